@@ -1,0 +1,101 @@
+"""What a person declares of a dataset: where its images come from and how they are described.
+
+A declaration stands in a YAML file of the project's `datasets/` folder, or under `datasets:` in an
+experiment file. It says nothing about the dataset's role: the experiment that uses it does.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+
+class Declaration(BaseModel):
+    """Base of all declared things: frozen, and no key that is not a field."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class FolderSource(Declaration):
+    """A folder per class: `path/train/<concept>/…` and `path/test/<concept>/…`, or `path/<concept>/…`
+    with a seeded share of every concept held out for testing."""
+
+    type: Literal["folder"] = "folder"
+    path: Path
+    captions: Path | None = Field(
+        None,
+        description="A CSV, Parquet or JSON-lines table with the columns `path` (relative to the "
+        "folder) and `caption`; several rows an image, or a list, are several captions.",
+    )
+    test_share: float = Field(
+        0.2, ge=0, lt=1, description="Share of each concept held out where there is no test folder."
+    )
+
+
+class ManifestSource(Declaration):
+    """A table (Parquet, CSV or JSON lines) with a row an image: `path`, and optionally `concept`,
+    `caption` (text or a list), `split` (train or test) and `key`."""
+
+    type: Literal["manifest"] = "manifest"
+    path: Path
+    root: Path | None = Field(
+        None, description="What relative image paths start from; the table's folder by default."
+    )
+    test_share: float = Field(0.2, ge=0, lt=1, description="Used where the table has no `split`.")
+
+
+class GeneratedSource(Declaration):
+    """A set that is rendered, or cut from images that ship inside packages: no download."""
+
+    type: Literal["generated"] = "generated"
+    generator: str
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    seed: int = 0
+
+
+Source = Annotated[
+    FolderSource | ManifestSource | GeneratedSource, Field(discriminator="type")
+]
+
+
+class Dataset(Declaration):
+    """A named set of images with text."""
+
+    source: Source
+    task: Literal["classification", "retrieval"] = "classification"
+    prompt: str = Field(
+        "A photo of a {}.",
+        description="The prompt of evaluation, and the training text of a sample without caption; "
+        "`{}` stands for the concept.",
+    )
+    resize: int | None = Field(
+        None, ge=8, description="Store images with this short side instead of as they come."
+    )
+    unreadable_limit: float = Field(
+        0.01, ge=0, le=1, description="Share of unreadable images above which sharding fails."
+    )
+    domain: str = ""
+    licence: str = ""
+    description: str = ""
+
+    @field_validator("prompt")
+    @classmethod
+    def _has_one_place(cls, prompt: str) -> str:
+        if prompt.count("{}") != 1:
+            raise ValueError("a prompt needs exactly one {} where the concept goes")
+        return prompt
+
+
+class PretrainingPool(Declaration):
+    """Samples like those that θ₀ was trained on: the training splits of some datasets."""
+
+    name: str
+    datasets: tuple[str, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _are_distinct(self) -> PretrainingPool:
+        if len(set(self.datasets)) != len(self.datasets):
+            raise ValueError("a dataset is named twice")
+        return self

@@ -1,0 +1,41 @@
+"""The errors that this project raises on purpose, and the helper that suggests a name.
+
+Each message names the thing, its value, what was expected and the way out. Commands print such
+an error without a traceback and exit with status 1 (2 for bad input).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class FomoError(Exception):
+    """Base of every error raised deliberately by this project."""
+
+
+class InputError(FomoError):
+    """A file, a setting or an argument that the user gave is wrong."""
+
+
+class DataError(FomoError):
+    """Images, captions or weights that are not what their declaration says."""
+
+
+class StoreError(FomoError):
+    """An artifact could not be written, read or verified."""
+
+
+class TrainingError(FomoError):
+    """A training could not go on; its last resume point is kept."""
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """A clause that names the valid names nearest to `name`, or lists all when none is near."""
+    names = sorted(set(valid))
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
+    if close:
+        return "did you mean " + " or ".join(repr(c) for c in close) + "?"
+    if len(names) > 20:
+        return f"there are {len(names)}, for example " + ", ".join(repr(n) for n in names[:5])
+    return "valid: " + (", ".join(repr(n) for n in names) or "none")

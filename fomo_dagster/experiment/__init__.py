@@ -1,0 +1,1 @@
+"""The experiment file: its schema, and how it is read."""

@@ -1,0 +1,263 @@
+"""Reading experiment and dataset files: YAML, `extends`, overrides, and errors that name the line's key.
+
+A project is a folder with `experiments/*.yaml`, one experiment a file, and `datasets/*.yaml`, each a
+mapping from dataset names to declarations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from fomo_dagster.data.declarations import Dataset
+from fomo_dagster.errors import InputError, nearest
+from fomo_dagster.experiment.schema import Experiment, check_safe_name
+
+SUFFIXES = (".yaml", ".yml")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """An experiment with the datasets it can name, and the folder its relative paths start from."""
+
+    experiment: Experiment
+    datasets: Mapping[str, Dataset]
+    bases: Mapping[str, Path]
+    base: Path
+
+
+def experiment_files(project: Path) -> dict[str, Path]:
+    """Experiment name → file, for every file in the project's `experiments/` folder."""
+    folder = project / "experiments"
+    return {p.stem: p for p in sorted(folder.glob("*")) if p.suffix in SUFFIXES}
+
+
+def load_experiment(
+    name_or_path: str, project: Path, overrides: Sequence[str] = ()
+) -> Loaded:
+    """Read one experiment by its name or a path to its YAML file.
+
+    overrides: `key=value` with a dotted key and a YAML value, applied last.
+    Raises `InputError` naming the file, the key, its value and the nearest valid one.
+    """
+    path = _find(name_or_path, project)
+    data = _with_parents(path, ())
+    data.setdefault("name", path.stem)
+    for override in overrides:
+        _override(data, override)
+    experiment: Experiment = _validate(TypeAdapter(Experiment), data, str(path), Experiment)
+    datasets, bases = load_datasets(project)
+    for name, dataset in experiment.datasets.items():
+        if name in datasets and datasets[name] != dataset:
+            raise InputError(
+                f"{path}: dataset {name!r} is declared otherwise in the project's datasets/ "
+                "folder: give it another name, or delete one declaration"
+            )
+        datasets[name], bases[name] = dataset, path.parent
+    return Loaded(experiment, datasets, bases, path.parent)
+
+
+def load_all(project: Path) -> list[Loaded]:
+    """Every experiment of the project."""
+    return [load_experiment(str(path), project) for path in experiment_files(project).values()]
+
+
+def load_datasets(project: Path) -> tuple[dict[str, Dataset], dict[str, Path]]:
+    """The project's dataset declarations, and the folder that each one's paths start from."""
+    datasets: dict[str, Dataset] = {}
+    bases: dict[str, Path] = {}
+    origins: dict[str, Path] = {}
+    for path in sorted((project / "datasets").glob("*")):
+        if path.suffix not in SUFFIXES:
+            continue
+        for name, declaration in _read_mapping(path).items():
+            where = f"{path}: dataset {name!r}"
+            try:
+                check_safe_name(str(name))
+            except ValueError as error:
+                raise InputError(f"{path}: {error}") from error
+            if name in origins:
+                raise InputError(f"{where} is declared in {origins[name]} too: rename one")
+            datasets[name] = _validate(TypeAdapter(Dataset), declaration, where, Dataset)
+            bases[name], origins[name] = path.parent, path
+    return datasets, bases
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON schema of the experiment file, for editors."""
+    schema = Experiment.model_json_schema()
+    schema["properties"]["extends"] = {
+        "type": "string",
+        "description": "Another experiment in the same folder whose values this one changes.",
+    }
+    schema["required"] = []  # a file that extends another may leave anything out
+    return schema
+
+
+def _find(name_or_path: str, project: Path) -> Path:
+    files = experiment_files(project)
+    if name_or_path in files:
+        return files[name_or_path]
+    path = Path(name_or_path).expanduser()
+    if path.suffix in SUFFIXES:
+        if path.is_file():
+            return path.resolve()
+        raise InputError(f"there is no experiment file {path}")
+    raise InputError(
+        f"there is no experiment {name_or_path!r} in {project / 'experiments'}; "
+        + nearest(name_or_path, files)
+    )
+
+
+def _read_mapping(path: Path) -> dict[str, Any]:
+    try:
+        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"{path} is not valid YAML: {error}") from error
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise InputError(f"{path} must hold keys and values, not a {type(data).__name__}")
+    return data
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """PyYAML's safe loader, which refuses a key given twice and reads 1e-5 as a number."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str):
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key!r} is not text: quote it", key_node.start_mark
+                )
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key!r} is given twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep=deep)
+
+
+# YAML 1.1, which PyYAML implements, reads 1e-5 as text because it has no dot.
+_UniqueKeys.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    __import__("re").compile(r"^[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)
+
+
+def _with_parents(path: Path, children: tuple[Path, ...]) -> dict[str, Any]:
+    if path in children:
+        chain = " → ".join(p.stem for p in (*children, path))
+        raise InputError(f"{path} extends itself: {chain}")
+    data = _read_mapping(path)
+    parent = data.pop("extends", None)
+    if parent is None:
+        return data
+    siblings = {p.stem: p for p in path.parent.glob("*") if p.suffix in SUFFIXES}
+    if parent not in siblings:
+        raise InputError(f"{path} extends {parent!r}, which is not there; " + nearest(str(parent), siblings))
+    base = _with_parents(siblings[parent].resolve(), (*children, path))
+    base.pop("name", None)
+    return _merged(base, data)
+
+
+# Keys of which exactly one may stand: a child that gives another replaces its parent's.
+_EXCLUSIVE = {"budget": None, "backbone": ("pretrained", "weights", "pretraining"),
+              "stream": ("datasets", "concepts", "file")}  # fmt: skip
+
+
+def _merged(base: Mapping[str, Any], child: Mapping[str, Any]) -> dict[str, Any]:
+    """`child` over `base`, mappings merged key by key, everything else replaced."""
+    result = dict(base)
+    for key, value in child.items():
+        old = result.get(key)
+        if isinstance(old, dict) and isinstance(value, dict):
+            if key in _EXCLUSIVE:
+                group = _EXCLUSIVE[key] or tuple(old)
+                if any(k in value for k in group):
+                    old = {k: v for k, v in old.items() if k not in group or k in value}
+            result[key] = _merged(old, value)
+        else:
+            result[key] = value
+    return result
+
+
+def _override(data: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    parts = key.strip().split(".")
+    if not separator or not all(parts):
+        raise InputError(f"--set {override!r} is not of the form key=value (key may have dots)")
+    try:
+        value = yaml.load(text, Loader=_UniqueKeys)
+    except yaml.YAMLError as error:
+        raise InputError(f"--set {override!r}: the value is not valid YAML: {error}") from error
+    nested: Any = value
+    for part in reversed(parts):
+        nested = {part: nested}
+    merged = _merged(data, nested)
+    data.clear()
+    data.update(merged)
+
+
+def _validate(adapter: TypeAdapter[Any], data: Any, where: str, model: type[BaseModel]) -> Any:
+    try:
+        return adapter.validate_python(data)
+    except ValidationError as error:
+        lines = [_explain(problem, model) for problem in error.errors(include_url=False)]
+        raise InputError("\n".join(f"{where}: {line}" for line in lines)) from error
+
+
+def _explain(problem: Any, model: type[BaseModel]) -> str:
+    location = [p for p in problem["loc"] if not _is_union_tag(p)]
+    name = ".".join(str(p) for p in location) or "the file"
+    if problem["type"] == "extra_forbidden":
+        valid = _fields_at(model, location[:-1])
+        return f"unknown key {name!r} (value {problem['input']!r}); " + nearest(
+            str(location[-1]), valid
+        )
+    if problem["type"] == "missing":
+        return f"{name} is missing"
+    if problem["type"] == "literal_error":
+        allowed = [v.strip(" '") for v in problem["ctx"]["expected"].replace(" or ", ", ").split(",")]
+        return f"{name} is {problem['input']!r}; " + nearest(str(problem["input"]), allowed)
+    message = problem["msg"].removeprefix("Value error, ")
+    shown = "" if isinstance(problem["input"], dict) else f" is {problem['input']!r}"
+    return f"{name}{shown}: {message}"
+
+
+def _is_union_tag(part: Any) -> bool:
+    return isinstance(part, str) and (
+        part in ("folder", "manifest", "generated") or "[" in part or part in ("str", "Dataset")
+    )
+
+
+def _fields_at(model: type[BaseModel], location: Sequence[Any]) -> list[str]:
+    """The valid keys of the mapping that an unknown key stands in."""
+    models: list[type[BaseModel]] = [model]
+    for part in location:
+        found: list[type[BaseModel]] = []
+        for candidate in models:
+            field = candidate.model_fields.get(str(part))
+            if field is not None:
+                found.extend(_models_in(field.annotation))
+        models = found or models
+    names = [name for m in models for name in m.model_fields]
+    return [*names, "extends"] if not location and model is Experiment else names
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    elif get_origin(annotation) is not None or isinstance(annotation, type(Union[int, str])):
+        for argument in get_args(annotation):
+            yield from _models_in(argument)

@@ -1,0 +1,277 @@
+"""The experiment file as frozen models; defaults are the benchmark's (arXiv 2408.14471).
+
+What changes numbers is identity; `execution`, names, descriptions, owners and the cron schedule are
+not, and never change an artifact's address.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from fomo_dagster.data.declarations import Dataset, Declaration, PretrainingPool
+
+SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]{0,99}")
+OPENCLIP_MAX_LOGIT_SCALE = math.log(100)
+
+
+def check_safe_name(name: str) -> str:
+    """Return `name` if it can be a file name and a Dagster asset key; raise `ValueError` if not."""
+    if not SAFE_NAME.fullmatch(name):
+        raise ValueError(
+            f"{name!r} is not a safe name: use letters, digits and underscores (at most 100), "
+            "a letter or digit first"
+        )
+    return name
+
+
+class Optimiser(Declaration):
+    name: Literal["adamw"] = "adamw"
+    learning_rate: float = Field(1e-5, gt=0)
+    weight_decay: float = Field(0.2, ge=0, description="Applied to every trained parameter.")
+    betas: tuple[float, float] = (0.9, 0.999)
+    epsilon: float = Field(1e-8, gt=0)
+    clip_norm: float | None = Field(1.0, gt=0, description="Global gradient norm; null: no clipping.")
+
+
+class Schedule(Declaration):
+    """Learning rate within a stage; it starts anew at each."""
+
+    name: Literal["cosine", "constant"] = "cosine"
+    warmup: float = Field(0.1, ge=0, lt=1, description="Share of the stage's steps.")
+    final_factor: float = Field(0.001, ge=0, le=1, description="Last learning rate over the peak.")
+
+
+class Budget(Declaration):
+    """The length of a stage, in exactly one unit; samples count all pools together."""
+
+    samples: int | None = Field(None, gt=0)
+    steps: int | None = Field(None, gt=0)
+    epochs: float | None = Field(None, gt=0, description="Passes over the update pool.")
+
+    @model_validator(mode="after")
+    def _is_one_unit(self) -> Budget:
+        given = [k for k in ("samples", "steps", "epochs") if getattr(self, k) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"exactly one of samples, steps, epochs must be given, not {given or 'none'}"
+            )
+        return self
+
+
+class TrainingSettings(Declaration):
+    """How weights are trained, at a stage or when θ₀ is made."""
+
+    optimiser: Optimiser = Optimiser()
+    schedule: Schedule = Schedule()
+    batch_size: int = Field(512, ge=2, description="Samples of the contrastive batch, all pools.")
+    budget: Budget = Budget(samples=727_040)
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    max_logit_scale: float | None = Field(
+        OPENCLIP_MAX_LOGIT_SCALE, description="Clamp on the log temperature; null: none."
+    )
+    crop_scale: tuple[float, float] = Field(
+        (0.9, 1.0), description="Range of the area that the random resized crop keeps."
+    )
+
+    @field_validator("crop_scale")
+    @classmethod
+    def _is_a_range(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < value[0] <= value[1] <= 1:
+            raise ValueError("crop_scale needs 0 < low ≤ high ≤ 1")
+        return value
+
+
+class PretrainingRecipe(TrainingSettings):
+    """θ₀ trained here from random weights on a pretraining pool."""
+
+    pool: PretrainingPool
+    seed: int = 0
+
+
+class Backbone(Declaration):
+    """θ₀: an OpenCLIP architecture, and exactly one origin of its weights."""
+
+    name: str
+    architecture: str | dict[str, Any] = Field(
+        description="The name of an OpenCLIP architecture, or a model configuration in its format."
+    )
+    pretrained: str | None = Field(None, description="An OpenCLIP pretrained tag.")
+    weights: Path | None = Field(None, description="A local file in OpenCLIP's format.")
+    pretraining: PretrainingRecipe | None = None
+
+    @model_validator(mode="after")
+    def _has_one_origin(self) -> Backbone:
+        check_safe_name(self.name)
+        given = [k for k in ("pretrained", "weights", "pretraining") if getattr(self, k) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                "exactly one of pretrained, weights, pretraining must be given, "
+                f"not {given or 'none'}"
+            )
+        return self
+
+
+class Stream(Declaration):
+    """The order in which concepts arrive, and the number of stages it is cut into."""
+
+    name: str | None = Field(
+        None, description="Names the stream's assets; experiments that share a stream share them."
+    )
+    datasets: tuple[str, ...] | None = Field(None, description="All concepts of these datasets.")
+    concepts: tuple[str, ...] | None = Field(None, description="Entries `dataset+++concept`.")
+    file: Path | None = Field(None, description="A JSON list of such entries.")
+    order: Literal["as_listed", "random"] = "as_listed"
+    seed: int = 0
+    stages: int = Field(ge=1, le=999)
+
+    @model_validator(mode="after")
+    def _has_one_origin(self) -> Stream:
+        if self.name is not None:
+            check_safe_name(self.name)
+        given = [k for k in ("datasets", "concepts", "file") if getattr(self, k) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"exactly one of datasets, concepts, file must be given, not {given or 'none'}"
+            )
+        return self
+
+
+class Mixture(Declaration):
+    """The shares of every batch (λ_D, λ_B, λ_P); they add up to one."""
+
+    update: float = Field(0.34, ge=0, le=1)
+    buffer: float = Field(0.33, ge=0, le=1)
+    pretraining: float = Field(0.33, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> Mixture:
+        total = self.update + self.buffer + self.pretraining
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"the shares must add up to 1, not {total:g}")
+        if self.update == 0:
+            raise ValueError("update must be above 0: a stage without new samples learns nothing")
+        return self
+
+
+class Buffer(Declaration):
+    """What is kept of earlier chunks."""
+
+    capacity: int | None = Field(None, ge=1, description="Samples kept; null: all of them.")
+    selection: Literal["class_balanced", "reservoir"] = "class_balanced"
+
+
+class Merge(Declaration):
+    """`deployed_t = (1 - weight) · deployed_{t-1} + weight · trained_t`."""
+
+    technique: Literal["interpolation"] = "interpolation"
+    weight: float = Field(0.5, ge=0, le=1, description="Of the newly trained weights.")
+
+
+class Method(Declaration):
+    """What a stage trains, from which weights it starts, and what it deploys."""
+
+    name: Literal["finetune"] = "finetune"
+    train: Literal["all", "locked_image", "locked_text"] = "all"
+    start_from: Literal["trained", "deployed", "initial"] = Field(
+        "trained",
+        description="The previous stage's trained or deployed weights, or θ₀ at every stage.",
+    )
+    merge: Merge | None = Field(None, description="null: the trained weights are deployed.")
+
+    @model_validator(mode="after")
+    def _deployed_is_made(self) -> Method:
+        if self.start_from == "deployed" and self.merge is None:
+            raise ValueError("start_from: deployed needs a merge; without one, use trained")
+        return self
+
+
+class Evaluation(Declaration):
+    adaptation: tuple[str, ...] | None = Field(
+        None, description="Datasets of knowledge accumulation; null: those of the stream."
+    )
+    held_out: tuple[str, ...] = Field(
+        (), description="Datasets of zero-shot retention, never trained on."
+    )
+    prompts: Literal["dataset", "openai", "simple"] | tuple[str, ...] = Field(
+        "dataset",
+        description="The dataset's own prompt, an OpenCLIP template set, or a list of templates.",
+    )
+    subset: float = Field(1.0, gt=0, le=1, description="Share of a stratified, seeded subset.")
+    seed: int = 0
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    retention_warning: float = Field(
+        0.1, ge=0, description="Warn when ZS falls by more than this share in one stage."
+    )
+
+    @field_validator("prompts")
+    @classmethod
+    def _have_places(cls, prompts: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        if not isinstance(prompts, str):
+            bad = [p for p in prompts if p.count("{}") != 1]
+            if bad or not prompts:
+                raise ValueError(f"each template needs exactly one {{}}: {bad or 'none given'}")
+        return prompts
+
+
+class Execution(Declaration):
+    """Where and how fast things run; never part of identity."""
+
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
+    workers: int = Field(0, ge=0, description="Processes that load training batches.")
+    micro_batch_size: int | None = Field(
+        None, ge=1, description="Samples on the device at once (GradCache); null: the whole batch."
+    )
+    evaluation_batch_size: int = Field(256, ge=1)
+    resume_seconds: float = Field(60.0, gt=0, description="Seconds between resume points.")
+
+
+class Experiment(TrainingSettings):
+    """One experiment: data, order, method, budget, evaluation and seed."""
+
+    name: str
+    description: str = ""
+    owners: tuple[str, ...] = ()
+    datasets: dict[str, Dataset] = Field(default_factory=dict)
+    backbone: Backbone
+    stream: Stream
+    mixture: Mixture = Mixture()
+    buffer: Buffer = Buffer()
+    pretraining_pool: PretrainingPool | None = Field(
+        None, description="P; by default the pool that θ₀ was pretrained on, where declared."
+    )
+    method: Method = Method()
+    evaluation: Evaluation = Evaluation()
+    seed: int = 0
+    cron_schedule: str | None = None
+    execution: Execution = Execution()
+
+    @field_validator("name")
+    @classmethod
+    def _name_is_safe(cls, name: str) -> str:
+        return check_safe_name(name)
+
+    @property
+    def pool(self) -> PretrainingPool | None:
+        """P, or None where the mixture uses none."""
+        if self.mixture.pretraining == 0:
+            return None
+        recipe = self.backbone.pretraining
+        return self.pretraining_pool or (recipe.pool if recipe else None)
+
+    @property
+    def stream_name(self) -> str:
+        return self.stream.name or self.name
+
+    @model_validator(mode="after")
+    def _has_its_pool(self) -> Experiment:
+        if self.mixture.pretraining > 0 and self.pool is None:
+            raise ValueError(
+                f"mixture.pretraining is {self.mixture.pretraining:g} and there is no "
+                "pretraining_pool: declare one, or set the share to 0"
+            )
+        return self
