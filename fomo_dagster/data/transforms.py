@@ -1,0 +1,106 @@
+"""From a decoded image to the tensor that a model sees, in training and in evaluation.
+
+Images are always taken as 8-bit RGB (`to_rgb`). Every random choice comes from the generator that
+the caller gives, never from a global one, so that threads and processes cannot change it. Decoding
+is not covered, nor is any augmentation but the benchmark's random resized crop.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from open_clip.transform import image_transform
+from PIL import Image
+from torchvision.transforms import Compose, InterpolationMode, functional
+
+from fomo_dagster.errors import InputError, nearest
+
+RESIZE_MODES = ("shortest", "longest", "squash")
+CROP_RATIO = (3 / 4, 4 / 3)  # width over height, the benchmark's and torchvision's default
+CROP_ATTEMPTS = 10
+
+ImageSize = int | tuple[int, int]
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """`image` in mode RGB, without its alpha channel; 16-bit greyscale keeps its upper 8 bits.
+
+    Pillow alone would clip 16-bit values at 255, which turns such images white.
+    """
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")  # a palette with alpha has no direct way to RGB
+    return image.convert("RGB")
+
+
+def evaluate_transform(
+    size: ImageSize, mean: Sequence[float], std: Sequence[float], resize_mode: str = "shortest"
+) -> Callable[[Image.Image], torch.Tensor]:
+    """OpenCLIP's evaluation transform, as a picklable callable: image -> (3, H, W) float32.
+
+    `size` is the side, or (height, width). `resize_mode` is OpenCLIP's: "shortest" resizes the
+    short side (bicubic) and crops the centre, "longest" fits the image in and pads it with black,
+    "squash" ignores the aspect ratio. Raises `InputError` for another mode.
+    """
+    if resize_mode not in RESIZE_MODES:
+        raise InputError(
+            f"unknown resize_mode {resize_mode!r}: {nearest(resize_mode, RESIZE_MODES)}"
+        )
+    transform = image_transform(
+        size, is_train=False, mean=tuple(mean), std=tuple(std), resize_mode=resize_mode
+    )
+    # Conversion comes first: Pillow resizes palette images by nearest neighbour only.
+    converting: Callable[[Image.Image], torch.Tensor] = Compose([to_rgb, transform])
+    return converting
+
+
+def random_crop(
+    width: int, height: int, rng: np.random.Generator, scale: tuple[float, float]
+) -> tuple[int, int, int, int]:
+    """A crop (left, top, width, height) in pixels, distributed as torchvision's RandomResizedCrop.
+
+    Its area is a uniform share of the image's within `scale`, its ratio log-uniform in
+    `CROP_RATIO`. Where `CROP_ATTEMPTS` draws do not fit into the image, the crop is the largest
+    centred one with an allowed ratio.
+    """
+    for _ in range(CROP_ATTEMPTS):
+        area = width * height * rng.uniform(*scale)
+        ratio = math.exp(rng.uniform(math.log(CROP_RATIO[0]), math.log(CROP_RATIO[1])))
+        crop_width = round(math.sqrt(area * ratio))
+        crop_height = round(math.sqrt(area / ratio))
+        if 0 < crop_width <= width and 0 < crop_height <= height:
+            left = int(rng.integers(width - crop_width + 1))
+            top = int(rng.integers(height - crop_height + 1))
+            return left, top, crop_width, crop_height
+    crop_width = min(width, round(height * CROP_RATIO[1]))
+    crop_height = min(height, round(width / CROP_RATIO[0]))
+    return (width - crop_width) // 2, (height - crop_height) // 2, crop_width, crop_height
+
+
+def augment(
+    image: Image.Image,
+    rng: np.random.Generator,
+    *,
+    size: ImageSize,
+    crop_scale: tuple[float, float],
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> torch.Tensor:
+    """The training transform: a random resized crop (bicubic, antialiased), then normalisation.
+
+    Returns (3, H, W) float32. A function of the image and of the state of `rng` alone.
+    """
+    left, top, width, height = random_crop(image.width, image.height, rng, crop_scale)
+    output = [size, size] if isinstance(size, int) else list(size)
+    crop = functional.resized_crop(
+        to_rgb(image), top, left, height, width, output, InterpolationMode.BICUBIC
+    )
+    pixels: torch.Tensor = functional.to_tensor(crop)
+    functional.normalize(pixels, list(mean), list(std), inplace=True)
+    return pixels  # (3, H, W)
