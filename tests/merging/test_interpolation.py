@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from fomo_dagster.errors import DataError, InputError
+from fomo_dagster.merging.interpolation import interpolate
+
+Weights = dict[str, Tensor]
+
+
+def checkpoint(seed: int) -> Weights:
+    random = torch.Generator().manual_seed(seed)
+    return {
+        "visual.proj": torch.randn(5, 3, generator=random),
+        "logit_scale": torch.randn((), generator=random),
+        "a.empty": torch.zeros(0, 4),
+        "norm.running_mean": torch.randn(3, generator=random),
+        "norm.num_batches_tracked": torch.tensor(7),
+        "größe": torch.randn(2, generator=random),
+    }
+
+
+def written(folder: Path, *checkpoints: Weights) -> list[Path]:
+    paths = [folder / f"input_{i}.safetensors" for i in range(len(checkpoints))]
+    for path, weights in zip(paths, checkpoints, strict=True):
+        save_file(weights, path)
+    return paths
+
+
+@settings(max_examples=25, deadline=None)
+@given(shares=st.lists(st.floats(-3, 3), min_size=1, max_size=5), seed=st.integers(0, 1000))
+def test_every_tensor_is_the_weighted_sum_of_the_inputs(
+    tmp_path_factory: pytest.TempPathFactory, shares: list[float], seed: int
+) -> None:
+    folder = tmp_path_factory.mktemp("merge")
+    coefficients = [*shares, 1 - sum(shares)]
+    inputs = [checkpoint(seed + i) for i in range(len(coefficients))]
+    interpolate(written(folder, *inputs), coefficients, folder / "out.safetensors")
+    merged = load_file(folder / "out.safetensors")
+    assert merged.keys() == inputs[0].keys()
+    for name in merged:
+        if name == "norm.num_batches_tracked":
+            assert merged[name] == 7
+            continue
+        terms = [
+            np.float64(c) * weights[name].numpy().astype(np.float64)
+            for c, weights in zip(coefficients, inputs, strict=True)
+        ]
+        expected = np.sum(np.stack(terms), axis=0)
+        assert merged[name].dtype == torch.float32
+        np.testing.assert_allclose(merged[name].numpy(), expected, rtol=1e-6, atol=1e-7)
+
+
+def test_one_half_is_rounded_once_from_float64(tmp_path: Path) -> None:
+    left, right = checkpoint(1), checkpoint(2)
+    paths = written(tmp_path, left, right)
+    interpolate(paths, [0.3, 0.7], tmp_path / "out.safetensors")
+    expected = (0.3 * left["visual.proj"].double() + 0.7 * right["visual.proj"].double()).float()
+    assert torch.equal(load_file(tmp_path / "out.safetensors")["visual.proj"], expected)
+
+
+@pytest.mark.parametrize("coefficients", [[1.0, 0.0], [0.0, 1.0]])
+def test_a_coefficient_of_one_gives_the_input_back_byte_for_byte(
+    tmp_path: Path, coefficients: list[float]
+) -> None:
+    paths = written(tmp_path, checkpoint(1), checkpoint(2))
+    interpolate(paths, coefficients, tmp_path / "out.safetensors")
+    chosen = paths[coefficients.index(1.0)]
+    assert (tmp_path / "out.safetensors").read_bytes() == chosen.read_bytes()
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.9])
+def test_equal_inputs_give_themselves_byte_for_byte(tmp_path: Path, share: float) -> None:
+    paths = written(tmp_path, checkpoint(1), checkpoint(1))
+    interpolate(paths, [share, 1 - share], tmp_path / "out.safetensors")
+    assert (tmp_path / "out.safetensors").read_bytes() == paths[0].read_bytes()
+
+
+def test_the_order_of_the_inputs_decides_whose_coefficient_is_whose(tmp_path: Path) -> None:
+    paths = written(tmp_path, checkpoint(1), checkpoint(2))
+    interpolate(paths, [0.9, 0.1], tmp_path / "a.safetensors")
+    interpolate(paths[::-1], [0.1, 0.9], tmp_path / "b.safetensors")
+    interpolate(paths, [0.1, 0.9], tmp_path / "c.safetensors")
+    a, b, c = (load_file(tmp_path / f"{x}.safetensors")["visual.proj"] for x in "abc")
+    assert torch.allclose(a, b)
+    assert not torch.allclose(a, c)
+
+
+def test_half_precision_inputs_are_merged_in_full_precision(tmp_path: Path) -> None:
+    low = {"w": torch.tensor([1.0, 2.0], dtype=torch.bfloat16)}
+    high = {"w": torch.tensor([1.0009765625, 0.1])}
+    interpolate(written(tmp_path, low, high), [0.5, 0.5], tmp_path / "out.safetensors")
+    merged = load_file(tmp_path / "out.safetensors")["w"]
+    assert torch.equal(merged, torch.tensor([1.00048828125, 1.05]))
+
+
+def test_tensors_that_do_not_match_are_named(tmp_path: Path) -> None:
+    lacking = checkpoint(2)
+    del lacking["visual.proj"]
+    mis_shaped = checkpoint(2) | {"visual.proj": torch.zeros(3, 5)}
+    integer = checkpoint(2) | {"visual.proj": torch.zeros(5, 3, dtype=torch.int32)}
+    for other, message in (
+        (lacking, "lacks visual.proj"),
+        (checkpoint(2) | {"surplus": torch.zeros(1)}, "has, beyond it, surplus"),
+        (mis_shaped, "has in another shape or kind visual.proj"),
+        (integer, "has in another shape or kind visual.proj"),
+    ):
+        paths = written(tmp_path, checkpoint(1), other)
+        with pytest.raises(DataError, match=rf"input_1\.safetensors .*{re.escape(message)}"):
+            interpolate(paths, [0.5, 0.5], tmp_path / "out.safetensors")
+
+
+def test_integers_that_differ_have_no_merge(tmp_path: Path) -> None:
+    other = checkpoint(2) | {"norm.num_batches_tracked": torch.tensor(8)}
+    paths = written(tmp_path, checkpoint(1), other)
+    with pytest.raises(DataError, match="num_batches_tracked holds integers that differ"):
+        interpolate(paths, [0.5, 0.5], tmp_path / "out.safetensors")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_values_that_are_not_finite_are_named(tmp_path: Path, value: float) -> None:
+    other = checkpoint(2)
+    other["visual.proj"][2, 1] = value
+    paths = written(tmp_path, checkpoint(1), other)
+    with pytest.raises(DataError, match=r"visual\.proj of .*input_1\.safetensors is not finite"):
+        interpolate(paths, [1.0, 0.0], tmp_path / "out.safetensors")
+
+
+def test_a_sum_that_overflows_is_named(tmp_path: Path) -> None:
+    paths = written(tmp_path, {"w": torch.tensor([3e38])}, {"w": torch.tensor([-3e38])})
+    with pytest.raises(DataError, match="w is not finite after merging"):
+        interpolate(paths, [2.0, -1.0], tmp_path / "out.safetensors")
+
+
+@pytest.mark.parametrize(
+    "coefficients", [[0.5, 0.6], [1.0], [], [0.5, float("nan")], [0.2, 0.3, 0.5]]
+)
+def test_coefficients_must_fit_and_add_up_to_one(tmp_path: Path, coefficients: list[float]) -> None:
+    paths = written(tmp_path, checkpoint(1), checkpoint(2))
+    with pytest.raises(InputError, match="coefficient"):
+        interpolate(paths, coefficients, tmp_path / "out.safetensors")
+
+
+def test_a_file_that_is_no_checkpoint_is_named(tmp_path: Path) -> None:
+    (tmp_path / "broken.safetensors").write_bytes(b"not weights")
+    for name in ("broken.safetensors", "nowhere.safetensors"):
+        with pytest.raises(DataError, match=f"{name} cannot be read"):
+            interpolate([tmp_path / name], [1.0], tmp_path / "out.safetensors")
+
+
+def test_merging_never_holds_a_checkpoint(tmp_path: Path) -> None:
+    """Two models of 96 MiB are merged; what is allocated stays below the half of one."""
+    weights = {f"layer_{i:02}": torch.full((2**20,), float(i)) for i in range(24)}
+    written(tmp_path, weights, weights)
+    script = """
+import sys
+from pathlib import Path
+from fomo_dagster.merging import checkpoints, interpolation
+
+folder, allocated, merged = Path(sys.argv[1]), [], checkpoints._merged
+
+def watched(*arguments):
+    status = Path("/proc/self/status").read_text().splitlines()
+    allocated.extend(int(line.split()[1]) for line in status if line.startswith("RssAnon"))
+    return merged(*arguments)
+
+checkpoints._merged = watched
+inputs = [folder / "input_0.safetensors", folder / "input_1.safetensors"]
+interpolation.interpolate(inputs, [0.5, 0.5], folder / "out.safetensors")
+assert len(allocated) == 24
+print(max(allocated) - allocated[3])  # torch has warmed up by the fourth
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) < 48 * 1024  # KiB
