@@ -1,0 +1,161 @@
+"""Texts and images to features: L2-normalised, single precision, on the CPU.
+
+A model encodes on the device that it is asked to; it stays there, and its modules are left in the
+mode (training or not) they were in. Which samples are encoded is not decided here.
+"""
+
+from __future__ import annotations
+
+import io
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from typing import Any
+
+import polars as pl
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from fomo_dagster.data.index import Index
+from fomo_dagster.data.transforms import evaluate_transform
+from fomo_dagster.errors import DataError
+from fomo_dagster.models.backbones import Model
+from fomo_dagster.models.devices import device_of
+from fomo_dagster.progress import Progress, silent
+
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+BATCHES_AHEAD = 1  # batches that are loaded while one is encoded; bounds the memory
+
+Row = tuple[str, str, int, int]  # key, shard, offset, size
+
+
+def encode_texts(
+    model: Model,
+    texts: Sequence[str],
+    *,
+    batch_size: int,
+    precision: str,
+    device: str,
+    progress: Progress = silent,
+) -> Tensor:
+    """Features of N texts: (N, D) fp32, L2-normalised, on the CPU.
+
+    Equal texts are encoded once and so have the same features bit for bit. `precision` is that of
+    the autocast: fp32 (none), bf16 or fp16. `device` is a name that `device_of` takes. Raises
+    `DataError`, naming the text, where a feature is not finite.
+    """
+    rows = {text: row for row, text in enumerate(dict.fromkeys(texts))}
+    distinct = list(rows)
+    blocks = []
+    target = device_of(device)
+    with _inference(model.module, precision, target) as encoder:
+        for start in range(0, len(distinct), batch_size):
+            batch = distinct[start : start + batch_size]
+            tokens = model.tokenize(batch).to(target)
+            names = [f"the text {text!r}" for text in batch]
+            blocks.append(_unit(encoder.encode_text(tokens), names, precision))
+            progress("texts", start + len(batch), len(distinct))
+    return torch.cat(blocks)[[rows[text] for text in texts]]
+
+
+def encode_images(
+    model: Model,
+    dataset: str,
+    samples: pl.DataFrame,
+    index: Index,
+    *,
+    batch_size: int,
+    precision: str,
+    device: str,
+    progress: Progress = silent,
+) -> Tensor:
+    """Features of the N images of `samples` (rows of `index`): (N, D) as those of `encode_texts`.
+
+    Threads decode the next batch while the model encodes one; no more than that is held. Raises
+    `DataError`, naming dataset and key, for an image that cannot be decoded or whose features are
+    not finite.
+    """
+    transform = evaluate_transform(model.image_size, model.mean, model.std, model.resize_mode)
+
+    def load(row: Row) -> Tensor:
+        key, shard, offset, size = row
+        return transform(_decoded(index.read(shard, offset, size), dataset, key))
+
+    rows: list[Row] = samples.select("key", "shard", "offset", "size").rows()
+    blocks = []
+    done = 0
+    target = device_of(device)
+    with (
+        _inference(model.module, precision, target) as encoder,
+        closing(_loaded(rows, load, batch_size)) as batches,
+    ):
+        for batch, images in batches:
+            names = [f"the image {key!r} of dataset {dataset!r}" for key, *_ in batch]
+            features = encoder.encode_image(torch.stack(images).to(target))
+            blocks.append(_unit(features, names, precision))
+            done += len(batch)
+            progress(f"images of {dataset}", done, len(rows))
+    return torch.cat(blocks)
+
+
+@contextmanager
+def _inference(module: nn.Module, precision: str, device: torch.device) -> Iterator[Any]:
+    """The module on the device, in evaluation mode, without gradients, under autocast."""
+    in_training = [part for part in module.modules() if part.training]
+    module.to(device).eval()
+    try:
+        with (
+            torch.inference_mode(),
+            torch.autocast(device.type, AUTOCAST.get(precision), enabled=precision in AUTOCAST),
+        ):
+            yield module
+    finally:
+        for part in in_training:
+            part.training = True
+
+
+def _unit(features: Tensor, names: Sequence[str], precision: str) -> Tensor:
+    """(B, D) features L2-normalised in fp32 on the CPU; `names` says what each row is of."""
+    unit = nn.functional.normalize(features.float(), dim=-1).cpu()
+    finite = unit.isfinite().all(dim=1)
+    if not finite.all():
+        name = names[int(finite.int().argmin())]
+        raise DataError(
+            f"the features of {name} are not finite in {precision}: the model's weights are "
+            "damaged, or too large for this precision (fp32 has the widest range)"
+        )
+    return unit
+
+
+def _loaded(
+    rows: Sequence[Row], load: Callable[[Row], Tensor], batch_size: int
+) -> Generator[tuple[Sequence[Row], list[Tensor]], None, None]:
+    """The rows in batches, each with its images (3, H, W), loaded by threads ahead of their use."""
+    executor = ThreadPoolExecutor(thread_name_prefix="decode")
+    under_way: deque[tuple[Sequence[Row], list[Future[Tensor]]]] = deque()
+    try:
+        for start in range(0, len(rows), batch_size):
+            batch = rows[start : start + batch_size]
+            under_way.append((batch, [executor.submit(load, row) for row in batch]))
+            if len(under_way) > BATCHES_AHEAD:
+                batch, images = under_way.popleft()
+                yield batch, [image.result() for image in images]
+        while under_way:
+            batch, images = under_way.popleft()
+            yield batch, [image.result() for image in images]
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def _decoded(data: bytes, dataset: str, key: str) -> Image.Image:
+    try:
+        image = Image.open(io.BytesIO(data))
+        image.load()
+    except Exception as error:  # Pillow's decoders raise whatever they stumble over
+        raise DataError(
+            f"the image {key!r} of dataset {dataset!r} cannot be decoded ({error}); it could be "
+            "when it was stored, so its shard was altered: materialise the dataset's shards again"
+        ) from error
+    return image

@@ -1,0 +1,69 @@
+"""One checkpoint on one dataset's test split: each image and each text is encoded once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fomo_dagster.data.declarations import Dataset
+from fomo_dagster.data.index import Index
+from fomo_dagster.errors import DataError
+from fomo_dagster.evaluation.classification import classification_result
+from fomo_dagster.evaluation.encoding import encode_images
+from fomo_dagster.evaluation.prompts import TextFeatures, class_embeddings, templates_of
+from fomo_dagster.evaluation.results import EvaluationResult
+from fomo_dagster.evaluation.retrieval import images_of, retrieval_result
+from fomo_dagster.evaluation.subsets import subset
+from fomo_dagster.experiment.schema import Evaluation, Execution
+from fomo_dagster.models.backbones import Model
+from fomo_dagster.progress import Progress, silent
+
+
+def evaluate(
+    model: Model,
+    dataset_name: str,
+    dataset: Dataset,
+    index: Index,
+    class_names: Sequence[str],
+    settings: Evaluation,
+    execution: Execution,
+    text_features: TextFeatures,
+    progress: Progress = silent,
+) -> EvaluationResult:
+    """Metrics and per-concept scores of a checkpoint on a dataset, as its task asks for.
+
+    class_names: all distinct classes of a classification dataset, whether or not they have test
+    samples; unused for retrieval. text_features: see `TextFeatures`; it is called once, with the
+    classes' prompts or the captions of the images, so that its caller can keep what it gives.
+
+    Raises `DataError` for a test split without samples, a sample of an unknown class, an image that
+    cannot be decoded, a retrieval image without caption, and features that are not finite.
+    """
+    samples = index.rows("test")
+    if samples.is_empty():
+        raise DataError(
+            f"dataset {dataset_name!r} has no test samples to evaluate on: give it a test split "
+            "(or a test_share), or leave it out of the evaluation"
+        )
+    is_retrieval = dataset.task == "retrieval"
+    candidates = images_of(dataset_name, samples) if is_retrieval else samples
+    chosen = subset(candidates, settings.subset, settings.seed)
+    image_features = encode_images(
+        model,
+        dataset_name,
+        chosen,
+        index,
+        batch_size=execution.evaluation_batch_size,
+        precision=settings.precision,
+        device=execution.device,
+        progress=progress,
+    ).numpy()
+    if is_retrieval:
+        captions = tuple(chosen["captions"].explode())
+        return retrieval_result(
+            dataset_name, chosen, image_features, text_features(captions).numpy()
+        )
+    templates = templates_of(settings.prompts, dataset.prompt)
+    embeddings = class_embeddings(class_names, templates, text_features).numpy()
+    return classification_result(
+        dataset_name, chosen["concept"].to_list(), class_names, image_features, embeddings
+    )

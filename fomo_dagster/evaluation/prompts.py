@@ -1,0 +1,55 @@
+"""Zero-shot classifiers from prompts: which templates, which texts, and one embedding a class.
+
+Encoding the texts is the caller's (`evaluation/encoding.py`, or a cache of it), so this module
+loads no PyTorch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PLACE = "{}"  # where the concept goes in a template
+
+TextFeatures = Callable[[tuple[str, ...]], "Tensor"]
+"""Texts to features: (N, D), L2-normalised, fp32, on the CPU; row i for text i."""
+
+
+def templates_of(prompts: str | tuple[str, ...], own_prompt: str) -> tuple[str, ...]:
+    """The templates that an evaluation's `prompts` setting means for a dataset.
+
+    `dataset` is the dataset's own prompt; `openai` and `simple` are OpenCLIP's sets of 80 and 7
+    ImageNet templates (Radford et al. 2021, arXiv 2103.00020); a tuple stands for itself.
+    """
+    if not isinstance(prompts, str):
+        return prompts
+    if prompts == "dataset":
+        return (own_prompt,)
+    # Only here, because it loads PyTorch with it.
+    from open_clip.zero_shot_metadata import OPENAI_IMAGENET_TEMPLATES, SIMPLE_IMAGENET_TEMPLATES
+
+    sets = {"openai": OPENAI_IMAGENET_TEMPLATES, "simple": SIMPLE_IMAGENET_TEMPLATES}
+    return tuple(template(PLACE) for template in sets[prompts])
+
+
+def class_texts(class_names: Sequence[str], templates: Sequence[str]) -> tuple[str, ...]:
+    """Every class in every template: C·K texts, the K of the first class first."""
+    # Not str.format: other braces in a template, such as a LaTeX formula's, are text.
+    return tuple(template.replace(PLACE, name) for name in class_names for template in templates)
+
+
+def class_embeddings(
+    class_names: Sequence[str], templates: Sequence[str], text_features: TextFeatures
+) -> Tensor:
+    """The zero-shot classifier's weights: (C, D), L2-normalised.
+
+    A class's embedding is the mean of its K texts' normalised features, normalised again, as in
+    `open_clip.build_zero_shot_classifier`.
+    """
+    features = text_features(class_texts(class_names, templates))  # (C·K, D)
+    means = features.reshape(len(class_names), len(templates), -1).mean(dim=1)  # (C, D)
+    embeddings: Tensor = means / means.norm(dim=1, keepdim=True).clamp_min(1e-12)
+    return embeddings

@@ -1,0 +1,121 @@
+"""What a stream of stages is judged by: KA, ZS, GM, backward transfer and forgetting.
+
+All in percent, from the tables of evaluations; nothing here loads PyTorch. Sums are exactly rounded
+(`math.fsum`), so no order of rows changes the last digit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import polars as pl
+
+from fomo_dagster.errors import DataError
+from fomo_dagster.evaluation.results import SCORE
+
+SCORES: dict[str, pl.DataType] = {
+    "stage": pl.Int64(),
+    "knowledge_accumulation": pl.Float64(),
+    "zero_shot_retention": pl.Float64(),  # null where nothing is held out
+    "geometric_mean": pl.Float64(),  # null where zero_shot_retention is
+    "backward_transfer": pl.Float64(),  # null at stages 0 and 1: there is no earlier chunk
+    "forgetting": pl.Float64(),  # null where backward_transfer is
+}
+
+
+def stage_scores(
+    evaluations: pl.DataFrame, concept_scores: pl.DataFrame, chunks: pl.DataFrame
+) -> pl.DataFrame:
+    """`SCORES`, one row a stage.
+
+    evaluations: stage (0..T), dataset, role (`adaptation` or `held_out`), metric, value; only the
+    metric `score` counts. concept_scores: stage, dataset, role, concept, value; only adaptation
+    counts. chunks: stage (1..T), dataset, concept: what each stage brought.
+
+    KA and ZS are the means over the adaptation and the held-out datasets, GM = √(KA·ZS)
+    (FoMo-in-Flux, arXiv 2408.14471). With R[t][i] the mean score of chunk i's concepts after stage
+    t, backward transfer is BWT_t = mean_{i<t}(R[t][i] - R[i][i]) (Lopez-Paz and Ranzato 2017,
+    arXiv 1706.08840), and forgetting F_t = mean_{i<t}(max_{i≤s≤t} R[s][i] - R[t][i]) (Chaudhry et
+    al. 2018, arXiv 1801.10112; here the maximum begins with the stage that brought the chunk, and
+    ends with t itself, so that F_t ≥ 0). Concepts without test samples, and chunks of none but
+    such, are left out.
+
+    Raises `DataError` where a stage, or a dataset or concept at one stage, is missing or given
+    twice: a mean over what happens to be there would not compare with the others.
+    """
+    main = evaluations.filter(pl.col("metric") == SCORE)
+    stages = _stages(main)
+    datasets = _series(main, ["role", "dataset"], stages)
+    of_chunks = concept_scores.filter(pl.col("role") == "adaptation").join(
+        chunks.select("dataset", "concept", chunk="stage"), on=["dataset", "concept"]
+    )
+    concepts = _series(of_chunks, ["chunk", "dataset", "concept"], stages)
+    means: dict[int, list[float]] = {}  # R[·][i] by chunk i
+    for chunk in of_chunks["chunk"].unique():
+        members = [series for key, series in concepts.items() if key[0] == chunk]
+        means[chunk] = [_mean(scores) for scores in zip(*members, strict=True)]
+    rows = []
+    for stage in stages:
+        adaptation, held_out = (
+            [series[stage] for key, series in datasets.items() if key[0] == role]
+            for role in ("adaptation", "held_out")
+        )
+        accumulation = _mean(adaptation) if adaptation else None
+        retention = _mean(held_out) if held_out else None
+        geometric_mean = (
+            None
+            if accumulation is None or retention is None
+            else math.sqrt(accumulation * retention)
+        )
+        rows.append((stage, accumulation, retention, geometric_mean, *_transfer(means, stage)))
+    return pl.DataFrame(rows, schema=SCORES, orient="row")
+
+
+def _transfer(
+    means: Mapping[int, Sequence[float]], stage: int
+) -> tuple[float, float] | tuple[None, None]:
+    """BWT_t and F_t from R (`means[i][t]`), or nothing where there is no earlier chunk."""
+    earlier = [(chunk, scores) for chunk, scores in means.items() if chunk < stage]
+    if not earlier:
+        return None, None
+    transfer = _mean([scores[stage] - scores[chunk] for chunk, scores in earlier])
+    forgetting = _mean(
+        [max(scores[chunk : stage + 1]) - scores[stage] for chunk, scores in earlier]
+    )
+    return transfer, forgetting
+
+
+def _stages(evaluations: pl.DataFrame) -> list[int]:
+    """The stages 0..T, or `DataError` where one is missing."""
+    stages: list[int] = evaluations["stage"].unique().sort().to_list()
+    missing = sorted(set(range(max(stages, default=0) + 1)) - set(stages))
+    if missing:
+        raise DataError(
+            f"scores need the evaluation of every stage from 0 on, and that of {missing} is "
+            "missing: materialise the evaluations first"
+        )
+    return stages
+
+
+def _series(
+    scores: pl.DataFrame, by: list[str], stages: list[int]
+) -> dict[tuple[Any, ...], list[float]]:
+    """The values of each group stage by stage, or `DataError` where a group has not one a stage."""
+    groups = scores.sort("stage").group_by(by, maintain_order=True).agg("stage", "value")
+    series = {}
+    for *key, present, values in groups.iter_rows():
+        if present != stages:
+            wrong = sorted(stage for stage in stages if present.count(stage) != 1)
+            named = ", ".join(f"{name} {value!r}" for name, value in zip(by, key, strict=True))
+            raise DataError(
+                f"scores need one value a stage, and {named} has none or several at the stages "
+                f"{wrong}: materialise the evaluations again"
+            )
+        series[tuple(key)] = values
+    return series
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)

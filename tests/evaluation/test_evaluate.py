@@ -1,0 +1,192 @@
+"""Whole evaluations against a plain computation with OpenCLIP, one sample at a time."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from statistics import fmean
+
+import open_clip
+import pytest
+import torch
+from open_clip.zero_shot_metadata import SIMPLE_IMAGENET_TEMPLATES
+from PIL import Image
+from torch import Tensor
+
+from fomo_dagster.data.declarations import Dataset, GeneratedSource
+from fomo_dagster.data.index import Index
+from fomo_dagster.errors import DataError
+from fomo_dagster.evaluation.encoding import encode_texts
+from fomo_dagster.evaluation.evaluate import evaluate
+from fomo_dagster.evaluation.results import EvaluationResult
+from fomo_dagster.experiment.schema import Evaluation, Execution
+from fomo_dagster.models.backbones import Model
+
+StoreImages = Callable[[Sequence[tuple[str, str, list[str], bytes]]], Index]
+Picture = Callable[[int], bytes]
+
+SOURCE = GeneratedSource(generator="unused")
+BIRDS = Dataset(source=SOURCE, prompt="A photo of the bird {}.")
+SCENES = Dataset(source=SOURCE, task="retrieval")
+NAMES = ["wren", "robin", "crane", "heron", "egret", "finch"]
+
+
+def evaluated(
+    model: Model,
+    dataset: Dataset,
+    index: Index,
+    settings: Evaluation,
+    asked: list[tuple[str, ...]] | None = None,
+) -> EvaluationResult:
+    def text_features(texts: tuple[str, ...]) -> Tensor:
+        if asked is not None:
+            asked.append(texts)
+        return encode_texts(model, texts, batch_size=50, precision=settings.precision, device="cpu")
+
+    execution = Execution(device="cpu", evaluation_batch_size=16)
+    return evaluate(model, "set", dataset, index, NAMES, settings, execution, text_features)
+
+
+def values_of(result: EvaluationResult) -> dict[str, float]:
+    return dict(result.metrics.select("metric", "value").rows())
+
+
+def image_features(model: Model, index: Index) -> Tensor:
+    """(N, D) fp64, L2-normalised, by key: OpenCLIP's transform and a forward pass an image."""
+    transform = open_clip.image_transform(
+        model.image_size, is_train=False, mean=model.mean, std=model.std
+    )
+    places = index.rows("test").sort("key").select("shard", "offset", "size").rows()
+    with torch.no_grad():
+        features = [
+            model.module.eval().encode_image(
+                transform(Image.open(io.BytesIO(index.read(*place))))[None]
+            )
+            for place in places
+        ]
+    return torch.nn.functional.normalize(torch.cat(features).double(), dim=-1)
+
+
+def test_classification_is_openclips_zero_shot_classification(
+    tiny_model: Model, store_images: StoreImages, picture: Picture
+) -> None:
+    concepts = [NAMES[i * i % 5] for i in range(60)]  # no finch
+    index = store_images([(f"{i:02}", concepts[i], [], picture(i)) for i in range(60)])
+    module = tiny_model.module.eval()
+    weights = open_clip.build_zero_shot_classifier(
+        module, tiny_model.tokenize, NAMES, SIMPLE_IMAGENET_TEMPLATES
+    ).double()
+    logits = image_features(tiny_model, index) @ weights  # (N, C)
+    predicted = [NAMES[i] for i in logits.argmax(dim=1)]
+    top = [[NAMES[i] for i in row] for row in logits.topk(5).indices]
+    assert len(set(predicted)) >= 4  # else the features would hardly matter
+    hits = [a == b for a, b in zip(predicted, concepts, strict=True)]
+    per_concept = {
+        name: 100 * fmean(hit for hit, c in zip(hits, concepts, strict=True) if c == name)
+        for name in sorted(set(concepts))
+    }
+    asked: list[tuple[str, ...]] = []
+    result = evaluated(tiny_model, BIRDS, index, Evaluation(prompts="simple"), asked)
+    assert values_of(result) == pytest.approx(
+        {
+            "score": 100 * fmean(hits),
+            "accuracy": 100 * fmean(hits),
+            "mean_per_class_accuracy": fmean(per_concept.values()),
+            "top_5_accuracy": 100
+            * fmean(c in names for c, names in zip(concepts, top, strict=True)),
+        }
+    )
+    assert dict(result.concepts.select("concept", "value").rows()) == pytest.approx(per_concept)
+    assert [len(texts) for texts in asked] == [len(NAMES) * 7]
+
+
+def test_the_datasets_own_prompt_is_the_default(
+    tiny_model: Model, store_images: StoreImages, picture: Picture
+) -> None:
+    index = store_images([("a", "wren", [], picture(0))])
+    asked: list[tuple[str, ...]] = []
+    evaluated(tiny_model, BIRDS, index, Evaluation(), asked)
+    assert asked == [tuple(f"A photo of the bird {name}." for name in NAMES)]
+
+
+def test_retrieval_matches_captions_to_their_images(
+    tiny_model: Model, store_images: StoreImages, picture: Picture
+) -> None:
+    count = 40
+    captions = [[f"picture {i} seen {j} times" for j in range(1 + i % 3)] for i in range(count)]
+    index = store_images([(f"{i:02}", "set", captions[i], picture(i)) for i in range(count)])
+    images = image_features(tiny_model, index)
+    owners = [i for i in range(count) for _ in captions[i]]
+    with torch.no_grad():
+        texts = [
+            tiny_model.module.encode_text(tiny_model.tokenize([text]))
+            for of_image in captions
+            for text in of_image
+        ]
+    similarity = images @ torch.nn.functional.normalize(torch.cat(texts).double(), dim=-1).T
+    expected = {}
+    for k in (1, 5, 10):
+        nearest_texts = similarity.topk(k, dim=1).indices.tolist()
+        nearest_images = similarity.topk(k, dim=0).indices.T.tolist()
+        to_text = fmean(any(owners[t] == i for t in row) for i, row in enumerate(nearest_texts))
+        to_image = fmean(owners[t] in row for t, row in enumerate(nearest_images))
+        expected[f"image_to_text_recall@{k}"] = 100 * to_text
+        expected[f"text_to_image_recall@{k}"] = 100 * to_image
+        expected[f"recall@{k}"] = 50 * (to_text + to_image)
+    expected["score"] = expected["recall@5"]
+    asked: list[tuple[str, ...]] = []
+    result = evaluated(tiny_model, SCENES, index, Evaluation(), asked)
+    assert values_of(result) == pytest.approx(expected)
+    assert asked == [tuple(text for of_image in captions for text in of_image)]
+
+
+def test_a_subset_is_what_is_encoded_and_the_seed_chooses_it(
+    tiny_model: Model, store_images: StoreImages, picture: Picture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = [picture(i) for i in range(30)]
+    index = store_images([(f"{i:03}", NAMES[i % 6], [], data[i % 30]) for i in range(330)])
+    reads: list[int] = []
+    plain = index.read
+
+    def counted(shard: str, offset: int, size: int) -> bytes:
+        reads.append(offset)
+        return plain(shard, offset, size)
+
+    monkeypatch.setattr(index, "read", counted)
+    chosen = []
+    for seed in (0, 0, 1):
+        result = evaluated(tiny_model, BIRDS, index, Evaluation(subset=0.5, seed=seed))
+        assert result.metrics["samples"].unique().to_list() == [300]
+        assert result.concepts["samples"].to_list() == [50] * 6
+        assert len(reads) == len(set(reads)) == 300
+        chosen.append(set(reads))
+        reads.clear()
+    assert chosen[0] == chosen[1] != chosen[2]
+
+
+def test_a_retrieval_subset_keeps_all_captions_of_its_images(
+    tiny_model: Model, store_images: StoreImages, picture: Picture
+) -> None:
+    # 330 images, each stored under two keys with a caption each.
+    index = store_images(
+        [
+            (f"{part}/{i:03}", "set", [f"{part} caption of {i}"], picture(i))
+            for i in range(330)
+            for part in ("first", "second")
+        ]
+    )
+    asked: list[tuple[str, ...]] = []
+    result = evaluated(tiny_model, SCENES, index, Evaluation(subset=0.1), asked)
+    (texts,) = asked
+    assert len(texts) == 600
+    assert texts[0::2] == tuple(text.replace("second", "first") for text in texts[1::2])
+    samples = dict(result.metrics.select("metric", "samples").rows())
+    assert samples["image_to_text_recall@5"] == samples["score"] == 300
+    assert samples["text_to_image_recall@5"] == 600
+
+
+def test_a_dataset_without_test_samples_is_an_error(
+    tiny_model: Model, store_images: StoreImages
+) -> None:
+    with pytest.raises(DataError, match=r"'set' has no test samples.*test split"):
+        evaluated(tiny_model, BIRDS, store_images([]), Evaluation())
