@@ -22,8 +22,6 @@ RESIZE_MODES = ("shortest", "longest", "squash")
 CROP_RATIO = (3 / 4, 4 / 3)  # width over height, the benchmark's and torchvision's default
 CROP_ATTEMPTS = 10
 
-ImageSize = int | tuple[int, int]
-
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """`image` in mode RGB, without its alpha channel; 16-bit greyscale keeps its upper 8 bits.
@@ -40,11 +38,11 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def evaluate_transform(
-    size: ImageSize, mean: Sequence[float], std: Sequence[float], resize_mode: str = "shortest"
+    size: int, mean: Sequence[float], std: Sequence[float], resize_mode: str = "shortest"
 ) -> Callable[[Image.Image], torch.Tensor]:
-    """OpenCLIP's evaluation transform, as a picklable callable: image -> (3, H, W) float32.
+    """OpenCLIP's evaluation transform, as a picklable callable: image -> (3, size, size) float32.
 
-    `size` is the side, or (height, width). `resize_mode` is OpenCLIP's: "shortest" resizes the
+    `resize_mode` is OpenCLIP's: "shortest" resizes the
     short side (bicubic) and crops the centre, "longest" fits the image in and pads it with black,
     "squash" ignores the aspect ratio. Raises `InputError` for another mode.
     """
@@ -87,20 +85,19 @@ def augment(
     image: Image.Image,
     rng: np.random.Generator,
     *,
-    size: ImageSize,
+    size: int,
     crop_scale: tuple[float, float],
     mean: Sequence[float],
     std: Sequence[float],
 ) -> torch.Tensor:
     """The training transform: a random resized crop (bicubic, antialiased), then normalisation.
 
-    Returns (3, H, W) float32. A function of the image and of the state of `rng` alone.
+    Returns (3, size, size) float32. A function of the image and of the state of `rng` alone.
     """
     left, top, width, height = random_crop(image.width, image.height, rng, crop_scale)
-    output = [size, size] if isinstance(size, int) else list(size)
     crop = functional.resized_crop(
-        to_rgb(image), top, left, height, width, output, InterpolationMode.BICUBIC
+        to_rgb(image), top, left, height, width, [size, size], InterpolationMode.BICUBIC
     )
     pixels: torch.Tensor = functional.to_tensor(crop)
     functional.normalize(pixels, list(mean), list(std), inplace=True)
-    return pixels  # (3, H, W)
+    return pixels  # (3, size, size)

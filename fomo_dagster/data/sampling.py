@@ -1,0 +1,53 @@
+"""Which sample stands at a position of a pool, and the random bits that belong to it.
+
+Both are pure functions of (seed, stage, pool, position), so that neither a restart nor the number
+of workers changes anything. A pool is drawn as consecutive permutations: no sample comes again
+before all have come.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from fomo_dagster.errors import InputError
+from fomo_dagster.store.digests import digest_of
+
+KEPT_PERMUTATIONS = 8  # three pools, each at times between two, and some room
+
+
+def positions(
+    seed: int, stage: int, pool: str, size: int, start: int, count: int
+) -> npt.NDArray[np.int64]:
+    """Indices (count,) into a pool of `size` samples at positions start, …, start + count - 1.
+
+    Position p is entry p mod size of the permutation number p div size. Raises `InputError` for an
+    empty pool.
+    """
+    if size < 1:
+        raise InputError(f"the {pool} pool of stage {stage} is empty: there is nothing to draw")
+    wanted = np.arange(start, start + count)
+    rounds, places = np.divmod(wanted, size)
+    drawn = np.empty(count, dtype=np.int64)
+    for number in np.unique(rounds):
+        here = rounds == number
+        drawn[here] = _permutation(seed, stage, pool, size, int(number))[places[here]]
+    return drawn
+
+
+def sample_seed(seed: int, stage: int, pool: str, position: int) -> int:
+    """128 bits for the choices made at a position: its caption and its augmentation."""
+    return int(digest_of(["sample", seed, stage, pool, position]), 16)
+
+
+@lru_cache(maxsize=KEPT_PERMUTATIONS)
+def _permutation(seed: int, stage: int, pool: str, size: int, number: int) -> npt.NDArray[np.int64]:
+    """A permutation (size,). Random words are sorted here, for numpy promises that the words of a
+    bit generator stay the same in later versions, but not what `Generator.permutation` makes of
+    them (NEP 19)."""
+    key = int(digest_of(["permutation", seed, stage, pool, number]), 16)
+    order = np.argsort(np.random.Philox(key=key).random_raw(size), kind="stable")
+    order.flags.writeable = False
+    return order

@@ -1,0 +1,316 @@
+"""Batches hold the right images beside the right texts, whatever makes them, and from any step.
+
+Every image is of one colour that is its sample's own, so that a row tells which sample it is.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections import Counter
+from collections.abc import Callable, Mapping
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import polars as pl
+import pytest
+import torch
+from PIL import Image
+
+from fomo_dagster.data.batches import Batch, Batches, Pool, Tokenize, Transform, iterate
+from fomo_dagster.data.index import Index
+from fomo_dagster.data.samples import INDEX, MANIFEST
+from fomo_dagster.data.sampling import positions
+from fomo_dagster.data.transforms import augment
+from fomo_dagster.errors import DataError, InputError
+
+PROMPTS = {"birds": "A photo of the bird {}.", "cars": "A {}, a type of car."}
+CONCEPTS = {"birds": ("robin", "wren"), "cars": ("van",)}
+PER_CONCEPT = 4
+
+
+def colour(dataset: str, concept: str, number: int) -> tuple[int, int, int]:
+    return (10 * sorted(CONCEPTS).index(dataset), 20 * CONCEPTS[dataset].index(concept), number)
+
+
+def captions(concept: str, number: int) -> list[str]:
+    """None, one, two or three."""
+    return [f"caption {place} of {concept} {number}" for place in range(number)]
+
+
+def write_dataset(folder: Path, dataset: str) -> Index:
+    """An index over one file of PNGs; every image also stands in the test split, in white."""
+    folder.mkdir(parents=True)
+    rows = []
+    with (folder / "shard.tar").open("wb") as shard:
+        for concept in CONCEPTS[dataset]:
+            for number in range(PER_CONCEPT):
+                for split in ("train", "test"):
+                    shade = colour(dataset, concept, number) if split == "train" else (255,) * 3
+                    data = BytesIO()
+                    Image.new("RGB", (12, 10), shade).save(data, "PNG")
+                    key, digest = f"{concept}/{number}", f"{dataset}/{concept}/{number}"
+                    text = captions(concept, number)
+                    place = (shard.tell(), len(data.getvalue()))
+                    rows.append((split, key, concept, text, digest, "shard.tar", *place))
+                    shard.write(data.getvalue())
+    pl.DataFrame(rows, schema=INDEX, orient="row").write_parquet(folder / "index.parquet")
+    return Index(folder)
+
+
+@pytest.fixture(scope="module")
+def indexes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Index]:
+    folder = tmp_path_factory.mktemp("shards")
+    return {dataset: write_dataset(folder / dataset, dataset) for dataset in CONCEPTS}
+
+
+def manifest(*concepts: str) -> pl.DataFrame:
+    dataset_of = {concept: name for name, concepts in CONCEPTS.items() for concept in concepts}
+    return pl.DataFrame(
+        [
+            (
+                dataset_of[concept],
+                concept,
+                f"{concept}/{number}",
+                captions(concept, number),
+                f"{dataset_of[concept]}/{concept}/{number}",
+            )
+            for concept in concepts
+            for number in range(PER_CONCEPT)
+        ],
+        schema=MANIFEST,
+        orient="row",
+    )
+
+
+@pytest.fixture
+def pools(indexes: dict[str, Index]) -> dict[str, Pool]:
+    return {
+        name: Pool(name, manifest(*concepts), indexes, PROMPTS)
+        for name, concepts in {
+            "pretraining": ["van"],
+            "update": ["robin", "van"],
+            "buffer": ["wren"],
+        }.items()
+    }
+
+
+def pixel(image: Image.Image, rng: np.random.Generator) -> torch.Tensor:
+    """The image's colour, and bits of its generator."""
+    shade = np.asarray(image)[0, 0].tolist()
+    return torch.tensor([*shade, rng.random()]).reshape(4, 1, 1)
+
+
+def characters(texts: list[str]) -> torch.Tensor:
+    return torch.tensor([[ord(letter) for letter in text.ljust(40)] for text in texts])
+
+
+def texts_of(batch: Batch) -> list[str]:
+    return ["".join(map(chr, row)).rstrip() for row in batch.tokens.tolist()]
+
+
+def make(
+    pools: Mapping[str, Pool],
+    sizes: Mapping[str, int],
+    transform: Transform = pixel,
+    tokenize: Tokenize = characters,
+    *,
+    seed: int = 0,
+    stage: int = 2,
+    steps: int = 6,
+) -> Batches:
+    return Batches(
+        pools, sizes, seed=seed, stage=stage, steps=steps, transform=transform, tokenize=tokenize
+    )
+
+
+def like_training(pools: Mapping[str, Pool], steps: int = 6) -> Batches:
+    """As a stage makes them; all of it can be sent to worker processes."""
+    transform = partial(augment, size=8, crop_scale=(0.3, 0.9), mean=(0.5,) * 3, std=(0.5,) * 3)
+    tokenize = open_clip.get_tokenizer("ViT-B-32", context_length=16)
+    sizes = {"update": 3, "buffer": 2, "pretraining": 1}
+    return make(pools, sizes, transform, tokenize, steps=steps)
+
+
+def equal(one: Batch, other: Batch) -> bool:
+    return (
+        torch.equal(one.images, other.images)
+        and torch.equal(one.tokens, other.tokens)
+        and one.counts == other.counts
+    )
+
+
+def test_every_row_has_the_image_and_a_text_of_the_sample_that_its_position_draws(
+    pools: dict[str, Pool],
+) -> None:
+    sizes = {"pretraining": 1, "update": 3, "buffer": 2}
+    of_pool = {
+        "update": manifest("robin", "van"),
+        "buffer": manifest("wren"),
+        "pretraining": manifest("van"),
+    }
+    batches = make(pools, sizes, seed=5, stage=3)
+    for step in range(len(batches)):
+        batch = batches[step]
+        assert list(batch.counts.items()) == [("update", 3), ("buffer", 2), ("pretraining", 1)]
+        texts, row = texts_of(batch), 0
+        for name, table in of_pool.items():
+            count = sizes[name]
+            drawn = positions(5, 3, name, len(table), step * count, count)
+            for dataset, concept, key, given, _ in table[drawn].iter_rows():
+                number = int(key.split("/")[1])
+                expected = torch.tensor(colour(dataset, concept, number))
+                assert torch.equal(batch.images[row, :3, 0, 0], expected.float())
+                assert texts[row] in (given or [PROMPTS[dataset].format(concept)])
+                row += 1
+        assert row == len(texts) == len(batch.images)
+
+
+def test_every_caption_of_a_sample_is_equally_likely(pools: dict[str, Pool]) -> None:
+    batches = make(pools, {"buffer": 4}, steps=600)  # each step draws each of the four samples
+    texts = Counter(text for step in range(600) for text in texts_of(batches[step]))
+    assert texts["A photo of the bird wren."] == 600  # the sample without captions
+    assert texts["caption 0 of wren 1"] == 600
+    for number, count in ((2, 300), (3, 200)):
+        for place in range(number):
+            assert texts[f"caption {place} of wren {number}"] == pytest.approx(count, abs=50)
+
+
+def test_a_sample_has_other_random_bits_every_time_it_is_drawn(pools: dict[str, Pool]) -> None:
+    batches = make(pools, {"update": 8, "buffer": 4}, steps=20)
+    bits = [value for step in range(20) for value in batches[step].images[:, 3, 0, 0].tolist()]
+    assert len(set(bits)) == len(bits) == 240
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"stage": 3}])
+def test_seed_and_stage_change_the_batches(pools: dict[str, Pool], change: dict[str, int]) -> None:
+    start = {"seed": 0, "stage": 2}
+    one, other = (
+        make(pools, {"update": 6}, seed=parts["seed"], stage=parts["stage"])[0]
+        for parts in (start, start | change)
+    )
+    assert not torch.equal(one.images[:, :3], other.images[:, :3])
+    assert set(one.images[:, 3, 0, 0].tolist()).isdisjoint(other.images[:, 3, 0, 0].tolist())
+
+
+def test_another_size_of_one_pool_leaves_the_samples_of_the_others(pools: dict[str, Pool]) -> None:
+    small, large = make(pools, {"update": 2, "buffer": 2}), make(pools, {"update": 5, "buffer": 2})
+    for step in range(6):
+        assert torch.equal(small[step].images[2:], large[step].images[5:])
+
+
+def test_a_prompt_may_hold_other_braces(indexes: dict[str, Index]) -> None:
+    pool = Pool("update", manifest("van"), indexes, {"cars": "{a} {} of {b}"})
+    texts = texts_of(make({"update": pool}, {"update": 4})[0])
+    assert "{a} van of {b}" in texts
+
+
+@pytest.mark.parametrize("step", [-1, 6])
+def test_there_is_no_batch_outside_of_the_stage(pools: dict[str, Pool], step: int) -> None:
+    with pytest.raises(IndexError, match=f"step {step} is not one of the 6"):
+        make(pools, {"update": 2})[step]
+
+
+@pytest.mark.parametrize("start", [0, 4, 6])
+def test_iteration_from_a_step_on_gives_the_batches_from_there(
+    pools: dict[str, Pool], start: int
+) -> None:
+    batches = like_training(pools)
+    seen = list(iterate(batches, start, workers=0))
+    assert len(seen) == 6 - start
+    assert all(equal(batch, batches[start + place]) for place, batch in enumerate(seen))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_change_nothing_and_survive_an_interrupt(
+    pools: dict[str, Pool], workers: int
+) -> None:
+    batches = like_training(pools, steps=12)
+    before = torch.random.get_rng_state()
+    iterator = iterate(batches, 1, workers)
+    seen = [next(iterator)]
+    processes = multiprocessing.active_children()
+    assert len(processes) == workers
+    for process in processes:
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGINT)
+    seen += iterator
+    assert len(seen) == 11
+    assert all(equal(batch, batches[step]) for step, batch in enumerate(seen, 1))
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_undecodable_image_is_named_after_the_batches_before_it(
+    tmp_path: Path, workers: int
+) -> None:
+    index = write_dataset(tmp_path / "cars", "cars")
+    table = manifest("van")
+    drawn = positions(0, 2, "update", PER_CONCEPT, 0, 2)
+    key = table["key"][int(drawn[1])]
+    _, offset, size = index.rows("train").filter(key=key).select("shard", "offset", "size").row(0)
+    with (tmp_path / "cars" / "shard.tar").open("r+b") as shard:
+        shard.seek(offset)
+        shard.write(b"\0" * size)
+    pool = Pool("update", table, {"cars": index}, PROMPTS)
+    sizes = {"update": 1}
+    transform = partial(augment, size=8, crop_scale=(1, 1), mean=(0.5,) * 3, std=(0.5,) * 3)
+    tokenize = open_clip.get_tokenizer("ViT-B-32", context_length=16)
+    iterator = iterate(make({"update": pool}, sizes, transform, tokenize), 0, workers)
+    next(iterator)
+    with pytest.raises(DataError, match=f"^the image '{key}' of dataset 'cars' cannot be decoded"):
+        next(iterator)
+
+
+@pytest.mark.parametrize("data", [b"", b"GIF89a", b"\x89PNG\r\n\x1a\n\x00\x00"])
+def test_broken_bytes_of_any_kind_are_a_data_error(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "cars").mkdir()
+    (tmp_path / "cars" / "shard.tar").write_bytes(data)
+    captions: list[str] = []
+    row = ("train", "van/0", "van", captions, "cars/van/0", "shard.tar", 0, len(data))
+    pl.DataFrame([row], schema=INDEX, orient="row").write_parquet(tmp_path / "cars/index.parquet")
+    pool = Pool("update", manifest("van").head(1), {"cars": Index(tmp_path / "cars")}, PROMPTS)
+    with pytest.raises(DataError, match="'van/0' of dataset 'cars' cannot be decoded"):
+        make({"update": pool}, {"update": 1})[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda table: table.with_columns(digest=pl.lit("other")), "4 of the 4 samples"),
+        (lambda table: table.with_columns(key=pl.col("key") + "x"), "4 of the 4 samples"),
+        (lambda table: table[[0, 0]].with_columns(key=pl.Series(["van/0", "x"])), "1 of the 2"),
+    ],
+)
+def test_a_manifest_of_images_that_the_shards_do_not_hold_is_refused(
+    indexes: dict[str, Index], change: Callable[[pl.DataFrame], pl.DataFrame], named: str
+) -> None:
+    with pytest.raises(DataError, match=named):
+        Pool("update", change(manifest("van")), indexes, PROMPTS)
+
+
+def test_a_dataset_without_shards_or_prompt_is_named(indexes: dict[str, Index]) -> None:
+    with pytest.raises(DataError, match=r"'cars'.*no shards"):
+        Pool("update", manifest("van"), {"birds": indexes["birds"]}, PROMPTS)
+    with pytest.raises(DataError, match=r"'cars'.*no prompt"):
+        Pool("update", manifest("van"), indexes, {"birds": "{}"})
+
+
+def test_batches_that_need_an_empty_or_missing_pool_are_refused(
+    indexes: dict[str, Index], pools: dict[str, Pool]
+) -> None:
+    empty = Pool("buffer", pl.DataFrame(schema=MANIFEST), indexes, PROMPTS)
+    assert len(empty) == 0
+    for given in ({**pools, "buffer": empty}, {"update": pools["update"]}):
+        with pytest.raises(InputError, match="need 2 samples of the buffer pool"):
+            make(given, {"update": 2, "buffer": 2})
+    make({**pools, "buffer": empty}, {"update": 2, "buffer": 0})
+
+
+def test_an_unknown_pool_is_refused_with_the_nearest(pools: dict[str, Pool]) -> None:
+    with pytest.raises(InputError, match=r"'updates'.*'update'"):
+        make(pools, {"updates": 2})

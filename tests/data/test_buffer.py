@@ -1,0 +1,149 @@
+"""The buffer's selections: counts against a brute-force fill, fairness over seeds, stability."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fomo_dagster.data.buffer import SELECTIONS, select
+from fomo_dagster.data.samples import MANIFEST
+from fomo_dagster.errors import InputError
+
+
+def chunk(concepts: dict[str, int]) -> pl.DataFrame:
+    """A chunk's manifest with so many samples of each concept, of two datasets in turn."""
+    return pl.DataFrame(
+        [
+            (f"dataset{place % 2}", concept, f"{concept}/{number}", [], "digest")
+            for place, (concept, count) in enumerate(concepts.items())
+            for number in range(count)
+        ],
+        schema=MANIFEST,
+        orient="row",
+    )
+
+
+COUNTS = st.lists(st.integers(1, 12), min_size=1, max_size=8)
+
+
+@st.composite
+def pasts(draw: st.DrawFn) -> list[pl.DataFrame]:
+    """One to four chunks of one to four concepts each."""
+    sizes = draw(st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=4), max_size=4))
+    return [
+        chunk({f"{number}-{concept}": count for concept, count in enumerate(counts)})
+        for number, counts in enumerate(sizes)
+    ]
+
+
+def keys(manifest: pl.DataFrame) -> list[tuple[str, str]]:
+    return manifest.select("dataset", "key").rows()
+
+
+@given(past=pasts(), selection=st.sampled_from(SELECTIONS))
+def test_without_a_capacity_the_buffer_is_all_earlier_chunks(
+    past: list[pl.DataFrame], selection: str
+) -> None:
+    kept = select(past, None, selection, seed=0)
+    assert kept.schema == pl.Schema(MANIFEST)
+    assert kept.rows() == [row for part in past for row in part.rows()]
+
+
+@given(
+    past=pasts(),
+    capacity=st.integers(1, 60),
+    selection=st.sampled_from(SELECTIONS),
+    seed=st.integers(0, 99),
+)
+def test_a_buffer_is_full_and_holds_different_samples_of_the_past_in_stream_order(
+    past: list[pl.DataFrame], capacity: int, selection: str, seed: int
+) -> None:
+    everything = [row for part in past for row in keys(part)]
+    kept = select(past, capacity, selection, seed)
+    assert kept.schema == pl.Schema(MANIFEST)
+    assert len(kept) == min(capacity, len(everything))
+    assert keys(kept) == [row for row in everything if row in set(keys(kept))]
+
+
+@given(counts=COUNTS, capacity=st.integers(1, 60), seed=st.integers(0, 99))
+def test_class_balanced_gives_concepts_equal_counts_and_what_small_ones_leave_to_others(
+    counts: list[int], capacity: int, seed: int
+) -> None:
+    concepts = {str(number): count for number, count in enumerate(counts)}
+    kept = Counter(select([chunk(concepts)], capacity, "class_balanced", seed)["concept"])
+    # Pour one sample at a time into a concept that holds the fewest and has more to give.
+    level = dict.fromkeys(concepts, 0)
+    for _ in range(min(capacity, sum(counts))):
+        open_ones = [concept for concept in concepts if level[concept] < concepts[concept]]
+        level[min(open_ones, key=lambda concept: level[concept])] += 1
+    # Which concepts have the last places is not part of the rule, how many of each level is.
+    assert sorted(kept.get(concept, 0) for concept in concepts) == sorted(level.values())
+    for concept, count in concepts.items():
+        assert kept.get(concept, 0) == count or kept.get(concept, 0) >= max(kept.values()) - 1
+
+
+@pytest.mark.parametrize("selection", SELECTIONS)
+def test_every_sample_of_equal_concepts_is_equally_likely(selection: str) -> None:
+    past = [chunk({"a": 4, "b": 4}), chunk({"c": 4})]
+    seeds, capacity = 1500, 5
+    counts = Counter(
+        key for seed in range(seeds) for key in keys(select(past, capacity, selection, seed))
+    )
+    expected = seeds * capacity / 12
+    chi_square = sum((count - expected) ** 2 / expected for count in counts.values())
+    assert len(counts) == 12
+    assert chi_square < 31.3  # exceeded once in a thousand at 11 degrees of freedom
+
+
+def test_reservoir_keeps_concepts_in_proportion_to_their_size() -> None:
+    past = [chunk({"large": 30}), chunk({"small": 10})]
+    seeds = 300
+    large = sum(
+        (select(past, 8, "reservoir", seed)["concept"] == "large").sum() for seed in range(seeds)
+    )
+    assert large / (8 * seeds) == pytest.approx(0.75, abs=0.03)
+
+
+@given(
+    past=pasts(),
+    capacity=st.integers(1, 30),
+    selection=st.sampled_from(SELECTIONS),
+    seed=st.integers(0, 99),
+)
+def test_a_growing_past_only_takes_from_what_was_kept(
+    past: list[pl.DataFrame], capacity: int, selection: str, seed: int
+) -> None:
+    grown = select([*past, chunk({"new": 5, "newer": 2})], capacity, selection, seed)
+    before = set(keys(select(past, capacity, selection, seed)))
+    new = {("dataset0", f"new/{number}") for number in range(5)} | {
+        ("dataset1", f"newer/{number}") for number in range(2)
+    }
+    assert set(keys(grown)) <= before | new
+
+
+@given(past=pasts(), selection=st.sampled_from(SELECTIONS), seed=st.integers(0, 99))
+def test_the_order_of_the_chunks_does_not_change_what_is_kept(
+    past: list[pl.DataFrame], selection: str, seed: int
+) -> None:
+    forwards = select(past, 7, selection, seed)
+    backwards = select(past[::-1], 7, selection, seed)
+    assert set(keys(forwards)) == set(keys(backwards))
+
+
+def test_priorities_are_the_same_on_every_machine() -> None:
+    kept = select([chunk({"a": 6, "b": 6})], 4, "reservoir", seed=3)
+    assert keys(kept) == [
+        ("dataset0", "a/0"),
+        ("dataset0", "a/1"),
+        ("dataset0", "a/3"),
+        ("dataset1", "b/5"),
+    ]
+
+
+def test_an_unknown_selection_is_refused_with_the_nearest() -> None:
+    with pytest.raises(InputError, match=r"'reservoire'.*'reservoir'"):
+        select([], 3, "reservoire", 0)
