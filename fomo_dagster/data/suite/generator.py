@@ -31,7 +31,7 @@ class Generator(Protocol):
     version: int
 
     def samples(self, split: str) -> list[GeneratedSample]:
-        """All samples of `split` ("train" or "test"), in key order of each concept; no rendering."""
+        """All samples of `split` ("train" or "test"), concept by concept; renders nothing."""
         ...
 
     def render(self, split: str, key: str) -> Image.Image:

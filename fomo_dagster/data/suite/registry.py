@@ -8,16 +8,15 @@ import importlib
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from fomo_dagster.data.suite.drawn import DrawnGenerator
 from fomo_dagster.data.suite.generator import Generator
 from fomo_dagster.errors import InputError, nearest
 
 GENERATORS = {
+    "aerial": "Aerial",
     "clocks": "Clocks",
     "digits": "Digits",
-    "fields": "Fields",
     "flags": "Flags",
     "glyphs": "Glyphs",
     "medley": "Medley",
@@ -38,22 +37,23 @@ def create_generator(name: str, parameters: Mapping[str, Any], seed: int) -> Gen
     if name not in GENERATORS:
         raise InputError(f"there is no generator {name!r}; {nearest(name, GENERATORS)}")
     module = importlib.import_module(f"fomo_dagster.data.suite.{name}")
-    family: type[DrawnGenerator] = getattr(module, GENERATORS[name])
+    family = getattr(module, GENERATORS[name])
     try:
         checked = family.Parameters.model_validate(dict(parameters))
     except ValidationError as error:
-        raise InputError(_explain(name, family, error)) from None
-    return family(checked, seed)
+        raise InputError(_explain(name, family.Parameters, error)) from None
+    generator: Generator = family(checked, seed)
+    return generator
 
 
-def _explain(name: str, family: type[DrawnGenerator], error: ValidationError) -> str:
+def _explain(name: str, accepted: type[BaseModel], error: ValidationError) -> str:
     lines = []
     for problem in error.errors():
         key = ".".join(str(part) for part in problem["loc"]) or "parameters"
         if problem["type"] == "extra_forbidden":
             lines.append(
                 f"generator {name!r} has no parameter {key!r}; "
-                + nearest(key, family.Parameters.model_fields)
+                + nearest(key, accepted.model_fields)
             )
         else:
             lines.append(
