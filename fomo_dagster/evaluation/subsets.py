@@ -17,7 +17,7 @@ MINIMUM_PER_CLASS = 2
 
 
 def subset_size(samples: int, classes: int, share: float) -> int:
-    """min(n, max(2C, 300, ⌊f·n⌋)), with f as it is written: 0.29 of 100 is 29, not 28."""
+    """min(n, max(2C, 300, ⌊f·n⌋)), with f as it is written: 0.043 of 10,000 is 430, not 429."""
     wanted = math.floor(Fraction(str(share)) * samples)
     return min(samples, max(MINIMUM_PER_CLASS * classes, MINIMUM_SAMPLES, wanted))
 
