@@ -1,0 +1,107 @@
+"""Reading and checking a source's images in several processes, in order and in little memory.
+
+What is wrong with an image is a result here, not an error; what is wrong with a source is an error.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Generator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import NamedTuple
+
+from fomo_dagster.data.images import UnreadableImageError, checked
+from fomo_dagster.data.sources.source import Source
+from fomo_dagster.errors import DataError
+
+IMAGES_PER_TASK = 16
+TASKS_PER_WORKER = 3  # under way at once: enough to keep all busy, few enough to fit in memory
+
+
+class Stored(NamedTuple):
+    """An image as it will be stored, or the reason why it cannot be."""
+
+    data: bytes
+    extension: str
+    reason: str | None = None
+
+
+class Reading(NamedTuple):
+    """All that a process needs to read images for storing."""
+
+    source: Source
+    resize: int | None
+    max_pixels: int
+
+    def of(self, references: list[str]) -> list[Stored]:
+        """The images, in order. Raises `DataError` where the source cannot give one."""
+        return [self._one(reference) for reference in references]
+
+    def _one(self, reference: str) -> Stored:
+        data = self.source.read(reference)
+        try:
+            return Stored(*checked(data, self.resize, self.max_pixels))
+        except UnreadableImageError as error:
+            return Stored(b"", "", str(error))
+
+
+def read_in_order(
+    reading: Reading, references: list[str], workers: int
+) -> Generator[Stored, None, None]:
+    """The images in order of `references`, read by `workers` processes, few at a time in memory."""
+    tasks = [
+        references[first : first + IMAGES_PER_TASK]
+        for first in range(0, len(references), IMAGES_PER_TASK)
+    ]
+    workers = min(workers, len(tasks))
+    if workers <= 1:
+        for task in tasks:
+            yield from reading.of(task)
+        return
+    methods = multiprocessing.get_all_start_methods()
+    # Never fork: the threads of whoever calls may hold locks that a forked child waits on for ever.
+    context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+    with ProcessPoolExecutor(workers, context, _start_worker, (reading,)) as processes:
+        under_way: deque[Future[list[Stored]]] = deque()
+        try:
+            for task in tasks:
+                under_way.append(processes.submit(_read, task))
+                if len(under_way) == workers * TASKS_PER_WORKER:
+                    yield from under_way.popleft().result()
+            while under_way:
+                yield from under_way.popleft().result()
+        except BrokenProcessPool as error:
+            raise DataError(
+                "a process that reads images was killed, probably for lack of memory: run again "
+                "with fewer processes, or on a machine with more memory"
+            ) from error
+        finally:
+            processes.shutdown(cancel_futures=True)
+
+
+_reading: Reading | None = None  # of a worker process; sent once, not with every task
+
+
+def _start_worker(reading: Reading) -> None:
+    global _reading
+    _reading = reading
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which ends its workers
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A pool's worker would wait for tasks for ever where its parent was killed."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _read(references: list[str]) -> list[Stored]:
+    assert _reading is not None
+    return _reading.of(references)

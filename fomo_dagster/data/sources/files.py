@@ -1,0 +1,154 @@
+"""Image files: which there are, their digests without reading them twice, and safe reading.
+
+A file's digest is kept by its path, size, times and inode; an unchanged folder is scanned by
+looking at its files' status alone. Image content is not looked at here: `data/images.py` decodes.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+import polars as pl
+
+from fomo_dagster.errors import DataError
+from fomo_dagster.store.digests import digest_of_bytes, digest_of_file
+from fomo_dagster.store.files import replacing
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
+
+STATUS: dict[str, pl.DataType] = {
+    "path": pl.String(),
+    "size": pl.Int64(),
+    "modified_ns": pl.Int64(),
+    "changed_ns": pl.Int64(),
+    "inode": pl.UInt64(),
+}
+FILES_PER_TASK = 64
+
+Value = TypeVar("Value")
+
+
+def is_image(path: str) -> bool:
+    """Whether the file's suffix is one of an image, in either case."""
+    return path.lower().endswith(IMAGE_SUFFIXES)
+
+
+def shortlist(names: Sequence[str]) -> str:
+    """Up to five names for an error message, and how many more there are."""
+    rest = len(names) - 5
+    return ", ".join(repr(name) for name in names[:5]) + (f" and {rest} more" if rest > 0 else "")
+
+
+class DigestCache:
+    """Digests of files, kept in a Parquet file between scans.
+
+    `settle_seconds`: a file that changed less than this before it was looked at is read again
+    next time, since a second change within the file system's clock tick would leave no trace. The
+    default is the coarsest tick in use (FAT's).
+    """
+
+    def __init__(self, path: Path, settle_seconds: float = 2.0) -> None:
+        self.path = path
+        self.settle_seconds = settle_seconds
+
+    def digests(self, files: Sequence[str], named_by: str) -> list[str]:
+        """The digest of each file's bytes, in order.
+
+        `named_by` tells, in an error, what brought the files up. Raises `DataError` where any
+        cannot be read.
+        """
+        started_ns = time.time_ns()
+        kept = self._kept()
+        with ThreadPoolExecutor() as threads:
+            status = pl.DataFrame(
+                _map(threads, _status, files, named_by), schema=STATUS, orient="row"
+            )
+            known = status.join(kept, on=list(STATUS), how="left", maintain_order="left")
+            unknown = known.filter(pl.col("digest").is_null())["path"].unique(maintain_order=True)
+            fresh = _map(threads, _digest, unknown.to_list(), named_by)
+        read = pl.DataFrame({"path": unknown, "fresh": pl.Series(fresh, dtype=pl.String)})
+        found = known.join(read, on="path", how="left", maintain_order="left").select(
+            *STATUS, pl.coalesce("digest", "fresh").alias("digest")
+        )
+        settled_ns = started_ns - int(self.settle_seconds * 1e9)
+        settled = found.filter(pl.max_horizontal("modified_ns", "changed_ns") < settled_ns).unique(
+            maintain_order=True
+        )
+        if len(unknown) or settled.height != kept.height:
+            with replacing(self.path) as temporary:
+                settled.write_parquet(temporary)
+        return found["digest"].to_list()
+
+    def _kept(self) -> pl.DataFrame:
+        """What the last scan left; nothing where the file is absent or not whole."""
+        nothing = pl.DataFrame(schema={**STATUS, "digest": pl.String()})
+        try:
+            kept = pl.read_parquet(self.path)
+        except (OSError, pl.exceptions.PolarsError):
+            return nothing
+        return kept if kept.schema == nothing.schema else nothing
+
+
+def reference_of(path: str, digest: str) -> str:
+    """What `read_reference` needs: where the file is, and what it must hold."""
+    return f"{digest}:{path}"
+
+
+def read_reference(reference: str) -> bytes:
+    """The file's bytes. Raises `DataError` where they are not those whose digest was taken."""
+    digest, _, path = reference.partition(":")
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise DataError(
+            f"{path} was there when its folder was scanned and cannot be read now "
+            f"({error.strerror}): run again when nothing changes the folder"
+        ) from error
+    if digest_of_bytes(data) != digest:
+        raise DataError(
+            f"{path} changed after its folder was scanned: run again when nothing changes it"
+        )
+    return data
+
+
+def _map(
+    threads: ThreadPoolExecutor,
+    function: Callable[[str], Value | OSError],
+    files: Sequence[str],
+    named_by: str,
+) -> list[Value]:
+    """`function` of each file, in order, in tasks of many files so that millions fit in memory."""
+    tasks = [files[i : i + FILES_PER_TASK] for i in range(0, len(files), FILES_PER_TASK)]
+    results = [
+        result for task in threads.map(lambda f: [function(x) for x in f], tasks) for result in task
+    ]
+    failed = [
+        f"{file} ({result.strerror})"
+        for file, result in zip(files, results, strict=True)
+        if isinstance(result, OSError)
+    ]
+    if failed:
+        raise DataError(
+            f"{named_by}: {len(failed)} of {len(files)} images cannot be read: {shortlist(failed)}"
+        )
+    return [result for result in results if not isinstance(result, OSError)]
+
+
+def _status(path: str) -> tuple[str, int, int, int, int] | OSError:
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        return error
+    return path, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
+
+
+def _digest(path: str) -> str | OSError:
+    try:
+        return digest_of_file(Path(path))
+    except OSError as error:
+        return error

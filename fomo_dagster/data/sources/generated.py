@@ -1,0 +1,76 @@
+"""Images that a generator renders (see `data/suite`), as PNG files in memory."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
+from typing import Any
+
+import polars as pl
+
+from fomo_dagster.data.samples import SCAN, SPLITS
+from fomo_dagster.data.sources.source import as_scan
+from fomo_dagster.data.suite.generator import Generator
+from fomo_dagster.data.suite.registry import create_generator
+from fomo_dagster.errors import DataError
+from fomo_dagster.store.digests import digest_of
+
+Create = Callable[[str, Mapping[str, Any], int], Generator]
+
+
+class GeneratedImages:
+    """The samples of a generator. What tells them apart is how they are made, so that scanning
+    renders nothing: a sample's digest is that of its recipe."""
+
+    def __init__(
+        self,
+        generator: str,
+        parameters: Mapping[str, Any],
+        seed: int,
+        create: Create = create_generator,
+    ) -> None:
+        self.name = generator
+        self.parameters = dict(parameters)
+        self.seed = seed
+        self.create = create
+
+    def __reduce__(self) -> tuple[type[GeneratedImages], tuple[Any, ...]]:
+        # Without the generator, which may hold whole pictures: a worker process makes its own.
+        return GeneratedImages, (self.name, self.parameters, self.seed, self.create)
+
+    @cached_property
+    def generator(self) -> Generator:
+        """Made when first used. Raises `InputError` for a name or parameters it cannot take."""
+        return self.create(self.name, self.parameters, self.seed)
+
+    def scan(self) -> pl.DataFrame:
+        """See `Source.scan`."""
+        rows = pl.DataFrame(list(self._rows()), schema=SCAN, orient="row")
+        same = rows.filter(rows.select("split", "key").is_duplicated())
+        if same.height:
+            raise DataError(
+                f"generator {self.name!r} gives the key {same['key'][0]!r} to two samples of "
+                f"split {same['split'][0]!r}"
+            )
+        return as_scan(rows)
+
+    def read(self, reference: str) -> bytes:
+        """See `Source.read`: the rendered image as PNG, lossless."""
+        split, _, key = reference.partition("/")
+        file = io.BytesIO()
+        self.generator.render(split, key).save(file, "PNG")
+        return file.getvalue()
+
+    def _rows(self) -> Iterator[tuple[object, ...]]:
+        recipe = {
+            "generator": self.name,
+            "version": self.generator.version,
+            "parameters": self.parameters,
+            "seed": self.seed,
+        }
+        for split in SPLITS:
+            for sample in self.generator.samples(split):
+                digest = digest_of({**recipe, "split": split, "key": sample.key})
+                reference = f"{split}/{sample.key}"
+                yield split, sample.key, sample.concept, list(sample.captions), digest, reference

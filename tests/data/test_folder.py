@@ -1,0 +1,187 @@
+"""Folders of images: what counts as a sample, a concept, a split; and what is refused."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from fomo_dagster.data.declarations import Dataset, FolderSource
+from fomo_dagster.data.samples import SCAN
+from fomo_dagster.data.sources.opening import open_source
+from fomo_dagster.data.sources.source import Source
+from fomo_dagster.errors import DataError, InputError
+from fomo_dagster.store.digests import digest_of_bytes
+
+
+def write(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(name.encode())
+
+
+def source(base: Path, *, task: str = "classification", **options: object) -> Source:
+    declared = FolderSource.model_validate({"path": "images", **options})
+    dataset = Dataset.model_validate({"source": declared, "task": task})
+    return open_source("pets", dataset, base, base / "cache")
+
+
+def scan(base: Path, **options: object) -> pl.DataFrame:
+    return source(base, **options).scan()  # type: ignore[arg-type]
+
+
+def found(frame: pl.DataFrame) -> list[tuple[str, str, str]]:
+    return frame.select("split", "key", "concept").rows()
+
+
+def test_train_and_test_folders_are_the_splits(tmp_path: Path) -> None:
+    write(tmp_path / "images", "train/cat/2.png", "train/cat/1.JPG", "train/dog/a/b.jpeg")
+    write(tmp_path / "images", "test/cat/1.webp")
+    frame = scan(tmp_path)
+    assert dict(frame.schema) == SCAN
+    assert found(frame) == [
+        ("test", "cat/1.webp", "cat"),
+        ("train", "cat/1.JPG", "cat"),
+        ("train", "cat/2.png", "cat"),
+        ("train", "dog/a/b.jpeg", "dog"),
+    ]
+    assert frame["digest"][0] == digest_of_bytes(b"test/cat/1.webp")
+    assert frame["captions"].to_list() == [[]] * 4
+
+
+def test_a_pickled_source_reads_each_image(tmp_path: Path) -> None:
+    write(tmp_path / "images", "train/cat/1.png", "test/cat/1.png")
+    opened = source(tmp_path)
+    references = opened.scan()["reference"]
+    sent = pickle.loads(pickle.dumps(opened))
+    assert [sent.read(reference) for reference in references] == [
+        b"test/cat/1.png", b"train/cat/1.png"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("prefix", ["", "train/"])
+def test_without_a_test_folder_a_share_of_each_concept_is_held_out(
+    tmp_path: Path, prefix: str
+) -> None:
+    names = [f"{concept}/{i}.png" for concept in ("cat", "dog") for i in range(50)]
+    write(tmp_path / "images", *(prefix + name for name in names))
+    frame = scan(tmp_path, test_share=0.5)
+    assert sorted(frame["key"]) == sorted(names)
+    for concept in ("cat", "dog"):
+        splits = frame.filter(concept=concept)["split"].to_list()
+        assert 12 <= splits.count("test") <= 38
+    assert set(scan(tmp_path, test_share=0)["split"]) == {"train"}
+
+
+def test_a_test_folder_alone_is_an_evaluation_set(tmp_path: Path) -> None:
+    write(tmp_path / "images", "test/cat/1.png")
+    assert found(scan(tmp_path)) == [("test", "cat/1.png", "cat")]
+
+
+def test_hidden_and_other_files_are_ignored(tmp_path: Path) -> None:
+    write(tmp_path / "images", "cat/1.png", "cat/.2.png", "cat/.git/3.png", "cat/Thumbs.db")
+    write(tmp_path / "images", ".cache/4.png", "README.md", "cat/1.png.txt", "cat/png")
+    assert found(scan(tmp_path)) == [("train", "cat/1.png", "cat")]
+
+
+def test_links_are_followed_and_loops_end(tmp_path: Path) -> None:
+    write(tmp_path / "images", "cat/1.png", "cat/deep/2.png", "dog/3.png")
+    write(tmp_path / "elsewhere", "4.png")
+    for link, target in {
+        "cat/up": "..", "cat/deep/self": ".", "cat/deep/cat": "../../cat", "dog/cat": "../cat",
+        "dog/circle": "circle", "fox": "../elsewhere", "dog/top": "../../images",
+    }.items():  # fmt: skip
+        os.symlink(target, tmp_path / "images" / link)
+    keys = scan(tmp_path, test_share=0)["key"].to_list()
+    assert keys == [
+        "cat/1.png", "cat/deep/2.png", "dog/3.png", "dog/cat/1.png", "dog/cat/deep/2.png",
+        "fox/4.png",
+    ]  # fmt: skip
+
+
+def test_captions_come_from_the_table_in_its_order(tmp_path: Path) -> None:
+    write(tmp_path / "images", "train/cat/1.png", "train/cat/2.png", "test/cat/1.png")
+    table = "path,caption\ntrain/cat/1.png,zwei\n./test/cat/1.png,\ntrain/cat/1.png,eins\n"
+    (tmp_path / "captions.csv").write_text(table)
+    frame = scan(tmp_path, captions="captions.csv")
+    assert frame.select("split", "captions").rows() == [
+        ("test", []), ("train", ["zwei", "eins"]), ("train", [])
+    ]  # fmt: skip
+
+
+def test_a_retrieval_set_without_class_folders_is_one_concept(tmp_path: Path) -> None:
+    write(tmp_path / "images", "test/b.png", "test/a.png")
+    assert found(scan(tmp_path, task="retrieval")) == [
+        ("test", "a.png", "pets"), ("test", "b.png", "pets")
+    ]  # fmt: skip
+    write(tmp_path / "images", "train/cat/a.png")
+    assert ("train", "cat/a.png", "cat") in found(scan(tmp_path, task="retrieval"))
+
+
+def test_a_second_scan_sees_what_was_added_and_changed(tmp_path: Path) -> None:
+    write(tmp_path / "images", "cat/1.png", "cat/2.png")
+    before = scan(tmp_path, test_share=0)
+    assert scan(tmp_path, test_share=0).equals(before)
+    write(tmp_path / "images", "cat/3.png")
+    (tmp_path / "images" / "cat" / "1.png").write_bytes(b"other")
+    after = scan(tmp_path, test_share=0)
+    assert after["digest"][0] == digest_of_bytes(b"other")
+    assert after["digest"][1] == before["digest"][1]
+    assert after["key"].to_list() == ["cat/1.png", "cat/2.png", "cat/3.png"]
+
+
+REFUSED = {
+    "empty concept": (["train/cat/1.png", "train/dog/x.txt"], r"train/dog has no images \(1 other"),
+    "image outside": (["train/cat/1.png", "train/2.png"], r"outside of class folders: '2\.png'"),
+    "flat": (["train/2.png"], "declare `task: retrieval`"),
+    "another split": (
+        ["train/cat/1.png", "val/cat/1.png"], "'train' with class folders beside 'val'"
+    ),
+    "nothing": (["train/readme.txt"], "no images and no class folders"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_layout_that_means_nothing_is_refused(tmp_path: Path, case: str) -> None:
+    names, message = REFUSED[case]
+    write(tmp_path / "images", *names)
+    with pytest.raises(DataError, match=message):
+        scan(tmp_path)
+
+
+def test_a_class_called_train_is_a_class(tmp_path: Path) -> None:
+    write(tmp_path / "images", "train/1.png", "plane/1.png")
+    assert set(scan(tmp_path)["concept"]) == {"train", "plane"}
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no folder .*images"):
+        scan(tmp_path)
+
+
+def test_a_link_to_nowhere_is_named(tmp_path: Path) -> None:
+    write(tmp_path / "images", "cat/1.png")
+    os.symlink("gone.png", tmp_path / "images" / "cat" / "2.png")
+    with pytest.raises(DataError, match=r"1 of 2 images cannot be read: .*cat/2\.png \(No such"):
+        scan(tmp_path)
+
+
+def test_captions_without_images_are_named_and_counted(tmp_path: Path) -> None:
+    write(tmp_path / "images", "cat/1.png")
+    rows = ["path,caption", "cat/1.png,ok", *(f"cat/gone{i}.png,x" for i in range(6))]
+    (tmp_path / "captions.csv").write_text("\n".join(rows))
+    message = r"captions\.csv names 6 images .* 'cat/gone0\.png', .* and 1 more"
+    with pytest.raises(DataError, match=message):
+        scan(tmp_path, captions="captions.csv")
+
+
+@pytest.mark.skipif(os.uname().sysname != "Linux", reason="file names are bytes")
+def test_a_name_that_is_not_text_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "images", "cat/1.png")
+    with open(os.fsencode(tmp_path / "images" / "cat") + b"/\xff.png", "wb"):
+        pass
+    with pytest.raises(DataError, match="not UTF-8"):
+        scan(tmp_path)

@@ -1,0 +1,185 @@
+"""Tables that name images: the same rows mean the same in every format, and errors name the row."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from fomo_dagster.data.declarations import Dataset, ManifestSource
+from fomo_dagster.data.samples import SCAN
+from fomo_dagster.data.sources.opening import open_source
+from fomo_dagster.data.sources.source import Source
+from fomo_dagster.errors import DataError, InputError
+from fomo_dagster.store.digests import digest_of_bytes
+
+ROWS: list[dict[str, Any]] = [
+    {"path": "b/2.png", "concept": "007", "caption": 'Zwei, "2"', "split": "train", "key": "two"},
+    {"path": "b/1.png", "concept": "dog", "caption": None, "split": "test", "key": "one"},
+    {"path": "3.JPG", "concept": "dog", "caption": "  ", "split": "train", "key": "three"},
+]
+
+
+@pytest.fixture(autouse=True)
+def _images(tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    for name in ("b/1.png", "b/2.png", "3.JPG"):
+        (tmp_path / name).write_bytes(name.encode())
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> None:
+    if path.suffix == ".parquet":
+        pl.DataFrame(rows).write_parquet(path)
+    elif path.suffix == ".csv":
+        pl.DataFrame(rows).write_csv(path)
+    else:
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def source(base: Path, name: str, *, task: str = "classification", **options: object) -> Source:
+    declared = ManifestSource.model_validate({"path": name, **options})
+    dataset = Dataset.model_validate({"source": declared, "task": task})
+    return open_source("pets", dataset, base, base / "cache")
+
+
+def scan(base: Path, rows: list[dict[str, Any]], **options: Any) -> pl.DataFrame:
+    write(base / "table.jsonl", rows)
+    return source(base, "table.jsonl", **options).scan()
+
+
+@pytest.mark.parametrize("name", ["t.parquet", "t.csv", "t.jsonl", "t.ndjson"])
+def test_every_format_gives_the_same_scan(tmp_path: Path, name: str) -> None:
+    write(tmp_path / name, ROWS)
+    opened = source(tmp_path, name)
+    frame = opened.scan()
+    assert dict(frame.schema) == SCAN
+    assert frame.drop("reference").rows() == [
+        ("test", "one", "dog", [], digest_of_bytes(b"b/1.png")),
+        ("train", "three", "dog", [], digest_of_bytes(b"3.JPG")),
+        ("train", "two", "007", ['Zwei, "2"'], digest_of_bytes(b"b/2.png")),
+    ]
+    assert [opened.read(r) for r in frame["reference"]] == [b"b/1.png", b"3.JPG", b"b/2.png"]
+
+
+@pytest.mark.parametrize("name", ["t.parquet", "t.jsonl"])
+def test_several_captions_are_a_list_without_blanks(tmp_path: Path, name: str) -> None:
+    captions: list[Any] = [["a", "", "b"], [], ["c"]]
+    write(tmp_path / name, [{**row, "caption": c} for row, c in zip(ROWS, captions, strict=True)])
+    frame = source(tmp_path, name).scan()
+    assert dict(frame.select("key", "captions").iter_rows()) == {
+        "one": [], "three": ["c"], "two": ["a", "b"]
+    }  # fmt: skip
+
+
+def test_json_lines_may_mix_texts_lists_numbers_and_absent_keys(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [
+        {"path": "b/1.png", "concept": 7},
+        {"path": "b/2.png", "concept": "7", "caption": "x", "extra": {"ignored": [1]}},
+        {"path": "3.JPG", "concept": 8, "caption": ["y", "z"]},
+    ]
+    frame = scan(tmp_path, rows, test_share=0)
+    assert frame.select("key", "concept", "captions").rows() == [
+        ("3.JPG", "8", ["y", "z"]), ("b/1.png", "7", []), ("b/2.png", "7", ["x"])
+    ]  # fmt: skip
+
+
+def test_whole_numbers_in_parquet_are_text(tmp_path: Path) -> None:
+    pl.DataFrame({"path": ["b/1.png"], "concept": [3]}).write_parquet(tmp_path / "t.parquet")
+    assert source(tmp_path, "t.parquet").scan()["concept"].to_list() == ["3"]
+
+
+def test_the_key_is_by_default_the_path_below_the_root(tmp_path: Path) -> None:
+    (tmp_path / "tables").mkdir()
+    rows = [
+        {"path": "b/../b/1.png", "concept": "c"},
+        {"path": str(tmp_path / "b" / "2.png"), "concept": "c"},
+    ]
+    write(tmp_path / "tables" / "t.jsonl", rows)
+    frame = source(tmp_path, "tables/t.jsonl", root=".", test_share=0).scan()
+    assert frame["key"].to_list() == ["b/1.png", "b/2.png"]
+
+
+def test_without_a_split_a_share_is_held_out(tmp_path: Path) -> None:
+    rows = [{"path": "b/1.png", "concept": "c", "key": str(i)} for i in range(100)]
+    splits = scan(tmp_path, rows, test_share=0.5)["split"].to_list()
+    assert 30 < splits.count("test") < 70
+
+
+def test_a_retrieval_set_needs_no_concepts(tmp_path: Path) -> None:
+    rows = [{"path": "b/1.png", "caption": "x", "split": "test"}]
+    assert scan(tmp_path, rows, task="retrieval")["concept"].to_list() == ["pets"]
+
+
+def altered(row: int, **values: Any) -> list[dict[str, Any]]:
+    return [{**r, **values} if i == row else r for i, r in enumerate(ROWS)]
+
+
+def renamed(old: str, new: str) -> list[dict[str, Any]]:
+    return [{new if name == old else name: value for name, value in r.items()} for r in ROWS]
+
+
+REFUSED = {
+    "two with one key": (
+        altered(2, key="two"),
+        r"rows 1 and 3 of .*table\.jsonl \(b/2\.png and 3\.JPG\) have the same key 'two'",
+    ),
+    "missing image": (altered(1, path="b/9.png"), r"1 of 3 images cannot be read: .*b/9\.png"),
+    "not an image": (altered(1, path="b/1.txt"), r"1 files that are not images: 'b/1\.txt'"),
+    "unknown split": (altered(1, split="tests"), "row 2 .* split 'tests'; did you mean 'test'"),
+    "blank concept": (altered(1, concept=" "), "'concept' .* blank in 1 of 3 rows, first in row 2"),
+    "null path": (altered(2, path=None), "'path' .* blank in 1 of 3 rows, first in row 3"),
+    "no path": (renamed("path", "paths"), "no column 'path'; .* did you mean 'paths'"),
+    "no concept": (renamed("concept", "class"), "no column 'concept'; its columns: path, class"),
+    "near miss": (renamed("caption", "Captions"), "'Captions', which would be ignored: rename"),
+    "odd caption": (altered(0, caption=3), "'caption' in line 1 .* list of texts, not 3"),
+    "odd concept": (altered(0, concept=1.5), "'concept' in line 1 .* must be text, not 1.5"),
+    "no rows": ([], r"has no column|no rows"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_table_that_is_wrong_is_refused_with_what_and_where(tmp_path: Path, case: str) -> None:
+    rows, message = REFUSED[case]
+    with pytest.raises(DataError, match=message):
+        scan(tmp_path, rows)
+
+
+def test_the_same_key_in_both_splits_is_two_samples(tmp_path: Path) -> None:
+    assert scan(tmp_path, altered(1, key="two")).height == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("t.csv", b"path,concept\na.png,b,c\n", "cannot be read as a table"),
+        ("t.csv", b"path,concept\n", "no rows"),
+        ("t.csv", b"path,concept\n\xff.png,c\n", "cannot be read as a table"),
+        ("t.csv", b"", "cannot be read as a table"),
+        ("t.parquet", b"PAR1", "cannot be read as a table"),
+        ("t.jsonl", b'{"path": "a.png"}\n[1]\n', r"line 2 .* must be an object, not '\[1\]'"),
+        ("t.jsonl", b'{"path": \n', "line 1 .* is not JSON"),
+        ("t.jsonl", b'{"path": "\xff"}\n', "cannot be read as a table"),
+    ],
+)
+def test_a_broken_table_is_refused(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        source(tmp_path, name).scan()
+
+
+def test_a_parquet_column_of_another_type_is_refused(tmp_path: Path) -> None:
+    for column, values in {"concept": [1.5], "caption": [[1]]}.items():
+        frame = pl.DataFrame({"path": ["b/1.png"], "concept": ["c"], column: values})
+        frame.write_parquet(tmp_path / "t.parquet")
+        with pytest.raises(DataError, match=f"'{column}' of .* must be text"):
+            source(tmp_path, "t.parquet").scan()
+
+
+def test_a_table_that_is_absent_or_of_an_unknown_kind_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no file .*t\.csv"):
+        source(tmp_path, "t.csv").scan()
+    with pytest.raises(InputError, match=r"t\.xlsx is not a table: expected a file \.parquet"):
+        source(tmp_path, "t.xlsx").scan()
