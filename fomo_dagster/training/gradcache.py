@@ -1,0 +1,119 @@
+"""The gradient of one contrastive batch, at once or in micro-batches.
+
+GradCache (arXiv 2101.06983): the features of all micro-batches are computed without a graph, the
+loss gives its gradient with respect to them, and a second pass carries that through the towers, one
+micro-batch at a time. It is the gradient of the whole batch, not a mean over smaller ones, for the
+price of a second forward pass of the towers that are trained.
+
+One process. A module with batch norms has no such micro-batches, and is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from fomo_dagster.errors import InputError
+from fomo_dagster.models.backbones import Clip
+from fomo_dagster.training.determinism import seed_device
+from fomo_dagster.training.loss import Loss
+
+Encode: TypeAlias = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientPass:
+    """What it takes to compute the gradient of a batch."""
+
+    module: Clip
+    loss: Loss
+    device: torch.device
+    autocast: Callable[[], AbstractContextManager[None]]
+    """Makes the context of the towers' forward pass; normalisation and loss are in fp32."""
+    scale: Callable[[Tensor], Tensor]
+    """Applied to the loss before its backward pass (loss scaling of fp16)."""
+    micro_batch_size: int | None
+    """Samples whose activations are held at once; None: all."""
+
+    def __post_init__(self) -> None:
+        if self.micro_batch_size is None:
+            return
+        for name, part in self.module.named_modules():
+            if isinstance(part, _BatchNorm) and part.training:
+                raise InputError(
+                    f"execution.micro_batch_size is {self.micro_batch_size}, but the model has a "
+                    f"batch norm ({name}), whose output depends on the whole batch: leave it out"
+                )
+
+    def backward(self, images: Tensor, tokens: Tensor, seed: int) -> Tensor:
+        """Add the loss's gradient to that of the trained parameters; return the loss, detached.
+
+        images (B, 3, H, W), tokens (B, L), on any device. `seed` decides what is random in the
+        towers (dropout): each tower and micro-batch draws from a seed of its own, in both passes.
+        """
+        module = self.module
+        size = self.micro_batch_size
+        if size is None or size >= len(images):
+            image_features = self._encode(module.encode_image, images, seed)
+            text_features = self._encode(module.encode_text, tokens, seed + 1)
+            loss = self.loss(image_features, text_features, module.logit_scale)
+            _backward(self.scale(loss))
+            return loss.detach()
+        image_tower = _Tower(module.encode_image, torch.split(images, size), seed)
+        text_tower = _Tower(module.encode_text, torch.split(tokens, size), seed + 1)
+        image_features = self._cached(image_tower)
+        text_features = self._cached(text_tower)
+        loss = self.loss(image_features, text_features, module.logit_scale)
+        _backward(self.scale(loss))
+        self._carry(image_tower, image_features)
+        self._carry(text_tower, text_features)
+        return loss.detach()
+
+    def _encode(self, encode: Encode, inputs: Tensor, seed: int) -> Tensor:
+        """Features (B, D), L2-normalised, in fp32 after autocast."""
+        seed_device(self.device, seed)
+        with self.autocast():
+            features = encode(inputs.to(self.device, non_blocking=True))  # (B, D)
+        if features.dtype in (torch.bfloat16, torch.float16):
+            features = features.float()
+        return nn.functional.normalize(features, dim=-1)
+
+    def _cached(self, tower: _Tower) -> Tensor:
+        """The features of all micro-batches (B, D), a leaf that wants its gradient where the tower
+        is trained, which the graph of the first micro-batch tells."""
+        pieces: list[Tensor] = []
+        for piece, seed in tower:
+            with torch.set_grad_enabled(not pieces):
+                pieces.append(self._encode(tower.encode, piece, seed))
+        is_trained = pieces[0].requires_grad
+        pieces[0] = pieces[0].detach()
+        return torch.cat(pieces).requires_grad_(is_trained)
+
+    def _carry(self, tower: _Tower, features: Tensor) -> None:
+        """Carry the gradient of the features (B, D) into the tower's parameters."""
+        if features.grad is None:
+            return
+        gradients = torch.split(features.grad, len(tower.pieces[0]))
+        for (piece, seed), gradient in zip(tower, gradients, strict=True):
+            _backward(self._encode(tower.encode, piece, seed), gradient)
+
+
+@dataclass(frozen=True)
+class _Tower:
+    encode: Encode
+    pieces: Sequence[Tensor]
+    seed: int
+
+    def __iter__(self) -> Iterator[tuple[Tensor, int]]:
+        """Each micro-batch with its seed; two towers whose seeds are neighbours share none."""
+        return ((piece, self.seed + 2 * i) for i, piece in enumerate(self.pieces))
+
+
+def _backward(tensor: Tensor, gradient: Tensor | None = None) -> None:
+    torch.autograd.backward(tensor, gradient)

@@ -1,0 +1,46 @@
+"""Being asked to stop, and stopping where nothing is lost."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any
+
+
+class Interruption:
+    """Within it, SIGINT and SIGTERM are noted instead of ending the work at once.
+
+    The work looks at `received` where it can stop. A second signal raises `KeyboardInterrupt` where
+    it stands. Signals that the process ignores stay ignored. Outside the main thread Python lets
+    nobody handle signals: `received` then stays None.
+    """
+
+    def __init__(self) -> None:
+        self.received: str | None = None
+        """The name of the signal, once there was one."""
+        self._previous: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Interruption:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._previous[number] = signal.signal(number, self._note)
+        return self
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.received is not None:
+            raise KeyboardInterrupt
+        self.received = signal.Signals(number).name
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for number, handler in self._previous.items():
+            # None stands for a handler that was not Python's, which cannot be put back
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        if self.received is not None and error is None:
+            raise KeyboardInterrupt(self.received)  # it came too late for the work to see

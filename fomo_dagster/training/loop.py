@@ -1,0 +1,210 @@
+"""Training through one stage, so that a kill at any moment costs time and changes no weight.
+
+Every step is a function of the weights, the optimiser's state, its batch and its own seed; a
+rolling resume point holds the first two and the position. One process, one device.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import polars as pl
+from torch import Tensor
+
+from fomo_dagster.errors import TrainingError
+from fomo_dagster.experiment.schema import Execution, TrainingSettings
+from fomo_dagster.methods.trained_parameters import select_trained
+from fomo_dagster.models.backbones import Model
+from fomo_dagster.models.devices import device_of
+from fomo_dagster.progress import Progress
+from fomo_dagster.training.determinism import deterministic, step_seed
+from fomo_dagster.training.figures import Figures, FigureTable
+from fomo_dagster.training.interruption import Interruption
+from fomo_dagster.training.learner import Learner
+from fomo_dagster.training.resume import ResumePoint
+from fomo_dagster.training.schedules import learning_rate
+
+_STEPS_BETWEEN_READS = 50  # on an accelerator, which would wait for each read
+
+
+class Batch(Protocol):
+    """One contrastive batch, rows of all pools together."""
+
+    @property
+    def images(self) -> Tensor:
+        """(B, 3, H, W), fp32, normalised."""
+
+    @property
+    def tokens(self) -> Tensor:
+        """(B, L), int64."""
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """How many of the rows come from each pool: update, buffer, pretraining."""
+
+
+class Batches(Protocol):
+    """The batches of a stage, each a function of its step alone."""
+
+    @property
+    def steps(self) -> int:
+        """How many there are."""
+
+    def iterate(self, start: int) -> Iterator[Batch]:
+        """Those of the steps `start`, `start` + 1, … to the last."""
+
+
+def train(
+    model: Model,
+    batches: Batches,
+    *,
+    settings: TrainingSettings,
+    train: str,
+    seed: int,
+    stage: int,
+    execution: Execution,
+    resume_folder: Path,
+    progress: Progress,
+    identity: str,
+) -> pl.DataFrame:
+    """Train `model.module` in place through all batches; return the figures of each step.
+
+    The frame has the columns of `figures.Figures`. `train` says which parameters are trained (see
+    `methods.trained_parameters`), `identity` whose resume point it is: a training that finds one of
+    the same identity in `resume_folder` goes on from there, to the same weights, bit for bit.
+
+    Raises `TrainingError` for a loss or gradient that is not finite, `KeyboardInterrupt` on SIGINT
+    and SIGTERM once the resume point is written (both name it, and it never holds weights that such
+    a step touched), `InputError` for settings that this model or machine cannot run, and
+    `StoreError` where the resume point cannot be written.
+    """
+    device = device_of(execution.device)
+    with deterministic(device), Interruption() as interruption:
+        model.module.to(device)
+        training = _Training(
+            batches=batches,
+            learner=Learner(
+                model.module,
+                select_trained(model.module, train),
+                settings,
+                device,
+                execution.micro_batch_size,
+            ),
+            figures=FigureTable(),
+            settings=settings,
+            seed=seed,
+            stage=stage,
+            point=ResumePoint(resume_folder, identity),
+            seconds_between_saves=execution.resume_seconds,
+            steps_between_reads=1 if device.type == "cpu" else _STEPS_BETWEEN_READS,
+            interruption=interruption,
+            progress=progress,
+        )
+        training.run()
+    return training.figures.frame()
+
+
+@dataclass(kw_only=True)
+class _Training:
+    batches: Batches
+    learner: Learner
+    figures: FigureTable
+    settings: TrainingSettings
+    seed: int
+    stage: int
+    point: ResumePoint
+    seconds_between_saves: float
+    steps_between_reads: int
+    interruption: Interruption
+    progress: Progress
+
+    def run(self) -> None:
+        start = self._restore()
+        steps = self.batches.steps
+        saved_at = time.monotonic()
+        iterator = self.batches.iterate(start)
+        for step in range(start, steps):
+            batch = self._next(iterator, step)
+            rate = learning_rate(
+                self.settings.schedule, self.settings.optimiser.learning_rate, step, steps
+            )
+            seed = step_seed(self.seed, self.stage, step)
+            measured = self.learner.step(batch.images, batch.tokens, rate, seed)
+            self.figures.add(step, rate, batch.counts, measured)
+            if self.figures.unread >= self.steps_between_reads or step + 1 == steps:
+                self._read()
+            self._stop_if_asked(step + 1)
+            if time.monotonic() - saved_at >= self.seconds_between_saves and step + 1 < steps:
+                self._save(step + 1)
+                saved_at = time.monotonic()
+
+    def _next(self, iterator: Iterator[Batch], step: int) -> Batch:
+        """The next batch. A failure to make it loses no step, nor does one that a signal caused in
+        the processes that make batches."""
+        try:
+            batch = next(iterator, None)
+        except Exception:
+            self._stop_if_asked(step)
+            self._save(step)
+            raise
+        if batch is None:
+            raise ValueError(f"the batches end at step {step}, but there are {self.batches.steps}")
+        return batch
+
+    def _stop_if_asked(self, done: int) -> None:
+        if self.interruption.received is not None:
+            self._save(done)
+            raise KeyboardInterrupt(
+                f"{self.interruption.received} at stage {self.stage}, after {done} of "
+                f"{self.batches.steps} steps: the resume point {self.point}; run again to go on"
+            )
+
+    def _restore(self) -> int:
+        """Take up the resume point; return the number of steps that are done."""
+        state = self.point.load()
+        if state is None:
+            return 0
+        self.learner.restore(state["learner"])
+        self.figures.restore(state["figures"])
+        position: int = state["position"]
+        return position
+
+    def _save(self, done: int) -> None:
+        self._read()  # weights that a failed step has touched must not become the resume point
+        self.point.save(
+            {
+                "learner": self.learner.state(),
+                "figures": self.figures.state(),
+                "position": done,
+            }
+        )
+
+    def _read(self) -> None:
+        for figures in self.figures.read():
+            self._check(figures)
+        if self.figures.rows:
+            last = self.figures.rows[-1]
+            self.progress(
+                "training", last.step + 1, self.batches.steps, detail=f"loss {last.loss:.4f}"
+            )
+
+    def _check(self, figures: Figures) -> None:
+        # fp16 looks for too large a loss scale by overflowing, and skips the step where it does
+        gradient_counts = self.settings.precision != "fp16"
+        for name, value, counts in (
+            ("loss", figures.loss, True),
+            ("gradient", figures.gradient_norm, gradient_counts),
+        ):
+            if counts and not math.isfinite(value):
+                raise TrainingError(
+                    f"stage {self.stage}, step {figures.step} of {self.batches.steps}: the {name} "
+                    f"is {value} (learning rate {figures.learning_rate:g}, samples: "
+                    f"{figures.update_samples} update, {figures.buffer_samples} buffer, "
+                    f"{figures.pretraining_samples} pretraining). The resume point before it: "
+                    f"{self.point}. Lower the learning rate, or train in fp32"
+                )

@@ -1,0 +1,66 @@
+"""The rolling resume point of a training: one file, replaced as a whole, that a kill cannot halve.
+
+It belongs to one recipe. It is no artifact: whoever started the training removes its folder once
+the weights are safe.
+"""
+
+from __future__ import annotations
+
+import logging
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fomo_dagster.store.files import replacing
+
+logger = logging.getLogger(__name__)
+
+_NAME = "resume.pt"
+
+
+class ResumePoint:
+    """The resume point of the training that `identity` names, in a folder that it has alone."""
+
+    def __init__(self, folder: Path, identity: str) -> None:
+        self.path = folder / _NAME
+        self._identity = identity
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Replace the point by `state`: mappings, lists, numbers, text and tensors.
+
+        Raises `StoreError` where the disk is full or cannot be written; the old point then stays.
+        """
+        with replacing(self.path) as temporary, temporary.open("wb") as file:
+            torch.save({"identity": self._identity, "state": state}, file)
+
+    def load(self) -> dict[str, Any] | None:
+        """The state that was saved last, its tensors on the CPU; None where there is none.
+
+        A point of another training, or one that is damaged, counts as none, with a warning. What a
+        killed process had begun to write is removed.
+        """
+        for unfinished in self.path.parent.glob(f".{_NAME}.*"):
+            unfinished.unlink(missing_ok=True)
+        if not self.path.exists():
+            return None
+        try:
+            with zipfile.ZipFile(self.path) as archive:
+                damaged = archive.testzip()  # torch.load does not look at the checksums
+            if damaged is not None:
+                raise zipfile.BadZipFile(f"the checksum of {damaged} is wrong")
+            content = torch.load(self.path, map_location="cpu", weights_only=True)
+            identity, state = content["identity"], content["state"]
+        except Exception as error:  # whatever a damaged file makes the readers raise
+            logger.warning("the resume point %s is damaged and not used: %s", self.path, error)
+            return None
+        if identity != self._identity:
+            logger.warning("the resume point %s is of another training and not used", self.path)
+            return None
+        loaded: dict[str, Any] = state
+        return loaded
+
+    def __str__(self) -> str:
+        """What a message says of it."""
+        return f"{self.path} is kept" if self.path.exists() else "none was written yet"

@@ -1,0 +1,29 @@
+"""The learning rate of each step of a stage: a linear warm-up, then constant or along a cosine.
+
+A schedule knows nothing of the stages before; it starts anew at each.
+"""
+
+from __future__ import annotations
+
+import math
+
+from fomo_dagster.experiment.schema import Schedule
+
+
+def learning_rate(schedule: Schedule, peak: float, step: int, steps: int) -> float:
+    """The learning rate of step i = `step` of S = `steps`, counted from 0.
+
+    With the peak L, the floor m = L · final_factor and W = ⌈warmup · S⌉ steps of warm-up:
+    L (i+1) / W while i < W, then L (constant), or m + ½ (1 + cos(π (i-W+1) / (S-W))) (L-m), which
+    ends at m (cosine: `cosine_with_linear_warmup` of FoMo-in-Flux, arXiv 2408.14471).
+    """
+    if not 0 <= step < steps:
+        raise ValueError(f"step {step} is not one of {steps}")
+    warmup = math.ceil(round(schedule.warmup * steps, 9))  # 0.07 · 100 is above 7 in binary
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    if schedule.name == "constant":
+        return peak
+    floor = peak * schedule.final_factor
+    share = (step - warmup + 1) / (steps - warmup)
+    return floor + 0.5 * (1 + math.cos(math.pi * share)) * (peak - floor)

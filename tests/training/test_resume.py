@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from fomo_dagster.errors import StoreError
+from fomo_dagster.training.resume import ResumePoint
+
+STATE = {"weights": {"w": torch.arange(1000.0)}, "position": 3}
+
+
+def test_a_state_comes_back(tmp_path: Path) -> None:
+    ResumePoint(tmp_path / "new", "recipe").save(STATE)
+    loaded = ResumePoint(tmp_path / "new", "recipe").load()
+    assert loaded is not None
+    assert torch.equal(loaded["weights"]["w"], torch.arange(1000.0))
+    assert loaded["position"] == 3
+    assert ResumePoint(tmp_path / "other", "recipe").load() is None
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.99])
+def test_a_truncated_point_counts_as_none_with_a_warning(
+    tmp_path: Path, share: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    point = ResumePoint(tmp_path, "recipe")
+    point.save(STATE)
+    data = point.path.read_bytes()
+    point.path.write_bytes(data[: int(len(data) * share)])
+    assert point.load() is None
+    assert "is damaged and not used" in caplog.text
+
+
+def test_a_flipped_bit_counts_as_damage(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    point = ResumePoint(tmp_path, "recipe")
+    point.save(STATE)
+    data = bytearray(point.path.read_bytes())
+    place = data.index(torch.arange(1000.0).numpy().tobytes()[2000:2100])
+    data[place] ^= 1
+    point.path.write_bytes(data)
+    assert point.load() is None
+    assert "the checksum of" in caplog.text
+
+
+def test_what_a_killed_process_had_begun_to_write_is_removed(tmp_path: Path) -> None:
+    point = ResumePoint(tmp_path, "recipe")
+    point.save(STATE)
+    (tmp_path / ".resume.pt.123-456").write_bytes(b"half")
+    assert point.load() is not None
+    assert [file.name for file in tmp_path.iterdir()] == ["resume.pt"]
+
+
+def test_a_full_disk_is_explained_and_keeps_the_old_point(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    point = ResumePoint(tmp_path, "recipe")
+    point.save(STATE)
+    made = Path.open
+
+    def full(path: Path, *arguments: str) -> object:
+        return made(Path("/dev/full"), *arguments) if arguments == ("wb",) else made(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", full)
+        with pytest.raises(StoreError, match="no space left"):
+            point.save(STATE | {"position": 4})
+    loaded = point.load()
+    assert loaded is not None
+    assert loaded["position"] == 3
