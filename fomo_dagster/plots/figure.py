@@ -1,0 +1,45 @@
+"""What all pictures share: a figure without global state, colours, and PNG bytes.
+
+Pictures are drawn through matplotlib's object API: pyplot keeps figures alive and picks a window
+system, which a long-running service must not.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+# Okabe and Ito, "Color Universal Design" (2008): told apart with any colour vision. Their yellow is
+# left out, since it is too pale for a line on white.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+MUTED = "#767676"  # for what stands behind the data; still legible as text on white
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty white figure of that size in inches."""
+    figure = Figure(figsize=(width, height), dpi=110, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as PNG: the same bytes for the same input with the same matplotlib."""
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        # A character that the font lacks is drawn as a box; captions come in every script.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def tidy(axes: Axes) -> None:
+    """A light grid, and no frame above and to the right."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color="#e3e3e3", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.tick_params(labelsize=9)

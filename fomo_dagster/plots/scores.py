@@ -1,0 +1,155 @@
+"""Pictures of scores: KA against ZS with stages as a path, and every dataset at every stage."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
+from matplotlib.ticker import MaxNLocator
+
+from fomo_dagster.errors import InputError
+from fomo_dagster.plots.figure import COLOURS, MARKERS, MUTED, new_figure, png, tidy
+
+KA, ZS = "knowledge_accumulation", "zero_shot_retention"
+NUMBERED_POINTS = 40  # points up to which each bears its stage's number
+NUMBERED_STAGES = 21  # stages up to which the cells of a heat map bear their values
+ROLES = {
+    "adaptation": "adaptation datasets (knowledge accumulation)",
+    "held_out": "held-out datasets (zero-shot retention)",
+}
+
+
+def paths_plot(scores: pl.DataFrame, title: str = "") -> bytes:
+    """Each experiment's way from θ₀ through the plane of KA and ZS, as PNG.
+
+    scores: stage, knowledge_accumulation, zero_shot_retention, and experiment where there are
+    several. Grey lines join points of equal geometric mean. A stage where one of the two is not
+    defined has no place in the plane; a note names the experiments that are not shown at all.
+    """
+    named = "experiment" in scores.columns
+    if not named:
+        scores = scores.with_columns(experiment=pl.lit("this experiment"))
+    placed = scores.drop_nulls([KA, ZS]).sort("stage")
+    names = sorted(placed["experiment"].unique())
+    figure = new_figure(7 + 0.1 * max(map(len, names), default=0) * named, 5)
+    axes = figure.subplots()
+    tidy(axes)
+    axes.set_title(
+        title or "Knowledge accumulation against zero-shot retention, by stage from θ₀ (star)",
+        loc="left",
+        fontsize=11,
+        parse_math=False,
+    )
+    axes.set_xlabel("knowledge accumulation (%)", fontsize=10)
+    axes.set_ylabel("zero-shot retention (%)", fontsize=10)
+    for number, name in enumerate(names):
+        path = placed.filter(pl.col("experiment") == name).select("stage", KA, ZS)
+        _path(axes, path, name, number, numbered=placed.height <= NUMBERED_POINTS)
+    if names:
+        axes.margins(0.08)
+        _equal_geometric_means(axes)
+        if named:
+            figure.legend(loc="outside right upper", fontsize=9, frameon=False)
+    else:
+        axes.set(xlim=(0, 100), ylim=(0, 100))
+    absent = sorted(set(scores["experiment"]) - set(names))
+    if absent:
+        note = "not shown, as KA or ZS is not defined: " + ", ".join(absent)
+        axes.text(0.02, 0.02, note, transform=axes.transAxes, fontsize=8.5, color=MUTED)
+    return png(figure)
+
+
+def heat_map(evaluations: pl.DataFrame, title: str = "") -> bytes:
+    """The score of every dataset at every stage, by role, as PNG.
+
+    evaluations: role (`adaptation` or `held_out`), dataset, stage, metric and value in percent;
+    only the metric `score` is shown. A dataset without score at a stage is a white cell. Raises
+    `InputError` where there is no score.
+    """
+    scores = evaluations.filter(pl.col("metric") == "score")
+    if scores.is_empty():
+        raise InputError(f"the heat map {title!r} has no score to show")
+    stages = sorted(scores["stage"].unique())
+    grids = {
+        role: _grid(scores.filter(pl.col("role") == role), stages)
+        for role in ROLES
+        if role in scores["role"]
+    }
+    heights = [len(names) for names, _ in grids.values()]
+    everything = np.concatenate([values.ravel() for _, values in grids.values()])
+    limits = Normalize(float(np.nanmin(everything)), float(np.nanmax(everything)))
+    numbered = len(stages) <= NUMBERED_STAGES
+    width = 3.2 + 0.5 * min(len(stages), NUMBERED_STAGES)
+    figure = new_figure(max(width, 6), 1.3 + sum(heights) * 0.28 + 0.3 * len(heights))
+    figure.suptitle(title or "Score of each dataset, stage by stage", fontsize=11, parse_math=False)
+    panels = figure.subplots(len(grids), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
+    for axes, (role, (names, values)) in zip(panels, grids.items(), strict=True):
+        cells = axes.imshow(values, cmap="cividis", norm=limits, aspect="auto")
+        axes.set_title(ROLES[role], fontsize=9.5, loc="left")
+        axes.set_yticks(range(len(names)), names, fontsize=9, parse_math=False)
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+        if numbered:
+            _number(axes, values, limits)
+    every = -(-len(stages) // NUMBERED_STAGES)
+    shown = range(0, len(stages), every)
+    panels[-1].set_xticks(shown, [str(stages[i]) for i in shown], fontsize=9)
+    panels[-1].set_xlabel("stage (0 is θ₀)", fontsize=10)
+    figure.colorbar(cells, ax=list(panels), label="score (%)", fraction=0.05, pad=0.02)
+    return png(figure)
+
+
+def _path(axes: Axes, path: pl.DataFrame, name: str, number: int, *, numbered: bool) -> None:
+    """One experiment's line, a star at stage 0 and a larger marker at its last stage."""
+    colour = COLOURS[number % len(COLOURS)]
+    # The second round of colours has dashes and other markers than the first.
+    marker = MARKERS[(number + number // len(COLOURS)) % len(MARKERS)]
+    dashes = "-" if number < len(COLOURS) else "--"
+    x, y = path[KA].to_numpy(), path[ZS].to_numpy()
+    size = 6 if numbered else 3
+    axes.plot(x, y, color=colour, linestyle=dashes, marker=marker, markersize=size, label=name)
+    axes.plot(x[-1:], y[-1:], color=colour, marker=marker, markersize=9, markeredgecolor="black")
+    if path["stage"][0] == 0:
+        axes.plot(x[:1], y[:1], "*", color="white", markeredgecolor=colour, markersize=14, zorder=3)
+    if numbered:
+        for stage, at_x, at_y in path.rows():
+            axes.annotate(
+                str(stage),
+                (at_x, at_y),
+                xytext=(6, 5),
+                textcoords="offset points",
+                fontsize=8,
+                color=colour,
+            )
+
+
+def _equal_geometric_means(axes: Axes) -> None:
+    """Grey contours of GM = √(KA·ZS) behind the data, within the limits it has set."""
+    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+    x, y = np.meshgrid(np.linspace(max(left, 0), right, 200), np.linspace(max(low, 0), high, 200))
+    gm = np.sqrt(x * y)
+    levels = MaxNLocator(6).tick_values(float(gm.min()), float(gm.max()))
+    contours = axes.contour(x, y, gm, levels, colors="#b9b9b9", linewidths=0.7, zorder=0)
+    axes.clabel(contours, fmt=lambda level: f"GM {level:g}", fontsize=7.5, colors=MUTED)
+    axes.set(xlim=(left, right), ylim=(low, high))
+
+
+def _number(axes: Axes, values: npt.NDArray[np.float64], limits: Normalize) -> None:
+    """Write each value into its cell, in the colour that stands out from it."""
+    for (row, column), value in np.ndenumerate(values):
+        if np.isfinite(value):
+            colour = "black" if limits(value) > 0.47 else "white"
+            axes.text(
+                column, row, f"{value:.1f}", ha="center", va="center", fontsize=8, color=colour
+            )
+
+
+def _grid(scores: pl.DataFrame, stages: list[int]) -> tuple[list[str], npt.NDArray[np.float64]]:
+    """The datasets by name, and (datasets, stages) values with NaN where there is none."""
+    names = sorted(scores["dataset"].unique())
+    values = np.full((len(names), len(stages)), np.nan)
+    for dataset, stage, value in scores.select("dataset", "stage", "value").rows():
+        values[names.index(dataset), stages.index(stage)] = value
+    return names, values
