@@ -158,8 +158,9 @@ def _bounds(lengths: pl.Series) -> torch.Tensor:
 class Batches(Dataset[Batch]):
     """The batches of a stage: `batches[step]` for each step, always the same for the same step.
 
-    `pools` and `sizes` (samples of a pool in a batch) are by pool name. Raises `InputError` where a
-    pool that batches draw from is missing or empty.
+    `pools` and `sizes` (samples of a pool in a batch) are by pool name. With `workers`, iteration
+    makes batches in so many processes, and `transform` and `tokenize` must be picklable. Raises
+    `InputError` where a pool that batches draw from is missing or empty.
     """
 
     def __init__(
@@ -172,6 +173,7 @@ class Batches(Dataset[Batch]):
         steps: int,
         transform: Transform,
         tokenize: Tokenize,
+        workers: int = 0,
     ) -> None:
         for name, size in sizes.items():
             if name not in POOLS:
@@ -183,15 +185,16 @@ class Batches(Dataset[Batch]):
                 )
         self.sizes = {name: sizes.get(name, 0) for name in POOLS}
         self._pools = {name: pools[name] for name in POOLS if self.sizes[name] > 0}
-        self._seed, self._stage, self._steps = seed, stage, steps
+        self.steps, self.workers = steps, workers
+        self._seed, self._stage = seed, stage
         self._transform, self._tokenize = transform, tokenize
 
     def __len__(self) -> int:
-        return self._steps
+        return self.steps
 
     def __getitem__(self, step: int) -> Batch:
-        if not 0 <= step < self._steps:
-            raise IndexError(f"step {step} is not one of the {self._steps} steps of the stage")
+        if not 0 <= step < self.steps:
+            raise IndexError(f"step {step} is not one of the {self.steps} steps of the stage")
         images: list[torch.Tensor] = []
         texts: list[str] = []
         for name, pool in self._pools.items():
@@ -204,25 +207,24 @@ class Batches(Dataset[Batch]):
                 images.append(self._transform(pool.image(row), rng))
         return Batch(torch.stack(images), self._tokenize(texts), dict(self.sizes))
 
+    def iterate(self, start: int) -> Iterator[Batch]:
+        """The batches from step `start` on, in order, made by `workers` processes ahead of use.
 
-def iterate(batches: Batches, start: int, workers: int) -> Iterator[Batch]:
-    """The batches from step `start` on, in order, made by `workers` processes ahead of their use.
-
-    With 0 workers they are made here. What comes is the same for any number of them, an error too.
-    """
-    loader = DataLoader(
-        _Outcomes(batches),
-        batch_size=None,
-        sampler=range(start, len(batches)),
-        num_workers=workers,
-        worker_init_fn=_ignore_interrupts,
-        multiprocessing_context=_worker_context() if workers else None,
-        generator=torch.Generator(),  # else the loader draws from, and so moves, the global one
-    )
-    for outcome in loader:
-        if isinstance(outcome, FomoError):
-            raise outcome
-        yield outcome
+        What comes is the same for any number of workers, an error too.
+        """
+        loader = DataLoader(
+            _Outcomes(self),
+            batch_size=None,
+            sampler=range(start, self.steps),
+            num_workers=self.workers,
+            worker_init_fn=_ignore_interrupts,
+            multiprocessing_context=_worker_context() if self.workers else None,
+            generator=torch.Generator(),  # else the loader draws from, and so moves, the global one
+        )
+        for outcome in loader:
+            if isinstance(outcome, FomoError):
+                raise outcome
+            yield outcome
 
 
 class _Outcomes(Dataset[Batch | FomoError]):

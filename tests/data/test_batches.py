@@ -21,7 +21,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fomo_dagster.data.batches import Batch, Batches, Pool, Tokenize, Transform, iterate
+from fomo_dagster.data.batches import Batch, Batches, Pool, Tokenize, Transform
 from fomo_dagster.data.index import Index
 from fomo_dagster.data.samples import INDEX, MANIFEST
 from fomo_dagster.data.sampling import positions
@@ -122,18 +122,26 @@ def make(
     seed: int = 0,
     stage: int = 2,
     steps: int = 6,
+    workers: int = 0,
 ) -> Batches:
     return Batches(
-        pools, sizes, seed=seed, stage=stage, steps=steps, transform=transform, tokenize=tokenize
+        pools,
+        sizes,
+        seed=seed,
+        stage=stage,
+        steps=steps,
+        transform=transform,
+        tokenize=tokenize,
+        workers=workers,
     )
 
 
-def like_training(pools: Mapping[str, Pool], steps: int = 6) -> Batches:
+def like_training(pools: Mapping[str, Pool], steps: int = 6, workers: int = 0) -> Batches:
     """As a stage makes them; all of it can be sent to worker processes."""
     transform = partial(augment, size=8, crop_scale=(0.3, 0.9), mean=(0.5,) * 3, std=(0.5,) * 3)
     tokenize = open_clip.get_tokenizer("ViT-B-32", context_length=16)
     sizes = {"update": 3, "buffer": 2, "pretraining": 1}
-    return make(pools, sizes, transform, tokenize, steps=steps)
+    return make(pools, sizes, transform, tokenize, steps=steps, workers=workers)
 
 
 def equal(one: Batch, other: Batch) -> bool:
@@ -220,7 +228,7 @@ def test_iteration_from_a_step_on_gives_the_batches_from_there(
     pools: dict[str, Pool], start: int
 ) -> None:
     batches = like_training(pools)
-    seen = list(iterate(batches, start, workers=0))
+    seen = list(batches.iterate(start))
     assert len(seen) == 6 - start
     assert all(equal(batch, batches[start + place]) for place, batch in enumerate(seen))
 
@@ -229,9 +237,9 @@ def test_iteration_from_a_step_on_gives_the_batches_from_there(
 def test_workers_change_nothing_and_survive_an_interrupt(
     pools: dict[str, Pool], workers: int
 ) -> None:
-    batches = like_training(pools, steps=12)
+    batches = like_training(pools, steps=12, workers=workers)
     before = torch.random.get_rng_state()
-    iterator = iterate(batches, 1, workers)
+    iterator = batches.iterate(1)
     seen = [next(iterator)]
     processes = multiprocessing.active_children()
     assert len(processes) == workers
@@ -260,7 +268,8 @@ def test_an_undecodable_image_is_named_after_the_batches_before_it(
     sizes = {"update": 1}
     transform = partial(augment, size=8, crop_scale=(1, 1), mean=(0.5,) * 3, std=(0.5,) * 3)
     tokenize = open_clip.get_tokenizer("ViT-B-32", context_length=16)
-    iterator = iterate(make({"update": pool}, sizes, transform, tokenize), 0, workers)
+    batches = make({"update": pool}, sizes, transform, tokenize, workers=workers)
+    iterator = batches.iterate(0)
     next(iterator)
     with pytest.raises(DataError, match=f"^the image '{key}' of dataset 'cars' cannot be decoded"):
         next(iterator)

@@ -82,6 +82,11 @@ def test_shares_that_add_up_to_almost_one_are_taken_as_thirds() -> None:
     assert batch_sizes(30_000_000, shares) == dict.fromkeys(POOLS, 10_000_000)
 
 
+def test_sizes_add_up_where_the_shares_do_only_nearly() -> None:
+    shares = {"update": 0.500001, "buffer": 0.25, "pretraining": 0.25}
+    assert sum(batch_sizes(10_000_000, shares).values()) == 10_000_000
+
+
 @given(shares=mixtures())
 def test_the_first_stage_gives_the_buffer_share_half_to_each_other_pool_in_use(
     shares: dict[str, float],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections import Counter
 
 import numpy as np
 import open_clip
@@ -150,6 +151,13 @@ def test_the_crop_is_distributed_as_in_torchvision() -> None:
         ).max()
         # Kolmogorov-Smirnov: 1.95·√(2/n) is exceeded by equal distributions once in a thousand.
         assert distance / count < 1.95 * (2 / count) ** 0.5, name
+
+
+def test_a_crop_reaches_every_place_equally_often() -> None:
+    generator = rng(0)  # 4 of 9 pixels, of any allowed ratio, round to 2 × 2
+    crops = Counter(random_crop(3, 3, generator, (4 / 9, 4 / 9)) for _ in range(800))
+    assert set(crops) == {(left, top, 2, 2) for left in (0, 1) for top in (0, 1)}
+    assert all(count == pytest.approx(200, abs=50) for count in crops.values())
 
 
 @pytest.mark.parametrize(("width", "height"), [(400, 20), (20, 400)])
