@@ -1,8 +1,8 @@
 """From a decoded image to the tensor that a model sees, in training and in evaluation.
 
-Images are always taken as 8-bit RGB (`to_rgb`). Every random choice comes from the generator that
-the caller gives, never from a global one, so that threads and processes cannot change it. Decoding
-is not covered, nor is any augmentation but the benchmark's random resized crop.
+Images are always taken as 8-bit RGB. Every random choice comes from the generator that the caller
+gives, never from a global one, so that threads and processes cannot change it. Decoding is not
+covered, nor is any augmentation but the benchmark's random resized crop.
 """
 
 from __future__ import annotations
@@ -16,25 +16,12 @@ from open_clip.transform import image_transform
 from PIL import Image
 from torchvision.transforms import Compose, InterpolationMode, functional
 
+from fomo_dagster.data.images import to_rgb
 from fomo_dagster.errors import InputError, nearest
 
 RESIZE_MODES = ("shortest", "longest", "squash")
 CROP_RATIO = (3 / 4, 4 / 3)  # width over height, the benchmark's and torchvision's default
 CROP_ATTEMPTS = 10
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """`image` in mode RGB, without its alpha channel; 16-bit greyscale keeps its upper 8 bits.
-
-    Pillow alone would clip 16-bit values at 255, which turns such images white.
-    """
-    if image.mode == "RGB":
-        return image
-    if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")  # a palette with alpha has no direct way to RGB
-    return image.convert("RGB")
 
 
 def evaluate_transform(

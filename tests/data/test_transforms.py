@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms import RandomResizedCrop
 
+from fomo_dagster.data.images import to_rgb
 from fomo_dagster.data.transforms import (
     CROP_RATIO,
     augment,
     evaluate_transform,
     random_crop,
-    to_rgb,
 )
 from fomo_dagster.errors import InputError
 
@@ -73,12 +73,6 @@ def test_a_palette_image_is_resized_in_colour_and_not_by_nearest_neighbour() -> 
 def test_an_unknown_resize_mode_is_refused_with_the_nearest() -> None:
     with pytest.raises(InputError, match=r"'shortes'.*'shortest'"):
         evaluate_transform(24, MEAN, STD, "shortes")
-
-
-def test_sixteen_bit_greyscale_keeps_its_upper_bits() -> None:
-    values = np.array([[0, 256, 511], [32768, 65535, 255]], dtype=np.uint16)
-    rgb = np.asarray(to_rgb(Image.fromarray(values)))
-    assert (rgb == (values >> 8)[..., None]).all()
 
 
 @pytest.mark.filterwarnings("error")
