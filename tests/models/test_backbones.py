@@ -96,16 +96,15 @@ def test_equal_weights_make_equal_bytes_whatever_their_layout(
 
 
 @pytest.mark.parametrize("prefix", ["", "module."])
-@pytest.mark.parametrize("nested", [False, True])
-@pytest.mark.parametrize("suffix", [".pt", ".bin", ".safetensors"])
+@pytest.mark.parametrize(
+    ("suffix", "nested"), [(".pt", False), (".pt", True), (".bin", True), (".safetensors", False)]
+)
 def test_files_as_openclips_trainer_writes_them_load(
     model: backbones.Model, tmp_path: Path, prefix: str, nested: bool, suffix: str
 ) -> None:
     weights = {prefix + name: tensor for name, tensor in model.module.state_dict().items()}
     path = tmp_path / f"weights{suffix}"
     if suffix == ".safetensors":
-        if nested:
-            pytest.skip("safetensors holds no nested mapping")
         save_file(weights, path)
     else:
         torch.save({"epoch": 3, "state_dict": weights} if nested else weights, path)

@@ -5,7 +5,7 @@ import os
 import runpy
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,20 +15,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from fomo_dagster.errors import InputError, TrainingError
-from fomo_dagster.experiment.schema import (
-    Budget,
-    Execution,
-    Optimiser,
-    Schedule,
-    TrainingSettings,
-)
+from fomo_dagster.errors import TrainingError
+from fomo_dagster.experiment.schema import Budget, Execution, Optimiser, Schedule, TrainingSettings
 from fomo_dagster.models import backbones
 from fomo_dagster.progress import Progress, silent
 from fomo_dagster.training import loop
 
 STEPS = 6
 BATCH = 8
+FLOATS = ("loss", "learning_rate", "gradient_norm", "logit_scale", "samples_per_second")
+INTEGERS = ("step", "update_samples", "buffer_samples", "pretraining_samples")
 CONFIGURATION: dict[str, Any] = {
     "embed_dim": 8,
     "vision_cfg": {
@@ -53,7 +49,7 @@ class Batch:
 class Batches:
     """Random batches, each a function of its step; `before` is called ahead of each."""
 
-    def __init__(self, steps: int = STEPS, before: Any = None) -> None:
+    def __init__(self, steps: int = STEPS, before: Callable[[int], None] | None = None) -> None:
         self.steps = steps
         self.started_at: int | None = None
         self._before = before
@@ -103,6 +99,22 @@ def run(
     return model.module.state_dict(), frame
 
 
+def failing_at(stop: int) -> Callable[[int], None]:
+    def fail(step: int) -> None:
+        if step == stop:
+            raise OSError("the disk is gone")
+
+    return fail
+
+
+def terminated_at(stop: int) -> Callable[[int], None]:
+    def terminate(step: int) -> None:
+        if step == stop:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    return terminate
+
+
 def equal(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
     return left.keys() == right.keys() and all(torch.equal(left[k], right[k]) for k in left)
 
@@ -112,8 +124,7 @@ def without_times(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def test_the_weights_are_those_of_a_bare_torch_loop(tmp_path: Path) -> None:
-    """Loss, AdamW on all parameters, clipping, schedule and clamp, written out from their formulas;
-    without dropout, since its draws are the loop's own affair."""
+    """Loss, AdamW on all parameters, clipping, warm-up and clamp; without dropout, on purpose."""
     plain = CONFIGURATION | {"vision_cfg": CONFIGURATION["vision_cfg"] | {"patch_dropout": 0.0}}
     training = settings(
         # a larger epsilon, lest Adam blow up the rounding of gradients that are zero
@@ -164,20 +175,15 @@ def test_the_table_has_a_row_a_step_with_the_samples_of_each_pool(tmp_path: Path
     _, frame = run(
         tmp_path, progress=lambda what, done, total, detail="": told.append((what, done, total))
     )
-    assert frame.schema == {
-        "step": pl.Int64,
-        "loss": pl.Float64,
-        "learning_rate": pl.Float64,
-        "gradient_norm": pl.Float64,
-        "logit_scale": pl.Float64,
-        "samples_per_second": pl.Float64,
-        "update_samples": pl.Int64,
-        "buffer_samples": pl.Int64,
-        "pretraining_samples": pl.Int64,
-    }
+    assert dict(frame.schema) == dict.fromkeys(FLOATS, pl.Float64) | dict.fromkeys(
+        INTEGERS, pl.Int64
+    )
     assert frame["step"].to_list() == list(range(STEPS))
-    pools = ("update_samples", "buffer_samples", "pretraining_samples")
-    assert [frame[name].to_list() for name in pools] == [[5] * STEPS, [2] * STEPS, [1] * STEPS]
+    assert [frame[name].to_list() for name in INTEGERS[1:]] == [
+        [5] * STEPS,
+        [2] * STEPS,
+        [1] * STEPS,
+    ]
     assert (frame["samples_per_second"] > 0).all()
     assert told == [("training", done, STEPS) for done in range(1, STEPS + 1)]
 
@@ -205,14 +211,9 @@ def test_a_run_resumed_at_any_step_ends_with_the_same_weights_and_table(
     training = settings(precision=precision)
     whole, table = run(tmp_path / "whole", training=training)
     for stop in range(1, STEPS):
-
-        def fail(step: int, stop: int = stop) -> None:
-            if step == stop:
-                raise OSError("the disk is gone")
-
         folder = tmp_path / str(stop)
         with pytest.raises(OSError, match="the disk is gone"):
-            run(folder, Batches(before=fail), training=training)
+            run(folder, Batches(before=failing_at(stop)), training=training)
         batches = Batches()
         resumed, resumed_table = run(folder, batches, training=training)
         assert batches.started_at == stop
@@ -251,7 +252,6 @@ def begin(folder: Path, seconds_a_step: float) -> multiprocessing.process.BasePr
 
 
 def marks_of(folder: Path) -> list[int]:
-    """The steps that were begun, by all processes."""
     marks = folder / "marks"
     return [int(line) for line in marks.read_text().split()] if marks.exists() else []
 
@@ -279,15 +279,10 @@ def test_a_run_killed_again_and_again_ends_with_the_same_weights(tmp_path: Path)
 def test_sigterm_leaves_a_resume_point_of_the_last_step(tmp_path: Path) -> None:
     whole, _ = run(tmp_path / "whole")
     folder = tmp_path / "stopped"
-    execution = Execution(device="cpu", resume_seconds=3600)
-
-    def stop(step: int) -> None:
-        if step == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
 
     previous = signal.getsignal(signal.SIGTERM)
     with pytest.raises(KeyboardInterrupt, match=r"SIGTERM .* 4 of 6 steps.*resume\.pt is kept"):
-        run(folder, Batches(before=stop), execution=execution)
+        run(folder, Batches(before=terminated_at(3)))
     assert signal.getsignal(signal.SIGTERM) is previous
     batches = Batches()
     resumed, _ = run(folder, batches)
@@ -298,12 +293,8 @@ def test_sigterm_leaves_a_resume_point_of_the_last_step(tmp_path: Path) -> None:
 def test_a_resume_point_of_another_training_is_not_used(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fail(step: int) -> None:
-        if step == 3:
-            raise OSError("the disk is gone")
-
     with pytest.raises(OSError, match="the disk is gone"):
-        run(tmp_path, Batches(before=fail), identity="another")
+        run(tmp_path, Batches(before=failing_at(3)), identity="another")
     batches = Batches()
     fresh, _ = run(tmp_path / "fresh")
     weights, _ = run(tmp_path, batches, identity="recipe")
@@ -313,9 +304,7 @@ def test_a_resume_point_of_another_training_is_not_used(
 
 
 class PoisonedBatches(Batches):
-    """The images of one step are not finite."""
-
-    def __init__(self, at: int, before: Any = None) -> None:
+    def __init__(self, at: int, before: Callable[[int], None] | None = None) -> None:
         super().__init__(before=before)
         self._at = at
 
@@ -343,7 +332,6 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(tmp_path: Path) 
 def test_figures_read_late_change_nothing_and_spoil_no_resume_point(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As on an accelerator, where the figures of several steps are read at once."""
     eager, eager_frame = run(tmp_path / "eager")
     made = loop._Training.__init__
 
@@ -357,12 +345,8 @@ def test_figures_read_late_change_nothing_and_spoil_no_resume_point(
     with pytest.raises(TrainingError, match=r"step 1 of 6: the loss is nan.*none was written yet"):
         run(tmp_path / "late", PoisonedBatches(at=1))
 
-    def stop(step: int) -> None:
-        if step == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-
     with pytest.raises(TrainingError, match=r"step 1 of 6: the loss is nan.*none was written yet"):
-        run(tmp_path / "stopped", PoisonedBatches(at=1, before=stop))
+        run(tmp_path / "stopped", PoisonedBatches(at=1, before=terminated_at(2)))
 
 
 @pytest.mark.parametrize("train", ["locked_image", "locked_text"])
@@ -400,21 +384,10 @@ def test_bf16_keeps_single_precision_weights(tmp_path: Path) -> None:
 
 
 def test_a_step_that_overflows_in_fp16_is_skipped_and_training_goes_on(tmp_path: Path) -> None:
-    """With a first loss scale of 2^16, the gradients of a few steps do not fit fp16."""
     trained, table = run(tmp_path, Batches(12), training=settings(precision="fp16"))
     assert table["gradient_norm"].is_infinite().any()
     assert table["gradient_norm"][-1] < float("inf")
     assert all(bool(tensor.isfinite().all()) for tensor in trained.values())
-
-
-def test_a_device_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"execution\.device 'gpu' is not there: auto, or .*cpu"):
-        run(tmp_path, execution=Execution(device="gpu"))
-
-
-def test_an_unknown_way_to_train_suggests_the_nearest(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="did you mean 'locked_image'"):
-        run(tmp_path, train="locked_images")
 
 
 def test_batches_that_end_early_are_an_error(tmp_path: Path) -> None:

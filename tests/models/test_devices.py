@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fomo_dagster.errors import InputError
+from fomo_dagster.models.devices import device_of
+
+
+def test_auto_is_cuda_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert device_of("auto") == torch.device("cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert device_of("auto") == torch.device("cuda")
+
+
+def test_a_device_that_is_there_can_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for name in ("cpu", "cuda", "cuda:1"):
+        assert device_of(name) == torch.device(name)
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:7", ""])
+def test_a_device_that_is_not_there_is_named_with_those_that_are(name: str) -> None:
+    with pytest.raises(InputError, match=rf"execution\.device '{name}' is not there: .*cpu"):
+        device_of(name)
