@@ -55,9 +55,7 @@ class GeneratedSource(Declaration):
     seed: int = 0
 
 
-Source = Annotated[
-    FolderSource | ManifestSource | GeneratedSource, Field(discriminator="type")
-]
+Source = Annotated[FolderSource | ManifestSource | GeneratedSource, Field(discriminator="type")]
 
 
 class Dataset(Declaration):

@@ -1,15 +1,16 @@
-"""Reading experiment and dataset files: YAML, `extends`, overrides, and errors that name the line's key.
+"""Reading experiment and dataset files: YAML, `extends`, overrides, and errors that name the key.
 
-A project is a folder with `experiments/*.yaml`, one experiment a file, and `datasets/*.yaml`, each a
-mapping from dataset names to declarations.
+A project is a folder with `experiments/*.yaml`, one experiment a file, and `datasets/*.yaml`, each
+a mapping from dataset names to declarations.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -37,9 +38,7 @@ def experiment_files(project: Path) -> dict[str, Path]:
     return {p.stem: p for p in sorted(folder.glob("*")) if p.suffix in SUFFIXES}
 
 
-def load_experiment(
-    name_or_path: str, project: Path, overrides: Sequence[str] = ()
-) -> Loaded:
+def load_experiment(name_or_path: str, project: Path, overrides: Sequence[str] = ()) -> Loaded:
     """Read one experiment by its name or a path to its YAML file.
 
     overrides: `key=value` with a dotted key and a YAML value, applied last.
@@ -150,7 +149,7 @@ class _UniqueKeys(yaml.SafeLoader):
 # YAML 1.1, which PyYAML implements, reads 1e-5 as text because it has no dot.
 _UniqueKeys.add_implicit_resolver(
     "tag:yaml.org,2002:float",
-    __import__("re").compile(r"^[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+$"),
+    re.compile(r"^[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+$"),
     list("-+0123456789"),
 )
 
@@ -165,7 +164,9 @@ def _with_parents(path: Path, children: tuple[Path, ...]) -> dict[str, Any]:
         return data
     siblings = {p.stem: p for p in path.parent.glob("*") if p.suffix in SUFFIXES}
     if parent not in siblings:
-        raise InputError(f"{path} extends {parent!r}, which is not there; " + nearest(str(parent), siblings))
+        raise InputError(
+            f"{path} extends {parent!r}, which is not there; " + nearest(str(parent), siblings)
+        )
     base = _with_parents(siblings[parent].resolve(), (*children, path))
     base.pop("name", None)
     return _merged(base, data)
@@ -228,7 +229,9 @@ def _explain(problem: Any, model: type[BaseModel]) -> str:
     if problem["type"] == "missing":
         return f"{name} is missing"
     if problem["type"] == "literal_error":
-        allowed = [v.strip(" '") for v in problem["ctx"]["expected"].replace(" or ", ", ").split(",")]
+        allowed = [
+            v.strip(" '") for v in problem["ctx"]["expected"].replace(" or ", ", ").split(",")
+        ]
         return f"{name} is {problem['input']!r}; " + nearest(str(problem["input"]), allowed)
     message = problem["msg"].removeprefix("Value error, ")
     shown = "" if isinstance(problem["input"], dict) else f" is {problem['input']!r}"
@@ -258,6 +261,5 @@ def _fields_at(model: type[BaseModel], location: Sequence[Any]) -> list[str]:
 def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
-    elif get_origin(annotation) is not None or isinstance(annotation, type(Union[int, str])):
-        for argument in get_args(annotation):
-            yield from _models_in(argument)
+    for argument in get_args(annotation):
+        yield from _models_in(argument)

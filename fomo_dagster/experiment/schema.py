@@ -30,12 +30,16 @@ def check_safe_name(name: str) -> str:
 
 
 class Optimiser(Declaration):
+    """What turns gradients into steps; its state starts anew at each stage."""
+
     name: Literal["adamw"] = "adamw"
     learning_rate: float = Field(1e-5, gt=0)
     weight_decay: float = Field(0.2, ge=0, description="Applied to every trained parameter.")
     betas: tuple[float, float] = (0.9, 0.999)
     epsilon: float = Field(1e-8, gt=0)
-    clip_norm: float | None = Field(1.0, gt=0, description="Global gradient norm; null: no clipping.")
+    clip_norm: float | None = Field(
+        1.0, gt=0, description="Global gradient norm; null: no clipping."
+    )
 
 
 class Schedule(Declaration):
@@ -107,7 +111,9 @@ class Backbone(Declaration):
     @model_validator(mode="after")
     def _has_one_origin(self) -> Backbone:
         check_safe_name(self.name)
-        given = [k for k in ("pretrained", "weights", "pretraining") if getattr(self, k) is not None]
+        given = [
+            k for k in ("pretrained", "weights", "pretraining") if getattr(self, k) is not None
+        ]
         if len(given) != 1:
             raise ValueError(
                 "exactly one of pretrained, weights, pretraining must be given, "
@@ -191,6 +197,8 @@ class Method(Declaration):
 
 
 class Evaluation(Declaration):
+    """What every stage is measured on, and how."""
+
     adaptation: tuple[str, ...] | None = Field(
         None, description="Datasets of knowledge accumulation; null: those of the stream."
     )

@@ -1,9 +1,9 @@
 """The artifact store: `<root>/<kind>/<digest>/`, atomic, leased and verified.
 
-An artifact's files are written beside it, flushed, completed by a manifest with each file's size and
-checksum, and renamed into place: nobody ever sees half of one. A lease lets one process make an
-artifact while the others wait for it. With a remote (any fsspec URL), the local store is a cache of
-it: what is missing here is fetched and verified, what was made here is pushed, the manifest last.
+An artifact's files are written beside it, flushed, completed by a manifest with each file's size
+and checksum, and renamed into place: nobody ever sees half of one. A lease lets one process make
+an artifact while the others wait for it. With a remote (any fsspec URL), the local store is a cache
+of it: what is missing here is fetched and verified, what was made here is pushed, manifest last.
 Nothing here knows what artifacts contain, or removes one that is intact.
 """
 
@@ -246,9 +246,7 @@ class Store:
         return self.root / ".verified" / kind / f"{digest}.json"
 
     def _stamp(self, kind: str, digest: str, folder: Path, files: Mapping[str, Any]) -> None:
-        write_bytes(
-            self._stamp_path(kind, digest), json.dumps(_signature(folder, files)).encode()
-        )
+        write_bytes(self._stamp_path(kind, digest), json.dumps(_signature(folder, files)).encode())
 
     def _read_stamp(self, kind: str, digest: str) -> Any:
         try:
@@ -260,6 +258,4 @@ class Store:
 def _signature(folder: Path, files: Mapping[str, Any]) -> dict[str, list[int]]:
     """What a change of a file cannot leave as it was: a writer can set mtime back, not ctime."""
     stats = {name: (folder / name).stat() for name in files}
-    return {
-        name: [s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino] for name, s in stats.items()
-    }
+    return {name: [s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino] for name, s in stats.items()}

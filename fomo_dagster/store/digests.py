@@ -27,7 +27,9 @@ def canonical(value: Any) -> Any:
     if isinstance(value, Mapping):
         for key in value:
             if not isinstance(key, str):
-                raise TypeError(f"key {key!r} of an identity must be text, not {type(key).__name__}")
+                raise TypeError(
+                    f"key {key!r} of an identity must be text, not {type(key).__name__}"
+                )
         return {key: canonical(value[key]) for key in sorted(value)}
     if isinstance(value, list | tuple):
         return [canonical(item) for item in value]
@@ -39,9 +41,7 @@ def canonical(value: Any) -> Any:
 
 def digest_of(value: Any) -> str:
     """Digest of any plain data (see `canonical`): 32 hexadecimal digits of SHA-256."""
-    text = json.dumps(
-        canonical(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False
-    )
+    text = json.dumps(canonical(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:DIGEST_LENGTH]
 
 

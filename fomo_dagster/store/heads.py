@@ -51,7 +51,9 @@ class Heads:
     def read(self, asset: str) -> Head | None:
         try:
             data = json.loads(self._path(asset).read_text())
-            data["artifacts"] = {n: (kind, digest) for n, (kind, digest) in data["artifacts"].items()}
+            data["artifacts"] = {
+                n: (kind, digest) for n, (kind, digest) in data["artifacts"].items()
+            }
             return Head(**data)
         except FileNotFoundError:
             return None

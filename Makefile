@@ -1,0 +1,30 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test ui clean
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+demo: $(VENV)/.installed  ## install, run the quickstart, print its scores
+	$(BIN)/fomo run quickstart
+
+test: $(VENV)/.installed-dev  ## lint, types, import layers, tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest
+
+ui: $(VENV)/.installed  ## Dagster's UI on this machine
+	$(BIN)/fomo ui
+
+clean:  ## remove what was installed; what was made stays in .fomo/
+	rm -rf $(VENV)

@@ -1,0 +1,147 @@
+"""From the graph to Dagster's definitions: assets, jobs, schedules, sensors."""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import dagster as dg
+
+from assets.checks import check_specs_of, checks_of
+from assets.descriptions import metadata_of
+from assets.specs import key_of, spec_of
+from fomo_dagster.graph.build import Graph
+from fomo_dagster.graph.materialise import materialise, retire
+from fomo_dagster.graph.node import Node, SourceNode
+from resources.workshops import Workshops
+
+TRAINING_POOL = "training"  # of limit 1: two trainings never share an accelerator by accident
+POOLED_KINDS = ("backbone", "trained")
+Job = Any  # Dagster does not export the type of what define_asset_job returns
+
+
+def build_definitions(graph: Graph, workshops: Workshops) -> dg.Definitions:
+    """Everything that Dagster loads for a graph. Imports neither PyTorch nor OpenCLIP."""
+    jobs = {name: _job_of(name, graph) for name in graph.experiments}
+    observe_job = dg.define_asset_job(
+        "observe_sources",
+        selection=dg.AssetSelection.keys(*map(key_of, graph.sources)),
+        description="Looks at every source, so that new images show as out of date.",
+    )
+    return dg.Definitions(
+        assets=build_assets(graph),
+        jobs=[*jobs.values(), observe_job],
+        schedules=[*_schedules(graph, jobs), _observation(observe_job)],
+        sensors=[
+            dg.AutomationConditionSensorDefinition(
+                "update_what_changed",
+                target=dg.AssetSelection.all(include_sources=True),
+                description="Materialises what new images or changed declarations touch.",
+            )
+        ],
+        resources={"workshops": workshops},
+        executor=dg.in_process_executor,
+    )
+
+
+def build_assets(graph: Graph) -> list[dg.AssetsDefinition | dg.SourceAsset]:
+    """An asset for every node, one multi-asset for the chunks of a stream, and the sources."""
+    streams: dict[str, list[Node]] = {}
+    single: list[Node] = []
+    for node in graph.nodes.values():
+        if node.kind == "chunk":
+            streams.setdefault(node.key.rpartition("/")[0], []).append(node)
+        else:
+            single.append(node)
+    return [
+        *(_source(source) for source in graph.sources.values()),
+        *(_asset(key.replace("/", "__"), nodes, graph) for key, nodes in streams.items()),
+        *(_asset(node.key.replace("/", "__"), [node], graph) for node in single),
+    ]
+
+
+def _asset(name: str, nodes: Sequence[Node], graph: Graph) -> dg.AssetsDefinition:
+    specs = [spec_of(node, graph) for node in nodes]
+
+    @dg.multi_asset(
+        name=name,
+        specs=specs,
+        check_specs=[check for node in nodes for check in check_specs_of(node)],
+        can_subset=len(nodes) > 1,
+        pool=TRAINING_POOL if nodes[0].kind in POOLED_KINDS else None,
+    )
+    def compute(
+        context: dg.AssetExecutionContext, workshops: Workshops
+    ) -> Iterator[dg.MaterializeResult]:  # type: ignore[type-arg]
+        workshop = workshops.open(graph, context.log)
+        done = set()
+        for node in nodes:
+            if key_of(node.key) not in context.selected_asset_keys:
+                continue
+            outcome = materialise(node.key, workshop)
+            if node.kind == "scores" and node.experiment is not None:
+                retire(node.experiment, workshop)
+            yield dg.MaterializeResult(
+                asset_key=key_of(node.key),
+                data_version=dg.DataVersion(outcome.head.data_version),
+                metadata=metadata_of(node, outcome, workshop),
+                check_results=list(checks_of(node, outcome, workshop)),
+            )
+            done.add(key_of(node.key))
+        # Dagster ends in success where a selected output is not yielded, and skips what follows.
+        forgotten = context.selected_asset_keys - done
+        if forgotten:
+            raise dg.Failure(f"these selected assets were not made: {sorted(forgotten)}")
+
+    return compute
+
+
+def _source(source: SourceNode) -> dg.SourceAsset:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        return _observable(source)
+
+
+def _observable(source: SourceNode) -> dg.SourceAsset:
+    @dg.observable_source_asset(
+        key=key_of(source.key),
+        group_name="sources",
+        description="Observed: its version is a digest of the images and captions that are there.",
+        required_resource_keys={"workshops"},
+    )
+    def observe(context: dg.OpExecutionContext) -> dg.DataVersion:
+        workshops: Workshops = context.resources.workshops
+        graph = Graph({source.key: source}, {}, {}, {})
+        return dg.DataVersion(workshops.open(graph, context.log).look(source.key).data_version)
+
+    assert isinstance(observe, dg.SourceAsset)
+    return observe
+
+
+def _job_of(experiment: str, graph: Graph) -> Job:
+    description = graph.experiments[experiment].description
+    return dg.define_asset_job(
+        experiment,
+        selection=dg.AssetSelection.keys(*(key_of(node.key) for node in graph.of(experiment))),
+        description=description or f"Materialises every asset of {experiment}; hits cost nothing.",
+        executor_def=dg.in_process_executor,
+    )
+
+
+def _schedules(graph: Graph, jobs: dict[str, Job]) -> Iterator[dg.ScheduleDefinition]:
+    for name, experiment in graph.experiments.items():
+        if experiment.cron_schedule is not None:
+            yield dg.ScheduleDefinition(
+                name=f"{name}_schedule",
+                job=jobs[name],
+                cron_schedule=experiment.cron_schedule,
+                description=f"Reruns {name}; what did not change is not computed again.",
+            )
+
+
+def _observation(job: Job) -> dg.ScheduleDefinition:
+    return dg.ScheduleDefinition(
+        name="observe_sources_schedule",
+        job=job,
+        cron_schedule="*/5 * * * *",
+        description="Looks for new images every five minutes.",
+    )

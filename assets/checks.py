@@ -1,0 +1,119 @@
+"""Asset checks: what must hold before a training uses it, and what a person should look at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import dagster as dg
+import polars as pl
+
+from fomo_dagster.data.declarations import Dataset
+from fomo_dagster.graph.data_nodes import QUARANTINE, ShardsNode
+from fomo_dagster.graph.evaluation_nodes import SCORES
+from fomo_dagster.graph.materialise import Outcome
+from fomo_dagster.graph.model_nodes import WEIGHTS
+from fomo_dagster.graph.node import ONLY, Node
+from fomo_dagster.graph.workshop import Workshop
+
+from assets.specs import key_of  # isort: skip
+
+WEIGHT_KINDS = ("backbone", "trained", "deployed")
+
+
+def check_specs_of(node: Node) -> list[dg.AssetCheckSpec]:
+    """The checks of a node's asset; blocking ones stop what would be trained on it."""
+    key = key_of(node.key)
+    if node.kind == "shards":
+        return [
+            dg.AssetCheckSpec(
+                "readable_images", asset=key, blocking=True,
+                description="Few enough images were unreadable; a warning where any was.",
+            ),
+            dg.AssetCheckSpec(
+                "no_empty_concepts", asset=key, blocking=True,
+                description="Every concept has training samples, where the dataset is trained on.",
+            ),
+        ]  # fmt: skip
+    if node.kind in WEIGHT_KINDS:
+        return [
+            dg.AssetCheckSpec(
+                "finite_weights", asset=key, blocking=True,
+                description="No weight is infinite or not a number.",
+            )
+        ]  # fmt: skip
+    if node.kind == "scores":
+        return [
+            dg.AssetCheckSpec(
+                "zero_shot_retention_holds", asset=key,
+                description="ZS falls by no more than the set share in any one stage.",
+            )
+        ]  # fmt: skip
+    return []
+
+
+def checks_of(node: Node, outcome: Outcome, workshop: Workshop) -> Iterator[dg.AssetCheckResult]:
+    """The results of a node's checks for what was just materialised."""
+    if isinstance(node, ShardsNode):
+        yield _readable_images(node.dataset, outcome)
+        yield _no_empty_concepts(outcome)
+    elif node.kind in WEIGHT_KINDS:
+        yield _finite_weights(outcome)
+    elif node.kind == "scores" and node.experiment is not None:
+        experiment = workshop.graph.experiments[node.experiment]
+        yield _retention_holds(outcome, experiment.evaluation.retention_warning)
+
+
+def _readable_images(dataset: Dataset, outcome: Outcome) -> dg.AssetCheckResult:
+    unreadable = pl.read_parquet(outcome.artifacts[ONLY].path(QUARANTINE)).height
+    facts = outcome.head.facts
+    total = unreadable + facts["test_samples"] + sum(facts["train_samples"].values())
+    share = unreadable / total
+    return dg.AssetCheckResult(
+        check_name="readable_images",
+        passed=unreadable == 0,
+        severity=(
+            dg.AssetCheckSeverity.ERROR
+            if share > dataset.unreadable_limit
+            else dg.AssetCheckSeverity.WARN
+        ),
+        metadata={"unreadable": unreadable, "share": share, "limit": dataset.unreadable_limit},
+    )
+
+
+def _no_empty_concepts(outcome: Outcome) -> dg.AssetCheckResult:
+    facts = outcome.head.facts
+    trained_on = facts["train_samples"]
+    empty = [concept for concept in facts["concepts"] if trained_on and not trained_on.get(concept)]
+    return dg.AssetCheckResult(
+        check_name="no_empty_concepts",
+        passed=not empty,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={"without_training_samples": ", ".join(empty[:20]) or "none"},
+    )
+
+
+def _finite_weights(outcome: Outcome) -> dg.AssetCheckResult:
+    from fomo_dagster.models.finite import not_finite
+
+    bad = not_finite(outcome.artifacts[ONLY].path(WEIGHTS))
+    return dg.AssetCheckResult(
+        check_name="finite_weights",
+        passed=not bad,
+        severity=dg.AssetCheckSeverity.ERROR,
+        metadata={"not_finite": ", ".join(bad[:20]) or "none"},
+    )
+
+
+def _retention_holds(outcome: Outcome, limit: float) -> dg.AssetCheckResult:
+    scores = pl.read_parquet(outcome.artifacts[ONLY].path(SCORES)).sort("stage")
+    falls = scores.select(
+        "stage",
+        fall=1 - pl.col("zero_shot_retention") / pl.col("zero_shot_retention").shift(1),
+    ).filter(pl.col("fall") > limit)
+    stages = ", ".join(f"stage {stage}: {fall:.1%}" for stage, fall in falls.rows())
+    return dg.AssetCheckResult(
+        check_name="zero_shot_retention_holds",
+        passed=falls.is_empty(),
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={"falls": stages or "none", "limit": limit},
+    )

@@ -1,0 +1,81 @@
+"""An asset spec for each node of the graph: key, dependencies, code version, group, description."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from fomo_dagster.experiment.schema import Experiment
+from fomo_dagster.graph.build import Graph
+from fomo_dagster.graph.node import Node
+
+KINDS = {
+    "shards": {"webdataset", "parquet"},
+    "chunk": {"parquet"},
+    "pool": {"parquet"},
+    "backbone": {"pytorch", "openclip"},
+    "trained": {"pytorch", "openclip"},
+    "deployed": {"safetensors", "openclip"},
+    "evaluation": {"parquet", "openclip"},
+    "scores": {"parquet", "duckdb"},
+    "leaderboard": {"parquet", "duckdb"},
+}
+DESCRIPTIONS = {
+    "shards": "The dataset's images and captions as WebDataset tars, with an index.",
+    "chunk": "The samples that this chunk of the stream brings.",
+    "pool": "The samples of the pretraining pool.",
+    "backbone": "θ₀, the weights that every experiment with this backbone starts from.",
+    "trained": "The weights after training this stage.",
+    "deployed": "The weights that this stage serves: a merge.",
+    "evaluation": "This stage's deployed weights on every evaluation dataset.",
+    "scores": "Knowledge accumulation and zero-shot retention at every stage.",
+    "leaderboard": "All experiments side by side.",
+}
+SHARED_GROUPS = {
+    "shards": "datasets",
+    "chunk": "streams",
+    "pool": "pools",
+    "backbone": "backbones",
+    "leaderboard": "leaderboard",
+}
+
+# New images, a changed declaration or a missing asset request a run, each once; `eager()` asks
+# again after an unchanged data version and never looks at code versions.
+UPDATE = (
+    (
+        dg.AutomationCondition.missing().newly_true()
+        | dg.AutomationCondition.code_version_changed()
+        | dg.AutomationCondition.any_deps_match(
+            dg.AutomationCondition.data_version_changed()
+            | dg.AutomationCondition.will_be_requested()
+        )
+    ).since_last_handled()
+    & ~dg.AutomationCondition.any_deps_missing()
+    & ~dg.AutomationCondition.any_deps_in_progress()
+    & ~dg.AutomationCondition.in_progress()
+).with_label("what changed upstream")
+
+
+def key_of(key: str) -> dg.AssetKey:
+    """The asset key whose parts `key` joins by `/`."""
+    return dg.AssetKey(key.split("/"))
+
+
+def group_of(node: Node) -> str:
+    """The Dagster group: the experiment's, or that of the shared kind."""
+    return node.experiment or SHARED_GROUPS[node.kind]
+
+
+def spec_of(node: Node, graph: Graph) -> dg.AssetSpec:
+    """The asset spec of a node; it depends on the inputs that the graph has."""
+    present = [key for key in node.inputs if key in graph.nodes or key in graph.sources]
+    experiment: Experiment | None = graph.experiments.get(node.experiment or "")
+    return dg.AssetSpec(
+        key_of(node.key),
+        deps=[key_of(key) for key in present],
+        code_version=graph.code_versions[node.key],
+        group_name=group_of(node),
+        description=DESCRIPTIONS[node.kind],
+        kinds=KINDS[node.kind],
+        owners=list(experiment.owners) if experiment is not None else None,
+        automation_condition=UPDATE,
+    )

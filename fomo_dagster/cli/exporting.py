@@ -1,0 +1,44 @@
+"""`fomo export`: a stage's deployed weights as a file for OpenCLIP."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from fomo_dagster.cli.planning import undertake
+from fomo_dagster.errors import InputError
+from fomo_dagster.graph.evaluation_nodes import EvaluationNode
+from fomo_dagster.graph.model_nodes import WEIGHTS
+from fomo_dagster.graph.workshop import Workshop
+
+
+def export_weights(
+    name_or_path: str, overrides: Sequence[str], stage: int | None, path: Path
+) -> str:
+    """Write the weights that `stage` (the last by default) deploys; returns what to tell."""
+    from fomo_dagster.models.backbones import export, load
+
+    undertaking = undertake(name_or_path, overrides)
+    experiment = undertaking.experiment
+    last = experiment.stream.stages
+    number = last if stage is None else stage
+    if number > last:
+        raise InputError(f"{experiment.name} has stages 0 to {last}, and no stage {number}")
+    node = undertaking.graph.nodes[f"{experiment.name}/evaluation_{number:03d}"]
+    assert isinstance(node, EvaluationNode)
+    workshop = Workshop(undertaking.graph, undertaking.home)
+    workshop.facts(node.checkpoint_key)
+    weights = workshop.artifact(node.checkpoint_key).path(WEIGHTS)
+    architecture = experiment.backbone.architecture
+    model = load(architecture, weights, experiment.backbone.pretrained)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    export(model.module.state_dict(), architecture, path)
+    shown = repr(architecture) if isinstance(architecture, str) else repr(path.stem)
+    first = (
+        "" if isinstance(architecture, str)
+        else f"open_clip.add_model_config({str(path.with_suffix('.json'))!r}); "
+    )  # fmt: skip
+    return (
+        f"{experiment.name}, stage {number}: {first}"
+        f"open_clip.create_model({shown}, pretrained={str(path)!r})"
+    )

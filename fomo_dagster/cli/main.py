@@ -1,0 +1,178 @@
+"""`fomo`: run, plan, results, sql, export, schema, ui."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import polars as pl
+import typer
+from rich.console import Console
+
+from fomo_dagster.errors import FomoError, InputError
+from fomo_dagster.home import Home, project_folder
+
+app = typer.Typer(
+    help="Keep CLIP-like models up to date. EXPERIMENT is the name of a file in experiments/, or "
+    "a path to one. What is made goes to FOMO_HOME (.fomo/ by default).",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+Experiment = Annotated[str, typer.Argument(help="An experiment's name, or a path to its file.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a value of the file; may be repeated."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+AsCsv = Annotated[bool, typer.Option("--csv", help="Print CSV.")]
+
+
+@app.command()
+def run(experiment: Experiment, overrides: Overrides = None) -> None:
+    """Materialise what is missing or out of date, and only that.
+
+    Ctrl-C stops at a resume point; the same command goes on from there. The exit status is not zero
+    when anything failed.
+    """
+    from fomo_dagster.cli.running import run_experiment
+
+    run_experiment(experiment, overrides or [])
+
+
+@app.command()
+def plan(experiment: Experiment, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Say what `run` would compute, why, and for how long; compute nothing."""
+    from fomo_dagster.cli.planning import plan_as_data, plan_experiment, print_plan
+
+    planned = plan_experiment(experiment, overrides or [])
+    if as_json:
+        print(json.dumps(plan_as_data(planned), indent=1))
+    else:
+        print_plan(planned)
+
+
+@app.command()
+def results(
+    experiments: Annotated[list[str] | None, typer.Argument(metavar="[EXPERIMENT …]")] = None,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
+) -> None:
+    """Print KA, ZS and GM by stage, and the leaderboard over experiments."""
+    from fomo_dagster.cli.reporting import print_scores
+    from fomo_dagster.tables.results import results as read_results
+
+    found = read_results(Home.from_environment().root, experiments or ())
+    if as_json:
+        data = {"stages": found.stages.to_dicts(), "leaderboard": found.leaderboard.to_dicts()}
+        print(json.dumps(data, indent=1, default=str))
+    elif as_csv:
+        sys.stdout.write(found.stages.write_csv())
+    else:
+        print_scores(found)
+
+
+@app.command()
+def sql(
+    query: Annotated[
+        str | None, typer.Argument(help='For example "SELECT * FROM scores". None: list the views.')
+    ] = None,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
+    path: Annotated[bool, typer.Option("--path", help="Print the DuckDB file's path.")] = False,
+) -> None:
+    """Query the tables with DuckDB, read-only."""
+    from fomo_dagster.cli.reporting import print_frame
+    from fomo_dagster.tables.views import ensure_database
+    from fomo_dagster.tables.views import query as run_query
+
+    home = Home.from_environment()
+    if path:
+        print(ensure_database(home.root))
+        return
+    frame = run_query(
+        home.root,
+        query
+        or "SELECT view_name AS view, list(column_name ORDER BY column_index) AS columns "
+        "FROM duckdb_views() JOIN duckdb_columns() ON view_name = table_name "
+        "WHERE NOT duckdb_views.internal GROUP BY view_name ORDER BY view_name",
+    )
+    if as_json:
+        print(json.dumps(frame.to_dicts(), indent=1, default=str))
+    elif as_csv:
+        sys.stdout.write(frame.write_csv())
+    else:
+        print_frame(frame)
+
+
+@app.command()
+def export(
+    experiment: Experiment,
+    path: Annotated[Path, typer.Argument(help="The file to write: .pt or .safetensors.")],
+    stage: Annotated[
+        int | None, typer.Option(min=0, help="The stage whose weights; the last by default.")
+    ] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Write deployed weights as a file that OpenCLIP loads.
+
+    `open_clip.create_model(architecture, pretrained=PATH)`. Where the architecture is the project's
+    own configuration, it is written beside the weights as .json, for `open_clip.add_model_config`.
+    """
+    from fomo_dagster.cli.exporting import export_weights
+
+    written = export_weights(experiment, overrides or [], stage, path)
+    Console(stderr=True).print(written)
+
+
+@app.command()
+def schema(
+    path: Annotated[Path | None, typer.Argument(help="The file to write; none: print it.")] = None,
+) -> None:
+    """Give the JSON schema of the experiment file, so that editors complete it."""
+    from fomo_dagster.experiment.loading import json_schema
+    from fomo_dagster.store.files import write_bytes
+
+    text = json.dumps(json_schema(), indent=1) + "\n"
+    if path is None:
+        sys.stdout.write(text)
+    else:
+        write_bytes(path, text.encode())
+
+
+@app.command()
+def ui(
+    port: Annotated[int, typer.Option(help="The port to listen on.")] = 3000,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+) -> None:
+    """Open Dagster's UI on this machine, with the project's assets, schedules and sensors."""
+    from fomo_dagster.cli.dagster_home import prepare, serve
+
+    home = Home.from_environment()
+    prepare(home)
+    serve(home, project_folder(), host, port)
+
+
+def main() -> None:
+    """The entry point: a deliberate error is a sentence and a status, never a traceback."""
+    pl.Config.set_tbl_hide_dataframe_shape(True)
+    console = Console(stderr=True, highlight=False)
+    try:
+        app()
+    except InputError as error:
+        console.print(f"[bold red]error:[/] {_plain(error)}", soft_wrap=True)
+        sys.exit(2)
+    except FomoError as error:
+        console.print(f"[bold red]error:[/] {_plain(error)}", soft_wrap=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        console.print("interrupted; the same command goes on from here")
+        sys.exit(130)
+
+
+def _plain(error: Exception) -> str:
+    from rich.markup import escape
+
+    return escape(str(error))

@@ -1,0 +1,101 @@
+"""Planning an experiment from the command line, and printing the plan."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from fomo_dagster.experiment.loading import Loaded, experiment_files, load_experiment
+from fomo_dagster.experiment.schema import Experiment
+from fomo_dagster.graph.build import Graph, build_graph
+from fomo_dagster.graph.plan import REASONS_SHOWN, Planned, plan
+from fomo_dagster.graph.workshop import Workshop
+from fomo_dagster.home import Home, project_folder
+
+
+@dataclass(frozen=True)
+class Undertaking:
+    """An experiment, read, with the graph of what it needs."""
+
+    loaded: Loaded
+    graph: Graph
+    home: Home
+
+    @property
+    def experiment(self) -> Experiment:
+        return self.loaded.experiment
+
+    def plan(self) -> list[Planned]:
+        workshop = Workshop(self.graph, self.home)
+        return plan(self.graph.of(self.experiment.name), workshop)
+
+
+def undertake(name_or_path: str, overrides: Sequence[str]) -> Undertaking:
+    """Read an experiment and build its graph; the leaderboard shows the project's others too."""
+    project = project_folder()
+    loaded = load_experiment(name_or_path, project, overrides)
+    graph = build_graph([loaded], beside=experiment_files(project))
+    return Undertaking(loaded, graph, Home.from_environment())
+
+
+def plan_experiment(name_or_path: str, overrides: Sequence[str]) -> list[Planned]:
+    """The plan of an experiment's assets, the leaderboard last."""
+    return undertake(name_or_path, overrides).plan()
+
+
+def plan_as_data(planned: Sequence[Planned]) -> dict[str, Any]:
+    """The plan as JSON data: counts, total estimate and the assets."""
+    return {
+        "compute": sum(entry.status == "compute" for entry in planned),
+        "hits": sum(entry.status == "hit" for entry in planned),
+        "estimated_seconds": _total(planned),
+        "assets": [{"status": entry.status, **asdict(entry)} for entry in planned],
+    }
+
+
+def print_plan(planned: Sequence[Planned]) -> None:
+    """A line for each asset to be computed; hits in one line a kind."""
+    console = Console(highlight=False)
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in ("asset", "plan", "why", "samples", "estimate"):
+        table.add_column(column, justify="right" if column in ("samples", "estimate") else "left")
+    for entry in planned:
+        compute = entry.status == "compute"
+        detail = ""
+        if compute and entry.hits:
+            detail = f" {len(entry.compute)} of {len(entry.compute) + len(entry.hits)}"
+        reasons = entry.reasons[:REASONS_SHOWN]
+        more = len(entry.reasons) - len(reasons)
+        table.add_row(
+            entry.asset,
+            f"[yellow]compute{detail}[/]" if compute else "[green]hit[/]",
+            "; ".join(reasons) + (f"; and {more} more" if more else ""),
+            f"{entry.samples:,}" if compute and entry.samples else "",
+            _duration(entry.estimated_seconds) if compute else "",
+        )
+    console.print(table)
+    computed = sum(entry.status == "compute" for entry in planned)
+    total = _total(planned)
+    estimate = f", about {_duration(total)}" if total is not None and computed else ""
+    console.print(f"{computed} to compute, {len(planned) - computed} hits{estimate}")
+
+
+def _total(planned: Sequence[Planned]) -> float | None:
+    """Seconds of everything, or None while nothing was ever computed of some kind."""
+    seconds = [entry.estimated_seconds for entry in planned if entry.compute]
+    known = [s for s in seconds if s is not None]
+    return sum(known) if len(known) == len(seconds) else None
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "?"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"

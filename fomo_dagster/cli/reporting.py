@@ -1,0 +1,70 @@
+"""Printing tables for people."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import polars as pl
+from rich.console import Console
+from rich.table import Table
+
+from fomo_dagster.graph.build import LEADERBOARD, Graph
+from fomo_dagster.graph.evaluation_nodes import HEAT_MAP, PATHS
+from fomo_dagster.graph.workshop import Workshop
+from fomo_dagster.home import Home
+from fomo_dagster.tables.results import Results, results
+from fomo_dagster.tables.views import ensure_database
+
+
+SHORT = {
+    "knowledge_accumulation": "KA",
+    "zero_shot_retention": "ZS",
+    "geometric_mean": "GM",
+    "backward_transfer": "backward transfer",
+    "mean_knowledge_accumulation": "mean KA",
+    "mean_zero_shot_retention": "mean ZS",
+    "mean_geometric_mean": "mean GM",
+}
+BOOKKEEPING = ("asset", "asset_digest")
+
+
+def print_scores(found: Results, console: Console | None = None) -> None:
+    """The scores stage by stage and the leaderboard, under their short names."""
+    for title, frame in (("Stages", found.stages), ("Leaderboard", found.leaderboard)):
+        shown = frame.drop(BOOKKEEPING, strict=False)
+        print_frame(shown.rename(SHORT, strict=False), title, console)
+
+
+def print_frame(
+    frame: pl.DataFrame, title: str | None = None, console: Console | None = None
+) -> None:
+    """A frame as a table; numbers to two decimals, the whole ones as they are."""
+    table = Table(
+        title=title, title_justify="left", title_style="bold", header_style="bold", box=None
+    )
+    for name, dtype in frame.schema.items():
+        table.add_column(name, justify="right" if dtype.is_numeric() else "left")
+    for row in frame.rows():
+        table.add_row(*map(_text, row))
+    (console or Console(highlight=False)).print(table)
+
+
+def print_results(home: Home, experiment: str, graph: Graph, console: Console) -> None:
+    """The scores of an experiment stage by stage, the leaderboard, and where everything is."""
+    database = ensure_database(home.root)
+    stages = results(home.root, [experiment]).stages
+    print_scores(Results(stages, results(home.root).leaderboard), console)
+    workshop = Workshop(graph, home)
+    scores = workshop.artifact(f"{experiment}/scores")
+    console.print(
+        f"\nplots   {scores.path(PATHS)}\n        {scores.path(HEAT_MAP)}", soft_wrap=True
+    )
+    console.print(f"        {workshop.artifact(LEADERBOARD).path(PATHS)}", soft_wrap=True)
+    console.print(f'tables  {database}   (fomo sql "SELECT * FROM scores")', soft_wrap=True)
+    console.print("UI      make ui")
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.2f}" if isinstance(value, float) else str(value)

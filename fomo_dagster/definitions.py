@@ -1,0 +1,21 @@
+"""What Dagster loads: the definitions of every experiment in the project."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from assets.building import build_definitions
+from fomo_dagster.experiment.loading import load_all
+from fomo_dagster.graph.build import build_graph
+from fomo_dagster.home import Home, project_folder
+from resources.workshops import Workshops
+
+
+def load() -> dg.Definitions:
+    """The project's definitions; raises `InputError` where one of its files is wrong."""
+    return build_definitions(
+        build_graph(load_all(project_folder())), Workshops.of(Home.from_environment())
+    )
+
+
+defs = load()

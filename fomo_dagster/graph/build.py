@@ -1,0 +1,258 @@
+"""From experiments to the graph of nodes they need, shared where they declare the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from fomo_dagster.data.declarations import Dataset, PretrainingPool
+from fomo_dagster.errors import InputError, nearest
+from fomo_dagster.experiment.loading import Loaded
+from fomo_dagster.experiment.schema import Experiment
+from fomo_dagster.graph.data_nodes import (
+    ChunkNode,
+    DatasetSource,
+    PoolNode,
+    ShardsNode,
+    StreamOrder,
+    shards_key,
+    source_key,
+)
+from fomo_dagster.graph.evaluation_nodes import EvaluationNode, LeaderboardNode, ScoresNode
+from fomo_dagster.graph.model_nodes import (
+    BackboneNode,
+    DeployedNode,
+    TrainedNode,
+    WeightsSource,
+    weights_source_key,
+)
+from fomo_dagster.graph.node import Node, SourceNode
+from fomo_dagster.store.digests import digest_of
+from fomo_dagster.store.recipes import Recipe, differences
+from fomo_dagster.streams.entries import parse_entry, read_entries
+
+LEADERBOARD = "leaderboard"
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Nodes in an order in which each comes after what it needs."""
+
+    sources: Mapping[str, SourceNode]
+    nodes: Mapping[str, Node]
+    code_versions: Mapping[str, str]
+    experiments: Mapping[str, Experiment]
+
+    def of(self, experiment: str) -> list[Node]:
+        """The nodes that an experiment needs, shared ones included, and the leaderboard."""
+        wanted: set[str] = {LEADERBOARD}
+        for node in reversed(self.nodes.values()):
+            if node.key in wanted or node.experiment == experiment:
+                wanted.add(node.key)
+                if node.key != LEADERBOARD:
+                    wanted.update(node.inputs)
+        return [node for node in self.nodes.values() if node.key in wanted]
+
+
+def build_graph(loaded: Sequence[Loaded], beside: Iterable[str] = ()) -> Graph:
+    """The graph of some experiments.
+
+    beside: names of further experiments, whose scores the leaderboard shows where they are there.
+    Raises `InputError` for a dataset that does not exist, for two different declarations under one
+    shared name, for a dataset that is both trained on and held out.
+    """
+    builder = _Builder()
+    for one in loaded:
+        builder.add_experiment(one)
+    names = sorted({one.experiment.name for one in loaded} | set(beside))
+    builder.add(
+        LeaderboardNode(key=LEADERBOARD, score_keys=tuple(f"{name}/scores" for name in names))
+    )
+    return builder.graph({one.experiment.name: one.experiment for one in loaded})
+
+
+class _Builder:
+    def __init__(self) -> None:
+        self.sources: dict[str, SourceNode] = {}
+        self.nodes: dict[str, Node] = {}
+        self.owners: dict[str, str] = {}
+        self.code_versions: dict[str, str] = {}
+        self.experiment = ""
+
+    def graph(self, experiments: Mapping[str, Experiment]) -> Graph:
+        return Graph(self.sources, self.nodes, self.code_versions, experiments)
+
+    def add(self, node: Node) -> None:
+        """Add a node after what it needs; one that is there must be the same."""
+        there = self.nodes.get(node.key)
+        if there is not None:
+            old, new = (
+                Recipe(n.kind, n.version, n.declared, {"from": n.inputs}) for n in (there, node)
+            )
+            changes = differences(old, new)
+            if changes:
+                what = ", ".join(str(change) for change in changes[:3])
+                raise InputError(
+                    f"experiments {self.owners[node.key]!r} and {self.experiment!r} declare "
+                    f"{node.key} differently ({what}): give one of them another name"
+                )
+            return
+        self.nodes[node.key] = node
+        self.owners[node.key] = self.experiment
+        upstream = {
+            key: self.code_versions[key] for key in node.inputs if key in self.code_versions
+        }
+        if isinstance(node, LeaderboardNode):
+            upstream = {}
+        self.code_versions[node.key] = digest_of(
+            {"kind": node.kind, "version": node.version, "declared": node.declared,
+             "upstream": upstream}
+        )  # fmt: skip
+
+    def add_dataset(self, loaded: Loaded, name: str, where: str) -> Dataset:
+        if name not in loaded.datasets:
+            raise InputError(
+                f"experiment {loaded.experiment.name!r}: {where} names dataset {name!r}, which is "
+                "not declared; " + nearest(name, loaded.datasets)
+            )
+        dataset = loaded.datasets[name]
+        look = DatasetSource(name=name, dataset=dataset, base=loaded.bases[name])
+        source = SourceNode(key=source_key(name), look=look)
+        there = self.sources.setdefault(source.key, source)
+        if there.look != look:
+            raise InputError(
+                f"dataset {name!r} is declared differently by experiments: rename one of the two"
+            )
+        self.add(ShardsNode(key=shards_key(name), name=name, dataset=dataset))
+        return dataset
+
+    def add_pool(self, loaded: Loaded, pool: PretrainingPool, where: str) -> str:
+        datasets = {name: self.add_dataset(loaded, name, where) for name in pool.datasets}
+        key = f"pools/{pool.name}"
+        prompts = {name: dataset.prompt for name, dataset in datasets.items()}
+        self.add(PoolNode(key=key, pool=pool, prompts=prompts))
+        return key
+
+    def add_backbone(self, loaded: Loaded) -> str:
+        backbone = loaded.experiment.backbone
+        pool_key = None
+        if backbone.weights is not None:
+            path = loaded.base / backbone.weights.expanduser()
+            backbone = backbone.model_copy(update={"weights": path})
+            key = weights_source_key(backbone.name)
+            source = SourceNode(key=key, look=WeightsSource(path=path))
+            if self.sources.setdefault(key, source).look != source.look:
+                raise InputError(
+                    f"backbone {backbone.name!r} names different weights in two experiments: "
+                    "give one of them another name"
+                )
+        if backbone.pretraining is not None:
+            pool_key = self.add_pool(loaded, backbone.pretraining.pool, "backbone.pretraining.pool")
+        key = f"backbones/{backbone.name}"
+        execution = loaded.experiment.execution
+        self.add(BackboneNode(key=key, backbone=backbone, pool_key=pool_key, execution=execution))
+        return key
+
+    def add_stream(self, loaded: Loaded) -> tuple[list[str], tuple[str, ...]]:
+        """The keys of the chunks, and the datasets that the stream draws from."""
+        experiment = loaded.experiment
+        stream = experiment.stream
+        listed = _listed(loaded)
+        if listed is None:
+            names = stream.datasets or ()
+        else:
+            names = tuple(dict.fromkeys(parse_entry(entry)[0] for entry in listed))
+        datasets = {name: self.add_dataset(loaded, name, "stream") for name in names}
+        order = StreamOrder(stream=stream, listed=listed, datasets=names)
+        prompts = {name: dataset.prompt for name, dataset in datasets.items()}
+        keys = []
+        for number in range(1, stream.stages + 1):
+            key = f"streams/{experiment.stream_name}/chunk_{number:03d}"
+            self.add(
+                ChunkNode(
+                    key=key, stream=experiment.stream_name, number=number, order=order,
+                    prompts=prompts,
+                )
+            )  # fmt: skip
+            keys.append(key)
+        return keys, names
+
+    def add_experiment(self, loaded: Loaded) -> None:
+        experiment = loaded.experiment
+        self.experiment = experiment.name
+        method = experiment.method
+        theta = self.add_backbone(loaded)
+        chunks, trained_on = self.add_stream(loaded)
+        pool = experiment.pool
+        pool_key = self.add_pool(loaded, pool, "pretraining_pool") if pool is not None else None
+        backbone_node = self.nodes[theta]
+        assert isinstance(backbone_node, BackboneNode)
+        backbone = backbone_node.backbone
+        roles = _roles(experiment, trained_on)
+        evaluated = {name: self.add_dataset(loaded, name, "evaluation") for name in roles}
+        evaluations = []
+
+        def evaluate(stage: int, checkpoint_key: str) -> None:
+            key = f"{experiment.name}/evaluation_{stage:03d}"
+            self.add(
+                EvaluationNode(
+                    key=key, experiment=experiment.name, stage=stage, backbone=backbone,
+                    checkpoint_key=checkpoint_key, settings=experiment.evaluation,
+                    datasets=evaluated, roles=roles, execution=experiment.execution,
+                )
+            )  # fmt: skip
+            evaluations.append(key)
+
+        trained = deployed = theta
+        evaluate(0, theta)
+        for stage in range(1, experiment.stream.stages + 1):
+            start = {"trained": trained, "deployed": deployed, "initial": theta}[method.start_from]
+            trained = f"{experiment.name}/trained_{stage:03d}"
+            self.add(
+                TrainedNode(
+                    key=trained, experiment=experiment.name, stage=stage, backbone=backbone,
+                    settings=experiment, mixture=experiment.mixture, buffer=experiment.buffer,
+                    train=method.train, seed=experiment.seed, start_key=start,
+                    chunk_keys=tuple(chunks[:stage]), pool_key=pool_key,
+                    execution=experiment.execution,
+                )
+            )  # fmt: skip
+            if method.merge is None:
+                deployed = trained
+            else:
+                previous, deployed = deployed, f"{experiment.name}/deployed_{stage:03d}"
+                self.add(
+                    DeployedNode(
+                        key=deployed, experiment=experiment.name, stage=stage,
+                        merge=method.merge, previous_key=previous, trained_key=trained,
+                    )
+                )  # fmt: skip
+            evaluate(stage, deployed)
+        self.add(
+            ScoresNode(
+                key=f"{experiment.name}/scores", experiment=experiment.name,
+                evaluation_keys=tuple(evaluations), chunk_keys=tuple(chunks), roles=roles,
+            )
+        )  # fmt: skip
+
+
+def _listed(loaded: Loaded) -> tuple[str, ...] | None:
+    """The entries that a stream lists, in the experiment or in a file; None where it does not."""
+    stream = loaded.experiment.stream
+    if stream.file is None:
+        return stream.concepts
+    return tuple(read_entries(loaded.base / stream.file.expanduser()))
+
+
+def _roles(experiment: Experiment, trained_on: Sequence[str]) -> dict[str, str]:
+    """Dataset → role, of every dataset that is evaluated."""
+    adaptation = experiment.evaluation.adaptation
+    roles = dict.fromkeys(trained_on if adaptation is None else adaptation, "adaptation")
+    for name in experiment.evaluation.held_out:
+        if name in roles or name in trained_on:
+            raise InputError(
+                f"experiment {experiment.name!r}: dataset {name!r} is held out and adapted to at "
+                "once: take it out of evaluation.held_out, or out of the stream"
+            )
+        roles[name] = "held_out"
+    return roles

@@ -1,0 +1,357 @@
+"""The nodes of data: observed sources, shards, the chunks of a stream, pretraining pools."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from fomo_dagster.data.declarations import Dataset, PretrainingPool
+from fomo_dagster.errors import InputError
+from fomo_dagster.experiment.schema import Stream
+from fomo_dagster.graph.node import ONLY, Facts, FactsByKey, Node, identity
+from fomo_dagster.store.artifacts import Artifact
+from fomo_dagster.store.digests import digest_of
+from fomo_dagster.store.recipes import Recipe
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from fomo_dagster.graph.workshop import Workshop
+
+SAMPLES_PER_SHARD = 1024
+QUARANTINE = "quarantine.parquet"
+MANIFEST = "manifest.parquet"
+CONTACT_SHEET = "contact_sheet.png"
+TILES = 24  # images on a contact sheet
+
+
+def source_key(dataset: str) -> str:
+    """The asset key of a dataset's observed source."""
+    return f"sources/{dataset}"
+
+
+def shards_key(dataset: str) -> str:
+    """The asset key of a dataset's shards."""
+    return f"shards/{dataset}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetSource:
+    """Looks at a dataset's source. Its facts hold the scan itself, which is never written."""
+
+    name: str
+    dataset: Dataset
+    base: Path
+
+    def __call__(self, workshop: Workshop) -> Facts:
+        from fomo_dagster.data.samples import content_digest
+        from fomo_dagster.data.sources.opening import open_source
+
+        source = open_source(self.name, self.dataset, self.base, workshop.home.cache)
+        scan = source.scan()
+        return Facts(content_digest(scan), {"scan": scan, "source": source})
+
+
+def facts_of_samples(samples: pl.DataFrame) -> dict[str, Any]:
+    """What chunks, pools and evaluations need to know of a dataset's samples (SAMPLES)."""
+    import polars as pl
+
+    from fomo_dagster.data.samples import concept_digests, split_digest
+
+    train = samples.filter(pl.col("split") == "train")
+    counts = dict(train.group_by("concept").len().iter_rows())
+    wordless = train.filter(pl.col("captions").list.len() == 0)["concept"].unique()
+    return {
+        "train": concept_digests(samples, "train"),
+        "train_samples": {concept: counts[concept] for concept in sorted(counts)},
+        "wordless": wordless.sort().to_list(),
+        "test": split_digest(samples, "test"),
+        "test_samples": samples.filter(pl.col("split") == "test").height,
+        "concepts": samples["concept"].unique().sort().to_list(),
+    }
+
+
+def with_words(manifest: pl.DataFrame, prompts: Mapping[str, str]) -> pl.DataFrame:
+    """The manifest with the prompt of its concept as the caption of each sample without one."""
+    import polars as pl
+
+    prompt = pl.col("dataset").replace_strict(prompts, return_dtype=pl.String)
+    words = prompt.str.replace("{}", pl.col("concept"), literal=True)
+    return manifest.with_columns(
+        captions=pl.when(pl.col("captions").list.len() == 0)
+        .then(pl.concat_list(words))
+        .otherwise(pl.col("captions"))
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardsNode(Node):
+    """A dataset as WebDataset tars and an index; identified by its content."""
+
+    kind: ClassVar[str] = "shards"
+    name: str
+    dataset: Dataset
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return (source_key(self.name),)
+
+    @property
+    def declared(self) -> Mapping[str, Any]:
+        return {"resize": self.dataset.resize, "samples_per_shard": SAMPLES_PER_SHARD}
+
+    def recipes(self, facts: FactsByKey) -> dict[str, Recipe]:
+        scan = facts[source_key(self.name)].data_version
+        return {ONLY: Recipe(self.kind, self.version, self.declared, {"source": scan})}
+
+    def make(
+        self, name: str, recipe: Recipe, folder: Path, workshop: Workshop
+    ) -> Mapping[str, Any]:
+        from fomo_dagster.data.shards import write_shards
+
+        details = workshop.look(source_key(self.name)).details
+        report = write_shards(
+            details["scan"], details["source"], folder,
+            resize=self.dataset.resize,
+            unreadable_limit=self.dataset.unreadable_limit,
+            workers=workshop.processes,
+            progress=workshop.progress,
+            samples_per_shard=SAMPLES_PER_SHARD,
+        )  # fmt: skip
+        (folder / CONTACT_SHEET).write_bytes(_contact_sheet(folder, self.name))
+        return {"samples": sum(report.samples.values()), "bytes": report.bytes}
+
+    def predict(self, recipes: Mapping[str, Recipe], workshop: Workshop) -> Facts:
+        """As if every image that is not known to be unreadable can be read."""
+        import polars as pl
+
+        from fomo_dagster.data.shards import stored_samples
+
+        head = workshop.heads.read(self.key)
+        if head is not None and head.digest == identity(recipes):
+            return Facts(head.data_version, head.facts)
+        known = head.facts["quarantined"] if head is not None else []
+        scan = workshop.look(source_key(self.name)).details["scan"]
+        readable = scan.filter(~pl.col("digest").is_in(known))
+        return self._facts(stored_samples(readable, self.dataset.resize), known)
+
+    def observe(
+        self, recipes: Mapping[str, Recipe], artifacts: Mapping[str, Artifact], workshop: Workshop
+    ) -> Facts:
+        import polars as pl
+
+        from fomo_dagster.data.index import Index
+
+        quarantined = pl.read_parquet(artifacts[ONLY].path(QUARANTINE))["digest"].to_list()
+        return self._facts(Index(artifacts[ONLY].folder).sample_table, quarantined)
+
+    @staticmethod
+    def _facts(samples: pl.DataFrame, quarantined: list[str]) -> Facts:
+        details = facts_of_samples(samples)
+        content = digest_of({"train": details["train"], "test": details["test"]})
+        return Facts(content, {**details, "quarantined": sorted(quarantined)})
+
+    def tables(
+        self, artifacts: Mapping[str, Artifact], facts: FactsByKey
+    ) -> Iterator[tuple[str, pl.DataFrame]]:
+        import polars as pl
+
+        from fomo_dagster.data.index import Index
+        from fomo_dagster.tables.schemas import SCHEMAS
+
+        artifact = artifacts[ONLY]
+        samples = Index(artifact.folder).sample_table
+        splits = samples["split"]
+        row = {
+            "dataset": self.name,
+            "task": self.dataset.task,
+            "domain": self.dataset.domain,
+            "licence": self.dataset.licence,
+            "concepts": samples["concept"].n_unique(),
+            "train_samples": int((splits == "train").sum()),
+            "test_samples": int((splits == "test").sum()),
+            "quarantined": pl.read_parquet(artifact.path(QUARANTINE)).height,
+            "bytes": int(artifact.cost["bytes"]),
+        }
+        yield "datasets", pl.DataFrame([row], schema=SCHEMAS["datasets"])
+        with_name = samples.with_columns(dataset=pl.lit(self.name))
+        yield "samples", with_name.select(*SCHEMAS["samples"])
+
+    def samples(self, facts: FactsByKey) -> int | None:
+        scan: pl.DataFrame = facts[source_key(self.name)].details["scan"]
+        return scan.height
+
+
+def _contact_sheet(folder: Path, name: str) -> bytes:
+    """PNG of up to `TILES` samples, spread over the dataset's concepts."""
+    from io import BytesIO
+
+    import polars as pl
+    from PIL import Image
+
+    from fomo_dagster.data.index import Index
+    from fomo_dagster.plots.contact_sheet import Tile, contact_sheet
+
+    index = Index(folder)
+    turns = index.samples.with_columns(turn=pl.int_range(pl.len()).over("concept"))
+    first = turns.sort("turn", "concept").head(max(TILES, turns["concept"].n_unique()))
+    shown = first.gather_every(max(1, first.height // TILES)).head(TILES).sort("concept")
+    tiles = [
+        Tile(Image.open(BytesIO(index.read(shard, offset, size))), concept, " / ".join(captions))
+        for concept, captions, shard, offset, size in shown.select(
+            "concept", "captions", "shard", "offset", "size"
+        ).rows()
+    ]
+    return contact_sheet(tiles, name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamOrder:
+    """A stream's concepts in order and in chunks, computed once for all its chunk nodes."""
+
+    stream: Stream
+    listed: tuple[str, ...] | None  # the entries, where the stream lists them
+    datasets: tuple[str, ...]
+    _memory: dict[tuple[str, ...], list[list[str]]] = field(
+        default_factory=dict, compare=False, repr=False
+    )
+
+    def chunks(self, facts: FactsByKey) -> list[list[str]]:
+        """The entries `dataset+++concept` of each chunk. Raises `InputError` as `streams` does."""
+        from fomo_dagster.streams.chunks import cut
+        from fomo_dagster.streams.entries import entries_of, validate
+        from fomo_dagster.streams.orderings import order_concepts
+
+        versions = tuple(facts[shards_key(d)].data_version for d in self.datasets)
+        if versions not in self._memory:
+            concepts = {d: list(facts[shards_key(d)].details["train"]) for d in self.datasets}
+            if self.listed is None:
+                entries = entries_of(self.datasets, concepts)
+            else:
+                entries = list(self.listed)
+                validate(entries, concepts)
+            ordered = order_concepts(entries, self.stream.order, self.stream.seed)
+            self._memory[versions] = cut(ordered, self.stream.stages)
+        return self._memory[versions]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChunkNode(Node):
+    """The manifest of what one chunk of a stream brings."""
+
+    kind: ClassVar[str] = "chunk"
+    stream: str
+    number: int
+    order: StreamOrder
+    prompts: Mapping[str, str]
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return tuple(shards_key(dataset) for dataset in self.order.datasets)
+
+    @property
+    def declared(self) -> Mapping[str, Any]:
+        stream = self.order.stream
+        return {
+            "listed": self.order.listed,
+            "datasets": self.order.datasets,
+            "order": stream.order,
+            "seed": stream.seed if stream.order == "random" else None,
+            "stages": stream.stages,
+            "number": self.number,
+            "prompts": self.prompts,
+        }
+
+    def recipes(self, facts: FactsByKey) -> dict[str, Recipe]:
+        from fomo_dagster.streams.entries import parse_entry
+
+        brings = []
+        for entry in self.order.chunks(facts)[self.number - 1]:
+            dataset, concept = parse_entry(entry)
+            details = facts[shards_key(dataset)].details
+            text = self.prompts[dataset] if concept in details["wordless"] else None
+            brings.append([dataset, concept, details["train"][concept], text])
+        return {ONLY: Recipe(self.kind, self.version, {}, {"concepts": brings})}
+
+    def predict(self, recipes: Mapping[str, Recipe], workshop: Workshop) -> Facts:
+        brings = recipes[ONLY].inputs["concepts"]
+        return Facts(recipes[ONLY].digest, {"concepts": [[d, c] for d, c, _, _ in brings]})
+
+    def make(self, name: str, recipe: Recipe, folder: Path, workshop: Workshop) -> None:
+        from fomo_dagster.streams.chunks import chunk_manifest
+        from fomo_dagster.streams.entries import format_entry
+
+        entries = [format_entry(d, c) for d, c, _, _ in recipe.inputs["concepts"]]
+        datasets = {d for d, _, _, _ in recipe.inputs["concepts"]}
+        samples = {d: index.sample_table for d, index in workshop.indexes(datasets).items()}
+        manifest = with_words(chunk_manifest(entries, samples), self.prompts)
+        manifest.write_parquet(folder / MANIFEST)
+
+    def tables(
+        self, artifacts: Mapping[str, Artifact], facts: FactsByKey
+    ) -> Iterator[tuple[str, pl.DataFrame]]:
+        import polars as pl
+
+        from fomo_dagster.tables.schemas import SCHEMAS
+
+        manifest = pl.read_parquet(artifacts[ONLY].path(MANIFEST))
+        rows = (
+            manifest.group_by("dataset", "concept", maintain_order=True)
+            .agg(samples=pl.len().cast(pl.Int64))
+            .with_row_index("position", offset=1)
+            .with_columns(
+                stream=pl.lit(self.stream),
+                stage=pl.lit(self.number, pl.Int64),
+                position=pl.col("position").cast(pl.Int64),
+            )
+        )
+        yield "chunks", rows.select(*SCHEMAS["chunks"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolNode(Node):
+    """The manifest of a pretraining pool: the training splits of its datasets."""
+
+    kind: ClassVar[str] = "pool"
+    pool: PretrainingPool
+    prompts: Mapping[str, str]
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return tuple(shards_key(dataset) for dataset in self.pool.datasets)
+
+    @property
+    def declared(self) -> Mapping[str, Any]:
+        return {"datasets": self.pool.datasets, "prompts": self.prompts}
+
+    def recipes(self, facts: FactsByKey) -> dict[str, Recipe]:
+        brings = []
+        for dataset in self.pool.datasets:
+            details = facts[shards_key(dataset)].details
+            if not details["train"]:
+                raise InputError(
+                    f"dataset {dataset!r} of pretraining pool {self.pool.name!r} has no training "
+                    "samples: take it out of the pool"
+                )
+            text = self.prompts[dataset] if details["wordless"] else None
+            brings.append([dataset, digest_of(details["train"]), text])
+        return {ONLY: Recipe(self.kind, self.version, {}, {"datasets": brings})}
+
+    def predict(self, recipes: Mapping[str, Recipe], workshop: Workshop) -> Facts:
+        datasets = [dataset for dataset, _, _ in recipes[ONLY].inputs["datasets"]]
+        return Facts(recipes[ONLY].digest, {"datasets": datasets})
+
+    def make(self, name: str, recipe: Recipe, folder: Path, workshop: Workshop) -> None:
+        from fomo_dagster.streams.chunks import chunk_manifest
+        from fomo_dagster.streams.entries import format_entry
+
+        samples = {d: i.sample_table for d, i in workshop.indexes(list(self.pool.datasets)).items()}
+        entries = [
+            format_entry(dataset, concept)
+            for dataset in self.pool.datasets
+            for concept in workshop.facts(shards_key(dataset)).details["train"]
+        ]
+        manifest = with_words(chunk_manifest(entries, samples), self.prompts)
+        manifest.write_parquet(folder / MANIFEST)

@@ -1,0 +1,264 @@
+"""The nodes of evaluation: every stage's datasets, an experiment's scores, the leaderboard."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from fomo_dagster.data.declarations import Dataset
+from fomo_dagster.experiment.schema import Backbone, Evaluation, Execution
+from fomo_dagster.graph.data_nodes import shards_key
+from fomo_dagster.graph.model_nodes import WEIGHTS, load_weights
+from fomo_dagster.graph.node import ONLY, Facts, FactsByKey, Node, identity
+from fomo_dagster.store.artifacts import Artifact
+from fomo_dagster.store.digests import digest_of
+from fomo_dagster.store.recipes import Recipe
+
+if TYPE_CHECKING:
+    import polars as pl
+    from torch import Tensor
+
+    from fomo_dagster.graph.workshop import Workshop
+
+METRICS = "metrics.parquet"
+CONCEPTS = "concepts.parquet"
+SCORES = "scores.parquet"
+FEATURES = "features.safetensors"
+HEAT_MAP = "scores_by_dataset_and_stage.png"
+PATHS = "knowledge_accumulation_against_zero_shot_retention.png"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationNode(Node):
+    """A stage's deployed weights on every evaluation dataset; one artifact a dataset."""
+
+    kind: ClassVar[str] = "evaluation"
+    stage: int
+    backbone: Backbone
+    checkpoint_key: str
+    settings: Evaluation
+    datasets: Mapping[str, Dataset]
+    roles: Mapping[str, str]  # dataset → adaptation or held_out
+    execution: Execution
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return (self.checkpoint_key, *map(shards_key, self.datasets))
+
+    @property
+    def declared(self) -> Mapping[str, Any]:
+        return {name: self._parameters(name) | {"role": self.roles[name]} for name in self.datasets}
+
+    def _parameters(self, name: str) -> dict[str, Any]:
+        dataset, settings = self.datasets[name], self.settings
+        parameters: dict[str, Any] = {
+            "task": dataset.task,
+            "subset": settings.subset,
+            "precision": settings.precision,
+        }
+        if settings.subset < 1:
+            parameters["seed"] = settings.seed
+        if dataset.task == "classification":
+            own = settings.prompts == "dataset"
+            parameters["prompts"] = [dataset.prompt] if own else settings.prompts
+        return parameters
+
+    def recipes(self, facts: FactsByKey) -> dict[str, Recipe]:
+        recipes = {}
+        for name, dataset in self.datasets.items():
+            details = facts[shards_key(name)].details
+            inputs = {
+                "checkpoint": facts[self.checkpoint_key].data_version,
+                "test": details["test"],
+            }
+            if dataset.task == "classification":
+                inputs["concepts"] = digest_of(details["concepts"])
+            recipes[name] = Recipe(self.kind, self.version, self._parameters(name), inputs)
+        return recipes
+
+    def predict(self, recipes: Mapping[str, Recipe], workshop: Workshop) -> Facts:
+        digests = {name: recipe.digest for name, recipe in recipes.items()}
+        return Facts(identity(recipes), {"evaluations": digests})
+
+    def make(
+        self, name: str, recipe: Recipe, folder: Path, workshop: Workshop
+    ) -> Mapping[str, Any]:
+        from fomo_dagster.evaluation.evaluate import evaluate
+
+        checkpoint = workshop.artifact(self.checkpoint_key)
+        model = workshop.remembered(
+            ("model", checkpoint.digest),
+            lambda: load_weights(self.backbone, checkpoint.path(WEIGHTS)),
+        )
+
+        def text_features(texts: tuple[str, ...]) -> Tensor:
+            return self._text_features(texts, checkpoint, workshop, model)
+
+        index = workshop.index(name)
+        result = evaluate(
+            model,
+            name,
+            self.datasets[name],
+            index,
+            workshop.facts(shards_key(name)).details["concepts"],
+            self.settings,
+            self.execution,
+            text_features,
+            workshop.progress,
+        )
+        result.metrics.write_parquet(folder / METRICS)
+        result.concepts.write_parquet(folder / CONCEPTS)
+        return {"samples": int(result.metrics["samples"].max())}  # type: ignore[arg-type]
+
+    def _text_features(
+        self, texts: tuple[str, ...], checkpoint: Artifact, workshop: Workshop, model: Any
+    ) -> Tensor:
+        """Kept in the store, so that a checkpoint encodes a set of texts once, whatever for."""
+        from safetensors.torch import load_file, save_file
+
+        from fomo_dagster.evaluation.encoding import encode_texts
+
+        def make(folder: Path) -> None:
+            features = encode_texts(
+                model,
+                texts,
+                batch_size=self.execution.evaluation_batch_size,
+                precision=self.settings.precision,
+                device=self.execution.device,
+            )
+            save_file({"features": features}, folder / FEATURES)
+
+        recipe = Recipe(
+            "text_features",
+            1,
+            {"precision": self.settings.precision},
+            {"checkpoint": checkpoint.digest, "texts": digest_of(texts)},
+        )
+        return load_file(workshop.get_or_make(recipe, make).path(FEATURES))["features"]
+
+    def tables(
+        self, artifacts: Mapping[str, Artifact], facts: FactsByKey
+    ) -> Iterator[tuple[str, pl.DataFrame]]:
+        import polars as pl
+
+        from fomo_dagster.tables.schemas import SCHEMAS
+
+        for table, file in (("evaluations", METRICS), ("concept_scores", CONCEPTS)):
+            rows = [
+                pl.read_parquet(artifact.path(file)).with_columns(
+                    experiment=pl.lit(self.experiment),
+                    stage=pl.lit(self.stage, pl.Int64),
+                    dataset=pl.lit(name),
+                    role=pl.lit(self.roles[name]),
+                )
+                for name, artifact in artifacts.items()
+            ]
+            yield table, pl.concat(rows, how="vertical").select(*SCHEMAS[table])
+
+    def samples(self, facts: FactsByKey) -> int | None:
+        return sum(facts[shards_key(name)].details["test_samples"] for name in self.datasets)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoresNode(Node):
+    """KA, ZS, GM, backward transfer and forgetting of every stage."""
+
+    kind: ClassVar[str] = "scores"
+    evaluation_keys: tuple[str, ...]  # stages 0..T
+    chunk_keys: tuple[str, ...]  # stages 1..T
+    roles: Mapping[str, str]
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return (*self.evaluation_keys, *self.chunk_keys)
+
+    @property
+    def declared(self) -> Mapping[str, Any]:
+        return {"roles": self.roles}
+
+    def recipes(self, facts: FactsByKey) -> dict[str, Recipe]:
+        inputs = {
+            "evaluations": [facts[key].details["evaluations"] for key in self.evaluation_keys],
+            "chunks": [facts[key].details["concepts"] for key in self.chunk_keys],
+        }
+        return {ONLY: Recipe(self.kind, self.version, self.declared, inputs)}
+
+    def make(self, name: str, recipe: Recipe, folder: Path, workshop: Workshop) -> None:
+        import polars as pl
+
+        from fomo_dagster.evaluation.scores import stage_scores
+        from fomo_dagster.plots.scores import heat_map, paths_plot
+
+        def rows(file: str) -> pl.DataFrame:
+            return pl.concat(
+                pl.read_parquet(workshop.artifact(key, dataset).path(file)).with_columns(
+                    stage=pl.lit(stage, pl.Int64),
+                    dataset=pl.lit(dataset),
+                    role=pl.lit(role),
+                )
+                for stage, key in enumerate(self.evaluation_keys)
+                for dataset, role in self.roles.items()
+            )
+
+        chunks = pl.DataFrame(
+            [
+                (stage, dataset, concept)
+                for stage, concepts in enumerate(recipe.inputs["chunks"], start=1)
+                for dataset, concept in concepts
+            ],
+            schema={"stage": pl.Int64(), "dataset": pl.String(), "concept": pl.String()},
+            orient="row",
+        )
+        metrics = rows(METRICS)
+        scores = stage_scores(metrics, rows(CONCEPTS), chunks)
+        (folder / PATHS).write_bytes(paths_plot(scores))
+        (folder / HEAT_MAP).write_bytes(heat_map(metrics))
+        scores.write_parquet(folder / SCORES)
+
+    def tables(
+        self, artifacts: Mapping[str, Artifact], facts: FactsByKey
+    ) -> Iterator[tuple[str, pl.DataFrame]]:
+        import polars as pl
+
+        from fomo_dagster.tables.schemas import SCHEMAS
+
+        scores = pl.read_parquet(artifacts[ONLY].path(SCORES))
+        with_name = scores.with_columns(experiment=pl.lit(self.experiment))
+        yield "scores", with_name.select(*SCHEMAS["scores"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeaderboardNode(Node):
+    """All experiments side by side, as far as each was scored."""
+
+    kind: ClassVar[str] = "leaderboard"
+    takes_what_is_there: ClassVar[bool] = True
+    score_keys: tuple[str, ...]
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return self.score_keys
+
+    @property
+    def declared(self) -> Mapping[str, Any]:
+        return {}
+
+    def recipes(self, facts: FactsByKey) -> dict[str, Recipe]:
+        inputs = {key: facts[key].data_version for key in self.score_keys if key in facts}
+        return {ONLY: Recipe(self.kind, self.version, {}, inputs)}
+
+    def make(self, name: str, recipe: Recipe, folder: Path, workshop: Workshop) -> None:
+        import polars as pl
+
+        from fomo_dagster.plots.scores import paths_plot
+
+        scores = pl.concat(
+            pl.read_parquet(workshop.artifact(key).path(SCORES)).with_columns(
+                experiment=pl.lit(key.rpartition("/")[0])
+            )
+            for key in sorted(recipe.inputs)
+        )
+        (folder / PATHS).write_bytes(paths_plot(scores))
+        scores.write_parquet(folder / SCORES)

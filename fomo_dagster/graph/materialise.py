@@ -1,0 +1,83 @@
+"""Materialising one node: find or make its artifacts, write its rows, move its head.
+
+The head moves last: until then the tables show what was there before, whole.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from fomo_dagster.graph.node import Node, identity
+from fomo_dagster.graph.workshop import Workshop
+from fomo_dagster.store.artifacts import Artifact
+from fomo_dagster.store.heads import Head
+from fomo_dagster.tables.files import write_table
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What materialising did. computed: names of the artifacts made now; the others were hits."""
+
+    head: Head
+    artifacts: dict[str, Artifact]
+    computed: tuple[str, ...]
+
+
+def materialise(key: str, workshop: Workshop) -> Outcome:
+    """Materialise an asset from what its upstream assets are now.
+
+    Raises `InputError` where one of these was never materialised or is of another declaration, and
+    whatever making raises; nothing of the asset has changed then.
+    """
+    node: Node = workshop.graph.nodes[key]
+    started = time.monotonic()
+    facts = workshop.facts_for(node)
+    recipes = node.recipes(facts)
+    artifacts: dict[str, Artifact] = {}
+    for name, recipe in recipes.items():
+        artifacts[name] = workshop.get_or_make(
+            recipe,
+            lambda folder, name=name, recipe=recipe: node.make(name, recipe, folder, workshop),  # type: ignore[misc]
+        )
+    found = node.observe(recipes, artifacts, workshop)
+    digest = identity(recipes)
+    for table, rows in node.tables(artifacts, facts):
+        write_table(workshop.home.root, table, key, digest, rows)
+    computed = tuple(name for name, artifact in artifacts.items() if artifact.computed)
+    head = Head(
+        asset=key,
+        kind=node.kind,
+        experiment=node.experiment,
+        stage=node.stage,
+        digest=digest,
+        data_version=found.data_version,
+        code_version=workshop.graph.code_versions[key],
+        recipes={name: recipe.as_data() for name, recipe in recipes.items()},
+        artifacts={name: (a.kind, a.digest) for name, a in artifacts.items()},
+        facts=found.details,
+        status="computed" if computed else "hit",
+        recorded_at=datetime.now(UTC).isoformat(),
+        seconds=time.monotonic() - started,
+        cost=_total_cost(artifacts),
+    )
+    workshop.heads.write(head)
+    return Outcome(head, artifacts, computed)
+
+
+def retire(experiment: str, workshop: Workshop) -> list[str]:
+    """Remove the heads of assets that an experiment no longer has, such as stages past its last."""
+    present = workshop.graph.nodes.keys()
+    gone = [key for key in workshop.heads.below(experiment) if key not in present]
+    for key in gone:
+        workshop.heads.remove(key)
+    return gone
+
+
+def _total_cost(artifacts: dict[str, Artifact]) -> dict[str, float]:
+    total: dict[str, float] = {}
+    for artifact in artifacts.values():
+        for name, value in artifact.cost.items():
+            total[name] = total.get(name, 0) + value
+    return total

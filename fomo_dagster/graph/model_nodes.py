@@ -1,0 +1,302 @@
+"""The nodes of weights: θ₀, each stage's trained checkpoint, and the deployed one where merged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from fomo_dagster.experiment.schema import (
+    Backbone,
+    Buffer,
+    Execution,
+    Merge,
+    Mixture,
+    TrainingSettings,
+)
+from fomo_dagster.graph.data_nodes import MANIFEST
+from fomo_dagster.graph.node import ONLY, Facts, FactsByKey, Node
+from fomo_dagster.store.artifacts import Artifact
+from fomo_dagster.store.recipes import Recipe
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from fomo_dagster.graph.workshop import Workshop
+    from fomo_dagster.models.backbones import Model
+
+WEIGHTS = "weights.safetensors"
+STEPS = "training_steps.parquet"
+CURVES = "training.png"
+
+
+def weights_source_key(backbone: str) -> str:
+    """The asset key of a local file of weights."""
+    return f"sources/weights_{backbone}"
+
+
+def training_parameters(settings: TrainingSettings) -> dict[str, Any]:
+    """The settings that change what a training computes, as plain data."""
+    return settings.model_dump(mode="json", include=set(TrainingSettings.model_fields))
+
+
+def load_weights(backbone: Backbone, path: Path) -> Model:
+    """The backbone's model with the weights of a checkpoint."""
+    from fomo_dagster.models.backbones import load
+
+    return load(backbone.architecture, path, backbone.pretrained)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsSource:
+    """Looks at a local file of weights; its digest is remembered while the file stays as it is."""
+
+    path: Path
+
+    def __call__(self, workshop: Workshop) -> Facts:
+        from fomo_dagster.data.sources.file_digests import FileDigests
+        from fomo_dagster.errors import InputError
+
+        if not self.path.is_file():
+            raise InputError(f"the backbone's weights {self.path} are not there")
+        with FileDigests.opened(workshop.home.cache / "weights.parquet") as digests:
+            digest = digests.of([self.path])[0]
+        return Facts(digest, {"path": str(self.path)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneNode(Node):
+    """θ₀: pretrained weights of OpenCLIP, a local file, or the result of a declared recipe."""
+
+    kind: ClassVar[str] = "backbone"
+    backbone: Backbone
+    pool_key: str | None
+    execution: Execution
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        if self.backbone.weights is not None:
+            return (weights_source_key(self.backbone.name),)
+        return (self.pool_key,) if self.pool_key is not None else ()
+
+    @property
+    def declared(self) -> Mapping[str, Any]:
+        declared: dict[str, Any] = {"architecture": self.backbone.architecture}
+        if self.backbone.pretrained is not None:
+            declared["pretrained"] = self.backbone.pretrained
+        if self.backbone.pretraining is not None:
+            declared |= training_parameters(self.backbone.pretraining)
+            declared["seed"] = self.backbone.pretraining.seed
+        return declared
+
+    def recipes(self, facts: FactsByKey) -> dict[str, Recipe]:
+        if self.backbone.weights is not None:
+            inputs = {"weights": facts[weights_source_key(self.backbone.name)].data_version}
+        elif self.pool_key is not None:
+            inputs = {"pretraining": facts[self.pool_key].data_version}
+        else:
+            inputs = {}
+        return {ONLY: Recipe(self.kind, self.version, self.declared, inputs)}
+
+    def make(
+        self, name: str, recipe: Recipe, folder: Path, workshop: Workshop
+    ) -> Mapping[str, Any] | None:
+        from fomo_dagster.models.backbones import create, download, load, save
+
+        backbone = self.backbone
+        if backbone.weights is not None:
+            save(
+                load(backbone.architecture, backbone.weights).module.state_dict(), folder / WEIGHTS
+            )
+            return None
+        if backbone.pretrained is not None:
+            assert isinstance(backbone.architecture, str)
+            save(download(backbone.architecture, backbone.pretrained), folder / WEIGHTS)
+            return None
+        import polars as pl
+
+        from fomo_dagster.graph.stage import train_on
+
+        settings = backbone.pretraining
+        assert settings is not None
+        assert self.pool_key is not None
+        manifest = pl.read_parquet(workshop.artifact(self.pool_key).path(MANIFEST))
+        return train_on(
+            create(backbone.architecture, settings.seed),
+            {"pretraining": manifest},
+            {"pretraining": settings.batch_size},
+            settings=settings,
+            train="all",
+            seed=settings.seed,
+            stage=0,
+            execution=self.execution,
+            recipe=recipe,
+            folder=folder,
+            workshop=workshop,
+        )
+
+    def tables(
+        self, artifacts: Mapping[str, Artifact], facts: FactsByKey
+    ) -> Iterator[tuple[str, pl.DataFrame]]:
+        if self.backbone.pretraining is not None:
+            yield _steps_table(artifacts[ONLY], experiment=self.key, stage=0)
+
+    def samples(self, facts: FactsByKey) -> int | None:
+        recipe = self.backbone.pretraining
+        return _samples(recipe, None) if recipe is not None else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedNode(Node):
+    """The weights after training a stage."""
+
+    kind: ClassVar[str] = "trained"
+    stage: int
+    backbone: Backbone
+    settings: TrainingSettings
+    mixture: Mixture
+    buffer: Buffer
+    train: str
+    seed: int
+    start_key: str
+    chunk_keys: tuple[str, ...]  # of stages 1..stage; the last is the update pool
+    pool_key: str | None
+    execution: Execution
+
+    @property
+    def _buffer_keys(self) -> tuple[str, ...]:
+        return self.chunk_keys[:-1] if self.mixture.buffer > 0 else ()
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        pool = (self.pool_key,) if self.pool_key is not None else ()
+        return (self.start_key, *self._buffer_keys, self.chunk_keys[-1], *pool)
+
+    @property
+    def declared(self) -> Mapping[str, Any]:
+        declared = training_parameters(self.settings) | {
+            "train": self.train,
+            "mixture": self.mixture.model_dump(mode="json"),
+            "seed": self.seed,
+            "stage": self.stage,
+        }
+        if self.mixture.buffer > 0:
+            declared["buffer"] = self.buffer.model_dump(mode="json")
+        return declared
+
+    def recipes(self, facts: FactsByKey) -> dict[str, Recipe]:
+        inputs: dict[str, Any] = {
+            "start": facts[self.start_key].data_version,
+            "update": facts[self.chunk_keys[-1]].data_version,
+        }
+        if self._buffer_keys:
+            inputs["buffer"] = [facts[key].data_version for key in self._buffer_keys]
+        if self.pool_key is not None:
+            inputs["pretraining"] = facts[self.pool_key].data_version
+        return {ONLY: Recipe(self.kind, self.version, self.declared, inputs)}
+
+    def make(
+        self, name: str, recipe: Recipe, folder: Path, workshop: Workshop
+    ) -> Mapping[str, Any]:
+        import polars as pl
+
+        from fomo_dagster.data.buffer import select
+        from fomo_dagster.data.mixture import batch_sizes, first_stage_shares
+        from fomo_dagster.graph.stage import train_on
+
+        def manifest(key: str) -> pl.DataFrame:
+            return pl.read_parquet(workshop.artifact(key).path(MANIFEST))
+
+        pools = {"update": manifest(self.chunk_keys[-1])}
+        shares = self.mixture.model_dump()
+        if self._buffer_keys:
+            earlier = [manifest(key) for key in self._buffer_keys]
+            pools["buffer"] = select(
+                earlier, self.buffer.capacity, self.buffer.selection, self.seed
+            )
+        else:
+            shares = first_stage_shares(shares)
+        if self.pool_key is not None:
+            pools["pretraining"] = manifest(self.pool_key)
+        model = load_weights(self.backbone, workshop.artifact(self.start_key).path(WEIGHTS))
+        return train_on(
+            model,
+            pools,
+            batch_sizes(self.settings.batch_size, shares),
+            settings=self.settings,
+            train=self.train,
+            seed=self.seed,
+            stage=self.stage,
+            execution=self.execution,
+            recipe=recipe,
+            folder=folder,
+            workshop=workshop,
+        )
+
+    def tables(
+        self, artifacts: Mapping[str, Artifact], facts: FactsByKey
+    ) -> Iterator[tuple[str, pl.DataFrame]]:
+        assert self.experiment is not None
+        yield _steps_table(artifacts[ONLY], experiment=self.experiment, stage=self.stage)
+
+    def samples(self, facts: FactsByKey) -> int | None:
+        counts = facts[self.chunk_keys[-1]].details.get("samples")
+        return _samples(self.settings, counts, self.mixture.update)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeployedNode(Node):
+    """The weights that a stage serves, where they are merged."""
+
+    kind: ClassVar[str] = "deployed"
+    stage: int
+    merge: Merge
+    previous_key: str  # the deployed weights of the stage before, or θ₀
+    trained_key: str
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return (self.previous_key, self.trained_key)
+
+    @property
+    def declared(self) -> Mapping[str, Any]:
+        return self.merge.model_dump(mode="json")
+
+    def recipes(self, facts: FactsByKey) -> dict[str, Recipe]:
+        inputs = {
+            "previous": facts[self.previous_key].data_version,
+            "trained": facts[self.trained_key].data_version,
+        }
+        return {ONLY: Recipe(self.kind, self.version, self.declared, inputs)}
+
+    def make(self, name: str, recipe: Recipe, folder: Path, workshop: Workshop) -> None:
+        from fomo_dagster.merging.interpolation import interpolate
+
+        weights = [workshop.artifact(key).path(WEIGHTS) for key in self.inputs]
+        interpolate(weights, [1 - self.merge.weight, self.merge.weight], folder / WEIGHTS)
+
+
+def _steps_table(artifact: Artifact, *, experiment: str, stage: int) -> tuple[str, pl.DataFrame]:
+    import polars as pl
+
+    from fomo_dagster.tables.schemas import SCHEMAS
+
+    steps = pl.read_parquet(artifact.path(STEPS)).with_columns(
+        experiment=pl.lit(experiment), stage=pl.lit(stage, pl.Int64)
+    )
+    return "training_steps", steps.select(*SCHEMAS["training_steps"])
+
+
+def _samples(
+    settings: TrainingSettings, update_samples: int | None, share: float = 1.0
+) -> int | None:
+    """Samples of all pools that a training draws, nearly: enough for an estimate."""
+    budget = settings.budget
+    if budget.samples is not None:
+        return budget.samples
+    if budget.steps is not None:
+        return budget.steps * settings.batch_size
+    if budget.epochs is None or update_samples is None:
+        return None
+    return round(budget.epochs * update_samples / share)

@@ -1,0 +1,106 @@
+"""What a node of the graph is: an asset's identity and its making, without any orchestrator.
+
+A node's identity is computed from its upstream nodes' *facts*. Materialising uses the facts of what
+is there (heads); planning uses the facts of what would be there. Both go through `Node.recipes`, so
+that a plan cannot disagree with a run.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from fomo_dagster.store.artifacts import Artifact
+from fomo_dagster.store.digests import digest_of
+from fomo_dagster.store.recipes import Recipe
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from fomo_dagster.graph.workshop import Workshop
+
+ONLY = "only"  # the artifact's name where a node has one
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What others need to know of a node: its data version, and plain data by name."""
+
+    data_version: str
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+FactsByKey = Mapping[str, Facts]
+
+
+def identity(recipes: Mapping[str, Recipe]) -> str:
+    """The digest of a node's recipes together: of its only one, where there is one."""
+    if recipes.keys() == {ONLY}:
+        return recipes[ONLY].digest
+    return digest_of({name: recipe.digest for name, recipe in recipes.items()})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Node(ABC):
+    """One asset. `key` is its asset key, parts joined by `/`."""
+
+    kind: ClassVar[str]
+    takes_what_is_there: ClassVar[bool] = False
+    """Whether inputs that were never materialised are left out instead of refused."""
+    version: ClassVar[int] = 1
+    """Raised when the component's numbers change; part of every recipe of the kind."""
+
+    key: str
+    experiment: str | None = None
+    stage: int | None = None
+
+    @property
+    @abstractmethod
+    def inputs(self) -> tuple[str, ...]:
+        """Keys of the nodes whose facts decide this one's identity."""
+
+    @property
+    @abstractmethod
+    def declared(self) -> Mapping[str, Any]:
+        """The declaration's part of this node's identity, for its code version."""
+
+    @abstractmethod
+    def recipes(self, facts: FactsByKey) -> dict[str, Recipe]:
+        """Artifact name → recipe, given the facts of every key in `inputs`."""
+
+    @abstractmethod
+    def make(
+        self, name: str, recipe: Recipe, folder: Path, workshop: Workshop
+    ) -> Mapping[str, Any] | None:
+        """Write the artifact's files into `folder`; may return figures of what it cost."""
+
+    def predict(self, recipes: Mapping[str, Recipe], workshop: Workshop) -> Facts:
+        """The facts that making these recipes will bring; exact unless images are unreadable."""
+        return Facts(identity(recipes))
+
+    def observe(
+        self, recipes: Mapping[str, Recipe], artifacts: Mapping[str, Artifact], workshop: Workshop
+    ) -> Facts:
+        """The facts of what was made or found."""
+        return self.predict(recipes, workshop)
+
+    def tables(
+        self, artifacts: Mapping[str, Artifact], facts: FactsByKey
+    ) -> Iterator[tuple[str, pl.DataFrame]]:
+        """(table, rows) that this asset contributes to the tables."""
+        yield from ()
+
+    def samples(self, facts: FactsByKey) -> int | None:
+        """Samples that making it works through, for estimates; None where none are."""
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceNode:
+    """Something outside that is only observed: a dataset's images, or a file of weights."""
+
+    key: str
+    look: Callable[[Workshop], Facts]

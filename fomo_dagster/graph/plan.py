@@ -1,0 +1,164 @@
+"""What a run would do, without doing it: every asset as a hit or to be computed, and why.
+
+A plan looks at the sources and otherwise reads only heads and the store; it needs no run history.
+It assumes that images which it has not seen before can be read.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from fomo_dagster.graph.node import ONLY, Facts, Node, identity
+from fomo_dagster.graph.workshop import Workshop
+from fomo_dagster.store.heads import Head
+from fomo_dagster.store.recipes import Difference, Recipe, differences
+
+REASONS_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One asset of a plan.
+
+    compute: names of the artifacts to be made; the asset's others are in the store.
+    current: nothing at all would change, not even what the asset points to.
+    """
+
+    asset: str
+    kind: str
+    stage: int | None
+    compute: tuple[str, ...]
+    hits: tuple[str, ...]
+    current: bool
+    reasons: tuple[str, ...]
+    samples: int | None
+    estimated_seconds: float | None
+
+    @property
+    def status(self) -> str:
+        return "compute" if self.compute else "hit"
+
+
+def plan(nodes: Iterable[Node], workshop: Workshop) -> list[Planned]:
+    """Plan `nodes`, in their order. Raises `InputError` for what a run would refuse at once."""
+    facts: dict[str, Facts] = {}
+    speeds = _Speeds(workshop)
+    entries = []
+    for node in nodes:
+        for key in node.inputs:
+            if key in workshop.graph.sources:
+                facts[key] = workshop.look(key)
+        known = facts
+        if node.takes_what_is_there:
+            known = {**workshop.facts_for(node), **facts}
+        recipes = node.recipes(known)
+        head = workshop.heads.read(node.key)
+        missing = tuple(n for n, recipe in recipes.items() if workshop.store.find(recipe) is None)
+        hits = tuple(name for name in recipes if name not in missing)
+        facts[node.key] = node.predict(recipes, workshop)
+        current = (
+            not missing
+            and head is not None
+            and head.digest == identity(recipes)
+            and head.code_version == workshop.graph.code_versions[node.key]
+        )
+        samples = node.samples(known) if missing else 0
+        if samples and len(recipes) > 1:
+            samples = round(samples * len(missing) / len(recipes))
+        entries.append(
+            Planned(
+                asset=node.key,
+                kind=node.kind,
+                stage=node.stage,
+                compute=missing,
+                hits=hits,
+                current=current,
+                reasons=_reasons(node, recipes, missing, head),
+                samples=samples,
+                estimated_seconds=speeds.seconds(node.kind, samples) if missing else 0.0,
+            )
+        )
+    return entries
+
+
+class _Speeds:
+    """Seconds a sample of each kind of work, as it went on this machine so far."""
+
+    def __init__(self, workshop: Workshop) -> None:
+        costs: dict[str, list[float]] = {}
+        fixed: dict[str, list[float]] = {}
+        for key in workshop.heads.below(""):
+            head = workshop.heads.read(key)
+            if head is None or "seconds" not in head.cost:
+                continue
+            fixed.setdefault(head.kind, []).append(head.cost["seconds"])
+            if head.cost.get("samples"):
+                speed = head.cost["seconds"] / head.cost["samples"]
+                costs.setdefault(head.kind, []).append(speed)
+        self._speeds = {kind: statistics.median(values) for kind, values in costs.items()}
+        self._fixed = {kind: statistics.median(values) for kind, values in fixed.items()}
+
+    def seconds(self, kind: str, samples: int | None) -> float | None:
+        """None where nothing of the kind was ever computed here."""
+        if samples is None:
+            return self._fixed.get(kind)
+        speed = self._speeds.get(kind)
+        return None if speed is None else speed * samples
+
+
+def _reasons(
+    node: Node, recipes: Mapping[str, Recipe], missing: tuple[str, ...], head: Head | None
+) -> tuple[str, ...]:
+    if not missing:
+        return ()
+    if head is None:
+        return ("never computed",)
+    reasons: list[str] = []
+    for name in missing:
+        prefix = "" if name == ONLY else f"{name}: "
+        old = head.recipes.get(name)
+        if old is None:
+            reasons.append(f"{prefix}never computed")
+            continue
+        changes = differences(Recipe.from_data(old), recipes[name])
+        if not changes:
+            reasons.append(f"{prefix}its artifact is missing from the store or was damaged")
+        said = dict.fromkeys(_explain(node, change) for change in changes)
+        reasons += [prefix + text for text in said]
+    return tuple(dict.fromkeys(reasons))
+
+
+def _explain(node: Node, change: Difference) -> str:
+    """A change of a recipe in words: values for parameters, the role for inputs."""
+    top, *rest = change.path
+    if top == "parameters":
+        return str(change)
+    if top == "version":
+        return f"the code of {node.kind} changed (version {change.old} → {change.new})"
+    role = rest[0] if rest else ""
+    words = {
+        "source": "its source brings other samples",
+        "start": "it starts from other weights",
+        "update": f"chunk {node.stage} brings other samples",
+        "buffer": "earlier chunks brought other samples",
+        "pretraining": "the pretraining pool brings other samples",
+        "weights": "the file of weights holds others",
+        "previous": "the weights deployed before are others",
+        "trained": "the trained weights are others",
+        "checkpoint": "the weights are others",
+        "test": "its test split changed",
+        "evaluations": "evaluations changed",
+        "chunks": "the stream's chunks changed",
+    }
+    if role == "concepts":
+        return (
+            "the classes to choose from changed" if node.kind == "evaluation"
+            else "it brings other concepts or samples"
+        )  # fmt: skip
+    if node.kind == "leaderboard":
+        return "scores changed"
+    if node.kind == "pool":
+        return "its datasets bring other samples"
+    return words.get(role, f"{role} changed")

@@ -1,0 +1,84 @@
+"""One training from manifests to an artifact's files; stages and the making of θ₀ share it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fomo_dagster.data.batches import Batches, Pool
+from fomo_dagster.data.transforms import augment
+from fomo_dagster.experiment.schema import Execution, TrainingSettings
+from fomo_dagster.graph.model_nodes import CURVES, STEPS, WEIGHTS
+from fomo_dagster.models.backbones import Model, save
+from fomo_dagster.plots.training import training_plot
+from fomo_dagster.store.recipes import Recipe
+from fomo_dagster.training.loop import train as train_model
+from fomo_dagster.training.steps import steps_of
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from fomo_dagster.graph.workshop import Workshop
+
+
+def train_on(
+    model: Model,
+    manifests: Mapping[str, pl.DataFrame],
+    sizes: Mapping[str, int],
+    *,
+    settings: TrainingSettings,
+    train: str,
+    seed: int,
+    stage: int,
+    execution: Execution,
+    recipe: Recipe,
+    folder: Path,
+    workshop: Workshop,
+) -> Mapping[str, Any]:
+    """Train `model` on batches drawn from the pools; write its weights, steps and curves.
+
+    manifests: pool → MANIFEST table; sizes: pool → samples of each batch.
+    Returns what it cost: samples and steps. Raises what reading, training and writing raise.
+    """
+    used = {pool: size for pool, size in sizes.items() if size > 0}
+    datasets = {name for pool in used for name in manifests[pool]["dataset"].unique()}
+    indexes = workshop.indexes(datasets)
+    pools = {
+        pool: Pool(pool, manifests[pool], indexes, dict.fromkeys(indexes, "{}")) for pool in used
+    }
+    counted = "update" if "update" in used else "pretraining"  # what an epoch passes over
+    steps = steps_of(settings.budget, settings.batch_size, len(pools[counted]), used[counted])
+    batches = Batches(
+        pools,
+        used,
+        seed=seed,
+        stage=stage,
+        steps=steps,
+        transform=partial(
+            augment,
+            size=model.image_size,
+            crop_scale=settings.crop_scale,
+            mean=model.mean,
+            std=model.std,
+        ),
+        tokenize=model.tokenize,
+        workers=execution.workers,
+    )
+    table = train_model(
+        model,
+        batches,
+        settings=settings,
+        train=train,
+        seed=seed,
+        stage=stage,
+        execution=execution,
+        resume_folder=workshop.resume_folder(recipe),
+        progress=workshop.progress,
+        identity=recipe.digest,
+    )
+    save(model.module.state_dict(), folder / WEIGHTS)
+    table.write_parquet(folder / STEPS)
+    (folder / CURVES).write_bytes(training_plot(table))
+    return {"samples": steps * settings.batch_size, "steps": steps}

@@ -1,0 +1,126 @@
+"""Where nodes are made: the home folder, the heads of what is there, and how work is executed."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from fomo_dagster.data.index import Index
+from fomo_dagster.errors import InputError, StoreError
+from fomo_dagster.graph.node import ONLY, Facts, Node
+from fomo_dagster.home import Home
+from fomo_dagster.progress import Progress, silent
+from fomo_dagster.store.artifacts import Artifact, Make
+from fomo_dagster.store.heads import Head
+from fomo_dagster.store.recipes import Recipe
+
+if TYPE_CHECKING:
+    from fomo_dagster.graph.build import Graph
+
+T = TypeVar("T")
+
+
+class Workshop:
+    """One piece of work on a graph. Sources are looked at once in its life.
+
+    graph: what exists and how it is declared.
+    processes: how many may share work that is parallel, such as sharding.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        home: Home,
+        *,
+        processes: int = 1,
+        progress: Progress = silent,
+        waiting: Callable[[str], None] | None = None,
+    ) -> None:
+        self.graph = graph
+        self.home = home
+        self.store = home.store
+        self.heads = home.heads
+        self.processes = processes
+        self.progress = progress
+        self.waiting = waiting
+        self._looks: dict[str, Facts] = {}
+        self._memory: tuple[object, Any] = (None, None)
+
+    def facts_for(self, node: Node) -> dict[str, Facts]:
+        """The facts that a node's recipes are made from; see `facts` for what it raises."""
+        keys = node.inputs
+        if node.takes_what_is_there:
+            heads = {key: self.heads.read(key) for key in keys}
+            return {
+                key: Facts(head.data_version, head.facts) for key, head in heads.items() if head
+            }
+        return {key: self.facts(key) for key in keys}
+
+    def facts(self, key: str) -> Facts:
+        """The facts of an upstream asset as it is now: a fresh look at a source, or its head.
+
+        Raises `InputError` where it was never materialised, or as something else than what is
+        declared now: numbers are never made from what another declaration left behind.
+        """
+        if key in self.graph.sources:
+            return self.look(key)
+        head = self._head(key)
+        return Facts(head.data_version, head.facts)
+
+    def look(self, key: str) -> Facts:
+        """Look at a source, once."""
+        if key not in self._looks:
+            self._looks[key] = self.graph.sources[key].look(self)
+        return self._looks[key]
+
+    def remembered(self, what: object, build: Callable[[], T]) -> T:
+        """`build()`, or its result where it was the last thing asked for, such as a model."""
+        if self._memory[0] != what:
+            self._memory = (None, None)
+            self._memory = (what, build())
+        result: T = self._memory[1]
+        return result
+
+    def artifact(self, key: str, name: str = ONLY) -> Artifact:
+        """An upstream asset's artifact; raises where it is gone or was damaged since."""
+        head = self.heads.read(key)
+        if head is None:
+            raise InputError(f"{key} was never materialised: materialise it first")
+        if name not in head.artifacts:
+            raise StoreError(f"{key} has no artifact {name!r}: {sorted(head.artifacts)}")
+        kind, digest = head.artifacts[name]
+        artifact = self.store.open(kind, digest)
+        if artifact is None:
+            raise StoreError(f"the artifact of {key} ({kind} {digest}) is gone: materialise {key}")
+        return artifact
+
+    def index(self, dataset: str) -> Index:
+        """The index of a dataset's shards."""
+        return Index(self.artifact(f"shards/{dataset}").folder)
+
+    def indexes(self, datasets: Iterable[str]) -> dict[str, Index]:
+        """The indexes of several datasets' shards, by dataset."""
+        return {dataset: self.index(dataset) for dataset in sorted(datasets)}
+
+    def get_or_make(self, recipe: Recipe, make: Make) -> Artifact:
+        """The artifact of a recipe; once it is safe, its training's resume point goes."""
+        artifact = self.store.get_or_make(recipe, make, self.waiting)
+        shutil.rmtree(self.resume_folder(recipe), ignore_errors=True)
+        return artifact
+
+    def resume_folder(self, recipe: Recipe) -> Path:
+        """Where a training keeps its resume point; it outlives the process."""
+        return self.home.resume_points / recipe.digest
+
+    def _head(self, key: str) -> Head:
+        head = self.heads.read(key)
+        if head is None:
+            raise InputError(f"{key} was never materialised: materialise it first")
+        if head.code_version != self.graph.code_versions[key]:
+            raise InputError(
+                f"{key} was last materialised under another declaration than the present one: "
+                "materialise it first, or everything that is out of date together"
+            )
+        return head

@@ -1,0 +1,1 @@
+"""The Dagster resources: where things are kept and how they are computed."""

@@ -1,0 +1,64 @@
+"""The one resource that assets need: workshops on the engine's graph."""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from pydantic import Field
+
+from fomo_dagster.graph.build import Graph
+from fomo_dagster.graph.workshop import Workshop
+from fomo_dagster.home import Home
+from fomo_dagster.progress import Progress
+
+SECONDS_BETWEEN_LINES = 10.0
+
+
+class Workshops(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """Opens workshops. Nothing is read or written while Dagster loads it."""
+
+    home: str = Field(description="The home folder, FOMO_HOME.")
+    remote_store: str | None = Field(
+        default=None, description="An fsspec URL that the artifact store mirrors, FOMO_STORE."
+    )
+    processes: int = Field(
+        default_factory=lambda: os.cpu_count() or 1, description="Processes that write shards."
+    )
+    _progress: Progress | None = None
+
+    @classmethod
+    def of(cls, home: Home, progress: Progress | None = None) -> "Workshops":
+        """The resource of a home; `progress` replaces lines in Dagster's log."""
+        resource = cls(home=str(home.root), remote_store=home.remote_url)
+        resource._progress = progress
+        return resource
+
+    def open(self, graph: Graph, log: Any) -> Workshop:
+        """A workshop that tells its progress to `log`, unless it tells it elsewhere."""
+        waiting: Callable[[str], None] = lambda holder: log.info(  # noqa: E731
+            f"waiting for process {holder}, which is making the same artifact"
+        )
+        return Workshop(
+            graph,
+            Home(Path(self.home), self.remote_store),
+            processes=self.processes,
+            progress=self._progress or _LoggedProgress(log),
+            waiting=waiting,
+        )
+
+
+class _LoggedProgress:
+    """Progress as a line in the log every few seconds."""
+
+    def __init__(self, log: Any) -> None:
+        self._log = log
+        self._last = time.monotonic()
+
+    def __call__(self, what: str, done: int, total: int, detail: str = "") -> None:
+        now = time.monotonic()
+        if now - self._last >= SECONDS_BETWEEN_LINES:
+            self._last = now
+            self._log.info(f"{what}: {done} of {total}" + (f", {detail}" if detail else ""))

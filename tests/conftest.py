@@ -1,0 +1,108 @@
+"""A project of a few images and a model of a few thousand weights, on the real code paths."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest
+import yaml
+from PIL import Image
+
+from fomo_dagster.experiment.loading import load_experiment
+from fomo_dagster.graph.build import build_graph
+from fomo_dagster.home import Home
+
+ARCHITECTURE = {
+    "embed_dim": 16,
+    "vision_cfg": {"image_size": 16, "layers": 1, "width": 16, "head_width": 8, "patch_size": 8},
+    "text_cfg": {"context_length": 12, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
+}
+EXPERIMENT = {
+    "backbone": {
+        "name": "toy",
+        "architecture": ARCHITECTURE,
+        "pretraining": {
+            "pool": {"name": "toy", "datasets": ["old"]},
+            "batch_size": 8,
+            "budget": {"steps": 2},
+            "optimiser": {"learning_rate": 1e-3},
+        },
+    },
+    "stream": {"name": "toy", "datasets": ["birds", "cats"], "stages": 3},
+    "evaluation": {"held_out": ["old"]},
+    "batch_size": 9,
+    "budget": {"steps": 2},
+    "optimiser": {"learning_rate": 1e-3},
+    "execution": {"device": "cpu"},
+}
+CONCEPTS = {
+    "birds": ["robin", "wren", "crow", "swan"],
+    "cats": ["lion", "lynx"],
+    "old": ["red", "green", "blue"],
+}
+
+
+def draw(path: Path, seed: int) -> None:
+    """A small picture, another one for each seed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    colour = (seed * 37 % 256, seed * 91 % 256, seed * 151 % 256)
+    image = Image.new("RGB", (18, 18), colour)
+    image.paste((255 - colour[0], colour[1], 0), (seed % 9, 3, seed % 9 + 6, 12))
+    image.save(path)
+
+
+class Project:
+    """A project folder of its own, with experiments over three folders of pictures."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.home = Home(root / ".fomo")
+        (root / "experiments").mkdir(parents=True)
+        (root / "datasets").mkdir()
+        declared = {}
+        seed = 0
+        for name, concepts in CONCEPTS.items():
+            declared[name] = {
+                "source": {"type": "folder", "path": str(root / "images" / name)},
+                "prompt": "a photo of a {}",
+            }
+            for concept in concepts:
+                for split, count in (("train", 4), ("test", 2)):
+                    for number in range(count):
+                        seed += 1
+                        draw(root / "images" / name / split / concept / f"{number}.png", seed)
+        (root / "datasets" / "toy.yaml").write_text(yaml.safe_dump(declared))
+        self.write("toy")
+
+    def write(self, name: str, **changes: object) -> None:
+        """Write an experiment: the toy's values with some replaced."""
+        path = self.root / "experiments" / f"{name}.yaml"
+        path.write_text(yaml.safe_dump({**EXPERIMENT, **changes}))
+
+    def add_image(self, dataset: str, split: str, concept: str, seed: int) -> Path:
+        path = self.root / "images" / dataset / split / concept / f"new{seed}.png"
+        draw(path, seed)
+        return path
+
+    def load(self, name: str = "toy", *overrides: str):
+        return load_experiment(name, self.root, overrides)
+
+    def graph(self, name: str = "toy", *overrides: str):
+        return build_graph([self.load(name, *overrides)])
+
+    def artifacts(self) -> set[str]:
+        """`kind/digest` of everything in the store."""
+        return {
+            f"{p.parent.parent.name}/{p.parent.name}"
+            for p in self.home.root.glob("store/[!.]*/*/manifest.json")
+        }
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    made = Project(tmp_path / "project")
+    monkeypatch.setenv("FOMO_PROJECT", str(made.root))
+    monkeypatch.setenv("FOMO_HOME", str(made.home.root))
+    monkeypatch.delenv("FOMO_STORE", raising=False)
+    return made

@@ -1,0 +1,155 @@
+"""Experiment files: what is right loads, what is wrong is named with the way out."""
+
+import json
+
+import pytest
+import yaml
+
+from fomo_dagster.errors import InputError
+from fomo_dagster.experiment.loading import json_schema, load_all, load_experiment
+
+MINIMAL = {
+    "backbone": {"name": "b32", "architecture": "ViT-B-32", "weights": "b32.pt"},
+    "stream": {"datasets": ["birds"], "stages": 2},
+    "mixture": {"update": 0.5, "buffer": 0.5, "pretraining": 0},
+}
+
+
+@pytest.fixture
+def project(tmp_path):
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "datasets").mkdir()
+    birds = {"birds": {"source": {"type": "folder", "path": "birds"}}}
+    (tmp_path / "datasets" / "birds.yaml").write_text(yaml.safe_dump(birds))
+
+    def write(file="e", /, **changes):
+        path = tmp_path / "experiments" / f"{file}.yaml"
+        path.write_text(yaml.safe_dump({**MINIMAL, **changes}))
+        return tmp_path
+
+    write()
+    return write
+
+
+def load(project, name="e", *overrides):
+    return load_experiment(name, project, overrides).experiment
+
+
+def test_defaults_are_the_benchmarks(project):
+    experiment = load(project())
+    assert experiment.name == "e"
+    assert experiment.optimiser.learning_rate == 1e-5
+    assert experiment.optimiser.weight_decay == 0.2
+    assert experiment.optimiser.clip_norm == 1
+    assert (experiment.schedule.name, experiment.schedule.warmup) == ("cosine", 0.1)
+    assert experiment.batch_size == 512
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"optimizer": {}}, "unknown key 'optimizer'.*did you mean 'optimiser'"),
+        ({"optimiser": {"learningrate": 1}}, "optimiser.learningrate.*'learning_rate'"),
+        ({"optimiser": {"learning_rate": -1}}, "optimiser.learning_rate is -1.*greater than 0"),
+        ({"optimiser": {"learning_rate": float("nan")}}, "learning_rate is nan"),
+        ({"precision": "bf61"}, "precision is 'bf61'; did you mean 'bf16'"),
+        ({"mixture": {"update": 0.5, "buffer": 0.1, "pretraining": 0}}, "add up to 1, not 0.6"),
+        ({"mixture": {"update": 0, "buffer": 1, "pretraining": 0}}, "update must be above 0"),
+        ({"mixture": {}}, "pretraining is 0.33 and there is no pretraining_pool"),
+        ({"budget": {"samples": 10, "steps": 3}}, "exactly one of samples, steps, epochs"),
+        ({"budget": {}}, "exactly one of samples, steps, epochs"),
+        ({"stream": {"stages": 2}}, "exactly one of datasets, concepts, file"),
+        ({"stream": {"datasets": ["birds"], "stages": 0}}, "stream.stages is 0"),
+        ({"backbone": {"name": "x", "architecture": "ViT-B-32"}}, "exactly one of pretrained"),
+        ({"method": {"start_from": "deployed"}}, "start_from: deployed needs a merge"),
+        ({"name": "../escape"}, "not a safe name"),
+        ({"evaluation": {"prompts": ["a photo"]}}, "exactly one {}"),
+        ({"datasets": {"x": {"source": {"type": "folder", "pth": "."}}}}, "pth.*'path'"),
+    ],
+)
+def test_a_wrong_file_names_the_key_the_value_and_the_way_out(project, changes, message):
+    with pytest.raises(InputError, match=message):
+        load(project(**changes))
+
+
+def test_an_unknown_experiment_names_the_nearest(project):
+    with pytest.raises(InputError, match="no experiment 'quickstrat'.*'quickstart'"):
+        load(project("quickstart"), "quickstrat")
+
+
+def test_a_name_that_is_no_file_name_is_refused(project):
+    with pytest.raises(InputError, match="not a safe name"):
+        load(project(), "e", "name=a b")
+
+
+def test_overrides_reach_into_the_file(project):
+    experiment = load(
+        project(), "e", "optimiser.learning_rate=5e-4", "budget.steps=7", "precision=bf16"
+    )
+    assert experiment.optimiser.learning_rate == 5e-4
+    assert experiment.budget.steps == 7
+    assert experiment.budget.samples is None
+    assert experiment.precision == "bf16"
+
+
+@pytest.mark.parametrize("override", ["no_value", "=1", "a..b=1", "optimiser.rate=1", "x: y"])
+def test_a_wrong_override_is_refused(project, override):
+    with pytest.raises(InputError):
+        load(project(), "e", override)
+
+
+def test_a_child_changes_what_it_names_and_keeps_the_rest(project):
+    root = project()
+    child = {"extends": "e", "optimiser": {"learning_rate": 1e-3}, "budget": {"epochs": 2}}
+    (root / "experiments" / "child.yaml").write_text(yaml.safe_dump(child))
+    experiment = load(root, "child")
+    assert experiment.name == "child"
+    assert experiment.optimiser.learning_rate == 1e-3
+    assert experiment.budget.epochs == 2
+    assert experiment.backbone == load(root).backbone
+
+
+def test_a_loop_of_extends_is_refused(project):
+    root = project()
+    for name, parent in (("a", "b"), ("b", "a")):
+        (root / "experiments" / f"{name}.yaml").write_text(f"extends: {parent}\n")
+    with pytest.raises(InputError, match="extends itself"):
+        load(root, "a")
+
+
+def test_a_key_given_twice_is_refused(project):
+    root = project()
+    (root / "experiments" / "e.yaml").write_text("seed: 1\nseed: 2\n")
+    with pytest.raises(InputError, match="'seed' is given twice"):
+        load(root)
+
+
+def test_yaml_cannot_make_objects(project):
+    root = project()
+    (root / "experiments" / "e.yaml").write_text("seed: !!python/object/apply:os.getpid []\n")
+    with pytest.raises(InputError, match="not valid YAML"):
+        load(root)
+
+
+def test_a_dataset_declared_twice_is_refused(project):
+    root = project()
+    (root / "datasets" / "more.yaml").write_text((root / "datasets" / "birds.yaml").read_text())
+    with pytest.raises(InputError, match="'birds' is declared in"):
+        load(root)
+
+
+def test_an_experiment_brings_its_own_datasets(project):
+    root = project(datasets={"cats": {"source": {"type": "folder", "path": "cats"}}})
+    loaded = load_experiment("e", root)
+    assert set(loaded.datasets) == {"birds", "cats"}
+    assert loaded.bases["cats"] == root / "experiments"
+
+
+def test_the_json_schema_knows_every_key_and_all_shipped_experiments_load(request):
+    schema = json_schema()
+    assert {"backbone", "stream", "mixture", "extends"} <= schema["properties"].keys()
+    json.dumps(schema)
+    shipped = load_all(request.config.rootpath)
+    assert {"quickstart", "quickstart_replay", "quickstart_merge"} <= {
+        loaded.experiment.name for loaded in shipped
+    }

@@ -1,0 +1,197 @@
+"""The store: atomic, leased, verified, mirrored."""
+
+import errno
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+
+from fomo_dagster.errors import StoreError
+from fomo_dagster.store.artifacts import Store
+from fomo_dagster.store.recipes import Recipe
+from fomo_dagster.store.remotes import Remote
+
+RECIPE = Recipe("thing", 1, {"number": 1})
+
+
+def make_thing(folder):
+    (folder / "below").mkdir()
+    (folder / "data.bin").write_bytes(b"0123456789" * 1000)
+    (folder / "below" / "text").write_text("words")
+
+
+def test_what_was_made_is_found_and_not_made_again(tmp_path):
+    store = Store(tmp_path)
+    assert store.find(RECIPE) is None
+    made = store.get_or_make(RECIPE, make_thing)
+    found = store.get_or_make(RECIPE, lambda folder: pytest.fail("made twice"))
+    assert made.computed
+    assert not found.computed
+    assert found.path("below/text").read_text() == "words"
+    assert found.folder == tmp_path / "thing" / RECIPE.digest
+    assert found.cost["seconds"] >= 0
+    with pytest.raises(StoreError, match="no file 'other'"):
+        found.path("other")
+
+
+def test_a_failed_making_leaves_nothing(tmp_path):
+    store = Store(tmp_path)
+
+    def fail(folder):
+        make_thing(folder)
+        raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError, match="no"):
+        store.get_or_make(RECIPE, fail)
+    assert store.find(RECIPE) is None
+    assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
+    assert store.get_or_make(RECIPE, make_thing).computed
+
+
+def test_making_nothing_is_an_error(tmp_path):
+    with pytest.raises(StoreError, match="wrote no file"):
+        Store(tmp_path).get_or_make(RECIPE, lambda folder: None)
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(tmp_path):
+    def fill(folder):
+        (folder / "data.bin").write_bytes(b"x")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(StoreError, match="no space left.*FOMO_HOME"):
+        Store(tmp_path).get_or_make(RECIPE, fill)
+    assert Store(tmp_path).find(RECIPE) is None
+
+
+@pytest.mark.parametrize(
+    "damage", ["truncate", "alter", "alter_keeping_times", "delete", "manifest"]
+)
+def test_a_damaged_artifact_is_said_set_aside_and_made_again(tmp_path, caplog, damage):
+    store = Store(tmp_path)
+    path = store.get_or_make(RECIPE, make_thing).path("data.bin")
+    before = path.stat()
+    if damage == "truncate":
+        path.write_bytes(path.read_bytes()[:-1])
+    elif damage == "delete":
+        path.unlink()
+    elif damage == "manifest":
+        (path.parent / "manifest.json").write_text("{")
+    else:
+        with path.open("r+b") as file:
+            file.write(b"X")
+        if damage == "alter_keeping_times":
+            os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert store.find(RECIPE) is None
+    assert RECIPE.digest in caplog.text
+    assert "damaged" in caplog.text
+    again = store.get_or_make(RECIPE, make_thing)
+    assert again.computed
+    assert again.path("data.bin").read_bytes() == b"0123456789" * 1000
+    assert len(list((tmp_path / ".damaged").iterdir())) == 1
+
+
+def test_a_touched_file_is_verified_again_and_stays_a_hit(tmp_path):
+    store = Store(tmp_path)
+    path = store.get_or_make(RECIPE, make_thing).path("data.bin")
+    path.touch()
+    assert store.find(RECIPE) is not None
+
+
+def _count_makings(root, log, start):
+    start.wait()
+
+    def make(folder):
+        with log.open("a") as file:
+            file.write(f"{os.getpid()}\n")
+        time.sleep(0.2)
+        make_thing(folder)
+
+    Store(root).get_or_make(RECIPE, make)
+
+
+def test_processes_that_want_the_same_artifact_make_it_once(tmp_path):
+    context = multiprocessing.get_context("fork")
+    start = context.Event()
+    arguments = (tmp_path / "store", tmp_path / "log", start)
+    processes = [context.Process(target=_count_makings, args=arguments) for _ in range(4)]
+    for process in processes:
+        process.start()
+    start.set()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0, 0, 0]
+    assert len((tmp_path / "log").read_text().splitlines()) == 1
+
+
+def test_a_killed_maker_holds_no_lease_and_leaves_nothing_visible(tmp_path):
+    program = textwrap.dedent(
+        f"""
+        import time
+        from pathlib import Path
+        from fomo_dagster.store.artifacts import Store
+        from fomo_dagster.store.recipes import Recipe
+
+        def make(folder):
+            (folder / "data.bin").write_bytes(b"half")
+            Path({str(tmp_path / "begun")!r}).touch()
+            time.sleep(60)
+
+        Store(Path({str(tmp_path / "store")!r})).get_or_make(Recipe("thing", 1, {{"number": 1}}), make)
+        """
+    )
+    with subprocess.Popen([sys.executable, "-c", program]) as process:
+        while not (tmp_path / "begun").exists():
+            time.sleep(0.02)
+            assert process.poll() is None
+        process.send_signal(signal.SIGKILL)
+    store = Store(tmp_path / "store")
+    assert store.find(RECIPE) is None
+    assert store.get_or_make(RECIPE, make_thing).path("data.bin").stat().st_size == 10_000
+
+
+@pytest.fixture
+def remote_url(tmp_path):
+    return f"file://{tmp_path / 'remote'}"
+
+
+def test_a_remote_brings_what_another_machine_made(tmp_path, remote_url):
+    here = Store(tmp_path / "here", Remote(remote_url))
+    there = Store(tmp_path / "there", Remote(remote_url))
+    assert here.get_or_make(RECIPE, make_thing).computed
+    fetched = there.get_or_make(RECIPE, lambda folder: pytest.fail("made twice"))
+    assert not fetched.computed
+    assert fetched.path("below/text").read_text() == "words"
+    assert fetched.folder.is_relative_to(tmp_path / "there")
+
+
+def test_a_damaged_remote_artifact_is_said_and_made_again(tmp_path, remote_url, caplog):
+    Store(tmp_path / "here", Remote(remote_url)).get_or_make(RECIPE, make_thing)
+    (tmp_path / "remote" / "thing" / RECIPE.digest / "data.bin").write_bytes(b"bad")
+    there = Store(tmp_path / "there", Remote(remote_url))
+    assert there.get_or_make(RECIPE, make_thing).computed
+    assert "damaged" in caplog.text
+
+
+def test_a_failed_push_keeps_the_artifact_and_is_made_up_for(tmp_path, remote_url, monkeypatch):
+    store = Store(tmp_path / "here", Remote(remote_url))
+
+    def refuse(*arguments):
+        raise StoreError("the network is down")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store.remote, "push", refuse)
+        with pytest.raises(StoreError, match="down"):
+            store.get_or_make(RECIPE, make_thing)
+    assert not store.remote.has(RECIPE.kind, RECIPE.digest)
+    assert not store.get_or_make(RECIPE, make_thing).computed
+    assert store.remote.has(RECIPE.kind, RECIPE.digest)
+
+
+def test_an_in_memory_filesystem_can_be_the_remote(tmp_path):
+    Store(tmp_path / "a", Remote("memory://mirror")).get_or_make(RECIPE, make_thing)
+    assert Store(tmp_path / "b", Remote("memory://mirror")).find(RECIPE) is not None
