@@ -25,6 +25,8 @@ COLOURS: dict[str, Colour] = {
     "brown": (120, 75, 40),
 }
 BRIGHT = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink")
+INKS = ("black", "blue", "purple", "brown", "red", "green")
+PAPERS = ("white", "white", "yellow", "pink", "cyan")  # white as often as it is with paper
 
 
 class Canvas:
@@ -97,18 +99,9 @@ def vary(rng: np.random.Generator, colour: Colour, spread: float = 12) -> Colour
     return red, green, blue
 
 
-def contrasting(rng: np.random.Generator) -> tuple[str, str]:
-    """The names of two colours, ink and paper, that stand out from each other."""
-    names = tuple(COLOURS)
-    while True:
-        ink, paper = (names[int(i)] for i in rng.permutation(len(names))[:2])
-        if abs(brightness(COLOURS[ink]) - brightness(COLOURS[paper])) >= 50:
-            return ink, paper
-
-
-def brightness(colour: Colour) -> float:
-    """Luma of ITU-R BT.601, 0..255."""
-    return 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
+def ink_and_paper(rng: np.random.Generator) -> tuple[str, str]:
+    """The names of a dark colour and of a light one."""
+    return INKS[int(rng.integers(len(INKS)))], PAPERS[int(rng.integers(len(PAPERS)))]
 
 
 def mix(first: Colour, second: Colour, share: float) -> Colour:

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from fomo_dagster.data.suite.canvas import COLOURS, SCALE, Canvas, Colour, contrasting, vary
+from fomo_dagster.data.suite.canvas import COLOURS, SCALE, Canvas, Colour, ink_and_paper, vary
 from fomo_dagster.data.suite.drawn import Drawing, DrawnGenerator, DrawnParameters, choose, some
 
 LETTERS = {f"letter {chr(code)}": chr(code).upper() for code in range(ord("a"), ord("z") + 1)}
@@ -91,16 +91,14 @@ class Glyphs(DrawnGenerator):
         it = phrase.format(concept)
         shown = tuple(face for face in faces if (face in HELD_OUT) == (split == "test"))
         face = choose(rng, shown)
-        ink, paper = contrasting(rng)
-        if rng.random() < 0.5:
-            ink, paper = choose(rng, (("black", "white"), ("white", "black")))
+        ink, paper = ink_and_paper(rng)
         captions = some(
             rng,
             (
                 it,
                 f"{it} in a {faces[face]} font",
                 f"{it} in {ink} on {paper}",
-                f"{it} printed in {ink}",
+                f"{it} in print",
                 f"a picture of {it}",
             ),
         )
@@ -116,13 +114,14 @@ class Glyphs(DrawnGenerator):
     ) -> Image.Image:
         size = self.parameters.size
         side = size * SCALE
-        font = font_of(face, 4 * round(side * float(rng.uniform(0.6, 0.85)) / 4))
+        font = font_of(face, side)
         mask = Image.new("L", (side, side))
         left, top, right, bottom = font.getbbox(character)
         ink = Image.new("L", (max(1, int(right - left)), max(1, int(bottom - top))))
         ImageDraw.Draw(ink).text((-left, -top), character, 255, font)
         ink = ink.rotate(float(rng.uniform(-12, 12)), Image.Resampling.BILINEAR, expand=True)
-        ink.thumbnail((round(side * 0.95), round(side * 0.95)))
+        share = float(rng.uniform(0.68, 0.88)) * side / max(ink.size)
+        ink = ink.resize((max(1, round(ink.width * share)), max(1, round(ink.height * share))))
         room = side - ink.width, side - ink.height
         corner = (int(rng.integers(room[0] + 1)), int(rng.integers(room[1] + 1)))
         # Half way to the middle: a glyph is seldom in a corner.

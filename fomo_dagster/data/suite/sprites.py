@@ -16,14 +16,10 @@ from fomo_dagster.data.suite.outlines import OUTLINES
 
 GROUNDS: dict[str, Colour] = {
     "black": COLOURS["black"],
-    "dark": mix(COLOURS["black"], COLOURS["blue"], 0.25),
-    "grey": COLOURS["grey"],
-    "light": mix(COLOURS["white"], COLOURS["yellow"], 0.25),
-    "white": COLOURS["white"],
+    "dark blue": mix(COLOURS["black"], COLOURS["blue"], 0.25),
+    "dark grey": mix(COLOURS["black"], COLOURS["grey"], 0.4),
 }
-SIZES = {"small": (0.16, 0.22), "medium-sized": (0.22, 0.30), "large": (0.30, 0.40)}
-ROWS = ("top", "middle", "bottom")
-COLUMNS = ("left", "centre", "right")
+SIZES = {"small": (0.24, 0.29), "medium-sized": (0.29, 0.35), "large": (0.35, 0.42)}
 
 
 class Sprites(DrawnGenerator):
@@ -39,22 +35,19 @@ class Sprites(DrawnGenerator):
         ground = choose(rng, tuple(GROUNDS))
         size = choose(rng, tuple(SIZES))
         radius = float(rng.uniform(*SIZES[size]))
-        x, y = rng.uniform(radius + 0.02, 0.98 - radius, 2)
-        row, column = ROWS[int(y * 3)], COLUMNS[int(x * 3)]
-        place = "centre" if (row, column) == ("middle", "centre") else f"{row} {column}"
+        x, y = rng.uniform(radius + 0.02, 0.98 - radius, 2) * 0.7 + 0.15
         captions = some(
             rng,
             (
                 f"a drawing of {article(concept)}",
-                f"{article(colour)} {concept}",
-                f"a {size} {colour} {concept} on a {ground} background",
-                f"{article(colour)} {concept} in the {place}",
-                f"a picture of a {size} {concept}",
+                f"{article(concept)}",
+                f"a picture of {article(concept)}",
+                f"a {size} {concept} on a {ground} background",
                 f"a drawing of {article(colour)} {concept}",
             ),
         )
         ground_colour = vary(rng, GROUNDS[ground])
-        outline = turned(OUTLINES[concept], float(rng.uniform(-0.35, 0.35)), radius, x, y)
+        outline = turned(OUTLINES[concept], float(rng.uniform(-0.25, 0.25)), radius, x, y)
         shade = vary(rng, COLOURS[colour], 20)
         return Drawing(captions, partial(self._paint, outline, shade, ground_colour, rng))
 

@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 from PIL import Image
 
-from fomo_dagster.data.suite.canvas import COLOURS, Colour, contrasting, to_image, vary
+from fomo_dagster.data.suite.canvas import COLOURS, Colour, ink_and_paper, to_image, vary
 from fomo_dagster.data.suite.drawn import Drawing, DrawnGenerator, choose, some
 
 OVERSAMPLING = 2
@@ -125,15 +125,15 @@ class Textures(DrawnGenerator):
         return tuple(PATTERNS)
 
     def draw(self, split: str, concept: str, number: int, rng: np.random.Generator) -> Drawing:
-        first, second = contrasting(rng)
+        first, second = ink_and_paper(rng)
         captions = some(
             rng,
             (
                 f"a pattern of {concept}",
                 f"a texture of {concept}",
                 f"{concept} in {first} and {second}",
-                f"a {second} and {first} pattern of {concept}",
                 f"{concept}",
+                f"a picture of {concept}",
             ),
         )
         colours = vary(rng, COLOURS[first], 20), vary(rng, COLOURS[second], 20)
