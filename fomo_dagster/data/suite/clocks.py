@@ -14,7 +14,7 @@ HOURS = (
     "one", "two", "three", "four", "five", "six",
     "seven", "eight", "nine", "ten", "eleven", "twelve",
 )  # fmt: skip
-DIALS = (("white", "black"), ("yellow", "black"), ("black", "white"), ("pink", "blue"))
+DIALS = ("white", "yellow", "cyan", "pink")
 RIMS = ("red", "blue", "green", "brown", "grey", "black")
 
 
@@ -28,29 +28,27 @@ class Clocks(DrawnGenerator):
 
     def draw(self, split: str, concept: str, number: int, rng: np.random.Generator) -> Drawing:
         hour = HOURS.index(concept.split()[0]) + 1
-        dial, hands = choose(rng, DIALS)
+        dial = choose(rng, DIALS)
         rim = choose(rng, RIMS)
         captions = some(
             rng,
             (
                 f"a clock showing {concept}",
                 f"the clock says {concept}",
-                f"it is {concept} on this {dial} clock",
+                f"it is {concept}",
                 f"a {dial} clock face with a {rim} rim at {concept}",
             ),
         )
-        return Drawing(captions, partial(self._paint, hour, dial, hands, rim, rng))
+        return Drawing(captions, partial(self._paint, hour, dial, rim, rng))
 
-    def _paint(
-        self, hour: int, dial: str, hands: str, rim: str, rng: np.random.Generator
-    ) -> Image.Image:
-        canvas = Canvas(self.parameters.size, vary(rng, (150, 150, 150), 90))
-        radius = float(rng.uniform(0.38, 0.47))
+    def _paint(self, hour: int, dial: str, rim: str, rng: np.random.Generator) -> Image.Image:
+        canvas = Canvas(self.parameters.size, vary(rng, (150, 150, 150), 50))
+        radius = float(rng.uniform(0.43, 0.48))
         x, y = (float(value) for value in rng.uniform(radius + 0.01, 0.99 - radius, 2))
         tilt = float(rng.uniform(-0.08, 0.08))
         canvas.ellipse(x, y, radius, radius, vary(rng, COLOURS[rim]))
         canvas.ellipse(x, y, radius * 0.86, radius * 0.86, vary(rng, COLOURS[dial]))
-        ink = vary(rng, COLOURS[hands])
+        ink = vary(rng, COLOURS["black"])
 
         def spoke(turn: float, start: float, stop: float, width: float) -> None:
             angle = 2 * np.pi * turn + tilt
@@ -60,7 +58,7 @@ class Clocks(DrawnGenerator):
 
         for tick in range(12):
             spoke(tick / 12, 0.72 if tick % 3 == 0 else 0.77, 0.83, 0.05)
-        spoke(0, -0.1, 0.72, 0.08)
-        spoke(hour / 12, -0.1, 0.5, 0.16)
+        spoke(0, -0.1, 0.72, 0.06)
+        spoke(hour / 12, -0.15, 0.56, 0.24)
         canvas.ellipse(x, y, 0.09 * radius, 0.09 * radius, ink)
         return canvas.finish(rng, noise=4)

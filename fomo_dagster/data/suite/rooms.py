@@ -14,7 +14,8 @@ from PIL import Image
 from fomo_dagster.data.suite.canvas import BRIGHT, COLOURS, Canvas, Colour, mix, vary
 from fomo_dagster.data.suite.drawn import Drawing, DrawnGenerator, article, some
 
-HUES = (*BRIGHT, "white", "grey", "brown")
+HUES = BRIGHT
+PLASTER, STONE = (225, 225, 225), (95, 95, 95)  # what walls and floors are tinted over
 
 
 class Brush:
@@ -163,13 +164,15 @@ class Rooms(DrawnGenerator):
             rng,
             (
                 f"a 3d rendering of {article(concept)} in a room",
-                f"a 3d rendering of {article(thing)} {concept}",
+                f"a 3d rendering of {article(concept)}",
+                f"{article(thing)} {concept} in a room",
                 f"a room with {article(wall)} wall, {article(floor)} floor and "
                 f"{article(thing)} {concept}",
                 f"{article(thing)} {concept} standing on {article(floor)} floor",
             ),
         )
-        hues = (vary(rng, COLOURS[thing]), vary(rng, COLOURS[wall]), vary(rng, COLOURS[floor]))
+        pale, dim = mix(COLOURS[wall], PLASTER, 0.6), mix(COLOURS[floor], STONE, 0.6)
+        hues = vary(rng, COLOURS[thing]), vary(rng, pale), vary(rng, dim)
         return Drawing(captions, partial(self._paint, SOLIDS[concept], hues, rng))
 
     def _paint(
@@ -185,7 +188,7 @@ class Rooms(DrawnGenerator):
         canvas.polygon(
             [(0, horizon + 0.06), (corner, horizon), (1, horizon + 0.06), (1, 1), (0, 1)], floor
         )
-        scale = float(rng.uniform(0.27, 0.38))
+        scale = float(rng.uniform(0.33, 0.42))
         x = float(rng.uniform(scale + 0.06, 0.94 - scale))
         base = float(rng.uniform(max(horizon + 0.12, 2 * scale + 0.02), 0.95))
         shadow = mix(floor, (0, 0, 0), 0.45)
