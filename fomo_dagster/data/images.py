@@ -77,7 +77,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")  # a palette with alpha has no direct way to RGB
+        image = image.convert("RGBA")  # of the direct way to RGB, Pillow warns
     return image.convert("RGB")
 
 

@@ -81,9 +81,13 @@ def test_a_changed_file_alone_is_read_again(tmp_path: Path, files: list[str], ch
     assert digests == [FORGED] * (len(files) - 1)
 
 
+@pytest.mark.parametrize("modified_at", [None, 10**9])
 def test_a_file_that_changed_just_now_is_read_again_next_time(
-    tmp_path: Path, files: list[str]
+    tmp_path: Path, files: list[str], modified_at: int | None
 ) -> None:
+    if modified_at is not None:
+        for file in files:
+            os.utime(file, (modified_at, modified_at))
     cache = DigestCache(tmp_path / "cache.parquet", settle_seconds=3600)
     cache.digests(files, "test")
     forge(cache.path)

@@ -108,6 +108,13 @@ def test_sixteen_bits_become_eight_by_value_not_by_clipping() -> None:
     np.testing.assert_array_equal(rgb, np.repeat(np.arange(256).reshape(16, 16, 1), 3, 2))
 
 
+def test_converting_to_rgb_warns_of_nothing(recwarn: pytest.WarningsRecorder) -> None:
+    for data, _, _ in READABLE.values():
+        with Image.open(io.BytesIO(data)) as image:
+            assert to_rgb(image).mode == "RGB"
+    assert [str(warning.message) for warning in recwarn] == []
+
+
 @pytest.mark.parametrize("name", ["rgb jpeg", "png", "webp", "bmp", "ppm", "16-bit tiff"])
 def test_a_truncated_image_is_unreadable(name: str) -> None:
     data = READABLE[name][0]

@@ -86,6 +86,11 @@ def test_json_lines_may_mix_texts_lists_numbers_and_absent_keys(tmp_path: Path) 
     ]  # fmt: skip
 
 
+def test_a_csv_concept_of_digits_keeps_its_zeros(tmp_path: Path) -> None:
+    write(tmp_path / "t.csv", [{"path": "b/1.png", "concept": "007", "key": "1.0"}])
+    assert source(tmp_path, "t.csv").scan().select("concept", "key").row(0) == ("007", "1.0")
+
+
 def test_whole_numbers_in_parquet_are_text(tmp_path: Path) -> None:
     pl.DataFrame({"path": ["b/1.png"], "concept": [3]}).write_parquet(tmp_path / "t.parquet")
     assert source(tmp_path, "t.parquet").scan()["concept"].to_list() == ["3"]

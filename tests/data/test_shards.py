@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tarfile
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from PIL import Image
 
 from fomo_dagster.data.declarations import Dataset, FolderSource
 from fomo_dagster.data.index import Index
+from fomo_dagster.data.reading import IMAGES_PER_TASK, TASKS_PER_WORKER
 from fomo_dagster.data.samples import INDEX, SCAN
 from fomo_dagster.data.shards import ShardReport, stored_samples, write_shards
 from fomo_dagster.data.sources.opening import open_source
@@ -292,61 +294,106 @@ def test_progress_counts_every_image_to_the_end(tmp_path: Path, broken: Path) ->
     assert told == [("images", 16, 27, "1 unreadable"), ("images", 27, 27, "2 unreadable")]
 
 
+def test_images_stay_in_order_past_what_is_under_way_at_once(tmp_path: Path) -> None:
+    count = IMAGES_PER_TASK * TASKS_PER_WORKER * 2 * 2
+    folder = tmp_path / "many" / "train" / "c"
+    folder.mkdir(parents=True)
+    for number in range(count):
+        Image.new("L", (1 + number % 7, 8), number % 256).save(folder / f"{number:03d}.png")
+    shard(tmp_path / "many", tmp_path / "shards", workers=2, unreadable_limit=0.0)
+    index = Index(tmp_path / "shards")
+    assert index.samples.height == count
+    for key, *place in index.samples.select("key", "shard", "offset", "size").iter_rows():
+        assert index.read(*place) == (folder.parent / key).read_bytes()
+
+
 SHARDING = """
-import pathlib, sys, time
-import polars as pl
+import pathlib
 from fomo_dagster.data.shards import write_shards
-from tests_sleeper import Sleeper
+from endless import Endless
 
 if __name__ == "__main__":
     write_shards(
-        Sleeper().scan(), Sleeper(), pathlib.Path(sys.argv[1]), resize=None, unreadable_limit=1.0,
+        Endless().scan(), Endless(), pathlib.Path("out"), resize=None, unreadable_limit=1.0,
         workers=2, progress=lambda *_: None,
     )
 """
-SLEEPER = """
+ENDLESS = """
 import os, pathlib, time
 import polars as pl
 from fomo_dagster.data.samples import SCAN
 
-class Sleeper:
+class Endless:
     def scan(self):
         rows = [("train", str(i), "c", [], "d", str(i)) for i in range(100)]
         return pl.DataFrame(rows, schema=SCAN, orient="row")
 
     def read(self, reference):
         pathlib.Path(f"worker-{os.getpid()}").touch()
-        time.sleep(0.2)
-        return b""
+        while True:
+            time.sleep(1)
 """
 
 
-def _alive(process: int) -> bool:
+class Run:
+    """Sharding in a process of its own, whose two workers never come to an end."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "sharding.py").write_text(SHARDING)
+        (folder / "endless.py").write_text(ENDLESS)
+        root = str(Path(__file__).parents[2])
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([root, str(folder)])}
+        self.process = subprocess.Popen(
+            [sys.executable, "sharding.py"], cwd=folder, env=environment, stderr=subprocess.PIPE
+        )
+        self.deadline = time.monotonic() + 120
+
+    def workers(self) -> list[int]:
+        return [int(path.name.removeprefix("worker-")) for path in self.folder.glob("worker-*")]
+
+    def living(self) -> list[int]:
+        """The workers that run; a dead one may stay listed until its parent looks."""
+        states = Path("/proc").glob("[0-9]*/stat")
+        running = {
+            int(path.parent.name) for path in states if ") Z " not in text_of(path)
+        }  # fmt: skip
+        return sorted(running & set(self.workers()))
+
+    def wait_until(self, done: Callable[[], bool]) -> None:
+        while not done():
+            assert time.monotonic() < self.deadline
+            time.sleep(0.05)
+
+
+def text_of(path: Path) -> str:
     try:
-        state = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0]
+        return path.read_text()
     except OSError:
-        return False
-    return state != "Z"
+        return ") Z "  # it ended while we looked
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Run]:
+    run = Run(tmp_path)
+    try:
+        run.wait_until(lambda: len(run.workers()) == 2)
+        yield run
+    finally:
+        run.process.kill()
+        run.process.communicate()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks processes up in /proc")
-def test_no_worker_outlives_a_killed_run(tmp_path: Path) -> None:
-    (tmp_path / "sharding.py").write_text(SHARDING)
-    (tmp_path / "tests_sleeper.py").write_text(SLEEPER)
-    root = str(Path(__file__).parents[2])
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([root, str(tmp_path)])}
-    run = subprocess.Popen([sys.executable, "sharding.py", "out"], cwd=tmp_path, env=environment)
+def test_no_worker_outlives_a_killed_run(run: Run) -> None:
+    assert len(run.living()) == 2
+    run.process.kill()
+    run.wait_until(lambda: run.living() == [])
 
-    deadline = time.monotonic() + 60
 
-    def workers() -> list[int]:
-        return [int(path.name.removeprefix("worker-")) for path in tmp_path.glob("worker-*")]
-
-    while len(workers()) < 2 and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert len(workers()) == 2
-    run.send_signal(signal.SIGKILL)
-    run.wait()
-    while any(map(_alive, workers())) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not any(map(_alive, workers()))
+def test_a_killed_worker_is_an_error_that_says_what_to_do(run: Run) -> None:
+    os.kill(run.workers()[0], signal.SIGKILL)
+    _, errors = run.process.communicate(timeout=60)
+    assert run.process.returncode == 1
+    assert b"DataError: a process that reads images was killed" in errors
+    assert b"fewer processes" in errors

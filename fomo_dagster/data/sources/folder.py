@@ -123,8 +123,7 @@ class FolderImages:
         for concept, paths in images.items():
             for path in paths:
                 _check_text(path)
-                key = Path(path).relative_to(folder).as_posix()
-                yield split, concept, key, path, Path(path).relative_to(self.root).as_posix()
+                yield split, concept, _below(folder, path), path, _below(self.root, path)
 
     def _captions(self, found: pl.DataFrame) -> pl.Series:
         """The list of captions of each image found, in the order of the table."""
@@ -142,7 +141,7 @@ class FolderImages:
                 f"{self.captions} names {len(missing)} images that are not in {self.root}: "
                 f"{shortlist(missing.sort().to_list())}; its paths start from that folder"
             )
-        texts = rows.group_by("path", maintain_order=True).agg(
+        texts = rows.group_by("path").agg(
             pl.col("caption").explode(empty_as_null=False).alias("captions")
         )
         joined = found.join(
@@ -190,6 +189,11 @@ def _files(folder: Path | str, seen: set[tuple[int, int]]) -> Iterator[str]:
             yield from _files(entry.path, seen)
         else:
             yield entry.path
+
+
+def _below(folder: Path, path: str) -> str:
+    """The part of `path` below `folder`, with slashes; `Path.relative_to` is ten times slower."""
+    return path[len(str(folder).rstrip(os.sep)) + 1 :].replace(os.sep, "/")
 
 
 def _check_text(path: str) -> None:
