@@ -22,9 +22,12 @@ Job = Any  # Dagster does not export the type of what define_asset_job returns
 def build_definitions(graph: Graph, workshops: Workshops) -> dg.Definitions:
     """Everything that Dagster loads for a graph. Imports neither PyTorch nor OpenCLIP."""
     jobs = {name: _job_of(name, graph) for name in graph.experiments}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        everything = dg.AssetSelection.all(include_sources=True)
     observe_job = dg.define_asset_job(
         "observe_sources",
-        selection=dg.AssetSelection.keys(*map(key_of, graph.sources)),
+        selection=dg.AssetSelection.assets(*map(key_of, graph.sources)),
         description="Looks at every source, so that new images show as out of date.",
     )
     return dg.Definitions(
@@ -34,7 +37,7 @@ def build_definitions(graph: Graph, workshops: Workshops) -> dg.Definitions:
         sensors=[
             dg.AutomationConditionSensorDefinition(
                 "update_what_changed",
-                target=dg.AssetSelection.all(include_sources=True),
+                target=everything,
                 description="Materialises what new images or changed declarations touch.",
             )
         ],
@@ -121,7 +124,7 @@ def _job_of(experiment: str, graph: Graph) -> Job:
     description = graph.experiments[experiment].description
     return dg.define_asset_job(
         experiment,
-        selection=dg.AssetSelection.keys(*(key_of(node.key) for node in graph.of(experiment))),
+        selection=dg.AssetSelection.assets(*(key_of(node.key) for node in graph.of(experiment))),
         description=description or f"Materialises every asset of {experiment}; hits cost nothing.",
         executor_def=dg.in_process_executor,
     )

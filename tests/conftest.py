@@ -1,6 +1,7 @@
 """A project of a few images and a model of a few thousand weights, on the real code paths."""
 
 import os
+import shutil
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -9,6 +10,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.experiment.loading import load_experiment
 from fomo_dagster.graph.build import build_graph
 from fomo_dagster.home import Home
@@ -57,14 +59,21 @@ class Project:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.home = Home(root / ".fomo")
+
+    @property
+    def home(self) -> Home:
+        return Home(self.root / ".fomo")
+
+    def set_up(self) -> None:
+        """Draw the pictures and write the files."""
+        root = self.root
         (root / "experiments").mkdir(parents=True)
         (root / "datasets").mkdir()
         declared = {}
         seed = 0
         for name, concepts in CONCEPTS.items():
             declared[name] = {
-                "source": {"type": "folder", "path": str(root / "images" / name)},
+                "source": {"type": "folder", "path": f"../images/{name}"},
                 "prompt": "a photo of a {}",
             }
             for concept in concepts:
@@ -93,16 +102,40 @@ class Project:
 
     def artifacts(self) -> set[str]:
         """`kind/digest` of everything in the store."""
-        return {
-            f"{p.parent.parent.name}/{p.parent.name}"
-            for p in self.home.root.glob("store/[!.]*/*/manifest.json")
-        }
+        folders = (p.parent for p in self.home.root.glob("store/[!.]*/*/manifest.json"))
+        return {f"{folder.parent.name}/{folder.name}" for folder in folders}
+
+
+def enter(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """Make the project the one that commands and definitions see."""
+    monkeypatch.setenv("FOMO_PROJECT", str(project.root))
+    monkeypatch.setenv("FOMO_HOME", str(project.home.root))
+    monkeypatch.setenv("DAGSTER_HOME", str(project.home.dagster))
+    monkeypatch.delenv("FOMO_STORE", raising=False)
+    return project
 
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
+    """A project of which nothing was made yet."""
     made = Project(tmp_path / "project")
-    monkeypatch.setenv("FOMO_PROJECT", str(made.root))
-    monkeypatch.setenv("FOMO_HOME", str(made.home.root))
-    monkeypatch.delenv("FOMO_STORE", raising=False)
+    made.set_up()
+    return enter(made, monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """A project whose experiment `toy` was run; never changed, only copied."""
+    made = Project(tmp_path_factory.mktemp("finished") / "project")
+    made.set_up()
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        enter(made, monkeypatch)
+        run_experiment("toy", [])
     return made
+
+
+@pytest.fixture
+def finished_project(finished, tmp_path, monkeypatch):
+    """A copy of a project whose experiment `toy` was run."""
+    shutil.copytree(finished.root, tmp_path / "project")
+    return enter(Project(tmp_path / "project"), monkeypatch)

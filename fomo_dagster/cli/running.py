@@ -63,7 +63,7 @@ def _materialise(undertaking: Undertaking, wanted: Sequence[Planned], console: C
         workshops = Workshops.of(undertaking.home, bars)
         result = dg.materialize(
             assets,
-            selection=dg.AssetSelection.keys(*keys),
+            selection=dg.AssetSelection.assets(*keys),
             instance=instance,
             resources={"workshops": workshops},
             run_config=QUIET,

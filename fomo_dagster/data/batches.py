@@ -50,9 +50,8 @@ class Batch(NamedTuple):
 class Pool:
     """The samples of a manifest, found in the shards of their datasets.
 
-    `indexes` and `prompts` are by dataset; a sample without captions trains on its dataset's prompt
-    with the concept in the place of `{}`. Raises `DataError` where a dataset has no index or
-    prompt, or where its training split does not hold the very images that the manifest names.
+    `indexes` are by dataset. Raises `DataError` where a dataset has no index, where its training
+    split does not hold the very images that the manifest names, or a sample has no caption.
     """
 
     def __init__(
@@ -60,16 +59,21 @@ class Pool:
         name: str,
         manifest: pl.DataFrame,
         indexes: Mapping[str, Index],
-        prompts: Mapping[str, str],
     ) -> None:
         datasets = manifest["dataset"].unique().sort().to_list()
         for dataset in datasets:
-            for what, given in (("shards", indexes), ("prompt", prompts)):
-                if dataset not in given:
-                    raise DataError(
-                        f"the {name} pool names the dataset {dataset!r}, of which there is no "
-                        f"{what}: {nearest(dataset, given)}"
-                    )
+            if dataset not in indexes:
+                raise DataError(
+                    f"the {name} pool names the dataset {dataset!r}, of which there are no "
+                    f"shards: {nearest(dataset, indexes)}"
+                )
+        wordless = manifest.filter(pl.col("captions").list.len() == 0)
+        if len(wordless):
+            named = wordless.head(NAMED_AT_MOST).select("dataset", "key").iter_rows()
+            raise DataError(
+                f"{len(wordless)} of the {len(manifest)} samples of the {name} pool have no "
+                f"caption: {', '.join(map('/'.join, named))}; give each one, or the prompt"
+            )
         self._indexes = {dataset: indexes[dataset] for dataset in datasets}
         rows = self._locate(name, manifest)
         shards = rows.select("dataset", "shard").unique().sort("dataset", "shard")
@@ -78,11 +82,7 @@ class Pool:
         self._shards = shards.rows()
         # Tensors go to worker processes through shared memory: one copy of them serves all.
         self._places = rows.select(pl.col("number", "offset", "size").cast(pl.Int64)).to_torch()
-        prompt = pl.col("dataset").replace_strict(dict(prompts), return_dtype=pl.String)
-        prompted = prompt.str.replace("{}", pl.col("concept"), literal=True)
-        captioned = pl.col("captions").list.len() > 0
-        texts = pl.when(captioned).then("captions").otherwise(pl.concat_list(prompted))
-        self._texts = _TextLists(rows.select(texts).to_series())
+        self._texts = _TextLists(rows["captions"])
 
     def _locate(self, name: str, manifest: pl.DataFrame) -> pl.DataFrame:
         """The rows of `manifest`, with the place of each one's image."""
@@ -110,7 +110,7 @@ class Pool:
         return len(self._places)
 
     def text(self, row: int, rng: np.random.Generator) -> str:
-        """One of the captions of the manifest's row, each as likely, or else its prompt."""
+        """One of the captions of the manifest's row, each as likely."""
         texts = self._texts[row]
         return texts[rng.integers(len(texts))]
 

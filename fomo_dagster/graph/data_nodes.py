@@ -73,19 +73,6 @@ def facts_of_samples(samples: pl.DataFrame) -> dict[str, Any]:
     }
 
 
-def with_words(manifest: pl.DataFrame, prompts: Mapping[str, str]) -> pl.DataFrame:
-    """The manifest with the prompt of its concept as the caption of each sample without one."""
-    import polars as pl
-
-    prompt = pl.col("dataset").replace_strict(prompts, return_dtype=pl.String)
-    words = prompt.str.replace("{}", pl.col("concept"), literal=True)
-    return manifest.with_columns(
-        captions=pl.when(pl.col("captions").list.len() == 0)
-        .then(pl.concat_list(words))
-        .otherwise(pl.col("captions"))
-    )
-
-
 @dataclass(frozen=True, kw_only=True)
 class ShardsNode(Node):
     """A dataset as WebDataset tars and an index; identified by its content."""
@@ -280,13 +267,13 @@ class ChunkNode(Node):
         return Facts(recipes[ONLY].digest, {"concepts": [[d, c] for d, c, _, _ in brings]})
 
     def make(self, name: str, recipe: Recipe, folder: Path, workshop: Workshop) -> None:
-        from fomo_dagster.streams.chunks import chunk_manifest
+        from fomo_dagster.streams.chunks import chunk_manifest, with_prompts
         from fomo_dagster.streams.entries import format_entry
 
         entries = [format_entry(d, c) for d, c, _, _ in recipe.inputs["concepts"]]
         datasets = {d for d, _, _, _ in recipe.inputs["concepts"]}
         samples = {d: index.sample_table for d, index in workshop.indexes(datasets).items()}
-        manifest = with_words(chunk_manifest(entries, samples), self.prompts)
+        manifest = with_prompts(chunk_manifest(entries, samples), self.prompts)
         manifest.write_parquet(folder / MANIFEST)
 
     def tables(
@@ -344,7 +331,7 @@ class PoolNode(Node):
         return Facts(recipes[ONLY].digest, {"datasets": datasets})
 
     def make(self, name: str, recipe: Recipe, folder: Path, workshop: Workshop) -> None:
-        from fomo_dagster.streams.chunks import chunk_manifest
+        from fomo_dagster.streams.chunks import chunk_manifest, with_prompts
         from fomo_dagster.streams.entries import format_entry
 
         samples = {d: i.sample_table for d, i in workshop.indexes(list(self.pool.datasets)).items()}
@@ -353,5 +340,5 @@ class PoolNode(Node):
             for dataset in self.pool.datasets
             for concept in workshop.facts(shards_key(dataset)).details["train"]
         ]
-        manifest = with_words(chunk_manifest(entries, samples), self.prompts)
+        manifest = with_prompts(chunk_manifest(entries, samples), self.prompts)
         manifest.write_parquet(folder / MANIFEST)

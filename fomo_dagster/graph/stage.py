@@ -45,9 +45,7 @@ def train_on(
     used = {pool: size for pool, size in sizes.items() if size > 0}
     datasets = {name for pool in used for name in manifests[pool]["dataset"].unique()}
     indexes = workshop.indexes(datasets)
-    pools = {
-        pool: Pool(pool, manifests[pool], indexes, dict.fromkeys(indexes, "{}")) for pool in used
-    }
+    pools = {pool: Pool(pool, manifests[pool], indexes) for pool in used}
     counted = "update" if "update" in used else "pretraining"  # what an epoch passes over
     steps = steps_of(settings.budget, settings.batch_size, len(pools[counted]), used[counted])
     batches = Batches(

@@ -71,3 +71,13 @@ def chunk_manifests(
 def chunk_manifest(entries: Sequence[str], samples: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
     """The manifest of one chunk; see `chunk_manifests`, which is faster for several."""
     return chunk_manifests([entries], samples)[0]
+
+
+def with_prompts(manifest: pl.DataFrame, prompts: Mapping[str, str]) -> pl.DataFrame:
+    """The MANIFEST with, as the caption of each sample that has none, its dataset's prompt with the
+    concept in the place of `{}`."""
+    prompt = pl.col("dataset").replace_strict(dict(prompts), return_dtype=pl.String)
+    prompted = prompt.str.replace("{}", pl.col("concept"), literal=True)
+    captioned = pl.col("captions").list.len() > 0
+    captions = pl.when(captioned).then("captions").otherwise(pl.concat_list(prompted))
+    return manifest.with_columns(captions=captions)

@@ -27,6 +27,7 @@ from fomo_dagster.data.samples import INDEX, MANIFEST
 from fomo_dagster.data.sampling import positions
 from fomo_dagster.data.transforms import augment
 from fomo_dagster.errors import DataError, InputError
+from fomo_dagster.streams.chunks import with_prompts
 
 PROMPTS = {"birds": "A photo of the bird {}.", "cars": "A {}, a type of car."}
 CONCEPTS = {"birds": ("robin", "wren"), "cars": ("van",)}
@@ -70,7 +71,7 @@ def indexes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Index]:
 
 def manifest(*concepts: str) -> pl.DataFrame:
     dataset_of = {concept: name for name, concepts in CONCEPTS.items() for concept in concepts}
-    return pl.DataFrame(
+    table = pl.DataFrame(
         [
             (
                 dataset_of[concept],
@@ -85,12 +86,13 @@ def manifest(*concepts: str) -> pl.DataFrame:
         schema=MANIFEST,
         orient="row",
     )
+    return with_prompts(table, PROMPTS)
 
 
 @pytest.fixture
 def pools(indexes: dict[str, Index]) -> dict[str, Pool]:
     return {
-        name: Pool(name, manifest(*concepts), indexes, PROMPTS)
+        name: Pool(name, manifest(*concepts), indexes)
         for name, concepts in {
             "pretraining": ["van"],
             "update": ["robin", "van"],
@@ -212,9 +214,12 @@ def test_another_size_of_one_pool_leaves_the_samples_of_the_others(pools: dict[s
 
 
 def test_a_prompt_may_hold_other_braces(indexes: dict[str, Index]) -> None:
-    pool = Pool("update", manifest("van"), indexes, {"cars": "{a} {} of {b}"})
-    texts = texts_of(make({"update": pool}, {"update": 4})[0])
-    assert "{a} van of {b}" in texts
+    given = with_prompts(
+        manifest("van").with_columns(captions=pl.lit([], pl.List(pl.String))),
+        {"cars": "{a} {} of {b}"},
+    )
+    texts = texts_of(make({"update": Pool("update", given, indexes)}, {"update": 4})[0])
+    assert set(texts) == {"{a} van of {b}"}
 
 
 @pytest.mark.parametrize("step", [-1, 6])
@@ -264,7 +269,7 @@ def test_an_undecodable_image_is_named_after_the_batches_before_it(
     with (tmp_path / "cars" / "shard.tar").open("r+b") as shard:
         shard.seek(offset)
         shard.write(b"\0" * size)
-    pool = Pool("update", table, {"cars": index}, PROMPTS)
+    pool = Pool("update", table, {"cars": index})
     sizes = {"update": 1}
     transform = partial(augment, size=8, crop_scale=(1, 1), mean=(0.5,) * 3, std=(0.5,) * 3)
     tokenize = open_clip.get_tokenizer("ViT-B-32", context_length=16)
@@ -282,7 +287,7 @@ def test_broken_bytes_of_any_kind_are_a_data_error(tmp_path: Path, data: bytes) 
     captions: list[str] = []
     row = ("train", "van/0", "van", captions, "cars/van/0", "shard.tar", 0, len(data))
     pl.DataFrame([row], schema=INDEX, orient="row").write_parquet(tmp_path / "cars/index.parquet")
-    pool = Pool("update", manifest("van").head(1), {"cars": Index(tmp_path / "cars")}, PROMPTS)
+    pool = Pool("update", manifest("van").head(1), {"cars": Index(tmp_path / "cars")})
     with pytest.raises(DataError, match="'van/0' of dataset 'cars' cannot be decoded"):
         make({"update": pool}, {"update": 1})[0]
 
@@ -299,20 +304,23 @@ def test_a_manifest_of_images_that_the_shards_do_not_hold_is_refused(
     indexes: dict[str, Index], change: Callable[[pl.DataFrame], pl.DataFrame], named: str
 ) -> None:
     with pytest.raises(DataError, match=named):
-        Pool("update", change(manifest("van")), indexes, PROMPTS)
+        Pool("update", change(manifest("van")), indexes)
 
 
-def test_a_dataset_without_shards_or_prompt_is_named(indexes: dict[str, Index]) -> None:
+def test_a_dataset_without_shards_or_a_sample_without_caption_is_named(
+    indexes: dict[str, Index],
+) -> None:
     with pytest.raises(DataError, match=r"'cars'.*no shards"):
-        Pool("update", manifest("van"), {"birds": indexes["birds"]}, PROMPTS)
-    with pytest.raises(DataError, match=r"'cars'.*no prompt"):
-        Pool("update", manifest("van"), indexes, {"birds": "{}"})
+        Pool("update", manifest("van"), {"birds": indexes["birds"]})
+    wordless = manifest("van").with_columns(captions=pl.lit([], pl.List(pl.String)))
+    with pytest.raises(DataError, match=r"4 of the 4 .* no caption: cars/"):
+        Pool("update", wordless, indexes)
 
 
 def test_batches_that_need_an_empty_or_missing_pool_are_refused(
     indexes: dict[str, Index], pools: dict[str, Pool]
 ) -> None:
-    empty = Pool("buffer", pl.DataFrame(schema=MANIFEST), indexes, PROMPTS)
+    empty = Pool("buffer", pl.DataFrame(schema=MANIFEST), indexes)
     assert len(empty) == 0
     for given in ({**pools, "buffer": empty}, {"update": pools["update"]}):
         with pytest.raises(InputError, match="need 2 samples of the buffer pool"):
