@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -9,12 +10,15 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.loading import Loaded, experiment_files, load_experiment
 from fomo_dagster.experiment.schema import Experiment
 from fomo_dagster.graph.build import Graph, build_graph
 from fomo_dagster.graph.plan import REASONS_SHOWN, Planned, plan
 from fomo_dagster.graph.workshop import Workshop
 from fomo_dagster.home import Home, project_folder
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -35,10 +39,26 @@ class Undertaking:
 
 
 def undertake(name_or_path: str, overrides: Sequence[str]) -> Undertaking:
-    """Read an experiment and build its graph; the leaderboard shows the project's others too."""
+    """Read an experiment and build the project's graph with it.
+
+    The others are there for the leaderboard. One whose file is wrong is left out, and said; all are
+    where `overrides` change something that this experiment shares with them.
+    """
     project = project_folder()
     loaded = load_experiment(name_or_path, project, overrides)
-    graph = build_graph([loaded], beside=experiment_files(project))
+    others = []
+    for name, path in experiment_files(project).items():
+        try:
+            other = load_experiment(str(path), project)
+        except InputError as error:
+            logger.warning("%s is left out of the leaderboard: %s", name, error)
+            continue
+        if other.experiment.name != loaded.experiment.name:
+            others.append(other)
+    try:
+        graph = build_graph([loaded, *others])
+    except InputError:
+        graph = build_graph([loaded], beside=[other.experiment.name for other in others])
     return Undertaking(loaded, graph, Home.from_environment())
 
 

@@ -102,8 +102,6 @@ class _Builder:
         upstream = {
             key: self.code_versions[key] for key in node.inputs if key in self.code_versions
         }
-        if isinstance(node, LeaderboardNode):
-            upstream = {}
         self.code_versions[node.key] = digest_of(
             {"kind": node.kind, "version": node.version, "declared": node.declared,
              "upstream": upstream}
