@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import dagster as dg
 
 from fomo_dagster.experiment.schema import Experiment
@@ -40,15 +42,15 @@ SHARED_GROUPS = {
 
 # New images, a changed declaration or a missing asset request a run, each once; `eager()` asks
 # again after an unchanged data version and never looks at code versions.
+_CHANGED: dg.AutomationCondition[Any] = (
+    dg.AutomationCondition.missing().newly_true()
+    | dg.AutomationCondition.code_version_changed()
+    | dg.AutomationCondition.any_deps_match(
+        dg.AutomationCondition.data_version_changed() | dg.AutomationCondition.will_be_requested()
+    )
+)
 UPDATE = (
-    (
-        dg.AutomationCondition.missing().newly_true()
-        | dg.AutomationCondition.code_version_changed()
-        | dg.AutomationCondition.any_deps_match(
-            dg.AutomationCondition.data_version_changed()
-            | dg.AutomationCondition.will_be_requested()
-        )
-    ).since_last_handled()
+    _CHANGED.since_last_handled()
     & ~dg.AutomationCondition.any_deps_missing()
     & ~dg.AutomationCondition.any_deps_in_progress()
     & ~dg.AutomationCondition.in_progress()

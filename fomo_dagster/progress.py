@@ -6,6 +6,8 @@ from typing import Protocol
 
 
 class Progress(Protocol):
+    """Called again and again while work goes on."""
+
     def __call__(self, what: str, done: int, total: int, detail: str = "") -> None:
         """`done` of `total` units of `what` are finished; `detail` is a short text beside it."""
 

@@ -19,8 +19,8 @@ class Declaration(BaseModel):
 
 
 class FolderSource(Declaration):
-    """A folder per class: `path/train/<concept>/…` and `path/test/<concept>/…`, or `path/<concept>/…`
-    with a seeded share of every concept held out for testing."""
+    """A folder per class: `path/train/<concept>/…` and `path/test/<concept>/…`, or
+    `path/<concept>/…` with a seeded share of every concept held out for testing."""
 
     type: Literal["folder"] = "folder"
     path: Path

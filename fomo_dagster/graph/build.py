@@ -46,7 +46,7 @@ class Graph:
     def of(self, experiment: str) -> list[Node]:
         """The nodes that an experiment needs, shared ones included, and the leaderboard."""
         wanted: set[str] = {LEADERBOARD}
-        for node in reversed(self.nodes.values()):
+        for node in reversed(list(self.nodes.values())):
             if node.key in wanted or node.experiment == experiment:
                 wanted.add(node.key)
                 if node.key != LEADERBOARD:
@@ -138,7 +138,7 @@ class _Builder:
             path = loaded.base / backbone.weights.expanduser()
             backbone = backbone.model_copy(update={"weights": path})
             key = weights_source_key(backbone.name)
-            source = SourceNode(key=key, look=WeightsSource(path=path))
+            source = SourceNode(key=key, look=WeightsSource(backbone=backbone.name, path=path))
             if self.sources.setdefault(key, source).look != source.look:
                 raise InputError(
                     f"backbone {backbone.name!r} names different weights in two experiments: "

@@ -158,7 +158,8 @@ class EvaluationNode(Node):
             yield table, pl.concat(rows, how="vertical").select(*SCHEMAS[table])
 
     def samples(self, facts: FactsByKey) -> int | None:
-        return sum(facts[shards_key(name)].details["test_samples"] for name in self.datasets)
+        tested = (facts[shards_key(name)].details["test_samples"] for name in self.datasets)
+        return sum(map(int, tested))
 
 
 @dataclass(frozen=True, kw_only=True)

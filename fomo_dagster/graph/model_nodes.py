@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.schema import (
     Backbone,
     Buffer,
@@ -52,17 +53,19 @@ def load_weights(backbone: Backbone, path: Path) -> Model:
 class WeightsSource:
     """Looks at a local file of weights; its digest is remembered while the file stays as it is."""
 
+    backbone: str
     path: Path
 
     def __call__(self, workshop: Workshop) -> Facts:
-        from fomo_dagster.data.sources.file_digests import FileDigests
-        from fomo_dagster.errors import InputError
+        from fomo_dagster.data.sources.files import DigestCache
 
         if not self.path.is_file():
-            raise InputError(f"the backbone's weights {self.path} are not there")
-        with FileDigests.opened(workshop.home.cache / "weights.parquet") as digests:
-            digest = digests.of([self.path])[0]
-        return Facts(digest, {"path": str(self.path)})
+            raise InputError(
+                f"the weights {self.path} of backbone {self.backbone!r} are not there: give the "
+                "path of a file, absolute or from the experiment file's folder"
+            )
+        cache = DigestCache(workshop.home.cache / "weights" / f"{self.backbone}.parquet")
+        return Facts(cache.digests([str(self.path)], f"backbone {self.backbone!r}")[0])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,5 @@ from safetensors import safe_open
 def not_finite(path: Path) -> list[str]:
     """The names of the tensors in a safetensors file that hold an infinity or no number."""
     with safe_open(path, framework="pt") as weights:
-        return [
-            name for name in weights.keys() if not torch.isfinite(weights.get_tensor(name)).all()
-        ]  # noqa: SIM118
+        names = list(weights.keys())
+        return [name for name in names if not torch.isfinite(weights.get_tensor(name)).all()]

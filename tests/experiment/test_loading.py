@@ -73,7 +73,7 @@ def test_a_wrong_file_names_the_key_the_value_and_the_way_out(project, changes, 
 
 
 def test_an_unknown_experiment_names_the_nearest(project):
-    with pytest.raises(InputError, match="no experiment 'quickstrat'.*'quickstart'"):
+    with pytest.raises(InputError, match=r"no experiment 'quickstrat'.*'quickstart'"):
         load(project("quickstart"), "quickstrat")
 
 

@@ -63,7 +63,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path):
         (folder / "data.bin").write_bytes(b"x")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with pytest.raises(StoreError, match="no space left.*FOMO_HOME"):
+    with pytest.raises(StoreError, match=r"no space left.*FOMO_HOME"):
         Store(tmp_path).get_or_make(RECIPE, fill)
     assert Store(tmp_path).find(RECIPE) is None
 
@@ -141,7 +141,8 @@ def test_a_killed_maker_holds_no_lease_and_leaves_nothing_visible(tmp_path):
             Path({str(tmp_path / "begun")!r}).touch()
             time.sleep(60)
 
-        Store(Path({str(tmp_path / "store")!r})).get_or_make(Recipe("thing", 1, {{"number": 1}}), make)
+        store = Store(Path({str(tmp_path / "store")!r}))
+        store.get_or_make(Recipe("thing", 1, {{"number": 1}}), make)
         """
     )
     with subprocess.Popen([sys.executable, "-c", program]) as process:
