@@ -33,10 +33,10 @@ class Clocks(DrawnGenerator):
         captions = some(
             rng,
             (
-                f"a clock showing {concept}",
-                f"the clock says {concept}",
+                concept,
                 f"it is {concept}",
-                f"a {dial} clock face with a {rim} rim at {concept}",
+                f"a clock at {concept}",
+                f"{concept} on a {dial} clock with a {rim} rim",
             ),
         )
         return Drawing(captions, partial(self._paint, hour, dial, rim, rng))

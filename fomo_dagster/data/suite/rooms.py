@@ -163,12 +163,11 @@ class Rooms(DrawnGenerator):
         captions = some(
             rng,
             (
-                f"a 3d rendering of {article(concept)} in a room",
-                f"a 3d rendering of {article(concept)}",
-                f"{article(thing)} {concept} in a room",
-                f"a room with {article(wall)} wall, {article(floor)} floor and "
-                f"{article(thing)} {concept}",
-                f"{article(thing)} {concept} standing on {article(floor)} floor",
+                f"a 3d {concept}",
+                f"a solid {concept}",
+                f"{article(concept)} in a room",
+                f"a rendered {concept}",
+                f"a 3d {concept} in {thing}, the wall {wall}, the floor {floor}",
             ),
         )
         pale, dim = mix(COLOURS[wall], PLASTER, 0.6), mix(COLOURS[floor], STONE, 0.6)
