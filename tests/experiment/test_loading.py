@@ -150,6 +150,6 @@ def test_the_json_schema_knows_every_key_and_all_shipped_experiments_load(reques
     assert {"backbone", "stream", "mixture", "extends"} <= schema["properties"].keys()
     json.dumps(schema)
     shipped = load_all(request.config.rootpath)
-    assert {"quickstart", "quickstart_replay", "quickstart_merge"} <= {
+    assert {"quickstart", "quickstart_without_replay", "quickstart_merge"} <= {
         loaded.experiment.name for loaded in shipped
     }
