@@ -9,7 +9,7 @@ from fomo_dagster.data.index import Index
 from fomo_dagster.errors import DataError
 from fomo_dagster.evaluation.classification import classification_result
 from fomo_dagster.evaluation.encoding import encode_images
-from fomo_dagster.evaluation.prompts import TextFeatures, class_embeddings, templates_of
+from fomo_dagster.evaluation.prompts import TextEmbeddings, class_texts, templates_of
 from fomo_dagster.evaluation.results import EvaluationResult
 from fomo_dagster.evaluation.retrieval import images_of, retrieval_result
 from fomo_dagster.evaluation.subsets import subset
@@ -26,14 +26,14 @@ def evaluate(
     class_names: Sequence[str],
     settings: Evaluation,
     execution: Execution,
-    text_features: TextFeatures,
+    text_embeddings: TextEmbeddings,
     progress: Progress = silent,
 ) -> EvaluationResult:
     """Metrics and per-concept scores of a checkpoint on a dataset, as its task asks for.
 
     class_names: all distinct classes of a classification dataset, whether or not they have test
-    samples; unused for retrieval. text_features: see `TextFeatures`; it is called once, with the
-    classes' prompts or the captions of the images, so that its caller can keep what it gives.
+    samples; unused for retrieval. text_embeddings: see `TextEmbeddings`; it is called once, with
+    the classes' prompts or the captions of the images.
 
     Raises `DataError` for a test split without samples, a sample of an unknown class, an image that
     cannot be decoded, a retrieval image without caption, and features that are not finite.
@@ -60,10 +60,11 @@ def evaluate(
     if is_retrieval:
         captions = tuple(chosen["captions"].explode())
         return retrieval_result(
-            dataset_name, chosen, image_features, text_features(captions).numpy()
+            dataset_name, chosen, image_features, text_embeddings(captions, 1).numpy()
         )
     templates = templates_of(settings.prompts, dataset.prompt)
-    embeddings = class_embeddings(class_names, templates, text_features).numpy()
+    texts = class_texts(class_names, templates)
+    embeddings = text_embeddings(texts, len(templates)).numpy()
     return classification_result(
         dataset_name, chosen["concept"].to_list(), class_names, image_features, embeddings
     )

@@ -1,7 +1,6 @@
 """Zero-shot classifiers from prompts: which templates, which texts, and one embedding a class.
 
-Encoding the texts is the caller's (`evaluation/encoding.py`, or a cache of it), so this module
-loads no PyTorch.
+Encoding the texts is `evaluation/encoding.py`'s, so this module loads no PyTorch.
 """
 
 from __future__ import annotations
@@ -14,8 +13,9 @@ if TYPE_CHECKING:
 
 PLACE = "{}"  # where the concept goes in a template
 
-TextFeatures = Callable[[tuple[str, ...]], "Tensor"]
-"""Texts to features: (N, D), L2-normalised, fp32, on the CPU; row i for text i."""
+TextEmbeddings = Callable[[tuple[str, ...], int], "Tensor"]
+"""Texts, and how many of them in a row share an embedding (K), to `mean_embeddings` of their
+features: (N/K, D), fp32, on the CPU. Whoever provides it may keep what it gave."""
 
 
 def templates_of(prompts: str | tuple[str, ...], own_prompt: str) -> tuple[str, ...]:
@@ -41,15 +41,14 @@ def class_texts(class_names: Sequence[str], templates: Sequence[str]) -> tuple[s
     return tuple(template.replace(PLACE, name) for name in class_names for template in templates)
 
 
-def class_embeddings(
-    class_names: Sequence[str], templates: Sequence[str], text_features: TextFeatures
-) -> Tensor:
-    """The zero-shot classifier's weights: (C, D), L2-normalised.
+def mean_embeddings(features: Tensor, each: int) -> Tensor:
+    """features: (N·K, D), L2-normalised, `each` = K in a row for one embedding. Returns (N, D).
 
-    A class's embedding is the mean of its K texts' normalised features, normalised again, as in
-    `open_clip.build_zero_shot_classifier`.
+    An embedding is the mean of its K features, normalised again, as in
+    `open_clip.build_zero_shot_classifier`; with K = 1 it is the feature itself.
     """
-    features = text_features(class_texts(class_names, templates))  # (C·K, D)
-    means = features.reshape(len(class_names), len(templates), -1).mean(dim=1)  # (C, D)
+    if each == 1:
+        return features
+    means = features.reshape(-1, each, features.shape[1]).mean(dim=1)  # (N, D)
     embeddings: Tensor = means / means.norm(dim=1, keepdim=True).clamp_min(1e-12)
     return embeddings

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 METRICS = "metrics.parquet"
 CONCEPTS = "concepts.parquet"
 SCORES = "scores.parquet"
-FEATURES = "features.safetensors"
+EMBEDDINGS = "embeddings.safetensors"
 HEAT_MAP = "scores_by_dataset_and_stage.png"
 PATHS = "knowledge_accumulation_against_zero_shot_retention.png"
 
@@ -93,8 +93,8 @@ class EvaluationNode(Node):
             lambda: load_weights(self.backbone, checkpoint.path(WEIGHTS)),
         )
 
-        def text_features(texts: tuple[str, ...]) -> Tensor:
-            return self._text_features(texts, checkpoint, workshop, model)
+        def text_embeddings(texts: tuple[str, ...], each: int) -> Tensor:
+            return self._text_embeddings(texts, each, checkpoint, workshop, model)
 
         index = workshop.index(name)
         result = evaluate(
@@ -105,20 +105,26 @@ class EvaluationNode(Node):
             workshop.facts(shards_key(name)).details["concepts"],
             self.settings,
             self.execution,
-            text_features,
+            text_embeddings,
             workshop.progress,
         )
         result.metrics.write_parquet(folder / METRICS)
         result.concepts.write_parquet(folder / CONCEPTS)
         return {"samples": int(result.metrics["samples"].max())}  # type: ignore[arg-type]
 
-    def _text_features(
-        self, texts: tuple[str, ...], checkpoint: Artifact, workshop: Workshop, model: Any
+    def _text_embeddings(
+        self,
+        texts: tuple[str, ...],
+        each: int,
+        checkpoint: Artifact,
+        workshop: Workshop,
+        model: Any,
     ) -> Tensor:
         """Kept in the store, so that a checkpoint encodes a set of texts once, whatever for."""
         from safetensors.torch import load_file, save_file
 
         from fomo_dagster.evaluation.encoding import encode_texts
+        from fomo_dagster.evaluation.prompts import mean_embeddings
 
         def make(folder: Path) -> None:
             features = encode_texts(
@@ -128,15 +134,16 @@ class EvaluationNode(Node):
                 precision=self.settings.precision,
                 device=self.execution.device,
             )
-            save_file({"features": features}, folder / FEATURES)
+            embeddings = mean_embeddings(features, each).contiguous()
+            save_file({"embeddings": embeddings}, folder / EMBEDDINGS)
 
         recipe = Recipe(
-            "text_features",
+            "text_embeddings",
             1,
-            {"precision": self.settings.precision},
+            {"precision": self.settings.precision, "each": each},
             {"checkpoint": checkpoint.digest, "texts": digest_of(texts)},
         )
-        return load_file(workshop.get_or_make(recipe, make).path(FEATURES))["features"]
+        return load_file(workshop.get_or_make(recipe, make).path(EMBEDDINGS))["embeddings"]
 
     def tables(
         self, artifacts: Mapping[str, Artifact], facts: FactsByKey

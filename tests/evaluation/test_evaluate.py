@@ -18,6 +18,7 @@ from fomo_dagster.data.index import Index
 from fomo_dagster.errors import DataError
 from fomo_dagster.evaluation.encoding import encode_texts
 from fomo_dagster.evaluation.evaluate import evaluate
+from fomo_dagster.evaluation.prompts import mean_embeddings
 from fomo_dagster.evaluation.results import EvaluationResult
 from fomo_dagster.experiment.schema import Evaluation, Execution
 from fomo_dagster.models.backbones import Model
@@ -38,13 +39,15 @@ def evaluated(
     settings: Evaluation,
     asked: list[tuple[str, ...]] | None = None,
 ) -> EvaluationResult:
-    def text_features(texts: tuple[str, ...]) -> Tensor:
+    def text_embeddings(texts: tuple[str, ...], each: int) -> Tensor:
         if asked is not None:
             asked.append(texts)
-        return encode_texts(model, texts, batch_size=50, precision=settings.precision, device="cpu")
+        precision = settings.precision
+        features = encode_texts(model, texts, batch_size=50, precision=precision, device="cpu")
+        return mean_embeddings(features, each)
 
     execution = Execution(device="cpu", evaluation_batch_size=16)
-    return evaluate(model, "set", dataset, index, NAMES, settings, execution, text_features)
+    return evaluate(model, "set", dataset, index, NAMES, settings, execution, text_embeddings)
 
 
 def values_of(result: EvaluationResult) -> dict[str, float]:

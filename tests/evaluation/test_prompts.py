@@ -12,7 +12,7 @@ import torch
 from open_clip.zero_shot_metadata import OPENAI_IMAGENET_TEMPLATES, SIMPLE_IMAGENET_TEMPLATES
 
 from fomo_dagster.evaluation.encoding import encode_texts
-from fomo_dagster.evaluation.prompts import class_embeddings, class_texts, templates_of
+from fomo_dagster.evaluation.prompts import class_texts, mean_embeddings, templates_of
 from fomo_dagster.models.backbones import Model
 
 NAMES = ["tench", "great white shark", "{curly} name", "tench"]
@@ -41,13 +41,9 @@ def test_other_braces_of_a_template_are_text() -> None:
 @pytest.mark.parametrize("prompts", ["dataset", "openai", ("one {}", "two {}", "a longer {} here")])
 def test_class_embeddings_are_openclips(tiny_model: Model, prompts: str | tuple[str, ...]) -> None:
     templates = templates_of(prompts, "A photo of a {}.")
-    found = class_embeddings(
-        NAMES,
-        templates,
-        lambda texts: encode_texts(
-            tiny_model, texts, batch_size=33, precision="fp32", device="cpu"
-        ),
-    )
+    texts = class_texts(NAMES, templates)
+    features = encode_texts(tiny_model, texts, batch_size=33, precision="fp32", device="cpu")
+    found = mean_embeddings(features, len(templates))
     expected = open_clip.build_zero_shot_classifier(
         tiny_model.module.eval(), tiny_model.tokenize, NAMES, templates
     ).T
