@@ -87,11 +87,18 @@ class ShardsNode(Node):
 
     @property
     def declared(self) -> Mapping[str, Any]:
+        """With the source, so that Dagster sees a changed declaration before it is observed."""
+        paths = {"path", "root", "captions"}
+        source = self.dataset.source.model_dump(mode="json", exclude=paths)
+        return {"source": source, **self._parameters}
+
+    @property
+    def _parameters(self) -> dict[str, Any]:
         return {"resize": self.dataset.resize, "samples_per_shard": SAMPLES_PER_SHARD}
 
     def recipes(self, facts: FactsByKey) -> dict[str, Recipe]:
         scan = facts[source_key(self.name)].data_version
-        return {ONLY: Recipe(self.kind, self.version, self.declared, {"source": scan})}
+        return {ONLY: Recipe(self.kind, self.version, self._parameters, {"source": scan})}
 
     def make(
         self, name: str, recipe: Recipe, folder: Path, workshop: Workshop
@@ -119,6 +126,9 @@ class ShardsNode(Node):
         head = workshop.heads.read(self.key)
         if head is not None and head.digest == identity(recipes):
             return Facts(head.data_version, head.facts)
+        artifact = workshop.store.find(recipes[ONLY])
+        if artifact is not None:
+            return self.observe(recipes, {ONLY: artifact}, workshop)
         known = head.facts["quarantined"] if head is not None else []
         scan = workshop.look(source_key(self.name)).details["scan"]
         readable = scan.filter(~pl.col("digest").is_in(known))

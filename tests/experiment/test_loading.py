@@ -148,7 +148,8 @@ def test_an_experiment_brings_its_own_datasets(project):
 def test_the_json_schema_knows_every_key_and_all_shipped_experiments_load(request):
     schema = json_schema()
     assert {"backbone", "stream", "mixture", "extends"} <= schema["properties"].keys()
-    json.dumps(schema)
+    shipped_schema = request.config.rootpath / "experiments" / "schema.json"
+    assert json.loads(shipped_schema.read_text()) == schema, "fomo schema experiments/schema.json"
     shipped = load_all(request.config.rootpath)
     assert {"quickstart", "quickstart_without_replay", "quickstart_merge"} <= {
         loaded.experiment.name for loaded in shipped
