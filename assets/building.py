@@ -12,7 +12,7 @@ from assets.specs import key_of, spec_of
 from fomo_dagster.graph.build import Graph
 from fomo_dagster.graph.materialise import materialise, retire
 from fomo_dagster.graph.node import Node, SourceNode
-from resources.workshops import Workshops
+from resources.workshops import WorkshopOpener, Workshops
 
 TRAINING_POOL = "training"  # of limit 1: two trainings never share an accelerator by accident
 POOLED_KINDS = ("backbone", "trained")
@@ -73,7 +73,7 @@ def _asset(name: str, nodes: Sequence[Node], graph: Graph) -> dg.AssetsDefinitio
         pool=TRAINING_POOL if nodes[0].kind in POOLED_KINDS else None,
     )
     def compute(
-        context: dg.AssetExecutionContext, workshops: Workshops
+        context: dg.AssetExecutionContext, workshops: dg.ResourceParam[WorkshopOpener]
     ) -> Iterator[dg.MaterializeResult]:  # type: ignore[type-arg]
         workshop = workshops.open(graph, context.log)
         done = set()
@@ -112,7 +112,7 @@ def _observable(source: SourceNode) -> dg.SourceAsset:
         required_resource_keys={"workshops"},
     )
     def observe(context: dg.OpExecutionContext) -> dg.DataVersion:
-        workshops: Workshops = context.resources.workshops
+        workshops: WorkshopOpener = context.resources.workshops
         graph = Graph({source.key: source}, {}, {}, {})
         return dg.DataVersion(workshops.open(graph, context.log).look(source.key).data_version)
 

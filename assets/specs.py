@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import dagster as dg
 
-from fomo_dagster.experiment.schema import Experiment
 from fomo_dagster.graph.build import Graph
 from fomo_dagster.graph.node import Node
 
@@ -23,19 +23,20 @@ KINDS = {
 }
 DESCRIPTIONS = {
     "shards": "The dataset's images and captions as WebDataset tars, with an index.",
-    "chunk": "The samples that this chunk of the stream brings.",
-    "pool": "The samples of the pretraining pool.",
+    "chunk": "The manifest of the samples that this chunk of the stream brings.",
+    "pool": "The manifest of the pretraining pool.",
     "backbone": "θ₀, the weights that every experiment with this backbone starts from.",
-    "trained": "The weights after training this stage.",
-    "deployed": "The weights that this stage serves: a merge.",
-    "evaluation": "This stage's deployed weights on every evaluation dataset.",
+    "trained": "The weights after training stage {stage}.",
+    "deployed": "The weights that stage {stage} serves: a merge.",
+    "evaluation": "The weights that stage {stage} deploys, on every evaluation dataset.",
     "scores": "Knowledge accumulation and zero-shot retention at every stage.",
     "leaderboard": "All experiments side by side.",
 }
+DATASETS = "datasets"  # the group of sources and their shards
 SHARED_GROUPS = {
-    "shards": "datasets",
-    "chunk": "streams",
-    "pool": "pools",
+    "shards": DATASETS,
+    "chunk": "manifests",
+    "pool": "manifests",
     "backbone": "backbones",
     "leaderboard": "leaderboard",
 }
@@ -67,17 +68,26 @@ def group_of(node: Node) -> str:
     return node.experiment or SHARED_GROUPS[node.kind]
 
 
-def spec_of(node: Node, graph: Graph) -> dg.AssetSpec:
+def owners_of(graph: Graph) -> dict[str, list[str]]:
+    """Key → owners: those of every experiment that needs the asset, so shared ones have several."""
+    owners: dict[str, set[str]] = {}
+    for name, experiment in graph.experiments.items():
+        if experiment.owners:
+            for node in graph.of(name):
+                owners.setdefault(node.key, set()).update(experiment.owners)
+    return {key: sorted(names) for key, names in owners.items()}
+
+
+def spec_of(node: Node, graph: Graph, owners: Sequence[str] = ()) -> dg.AssetSpec:
     """The asset spec of a node; it depends on the inputs that the graph has."""
     present = [key for key in node.inputs if key in graph.nodes or key in graph.sources]
-    experiment: Experiment | None = graph.experiments.get(node.experiment or "")
     return dg.AssetSpec(
         key_of(node.key),
         deps=[key_of(key) for key in present],
         code_version=graph.code_versions[node.key],
         group_name=group_of(node),
-        description=DESCRIPTIONS[node.kind],
+        description=DESCRIPTIONS[node.kind].format(stage=node.stage),
         kinds=KINDS[node.kind],
-        owners=list(experiment.owners) if experiment is not None else None,
+        owners=owners,
         automation_condition=UPDATE,
     )

@@ -4,7 +4,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import dagster as dg
 from pydantic import Field
@@ -12,9 +12,15 @@ from pydantic import Field
 from fomo_dagster.graph.build import Graph
 from fomo_dagster.graph.workshop import Workshop
 from fomo_dagster.home import Home
-from fomo_dagster.progress import Progress
 
 SECONDS_BETWEEN_LINES = 10.0
+
+
+class WorkshopOpener(Protocol):
+    """What assets need: Dagster's resource below, or a command that shows progress itself."""
+
+    def open(self, graph: Graph, log: Any) -> Workshop:
+        """A workshop on `graph`."""
 
 
 class Workshops(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -27,17 +33,14 @@ class Workshops(dg.ConfigurableResource):  # type: ignore[type-arg]
     processes: int = Field(
         default_factory=lambda: os.cpu_count() or 1, description="Processes that write shards."
     )
-    _progress: Progress | None = None
 
     @classmethod
-    def of(cls, home: Home, progress: Progress | None = None) -> "Workshops":
-        """The resource of a home; `progress` replaces lines in Dagster's log."""
-        resource = cls(home=str(home.root), remote_store=home.remote_url)
-        resource._progress = progress
-        return resource
+    def of(cls, home: Home) -> "Workshops":
+        """The resource of a home."""
+        return cls(home=str(home.root), remote_store=home.remote_url)
 
     def open(self, graph: Graph, log: Any) -> Workshop:
-        """A workshop that tells its progress to `log`, unless it tells it elsewhere."""
+        """A workshop that tells its progress to `log`."""
         waiting: Callable[[str], None] = lambda holder: log.info(  # noqa: E731
             f"waiting for process {holder}, which is making the same artifact"
         )
@@ -45,7 +48,7 @@ class Workshops(dg.ConfigurableResource):  # type: ignore[type-arg]
             graph,
             Home(Path(self.home), self.remote_store),
             processes=self.processes,
-            progress=self._progress or _LoggedProgress(log),
+            progress=_LoggedProgress(log),
             waiting=waiting,
         )
 

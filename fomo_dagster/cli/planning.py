@@ -14,6 +14,7 @@ from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.loading import Loaded, experiment_files, load_experiment
 from fomo_dagster.experiment.schema import Experiment
 from fomo_dagster.graph.build import Graph, build_graph
+from fomo_dagster.graph.node import Node
 from fomo_dagster.graph.plan import REASONS_SHOWN, Planned, plan
 from fomo_dagster.graph.workshop import Workshop
 from fomo_dagster.home import Home, project_folder
@@ -33,9 +34,13 @@ class Undertaking:
     def experiment(self) -> Experiment:
         return self.loaded.experiment
 
+    @property
+    def nodes(self) -> list[Node]:
+        """The nodes that the experiment needs, and the leaderboard."""
+        return self.graph.of(self.experiment.name)
+
     def plan(self) -> list[Planned]:
-        workshop = Workshop(self.graph, self.home)
-        return plan(self.graph.of(self.experiment.name), workshop)
+        return plan(self.nodes, Workshop(self.graph, self.home))
 
 
 def undertake(name_or_path: str, overrides: Sequence[str]) -> Undertaking:

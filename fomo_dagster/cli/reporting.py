@@ -15,7 +15,6 @@ from fomo_dagster.home import Home
 from fomo_dagster.tables.results import Results, results
 from fomo_dagster.tables.views import ensure_database
 
-
 SHORT = {
     "knowledge_accumulation": "KA",
     "zero_shot_retention": "ZS",

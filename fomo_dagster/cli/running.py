@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import dagster as dg
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from assets.building import build_assets
 from assets.specs import key_of
+from fomo_dagster.cli.bars import Bars
 from fomo_dagster.cli.dagster_home import prepare, run_tags
 from fomo_dagster.cli.planning import Undertaking, undertake
 from fomo_dagster.cli.reporting import print_results
 from fomo_dagster.errors import FomoError, StoreError
+from fomo_dagster.graph.build import Graph
 from fomo_dagster.graph.materialise import retire
 from fomo_dagster.graph.plan import Planned
 from fomo_dagster.graph.workshop import Workshop
+from fomo_dagster.home import Home
 from fomo_dagster.store.leases import lease
-from resources.workshops import Workshops
 
 # A run can bring what its plan could not know: images that turn out to be unreadable.
 MOST_ROUNDS = 3
@@ -59,8 +63,8 @@ def _materialise(undertaking: Undertaking, wanted: Sequence[Planned], console: C
     observe_sources(undertaking, instance)
     keys = [key_of(entry.asset) for entry in wanted]
     assets = build_assets(undertaking.graph)
-    with _Bars(console, len(wanted)) as bars:
-        workshops = Workshops.of(undertaking.home, bars)
+    with Bars(console, len(wanted)) as bars:
+        workshops = _ShownWorkshops(undertaking.home, bars)
         result = dg.materialize(
             assets,
             selection=dg.AssetSelection.assets(*keys),
@@ -74,10 +78,29 @@ def _materialise(undertaking: Undertaking, wanted: Sequence[Planned], console: C
         raise _failure(result)
 
 
+@dataclass(frozen=True)
+class _ShownWorkshops:
+    """The assets' resource of a command: progress goes to its terminal."""
+
+    home: Home
+    bars: Bars
+
+    def open(self, graph: Graph, log: Any) -> Workshop:
+        return Workshop(
+            graph,
+            self.home,
+            processes=os.cpu_count() or 1,
+            progress=self.bars,
+            waiting=self.bars.waiting,
+            finished=self.bars.finished,
+        )
+
+
 def observe_sources(undertaking: Undertaking, instance: dg.DagsterInstance) -> None:
     """Tell Dagster what the sources hold now, so that its UI calls stale what is."""
     workshop = Workshop(undertaking.graph, undertaking.home)
-    for key in undertaking.graph.sources:
+    needed = {key for node in undertaking.nodes for key in node.inputs}
+    for key in sorted(needed & undertaking.graph.sources.keys()):
         tags = {DATA_VERSION_TAG: workshop.look(key).data_version}
         instance.report_runless_asset_event(dg.AssetObservation(key_of(key), tags=tags))
 
@@ -94,30 +117,3 @@ def _failure(result: dg.ExecuteInProcessResult) -> FomoError:
             message = cause.message.strip() if cause is not None else "no reason was given"
             return StoreError(f"{event.step_key} failed: {message}")
     return StoreError(f"run {result.run_id} failed; see it in the UI")
-
-
-class _Bars:
-    """A progress bar for each piece of work that is going on."""
-
-    def __init__(self, console: Console, assets: int) -> None:
-        self._progress = Progress(
-            TextColumn("{task.description}"), BarColumn(),
-            TextColumn("{task.completed}/{task.total}"),
-            TextColumn("{task.fields[detail]}"), TimeRemainingColumn(), console=console,
-            transient=True,
-        )  # fmt: skip
-        self._tasks: dict[str, TaskID] = {}
-
-    def __enter__(self) -> _Bars:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def __call__(self, what: str, done: int, total: int, detail: str = "") -> None:
-        if what not in self._tasks:
-            self._tasks[what] = self._progress.add_task(what, total=total, detail=detail)
-        self._progress.update(self._tasks[what], completed=done, total=total, detail=detail)
-        if done >= total:
-            self._progress.remove_task(self._tasks.pop(what))

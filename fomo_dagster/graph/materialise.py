@@ -63,6 +63,8 @@ def materialise(key: str, workshop: Workshop) -> Outcome:
         cost=_total_cost(artifacts),
     )
     workshop.heads.write(head)
+    if workshop.finished is not None:
+        workshop.finished(head)
     return Outcome(head, artifacts, computed)
 
 

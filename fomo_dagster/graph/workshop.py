@@ -37,6 +37,7 @@ class Workshop:
         processes: int = 1,
         progress: Progress = silent,
         waiting: Callable[[str], None] | None = None,
+        finished: Callable[[Head], None] | None = None,
     ) -> None:
         self.graph = graph
         self.home = home
@@ -45,6 +46,7 @@ class Workshop:
         self.processes = processes
         self.progress = progress
         self.waiting = waiting
+        self.finished = finished
         self._looks: dict[str, Facts] = {}
         self._memory: tuple[object, Any] = (None, None)
 

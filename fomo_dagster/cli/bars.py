@@ -1,0 +1,52 @@
+"""What a person sees while a run goes on: a line an asset, and bars of the work at hand."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from fomo_dagster.store.heads import Head
+
+
+class Bars:
+    """Bars of the assets and of the work within one; without a terminal, the lines alone."""
+
+    def __init__(self, console: Console, assets: int) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed}/{task.total}"),
+            TextColumn("{task.fields[detail]}"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+        )
+        self._assets = self._progress.add_task("assets", total=assets, detail="")
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> Bars:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def __call__(self, what: str, done: int, total: int, detail: str = "") -> None:
+        """Progress within an asset; see `fomo_dagster.progress`."""
+        if what not in self._tasks:
+            self._tasks[what] = self._progress.add_task(what, total=total, detail=detail)
+        self._progress.update(self._tasks[what], completed=done, total=total, detail=detail)
+        if done >= total:
+            self._progress.remove_task(self._tasks.pop(what))
+
+    def waiting(self, holder: str) -> None:
+        """Another process is making what this one wants."""
+        self._progress.console.print(f"  waiting for process {holder}, which is making the same")
+
+    def finished(self, head: Head) -> None:
+        """An asset was materialised."""
+        colour = "yellow" if head.status == "computed" else "green"
+        self._progress.console.print(
+            f"  [{colour}]{head.status:8}[/] {head.asset:36} {head.seconds:7.1f} s", highlight=False
+        )
+        self._progress.advance(self._assets)
