@@ -1,14 +1,14 @@
 """From the graph to Dagster's definitions: assets, jobs, schedules, sensors."""
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
 
 from assets.checks import check_specs_of, checks_of
-from assets.descriptions import metadata_of
-from assets.specs import key_of, spec_of
+from assets.descriptions import metadata_of, metadata_of_source
+from assets.specs import DATASETS, key_of, owners_of, spec_of
 from fomo_dagster.graph.build import Graph
 from fomo_dagster.graph.materialise import materialise, retire
 from fomo_dagster.graph.node import Node, SourceNode
@@ -55,19 +55,22 @@ def build_assets(graph: Graph) -> list[dg.AssetsDefinition | dg.SourceAsset]:
             streams.setdefault(node.key.rpartition("/")[0], []).append(node)
         else:
             single.append(node)
+    owners = owners_of(graph)
+    specs = {key: spec_of(node, graph, owners.get(key, ())) for key, node in graph.nodes.items()}
     return [
         *(_source(source) for source in graph.sources.values()),
-        *(_asset(key.replace("/", "__"), nodes, graph) for key, nodes in streams.items()),
-        *(_asset(node.key.replace("/", "__"), [node], graph) for node in single),
+        *(_asset(key, nodes, specs, graph) for key, nodes in streams.items()),
+        *(_asset(node.key, [node], specs, graph) for node in single),
     ]
 
 
-def _asset(name: str, nodes: Sequence[Node], graph: Graph) -> dg.AssetsDefinition:
-    specs = [spec_of(node, graph) for node in nodes]
+def _asset(
+    key: str, nodes: Sequence[Node], specs: Mapping[str, dg.AssetSpec], graph: Graph
+) -> dg.AssetsDefinition:
 
     @dg.multi_asset(
-        name=name,
-        specs=specs,
+        name=key.replace("/", "__"),
+        specs=[specs[node.key] for node in nodes],
         check_specs=[check for node in nodes for check in check_specs_of(node)],
         can_subset=len(nodes) > 1,
         pool=TRAINING_POOL if nodes[0].kind in POOLED_KINDS else None,
@@ -107,14 +110,17 @@ def _source(source: SourceNode) -> dg.SourceAsset:
 def _observable(source: SourceNode) -> dg.SourceAsset:
     @dg.observable_source_asset(
         key=key_of(source.key),
-        group_name="sources",
-        description="Observed: its version is a digest of the images and captions that are there.",
+        group_name=DATASETS,
+        description="Observed: its version is a digest of what is there, images and captions.",
         required_resource_keys={"workshops"},
     )
-    def observe(context: dg.OpExecutionContext) -> dg.DataVersion:
+    def observe(context: dg.OpExecutionContext) -> dg.ObserveResult:
         workshops: WorkshopOpener = context.resources.workshops
         graph = Graph({source.key: source}, {}, {}, {})
-        return dg.DataVersion(workshops.open(graph, context.log).look(source.key).data_version)
+        facts = workshops.open(graph, context.log).look(source.key)
+        return dg.ObserveResult(
+            data_version=dg.DataVersion(facts.data_version), metadata=metadata_of_source(facts)
+        )
 
     assert isinstance(observe, dg.SourceAsset)
     return observe

@@ -9,32 +9,55 @@ from typing import Any
 
 import dagster as dg
 import polars as pl
+import polars.selectors as cs
 
+from fomo_dagster.evaluation.results import SCORE
+from fomo_dagster.evaluation.scores import accumulation_and_retention
 from fomo_dagster.graph.data_nodes import CONTACT_SHEET, MANIFEST, QUARANTINE
-from fomo_dagster.graph.evaluation_nodes import HEAT_MAP, METRICS, PATHS, SCORES
+from fomo_dagster.graph.evaluation_nodes import HEAT_MAP, METRICS, PATHS, SCORES, EvaluationNode
 from fomo_dagster.graph.materialise import Outcome
-from fomo_dagster.graph.model_nodes import CURVES, STEPS
-from fomo_dagster.graph.node import ONLY, Node
+from fomo_dagster.graph.model_nodes import CURVES, STEPS, DeployedNode
+from fomo_dagster.graph.node import ONLY, Facts, Node
 from fomo_dagster.graph.workshop import Workshop
 from fomo_dagster.tables.results import results
 
 ROWS_SHOWN = 200
+MAIN_SCORES = ("knowledge_accumulation", "zero_shot_retention", "geometric_mean")
 
 
 def metadata_of(node: Node, outcome: Outcome, workshop: Workshop) -> dict[str, Any]:
-    """The metadata of a materialisation, by the node's kind."""
+    """The metadata of a materialisation: what its kind has to show, then where it comes from."""
     describe = {
         "shards": _shards,
         "chunk": _manifest,
         "pool": _manifest,
         "backbone": _training,
         "trained": _training,
+        "deployed": _merge,
         "evaluation": _evaluation,
         "scores": _scores,
         "leaderboard": _leaderboard,
-    }.get(node.kind)
-    specific = describe(node, outcome, workshop) if describe is not None else {}
-    return {"status": outcome.head.status, "digest": outcome.head.digest, **specific}
+    }[node.kind]
+    return {
+        **describe(node, outcome, workshop),
+        "status": outcome.head.status,
+        "digest": outcome.head.digest,
+        "folders": dg.MetadataValue.md(
+            "\n".join(f"- `{artifact.folder}`" for artifact in outcome.artifacts.values())
+        ),
+    }
+
+
+def metadata_of_source(facts: Facts) -> dict[str, Any]:
+    """The metadata of an observation: counts, where the source is a dataset's."""
+    if "scan" not in facts.details:
+        return {}
+    scan: pl.DataFrame = facts.details["scan"]
+    return {
+        "concepts": scan["concept"].n_unique(),
+        "train_samples": int((scan["split"] == "train").sum()),
+        "test_samples": int((scan["split"] == "test").sum()),
+    }
 
 
 def _shards(node: Node, outcome: Outcome, workshop: Workshop) -> Mapping[str, Any]:
@@ -42,12 +65,11 @@ def _shards(node: Node, outcome: Outcome, workshop: Workshop) -> Mapping[str, An
     facts = outcome.head.facts
     quarantined = pl.read_parquet(artifact.path(QUARANTINE))
     metadata: dict[str, Any] = {
+        "contact_sheet": _picture(artifact.path(CONTACT_SHEET)),
         "concepts": len(facts["concepts"]),
         "train_samples": sum(facts["train_samples"].values()),
         "test_samples": facts["test_samples"],
         "unreadable_images": quarantined.height,
-        "contact_sheet": _picture(artifact.path(CONTACT_SHEET)),
-        "folder": dg.MetadataValue.path(str(artifact.folder)),
     }
     if quarantined.height:
         metadata["unreadable"] = _table(quarantined.select("split", "key", "reason"))
@@ -67,36 +89,50 @@ def _manifest(node: Node, outcome: Outcome, workshop: Workshop) -> Mapping[str, 
 def _training(node: Node, outcome: Outcome, workshop: Workshop) -> Mapping[str, Any]:
     artifact = outcome.artifacts[ONLY]
     if STEPS not in artifact.manifest["files"]:
-        return {"folder": dg.MetadataValue.path(str(artifact.folder))}
+        return {}
     steps = pl.read_parquet(artifact.path(STEPS))
     return {
+        "loss_curve": _picture(artifact.path(CURVES)),
+        "final_loss": round(float(steps["loss"][-1]), 4),
+        "samples_per_second": round(float(steps["samples_per_second"].median() or 0.0), 1),  # type: ignore[arg-type]
         "steps": steps.height,
-        "final_loss": float(steps["loss"][-1]),
-        "samples_per_second": float(steps["samples_per_second"].median() or 0.0),  # type: ignore[arg-type]
-        "seconds": float(artifact.cost["seconds"]),
-        "training": _picture(artifact.path(CURVES)),
-        "folder": dg.MetadataValue.path(str(artifact.folder)),
+        "seconds": round(float(artifact.cost["seconds"]), 2),
+    }
+
+
+def _merge(node: Node, outcome: Outcome, workshop: Workshop) -> Mapping[str, Any]:
+    assert isinstance(node, DeployedNode)
+    return {
+        "technique": node.merge.technique,
+        "weight": node.merge.weight,
+        "merges": ", ".join(node.inputs),
     }
 
 
 def _evaluation(node: Node, outcome: Outcome, workshop: Workshop) -> Mapping[str, Any]:
+    assert isinstance(node, EvaluationNode)
     rows = pl.concat(pl.read_parquet(a.path(METRICS)) for a in outcome.artifacts.values())
-    scores = rows.filter(pl.col("metric") == "score")
-    figures = {
-        f"score_{name}": float(value) for name, value in scores.select("dataset", "value").rows()
+    scores = dict(rows.filter(pl.col("metric") == SCORE).select("dataset", "value").iter_rows())
+    adaptation, held_out = (
+        [scores[name] for name, of_role in node.roles.items() if of_role == role]
+        for role in ("adaptation", "held_out")
+    )
+    means = accumulation_and_retention(adaptation, held_out)
+    return {
+        **_percentages(dict(zip(MAIN_SCORES, means, strict=True))),
+        **_percentages({f"score_{name}": value for name, value in sorted(scores.items())}),
+        "metrics": _table(rows),
+        "computed_now": ", ".join(outcome.computed) or "none",
     }
-    computed = ", ".join(outcome.computed) or "none"
-    return {**figures, "computed_now": computed, "metrics": _table(rows)}
 
 
 def _scores(node: Node, outcome: Outcome, workshop: Workshop) -> Mapping[str, Any]:
     artifact = outcome.artifacts[ONLY]
     scores = pl.read_parquet(artifact.path(SCORES))
     last = scores.row(-1, named=True)
-    figures = {name: value for name, value in last.items() if name != "stage" and value is not None}
     return {
-        **figures,
-        "paths": _picture(artifact.path(PATHS)),
+        **_percentages({name: value for name, value in last.items() if name != "stage"}),
+        "accumulation_and_retention": _picture(artifact.path(PATHS)),
         "heat_map": _picture(artifact.path(HEAT_MAP)),
         "stages": _table(scores),
     }
@@ -104,9 +140,15 @@ def _scores(node: Node, outcome: Outcome, workshop: Workshop) -> Mapping[str, An
 
 def _leaderboard(node: Node, outcome: Outcome, workshop: Workshop) -> Mapping[str, Any]:
     return {
-        "paths": _picture(outcome.artifacts[ONLY].path(PATHS)),
+        "accumulation_and_retention": _picture(outcome.artifacts[ONLY].path(PATHS)),
         "leaderboard": _table(results(workshop.home.root).leaderboard),
     }
+
+
+def _percentages(values: Mapping[str, float | None]) -> dict[str, float]:
+    """Percentages to two places, which is what Dagster plots over time; what is undefined is not
+    there. The tables hold every digit."""
+    return {name: round(value, 2) for name, value in values.items() if value is not None}
 
 
 def _picture(path: Path) -> dg.MarkdownMetadataValue:
@@ -115,12 +157,11 @@ def _picture(path: Path) -> dg.MarkdownMetadataValue:
 
 
 def _table(frame: pl.DataFrame) -> dg.TableMetadataValue:
-    """The first rows of a table."""
+    """The first rows of a table; figures to two places."""
+    shown = frame.head(ROWS_SHOWN).with_columns(cs.float().round(2))
     records = [
-        dg.TableRecord(
-            {k: v if isinstance(v, int | float | str | bool) else str(v) for k, v in row.items()}
-        )
-        for row in frame.head(ROWS_SHOWN).to_dicts()
+        dg.TableRecord({k: "" if v is None else v for k, v in row.items()})
+        for row in shown.to_dicts()
     ]
     columns = [
         dg.TableColumn(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from pathlib import Path
 
 from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
@@ -15,6 +16,12 @@ from fomo_dagster.store.leases import lease
 SETTINGS = """\
 telemetry:
   enabled: false
+nux:
+  enabled: false
+run_monitoring:
+  enabled: true
+  poll_interval_seconds: 20
+  free_slots_after_run_end_seconds: 20
 concurrency:
   pools:
     default_limit: 1
@@ -45,7 +52,7 @@ def run_tags() -> dict[str, str]:
 
 
 def _end_dead_runs(instance: DagsterInstance) -> None:
-    """Fail the runs of this host whose process is gone, and free the pool slots that they hold.
+    """Fail the runs of this host whose process is gone, and free the slots of all that ended.
 
     Dagster frees a killed run's slots only through its daemon, which may not be running.
     """
@@ -57,7 +64,11 @@ def _end_dead_runs(instance: DagsterInstance) -> None:
         identity = run.tags.get(PROCESS_TAG, "")
         if identity != _process_identity(int(identity.partition("-")[0] or 0)):
             instance.report_run_failed(run, "its process ended without finishing it")
-            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+    slots = instance.event_log_storage
+    for run_id in slots.get_concurrency_run_ids():
+        holder = instance.get_run_by_id(run_id)
+        if holder is None or holder.is_finished:
+            slots.free_concurrency_slots_for_run(run_id)
 
 
 def _process_identity(process: int) -> str:
@@ -85,5 +96,8 @@ def serve(home: Home, project: Path, host: str, port: int) -> None:
     os.environ["FOMO_HOME"] = str(home.root)
     workspace = Path(__file__).resolve().parents[2] / "workspace.yaml"
     os.chdir(workspace.parent)
-    arguments = ["dagster", "dev", "-w", str(workspace), "-h", host, "-p", str(port)]
-    os.execvp("dagster", arguments)
+    # `dg dev`, which Dagster would rather be called by, comes with a package of its own.
+    ignored = [os.environ.get("PYTHONWARNINGS"), "ignore:Function `dev_command` is superseded"]
+    os.environ["PYTHONWARNINGS"] = ",".join(filter(None, ignored))
+    arguments = ["-m", "dagster", "dev", "-w", str(workspace), "-h", host, "-p", str(port)]
+    os.execv(sys.executable, [sys.executable, *arguments])

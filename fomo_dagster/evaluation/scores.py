@@ -62,15 +62,20 @@ def stage_scores(
             [series[stage] for key, series in datasets.items() if key[0] == role]
             for role in ("adaptation", "held_out")
         )
-        accumulation = _mean(adaptation) if adaptation else None
-        retention = _mean(held_out) if held_out else None
-        geometric_mean = (
-            None
-            if accumulation is None or retention is None
-            else math.sqrt(accumulation * retention)
-        )
-        rows.append((stage, accumulation, retention, geometric_mean, *_transfer(means, stage)))
+        main_scores = accumulation_and_retention(adaptation, held_out)
+        rows.append((stage, *main_scores, *_transfer(means, stage)))
     return pl.DataFrame(rows, schema=SCORES, orient="row")
+
+
+def accumulation_and_retention(
+    adaptation: Sequence[float], held_out: Sequence[float]
+) -> tuple[float | None, float | None, float | None]:
+    """KA, ZS and GM of one stage from its datasets' scores; None what is not defined."""
+    accumulation = _mean(adaptation) if adaptation else None
+    retention = _mean(held_out) if held_out else None
+    if accumulation is None or retention is None:
+        return accumulation, retention, None
+    return accumulation, retention, math.sqrt(accumulation * retention)
 
 
 def _transfer(
