@@ -70,8 +70,9 @@ def materialise(key: str, workshop: Workshop) -> Outcome:
 
 def retire(experiment: str, workshop: Workshop) -> list[str]:
     """Remove the heads of assets that an experiment no longer has, such as stages past its last."""
-    present = workshop.graph.nodes.keys()
-    gone = [key for key in workshop.heads.below(experiment) if key not in present]
+    stream = workshop.graph.experiments[experiment].stream_name
+    there = [*workshop.heads.below(experiment), *workshop.heads.below(f"streams/{stream}")]
+    gone = [key for key in there if key not in workshop.graph.nodes]
     for key in gone:
         workshop.heads.remove(key)
     return gone

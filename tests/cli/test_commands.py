@@ -1,0 +1,91 @@
+"""What the commands print is what was made, and all of them read well."""
+
+import json
+
+import polars as pl
+import pytest
+from typer.testing import CliRunner
+
+from fomo_dagster.cli.main import app
+from fomo_dagster.tables.views import query
+
+
+def run(*arguments):
+    result = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_results_agree_with_sql_to_the_last_digit(finished_project):
+    printed = json.loads(run("results", "toy", "--json"))
+    sql = query(finished_project.home.root, "SELECT * FROM scores ORDER BY stage").to_dicts()
+    assert [
+        {name: row[name] for name in ("stage", "knowledge_accumulation", "geometric_mean")}
+        for row in printed["stages"]
+    ] == [
+        {name: row[name] for name in ("stage", "knowledge_accumulation", "geometric_mean")}
+        for row in sql
+    ]
+    assert [row["experiment"] for row in printed["leaderboard"]] == ["toy"]
+    lines = run("results", "--csv").splitlines()
+    assert len(lines) == 1 + len(sql)
+    assert float(lines[1].split(",")[2]) == sql[0]["knowledge_accumulation"]
+
+
+def test_scores_are_the_means_of_the_evaluations(finished_project):
+    rows = query(
+        finished_project.home.root,
+        "SELECT stage, role, avg(value) AS mean FROM evaluations WHERE metric = 'score' "
+        "GROUP BY ALL ORDER BY ALL",
+    )
+    scores = query(finished_project.home.root, "SELECT * FROM scores ORDER BY stage")
+    adaptation = rows.filter(pl.col("role") == "adaptation")["mean"].to_list()
+    assert adaptation == pytest.approx(scores["knowledge_accumulation"].to_list())
+    held_out = rows.filter(pl.col("role") == "held_out")["mean"].to_list()
+    assert held_out == pytest.approx(scores["zero_shot_retention"].to_list())
+
+
+def test_sql_prints_every_format_and_lists_the_views(finished_project):
+    assert "training_steps" in run("sql")
+    text = "SELECT count(*) AS n FROM training_steps WHERE experiment = 'toy'"
+    assert json.loads(run("sql", text, "--json")) == [{"n": 6}]
+    assert run("sql", text, "--csv") == "n\n6\n"
+    path = run("sql", "--path").strip()
+    assert path == str(finished_project.home.root.resolve() / "fomo.duckdb")
+
+
+def test_the_plan_as_json_counts_what_it_lists(finished_project):
+    plan = json.loads(run("plan", "toy", "--set", "optimiser.learning_rate=5e-4", "--json"))
+    computed = [asset for asset in plan["assets"] if asset["status"] == "compute"]
+    # three trainings, their evaluations, the scores and the leaderboard
+    assert plan["compute"] == len(computed) == 8
+    assert plan["hits"] == len(plan["assets"]) - 8
+    assert plan["estimated_seconds"] > 0
+
+
+def test_every_command_explains_itself():
+    for command in ("run", "plan", "results", "sql", "export", "schema", "ui"):
+        text = run(command, "--help")
+        assert len(text.split()) > 15, command
+        assert command in run("--help")
+
+
+def test_the_steps_of_every_stage_say_what_they_drew(finished_project):
+    rows = query(
+        finished_project.home.root,
+        "SELECT DISTINCT stage, update_samples, buffer_samples, pretraining_samples "
+        "FROM training_steps WHERE experiment = 'toy' ORDER BY stage",
+    )
+    # 9 a batch at .34/.33/.33; without a buffer, its share goes half to each of the others
+    assert rows.rows() == [(1, 5, 0, 4), (2, 3, 3, 3), (3, 3, 3, 3)]
+
+
+def test_fewer_stages_leave_no_rows_of_those_that_are_gone(finished_project):
+    stream = {"name": "toy", "datasets": ["birds", "cats"], "stages": 2}
+    finished_project.write("toy", stream=stream)
+    run("run", "toy")
+    root = finished_project.home.root
+    stages = query(root, "SELECT DISTINCT stage FROM evaluations ORDER BY stage")["stage"].to_list()
+    assert stages == [0, 1, 2]
+    for table in ("scores", "training_steps", "chunks"):
+        assert query(root, f"SELECT max(stage) AS last FROM {table}")["last"].item() == 2, table
