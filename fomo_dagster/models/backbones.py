@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -247,15 +248,26 @@ def _describe(module: Clip, architecture: Architecture, tag: str | None) -> Mode
 
 def _tokenizer(architecture: Architecture) -> Any:
     if isinstance(architecture, str):
-        try:
-            return open_clip.get_tokenizer(architecture)
-        except Exception as error:  # some architectures fetch their tokeniser from a hub
-            raise DataError(f"the tokeniser of {architecture} cannot be had: {error}") from error
+        return _named_tokenizer(architecture)
     text = architecture["text_cfg"]
-    return open_clip.SimpleTokenizer(
-        context_length=text.get("context_length", CLIPTextCfg.context_length),
-        **text.get("tokenizer_kwargs", {}),
+    return _simple_tokenizer(
+        text.get("context_length", CLIPTextCfg.context_length),
+        json.dumps(text.get("tokenizer_kwargs", {}), sort_keys=True),
     )
+
+
+# Reading a vocabulary takes longer than building a small model; tokenisers keep no state.
+@lru_cache(maxsize=8)
+def _named_tokenizer(architecture: str) -> Any:
+    try:
+        return open_clip.get_tokenizer(architecture)
+    except Exception as error:  # some architectures fetch their tokeniser from a hub
+        raise DataError(f"the tokeniser of {architecture} cannot be had: {error}") from error
+
+
+@lru_cache(maxsize=8)
+def _simple_tokenizer(context_length: int, settings: str) -> Any:
+    return open_clip.SimpleTokenizer(context_length=context_length, **json.loads(settings))
 
 
 def _read(path: Path) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from typing import Literal
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -20,9 +21,11 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 MUTED = "#767676"  # for what stands behind the data; still legible as text on white
 
 
-def new_figure(width: float, height: float) -> Figure:
-    """An empty white figure of that size in inches."""
-    figure = Figure(figsize=(width, height), dpi=110, layout="constrained", facecolor="white")
+def new_figure(
+    width: float, height: float, *, layout: Literal["constrained"] | None = "constrained"
+) -> Figure:
+    """An empty white figure of that size in inches; layout None: the caller sets the margins."""
+    figure = Figure(figsize=(width, height), dpi=110, layout=layout, facecolor="white")
     FigureCanvasAgg(figure)
     return figure
 

@@ -70,6 +70,15 @@ def test_a_model_knows_its_images_and_texts(model: backbones.Model) -> None:
     assert tokens[1, -1] == expected.max()  # the cut text still ends
 
 
+def test_the_tokeniser_is_read_once_for_models_of_the_same_text_settings() -> None:
+    first, again = backbones.create(SMALL, 0).tokenize, backbones.create(SMALL, 1).tokenize
+    text = {**SMALL["text_cfg"], "context_length": 9}
+    other = backbones.create({**SMALL, "text_cfg": text}, 0).tokenize
+    assert first is again
+    assert other(["a word"]).shape == (1, 9)
+    assert first(["a word"]).shape == (1, SMALL["text_cfg"]["context_length"])
+
+
 def test_the_tokeniser_pickles_without_the_weights(model: backbones.Model) -> None:
     data = pickle.dumps(model.tokenize)
     assert torch.equal(pickle.loads(data)(["a dog"]), model.tokenize(["a dog"]))
