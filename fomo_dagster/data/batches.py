@@ -8,7 +8,6 @@ from __future__ import annotations
 import multiprocessing
 import signal
 from collections.abc import Callable, Iterator, Mapping
-from io import BytesIO
 from itertools import pairwise
 from multiprocessing.context import ForkServerContext
 from typing import NamedTuple
@@ -19,6 +18,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
+from fomo_dagster.data.images import UnreadableImageError, decoded
 from fomo_dagster.data.index import Index
 from fomo_dagster.data.mixture import POOLS
 from fomo_dagster.data.samples import INDEX
@@ -121,15 +121,10 @@ class Pool:
         index = self._indexes[dataset]
         data = index.read(shard, offset, size)
         try:
-            image = Image.open(BytesIO(data))
-            image.load()
-        except Exception as error:  # decoders raise almost anything on broken data
+            return decoded(data)
+        except UnreadableImageError as error:
             key = index.rows("train").filter(shard=shard, offset=offset)["key"].item()
-            raise DataError(
-                f"the image {key!r} of dataset {dataset!r} cannot be decoded: {error}; delete the "
-                "dataset's shards, and materialise them again"
-            ) from error
-        return image
+            raise DataError(f"the image {key!r} of dataset {dataset!r} {error}") from error
 
 
 class _TextLists:

@@ -69,6 +69,19 @@ def checked(data: bytes, resize: int | None, max_pixels: int) -> tuple[bytes, st
     return file.getvalue(), "png"
 
 
+def decoded(data: bytes) -> Image.Image:
+    """An image as stored, decoded. Raises `UnreadableImageError` where it no longer can be."""
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        image.load()
+    except Exception as error:  # decoders raise nearly anything for broken bytes
+        raise UnreadableImageError(
+            f"cannot be decoded ({error}); it could be when it was stored, so its shard was "
+            "altered: materialise the dataset's shards again"
+        ) from error
+    return image
+
+
 def to_rgb(image: Image.Image) -> Image.Image:
     """`image` in mode RGB, without its alpha channel; 16-bit greyscale keeps its upper 8 bits.
 

@@ -6,7 +6,6 @@ mode (training or not) they were in. Which samples are encoded is not decided he
 
 from __future__ import annotations
 
-import io
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,9 +14,9 @@ from typing import Any
 
 import polars as pl
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
+from fomo_dagster.data.images import UnreadableImageError, decoded
 from fomo_dagster.data.index import Index
 from fomo_dagster.data.transforms import evaluate_transform
 from fomo_dagster.errors import DataError
@@ -81,7 +80,10 @@ def encode_images(
 
     def load(row: Row) -> Tensor:
         key, shard, offset, size = row
-        return transform(_decoded(index.read(shard, offset, size), dataset, key))
+        try:
+            return transform(decoded(index.read(shard, offset, size)))
+        except UnreadableImageError as error:
+            raise DataError(f"the image {key!r} of dataset {dataset!r} {error}") from error
 
     rows: list[Row] = samples.select("key", "shard", "offset", "size").rows()
     blocks = []
@@ -147,15 +149,3 @@ def _loaded(
             yield batch, [image.result() for image in images]
     finally:
         executor.shutdown(cancel_futures=True)
-
-
-def _decoded(data: bytes, dataset: str, key: str) -> Image.Image:
-    try:
-        image = Image.open(io.BytesIO(data))
-        image.load()
-    except Exception as error:  # Pillow's decoders raise whatever they stumble over
-        raise DataError(
-            f"the image {key!r} of dataset {dataset!r} cannot be decoded ({error}); it could be "
-            "when it was stored, so its shard was altered: materialise the dataset's shards again"
-        ) from error
-    return image
