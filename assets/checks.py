@@ -106,9 +106,11 @@ def _finite_weights(outcome: Outcome) -> dg.AssetCheckResult:
 
 def _retention_holds(outcome: Outcome, limit: float) -> dg.AssetCheckResult:
     scores = pl.read_parquet(outcome.artifacts[ONLY].path(SCORES)).sort("stage")
+    retention = pl.col("zero_shot_retention")
+    before = retention.shift(1)
     falls = scores.select(
         "stage",
-        fall=1 - pl.col("zero_shot_retention") / pl.col("zero_shot_retention").shift(1),
+        fall=pl.when(before > 0).then(1 - retention / before),  # from 0 there is no falling
     ).filter(pl.col("fall") > limit)
     stages = ", ".join(f"stage {stage}: {fall:.1%}" for stage, fall in falls.rows())
     return dg.AssetCheckResult(
