@@ -126,7 +126,7 @@ class ShardsNode(Node):
         head = workshop.heads.read(self.key)
         if head is not None and head.digest == identity(recipes):
             return Facts(head.data_version, head.facts)
-        artifact = workshop.store.find(recipes[ONLY])
+        artifact = workshop.store.find_here(recipes[ONLY])
         if artifact is not None:
             return self.observe(recipes, {ONLY: artifact}, workshop)
         known = head.facts["quarantined"] if head is not None else []

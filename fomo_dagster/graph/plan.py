@@ -55,7 +55,7 @@ def plan(nodes: Iterable[Node], workshop: Workshop) -> list[Planned]:
             known = {**workshop.facts_for(node), **facts}
         recipes = node.recipes(known)
         head = workshop.heads.read(node.key)
-        missing = tuple(n for n, recipe in recipes.items() if workshop.store.find(recipe) is None)
+        missing = tuple(n for n, recipe in recipes.items() if not workshop.store.holds(recipe))
         hits = tuple(name for name in recipes if name not in missing)
         facts[node.key] = node.predict(recipes, workshop)
         current = (

@@ -72,6 +72,17 @@ class Store:
         """The verified artifact of `recipe`, or None; an altered one is set aside and said."""
         return self.open(recipe.kind, recipe.digest)
 
+    def find_here(self, recipe: Recipe) -> Artifact | None:
+        """As `find`, without asking the remote."""
+        return self._open_local(recipe.kind, recipe.digest)
+
+    def holds(self, recipe: Recipe) -> bool:
+        """Whether `get_or_make` would find it; nothing is fetched from the remote."""
+        kind, digest = recipe.kind, recipe.digest
+        return self._open_local(kind, digest) is not None or (
+            self.remote is not None and self.remote.has(kind, digest)
+        )
+
     def open(self, kind: str, digest: str) -> Artifact | None:
         """The verified artifact at an address, fetched from the remote where only it has it."""
         artifact = self._open_local(kind, digest)

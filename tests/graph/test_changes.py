@@ -9,6 +9,7 @@ import pytest
 from assets.building import build_definitions
 from fomo_dagster.cli.planning import undertake
 from fomo_dagster.cli.running import run_experiment
+from fomo_dagster.home import Home
 from resources.workshops import Workshops
 
 STAGES = (1, 2, 3)
@@ -221,3 +222,17 @@ def test_the_plan_computes_and_writes_nothing(project):
     assert {e.reasons for e in entries} == {("never computed",)}
     new = set(project.root.rglob("*")) - before - {project.home.root}
     assert all(path.is_relative_to(project.home.cache) for path in new)
+
+
+def test_a_machine_that_shares_the_store_computes_nothing_again(project, tmp_path, monkeypatch):
+    monkeypatch.setenv("FOMO_STORE", f"file://{tmp_path / 'shared'}")
+    run_experiment("toy", [])
+    scores = project.home.heads.read("toy/scores").digest
+    monkeypatch.setenv("FOMO_HOME", str(tmp_path / "other_machine"))
+    planned = undertake("toy", []).plan()
+    assert not any(entry.compute for entry in planned)
+    assert not (tmp_path / "other_machine" / "store").exists()
+    run_experiment("toy", [])
+    heads = Home(tmp_path / "other_machine").heads
+    assert heads.read("toy/scores").digest == scores
+    assert {heads.read(entry.asset).status for entry in planned} == {"hit"}

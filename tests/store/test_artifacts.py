@@ -170,6 +170,15 @@ def test_a_remote_brings_what_another_machine_made(tmp_path, remote_url):
     assert fetched.folder.is_relative_to(tmp_path / "there")
 
 
+def test_asking_whether_a_remote_holds_an_artifact_fetches_nothing(tmp_path, remote_url):
+    Store(tmp_path / "here", Remote(remote_url)).get_or_make(RECIPE, make_thing)
+    there = Store(tmp_path / "there", Remote(remote_url))
+    assert there.holds(RECIPE)
+    assert there.find_here(RECIPE) is None
+    assert not (tmp_path / "there" / "thing").exists()
+    assert not there.holds(Recipe("thing", 1, {"number": 2}))
+
+
 def test_a_damaged_remote_artifact_is_said_and_made_again(tmp_path, remote_url, caplog):
     Store(tmp_path / "here", Remote(remote_url)).get_or_make(RECIPE, make_thing)
     (tmp_path / "remote" / "thing" / RECIPE.digest / "data.bin").write_bytes(b"bad")
