@@ -9,9 +9,11 @@ import dagster as dg
 from assets.checks import check_specs_of, checks_of
 from assets.descriptions import metadata_of, metadata_of_source
 from assets.specs import DATASETS, key_of, owners_of, spec_of
+from fomo_dagster.errors import FomoError
 from fomo_dagster.graph.build import Graph
-from fomo_dagster.graph.materialise import materialise, retire
+from fomo_dagster.graph.materialise import Outcome, materialise, retire
 from fomo_dagster.graph.node import Node, SourceNode
+from fomo_dagster.graph.workshop import Workshop
 from resources.workshops import WorkshopOpener, Workshops
 
 TRAINING_POOL = "training"  # of limit 1: two trainings never share an accelerator by accident
@@ -83,7 +85,7 @@ def _asset(
         for node in nodes:
             if key_of(node.key) not in context.selected_asset_keys:
                 continue
-            outcome = materialise(node.key, workshop)
+            outcome = _materialise(node, workshop)
             if node.kind == "scores" and node.experiment is not None:
                 retire(node.experiment, workshop)
             yield dg.MaterializeResult(
@@ -99,6 +101,16 @@ def _asset(
             raise dg.Failure(f"these selected assets were not made: {sorted(forgotten)}")
 
     return compute
+
+
+def _materialise(node: Node, workshop: Workshop) -> Outcome:
+    """A deliberate error of the engine fails the step with its own sentence as the reason."""
+    try:
+        return materialise(node.key, workshop)
+    except FomoError as error:
+        raise dg.Failure(
+            str(error), metadata={"error": type(error).__name__}, allow_retries=False
+        ) from error
 
 
 def _source(source: SourceNode) -> dg.SourceAsset:

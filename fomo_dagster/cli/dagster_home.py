@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import socket
 import sys
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
-from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
+from dagster import DagsterEventType, DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
+from dagster._core.storage.runs.sqlite import SqliteRunStorage
 
 from fomo_dagster.home import Home
 from fomo_dagster.store.files import write_bytes
@@ -27,8 +33,12 @@ concurrency:
     default_limit: 1
     granularity: op
 """
+SECONDS_BETWEEN_CLEARINGS = 5.0
 PROCESS_TAG = "fomo/process"
 HOST_TAG = "fomo/host"
+CLOCKS_DIFFER_BY = 2.0  # seconds: between the kernel's count since boot and the clock's time
+
+logger = logging.getLogger(__name__)
 
 
 def prepare(home: Home) -> DagsterInstance:
@@ -42,7 +52,7 @@ def prepare(home: Home) -> DagsterInstance:
             write_bytes(settings, SETTINGS.encode())
         instance = DagsterInstance.get()
         instance.get_runs(limit=1)
-        _end_dead_runs(instance)
+        end_dead_runs(instance)
     return instance
 
 
@@ -51,33 +61,86 @@ def run_tags() -> dict[str, str]:
     return {PROCESS_TAG: _process_identity(os.getpid()), HOST_TAG: socket.gethostname()}
 
 
-def _end_dead_runs(instance: DagsterInstance) -> None:
-    """Fail the runs of this host whose process is gone, and free the slots of all that ended.
+@contextlib.contextmanager
+def clearing(instance: DagsterInstance) -> Iterator[None]:
+    """Within it, runs that are killed meanwhile do not keep this one waiting for their slots."""
+    over = threading.Event()
 
-    Dagster frees a killed run's slots only through its daemon, which may not be running.
+    def clear() -> None:
+        while not over.wait(SECONDS_BETWEEN_CLEARINGS):
+            try:
+                end_dead_runs(instance)
+            except Exception as error:  # a busy database, for one: the next turn will do
+                logger.debug("dead runs could not be looked for: %s", error)
+
+    thread = threading.Thread(target=clear, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def end_dead_runs(instance: DagsterInstance) -> None:
+    """Fail the runs whose process on this host is gone, and free the pool slots of ended runs.
+
+    Dagster frees such slots only through its daemon, which may not be running, and notices a killed
+    run only where its own code server started it.
     """
-    running = RunsFilter(
-        statuses=[DagsterRunStatus.STARTED, DagsterRunStatus.STARTING],
-        tags={HOST_TAG: socket.gethostname()},
-    )
-    for run in instance.get_runs(running):
-        identity = run.tags.get(PROCESS_TAG, "")
-        if identity != _process_identity(int(identity.partition("-")[0] or 0)):
+    under_way = [
+        DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING
+    ]  # fmt: skip
+    for run in instance.get_runs(RunsFilter(statuses=under_way)):
+        if _is_gone(run, instance):
             instance.report_run_failed(run, "its process ended without finishing it")
-    slots = instance.event_log_storage
-    for run_id in slots.get_concurrency_run_ids():
+    storage = instance.event_log_storage
+    for run_id in storage.get_concurrency_run_ids():
         holder = instance.get_run_by_id(run_id)
         if holder is None or holder.is_finished:
-            slots.free_concurrency_slots_for_run(run_id)
+            storage.free_concurrency_slots_for_run(run_id)
+
+
+def _is_gone(run: DagsterRun, instance: DagsterInstance) -> bool:
+    """Whether the process that a run lived in has ended, as far as this host can tell.
+
+    `fomo run` tags its runs with their process. Of others, started in the UI or by `dagster asset
+    materialize`, Dagster's executor writes the process number; its host is this one where the runs
+    are kept in a local database.
+    """
+    if HOST_TAG in run.tags:
+        identity = run.tags.get(PROCESS_TAG, "")
+        process = int(identity.partition("-")[0] or 0)
+        here = run.tags[HOST_TAG] == socket.gethostname()
+        return here and identity != _process_identity(process)
+    if not isinstance(instance.run_storage, SqliteRunStorage):
+        return False
+    for record in reversed(instance.all_logs(run.run_id, of_type=DagsterEventType.ENGINE_EVENT)):
+        event = record.dagster_event
+        number = event.engine_event_data.metadata.get("pid") if event is not None else None
+        if number is not None:
+            return not _lived_at(int(str(number.value)), record.timestamp)
+    return False
+
+
+def _lived_at(process: int, moment: float) -> bool:
+    """Whether the process that runs under a number now did so at a moment (Unix time) too."""
+    identity = _process_identity(process)
+    if "-" not in identity:
+        return bool(identity)
+    ticks = int(identity.partition("-")[2])
+    booted = time.time() - float(Path("/proc/uptime").read_text().split()[0])
+    return booted + ticks / os.sysconf("SC_CLK_TCK") <= moment + CLOCKS_DIFFER_BY
 
 
 def _process_identity(process: int) -> str:
     """Process number and start time, since numbers are used again; empty where none runs."""
     try:
-        stat = Path(f"/proc/{process}/stat").read_text()
+        state, *numbers = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return str(process) if process and _is_alive(process) else ""
-    return f"{process}-{stat.rpartition(')')[2].split()[19]}"
+    # A killed process stays listed as a zombie until its parent takes notice.
+    return "" if state in "ZX" else f"{process}-{numbers[18]}"
 
 
 def _is_alive(process: int) -> bool:

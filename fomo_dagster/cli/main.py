@@ -11,6 +11,7 @@ import polars as pl
 import typer
 from rich.console import Console
 
+from fomo_dagster.cli.interruptions import StoppedError
 from fomo_dagster.errors import FomoError, InputError
 from fomo_dagster.home import Home, project_folder
 
@@ -167,9 +168,9 @@ def main() -> None:
     except FomoError as error:
         console.print(f"[bold red]error:[/] {_plain(error)}", soft_wrap=True)
         sys.exit(1)
-    except KeyboardInterrupt:
-        console.print("interrupted; the same command goes on from here")
-        sys.exit(130)
+    except StoppedError as stop:
+        console.print(f"[bold]stopped:[/] {_plain(stop)}", soft_wrap=True)
+        sys.exit(stop.status)
 
 
 def _plain(error: Exception) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,10 +14,12 @@ from rich.console import Console
 from assets.building import build_assets
 from assets.specs import key_of
 from fomo_dagster.cli.bars import Bars
-from fomo_dagster.cli.dagster_home import prepare, run_tags
+from fomo_dagster.cli.dagster_home import clearing, prepare, run_tags
+from fomo_dagster.cli.failures import failure_of, interruption_of
+from fomo_dagster.cli.interruptions import Signals, StoppedError
 from fomo_dagster.cli.planning import Undertaking, undertake
 from fomo_dagster.cli.reporting import print_results
-from fomo_dagster.errors import FomoError, StoreError
+from fomo_dagster.errors import StoreError
 from fomo_dagster.graph.build import Graph
 from fomo_dagster.graph.materialise import retire
 from fomo_dagster.graph.plan import Planned
@@ -30,7 +33,17 @@ DATA_VERSION_TAG = "dagster/data_version"  # where Dagster keeps an observation'
 
 
 def run_experiment(name_or_path: str, overrides: Sequence[str]) -> None:
-    """Bring an experiment up to date. Raises what failed."""
+    """Bring an experiment up to date. Raises what failed; `StoppedError` on SIGINT and SIGTERM."""
+    with Signals() as signals:
+        try:
+            _run(name_or_path, overrides, signals)
+        except KeyboardInterrupt as error:
+            number = signals.received or signal.SIGINT
+            message = f"stopped by {number.name}; the same command goes on from here"
+            raise StoppedError(number, message) from error
+
+
+def _run(name_or_path: str, overrides: Sequence[str], signals: Signals) -> None:
     console = Console(highlight=False)
     undertaking = undertake(name_or_path, overrides)
     name = undertaking.experiment.name
@@ -47,7 +60,7 @@ def run_experiment(name_or_path: str, overrides: Sequence[str]) -> None:
                 break
             computed = sum(entry.status == "compute" for entry in wanted)
             console.print(f"{name}: {computed} assets to compute, {len(planned) - computed} hits")
-            _materialise(undertaking, wanted, console)
+            _materialise(undertaking, wanted, console, signals)
         else:
             left = [entry.asset for entry in undertaking.plan() if not entry.current]
             if left:
@@ -58,12 +71,14 @@ def run_experiment(name_or_path: str, overrides: Sequence[str]) -> None:
     print_results(home, name, undertaking.graph, console)
 
 
-def _materialise(undertaking: Undertaking, wanted: Sequence[Planned], console: Console) -> None:
+def _materialise(
+    undertaking: Undertaking, wanted: Sequence[Planned], console: Console, signals: Signals
+) -> None:
     instance = prepare(undertaking.home)
     observe_sources(undertaking, instance)
     keys = [key_of(entry.asset) for entry in wanted]
     assets = build_assets(undertaking.graph)
-    with Bars(console, len(wanted)) as bars:
+    with Bars(console, len(wanted)) as bars, clearing(instance):
         workshops = _ShownWorkshops(undertaking.home, bars)
         result = dg.materialize(
             assets,
@@ -74,8 +89,14 @@ def _materialise(undertaking: Undertaking, wanted: Sequence[Planned], console: C
             tags=run_tags(),
             raise_on_error=False,
         )
-    if not result.success:
-        raise _failure(result)
+    if result.success:
+        return
+    number = signals.received
+    if number is not None:
+        instance.report_run_canceled(result.dagster_run, f"stopped by {number.name}")
+        where = interruption_of(result) or f"stopped by {number.name}"
+        raise StoppedError(number, f"{where}; the same command goes on from here")
+    raise failure_of(result)
 
 
 @dataclass(frozen=True)
@@ -106,14 +127,3 @@ def observe_sources(undertaking: Undertaking, instance: dg.DagsterInstance) -> N
 
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-
-
-def _failure(result: dg.ExecuteInProcessResult) -> FomoError:
-    """What failed first, as the error that the engine raised where it raised one."""
-    for event in result.all_events:
-        if event.is_step_failure:
-            error = event.step_failure_data.error
-            cause = error.cause if error is not None and error.cause is not None else error
-            message = cause.message.strip() if cause is not None else "no reason was given"
-            return StoreError(f"{event.step_key} failed: {message}")
-    return StoreError(f"run {result.run_id} failed; see it in the UI")

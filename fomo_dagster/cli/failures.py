@@ -1,0 +1,45 @@
+"""From a failed Dagster run to the one error that a command ends with."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from fomo_dagster.errors import DataError, FomoError, InputError, StoreError, TrainingError
+
+# What `assets.building` writes down of an engine's error: its class, and its sentence.
+KINDS = {kind.__name__: kind for kind in (InputError, DataError, StoreError, TrainingError)}
+INTERRUPTIONS = ("KeyboardInterrupt", "DagsterExecutionInterruptedError")
+
+
+def failure_of(result: dg.ExecuteInProcessResult) -> FomoError:
+    """What failed first: the engine's own error, or what another one says and where to read on."""
+    for event in result.all_events:
+        if not event.is_step_failure:
+            continue
+        failed = event.step_failure_data
+        asset = _asset_of(event)
+        known = failed.user_failure_data
+        if known is not None:
+            kind = str(known.metadata["error"].value) if "error" in known.metadata else ""
+            return KINDS.get(kind, StoreError)(f"{asset}: {known.description}")
+        error = failed.error
+        cause = error.cause if error is not None and error.cause is not None else error
+        message = cause.message.strip() if cause is not None else "no reason was given"
+        return StoreError(f"{asset} failed: {message} (run {result.run_id}; its log is in the UI)")
+    return StoreError(f"run {result.run_id} failed; see it in the UI")
+
+
+def interruption_of(result: dg.ExecuteInProcessResult) -> str | None:
+    """What the interrupted step says of where it stopped; None where none says anything."""
+    for event in result.all_events:
+        error = event.step_failure_data.error if event.is_step_failure else None
+        while error is not None:
+            name, _, said = error.message.strip().partition(": ")
+            if error.cls_name in INTERRUPTIONS and said and name.endswith("KeyboardInterrupt"):
+                return f"{_asset_of(event)}: {said}"
+            error = error.cause
+    return None
+
+
+def _asset_of(event: dg.DagsterEvent) -> str:
+    return (event.step_key or "a step").replace("__", "/")
