@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import os
+
 import dagster as dg
 
 from assets.building import build_definitions
@@ -10,9 +13,16 @@ from fomo_dagster.graph.build import build_graph
 from fomo_dagster.home import Home, project_folder
 from resources.workshops import Workshops
 
+logger = logging.getLogger(__name__)
+
 
 def load() -> dg.Definitions:
     """The project's definitions; raises `InputError` where one of its files is wrong."""
+    if "DAGSTER_HOME" not in os.environ:
+        logger.warning(
+            "DAGSTER_HOME is not set: what is made is kept, but the UI will not know of this run. "
+            "To change that: export DAGSTER_HOME=$(fomo dagster-home)"
+        )
     return build_definitions(
         build_graph(load_all(project_folder())), Workshops.of(Home.from_environment())
     )

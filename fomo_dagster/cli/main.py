@@ -1,4 +1,4 @@
-"""`fomo`: run, plan, results, sql, export, schema, ui."""
+"""`fomo`: run, plan, results, sql, export, schema, ui, dagster-home."""
 
 from __future__ import annotations
 
@@ -154,6 +154,19 @@ def ui(
     home = Home.from_environment()
     prepare(home)
     serve(home, project_folder(), host, port)
+
+
+@app.command()
+def dagster_home() -> None:
+    """Print the folder for Dagster's own commands, made where it is not there.
+
+    export DAGSTER_HOME=$(fomo dagster-home)
+    """
+    from fomo_dagster.cli.dagster_home import prepare
+
+    home = Home.from_environment()
+    prepare(home)
+    print(home.dagster)
 
 
 def main() -> None:

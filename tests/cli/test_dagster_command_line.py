@@ -1,0 +1,60 @@
+"""Dagster's own commands on the same definitions, with and without a DAGSTER_HOME."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+MODULE = ("-m", "fomo_dagster.definitions")
+
+
+def command(*arguments, **environment):
+    """A command as a person gives it in the repository's folder."""
+    return subprocess.run(
+        [sys.executable, "-m", *arguments],
+        env={**os.environ, **environment}, cwd=REPOSITORY, capture_output=True, text=True,
+    )  # fmt: skip
+
+
+def dagster_home():
+    """What `fomo dagster-home` prints."""
+    fomo = "import sys; from fomo_dagster.cli.main import main; sys.exit(main())"
+    return subprocess.run(
+        [sys.executable, "-c", fomo, "dagster-home"],
+        cwd=REPOSITORY, check=True, capture_output=True, text=True,
+    ).stdout.strip()  # fmt: skip
+
+
+def test_an_asset_and_what_it_needs_are_materialised_without_a_dagster_home(project, monkeypatch):
+    monkeypatch.delenv("DAGSTER_HOME")
+    done = command("dagster", "asset", "materialize", "--select", '+key:"pools/toy"', *MODULE)
+    assert done.returncode == 0, done.stderr
+    assert "DAGSTER_HOME=$(fomo dagster-home)" in done.stderr
+    assert project.home.heads.read("shards/old") is not None
+    assert project.home.heads.read("pools/toy") is not None
+    assert not project.home.dagster.exists()
+
+
+def test_with_the_dagster_home_that_fomo_names_a_run_is_kept(project, monkeypatch):
+    monkeypatch.delenv("DAGSTER_HOME")
+    home = {"DAGSTER_HOME": dagster_home()}
+    assert home["DAGSTER_HOME"] == str(project.home.dagster)
+    done = command("dagster", "job", "execute", *MODULE, "-j", "observe_sources", **home)
+    assert done.returncode == 0, done.stderr
+    assert "DAGSTER_HOME is not set" not in done.stderr
+    listed = command("dagster", "run", "list", **home)
+    assert "observe_sources" in listed.stdout
+
+
+@pytest.mark.parametrize("fault", [None, "an unknown key"])
+def test_definitions_validate_says_whether_the_files_are_right(project, fault):
+    if fault:
+        project.write("toy", learning_rat=1e-3)
+    home = {"DAGSTER_HOME": dagster_home()}
+    done = command("dagster", "definitions", "validate", "-w", "workspace.yaml", **home)
+    assert (done.returncode == 0) == (fault is None), done.stderr
+    if fault:
+        assert "unknown key 'learning_rat'" in done.stdout + done.stderr
