@@ -1,0 +1,112 @@
+"""`fomo` as processes that can be watched, signalled and killed; see `nursery`."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+NURSERY = Path(__file__).with_name("nursery.py")
+
+
+class Fomo:
+    """One process of `fomo` with the arguments given."""
+
+    def __init__(self, nursery, project, arguments, number, watch):
+        self.nursery = nursery
+        self.log = project.root / f"output_{number}.txt"
+        self.pipe = project.root / f"pipe_{number}"
+        request = {
+            "arguments": arguments,
+            "folder": str(project.root),
+            "output": str(self.log),
+            "environment": dict(os.environ),
+        }
+        if watch is not None:
+            mark, count, pause = watch
+            request |= {"mark": mark, "count": count, "pause": pause}
+            os.mkfifo(self.pipe)
+            request["pipe"] = str(self.pipe)
+        self.process = nursery.ask(request)["process"]
+
+    def sign(self, seconds=60):
+        """What it is about to do at the moment asked for; empty where it ended before that."""
+        found = []
+        reader = threading.Thread(target=lambda: found.append(self.pipe.read_text()), daemon=True)
+        reader.start()
+        for _ in range(seconds * 20):
+            reader.join(0.05)
+            if found:
+                return found[0]
+            if self.has_ended():
+                with open(self.pipe, "w"):
+                    pass
+        raise TimeoutError("no sign came")
+
+    def has_ended(self):
+        try:
+            return (
+                Path(f"/proc/{self.process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+            )
+        except FileNotFoundError:
+            return True
+
+    def send(self, number):
+        os.kill(self.process, number)
+
+    def status(self):
+        """Wait for its end; the exit status, negative for the signal that killed it."""
+        return self.nursery.ask({"wait": self.process})["status"]
+
+    def kill(self):
+        self.send(signal.SIGKILL)
+        assert self.status() == -signal.SIGKILL
+
+    @property
+    def output(self):
+        return self.log.read_text()
+
+
+class Nursery:
+    def __init__(self):
+        ours, theirs = socket.socketpair()
+        command = [sys.executable, str(NURSERY), str(theirs.fileno())]
+        self.process = subprocess.Popen(command, pass_fds=[theirs.fileno()])
+        theirs.close()
+        self.socket = ours
+        self.lines = ours.makefile("rw")
+        self.lock = threading.Lock()
+        self.count = 0
+
+    def ask(self, request):
+        with self.lock:
+            self.lines.write(json.dumps(request) + "\n")
+            self.lines.flush()
+            return json.loads(self.lines.readline())
+
+    def start(self, project, *arguments, watch=None):
+        """watch: (mark, count, pause), the moment at which it is to give a sign and pause."""
+        self.count += 1
+        return Fomo(self, project, arguments, self.count, watch)
+
+    def run(self, project, *arguments):
+        """Status and output of a `fomo` that is left to its end."""
+        fomo = self.start(project, *arguments)
+        return fomo.status(), fomo.output
+
+    def close(self):
+        self.lines.close()
+        self.socket.close()
+        self.process.wait(10)
+
+
+@pytest.fixture(scope="session")
+def nursery():
+    made = Nursery()
+    yield made
+    made.close()

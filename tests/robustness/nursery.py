@@ -1,0 +1,96 @@
+"""A process that imports what `fomo` needs once, and forks a `fomo` of its own for each request.
+
+Each child is what a fresh interpreter would be, without seconds of imports: it runs the command's
+real entry point, and dies of real signals. Requests and answers are lines of JSON on a socket.
+
+A request may name a moment: before its `count`-th file-system operation on a path that contains
+`mark`, the child writes what it is about to do to `pipe`, and pauses for `pause` seconds.
+"""
+
+import json
+import os
+import socket
+import sys
+import time
+
+
+def main() -> None:
+    import matplotlib.figure  # noqa: F401
+    import open_clip  # noqa: F401
+    import safetensors.torch  # noqa: F401
+    import torch  # noqa: F401
+    import torchvision.transforms  # noqa: F401
+
+    import fomo_dagster.cli.main
+    import fomo_dagster.cli.running
+    import fomo_dagster.evaluation.evaluate
+    import fomo_dagster.graph.stage
+    import fomo_dagster.plots.contact_sheet
+    import fomo_dagster.plots.scores
+    import fomo_dagster.tables.views  # noqa: F401
+
+    requests = socket.socket(fileno=int(sys.argv[1])).makefile("rw")
+    for line in requests:
+        request = json.loads(line)
+        if "wait" in request:
+            _, status = os.waitpid(request["wait"], 0)
+            answer = {"status": os.waitstatus_to_exitcode(status)}
+        else:
+            child = os.fork()
+            if child == 0:
+                be_fomo(request)
+            answer = {"process": child}
+        requests.write(json.dumps(answer) + "\n")
+        requests.flush()
+
+
+def be_fomo(request: dict) -> None:
+    os.setsid()
+    output = os.open(request["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    os.chdir(request["folder"])
+    if "mark" in request:
+        tell_at(request["mark"], request["count"], request["pause"], request["pipe"])
+    sys.argv = ["fomo", *request["arguments"]]
+    from fomo_dagster.cli.main import main as fomo
+
+    status: object = 1
+    try:
+        status = fomo()
+    except SystemExit as stop:
+        status = stop.code
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status if isinstance(status, int) else 1 if status else 0)
+
+
+def tell_at(mark: str, count: int, pause: float, pipe: str) -> None:
+    left = [count]
+    me = os.getpid()
+
+    def hook(event: str, arguments: tuple) -> None:
+        if event not in ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir"):
+            return
+        if left[0] <= 0 or os.getpid() != me:
+            return
+        if not any(isinstance(a, str | os.PathLike) and mark in str(a) for a in arguments):
+            return
+        left[0] -= 1
+        if left[0] == 0:
+            with open(pipe, "w") as sign:
+                sign.write(f"{event} {arguments[0]}\n")
+            time.sleep(pause)
+
+    sys.addaudithook(hook)
+
+
+if __name__ == "__main__":
+    main()
