@@ -19,6 +19,7 @@ class Fomo:
 
     def __init__(self, nursery, project, arguments, number, watch):
         self.nursery = nursery
+        self.ended = False  # waited for: another process may have its number by now
         self.log = project.root / f"output_{number}.txt"
         self.pipe = project.root / f"pipe_{number}"
         request = {
@@ -61,7 +62,9 @@ class Fomo:
 
     def status(self):
         """Wait for its end; the exit status, negative for the signal that killed it."""
-        return self.nursery.ask({"wait": self.process})["status"]
+        status = self.nursery.ask({"wait": self.process})["status"]
+        self.ended = True
+        return status
 
     def kill(self):
         self.send(signal.SIGKILL)
@@ -81,7 +84,7 @@ class Nursery:
         self.socket = ours
         self.lines = ours.makefile("rw")
         self.lock = threading.Lock()
-        self.count = 0
+        self.started = []
 
     def ask(self, request):
         with self.lock:
@@ -91,8 +94,8 @@ class Nursery:
 
     def start(self, project, *arguments, watch=None):
         """watch: (mark, count, pause), the moment at which it is to give a sign and pause."""
-        self.count += 1
-        return Fomo(self, project, arguments, self.count, watch)
+        self.started.append(Fomo(self, project, arguments, len(self.started), watch))
+        return self.started[-1]
 
     def run(self, project, *arguments):
         """Status and output of a `fomo` that is left to its end."""
@@ -100,6 +103,9 @@ class Nursery:
         return fomo.status(), fomo.output
 
     def close(self):
+        for fomo in self.started:
+            if not fomo.ended and not fomo.has_ended():
+                fomo.kill()
         self.lines.close()
         self.socket.close()
         self.process.wait(10)
