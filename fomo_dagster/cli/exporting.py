@@ -16,7 +16,9 @@ def export_weights(
     name_or_path: str, overrides: Sequence[str], stage: int | None, path: Path
 ) -> str:
     """Write the weights that `stage` (the last by default) deploys; returns what to tell."""
-    from fomo_dagster.models.backbones import export, load
+    from safetensors.torch import load_file
+
+    from fomo_dagster.models.backbones import export
 
     undertaking = undertake(name_or_path, overrides)
     experiment = undertaking.experiment
@@ -30,9 +32,8 @@ def export_weights(
     workshop.facts(node.checkpoint_key)
     weights = workshop.artifact(node.checkpoint_key).path(WEIGHTS)
     architecture = experiment.backbone.architecture
-    model = load(architecture, weights, experiment.backbone.pretrained)
     path.parent.mkdir(parents=True, exist_ok=True)
-    export(model.module.state_dict(), architecture, path)
+    export(load_file(weights), architecture, path)
     shown = repr(architecture) if isinstance(architecture, str) else repr(path.stem)
     first = (
         "" if isinstance(architecture, str)

@@ -1,0 +1,151 @@
+"""A model of real size, from an OpenCLIP file through two stages to an OpenCLIP file."""
+
+import shutil
+
+import open_clip
+import pytest
+import torch
+import yaml
+from PIL import Image
+from safetensors.torch import save_file
+
+from fomo_dagster.cli.exporting import export_weights
+from fomo_dagster.cli.planning import undertake
+from fomo_dagster.cli.running import run_experiment
+from fomo_dagster.errors import FomoError, InputError
+from fomo_dagster.graph.model_nodes import WEIGHTS, load_weights
+from fomo_dagster.graph.workshop import Workshop
+
+VISION = {"image_size": 16, "layers": 1, "width": 16, "head_width": 8, "patch_size": 8}
+TEXT = {"context_length": 12, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
+CONFIGURATION = {"embed_dim": 16, "vision_cfg": VISION, "text_cfg": TEXT}
+
+
+def draw(path, seed):
+    """A JPEG of 256 pixels, another one for each seed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.effect_noise((256, 256), 20 + 9 * (seed % 7)).convert("RGB")
+    image.paste((seed * 37 % 256, seed * 91 % 256, seed * 151 % 256), (40, 40, 140, 200))
+    image.save(path)
+
+
+@pytest.fixture
+def pictures(project):
+    """A project with two folders of JPEGs; its large files go when the test ends."""
+    seed = 0
+    for name, concepts in (("trees", ("oak", "elm")), ("paints", ("red",))):
+        for concept in concepts:
+            for split, count in (("train", 2), ("test", 1)):
+                for number in range(count):
+                    seed += 1
+                    draw(project.root / "jpegs" / name / split / concept / f"{number}.jpg", seed)
+    yield project
+    shutil.rmtree(project.root)
+
+
+def write(project, architecture, weights, **changes):
+    """An experiment `real` of two stages of one step that starts from a file of weights."""
+    experiment = {
+        "datasets": {
+            name: {"source": {"type": "folder", "path": f"../jpegs/{name}"}}
+            for name in ("trees", "paints")
+        },
+        "backbone": {
+            "name": "real", "architecture": architecture, "weights": f"../{weights.name}",
+        },
+        "stream": {"datasets": ["trees"], "stages": 2},
+        "pretraining_pool": {"name": "paints", "datasets": ["paints"]},
+        "evaluation": {"held_out": ["paints"]},
+        "optimiser": {"learning_rate": 1e-4},
+        "batch_size": 3,
+        "budget": {"steps": 1},
+        "execution": {"device": "cpu"},
+        **changes,
+    }  # fmt: skip
+    (project.root / "experiments" / "real.yaml").write_text(yaml.safe_dump(experiment))
+
+
+def features(module, image_size):
+    """Image and text features of some inputs, (2, D) each."""
+    images = torch.linspace(-2, 2, 2 * 3 * image_size**2).reshape(2, 3, image_size, image_size)
+    tokens = open_clip.tokenize(["an oak", "a red elm"], module.context_length)
+    with torch.inference_mode():
+        return module.eval().encode_image(images.sin()), module.encode_text(tokens)
+
+
+def stored(stage):
+    """The model that a stage deploys, from the store."""
+    undertaking = undertake("real", [])
+    workshop = Workshop(undertaking.graph, undertaking.home)
+    path = workshop.artifact(f"real/trained_{stage:03d}").path(WEIGHTS)
+    return load_weights(undertaking.experiment.backbone, path)
+
+
+def test_a_vit_b_32_of_openclip_is_trained_and_loads_in_openclip_with_the_same_features(pictures):
+    torch.manual_seed(0)
+    module = open_clip.create_model("ViT-B-32")
+    weights = pictures.root / "weights.pt"
+    torch.save(module.state_dict(), weights)
+    before = features(module, 224)
+    del module
+    # With micro-batches, so that GradCache runs on a real model too.
+    write(pictures, "ViT-B-32", weights, execution={"device": "cpu", "micro_batch_size": 2})
+    run_experiment("real", [])
+    exported = pictures.root / "exported.safetensors"
+    assert repr(str(exported)) in export_weights("real", [], None, exported)
+    there = features(open_clip.create_model("ViT-B-32", pretrained=str(exported)), 224)
+    model = stored(2)
+    assert model.image_size == 224
+    for found, expected, old in zip(there, features(model.module, 224), before, strict=True):
+        assert torch.equal(found, expected)
+        assert not torch.allclose(found, old, atol=1e-4)  # it was trained
+
+
+@pytest.mark.parametrize("saved_as", [".pt", ".safetensors"])
+@pytest.mark.parametrize("exported_as", [".pt", ".safetensors"])
+def test_a_configuration_of_ones_own_loads_in_openclip_with_the_same_features(
+    pictures, saved_as, exported_as
+):
+    from fomo_dagster.models.backbones import create
+
+    weights = pictures.root / f"weights{saved_as}"
+    state = create(CONFIGURATION, 0).module.state_dict()
+    torch.save(state, weights) if saved_as == ".pt" else save_file(state, weights)
+    write(
+        pictures, CONFIGURATION, weights, precision="bf16",
+        execution={"device": "cpu", "micro_batch_size": 2},
+    )  # fmt: skip
+    run_experiment("real", [])
+    for stage in (1, 2):
+        exported = pictures.root / f"own{stage}_{saved_as[1:]}_{exported_as[1:]}{exported_as}"
+        export_weights("real", [], stage, exported)
+        open_clip.add_model_config(exported.with_suffix(".json"))
+        loaded = open_clip.create_model(exported.stem, pretrained=str(exported))
+        for found, expected in zip(
+            features(loaded, 16), features(stored(stage).module, 16), strict=True
+        ):
+            assert torch.equal(found, expected)
+
+
+def test_weights_that_do_not_fit_are_refused_by_name_and_nothing_is_kept(pictures):
+    weights = pictures.root / "weights.safetensors"
+    from fomo_dagster.models.backbones import create
+
+    state = create(CONFIGURATION, 0).module.state_dict()
+    state["visual.proj"] = torch.zeros(16, 8)
+    del state["ln_final.bias"]
+    save_file({**state, "stray": torch.zeros(1)}, weights)
+    write(pictures, CONFIGURATION, weights)
+    with pytest.raises(FomoError) as raised:
+        run_experiment("real", [])
+    for part in (str(weights.name), "missing: ln_final.bias", "unexpected: stray",
+                 "visual.proj (16, 8) instead of (16, 16)"):  # fmt: skip
+        assert part in str(raised.value)
+    assert not any(artifact.startswith("backbone/") for artifact in pictures.artifacts())
+
+
+def test_weights_that_are_not_there_are_named_before_anything_is_made(pictures):
+    write(pictures, CONFIGURATION, pictures.root / "absent.pt")
+    with pytest.raises(InputError, match=r"absent\.pt of backbone .real. are not there"):
+        run_experiment("real", [])
+    assert not pictures.artifacts()
