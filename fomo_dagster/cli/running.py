@@ -29,6 +29,7 @@ from fomo_dagster.store.leases import lease
 
 # A run can bring what its plan could not know: images that turn out to be unreadable.
 MOST_ROUNDS = 3
+QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 DATA_VERSION_TAG = "dagster/data_version"  # where Dagster keeps an observation's data version
 
 
@@ -53,21 +54,19 @@ def _run(name_or_path: str, overrides: Sequence[str], signals: Signals) -> None:
         console.print(f"process {holder} is running {name}; waiting for it")
 
     with lease(home.leases / f"experiment_{name}", waiting):
-        for _ in range(MOST_ROUNDS):
-            planned = undertaking.plan()
-            wanted = [entry for entry in planned if not entry.current]
-            if not wanted:
-                break
+        planned = undertaking.plan()
+        rounds = 0
+        while wanted := [entry for entry in planned if not entry.current]:
+            if rounds == MOST_ROUNDS:
+                left = ", ".join(entry.asset for entry in wanted)
+                raise StoreError(f"{name}: still out of date after {rounds} rounds: {left}")
             computed = sum(entry.status == "compute" for entry in wanted)
             console.print(f"{name}: {computed} assets to compute, {len(planned) - computed} hits")
             _materialise(undertaking, wanted, console, signals)
-        else:
-            left = [entry.asset for entry in undertaking.plan() if not entry.current]
-            if left:
-                raise StoreError(f"{name}: still out of date after {MOST_ROUNDS} rounds: {left}")
+            planned = undertaking.plan()
+            rounds += 1
         retire(name, Workshop(undertaking.graph, home))
-    if not wanted:
-        console.print(f"{name} is up to date ({len(planned)} assets)")
+    console.print(f"{name} is up to date ({len(planned)} assets)")
     print_results(home, name, undertaking.graph, console)
 
 
@@ -124,6 +123,3 @@ def observe_sources(undertaking: Undertaking, instance: dg.DagsterInstance) -> N
     for key in sorted(needed & undertaking.graph.sources.keys()):
         tags = {DATA_VERSION_TAG: workshop.look(key).data_version}
         instance.report_runless_asset_event(dg.AssetObservation(key_of(key), tags=tags))
-
-
-QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
