@@ -29,6 +29,7 @@ from websockets.sync.client import ClientConnection, connect
 PROJECT = Path(__file__).resolve().parents[1]
 LOCATION = "fomo_dagster.definitions"
 WIDTH, HEIGHT = 1500, 940
+SHOWN = 860  # of the height: a stage's last rows name folders of the machine
 MOST_BYTES = 300_000
 FLAGS = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
@@ -104,7 +105,7 @@ class Page:
     def save(self, path: Path) -> None:
         """The page as a PNG of 128 colours, below 300 kB."""
         data = base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"])
-        picture = Image.open(io.BytesIO(data)).convert("RGB")
+        picture = Image.open(io.BytesIO(data)).convert("RGB").crop((0, 0, WIDTH, SHOWN))
         picture.quantize(128, dither=Image.Dither.NONE).save(path, optimize=True)
         size = path.stat().st_size
         if size > MOST_BYTES:

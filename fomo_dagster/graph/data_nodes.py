@@ -150,6 +150,10 @@ class ShardsNode(Node):
         content = digest_of({"train": details["train"], "test": details["test"]})
         return Facts(content, {**details, "quarantined": sorted(quarantined)})
 
+    @property
+    def table_names(self) -> tuple[str, ...]:
+        return ("datasets", "samples")
+
     def tables(
         self, artifacts: Mapping[str, Artifact], facts: FactsByKey
     ) -> Iterator[tuple[str, pl.DataFrame]]:
@@ -285,6 +289,10 @@ class ChunkNode(Node):
         samples = {d: index.sample_table for d, index in workshop.indexes(datasets).items()}
         manifest = with_prompts(chunk_manifest(entries, samples), self.prompts)
         manifest.write_parquet(folder / MANIFEST)
+
+    @property
+    def table_names(self) -> tuple[str, ...]:
+        return ("chunks",)
 
     def tables(
         self, artifacts: Mapping[str, Artifact], facts: FactsByKey

@@ -145,6 +145,10 @@ class EvaluationNode(Node):
         )
         return load_file(workshop.get_or_make(recipe, make).path(EMBEDDINGS))["embeddings"]
 
+    @property
+    def table_names(self) -> tuple[str, ...]:
+        return ("evaluations", "concept_scores")
+
     def tables(
         self, artifacts: Mapping[str, Artifact], facts: FactsByKey
     ) -> Iterator[tuple[str, pl.DataFrame]]:
@@ -224,6 +228,10 @@ class ScoresNode(Node):
         (folder / PATHS).write_bytes(paths_plot(scores))
         (folder / HEAT_MAP).write_bytes(heat_map(metrics))
         scores.write_parquet(folder / SCORES)
+
+    @property
+    def table_names(self) -> tuple[str, ...]:
+        return ("scores",)
 
     def tables(
         self, artifacts: Mapping[str, Artifact], facts: FactsByKey

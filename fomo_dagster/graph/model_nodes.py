@@ -139,6 +139,10 @@ class BackboneNode(Node):
             workshop=workshop,
         )
 
+    @property
+    def table_names(self) -> tuple[str, ...]:
+        return ("training_steps",) if self.backbone.pretraining is not None else ()
+
     def tables(
         self, artifacts: Mapping[str, Artifact], facts: FactsByKey
     ) -> Iterator[tuple[str, pl.DataFrame]]:
@@ -236,6 +240,10 @@ class TrainedNode(Node):
             folder=folder,
             workshop=workshop,
         )
+
+    @property
+    def table_names(self) -> tuple[str, ...]:
+        return ("training_steps",)
 
     def tables(
         self, artifacts: Mapping[str, Artifact], facts: FactsByKey

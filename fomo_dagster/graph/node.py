@@ -87,6 +87,11 @@ class Node(ABC):
         """The facts of what was made or found."""
         return self.predict(recipes, workshop)
 
+    @property
+    def table_names(self) -> tuple[str, ...]:
+        """The tables that `tables` has rows for."""
+        return ()
+
     def tables(
         self, artifacts: Mapping[str, Artifact], facts: FactsByKey
     ) -> Iterator[tuple[str, pl.DataFrame]]:

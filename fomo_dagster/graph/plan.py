@@ -14,6 +14,7 @@ from fomo_dagster.graph.node import ONLY, Facts, Node, identity
 from fomo_dagster.graph.workshop import Workshop
 from fomo_dagster.store.heads import Head
 from fomo_dagster.store.recipes import Difference, Recipe, differences
+from fomo_dagster.tables.files import table_path
 
 REASONS_SHOWN = 3
 
@@ -63,6 +64,10 @@ def plan(nodes: Iterable[Node], workshop: Workshop) -> list[Planned]:
             and head is not None
             and head.digest == identity(recipes)
             and head.code_version == workshop.graph.code_versions[node.key]
+            and all(
+                table_path(workshop.home.root, table, node.key, head.digest).exists()
+                for table in node.table_names
+            )
         )
         samples = node.samples(known) if missing else 0
         if samples and len(recipes) > 1:

@@ -236,3 +236,15 @@ def test_a_machine_that_shares_the_store_computes_nothing_again(project, tmp_pat
     heads = Home(tmp_path / "other_machine").heads
     assert heads.read("toy/scores").digest == scores
     assert {heads.read(entry.asset).status for entry in planned} == {"hit"}
+
+
+def test_rows_that_were_deleted_are_written_again_and_nothing_is_computed(finished_project):
+    before = finished_project.artifacts()
+    tables = finished_project.home.root / "tables"
+    lost = [path for path in tables.glob("*/**/*.parquet") if path.name != "empty.parquet"]
+    content = {path: path.read_bytes() for path in lost}
+    for path in lost:
+        path.unlink()
+    run_experiment("toy", [])
+    assert {path: path.read_bytes() for path in lost} == content
+    assert finished_project.artifacts() == before
