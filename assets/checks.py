@@ -21,7 +21,11 @@ WEIGHT_KINDS = ("backbone", "trained", "deployed")
 
 
 def check_specs_of(node: Node) -> list[dg.AssetCheckSpec]:
-    """The checks of a node's asset; blocking ones stop what would be trained on it."""
+    """The checks of a node's asset; blocking ones stop what would be trained on it.
+
+    A concept with test images alone is no danger to a training, so that it only warns; one that
+    lost all its training images fails in sharding.
+    """
     key = key_of(node.key)
     if node.kind == "shards":
         return [
@@ -30,7 +34,7 @@ def check_specs_of(node: Node) -> list[dg.AssetCheckSpec]:
                 description="Few enough images were unreadable; a warning where any was.",
             ),
             dg.AssetCheckSpec(
-                "no_empty_concepts", asset=key, blocking=True,
+                "no_empty_concepts", asset=key,
                 description="Every concept has training samples, where the dataset is trained on.",
             ),
         ]  # fmt: skip
