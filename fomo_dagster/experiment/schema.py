@@ -11,11 +11,13 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
+from croniter import CroniterError, croniter
 from pydantic import Field, field_validator, model_validator
 
 from fomo_dagster.data.declarations import Dataset, Declaration, PretrainingPool
 
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]{0,99}")
+OWNER = re.compile(r"team:\S.*|[^@\s]+@[^@\s]+\.[^@\s]+")
 OPENCLIP_MAX_LOGIT_SCALE = math.log(100)
 
 
@@ -243,7 +245,7 @@ class Experiment(TrainingSettings):
 
     name: str
     description: str = ""
-    owners: tuple[str, ...] = ()
+    owners: tuple[str, ...] = Field((), description="Addresses, or teams as `team:name`.")
     datasets: dict[str, Dataset] = Field(default_factory=dict)
     backbone: Backbone
     stream: Stream
@@ -255,13 +257,37 @@ class Experiment(TrainingSettings):
     method: Method = Method()
     evaluation: Evaluation = Evaluation()
     seed: int = 0
-    cron_schedule: str | None = None
+    cron_schedule: str | None = Field(
+        None, description="Reruns the experiment: minute, hour, day, month, weekday."
+    )
     execution: Execution = Execution()
 
     @field_validator("name")
     @classmethod
     def _name_is_safe(cls, name: str) -> str:
         return check_safe_name(name)
+
+    @field_validator("owners")
+    @classmethod
+    def _owners_can_be_reached(cls, owners: tuple[str, ...]) -> tuple[str, ...]:
+        for owner in owners:
+            if not OWNER.fullmatch(owner):
+                raise ValueError(f"{owner!r} is neither an e-mail address nor `team:name`")
+        return owners
+
+    @field_validator("cron_schedule")
+    @classmethod
+    def _comes_due(cls, schedule: str | None) -> str | None:
+        if schedule is None:
+            return None
+        try:
+            fields, *_ = croniter.expand(schedule)
+            if len(fields) != 5:
+                raise ValueError(f"{schedule!r} has seconds, and schedules go by the minute")
+            croniter(schedule).get_next()
+        except CroniterError as error:
+            raise ValueError(f"{schedule!r} is no cron schedule ({error})") from error
+        return schedule
 
     @property
     def pool(self) -> PretrainingPool | None:

@@ -63,6 +63,10 @@ def test_defaults_are_the_benchmarks(project):
         ({"backbone": {"name": "x", "architecture": "ViT-B-32"}}, "exactly one of pretrained"),
         ({"method": {"start_from": "deployed"}}, "start_from: deployed needs a merge"),
         ({"name": "../escape"}, "not a safe name"),
+        ({"owners": ["Ada"]}, "'Ada' is neither an e-mail address nor `team:name`"),
+        ({"cron_schedule": "every night"}, "'every night' is no cron schedule"),
+        ({"cron_schedule": "0 0 30 2 *"}, "'0 0 30 2 \\*' is no cron schedule"),
+        ({"cron_schedule": "0 0 3 * * *"}, "has seconds"),
         ({"evaluation": {"prompts": ["a photo"]}}, "exactly one {}"),
         ({"datasets": {"x": {"source": {"type": "folder", "pth": "."}}}}, "pth.*'path'"),
     ],
@@ -70,6 +74,13 @@ def test_defaults_are_the_benchmarks(project):
 def test_a_wrong_file_names_the_key_the_value_and_the_way_out(project, changes, message):
     with pytest.raises(InputError, match=message):
         load(project(**changes))
+
+
+def test_owners_and_schedules_that_dagster_takes_are_taken(project):
+    for schedule in ("0 3 * * *", "*/5 8-18 * * mon-fri", "@daily"):
+        assert load(project(cron_schedule=schedule)).cron_schedule == schedule
+    owners = ("team:vision", "ada@example.org")
+    assert load(project(owners=list(owners))).owners == owners
 
 
 def test_an_unknown_experiment_names_the_nearest(project):
