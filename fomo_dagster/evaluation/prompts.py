@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from fomo_dagster.experiment.schema import Prompts, Waffle
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -18,12 +20,18 @@ TextEmbeddings = Callable[[tuple[str, ...], int], "Tensor"]
 features: (N/K, D), fp32, on the CPU. Whoever provides it may keep what it gave."""
 
 
-def templates_of(prompts: str | tuple[str, ...], own_prompt: str) -> tuple[str, ...]:
+def templates_of(prompts: Prompts, own_prompt: str) -> tuple[str, ...]:
     """The templates that an evaluation's `prompts` setting means for a dataset.
 
     `dataset` is the dataset's own prompt; `openai` and `simple` are OpenCLIP's sets of 80 and 7
-    ImageNet templates (Radford et al. 2021, arXiv 2103.00020); a tuple stands for itself.
+    ImageNet templates (Radford et al. 2021, arXiv 2103.00020); `Waffle` is WaffleCLIP's; a tuple
+    stands for itself.
     """
+    if isinstance(prompts, Waffle):
+        from fomo_dagster.evaluation.waffle import waffle_templates
+
+        waffle = prompts.waffle
+        return waffle_templates(own_prompt, waffle.pairs, waffle.words, waffle.seed)
     if not isinstance(prompts, str):
         return prompts
     if prompts == "dataset":

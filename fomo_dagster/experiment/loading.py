@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -219,7 +219,9 @@ def _validate(adapter: TypeAdapter[Any], data: Any, where: str, model: type[Base
 
 
 def _explain(problem: Any, model: type[BaseModel]) -> str:
-    location = [p for p in problem["loc"] if not _is_union_tag(p)]
+    location = _keys(problem["loc"], model)
+    if problem["type"] == "extra_forbidden":
+        location.append(problem["loc"][-1])
     name = ".".join(str(p) for p in location) or "the file"
     if problem["type"] == "extra_forbidden":
         valid = _fields_at(model, location[:-1])
@@ -233,15 +235,36 @@ def _explain(problem: Any, model: type[BaseModel]) -> str:
             v.strip(" '") for v in problem["ctx"]["expected"].replace(" or ", ", ").split(",")
         ]
         return f"{name} is {problem['input']!r}; " + nearest(str(problem["input"]), allowed)
+    if problem["type"] == "union_tag_invalid":
+        tag, tags = problem["ctx"]["tag"], problem["ctx"]["expected_tags"]
+        return f"{name} has the type {tag!r}; " + nearest(tag, tags.replace("'", "").split(", "))
     message = problem["msg"].removeprefix("Value error, ")
     shown = "" if isinstance(problem["input"], dict) else f" is {problem['input']!r}"
     return f"{name}{shown}: {message}"
 
 
-def _is_union_tag(part: Any) -> bool:
-    return isinstance(part, str) and (
-        part in ("folder", "manifest", "generated") or "[" in part or part in ("str", "Dataset")
-    )
+def _keys(location: Sequence[Any], model: type[BaseModel]) -> list[Any]:
+    """The keys and places of pydantic's `location`, without the names of a union's branches."""
+    keys: list[Any] = []
+    models: list[type[BaseModel]] = [model]
+    names_follow = False  # in a mapping, whose keys are no fields
+    for part in location:
+        fields = [m.model_fields[part] for m in models if part in m.model_fields]
+        if isinstance(part, str) and not fields and not (names_follow and "[" not in part):
+            continue
+        keys.append(part)
+        names_follow = any(_is_mapping(field.annotation) for field in fields)
+        if fields:
+            models = [m for field in fields for m in _models_in(field.annotation)]
+    return keys
+
+
+def _is_mapping(annotation: Any) -> bool:
+    """Whether a value of this type is a mapping, alone or beside other types that are no text."""
+    if get_origin(annotation) is dict:
+        return True
+    types = get_args(annotation)
+    return str not in types and any(get_origin(one) is dict for one in types)
 
 
 def _fields_at(model: type[BaseModel], location: Sequence[Any]) -> list[str]:

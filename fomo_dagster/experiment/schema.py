@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from croniter import CroniterError, croniter
-from pydantic import Field, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from fomo_dagster.data.declarations import Dataset, Declaration, PretrainingPool
 
@@ -198,6 +198,34 @@ class Method(Declaration):
         return self
 
 
+class WaffleDescriptors(Declaration):
+    """WaffleCLIP's random descriptors (arXiv 2306.07282): one of words, one of characters each."""
+
+    pairs: int = Field(15, ge=1, description="Each is two templates.")
+    words: int = Field(2, ge=1, le=20, description="Words, or groups of characters, of each.")
+    seed: int = Field(0, ge=0)
+
+
+class Waffle(Declaration):
+    """The dataset's own prompt with random descriptors."""
+
+    waffle: WaffleDescriptors = WaffleDescriptors()
+
+
+def _written_as(prompts: Any) -> str:
+    if isinstance(prompts, str):
+        return "a name"
+    return "descriptors" if isinstance(prompts, dict | Waffle) else "templates"
+
+
+Prompts = Annotated[
+    Annotated[Literal["dataset", "openai", "simple"], Tag("a name")]
+    | Annotated[tuple[str, ...], Tag("templates")]
+    | Annotated[Waffle, Tag("descriptors")],
+    Discriminator(_written_as),
+]
+
+
 class Evaluation(Declaration):
     """What every stage is measured on, and how."""
 
@@ -207,9 +235,10 @@ class Evaluation(Declaration):
     held_out: tuple[str, ...] = Field(
         (), description="Datasets of zero-shot retention, never trained on."
     )
-    prompts: Literal["dataset", "openai", "simple"] | tuple[str, ...] = Field(
+    prompts: Prompts = Field(
         "dataset",
-        description="The dataset's own prompt, an OpenCLIP template set, or a list of templates.",
+        description="The dataset's own prompt, an OpenCLIP template set, a list of templates, or "
+        "`waffle:` for the dataset's own prompt with random descriptors.",
     )
     subset: float = Field(1.0, gt=0, le=1, description="Share of a stratified, seeded subset.")
     seed: int = 0
@@ -220,8 +249,8 @@ class Evaluation(Declaration):
 
     @field_validator("prompts")
     @classmethod
-    def _have_places(cls, prompts: str | tuple[str, ...]) -> str | tuple[str, ...]:
-        if not isinstance(prompts, str):
+    def _have_places(cls, prompts: Prompts) -> Prompts:
+        if isinstance(prompts, tuple):
             bad = [p for p in prompts if p.count("{}") != 1]
             if bad or not prompts:
                 raise ValueError(f"each template needs exactly one {{}}: {bad or 'none given'}")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fomo_dagster.data.declarations import Dataset
-from fomo_dagster.experiment.schema import Backbone, Evaluation, Execution
+from fomo_dagster.experiment.schema import Backbone, Evaluation, Execution, Waffle
 from fomo_dagster.graph.data_nodes import shards_key
 from fomo_dagster.graph.model_nodes import WEIGHTS, load_weights
 from fomo_dagster.graph.node import ONLY, Facts, FactsByKey, Node, identity
@@ -61,8 +61,10 @@ class EvaluationNode(Node):
         if settings.subset < 1:
             parameters["seed"] = settings.seed
         if dataset.task == "classification":
-            own = settings.prompts == "dataset"
-            parameters["prompts"] = [dataset.prompt] if own else settings.prompts
+            prompts = settings.model_dump(mode="json", include={"prompts"})["prompts"]
+            parameters["prompts"] = [dataset.prompt] if prompts == "dataset" else prompts
+            if isinstance(settings.prompts, Waffle):
+                parameters["prompt"] = dataset.prompt
         return parameters
 
     def recipes(self, facts: FactsByKey) -> dict[str, Recipe]:

@@ -63,6 +63,16 @@ def test_defaults_are_the_benchmarks(project):
         ({"backbone": {"name": "x", "architecture": "ViT-B-32"}}, "exactly one of pretrained"),
         ({"method": {"start_from": "deployed"}}, "start_from: deployed needs a merge"),
         ({"name": "../escape"}, "not a safe name"),
+        ({"datasets": {"x": {"source": {"type": "foldr"}}}}, "x.source has the type 'foldr'; did"),
+        (
+            {"datasets": {"x": {"source": {"type": "folder", "pat": "a"}}}},
+            r"unknown key 'datasets.x.source.pat' \(value 'a'\); did you mean 'path'",
+        ),
+        ({"evaluation": {"prompts": "openia"}}, "prompts is 'openia'; did you mean 'openai'"),
+        (
+            {"evaluation": {"prompts": {"waffle": {"pair": 3}}}},
+            r"unknown key 'evaluation.prompts.waffle.pair' \(value 3\); did you mean 'pairs'",
+        ),
         ({"owners": ["Ada"]}, "'Ada' is neither an e-mail address nor `team:name`"),
         ({"cron_schedule": "every night"}, "'every night' is no cron schedule"),
         ({"cron_schedule": "0 0 30 2 *"}, "'0 0 30 2 \\*' is no cron schedule"),

@@ -117,6 +117,12 @@ CASES = {
         ),
         evaluations((0, 1, 2, 3)) | SUMMARY,
     ),
+    "WaffleCLIP's prompts": (
+        lambda project: edit(
+            project, evaluation={"held_out": ["old"], "prompts": {"waffle": {"pairs": 2}}}
+        ),
+        evaluations((0, 1, 2, 3)) | SUMMARY,
+    ),
     "a merge is added that training does not start from": (
         lambda project: edit(project, method={"merge": {"weight": 0.25}}),
         stages("deployed") | evaluations(STAGES) | SUMMARY,
