@@ -27,7 +27,7 @@ from fomo_dagster.data.declarations import Dataset
 from fomo_dagster.data.index import Index
 from fomo_dagster.data.shards import write_shards
 from fomo_dagster.data.sources.opening import open_source
-from fomo_dagster.data.transforms import augment
+from fomo_dagster.data.transforms import augment, normalise
 from fomo_dagster.progress import silent
 from fomo_dagster.streams.chunks import chunk_manifest, with_prompts
 from fomo_dagster.streams.entries import format_entry
@@ -44,14 +44,16 @@ def our_batches(root: Path, batch: int, steps: int, workers: int) -> Iterator[ob
     entries = [format_entry("pictures", concept) for concept in concepts]
     manifest = chunk_manifest(entries, {"pictures": index.sample_table})
     manifest = with_prompts(manifest, {"pictures": "a photo of a {}"})
-    return Batches(
+    batches = Batches(
         {"update": Pool("update", manifest, {"pictures": index})},
         {"update": batch},
         seed=0, stage=1, steps=steps,
-        transform=partial(augment, size=224, crop_scale=(0.9, 1.0), mean=MEAN, std=STD),
+        transform=partial(augment, size=224, crop_scale=(0.9, 1.0)),
         tokenize=open_clip.get_tokenizer("ViT-B-32"),
         workers=workers,
-    ).iterate(0)  # fmt: skip
+    )  # fmt: skip
+    for batch in batches.iterate(0):
+        yield normalise(batch.images, MEAN, STD)
 
 
 def torchvision_batches(root: Path, batch: int, steps: int, workers: int) -> Iterator[object]:

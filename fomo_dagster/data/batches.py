@@ -26,7 +26,7 @@ from fomo_dagster.data.sampling import positions, sample_seed
 from fomo_dagster.errors import DataError, FomoError, InputError, nearest
 
 Transform = Callable[[Image.Image, np.random.Generator], torch.Tensor]
-"""A decoded image, and the generator of its augmentation, to a float32 tensor (3, H, W)."""
+"""A decoded image, and the generator of its augmentation, to a tensor of pixels (3, H, W)."""
 
 Tokenize = Callable[[list[str]], torch.Tensor]
 """N texts to int64 tokens (N, L)."""
@@ -40,7 +40,7 @@ class Batch(NamedTuple):
     """A contrastive batch of B rows: those of the update pool, then buffer, then pretraining."""
 
     images: torch.Tensor
-    """(B, 3, H, W), float32."""
+    """(B, 3, H, W), uint8; normalised where they are used, so that little is moved."""
     tokens: torch.Tensor
     """(B, L), int64."""
     counts: dict[str, int]

@@ -69,22 +69,23 @@ def random_crop(
 
 
 def augment(
-    image: Image.Image,
-    rng: np.random.Generator,
-    *,
-    size: int,
-    crop_scale: tuple[float, float],
-    mean: Sequence[float],
-    std: Sequence[float],
+    image: Image.Image, rng: np.random.Generator, *, size: int, crop_scale: tuple[float, float]
 ) -> torch.Tensor:
-    """The training transform: a random resized crop (bicubic, antialiased), then normalisation.
+    """The training transform: a random resized crop, bicubic and antialiased.
 
-    Returns (3, size, size) float32. A function of the image and of the state of `rng` alone.
+    Returns (3, size, size) uint8, a quarter of what `normalise` makes of it where it is needed. A
+    function of the image and of the state of `rng` alone.
     """
     left, top, width, height = random_crop(image.width, image.height, rng, crop_scale)
     crop = functional.resized_crop(
         to_rgb(image), top, left, height, width, [size, size], InterpolationMode.BICUBIC
     )
-    pixels: torch.Tensor = functional.to_tensor(crop)
-    functional.normalize(pixels, list(mean), list(std), inplace=True)
+    pixels: torch.Tensor = functional.pil_to_tensor(crop)
     return pixels  # (3, size, size)
+
+
+def normalise(pixels: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
+    """uint8 pixels (B, 3, H, W) as the float32 that a model sees, on the same device."""
+    scaled = pixels.float().div_(255)
+    functional.normalize(scaled, list(mean), list(std), inplace=True)
+    return scaled

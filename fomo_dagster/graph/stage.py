@@ -54,13 +54,7 @@ def train_on(
         seed=seed,
         stage=stage,
         steps=steps,
-        transform=partial(
-            augment,
-            size=model.image_size,
-            crop_scale=settings.crop_scale,
-            mean=model.mean,
-            std=model.std,
-        ),
+        transform=partial(augment, size=model.image_size, crop_scale=settings.crop_scale),
         tokenize=model.tokenize,
         workers=execution.workers,
     )

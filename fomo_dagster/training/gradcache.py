@@ -34,6 +34,8 @@ class GradientPass:
     module: Clip
     loss: Loss
     device: torch.device
+    normalise: Callable[[Tensor], Tensor]
+    """uint8 pixels to what the image tower takes, on the device."""
     autocast: Callable[[], AbstractContextManager[None]]
     """Makes the context of the towers' forward pass; normalisation and loss are in fp32."""
     scale: Callable[[Tensor], Tensor]
@@ -54,18 +56,19 @@ class GradientPass:
     def backward(self, images: Tensor, tokens: Tensor, seed: int) -> Tensor:
         """Add the loss's gradient to that of the trained parameters; return the loss, detached.
 
-        images (B, 3, H, W), tokens (B, L), on any device. `seed` decides what is random in the
-        towers (dropout): each tower and micro-batch draws from a seed of its own, in both passes.
+        images (B, 3, H, W), uint8 or normalised already, and tokens (B, L), on any device. `seed`
+        decides what is random in the towers (dropout): each tower and micro-batch draws from a seed
+        of its own, in both passes.
         """
         module = self.module
         size = self.micro_batch_size
         if size is None or size >= len(images):
-            image_features = self._encode(module.encode_image, images, seed)
+            image_features = self._encode(self._encode_image, images, seed)
             text_features = self._encode(module.encode_text, tokens, seed + 1)
             loss = self.loss(image_features, text_features, module.logit_scale)
             _backward(self.scale(loss))
             return loss.detach()
-        image_tower = _Tower(module.encode_image, torch.split(images, size), seed)
+        image_tower = _Tower(self._encode_image, torch.split(images, size), seed)
         text_tower = _Tower(module.encode_text, torch.split(tokens, size), seed + 1)
         image_features = self._cached(image_tower)
         text_features = self._cached(text_tower)
@@ -74,6 +77,12 @@ class GradientPass:
         self._carry(image_tower, image_features)
         self._carry(text_tower, text_features)
         return loss.detach()
+
+    def _encode_image(self, images: Tensor) -> Tensor:
+        if images.dtype == torch.uint8:
+            images = self.normalise(images)
+        features: Tensor = self.module.encode_image(images)
+        return features
 
     def _encode(self, encode: Encode, inputs: Tensor, seed: int) -> Tensor:
         """Features (B, D), L2-normalised, in fp32 after autocast."""

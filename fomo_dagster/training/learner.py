@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -32,6 +32,7 @@ class Learner:
         settings: TrainingSettings,
         device: torch.device,
         micro_batch_size: int | None,
+        normalise: Callable[[Tensor], Tensor],
     ) -> None:
         self._module = module
         self._trained = list(trained.values())
@@ -48,6 +49,7 @@ class Learner:
             module=module,
             loss=contrastive_loss(),
             device=device,
+            normalise=normalise,
             autocast=autocast,
             scale=self._scaler.scale,
             micro_batch_size=micro_batch_size,

@@ -10,12 +10,14 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 import polars as pl
 from torch import Tensor
 
+from fomo_dagster.data.transforms import normalise
 from fomo_dagster.errors import TrainingError
 from fomo_dagster.experiment.schema import Execution, TrainingSettings
 from fomo_dagster.methods.trained_parameters import select_trained
@@ -94,6 +96,7 @@ def train(
                 settings,
                 device,
                 execution.micro_batch_size,
+                partial(normalise, mean=model.mean, std=model.std),
             ),
             figures=FigureTable(),
             settings=settings,

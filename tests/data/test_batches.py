@@ -140,7 +140,7 @@ def make(
 
 def like_training(pools: Mapping[str, Pool], steps: int = 6, workers: int = 0) -> Batches:
     """As a stage makes them; all of it can be sent to worker processes."""
-    transform = partial(augment, size=8, crop_scale=(0.3, 0.9), mean=(0.5,) * 3, std=(0.5,) * 3)
+    transform = partial(augment, size=8, crop_scale=(0.3, 0.9))
     tokenize = open_clip.get_tokenizer("ViT-B-32", context_length=16)
     sizes = {"update": 3, "buffer": 2, "pretraining": 1}
     return make(pools, sizes, transform, tokenize, steps=steps, workers=workers)
@@ -271,7 +271,7 @@ def test_an_undecodable_image_is_named_after_the_batches_before_it(
         shard.write(b"\0" * size)
     pool = Pool("update", table, {"cars": index})
     sizes = {"update": 1}
-    transform = partial(augment, size=8, crop_scale=(1, 1), mean=(0.5,) * 3, std=(0.5,) * 3)
+    transform = partial(augment, size=8, crop_scale=(1, 1))
     tokenize = open_clip.get_tokenizer("ViT-B-32", context_length=16)
     batches = make({"update": pool}, sizes, transform, tokenize, workers=workers)
     iterator = batches.iterate(0)

@@ -12,13 +12,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from torchvision.transforms import RandomResizedCrop
+from torchvision.transforms import RandomResizedCrop, functional
 
 from fomo_dagster.data.images import to_rgb
 from fomo_dagster.data.transforms import (
     CROP_RATIO,
     augment,
     evaluate_transform,
+    normalise,
     random_crop,
 )
 from fomo_dagster.errors import InputError
@@ -169,14 +170,23 @@ def test_augmentation_is_the_drawn_crop_resized_and_normalised() -> None:
     left, top, width, height = random_crop(70, 50, rng(5), (0.3, 0.6))
     crop = image.crop((left, top, left + width, top + height))
     expected = normalised(crop.resize((16, 16), Image.Resampling.BICUBIC))
-    mine = augment(image, rng(5), size=16, crop_scale=(0.3, 0.6), mean=MEAN, std=STD)
+    pixels = augment(image, rng(5), size=16, crop_scale=(0.3, 0.6))
+    assert pixels.dtype == torch.uint8
+    mine = normalise(pixels, MEAN, STD)
     assert mine.dtype == torch.float32
     np.testing.assert_allclose(mine.numpy(), expected, atol=1e-6)
 
 
+def test_normalising_pixels_gives_torchvisions_numbers_bit_for_bit() -> None:
+    pixels = torch.arange(256, dtype=torch.uint8).repeat(2, 3, 1).reshape(2, 3, 16, 16)
+    images = [Image.fromarray(one.permute(1, 2, 0).numpy()) for one in pixels]
+    expected = [functional.normalize(functional.to_tensor(image), MEAN, STD) for image in images]
+    assert torch.equal(normalise(pixels, MEAN, STD), torch.stack(expected))
+
+
 def test_augmentation_reads_and_moves_no_global_generator() -> None:
     def once() -> torch.Tensor:
-        return augment(noise(70, 50), rng(5), size=16, crop_scale=(0.3, 0.6), mean=MEAN, std=STD)
+        return augment(noise(70, 50), rng(5), size=16, crop_scale=(0.3, 0.6))
 
     torch.manual_seed(1)
     np.random.seed(1)
