@@ -55,7 +55,72 @@ class GeneratedSource(Declaration):
     seed: int = 0
 
 
-Source = Annotated[FolderSource | ManifestSource | GeneratedSource, Field(discriminator="type")]
+Splits = Annotated[
+    dict[Literal["train", "test"], tuple[str, ...]],
+    Field(description="Our splits, each with the source's that it is made of."),
+]
+
+
+class ForeignSource(Declaration):
+    """Base of sources whose splits have names of their own."""
+
+    splits: Splits | None = None
+    test_share: float = Field(
+        0.2, ge=0, lt=1, description="Share of each concept held out where nothing is for testing."
+    )
+
+    @model_validator(mode="after")
+    def _splits_are_distinct(self) -> ForeignSource:
+        names = [name for part in (self.splits or {}).values() for name in part]
+        if self.splits is not None and not names:
+            raise ValueError("splits names none: leave it out for the usual ones")
+        if len(set(names)) != len(names):
+            raise ValueError("splits names one of the source's splits twice")
+        return self
+
+
+class TorchvisionSource(ForeignSource):
+    """One of torchvision's datasets, in the files that torchvision itself reads."""
+
+    type: Literal["torchvision"] = "torchvision"
+    dataset: Literal[
+        "CIFAR10", "CIFAR100", "Caltech101", "Caltech256", "Country211", "DTD", "EuroSAT",
+        "FGVCAircraft", "FashionMNIST", "Flowers102", "Food101", "GTSRB", "Imagenette", "KMNIST",
+        "MNIST", "OxfordIIITPet", "QMNIST", "RenderedSST2", "SEMEION", "STL10", "SUN397", "SVHN",
+        "StanfordCars", "USPS",
+    ] = Field(description="The name of torchvision's class.")  # fmt: skip
+    root: Path = Field(description="The folder that torchvision is given as `root`.")
+    download: bool = Field(False, description="Let torchvision download what is not there.")
+
+
+class HuggingfaceSource(ForeignSource):
+    """A dataset that the library `datasets` reads: from local files, or by name from the hub."""
+
+    type: Literal["huggingface"] = "huggingface"
+    path: Path | None = Field(
+        None,
+        description="A folder of `save_to_disk`, a folder of Parquet or Arrow files, or one file.",
+    )
+    name: str | None = Field(None, description="Its name on the hub, where there is no path.")
+    config: str | None = Field(None, description="The hub dataset's configuration.")
+    revision: str | None = Field(None, description="The hub dataset's revision: a commit or a tag.")
+    image: str = Field("image", description="The column of images.")
+    label: str | None = Field("label", description="The column of classes; null: there is none.")
+    caption: str | None = Field(None, description="The column of captions: a text, or a list.")
+
+    @model_validator(mode="after")
+    def _has_one_origin(self) -> HuggingfaceSource:
+        if (self.path is None) == (self.name is None):
+            raise ValueError("exactly one of path and name must be given")
+        if self.path is not None and (self.config is not None or self.revision is not None):
+            raise ValueError("config and revision belong to a dataset by name, not to a path")
+        return self
+
+
+Source = Annotated[
+    FolderSource | ManifestSource | GeneratedSource | TorchvisionSource | HuggingfaceSource,
+    Field(discriminator="type"),
+]
 
 
 class Dataset(Declaration):

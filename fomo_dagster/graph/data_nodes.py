@@ -88,7 +88,7 @@ class ShardsNode(Node):
     @property
     def declared(self) -> Mapping[str, Any]:
         """With the source, so that Dagster sees a changed declaration before it is observed."""
-        paths = {"path", "root", "captions"}
+        paths = {"path", "root", "captions", "download"}
         source = self.dataset.source.model_dump(mode="json", exclude=paths)
         return {"source": source, **self._parameters}
 

@@ -5,12 +5,20 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from fomo_dagster.data.declarations import Dataset, FolderSource, GeneratedSource
+from fomo_dagster.data.declarations import (
+    Dataset,
+    FolderSource,
+    GeneratedSource,
+    HuggingfaceSource,
+    TorchvisionSource,
+)
 from fomo_dagster.data.sources.files import DigestCache
 from fomo_dagster.data.sources.folder import FolderImages
 from fomo_dagster.data.sources.generated import GeneratedImages
+from fomo_dagster.data.sources.huggingface import HuggingfaceImages
 from fomo_dagster.data.sources.manifest import ManifestImages
 from fomo_dagster.data.sources.source import Source
+from fomo_dagster.data.sources.torchvision import TorchvisionImages
 from fomo_dagster.store.digests import digest_of
 
 
@@ -22,9 +30,17 @@ def open_source(name: str, dataset: Dataset, base: Path, cache: Path) -> Source:
     source = dataset.source
     if isinstance(source, GeneratedSource):
         return GeneratedImages(source.generator, source.parameters, source.seed)
-    path = _resolved(base, source.path)
     one_concept = name if dataset.task == "retrieval" else None
-    digests = DigestCache(cache / f"{name}-{digest_of(str(path))[:8]}.parquet")
+    if isinstance(source, HuggingfaceSource):
+        path = None if source.path is None else _resolved(base, source.path)
+        return HuggingfaceImages(
+            source, path, one_concept=one_concept, cache=_digests(cache, name, path or source.name)
+        )
+    if isinstance(source, TorchvisionSource):
+        root = _resolved(base, source.root)
+        return TorchvisionImages(source, root, _digests(cache, name, root))
+    path = _resolved(base, source.path)
+    digests = _digests(cache, name, path)
     if isinstance(source, FolderSource):
         return FolderImages(
             path,
@@ -40,6 +56,11 @@ def open_source(name: str, dataset: Dataset, base: Path, cache: Path) -> Source:
         one_concept=one_concept,
         cache=digests,
     )
+
+
+def _digests(cache: Path, name: str, origin: object) -> DigestCache:
+    """The digests of a dataset's files; another origin has others."""
+    return DigestCache(cache / f"{name}-{digest_of(str(origin))[:8]}.parquet")
 
 
 def _resolved(base: Path, path: Path) -> Path:

@@ -1,0 +1,260 @@
+"""Datasets that Hugging Face's `datasets` reads: Arrow or Parquet files, or by name from the hub.
+
+Images are taken as they are encoded, and never decoded. Local Parquet files are turned into Arrow
+files in the cache, once, so that any image can be read alone. Streaming from the hub is not
+covered: `datasets` downloads a dataset by name whole.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from fomo_dagster.data.declarations import HuggingfaceSource
+from fomo_dagster.data.samples import SCAN, SPLITS
+from fomo_dagster.data.sources.files import DigestCache, shortlist
+from fomo_dagster.data.sources.remembered import keep, recall
+from fomo_dagster.data.sources.source import as_scan
+from fomo_dagster.data.sources.splits import held_out
+from fomo_dagster.errors import DataError, InputError, nearest
+from fomo_dagster.store.digests import digest_of, digest_of_bytes
+
+SCAN_VERSION = 1  # raised when a scan of the same files would be another one
+BATCH = 256  # rows looked at at once
+SAVED = ("dataset_info.json", "dataset_dict.json")  # one of them stands where `save_to_disk` wrote
+FORMATS = {".parquet": "parquet", ".arrow": "arrow"}
+USUAL = {"train": ("train",), "test": ("test", "validation", "val")}  # of test, the first there is
+
+
+class HuggingfaceImages:
+    """The images of one dataset; `path` is the declared one made absolute, or None for a name.
+
+    one_concept: the concept of all images where no column of labels is declared.
+    """
+
+    def __init__(
+        self,
+        declared: HuggingfaceSource,
+        path: Path | None,
+        *,
+        one_concept: str | None,
+        cache: DigestCache,
+    ) -> None:
+        self.declared = declared
+        self.path = path
+        self.one_concept = one_concept
+        self.cache = cache
+        self._loaded: Mapping[str, Any] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Without the opened files: a worker process maps them itself.
+        return {**vars(self), "_loaded": None}
+
+    def scan(self) -> pl.DataFrame:
+        """See `Source.scan`. A key is the library's split and the row's number in it.
+
+        Raises `InputError` where there is no such dataset, split or column, or the library is not
+        installed, and `DataError` for a row without image or class.
+        """
+        self._loaded = None
+        splits = self._splits()
+        path = self.cache.path.with_suffix(".scan.parquet")
+        key = self._scan_key(splits)
+        kept = recall(path, key)
+        if kept is not None:
+            return kept
+        outside: list[str] = []
+        rows = pl.DataFrame(list(self._rows(splits, outside)), schema=SCAN, orient="row")
+        if rows.is_empty():
+            raise DataError(f"{self._title} has no rows")
+        if not splits["test"] and self.declared.splits is None:
+            rows = rows.with_columns(held_out(rows, self.declared.test_share))
+        if outside and self.path is not None:  # image files that the key knows nothing of
+            return as_scan(rows)
+        return keep(path, key, as_scan(rows))
+
+    def read(self, reference: str) -> bytes:
+        """See `Source.read`."""
+        digest, name, number = reference.split(":")
+        image = self._datasets[name][int(number)][self.declared.image]
+        data = self._bytes(image, f"row {number} of {name!r} of {self._title}")
+        if digest_of_bytes(data) != digest:
+            raise DataError(
+                f"row {number} of {name!r} of {self._title} changed after it was scanned: run "
+                "again when nothing changes it"
+            )
+        return data
+
+    @property
+    def _title(self) -> str:
+        return f"the dataset {self.path or self.declared.name}"
+
+    @property
+    def _datasets(self) -> Mapping[str, Any]:
+        """Split → the library's dataset, its images left encoded."""
+        if self._loaded is None:
+            self._loaded = self._load()
+        return self._loaded
+
+    def _load(self) -> dict[str, Any]:
+        datasets = _library()
+        if datasets is None:
+            raise InputError(
+                f"{self._title} is read with the package `datasets`, which is not installed: "
+                "pip install 'fomo-dagster[huggingface]'"
+            )
+        try:
+            loaded = self._opened(datasets)
+        except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+            hint = "" if self.path else "; where the network does not allow it, give its `path`"
+            raise InputError(f"{self._title} cannot be loaded: {error}{hint}") from error
+        if isinstance(loaded, datasets.Dataset):
+            loaded = {"train": loaded}
+        return {name: self._checked(part, datasets) for name, part in loaded.items()}
+
+    def _opened(self, datasets: Any) -> Any:
+        """A dataset of the library's, or several by split."""
+        if self.path is None:
+            return datasets.load_dataset(
+                self.declared.name, self.declared.config, revision=self.declared.revision
+            )
+        if not self.path.exists():
+            raise InputError(f"there is no file or folder {self.path}")
+        datasets.disable_progress_bars()
+        if any((self.path / name).is_file() for name in SAVED):
+            return datasets.load_from_disk(str(self.path))
+        converted = str(self.cache.path.with_suffix(".arrow"))
+        if self.path.is_dir():
+            return datasets.load_dataset(str(self.path), cache_dir=converted)
+        if self.path.suffix not in FORMATS:
+            raise InputError(f"{self.path} is no dataset: expected a file {', '.join(FORMATS)}")
+        return datasets.load_dataset(
+            FORMATS[self.path.suffix], data_files={"train": str(self.path)}, cache_dir=converted
+        )
+
+    def _checked(self, part: Any, datasets: Any) -> Any:
+        """The columns used, images left encoded; raises `InputError` where one is missing."""
+        declared = self.declared
+        wanted = {"image": declared.image, "label": declared.label, "caption": declared.caption}
+        for role, column in wanted.items():
+            if column is not None and column not in part.column_names:
+                raise InputError(
+                    f"{self._title} has no column {column!r} (declared as its {role}); "
+                    + nearest(column, part.column_names)
+                )
+        if declared.label is None and self.one_concept is None:
+            raise InputError(
+                f"{self._title} has no label: name its column, or declare `task: retrieval`"
+            )
+        used = part.select_columns([column for column in wanted.values() if column is not None])
+        return used.cast_column(declared.image, datasets.Image(decode=False))
+
+    def _splits(self) -> dict[str, tuple[str, ...]]:
+        """Our splits, each with the dataset's that it is made of."""
+        there = self._datasets
+        if self.declared.splits is None:
+            test = tuple(name for name in USUAL["test"] if name in there)[:1]
+            train = tuple(name for name in USUAL["train"] if name in there)
+            if not train and not test:
+                raise InputError(
+                    f"{self._title} has the splits {shortlist(list(there))}: say with `splits` "
+                    "which are for training and which for testing"
+                )
+            return {"train": train, "test": test}
+        chosen: Mapping[Any, tuple[str, ...]] = self.declared.splits
+        for name in (name for names in chosen.values() for name in names):
+            if name not in there:
+                raise InputError(f"{self._title} has no split {name!r}; {nearest(name, there)}")
+        return {split: chosen.get(split, ()) for split in SPLITS}
+
+    def _scan_key(self, splits: Mapping[str, tuple[str, ...]]) -> str:
+        """Digest of all that a scan is a function of, the content of the library's files first."""
+        parts = {}
+        for name in (name for names in splits.values() for name in names):
+            files = [entry["filename"] for entry in self._datasets[name].cache_files]
+            parts[name] = self.cache.digests(files, self._title)
+        columns = self.declared.model_dump(include={"image", "label", "caption", "test_share"})
+        return digest_of(
+            {"scan": SCAN_VERSION, "files": parts, "splits": splits, "concept": self.one_concept,
+             **columns}
+        )  # fmt: skip
+
+    def _rows(
+        self, splits: Mapping[str, tuple[str, ...]], outside: list[str]
+    ) -> Iterator[tuple[Any, ...]]:
+        """SCAN; the images that lie in files of their own are added to `outside`."""
+        declared = self.declared
+        for split, name in ((split, name) for split, names in splits.items() for name in names):
+            part = self._datasets[name]
+            classes = getattr(part.features.get(declared.label), "names", None)
+            for number, row in enumerate(_one_by_one(part)):
+                where = f"row {number} of {name!r} of {self._title}"
+                image, label = row[declared.image], row.get(declared.label or "")
+                digest = digest_of_bytes(self._bytes(image, where))
+                if image["bytes"] is None:
+                    outside.append(image["path"])
+                concept = self._concept(label, classes, where) if declared.label else None
+                yield (
+                    split,
+                    f"{name}/{number:07d}",
+                    concept or self.one_concept,
+                    _captions(row.get(declared.caption or ""), where),
+                    digest,
+                    f"{digest}:{name}:{number}",
+                )
+
+    def _bytes(self, image: Mapping[str, Any] | None, where: str) -> bytes:
+        """A row's image as encoded in it, or as the file that it names."""
+        data: bytes | None = None if image is None else image["bytes"]
+        if data is not None:
+            return data
+        if image is None or image["path"] is None:
+            raise DataError(f"{where} has no image")
+        try:
+            return Path(image["path"]).read_bytes()
+        except OSError as error:
+            raise DataError(
+                f"the image {image['path']} of {where} cannot be read: {error.strerror}"
+            ) from error
+
+    def _concept(self, label: Any, classes: list[str] | None, where: str) -> str:
+        if classes is not None and isinstance(label, int) and 0 <= label < len(classes):
+            return classes[label]
+        if classes is None and isinstance(label, str) and label.strip():
+            return label
+        if classes is None and isinstance(label, int) and not isinstance(label, bool):
+            return str(label)
+        raise DataError(
+            f"{where} has no class in {self.declared.label!r} ({label!r}): leave its split out, or "
+            "name another column"
+        )
+
+
+def _library() -> Any:
+    """Hugging Face's `datasets`; None where it is not installed.
+
+    Started in a project's folder, Python would then take its folder `datasets/` for the library.
+    """
+    try:
+        library = importlib.import_module("datasets")
+    except ModuleNotFoundError:
+        return None
+    return library if hasattr(library, "load_dataset") else None
+
+
+def _one_by_one(part: Any) -> Iterator[dict[str, Any]]:
+    """The rows of a dataset of the library's, read a batch at a time."""
+    for batch in part.iter(BATCH):
+        for i in range(len(next(iter(batch.values())))):
+            yield {column: values[i] for column, values in batch.items()}
+
+
+def _captions(value: Any, where: str) -> list[str]:
+    texts = [] if value is None else [value] if isinstance(value, str) else value
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise DataError(f"the caption of {where} must be text or a list of texts, not {value!r}")
+    return [text for text in texts if text.strip()]

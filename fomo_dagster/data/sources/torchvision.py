@@ -1,0 +1,232 @@
+"""Datasets in torchvision's own on-disk formats, already there or downloaded by it.
+
+Images that are files are taken as they are; those in arrays become PNG files. torchvision itself
+checks what it downloads, and the checksums of the pickles and matrices that it opens. Which sets
+there are and what their classes are called stands in `torchvision_sets.py`.
+"""
+
+from __future__ import annotations
+
+import http.client
+import io
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from PIL import Image
+
+from fomo_dagster.data.declarations import TorchvisionSource
+from fomo_dagster.data.samples import SCAN, SPLITS
+from fomo_dagster.data.sources.files import DigestCache, read_reference, reference_of
+from fomo_dagster.data.sources.remembered import keep, recall
+from fomo_dagster.data.sources.source import as_scan
+from fomo_dagster.data.sources.splits import held_out
+from fomo_dagster.data.sources.torchvision_sets import SETS
+from fomo_dagster.errors import DataError, InputError, nearest
+from fomo_dagster.store.digests import digest_of, digest_of_bytes
+from fomo_dagster.store.leases import lease
+
+SCAN_VERSION = 1  # raised when a scan of the same files would be another one
+FAILURES = (OSError, RuntimeError, http.client.HTTPException)  # how torchvision and urllib fail
+LISTED = {name: SCAN[name] for name in ("split", "key", "concept", "reference")}
+
+
+class TorchvisionImages:
+    """One of torchvision's datasets below the folder `root`.
+
+    cache: digests of files; beside them, a scan of arrays is kept.
+    """
+
+    def __init__(self, declared: TorchvisionSource, root: Path, cache: DigestCache) -> None:
+        self.declared = declared
+        self.root = root
+        self.cache = cache
+        self.set = SETS[declared.dataset]
+        self._opened: tuple[str, Any] | None = None
+
+    def __reduce__(self) -> tuple[type[TorchvisionImages], tuple[Any, ...]]:
+        # Without the arrays: a worker process opens the set itself.
+        return TorchvisionImages, (self.declared, self.root, self.cache)
+
+    def scan(self) -> pl.DataFrame:
+        """See `Source.scan`. Keys are paths below the root, or the split and the number in it.
+
+        Raises `InputError` where the files are not there (and could not be downloaded, where that
+        is declared) or a split is none of the set's, and `DataError` where an image has no class.
+        """
+        splits = self._splits()
+        if self.set.files is not None:
+            self._fetch(splits)
+            return self._scan_files(splits)
+        path = self.cache.path.with_suffix(".scan.parquet")
+        kept = recall(path, self._scan_key(splits))
+        if kept is not None:
+            return kept
+        self._fetch(splits)
+        return keep(path, self._scan_key(splits), self._scan_arrays(splits))
+
+    def read(self, reference: str) -> bytes:
+        """See `Source.read`."""
+        if self.set.files is not None:
+            return read_reference(reference)
+        digest, name, number = reference.split(":")
+        if self._opened is None or self._opened[0] != name:
+            self._opened = (name, self._open(name))
+        image, _ = self._opened[1][int(number)]
+        if _pixel_digest(image) != digest:
+            raise DataError(
+                f"image {number} of {name} of {self._title} changed after it was scanned: run "
+                "again when nothing changes it"
+            )
+        file = io.BytesIO()
+        image.save(file, "PNG")
+        return file.getvalue()
+
+    @property
+    def _title(self) -> str:
+        return f"torchvision's {self.declared.dataset} in {self.root}"
+
+    def _splits(self) -> Mapping[str, tuple[str, ...]]:
+        """Our splits, each with torchvision's that it is made of."""
+        ours = {"train": self.set.train, "test": self.set.test}
+        if self.declared.splits is None:
+            return ours
+        if self.set.argument is None:
+            raise InputError(
+                f"torchvision's {self.declared.dataset} has no splits to choose: leave `splits` "
+                "out, and a share (`test_share`) is held out"
+            )
+        chosen: Mapping[Any, tuple[str, ...]] = self.declared.splits
+        return {split: chosen.get(split, ()) for split in SPLITS}
+
+    def _fetch(self, splits: Mapping[str, tuple[str, ...]]) -> None:
+        """Let torchvision download what is not there, where that is declared."""
+        if not self.declared.download:
+            return
+        with lease(self.cache.path.with_suffix(".download")):
+            for name in (name for names in splits.values() for name in names):
+                try:
+                    self._construct(name, download=True)
+                except FAILURES as error:
+                    reason = " ".join(str(error).split())
+                    raise InputError(
+                        f"torchvision could not download {self.declared.dataset}: {reason}. Where "
+                        "the network does not allow it, download it elsewhere and put its files "
+                        f"at {self.root / self.set.layout}, as torchvision unpacks them"
+                    ) from error
+
+    def _scan_key(self, splits: Mapping[str, tuple[str, ...]]) -> str:
+        """Digest of all that a scan of arrays is a function of."""
+        files = sorted(path for path in self.root.glob(self.set.layout) if path.is_file())
+        digests = self.cache.digests([str(path) for path in files], self._title)
+        names = [path.relative_to(self.root).as_posix() for path in files]
+        return digest_of(
+            {
+                "scan": SCAN_VERSION,
+                "torchvision": version("torchvision"),
+                "dataset": self.declared.dataset,
+                "files": dict(zip(names, digests, strict=True)),
+                "splits": splits,
+                "test_share": self.declared.test_share,
+            }
+        )
+
+    def _scan_files(self, splits: Mapping[str, tuple[str, ...]]) -> pl.DataFrame:
+        found = self._with_splits(
+            pl.DataFrame(list(self._listed_files(splits)), schema=LISTED, orient="row"), splits
+        )
+        paths = found["reference"].to_list()
+        digests = self.cache.digests(paths, self._title)
+        references = list(map(reference_of, paths, digests))
+        return as_scan(
+            found.with_columns(
+                pl.lit([], pl.List(pl.String)).alias("captions"),
+                pl.Series("digest", digests, pl.String),
+                pl.Series("reference", references, pl.String),
+            )
+        )
+
+    def _listed_files(
+        self, splits: Mapping[str, tuple[str, ...]]
+    ) -> Iterator[tuple[str, str, str, str]]:
+        """LISTED, the path as the reference."""
+        assert self.set.files is not None
+        for split, names in splits.items():
+            for name in names:
+                opened = self._open(name)
+                classes = self.set.names(opened)
+                for path, label in self.set.files(opened):
+                    key = Path(os.path.relpath(path, self.root)).as_posix()
+                    yield split, key, self._concept(classes, label, name), path
+
+    def _scan_arrays(self, splits: Mapping[str, tuple[str, ...]]) -> pl.DataFrame:
+        rows: list[tuple[object, ...]] = []
+        for split, names in splits.items():
+            for name in names:
+                opened = self._open(name)
+                classes = self.set.names(opened)
+                for number in range(len(opened)):
+                    image, label = opened[number]
+                    digest = _pixel_digest(image)
+                    rows.append(
+                        (split, f"{name}/{number:06d}", self._concept(classes, label, name), [],
+                         digest, f"{digest}:{name}:{number}")
+                    )  # fmt: skip
+        return as_scan(self._with_splits(pl.DataFrame(rows, schema=SCAN, orient="row"), splits))
+
+    def _with_splits(
+        self, rows: pl.DataFrame, splits: Mapping[str, tuple[str, ...]]
+    ) -> pl.DataFrame:
+        """`rows` with a share held out, where nothing else is for testing."""
+        if rows.is_empty():
+            raise DataError(f"{self._title} has no images")
+        if self.set.test or self.declared.splits is not None:
+            return rows
+        return rows.with_columns(held_out(rows, self.declared.test_share))
+
+    def _concept(self, classes: Sequence[str], label: int, name: str) -> str:
+        if label is None or not 0 <= label < len(classes):
+            raise DataError(
+                f"{name} of {self._title} has an image without a class (label {label}): take "
+                f"{name!r} out of `splits`"
+            )
+        return str(classes[label])
+
+    def _open(self, name: str) -> Any:
+        """torchvision's dataset over its split `name`, which must be there."""
+        try:
+            return self._construct(name, download=False)
+        except FAILURES as error:
+            raise InputError(
+                f"{self._title} is not there, or not whole ({error}): put its files at "
+                f"{self.root / self.set.layout}, as torchvision unpacks them, or declare "
+                "`download: true`"
+            ) from error
+
+    def _construct(self, name: str, *, download: bool) -> Any:
+        from torchvision import datasets
+
+        if self.set.argument == "train" and name not in SPLITS:
+            raise InputError(
+                f"torchvision's {self.declared.dataset} has no split {name!r}; "
+                + nearest(name, SPLITS)
+            )
+        arguments = self.set.constructor_arguments(name)
+        try:
+            create = getattr(datasets, self.declared.dataset)
+            return create(str(self.root), download=download, **arguments)
+        except ValueError as error:
+            raise InputError(f"torchvision's {self.declared.dataset}: {error}") from error
+        except ModuleNotFoundError as error:
+            raise InputError(
+                f"torchvision reads {self.declared.dataset} with the package {error.name!r}: "
+                f"pip install {error.name}"
+            ) from error
+
+
+def _pixel_digest(image: Image.Image) -> str:
+    """Of the pixels themselves: encoders differ between versions."""
+    return digest_of_bytes(f"{image.mode} {image.size} ".encode() + image.tobytes())
