@@ -88,9 +88,11 @@ def _asset(
             outcome = _materialise(node, workshop)
             if node.kind == "scores" and node.experiment is not None:
                 retire(node.experiment, workshop)
+            head = outcome.head
+            context.log.info(f"{node.key}: {head.status} {head.digest}, {head.seconds:.1f} s")
             yield dg.MaterializeResult(
                 asset_key=key_of(node.key),
-                data_version=dg.DataVersion(outcome.head.data_version),
+                data_version=dg.DataVersion(head.data_version),
                 metadata=metadata_of(node, outcome, workshop),
                 check_results=list(checks_of(node, outcome, workshop)),
             )

@@ -32,6 +32,8 @@ concurrency:
   pools:
     default_limit: 1
     granularity: op
+python_logs:
+  python_log_level: INFO
 """
 SECONDS_BETWEEN_CLEARINGS = 5.0
 PROCESS_TAG = "fomo/process"
