@@ -22,9 +22,10 @@ from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
-from fomo_dagster.data.batches import Batches, Pool
+from fomo_dagster.data.batches import Batches
 from fomo_dagster.data.declarations import Dataset
 from fomo_dagster.data.index import Index
+from fomo_dagster.data.pools import ManifestPool
 from fomo_dagster.data.shards import write_shards
 from fomo_dagster.data.sources.opening import open_source
 from fomo_dagster.data.transforms import augment, normalise
@@ -45,7 +46,7 @@ def our_batches(root: Path, batch: int, steps: int, workers: int) -> Iterator[ob
     manifest = chunk_manifest(entries, {"pictures": index.sample_table})
     manifest = with_prompts(manifest, {"pictures": "a photo of a {}"})
     batches = Batches(
-        {"update": Pool("update", manifest, {"pictures": index})},
+        {"update": ManifestPool("update", manifest, {"pictures": index})},
         {"update": batch},
         seed=0, stage=1, steps=steps,
         transform=partial(augment, size=224, crop_scale=(0.9, 1.0)),

@@ -1,6 +1,6 @@
 """Training batches: samples of the pools, read, augmented and tokenised, as a function of the step.
 
-How many samples of each pool a batch holds is `mixture.py`'s, which ones `sampling.py`'s.
+How many samples of each pool a batch holds is `mixture.py`'s, which ones the pools' (`pools.py`).
 """
 
 from __future__ import annotations
@@ -8,22 +8,18 @@ from __future__ import annotations
 import multiprocessing
 import signal
 from collections.abc import Callable, Iterator, Mapping
-from itertools import pairwise
 from multiprocessing.context import ForkServerContext
 from typing import NamedTuple
 
 import numpy as np
-import polars as pl
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from fomo_dagster.data.images import UnreadableImageError, decoded
-from fomo_dagster.data.index import Index
 from fomo_dagster.data.mixture import POOLS
-from fomo_dagster.data.samples import INDEX
-from fomo_dagster.data.sampling import positions, sample_seed
-from fomo_dagster.errors import DataError, FomoError, InputError, nearest
+from fomo_dagster.data.pools import Pool
+from fomo_dagster.data.sampling import sample_seed
+from fomo_dagster.errors import FomoError, InputError, nearest
 
 Transform = Callable[[Image.Image, np.random.Generator], torch.Tensor]
 """A decoded image, and the generator of its augmentation, to a tensor of pixels (3, H, W)."""
@@ -31,8 +27,6 @@ Transform = Callable[[Image.Image, np.random.Generator], torch.Tensor]
 Tokenize = Callable[[list[str]], torch.Tensor]
 """N texts to int64 tokens (N, L)."""
 
-LOCATION = {name: INDEX[name] for name in ("key", "digest", "shard", "offset", "size")}
-NAMED_AT_MOST = 5  # samples that one error names
 PRELOADED = ["torch", "torchvision", "open_clip"]
 
 
@@ -45,109 +39,6 @@ class Batch(NamedTuple):
     """(B, L), int64."""
     counts: dict[str, int]
     """Rows of each of `POOLS`."""
-
-
-class Pool:
-    """The samples of a manifest, found in the shards of their datasets.
-
-    `indexes` are by dataset. Raises `DataError` where a dataset has no index, where its training
-    split does not hold the very images that the manifest names, or a sample has no caption.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        manifest: pl.DataFrame,
-        indexes: Mapping[str, Index],
-    ) -> None:
-        datasets = manifest["dataset"].unique().sort().to_list()
-        for dataset in datasets:
-            if dataset not in indexes:
-                raise DataError(
-                    f"the {name} pool names the dataset {dataset!r}, of which there are no "
-                    f"shards: {nearest(dataset, indexes)}"
-                )
-        wordless = manifest.filter(pl.col("captions").list.len() == 0)
-        if len(wordless):
-            named = wordless.head(NAMED_AT_MOST).select("dataset", "key").iter_rows()
-            raise DataError(
-                f"{len(wordless)} of the {len(manifest)} samples of the {name} pool have no "
-                f"caption: {', '.join(map('/'.join, named))}; give each one, or the prompt"
-            )
-        self._indexes = {dataset: indexes[dataset] for dataset in datasets}
-        rows = self._locate(name, manifest)
-        shards = rows.select("dataset", "shard").unique().sort("dataset", "shard")
-        numbered = shards.with_row_index("number")
-        rows = rows.join(numbered, on=["dataset", "shard"], maintain_order="left")
-        self._shards = shards.rows()
-        # Tensors go to worker processes through shared memory: one copy of them serves all.
-        self._places = rows.select(pl.col("number", "offset", "size").cast(pl.Int64)).to_torch()
-        self._texts = _TextLists(rows["captions"])
-
-    def _locate(self, name: str, manifest: pl.DataFrame) -> pl.DataFrame:
-        """The rows of `manifest`, with the place of each one's image."""
-        stored = [
-            index.rows("train").select(pl.lit(dataset).alias("dataset"), *LOCATION)
-            for dataset, index in self._indexes.items()
-        ]
-        rows = manifest.join(
-            pl.concat([pl.DataFrame(schema={"dataset": pl.String, **LOCATION}), *stored]),
-            on=["dataset", "key", "digest"],
-            how="left",
-            maintain_order="left",
-        )
-        missing = rows.filter(pl.col("shard").is_null())
-        if len(missing):
-            named = missing.head(NAMED_AT_MOST).select("dataset", "key").iter_rows()
-            raise DataError(
-                f"{len(missing)} of the {len(manifest)} samples of the {name} pool are not in the "
-                f"shards, or with another image: {', '.join(map('/'.join, named))}; materialise "
-                "the datasets' shards, and the stream after them, again"
-            )
-        return rows
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    def text(self, row: int, rng: np.random.Generator) -> str:
-        """One of the captions of the manifest's row, each as likely."""
-        texts = self._texts[row]
-        return texts[rng.integers(len(texts))]
-
-    def image(self, row: int) -> Image.Image:
-        """The image of the manifest's row. Raises `DataError` where it cannot be decoded."""
-        number, offset, size = self._places[row].tolist()
-        dataset, shard = self._shards[number]
-        index = self._indexes[dataset]
-        data = index.read(shard, offset, size)
-        try:
-            return decoded(data)
-        except UnreadableImageError as error:
-            key = index.rows("train").filter(shard=shard, offset=offset)["key"].item()
-            raise DataError(f"the image {key!r} of dataset {dataset!r} {error}") from error
-
-
-class _TextLists:
-    """N lists of texts in three flat tensors, where a polars column would be copied to workers."""
-
-    def __init__(self, lists: pl.Series) -> None:
-        texts = lists.explode()
-        self._lists = _bounds(lists.list.len())  # (N + 1,)
-        self._texts = _bounds(texts.str.len_bytes())  # (texts + 1,), in bytes
-        self._bytes = torch.from_numpy(
-            np.frombuffer("".join(texts).encode(), dtype=np.uint8).copy()
-        )
-
-    def __getitem__(self, row: int) -> list[str]:
-        first, last = self._lists[row : row + 2].tolist()
-        bounds = self._texts[first : last + 1].tolist()
-        return [bytes(self._bytes[a:b].numpy()).decode() for a, b in pairwise(bounds)]
-
-
-def _bounds(lengths: pl.Series) -> torch.Tensor:
-    """Where consecutive pieces of these lengths (N,) start and end: (N + 1,), int64."""
-    ends = np.cumsum(lengths.to_numpy(), dtype=np.int64)
-    return torch.from_numpy(np.concatenate([np.zeros(1, dtype=np.int64), ends]))
 
 
 class Batches(Dataset[Batch]):
@@ -173,7 +64,7 @@ class Batches(Dataset[Batch]):
         for name, size in sizes.items():
             if name not in POOLS:
                 raise InputError(f"unknown pool {name!r}: {nearest(name, POOLS)}")
-            if size > 0 and not len(pools.get(name, ())):
+            if size > 0 and (name not in pools or pools[name].size == 0):
                 raise InputError(
                     f"batches of stage {stage} need {size} samples of the {name} pool, which is "
                     "empty: give it samples, or its share to the other pools"
@@ -194,12 +85,12 @@ class Batches(Dataset[Batch]):
         texts: list[str] = []
         for name, pool in self._pools.items():
             start, count = step * self.sizes[name], self.sizes[name]
-            drawn = positions(self._seed, self._stage, name, len(pool), start, count)
-            for position, row in enumerate(drawn.tolist(), start):
+            for position in range(start, start + count):
+                captions, image = pool.sample(self._seed, self._stage, position)
                 key = sample_seed(self._seed, self._stage, name, position)
                 rng = np.random.Generator(np.random.Philox(key=key))
-                texts.append(pool.text(row, rng))
-                images.append(self._transform(pool.image(row), rng))
+                texts.append(captions[int(rng.integers(len(captions)))])
+                images.append(self._transform(image, rng))
         return Batch(torch.stack(images), self._tokenize(texts), dict(self.sizes))
 
     def iterate(self, start: int) -> Iterator[Batch]:

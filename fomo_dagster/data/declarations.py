@@ -155,10 +155,35 @@ class PretrainingPool(Declaration):
     """Samples like those that θ₀ was trained on: the training splits of some datasets."""
 
     name: str
-    datasets: tuple[str, ...] = Field(min_length=1)
+    datasets: tuple[str, ...] | dict[str, float] = Field(
+        min_length=1,
+        description="A list: all their samples together, each as often. A mapping from datasets to "
+        "weights: each dataset's share of the pool's samples; weights need not add up to one.",
+    )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The datasets; where they have weights, their order means nothing and they are sorted."""
+        return self.datasets if isinstance(self.datasets, tuple) else tuple(sorted(self.datasets))
+
+    @property
+    def weights(self) -> dict[str, float] | None:
+        """Dataset → weight; None where none is given, or there is but one to give it to."""
+        one = len(self.datasets) == 1
+        return None if isinstance(self.datasets, tuple) or one else self.datasets
 
     @model_validator(mode="after")
     def _are_distinct(self) -> PretrainingPool:
         if len(set(self.datasets)) != len(self.datasets):
             raise ValueError("a dataset is named twice")
+        return self
+
+    @model_validator(mode="after")
+    def _have_shares(self) -> PretrainingPool:
+        for dataset, weight in (self.weights or {}).items():
+            if weight <= 0:
+                raise ValueError(
+                    f"the weight of {dataset!r} is {weight:g} and must be above 0: leave out a "
+                    "dataset of which nothing is to be drawn"
+                )
         return self

@@ -15,7 +15,9 @@ import numpy.typing as npt
 from fomo_dagster.errors import InputError
 from fomo_dagster.store.digests import digest_of
 
-KEPT_PERMUTATIONS = 8  # three pools, each at times between two, and some room
+SMALL = 100_000  # entries: a permutation of fewer is made in milliseconds and takes little memory
+KEPT_LARGE = 16  # three pools or more, each at times between two, and some room
+KEPT_SMALL = 64  # a pool that is streamed has one for each shard that it draws from at once
 
 
 def positions(
@@ -33,7 +35,8 @@ def positions(
     drawn = np.empty(count, dtype=np.int64)
     for number in np.unique(rounds):
         here = rounds == number
-        drawn[here] = _permutation(seed, stage, pool, size, int(number))[places[here]]
+        permutation = _kept_small if size < SMALL else _kept_large
+        drawn[here] = permutation(seed, stage, pool, size, int(number))[places[here]]
     return drawn
 
 
@@ -42,7 +45,6 @@ def sample_seed(seed: int, stage: int, pool: str, position: int) -> int:
     return int(digest_of(["sample", seed, stage, pool, position]), 16)
 
 
-@lru_cache(maxsize=KEPT_PERMUTATIONS)
 def _permutation(seed: int, stage: int, pool: str, size: int, number: int) -> npt.NDArray[np.int64]:
     """A permutation (size,). Random words are sorted here, for numpy promises that the words of a
     bit generator stay the same in later versions, but not what `Generator.permutation` makes of
@@ -51,3 +53,7 @@ def _permutation(seed: int, stage: int, pool: str, size: int, number: int) -> np
     order = np.argsort(np.random.Philox(key=key).random_raw(size), kind="stable")
     order.flags.writeable = False
     return order
+
+
+_kept_small = lru_cache(KEPT_SMALL)(_permutation)
+_kept_large = lru_cache(KEPT_LARGE)(_permutation)

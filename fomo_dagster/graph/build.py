@@ -12,7 +12,6 @@ from fomo_dagster.experiment.schema import Experiment
 from fomo_dagster.graph.data_nodes import (
     ChunkNode,
     DatasetSource,
-    PoolNode,
     ShardsNode,
     StreamOrder,
     shards_key,
@@ -27,6 +26,7 @@ from fomo_dagster.graph.model_nodes import (
     weights_source_key,
 )
 from fomo_dagster.graph.node import Node, SourceNode
+from fomo_dagster.graph.pool_nodes import PoolNode
 from fomo_dagster.store.digests import digest_of
 from fomo_dagster.store.recipes import Recipe, differences
 from fomo_dagster.streams.entries import parse_entry, read_entries
@@ -125,7 +125,7 @@ class _Builder:
         return dataset
 
     def add_pool(self, loaded: Loaded, pool: PretrainingPool, where: str) -> str:
-        datasets = {name: self.add_dataset(loaded, name, where) for name in pool.datasets}
+        datasets = {name: self.add_dataset(loaded, name, where) for name in pool.names}
         key = f"pools/{pool.name}"
         prompts = {name: dataset.prompt for name, dataset in datasets.items()}
         self.add(PoolNode(key=key, pool=pool, prompts=prompts))

@@ -1,4 +1,4 @@
-"""The nodes of data: observed sources, shards, the chunks of a stream, pretraining pools."""
+"""The nodes of data: observed sources, shards, the chunks of a stream."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from fomo_dagster.data.declarations import Dataset, PretrainingPool
-from fomo_dagster.errors import InputError
+from fomo_dagster.data.declarations import Dataset
 from fomo_dagster.experiment.schema import Stream
 from fomo_dagster.graph.node import ONLY, Facts, FactsByKey, Node, identity
 from fomo_dagster.store.artifacts import Artifact
@@ -313,50 +312,3 @@ class ChunkNode(Node):
             )
         )
         yield "chunks", rows.select(*SCHEMAS["chunks"])
-
-
-@dataclass(frozen=True, kw_only=True)
-class PoolNode(Node):
-    """The manifest of a pretraining pool: the training splits of its datasets."""
-
-    kind: ClassVar[str] = "pool"
-    pool: PretrainingPool
-    prompts: Mapping[str, str]
-
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        return tuple(shards_key(dataset) for dataset in self.pool.datasets)
-
-    @property
-    def declared(self) -> Mapping[str, Any]:
-        return {"datasets": self.pool.datasets, "prompts": self.prompts}
-
-    def recipes(self, facts: FactsByKey) -> dict[str, Recipe]:
-        brings = []
-        for dataset in self.pool.datasets:
-            details = facts[shards_key(dataset)].details
-            if not details["train"]:
-                raise InputError(
-                    f"dataset {dataset!r} of pretraining pool {self.pool.name!r} has no training "
-                    "samples: take it out of the pool"
-                )
-            text = self.prompts[dataset] if details["wordless"] else None
-            brings.append([dataset, digest_of(details["train"]), text])
-        return {ONLY: Recipe(self.kind, self.version, {}, {"datasets": brings})}
-
-    def predict(self, recipes: Mapping[str, Recipe], workshop: Workshop) -> Facts:
-        datasets = [dataset for dataset, _, _ in recipes[ONLY].inputs["datasets"]]
-        return Facts(recipes[ONLY].digest, {"datasets": datasets})
-
-    def make(self, name: str, recipe: Recipe, folder: Path, workshop: Workshop) -> None:
-        from fomo_dagster.streams.chunks import chunk_manifest, with_prompts
-        from fomo_dagster.streams.entries import format_entry
-
-        samples = {d: i.sample_table for d, i in workshop.indexes(list(self.pool.datasets)).items()}
-        entries = [
-            format_entry(dataset, concept)
-            for dataset in self.pool.datasets
-            for concept in workshop.facts(shards_key(dataset)).details["train"]
-        ]
-        manifest = with_prompts(chunk_manifest(entries, samples), self.prompts)
-        manifest.write_parquet(folder / MANIFEST)

@@ -117,17 +117,15 @@ class BackboneNode(Node):
             assert isinstance(backbone.architecture, str)
             save(download(backbone.architecture, backbone.pretrained), folder / WEIGHTS)
             return None
-        import polars as pl
-
+        from fomo_dagster.graph.opened_pools import pretraining_pool
         from fomo_dagster.graph.stage import train_on
 
         settings = backbone.pretraining
         assert settings is not None
         assert self.pool_key is not None
-        manifest = pl.read_parquet(workshop.artifact(self.pool_key).path(MANIFEST))
         return train_on(
             create(backbone.architecture, settings.seed),
-            {"pretraining": manifest},
+            {"pretraining": pretraining_pool(self.pool_key, workshop)},
             {"pretraining": settings.batch_size},
             settings=settings,
             train="all",
@@ -210,27 +208,30 @@ class TrainedNode(Node):
 
         from fomo_dagster.data.buffer import select
         from fomo_dagster.data.mixture import batch_sizes, first_stage_shares
+        from fomo_dagster.graph.opened_pools import manifest_pool, pretraining_pool
         from fomo_dagster.graph.stage import train_on
 
         def manifest(key: str) -> pl.DataFrame:
             return pl.read_parquet(workshop.artifact(key).path(MANIFEST))
 
-        pools = {"update": manifest(self.chunk_keys[-1])}
         shares = self.mixture.model_dump()
+        if not self._buffer_keys:
+            shares = first_stage_shares(shares)
+        sizes = batch_sizes(self.settings.batch_size, shares)
+        pools = {}
+        if sizes["update"]:
+            pools["update"] = manifest_pool("update", manifest(self.chunk_keys[-1]), workshop)
         if self._buffer_keys:
             earlier = [manifest(key) for key in self._buffer_keys]
-            pools["buffer"] = select(
-                earlier, self.buffer.capacity, self.buffer.selection, self.seed
-            )
-        else:
-            shares = first_stage_shares(shares)
+            chosen = select(earlier, self.buffer.capacity, self.buffer.selection, self.seed)
+            pools["buffer"] = manifest_pool("buffer", chosen, workshop)
         if self.pool_key is not None:
-            pools["pretraining"] = manifest(self.pool_key)
+            pools["pretraining"] = pretraining_pool(self.pool_key, workshop)
         model = load_weights(self.backbone, workshop.artifact(self.start_key).path(WEIGHTS))
         return train_on(
             model,
             pools,
-            batch_sizes(self.settings.batch_size, shares),
+            sizes,
             settings=self.settings,
             train=self.train,
             seed=self.seed,

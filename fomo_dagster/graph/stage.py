@@ -1,4 +1,4 @@
-"""One training from manifests to an artifact's files; stages and the making of θ₀ share it."""
+"""One training from pools to an artifact's files; stages and the making of θ₀ share it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fomo_dagster.data.batches import Batches, Pool
+from fomo_dagster.data.batches import Batches
+from fomo_dagster.data.pools import Pool
 from fomo_dagster.data.transforms import augment
 from fomo_dagster.experiment.schema import Execution, TrainingSettings
 from fomo_dagster.graph.model_nodes import CURVES, STEPS, WEIGHTS
@@ -18,14 +19,12 @@ from fomo_dagster.training.loop import train as train_model
 from fomo_dagster.training.steps import steps_of
 
 if TYPE_CHECKING:
-    import polars as pl
-
     from fomo_dagster.graph.workshop import Workshop
 
 
 def train_on(
     model: Model,
-    manifests: Mapping[str, pl.DataFrame],
+    pools: Mapping[str, Pool],
     sizes: Mapping[str, int],
     *,
     settings: TrainingSettings,
@@ -39,18 +38,14 @@ def train_on(
 ) -> Mapping[str, Any]:
     """Train `model` on batches drawn from the pools; write its weights, steps and curves.
 
-    manifests: pool → MANIFEST table; sizes: pool → samples of each batch.
+    sizes: pool → samples of each batch; those of 0 need no pool.
     Returns what it cost: samples and steps. Raises what reading, training and writing raise.
     """
-    used = {pool: size for pool, size in sizes.items() if size > 0}
-    datasets = {name for pool in used for name in manifests[pool]["dataset"].unique()}
-    indexes = workshop.indexes(datasets)
-    pools = {pool: Pool(pool, manifests[pool], indexes) for pool in used}
-    counted = "update" if "update" in used else "pretraining"  # what an epoch passes over
-    steps = steps_of(settings.budget, settings.batch_size, len(pools[counted]), used[counted])
+    counted = "update" if sizes.get("update") else "pretraining"  # what an epoch passes over
+    steps = steps_of(settings.budget, settings.batch_size, pools[counted].size, sizes[counted])
     batches = Batches(
         pools,
-        used,
+        sizes,
         seed=seed,
         stage=stage,
         steps=steps,

@@ -8,12 +8,14 @@ from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.schema import Budget
 
 
-def steps_of(budget: Budget, batch_size: int, update_size: int, update_batch_size: int) -> int:
+def steps_of(
+    budget: Budget, batch_size: int, update_size: int | None, update_batch_size: int
+) -> int:
     """The steps of a stage, at least one.
 
     samples: ⌊samples / batch_size⌋, all pools counted together. epochs: so many that the update
     pool of `update_size` samples, `update_batch_size` of them a step, is passed over that often,
-    rounded up.
+    rounded up; None is a size that is not known.
 
     Raises `InputError` where the budget does not pay for one step.
     """
@@ -27,6 +29,11 @@ def steps_of(budget: Budget, batch_size: int, update_size: int, update_batch_siz
             )
         return budget.samples // batch_size
     assert budget.epochs is not None  # exactly one unit is given
+    if update_size is None:
+        raise InputError(
+            f"budget.epochs is {budget.epochs:g}, but nobody knows how many samples a streamed "
+            "dataset has: give the budget in samples or steps"
+        )
     if update_size < 1 or update_batch_size < 1:
         raise InputError(
             f"budget.epochs is {budget.epochs:g}, but the update pool has {update_size} samples "

@@ -21,8 +21,9 @@ import pytest
 import torch
 from PIL import Image
 
-from fomo_dagster.data.batches import Batch, Batches, Pool, Tokenize, Transform
+from fomo_dagster.data.batches import Batch, Batches, Tokenize, Transform
 from fomo_dagster.data.index import Index
+from fomo_dagster.data.pools import ManifestPool, Pool
 from fomo_dagster.data.samples import INDEX, MANIFEST
 from fomo_dagster.data.sampling import positions
 from fomo_dagster.data.transforms import augment
@@ -92,7 +93,7 @@ def manifest(*concepts: str) -> pl.DataFrame:
 @pytest.fixture
 def pools(indexes: dict[str, Index]) -> dict[str, Pool]:
     return {
-        name: Pool(name, manifest(*concepts), indexes)
+        name: ManifestPool(name, manifest(*concepts), indexes)
         for name, concepts in {
             "pretraining": ["van"],
             "update": ["robin", "van"],
@@ -218,7 +219,7 @@ def test_a_prompt_may_hold_other_braces(indexes: dict[str, Index]) -> None:
         manifest("van").with_columns(captions=pl.lit([], pl.List(pl.String))),
         {"cars": "{a} {} of {b}"},
     )
-    texts = texts_of(make({"update": Pool("update", given, indexes)}, {"update": 4})[0])
+    texts = texts_of(make({"update": ManifestPool("update", given, indexes)}, {"update": 4})[0])
     assert set(texts) == {"{a} van of {b}"}
 
 
@@ -269,7 +270,7 @@ def test_an_undecodable_image_is_named_after_the_batches_before_it(
     with (tmp_path / "cars" / "shard.tar").open("r+b") as shard:
         shard.seek(offset)
         shard.write(b"\0" * size)
-    pool = Pool("update", table, {"cars": index})
+    pool = ManifestPool("update", table, {"cars": index})
     sizes = {"update": 1}
     transform = partial(augment, size=8, crop_scale=(1, 1))
     tokenize = open_clip.get_tokenizer("ViT-B-32", context_length=16)
@@ -287,7 +288,7 @@ def test_broken_bytes_of_any_kind_are_a_data_error(tmp_path: Path, data: bytes) 
     captions: list[str] = []
     row = ("train", "van/0", "van", captions, "cars/van/0", "shard.tar", 0, len(data))
     pl.DataFrame([row], schema=INDEX, orient="row").write_parquet(tmp_path / "cars/index.parquet")
-    pool = Pool("update", manifest("van").head(1), {"cars": Index(tmp_path / "cars")})
+    pool = ManifestPool("update", manifest("van").head(1), {"cars": Index(tmp_path / "cars")})
     with pytest.raises(DataError, match="'van/0' of dataset 'cars' cannot be decoded"):
         make({"update": pool}, {"update": 1})[0]
 
@@ -304,24 +305,24 @@ def test_a_manifest_of_images_that_the_shards_do_not_hold_is_refused(
     indexes: dict[str, Index], change: Callable[[pl.DataFrame], pl.DataFrame], named: str
 ) -> None:
     with pytest.raises(DataError, match=named):
-        Pool("update", change(manifest("van")), indexes)
+        ManifestPool("update", change(manifest("van")), indexes)
 
 
 def test_a_dataset_without_shards_or_a_sample_without_caption_is_named(
     indexes: dict[str, Index],
 ) -> None:
     with pytest.raises(DataError, match=r"'cars'.*no shards"):
-        Pool("update", manifest("van"), {"birds": indexes["birds"]})
+        ManifestPool("update", manifest("van"), {"birds": indexes["birds"]})
     wordless = manifest("van").with_columns(captions=pl.lit([], pl.List(pl.String)))
     with pytest.raises(DataError, match=r"4 of the 4 .* no caption: cars/"):
-        Pool("update", wordless, indexes)
+        ManifestPool("update", wordless, indexes)
 
 
 def test_batches_that_need_an_empty_or_missing_pool_are_refused(
     indexes: dict[str, Index], pools: dict[str, Pool]
 ) -> None:
-    empty = Pool("buffer", pl.DataFrame(schema=MANIFEST), indexes)
-    assert len(empty) == 0
+    empty = ManifestPool("buffer", pl.DataFrame(schema=MANIFEST), indexes)
+    assert empty.size == 0
     for given in ({**pools, "buffer": empty}, {"update": pools["update"]}):
         with pytest.raises(InputError, match="need 2 samples of the buffer pool"):
             make(given, {"update": 2, "buffer": 2})

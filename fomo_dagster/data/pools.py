@@ -1,0 +1,153 @@
+"""Pools of samples: what stands at each position of the sequence that a training draws.
+
+A pool draws by itself, so that pools of every kind stand side by side: the samples of a manifest
+(here), several datasets with weights (`weighted.py`), tars that are streamed (`streamed.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import polars as pl
+import torch
+from PIL import Image
+
+from fomo_dagster.data.images import UnreadableImageError, decoded
+from fomo_dagster.data.index import Index
+from fomo_dagster.data.samples import INDEX
+from fomo_dagster.data.sampling import positions
+from fomo_dagster.errors import DataError, nearest
+
+LOCATION = {name: INDEX[name] for name in ("key", "digest", "shard", "offset", "size")}
+NAMED_AT_MOST = 5  # samples that one error names
+
+
+class Sample(NamedTuple):
+    """An image and the texts that describe it."""
+
+    captions: Sequence[str]
+    """One or more, each as likely to be trained on."""
+    image: Image.Image
+
+
+class Pool(Protocol):
+    """A sequence of samples without end; picklable, so that worker processes can draw from it."""
+
+    @property
+    def size(self) -> int | None:
+        """How many different samples there are; None where that is not known."""
+
+    def sample(self, seed: int, stage: int, position: int) -> Sample:
+        """The sample at a position: a pure function of (seed, stage, position) and the content.
+
+        Raises `DataError` where it cannot be read.
+        """
+
+
+class ManifestPool:
+    """The samples of a manifest, found in the shards of their datasets.
+
+    They are drawn as consecutive permutations that belong to `name`. `indexes` are by dataset.
+    Raises `DataError` where a dataset has no index, where its training split does not hold the
+    very images that the manifest names, or a sample has no caption.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        manifest: pl.DataFrame,
+        indexes: Mapping[str, Index],
+    ) -> None:
+        self.name = name
+        datasets = manifest["dataset"].unique().sort().to_list()
+        for dataset in datasets:
+            if dataset not in indexes:
+                raise DataError(
+                    f"the {name} pool names the dataset {dataset!r}, of which there are no "
+                    f"shards: {nearest(dataset, indexes)}"
+                )
+        wordless = manifest.filter(pl.col("captions").list.len() == 0)
+        if len(wordless):
+            named = wordless.head(NAMED_AT_MOST).select("dataset", "key").iter_rows()
+            raise DataError(
+                f"{len(wordless)} of the {len(manifest)} samples of the {name} pool have no "
+                f"caption: {', '.join(map('/'.join, named))}; give each one, or the prompt"
+            )
+        self._indexes = {dataset: indexes[dataset] for dataset in datasets}
+        rows = self._locate(name, manifest)
+        shards = rows.select("dataset", "shard").unique().sort("dataset", "shard")
+        numbered = shards.with_row_index("number")
+        rows = rows.join(numbered, on=["dataset", "shard"], maintain_order="left")
+        self._shards = shards.rows()
+        # Tensors go to worker processes through shared memory: one copy of them serves all.
+        self._places = rows.select(pl.col("number", "offset", "size").cast(pl.Int64)).to_torch()
+        self._texts = _TextLists(rows["captions"])
+
+    def _locate(self, name: str, manifest: pl.DataFrame) -> pl.DataFrame:
+        """The rows of `manifest`, with the place of each one's image."""
+        stored = [
+            index.rows("train").select(pl.lit(dataset).alias("dataset"), *LOCATION)
+            for dataset, index in self._indexes.items()
+        ]
+        rows = manifest.join(
+            pl.concat([pl.DataFrame(schema={"dataset": pl.String, **LOCATION}), *stored]),
+            on=["dataset", "key", "digest"],
+            how="left",
+            maintain_order="left",
+        )
+        missing = rows.filter(pl.col("shard").is_null())
+        if len(missing):
+            named = missing.head(NAMED_AT_MOST).select("dataset", "key").iter_rows()
+            raise DataError(
+                f"{len(missing)} of the {len(manifest)} samples of the {name} pool are not in the "
+                f"shards, or with another image: {', '.join(map('/'.join, named))}; materialise "
+                "the datasets' shards, and the stream after them, again"
+            )
+        return rows
+
+    @property
+    def size(self) -> int:
+        """The number of samples."""
+        return len(self._places)
+
+    def sample(self, seed: int, stage: int, position: int) -> Sample:
+        """See `Pool`. Raises `DataError` where the image cannot be decoded."""
+        row = int(positions(seed, stage, self.name, self.size, position, 1)[0])
+        return Sample(self._texts[row], self._image(row))
+
+    def _image(self, row: int) -> Image.Image:
+        number, offset, size = self._places[row].tolist()
+        dataset, shard = self._shards[number]
+        index = self._indexes[dataset]
+        data = index.read(shard, offset, size)
+        try:
+            return decoded(data)
+        except UnreadableImageError as error:
+            key = index.rows("train").filter(shard=shard, offset=offset)["key"].item()
+            raise DataError(f"the image {key!r} of dataset {dataset!r} {error}") from error
+
+
+class _TextLists:
+    """N lists of texts in three flat tensors, where a polars column would be copied to workers."""
+
+    def __init__(self, lists: pl.Series) -> None:
+        texts = lists.explode()
+        self._lists = _bounds(lists.list.len())  # (N + 1,)
+        self._texts = _bounds(texts.str.len_bytes())  # (texts + 1,), in bytes
+        self._bytes = torch.from_numpy(
+            np.frombuffer("".join(texts).encode(), dtype=np.uint8).copy()
+        )
+
+    def __getitem__(self, row: int) -> list[str]:
+        first, last = self._lists[row : row + 2].tolist()
+        bounds = self._texts[first : last + 1].tolist()
+        return [bytes(self._bytes[a:b].numpy()).decode() for a, b in pairwise(bounds)]
+
+
+def _bounds(lengths: pl.Series) -> torch.Tensor:
+    """Where consecutive pieces of these lengths (N,) start and end: (N + 1,), int64."""
+    ends = np.cumsum(lengths.to_numpy(), dtype=np.int64)
+    return torch.from_numpy(np.concatenate([np.zeros(1, dtype=np.int64), ends]))

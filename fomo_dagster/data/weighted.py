@@ -1,0 +1,28 @@
+"""Several pools drawn in fixed shares; whose turn a position is, `turns.py` says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from fomo_dagster.data.pools import Pool, Sample
+from fomo_dagster.data.turns import turn
+
+
+class WeightedPool:
+    """Members drawn in proportion to whole weights; the order of the mapping breaks ties."""
+
+    def __init__(self, members: Mapping[str, Pool], weights: Mapping[str, int]) -> None:
+        self._members = list(members.values())
+        self._weights = [weights[name] for name in members]
+
+    @property
+    def size(self) -> int | None:
+        """All members together; None where that of one is not known."""
+        sizes = [member.size for member in self._members]
+        known = [size for size in sizes if size is not None]
+        return sum(known) if len(known) == len(sizes) else None
+
+    def sample(self, seed: int, stage: int, position: int) -> Sample:
+        """See `Pool`."""
+        member, before = turn(self._weights, position)
+        return self._members[member].sample(seed, stage, before)

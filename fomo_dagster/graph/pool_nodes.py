@@ -1,0 +1,74 @@
+"""The nodes of pretraining pools: which samples of which datasets, and in which shares."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from fomo_dagster.data.declarations import PretrainingPool
+from fomo_dagster.data.turns import whole_weights
+from fomo_dagster.errors import InputError
+from fomo_dagster.graph.data_nodes import MANIFEST, shards_key
+from fomo_dagster.graph.node import ONLY, Facts, FactsByKey, Node
+from fomo_dagster.store.digests import digest_of
+from fomo_dagster.store.recipes import Recipe
+
+if TYPE_CHECKING:
+    from fomo_dagster.graph.workshop import Workshop
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolNode(Node):
+    """The manifest of a pretraining pool: the training splits of its datasets.
+
+    Where the datasets have weights, these are the recipe's parameter `weights`.
+    """
+
+    kind: ClassVar[str] = "pool"
+    pool: PretrainingPool
+    prompts: Mapping[str, str]
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return tuple(shards_key(dataset) for dataset in self.pool.names)
+
+    @property
+    def declared(self) -> Mapping[str, Any]:
+        return {"datasets": self.pool.names, "prompts": self.prompts, **self._weights}
+
+    @property
+    def _weights(self) -> dict[str, Any]:
+        weights = self.pool.weights
+        return {} if weights is None else {"weights": whole_weights(weights)}
+
+    def recipes(self, facts: FactsByKey) -> dict[str, Recipe]:
+        brings = []
+        for dataset in self.pool.names:
+            details = facts[shards_key(dataset)].details
+            if not details["train"]:
+                raise InputError(
+                    f"dataset {dataset!r} of pretraining pool {self.pool.name!r} has no training "
+                    "samples: take it out of the pool"
+                )
+            text = self.prompts[dataset] if details["wordless"] else None
+            brings.append([dataset, digest_of(details["train"]), text])
+        return {ONLY: Recipe(self.kind, self.version, self._weights, {"datasets": brings})}
+
+    def predict(self, recipes: Mapping[str, Recipe], workshop: Workshop) -> Facts:
+        datasets = [dataset for dataset, _, _ in recipes[ONLY].inputs["datasets"]]
+        return Facts(recipes[ONLY].digest, {"datasets": datasets})
+
+    def make(self, name: str, recipe: Recipe, folder: Path, workshop: Workshop) -> None:
+        from fomo_dagster.streams.chunks import chunk_manifest, with_prompts
+        from fomo_dagster.streams.entries import format_entry
+
+        samples = {d: i.sample_table for d, i in workshop.indexes(list(self.pool.names)).items()}
+        entries = [
+            format_entry(dataset, concept)
+            for dataset in self.pool.names
+            for concept in workshop.facts(shards_key(dataset)).details["train"]
+        ]
+        manifest = with_prompts(chunk_manifest(entries, samples), self.prompts)
+        manifest.write_parquet(folder / MANIFEST)
