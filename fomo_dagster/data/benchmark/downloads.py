@@ -1,0 +1,324 @@
+"""The benchmark's archives, downloaded from its list: resumed, checked, and whole or not there.
+
+A download grows in `<FOLDER>.tar.part`, with a note of what it is a part of beside it, and takes
+its name when it is whole. Its checksum goes into `checksums.json`, and a later download must have
+the same. Nothing is unpacked: the source `fomo_release` reads the archives as they are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tarfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+import requests
+
+from fomo_dagster.errors import DataError, InputError
+from fomo_dagster.progress import Progress, silent
+from fomo_dagster.store.files import fsync, write_bytes
+from fomo_dagster.store.leases import lease
+
+CHECKSUMS = "checksums.json"
+PIECE = 1 << 16  # bytes read at once, and at most lost when a connection breaks
+TIMEOUT_SECONDS = (30.0, 60.0)  # to connect; between two pieces
+MOST_FRUITLESS = 5  # tries in a row that brought no byte
+
+
+@dataclass(frozen=True)
+class Archive:
+    """One entry of the list: `name` is the archive's, `<FOLDER>.tar`."""
+
+    name: str
+    url: str
+
+    @property
+    def folder(self) -> str:
+        return self.name.removesuffix(".tar")
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """An archive that is there, and whether this call brought it."""
+
+    path: Path
+    size: int
+    downloaded: bool
+
+
+def read_list(path: Path) -> dict[str, Archive]:
+    """Folder → archive, from the release's list: an address a line, `#` before a comment.
+
+    Raises `InputError` where there is no list, and `DataError` for a line that is not an address
+    of an archive, or two of one name.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise InputError(f"cannot read the list of downloads {path}: {error.strerror}") from error
+    archives: dict[str, Archive] = {}
+    for number, line in enumerate(map(str.strip, lines), 1):
+        if not line or line.startswith("#"):
+            continue
+        parts = urlsplit(line)
+        name = parts.path.rpartition("/")[2]
+        if parts.scheme not in ("http", "https") or not name.endswith(".tar") or name == ".tar":
+            raise DataError(f"line {number} of {path} is no address of a .tar: {line!r}")
+        archive = Archive(name, _direct(line))
+        if archive.folder in archives:
+            raise DataError(f"line {number} of {path} names {name} a second time")
+        archives[archive.folder] = archive
+    return archives
+
+
+def _direct(url: str) -> str:
+    """The address of the file itself, where `url` is one of Dropbox's pages about it."""
+    parts = urlsplit(url)
+    if parts.hostname is None or not parts.hostname.endswith("dropbox.com"):
+        return url
+    query = {**dict(parse_qsl(parts.query)), "dl": "1"}
+    return urlunsplit(parts._replace(query=urlencode(query)))
+
+
+def fetch(
+    archive: Archive,
+    folder: Path,
+    progress: Progress = silent,
+    *,
+    wait: Callable[[float], None] = time.sleep,
+) -> Fetched:
+    """Have the archive in `folder`: find it there, or download it, going on where that stopped.
+
+    wait: called with the seconds to pass before another try. Raises `InputError` where its server
+    cannot be reached or refuses, and `DataError` where the connection is lost again and again,
+    what came is no archive, or it is not what came before. What was received is kept then, and
+    on any interruption.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with lease(folder / f".{archive.name}.lease"):
+        target = folder / archive.name
+        recorded = _recorded(folder).get(archive.name)
+        if target.exists():
+            size = target.stat().st_size
+            if recorded is not None and recorded["size"] != size:
+                raise DataError(
+                    f"{target} has {size} bytes, and {recorded['size']} when it was downloaded: "
+                    "delete it, and fetch it again"
+                )
+            return Fetched(target, size, downloaded=False)
+        download = _Download(archive, target, progress)
+        download.run(wait)
+        return download.finish(recorded)
+
+
+class _Download:
+    """One archive on its way into its `.part` file."""
+
+    def __init__(self, archive: Archive, target: Path, progress: Progress) -> None:
+        self.archive = archive
+        self.target = target
+        self.part = target.with_name(f"{target.name}.part")
+        self.note = target.with_name(f"{target.name}.part.json")
+        self.progress = progress
+        self.state: dict[str, Any] = {}  # the url, and its `validator` and `length`, where known
+        self.hash = hashlib.sha256()
+        self.received = 0
+        self._take_up()
+
+    def _take_up(self) -> None:
+        """Go on from what an earlier call left, if it left it of the same address."""
+        try:
+            state = json.loads(self.note.read_bytes())
+            if state["url"] != self.archive.url:
+                return
+            with self.part.open("rb") as file:
+                while piece := file.read(PIECE):
+                    self.hash.update(piece)
+                    self.received += len(piece)
+                    total = state.get("length", 0)
+                    self.progress(self.archive.name, self.received, total, "was here")
+        except (OSError, ValueError, KeyError, TypeError):
+            self._begin_anew()
+            return
+        self.state = state
+
+    def _begin_anew(self) -> None:
+        self.state, self.received, self.hash = {}, 0, hashlib.sha256()
+
+    @property
+    def is_whole(self) -> bool:
+        return self.received > 0 and self.received == self.state.get("length")
+
+    def run(self, wait: Callable[[float], None]) -> None:
+        """Request until it is whole; see `fetch` for what is raised."""
+        fruitless, answered, agreed = 0, False, False
+        with requests.Session() as session:
+            while not self.is_whole and not (agreed and "length" not in self.state):
+                before, agreed, reason = self.received, False, "nothing came"
+                try:
+                    with self._request(session) as response:
+                        answered = True
+                        if self._agree(response):
+                            self._receive(response)
+                            agreed = True  # where the server does not say how much, that was all
+                except requests.RequestException as error:
+                    if not answered:
+                        raise self._unreachable(error) from error
+                    reason = str(_innermost(error))
+                fruitless = 0 if self.received > before else fruitless + 1
+                if fruitless == MOST_FRUITLESS:
+                    raise DataError(
+                        f"the download of {self.archive.name} was cut off at {self.received:,} of "
+                        f"{self.state.get('length', 0):,} bytes ({reason}): the same command goes "
+                        "on from there"
+                    )
+                if fruitless:
+                    wait(2.0**fruitless)
+
+    def _request(self, session: requests.Session) -> requests.Response:
+        """Ask for what is missing, if the file is still the one that we have a part of."""
+        headers = {"Accept-Encoding": "identity"}
+        if self.received:
+            headers["Range"] = f"bytes={self.received}-"
+            validator = self.state.get("validator")
+            if validator and not validator.startswith("W/"):
+                headers["If-Range"] = validator
+        return session.get(
+            self.archive.url, headers=headers, stream=True, timeout=TIMEOUT_SECONDS
+        )
+
+    def _agree(self, response: requests.Response) -> bool:
+        """Whether the response's body goes on where the part ends, or begins a new one.
+
+        False where the part must be begun anew by another request.
+        """
+        status = response.status_code
+        if status >= 500:
+            raise requests.HTTPError(f"its server answers {status} {response.reason}")
+        found = {"url": self.archive.url, **_facts(response)}
+        if self.received and (
+            status == 416 or (status == 206 and not self._goes_on(response, found))
+        ):
+            self._begin_anew()
+            return False
+        if status not in ((200, 206) if self.received else (200,)):
+            raise InputError(
+                f"{self.archive.url} cannot be downloaded: its server answers {status} "
+                f"{response.reason}. {self._by_hand()}"
+            )
+        if response.headers.get("Content-Type", "").startswith("text/html"):
+            raise InputError(
+                f"{self.archive.url} leads to a web page, not to an archive: its owner may have "
+                f"moved it, or the day's downloads are used up. {self._by_hand()}"
+            )
+        if status == 200:
+            self._begin_anew()
+        self.state = found
+        write_bytes(self.note, json.dumps(found, indent=1).encode())
+        return True
+
+    def _goes_on(self, response: requests.Response, found: dict[str, Any]) -> bool:
+        """Whether a partial response is the rest of what we have a part of."""
+        start = response.headers.get("Content-Range", "").removeprefix("bytes ").partition("-")[0]
+        return start == str(self.received) and all(
+            self.state.get(key) == found.get(key) for key in ("validator", "length")
+        )
+
+    def _receive(self, response: requests.Response) -> None:
+        total = self.state.get("length", 0)
+        self._check_space(total - self.received)
+        with self.part.open("r+b" if self.received else "wb") as file:
+            file.seek(self.received)
+            file.truncate()
+            for piece in response.iter_content(PIECE):
+                file.write(piece)
+                self.hash.update(piece)
+                self.received += len(piece)
+                self.progress(self.archive.name, self.received, total)
+
+    def _check_space(self, needed: int) -> None:
+        free = shutil.disk_usage(self.part.parent).free
+        if needed > free:
+            raise InputError(
+                f"{self.archive.name} needs {needed:,} more bytes, and {self.part.parent} has "
+                f"{free:,} left: free some, or name another folder (FOMO_RELEASE_IMAGES)"
+            )
+
+    def finish(self, recorded: dict[str, Any] | None) -> Fetched:
+        """Check what came against the last download, and give it its name."""
+        if not tarfile.is_tarfile(self.part):
+            self.part.unlink()
+            self.note.unlink(missing_ok=True)
+            raise DataError(f"what {self.archive.url} sent is no tar archive: it was deleted")
+        checksum = {"sha256": self.hash.hexdigest(), "size": self.received}
+        folder = self.target.parent
+        if recorded is not None and recorded != checksum:
+            raise DataError(
+                f"{self.archive.name} is another file than the one downloaded before (its sha256 "
+                f"was {recorded['sha256'][:12]}… and is {checksum['sha256'][:12]}…). If the new "
+                f"one is right, delete its entry in {folder / CHECKSUMS} and fetch again: it is "
+                f"kept as {self.part.name}"
+            )
+        with lease(folder / f".{CHECKSUMS}.lease"):
+            known = {**_recorded(folder), self.archive.name: checksum}
+            write_bytes(
+                folder / CHECKSUMS, (json.dumps(known, indent=1, sort_keys=True) + "\n").encode()
+            )
+        fsync(self.part)
+        os.replace(self.part, self.target)
+        fsync(folder)
+        self.note.unlink(missing_ok=True)
+        return Fetched(self.target, self.received, downloaded=True)
+
+    def _unreachable(self, error: requests.RequestException) -> InputError:
+        host = urlsplit(self.archive.url).hostname
+        return InputError(
+            f"cannot reach {host} to download {self.archive.name} ({_innermost(error)}). Where the "
+            f"network does not allow it: {self._by_hand()}"
+        )
+
+    def _by_hand(self) -> str:
+        return f"download {self.archive.url} elsewhere, and put it at {self.target}"
+
+
+def _facts(response: requests.Response) -> dict[str, Any]:
+    """What a response tells of the whole file: its length, and what changes when it does."""
+    facts: dict[str, Any] = {}
+    headers = response.headers
+    if validator := headers.get("ETag") or headers.get("Last-Modified"):
+        facts["validator"] = validator
+    if response.status_code == 206:
+        length = headers.get("Content-Range", "").rpartition("/")[2]
+    else:
+        length = headers.get("Content-Length", "")
+    if length.isdecimal():
+        facts["length"] = int(length)
+    return facts
+
+
+def _innermost(error: BaseException) -> BaseException:
+    """The first cause: libraries wrap the operating system's words several times."""
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+    return error
+
+
+def _recorded(folder: Path) -> dict[str, dict[str, Any]]:
+    """Archive → sha256 and size of what was downloaded before."""
+    path = folder / CHECKSUMS
+    try:
+        recorded: dict[str, dict[str, Any]] = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{path} cannot be read ({error}): repair it, or delete it to record checksums anew"
+        ) from error
+    return recorded
