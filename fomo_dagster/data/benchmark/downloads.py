@@ -190,9 +190,7 @@ class _Download:
             validator = self.state.get("validator")
             if validator and not validator.startswith("W/"):
                 headers["If-Range"] = validator
-        return session.get(
-            self.archive.url, headers=headers, stream=True, timeout=TIMEOUT_SECONDS
-        )
+        return session.get(self.archive.url, headers=headers, stream=True, timeout=TIMEOUT_SECONDS)
 
     def _agree(self, response: requests.Response) -> bool:
         """Whether the response's body goes on where the part ends, or begins a new one.

@@ -17,7 +17,6 @@ import pytest
 from fomo_dagster.data.benchmark.downloads import CHECKSUMS, Archive, fetch, read_list
 from fomo_dagster.errors import DataError, InputError
 
-
 PIECE = 1 << 16  # what is received at once; an unfinished piece is lost
 
 
@@ -46,7 +45,7 @@ class Server:
         server = self
 
         class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:  # noqa: N802
+            def do_GET(self) -> None:
                 server.respond(self)
 
             def log_message(self, *_: object) -> None:
@@ -264,7 +263,7 @@ def test_the_list_gives_direct_addresses(tmp_path: Path) -> None:
         "DTD": Archive("DTD.tar", "https://example.org/files/DTD.tar"),
     }
     path.write_text("https://example.org/DTD.zip\n")
-    with pytest.raises(DataError, match="line 1 of .* no address"):
+    with pytest.raises(DataError, match=r"line 1 of .* no address"):
         read_list(path)
     path.write_text("https://a.org/DTD.tar\nhttps://b.org/DTD.tar\n")
     with pytest.raises(DataError, match="a second time"):
