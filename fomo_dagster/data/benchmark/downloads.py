@@ -255,7 +255,7 @@ class _Download:
             self.part.unlink()
             self.note.unlink(missing_ok=True)
             raise DataError(f"what {self.archive.url} sent is no tar archive: it was deleted")
-        checksum = {"sha256": self.hash.hexdigest(), "size": self.received}
+        checksum: dict[str, Any] = {"sha256": self.hash.hexdigest(), "size": self.received}
         folder = self.target.parent
         if recorded is not None and recorded != checksum:
             raise DataError(
