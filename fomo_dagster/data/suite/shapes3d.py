@@ -72,7 +72,7 @@ class Shapes3D(FactorGenerator):
 def _light(shape: str, scale: int, orientation: int) -> Array:
     """How much of the floor's, the wall's and the solid's hue each pixel has: (SIZE, SIZE, 3).
 
-    A picture is these times the hues; all 480 of them fit into 24 MB.
+    A picture is these times the hues; all 480 of them fit into 48 MB.
     """
     size = 0.6 * (0.75 + 0.5 * scale / 7)
     rays = _view(orientation)
@@ -88,8 +88,8 @@ def _light(shape: str, scale: int, orientation: int) -> Array:
         ],
         axis=1,
     )  # (rays, 3)
-    pixels = light.reshape(SIZE, RAYS, SIZE, RAYS, 3).mean(axis=(1, 3))
-    return pixels.astype(np.float32)
+    pixels: Array = light.reshape(SIZE, RAYS, SIZE, RAYS, 3).mean(axis=(1, 3))
+    return pixels
 
 
 @cache
