@@ -18,6 +18,7 @@ from fomo_dagster.graph.evaluation_nodes import HEAT_MAP, METRICS, PATHS, SCORES
 from fomo_dagster.graph.materialise import Outcome
 from fomo_dagster.graph.model_nodes import CURVES, STEPS, DeployedNode
 from fomo_dagster.graph.node import ONLY, Facts, Node
+from fomo_dagster.graph.stream_nodes import ORDER, ORDER_PLOT
 from fomo_dagster.graph.workshop import Workshop
 from fomo_dagster.tables.results import results
 
@@ -29,6 +30,7 @@ def metadata_of(node: Node, outcome: Outcome, workshop: Workshop) -> dict[str, A
     """The metadata of a materialisation: what its kind has to show, then where it comes from."""
     describe = {
         "shards": _shards,
+        "order": _order,
         "chunk": _manifest,
         "pool": _manifest,
         "backbone": _training,
@@ -74,6 +76,16 @@ def _shards(node: Node, outcome: Outcome, workshop: Workshop) -> Mapping[str, An
     if quarantined.height:
         metadata["unreadable"] = _table(quarantined.select("split", "key", "reason"))
     return metadata
+
+
+def _order(node: Node, outcome: Outcome, workshop: Workshop) -> Mapping[str, Any]:
+    order = pl.read_parquet(outcome.artifacts[ONLY].path(ORDER))
+    return {
+        "stream": _picture(outcome.artifacts[ONLY].path(ORDER_PLOT)),
+        "concepts": order.height,
+        "datasets": order["dataset"].n_unique(),
+        "order": _table(order),
+    }
 
 
 def _manifest(node: Node, outcome: Outcome, workshop: Workshop) -> Mapping[str, Any]:

@@ -12,6 +12,7 @@ from fomo_dagster.graph.node import Node
 
 KINDS = {
     "shards": {"webdataset", "parquet"},
+    "order": {"parquet"},
     "chunk": {"parquet"},
     "pool": {"parquet"},
     "backbone": {"pytorch", "openclip"},
@@ -23,6 +24,7 @@ KINDS = {
 }
 DESCRIPTIONS = {
     "shards": "The dataset's images and captions as WebDataset tars, with an index.",
+    "order": "The stream's concepts in the order in which they arrive.",
     "chunk": "The manifest of the samples that this chunk of the stream brings.",
     "pool": "The manifest of the pretraining pool.",
     "backbone": "θ₀, the weights that every experiment with this backbone starts from.",
@@ -35,6 +37,7 @@ DESCRIPTIONS = {
 DATASETS = "datasets"  # the group of sources and their shards
 SHARED_GROUPS = {
     "shards": DATASETS,
+    "order": "manifests",
     "chunk": "manifests",
     "pool": "manifests",
     "backbone": "backbones",

@@ -22,7 +22,8 @@ def export_weights(
 
     undertaking = undertake(name_or_path, overrides)
     experiment = undertaking.experiment
-    last = experiment.stream.stages
+    evaluated = (n for n in undertaking.nodes if isinstance(n, EvaluationNode))
+    last = max(node.stage for node in evaluated)
     number = last if stage is None else stage
     if number > last:
         raise InputError(f"{experiment.name} has stages 0 to {last}, and no stage {number}")

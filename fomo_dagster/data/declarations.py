@@ -139,6 +139,9 @@ class Dataset(Declaration):
     unreadable_limit: float = Field(
         0.01, ge=0, le=1, description="Share of unreadable images above which sharding fails."
     )
+    year: int | None = Field(
+        None, ge=1900, le=2200, description="Of publication, for streams in order of time."
+    )
     domain: str = ""
     licence: str = ""
     description: str = ""

@@ -125,7 +125,7 @@ class Backbone(Declaration):
 
 
 class Stream(Declaration):
-    """The order in which concepts arrive, and the number of stages it is cut into."""
+    """The order in which concepts arrive, and how it is cut into the chunks of the stages."""
 
     name: str | None = Field(
         None, description="Names the stream's assets; experiments that share a stream share them."
@@ -133,9 +133,25 @@ class Stream(Declaration):
     datasets: tuple[str, ...] | None = Field(None, description="All concepts of these datasets.")
     concepts: tuple[str, ...] | None = Field(None, description="Entries `dataset+++concept`.")
     file: Path | None = Field(None, description="A JSON list of such entries.")
-    order: Literal["as_listed", "random"] = "as_listed"
-    seed: int = 0
-    stages: int = Field(ge=1, le=999)
+    order: Literal["as_listed", "random", "time_incremental", "dataset_incremental"] = Field(
+        "as_listed",
+        description="time_incremental: datasets by their `year`; dataset_incremental: a stage a "
+        "dataset.",
+    )
+    reverse: bool = Field(False, description="The order backwards, concept by concept.")
+    interleaved: bool = Field(
+        False, description="Of time_incremental: mix the concepts of all datasets of a year."
+    )
+    seed: int = Field(0, description="Of what an order leaves open; as_listed leaves nothing.")
+    stages: int | None = Field(
+        None, ge=1, le=999, description="T; may be left out where the order or `positions` says it."
+    )
+    cut: Literal["concepts", "samples"] = Field(
+        "concepts", description="What the chunks have equally many of; samples: training samples."
+    )
+    positions: tuple[int, ...] | None = Field(
+        None, description="Where chunks 2..T begin, counted in concepts from 1, instead of stages."
+    )
 
     @model_validator(mode="after")
     def _has_one_origin(self) -> Stream:
@@ -146,6 +162,27 @@ class Stream(Declaration):
             raise ValueError(
                 f"exactly one of datasets, concepts, file must be given, not {given or 'none'}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _is_cut_one_way(self) -> Stream:
+        if self.order == "dataset_incremental":
+            if self.positions is not None or self.cut != "concepts":
+                raise ValueError(
+                    "dataset_incremental has a stage a dataset: leave out cut and positions"
+                )
+        elif (self.stages is None) == (self.positions is None):
+            raise ValueError("exactly one of stages, positions must be given")
+        elif self.positions is not None and self.cut != "concepts":
+            raise ValueError("cut goes with stages, not with positions")
+        if self.positions is not None and not 1 <= len(self.positions) <= 998:
+            raise ValueError("positions are where chunks 2..T begin: give 1 to 998 of them")
+        return self
+
+    @model_validator(mode="after")
+    def _says_what_its_order_uses(self) -> Stream:
+        if self.interleaved and self.order != "time_incremental":
+            raise ValueError(f"interleaved goes with order: time_incremental, not {self.order}")
         return self
 
 

@@ -10,10 +10,8 @@ from fomo_dagster.errors import InputError, nearest
 from fomo_dagster.experiment.loading import Loaded
 from fomo_dagster.experiment.schema import Experiment
 from fomo_dagster.graph.data_nodes import (
-    ChunkNode,
     DatasetSource,
     ShardsNode,
-    StreamOrder,
     shards_key,
     source_key,
 )
@@ -27,6 +25,15 @@ from fomo_dagster.graph.model_nodes import (
 )
 from fomo_dagster.graph.node import Node, SourceNode
 from fomo_dagster.graph.pool_nodes import PoolNode
+from fomo_dagster.graph.stream_nodes import (
+    ChunkNode,
+    Chunks,
+    CutOrder,
+    Listing,
+    OrderNode,
+    WholeDatasets,
+    order_key,
+)
 from fomo_dagster.store.digests import digest_of
 from fomo_dagster.store.recipes import Recipe, differences
 from fomo_dagster.streams.entries import parse_entry, read_entries
@@ -44,8 +51,8 @@ class Graph:
     experiments: Mapping[str, Experiment]
 
     def of(self, experiment: str) -> list[Node]:
-        """The nodes that an experiment needs, shared ones included, and the leaderboard."""
-        wanted: set[str] = {LEADERBOARD}
+        """The nodes that an experiment needs, its stream's order and the leaderboard with them."""
+        wanted: set[str] = {LEADERBOARD, order_key(self.experiments[experiment].stream_name)}
         for node in reversed(list(self.nodes.values())):
             if node.key in wanted or node.experiment == experiment:
                 wanted.add(node.key)
@@ -154,26 +161,31 @@ class _Builder:
     def add_stream(self, loaded: Loaded) -> tuple[list[str], tuple[str, ...]]:
         """The keys of the chunks, and the datasets that the stream draws from."""
         experiment = loaded.experiment
-        stream = experiment.stream
-        listed = _listed(loaded)
-        if listed is None:
-            names = stream.datasets or ()
-        else:
-            names = tuple(dict.fromkeys(parse_entry(entry)[0] for entry in listed))
-        datasets = {name: self.add_dataset(loaded, name, "stream") for name in names}
-        order = StreamOrder(stream=stream, listed=listed, datasets=names)
-        prompts = {name: dataset.prompt for name, dataset in datasets.items()}
-        keys = []
-        for number in range(1, stream.stages + 1):
-            key = f"streams/{experiment.stream_name}/chunk_{number:03d}"
-            self.add(
-                ChunkNode(
-                    key=key, stream=experiment.stream_name, number=number, order=order,
-                    prompts=prompts,
+        name, stream = experiment.stream_name, experiment.stream
+        listing = _listing(loaded)
+        datasets = {d: self.add_dataset(loaded, d, "stream") for d in listing.datasets}
+        order = OrderNode(
+            key=order_key(name), name=name, stream=stream, listing=listing,
+            years=_years(experiment, datasets),
+        )  # fmt: skip
+        self.add(order)
+        chunks: Chunks
+        if stream.order == "dataset_incremental":
+            chunks, stages = WholeDatasets(order=order), len(datasets)
+            if stream.stages not in (None, stages):
+                raise InputError(
+                    f"experiment {experiment.name!r}: stream.stages is {stream.stages}, and a "
+                    f"dataset_incremental stream of {stages} datasets has {stages}: leave it out"
                 )
-            )  # fmt: skip
+        else:
+            chunks, stages = CutOrder(order=order), stream.stages or len(stream.positions or ()) + 1
+        keys = []
+        for number in range(1, stages + 1):
+            key = f"streams/{name}/chunk_{number:03d}"
+            prompts = {d: datasets[d].prompt for d in chunks.datasets(number)}
+            self.add(ChunkNode(key=key, stream=name, number=number, chunks=chunks, prompts=prompts))
             keys.append(key)
-        return keys, names
+        return keys, listing.datasets
 
     def add_experiment(self, loaded: Loaded) -> None:
         experiment = loaded.experiment
@@ -203,7 +215,7 @@ class _Builder:
 
         trained = deployed = theta
         evaluate(0, theta)
-        for stage in range(1, experiment.stream.stages + 1):
+        for stage in range(1, len(chunks) + 1):
             start = {"trained": trained, "deployed": deployed, "initial": theta}[method.start_from]
             trained = f"{experiment.name}/trained_{stage:03d}"
             self.add(
@@ -234,12 +246,29 @@ class _Builder:
         )  # fmt: skip
 
 
-def _listed(loaded: Loaded) -> tuple[str, ...] | None:
-    """The entries that a stream lists, in the experiment or in a file; None where it does not."""
+def _listing(loaded: Loaded) -> Listing:
+    """The stream's datasets, and its entries where the experiment or a file lists them."""
     stream = loaded.experiment.stream
-    if stream.file is None:
-        return stream.concepts
-    return tuple(read_entries(loaded.base / stream.file.expanduser()))
+    if stream.datasets is not None:
+        return Listing(stream.datasets)
+    if stream.file is not None:
+        entries = tuple(read_entries(loaded.base / stream.file.expanduser()))
+    else:
+        entries = stream.concepts or ()
+    return Listing(tuple(dict.fromkeys(parse_entry(entry)[0] for entry in entries)), entries)
+
+
+def _years(experiment: Experiment, datasets: Mapping[str, Dataset]) -> dict[str, int]:
+    """Dataset → year of publication, where the stream's order uses it."""
+    if experiment.stream.order != "time_incremental":
+        return {}
+    undated = [name for name, dataset in datasets.items() if dataset.year is None]
+    if undated:
+        raise InputError(
+            f"experiment {experiment.name!r}: the order time_incremental needs the year of every "
+            f"dataset of the stream: declare `year` for {', '.join(undated)}"
+        )
+    return {name: dataset.year for name, dataset in datasets.items() if dataset.year is not None}
 
 
 def _roles(experiment: Experiment, trained_on: Sequence[str]) -> dict[str, str]:

@@ -1,14 +1,13 @@
-"""The nodes of data: observed sources, shards, the chunks of a stream."""
+"""The nodes of data: observed sources and shards."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fomo_dagster.data.declarations import Dataset
-from fomo_dagster.experiment.schema import Stream
 from fomo_dagster.graph.node import ONLY, Facts, FactsByKey, Node, identity
 from fomo_dagster.store.artifacts import Artifact
 from fomo_dagster.store.digests import digest_of
@@ -205,110 +204,3 @@ def _contact_sheet(folder: Path, name: str) -> bytes:
         ).rows()
     ]
     return contact_sheet(tiles, name)
-
-
-@dataclass(frozen=True, kw_only=True)
-class StreamOrder:
-    """A stream's concepts in order and in chunks, computed once for all its chunk nodes."""
-
-    stream: Stream
-    listed: tuple[str, ...] | None  # the entries, where the stream lists them
-    datasets: tuple[str, ...]
-    _memory: dict[tuple[str, ...], list[list[str]]] = field(
-        default_factory=dict, compare=False, repr=False
-    )
-
-    def chunks(self, facts: FactsByKey) -> list[list[str]]:
-        """The entries `dataset+++concept` of each chunk. Raises `InputError` as `streams` does."""
-        from fomo_dagster.streams.chunks import cut
-        from fomo_dagster.streams.entries import entries_of, validate
-        from fomo_dagster.streams.orderings import order_concepts
-
-        versions = tuple(facts[shards_key(d)].data_version for d in self.datasets)
-        if versions not in self._memory:
-            concepts = {d: list(facts[shards_key(d)].details["train"]) for d in self.datasets}
-            if self.listed is None:
-                entries = entries_of(self.datasets, concepts)
-            else:
-                entries = list(self.listed)
-                validate(entries, concepts)
-            ordered = order_concepts(entries, self.stream.order, self.stream.seed)
-            self._memory[versions] = cut(ordered, self.stream.stages)
-        return self._memory[versions]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ChunkNode(Node):
-    """The manifest of what one chunk of a stream brings."""
-
-    kind: ClassVar[str] = "chunk"
-    stream: str
-    number: int
-    order: StreamOrder
-    prompts: Mapping[str, str]
-
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        return tuple(shards_key(dataset) for dataset in self.order.datasets)
-
-    @property
-    def declared(self) -> Mapping[str, Any]:
-        stream = self.order.stream
-        return {
-            "listed": self.order.listed,
-            "datasets": self.order.datasets,
-            "order": stream.order,
-            "seed": stream.seed if stream.order == "random" else None,
-            "stages": stream.stages,
-            "number": self.number,
-            "prompts": self.prompts,
-        }
-
-    def recipes(self, facts: FactsByKey) -> dict[str, Recipe]:
-        from fomo_dagster.streams.entries import parse_entry
-
-        brings = []
-        for entry in self.order.chunks(facts)[self.number - 1]:
-            dataset, concept = parse_entry(entry)
-            details = facts[shards_key(dataset)].details
-            text = self.prompts[dataset] if concept in details["wordless"] else None
-            brings.append([dataset, concept, details["train"][concept], text])
-        return {ONLY: Recipe(self.kind, self.version, {}, {"concepts": brings})}
-
-    def predict(self, recipes: Mapping[str, Recipe], workshop: Workshop) -> Facts:
-        brings = recipes[ONLY].inputs["concepts"]
-        return Facts(recipes[ONLY].digest, {"concepts": [[d, c] for d, c, _, _ in brings]})
-
-    def make(self, name: str, recipe: Recipe, folder: Path, workshop: Workshop) -> None:
-        from fomo_dagster.streams.chunks import chunk_manifest, with_prompts
-        from fomo_dagster.streams.entries import format_entry
-
-        entries = [format_entry(d, c) for d, c, _, _ in recipe.inputs["concepts"]]
-        datasets = {d for d, _, _, _ in recipe.inputs["concepts"]}
-        samples = {d: index.sample_table for d, index in workshop.indexes(datasets).items()}
-        manifest = with_prompts(chunk_manifest(entries, samples), self.prompts)
-        manifest.write_parquet(folder / MANIFEST)
-
-    @property
-    def table_names(self) -> tuple[str, ...]:
-        return ("chunks",)
-
-    def tables(
-        self, artifacts: Mapping[str, Artifact], facts: FactsByKey
-    ) -> Iterator[tuple[str, pl.DataFrame]]:
-        import polars as pl
-
-        from fomo_dagster.tables.schemas import SCHEMAS
-
-        manifest = pl.read_parquet(artifacts[ONLY].path(MANIFEST))
-        rows = (
-            manifest.group_by("dataset", "concept", maintain_order=True)
-            .agg(samples=pl.len().cast(pl.Int64))
-            .with_row_index("position", offset=1)
-            .with_columns(
-                stream=pl.lit(self.stream),
-                stage=pl.lit(self.number, pl.Int64),
-                position=pl.col("position").cast(pl.Int64),
-            )
-        )
-        yield "chunks", rows.select(*SCHEMAS["chunks"])

@@ -27,10 +27,15 @@ ONLY = "only"  # the artifact's name where a node has one
 
 @dataclass(frozen=True)
 class Facts:
-    """What others need to know of a node: its data version, and plain data by name."""
+    """What others need to know of a node: its data version, and plain data by name.
+
+    awaited: only in a plan, and empty but where the content can be known only once an asset, whose
+    key this is, was made. The data version is then one that nothing real has.
+    """
 
     data_version: str
     details: Mapping[str, Any] = field(default_factory=dict)
+    awaited: str = ""
 
 
 FactsByKey = Mapping[str, Facts]

@@ -5,6 +5,7 @@ A chunk's manifest is a table of samples (`MANIFEST`); where their images lie is
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from itertools import accumulate, chain, pairwise
 
@@ -23,14 +24,61 @@ def cut(entries: Sequence[str], stages: int) -> list[list[str]]:
     benchmark, arXiv 2408.14471). Raises `InputError` for fewer than one stage, or more stages than
     concepts.
     """
-    if not 1 <= stages <= len(entries):
-        raise InputError(
-            f"a stream of {len(entries)} concepts cannot have {stages} stages: "
-            f"each needs at least one concept, so choose from 1 to {len(entries)}"
-        )
+    _check_stages(len(entries), stages)
     length, longer = divmod(len(entries), stages)
-    ends = accumulate((length + (stage < longer) for stage in range(stages)), initial=0)
-    return [list(entries[start:end]) for start, end in pairwise(ends)]
+    ends = accumulate(length + (stage < longer) for stage in range(stages - 1))
+    return _between(entries, list(ends))
+
+
+def cut_by_samples(entries: Sequence[str], samples: Sequence[int], stages: int) -> list[list[str]]:
+    """`entries` in `stages` contiguous chunks of whole concepts with about as many samples each.
+
+    samples: of each entry. With S samples in all, the cut after chunk t falls where the number of
+    samples so far is nearest to t·S/T, the earlier of two equally near places; where that would
+    leave a chunk without a concept, it moves to the nearest place that does not. So no chunk is
+    further from S/T than one concept's samples, but for those that a larger concept forces. Raises
+    `InputError` as `cut`.
+    """
+    _check_stages(len(entries), stages)
+    sums = [0, *accumulate(samples)]
+    cuts: list[int] = []
+    for stage in range(1, stages):
+        first = cuts[-1] + 1 if cuts else 1
+        last = len(entries) - (stages - stage)
+        aim = stage * sums[-1]  # times T, so that everything stays whole
+        after = bisect_left(sums, aim, lo=first, hi=last, key=lambda value: value * stages)
+        before = max(after - 1, first)
+        nearer = abs(sums[before] * stages - aim) <= abs(sums[after] * stages - aim)
+        cuts.append(before if nearer else after)
+    return _between(entries, cuts)
+
+
+def cut_at(entries: Sequence[str], positions: Sequence[int]) -> list[list[str]]:
+    """`entries` cut before each of `positions`, which count from 1: where chunks 2..T begin.
+
+    Raises `InputError` where they do not increase or would leave a chunk without a concept.
+    """
+    edges = [1, *positions, len(entries) + 1]
+    for before, after in pairwise(edges):
+        if before >= after:
+            raise InputError(
+                f"the positions {list(positions)} cannot cut a stream of {len(entries)} concepts: "
+                "they are where chunks 2..T begin, so they must increase from 2 to at most "
+                f"{len(entries)}"
+            )
+    return _between(entries, [position - 1 for position in positions])
+
+
+def _check_stages(concepts: int, stages: int) -> None:
+    if not 1 <= stages <= concepts:
+        raise InputError(
+            f"a stream of {concepts} concepts cannot have {stages} stages: "
+            f"each needs at least one concept, so choose from 1 to {concepts}"
+        )
+
+
+def _between(entries: Sequence[str], cuts: Sequence[int]) -> list[list[str]]:
+    return [list(entries[start:end]) for start, end in pairwise([0, *cuts, len(entries)])]
 
 
 def chunk_manifests(

@@ -1,38 +1,82 @@
-"""The orders in which a stream's concepts can arrive."""
+"""The orders in which a stream's concepts can arrive (FoMo-in-Flux, arXiv 2408.14471, section 3).
+
+Here are the orders that follow from names, years and a figure of each concept. How the figures come
+about is not covered: θ₀'s accuracies are evaluations, occurrences are `frequency.py`'s, and the
+path through the text embeddings, an order of its own, is `similarity.py`'s.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
 
-from fomo_dagster.errors import InputError, nearest
 from fomo_dagster.store.digests import digest_of
+from fomo_dagster.streams.entries import parse_entry
 
 
-def as_listed(entries: Sequence[str], seed: int) -> list[str]:
-    """The order of the file, or of the datasets and their concepts; `seed` plays no part."""
+def as_listed(entries: Iterable[str]) -> list[str]:
+    """The order of the file, or of the datasets and their concepts by name."""
     return list(entries)
 
 
-def random(entries: Sequence[str], seed: int) -> list[str]:
+def random(entries: Iterable[str], seed: int) -> list[str]:
     """A seeded permutation, in which each entry's place comes from a hash of its own.
 
     So it does not depend on how the entries were listed, and a concept that joins or leaves does
     not change the order of the others.
     """
-    return sorted(entries, key=lambda entry: digest_of(["stream order", seed, entry]))
+    return sorted(entries, key=lambda entry: _draw(entry, seed))
 
 
-ORDERINGS: dict[str, Callable[[Sequence[str], int], list[str]]] = {
-    "as_listed": as_listed,
-    "random": random,
-}
+def dataset_incremental(entries: Sequence[str], seed: int) -> list[str]:
+    """Dataset after dataset, as they are first listed, the classes of each in `random` order."""
+    return [entry for group in by_dataset(entries).values() for entry in random(group, seed)]
 
 
-def order_concepts(entries: Sequence[str], order: str, seed: int) -> list[str]:
-    """`entries` in the order of that name (a key of `ORDERINGS`).
+def time_incremental(
+    entries: Sequence[str], years: Mapping[str, int], seed: int, *, interleaved: bool
+) -> list[str]:
+    """Datasets (the keys of `years`) in the order of their years of publication.
 
-    Raises `InputError` for an unknown order.
+    Each dataset's classes stay together in `random` order, and datasets of one year keep the order
+    in which they are listed; or, `interleaved`, all concepts of one year are in `random` order
+    among each other.
     """
-    if order not in ORDERINGS:
-        raise InputError(f"unknown order of a stream {order!r}: {nearest(order, ORDERINGS)}")
-    return ORDERINGS[order](entries, seed)
+    groups = by_dataset(entries)
+    dated = sorted(groups, key=lambda name: years[name])
+    ordered: list[str] = []
+    for _, names in groupby(dated, key=lambda name: years[name]):
+        of_year = [groups[name] for name in names]
+        if interleaved:
+            of_year = [[entry for group in of_year for entry in group]]
+        for group in of_year:
+            ordered += random(group, seed)
+    return ordered
+
+
+def greatest_first(
+    entries: Iterable[str], figures: Mapping[str, float | None], seed: int
+) -> list[str]:
+    """By `figures` (entry → figure), the greatest first; equal ones in `random` order.
+
+    With θ₀'s accuracies this is the order `performance`, easy to hard; with occurrences in the
+    captions of a pretraining pool `frequency`. Entries without a figure come last.
+    """
+
+    def place(entry: str) -> tuple[float, str]:
+        figure = figures.get(entry)
+        return (float("inf") if figure is None else -figure), _draw(entry, seed)
+
+    return sorted(entries, key=place)
+
+
+def by_dataset(entries: Iterable[str]) -> dict[str, list[str]]:
+    """The entries of each dataset, datasets and entries in the order given."""
+    groups: dict[str, list[str]] = {}
+    for entry in entries:
+        groups.setdefault(parse_entry(entry)[0], []).append(entry)
+    return groups
+
+
+def _draw(entry: str, seed: int) -> str:
+    return digest_of(["stream order", seed, entry])

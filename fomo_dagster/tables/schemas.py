@@ -21,7 +21,8 @@ DESCRIPTIONS: Mapping[str, str] = {
     "training_steps": "a step of the optimiser, and how many samples of each pool it saw",
     "datasets": "a dataset as it stands in its shards",
     "samples": "an image of a dataset, with its captions",
-    "chunks": "a concept, its position in the stream, and the samples it brings to a stage",
+    "orders": "a concept and its position in a stream; see the view `streams`",
+    "chunks": "a concept, its position in its chunk, and the samples it brings to a stage",
 }
 
 SCHEMAS: Mapping[str, Mapping[str, pl.DataType]] = {
@@ -86,6 +87,13 @@ SCHEMAS: Mapping[str, Mapping[str, pl.DataType]] = {
         "captions": pl.List(pl.String()),
         "digest": _TEXT,
     },
+    "orders": {
+        "stream": _TEXT,
+        "position": _INTEGER,
+        "dataset": _TEXT,
+        "concept": _TEXT,
+        "figure": _NUMBER,
+    },
     "chunks": {
         "stream": _TEXT,
         "stage": _INTEGER,
@@ -96,9 +104,10 @@ SCHEMAS: Mapping[str, Mapping[str, pl.DataType]] = {
     },
 }
 
-# A score is null where it is not defined; anywhere else a null is a mistake.
+# A score or a concept's figure is null where there is none; anywhere else a null is a mistake.
 NULLABLE: Mapping[str, frozenset[str]] = {
-    "scores": frozenset(SCHEMAS["scores"]) - {"experiment", "stage"}
+    "scores": frozenset(SCHEMAS["scores"]) - {"experiment", "stage"},
+    "orders": frozenset({"figure"}),
 }
 
 

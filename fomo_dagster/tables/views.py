@@ -70,6 +70,12 @@ GROUP BY experiment
 ORDER BY geometric_mean DESC NULLS LAST, knowledge_accumulation DESC NULLS LAST, experiment
 """
 
+# Which stage a concept comes to is its chunk's to say: the order is the same however it is cut.
+_STREAMS = """
+SELECT o.stream, o.position, c.stage, o.dataset, o.concept, o.figure
+FROM orders AS o LEFT JOIN chunks AS c USING (stream, dataset, concept)
+"""
+
 
 def ensure_database(home: Path) -> Path:
     """The path of the database below `home`, made or renewed where its views are not today's.
@@ -117,7 +123,7 @@ def query(home: Path, sql: str) -> pl.DataFrame:
     except (duckdb.IOException, duckdb.InvalidInputException) as error:
         raise StoreError(f"the tables could not be read: {error}") from error
     except duckdb.Error as error:
-        tables = ", ".join(sorted([*SCHEMAS, "artifacts", "leaderboard"]))
+        tables = ", ".join(sorted([*SCHEMAS, "artifacts", "leaderboard", "streams"]))
         raise InputError(f"the query failed: {error}\nTables: {tables}") from error
 
 
@@ -158,6 +164,10 @@ def _views(home: Path) -> dict[str, tuple[str, str]]:
             f"JOIN artifacts ON rows.filename = {_quoted(f'{files}/')} "
             "|| artifacts.asset || '/' || artifacts.digest || '.parquet'",
         )
+    views["streams"] = (
+        "a concept, its position in a stream, the stage it comes to, and the order's key figure",
+        _STREAMS,
+    )
     views["leaderboard"] = (
         "the scores of an experiment's last stage, and their means over stages 1..T",
         _LEADERBOARD,

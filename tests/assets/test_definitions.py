@@ -39,6 +39,7 @@ def test_the_shipped_experiments_have_these_assets(shipped):
     }  # fmt: skip
     expected = {"leaderboard", "backbones/quickstart", "pools/quickstart"}
     expected |= {f"{folder}/{name}" for folder in ("sources", "shards") for name in datasets}
+    expected |= {"streams/quickstart/order"}
     expected |= {f"streams/quickstart/{name}" for name in names("chunk", range(1, 6))}
     for experiment in EXPERIMENTS:
         assets = {"scores"} | names("trained", range(1, 6)) | names("evaluation", range(6))

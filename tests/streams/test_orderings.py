@@ -1,32 +1,55 @@
-"""Orders of a stream: permutations, seeded, fair, and stable when the stream grows."""
+"""Orders of a stream: permutations, seeded, fair, and what each one's definition says."""
 
 from __future__ import annotations
 
 from collections import Counter
-from itertools import permutations
+from itertools import groupby, permutations
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fomo_dagster.errors import InputError
-from fomo_dagster.streams.orderings import ORDERINGS, order_concepts
+from fomo_dagster.streams.entries import parse_entry
+from fomo_dagster.streams.orderings import (
+    as_listed,
+    dataset_incremental,
+    greatest_first,
+    random,
+    time_incremental,
+)
 
-ENTRIES = st.lists(st.text("abc", min_size=1, max_size=4), unique=True, max_size=20)
+YEARS = {"a": 2009, "b": 2021, "c": 2009, "d": 1998}
+ENTRIES = st.lists(
+    st.builds("{}+++{}".format, st.sampled_from("abcd"), st.text("xyz", min_size=1, max_size=4)),
+    unique=True,
+    max_size=20,
+)
+FIGURES = st.sampled_from([None, 0.0, 12.5, 50.0, 100.0])
 
 
-@given(entries=ENTRIES, order=st.sampled_from(sorted(ORDERINGS)), seed=st.integers(0, 9))
-def test_every_order_is_a_permutation(entries: list[str], order: str, seed: int) -> None:
-    assert Counter(order_concepts(entries, order, seed)) == Counter(entries)
+def datasets_of(entries: list[str]) -> list[str]:
+    return [parse_entry(entry)[0] for entry in entries]
+
+
+@given(entries=ENTRIES, seed=st.integers(0, 9), interleaved=st.booleans())
+def test_every_order_is_a_permutation(entries: list[str], seed: int, interleaved: bool) -> None:
+    for ordered in (
+        as_listed(entries),
+        random(entries, seed),
+        dataset_incremental(entries, seed),
+        time_incremental(entries, YEARS, seed, interleaved=interleaved),
+        greatest_first(entries, dict.fromkeys(entries[::2], 1.0), seed),
+    ):
+        assert Counter(ordered) == Counter(entries)
 
 
 def test_as_listed_keeps_the_order() -> None:
-    assert order_concepts(["b", "a", "c"], "as_listed", 3) == ["b", "a", "c"]
+    assert as_listed(["b", "a", "c"]) == ["b", "a", "c"]
 
 
 def test_random_order_makes_every_permutation_equally_likely() -> None:
     seeds = 3000
-    counts = Counter(tuple(order_concepts("abc", "random", seed)) for seed in range(seeds))
+    counts = Counter(tuple(random("abc", seed)) for seed in range(seeds))
     expected = seeds / 6
     chi_square = sum(
         (counts[permutation] - expected) ** 2 / expected for permutation in permutations("abc")
@@ -34,20 +57,75 @@ def test_random_order_makes_every_permutation_equally_likely() -> None:
     assert chi_square < 20.5  # exceeded once in a thousand at 5 degrees of freedom
 
 
+def test_random_order_is_what_it_always_was() -> None:
+    """Stores hold chunks of it: another permutation would train every stage again."""
+    entries = [f"set+++{number}" for number in range(8)]
+    assert [parse_entry(entry)[1] for entry in random(entries, 3)] == list("24653701")
+
+
 @given(entries=ENTRIES, seed=st.integers(0, 9), data=st.data())
 def test_random_order_does_not_depend_on_the_listing(
     entries: list[str], seed: int, data: st.DataObject
 ) -> None:
     listed = data.draw(st.permutations(entries))
-    assert order_concepts(listed, "random", seed) == order_concepts(entries, "random", seed)
+    assert random(listed, seed) == random(entries, seed)
 
 
 @given(entries=ENTRIES, seed=st.integers(0, 9))
 def test_a_new_concept_leaves_the_random_order_of_the_others(entries: list[str], seed: int) -> None:
-    grown = order_concepts([*entries, "new"], "random", seed)
-    assert [e for e in grown if e != "new"] == order_concepts(entries, "random", seed)
+    grown = random([*entries, "e+++new"], seed)
+    assert [e for e in grown if e != "e+++new"] == random(entries, seed)
 
 
-def test_an_unknown_order_is_refused_with_the_nearest() -> None:
-    with pytest.raises(InputError, match=r"'randm'.*'random'"):
-        order_concepts(["a"], "randm", 0)
+@given(entries=ENTRIES, seed=st.integers(0, 9))
+def test_datasets_come_one_after_another_each_in_random_order(
+    entries: list[str], seed: int
+) -> None:
+    ordered = dataset_incremental(entries, seed)
+    runs = {
+        dataset: list(run)
+        for dataset, run in groupby(ordered, key=lambda entry: parse_entry(entry)[0])
+    }
+    assert list(runs) == list(dict.fromkeys(datasets_of(entries)))
+    for dataset, run in runs.items():
+        assert run == random([e for e in entries if parse_entry(e)[0] == dataset], seed)
+
+
+@given(entries=ENTRIES, seed=st.integers(0, 9))
+def test_time_goes_by_the_year_and_keeps_datasets_together(entries: list[str], seed: int) -> None:
+    ordered = time_incremental(entries, YEARS, seed, interleaved=False)
+    names = [name for name, _ in groupby(datasets_of(ordered))]
+    listed = list(dict.fromkeys(datasets_of(entries)))
+    assert names == sorted(listed, key=lambda name: (YEARS[name], listed.index(name)))
+    assert ordered == dataset_incremental(
+        sorted(entries, key=lambda entry: names.index(parse_entry(entry)[0])), seed
+    )
+
+
+@given(entries=ENTRIES, seed=st.integers(0, 9))
+def test_interleaved_time_mixes_all_concepts_of_a_year(entries: list[str], seed: int) -> None:
+    ordered = time_incremental(entries, YEARS, seed, interleaved=True)
+    expected = []
+    for year in (1998, 2009, 2021):
+        expected += random([e for e in entries if YEARS[parse_entry(e)[0]] == year], seed)
+    assert ordered == expected
+
+
+@given(figures=st.dictionaries(st.text("xyz", min_size=1), FIGURES), seed=st.integers(0, 9))
+def test_the_greatest_figure_comes_first_and_equal_ones_are_shuffled(
+    figures: dict[str, float | None], seed: int
+) -> None:
+    ordered = greatest_first(figures, figures, seed)
+    expected = []
+    for figure in (100.0, 50.0, 12.5, 0.0, None):
+        expected += random([e for e in figures if figures[e] == figure], seed)
+    assert ordered == expected
+
+
+@pytest.mark.parametrize("interleaved", [False, True])
+def test_another_seed_shuffles_otherwise(interleaved: bool) -> None:
+    entries = [f"a+++{number}" for number in range(20)]
+    one, other = (
+        time_incremental(entries, YEARS, seed, interleaved=interleaved) for seed in (0, 1)
+    )
+    assert one != other

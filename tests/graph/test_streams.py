@@ -1,0 +1,173 @@
+"""Orders as assets: what they hold, what depends on them, and that plans foresee them."""
+
+import polars as pl
+import pytest
+import yaml
+
+from fomo_dagster.errors import InputError
+from fomo_dagster.graph.materialise import materialise
+from fomo_dagster.graph.node import ONLY
+from fomo_dagster.graph.plan import plan
+from fomo_dagster.graph.stream_nodes import ORDER, ORDER_PLOT
+from fomo_dagster.graph.workshop import Workshop
+from fomo_dagster.streams.orderings import dataset_incremental, random
+from fomo_dagster.tables.views import query
+
+ENTRIES = [
+    "birds+++crow", "birds+++robin", "birds+++swan", "birds+++wren", "cats+++lion", "cats+++lynx",
+]  # fmt: skip
+DATED = {"birds": 2011, "cats": 2004}
+
+
+def with_years(project):
+    path = project.root / "datasets/toy.yaml"
+    declared = yaml.safe_load(path.read_text())
+    for name, year in DATED.items():
+        declared[name]["year"] = year
+    path.write_text(yaml.safe_dump(declared))
+
+
+def stream_of(project, **stream):
+    """Declare the toy's stream; the nodes of it and of what it needs."""
+    project.write("toy", stream={"name": "toy", "datasets": ["birds", "cats"], **stream})
+    graph = project.graph()
+    return graph, [node for node in graph.of("toy") if node.kind in ("shards", "order", "chunk")]
+
+
+def make(project, graph, nodes):
+    workshop = Workshop(graph, project.home)
+    return {node.key: materialise(node.key, workshop) for node in nodes}
+
+
+def chunks_of(outcomes):
+    return [
+        ["+++".join(brought) for brought in outcome.head.facts["concepts"]]
+        for key, outcome in outcomes.items()
+        if "chunk" in key
+    ]
+
+
+ORDERS = {
+    "as listed": ({"stages": 3}, ENTRIES, [2, 2, 2]),
+    "reversed": ({"stages": 4, "reverse": True}, ENTRIES[::-1], [2, 2, 1, 1]),
+    "random": ({"order": "random", "seed": 3, "stages": 1}, random(ENTRIES, 3), [6]),
+    "random reversed": (
+        {"order": "random", "stages": 2, "reverse": True}, random(ENTRIES, 0)[::-1], [3, 3]
+    ),
+    "by year": (
+        {"order": "time_incremental", "positions": [2, 6]},
+        random(ENTRIES[4:], 0) + random(ENTRIES[:4], 0), [1, 4, 1],
+    ),
+    "a stage a dataset": (
+        {"order": "dataset_incremental"}, dataset_incremental(ENTRIES, 0), [4, 2]
+    ),
+    "a stage a dataset, reversed": (
+        {"order": "dataset_incremental", "reverse": True, "seed": 2, "stages": 2},
+        dataset_incremental(ENTRIES, 2)[::-1], [2, 4],
+    ),
+    "some concepts, a stage a dataset": (
+        {"datasets": None, "concepts": ["cats+++lynx", "birds+++wren", "birds+++crow"],
+         "order": "dataset_incremental"},
+        ["cats+++lynx", *random(["birds+++wren", "birds+++crow"], 0)], [1, 2],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ORDERS)
+def test_an_order_that_follows_from_names_is_foreseen_and_cut(project, case):
+    stream, expected, lengths = ORDERS[case]
+    with_years(project)
+    graph, nodes = stream_of(project, **stream)
+    planned = plan(nodes, Workshop(graph, project.home))
+    assert all(entry.compute == (ONLY,) for entry in planned)
+    outcomes = make(project, graph, nodes)
+    order = outcomes["streams/toy/order"]
+    rows = pl.read_parquet(order.artifacts[ONLY].path(ORDER))
+    assert rows["position"].to_list() == list(range(1, len(expected) + 1))
+    assert (rows["dataset"] + "+++" + rows["concept"]).to_list() == expected
+    chunks = chunks_of(outcomes)
+    assert [entry for chunk in chunks for entry in chunk] == expected
+    assert [len(chunk) for chunk in chunks] == lengths
+    assert not any(e.compute for e in plan(nodes, Workshop(graph, project.home)))
+    node, workshop = graph.nodes["streams/toy/order"], Workshop(graph, project.home)
+    predicted = node.predict(node.recipes(workshop.facts_for(node)), workshop)
+    assert predicted.data_version == order.head.data_version
+
+
+def test_chunks_by_samples_follow_the_number_of_training_images(project):
+    for number in range(10):
+        project.add_image("birds", "train", "crow", 3000 + number)
+    graph, nodes = stream_of(project, stages=2, cut="samples")
+    chunks = chunks_of(make(project, graph, nodes))
+    assert chunks == [ENTRIES[:2], ENTRIES[2:]]  # 18 and 16 of 34 images
+    before = project.artifacts()
+    for number in range(40):
+        project.add_image("birds", "train", "crow", 4000 + number)
+    assert chunks_of(make(project, graph, nodes)) == [ENTRIES[:1], ENTRIES[1:]]
+    assert not any(new.startswith("order/") for new in project.artifacts() - before)
+
+
+def test_the_same_order_from_elsewhere_leaves_the_chunks(project):
+    graph, nodes = stream_of(project, order="random", seed=5, stages=3)
+    make(project, graph, nodes)
+    before = project.artifacts()
+    listed = {"datasets": None, "concepts": random(ENTRIES, 5), "stages": 3}
+    graph, nodes = stream_of(project, **listed)
+    planned = {e.asset: e.compute for e in plan(nodes, Workshop(graph, project.home)) if e.compute}
+    assert planned == {"streams/toy/order": (ONLY,)}
+    make(project, graph, nodes)
+    assert {new.partition("/")[0] for new in project.artifacts() - before} == {"order"}
+
+
+def test_a_dataset_that_joins_is_one_stage_more_and_touches_no_other(project):
+    stream = {"order": "dataset_incremental"}
+    graph, nodes = stream_of(project, **stream)
+    make(project, graph, nodes)
+    before = {node.key: graph.code_versions[node.key] for node in nodes}
+    project.write("toy", stream={"name": "toy", "datasets": ["birds", "cats", "old"], **stream},
+                  evaluation={"held_out": []})  # fmt: skip
+    graph = project.graph()
+    nodes = [node for node in graph.of("toy") if node.kind in ("shards", "order", "chunk")]
+    changed = {node.key for node in nodes if graph.code_versions[node.key] != before.get(node.key)}
+    assert changed == {"streams/toy/order", "streams/toy/chunk_003"}
+
+
+def test_a_stream_can_be_asked_for_with_the_stage_of_each_concept(project):
+    with_years(project)
+    graph, nodes = stream_of(project, order="time_incremental", interleaved=True, stages=3)
+    make(project, graph, nodes)
+    rows = query(project.home.root, "SELECT * FROM streams ORDER BY position")
+    ordered = random(ENTRIES[4:], 0) + random(ENTRIES[:4], 0)
+    assert rows.rows() == [
+        ("toy", n + 1, n // 2 + 1, *entry.split("+++"), 2004.0 if n < 2 else 2011.0)
+        for n, entry in enumerate(ordered)
+    ]
+    picture = project.home.heads.read("streams/toy/order").artifacts[ONLY]
+    artifact = project.home.store.open(*picture)
+    assert artifact.path(ORDER_PLOT).read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_dataset_without_a_year_has_no_place_in_time(project):
+    with pytest.raises(InputError, match="declare `year` for birds, cats"):
+        stream_of(project, order="time_incremental", stages=2)
+
+
+def test_stages_that_contradict_a_stage_a_dataset_are_refused(project):
+    with pytest.raises(InputError, match=r"stream.stages is 3.*of 2 datasets has 2"):
+        stream_of(project, order="dataset_incremental", stages=3)
+
+
+@pytest.mark.parametrize(
+    ("stream", "message"),
+    [
+        ({}, "exactly one of stages, positions"),
+        ({"stages": 2, "positions": [3]}, "exactly one of stages, positions"),
+        ({"positions": [3], "cut": "samples"}, "cut goes with stages"),
+        ({"order": "dataset_incremental", "positions": [3]}, "leave out cut and positions"),
+        ({"stages": 2, "interleaved": True}, "interleaved goes with order: time_incremental"),
+        ({"positions": []}, "1 to 998"),
+    ],
+)
+def test_a_stream_that_contradicts_itself_is_refused(project, stream, message):
+    with pytest.raises(InputError, match=message):
+        stream_of(project, **stream)
