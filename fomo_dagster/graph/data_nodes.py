@@ -22,7 +22,6 @@ SAMPLES_PER_SHARD = 1024
 QUARANTINE = "quarantine.parquet"
 MANIFEST = "manifest.parquet"
 CONTACT_SHEET = "contact_sheet.png"
-TILES = 24  # images on a contact sheet
 
 
 def source_key(dataset: str) -> str:
@@ -184,23 +183,10 @@ class ShardsNode(Node):
 
 
 def _contact_sheet(folder: Path, name: str) -> bytes:
-    """PNG of up to `TILES` samples, spread over the dataset's concepts."""
-    from io import BytesIO
-
-    import polars as pl
-    from PIL import Image
-
     from fomo_dagster.data.index import Index
-    from fomo_dagster.plots.contact_sheet import Tile, contact_sheet
+    from fomo_dagster.plots.dataset_sheet import dataset_sheet
 
     index = Index(folder)
-    turns = index.samples.with_columns(turn=pl.int_range(pl.len()).over("concept"))
-    first = turns.sort("turn", "concept").head(max(TILES, turns["concept"].n_unique()))
-    shown = first.gather_every(max(1, first.height // TILES)).head(TILES).sort("concept")
-    tiles = [
-        Tile(Image.open(BytesIO(index.read(shard, offset, size))), concept, " / ".join(captions))
-        for concept, captions, shard, offset, size in shown.select(
-            "concept", "captions", "shard", "offset", "size"
-        ).rows()
-    ]
-    return contact_sheet(tiles, name)
+    return dataset_sheet(
+        index.samples, lambda row: index.read(row["shard"], row["offset"], row["size"]), name
+    )
