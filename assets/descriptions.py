@@ -30,6 +30,7 @@ def metadata_of(node: Node, outcome: Outcome, workshop: Workshop) -> dict[str, A
     """The metadata of a materialisation: what its kind has to show, then where it comes from."""
     describe = {
         "shards": _shards,
+        "probe": _evaluation,
         "order": _order,
         "chunk": _manifest,
         "pool": _manifest,

@@ -12,6 +12,7 @@ from fomo_dagster.graph.node import Node
 
 KINDS = {
     "shards": {"webdataset", "parquet"},
+    "probe": {"parquet", "openclip"},
     "order": {"parquet"},
     "chunk": {"parquet"},
     "pool": {"parquet"},
@@ -24,6 +25,7 @@ KINDS = {
 }
 DESCRIPTIONS = {
     "shards": "The dataset's images and captions as WebDataset tars, with an index.",
+    "probe": "θ₀ on the stream's datasets, whose accuracies its order follows.",
     "order": "The stream's concepts in the order in which they arrive.",
     "chunk": "The manifest of the samples that this chunk of the stream brings.",
     "pool": "The manifest of the pretraining pool.",
@@ -37,6 +39,7 @@ DESCRIPTIONS = {
 DATASETS = "datasets"  # the group of sources and their shards
 SHARED_GROUPS = {
     "shards": DATASETS,
+    "probe": "manifests",
     "order": "manifests",
     "chunk": "manifests",
     "pool": "manifests",

@@ -133,15 +133,24 @@ class Stream(Declaration):
     datasets: tuple[str, ...] | None = Field(None, description="All concepts of these datasets.")
     concepts: tuple[str, ...] | None = Field(None, description="Entries `dataset+++concept`.")
     file: Path | None = Field(None, description="A JSON list of such entries.")
-    order: Literal["as_listed", "random", "time_incremental", "dataset_incremental"] = Field(
+    order: Literal[
+        "as_listed", "random", "performance", "frequency", "similarity", "time_incremental",
+        "dataset_incremental",
+    ] = Field(
         "as_listed",
-        description="time_incremental: datasets by their `year`; dataset_incremental: a stage a "
+        description="performance: by θ₀'s accuracy, easy to hard; frequency: by how many captions "
+        "of the pretraining pool name the concept; similarity: to the nearest in θ₀'s text "
+        "embeddings; time_incremental: datasets by their `year`; dataset_incremental: a stage a "
         "dataset.",
-    )
+    )  # fmt: skip
     reverse: bool = Field(False, description="The order backwards, concept by concept.")
     interleaved: bool = Field(
         False, description="Of time_incremental: mix the concepts of all datasets of a year."
     )
+    starts: int = Field(
+        1, ge=1, le=1000,
+        description="Of similarity: seeded starts, whose path of most similarity is kept.",
+    )  # fmt: skip
     seed: int = Field(0, description="Of what an order leaves open; as_listed leaves nothing.")
     stages: int | None = Field(
         None, ge=1, le=999, description="T; may be left out where the order or `positions` says it."
@@ -183,6 +192,8 @@ class Stream(Declaration):
     def _says_what_its_order_uses(self) -> Stream:
         if self.interleaved and self.order != "time_incremental":
             raise ValueError(f"interleaved goes with order: time_incremental, not {self.order}")
+        if self.starts > 1 and self.order != "similarity":
+            raise ValueError(f"starts goes with order: similarity, not {self.order}")
         return self
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fomo_dagster.data.declarations import Dataset, PretrainingPool
 from fomo_dagster.errors import InputError, nearest
 from fomo_dagster.experiment.loading import Loaded
-from fomo_dagster.experiment.schema import Experiment
+from fomo_dagster.experiment.schema import Backbone, Experiment
 from fomo_dagster.graph.data_nodes import (
     DatasetSource,
     ShardsNode,
@@ -16,6 +16,12 @@ from fomo_dagster.graph.data_nodes import (
     source_key,
 )
 from fomo_dagster.graph.evaluation_nodes import EvaluationNode, LeaderboardNode, ScoresNode
+from fomo_dagster.graph.measured_orders import (
+    FrequencyOrder,
+    PerformanceOrder,
+    ProbeNode,
+    SimilarityOrder,
+)
 from fomo_dagster.graph.model_nodes import (
     BackboneNode,
     DeployedNode,
@@ -158,16 +164,57 @@ class _Builder:
         self.add(BackboneNode(key=key, backbone=backbone, pool_key=pool_key, execution=execution))
         return key
 
-    def add_stream(self, loaded: Loaded) -> tuple[list[str], tuple[str, ...]]:
+    def order_of(
+        self, loaded: Loaded, listing: Listing, datasets: Mapping[str, Dataset], theta: str
+    ) -> OrderNode:
+        """The node of the stream's order, with what it measures added before it."""
+        experiment = loaded.experiment
+        name, stream = experiment.stream_name, experiment.stream
+        key, backbone, execution = order_key(name), self.backbone_of(theta), experiment.execution
+        if stream.order == "performance":
+            probe = ProbeNode(
+                key=f"streams/{name}/probe", stage=0, backbone=backbone, checkpoint_key=theta,
+                settings=experiment.evaluation, datasets=datasets,
+                roles=dict.fromkeys(datasets, "adaptation"), execution=execution,
+            )  # fmt: skip
+            self.add(probe)
+            return PerformanceOrder(
+                key=key, name=name, stream=stream, listing=listing, probe_key=probe.key
+            )
+        if stream.order == "frequency":
+            recipe = backbone.pretraining
+            pool = experiment.pretraining_pool or (recipe.pool if recipe else None)
+            if pool is None:
+                raise InputError(
+                    f"experiment {experiment.name!r}: the order frequency counts captions of the "
+                    "pretraining pool, and there is none: declare pretraining_pool"
+                )
+            pool_key = self.add_pool(loaded, pool, "pretraining_pool")
+            return FrequencyOrder(
+                key=key, name=name, stream=stream, listing=listing, pool_key=pool_key
+            )
+        if stream.order == "similarity":
+            return SimilarityOrder(
+                key=key, name=name, stream=stream, listing=listing, checkpoint_key=theta,
+                backbone=backbone, execution=execution, precision=experiment.evaluation.precision,
+                prompts={d: dataset.prompt for d, dataset in datasets.items()},
+            )  # fmt: skip
+        years = _years(experiment, datasets)
+        return OrderNode(key=key, name=name, stream=stream, listing=listing, years=years)
+
+    def backbone_of(self, theta: str) -> Backbone:
+        """θ₀ as its node declares it, with the paths resolved."""
+        node = self.nodes[theta]
+        assert isinstance(node, BackboneNode)
+        return node.backbone
+
+    def add_stream(self, loaded: Loaded, theta: str) -> tuple[list[str], tuple[str, ...]]:
         """The keys of the chunks, and the datasets that the stream draws from."""
         experiment = loaded.experiment
         name, stream = experiment.stream_name, experiment.stream
         listing = _listing(loaded)
         datasets = {d: self.add_dataset(loaded, d, "stream") for d in listing.datasets}
-        order = OrderNode(
-            key=order_key(name), name=name, stream=stream, listing=listing,
-            years=_years(experiment, datasets),
-        )  # fmt: skip
+        order = self.order_of(loaded, listing, datasets, theta)
         self.add(order)
         chunks: Chunks
         if stream.order == "dataset_incremental":
@@ -192,12 +239,10 @@ class _Builder:
         self.experiment = experiment.name
         method = experiment.method
         theta = self.add_backbone(loaded)
-        chunks, trained_on = self.add_stream(loaded)
+        chunks, trained_on = self.add_stream(loaded, theta)
         pool = experiment.pool
         pool_key = self.add_pool(loaded, pool, "pretraining_pool") if pool is not None else None
-        backbone_node = self.nodes[theta]
-        assert isinstance(backbone_node, BackboneNode)
-        backbone = backbone_node.backbone
+        backbone = self.backbone_of(theta)
         roles = _roles(experiment, trained_on)
         evaluated = {name: self.add_dataset(loaded, name, "evaluation") for name in roles}
         evaluations = []

@@ -12,6 +12,7 @@ from fomo_dagster.experiment.schema import Backbone, Evaluation, Execution, Waff
 from fomo_dagster.graph.data_nodes import shards_key
 from fomo_dagster.graph.model_nodes import WEIGHTS, load_weights
 from fomo_dagster.graph.node import ONLY, Facts, FactsByKey, Node, identity
+from fomo_dagster.graph.text_embeddings import text_embeddings
 from fomo_dagster.store.artifacts import Artifact
 from fomo_dagster.store.digests import digest_of
 from fomo_dagster.store.recipes import Recipe
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 METRICS = "metrics.parquet"
 CONCEPTS = "concepts.parquet"
 SCORES = "scores.parquet"
-EMBEDDINGS = "embeddings.safetensors"
 HEAT_MAP = "scores_by_dataset_and_stage.png"
 PATHS = "knowledge_accumulation_against_zero_shot_retention.png"
 
@@ -77,7 +77,9 @@ class EvaluationNode(Node):
             }
             if dataset.task == "classification":
                 inputs["concepts"] = digest_of(details["concepts"])
-            recipes[name] = Recipe(self.kind, self.version, self._parameters(name), inputs)
+            # Not `self.kind`: what a stage evaluates and what a stream probes is the same artifact.
+            kind = EvaluationNode.kind
+            recipes[name] = Recipe(kind, self.version, self._parameters(name), inputs)
         return recipes
 
     def predict(self, recipes: Mapping[str, Recipe], workshop: Workshop) -> Facts:
@@ -95,8 +97,11 @@ class EvaluationNode(Node):
             lambda: load_weights(self.backbone, checkpoint.path(WEIGHTS)),
         )
 
-        def text_embeddings(texts: tuple[str, ...], each: int) -> Tensor:
-            return self._text_embeddings(texts, each, checkpoint, workshop, model)
+        def embeddings_of(texts: tuple[str, ...], each: int) -> Tensor:
+            return text_embeddings(
+                texts, each, checkpoint=checkpoint, model=lambda: model,
+                precision=self.settings.precision, execution=self.execution, workshop=workshop,
+            )  # fmt: skip
 
         index = workshop.index(name)
         result = evaluate(
@@ -107,45 +112,12 @@ class EvaluationNode(Node):
             workshop.facts(shards_key(name)).details["concepts"],
             self.settings,
             self.execution,
-            text_embeddings,
+            embeddings_of,
             workshop.progress,
         )
         result.metrics.write_parquet(folder / METRICS)
         result.concepts.write_parquet(folder / CONCEPTS)
         return {"samples": int(result.metrics["samples"].max())}  # type: ignore[arg-type]
-
-    def _text_embeddings(
-        self,
-        texts: tuple[str, ...],
-        each: int,
-        checkpoint: Artifact,
-        workshop: Workshop,
-        model: Any,
-    ) -> Tensor:
-        """Kept in the store, so that a checkpoint encodes a set of texts once, whatever for."""
-        from safetensors.torch import load_file, save_file
-
-        from fomo_dagster.evaluation.encoding import encode_texts
-        from fomo_dagster.evaluation.prompts import mean_embeddings
-
-        def make(folder: Path) -> None:
-            features = encode_texts(
-                model,
-                texts,
-                batch_size=self.execution.evaluation_batch_size,
-                precision=self.settings.precision,
-                device=self.execution.device,
-            )
-            embeddings = mean_embeddings(features, each).contiguous()
-            save_file({"embeddings": embeddings}, folder / EMBEDDINGS)
-
-        recipe = Recipe(
-            "text_embeddings",
-            1,
-            {"precision": self.settings.precision, "each": each},
-            {"checkpoint": checkpoint.digest, "texts": digest_of(texts)},
-        )
-        return load_file(workshop.get_or_make(recipe, make).path(EMBEDDINGS))["embeddings"]
 
     @property
     def table_names(self) -> tuple[str, ...]:

@@ -1,14 +1,16 @@
 """What a run would do, without doing it: every asset as a hit or to be computed, and why.
 
 A plan looks at the sources and otherwise reads only heads and the store; it needs no run history.
-It assumes that images which it has not seen before can be read.
+It assumes that images which it has not seen before can be read. Where content can be known only
+once something was made, as the order of a stream by accuracy, it says so, and lists what follows as
+to be computed; a run then computes of that only what is really missing.
 """
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fomo_dagster.graph.node import ONLY, Facts, Node, identity
 from fomo_dagster.graph.workshop import Workshop
@@ -58,7 +60,9 @@ def plan(nodes: Iterable[Node], workshop: Workshop) -> list[Planned]:
         head = workshop.heads.read(node.key)
         missing = tuple(n for n, recipe in recipes.items() if not workshop.store.holds(recipe))
         hits = tuple(name for name in recipes if name not in missing)
-        facts[node.key] = node.predict(recipes, workshop)
+        awaited = next((f.awaited for k in node.inputs if (f := known.get(k)) and f.awaited), "")
+        predicted = node.predict(recipes, workshop)
+        facts[node.key] = replace(predicted, awaited=awaited) if awaited else predicted
         current = (
             not missing
             and head is not None
@@ -80,7 +84,11 @@ def plan(nodes: Iterable[Node], workshop: Workshop) -> list[Planned]:
                 compute=missing,
                 hits=hits,
                 current=current,
-                reasons=_reasons(node, recipes, missing, head),
+                reasons=(
+                    (f"{awaited} is computed first",)
+                    if awaited and missing
+                    else _reasons(node, recipes, missing, head)
+                ),
                 samples=samples,
                 estimated_seconds=speeds.seconds(node.kind, samples) if missing else 0.0,
             )
@@ -156,12 +164,15 @@ def _explain(node: Node, change: Difference) -> str:
         "test": "its test split changed",
         "evaluations": "evaluations changed",
         "chunks": "the stream's chunks changed",
+        "accuracies": "θ₀ has other accuracies",
+        "pool": "the pretraining pool brings other captions or samples",
     }
     if role == "concepts":
-        return (
-            "the classes to choose from changed" if node.kind == "evaluation"
-            else "it brings other concepts or samples"
-        )  # fmt: skip
+        return {
+            "evaluation": "the classes to choose from changed",
+            "probe": "the classes to choose from changed",
+            "order": "the stream has other concepts",
+        }.get(node.kind, "it brings other concepts or samples")
     if node.kind == "leaderboard":
         return "scores changed"
     if node.kind == "pool":

@@ -221,7 +221,11 @@ class CutOrder(Chunks):
     )
 
     def inputs(self, number: int) -> tuple[str, ...]:
-        return (self.order.key, *self.order.inputs)
+        return (self.order.key, *self._shards)
+
+    @property
+    def _shards(self) -> tuple[str, ...]:
+        return tuple(map(shards_key, self.order.listing.datasets))
 
     def declared(self, number: int) -> Mapping[str, Any]:
         stream = self.order.stream
@@ -233,7 +237,7 @@ class CutOrder(Chunks):
     def entries(self, number: int, facts: FactsByKey) -> list[str]:
         version = facts[self.order.key].data_version
         by_samples = self.order.stream.cut == "samples"
-        counted = [facts[key].data_version for key in self.order.inputs] if by_samples else []
+        counted = [facts[key].data_version for key in self._shards] if by_samples else []
         key = (version, *counted)
         if key not in self._memory:
             self._memory[key] = self._cut(facts)

@@ -1,0 +1,197 @@
+"""Orders that measure something first: θ₀'s accuracies, its text embeddings, or a pool's captions.
+
+Their content is known once they were made, or from the store; a plan before that says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from fomo_dagster.experiment.schema import Backbone, Execution
+from fomo_dagster.graph.data_nodes import MANIFEST, shards_key
+from fomo_dagster.graph.evaluation_nodes import CONCEPTS, EvaluationNode
+from fomo_dagster.graph.model_nodes import WEIGHTS, load_weights
+from fomo_dagster.graph.node import ONLY, Facts, FactsByKey
+from fomo_dagster.graph.stream_nodes import OrderNode
+from fomo_dagster.store.artifacts import Artifact
+from fomo_dagster.store.recipes import Recipe
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from fomo_dagster.graph.workshop import Workshop
+
+Figures = tuple[list[str], list[float | None]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeNode(EvaluationNode):
+    """θ₀ on a stream's datasets. Where an experiment evaluates them at stage 0 with the same
+    settings, the artifacts are the same ones. It states no rows: the experiment's stage 0 does."""
+
+    kind: ClassVar[str] = "probe"
+
+    @property
+    def table_names(self) -> tuple[str, ...]:
+        return ()
+
+    def tables(
+        self, artifacts: Mapping[str, Artifact], facts: FactsByKey
+    ) -> Iterator[tuple[str, pl.DataFrame]]:
+        yield from ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuredOrder(OrderNode):
+    """What such orders share: their content is foreseen where it was made before."""
+
+    def predict(self, recipes: Mapping[str, Recipe], workshop: Workshop) -> Facts:
+        recipe = recipes[ONLY]
+        head = workshop.heads.read(self.key)
+        if head is not None and head.digest == recipe.digest:
+            return Facts(head.data_version, head.facts)
+        # Fetched where only a shared store has it: a small table that all the rest depends on.
+        artifact = workshop.store.find(recipe)
+        if artifact is not None:
+            return self.observe(recipes, {ONLY: artifact}, workshop)
+        return Facts(recipe.digest, awaited=self.key)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PerformanceOrder(MeasuredOrder):
+    """Easy to hard by θ₀'s zero-shot score of each concept: accuracy, or recall@5 for retrieval.
+
+    Concepts without test samples have no score and come last.
+    """
+
+    figure_name: ClassVar[str | None] = "zero-shot score of θ₀ (%)"
+    probe_key: str
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return (*super().inputs, self.probe_key)
+
+    def _figure_inputs(self, facts: FactsByKey) -> dict[str, Any]:
+        return {"accuracies": facts[self.probe_key].details["evaluations"]}
+
+    def figures(self, entries: Sequence[str], workshop: Workshop) -> Figures:
+        import polars as pl
+
+        from fomo_dagster.streams.entries import format_entry
+        from fomo_dagster.streams.orderings import greatest_first
+
+        scores: dict[str, float | None] = {}
+        for dataset in self.listing.datasets:
+            concepts = pl.read_parquet(workshop.artifact(self.probe_key, dataset).path(CONCEPTS))
+            for concept, value in concepts.select("concept", "value").rows():
+                scores[format_entry(dataset, concept)] = value
+        ordered = greatest_first(entries, scores, self.stream.seed)
+        return ordered, [scores.get(entry) for entry in ordered]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrequencyOrder(MeasuredOrder):
+    """By how many captions of a pretraining pool name the concept, the most frequent first."""
+
+    figure_name: ClassVar[str | None] = "captions of the pretraining pool"
+    pool_key: str
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return (*super().inputs, self.pool_key)
+
+    def _figure_inputs(self, facts: FactsByKey) -> dict[str, Any]:
+        return {"pool": facts[self.pool_key].data_version}
+
+    def figures(self, entries: Sequence[str], workshop: Workshop) -> Figures:
+        from fomo_dagster.streams.entries import parse_entry
+        from fomo_dagster.streams.frequency import count_captions
+        from fomo_dagster.streams.orderings import greatest_first
+
+        names = {entry: parse_entry(entry)[1] for entry in entries}
+        captions = _captions(workshop.artifact(self.pool_key).path(MANIFEST))
+        counts = count_captions(names.values(), captions)
+        figures = {entry: float(counts[name]) for entry, name in names.items()}
+        ordered = greatest_first(entries, figures, self.stream.seed)
+        return ordered, [figures[entry] for entry in ordered]
+
+
+def _captions(manifest: Path) -> Iterator[str]:
+    """Every caption of a MANIFEST file, of which a batch of rows is in memory at a time."""
+    from pyarrow.parquet import ParquetFile
+
+    with ParquetFile(manifest) as file:
+        for batch in file.iter_batches(columns=["captions"]):
+            yield from batch.column(0).flatten().to_pylist()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimilarityOrder(MeasuredOrder):
+    """Always to the concept left whose prompt θ₀ embeds nearest; see `streams/similarity.py`."""
+
+    figure_name: ClassVar[str | None] = "similarity to the one before"
+    checkpoint_key: str
+    backbone: Backbone
+    execution: Execution
+    precision: str
+    prompts: Mapping[str, str]
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return (*super().inputs, self.checkpoint_key)
+
+    @property
+    def _parameters(self) -> dict[str, Any]:
+        return {
+            **super()._parameters,
+            "starts": self.stream.starts,
+            "prompts": self.prompts,
+            "precision": self.precision,
+        }
+
+    def _figure_inputs(self, facts: FactsByKey) -> dict[str, Any]:
+        return {"checkpoint": facts[self.checkpoint_key].data_version}
+
+    def figures(self, entries: Sequence[str], workshop: Workshop) -> Figures:
+        import numpy as np
+
+        from fomo_dagster.streams.orderings import random
+        from fomo_dagster.streams.similarity import most_similar_path
+
+        by_entry = self._embeddings(workshop)
+        names = sorted(entries)  # so that no listing decides between equals
+        place = {entry: number for number, entry in enumerate(names)}
+        starts = [place[entry] for entry in random(names, self.stream.seed)[: self.stream.starts]]
+        embeddings = np.stack([by_entry[entry] for entry in names]).astype(np.float32, copy=False)
+        path = most_similar_path(embeddings, starts)
+        return [names[number] for number in path.places], [None, *path.similarities]
+
+    def _embeddings(self, workshop: Workshop) -> dict[str, Any]:
+        """Entry → θ₀'s embedding of its prompt, for all concepts of the stream's datasets."""
+        from fomo_dagster.evaluation.prompts import class_texts
+        from fomo_dagster.graph.text_embeddings import text_embeddings
+        from fomo_dagster.streams.entries import format_entry
+
+        checkpoint = workshop.artifact(self.checkpoint_key)
+        embeddings: dict[str, Any] = {}
+        for dataset, prompt in self.prompts.items():
+            # All classes, as an evaluation of the dataset has them, so that it shares the artifact.
+            concepts = workshop.facts(shards_key(dataset)).details["concepts"]
+            rows = text_embeddings(
+                class_texts(concepts, (prompt,)), 1, checkpoint=checkpoint,
+                model=lambda: workshop.remembered(
+                    ("model", checkpoint.digest),
+                    lambda: load_weights(self.backbone, checkpoint.path(WEIGHTS)),
+                ),
+                precision=self.precision, execution=self.execution, workshop=workshop,
+            ).numpy()  # fmt: skip
+            for concept, row in zip(concepts, rows, strict=True):
+                embeddings[format_entry(dataset, concept)] = row
+        return embeddings
+
+    def _reversed(self, figures: list[float | None]) -> list[float | None]:
+        """The similarity to the one before is a step's, and the steps go the other way."""
+        return [None, *figures[:0:-1]]

@@ -1,0 +1,62 @@
+"""Text embeddings of a checkpoint, kept in the store: a set of texts is encoded once, whatever for.
+
+An artifact without an asset of its own, so that evaluations and orders of one checkpoint share it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fomo_dagster.experiment.schema import Execution
+from fomo_dagster.store.artifacts import Artifact
+from fomo_dagster.store.digests import digest_of
+from fomo_dagster.store.recipes import Recipe
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fomo_dagster.graph.workshop import Workshop
+    from fomo_dagster.models.backbones import Model
+
+EMBEDDINGS = "embeddings.safetensors"
+
+
+def text_embeddings(
+    texts: tuple[str, ...],
+    each: int,
+    *,
+    checkpoint: Artifact,
+    model: Callable[[], Model],
+    precision: str,
+    execution: Execution,
+    workshop: Workshop,
+) -> Tensor:
+    """`mean_embeddings` of the texts, `each` of which in a row share one: (N / each, D), fp32.
+
+    `model` gives the model with the checkpoint's weights; it is called only where the store does
+    not have the embeddings.
+    """
+    from safetensors.torch import load_file, save_file
+
+    from fomo_dagster.evaluation.encoding import encode_texts
+    from fomo_dagster.evaluation.prompts import mean_embeddings
+
+    def make(folder: Path) -> None:
+        features = encode_texts(
+            model(),
+            texts,
+            batch_size=execution.evaluation_batch_size,
+            precision=precision,
+            device=execution.device,
+        )
+        save_file({"embeddings": mean_embeddings(features, each).contiguous()}, folder / EMBEDDINGS)
+
+    recipe = Recipe(
+        "text_embeddings",
+        1,
+        {"precision": precision, "each": each},
+        {"checkpoint": checkpoint.digest, "texts": digest_of(texts)},
+    )
+    return load_file(workshop.get_or_make(recipe, make).path(EMBEDDINGS))["embeddings"]

@@ -1,0 +1,57 @@
+"""How often concepts occur in captions: every name is looked for at once, in one pass.
+
+The names make one Aho–Corasick automaton (Aho and Corasick 1975, "Efficient string matching"), so
+that a caption is read once however many names there are. Which captions, and what follows from the
+counts, is not covered.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable
+
+import ahocorasick
+
+
+def normalised(text: str) -> str:
+    """Text as names and captions are compared: without case, underscores as spaces, words one space
+    apart, composed characters (Unicode's NFKC)."""
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    return " ".join(folded.replace("_", " ").split())
+
+
+def count_captions(names: Iterable[str], captions: Iterable[str]) -> dict[str, int]:
+    """Name → number of captions in which it occurs, as a whole word or phrase, once or more.
+
+    A name of several words is looked for as the phrase. It stands between word boundaries: neither
+    a letter nor a digit follows or precedes it, so that "cat" is not in "cattle". Names that differ
+    in case or underscores alone have the same count. Memory does not grow with the captions.
+    """
+    names = list(names)
+    automaton = ahocorasick.Automaton()
+    forms: dict[str, int] = {}
+    for name in names:
+        form = normalised(name)
+        if form and form not in forms:
+            forms[form] = len(forms)
+            automaton.add_word(form, (forms[form], len(form)))
+    counts = [0] * len(forms)
+    if forms:
+        automaton.make_automaton()
+        for caption in captions:
+            for number in _found(automaton, normalised(caption)):
+                counts[number] += 1
+    return {
+        name: counts[forms[form]] if (form := normalised(name)) in forms else 0 for name in names
+    }
+
+
+def _found(automaton: ahocorasick.Automaton, caption: str) -> set[int]:
+    """The numbers of the names that stand between word boundaries in a normalised caption."""
+    found = set()
+    for last, (number, length) in automaton.iter(caption):
+        first = last - length + 1
+        before, after = caption[max(first - 1, 0) : first], caption[last + 1 : last + 2]
+        if not before.isalnum() and not after.isalnum():
+            found.add(number)
+    return found

@@ -1,0 +1,219 @@
+"""Orders that measure something first: their definitions, and what plans say before and after."""
+
+from itertools import pairwise
+
+import numpy as np
+import polars as pl
+import pytest
+import yaml
+
+from fomo_dagster.cli.planning import undertake
+from fomo_dagster.cli.running import run_experiment
+from fomo_dagster.errors import InputError
+from fomo_dagster.evaluation.encoding import encode_texts
+from fomo_dagster.graph.materialise import materialise
+from fomo_dagster.graph.model_nodes import WEIGHTS, load_weights
+from fomo_dagster.graph.node import ONLY
+from fomo_dagster.graph.plan import plan
+from fomo_dagster.graph.stream_nodes import ORDER
+from fomo_dagster.graph.workshop import Workshop
+from fomo_dagster.streams.orderings import random
+from fomo_dagster.tables.views import query
+
+ENTRIES = [
+    "birds+++crow", "birds+++robin", "birds+++swan", "birds+++wren", "cats+++lion", "cats+++lynx",
+]  # fmt: skip
+AWAITED = ("streams/toy/order is computed first",)
+# Concepts of a pool, whose prompts are its captions: (name, images).
+WEB = [
+    ("a crow and a Wren", 2), ("crow", 3), ("scarecrow", 9), ("two swans", 5), ("sky", 1),
+    ("lion", 2), ("lynx", 1), ("one robin", 1),
+]  # fmt: skip
+COUNTS = {"crow": 5, "wren": 2, "lion": 2, "lynx": 1, "robin": 1, "swan": 0}
+
+
+def measured(project, order, **changes):
+    stream = {"name": "toy", "datasets": ["birds", "cats"], "stages": 3, "order": order}
+    project.write("toy", **{"stream": stream, **changes})
+
+
+def planned():
+    return {entry.asset: entry for entry in undertake("toy", []).plan()}
+
+
+def order_of(project):
+    kind, digest = project.home.heads.read("streams/toy/order").artifacts[ONLY]
+    return pl.read_parquet(project.home.store.open(kind, digest).path(ORDER))
+
+
+def entries_of(order):
+    return (order["dataset"] + "+++" + order["concept"]).to_list()
+
+
+def make(project, *kinds):
+    """The toy's nodes of these kinds, materialised in turn."""
+    graph = project.graph()
+    workshop = Workshop(graph, project.home)
+    nodes = [node for node in graph.of("toy") if node.kind in kinds]
+    return nodes, {node.key: materialise(node.key, workshop) for node in nodes}
+
+
+def test_performance_is_easy_to_hard_and_computes_no_evaluation_twice(finished_project):
+    measured(finished_project, "performance")
+    before = finished_project.artifacts()
+    first = planned()
+    assert first["streams/toy/probe"].status == "hit"  # stage 0 was evaluated alike
+    assert first["streams/toy/order"].compute == (ONLY,)
+    assert first["streams/toy/order"].reasons != AWAITED
+    assert first["toy/evaluation_000"].status == "hit"
+    waiting = {key for key, entry in first.items() if entry.reasons == AWAITED}
+    assert {"streams/toy/chunk_001", "toy/trained_003", "toy/evaluation_001"} <= waiting
+    assert not any(key.startswith(("shards", "backbones")) for key in waiting)
+
+    run_experiment("toy", [])
+    scores = query(
+        finished_project.home.root,
+        "SELECT dataset || '+++' || concept, value FROM concept_scores "
+        "WHERE experiment = 'toy' AND stage = 0 AND role = 'adaptation'",
+    )
+    accuracy = dict(scores.rows())
+    order = order_of(finished_project)
+    shuffled = random(ENTRIES, 0)
+    expected = sorted(shuffled, key=lambda entry: -accuracy[entry])  # stable
+    assert entries_of(order) == expected
+    assert order["figure"].to_list() == [accuracy[entry] for entry in expected]
+    new = [name.partition("/")[0] for name in finished_project.artifacts() - before]
+    assert new.count("evaluation") == 9  # three datasets after each of three stages
+    assert all(entry.current for entry in planned().values())
+    assert undertake("toy", ["stream.reverse=true"]).plan()  # another order, not yet known
+    turned = {e.asset: e for e in undertake("toy", ["stream.reverse=true"]).plan()}
+    assert turned["streams/toy/chunk_001"].reasons == AWAITED
+
+
+def test_what_waits_for_an_order_is_found_where_it_was_computed_before(finished_project):
+    """Listed by hand in the order that is measured then: only the order itself is new."""
+    measured(finished_project, "performance")
+    make(finished_project, "shards", "pool", "backbone", "probe", "order")
+    expected = entries_of(order_of(finished_project))
+    listed = {"name": "toy", "concepts": expected, "stages": 3}
+    finished_project.write("toy", stream=listed)
+    run_experiment("toy", [])
+    before = finished_project.artifacts()
+    # A subset of all is another setting, but every image: the same accuracies by another recipe.
+    measured(finished_project, "performance", evaluation={"held_out": ["old"], "subset": 0.999999})
+    waiting = planned()["streams/toy/chunk_001"]
+    assert waiting.compute == (ONLY,)
+    assert waiting.reasons == AWAITED
+    run_experiment("toy", [])
+    new = {name.partition("/")[0] for name in finished_project.artifacts() - before}
+    assert new == {"evaluation", "order", "scores", "leaderboard"}
+
+
+@pytest.fixture
+def counted(project):
+    """A project whose stream goes by the captions of a pool that nothing is trained on."""
+    for concept, images in WEB:
+        for number in range(images):
+            project.add_image("web", "train", concept, 5000 + 10 * number + len(concept))
+    path = project.root / "datasets/toy.yaml"
+    declared = yaml.safe_load(path.read_text())
+    declared["web"] = {"source": {"type": "folder", "path": "../images/web", "test_share": 0.0}}
+    path.write_text(yaml.safe_dump(declared))
+    measured(
+        project, "frequency", pretraining_pool={"name": "web", "datasets": ["web"]},
+        mixture={"update": 0.5, "buffer": 0.5, "pretraining": 0},
+    )  # fmt: skip
+    return project
+
+
+NEEDED = ("shards", "pool", "backbone", "probe", "order", "chunk")
+
+
+def test_frequency_counts_the_captions_that_name_a_concept(counted):
+    make(counted, *NEEDED)
+    order = order_of(counted)
+    shuffled = random(ENTRIES, 0)
+    expected = sorted(shuffled, key=lambda entry: -COUNTS[entry.split("+++")[1]])  # stable
+    assert entries_of(order) == expected
+    assert order["figure"].to_list() == [COUNTS[entry.split("+++")[1]] for entry in expected]
+
+
+def test_an_order_that_comes_out_the_same_stops_there(counted):
+    nodes, _ = make(counted, *NEEDED)
+    before = counted.artifacts()
+    counted.add_image("web", "train", "sky", 6000)
+    foreseen = {e.asset: e for e in plan(nodes, Workshop(counted.graph(), counted.home))}
+    assert foreseen["streams/toy/order"].reasons == (
+        "the pretraining pool brings other captions or samples",
+    )
+    assert foreseen["streams/toy/chunk_002"].reasons == AWAITED
+    make(counted, *NEEDED)
+    assert {name.partition("/")[0] for name in counted.artifacts() - before} == {
+        "shards", "pool", "order"
+    }  # fmt: skip
+    assert not any(e.compute for e in plan(nodes, Workshop(counted.graph(), counted.home)))
+
+
+def test_frequency_without_a_pool_is_refused(project):
+    measured(
+        project, "frequency", mixture={"update": 1.0, "buffer": 0, "pretraining": 0},
+        backbone={"name": "b", "architecture": "ViT-B-32", "pretrained": "laion2b_s34b_b79k"},
+    )  # fmt: skip
+    with pytest.raises(InputError, match="declare pretraining_pool"):
+        project.graph()
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_similarity_is_the_greedy_path_through_the_prompts(finished_project, reverse):
+    stream = {"name": "toy", "datasets": ["birds", "cats"], "stages": 2, "order": "similarity"}
+    finished_project.write("toy", stream={**stream, "seed": 4, "starts": 2, "reverse": reverse})
+    before = finished_project.artifacts()
+    make(finished_project, *NEEDED)
+    new = finished_project.artifacts() - before
+    assert "text_embeddings" not in {name.partition("/")[0] for name in new}  # the evaluations'
+
+    workshop = Workshop(finished_project.graph(), finished_project.home)
+    node = workshop.graph.nodes["streams/toy/order"]
+    model = load_weights(node.backbone, workshop.artifact("backbones/toy").path(WEIGHTS))
+    texts = [f"a photo of a {entry.split('+++')[1]}" for entry in ENTRIES]
+    rows = encode_texts(model, texts, batch_size=8, precision="fp32", device="cpu").numpy()
+    embedded = dict(zip(ENTRIES, rows, strict=True))
+
+    def path_from(start):
+        path = [start]
+        while left := [entry for entry in ENTRIES if entry not in path]:
+            path.append(max(left, key=lambda entry: embedded[entry] @ embedded[path[-1]]))
+        return path
+
+    def steps(path):
+        return [float(embedded[a] @ embedded[b]) for a, b in pairwise(path)]
+
+    expected = max(map(path_from, random(ENTRIES, 4)[:2]), key=lambda path: sum(steps(path)))
+    expected = expected[::-1] if reverse else expected
+    order = order_of(finished_project)
+    assert entries_of(order) == expected
+    assert order["figure"][0] is None
+    assert np.allclose(order["figure"][1:].to_numpy(), steps(expected), atol=1e-5)
+
+
+def test_a_machine_that_shares_the_store_knows_the_order(project, tmp_path, monkeypatch):
+    monkeypatch.setenv("FOMO_STORE", f"file://{tmp_path / 'shared'}")
+    measured(project, "similarity")
+    run_experiment("toy", [])
+    monkeypatch.setenv("FOMO_HOME", str(tmp_path / "other_machine"))
+    assert not any(entry.compute for entry in undertake("toy", []).plan())
+    fetched = {path.name for path in (tmp_path / "other_machine/store").glob("[!.]*")}
+    assert fetched == {"order"}
+
+
+def test_experiments_that_measure_one_stream_differently_are_named(project):
+    measured(project, "performance")
+    project.write(
+        "other", stream={"name": "toy", "datasets": ["birds", "cats"], "stages": 3,
+                         "order": "performance"}, evaluation={"prompts": "simple"},
+    )  # fmt: skip
+    from fomo_dagster.experiment.loading import load_all
+    from fomo_dagster.graph.build import build_graph
+
+    with pytest.raises(InputError, match=r"declare streams/toy/probe differently"):
+        build_graph(load_all(project.root))
