@@ -30,8 +30,8 @@ from fomo_dagster.data.shards import write_shards
 from fomo_dagster.data.sources.opening import open_source
 from fomo_dagster.data.transforms import augment, normalise
 from fomo_dagster.progress import silent
-from fomo_dagster.streams.chunks import chunk_manifest, with_prompts
 from fomo_dagster.streams.entries import format_entry
+from fomo_dagster.streams.manifests import TrainingSamples, chunk_manifest, with_prompts
 
 MEAN, STD = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
 CONCEPTS = 10
@@ -41,9 +41,9 @@ WARM = 3  # batches before the clock starts
 def our_batches(root: Path, batch: int, steps: int, workers: int) -> Iterator[object]:
     """Batches of the update pool alone."""
     index = Index(root / "shards")
-    concepts = index.rows("train")["concept"].unique().sort()
-    entries = [format_entry("pictures", concept) for concept in concepts]
-    manifest = chunk_manifest(entries, {"pictures": index.sample_table})
+    samples = TrainingSamples("pictures", index.sample_table)
+    entries = [format_entry("pictures", concept) for concept in samples.concepts]
+    manifest = chunk_manifest(entries, {"pictures": samples})
     manifest = with_prompts(manifest, {"pictures": "a photo of a {}"})
     batches = Batches(
         {"update": ManifestPool("update", manifest, {"pictures": index})},

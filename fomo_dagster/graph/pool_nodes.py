@@ -61,10 +61,11 @@ class PoolNode(Node):
         return Facts(recipes[ONLY].digest, {"datasets": datasets})
 
     def make(self, name: str, recipe: Recipe, folder: Path, workshop: Workshop) -> None:
-        from fomo_dagster.streams.chunks import chunk_manifest, with_prompts
         from fomo_dagster.streams.entries import format_entry
+        from fomo_dagster.streams.manifests import TrainingSamples, chunk_manifest, with_prompts
 
-        samples = {d: i.sample_table for d, i in workshop.indexes(list(self.pool.names)).items()}
+        indexes = workshop.indexes(list(self.pool.names))
+        samples = {name: TrainingSamples(name, i.sample_table) for name, i in indexes.items()}
         entries = [
             format_entry(dataset, concept)
             for dataset in self.pool.names

@@ -329,12 +329,19 @@ class ChunkNode(Node):
         return Facts(recipes[ONLY].digest, {"concepts": [[d, c] for d, c, _, _ in brings]})
 
     def make(self, name: str, recipe: Recipe, folder: Path, workshop: Workshop) -> None:
-        from fomo_dagster.streams.chunks import chunk_manifest, with_prompts
         from fomo_dagster.streams.entries import format_entry
+        from fomo_dagster.streams.manifests import TrainingSamples, chunk_manifest, with_prompts
 
         entries = [format_entry(d, c) for d, c, _, _ in recipe.inputs["concepts"]]
-        datasets = {d for d, _, _, _ in recipe.inputs["concepts"]}
-        samples = {d: index.sample_table for d, index in workshop.indexes(datasets).items()}
+        # All chunks of a stream are made in one go, and draw from the same datasets.
+        known: dict[Path, TrainingSamples]
+        known = workshop.remembered(("training samples", self.stream), dict)
+        samples = {}
+        for dataset in sorted({d for d, _, _, _ in recipe.inputs["concepts"]}):
+            index = workshop.index(dataset)
+            if index.folder not in known:
+                known[index.folder] = TrainingSamples(dataset, index.sample_table)
+            samples[dataset] = known[index.folder]
         manifest = with_prompts(chunk_manifest(entries, samples), self.prompts)
         manifest.write_parquet(folder / MANIFEST)
 

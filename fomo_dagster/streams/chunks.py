@@ -1,20 +1,15 @@
-"""A stream cut into the chunks of its stages, and the samples that each chunk brings.
+"""A stream cut into the chunks of its stages.
 
-A chunk's manifest is a table of samples (`MANIFEST`); where their images lie is not part of it.
+The samples that a chunk brings are `manifests.py`'s.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
-from itertools import accumulate, chain, pairwise
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
 
-import numpy as np
-import polars as pl
-
-from fomo_dagster.data.samples import MANIFEST
 from fomo_dagster.errors import InputError
-from fomo_dagster.streams.entries import parse_entry, validate
 
 
 def cut(entries: Sequence[str], stages: int) -> list[list[str]]:
@@ -79,53 +74,3 @@ def _check_stages(concepts: int, stages: int) -> None:
 
 def _between(entries: Sequence[str], cuts: Sequence[int]) -> list[list[str]]:
     return [list(entries[start:end]) for start, end in pairwise([0, *cuts, len(entries)])]
-
-
-def chunk_manifests(
-    chunks: Sequence[Sequence[str]], samples: Mapping[str, pl.DataFrame]
-) -> list[pl.DataFrame]:
-    """The manifest of each chunk: its concepts' training samples, by entry and then by key.
-
-    `samples` holds a table (`SAMPLES`, more columns do not matter) per dataset. All chunks are made
-    in one pass over it. Raises `InputError` where an entry stands twice, or names a dataset that is
-    not in `samples` or a concept without training samples.
-    """
-    train = {
-        dataset: table.filter(pl.col("split") == "train").select(
-            pl.lit(dataset).alias("dataset"), "concept", "key", "captions", "digest"
-        )
-        for dataset, table in samples.items()
-    }
-    entries = list(chain.from_iterable(chunks))
-    validate(entries, {dataset: table["concept"].unique() for dataset, table in train.items()})
-    names = [parse_entry(entry) for entry in entries]
-    places = pl.DataFrame(
-        {
-            "dataset": [dataset for dataset, _ in names],
-            "concept": [concept for _, concept in names],
-            "chunk": [number for number, chunk in enumerate(chunks) for _ in chunk],
-        },
-        schema={"dataset": pl.String, "concept": pl.String, "chunk": pl.Int64},
-    ).with_row_index("place")
-    rows = (
-        pl.concat([pl.DataFrame(schema=MANIFEST), *train.values()])
-        .join(places, on=["dataset", "concept"])
-        .sort("place", "key")
-    )
-    ends = rows["chunk"].search_sorted(np.arange(len(chunks) + 1), side="left")
-    return [rows[start:end].select(*MANIFEST) for start, end in pairwise(ends)]
-
-
-def chunk_manifest(entries: Sequence[str], samples: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
-    """The manifest of one chunk; see `chunk_manifests`, which is faster for several."""
-    return chunk_manifests([entries], samples)[0]
-
-
-def with_prompts(manifest: pl.DataFrame, prompts: Mapping[str, str]) -> pl.DataFrame:
-    """The MANIFEST with, as the caption of each sample that has none, its dataset's prompt with the
-    concept in the place of `{}`."""
-    prompt = pl.col("dataset").replace_strict(dict(prompts), return_dtype=pl.String)
-    prompted = prompt.str.replace("{}", pl.col("concept"), literal=True)
-    captioned = pl.col("captions").list.len() > 0
-    captions = pl.when(captioned).then("captions").otherwise(pl.concat_list(prompted))
-    return manifest.with_columns(captions=captions)

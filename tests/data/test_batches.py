@@ -28,7 +28,7 @@ from fomo_dagster.data.samples import INDEX, MANIFEST
 from fomo_dagster.data.sampling import positions
 from fomo_dagster.data.transforms import augment
 from fomo_dagster.errors import DataError, InputError
-from fomo_dagster.streams.chunks import with_prompts
+from fomo_dagster.streams.manifests import with_prompts
 
 PROMPTS = {"birds": "A photo of the bird {}.", "cars": "A {}, a type of car."}
 CONCEPTS = {"birds": ("robin", "wren"), "cars": ("van",)}

@@ -1,46 +1,16 @@
-"""Chunks cover a stream once and evenly; a manifest is exactly its concepts' training samples."""
+"""Chunks cover a stream once and evenly."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 
-import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fomo_dagster.data.samples import MANIFEST, SAMPLES
 from fomo_dagster.errors import InputError
-from fomo_dagster.streams.chunks import (
-    chunk_manifest,
-    chunk_manifests,
-    cut,
-    cut_at,
-    cut_by_samples,
-)
-
-
-def samples(*rows: tuple[str, str, str]) -> pl.DataFrame:
-    """A table of samples from (split, key, concept)."""
-    return pl.DataFrame(
-        [(*row, [f"caption of {row[1]}"], f"digest of {row[1]}") for row in rows],
-        schema=SAMPLES,
-        orient="row",
-    )
-
-
-TABLES = {
-    "birds": samples(
-        ("train", "b/2", "wren"),
-        ("train", "a/1", "robin"),
-        ("train", "b/10", "wren"),
-        ("test", "b/3", "wren"),
-        ("train", "b/1", "wren"),
-        ("test", "c/1", "owl"),
-    ),
-    "cars": samples(("train", "1", "van"), ("train", "2", "wren"), ("test", "1", "van")),
-}
+from fomo_dagster.streams.chunks import cut, cut_at, cut_by_samples
 
 
 @given(count=st.integers(1, 300), data=st.data())
@@ -124,62 +94,9 @@ def test_stages_without_a_concept_are_refused(stages: int) -> None:
         cut(["a", "b", "c"], stages)
 
 
-def test_a_manifest_is_the_training_samples_by_entry_then_by_key() -> None:
-    manifest = chunk_manifest(["cars+++van", "birds+++wren"], TABLES)
-    assert manifest.schema == pl.Schema(MANIFEST)
-    assert manifest.rows() == [
-        ("cars", "van", "1", ["caption of 1"], "digest of 1"),
-        ("birds", "wren", "b/1", ["caption of b/1"], "digest of b/1"),
-        ("birds", "wren", "b/10", ["caption of b/10"], "digest of b/10"),
-        ("birds", "wren", "b/2", ["caption of b/2"], "digest of b/2"),
-    ]
-
-
-def test_concepts_of_one_name_stay_apart_by_dataset() -> None:
-    assert chunk_manifest(["cars+++wren"], TABLES)["key"].to_list() == ["2"]
-
-
-@given(data=st.data())
-def test_all_manifests_at_once_are_what_each_is_alone(data: st.DataObject) -> None:
-    entries = data.draw(
-        st.permutations(["birds+++wren", "birds+++robin", "cars+++van", "cars+++wren"])
-    )
-    chunks = cut(entries, data.draw(st.integers(1, 4)))
-    together = chunk_manifests(chunks, TABLES)
-    for chunk, manifest in zip(chunks, together, strict=True):
-        expected = [
-            (dataset, concept, key)
-            for dataset, _, concept in (entry.partition("+++") for entry in chunk)
-            for key in sorted(
-                row["key"]
-                for row in TABLES[dataset].iter_rows(named=True)
-                if row["split"] == "train" and row["concept"] == concept
-            )
-        ]
-        assert manifest.select("dataset", "concept", "key").rows() == expected
-        assert manifest.equals(chunk_manifest(chunk, TABLES))
-
-
-def test_more_samples_of_one_chunk_leave_the_other_manifests() -> None:
-    chunks = [["birds+++robin"], ["birds+++wren"], ["cars+++van"]]
-    grown = {**TABLES, "birds": pl.concat([TABLES["birds"], samples(("train", "b/4", "wren"))])}
-    before, after = chunk_manifests(chunks, TABLES), chunk_manifests(chunks, grown)
-    assert [a.equals(b) for a, b in zip(before, after, strict=True)] == [True, False, True]
-
-
-def test_a_concept_without_training_samples_is_refused() -> None:
-    with pytest.raises(InputError, match="'owl' of birds"):
-        chunk_manifest(["birds+++owl"], TABLES)
-
-
-def test_a_concept_in_two_chunks_is_refused() -> None:
-    with pytest.raises(InputError, match="come again"):
-        chunk_manifests([["cars+++van"], ["cars+++van"]], TABLES)
-
-
 def test_streams_are_loaded_without_torch() -> None:
     code = (
-        "import sys, fomo_dagster.streams.chunks, fomo_dagster.streams.orderings;"
+        "import sys, fomo_dagster.streams.manifests, fomo_dagster.streams.orderings;"
         "import fomo_dagster.data.mixture, fomo_dagster.data.buffer, fomo_dagster.data.sampling;"
         "sys.exit('torch' in sys.modules)"
     )

@@ -1,0 +1,180 @@
+"""FoMo-in-Flux at full size without its images: scanning, indexing, streams, manifests and plans.
+
+Every dataset has the concepts and sample counts of the registry; captions and digests are made up,
+and no image is read or stored. Real class lists are taken where FOMO_RELEASE holds them. Each part
+runs in a process of its own.
+
+    python benchmarks/full_benchmark.py [--stages 200] [--share 1.0] [--folder FOLDER]
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import resource
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from unittest import mock
+
+import polars as pl
+import yaml
+from pictures import print_figures
+
+from fomo_dagster.cli.planning import Undertaking, undertake
+from fomo_dagster.data.benchmark.registry import BenchmarkDataset, benchmark_datasets
+from fomo_dagster.data.index import INDEX_FILE
+from fomo_dagster.data.samples import INDEX, SCAN
+from fomo_dagster.data.shards import QUARANTINE, stored_samples
+from fomo_dagster.graph.data_nodes import QUARANTINE as QUARANTINE_FILE
+from fomo_dagster.graph.data_nodes import ShardsNode, source_key
+from fomo_dagster.graph.materialise import materialise
+from fomo_dagster.graph.workshop import Workshop
+from fomo_dagster.store.digests import digest_of
+
+
+class SimulatedImages:
+    """A source with a dataset's counts; `share` of them, for growth."""
+
+    def __init__(self, dataset: BenchmarkDataset, share: float) -> None:
+        self.dataset = dataset
+        self.share = share
+
+    def scan(self) -> pl.DataFrame:
+        classes = self.dataset.classes or 1
+        tables = []
+        for split, count in (("train", self.dataset.train), ("test", self.dataset.test)):
+            count = round(count * self.share)
+            # Those without training samples are the last of the class list.
+            brings = self.dataset.stream_concepts if split == "train" else classes
+            count = max(count, brings) if count else 0
+            tables.append(
+                pl.select(number=pl.int_range(count))
+                .with_columns(
+                    split=pl.lit(split),
+                    concept=pl.format("{} {}", pl.lit(self.dataset.folder),
+                                      pl.col("number") % max(brings, 1)),
+                )
+                .with_columns(
+                    key=pl.format("{}/{}.jpg", "concept", "number"),
+                    captions=pl.concat_list(pl.format("a photo of a {}, number {}", "concept",
+                                                      "number")),
+                    digest=pl.format("{}{}", pl.lit(digest_of([self.dataset.name, split])[:24]),
+                                     pl.col("number").cast(pl.String).str.zfill(8)),
+                )
+                .with_columns(reference=pl.col("digest"))
+                .select(*SCAN)
+            )  # fmt: skip
+        return pl.concat(tables).sort("split", "key")
+
+    def read(self, reference: str) -> bytes:
+        raise AssertionError("a simulated dataset has no images")
+
+
+def index_alone(node: ShardsNode, name: str, recipe: object, folder: Path, workshop: Workshop):  # type: ignore[no-untyped-def]
+    """In the place of `ShardsNode.make`: the index, and no tars."""
+    samples = stored_samples(workshop.look(source_key(node.name)).details["scan"], None)
+    places = samples.with_columns(
+        shard=pl.lit("train-000000.tar"), offset=pl.int_range(pl.len()), size=pl.lit(1000)
+    )
+    places.cast({"offset": pl.Int64, "size": pl.Int64}).select(*INDEX).write_parquet(
+        folder / INDEX_FILE
+    )
+    pl.DataFrame(schema=QUARANTINE).write_parquet(folder / QUARANTINE_FILE)
+    return {"samples": samples.height, "bytes": 0}
+
+
+def write_experiment(root: Path, stages: int) -> None:
+    datasets = benchmark_datasets().values()
+    experiment = {
+        "datasets": {
+            d.name: {
+                "source": {"type": "folder", "path": f"/nowhere/{d.name}"},
+                "task": d.task, "prompt": d.prompt,
+            }
+            for d in datasets
+        },
+        "backbone": {
+            "name": "b32", "architecture": "ViT-B-32", "pretrained": "laion2b_s34b_b79k",
+        },
+        "stream": {
+            "datasets": [d.name for d in datasets if d.role == "adaptation"],
+            "order": "random", "stages": stages,
+        },
+        "mixture": {"update": 0.5, "buffer": 0.5, "pretraining": 0},
+        "evaluation": {"held_out": [d.name for d in datasets if d.role == "held_out"]},
+    }  # fmt: skip
+    (root / "experiments").mkdir(exist_ok=True, parents=True)
+    (root / "experiments" / "full.yaml").write_text(yaml.safe_dump(experiment))
+
+
+def of_kind(undertaking: Undertaking, *kinds: str) -> Iterator[str]:
+    return (node.key for node in undertaking.nodes if node.kind in kinds)
+
+
+def make(*kinds: str) -> str:
+    undertaking = undertake("full", [])
+    workshop = Workshop(undertaking.graph, undertaking.home)
+    count = 0
+    for key in of_kind(undertaking, *kinds):
+        materialise(key, workshop)
+        count += 1
+    return f"{count} assets"
+
+
+def plan() -> str:
+    entries = undertake("full", []).plan()
+    return f"{sum(e.status == 'hit' for e in entries)} hits of {len(entries)}"
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "plan, nothing there": plan,
+    "scan and index": lambda: make("shards"),
+    "order": lambda: make("order"),
+    "chunk manifests": lambda: make("chunk"),
+    "plan, data there": plan,
+}
+
+
+def run(part: str, root: Path, share: float) -> tuple[str, str, float, float]:
+    """The part's name, what it says, its seconds and its process's peak MiB."""
+    os.environ |= {"FOMO_PROJECT": str(root), "FOMO_HOME": str(root / ".fomo")}
+    registered = benchmark_datasets()
+
+    def simulated(name: str, *_: object) -> SimulatedImages:
+        return SimulatedImages(registered[name], share)
+
+    with (
+        mock.patch("fomo_dagster.data.sources.opening.open_source", simulated),
+        mock.patch.object(ShardsNode, "make", index_alone),
+    ):
+        started = time.perf_counter()
+        said = PARTS[part]()
+        seconds = time.perf_counter() - started
+    return part, said, seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--stages", type=int, default=200)
+    parser.add_argument("--share", type=float, default=1.0, help="Of every dataset's samples.")
+    parser.add_argument("--folder", type=Path, help="A folder to keep; by default a temporary one.")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        root = arguments.folder or Path(temporary)
+        write_experiment(root, arguments.stages)
+        rows = []
+        for part in PARTS:
+            with multiprocessing.get_context("spawn").Pool(1) as process:
+                rows.append(process.apply(run, (part, root, arguments.share)))
+            print(*rows[-1], flush=True)
+    print_figures(
+        f"FoMo-in-Flux, {arguments.stages} stages, {arguments.share:.0%} of the samples",
+        ("part", "made", "seconds", "peak MiB"), rows,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
