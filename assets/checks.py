@@ -7,12 +7,12 @@ from collections.abc import Iterator
 import dagster as dg
 import polars as pl
 
-from fomo_dagster.data.declarations import Dataset
+from fomo_dagster.data.declarations import Dataset, FomoReleaseSource
 from fomo_dagster.graph.data_nodes import QUARANTINE, ShardsNode
 from fomo_dagster.graph.evaluation_nodes import SCORES
 from fomo_dagster.graph.materialise import Outcome
 from fomo_dagster.graph.model_nodes import WEIGHTS
-from fomo_dagster.graph.node import ONLY, Node
+from fomo_dagster.graph.node import ONLY, Facts, Node
 from fomo_dagster.graph.workshop import Workshop
 
 from assets.specs import key_of  # isort: skip
@@ -27,8 +27,9 @@ def check_specs_of(node: Node) -> list[dg.AssetCheckSpec]:
     lost all its training images fails in sharding.
     """
     key = key_of(node.key)
-    if node.kind == "shards":
+    if isinstance(node, ShardsNode):
         return [
+            *_release_check_specs(node),
             dg.AssetCheckSpec(
                 "readable_images", asset=key, blocking=True,
                 description="Few enough images were unreadable; a warning where any was.",
@@ -55,11 +56,24 @@ def check_specs_of(node: Node) -> list[dg.AssetCheckSpec]:
     return []
 
 
+def _release_check_specs(node: ShardsNode) -> list[dg.AssetCheckSpec]:
+    if not isinstance(node.dataset.source, FomoReleaseSource):
+        return []
+    return [
+        dg.AssetCheckSpec(
+            "as_in_the_benchmark", asset=key_of(node.key),
+            description="Images, samples and classes are those of the benchmark's registry.",
+        )
+    ]  # fmt: skip
+
+
 def checks_of(node: Node, outcome: Outcome, workshop: Workshop) -> Iterator[dg.AssetCheckResult]:
     """The results of a node's checks for what was just materialised."""
     if isinstance(node, ShardsNode):
         yield _readable_images(node.dataset, outcome)
         yield _no_empty_concepts(outcome)
+        for spec in _release_check_specs(node):
+            yield _says_nothing(spec.name, workshop.look(node.inputs[0]))
     elif node.kind in WEIGHT_KINDS:
         yield _finite_weights(outcome)
     elif node.kind == "scores" and node.experiment is not None:
@@ -93,6 +107,16 @@ def _no_empty_concepts(outcome: Outcome) -> dg.AssetCheckResult:
         passed=not empty,
         severity=dg.AssetCheckSeverity.WARN,
         metadata={"without_training_samples": ", ".join(empty[:20]) or "none"},
+    )
+
+
+def _says_nothing(name: str, source: Facts) -> dg.AssetCheckResult:
+    said = source.details["warnings"]
+    return dg.AssetCheckResult(
+        check_name=name,
+        passed=not said,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={"differences": "\n".join(said) or "none"},
     )
 
 

@@ -60,7 +60,16 @@ def metadata_of_source(facts: Facts) -> dict[str, Any]:
         "concepts": scan["concept"].n_unique(),
         "train_samples": int((scan["split"] == "train").sum()),
         "test_samples": int((scan["split"] == "test").sum()),
+        **_warnings(facts),
     }
+
+
+def _warnings(source: Facts) -> dict[str, Any]:
+    """What the look at a dataset's source had to say, where it had."""
+    said = source.details["warnings"]
+    return (
+        {"warnings": dg.MetadataValue.md("\n".join(f"- {text}" for text in said))} if said else {}
+    )
 
 
 def _shards(node: Node, outcome: Outcome, workshop: Workshop) -> Mapping[str, Any]:
@@ -73,6 +82,7 @@ def _shards(node: Node, outcome: Outcome, workshop: Workshop) -> Mapping[str, An
         "train_samples": sum(facts["train_samples"].values()),
         "test_samples": facts["test_samples"],
         "unreadable_images": quarantined.height,
+        **_warnings(workshop.look(node.inputs[0])),
     }
     if quarantined.height:
         metadata["unreadable"] = _table(quarantined.select("split", "key", "reason"))

@@ -50,6 +50,7 @@ class Workshops(dg.ConfigurableResource):  # type: ignore[type-arg]
             processes=self.processes,
             progress=_LoggedProgress(log),
             waiting=waiting,
+            warn=log.warning,
         )
 
 

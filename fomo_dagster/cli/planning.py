@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any
 
 from rich.console import Console
@@ -40,7 +41,13 @@ class Undertaking:
         return self.graph.of(self.experiment.name)
 
     def plan(self) -> list[Planned]:
-        return plan(self.nodes, Workshop(self.graph, self.home))
+        return plan(self.nodes, Workshop(self.graph, self.home, warn=_warn_once))
+
+
+@cache
+def _warn_once(warning: str) -> None:
+    """A command plans and looks again and again, and says the same thing once."""
+    logger.warning(warning)
 
 
 def undertake(name_or_path: str, overrides: Sequence[str]) -> Undertaking:

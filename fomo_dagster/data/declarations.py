@@ -6,16 +6,43 @@ experiment file. It says nothing about the dataset's role: the experiment that u
 
 from __future__ import annotations
 
+from collections.abc import Container
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
+
+from fomo_dagster.data.benchmark.registry import canonical_name
 
 
 class Declaration(BaseModel):
     """Base of all declared things: frozen, and no key that is not a field."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def declared_names(info: ValidationInfo) -> Container[str]:
+    """The names of the datasets that are declared, from the context of a validation."""
+    names: Container[str] = (info.context or {}).get("declared", ())
+    return names
+
+
+def _canonical(name: str, info: ValidationInfo) -> str:
+    return canonical_name(name, declared_names(info))
+
+
+DatasetName = Annotated[str, AfterValidator(_canonical)]
+"""The name of a declared dataset (the validation context's `declared`), or any of those by which a
+dataset of the benchmark goes; the latter become its handle."""
 
 
 class FolderSource(Declaration):
@@ -117,8 +144,36 @@ class HuggingfaceSource(ForeignSource):
         return self
 
 
+class FomoReleaseSource(Declaration):
+    """A dataset of FoMo-in-Flux from a local copy of the benchmark's release."""
+
+    type: Literal["fomo_release"] = "fomo_release"
+    dataset: str | None = Field(
+        None, description="Its handle, folder or alias in the benchmark; the declared name if null."
+    )
+    release: Path | None = Field(
+        None, description="The copy of the release's repository; $FOMO_RELEASE by default."
+    )
+    images: Path | None = Field(
+        None,
+        description="The folder with `<FOLDER>.tar` or `<FOLDER>/`; $FOMO_RELEASE_IMAGES by "
+        "default, or else the folder `data` in the release.",
+    )
+    resized: bool = Field(
+        True, description="Use the release's copies at 224 pixels where it has them."
+    )
+    allow_incomplete: bool = Field(
+        False, description="Leave out what is missing, with a warning, instead of refusing."
+    )
+
+
 Source = Annotated[
-    FolderSource | ManifestSource | GeneratedSource | TorchvisionSource | HuggingfaceSource,
+    FolderSource
+    | ManifestSource
+    | GeneratedSource
+    | TorchvisionSource
+    | HuggingfaceSource
+    | FomoReleaseSource,
     Field(discriminator="type"),
 ]
 
@@ -158,7 +213,7 @@ class PretrainingPool(Declaration):
     """Samples like those that θ₀ was trained on: the training splits of some datasets."""
 
     name: str
-    datasets: tuple[str, ...] | dict[str, float] = Field(
+    datasets: tuple[DatasetName, ...] | dict[DatasetName, float] = Field(
         min_length=1,
         description="A list: all their samples together, each as often. A mapping from datasets to "
         "weights: each dataset's share of the pool's samples; weights need not add up to one.",
@@ -175,11 +230,14 @@ class PretrainingPool(Declaration):
         one = len(self.datasets) == 1
         return None if isinstance(self.datasets, tuple) or one else self.datasets
 
-    @model_validator(mode="after")
-    def _are_distinct(self) -> PretrainingPool:
-        if len(set(self.datasets)) != len(self.datasets):
+    @field_validator("datasets", mode="wrap")
+    @classmethod
+    def _are_distinct(cls, given: Any, read: ValidatorFunctionWrapHandler) -> Any:
+        """Compared with what was given, since two names of one dataset are one key of a mapping."""
+        datasets = read(given)
+        if len(set(datasets)) != len(given):
             raise ValueError("a dataset is named twice")
-        return self
+        return datasets
 
     @model_validator(mode="after")
     def _have_shares(self) -> PretrainingPool:

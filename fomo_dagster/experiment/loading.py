@@ -7,7 +7,7 @@ a mapping from dataset names to declarations.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin
@@ -17,6 +17,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from fomo_dagster.data.declarations import Dataset
 from fomo_dagster.errors import InputError, nearest
+from fomo_dagster.experiment.benchmark import benchmark_declarations, with_benchmark_values
 from fomo_dagster.experiment.schema import Experiment, check_safe_name
 
 SUFFIXES = (".yaml", ".yml")
@@ -24,7 +25,8 @@ SUFFIXES = (".yaml", ".yml")
 
 @dataclass(frozen=True)
 class Loaded:
-    """An experiment with the datasets it can name, and the folder its relative paths start from."""
+    """An experiment with the datasets it can name, those of the benchmark among them, and the
+    folder its relative paths start from."""
 
     experiment: Experiment
     datasets: Mapping[str, Dataset]
@@ -49,8 +51,14 @@ def load_experiment(name_or_path: str, project: Path, overrides: Sequence[str] =
     data.setdefault("name", path.stem)
     for override in overrides:
         _override(data, override)
-    experiment: Experiment = _validate(TypeAdapter(Experiment), data, str(path), Experiment)
     datasets, bases = load_datasets(project)
+    own = data.get("datasets")
+    if isinstance(own, dict):
+        data["datasets"] = {name: _completed(name, own[name], str(path)) for name in own}
+    declared = {*datasets, *(own if isinstance(own, dict) else ())}
+    experiment: Experiment = _validate(
+        TypeAdapter(Experiment), data, str(path), Experiment, declared
+    )
     for name, dataset in experiment.datasets.items():
         if name in datasets and datasets[name] != dataset:
             raise InputError(
@@ -58,6 +66,9 @@ def load_experiment(name_or_path: str, project: Path, overrides: Sequence[str] =
                 "folder: give it another name, or delete one declaration"
             )
         datasets[name], bases[name] = dataset, path.parent
+    for name, dataset in benchmark_declarations().items():
+        datasets.setdefault(name, dataset)
+        bases.setdefault(name, project)
     return Loaded(experiment, datasets, bases, path.parent)
 
 
@@ -82,6 +93,7 @@ def load_datasets(project: Path) -> tuple[dict[str, Dataset], dict[str, Path]]:
                 raise InputError(f"{path}: {error}") from error
             if name in origins:
                 raise InputError(f"{where} is declared in {origins[name]} too: rename one")
+            declaration = _completed(name, declaration, where)
             datasets[name] = _validate(TypeAdapter(Dataset), declaration, where, Dataset)
             bases[name], origins[name] = path.parent, path
     return datasets, bases
@@ -210,9 +222,23 @@ def _override(data: dict[str, Any], override: str) -> None:
     data.update(merged)
 
 
-def _validate(adapter: TypeAdapter[Any], data: Any, where: str, model: type[BaseModel]) -> Any:
+def _completed(name: str, declaration: Any, where: str) -> Any:
     try:
-        return adapter.validate_python(data)
+        return with_benchmark_values(name, declaration)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
+
+
+def _validate(
+    adapter: TypeAdapter[Any],
+    data: Any,
+    where: str,
+    model: type[BaseModel],
+    declared: Collection[str] = (),
+) -> Any:
+    """declared: see `DatasetName`."""
+    try:
+        return adapter.validate_python(data, context={"declared": declared})
     except ValidationError as error:
         lines = [_explain(problem, model) for problem in error.errors(include_url=False)]
         raise InputError("\n".join(f"{where}: {line}" for line in lines)) from error

@@ -12,13 +12,36 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from croniter import CroniterError, croniter
-from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
-from fomo_dagster.data.declarations import Dataset, Declaration, PretrainingPool
+from fomo_dagster.data.declarations import (
+    Dataset,
+    DatasetName,
+    Declaration,
+    PretrainingPool,
+    declared_names,
+)
+from fomo_dagster.streams.entries import canonical_entry
 
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]{0,99}")
 OWNER = re.compile(r"team:\S.*|[^@\s]+@[^@\s]+\.[^@\s]+")
 OPENCLIP_MAX_LOGIT_SCALE = math.log(100)
+
+
+def _canonical(entry: str, info: ValidationInfo) -> str:
+    return canonical_entry(entry, declared_names(info))
+
+
+StreamEntry = Annotated[str, AfterValidator(_canonical)]
+"""`dataset+++concept`, the dataset as in `DatasetName`."""
 
 
 def check_safe_name(name: str) -> str:
@@ -130,8 +153,12 @@ class Stream(Declaration):
     name: str | None = Field(
         None, description="Names the stream's assets; experiments that share a stream share them."
     )
-    datasets: tuple[str, ...] | None = Field(None, description="All concepts of these datasets.")
-    concepts: tuple[str, ...] | None = Field(None, description="Entries `dataset+++concept`.")
+    datasets: tuple[DatasetName, ...] | None = Field(
+        None, description="All concepts of these datasets."
+    )
+    concepts: tuple[StreamEntry, ...] | None = Field(
+        None, description="Entries `dataset+++concept`."
+    )
     file: Path | None = Field(None, description="A JSON list of such entries.")
     order: Literal[
         "as_listed", "random", "performance", "frequency", "similarity", "time_incremental",
@@ -277,10 +304,10 @@ Prompts = Annotated[
 class Evaluation(Declaration):
     """What every stage is measured on, and how."""
 
-    adaptation: tuple[str, ...] | None = Field(
+    adaptation: tuple[DatasetName, ...] | None = Field(
         None, description="Datasets of knowledge accumulation; null: those of the stream."
     )
-    held_out: tuple[str, ...] = Field(
+    held_out: tuple[DatasetName, ...] = Field(
         (), description="Datasets of zero-shot retention, never trained on."
     )
     prompts: Prompts = Field(

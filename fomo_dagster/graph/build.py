@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from fomo_dagster.data.benchmark.registry import by_any_name
 from fomo_dagster.data.declarations import Dataset, PretrainingPool
 from fomo_dagster.errors import InputError, nearest
 from fomo_dagster.experiment.loading import Loaded
@@ -42,7 +43,7 @@ from fomo_dagster.graph.stream_nodes import (
 )
 from fomo_dagster.store.digests import digest_of
 from fomo_dagster.store.recipes import Recipe, differences
-from fomo_dagster.streams.entries import parse_entry, read_entries
+from fomo_dagster.streams.entries import canonical_entry, parse_entry, read_entries
 
 LEADERBOARD = "leaderboard"
 
@@ -124,7 +125,7 @@ class _Builder:
         if name not in loaded.datasets:
             raise InputError(
                 f"experiment {loaded.experiment.name!r}: {where} names dataset {name!r}, which is "
-                "not declared; " + nearest(name, loaded.datasets)
+                "not declared; " + nearest(name, {*loaded.datasets, *by_any_name()})
             )
         dataset = loaded.datasets[name]
         look = DatasetSource(name=name, dataset=dataset, base=loaded.bases[name])
@@ -297,7 +298,8 @@ def _listing(loaded: Loaded) -> Listing:
     if stream.datasets is not None:
         return Listing(stream.datasets)
     if stream.file is not None:
-        entries = tuple(read_entries(loaded.base / stream.file.expanduser()))
+        listed = read_entries(loaded.base / stream.file.expanduser())
+        entries = tuple(canonical_entry(entry, loaded.datasets) for entry in listed)
     else:
         entries = stream.concepts or ()
     return Listing(tuple(dict.fromkeys(parse_entry(entry)[0] for entry in entries)), entries)

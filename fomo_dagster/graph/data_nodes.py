@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -45,14 +45,30 @@ class DatasetSource:
     def __call__(self, workshop: Workshop) -> Facts:
         from fomo_dagster.data.samples import content_digest
         from fomo_dagster.data.sources.opening import open_source
+        from fomo_dagster.data.sources.source import inspect
 
         source = open_source(self.name, self.dataset, self.base, workshop.home.cache)
-        scan = source.scan()
-        return Facts(content_digest(scan), {"scan": scan, "source": source})
+        found = inspect(source)
+        content = content_digest(found.scan)
+        unseen = sorted(set(found.classes) - set(found.scan["concept"].unique()))
+        return Facts(
+            digest_of({"samples": content, "classes_without_samples": unseen})
+            if unseen
+            else content,
+            {
+                "scan": found.scan,
+                "source": source,
+                "classes": found.classes,
+                "warnings": found.warnings,
+            },
+        )
 
 
-def facts_of_samples(samples: pl.DataFrame) -> dict[str, Any]:
-    """What chunks, pools and evaluations need to know of a dataset's samples (SAMPLES)."""
+def facts_of_samples(samples: pl.DataFrame, classes: Iterable[str] = ()) -> dict[str, Any]:
+    """What chunks, pools and evaluations need to know of a dataset's samples (SAMPLES).
+
+    classes: those that the source names; with or without samples they are there to choose from.
+    """
     import polars as pl
 
     from fomo_dagster.data.samples import concept_digests, split_digest
@@ -66,7 +82,7 @@ def facts_of_samples(samples: pl.DataFrame) -> dict[str, Any]:
         "wordless": wordless.sort().to_list(),
         "test": split_digest(samples, "test"),
         "test_samples": samples.filter(pl.col("split") == "test").height,
-        "concepts": samples["concept"].unique().sort().to_list(),
+        "concepts": sorted({*samples["concept"].unique(), *classes}),
     }
 
 
@@ -85,7 +101,7 @@ class ShardsNode(Node):
     @property
     def declared(self) -> Mapping[str, Any]:
         """With the source, so that Dagster sees a changed declaration before it is observed."""
-        paths = {"path", "root", "captions", "download"}
+        paths = {"path", "root", "captions", "download", "release", "images"}
         source = self.dataset.source.model_dump(mode="json", exclude=paths)
         return {"source": source, **self._parameters}
 
@@ -129,7 +145,7 @@ class ShardsNode(Node):
         known = head.facts["quarantined"] if head is not None else []
         scan = workshop.look(source_key(self.name)).details["scan"]
         readable = scan.filter(~pl.col("digest").is_in(known))
-        return self._facts(stored_samples(readable, self.dataset.resize), known)
+        return self._facts(stored_samples(readable, self.dataset.resize), known, workshop)
 
     def observe(
         self, recipes: Mapping[str, Recipe], artifacts: Mapping[str, Artifact], workshop: Workshop
@@ -139,13 +155,17 @@ class ShardsNode(Node):
         from fomo_dagster.data.index import Index
 
         quarantined = pl.read_parquet(artifacts[ONLY].path(QUARANTINE))["digest"].to_list()
-        return self._facts(Index(artifacts[ONLY].folder).sample_table, quarantined)
+        samples = Index(artifacts[ONLY].folder).sample_table
+        return self._facts(samples, quarantined, workshop)
 
-    @staticmethod
-    def _facts(samples: pl.DataFrame, quarantined: list[str]) -> Facts:
-        details = facts_of_samples(samples)
-        content = digest_of({"train": details["train"], "test": details["test"]})
-        return Facts(content, {**details, "quarantined": sorted(quarantined)})
+    def _facts(self, samples: pl.DataFrame, quarantined: list[str], workshop: Workshop) -> Facts:
+        classes = workshop.look(source_key(self.name)).details["classes"]
+        details = facts_of_samples(samples, classes)
+        content = {"train": details["train"], "test": details["test"]}
+        unseen = sorted(set(details["concepts"]) - set(samples["concept"].unique()))
+        if unseen:
+            content["classes_without_samples"] = unseen
+        return Facts(digest_of(content), {**details, "quarantined": sorted(quarantined)})
 
     @property
     def table_names(self) -> tuple[str, ...]:

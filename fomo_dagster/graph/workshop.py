@@ -38,6 +38,7 @@ class Workshop:
         progress: Progress = silent,
         waiting: Callable[[str], None] | None = None,
         finished: Callable[[Head], None] | None = None,
+        warn: Callable[[str], None] | None = None,
     ) -> None:
         self.graph = graph
         self.home = home
@@ -47,6 +48,7 @@ class Workshop:
         self.progress = progress
         self.waiting = waiting
         self.finished = finished
+        self.warn = warn
         self._looks: dict[str, Facts] = {}
         self._memory: tuple[object, Any] = (None, None)
 
@@ -72,9 +74,12 @@ class Workshop:
         return Facts(head.data_version, head.facts)
 
     def look(self, key: str) -> Facts:
-        """Look at a source, once."""
+        """Look at a source, once; what is to be said of it goes to `warn`."""
         if key not in self._looks:
             self._looks[key] = self.graph.sources[key].look(self)
+            for warning in self._looks[key].details.get("warnings", ()):
+                if self.warn is not None:
+                    self.warn(warning)
         return self._looks[key]
 
     def remembered(self, what: object, build: Callable[[], T]) -> T:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from fomo_dagster.data.benchmark.registry import canonical_name
 from fomo_dagster.errors import InputError, nearest
 
 SEPARATOR = "+++"
@@ -36,6 +37,13 @@ def parse_entry(entry: str) -> tuple[str, str]:
             f"{SEPARATOR} exactly once"
         )
     return dataset, concept
+
+
+def canonical_entry(entry: str, declared: Container[str]) -> str:
+    """The entry with the handle of its dataset, where it is one of the benchmark's under another
+    name; see `canonical_name`."""
+    dataset, separator, concept = entry.partition(SEPARATOR)
+    return f"{canonical_name(dataset, declared)}{separator}{concept}"
 
 
 def read_entries(path: Path) -> list[str]:

@@ -5,6 +5,7 @@ import json
 import pytest
 import yaml
 
+from fomo_dagster.data.benchmark.registry import benchmark_datasets
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.loading import json_schema, load_all, load_experiment
 
@@ -162,7 +163,7 @@ def test_a_dataset_declared_twice_is_refused(project):
 def test_an_experiment_brings_its_own_datasets(project):
     root = project(datasets={"cats": {"source": {"type": "folder", "path": "cats"}}})
     loaded = load_experiment("e", root)
-    assert set(loaded.datasets) == {"birds", "cats"}
+    assert set(loaded.datasets) == {"birds", "cats", *benchmark_datasets()}
     assert loaded.bases["cats"] == root / "experiments"
 
 

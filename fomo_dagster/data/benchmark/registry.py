@@ -6,23 +6,24 @@ datasets. `registry.yaml` beside this module is the table itself.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
 import yaml
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
-from fomo_dagster.data.declarations import Declaration
 from fomo_dagster.errors import InputError, nearest
 
 REGISTRY_FILE = Path(__file__).with_name("registry.yaml")
 
 
-class BenchmarkDataset(Declaration):
+class BenchmarkDataset(BaseModel):
     """One dataset of the benchmark as its release describes it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(description="The handle, in lower case: this project's name of the dataset.")
     folder: str = Field(description="Its name in the release's files, folders and streams.")
@@ -84,3 +85,11 @@ def find(name: str) -> BenchmarkDataset:
         raise InputError(
             f"the benchmark has no dataset {name!r}; " + nearest(name, by_any_name())
         ) from None
+
+
+def canonical_name(name: str, declared: Container[str]) -> str:
+    """`name` where a project declares it, else the handle of the benchmark's dataset that goes by
+    it, else `name`: whoever looks for it says that there is none."""
+    if name in declared or name not in by_any_name():
+        return name
+    return by_any_name()[name].name

@@ -64,7 +64,7 @@ class HuggingfaceImages:
         splits = self._splits()
         path = self.cache.path.with_suffix(".scan.parquet")
         key = self._scan_key(splits)
-        kept = recall(path, key)
+        kept = recall(path, key, SCAN)
         if kept is not None:
             return kept
         outside: list[str] = []

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from fomo_dagster.data.benchmark.registry import find
+from fomo_dagster.data.benchmark.release import Release
 from fomo_dagster.data.declarations import (
     Dataset,
     FolderSource,
+    FomoReleaseSource,
     GeneratedSource,
     HuggingfaceSource,
     TorchvisionSource,
@@ -17,6 +20,7 @@ from fomo_dagster.data.sources.folder import FolderImages
 from fomo_dagster.data.sources.generated import GeneratedImages
 from fomo_dagster.data.sources.huggingface import HuggingfaceImages
 from fomo_dagster.data.sources.manifest import ManifestImages
+from fomo_dagster.data.sources.release import ReleaseImages
 from fomo_dagster.data.sources.source import Source
 from fomo_dagster.data.sources.torchvision import TorchvisionImages
 from fomo_dagster.store.digests import digest_of
@@ -30,6 +34,18 @@ def open_source(name: str, dataset: Dataset, base: Path, cache: Path) -> Source:
     source = dataset.source
     if isinstance(source, GeneratedSource):
         return GeneratedImages(source.generator, source.parameters, source.seed)
+    if isinstance(source, FomoReleaseSource):
+        return ReleaseImages(
+            name,
+            find(source.dataset or name),
+            Release.locate(
+                _resolved(base, source.release) if source.release else None,
+                _resolved(base, source.images) if source.images else None,
+            ),
+            resized=source.resized,
+            allow_incomplete=source.allow_incomplete,
+            cache=cache,
+        )
     one_concept = name if dataset.task == "retrieval" else None
     if isinstance(source, HuggingfaceSource):
         path = None if source.path is None else _resolved(base, source.path)

@@ -1,33 +1,56 @@
-"""Scans that are kept between looks, for sources whose images have to be decoded to be listed."""
+"""Tables that are kept between looks, for sources where much has to be read to list the samples."""
 
 from __future__ import annotations
 
+import os
+import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import polars as pl
 
-from fomo_dagster.data.samples import SCAN
+from fomo_dagster.errors import DataError
+from fomo_dagster.store.digests import digest_of
 from fomo_dagster.store.files import replacing
 
-KEY = "fomo_scan_of"
+KEY = "fomo_table_of"
+SETTLE_SECONDS = 2.0  # see `DigestCache`
 
 
-def recall(path: Path, key: str) -> pl.DataFrame | None:
-    """The scan (SCAN) that is kept at `path`; None where there is none, or not one made for `key`.
+def stamp(file: Path) -> str | None:
+    """Of a file's state; None where it changed too recently to tell its next change from that.
 
-    key: a digest of everything that the scan is a function of.
+    Raises `DataError` where there is no such file.
     """
     try:
-        if pl.read_parquet_metadata(path).get(KEY) != key:
+        status = os.stat(file)
+    except OSError as error:
+        raise DataError(f"cannot read {file}: {error.strerror}") from error
+    changed_ns = max(status.st_mtime_ns, status.st_ctime_ns)
+    if changed_ns >= time.time_ns() - int(SETTLE_SECONDS * 1e9):
+        return None
+    return digest_of(
+        [str(file), status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+    )
+
+
+def recall(path: Path, key: str | None, schema: Mapping[str, pl.DataType]) -> pl.DataFrame | None:
+    """The table that is kept at `path`; None where there is none, or not one made for `key`.
+
+    key: a digest of everything that the table is a function of; None: that is not known.
+    """
+    try:
+        if key is None or pl.read_parquet_metadata(path).get(KEY) != key:
             return None
         kept = pl.read_parquet(path)
     except (OSError, pl.exceptions.PolarsError):
         return None
-    return kept if dict(kept.schema) == SCAN else None
+    return kept if dict(kept.schema) == dict(schema) else None
 
 
-def keep(path: Path, key: str, scan: pl.DataFrame) -> pl.DataFrame:
-    """Keep `scan` at `path` in place of what is there; returns it."""
-    with replacing(path) as temporary:
-        scan.write_parquet(temporary, metadata={KEY: key})
-    return scan
+def keep(path: Path, key: str | None, table: pl.DataFrame) -> pl.DataFrame:
+    """Keep `table` at `path` in place of what is there, unless `key` is None; returns it."""
+    if key is not None:
+        with replacing(path) as temporary:
+            table.write_parquet(temporary, metadata={KEY: key})
+    return table

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import polars as pl
 
@@ -25,6 +26,33 @@ class Source(Protocol):
         Raises `DataError` where it is gone or is not the one that was scanned.
         """
         ...
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What looking at a source brings.
+
+    classes: those to choose from, where the source knows them without their samples. warnings:
+    sentences for the person who uses the dataset.
+    """
+
+    scan: pl.DataFrame
+    classes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+@runtime_checkable
+class TellingSource(Source, Protocol):
+    """A source that knows more of its dataset than the samples."""
+
+    def inspect(self) -> Inspection:
+        """The samples and what else is known; raises what `scan` raises."""
+        ...
+
+
+def inspect(source: Source) -> Inspection:
+    """All that there is to know of what a source holds now; see `Source.scan` for what it raises"""
+    return source.inspect() if isinstance(source, TellingSource) else Inspection(source.scan())
 
 
 def as_scan(rows: pl.DataFrame) -> pl.DataFrame:

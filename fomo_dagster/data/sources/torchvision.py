@@ -62,7 +62,7 @@ class TorchvisionImages:
             self._fetch(splits)
             return self._scan_files(splits)
         path = self.cache.path.with_suffix(".scan.parquet")
-        kept = recall(path, self._scan_key(splits))
+        kept = recall(path, self._scan_key(splits), SCAN)
         if kept is not None:
             return kept
         self._fetch(splits)

@@ -1,0 +1,44 @@
+"""The benchmark's datasets as declarations: what an experiment may name without declaring it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from types import MappingProxyType
+from typing import Any
+
+from fomo_dagster.data.benchmark.registry import BenchmarkDataset, benchmark_datasets, find
+from fomo_dagster.data.declarations import Dataset, FomoReleaseSource
+
+
+@cache
+def benchmark_declarations() -> Mapping[str, Dataset]:
+    """Handle → declaration of each of the 63 datasets, read from the benchmark's release."""
+    return MappingProxyType(
+        {
+            name: Dataset(source=FomoReleaseSource(), **_values(dataset))
+            for name, dataset in benchmark_datasets().items()
+        }
+    )
+
+
+def with_benchmark_values(name: str, declaration: Any) -> Any:
+    """A declaration as it stands in a file; where its source is the benchmark's release, what it
+    leaves out (task, prompt, year, domain, licence) is the benchmark's.
+
+    Raises `InputError` where the benchmark has no such dataset.
+    """
+    source = declaration.get("source") if isinstance(declaration, dict) else None
+    if not isinstance(source, dict) or source.get("type") != "fomo_release":
+        return declaration
+    return {**_values(find(str(source.get("dataset") or name))), **declaration}
+
+
+def _values(dataset: BenchmarkDataset) -> dict[str, Any]:
+    return {
+        "task": dataset.task,
+        "prompt": dataset.prompt,
+        "year": dataset.year,
+        "domain": dataset.domain,
+        "licence": dataset.licence,
+    }

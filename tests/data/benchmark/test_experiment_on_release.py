@@ -1,0 +1,225 @@
+"""An experiment that names datasets of the benchmark, run on a copy of its release."""
+
+import json
+import logging
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from assets.building import build_assets
+from fomo_dagster.cli import planning
+from fomo_dagster.cli.planning import undertake
+from fomo_dagster.cli.running import run_experiment
+from fomo_dagster.errors import DataError, InputError
+from fomo_dagster.evaluation.results import SCORE
+from resources.workshops import Workshops
+
+STREAM = ["DTD+++banded", "MTSD+++food", "clevr+++2 cubes", "FSCOCO+++sheep", "DTD+++zigzag"]
+
+
+def rows(folder, concepts, **fields):
+    """Three images of each of (number, class)."""
+    return {
+        f"{folder}/{number}_{i}.png": {"classname": name, "target": number, **fields}
+        for number, name in concepts
+        for i in range(3)
+    }
+
+
+@pytest.fixture
+def benchmark_project(project, release):
+    """The toy project with an experiment over six kinds of the release's datasets."""
+    for handle, classes, fields in (
+        ("dtd", ["banded", "zigzag"], {"synthetic_merged_caption": ["a pattern"]}),
+        ("mtsd", ["food"], {}),
+        ("fscoco", ["sheep"], {"default_caption": "A sketch of sheep"}),
+        ("monkeys10", ["howler", "saki"], {}),
+    ):
+        numbered = list(enumerate(classes))
+        release.add(handle, rows("a", numbered, **fields), rows("b", numbered, **fields), classes)
+    for split, folder in (("train", "a"), ("test", "b")):
+        release.add_resized("monkeys10", split, rows(folder, enumerate(["howler", "saki"])))
+    seen = [(1, "2 cubes"), (4, "5 cubes")]
+    classes = [f"{number} cubes" for number in range(1, 7)]
+    lists = {"default_caption": ["some cubes", "and more of them"]}
+    release.add("clevr", rows("a", seen, **lists), rows("b", seen), classes)
+    captions = {"default_caption": [f"a dog {i}" for i in range(5)]}
+    pictures = {f"f/{i}.png": {"target": i, **captions} for i in range(4)}
+    release.add("flickr30k", {}, pictures, None)
+    for handle in ("dtd", "monkeys10", "flickr30k"):
+        release.pack(handle)
+    release.streams = release.root / "stream_construction"
+    release.streams.mkdir()
+    (release.streams / "short.json").write_text(json.dumps(STREAM))
+    write(project, release)
+    return project
+
+
+def write(project, release, **changes):
+    """An experiment that declares no dataset of the release, and calls them by any name."""
+    project.write(
+        "toy",
+        **{
+            "stream": {"name": "toy", "file": str(release.streams / "short.json"), "stages": 2},
+            "evaluation": {"held_out": ["MONKEYS10", "flickr30k", "old"]},
+            **changes,
+        },
+    )
+
+
+def to_compute():
+    return {p.asset: set(p.compute) for p in undertake("toy", []).plan() if p.compute}
+
+
+def evaluations(project):
+    files = (project.home.root / "tables" / "evaluations").rglob("*.parquet")
+    return pl.concat(pl.read_parquet(file) for file in files)
+
+
+def test_a_released_stream_runs_and_only_what_changed_is_made_again(benchmark_project, release):
+    project = benchmark_project
+    planned = to_compute()
+    run_experiment("toy", [])
+    assert to_compute() == {}
+    assert {p.asset for p in undertake("toy", []).plan()} == set(planned)
+    assert {key for key in planned if key.startswith("shards/")} == {
+        f"shards/{name}"
+        for name in ("dtd", "mtsd", "clevr", "fscoco", "monkeys10", "flickr30k", "old")
+    }
+
+    found = evaluations(project).filter(stage=2)
+    scored = found.filter(metric=SCORE)
+    assert dict(scored.select("dataset", "task").rows()) == {
+        "dtd": "classification", "mtsd": "classification", "clevr": "classification",
+        "fscoco": "retrieval", "monkeys10": "classification", "flickr30k": "retrieval",
+        "old": "classification",
+    }  # fmt: skip
+    assert dict(scored.select("dataset", "role").rows())["flickr30k"] == "held_out"
+    # Two classes of clevr have samples and all six are to choose from, or there were no top 5.
+    five = found.filter(metric="top_5_accuracy")["dataset"].to_list()
+    assert five == ["clevr"]
+
+    chunk = project.home.heads.read("streams/toy/chunk_001")
+    kind, digest = chunk.artifacts["only"]
+    manifest = pl.read_parquet(project.home.root / "store" / kind / digest / "manifest.parquet")
+    texts = dict(manifest.select("concept", "captions").rows())
+    assert texts["2 cubes"] == ["some cubes", "and more of them"]
+    assert texts["banded"] == ["a pattern"]
+    assert texts["food"] == ['A centered photo of a "food" traffic sign.']  # the dataset's prompt
+
+    classes = json.loads((release.info / "CLEVR_classnames.json").read_text())
+    release.write("CLEVR_classnames.json", [*classes, "7 cubes"])
+    release.expect("clevr", classes=7)
+    expected = {
+        "shards/clevr": {"only"},
+        **{f"toy/evaluation_{stage:03d}": {"clevr"} for stage in range(3)},
+        "toy/scores": {"only"},
+        "leaderboard": {"only"},
+    }
+    assert to_compute() == expected
+    before = project.artifacts()
+    run_experiment("toy", [])
+    kinds = {name.partition("/")[0] for name in project.artifacts() - before}
+    assert "trained" not in kinds
+    assert "chunk" not in kinds
+    assert to_compute() == {}
+    assert "7 cubes" in project.home.heads.read("shards/clevr").facts["concepts"]
+
+
+def test_datasets_are_known_by_any_name_wherever_one_stands(benchmark_project, release):
+    write(
+        benchmark_project,
+        release,
+        stream={"concepts": ["DTD+++banded", "MTSD+++food"], "stages": 2},
+        evaluation={"adaptation": ["DTD"], "held_out": ["CLEVR"]},
+        pretraining_pool={"name": "p", "datasets": ["FSCOCO", "old"]},
+    )
+    loaded = benchmark_project.load()
+    experiment = loaded.experiment
+    assert experiment.stream.concepts == ("dtd+++banded", "mtsd+++food")
+    assert experiment.evaluation.adaptation == ("dtd",)
+    assert experiment.evaluation.held_out == ("clevr",)
+    assert experiment.pretraining_pool.datasets == ("fscoco", "old")
+    assert loaded.datasets["dtd"].prompt == "A photo of a {} texture."
+    assert loaded.datasets["fscoco"].task == "retrieval"
+    weighted = benchmark_project.load("toy", "pretraining_pool.datasets={FSCOCO: 2, old: 1}")
+    assert weighted.experiment.pretraining_pool.datasets == {"fscoco": 2, "old": 1}
+    for twice in ("[DTD, dtd]", "{DTD: 1, dtd: 2}"):
+        with pytest.raises(InputError, match="a dataset is named twice"):
+            benchmark_project.load("toy", f"pretraining_pool.datasets={twice}")
+
+
+def test_a_dataset_that_the_project_declares_keeps_its_name(benchmark_project, release):
+    declared = {"source": {"type": "fomo_release", "dataset": "mtsd"}, "prompt": "my {}"}
+    other = {"source": {"type": "folder", "path": "x"}}
+    write(
+        benchmark_project,
+        release,
+        datasets={"DTD": declared, "cub200": other},
+        stream={"datasets": ["DTD", "CUB200"], "stages": 1},
+    )
+    loaded = benchmark_project.load()
+    assert loaded.experiment.stream.datasets == ("DTD", "cub200")
+    # What the declaration leaves out is what the benchmark says of the dataset that it names.
+    assert loaded.datasets["DTD"].domain == "traffic signs"
+    assert loaded.datasets["DTD"].prompt == "my {}"
+    assert loaded.datasets["cub200"].source.type == "folder"
+    assert loaded.datasets["dtd"].source.dataset is None
+
+
+def test_a_name_that_nobody_knows_is_refused_with_the_nearest(benchmark_project, release):
+    (release.streams / "short.json").write_text(json.dumps(["DTD+++banded", "MTSS+++food"]))
+    with pytest.raises(InputError, match=r"names dataset 'MTSS', which is not declared.*'MTSD'"):
+        undertake("toy", [])
+    (release.streams / "short.json").write_text(json.dumps(["DTD+++bandit", "MTSD+++food"]))
+    with pytest.raises(InputError, match=r"'bandit' of dtd \(did you mean 'banded'"):
+        undertake("toy", []).plan()
+    write(benchmark_project, release, datasets={"x": {"source": {"type": "fomo_release"}}})
+    with pytest.raises(InputError, match=r"toy\.yaml: .*the benchmark has no dataset 'x'"):
+        benchmark_project.load()
+
+
+def test_what_is_missing_is_refused_or_said_once(benchmark_project, release, caplog):
+    gone = next((release.images / "MTSD").rglob("*.png"))
+    gone.unlink()
+    with pytest.raises(DataError, match=f"'mtsd' is not as in the benchmark.*{gone.name}"):
+        undertake("toy", []).plan()
+    allowed = {"mtsd": {"source": {"type": "fomo_release", "allow_incomplete": True}}}
+    write(benchmark_project, release, datasets=allowed)
+    planning._warn_once.cache_clear()
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            undertake("toy", []).plan()
+    said = [record.message for record in caplog.records if gone.name in record.message]
+    assert len(said) == 1
+    assert "1 of 3" in said[0]
+
+    undertaking = undertake("toy", [])
+    with dg.DagsterInstance.ephemeral() as instance:
+        done = dg.materialize(
+            build_assets(undertaking.graph),
+            selection=dg.AssetSelection.assets(["shards", "mtsd"], ["shards", "dtd"]),
+            resources={"workshops": Workshops.of(benchmark_project.home)},
+            instance=instance,
+        )
+    checks = {
+        check.asset_key.path[-1]: check
+        for check in done.get_asset_check_evaluations()
+        if check.check_name == "as_in_the_benchmark"
+    }
+    assert {name: check.passed for name, check in checks.items()} == {"mtsd": False, "dtd": True}
+    assert gone.name in checks["mtsd"].metadata["differences"].value
+    [mtsd] = [
+        event.step_materialization_data.materialization.metadata
+        for event in done.get_asset_materialization_events()
+        if event.asset_key.path[-1] == "mtsd"
+    ]
+    assert gone.name in mtsd["warnings"].value
+
+
+def test_where_a_release_lies_is_no_identity(benchmark_project, release):
+    before = benchmark_project.graph().code_versions
+    mtsd = {"source": {"type": "fomo_release", "release": "/r", "images": "/i"}}
+    write(benchmark_project, release, datasets={"mtsd": mtsd})
+    assert benchmark_project.graph().code_versions == before
