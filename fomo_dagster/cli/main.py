@@ -1,4 +1,4 @@
-"""`fomo`: run, plan, results, sql, export, schema, ui, dagster-home."""
+"""`fomo`: run, plan, results, sql, export, datasets, fetch, schema, ui, dagster-home."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+datasets_app = typer.Typer(invoke_without_command=True)
+app.add_typer(datasets_app, name="datasets")
 Experiment = Annotated[str, typer.Argument(help="An experiment's name, or a path to its file.")]
 Overrides = Annotated[
     list[str] | None,
@@ -126,6 +128,62 @@ def export(
 
     written = export_weights(experiment, overrides or [], stage, path)
     Console(stderr=True).print(written)
+
+
+@datasets_app.callback()
+def datasets(context: typer.Context, as_json: AsJson = False) -> None:
+    """List the datasets that experiments can name, and what of them is on this machine.
+
+    Those that the project declares come first, then the 63 of FoMo-in-Flux. Nothing is read
+    through: that all images are there is found out when a dataset is first used.
+    """
+    from fomo_dagster.cli.datasets import known_datasets, print_datasets
+
+    if context.invoked_subcommand is not None:
+        return
+    known = known_datasets(project_folder(), Home.from_environment()).values()
+    if as_json:
+        print(json.dumps([one.as_data() for one in known], indent=1))
+    else:
+        print_datasets(known, Console(highlight=False))
+
+
+@datasets_app.command("show")
+def datasets_show(
+    name: Annotated[str, typer.Argument(help="Its name, or any by which the benchmark calls it.")],
+    as_json: AsJson = False,
+) -> None:
+    """Print everything about one dataset, and the path of its contact sheet.
+
+    The sheet is that of its shards or, before it has any, made from its images where they are here.
+    """
+    from fomo_dagster.cli.datasets import find_known, known_datasets, print_dataset
+
+    home = Home.from_environment()
+    one = find_known(name, known_datasets(project_folder(), home))
+    if as_json:
+        print(json.dumps(one.as_data(), indent=1))
+    else:
+        print_dataset(one, home, Console(highlight=False))
+
+
+@app.command()
+def fetch(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="NAME", help="Datasets of FoMo-in-Flux, by any of their names."),
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All that are not here yet.")] = False,
+) -> None:
+    """Download datasets of FoMo-in-Flux from its release's list.
+
+    The list is that of FOMO_RELEASE, a copy of the release's repository; the archives go to
+    FOMO_RELEASE_IMAGES, by default its folder data/. Ctrl-C stops; the same command goes on from
+    there. What is here is left as it is.
+    """
+    from fomo_dagster.cli.fetching import fetch_datasets
+
+    fetch_datasets(names or [], everything=everything, console=Console(highlight=False))
 
 
 @app.command()

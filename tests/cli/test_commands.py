@@ -64,7 +64,7 @@ def test_the_plan_as_json_counts_what_it_lists(finished_project):
 
 
 def test_every_command_explains_itself():
-    for command in ("run", "plan", "results", "sql", "export", "schema", "ui"):
+    for command in ("run", "plan", "results", "sql", "export", "datasets", "fetch", "schema", "ui"):
         text = run(command, "--help")
         assert len(text.split()) > 15, command
         assert command in run("--help")

@@ -101,21 +101,32 @@ def fetch(
     what came is no archive, or it is not what came before. What was received is kept then, and
     on any interruption.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with lease(folder / f".{archive.name}.lease"):
-        target = folder / archive.name
-        recorded = _recorded(folder).get(archive.name)
-        if target.exists():
-            size = target.stat().st_size
-            if recorded is not None and recorded["size"] != size:
-                raise DataError(
-                    f"{target} has {size} bytes, and {recorded['size']} when it was downloaded: "
-                    "delete it, and fetch it again"
-                )
-            return Fetched(target, size, downloaded=False)
-        download = _Download(archive, target, progress)
-        download.run(wait)
-        return download.finish(recorded)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with lease(folder / f".{archive.name}.lease"):
+            return _fetch(archive, folder / archive.name, progress, wait)
+    except OSError as error:
+        raise InputError(
+            f"{error.filename or folder} cannot be written ({error.strerror or error}): free some "
+            "space, or name another folder (FOMO_RELEASE_IMAGES); what came is kept"
+        ) from error
+
+
+def _fetch(
+    archive: Archive, target: Path, progress: Progress, wait: Callable[[float], None]
+) -> Fetched:
+    recorded = _recorded(target.parent).get(archive.name)
+    if target.exists():
+        size = target.stat().st_size
+        if recorded is not None and recorded["size"] != size:
+            raise DataError(
+                f"{target} has {size} bytes, and {recorded['size']} when it was downloaded: "
+                "delete it, and fetch it again"
+            )
+        return Fetched(target, size, downloaded=False)
+    download = _Download(archive, target, progress)
+    download.run(wait)
+    return download.finish(recorded)
 
 
 class _Download:

@@ -38,39 +38,44 @@ def open_source(name: str, dataset: Dataset, base: Path, cache: Path) -> Source:
         return ReleaseImages(
             name,
             find(source.dataset or name),
-            Release.locate(
-                _resolved(base, source.release) if source.release else None,
-                _resolved(base, source.images) if source.images else None,
-            ),
+            locate_release(source, base),
             resized=source.resized,
             allow_incomplete=source.allow_incomplete,
             cache=cache,
         )
     one_concept = name if dataset.task == "retrieval" else None
     if isinstance(source, HuggingfaceSource):
-        path = None if source.path is None else _resolved(base, source.path)
+        path = None if source.path is None else resolved(base, source.path)
         return HuggingfaceImages(
             source, path, one_concept=one_concept, cache=_digests(cache, name, path or source.name)
         )
     if isinstance(source, TorchvisionSource):
-        root = _resolved(base, source.root)
+        root = resolved(base, source.root)
         return TorchvisionImages(source, root, _digests(cache, name, root))
-    path = _resolved(base, source.path)
+    path = resolved(base, source.path)
     digests = _digests(cache, name, path)
     if isinstance(source, FolderSource):
         return FolderImages(
             path,
-            captions=_resolved(base, source.captions) if source.captions else None,
+            captions=resolved(base, source.captions) if source.captions else None,
             test_share=source.test_share,
             one_concept=one_concept,
             cache=digests,
         )
     return ManifestImages(
         path,
-        _resolved(base, source.root) if source.root else path.parent,
+        resolved(base, source.root) if source.root else path.parent,
         test_share=source.test_share,
         one_concept=one_concept,
         cache=digests,
+    )
+
+
+def locate_release(source: FomoReleaseSource, base: Path) -> Release:
+    """The copy of the release that a dataset is read from; see `Release.locate`."""
+    return Release.locate(
+        resolved(base, source.release) if source.release else None,
+        resolved(base, source.images) if source.images else None,
     )
 
 
@@ -79,6 +84,6 @@ def _digests(cache: Path, name: str, origin: object) -> DigestCache:
     return DigestCache(cache / f"{name}-{digest_of(str(origin))[:8]}.parquet")
 
 
-def _resolved(base: Path, path: Path) -> Path:
+def resolved(base: Path, path: Path) -> Path:
     """Absolute and without `..`, but with links as they are."""
     return Path(os.path.abspath(base / path.expanduser()))

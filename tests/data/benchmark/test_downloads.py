@@ -250,6 +250,12 @@ def test_an_unreachable_server_is_told_at_once(server: Server, tmp_path: Path) -
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_that_cannot_be_is_told(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(InputError, match=r"file.* cannot be written .*FOMO_RELEASE_IMAGES\)"):
+        fetch(server.archive, tmp_path / "file" / "images")
+
+
 def test_the_list_gives_direct_addresses(tmp_path: Path) -> None:
     path = tmp_path / "download_data.csv"
     path.write_text(

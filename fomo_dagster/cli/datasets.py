@@ -1,0 +1,248 @@
+"""`fomo datasets`: what there is, what of it is on this machine, and everything about one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from fomo_dagster.data.benchmark.registry import BenchmarkDataset, benchmark_datasets, by_any_name
+from fomo_dagster.data.declarations import Dataset, FomoReleaseSource
+from fomo_dagster.data.presence import NO_RELEASE, Presence, differences, presence
+from fomo_dagster.data.sources.opening import open_source
+from fomo_dagster.errors import FomoError, InputError, nearest
+from fomo_dagster.experiment.benchmark import benchmark_declarations
+from fomo_dagster.experiment.loading import experiment_files, load_datasets, load_experiment
+from fomo_dagster.graph.data_nodes import CONTACT_SHEET, shards_key
+from fomo_dagster.graph.node import ONLY
+from fomo_dagster.home import Home
+from fomo_dagster.plots.dataset_sheet import dataset_sheet
+from fomo_dagster.store.files import write_bytes
+
+STYLES = {"present": "green", "on demand": "green", "incomplete": "yellow", "missing": "dim"}
+
+
+@dataclass(frozen=True)
+class Known:
+    """A dataset that experiments can name.
+
+    benchmark: what the benchmark says of it, where it is one of the benchmark's. counts: the
+    samples of its shards by split, its concepts and its unreadable images; None before it has any.
+    """
+
+    name: str
+    dataset: Dataset
+    base: Path
+    benchmark: BenchmarkDataset | None
+    presence: Presence
+    counts: Mapping[str, int] | None
+
+    @property
+    def is_declared(self) -> bool:
+        """Whether the project declares it, rather than the benchmark."""
+        return self.benchmark is None or not isinstance(self.dataset.source, FomoReleaseSource)
+
+    @property
+    def note(self) -> str:
+        """What a person should know of it in a few words."""
+        if self.counts is None or self.benchmark is None or self.is_declared:
+            return self.presence.note
+        different = differences(self.benchmark, self.counts)
+        return "; ".join(filter(None, (self.presence.note, different)))
+
+    def as_data(self) -> dict[str, Any]:
+        """Everything, as JSON data."""
+        expected = None
+        if self.benchmark is not None:
+            expected = {"concepts": self.benchmark.classes, "train": self.benchmark.train,
+                        "test": self.benchmark.test}  # fmt: skip
+        return {
+            "name": self.name,
+            "state": self.presence.state,
+            "place": self.presence.place,
+            "note": self.note,
+            "sharded": self.counts,
+            "expected": expected,
+            "role": self.benchmark.role if self.benchmark else None,
+            "folder": self.benchmark.folder if self.benchmark else None,
+            "year": self.benchmark.year if self.benchmark else None,
+            "published_zero_shot": self.benchmark.zero_shot if self.benchmark else None,
+            **self.dataset.model_dump(mode="json", exclude_defaults=True),
+            "task": self.dataset.task,
+            "source": {
+                "type": self.dataset.source.type,
+                **self.dataset.source.model_dump(mode="json", exclude_defaults=True),
+            },
+        }
+
+
+def known_datasets(project: Path, home: Home) -> dict[str, Known]:
+    """All datasets: those that the project and its experiments declare, then the benchmark's."""
+    datasets, bases = load_datasets(project)
+    for path in experiment_files(project).values():
+        try:
+            loaded = load_experiment(str(path), project)
+        except InputError:
+            continue  # the experiment's own commands say what is wrong with it
+        for name in loaded.experiment.datasets:
+            datasets.setdefault(name, loaded.datasets[name])
+            bases.setdefault(name, loaded.bases[name])
+    declared = dict(sorted(datasets.items()))
+    return {
+        name: _known(name, dataset, bases.get(name, project), home)
+        for name, dataset in {**declared, **_others(declared)}.items()
+    }
+
+
+def _others(declared: Iterable[str]) -> dict[str, Dataset]:
+    """The benchmark's datasets that no declaration takes the place of."""
+    taken = set(declared)
+    return {n: dataset for n, dataset in benchmark_declarations().items() if n not in taken}
+
+
+def _known(name: str, dataset: Dataset, base: Path, home: Home) -> Known:
+    source = dataset.source
+    of_release = isinstance(source, FomoReleaseSource)
+    handle = (source.dataset if isinstance(source, FomoReleaseSource) else None) or name
+    head = home.heads.read(shards_key(name))
+    counts = None
+    if head is not None:
+        counts = {
+            "concepts": len(head.facts["concepts"]),
+            "train": sum(head.facts["train_samples"].values()),
+            "test": head.facts["test_samples"],
+            "unreadable": len(head.facts["quarantined"]),
+        }
+    benchmark = by_any_name().get(handle) if of_release else benchmark_datasets().get(name)
+    return Known(name, dataset, base, benchmark, presence(name, dataset, base), counts)
+
+
+def print_datasets(known: Iterable[Known], console: Console) -> None:
+    """The project's datasets and the benchmark's, a line each; fits 100 columns."""
+    everything = list(known)
+    own = [one for one in everything if one.is_declared]
+    others = [one for one in everything if not one.is_declared]
+    for title, rows in (("Declared here", own), ("FoMo-in-Flux", others)):
+        if not rows:
+            continue
+        table = Table(
+            title=title, title_justify="left", title_style="bold", header_style="bold", box=None
+        )
+        table.add_column("dataset", no_wrap=True)
+        table.add_column("source" if rows is own else "role", no_wrap=True)
+        for column in ("concepts", "train", "test"):
+            table.add_column(column, justify="right", no_wrap=True)
+        table.add_column("images", no_wrap=True)
+        table.add_column("shards", no_wrap=True)
+        table.add_column("", max_width=30, overflow="fold")
+        for one in rows:
+            table.add_row(*_cells(one))
+        console.print(table)
+    states = [one.presence.state for one in everything]
+    counted = ", ".join(f"{states.count(s)} {s}" for s in STYLES if s in states)
+    console.print(f"\n{counted}. In brackets: what the benchmark says, before there are shards.")
+    if any(one.presence.note == NO_RELEASE for one in others):
+        console.print("Set FOMO_RELEASE to a copy of the benchmark's release to use its datasets.")
+    elif "missing" in [one.presence.state for one in others]:
+        console.print("`fomo fetch NAME` downloads what is missing of FoMo-in-Flux.")
+
+
+def _cells(one: Known) -> list[str]:
+    role: str = one.dataset.source.type
+    if one.benchmark is not None and not one.is_declared:
+        role = one.benchmark.role.replace("_", " ")
+    numbers = ["", "", ""]
+    if one.counts is not None:
+        numbers = [f"{one.counts[key]:,}" for key in ("concepts", "train", "test")]
+    elif one.benchmark is not None:
+        expected = (one.benchmark.classes, one.benchmark.train, one.benchmark.test)
+        numbers = [f"({number:,})" if number else "" for number in expected]
+    state = one.presence.state
+    shards = "yes" if one.counts is not None else ""
+    return [one.name, role, *numbers, f"[{STYLES[state]}]{state}[/]", shards, escape(one.note)]
+
+
+def find_known(name: str, known: Mapping[str, Known]) -> Known:
+    """The dataset of that name; one of the benchmark's by any of its names."""
+    if name in known:
+        return known[name]
+    of_benchmark = by_any_name().get(name)
+    if of_benchmark is not None and of_benchmark.name in known:
+        return known[of_benchmark.name]
+    raise InputError(f"there is no dataset {name!r}; " + nearest(name, [*known, *by_any_name()]))
+
+
+def print_dataset(one: Known, home: Home, console: Console) -> None:
+    """Everything about a dataset, and where its contact sheet is."""
+    state = str(one.presence.state)
+    lines = [
+        ("", one.dataset.description),
+        ("images", state + (f": {one.note}" if one.note else "")),
+        ("", one.presence.place),
+        ("task", one.dataset.task),
+        ("prompt", one.dataset.prompt),
+        ("domain", one.dataset.domain),
+        ("licence", one.dataset.licence),
+    ]
+    if one.benchmark is not None:
+        lines += _of_benchmark(one.benchmark)
+    if one.counts is not None:
+        unreadable = one.counts["unreadable"]
+        told = f", {unreadable:,} unreadable" if unreadable else ""
+        lines.append(("shards", _numbers(one.counts) + told))
+    source = one.as_data()["source"]
+    lines.append(("source", yaml.safe_dump(source, default_flow_style=True, width=1000).strip()))
+    console.print(f"[bold]{one.name}[/]")
+    for label, text in lines:
+        if text:
+            console.print(f"  {label:10} {escape(text)}", soft_wrap=True, highlight=False)
+    sheet = contact_sheet_path(one, home, console)
+    if sheet is not None:
+        console.print(f"  {'picture':10} {sheet}", soft_wrap=True, highlight=False)
+
+
+def _of_benchmark(told: BenchmarkDataset) -> list[tuple[str, str]]:
+    numbers = _numbers({"concepts": told.classes, "train": told.train, "test": told.test})
+    return [
+        ("benchmark", f"{told.role.replace('_', ' ')}; {numbers}"),
+        ("", f"of {told.year}; also {', '.join(told.names[1:])}; caption: {told.caption}"),
+        ("zero-shot", f"{told.zero_shot} % published for ViT-B/32 (LAION-2B)"),
+    ]
+
+
+def _numbers(counts: Mapping[str, int | None]) -> str:
+    """Such as "4 concepts, 16 train, 8 test"; without what is not there."""
+    return ", ".join(
+        f"{counts[key]:,} {key}" for key in ("concepts", "train", "test") if counts[key]
+    )
+
+
+def contact_sheet_path(one: Known, home: Home, console: Console) -> Path | None:
+    """The contact sheet of its shards, or else one made of its source's samples; None where
+    neither can be had without a download."""
+    head = home.heads.read(shards_key(one.name))
+    if head is not None:
+        artifact = home.store.open(*head.artifacts[ONLY])
+        if artifact is not None:
+            return artifact.path(CONTACT_SHEET)
+    rendered = one.presence.note == "rendered"
+    if one.presence.state != "present" and not rendered:
+        return None
+    path = home.cache / "contact_sheets" / f"{one.name}.png"
+    with console.status(f"looking at the images of {one.name}"):
+        try:
+            source = open_source(one.name, one.dataset, one.base, home.cache)
+            data = dataset_sheet(source.scan(), lambda row: source.read(row["reference"]), one.name)
+        except FomoError as error:
+            console.print(
+                f"  {'picture':10} none: {escape(str(error))}", soft_wrap=True, highlight=False
+            )
+            return None
+    write_bytes(path, data)
+    return path

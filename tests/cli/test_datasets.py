@@ -1,0 +1,113 @@
+"""`fomo datasets`: every dataset with what is here of it, and one with its picture."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from PIL import Image
+from rich.console import Console
+from typer.testing import CliRunner
+
+from fomo_dagster.cli.datasets import known_datasets, print_datasets
+from fomo_dagster.cli.main import app
+from fomo_dagster.errors import InputError
+
+
+@pytest.fixture(autouse=True)
+def _no_release(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FOMO_RELEASE", raising=False)
+    monkeypatch.delenv("FOMO_RELEASE_IMAGES", raising=False)
+
+
+def run(*arguments: str) -> str:
+    result = CliRunner().invoke(app, ["datasets", *arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def listed() -> dict[str, dict[str, Any]]:
+    return {row["name"]: row for row in json.loads(run("--json"))}
+
+
+def folder(path: str) -> dict[str, str]:
+    return {"type": "folder", "path": path}
+
+
+def declare(project: Any, **datasets: object) -> None:
+    (project.root / "datasets" / "more.yaml").write_text(yaml.safe_dump(datasets))
+
+
+def test_the_list_has_what_is_declared_and_the_benchmarks_63(project: Any) -> None:
+    sprites = {"type": "generated", "generator": "sprites"}
+    declare(project, cifar10={"source": sprites}, gone={"source": folder("nowhere")})
+    project.write("other", datasets={"inline": {"source": sprites}})
+    (project.root / "experiments" / "broken.yaml").write_text("stream: 3\n")
+    rows = listed()
+    own = ["birds", "cats", "cifar10", "gone", "inline", "old"]
+    assert list(rows)[:6] == own
+    assert len(rows) == 6 + 63 - 1  # the project's own cifar10 stands for the benchmark's
+    assert rows["birds"]["state"] == "present"
+    assert rows["birds"]["sharded"] is None
+    assert (rows["gone"]["state"], rows["gone"]["note"]) == ("missing", "no nowhere")
+    assert rows["inline"]["state"] == rows["cifar10"]["state"] == "on demand"
+    assert rows["cifar10"]["source"]["type"] == "generated"
+    assert rows["mscoco"] == {
+        **rows["mscoco"], "state": "missing", "role": "held_out", "task": "retrieval",
+        "folder": "MSCOCO", "published_zero_shot": 72.0,
+        "expected": {"concepts": None, "train": 0, "test": 5000},
+    }  # fmt: skip
+
+
+def test_shards_bring_their_counts(finished_project: Any) -> None:
+    row = listed()["birds"]
+    assert row["sharded"] == {"concepts": 4, "train": 16, "test": 8, "unreadable": 0}
+
+
+def test_the_tables_fit_a_hundred_columns(finished_project: Any) -> None:
+    console = Console(file=io.StringIO(), width=100)
+    known = known_datasets(finished_project.root, finished_project.home)
+    print_datasets(known.values(), console)
+    assert isinstance(console.file, io.StringIO)
+    lines = console.file.getvalue().splitlines()
+    assert max(map(len, lines)) <= 100
+    rows = {line.split()[0]: line.split() for line in lines if line.strip()}
+    assert rows["birds"][:7] == ["birds", "folder", "4", "16", "8", "present", "yes"]
+    assert rows["imagenet_s"][:6] == ["imagenet_s", "held", "out", "(1,000)", "(50,889)", "missing"]
+    assert "…" not in console.file.getvalue()
+    assert len(lines) < 85  # a line each
+
+
+def test_one_dataset_is_shown_with_the_sheet_of_its_shards(finished_project: Any) -> None:
+    told = run("show", "birds")
+    for text in ("present", "a photo of a {}", "4 concepts, 16 train, 8 test", "type: folder"):
+        assert text in told
+    sheet = Path(told.rpartition("picture")[2].strip())
+    assert sheet.is_relative_to(finished_project.home.root / "store")
+    assert Image.open(sheet).format == "PNG"
+
+
+def test_without_shards_the_sheet_is_made_of_the_images(project: Any) -> None:
+    told = run("show", "cats")
+    sheet = Path(told.rpartition("picture")[2].strip())
+    assert sheet.is_relative_to(project.home.cache)
+    assert Image.open(sheet).size[0] > 100
+    assert not list(project.home.root.glob("store/shards"))
+    declare(project, gone={"source": folder("nowhere")}, empty={"source": folder("bare")})
+    (project.root / "datasets" / "bare").mkdir()
+    assert "picture" not in run("show", "gone")
+    assert "no images and no class folders" in run("show", "empty")
+
+
+def test_the_benchmarks_are_found_by_any_of_their_names(project: Any) -> None:
+    told = run("show", "FGVCAircraft")
+    assert told == run("show", "fgvcaircraft")
+    for text in ("100 concepts, 3,334 train, 3,333 test", "of 2013", "23.9 % published", "missing"):
+        assert text in told
+    assert json.loads(run("show", "FGVCAIRCRAFT", "--json"))["name"] == "fgvcaircraft"
+    with pytest.raises(InputError, match="no dataset 'bird'; did you mean 'birds'"):
+        run("show", "bird")
