@@ -8,6 +8,7 @@ import dagster as dg
 
 from assets.checks import check_specs_of, checks_of
 from assets.descriptions import metadata_of, metadata_of_source
+from assets.growing import GROW, arrival_sensor
 from assets.specs import DATASETS, key_of, owners_of, spec_of
 from fomo_dagster.errors import FomoError
 from fomo_dagster.graph.build import Graph
@@ -34,14 +35,15 @@ def build_definitions(graph: Graph, workshops: Workshops) -> dg.Definitions:
     )
     return dg.Definitions(
         assets=build_assets(graph),
-        jobs=[*jobs.values(), observe_job],
+        jobs=[*jobs.values(), observe_job, *([GROW] if graph.growing else [])],
         schedules=[*_schedules(graph, jobs), _observation(observe_job)],
         sensors=[
             dg.AutomationConditionSensorDefinition(
                 "update_what_changed",
                 target=everything,
                 description="Materialises what new images or changed declarations touch.",
-            )
+            ),
+            *([arrival_sensor(graph.growing)] if graph.growing else []),
         ],
         resources={"workshops": workshops},
         executor=dg.in_process_executor,

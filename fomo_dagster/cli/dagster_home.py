@@ -159,6 +159,7 @@ def serve(home: Home, project: Path, host: str, port: int) -> None:
     """Become `dagster dev` on the project's workspace."""
     os.environ["FOMO_PROJECT"] = str(project)
     os.environ["FOMO_HOME"] = str(home.root)
+    os.environ["FOMO_UI"] = f"{host}:{port}"
     workspace = Path(__file__).resolve().parents[2] / "workspace.yaml"
     os.chdir(workspace.parent)
     # `dg dev`, which Dagster would rather be called by, comes with a package of its own.

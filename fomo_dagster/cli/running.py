@@ -33,18 +33,28 @@ QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 DATA_VERSION_TAG = "dagster/data_version"  # where Dagster keeps an observation's data version
 
 
-def run_experiment(name_or_path: str, overrides: Sequence[str]) -> None:
-    """Bring an experiment up to date. Raises what failed; `StoppedError` on SIGINT and SIGTERM."""
+def run_experiment(
+    name_or_path: str, overrides: Sequence[str], instance: dg.DagsterInstance | None = None
+) -> None:
+    """Bring an experiment up to date. Raises what failed; `StoppedError` on SIGINT and SIGTERM.
+
+    instance: where Dagster keeps what happens; by default in the project's home.
+    """
     with Signals() as signals:
         try:
-            _run(name_or_path, overrides, signals)
+            _run(name_or_path, overrides, instance, signals)
         except KeyboardInterrupt as error:
             number = signals.received or signal.SIGINT
             message = f"stopped by {number.name}; the same command goes on from here"
             raise StoppedError(number, message) from error
 
 
-def _run(name_or_path: str, overrides: Sequence[str], signals: Signals) -> None:
+def _run(
+    name_or_path: str,
+    overrides: Sequence[str],
+    instance: dg.DagsterInstance | None,
+    signals: Signals,
+) -> None:
     console = Console(highlight=False)
     undertaking = undertake(name_or_path, overrides)
     name = undertaking.experiment.name
@@ -62,7 +72,9 @@ def _run(name_or_path: str, overrides: Sequence[str], signals: Signals) -> None:
                 raise StoreError(f"{name}: still out of date after {rounds} rounds: {left}")
             computed = sum(entry.status == "compute" for entry in wanted)
             console.print(f"{name}: {computed} assets to compute, {len(planned) - computed} hits")
-            _materialise(undertaking, wanted, console, signals)
+            _materialise(
+                undertaking, wanted, instance or prepare(home), console=console, signals=signals
+            )
             planned = undertaking.plan()
             rounds += 1
         retire(name, Workshop(undertaking.graph, home))
@@ -71,9 +83,13 @@ def _run(name_or_path: str, overrides: Sequence[str], signals: Signals) -> None:
 
 
 def _materialise(
-    undertaking: Undertaking, wanted: Sequence[Planned], console: Console, signals: Signals
+    undertaking: Undertaking,
+    wanted: Sequence[Planned],
+    instance: dg.DagsterInstance,
+    *,
+    console: Console,
+    signals: Signals,
 ) -> None:
-    instance = prepare(undertaking.home)
     observe_sources(undertaking, instance)
     keys = [key_of(entry.asset) for entry in wanted]
     assets = build_assets(undertaking.graph)

@@ -178,10 +178,9 @@ Source = Annotated[
 ]
 
 
-class Dataset(Declaration):
-    """A named set of images with text."""
+class DatasetSettings(Declaration):
+    """How a set of images is described and stored, wherever it comes from."""
 
-    source: Source
     task: Literal["classification", "retrieval"] = "classification"
     prompt: str = Field(
         "A photo of a {}.",
@@ -207,6 +206,12 @@ class Dataset(Declaration):
         if prompt.count("{}") != 1:
             raise ValueError("a prompt needs exactly one {} where the concept goes")
         return prompt
+
+
+class Dataset(DatasetSettings):
+    """A named set of images with text."""
+
+    source: Source
 
 
 class PretrainingPool(Declaration):

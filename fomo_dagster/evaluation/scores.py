@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import polars as pl
@@ -26,13 +27,18 @@ SCORES: dict[str, pl.DataType] = {
 
 
 def stage_scores(
-    evaluations: pl.DataFrame, concept_scores: pl.DataFrame, chunks: pl.DataFrame
+    evaluations: pl.DataFrame,
+    concept_scores: pl.DataFrame,
+    chunks: pl.DataFrame,
+    since: Mapping[str, int] = MappingProxyType({}),
 ) -> pl.DataFrame:
     """`SCORES`, one row a stage.
 
     evaluations: stage (0..T), dataset, role (`adaptation` or `held_out`), metric, value; only the
     metric `score` counts. concept_scores: stage, dataset, role, concept, value; only adaptation
-    counts. chunks: stage (1..T), dataset, concept: what each stage brought.
+    counts. chunks: stage (1..T), dataset, concept: what each stage brought. since: dataset → the
+    first stage that is evaluated on it, where that is not stage 0, as in a growing stream; the
+    means of a stage are then over the datasets that were there by then.
 
     KA and ZS are the means over the adaptation and the held-out datasets, GM = √(KA·ZS)
     (FoMo-in-Flux, arXiv 2408.14471). With R[t][i] the mean score of chunk i's concepts after stage
@@ -47,11 +53,11 @@ def stage_scores(
     """
     main = evaluations.filter(pl.col("metric") == SCORE)
     stages = _stages(main)
-    datasets = _series(main, ["role", "dataset"], stages)
+    datasets = _series(main, ["role", "dataset"], stages, since)
     of_chunks = concept_scores.filter(pl.col("role") == "adaptation").join(
         chunks.select("dataset", "concept", chunk="stage"), on=["dataset", "concept"]
     )
-    concepts = _series(of_chunks, ["chunk", "dataset", "concept"], stages)
+    concepts = _series(of_chunks, ["chunk", "dataset", "concept"], stages, since)
     means: dict[int, list[float]] = {}  # R[·][i] by chunk i
     for chunk in of_chunks["chunk"].unique():
         members = [series for key, series in concepts.items() if key[0] == chunk]
@@ -59,7 +65,11 @@ def stage_scores(
     rows = []
     for stage in stages:
         adaptation, held_out = (
-            [series[stage] for key, series in datasets.items() if key[0] == role]
+            [
+                series[stage]
+                for (of_role, dataset), series in datasets.items()
+                if of_role == role and stage >= since.get(dataset, 0)
+            ]
             for role in ("adaptation", "held_out")
         )
         main_scores = accumulation_and_retention(adaptation, held_out)
@@ -105,20 +115,22 @@ def _stages(evaluations: pl.DataFrame) -> list[int]:
 
 
 def _series(
-    scores: pl.DataFrame, by: list[str], stages: list[int]
+    scores: pl.DataFrame, by: list[str], stages: list[int], since: Mapping[str, int]
 ) -> dict[tuple[Any, ...], list[float]]:
-    """The values of each group stage by stage, or `DataError` where a group has not one a stage."""
+    """The values of each group stage by stage, NaN before its dataset's first one, or `DataError`
+    where a group has not one a stage."""
     groups = scores.sort("stage").group_by(by, maintain_order=True).agg("stage", "value")
     series = {}
     for *key, present, values in groups.iter_rows():
-        if present != stages:
-            wrong = sorted(stage for stage in stages if present.count(stage) != 1)
+        first = since.get(key[1], 0)  # `by` has the dataset second
+        if present != stages[first:]:
+            wrong = [stage for stage in stages if present.count(stage) != (stage >= first)]
             named = ", ".join(f"{name} {value!r}" for name, value in zip(by, key, strict=True))
             raise DataError(
                 f"scores need one value a stage, and {named} has none or several at the stages "
                 f"{wrong}: materialise the evaluations again"
             )
-        series[tuple(key)] = values
+        series[tuple(key)] = [math.nan] * first + values
     return series
 
 

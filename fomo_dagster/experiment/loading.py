@@ -186,7 +186,7 @@ def _with_parents(path: Path, children: tuple[Path, ...]) -> dict[str, Any]:
 
 # Keys of which exactly one may stand: a child that gives another replaces its parent's.
 _EXCLUSIVE = {"budget": None, "backbone": ("pretrained", "weights", "pretraining"),
-              "stream": ("datasets", "concepts", "file")}  # fmt: skip
+              "stream": ("datasets", "concepts", "file", "growing")}  # fmt: skip
 
 
 def _merged(base: Mapping[str, Any], child: Mapping[str, Any]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from pydantic import (
 from fomo_dagster.data.declarations import (
     Dataset,
     DatasetName,
+    DatasetSettings,
     Declaration,
     PretrainingPool,
     declared_names,
@@ -160,6 +161,14 @@ class Stream(Declaration):
         None, description="Entries `dataset+++concept`."
     )
     file: Path | None = Field(None, description="A JSON list of such entries.")
+    growing: Path | None = Field(
+        None,
+        description="A folder of which each subfolder (a folder per class) or table, in the order "
+        "of names, is a further stage.",
+    )
+    arriving: DatasetSettings = Field(
+        DatasetSettings(), description="How the datasets of a growing stream are declared."
+    )
     order: Literal[
         "as_listed", "random", "performance", "frequency", "similarity", "time_incremental",
         "dataset_incremental",
@@ -193,15 +202,40 @@ class Stream(Declaration):
     def _has_one_origin(self) -> Stream:
         if self.name is not None:
             check_safe_name(self.name)
-        given = [k for k in ("datasets", "concepts", "file") if getattr(self, k) is not None]
+        origins = ("datasets", "concepts", "file", "growing")
+        given = [k for k in origins if getattr(self, k) is not None]
         if len(given) != 1:
+            raise ValueError(f"exactly one of {', '.join(origins)} must be given, not {given}")
+        return self
+
+    @model_validator(mode="after")
+    def _grows_or_is_ordered(self) -> Stream:
+        if self.growing is None:
+            if "arriving" in self.model_fields_set:
+                raise ValueError("arriving describes the datasets of a growing stream alone")
+            return self
+        if self.name is None:
             raise ValueError(
-                f"exactly one of datasets, concepts, file must be given, not {given or 'none'}"
+                "a growing stream needs a name: it is part of its datasets' names, so that a "
+                "renamed experiment computes nothing again"
+            )
+        arranged = self.model_fields_set & {
+            "order", "reverse", "interleaved", "starts", "seed", "stages", "cut", "positions"
+        }  # fmt: skip
+        given = sorted(
+            k for k in arranged if getattr(self, k) != type(self).model_fields[k].default
+        )
+        if given:
+            raise ValueError(
+                "a growing stream comes in the order of its entries' names, a stage each: leave "
+                f"out {', '.join(given)}"
             )
         return self
 
     @model_validator(mode="after")
     def _is_cut_one_way(self) -> Stream:
+        if self.growing is not None:
+            return self
         if self.order == "dataset_incremental":
             if self.positions is not None or self.cut != "concepts":
                 raise ValueError(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from fomo_dagster.data.benchmark.registry import by_any_name
 from fomo_dagster.data.declarations import Dataset, PretrainingPool
@@ -15,6 +16,13 @@ from fomo_dagster.graph.data_nodes import (
     ShardsNode,
     shards_key,
     source_key,
+)
+from fomo_dagster.graph.declared_streams import (
+    first_evaluated,
+    listing_of,
+    roles_of,
+    with_arrivals,
+    years_of,
 )
 from fomo_dagster.graph.evaluation_nodes import EvaluationNode, LeaderboardNode, ScoresNode
 from fomo_dagster.graph.measured_orders import (
@@ -43,7 +51,6 @@ from fomo_dagster.graph.stream_nodes import (
 )
 from fomo_dagster.store.digests import digest_of
 from fomo_dagster.store.recipes import Recipe, differences
-from fomo_dagster.streams.entries import canonical_entry, parse_entry, read_entries
 
 LEADERBOARD = "leaderboard"
 
@@ -56,6 +63,8 @@ class Graph:
     nodes: Mapping[str, Node]
     code_versions: Mapping[str, str]
     experiments: Mapping[str, Experiment]
+    growing: Mapping[str, Path] = field(default_factory=dict)
+    """Experiment → the folder that its stream grows in."""
 
     def of(self, experiment: str) -> list[Node]:
         """The nodes that an experiment needs, its stream's order and the leaderboard with them."""
@@ -92,9 +101,10 @@ class _Builder:
         self.owners: dict[str, str] = {}
         self.code_versions: dict[str, str] = {}
         self.experiment = ""
+        self.growing: dict[str, Path] = {}
 
     def graph(self, experiments: Mapping[str, Experiment]) -> Graph:
-        return Graph(self.sources, self.nodes, self.code_versions, experiments)
+        return Graph(self.sources, self.nodes, self.code_versions, experiments, self.growing)
 
     def add(self, node: Node) -> None:
         """Add a node after what it needs; one that is there must be the same."""
@@ -200,7 +210,7 @@ class _Builder:
                 backbone=backbone, execution=execution, precision=experiment.evaluation.precision,
                 prompts={d: dataset.prompt for d, dataset in datasets.items()},
             )  # fmt: skip
-        years = _years(experiment, datasets)
+        years = years_of(experiment, datasets)
         return OrderNode(key=key, name=name, stream=stream, listing=listing, years=years)
 
     def backbone_of(self, theta: str) -> Backbone:
@@ -209,16 +219,23 @@ class _Builder:
         assert isinstance(node, BackboneNode)
         return node.backbone
 
-    def add_stream(self, loaded: Loaded, theta: str) -> tuple[list[str], tuple[str, ...]]:
-        """The keys of the chunks, and the datasets that the stream draws from."""
+    def add_stream(
+        self, loaded: Loaded, theta: str, arrived: tuple[str, ...]
+    ) -> tuple[list[str], tuple[str, ...]]:
+        """The keys of the chunks, and the datasets that the stream draws from.
+
+        arrived: the datasets of a growing stream.
+        """
         experiment = loaded.experiment
         name, stream = experiment.stream_name, experiment.stream
-        listing = _listing(loaded)
+        listing = Listing(arrived) if stream.growing is not None else listing_of(loaded)
         datasets = {d: self.add_dataset(loaded, d, "stream") for d in listing.datasets}
+        if not datasets:  # a growing stream, of which nothing has arrived
+            return [], ()
         order = self.order_of(loaded, listing, datasets, theta)
         self.add(order)
         chunks: Chunks
-        if stream.order == "dataset_incremental":
+        if stream.order == "dataset_incremental" or stream.growing is not None:
             chunks, stages = WholeDatasets(order=order), len(datasets)
             if stream.stages not in (None, stages):
                 raise InputError(
@@ -238,23 +255,30 @@ class _Builder:
     def add_experiment(self, loaded: Loaded) -> None:
         experiment = loaded.experiment
         self.experiment = experiment.name
+        arrived: tuple[str, ...] = ()
+        if experiment.stream.growing is not None:
+            self.growing[experiment.name] = loaded.base / experiment.stream.growing.expanduser()
+            loaded, arrived = with_arrivals(loaded, self.growing[experiment.name])
         method = experiment.method
         theta = self.add_backbone(loaded)
-        chunks, trained_on = self.add_stream(loaded, theta)
+        chunks, trained_on = self.add_stream(loaded, theta, arrived)
         pool = experiment.pool
         pool_key = self.add_pool(loaded, pool, "pretraining_pool") if pool is not None else None
         backbone = self.backbone_of(theta)
-        roles = _roles(experiment, trained_on)
+        roles = roles_of(experiment, trained_on)
+        since = first_evaluated(experiment, arrived)
         evaluated = {name: self.add_dataset(loaded, name, "evaluation") for name in roles}
         evaluations = []
 
         def evaluate(stage: int, checkpoint_key: str) -> None:
             key = f"{experiment.name}/evaluation_{stage:03d}"
+            there = {d: role for d, role in roles.items() if since.get(d, 0) <= stage}
             self.add(
                 EvaluationNode(
                     key=key, experiment=experiment.name, stage=stage, backbone=backbone,
                     checkpoint_key=checkpoint_key, settings=experiment.evaluation,
-                    datasets=evaluated, roles=roles, execution=experiment.execution,
+                    datasets={d: evaluated[d] for d in there}, roles=there,
+                    execution=experiment.execution,
                 )
             )  # fmt: skip
             evaluations.append(key)
@@ -288,45 +312,6 @@ class _Builder:
             ScoresNode(
                 key=f"{experiment.name}/scores", experiment=experiment.name,
                 evaluation_keys=tuple(evaluations), chunk_keys=tuple(chunks), roles=roles,
+                since=since,
             )
         )  # fmt: skip
-
-
-def _listing(loaded: Loaded) -> Listing:
-    """The stream's datasets, and its entries where the experiment or a file lists them."""
-    stream = loaded.experiment.stream
-    if stream.datasets is not None:
-        return Listing(stream.datasets)
-    if stream.file is not None:
-        listed = read_entries(loaded.base / stream.file.expanduser())
-        entries = tuple(canonical_entry(entry, loaded.datasets) for entry in listed)
-    else:
-        entries = stream.concepts or ()
-    return Listing(tuple(dict.fromkeys(parse_entry(entry)[0] for entry in entries)), entries)
-
-
-def _years(experiment: Experiment, datasets: Mapping[str, Dataset]) -> dict[str, int]:
-    """Dataset → year of publication, where the stream's order uses it."""
-    if experiment.stream.order != "time_incremental":
-        return {}
-    undated = [name for name, dataset in datasets.items() if dataset.year is None]
-    if undated:
-        raise InputError(
-            f"experiment {experiment.name!r}: the order time_incremental needs the year of every "
-            f"dataset of the stream: declare `year` for {', '.join(undated)}"
-        )
-    return {name: dataset.year for name, dataset in datasets.items() if dataset.year is not None}
-
-
-def _roles(experiment: Experiment, trained_on: Sequence[str]) -> dict[str, str]:
-    """Dataset → role, of every dataset that is evaluated."""
-    adaptation = experiment.evaluation.adaptation
-    roles = dict.fromkeys(trained_on if adaptation is None else adaptation, "adaptation")
-    for name in experiment.evaluation.held_out:
-        if name in roles or name in trained_on:
-            raise InputError(
-                f"experiment {experiment.name!r}: dataset {name!r} is held out and adapted to at "
-                "once: take it out of evaluation.held_out, or out of the stream"
-            )
-        roles[name] = "held_out"
-    return roles

@@ -155,6 +155,7 @@ class ScoresNode(Node):
     evaluation_keys: tuple[str, ...]  # stages 0..T
     chunk_keys: tuple[str, ...]  # stages 1..T
     roles: Mapping[str, str]
+    since: Mapping[str, int]  # dataset → first stage that is evaluated on it, if not stage 0
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -162,7 +163,7 @@ class ScoresNode(Node):
 
     @property
     def declared(self) -> Mapping[str, Any]:
-        return {"roles": self.roles}
+        return {"roles": self.roles, **({"since": self.since} if self.since else {})}
 
     def recipes(self, facts: FactsByKey) -> dict[str, Recipe]:
         inputs = {
@@ -186,6 +187,7 @@ class ScoresNode(Node):
                 )
                 for stage, key in enumerate(self.evaluation_keys)
                 for dataset, role in self.roles.items()
+                if stage >= self.since.get(dataset, 0)
             )
 
         chunks = pl.DataFrame(
@@ -198,7 +200,7 @@ class ScoresNode(Node):
             orient="row",
         )
         metrics = rows(METRICS)
-        scores = stage_scores(metrics, rows(CONCEPTS), chunks)
+        scores = stage_scores(metrics, rows(CONCEPTS), chunks, self.since)
         (folder / PATHS).write_bytes(paths_plot(scores))
         (folder / HEAT_MAP).write_bytes(heat_map(metrics))
         scores.write_parquet(folder / SCORES)

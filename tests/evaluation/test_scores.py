@@ -176,3 +176,44 @@ def test_a_missing_stage_is_named() -> None:
 def test_scores_load_no_pytorch() -> None:
     code = "import sys, fomo_dagster.evaluation.scores; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# A stream of two stages, of which each brings a dataset that is evaluated from then on.
+ARRIVING = {("adaptation", "one"): [40.0, 60.0], ("adaptation", "two"): [20.0]}
+SINCE = {"one": 1, "two": 2}
+
+
+def arriving(values: dict[tuple[str, str], list[float]]) -> tuple[pl.DataFrame, ...]:
+    """Evaluations, concept scores (one concept a dataset) and chunks of such a stream."""
+    rows = [
+        (SINCE[dataset] + after, dataset, role, "score", value)
+        for (role, dataset), scores in values.items()
+        for after, value in enumerate(scores)
+    ]
+    held_out = [(stage, "old", "held_out", "score", 30.0) for stage in range(3)]
+    evaluations = table([*held_out, *rows], EVALUATIONS)
+    concepts = table([(s, d, r, f"of {d}", v) for s, d, r, _, v in rows], CONCEPTS)
+    chunks = table([(1, "one", "of one"), (2, "two", "of two")], list(CHUNKS))
+    return evaluations, concepts, chunks
+
+
+def test_a_growing_stream_is_scored_by_what_has_arrived() -> None:
+    scores = stage_scores(*arriving(ARRIVING), SINCE)
+    assert scores["knowledge_accumulation"].to_list() == [None, 40.0, 40.0]
+    assert scores["zero_shot_retention"].to_list() == [30.0] * 3
+    assert scores["backward_transfer"].to_list() == [None, None, 20.0]
+    assert scores["forgetting"].to_list() == [None, None, 0.0]
+
+
+@pytest.mark.parametrize("missing", [1, 2])
+def test_what_has_arrived_has_a_value_at_each_stage_from_then_on(missing: int) -> None:
+    evaluations, concepts, chunks = arriving(ARRIVING)
+    kept = ~((pl.col("dataset") == "one") & (pl.col("stage") == missing))
+    with pytest.raises(DataError, match=rf"'one' has none or several at the stages \[{missing}\]"):
+        stage_scores(evaluations.filter(kept), concepts, chunks, SINCE)
+
+
+def test_a_value_from_before_a_dataset_arrived_is_refused() -> None:
+    evaluations, concepts, chunks = arriving(ARRIVING)
+    with pytest.raises(DataError, match=r"'two' has none or several at the stages \[1\]"):
+        stage_scores(evaluations, concepts, chunks, {"one": 1, "two": 1})

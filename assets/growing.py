@@ -1,0 +1,103 @@
+"""Growing streams in Dagster: a sensor that notices what arrived, and the job that computes it.
+
+Dagster loads its assets once, so a stage that arrives later has none at first. The job therefore
+reads the project anew and brings the experiment up to date in a run of its own, as `fomo run` does;
+then it asks the UI to load the code location again, and the new stage's assets show what they are.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from fomo_dagster.errors import FomoError, InputError
+from fomo_dagster.streams.growing import arrivals
+
+SECONDS_BETWEEN_LOOKS = 60
+UI = "FOMO_UI"  # host:port of the UI, which `fomo ui` sets
+
+
+class Growth(dg.Config):
+    """Which experiment to bring up to date."""
+
+    experiment: str
+
+
+@dg.op
+def compute_what_arrived(context: dg.OpExecutionContext, config: Growth) -> None:
+    """Compute the stages that arrived since the definitions were loaded."""
+    from fomo_dagster.cli.running import run_experiment  # it builds on the assets itself
+
+    try:
+        run_experiment(config.experiment, [], context.instance)
+    except FomoError as error:
+        raise dg.Failure(
+            str(error), metadata={"error": type(error).__name__}, allow_retries=False
+        ) from error
+    show_what_arrived(context)
+
+
+@dg.job(
+    description="Computes the stages that arrived in a growing stream's folder.",
+    executor_def=dg.in_process_executor,
+)
+def grow() -> None:
+    """The job of `arrivals`."""
+    compute_what_arrived()
+
+
+GROW: Any = grow
+
+
+def arrival_sensor(growing: Mapping[str, Path]) -> dg.SensorDefinition:
+    """A sensor over the folders (by experiment) that streams grow in.
+
+    It asks for a run whenever a folder's entries are others than at its last look, and the first
+    time. A run that fails is not asked for again until something else arrives: launch it by hand.
+    """
+
+    @dg.sensor(
+        name="arrivals",
+        job=GROW,
+        minimum_interval_seconds=SECONDS_BETWEEN_LOOKS,
+        description="Notices new entries in the folders of growing streams.",
+    )
+    def look(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        seen: dict[str, list[str]] = json.loads(context.cursor or "{}")
+        requests = []
+        for experiment, folder in growing.items():
+            try:
+                there = [path.name for path in arrivals(folder)]
+            except InputError as error:  # the other streams grow on
+                context.log.error(str(error))
+                continue
+            if there != seen.get(experiment):
+                seen[experiment] = there
+                config = {"ops": {"compute_what_arrived": {"config": {"experiment": experiment}}}}
+                requests.append(dg.RunRequest(run_config=config))
+        return dg.SensorResult(run_requests=requests, cursor=json.dumps(seen))
+
+    return look
+
+
+def show_what_arrived(context: dg.OpExecutionContext) -> None:
+    """Have the UI load this code location again, where it is known; what was computed is safe."""
+    address, origin = os.environ.get(UI), context.run.remote_job_origin
+    if address is None or origin is None:
+        context.log.info("Reload the code location to see the new stage's assets.")
+        return
+    from dagster_graphql import DagsterGraphQLClient, DagsterGraphQLClientError
+
+    location = origin.repository_origin.code_location_origin.location_name
+    host, _, port = address.rpartition(":")
+    try:
+        answer = DagsterGraphQLClient(host, port_number=int(port)).reload_repository_location(
+            location
+        )
+    except (DagsterGraphQLClientError, OSError) as error:
+        context.log.warning(f"Reload the code location by hand: the UI does not answer ({error}).")
+        return
+    context.log.info(f"The UI was asked to load {location} again: {answer.status.value}")

@@ -1,0 +1,89 @@
+"""What an experiment's declaration says of its stream: concepts, years, arrivals, roles."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from fomo_dagster.data.declarations import Dataset, FolderSource, ManifestSource
+from fomo_dagster.errors import InputError
+from fomo_dagster.experiment.loading import Loaded
+from fomo_dagster.experiment.schema import Experiment, check_safe_name
+from fomo_dagster.graph.stream_nodes import Listing
+from fomo_dagster.streams.entries import canonical_entry, parse_entry, read_entries
+from fomo_dagster.streams.growing import arrived_datasets
+
+
+def with_arrivals(loaded: Loaded, folder: Path) -> tuple[Loaded, tuple[str, ...]]:
+    """With a dataset for everything that has arrived of a growing stream, and their names."""
+    stream = loaded.experiment.stream
+    datasets, bases = dict(loaded.datasets), dict(loaded.bases)
+    arrived = arrived_datasets(loaded.experiment.stream_name, folder)
+    for name, path in arrived.items():
+        if name in datasets:
+            raise InputError(
+                f"experiment {loaded.experiment.name!r}: {path} would be the dataset {name!r}, "
+                "which is declared: rename one of the two"
+            )
+        check_safe_name(name)
+        source = FolderSource(path=path) if path.is_dir() else ManifestSource(path=path)
+        datasets[name] = Dataset(source=source, **dict(stream.arriving))
+        bases[name] = loaded.base
+    return replace(loaded, datasets=datasets, bases=bases), tuple(arrived)
+
+
+def first_evaluated(experiment: Experiment, arrived: Sequence[str]) -> dict[str, int]:
+    """Dataset → the first stage that is evaluated on it, where that is not stage 0.
+
+    So that what arrives changes no earlier stage, a growing stream's stage is evaluated on the
+    datasets that had arrived by then, unless the experiment names those to adapt to.
+    """
+    if experiment.evaluation.adaptation is not None:
+        return {}
+    if experiment.stream.growing is not None and not experiment.evaluation.held_out:
+        raise InputError(
+            f"experiment {experiment.name!r}: before anything of a growing stream arrives, there "
+            "is nothing to evaluate θ₀ on: name datasets in evaluation.held_out or .adaptation"
+        )
+    return {name: stage for stage, name in enumerate(arrived, start=1)}
+
+
+def listing_of(loaded: Loaded) -> Listing:
+    """The stream's datasets, and its entries where the experiment or a file lists them."""
+    stream = loaded.experiment.stream
+    if stream.datasets is not None:
+        return Listing(stream.datasets)
+    if stream.file is not None:
+        listed = read_entries(loaded.base / stream.file.expanduser())
+        entries = tuple(canonical_entry(entry, loaded.datasets) for entry in listed)
+    else:
+        entries = stream.concepts or ()
+    return Listing(tuple(dict.fromkeys(parse_entry(entry)[0] for entry in entries)), entries)
+
+
+def years_of(experiment: Experiment, datasets: Mapping[str, Dataset]) -> dict[str, int]:
+    """Dataset → year of publication, where the stream's order uses it."""
+    if experiment.stream.order != "time_incremental":
+        return {}
+    undated = [name for name, dataset in datasets.items() if dataset.year is None]
+    if undated:
+        raise InputError(
+            f"experiment {experiment.name!r}: the order time_incremental needs the year of every "
+            f"dataset of the stream: declare `year` for {', '.join(undated)}"
+        )
+    return {name: dataset.year for name, dataset in datasets.items() if dataset.year is not None}
+
+
+def roles_of(experiment: Experiment, trained_on: Sequence[str]) -> dict[str, str]:
+    """Dataset → role, of every dataset that is evaluated."""
+    adaptation = experiment.evaluation.adaptation
+    roles = dict.fromkeys(trained_on if adaptation is None else adaptation, "adaptation")
+    for name in experiment.evaluation.held_out:
+        if name in roles or name in trained_on:
+            raise InputError(
+                f"experiment {experiment.name!r}: dataset {name!r} is held out and adapted to at "
+                "once: take it out of evaluation.held_out, or out of the stream"
+            )
+        roles[name] = "held_out"
+    return roles

@@ -1,0 +1,57 @@
+"""A growing stream: a folder in which every further subfolder or table of images is a stage.
+
+What has arrived is what is there under its final name, in the order of the names; so name entries
+such that later ones sort later, for example by date. One that sorts before others makes another
+order of the stream, and the stages from there on are computed anew. Entries under a hidden name, or
+a name that ends in .partial, .part or .tmp, have not arrived: copy under such a name, then rename.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from fomo_dagster.data.sources.rows import SUFFIXES as TABLES
+from fomo_dagster.errors import InputError
+
+NOT_YET = (".partial", ".part", ".tmp")
+
+
+def arrivals(folder: Path) -> list[Path]:
+    """The subfolders and tables of a growing stream that have arrived, in the order of their names.
+
+    Raises `InputError` where the folder is not there.
+    """
+    try:
+        entries = sorted(folder.iterdir(), key=lambda path: path.name)
+    except OSError as error:
+        raise InputError(
+            f"the folder {folder} of a growing stream cannot be read: {error.strerror}; make it, "
+            "empty if nothing has arrived yet"
+        ) from error
+    return [path for path in entries if _has_arrived(path)]
+
+
+def arrived_datasets(stream: str, folder: Path) -> dict[str, Path]:
+    """Dataset name → folder or table, in the order of arrival.
+
+    A name is the stream's and the entry's, which is without a table's suffix, with `_` for what is
+    no letter, digit or underscore. Raises `InputError` where two entries come to one name.
+    """
+    datasets: dict[str, Path] = {}
+    for path in arrivals(folder):
+        entry = path.name if path.is_dir() else path.stem
+        name = f"{stream}_{re.sub('[^A-Za-z0-9_]', '_', entry)}"
+        if name in datasets:
+            raise InputError(
+                f"{datasets[name].name!r} and {path.name!r} in {folder} would both be the dataset "
+                f"{name!r}: rename one of them"
+            )
+        datasets[name] = path
+    return datasets
+
+
+def _has_arrived(path: Path) -> bool:
+    if path.name.startswith(".") or path.name.lower().endswith(NOT_YET):
+        return False
+    return path.is_dir() or (path.suffix.lower() in TABLES and path.is_file())

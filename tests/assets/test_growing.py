@@ -1,0 +1,87 @@
+"""The sensor of growing streams: it asks once for what arrived, whatever another folder lacks."""
+
+from types import SimpleNamespace
+from typing import ClassVar
+
+import dagster as dg
+import dagster_graphql
+import pytest
+
+from assets.growing import arrival_sensor, show_what_arrived
+
+
+@pytest.fixture
+def folders(tmp_path):
+    made = {name: tmp_path / name for name in ("one", "two")}
+    for folder in made.values():
+        folder.mkdir()
+    return made
+
+
+def asked(sensor, cursor):
+    """Experiments that a look asks for, and the next cursor."""
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = sensor(dg.build_sensor_context(instance=instance, cursor=cursor))
+    configs = [request.run_config["ops"] for request in result.run_requests]
+    return [config["compute_what_arrived"]["config"]["experiment"] for config in configs], (
+        result.cursor
+    )
+
+
+def test_each_arrival_is_asked_for_once(folders):
+    sensor = arrival_sensor(folders)
+    experiments, cursor = asked(sensor, None)
+    assert experiments == ["one", "two"]
+    assert asked(sensor, cursor) == ([], cursor)
+    (folders["two"] / "2024").mkdir()
+    (folders["one"] / "2024.partial").mkdir()
+    experiments, cursor = asked(sensor, cursor)
+    assert experiments == ["two"]
+    assert asked(sensor, cursor) == ([], cursor)
+    (folders["one"] / "2024.partial").rename(folders["one"] / "2024")
+    assert asked(sensor, cursor)[0] == ["one"]
+
+
+def test_a_folder_that_is_gone_stops_no_other(folders):
+    sensor = arrival_sensor(folders)
+    _, cursor = asked(sensor, None)
+    folders["one"].rmdir()
+    (folders["two"] / "2024").mkdir()
+    assert asked(sensor, cursor)[0] == ["two"]
+
+
+class Client:
+    """Dagster's client of its UI, as far as a reload goes; it notes what it was asked."""
+
+    asked: ClassVar[list[tuple[str, int, str]]] = []
+    fails = False
+
+    def __init__(self, host, port_number):
+        self.address = (host, port_number)
+
+    def reload_repository_location(self, location):
+        if self.fails:
+            raise dagster_graphql.DagsterGraphQLClientError("nobody is there")
+        self.asked.append((*self.address, location))
+        return SimpleNamespace(status=SimpleNamespace(value="SUCCESS"))
+
+
+@pytest.mark.parametrize(("address", "fails"), [(None, False), ("::1:80", False), ("a:3", True)])
+def test_the_ui_is_asked_to_load_again_where_it_is_known(monkeypatch, address, fails):
+    monkeypatch.setattr(dagster_graphql, "DagsterGraphQLClient", Client)
+    monkeypatch.setattr(Client, "asked", [])
+    monkeypatch.setattr(Client, "fails", fails)
+    monkeypatch.delenv("FOMO_UI", raising=False)
+    if address is not None:
+        monkeypatch.setenv("FOMO_UI", address)
+    said = []
+    origin = SimpleNamespace(code_location_origin=SimpleNamespace(location_name="here"))
+    show_what_arrived(
+        SimpleNamespace(
+            run=SimpleNamespace(remote_job_origin=SimpleNamespace(repository_origin=origin)),
+            log=SimpleNamespace(info=said.append, warning=said.append),
+        )
+    )
+    assert Client.asked == ([("::1", 80, "here")] if address == "::1:80" else [])
+    [line] = said
+    assert ("was asked" in line) == (address == "::1:80")

@@ -1,0 +1,179 @@
+"""A growing stream: what arrives is one stage more, and nothing before it is computed again."""
+
+import json
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from assets.building import build_definitions
+from fomo_dagster.cli.planning import undertake
+from fomo_dagster.cli.running import run_experiment
+from fomo_dagster.errors import InputError
+from fomo_dagster.tables.results import results
+from resources.workshops import Workshops
+
+STREAM = {"name": "live", "growing": "../incoming", "arriving": {"prompt": "a photo of a {}"}}
+FIRST = {"2024-01": ("ant", "bee"), "2024-02": ("cow", "dog")}
+
+
+def arrive(project, entry, concepts):
+    for number, concept in enumerate(concepts):
+        for image in range(5):
+            seed = 7000 + 100 * sum(map(ord, entry)) + 10 * number + image
+            path = project.add_image("arriving", ".", concept, seed)
+            target = project.root / "incoming" / entry / concept / path.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.rename(target)
+
+
+@pytest.fixture
+def growing(project):
+    (project.root / "incoming").mkdir()
+    for entry, concepts in FIRST.items():
+        arrive(project, entry, concepts)
+    project.write("toy", stream=STREAM)
+    return project
+
+
+def through_fomo_run():
+    run_experiment("toy", [])
+
+
+def through_dagster():
+    """The experiment's whole job, after a reload of the definitions."""
+    undertaking = undertake("toy", [])
+    definitions = build_definitions(undertaking.graph, Workshops.of(undertaking.home))
+    with dg.DagsterInstance.ephemeral() as instance:
+        job = definitions.resolve_job_def("toy")
+        assert job.execute_in_process(instance=instance).success
+
+
+def through_the_sensor_s_job():
+    """With definitions that were loaded before: what the sensor asks for, run as it asks."""
+    with dg.DagsterInstance.ephemeral() as instance:
+        context = dg.build_sensor_context(instance=instance, cursor=BEFORE.cursor)
+        [request] = BEFORE.sensor(context).run_requests
+        job = BEFORE.definitions.resolve_job_def("grow")
+        done = job.execute_in_process(instance=instance, run_config=request.run_config)
+        assert done.success
+        third = dg.AssetKey(["toy", "trained_003"])
+        assert instance.get_latest_materialization_event(third) is not None
+
+
+class BEFORE:
+    """What Dagster loaded before anything further arrived."""
+
+
+def artifacts_of(project, new):
+    """Asset → names of its artifacts among `new`."""
+    found = {}
+    for node in undertake("toy", []).nodes:
+        head = project.home.heads.read(node.key)
+        names = {n for n, (kind, digest) in head.artifacts.items() if f"{kind}/{digest}" in new}
+        if names:
+            found[node.key] = names
+    return found
+
+
+@pytest.mark.parametrize("through", [through_fomo_run, through_dagster, through_the_sensor_s_job])
+def test_an_arrival_computes_its_own_stage_and_the_summaries_alone(growing, through):
+    run_experiment("toy", [])
+    undertaking = undertake("toy", [])
+    BEFORE.definitions = build_definitions(undertaking.graph, Workshops.of(undertaking.home))
+    BEFORE.sensor = BEFORE.definitions.get_repository_def().get_sensor_def("arrivals")
+    with dg.DagsterInstance.ephemeral() as instance:
+        BEFORE.cursor = BEFORE.sensor(dg.build_sensor_context(instance=instance)).cursor
+    before = growing.artifacts()
+    versions = dict(undertaking.graph.code_versions)
+    arrive(growing, "2024-03.partial", ("elk", "fox"))
+    assert not any(entry.compute for entry in undertake("toy", []).plan())
+    (growing.root / "incoming/2024-03.partial").rename(growing.root / "incoming/2024-03")
+    expected = {
+        "shards/live_2024_03": {"only"}, "streams/live/order": {"only"},
+        "streams/live/chunk_003": {"only"}, "toy/trained_003": {"only"},
+        "toy/evaluation_003": {"live_2024_01", "live_2024_02", "live_2024_03", "old"},
+        "toy/scores": {"only"}, "leaderboard": {"only"},
+    }  # fmt: skip
+    assert {e.asset: set(e.compute) for e in undertake("toy", []).plan() if e.compute} == expected
+    grown = undertake("toy", []).graph.code_versions
+    changed = {key for key in versions if versions[key] != grown[key]}
+    assert changed == {"streams/live/order", "toy/scores", "leaderboard"}
+    through()
+    assert artifacts_of(growing, growing.artifacts() - before) == expected
+    assert all(entry.current for entry in undertake("toy", []).plan())
+
+
+def test_accumulation_is_the_mean_over_what_has_arrived(growing):
+    run_experiment("toy", [])
+    stages = results(growing.home.root, ["toy"]).stages.sort("stage")
+    evaluations = pl.concat(
+        pl.read_parquet(path)
+        for path in (growing.home.root / "tables/evaluations/toy").rglob("*.parquet")
+    ).filter(pl.col("metric") == "score")
+    assert stages["knowledge_accumulation"][0] is None
+    for stage, names in ((1, {"live_2024_01"}), (2, {"live_2024_01", "live_2024_02"})):
+        rows = evaluations.filter((pl.col("stage") == stage) & (pl.col("role") == "adaptation"))
+        assert set(rows["dataset"]) == names
+        assert stages["knowledge_accumulation"][stage] == pytest.approx(rows["value"].mean())
+    assert stages["zero_shot_retention"].null_count() == 0
+
+
+def test_a_stream_of_which_nothing_has_arrived_is_stage_0_alone(growing):
+    for path in (growing.root / "incoming").iterdir():
+        path.rename(growing.root / f".{path.name}")
+    run_experiment("toy", [])
+    assert results(growing.home.root, ["toy"]).stages["stage"].to_list() == [0]
+    assert all(entry.current for entry in undertake("toy", []).plan())
+
+
+def test_an_entry_that_sorts_before_others_is_another_order(growing):
+    first = undertake("toy", []).graph.nodes["streams/live/chunk_001"]
+    arrive(growing, "2023", ("gnu",))
+    graph = undertake("toy", []).graph
+    assert graph.nodes["streams/live/chunk_001"].inputs == ("shards/live_2023",)
+    assert graph.nodes["streams/live/chunk_002"].inputs == first.inputs
+
+
+def test_a_table_of_images_is_a_stage_too(growing):
+    rows = [
+        {"path": f"2024-01/ant/{path.name}", "concept": "ant again", "split": split}
+        for path, split in zip(
+            sorted((growing.root / "incoming/2024-01/ant").iterdir()),
+            ("train", "train", "train", "test", "test"), strict=True,
+        )
+    ]  # fmt: skip
+    table = "\n".join(map(json.dumps, rows))
+    (growing.root / "incoming/2024-03.jsonl").write_text(table)
+    run_experiment("toy", [])
+    chunk = growing.home.heads.read("streams/live/chunk_003")
+    assert chunk.facts["concepts"] == [["live_2024_03", "ant again"]]
+
+
+@pytest.mark.parametrize(
+    ("stream", "message"),
+    [
+        ({"growing": "../incoming"}, "a growing stream needs a name"),
+        ({**STREAM, "stages": 3}, "leave out stages"),
+        ({**STREAM, "order": "random", "seed": 2}, "leave out order, seed"),
+        ({**STREAM, "datasets": ["birds"]}, "exactly one of datasets, concepts, file, growing"),
+        ({"datasets": ["birds"], "stages": 1, "arriving": {"prompt": "{}"}}, "arriving describes"),
+    ],
+)
+def test_a_growing_stream_says_no_more_than_it_needs(growing, stream, message):
+    growing.write("toy", stream=stream)
+    with pytest.raises(InputError, match=message):
+        growing.load()
+
+
+def test_a_growing_stream_needs_something_to_evaluate_before_anything_arrives(growing):
+    growing.write("toy", stream=STREAM, evaluation={"held_out": []})
+    with pytest.raises(InputError, match=r"evaluation.held_out or .adaptation"):
+        growing.graph()
+
+
+def test_an_entry_that_would_take_a_declared_name_is_refused(growing):
+    declared = {"live_2024_01": {"source": {"type": "folder", "path": "../images/old"}}}
+    growing.write("toy", stream=STREAM, datasets=declared)
+    with pytest.raises(InputError, match="'live_2024_01', which is declared"):
+        growing.graph()
