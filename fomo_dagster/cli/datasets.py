@@ -22,7 +22,6 @@ from fomo_dagster.experiment.loading import experiment_files, load_datasets, loa
 from fomo_dagster.graph.data_nodes import CONTACT_SHEET, shards_key
 from fomo_dagster.graph.node import ONLY
 from fomo_dagster.home import Home
-from fomo_dagster.plots.dataset_sheet import dataset_sheet
 from fomo_dagster.store.files import write_bytes
 
 STYLES = {"present": "green", "on demand": "green", "incomplete": "yellow", "missing": "dim"}
@@ -124,7 +123,7 @@ def _known(name: str, dataset: Dataset, base: Path, home: Home) -> Known:
 
 
 def print_datasets(known: Iterable[Known], console: Console) -> None:
-    """The project's datasets and the benchmark's, a line each; fits 100 columns."""
+    """The project's datasets and the benchmark's, a line each; names and numbers fit 80 columns."""
     everything = list(known)
     own = [one for one in everything if one.is_declared]
     others = [one for one in everything if not one.is_declared]
@@ -132,15 +131,15 @@ def print_datasets(known: Iterable[Known], console: Console) -> None:
         if not rows:
             continue
         table = Table(
-            title=title, title_justify="left", title_style="bold", header_style="bold", box=None
-        )
+            title=title, title_justify="left", title_style="bold", header_style="bold", box=None,
+            pad_edge=False, collapse_padding=True,
+        )  # fmt: skip
         table.add_column("dataset", no_wrap=True)
         table.add_column("source" if rows is own else "role", no_wrap=True)
         for column in ("concepts", "train", "test"):
             table.add_column(column, justify="right", no_wrap=True)
         table.add_column("images", no_wrap=True)
-        table.add_column("shards", no_wrap=True)
-        table.add_column("", max_width=30, overflow="fold")
+        table.add_column("", no_wrap=True)
         for one in rows:
             table.add_row(*_cells(one))
         console.print(table)
@@ -164,8 +163,7 @@ def _cells(one: Known) -> list[str]:
         expected = (one.benchmark.classes, one.benchmark.train, one.benchmark.test)
         numbers = [f"({number:,})" if number else "" for number in expected]
     state = one.presence.state
-    shards = "yes" if one.counts is not None else ""
-    return [one.name, role, *numbers, f"[{STYLES[state]}]{state}[/]", shards, escape(one.note)]
+    return [one.name, role, *numbers, f"[{STYLES[state]}]{state}[/]", escape(one.note)]
 
 
 def find_known(name: str, known: Mapping[str, Known]) -> Known:
@@ -231,6 +229,8 @@ def contact_sheet_path(one: Known, home: Home, console: Console) -> Path | None:
         artifact = home.store.open(*head.artifacts[ONLY])
         if artifact is not None:
             return artifact.path(CONTACT_SHEET)
+    from fomo_dagster.plots.dataset_sheet import dataset_sheet  # with matplotlib
+
     rendered = one.presence.note == "rendered"
     if one.presence.state != "present" and not rendered:
         return None
