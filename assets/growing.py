@@ -44,12 +44,12 @@ def compute_what_arrived(context: dg.OpExecutionContext, config: Growth) -> None
     description="Computes the stages that arrived in a growing stream's folder.",
     executor_def=dg.in_process_executor,
 )
-def grow() -> None:
+def grow_streams() -> None:
     """The job of `arrivals`."""
     compute_what_arrived()
 
 
-GROW: Any = grow
+GROW: Any = grow_streams
 
 
 def arrival_sensor(growing: Mapping[str, Path]) -> dg.SensorDefinition:

@@ -185,8 +185,11 @@ def _with_parents(path: Path, children: tuple[Path, ...]) -> dict[str, Any]:
 
 
 # Keys of which exactly one may stand: a child that gives another replaces its parent's.
-_EXCLUSIVE = {"budget": None, "backbone": ("pretrained", "weights", "pretraining"),
-              "stream": ("datasets", "concepts", "file", "growing")}  # fmt: skip
+_EXCLUSIVE: Mapping[str, Sequence[Sequence[str]]] = {
+    "budget": [("samples", "steps", "epochs")],
+    "backbone": [("pretrained", "weights", "pretraining")],
+    "stream": [("datasets", "concepts", "file", "growing"), ("stages", "positions")],
+}
 
 
 def _merged(base: Mapping[str, Any], child: Mapping[str, Any]) -> dict[str, Any]:
@@ -195,8 +198,7 @@ def _merged(base: Mapping[str, Any], child: Mapping[str, Any]) -> dict[str, Any]
     for key, value in child.items():
         old = result.get(key)
         if isinstance(old, dict) and isinstance(value, dict):
-            if key in _EXCLUSIVE:
-                group = _EXCLUSIVE[key] or tuple(old)
+            for group in _EXCLUSIVE.get(key, ()):
                 if any(k in value for k in group):
                     old = {k: v for k, v in old.items() if k not in group or k in value}
             result[key] = _merged(old, value)

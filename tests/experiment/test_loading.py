@@ -131,6 +131,15 @@ def test_a_child_changes_what_it_names_and_keeps_the_rest(project):
     assert experiment.backbone == load(root).backbone
 
 
+def test_positions_replace_the_stages_of_what_is_extended(project):
+    root = project()
+    child = {"extends": "e", "stream": {"positions": [3]}}
+    (root / "experiments" / "child.yaml").write_text(yaml.safe_dump(child))
+    stream = load(root, "child").stream
+    assert (stream.stages, stream.positions) == (None, (3,))
+    assert load(root, "child", "stream.stages=2").stream.positions is None
+
+
 def test_a_loop_of_extends_is_refused(project):
     root = project()
     for name, parent in (("a", "b"), ("b", "a")):

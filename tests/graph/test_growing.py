@@ -54,7 +54,7 @@ def through_the_sensor_s_job():
     with dg.DagsterInstance.ephemeral() as instance:
         context = dg.build_sensor_context(instance=instance, cursor=BEFORE.cursor)
         [request] = BEFORE.sensor(context).run_requests
-        job = BEFORE.definitions.resolve_job_def("grow")
+        job = BEFORE.definitions.resolve_job_def("grow_streams")
         done = job.execute_in_process(instance=instance, run_config=request.run_config)
         assert done.success
         third = dg.AssetKey(["toy", "trained_003"])
