@@ -30,6 +30,7 @@ def metadata_of(node: Node, outcome: Outcome, workshop: Workshop) -> dict[str, A
     """The metadata of a materialisation: what its kind has to show, then where it comes from."""
     describe = {
         "shards": _shards,
+        "validation": _validation,
         "probe": _evaluation,
         "order": _order,
         "chunk": _manifest,
@@ -87,6 +88,14 @@ def _shards(node: Node, outcome: Outcome, workshop: Workshop) -> Mapping[str, An
     if quarantined.height:
         metadata["unreadable"] = _table(quarantined.select("split", "key", "reason"))
     return metadata
+
+
+def _validation(node: Node, outcome: Outcome, workshop: Workshop) -> dict[str, Any]:
+    facts = outcome.head.facts
+    return {
+        "training_samples": sum(facts["train_samples"].values()),
+        "validation_samples": facts["test_samples"],
+    }
 
 
 def _order(node: Node, outcome: Outcome, workshop: Workshop) -> Mapping[str, Any]:

@@ -12,6 +12,7 @@ from fomo_dagster.graph.node import Node
 
 KINDS = {
     "shards": {"webdataset", "parquet"},
+    "validation": {"parquet"},
     "probe": {"parquet", "openclip"},
     "order": {"parquet"},
     "chunk": {"parquet"},
@@ -25,6 +26,7 @@ KINDS = {
 }
 DESCRIPTIONS = {
     "shards": "The dataset's images and captions as WebDataset tars, with an index.",
+    "validation": "Training samples held out in the place of the dataset's test split.",
     "probe": "θ₀ on the stream's datasets, whose accuracies its order follows.",
     "order": "The stream's concepts in the order in which they arrive.",
     "chunk": "The manifest of the samples that this chunk of the stream brings.",
@@ -39,6 +41,7 @@ DESCRIPTIONS = {
 DATASETS = "datasets"  # the group of sources and their shards
 SHARED_GROUPS = {
     "shards": DATASETS,
+    "validation": DATASETS,
     "probe": "manifests",
     "order": "manifests",
     "chunk": "manifests",

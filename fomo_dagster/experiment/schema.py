@@ -366,6 +366,14 @@ class Evaluation(Declaration):
         return prompts
 
 
+class Validation(Declaration):
+    """Choosing settings without the test splits: every stage is measured on held-out training
+    samples of the stream's datasets instead, which it then does not train on."""
+
+    share: float = Field(0.2, gt=0, lt=1, description="Of every concept's training samples.")
+    seed: int = 0
+
+
 class Execution(Declaration):
     """Where and how fast things run; never part of identity."""
 
@@ -394,6 +402,9 @@ class Experiment(TrainingSettings):
     )
     method: Method = Method()
     evaluation: Evaluation = Evaluation()
+    validation: Validation | None = Field(
+        None, description="Evaluate on held-out training samples in the place of the test splits."
+    )
     seed: int = 0
     cron_schedule: str | None = Field(
         None, description="Reruns the experiment: minute, hour, day, month, weekday."
@@ -437,7 +448,8 @@ class Experiment(TrainingSettings):
 
     @property
     def stream_name(self) -> str:
-        return self.stream.name or self.name
+        name = self.stream.name or self.name
+        return name if self.validation is None else f"{name}_validation"
 
     @model_validator(mode="after")
     def _has_its_pool(self) -> Experiment:

@@ -21,6 +21,7 @@ from fomo_dagster.graph.declared_streams import (
     first_evaluated,
     listing_of,
     roles_of,
+    viewed,
     with_arrivals,
     years_of,
 )
@@ -49,6 +50,7 @@ from fomo_dagster.graph.stream_nodes import (
     WholeDatasets,
     order_key,
 )
+from fomo_dagster.graph.validation_nodes import SUFFIX, ValidationNode
 from fomo_dagster.store.digests import digest_of
 from fomo_dagster.store.recipes import Recipe, differences
 
@@ -148,6 +150,18 @@ class _Builder:
         self.add(ShardsNode(key=shards_key(name), name=name, dataset=dataset))
         return dataset
 
+    def add_samples(self, loaded: Loaded, name: str, where: str) -> Dataset:
+        """A dataset that is trained or evaluated on, or its view where the experiment validates."""
+        validation = loaded.experiment.validation
+        if validation is None:
+            return self.add_dataset(loaded, name, where)
+        of = name.removesuffix(SUFFIX)
+        dataset = self.add_dataset(loaded, of, where)
+        self.add(
+            ValidationNode(key=shards_key(name), of=of, dataset=dataset, validation=validation)
+        )
+        return dataset
+
     def add_pool(self, loaded: Loaded, pool: PretrainingPool, where: str) -> str:
         datasets = {name: self.add_dataset(loaded, name, where) for name in pool.names}
         key = f"pools/{pool.name}"
@@ -229,7 +243,7 @@ class _Builder:
         experiment = loaded.experiment
         name, stream = experiment.stream_name, experiment.stream
         listing = Listing(arrived) if stream.growing is not None else listing_of(loaded)
-        datasets = {d: self.add_dataset(loaded, d, "stream") for d in listing.datasets}
+        datasets = {d: self.add_samples(loaded, d, "stream") for d in listing.datasets}
         if not datasets:  # a growing stream, of which nothing has arrived
             return [], ()
         order = self.order_of(loaded, listing, datasets, theta)
@@ -259,6 +273,7 @@ class _Builder:
         if experiment.stream.growing is not None:
             self.growing[experiment.name] = loaded.base / experiment.stream.growing.expanduser()
             loaded, arrived = with_arrivals(loaded, self.growing[experiment.name])
+            arrived = tuple(map(viewed(experiment), arrived))
         method = experiment.method
         theta = self.add_backbone(loaded)
         chunks, trained_on = self.add_stream(loaded, theta, arrived)
@@ -267,7 +282,7 @@ class _Builder:
         backbone = self.backbone_of(theta)
         roles = roles_of(experiment, trained_on)
         since = first_evaluated(experiment, arrived)
-        evaluated = {name: self.add_dataset(loaded, name, "evaluation") for name in roles}
+        evaluated = {name: self.add_samples(loaded, name, "evaluation") for name in roles}
         evaluations = []
 
         def evaluate(stage: int, checkpoint_key: str) -> None:

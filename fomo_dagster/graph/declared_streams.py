@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +11,8 @@ from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.loading import Loaded
 from fomo_dagster.experiment.schema import Experiment, check_safe_name
 from fomo_dagster.graph.stream_nodes import Listing
-from fomo_dagster.streams.entries import canonical_entry, parse_entry, read_entries
+from fomo_dagster.graph.validation_nodes import view_of
+from fomo_dagster.streams.entries import canonical_entry, format_entry, parse_entry, read_entries
 from fomo_dagster.streams.growing import arrived_datasets
 
 
@@ -19,7 +20,7 @@ def with_arrivals(loaded: Loaded, folder: Path) -> tuple[Loaded, tuple[str, ...]
     """With a dataset for everything that has arrived of a growing stream, and their names."""
     stream = loaded.experiment.stream
     datasets, bases = dict(loaded.datasets), dict(loaded.bases)
-    arrived = arrived_datasets(loaded.experiment.stream_name, folder)
+    arrived = arrived_datasets(stream.name or loaded.experiment.name, folder)
     for name, path in arrived.items():
         if name in datasets:
             raise InputError(
@@ -49,17 +50,24 @@ def first_evaluated(experiment: Experiment, arrived: Sequence[str]) -> dict[str,
     return {name: stage for stage, name in enumerate(arrived, start=1)}
 
 
+def viewed(experiment: Experiment) -> Callable[[str], str]:
+    """From a dataset's declared name to the name of what the experiment uses of it."""
+    return str if experiment.validation is None else view_of
+
+
 def listing_of(loaded: Loaded) -> Listing:
     """The stream's datasets, and its entries where the experiment or a file lists them."""
-    stream = loaded.experiment.stream
+    stream, name_of = loaded.experiment.stream, viewed(loaded.experiment)
     if stream.datasets is not None:
-        return Listing(stream.datasets)
+        return Listing(tuple(map(name_of, stream.datasets)))
     if stream.file is not None:
-        listed = read_entries(loaded.base / stream.file.expanduser())
-        entries = tuple(canonical_entry(entry, loaded.datasets) for entry in listed)
+        written = read_entries(loaded.base / stream.file.expanduser())
+        listed = [canonical_entry(entry, loaded.datasets) for entry in written]
     else:
-        entries = stream.concepts or ()
-    return Listing(tuple(dict.fromkeys(parse_entry(entry)[0] for entry in entries)), entries)
+        listed = list(stream.concepts or ())
+    entries = [(name_of(dataset), concept) for dataset, concept in map(parse_entry, listed)]
+    datasets = tuple(dict.fromkeys(dataset for dataset, _ in entries))
+    return Listing(datasets, tuple(format_entry(*names) for names in entries))
 
 
 def years_of(experiment: Experiment, datasets: Mapping[str, Dataset]) -> dict[str, int]:
@@ -77,9 +85,10 @@ def years_of(experiment: Experiment, datasets: Mapping[str, Dataset]) -> dict[st
 
 def roles_of(experiment: Experiment, trained_on: Sequence[str]) -> dict[str, str]:
     """Dataset → role, of every dataset that is evaluated."""
-    adaptation = experiment.evaluation.adaptation
-    roles = dict.fromkeys(trained_on if adaptation is None else adaptation, "adaptation")
-    for name in experiment.evaluation.held_out:
+    evaluation, name_of = experiment.evaluation, viewed(experiment)
+    named = trained_on if evaluation.adaptation is None else map(name_of, evaluation.adaptation)
+    roles = dict.fromkeys(named, "adaptation")
+    for name in map(name_of, evaluation.held_out):
         if name in roles or name in trained_on:
             raise InputError(
                 f"experiment {experiment.name!r}: dataset {name!r} is held out and adapted to at "

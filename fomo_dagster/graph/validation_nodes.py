@@ -1,0 +1,98 @@
+"""Validation: a share of a dataset's training samples in the place of its test split.
+
+Such a dataset is a view of another one's shards under a name of its own, so that no figure measured
+on training samples is ever taken for one of the test split. No image is stored twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from fomo_dagster.data.declarations import Dataset
+from fomo_dagster.experiment.schema import Validation
+from fomo_dagster.graph.data_nodes import facts_of_samples, shards_key, source_key
+from fomo_dagster.graph.node import ONLY, Facts, FactsByKey, Node, identity
+from fomo_dagster.store.artifacts import Artifact
+from fomo_dagster.store.digests import digest_of
+from fomo_dagster.store.recipes import Recipe
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from fomo_dagster.graph.workshop import Workshop
+
+SUFFIX = "_validation"
+
+
+def view_of(dataset: str) -> str:
+    """The name of a dataset's validation view."""
+    return dataset + SUFFIX
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidationNode(Node):
+    """The view of a dataset; `shards_key` of its name is its key, as if it were a dataset."""
+
+    kind: ClassVar[str] = "validation"
+    of: str
+    dataset: Dataset
+    validation: Validation
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return (shards_key(self.of),)
+
+    @property
+    def declared(self) -> Mapping[str, Any]:
+        return self.validation.model_dump(mode="json")
+
+    def recipes(self, facts: FactsByKey) -> dict[str, Recipe]:
+        details = facts[shards_key(self.of)].details
+        inputs = {"samples": digest_of(details["train"] or details["test"])}
+        return {ONLY: Recipe(self.kind, self.version, self.declared, inputs)}
+
+    def make(self, name: str, recipe: Recipe, folder: Path, workshop: Workshop) -> None:
+        import polars as pl
+
+        from fomo_dagster.data.index import INDEX_FILE, Index
+
+        shards = workshop.artifact(shards_key(self.of))
+        there = f"../../{shards.kind}/{shards.digest}/"  # beside this artifact, in the same store
+        places = pl.lit(there) + pl.col("shard")
+        rows = self._split(Index(shards.folder).samples).with_columns(shard=places)
+        rows.write_parquet(folder / INDEX_FILE)
+
+    def predict(self, recipes: Mapping[str, Recipe], workshop: Workshop) -> Facts:
+        from fomo_dagster.data.shards import stored_samples
+
+        head = workshop.heads.read(self.key)
+        if head is not None and head.digest == identity(recipes):
+            return Facts(head.data_version, head.facts)
+        artifact = workshop.store.find_here(recipes[ONLY])
+        if artifact is not None:
+            return self.observe(recipes, {ONLY: artifact}, workshop)
+        scan: pl.DataFrame = workshop.look(source_key(self.of)).details["scan"]
+        shards = workshop.heads.read(shards_key(self.of))
+        unreadable = shards.facts["quarantined"] if shards is not None else []
+        readable = scan.filter(~scan["digest"].is_in(unreadable))
+        return self._facts(self._split(stored_samples(readable, self.dataset.resize)))
+
+    def observe(
+        self, recipes: Mapping[str, Recipe], artifacts: Mapping[str, Artifact], workshop: Workshop
+    ) -> Facts:
+        from fomo_dagster.data.index import Index
+
+        return self._facts(Index(artifacts[ONLY].folder).sample_table)
+
+    def _split(self, samples: pl.DataFrame) -> pl.DataFrame:
+        from fomo_dagster.data.validation import validation_split
+
+        return validation_split(samples, self.validation.share, self.validation.seed)
+
+    @staticmethod
+    def _facts(samples: pl.DataFrame) -> Facts:
+        details = facts_of_samples(samples)
+        return Facts(digest_of({"train": details["train"], "test": details["test"]}), details)

@@ -1,0 +1,80 @@
+"""An experiment that validates never looks at the test splits it could, nor trains on what it
+measures."""
+
+import polars as pl
+import pytest
+
+from fomo_dagster.cli.planning import undertake
+from fomo_dagster.cli.running import run_experiment
+from fomo_dagster.errors import InputError
+from fomo_dagster.graph.data_nodes import MANIFEST
+from fomo_dagster.graph.workshop import Workshop
+
+VALIDATION = {"share": 0.25, "seed": 3}
+
+
+@pytest.fixture
+def validated(finished_project):
+    finished_project.write("tuned", validation=VALIDATION)
+    return finished_project
+
+
+def test_every_stage_is_measured_on_training_samples_that_it_is_not_trained_on(validated):
+    planned = {e.asset: set(e.compute) for e in undertake("tuned", []).plan() if e.compute}
+    before = validated.artifacts()
+    run_experiment("tuned", [])
+    undertaking = undertake("tuned", [])
+    workshop = Workshop(undertaking.graph, undertaking.home)
+    view, whole = workshop.index("birds_validation"), workshop.index("birds")
+    trained = pl.concat(
+        pl.read_parquet(workshop.artifact(f"streams/toy_validation/chunk_{n:03d}").path(MANIFEST))
+        for n in (1, 2, 3)
+    ).filter(dataset="birds_validation")
+    held_out = view.rows("test")
+    assert held_out["concept"].value_counts().sort("concept").rows() == [
+        ("crow", 1), ("robin", 1), ("swan", 1), ("wren", 1)
+    ]  # fmt: skip
+    training = set(whole.rows("train")["key"])
+    assert set(trained["key"]) | set(held_out["key"]) == training
+    assert not set(trained["key"]) & set(held_out["key"])
+    # The images are the very ones, though none is stored again.
+    for key, shard, offset, size in held_out.select("key", "shard", "offset", "size").rows():
+        there = whole.rows("train").filter(key=key).select("shard", "offset", "size").row(0)
+        assert view.read(shard, offset, size) == whole.read(*there)
+    assert not any(a.startswith("shards/") for a in validated.artifacts() - before)
+    evaluated = pl.read_parquet(
+        workshop.artifact("tuned/evaluation_003", "birds_validation").path("metrics.parquet")
+    )
+    assert evaluated["samples"].max() == held_out.height
+    # What was planned is what was computed, θ₀ and its pool are shared, and nothing is left.
+    assert {key for key in planned if not key.startswith("tuned/")} == {
+        "shards/birds_validation", "shards/cats_validation", "shards/old_validation",
+        "streams/toy_validation/order", "streams/toy_validation/chunk_001",
+        "streams/toy_validation/chunk_002", "streams/toy_validation/chunk_003", "leaderboard",
+    }  # fmt: skip
+    assert all(entry.current for entry in undertake("tuned", []).plan())
+
+
+def test_a_plan_made_before_anything_is_there_is_what_is_then_computed(project):
+    project.write("toy", validation=VALIDATION)
+    planned = undertake("toy", []).plan()
+    run_experiment("toy", [])
+    made = {a.partition("/")[0] for a in project.artifacts()}
+    assert {entry.kind for entry in planned} <= made | {"evaluation"}
+    assert all(entry.current for entry in undertake("toy", []).plan())
+
+
+def test_a_new_test_image_changes_nothing_and_a_new_training_image_does(validated):
+    run_experiment("tuned", [])
+    validated.add_image("birds", "test", "crow", 1001)
+    assert {e.asset for e in undertake("tuned", []).plan() if e.compute} == {"shards/birds"}
+    validated.add_image("birds", "train", "crow", 1002)
+    computed = {e.asset for e in undertake("tuned", []).plan() if e.compute}
+    assert {"shards/birds_validation", "tuned/trained_002", "tuned/trained_003"} <= computed
+
+
+@pytest.mark.parametrize("share", [0, 1])
+def test_a_share_that_leaves_one_side_empty_is_refused(project, share):
+    project.write("toy", validation={"share": share})
+    with pytest.raises(InputError, match=r"validation\.share"):
+        undertake("toy", [])
