@@ -51,7 +51,11 @@ class ValidationNode(Node):
 
     def recipes(self, facts: FactsByKey) -> dict[str, Recipe]:
         details = facts[shards_key(self.of)].details
-        inputs = {"samples": digest_of(details["train"] or details["test"])}
+        # All classes stay there to choose from, those with test samples alone among them.
+        inputs = {
+            "samples": digest_of(details["train"] or details["test"]),
+            "concepts": details["concepts"],
+        }
         return {ONLY: Recipe(self.kind, self.version, self.declared, inputs)}
 
     def make(self, name: str, recipe: Recipe, folder: Path, workshop: Workshop) -> None:
@@ -78,14 +82,14 @@ class ValidationNode(Node):
         shards = workshop.heads.read(shards_key(self.of))
         unreadable = shards.facts["quarantined"] if shards is not None else []
         readable = scan.filter(~scan["digest"].is_in(unreadable))
-        return self._facts(self._split(stored_samples(readable, self.dataset.resize)))
+        return self._facts(self._split(stored_samples(readable, self.dataset.resize)), recipes)
 
     def observe(
         self, recipes: Mapping[str, Recipe], artifacts: Mapping[str, Artifact], workshop: Workshop
     ) -> Facts:
         from fomo_dagster.data.index import Index
 
-        return self._facts(Index(artifacts[ONLY].folder).sample_table)
+        return self._facts(Index(artifacts[ONLY].folder).sample_table, recipes)
 
     def _split(self, samples: pl.DataFrame) -> pl.DataFrame:
         from fomo_dagster.data.validation import validation_split
@@ -93,6 +97,6 @@ class ValidationNode(Node):
         return validation_split(samples, self.validation.share, self.validation.seed)
 
     @staticmethod
-    def _facts(samples: pl.DataFrame) -> Facts:
-        details = facts_of_samples(samples)
+    def _facts(samples: pl.DataFrame, recipes: Mapping[str, Recipe]) -> Facts:
+        details = facts_of_samples(samples, recipes[ONLY].inputs["concepts"])
         return Facts(digest_of({"train": details["train"], "test": details["test"]}), details)

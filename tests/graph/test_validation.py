@@ -46,6 +46,8 @@ def test_every_stage_is_measured_on_training_samples_that_it_is_not_trained_on(v
         workshop.artifact("tuned/evaluation_003", "birds_validation").path("metrics.parquet")
     )
     assert evaluated["samples"].max() == held_out.height
+    concepts = validated.home.heads.read("shards/birds_validation").facts["concepts"]
+    assert concepts == validated.home.heads.read("shards/birds").facts["concepts"]
     # What was planned is what was computed, θ₀ and its pool are shared, and nothing is left.
     assert {key for key in planned if not key.startswith("tuned/")} == {
         "shards/birds_validation", "shards/cats_validation", "shards/old_validation",
