@@ -1,6 +1,7 @@
 """A growing stream: what arrives is one stage more, and nothing before it is computed again."""
 
 import json
+import shutil
 
 import dagster as dg
 import polars as pl
@@ -11,6 +12,7 @@ from fomo_dagster.cli.planning import undertake
 from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.errors import InputError
 from fomo_dagster.tables.results import results
+from fomo_dagster.tables.views import query
 from resources.workshops import Workshops
 
 STREAM = {"name": "live", "growing": "../incoming", "arriving": {"prompt": "a photo of a {}"}}
@@ -27,13 +29,32 @@ def arrive(project, entry, concepts):
             path.rename(target)
 
 
-@pytest.fixture
-def growing(project):
-    (project.root / "incoming").mkdir()
-    for entry, concepts in FIRST.items():
-        arrive(project, entry, concepts)
-    project.write("toy", stream=STREAM)
+def enter(project, monkeypatch):
+    monkeypatch.setenv("FOMO_PROJECT", str(project.root))
+    monkeypatch.setenv("FOMO_HOME", str(project.home.root))
+    monkeypatch.setenv("DAGSTER_HOME", str(project.home.dagster))
     return project
+
+
+@pytest.fixture(scope="module")
+def grown(finished, tmp_path_factory):
+    """A project whose stream has grown by two entries, and was run; never changed, only copied."""
+    root = tmp_path_factory.mktemp("grown") / "project"
+    shutil.copytree(finished.root, root)
+    made = type(finished)(root)
+    for entry, concepts in FIRST.items():
+        arrive(made, entry, concepts)
+    made.write("toy", stream=STREAM)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        enter(made, monkeypatch)
+        run_experiment("toy", [])
+    return made
+
+
+@pytest.fixture
+def growing(grown, tmp_path, monkeypatch):
+    shutil.copytree(grown.root, tmp_path / "project")
+    return enter(type(grown)(tmp_path / "project"), monkeypatch)
 
 
 def through_fomo_run():
@@ -78,7 +99,6 @@ def artifacts_of(project, new):
 
 @pytest.mark.parametrize("through", [through_fomo_run, through_dagster, through_the_sensor_s_job])
 def test_an_arrival_computes_its_own_stage_and_the_summaries_alone(growing, through):
-    run_experiment("toy", [])
     undertaking = undertake("toy", [])
     BEFORE.definitions = build_definitions(undertaking.graph, Workshops.of(undertaking.home))
     BEFORE.sensor = BEFORE.definitions.get_repository_def().get_sensor_def("arrivals")
@@ -105,12 +125,8 @@ def test_an_arrival_computes_its_own_stage_and_the_summaries_alone(growing, thro
 
 
 def test_accumulation_is_the_mean_over_what_has_arrived(growing):
-    run_experiment("toy", [])
     stages = results(growing.home.root, ["toy"]).stages.sort("stage")
-    evaluations = pl.concat(
-        pl.read_parquet(path)
-        for path in (growing.home.root / "tables/evaluations/toy").rglob("*.parquet")
-    ).filter(pl.col("metric") == "score")
+    evaluations = query(growing.home.root, "FROM evaluations WHERE metric = 'score'")
     assert stages["knowledge_accumulation"][0] is None
     for stage, names in ((1, {"live_2024_01"}), (2, {"live_2024_01", "live_2024_02"})):
         rows = evaluations.filter((pl.col("stage") == stage) & (pl.col("role") == "adaptation"))

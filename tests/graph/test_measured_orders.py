@@ -17,6 +17,7 @@ from fomo_dagster.graph.node import ONLY
 from fomo_dagster.graph.plan import plan
 from fomo_dagster.graph.stream_nodes import ORDER
 from fomo_dagster.graph.workshop import Workshop
+from fomo_dagster.home import Home
 from fomo_dagster.streams.orderings import random
 from fomo_dagster.tables.views import query
 
@@ -29,6 +30,7 @@ WEB = [
     ("a crow and a Wren", 2), ("crow", 3), ("scarecrow", 9), ("two swans", 5), ("sky", 1),
     ("lion", 2), ("lynx", 1), ("one robin", 1),
 ]  # fmt: skip
+NEEDED = ("shards", "pool", "backbone", "probe", "order", "chunk")
 COUNTS = {"crow": 5, "wren": 2, "lion": 2, "lynx": 1, "robin": 1, "swan": 0}
 
 
@@ -51,9 +53,9 @@ def entries_of(order):
 
 
 def make(project, *kinds):
-    """The toy's nodes of these kinds, materialised in turn."""
+    """The toy's nodes of these kinds, materialised in turn in the home of the environment."""
     graph = project.graph()
-    workshop = Workshop(graph, project.home)
+    workshop = Workshop(graph, Home.from_environment())
     nodes = [node for node in graph.of("toy") if node.kind in kinds]
     return nodes, {node.key: materialise(node.key, workshop) for node in nodes}
 
@@ -91,27 +93,23 @@ def test_performance_is_easy_to_hard_and_computes_no_evaluation_twice(finished_p
 
 
 def test_what_waits_for_an_order_is_found_where_it_was_computed_before(finished_project):
-    """Listed by hand in the order that is measured then: only the order itself is new."""
+    """The same images evaluated under another setting: other recipes of the same accuracies."""
     measured(finished_project, "performance")
-    make(finished_project, "shards", "pool", "backbone", "probe", "order")
-    expected = entries_of(order_of(finished_project))
-    listed = {"name": "toy", "concepts": expected, "stages": 3}
-    finished_project.write("toy", stream=listed)
-    run_experiment("toy", [])
+    make(finished_project, *NEEDED)
     before = finished_project.artifacts()
-    # A subset of all is another setting, but every image: the same accuracies by another recipe.
     measured(finished_project, "performance", evaluation={"held_out": ["old"], "subset": 0.999999})
     waiting = planned()["streams/toy/chunk_001"]
     assert waiting.compute == (ONLY,)
     assert waiting.reasons == AWAITED
-    run_experiment("toy", [])
+    make(finished_project, *NEEDED)
     new = {name.partition("/")[0] for name in finished_project.artifacts() - before}
-    assert new == {"evaluation", "order", "scores", "leaderboard"}
+    assert new == {"evaluation", "order"}
 
 
 @pytest.fixture
-def counted(project):
+def counted(finished_project):
     """A project whose stream goes by the captions of a pool that nothing is trained on."""
+    project = finished_project
     for concept, images in WEB:
         for number in range(images):
             project.add_image("web", "train", concept, 5000 + 10 * number + len(concept))
@@ -124,9 +122,6 @@ def counted(project):
         mixture={"update": 0.5, "buffer": 0.5, "pretraining": 0},
     )  # fmt: skip
     return project
-
-
-NEEDED = ("shards", "pool", "backbone", "probe", "order", "chunk")
 
 
 def test_frequency_counts_the_captions_that_name_a_concept(counted):
@@ -199,9 +194,10 @@ def test_similarity_is_the_greedy_path_through_the_prompts(finished_project, rev
 def test_a_machine_that_shares_the_store_knows_the_order(project, tmp_path, monkeypatch):
     monkeypatch.setenv("FOMO_STORE", f"file://{tmp_path / 'shared'}")
     measured(project, "similarity")
-    run_experiment("toy", [])
+    nodes, _ = make(project, *NEEDED)
     monkeypatch.setenv("FOMO_HOME", str(tmp_path / "other_machine"))
-    assert not any(entry.compute for entry in undertake("toy", []).plan())
+    there = Workshop(project.graph(), Home.from_environment())
+    assert not any(entry.compute for entry in plan(nodes, there))
     fetched = {path.name for path in (tmp_path / "other_machine/store").glob("[!.]*")}
     assert fetched == {"order"}
 
