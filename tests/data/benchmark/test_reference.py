@@ -5,10 +5,13 @@ import os
 from pathlib import Path
 
 import pytest
+import yaml
 
 from fomo_dagster.data.benchmark.info_files import read_info
-from fomo_dagster.data.benchmark.registry import benchmark_datasets
+from fomo_dagster.data.benchmark.registry import benchmark_datasets, find
 from fomo_dagster.data.benchmark.release import Release, resized_folder
+from fomo_dagster.experiment.loading import load_experiment
+from fomo_dagster.graph.build import build_graph
 from fomo_dagster.streams.entries import canonical_entry, parse_entry, read_entries
 
 WHERE = os.environ.get("FOMO_REFERENCE_RELEASE")
@@ -85,6 +88,23 @@ def test_streams_name_concepts_of_the_adaptation_datasets(release):
             assert dataset.role == "adaptation"
             if (release.info_folder / f"{dataset.folder}_classnames.json").is_file():
                 assert concept in release.class_names(dataset)
+
+
+def test_an_experiment_on_a_released_stream_has_all_its_datasets(release, tmp_path, monkeypatch):
+    monkeypatch.setenv("FOMO_RELEASE", str(release.root))
+    (tmp_path / "experiments").mkdir()
+    for file in sorted(release.streams_folder.glob("*.json")):
+        experiment = {
+            "backbone": {"name": "b32", "architecture": "ViT-B-32", "pretrained": "openai"},
+            "stream": {"file": f"$FOMO_RELEASE/stream_construction/{file.name}", "stages": 20},
+            "mixture": {"update": 0.5, "buffer": 0.5, "pretraining": 0},
+            "evaluation": {"held_out": ["CALTECH101", "flickr30k"]},
+        }
+        (tmp_path / "experiments" / "flux.yaml").write_text(yaml.safe_dump(experiment))
+        nodes = build_graph([load_experiment("flux", tmp_path)]).nodes
+        names = {find(entry.partition("+++")[0]).name for entry in json.loads(file.read_text())}
+        shards = {key.removeprefix("shards/") for key in nodes if key.startswith("shards/")}
+        assert shards == {*names, "caltech101", "flickr30k"}
 
 
 def test_every_dataset_has_an_address_to_be_fetched_from(release):
