@@ -18,11 +18,14 @@ from fomo_dagster.graph.evaluation_nodes import HEAT_MAP, METRICS, PATHS, SCORES
 from fomo_dagster.graph.materialise import Outcome
 from fomo_dagster.graph.model_nodes import CURVES, STEPS, DeployedNode
 from fomo_dagster.graph.node import ONLY, Facts, Node
+from fomo_dagster.graph.pool_nodes import STREAMED
 from fomo_dagster.graph.stream_nodes import ORDER, ORDER_PLOT
+from fomo_dagster.graph.tar_nodes import LISTING
 from fomo_dagster.graph.workshop import Workshop
 from fomo_dagster.tables.results import results
 
 ROWS_SHOWN = 200
+STREAMING_FIGURES = ("streamed_shards", "skipped_members")
 MAIN_SCORES = ("knowledge_accumulation", "zero_shot_retention", "geometric_mean")
 
 
@@ -34,7 +37,8 @@ def metadata_of(node: Node, outcome: Outcome, workshop: Workshop) -> dict[str, A
         "probe": _evaluation,
         "order": _order,
         "chunk": _manifest,
-        "pool": _manifest,
+        "listing": _listing,
+        "pool": _pool,
         "backbone": _training,
         "trained": _training,
         "deployed": _merge,
@@ -54,6 +58,15 @@ def metadata_of(node: Node, outcome: Outcome, workshop: Workshop) -> dict[str, A
 
 def metadata_of_source(facts: Facts) -> dict[str, Any]:
     """The metadata of an observation: counts, where the source is a dataset's."""
+    if "tars" in facts.details:
+        tars = facts.details["tars"]
+        return {
+            "tars": len(tars),
+            "samples": sum(tar.samples for tar in tars),
+            "skipped": sum(tar.broken for tar in tars),
+        }
+    if "files" in facts.details:
+        return {"shards": len(facts.details["files"])}
     if "scan" not in facts.details:
         return {}
     scan: pl.DataFrame = facts.details["scan"]
@@ -108,6 +121,36 @@ def _order(node: Node, outcome: Outcome, workshop: Workshop) -> Mapping[str, Any
     }
 
 
+def _listing(node: Node, outcome: Outcome, workshop: Workshop) -> Mapping[str, Any]:
+    artifact = outcome.artifacts[ONLY]
+    return {
+        "shards": int(artifact.cost["shards"]),
+        "gibibytes": round(artifact.cost["bytes"] / 2**30, 2),
+        "first_shards": _table(pl.read_parquet(artifact.path(LISTING)).head(5)),
+    }
+
+
+def _pool(node: Node, outcome: Outcome, workshop: Workshop) -> Mapping[str, Any]:
+    """Samples are counted where they are known, which those of streamed datasets are not."""
+    artifact = outcome.artifacts[ONLY]
+    metadata = dict(_manifest(node, outcome, workshop))
+    parameters = artifact.manifest["recipe"]["parameters"]
+    if "streamed" in parameters:
+        shards = pl.read_parquet(artifact.path(STREAMED)).group_by("dataset").len("shards")
+        metadata["streamed"] = _table(shards.sort("dataset"))
+    if "weights" in parameters:
+        weights = parameters["weights"]
+        total = sum(weights.values())
+        metadata["shares"] = _table(
+            pl.DataFrame(
+                [(name, 100 * weight / total) for name, weight in weights.items()],
+                schema=["dataset", "percent"],
+                orient="row",
+            )
+        )
+    return metadata
+
+
 def _manifest(node: Node, outcome: Outcome, workshop: Workshop) -> Mapping[str, Any]:
     manifest = pl.read_parquet(outcome.artifacts[ONLY].path(MANIFEST))
     concepts = manifest.group_by("dataset", "concept", maintain_order=True).len("samples")
@@ -129,6 +172,7 @@ def _training(node: Node, outcome: Outcome, workshop: Workshop) -> Mapping[str, 
         "samples_per_second": round(float(steps["samples_per_second"].median() or 0.0), 1),  # type: ignore[arg-type]
         "steps": steps.height,
         "seconds": round(float(artifact.cost["seconds"]), 2),
+        **{name: int(artifact.cost[name]) for name in STREAMING_FIGURES if name in artifact.cost},
     }
 
 

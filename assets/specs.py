@@ -15,6 +15,7 @@ KINDS = {
     "validation": {"parquet"},
     "probe": {"parquet", "openclip"},
     "order": {"parquet"},
+    "listing": {"webdataset", "parquet"},
     "chunk": {"parquet"},
     "pool": {"parquet"},
     "backbone": {"pytorch", "openclip"},
@@ -29,6 +30,7 @@ DESCRIPTIONS = {
     "validation": "Training samples held out in the place of the dataset's test split.",
     "probe": "θ₀ on the stream's datasets, whose accuracies its order follows.",
     "order": "The stream's concepts in the order in which they arrive.",
+    "listing": "The shards of a streamed dataset, which nobody has looked into.",
     "chunk": "The manifest of the samples that this chunk of the stream brings.",
     "pool": "The manifest of the pretraining pool.",
     "backbone": "θ₀, the weights that every experiment with this backbone starts from.",
@@ -42,6 +44,7 @@ DATASETS = "datasets"  # the group of sources and their shards
 SHARED_GROUPS = {
     "shards": DATASETS,
     "validation": DATASETS,
+    "listing": DATASETS,
     "probe": "manifests",
     "order": "manifests",
     "chunk": "manifests",

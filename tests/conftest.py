@@ -1,7 +1,11 @@
-"""A project of a few images and a model of a few thousand weights, on the real code paths."""
+"""A project of a few images and a model of a few thousand weights, on the real code paths; tars."""
 
+import io
+import json
 import os
 import shutil
+import tarfile
+from collections.abc import Mapping
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -139,3 +143,56 @@ def finished_project(finished, tmp_path, monkeypatch):
     """A copy of a project whose experiment `toy` was run."""
     shutil.copytree(finished.root, tmp_path / "project")
     return enter(Project(tmp_path / "project"), monkeypatch)
+
+
+def picture(number: int, kind: str = "JPEG") -> bytes:
+    """A small image of one colour, that of its number."""
+    data = io.BytesIO()
+    Image.new("RGB", (12, 10), (number * 3 % 256, number // 85, 128)).save(data, kind)
+    return data.getvalue()
+
+
+def members(number: int) -> dict[str, bytes]:
+    """What img2dataset writes of one sample."""
+    key = f"{number:09d}"
+    about = {"caption": f"caption {number}", "key": key, "status": "success", "width": 12}
+    return {
+        f"{key}.jpg": picture(number),
+        f"{key}.txt": f"caption {number}".encode(),
+        f"{key}.json": json.dumps(about).encode(),
+    }
+
+
+def write_tar(path: Path, content: Mapping[str, bytes]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for name, data in content.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return path
+
+
+class Tars:
+    """Writes tars; tests take it as the fixture `tars`."""
+
+    picture = staticmethod(picture)
+    members = staticmethod(members)
+    write = staticmethod(write_tar)
+
+    @staticmethod
+    def content(shard: int, samples: int) -> dict[str, bytes]:
+        """The members of a shard; of each 10 numbers, the third failed to download."""
+        content: dict[str, bytes] = {}
+        for place in range(samples):
+            content |= members(10_000 * shard + place + (place + 7) // 9)
+        return content
+
+    @classmethod
+    def shard(cls, folder: Path, shard: int, samples: int) -> Path:
+        return cls.write(folder / f"{shard:05d}.tar", cls.content(shard, samples))
+
+
+@pytest.fixture
+def tars() -> type[Tars]:
+    return Tars

@@ -167,13 +167,64 @@ class FomoReleaseSource(Declaration):
     )
 
 
+class WebDatasetSource(Declaration):
+    """Tars as img2dataset writes them, an image and a text by one name, where they lie: indexed in
+    place, or streamed without an index."""
+
+    type: Literal["webdataset"] = "webdataset"
+    shards: str | tuple[str, ...] = Field(
+        description="A folder, a glob, a brace range `{00000..00127}.tar`, or a list of these; on "
+        "this machine, or as URLs of any store that fsspec reaches."
+    )
+    index: bool = Field(
+        True,
+        description="Read all tars once and know every sample. false: they are streamed, for "
+        "remote stores and sets too large to be listed; good for pretraining pools alone.",
+    )
+    image_extensions: tuple[str, ...] = Field(
+        ("jpg", "png", "jpeg", "webp"),
+        min_length=1,
+        description="Extensions of images; of several in a sample, the first here counts.",
+    )
+    test_share: float = Field(0.0, ge=0, lt=1, description="Share of samples held out.")
+    samples_per_visit: int = Field(
+        1000, ge=1, description="Streamed: samples drawn from a shard before another has its turn."
+    )
+    shards_at_once: int = Field(
+        4, ge=1, description="Streamed: shards that neighbouring samples are drawn from."
+    )
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """The shards, as a list of patterns."""
+        return (self.shards,) if isinstance(self.shards, str) else self.shards
+
+    @model_validator(mode="after")
+    def _suits_its_mode(self) -> WebDatasetSource:
+        if not self.patterns or not all(self.patterns):
+            raise ValueError("shards names none")
+        remote = [pattern for pattern in self.patterns if "://" in pattern]
+        if self.index and remote:
+            raise ValueError(
+                f"the shards {remote[0]!r} are not on this machine, so that they cannot be indexed "
+                "in place: add `index: false`"
+            )
+        streamed = {"samples_per_visit", "shards_at_once"} & self.model_fields_set
+        if self.index and streamed:
+            raise ValueError(f"{min(streamed)} needs `index: false`")
+        if not self.index and self.test_share > 0:
+            raise ValueError("nothing can be held out of what is streamed: leave out test_share")
+        return self
+
+
 Source = Annotated[
     FolderSource
     | ManifestSource
     | GeneratedSource
     | TorchvisionSource
     | HuggingfaceSource
-    | FomoReleaseSource,
+    | FomoReleaseSource
+    | WebDatasetSource,
     Field(discriminator="type"),
 ]
 
@@ -212,6 +263,12 @@ class Dataset(DatasetSettings):
     """A named set of images with text."""
 
     source: Source
+
+    @model_validator(mode="after")
+    def _can_be_resized(self) -> Dataset:
+        if self.resize is not None and isinstance(self.source, WebDatasetSource):
+            raise ValueError("images that are read where they lie cannot be stored in another size")
+        return self
 
 
 class PretrainingPool(Declaration):

@@ -10,6 +10,7 @@ import os
 from functools import cached_property, lru_cache
 from itertools import count
 from pathlib import Path
+from typing import Any, ClassVar
 
 import polars as pl
 
@@ -25,10 +26,13 @@ _serials = count()
 class Index:
     """The samples of one dataset's shard folder.
 
-    Safe to read from several threads. A pickled copy holds the folder alone and opens its files
+    `is_checked`: whether every image was decoded whole before it came in here. Safe to read from
+    several threads. A pickled copy holds the folder alone and opens its files
     again, so that sending it to worker processes is cheap. Raises `DataError` where the folder has
     no index.
     """
+
+    is_checked: ClassVar[bool] = True
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -37,7 +41,7 @@ class Index:
         if not (folder / INDEX_FILE).is_file():
             raise DataError(f"no {INDEX_FILE} in {folder}: it is not a folder of shards")
 
-    def __reduce__(self) -> tuple[type[Index], tuple[Path]]:
+    def __reduce__(self) -> tuple[type[Index], tuple[Any, ...]]:
         return Index, (self.folder,)
 
     @cached_property
@@ -54,10 +58,14 @@ class Index:
         """The rows of a split, columns of `INDEX`, sorted by key."""
         return self.samples.filter(pl.col("split") == split)
 
+    def path(self, shard: str) -> Path:
+        """Where the shard of that name lies."""
+        return self.folder / shard
+
     def read(self, shard: str, offset: int, size: int) -> bytes:
         """The bytes of an image as stored. Raises `DataError` where the shard lacks them."""
         try:
-            opened = _open(self.folder / shard, self._serial)
+            opened = _open(self.path(shard), self._serial)
         except OSError as error:
             raise DataError(
                 f"cannot open the shard {shard} in {self.folder}: {error.strerror}; "
@@ -66,7 +74,7 @@ class Index:
         data = os.pread(opened.descriptor, size, offset)
         if len(data) != size:
             raise DataError(
-                f"the shard {self.folder / shard} ends early: {len(data)} of {size} bytes at "
+                f"the shard {self.path(shard)} ends early: {len(data)} of {size} bytes at "
                 f"{offset}; materialise the dataset's shards again"
             )
         return data

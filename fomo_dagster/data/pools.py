@@ -6,6 +6,7 @@ A pool draws by itself, so that pools of every kind stand side by side: the samp
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple, Protocol
@@ -18,11 +19,14 @@ from PIL import Image
 from fomo_dagster.data.images import UnreadableImageError, decoded
 from fomo_dagster.data.index import Index
 from fomo_dagster.data.samples import INDEX
-from fomo_dagster.data.sampling import positions
+from fomo_dagster.data.sampling import positions, replacement
 from fomo_dagster.errors import DataError, nearest
 
 LOCATION = {name: INDEX[name] for name in ("key", "digest", "shard", "offset", "size")}
 NAMED_AT_MOST = 5  # samples that one error names
+REPLACEMENTS = 20  # undecodable images in a row that are taken for chance
+
+logger = logging.getLogger(__name__)
 
 
 class Sample(NamedTuple):
@@ -45,6 +49,9 @@ class Pool(Protocol):
 
         Raises `DataError` where it cannot be read.
         """
+
+    def record(self, seed: int, stage: int, count: int) -> dict[str, int]:
+        """Figures of what drawing the first `count` positions came upon, by name; often none."""
 
 
 class ManifestPool:
@@ -114,11 +121,27 @@ class ManifestPool:
         return len(self._places)
 
     def sample(self, seed: int, stage: int, position: int) -> Sample:
-        """See `Pool`. Raises `DataError` where the image cannot be decoded."""
-        row = int(positions(seed, stage, self.name, self.size, position, 1)[0])
-        return Sample(self._texts[row], self._image(row))
+        """See `Pool`. Raises `DataError` where the image cannot be decoded.
 
-    def _image(self, row: int) -> Image.Image:
+        Where it was never decoded before, another sample takes its place instead, and it is said.
+        """
+        row = int(positions(seed, stage, self.name, self.size, position, 1)[0])
+        for attempt in range(REPLACEMENTS):
+            image = self._image(row)
+            if image is not None:
+                return Sample(self._texts[row], image)
+            row = replacement(seed, stage, self.name, position, attempt, self.size)
+        raise DataError(
+            f"at position {position} of the {self.name} pool, {REPLACEMENTS} images in a row "
+            "cannot be decoded: look at the dataset's images"
+        )
+
+    def record(self, seed: int, stage: int, count: int) -> dict[str, int]:
+        """Nothing: see `Pool`."""
+        return {}
+
+    def _image(self, row: int) -> Image.Image | None:
+        """None where it cannot be decoded, and nobody said that it could be."""
         number, offset, size = self._places[row].tolist()
         dataset, shard = self._shards[number]
         index = self._indexes[dataset]
@@ -126,6 +149,12 @@ class ManifestPool:
         try:
             return decoded(data)
         except UnreadableImageError as error:
+            if not index.is_checked:
+                logger.warning(
+                    "the image at byte %d of %s cannot be decoded (%s): another takes its place",
+                    offset, index.path(shard), error.__cause__,
+                )  # fmt: skip
+                return None
             key = index.rows("train").filter(shard=shard, offset=offset)["key"].item()
             raise DataError(f"the image {key!r} of dataset {dataset!r} {error}") from error
 

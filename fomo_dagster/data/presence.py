@@ -21,9 +21,11 @@ from fomo_dagster.data.declarations import (
     HuggingfaceSource,
     ManifestSource,
     TorchvisionSource,
+    WebDatasetSource,
 )
 from fomo_dagster.data.sources.opening import locate_release, resolved
 from fomo_dagster.data.sources.torchvision_sets import SETS
+from fomo_dagster.data.webdataset.listing import is_local, list_shards
 from fomo_dagster.errors import DataError, InputError
 
 State = Literal["present", "on demand", "incomplete", "missing"]
@@ -48,6 +50,8 @@ def presence(name: str, dataset: Dataset, base: Path) -> Presence:
     source = dataset.source
     if isinstance(source, GeneratedSource):
         return Presence("on demand", note="rendered")
+    if isinstance(source, WebDatasetSource):
+        return _of_tars(source, base)
     if isinstance(source, FomoReleaseSource):
         try:
             release = locate_release(source, base)
@@ -67,6 +71,17 @@ def presence(name: str, dataset: Dataset, base: Path) -> Presence:
     if captions is not None and not resolved(base, captions).is_file():
         return Presence("incomplete", str(path), f"no {captions.name}")
     return Presence("present", str(path))
+
+
+def _of_tars(source: WebDatasetSource, base: Path) -> Presence:
+    place = ", ".join(source.patterns)
+    if not all(map(is_local, source.patterns)):
+        return Presence("on demand", place, "streamed")
+    try:
+        list_shards(source.patterns, base)
+    except DataError:
+        return Presence("missing", place, "no such tars")
+    return Presence("present", place)
 
 
 def _of_torchvision(source: TorchvisionSource, root: Path) -> Presence:

@@ -45,6 +45,12 @@ def sample_seed(seed: int, stage: int, pool: str, position: int) -> int:
     return int(digest_of(["sample", seed, stage, pool, position]), 16)
 
 
+def replacement(seed: int, stage: int, pool: str, position: int, attempt: int, size: int) -> int:
+    """The index, below `size`, of what stands in where the sample at a position is no use."""
+    key = ["replacement", seed, stage, pool, position, attempt]
+    return int(digest_of(key), 16) % size
+
+
 def _permutation(seed: int, stage: int, pool: str, size: int, number: int) -> npt.NDArray[np.int64]:
     """A permutation (size,). Random words are sorted here, for numpy promises that the words of a
     bit generator stay the same in later versions, but not what `Generator.permutation` makes of

@@ -40,6 +40,16 @@ def turn(weights: Sequence[int], position: int) -> tuple[int, int]:
     return len(weights) - 1, position
 
 
+def counts(weights: Sequence[int], positions: int) -> list[int]:
+    """How many of the first `positions` positions each member has."""
+    total, had = sum(weights), []
+    for weight in weights[:-1]:
+        had.append(_rounded(positions * weight, total))
+        positions -= had[-1]
+        total -= weight
+    return [*had, positions]
+
+
 def _rounded(numerator: int, denominator: int) -> int:
     """To the nearest whole number, halves up, in whole numbers alone."""
     return (2 * numerator + denominator) // (2 * denominator)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
 from fomo_dagster.data.pools import Pool, Sample
-from fomo_dagster.data.turns import turn
+from fomo_dagster.data.turns import counts, turn
 
 
 class WeightedPool:
@@ -26,3 +27,11 @@ class WeightedPool:
         """See `Pool`."""
         member, before = turn(self._weights, position)
         return self._members[member].sample(seed, stage, before)
+
+    def record(self, seed: int, stage: int, count: int) -> dict[str, int]:
+        """The figures of all members, added up."""
+        total = Counter[str]()
+        drawn = counts(self._weights, count)
+        for member, its_count in zip(self._members, drawn, strict=True):
+            total.update(member.record(seed, stage, its_count))
+        return dict(total)

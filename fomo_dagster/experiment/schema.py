@@ -385,6 +385,9 @@ class Execution(Declaration):
         None, ge=1, description="Samples on the device at once (GradCache); null: the whole batch."
     )
     evaluation_batch_size: int = Field(256, ge=1)
+    shard_cache_gib: float = Field(
+        50.0, gt=0, description="Disk for fetched tars of streamed datasets, in the cache folder."
+    )
     resume_seconds: float = Field(60.0, gt=0, description="Seconds between resume points.")
 
 

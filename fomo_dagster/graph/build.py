@@ -12,8 +12,6 @@ from fomo_dagster.errors import InputError, nearest
 from fomo_dagster.experiment.loading import Loaded
 from fomo_dagster.experiment.schema import Backbone, Experiment
 from fomo_dagster.graph.data_nodes import (
-    DatasetSource,
-    ShardsNode,
     shards_key,
     source_key,
 )
@@ -50,11 +48,13 @@ from fomo_dagster.graph.stream_nodes import (
     WholeDatasets,
     order_key,
 )
+from fomo_dagster.graph.tar_nodes import is_in_place, is_streamed, nodes_of
 from fomo_dagster.graph.validation_nodes import SUFFIX, ValidationNode
 from fomo_dagster.store.digests import digest_of
 from fomo_dagster.store.recipes import Recipe, differences
 
 LEADERBOARD = "leaderboard"
+POOL = "pool"  # what the places in an experiment that name a pool end in
 
 
 @dataclass(frozen=True)
@@ -140,14 +140,21 @@ class _Builder:
                 "not declared; " + nearest(name, {*loaded.datasets, *by_any_name()})
             )
         dataset = loaded.datasets[name]
-        look = DatasetSource(name=name, dataset=dataset, base=loaded.bases[name])
+        look_of, node_of = nodes_of(dataset)
+        if is_streamed(dataset) and not where.endswith(POOL):
+            raise InputError(
+                f"experiment {loaded.experiment.name!r}: {where} names dataset {name!r}, which is "
+                "streamed (index: false), so that nobody knows its samples: it can be part of a "
+                "pretraining pool alone"
+            )
+        look = look_of(name=name, dataset=dataset, base=loaded.bases[name])
         source = SourceNode(key=source_key(name), look=look)
         there = self.sources.setdefault(source.key, source)
         if there.look != look:
             raise InputError(
                 f"dataset {name!r} is declared differently by experiments: rename one of the two"
             )
-        self.add(ShardsNode(key=shards_key(name), name=name, dataset=dataset))
+        self.add(node_of(key=shards_key(name), name=name, dataset=dataset))
         return dataset
 
     def add_samples(self, loaded: Loaded, name: str, where: str) -> Dataset:
@@ -157,6 +164,12 @@ class _Builder:
             return self.add_dataset(loaded, name, where)
         of = name.removesuffix(SUFFIX)
         dataset = self.add_dataset(loaded, of, where)
+        if is_in_place(dataset):
+            raise InputError(
+                f"experiment {loaded.experiment.name!r}: {where} names dataset {of!r}, whose "
+                "tars are read where they lie, and validation holds samples out of stored shards "
+                "alone: leave out `validation`, or give the dataset a test_share"
+            )
         self.add(
             ValidationNode(key=shards_key(name), of=of, dataset=dataset, validation=validation)
         )
@@ -164,6 +177,13 @@ class _Builder:
 
     def add_pool(self, loaded: Loaded, pool: PretrainingPool, where: str) -> str:
         datasets = {name: self.add_dataset(loaded, name, where) for name in pool.names}
+        streamed = [name for name, dataset in datasets.items() if is_streamed(dataset)]
+        if streamed and len(datasets) > 1 and pool.weights is None:
+            raise InputError(
+                f"experiment {loaded.experiment.name!r}: pool {pool.name!r} mixes {streamed[0]!r}, "
+                "which is streamed and of unknown size, with other datasets: give each of its "
+                "datasets a weight"
+            )
         key = f"pools/{pool.name}"
         prompts = {name: dataset.prompt for name, dataset in datasets.items()}
         self.add(PoolNode(key=key, pool=pool, prompts=prompts))
@@ -216,8 +236,9 @@ class _Builder:
                 )
             pool_key = self.add_pool(loaded, pool, "pretraining_pool")
             return FrequencyOrder(
-                key=key, name=name, stream=stream, listing=listing, pool_key=pool_key
-            )
+                key=key, name=name, stream=stream, listing=listing, pool_key=pool_key,
+                execution=execution,
+            )  # fmt: skip
         if stream.order == "similarity":
             return SimilarityOrder(
                 key=key, name=name, stream=stream, listing=listing, checkpoint_key=theta,

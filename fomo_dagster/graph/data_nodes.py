@@ -16,6 +16,7 @@ from fomo_dagster.store.recipes import Recipe
 if TYPE_CHECKING:
     import polars as pl
 
+    from fomo_dagster.data.index import Index
     from fomo_dagster.graph.workshop import Workshop
 
 SAMPLES_PER_SHARD = 1024
@@ -101,7 +102,7 @@ class ShardsNode(Node):
     @property
     def declared(self) -> Mapping[str, Any]:
         """With the source, so that Dagster sees a changed declaration before it is observed."""
-        paths = {"path", "root", "captions", "download", "release", "images"}
+        paths = {"path", "root", "captions", "download", "release", "images", "shards"}
         source = self.dataset.source.model_dump(mode="json", exclude=paths)
         return {"source": source, **self._parameters}
 
@@ -116,6 +117,7 @@ class ShardsNode(Node):
     def make(
         self, name: str, recipe: Recipe, folder: Path, workshop: Workshop
     ) -> Mapping[str, Any]:
+        from fomo_dagster.data.index import Index
         from fomo_dagster.data.shards import write_shards
 
         details = workshop.look(source_key(self.name)).details
@@ -127,7 +129,7 @@ class ShardsNode(Node):
             progress=workshop.progress,
             samples_per_shard=SAMPLES_PER_SHARD,
         )  # fmt: skip
-        (folder / CONTACT_SHEET).write_bytes(_contact_sheet(folder, self.name))
+        (folder / CONTACT_SHEET).write_bytes(contact_sheet_of(Index(folder), self.name))
         return {"samples": sum(report.samples.values()), "bytes": report.bytes}
 
     def predict(self, recipes: Mapping[str, Recipe], workshop: Workshop) -> Facts:
@@ -202,11 +204,10 @@ class ShardsNode(Node):
         return scan.height
 
 
-def _contact_sheet(folder: Path, name: str) -> bytes:
-    from fomo_dagster.data.index import Index
+def contact_sheet_of(index: Index, name: str) -> bytes:
+    """PNG of some samples, spread over the dataset's concepts."""
     from fomo_dagster.plots.dataset_sheet import dataset_sheet
 
-    index = Index(folder)
     return dataset_sheet(
         index.samples, lambda row: index.read(row["shard"], row["offset"], row["size"]), name
     )

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fomo_dagster.experiment.schema import Backbone, Execution
-from fomo_dagster.graph.data_nodes import MANIFEST, shards_key
+from fomo_dagster.graph.data_nodes import shards_key
 from fomo_dagster.graph.evaluation_nodes import CONCEPTS, EvaluationNode
 from fomo_dagster.graph.model_nodes import WEIGHTS, load_weights
 from fomo_dagster.graph.node import ONLY, Facts, FactsByKey
@@ -98,6 +97,7 @@ class FrequencyOrder(MeasuredOrder):
 
     figure_name: ClassVar[str | None] = "captions of the pretraining pool"
     pool_key: str
+    execution: Execution
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -107,25 +107,17 @@ class FrequencyOrder(MeasuredOrder):
         return {"pool": facts[self.pool_key].data_version}
 
     def figures(self, entries: Sequence[str], workshop: Workshop) -> Figures:
+        from fomo_dagster.graph.opened_pools import pool_captions
         from fomo_dagster.streams.entries import parse_entry
         from fomo_dagster.streams.frequency import count_captions
         from fomo_dagster.streams.orderings import greatest_first
 
         names = {entry: parse_entry(entry)[1] for entry in entries}
-        captions = _captions(workshop.artifact(self.pool_key).path(MANIFEST))
+        captions = pool_captions(self.pool_key, workshop, self.execution)
         counts = count_captions(names.values(), captions)
         figures = {entry: float(counts[name]) for entry, name in names.items()}
         ordered = greatest_first(entries, figures, self.stream.seed)
         return ordered, [figures[entry] for entry in ordered]
-
-
-def _captions(manifest: Path) -> Iterator[str]:
-    """Every caption of a MANIFEST file, of which a batch of rows is in memory at a time."""
-    from pyarrow.parquet import ParquetFile
-
-    with ParquetFile(manifest) as file:
-        for batch in file.iter_batches(columns=["captions"]):
-            yield from batch.column(0).flatten().to_pylist()
 
 
 @dataclass(frozen=True, kw_only=True)

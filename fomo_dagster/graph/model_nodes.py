@@ -125,7 +125,7 @@ class BackboneNode(Node):
         assert self.pool_key is not None
         return train_on(
             create(backbone.architecture, settings.seed),
-            {"pretraining": pretraining_pool(self.pool_key, workshop)},
+            {"pretraining": pretraining_pool(self.pool_key, workshop, self.execution)},
             {"pretraining": settings.batch_size},
             settings=settings,
             train="all",
@@ -226,7 +226,7 @@ class TrainedNode(Node):
             chosen = select(earlier, self.buffer.capacity, self.buffer.selection, self.seed)
             pools["buffer"] = manifest_pool("buffer", chosen, workshop)
         if self.pool_key is not None:
-            pools["pretraining"] = pretraining_pool(self.pool_key, workshop)
+            pools["pretraining"] = pretraining_pool(self.pool_key, workshop, self.execution)
         model = load_weights(self.backbone, workshop.artifact(self.start_key).path(WEIGHTS))
         return train_on(
             model,

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
+from pyarrow.parquet import ParquetFile
 
 from fomo_dagster.data.pools import ManifestPool, Pool
+from fomo_dagster.data.webdataset.listing import ShardFile
+from fomo_dagster.data.webdataset.shard_cache import ShardCache
+from fomo_dagster.data.webdataset.streamed import StreamedPool, Visits
 from fomo_dagster.data.weighted import WeightedPool
-from fomo_dagster.graph.data_nodes import MANIFEST
+from fomo_dagster.errors import DataError
+from fomo_dagster.experiment.schema import Execution
+from fomo_dagster.graph.data_nodes import MANIFEST, shards_key, source_key
+from fomo_dagster.graph.pool_nodes import STREAMED
+from fomo_dagster.graph.tar_nodes import LISTING_COLUMNS
+from fomo_dagster.store.artifacts import Artifact
 
 if TYPE_CHECKING:
     from fomo_dagster.graph.workshop import Workshop
@@ -20,17 +29,74 @@ def manifest_pool(name: str, manifest: pl.DataFrame, workshop: Workshop) -> Pool
     return ManifestPool(name, manifest, workshop.indexes(manifest["dataset"].unique()))
 
 
-def pretraining_pool(key: str, workshop: Workshop) -> Pool:
-    """The pool that a pool's asset states; with weights, each dataset draws by itself."""
+def pretraining_pool(key: str, workshop: Workshop, execution: Execution) -> Pool:
+    """The pool that a pool's asset states; with weights, each dataset draws by itself.
+
+    Raises `DataError` where a streamed dataset's shards are others than when it was made.
+    """
     artifact = workshop.artifact(key)
+    parameters = artifact.manifest["recipe"]["parameters"]
     manifest = pl.read_parquet(artifact.path(MANIFEST))
-    weights: Mapping[str, int] = artifact.manifest["recipe"]["parameters"].get("weights", {})
-    if not weights:
-        return manifest_pool("pretraining", manifest, workshop)
-    members = {
-        dataset: manifest_pool(
-            f"pretraining {dataset}", manifest.filter(pl.col("dataset") == dataset), workshop
+    weights: Mapping[str, int] = parameters.get("weights", {})
+    streamed: Mapping[str, Any] = parameters.get("streamed", {})
+
+    def member(dataset: str, name: str) -> Pool:
+        if dataset in streamed:
+            return _streamed_pool(name, dataset, artifact, streamed[dataset], workshop, execution)
+        return manifest_pool(name, manifest.filter(pl.col("dataset") == dataset), workshop)
+
+    if weights:
+        members = {dataset: member(dataset, f"pretraining {dataset}") for dataset in weights}
+        return WeightedPool(members, weights)
+    if streamed:
+        return member(next(iter(streamed)), "pretraining")
+    return manifest_pool("pretraining", manifest, workshop)
+
+
+def pool_captions(key: str, workshop: Workshop, execution: Execution) -> Iterator[str]:
+    """Every caption of a pool, in little memory; the shards of streamed datasets are all fetched.
+
+    Raises what `pretraining_pool` raises.
+    """
+    artifact = workshop.artifact(key)
+    with ParquetFile(artifact.path(MANIFEST)) as file:
+        for batch in file.iter_batches(columns=["captions"]):
+            yield from batch.column(0).flatten().to_pylist()
+    for dataset, declared in artifact.manifest["recipe"]["parameters"].get("streamed", {}).items():
+        cache = _cache(declared, workshop, execution)
+        for shard in _present(dataset, artifact, workshop):
+            yield from cache.samples(shard)["captions"].explode()
+
+
+def _streamed_pool(
+    name: str,
+    dataset: str,
+    artifact: Artifact,
+    declared: Mapping[str, Any],
+    workshop: Workshop,
+    execution: Execution,
+) -> Pool:
+    visits = Visits(declared["samples_per_visit"], declared["shards_at_once"])
+    shards = _present(dataset, artifact, workshop)
+    return StreamedPool(name, shards, visits, _cache(declared, workshop, execution))
+
+
+def _present(dataset: str, artifact: Artifact, workshop: Workshop) -> Sequence[ShardFile]:
+    """The shards of a pool's streamed dataset, where they lie now."""
+    listing = pl.read_parquet(artifact.path(STREAMED)).filter(dataset=dataset)
+    files: Sequence[ShardFile] = workshop.look(source_key(dataset)).details["files"]
+    present = [(file.name, file.size, file.version) for file in files]
+    if present != listing.select(*LISTING_COLUMNS).rows():
+        raise DataError(
+            f"the shards of dataset {dataset!r} are not those that its pool was made of: "
+            f"materialise {shards_key(dataset)}, and what follows it, again"
         )
-        for dataset in weights
-    }
-    return WeightedPool(members, weights)
+    return files
+
+
+def _cache(declared: Mapping[str, Any], workshop: Workshop, execution: Execution) -> ShardCache:
+    return ShardCache(
+        workshop.home.cache / "streamed",
+        int(execution.shard_cache_gib * 2**30),
+        tuple(declared["image_extensions"]),
+    )

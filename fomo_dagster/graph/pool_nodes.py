@@ -12,18 +12,23 @@ from fomo_dagster.data.turns import whole_weights
 from fomo_dagster.errors import InputError
 from fomo_dagster.graph.data_nodes import MANIFEST, shards_key
 from fomo_dagster.graph.node import ONLY, Facts, FactsByKey, Node
+from fomo_dagster.graph.tar_nodes import LISTING, LISTING_COLUMNS
 from fomo_dagster.store.digests import digest_of
 from fomo_dagster.store.recipes import Recipe
 
 if TYPE_CHECKING:
     from fomo_dagster.graph.workshop import Workshop
 
+STREAMED = "streamed.parquet"  # the shards of streamed datasets
+
 
 @dataclass(frozen=True, kw_only=True)
 class PoolNode(Node):
-    """The manifest of a pretraining pool: the training splits of its datasets.
+    """The manifest of a pretraining pool: the training splits of its datasets, and the shards of
+    those that are streamed.
 
-    Where the datasets have weights, these are the recipe's parameter `weights`.
+    Where the datasets have weights, these are the recipe's parameter `weights`; how shards are
+    streamed is its parameter `streamed`.
     """
 
     kind: ClassVar[str] = "pool"
@@ -45,8 +50,13 @@ class PoolNode(Node):
 
     def recipes(self, facts: FactsByKey) -> dict[str, Recipe]:
         brings = []
+        parameters = self._weights
         for dataset in self.pool.names:
             details = facts[shards_key(dataset)].details
+            if "streamed" in details:
+                parameters.setdefault("streamed", {})[dataset] = details["streamed"]
+                brings.append([dataset, facts[shards_key(dataset)].data_version, None])
+                continue
             if not details["train"]:
                 raise InputError(
                     f"dataset {dataset!r} of pretraining pool {self.pool.name!r} has no training "
@@ -54,22 +64,34 @@ class PoolNode(Node):
                 )
             text = self.prompts[dataset] if details["wordless"] else None
             brings.append([dataset, digest_of(details["train"]), text])
-        return {ONLY: Recipe(self.kind, self.version, self._weights, {"datasets": brings})}
+        return {ONLY: Recipe(self.kind, self.version, parameters, {"datasets": brings})}
 
     def predict(self, recipes: Mapping[str, Recipe], workshop: Workshop) -> Facts:
         datasets = [dataset for dataset, _, _ in recipes[ONLY].inputs["datasets"]]
         return Facts(recipes[ONLY].digest, {"datasets": datasets})
 
     def make(self, name: str, recipe: Recipe, folder: Path, workshop: Workshop) -> None:
+        import polars as pl
+
         from fomo_dagster.streams.entries import format_entry
         from fomo_dagster.streams.manifests import TrainingSamples, chunk_manifest, with_prompts
 
-        indexes = workshop.indexes(list(self.pool.names))
+        streamed = recipe.parameters.get("streamed", {})
+        listed = [dataset for dataset in self.pool.names if dataset not in streamed]
+        indexes = workshop.indexes(listed)
         samples = {name: TrainingSamples(name, i.sample_table) for name, i in indexes.items()}
         entries = [
             format_entry(dataset, concept)
-            for dataset in self.pool.names
+            for dataset in listed
             for concept in workshop.facts(shards_key(dataset)).details["train"]
         ]
         manifest = with_prompts(chunk_manifest(entries, samples), self.prompts)
         manifest.write_parquet(folder / MANIFEST)
+        if streamed:
+            listings = [
+                pl.read_parquet(workshop.artifact(shards_key(dataset)).path(LISTING)).select(
+                    pl.lit(dataset).alias("dataset"), *LISTING_COLUMNS
+                )
+                for dataset in sorted(streamed)
+            ]
+            pl.concat(listings, how="vertical_relaxed").write_parquet(folder / STREAMED)

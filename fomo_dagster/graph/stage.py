@@ -68,4 +68,7 @@ def train_on(
     save(model.module.state_dict(), folder / WEIGHTS)
     table.write_parquet(folder / STEPS)
     (folder / CURVES).write_bytes(training_plot(table))
-    return {"samples": steps * settings.batch_size, "steps": steps}
+    cost = {"samples": steps * settings.batch_size, "steps": steps}
+    for name, pool in pools.items():
+        cost |= pool.record(seed, stage, steps * sizes[name])
+    return cost

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import polars as pl
+
 from fomo_dagster.data.index import Index
 from fomo_dagster.errors import InputError, StoreError
 from fomo_dagster.graph.node import ONLY, Facts, Node
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from fomo_dagster.graph.build import Graph
 
 T = TypeVar("T")
+
+PLACED_SHARDS = "placed_shards.parquet"  # name and digest of tars that an index in place knows
 
 
 class Workshop:
@@ -104,8 +108,15 @@ class Workshop:
         return artifact
 
     def index(self, dataset: str) -> Index:
-        """The index of a dataset's shards."""
-        return Index(self.artifact(f"shards/{dataset}").folder)
+        """The index of a dataset's shards, which may lie where the dataset is declared to be."""
+        artifact = self.artifact(f"shards/{dataset}")
+        if PLACED_SHARDS not in artifact.manifest["files"]:
+            return Index(artifact.folder)
+        from fomo_dagster.data.webdataset.indexed import PlacedIndex
+
+        digests = dict(pl.read_parquet(artifact.path(PLACED_SHARDS)).iter_rows())
+        source = self.look(f"sources/{dataset}").details["source"]
+        return PlacedIndex(artifact.folder, source.places(digests))
 
     def indexes(self, datasets: Iterable[str]) -> dict[str, Index]:
         """The indexes of several datasets' shards, by dataset."""

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fomo_dagster.data.pools import Sample
-from fomo_dagster.data.turns import turn, whole_weights
+from fomo_dagster.data.turns import counts, turn, whole_weights
 from fomo_dagster.data.weighted import WeightedPool
 
 WEIGHTS = st.lists(st.integers(1, 40), min_size=1, max_size=6)
@@ -27,6 +27,7 @@ def test_any_prefix_holds_each_member_near_its_share_and_in_its_own_order(
         member, before = turn(weights, position)
         assert before == had[member]  # no position of a member's own sequence is left out
         had[member] += 1
+    assert counts(weights, count) == [had[member] for member in range(len(weights))]
     for member, weight in enumerate(weights):
         assert abs(had[member] - Fraction(count * weight, sum(weights))) <= Fraction(
             len(weights), 2
@@ -62,6 +63,9 @@ class Counting:
     def sample(self, seed: int, stage: int, position: int) -> Sample:
         return Sample([f"{self.name} {seed} {stage} {position}"], Image.new("RGB", (1, 1)))
 
+    def record(self, seed: int, stage: int, count: int) -> dict[str, int]:
+        return {"drawn": count, self.name: count}
+
 
 @pytest.mark.parametrize(("sizes", "size"), [((4, 5), 9), ((4, None), None)])
 def test_a_weighted_pool_draws_each_member_in_its_own_order(
@@ -72,3 +76,4 @@ def test_a_weighted_pool_draws_each_member_in_its_own_order(
     drawn = [pool.sample(7, 2, position).captions[0] for position in range(8)]
     assert sorted(drawn) == [f"a 7 2 {n}" for n in range(2)] + [f"b 7 2 {n}" for n in range(6)]
     assert pool.size == size
+    assert pool.record(7, 2, 8) == {"drawn": 8, "a": 2, "b": 6}

@@ -1,30 +1,43 @@
-"""Pretraining pools with weights: what they identify, and that their shares reach the training."""
+"""Pretraining pools with weights or of tars: their identity, and that they reach the training."""
+
+import zipfile
 
 import polars as pl
 import pytest
 
+from assets.descriptions import metadata_of, metadata_of_source
 from fomo_dagster.cli.planning import undertake
 from fomo_dagster.cli.running import run_experiment
-from fomo_dagster.errors import InputError
-from fomo_dagster.graph.opened_pools import pretraining_pool
+from fomo_dagster.errors import DataError, InputError
+from fomo_dagster.experiment.schema import Budget, Execution
+from fomo_dagster.graph.materialise import materialise
+from fomo_dagster.graph.opened_pools import pool_captions, pretraining_pool
 from fomo_dagster.graph.workshop import Workshop
+from fomo_dagster.training.steps import steps_of
 
 
 def weighted(**weights):
     return {"name": "weighted", "datasets": weights}
 
 
-def drawn(project, count):
-    """The first captions of the pool `weighted`, as stage 1 draws them."""
-    undertaking = undertake("toy", [])
-    pool = pretraining_pool("pools/weighted", Workshop(undertaking.graph, project.home))
-    return [pool.sample(0, 1, position).captions[0] for position in range(count)]
+def make(project, *keys):
+    """Materialise some assets alone."""
+    workshop = Workshop(undertake("toy", []).graph, project.home)
+    for key in keys:
+        materialise(key, workshop)
+    return workshop
+
+
+def drawn(project, pool, count):
+    """The first captions of a pool, as stage 1 draws them."""
+    opened = pretraining_pool(f"pools/{pool}", make(project), Execution())
+    return [opened.sample(0, 1, position).captions[0] for position in range(count)]
 
 
 def test_each_dataset_of_a_weighted_pool_has_its_share_and_repeats_nothing(finished_project):
     finished_project.write("toy", pretraining_pool=weighted(old=1, cats=2))
     run_experiment("toy", [])
-    captions = drawn(finished_project, 24)
+    captions = drawn(finished_project, "weighted", 24)
     cats = [text for text in captions if text.endswith(("lion", "lynx"))]
     assert len(cats) == 16  # two thirds, and each of the 8 images twice
     assert cats[:8].count("a photo of a lion") == cats[8:].count("a photo of a lion") == 4
@@ -36,9 +49,9 @@ def test_each_dataset_of_a_weighted_pool_has_its_share_and_repeats_nothing(finis
 
 def test_weights_of_the_same_proportions_are_the_same_pool(finished_project):
     finished_project.write("toy", pretraining_pool=weighted(old=1, cats=2))
-    run_experiment("toy", [])
+    make(finished_project, "pools/weighted")
     finished_project.write("toy", pretraining_pool=weighted(cats=50.0, old=25))
-    assert all(entry.current for entry in undertake("toy", []).plan())
+    assert {e.asset: e for e in undertake("toy", []).plan()}["pools/weighted"].current
     finished_project.write("toy", pretraining_pool=weighted(cats=50.0, old=26))
     planned = {e.asset: e for e in undertake("toy", []).plan() if e.compute}
     assert {"pools/weighted", "toy/trained_001"} <= planned.keys()
@@ -65,3 +78,222 @@ def test_a_weight_that_draws_nothing_is_refused(project, weight):
     project.write("toy", pretraining_pool=weighted(old=1, cats=weight))
     with pytest.raises(InputError, match=rf"weight of 'cats' is {weight} and must be above 0"):
         undertake("toy", [])
+
+
+WEB = {"web": {"source": {"type": "webdataset", "shards": "../tars"}, "unreadable_limit": 0.5}}
+
+
+def of_tars(project, datasets=("web",), declared=WEB):
+    """Write the experiment with a pretraining pool of `datasets`."""
+    pool = {"name": "web", "datasets": datasets if isinstance(datasets, dict) else list(datasets)}
+    project.write("toy", datasets=declared, pretraining_pool=pool)
+
+
+@pytest.fixture
+def with_tars(finished_project, tars):
+    for shard in range(2):
+        tars.shard(finished_project.root / "tars", shard, 12)
+    broken = {"x.jpg": tars.picture(1)} | tars.members(90_000)
+    tars.write(finished_project.root / "tars/00009.tar", broken)
+    of_tars(finished_project)
+    return finished_project
+
+
+def test_a_pool_of_tars_is_indexed_in_place_and_trained_on(with_tars):
+    planned = {e.asset for e in undertake("toy", []).plan() if e.compute}
+    assert {"shards/web", "pools/web", "toy/trained_001"} <= planned
+    run_experiment("toy", [])
+    head = with_tars.home.heads.read("shards/web")
+    assert head.facts["train_samples"] == {"web": 25}
+    kind, digest = head.artifacts["only"]
+    folder = with_tars.home.store.folder(kind, digest)
+    assert not list(folder.glob("*.tar"))
+    assert pl.read_parquet(folder / "quarantine.parquet").rows() == [
+        ("train", "00009.tar/x", pl.read_parquet(folder / "quarantine.parquet")["digest"][0],
+         "it has no text")
+    ]  # fmt: skip
+    assert all(entry.current for entry in undertake("toy", []).plan())
+    rows = results_of(with_tars, "datasets").filter(dataset="web")
+    assert rows.select("train_samples", "quarantined").row(0) == (25, 1)
+
+
+def results_of(project, table):
+    return pl.concat(
+        pl.read_parquet(path) for path in (project.home.root / "tables" / table).rglob("*.parquet")
+        if path.name != "empty.parquet"
+    )  # fmt: skip
+
+
+def test_tars_that_move_change_nothing_and_new_ones_change_the_pool_alone(with_tars, tars):
+    make(with_tars, "shards/web", "pools/web")
+    (with_tars.root / "tars").rename(with_tars.root / "elsewhere")
+    moved = {"web": {**WEB["web"], "source": {"type": "webdataset", "shards": "../elsewhere"}}}
+    of_tars(with_tars, declared=moved)
+    planned = {e.asset: e for e in undertake("toy", []).plan()}
+    assert planned["shards/web"].current
+    assert planned["pools/web"].current
+    assert len(drawn(with_tars, "web", 3)) == 3  # the index finds them where they lie now
+    tars.shard(with_tars.root / "elsewhere", 3, 2)
+    planned = {e.asset for e in undertake("toy", []).plan() if e.compute}
+    assert {"shards/web", "pools/web", "toy/trained_001"} <= planned
+    assert not planned & {"backbones/toy", "shards/old", "streams/toy/chunk_001"}
+
+
+def test_the_same_samples_in_other_tars_are_the_same_pool(with_tars, tars):
+    make(with_tars, "shards/web", "pools/web")
+    before = with_tars.home.heads.read("pools/web").data_version
+    folder = with_tars.root / "tars"
+    for path in folder.glob("0000[01].tar"):
+        path.unlink()
+    tars.write(folder / "renamed.tar", tars.content(0, 12) | tars.content(1, 12))
+    make(with_tars, "shards/web", "pools/web")
+    assert with_tars.home.heads.read("pools/web").data_version == before
+
+
+def test_tars_that_changed_since_are_refused_where_nothing_looked_again(with_tars, tars):
+    make(with_tars, "shards/web", "pools/web")
+    tars.shard(with_tars.root / "tars", 0, 11)
+    with pytest.raises(DataError, match=r"'00000.tar'; materialise"):
+        drawn(with_tars, "web", 1)
+
+
+def test_an_image_of_a_tar_that_cannot_be_decoded_is_replaced_and_said(with_tars, tars, caplog):
+    bad = tars.members(80_000)
+    bad["000080000.jpg"] = bad["000080000.jpg"][:30]  # a JPEG by its first bytes
+    tars.write(with_tars.root / "tars/00008.tar", bad)
+    make(with_tars, "shards/web", "pools/web")
+    captions = drawn(with_tars, "web", 26)
+    assert "caption 80000" not in captions
+    assert len(captions) - len(set(captions)) == 1
+    assert "00008.tar cannot be decoded" in caplog.text
+    assert captions == drawn(with_tars, "web", 26)
+
+
+def test_more_broken_members_than_the_limit_are_an_error(with_tars):
+    of_tars(with_tars, declared={"web": {**WEB["web"], "unreadable_limit": 0.01}})
+    with pytest.raises(DataError, match=r"1 of 26 samples \(3.85%\) .*00009.tar/x \(it has no"):
+        make(with_tars, "shards/web")
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"shards": "s3://bucket/{0..3}.tar"}, "cannot be indexed in place: add `index: false`"),
+        ({"samples_per_visit": 5}, "samples_per_visit needs `index: false`"),
+        ({"index": False, "test_share": 0.1}, "nothing can be held out of what is streamed"),
+        ({"shards": []}, "shards names none"),
+    ],
+)
+def test_declarations_of_tars_that_cannot_be_are_refused(with_tars, change, error):
+    declared = {"web": {**WEB["web"], "source": {**WEB["web"]["source"], **change}}}
+    of_tars(with_tars, declared=declared)
+    with pytest.raises(InputError, match=error):
+        undertake("toy", [])
+
+
+@pytest.fixture
+def with_stream(with_tars):
+    """The tars in an archive, which stands for a remote store."""
+    archive = with_tars.root / "remote.zip"
+    with zipfile.ZipFile(archive, "w") as zipped:
+        for path in sorted((with_tars.root / "tars").glob("*.tar")):
+            zipped.write(path, path.name)
+    source = {
+        "type": "webdataset", "shards": f"zip://*.tar::{archive}", "index": False,
+        "samples_per_visit": 4, "shards_at_once": 2,
+    }  # fmt: skip
+    of_tars(with_tars, declared={"web": {"source": source}})
+    return with_tars
+
+
+def test_a_streamed_pool_is_trained_on_and_says_what_it_skipped(with_stream):
+    planned = {e.asset for e in undertake("toy", []).plan() if e.compute}
+    assert {"shards/web", "pools/web", "toy/trained_001"} <= planned
+    assert not (with_stream.home.cache / "streamed").exists()  # a plan fetches nothing
+    run_experiment("toy", [])
+    assert all(entry.current for entry in undertake("toy", []).plan())
+    cost = with_stream.home.heads.read("toy/trained_001").cost
+    assert cost["streamed_shards"] == 2
+    assert cost["skipped_members"] in (0, 1)
+    captions = list(pool_captions("pools/web", make(with_stream), Execution()))
+    assert len(captions) == len(set(captions)) == 25
+    assert {"caption 0", "caption 10013", "caption 90000"} <= set(captions)
+
+
+def test_streamed_indexed_and_sharded_datasets_mix_by_weights(with_stream):
+    declared = {
+        "web": with_stream.load().datasets["web"].model_dump(mode="json"),
+        "placed": WEB["web"],
+    }
+    of_tars(with_stream, {"web": 2, "placed": 1, "old": 1}, declared)
+    make(with_stream, "shards/web", "shards/placed", "pools/web")
+    captions = drawn(with_stream, "web", 40)
+    assert sum(text.startswith("a photo of") for text in captions) == 10
+    assert captions == drawn(with_stream, "web", 40)
+    of_tars(with_stream, ["web", "old"], declared)
+    with pytest.raises(InputError, match=r"'web', which is streamed .* give each .* a weight"):
+        undertake("toy", [])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"evaluation": {"held_out": ["web"]}},
+        {"stream": {"name": "toy", "datasets": ["birds", "web"], "stages": 3}},
+    ],
+)
+def test_a_streamed_dataset_is_refused_where_its_samples_must_be_known(with_stream, change):
+    declared = {"web": with_stream.load().datasets["web"].model_dump(mode="json")}
+    with_stream.write("toy", datasets=declared, **change)
+    with pytest.raises(InputError, match=r"dataset 'web', which is streamed .*pretraining pool"):
+        undertake("toy", [])
+
+
+def test_validation_of_tars_in_place_is_refused(with_tars):
+    with_tars.write("toy", datasets=WEB, evaluation={"held_out": ["web"]}, validation={})
+    with pytest.raises(InputError, match="'web', whose tars are read where they lie"):
+        undertake("toy", [])
+
+
+def test_a_pool_of_shards_that_changed_since_is_refused(with_stream, tars):
+    make(with_stream, "shards/web", "pools/web")
+    path = tars.shard(with_stream.root, 5, 3)
+    with zipfile.ZipFile(with_stream.root / "remote.zip", "a") as zipped:
+        zipped.write(path, path.name)
+    with pytest.raises(DataError, match="'web' are not those that its pool was made of"):
+        drawn(with_stream, "web", 1)
+    planned = {e.asset for e in undertake("toy", []).plan() if e.compute}
+    assert {"shards/web", "pools/web", "toy/trained_001"} <= planned
+
+
+def test_epochs_over_a_pool_of_unknown_size_are_refused(with_stream):
+    make(with_stream, "shards/web", "pools/web")
+    pool = pretraining_pool("pools/web", make(with_stream), Execution())
+    with pytest.raises(InputError, match="nobody knows how many samples a streamed dataset has"):
+        steps_of(Budget(epochs=1), 8, pool.size, 8)
+
+
+def test_dagster_shows_the_shards_the_shares_and_what_was_skipped(with_stream):
+    declared = {
+        "web": with_stream.load().datasets["web"].model_dump(mode="json"),
+        "placed": WEB["web"],
+    }
+    of_tars(with_stream, {"web": 3, "placed": 1}, declared)
+    workshop = make(with_stream)
+
+    def shown(key):
+        outcome = materialise(key, workshop)
+        return metadata_of(workshop.graph.nodes[key], outcome, workshop)
+
+    placed, listing, pool = map(shown, ("shards/placed", "shards/web", "pools/web"))
+    assert placed["train_samples"] == 25
+    assert placed["unreadable_images"] == 1
+    assert placed["unreadable"].records[0].data["key"] == "00009.tar/x"
+    assert listing["shards"] == 3
+    assert [record.data for record in pool["shares"].records] == [
+        {"dataset": "placed", "percent": 25.0},
+        {"dataset": "web", "percent": 75.0},
+    ]
+    assert [record.data for record in pool["streamed"].records] == [{"dataset": "web", "shards": 3}]
+    looked = [metadata_of_source(workshop.look(f"sources/{name}")) for name in ("placed", "web")]
+    assert looked == [{"tars": 3, "samples": 25, "skipped": 1}, {"shards": 3}]

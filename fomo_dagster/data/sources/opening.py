@@ -14,6 +14,7 @@ from fomo_dagster.data.declarations import (
     GeneratedSource,
     HuggingfaceSource,
     TorchvisionSource,
+    WebDatasetSource,
 )
 from fomo_dagster.data.sources.files import DigestCache
 from fomo_dagster.data.sources.folder import FolderImages
@@ -23,6 +24,7 @@ from fomo_dagster.data.sources.manifest import ManifestImages
 from fomo_dagster.data.sources.release import ReleaseImages
 from fomo_dagster.data.sources.source import Source
 from fomo_dagster.data.sources.torchvision import TorchvisionImages
+from fomo_dagster.errors import InputError
 from fomo_dagster.store.digests import digest_of
 
 
@@ -32,6 +34,8 @@ def open_source(name: str, dataset: Dataset, base: Path, cache: Path) -> Source:
     Relative paths start from `base`. File digests are kept in the folder `cache`.
     """
     source = dataset.source
+    if isinstance(source, WebDatasetSource):
+        raise InputError(f"the tars of dataset {name!r} are read where they lie, never copied")
     if isinstance(source, GeneratedSource):
         return GeneratedImages(source.generator, source.parameters, source.seed)
     if isinstance(source, FomoReleaseSource):

@@ -1,0 +1,189 @@
+"""Remote tars on the local disk: fetched whole, shared by processes, least recently used go first.
+
+A tar on this machine is used where it lies. What a tar holds is listed when it is first touched,
+and the listing kept beside it. Which tar is wanted when is not decided here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import fsspec
+import polars as pl
+
+from fomo_dagster.data.webdataset.listing import ShardFile, is_local
+from fomo_dagster.data.webdataset.members import PLACED, RULES, scan_tar
+from fomo_dagster.errors import DataError, FomoError
+from fomo_dagster.store.digests import digest_of
+from fomo_dagster.store.files import replacing, write_bytes
+from fomo_dagster.store.leases import lease
+
+WAITS_SECONDS = (1.0, 4.0, 16.0)  # before each further attempt to fetch
+FINAL = (FileNotFoundError, PermissionError, ImportError, FomoError)  # trying again cannot help
+ABANDONED_SECONDS = 3600.0  # a hidden file that nobody wrote to for so long is no download
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ShardCache:
+    """A folder that holds up to `limit_bytes` of tars and listings.
+
+    Tars that are being fetched, and those that a process still has open, come on top. images:
+    the extensions of images, as in `scan_tar`.
+    """
+
+    folder: Path
+    limit_bytes: int
+    images: tuple[str, ...]
+
+    def tar(self, shard: ShardFile) -> Path:
+        """The tar on this machine, fetched where it is not there.
+
+        Raises `DataError`, naming the shard, where that fails several times or it is another one
+        than was listed.
+        """
+        if is_local(shard.url):
+            return Path(shard.url)
+        path = self.folder / f"{_address(shard)}.tar"
+        if not _touched(path):
+            with self._lease(path.name):
+                if not _touched(path):
+                    self._make_room(shard.size or 0)
+                    self._fetch(shard, path)
+        return path
+
+    def opened(self, shard: ShardFile) -> tuple[int, pl.DataFrame]:
+        """A descriptor of the tar, which the caller closes, and its usable samples (PLACED)."""
+        while True:
+            path = self.tar(shard)
+            try:
+                descriptor = os.open(path, os.O_RDONLY)
+            except FileNotFoundError as error:
+                if is_local(shard.url):
+                    raise DataError(f"the shard {shard.url} is gone") from error
+                continue  # another process made room just now
+            except OSError as error:
+                raise DataError(
+                    f"the shard {shard.url} cannot be read: {error.strerror}"
+                ) from error
+            try:
+                return descriptor, self._samples(shard, path)
+            except FileNotFoundError:
+                os.close(descriptor)
+            except BaseException:
+                os.close(descriptor)
+                raise
+
+    def samples(self, shard: ShardFile) -> pl.DataFrame:
+        """The usable samples (PLACED) of the tar; see `tar` for what it raises."""
+        descriptor, samples = self.opened(shard)
+        os.close(descriptor)
+        return samples
+
+    def counts(self, shard: ShardFile) -> dict[str, int] | None:
+        """`samples` and `broken` of a tar that was once listed here; None of another one."""
+        with contextlib.suppress(OSError, ValueError):
+            counts: dict[str, int] = json.loads(self._counts_path(shard).read_bytes())
+            return counts
+        return None
+
+    def _samples(self, shard: ShardFile, path: Path) -> pl.DataFrame:
+        listing = self.folder / f"{self._listed(shard)}.parquet"
+        if _touched(listing):
+            with contextlib.suppress(OSError, pl.exceptions.PolarsError):
+                return pl.read_parquet(listing, columns=list(PLACED))
+        with self._lease(listing.name):
+            if _touched(listing):
+                with contextlib.suppress(OSError, pl.exceptions.PolarsError):
+                    return pl.read_parquet(listing, columns=list(PLACED))
+            samples, broken = scan_tar(path, self.images, digests=False)
+            with replacing(listing) as temporary:
+                samples.write_parquet(temporary)
+        counts = {"samples": samples.height, "broken": broken.height}
+        write_bytes(self._counts_path(shard), json.dumps(counts).encode())
+        if broken.height:
+            reasons = broken.group_by("reason").len("count").sort("count", descending=True)
+            logger.warning(
+                "%d members of the shard %s are skipped, %d can be used: %s",
+                broken.height, shard.url, samples.height,
+                "; ".join(f"{count} × {reason}" for reason, count in reasons.head(5).rows()),
+            )  # fmt: skip
+        return samples
+
+    def _fetch(self, shard: ShardFile, path: Path) -> None:
+        for wait in (*WAITS_SECONDS, None):
+            try:
+                with replacing(path) as temporary:
+                    filesystem, remote = fsspec.url_to_fs(shard.url)
+                    filesystem.get_file(remote, str(temporary))
+                    _check_size(shard, temporary.stat().st_size)
+                return
+            except FINAL as error:
+                if isinstance(error, FomoError):
+                    raise
+                raise DataError(f"the shard {shard.url} cannot be fetched: {error}") from error
+            except Exception as error:  # stores raise nearly anything for a lost connection
+                if wait is None:
+                    raise DataError(
+                        f"the shard {shard.url} could not be fetched in {len(WAITS_SECONDS) + 1} "
+                        f"attempts ({type(error).__name__}: {error}): run again, to go on, when "
+                        "the store can be reached"
+                    ) from error
+                logger.warning("fetching %s failed (%s); again in %g s", shard.url, error, wait)
+                time.sleep(wait)
+
+    def _make_room(self, size: int) -> None:
+        """Remove what was used longest ago until `size` bytes fit in."""
+        with self._lease("room"):
+            files = []
+            for path in self.folder.glob("*"):
+                with contextlib.suppress(FileNotFoundError):
+                    status = path.stat()
+                    busy = path.name.startswith(".") and (
+                        time.time() - status.st_mtime < ABANDONED_SECONDS
+                    )
+                    if path.is_file() and not busy:
+                        files.append((status.st_mtime_ns, status.st_size, path))
+            total = sum(length for _, length, _ in files)
+            for _, length, path in sorted(files):
+                if total + size <= self.limit_bytes:
+                    break
+                path.unlink(missing_ok=True)
+                total -= length
+
+    @contextlib.contextmanager
+    def _lease(self, name: str) -> Iterator[None]:
+        with lease(self.folder / "leases" / name):
+            yield
+
+    def _listed(self, shard: ShardFile) -> str:
+        return f"{_address(shard)}-{digest_of([self.images, RULES])[:8]}"
+
+    def _counts_path(self, shard: ShardFile) -> Path:
+        return self.folder / "counts" / f"{self._listed(shard)}.json"
+
+
+def _address(shard: ShardFile) -> str:
+    return digest_of([shard.url, shard.size, shard.version])
+
+
+def _touched(path: Path) -> bool:
+    """Whether the file is there; it then counts as used now."""
+    try:
+        os.utime(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _check_size(shard: ShardFile, size: int) -> None:
+    if shard.size is not None and size != shard.size:
+        raise OSError(f"{size} bytes came, and {shard.size} were listed")

@@ -1,0 +1,228 @@
+"""The nodes of datasets whose images stay where they are: tars indexed in place, or streamed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from fomo_dagster.data.declarations import Dataset, WebDatasetSource
+from fomo_dagster.errors import DataError
+from fomo_dagster.graph.data_nodes import (
+    CONTACT_SHEET,
+    QUARANTINE,
+    DatasetSource,
+    ShardsNode,
+    contact_sheet_of,
+    facts_of_samples,
+    source_key,
+)
+from fomo_dagster.graph.node import ONLY, Facts, FactsByKey, Node, identity
+from fomo_dagster.store.artifacts import Artifact
+from fomo_dagster.store.digests import digest_of
+from fomo_dagster.store.recipes import Recipe
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from fomo_dagster.data.webdataset.indexed import IndexedTar
+    from fomo_dagster.graph.workshop import Workshop
+
+LISTING = "listing.parquet"
+LISTING_COLUMNS = ("name", "size", "version")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TarsLook:
+    """Looks at a dataset's tars; those that are new or changed are read once."""
+
+    name: str
+    dataset: Dataset
+    base: Path
+
+    def __call__(self, workshop: Workshop) -> Facts:
+        from fomo_dagster.data.webdataset.indexed import IndexedTars, version_of
+
+        declared = self.dataset.source
+        assert isinstance(declared, WebDatasetSource)
+        source = IndexedTars(
+            declared.patterns,
+            self.base,
+            declared.image_extensions,
+            concept=self.name,
+            test_share=declared.test_share,
+            cache=workshop.home.cache / "tars",
+            progress=workshop.progress,
+        )
+        tars = source.tars()
+        details = {"source": source, "tars": tars, "classes": (), "warnings": ()}
+        return Facts(version_of(tars), details)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamLook:
+    """Lists a streamed dataset's shards: names, sizes, and the store's checksums or times."""
+
+    name: str
+    dataset: Dataset
+    base: Path
+
+    def __call__(self, workshop: Workshop) -> Facts:
+        from fomo_dagster.data.webdataset.listing import list_shards, listing_digest
+
+        declared = self.dataset.source
+        assert isinstance(declared, WebDatasetSource)
+        files = list_shards(declared.patterns, self.base)
+        return Facts(listing_digest(files), {"files": files})
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamedNode(Node):
+    """The list of a streamed dataset's shards, without a look into any."""
+
+    kind: ClassVar[str] = "listing"
+    name: str
+    dataset: Dataset
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return (source_key(self.name),)
+
+    @property
+    def declared(self) -> Mapping[str, Any]:
+        """How positions are spread over shards, which is the pool's to know."""
+        return self.dataset.source.model_dump(
+            mode="json", include={"image_extensions", "samples_per_visit", "shards_at_once"}
+        )
+
+    def recipes(self, facts: FactsByKey) -> dict[str, Recipe]:
+        listing = facts[source_key(self.name)].data_version
+        return {ONLY: Recipe(self.kind, self.version, {}, {"source": listing})}
+
+    def make(
+        self, name: str, recipe: Recipe, folder: Path, workshop: Workshop
+    ) -> Mapping[str, Any]:
+        import polars as pl
+
+        files = workshop.look(source_key(self.name)).details["files"]
+        rows = [(file.name, file.size, file.version) for file in files]
+        pl.DataFrame(rows, schema=LISTING_COLUMNS, orient="row").write_parquet(folder / LISTING)
+        return {"shards": len(files), "bytes": sum(file.size or 0 for file in files)}
+
+    def predict(self, recipes: Mapping[str, Recipe], workshop: Workshop) -> Facts:
+        return Facts(identity(recipes), {"streamed": self.declared})
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlacedNode(ShardsNode):
+    """The index of a dataset's tars, which holds no image; identified by its content."""
+
+    @property
+    def _parameters(self) -> dict[str, Any]:
+        source = self.dataset.source
+        assert isinstance(source, WebDatasetSource)
+        return {"in_place": True, "concept": self.name, "test_share": source.test_share}
+
+    def make(
+        self, name: str, recipe: Recipe, folder: Path, workshop: Workshop
+    ) -> Mapping[str, Any]:
+        import polars as pl
+
+        from fomo_dagster.data.index import INDEX_FILE
+        from fomo_dagster.data.shards import QUARANTINE as QUARANTINE_COLUMNS
+        from fomo_dagster.data.webdataset.indexed import PlacedIndex
+        from fomo_dagster.graph.workshop import PLACED_SHARDS
+
+        details = workshop.look(source_key(self.name)).details
+        source, tars = details["source"], details["tars"]
+        samples, broken = source.index(tars)
+        samples.write_parquet(folder / INDEX_FILE)
+        pl.DataFrame(
+            {"shard": [tar.name for tar in tars], "digest": [tar.digest for tar in tars]}
+        ).write_parquet(folder / PLACED_SHARDS)
+        quarantine = broken.select(
+            pl.lit("train").alias("split"),
+            pl.format("{}/{}", "shard", "key").alias("key"),
+            "digest",
+            "reason",
+        )
+        quarantine.select(*QUARANTINE_COLUMNS).write_parquet(folder / QUARANTINE)
+        self._check(samples.height, quarantine)
+        index = PlacedIndex(folder, {tar.name: tar.place for tar in tars})
+        (folder / CONTACT_SHEET).write_bytes(contact_sheet_of(index, self.name))
+        return {"samples": samples.height, "bytes": sum(tar.place.status.size for tar in tars)}
+
+    def _check(self, samples: int, broken: pl.DataFrame) -> None:
+        from fomo_dagster.data.sources.files import shortlist
+
+        reasons = [f"{key} ({why})" for key, why in broken.select("key", "reason").iter_rows()]
+        if not samples:
+            raise DataError(
+                f"dataset {self.name!r} has no sample that can be used in its tars; broken: "
+                f"{shortlist(reasons) or 'none'}"
+            )
+        share = broken.height / (samples + broken.height)
+        if share > self.dataset.unreadable_limit:
+            raise DataError(
+                f"{broken.height} of {samples + broken.height} samples ({share:.2%}) cannot be used"
+                f", above unreadable_limit = {self.dataset.unreadable_limit:.2%}: "
+                f"{shortlist(reasons)}. Raise the dataset's unreadable_limit where that is right"
+            )
+
+    def predict(self, recipes: Mapping[str, Recipe], workshop: Workshop) -> Facts:
+        """Exact: whatever cannot be used was found when the tars were looked at."""
+        head = workshop.heads.read(self.key)
+        if head is not None and head.digest == identity(recipes):
+            return Facts(head.data_version, head.facts)
+        details = workshop.look(source_key(self.name)).details
+        samples, _ = details["source"].index(details["tars"])
+        return _facts_of(samples)
+
+    def observe(
+        self, recipes: Mapping[str, Recipe], artifacts: Mapping[str, Artifact], workshop: Workshop
+    ) -> Facts:
+        from fomo_dagster.data.index import Index
+
+        return _facts_of(Index(artifacts[ONLY].folder).sample_table)
+
+    @property
+    def table_names(self) -> tuple[str, ...]:
+        """Without the samples: pools are large, and their index is a table already."""
+        return ("datasets",)
+
+    def tables(
+        self, artifacts: Mapping[str, Artifact], facts: FactsByKey
+    ) -> Iterator[tuple[str, pl.DataFrame]]:
+        for table, rows in super().tables(artifacts, facts):
+            if table in self.table_names:
+                yield table, rows
+
+    def samples(self, facts: FactsByKey) -> int | None:
+        tars: Sequence[IndexedTar] = facts[source_key(self.name)].details["tars"]
+        return sum(tar.samples for tar in tars)
+
+
+def _facts_of(samples: pl.DataFrame) -> Facts:
+    details = facts_of_samples(samples)
+    content = digest_of({"train": details["train"], "test": details["test"]})
+    return Facts(content, {**details, "quarantined": []})
+
+
+def is_in_place(dataset: Dataset) -> bool:
+    """Whether the dataset's images stay where they are."""
+    return isinstance(dataset.source, WebDatasetSource)
+
+
+def is_streamed(dataset: Dataset) -> bool:
+    """Whether nobody knows the dataset's samples."""
+    return isinstance(dataset.source, WebDatasetSource) and not dataset.source.index
+
+
+def nodes_of(dataset: Dataset) -> tuple[Callable[..., Any], Callable[..., Node]]:
+    """The look at a dataset's source and the node of its images, by how these are come by."""
+    if is_streamed(dataset):
+        return StreamLook, StreamedNode
+    if is_in_place(dataset):
+        return TarsLook, PlacedNode
+    return DatasetSource, ShardsNode
