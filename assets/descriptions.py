@@ -187,7 +187,11 @@ def _merge(node: Node, outcome: Outcome, workshop: Workshop) -> Mapping[str, Any
 
 def _evaluation(node: Node, outcome: Outcome, workshop: Workshop) -> Mapping[str, Any]:
     assert isinstance(node, EvaluationNode)
-    rows = pl.concat(pl.read_parquet(a.path(METRICS)) for a in outcome.artifacts.values())
+    # By the names they have here: who made one may call the same images otherwise.
+    rows = pl.concat(
+        pl.read_parquet(artifact.path(METRICS)).with_columns(dataset=pl.lit(name))
+        for name, artifact in outcome.artifacts.items()
+    )
     scores = dict(rows.filter(pl.col("metric") == SCORE).select("dataset", "value").iter_rows())
     adaptation, held_out = (
         [scores[name] for name, of_role in node.roles.items() if of_role == role]

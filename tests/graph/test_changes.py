@@ -10,6 +10,7 @@ from assets.building import build_definitions
 from fomo_dagster.cli.planning import undertake
 from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.home import Home
+from fomo_dagster.tables.views import query
 from resources.workshops import Workshops
 
 STAGES = (1, 2, 3)
@@ -204,6 +205,25 @@ def test_another_name_shares_everything(finished_project):
     assert not any(e.compute for e in undertake("renamed", []).plan() if e.asset != "leaderboard")
     run_experiment("renamed", [])
     assert {a.partition("/")[0] for a in finished_project.artifacts() - before} == {"leaderboard"}
+
+
+def test_the_same_images_under_another_name_share_evaluations_too(finished_project):
+    birds = {"source": {"type": "folder", "path": "../images/birds"}, "prompt": "a photo of a {}"}
+    stream = {"name": "renamed", "datasets": ["robins", "cats"], "stages": 3}
+    finished_project.write("other", datasets={"robins": birds}, stream=stream)
+    run_experiment("other", [])
+    ours, theirs = (
+        finished_project.home.heads.read(f"{name}/evaluation_000").artifacts
+        for name in ("other", "toy")
+    )
+    assert ours["robins"] == theirs["birds"]
+    rows = query(
+        finished_project.home.root,
+        "SELECT experiment, dataset, value FROM evaluations WHERE stage = 0 AND metric = 'score'",
+    )
+    scores = {(experiment, dataset): value for experiment, dataset, value in rows.rows()}
+    assert scores["other", "robins"] == scores["toy", "birds"]
+    assert ("other", "birds") not in scores
 
 
 def test_the_plan_gives_the_reason_of_a_changed_value(finished_project):
