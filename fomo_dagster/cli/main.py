@@ -60,13 +60,28 @@ def plan(experiment: Experiment, overrides: Overrides = None, as_json: AsJson = 
 @app.command()
 def results(
     experiments: Annotated[list[str] | None, typer.Argument(metavar="[EXPERIMENT …]")] = None,
+    datasets: Annotated[
+        bool,
+        typer.Option(
+            "--datasets",
+            help="By dataset instead: the last stage and θ₀, beside what the benchmark publishes.",
+        ),
+    ] = False,
     as_json: AsJson = False,
     as_csv: AsCsv = False,
 ) -> None:
     """Print KA, ZS and GM by stage, and the leaderboard over experiments."""
-    from fomo_dagster.cli.reporting import print_scores
+    from fomo_dagster.cli.reporting import print_frame, print_scores
     from fomo_dagster.tables.results import results as read_results
+    from fomo_dagster.tables.results import results_by_dataset
 
+    if datasets:
+        frame = results_by_dataset(Home.from_environment().root, experiments or ())
+        if as_json or as_csv:
+            sys.stdout.write(frame.write_json() + "\n" if as_json else frame.write_csv())
+        else:
+            print_frame(frame)
+        return
     found = read_results(Home.from_environment().root, experiments or ())
     if as_json:
         data = {"stages": found.stages.to_dicts(), "leaderboard": found.leaderboard.to_dicts()}

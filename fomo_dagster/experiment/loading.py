@@ -6,6 +6,7 @@ a mapping from dataset names to declarations.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from fomo_dagster.experiment.benchmark import benchmark_declarations, with_bench
 from fomo_dagster.experiment.schema import Experiment, check_safe_name
 
 SUFFIXES = (".yaml", ".yml")
+VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)\}")
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ def load_experiment(name_or_path: str, project: Path, overrides: Sequence[str] =
     """
     path = _find(name_or_path, project)
     data = _with_parents(path, ())
-    data.setdefault("name", path.stem)
+    data.setdefault("name", _name_of(path, project))
     for override in overrides:
         _override(data, override)
     datasets, bases = load_datasets(project)
@@ -104,16 +106,33 @@ def json_schema() -> dict[str, Any]:
     schema = Experiment.model_json_schema()
     schema["properties"]["extends"] = {
         "type": "string",
-        "description": "Another experiment in the same folder whose values this one changes.",
+        "description": "Another experiment whose values this one changes: its name, after a folder "
+        "where it is in another one (`fomo_in_flux/default`).",
     }
     schema["required"] = []  # a file that extends another may leave anything out
     return schema
+
+
+def _name_of(path: Path, project: Path) -> str:
+    """The file's, after those of its folders below `experiments/`, so that no two share one."""
+    folder = (project / "experiments").resolve()
+    resolved = path.resolve()
+    if not resolved.is_relative_to(folder):
+        return path.stem
+    return "_".join(resolved.relative_to(folder).with_suffix("").parts)
 
 
 def _find(name_or_path: str, project: Path) -> Path:
     files = experiment_files(project)
     if name_or_path in files:
         return files[name_or_path]
+    folder = project / "experiments"
+    for suffix in SUFFIXES:  # of a folder below, which Dagster does not load
+        below = folder / f"{name_or_path}{suffix}"
+        if "/" in name_or_path and below.resolve().is_relative_to(folder.resolve()):
+            if below.is_file():
+                return below
+            files |= {f"{p.parent.name}/{p.stem}": p for p in below.parent.glob(f"*{suffix}")}
     path = Path(name_or_path).expanduser()
     if path.suffix in SUFFIXES:
         if path.is_file():
@@ -128,6 +147,8 @@ def _find(name_or_path: str, project: Path) -> Path:
 def _read_mapping(path: Path) -> dict[str, Any]:
     try:
         data = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
     except yaml.YAMLError as error:
@@ -140,7 +161,11 @@ def _read_mapping(path: Path) -> dict[str, Any]:
 
 
 class _UniqueKeys(yaml.SafeLoader):
-    """PyYAML's safe loader, which refuses a key given twice and reads 1e-5 as a number."""
+    """PyYAML's safe loader, which refuses a key given twice, reads 1e-5 as a number, and puts the
+    environment variable's value in the place of `${NAME}`."""
+
+    def construct_scalar(self, node: Any) -> Any:
+        return VARIABLE.sub(_variable, super().construct_scalar(node))
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -156,6 +181,16 @@ class _UniqueKeys(yaml.SafeLoader):
                 )
             seen.add(key)
         return super().construct_mapping(node, deep=deep)
+
+
+def _variable(match: re.Match[str]) -> str:
+    name = match[1]
+    if name not in os.environ:
+        raise InputError(
+            f"the environment variable {name} is not set, which {match[0]} stands for: "
+            f"export {name}=…"
+        )
+    return os.environ[name]
 
 
 # YAML 1.1, which PyYAML implements, reads 1e-5 as text because it has no dot.
@@ -174,12 +209,11 @@ def _with_parents(path: Path, children: tuple[Path, ...]) -> dict[str, Any]:
     parent = data.pop("extends", None)
     if parent is None:
         return data
-    siblings = {p.stem: p for p in path.parent.glob("*") if p.suffix in SUFFIXES}
-    if parent not in siblings:
-        raise InputError(
-            f"{path} extends {parent!r}, which is not there; " + nearest(str(parent), siblings)
-        )
-    base = _with_parents(siblings[parent].resolve(), (*children, path))
+    folder, _, name = str(parent).rpartition("/")
+    there = {p.stem: p for p in (path.parent / folder).glob("*") if p.suffix in SUFFIXES}
+    if name not in there:
+        raise InputError(f"{path} extends {parent!r}, which is not there; " + nearest(name, there))
+    base = _with_parents(there[name].resolve(), (*children, path))
     base.pop("name", None)
     return _merged(base, data)
 

@@ -191,8 +191,10 @@ class Stream(Declaration):
     )  # fmt: skip
     seed: int = Field(0, description="Of what an order leaves open; as_listed leaves nothing.")
     stages: int | None = Field(
-        None, ge=1, le=999, description="T; may be left out where the order or `positions` says it."
-    )
+        None, ge=0, le=999,
+        description="T; may be left out where the order or `positions` says it. 0: nothing is "
+        "trained, and θ₀ alone is evaluated.",
+    )  # fmt: skip
     cut: Literal["concepts", "samples"] = Field(
         "concepts", description="What the chunks have equally many of; samples: training samples."
     )
@@ -446,7 +448,7 @@ class Experiment(TrainingSettings):
     @property
     def pool(self) -> PretrainingPool | None:
         """P, or None where the mixture uses none."""
-        if self.mixture.pretraining == 0:
+        if self.mixture.pretraining == 0 or self.stream.stages == 0:
             return None
         recipe = self.backbone.pretraining
         return self.pretraining_pool or (recipe.pool if recipe else None)
@@ -458,7 +460,8 @@ class Experiment(TrainingSettings):
 
     @model_validator(mode="after")
     def _has_its_pool(self) -> Experiment:
-        if self.mixture.pretraining > 0 and self.pool is None:
+        trains = self.stream.stages != 0
+        if trains and self.mixture.pretraining > 0 and self.pool is None:
             raise ValueError(
                 f"mixture.pretraining is {self.mixture.pretraining:g} and there is no "
                 "pretraining_pool: declare one, or set the share to 0"

@@ -265,8 +265,8 @@ class _Builder:
         name, stream = experiment.stream_name, experiment.stream
         listing = Listing(arrived) if stream.growing is not None else listing_of(loaded)
         datasets = {d: self.add_samples(loaded, d, "stream") for d in listing.datasets}
-        if not datasets:  # a growing stream, of which nothing has arrived
-            return [], ()
+        if not datasets or stream.stages == 0:  # of a growing stream nothing may have arrived
+            return [], listing.datasets
         order = self.order_of(loaded, listing, datasets, theta)
         self.add(order)
         chunks: Chunks

@@ -11,6 +11,21 @@ import polars as pl
 from fomo_dagster.errors import InputError, nearest
 from fomo_dagster.tables.views import query
 
+# Stage 0 is θ₀: what others publish as a model's zero-shot score.
+_BY_DATASET = """
+SELECT
+    e.experiment, e.dataset, e.role, e.task,
+    arg_max(e.value, e.stage) AS score,
+    max(e.stage) AS stage,
+    arg_min(e.value, e.stage) FILTER (e.stage = 0) AS zero_shot,
+    any_value(p.zero_shot) AS published,
+    arg_min(e.value, e.stage) FILTER (e.stage = 0) - any_value(p.zero_shot) AS difference
+FROM evaluations AS e LEFT JOIN published AS p USING (dataset)
+WHERE e.metric = 'score'
+GROUP BY e.experiment, e.dataset, e.role, e.task
+ORDER BY e.experiment, e.role, e.dataset
+"""
+
 
 @dataclass(frozen=True)
 class Results:
@@ -23,6 +38,16 @@ class Results:
 def leaderboard(home: Path) -> pl.DataFrame:
     """The view `leaderboard`: one row an experiment that has scores, the best final GM first."""
     return query(home, "SELECT * FROM leaderboard")
+
+
+def results_by_dataset(home: Path, experiments: Sequence[str] = ()) -> pl.DataFrame:
+    """A row for each experiment and dataset: the last stage's score, that of θ₀, and the zero-shot
+    score that the benchmark publishes of OpenCLIP's ViT-B/32 (LAION-2B), where it has the dataset.
+
+    Raises `InputError` as `results` does.
+    """
+    known = results(home, experiments).leaderboard["experiment"]
+    return query(home, _BY_DATASET).filter(pl.col("experiment").is_in(known.implode()))
 
 
 def results(home: Path, experiments: Sequence[str] = ()) -> Results:

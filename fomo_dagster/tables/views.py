@@ -14,6 +14,7 @@ from pathlib import Path
 import duckdb
 import polars as pl
 
+from fomo_dagster.data.benchmark.registry import benchmark_datasets
 from fomo_dagster.errors import InputError, StoreError
 from fomo_dagster.store.digests import digest_of
 from fomo_dagster.store.files import replacing, write_bytes
@@ -123,7 +124,7 @@ def query(home: Path, sql: str) -> pl.DataFrame:
     except (duckdb.IOException, duckdb.InvalidInputException) as error:
         raise StoreError(f"the tables could not be read: {error}") from error
     except duckdb.Error as error:
-        tables = ", ".join(sorted([*SCHEMAS, "artifacts", "leaderboard", "streams"]))
+        tables = ", ".join(sorted([*SCHEMAS, "artifacts", "leaderboard", "published", "streams"]))
         raise InputError(f"the query failed: {error}\nTables: {tables}") from error
 
 
@@ -168,11 +169,23 @@ def _views(home: Path) -> dict[str, tuple[str, str]]:
         "a concept, its position in a stream, the stage it comes to, and the order's key figure",
         _STREAMS,
     )
+    views["published"] = (
+        "a dataset of the benchmark, and the zero-shot score that its authors publish",
+        _published(),
+    )
     views["leaderboard"] = (
         "the scores of an experiment's last stage, and their means over stages 1..T",
         _LEADERBOARD,
     )
     return views
+
+
+def _published() -> str:
+    rows = ", ".join(
+        f"({_quoted(name)}, {dataset.zero_shot!r})"
+        for name, dataset in benchmark_datasets().items()
+    )
+    return f"SELECT * FROM (VALUES {rows}) AS published(dataset, zero_shot)"
 
 
 def _version(path: Path) -> str | None:

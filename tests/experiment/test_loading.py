@@ -60,7 +60,7 @@ def test_defaults_are_the_benchmarks(project):
         ({"budget": {"samples": 10, "steps": 3}}, "exactly one of samples, steps, epochs"),
         ({"budget": {}}, "exactly one of samples, steps, epochs"),
         ({"stream": {"stages": 2}}, "exactly one of datasets, concepts, file"),
-        ({"stream": {"datasets": ["birds"], "stages": 0}}, "stream.stages is 0"),
+        ({"stream": {"datasets": ["birds"], "stages": -1}}, "stream.stages is -1"),
         ({"backbone": {"name": "x", "architecture": "ViT-B-32"}}, "exactly one of pretrained"),
         ({"method": {"start_from": "deployed"}}, "start_from: deployed needs a merge"),
         ({"name": "../escape"}, "not a safe name"),
@@ -92,6 +92,32 @@ def test_owners_and_schedules_that_dagster_takes_are_taken(project):
         assert load(project(cron_schedule=schedule)).cron_schedule == schedule
     owners = ("team:vision", "ada@example.org")
     assert load(project(owners=list(owners))).owners == owners
+
+
+def test_an_environment_variable_stands_for_its_value_and_is_asked_for(project, monkeypatch):
+    monkeypatch.setenv("STREAM", "sequence")
+    root = project(stream={"file": "${STREAM}.json", "stages": 2}, description="a $HOME of ${x y}")
+    experiment = load(root)
+    assert str(experiment.stream.file) == "sequence.json"
+    assert experiment.description == "a $HOME of ${x y}"
+    monkeypatch.delenv("STREAM")
+    with pytest.raises(InputError, match=r"e\.yaml: the environment variable STREAM is not set"):
+        load(root)
+
+
+def test_an_experiment_in_a_folder_is_found_and_extended_by_its_path(project):
+    root = project()
+    (root / "experiments" / "e.yaml").rename(root / "experiments" / "base.yaml")
+    (root / "experiments" / "below").mkdir()
+    text = (root / "experiments" / "base.yaml").read_text()
+    (root / "experiments" / "below" / "first.yaml").write_text(text)
+    (root / "experiments" / "e.yaml").write_text("extends: below/first\nseed: 7\n")
+    assert load(root, "below/first").name == "below_first"
+    assert (load(root).name, load(root).seed) == ("e", 7)
+    with pytest.raises(InputError, match="did you mean 'below/first'"):
+        load(root, "below/fist")
+    with pytest.raises(InputError, match="there is no experiment"):
+        load(root, "../datasets/birds")
 
 
 def test_an_unknown_experiment_names_the_nearest(project):

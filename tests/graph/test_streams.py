@@ -4,6 +4,7 @@ import polars as pl
 import pytest
 import yaml
 
+from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.errors import InputError
 from fomo_dagster.graph.materialise import materialise
 from fomo_dagster.graph.node import ONLY
@@ -11,6 +12,7 @@ from fomo_dagster.graph.plan import plan
 from fomo_dagster.graph.stream_nodes import ORDER, ORDER_PLOT
 from fomo_dagster.graph.workshop import Workshop
 from fomo_dagster.streams.orderings import dataset_incremental, random
+from fomo_dagster.tables.results import results
 from fomo_dagster.tables.views import query
 
 ENTRIES = [
@@ -182,3 +184,18 @@ def test_stages_that_contradict_a_stage_a_dataset_are_refused(project):
 def test_a_stream_that_contradicts_itself_is_refused(project, stream, message):
     with pytest.raises(InputError, match=message):
         stream_of(project, **stream)
+
+
+def test_a_stream_of_no_stage_evaluates_the_backbone_alone(finished_project):
+    before = finished_project.artifacts()
+    stream = {"datasets": ["birds", "cats"], "stages": 0}
+    finished_project.write("zero", stream=stream)
+    run_experiment("zero", [])
+    # θ₀ was evaluated by `toy` already, on the same datasets.
+    new = {artifact.partition("/")[0] for artifact in finished_project.artifacts() - before}
+    assert new == {"scores", "leaderboard"}
+    stages = results(finished_project.home.root, ["zero", "toy"]).stages
+    zero, toy = (stages.filter(experiment=name, stage=0) for name in ("zero", "toy"))
+    columns = ["knowledge_accumulation", "zero_shot_retention", "geometric_mean"]
+    assert zero.select(columns).equals(toy.select(columns))
+    assert stages.filter(experiment="zero").height == 1

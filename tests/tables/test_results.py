@@ -8,7 +8,7 @@ from polars.testing import assert_frame_equal
 
 from fomo_dagster.errors import InputError
 from fomo_dagster.tables.files import write_table
-from fomo_dagster.tables.results import leaderboard, results
+from fomo_dagster.tables.results import leaderboard, results, results_by_dataset
 from fomo_dagster.tables.schemas import SCHEMAS
 from fomo_dagster.tables.views import query
 
@@ -51,3 +51,27 @@ def test_named_experiments_are_shown_alone(home: Path) -> None:
 def test_an_experiment_without_scores_is_named_with_the_nearest(home: Path) -> None:
     with pytest.raises(InputError, match=r"'replays' has no scores yet.*did you mean 'replay'"):
         results(home, ["merging", "replays"])
+
+
+def test_scores_by_dataset_stand_beside_the_published_ones(home: Path) -> None:
+    columns = SCHEMAS["evaluations"]
+    scores = {("cifar100", 0): 70.25, ("cifar100", 3): 81.5, ("birds", 0): 30.0, ("birds", 3): 20.0}
+    for (dataset, stage), value in scores.items():
+        row = dict.fromkeys(columns) | {
+            "experiment": "replay", "stage": stage, "dataset": dataset, "role": "adaptation",
+            "task": "classification", "value": value, "samples": 10,
+        }  # fmt: skip
+        rows = [row | {"metric": "score"}, row | {"metric": "accuracy", "value": 1.0}]
+        asset = f"replay/evaluation_{stage}_{dataset}"
+        write_table(home, "evaluations", asset, DIGEST, pl.DataFrame(rows, schema=dict(columns)))
+        head = home / "heads" / f"{asset}.json"
+        head.write_text(json.dumps({"asset": asset, "digest": DIGEST}))
+    found = results_by_dataset(home, ["replay"])
+    shown = found.select("dataset", "score", "stage", "zero_shot", "published", "difference")
+    # The benchmark publishes 75.8 of CIFAR-100, and knows no such birds.
+    assert shown.rows()[0] == ("birds", 20.0, 3, 30.0, None, None)
+    assert shown.rows()[1][:5] == ("cifar100", 81.5, 3, 70.25, 75.8)
+    assert shown.rows()[1][5] == pytest.approx(70.25 - 75.8)
+    assert results_by_dataset(home, ["merging"]).is_empty()
+    with pytest.raises(InputError, match="did you mean 'replay'"):
+        results_by_dataset(home, ["replays"])

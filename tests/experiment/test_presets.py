@@ -1,0 +1,82 @@
+"""The shipped experiments of FoMo-in-Flux, against a release that is there in name alone."""
+
+import json
+
+import pytest
+
+from fomo_dagster.data.benchmark.registry import benchmark_datasets
+from fomo_dagster.errors import InputError
+from fomo_dagster.experiment.loading import load_experiment
+from fomo_dagster.graph.build import build_graph
+
+PRESETS = {
+    "debug": 5, "default": 20, "default_vit_b16": 20, "ema_merge": 20, "fast": 20,
+    "full_finetune": 20, "oracle": 1, "zero_shot": 0,
+}  # fmt: skip
+ADAPTATION = {d.name: d for d in benchmark_datasets().values() if d.role == "adaptation"}
+
+
+@pytest.fixture
+def release(tmp_path, monkeypatch):
+    """Stream files of one concept for each adaptation dataset, by the release's folder names."""
+    folder = tmp_path / "release" / "stream_construction"
+    folder.mkdir(parents=True)
+    entries = [f"{dataset.folder}+++some class" for dataset in ADAPTATION.values()]
+    for name in ("random_sequence_1", "random_sequence_1_fast", "debug_sequence"):
+        (folder / f"{name}.json").write_text(json.dumps(entries))
+    monkeypatch.setenv("FOMO_RELEASE", str(tmp_path / "release"))
+    monkeypatch.setenv("FOMO_PRETRAINING_POOL", str(tmp_path / "laion"))
+    return tmp_path
+
+
+def load(request, name):
+    return load_experiment(f"fomo_in_flux/{name}", request.config.rootpath)
+
+
+def test_every_shipped_file_is_held_here(request):
+    folder = request.config.rootpath / "experiments" / "fomo_in_flux"
+    assert {path.stem for path in folder.iterdir()} == PRESETS.keys()
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_builds_its_graph(request, release, name):
+    loaded = load(request, name)
+    graph = build_graph([loaded])
+    experiment = loaded.experiment
+    assert experiment.name == f"fomo_in_flux_{name}"
+    trained = [node for node in graph.nodes.values() if node.kind == "trained"]
+    assert len(trained) == PRESETS[name]
+    last = f"{experiment.name}/evaluation_{PRESETS[name]:03d}"
+    roles = graph.nodes[last].roles
+    assert {d for d, role in roles.items() if role == "adaptation"} == ADAPTATION.keys()
+    if name != "debug":
+        assert roles.keys() == benchmark_datasets().keys()
+
+
+def test_the_defaults_are_the_benchmarks(request, release):
+    experiment = load(request, "default").experiment
+    assert (experiment.batch_size, experiment.budget.samples) == (512, 1_420 * 512)
+    assert load(request, "oracle").experiment.budget.samples == 20 * 1_420 * 512
+    assert load(request, "oracle").experiment.mixture.buffer == 0
+    assert experiment.optimiser.learning_rate == 1e-5
+    merging = load(request, "ema_merge").experiment.method
+    assert (merging.start_from, merging.merge.weight) == ("deployed", 0.5)
+    assert load(request, "full_finetune").experiment.backbone.architecture == "ViT-B-16"
+
+
+def test_a_release_that_is_not_declared_is_named(request, release, monkeypatch):
+    monkeypatch.delenv("FOMO_RELEASE")
+    with pytest.raises(InputError, match=r"zero_shot.yaml.*FOMO_RELEASE is not set"):
+        load(request, "default")
+
+
+def test_nothing_of_a_pretraining_pool_is_asked_where_nothing_is_trained(
+    request, release, monkeypatch
+):
+    monkeypatch.delenv("FOMO_PRETRAINING_POOL")
+    assert load(request, "zero_shot").experiment.pool is None
+
+
+def test_a_name_that_is_no_preset_names_the_nearest(request, release):
+    with pytest.raises(InputError, match="did you mean 'fomo_in_flux/oracle'"):
+        load(request, "orcale")
