@@ -160,9 +160,7 @@ class Stream(Declaration):
     concepts: tuple[StreamEntry, ...] | None = Field(
         None, description="Entries `dataset+++concept`."
     )
-    file: Path | None = Field(
-        None, description="A JSON list of such entries; $FOMO_RELEASE and the like are filled in."
-    )
+    file: Path | None = Field(None, description="A JSON list of such entries.")
     growing: Path | None = Field(
         None,
         description="A folder of which each subfolder (a folder per class) or table, in the order "

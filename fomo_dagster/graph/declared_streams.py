@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -63,25 +61,13 @@ def listing_of(loaded: Loaded) -> Listing:
     if stream.datasets is not None:
         return Listing(tuple(map(name_of, stream.datasets)))
     if stream.file is not None:
-        written = read_entries(loaded.base / _filled_in(stream.file, loaded))
+        written = read_entries(loaded.base / stream.file.expanduser())
         listed = [canonical_entry(entry, loaded.datasets) for entry in written]
     else:
         listed = list(stream.concepts or ())
     entries = [(name_of(dataset), concept) for dataset, concept in map(parse_entry, listed)]
     datasets = tuple(dict.fromkeys(dataset for dataset, _ in entries))
     return Listing(datasets, tuple(format_entry(*names) for names in entries))
-
-
-def _filled_in(path: Path, loaded: Loaded) -> Path:
-    """The path of a stream file with the environment's variables, such as $FOMO_RELEASE."""
-    filled = os.path.expandvars(path)
-    unset = re.search(r"\$\w+|\$\{\w+\}", filled)
-    if unset:
-        raise InputError(
-            f"experiment {loaded.experiment.name!r}: stream.file is {str(path)!r}, and the "
-            f"environment has no variable {unset[0]}: set it, or write the path itself"
-        )
-    return Path(filled).expanduser()
 
 
 def years_of(experiment: Experiment, datasets: Mapping[str, Dataset]) -> dict[str, int]:

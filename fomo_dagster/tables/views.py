@@ -181,10 +181,8 @@ def _views(home: Path) -> dict[str, tuple[str, str]]:
 
 
 def _published() -> str:
-    rows = ", ".join(
-        f"({_quoted(name)}, {dataset.zero_shot!r})"
-        for name, dataset in benchmark_datasets().items()
-    )
+    datasets = benchmark_datasets().values()
+    rows = ", ".join(f"({_quoted(d.name)}, {d.zero_shot!r}::DOUBLE)" for d in datasets)
     return f"SELECT * FROM (VALUES {rows}) AS published(dataset, zero_shot)"
 
 

@@ -96,7 +96,7 @@ def test_an_experiment_on_a_released_stream_has_all_its_datasets(release, tmp_pa
     for file in sorted(release.streams_folder.glob("*.json")):
         experiment = {
             "backbone": {"name": "b32", "architecture": "ViT-B-32", "pretrained": "openai"},
-            "stream": {"file": f"$FOMO_RELEASE/stream_construction/{file.name}", "stages": 20},
+            "stream": {"file": f"${{FOMO_RELEASE}}/stream_construction/{file.name}", "stages": 20},
             "mixture": {"update": 0.5, "buffer": 0.5, "pretraining": 0},
             "evaluation": {"held_out": ["CALTECH101", "flickr30k"]},
         }
