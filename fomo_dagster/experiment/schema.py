@@ -323,6 +323,14 @@ class Waffle(Declaration):
     waffle: WaffleDescriptors = WaffleDescriptors()
 
 
+def _have_places(prompts: Prompts) -> Prompts:
+    if isinstance(prompts, tuple):
+        bad = [p for p in prompts if p.count("{}") != 1]
+        if bad or not prompts:
+            raise ValueError(f"each template needs exactly one {{}}: {bad or 'none given'}")
+    return prompts
+
+
 def _written_as(prompts: Any) -> str:
     if isinstance(prompts, str):
         return "a name"
@@ -334,6 +342,7 @@ Prompts = Annotated[
     | Annotated[tuple[str, ...], Tag("templates")]
     | Annotated[Waffle, Tag("descriptors")],
     Discriminator(_written_as),
+    AfterValidator(_have_places),
 ]
 
 
@@ -357,15 +366,6 @@ class Evaluation(Declaration):
     retention_warning: float = Field(
         0.1, ge=0, description="Warn when ZS falls by more than this share in one stage."
     )
-
-    @field_validator("prompts")
-    @classmethod
-    def _have_places(cls, prompts: Prompts) -> Prompts:
-        if isinstance(prompts, tuple):
-            bad = [p for p in prompts if p.count("{}") != 1]
-            if bad or not prompts:
-                raise ValueError(f"each template needs exactly one {{}}: {bad or 'none given'}")
-        return prompts
 
 
 class Validation(Declaration):
@@ -400,6 +400,11 @@ class Experiment(TrainingSettings):
     datasets: dict[str, Dataset] = Field(default_factory=dict)
     backbone: Backbone
     stream: Stream
+    training_texts: Prompts | None = Field(
+        None,
+        description="What the images of the stream's classification datasets are trained with, as "
+        "evaluation.prompts says it, one text drawn per sample and epoch; null: their captions.",
+    )
     mixture: Mixture = Mixture()
     buffer: Buffer = Buffer()
     pretraining_pool: PretrainingPool | None = Field(

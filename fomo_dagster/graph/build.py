@@ -282,8 +282,15 @@ class _Builder:
         keys = []
         for number in range(1, stages + 1):
             key = f"streams/{name}/chunk_{number:03d}"
-            prompts = {d: datasets[d].prompt for d in chunks.datasets(number)}
-            self.add(ChunkNode(key=key, stream=name, number=number, chunks=chunks, prompts=prompts))
+            brings, texts = chunks.datasets(number), experiment.training_texts
+            named = [d for d in brings if datasets[d].task == "classification"]
+            self.add(
+                ChunkNode(
+                    key=key, stream=name, number=number, chunks=chunks,
+                    prompts={d: datasets[d].prompt for d in brings},
+                    texts=texts, worded=() if texts is None else tuple(named),
+                )
+            )  # fmt: skip
             keys.append(key)
         return keys, listing.datasets
 

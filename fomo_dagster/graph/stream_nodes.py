@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from fomo_dagster.experiment.schema import Stream
+from fomo_dagster.experiment.schema import Prompts, Stream, Waffle
 from fomo_dagster.graph.data_nodes import MANIFEST, shards_key
 from fomo_dagster.graph.node import ONLY, Facts, FactsByKey, Node
 from fomo_dagster.store.artifacts import Artifact
@@ -298,6 +298,8 @@ class ChunkNode(Node):
     number: int
     chunks: Chunks
     prompts: Mapping[str, str]  # of the datasets that the chunk may bring samples of
+    texts: Prompts | None = None  # None: every sample's own captions
+    worded: tuple[str, ...] = ()  # the datasets whose samples take `texts` in their place
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -305,9 +307,14 @@ class ChunkNode(Node):
 
     @property
     def declared(self) -> Mapping[str, Any]:
-        return {
+        declared = {
             **self.chunks.declared(self.number), "number": self.number, "prompts": self.prompts
         }  # fmt: skip
+        return declared | ({} if self.texts is None else {"texts": self._texts})
+
+    @property
+    def _texts(self) -> Any:
+        return self.texts.model_dump() if isinstance(self.texts, Waffle) else self.texts
 
     def recipes(self, facts: FactsByKey) -> dict[str, Recipe]:
         from fomo_dagster.streams.entries import parse_entry
@@ -320,7 +327,9 @@ class ChunkNode(Node):
         for entry in self.chunks.entries(self.number, facts):
             dataset, concept = parse_entry(entry)
             details = facts[shards_key(dataset)].details
-            text = self.prompts[dataset] if concept in details["wordless"] else None
+            text: Any = self.prompts[dataset] if concept in details["wordless"] else None
+            if dataset in self.worded:
+                text = [self._texts, self.prompts[dataset]]
             brings.append([dataset, concept, details["train"][concept], text])
         return {ONLY: Recipe(self.kind, self.version, {}, {"concepts": brings})}
 
@@ -329,8 +338,14 @@ class ChunkNode(Node):
         return Facts(recipes[ONLY].digest, {"concepts": [[d, c] for d, c, _, _ in brings]})
 
     def make(self, name: str, recipe: Recipe, folder: Path, workshop: Workshop) -> None:
+        from fomo_dagster.evaluation.prompts import templates_of
         from fomo_dagster.streams.entries import format_entry
-        from fomo_dagster.streams.manifests import TrainingSamples, chunk_manifest, with_prompts
+        from fomo_dagster.streams.manifests import (
+            TrainingSamples,
+            chunk_manifest,
+            with_prompts,
+            with_texts,
+        )
 
         entries = [format_entry(d, c) for d, c, _, _ in recipe.inputs["concepts"]]
         # All chunks of a stream are made in one go, and draw from the same datasets.
@@ -343,6 +358,10 @@ class ChunkNode(Node):
                 known[index.folder] = TrainingSamples(dataset, index.sample_table)
             samples[dataset] = known[index.folder]
         manifest = with_prompts(chunk_manifest(entries, samples), self.prompts)
+        if self.texts is not None:
+            worded = [dataset for dataset in self.worded if dataset in samples]
+            templates = {d: templates_of(self.texts, self.prompts[d]) for d in worded}
+            manifest = with_texts(manifest, templates)
         manifest.write_parquet(folder / MANIFEST)
 
     @property

@@ -59,3 +59,16 @@ def with_prompts(manifest: pl.DataFrame, prompts: Mapping[str, str]) -> pl.DataF
     captioned = pl.col("captions").list.len() > 0
     captions = pl.when(captioned).then("captions").otherwise(pl.concat_list(prompted))
     return manifest.with_columns(captions=captions)
+
+
+def with_texts(manifest: pl.DataFrame, templates: Mapping[str, Sequence[str]]) -> pl.DataFrame:
+    """The MANIFEST with other captions for all samples of the datasets in `templates`: each of the
+    dataset's templates, the concept in the place of `{}`."""
+    named = manifest.filter(pl.col("dataset").is_in(list(templates)))
+    concepts = named.select("dataset", "concept").unique(maintain_order=True)
+    texts = [
+        [t.replace("{}", name) for t in templates[dataset]] for dataset, name in concepts.rows()
+    ]
+    given = concepts.with_columns(pl.Series("texts", texts, pl.List(pl.String)))
+    joined = manifest.join(given, on=["dataset", "concept"], how="left", maintain_order="left")
+    return joined.with_columns(captions=pl.coalesce("texts", "captions")).select(*MANIFEST)

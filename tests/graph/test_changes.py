@@ -118,6 +118,11 @@ CASES = {
         ),
         evaluations((0, 1, 2, 3)) | SUMMARY,
     ),
+    "the training texts": (
+        lambda project: edit(project, training_texts=["a {}", "one {}"]),
+        {f"streams/toy/chunk_{stage:03d}": {"only"} for stage in STAGES}
+        | stages("trained") | evaluations(STAGES) | SUMMARY,
+    ),
     "WaffleCLIP's prompts": (
         lambda project: edit(
             project, evaluation={"held_out": ["old"], "prompts": {"waffle": {"pairs": 2}}}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fomo_dagster.data.samples import MANIFEST, SAMPLES
 from fomo_dagster.errors import InputError
-from fomo_dagster.streams.manifests import TrainingSamples, chunk_manifest
+from fomo_dagster.streams.manifests import TrainingSamples, chunk_manifest, with_texts
 
 
 def samples(*rows: tuple[str, str, str]) -> pl.DataFrame:
@@ -85,3 +85,14 @@ def test_a_concept_without_training_samples_is_refused() -> None:
 def test_a_concept_twice_is_refused() -> None:
     with pytest.raises(InputError, match="come again"):
         manifest_of(["cars+++van", "cars+++van"])
+
+
+def test_texts_take_the_place_of_the_captions_of_their_datasets_alone() -> None:
+    manifest = manifest_of(["birds+++wren", "cars+++wren", "birds+++robin"])
+    found = with_texts(manifest, {"birds": ("a {}", "the bird {}.")})
+    assert found.drop("captions").equals(manifest.drop("captions"))
+    assert found.filter(dataset="cars").equals(manifest.filter(dataset="cars"))
+    birds = found.filter(dataset="birds").select("concept", "captions").unique().sort("concept")
+    assert birds.rows() == [
+        ("robin", ["a robin", "the bird robin."]), ("wren", ["a wren", "the bird wren."])
+    ]  # fmt: skip
