@@ -21,7 +21,8 @@ from open_clip.loss import ClipLoss
 from pictures import SMALL_CLIP, peak_memory, print_figures
 from torch import Tensor, nn
 
-from fomo_dagster.experiment.schema import Execution, TrainingSettings
+from fomo_dagster.experiment.schema import Execution
+from fomo_dagster.experiment.training import TrainingSettings
 from fomo_dagster.models.backbones import create
 from fomo_dagster.progress import silent
 from fomo_dagster.training.loop import train

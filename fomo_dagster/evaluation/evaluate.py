@@ -13,7 +13,8 @@ from fomo_dagster.evaluation.prompts import TextEmbeddings, class_texts, templat
 from fomo_dagster.evaluation.results import EvaluationResult
 from fomo_dagster.evaluation.retrieval import images_of, retrieval_result
 from fomo_dagster.evaluation.subsets import subset
-from fomo_dagster.experiment.schema import Evaluation, Execution
+from fomo_dagster.experiment.evaluation import Evaluation
+from fomo_dagster.experiment.schema import Execution
 from fomo_dagster.models.backbones import Model
 from fomo_dagster.progress import Progress, silent
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from fomo_dagster.experiment.schema import Prompts, Waffle
+from fomo_dagster.experiment.evaluation import Prompts, Waffle
 
 if TYPE_CHECKING:
     from torch import Tensor

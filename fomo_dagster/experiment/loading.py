@@ -19,7 +19,8 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from fomo_dagster.data.declarations import Dataset
 from fomo_dagster.errors import InputError, nearest
 from fomo_dagster.experiment.benchmark import benchmark_declarations, with_benchmark_values
-from fomo_dagster.experiment.schema import Experiment, check_safe_name
+from fomo_dagster.experiment.names import check_safe_name
+from fomo_dagster.experiment.schema import Experiment
 
 SUFFIXES = (".yaml", ".yml")
 VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)\}")

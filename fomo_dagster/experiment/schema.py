@@ -6,114 +6,20 @@ not, and never change an artifact's address.
 
 from __future__ import annotations
 
-import math
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from croniter import CroniterError, croniter
-from pydantic import (
-    AfterValidator,
-    Discriminator,
-    Field,
-    Tag,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, field_validator, model_validator
 
-from fomo_dagster.data.declarations import (
-    Dataset,
-    DatasetName,
-    DatasetSettings,
-    Declaration,
-    PretrainingPool,
-    declared_names,
-)
-from fomo_dagster.streams.entries import canonical_entry
+from fomo_dagster.data.declarations import Dataset, Declaration, PretrainingPool
+from fomo_dagster.experiment.evaluation import Evaluation, Prompts, Validation
+from fomo_dagster.experiment.names import check_safe_name
+from fomo_dagster.experiment.stream import Stream
+from fomo_dagster.experiment.training import TrainingSettings
 
-SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]{0,99}")
 OWNER = re.compile(r"team:\S.*|[^@\s]+@[^@\s]+\.[^@\s]+")
-OPENCLIP_MAX_LOGIT_SCALE = math.log(100)
-
-
-def _canonical(entry: str, info: ValidationInfo) -> str:
-    return canonical_entry(entry, declared_names(info))
-
-
-StreamEntry = Annotated[str, AfterValidator(_canonical)]
-"""`dataset+++concept`, the dataset as in `DatasetName`."""
-
-
-def check_safe_name(name: str) -> str:
-    """Return `name` if it can be a file name and a Dagster asset key; raise `ValueError` if not."""
-    if not SAFE_NAME.fullmatch(name):
-        raise ValueError(
-            f"{name!r} is not a safe name: use letters, digits and underscores (at most 100), "
-            "a letter or digit first"
-        )
-    return name
-
-
-class Optimiser(Declaration):
-    """What turns gradients into steps; its state starts anew at each stage."""
-
-    name: Literal["adamw"] = "adamw"
-    learning_rate: float = Field(1e-5, gt=0)
-    weight_decay: float = Field(0.2, ge=0, description="Applied to every trained parameter.")
-    betas: tuple[float, float] = (0.9, 0.999)
-    epsilon: float = Field(1e-8, gt=0)
-    clip_norm: float | None = Field(
-        1.0, gt=0, description="Global gradient norm; null: no clipping."
-    )
-
-
-class Schedule(Declaration):
-    """Learning rate within a stage; it starts anew at each."""
-
-    name: Literal["cosine", "constant"] = "cosine"
-    warmup: float = Field(0.1, ge=0, lt=1, description="Share of the stage's steps.")
-    final_factor: float = Field(0.001, ge=0, le=1, description="Last learning rate over the peak.")
-
-
-class Budget(Declaration):
-    """The length of a stage, in exactly one unit; samples count all pools together."""
-
-    samples: int | None = Field(None, gt=0)
-    steps: int | None = Field(None, gt=0)
-    epochs: float | None = Field(None, gt=0, description="Passes over the update pool.")
-
-    @model_validator(mode="after")
-    def _is_one_unit(self) -> Budget:
-        given = [k for k in ("samples", "steps", "epochs") if getattr(self, k) is not None]
-        if len(given) != 1:
-            raise ValueError(
-                f"exactly one of samples, steps, epochs must be given, not {given or 'none'}"
-            )
-        return self
-
-
-class TrainingSettings(Declaration):
-    """How weights are trained, at a stage or when θ₀ is made."""
-
-    optimiser: Optimiser = Optimiser()
-    schedule: Schedule = Schedule()
-    batch_size: int = Field(512, ge=2, description="Samples of the contrastive batch, all pools.")
-    budget: Budget = Budget(samples=727_040)
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    max_logit_scale: float | None = Field(
-        OPENCLIP_MAX_LOGIT_SCALE, description="Clamp on the log temperature; null: none."
-    )
-    crop_scale: tuple[float, float] = Field(
-        (0.9, 1.0), description="Range of the area that the random resized crop keeps."
-    )
-
-    @field_validator("crop_scale")
-    @classmethod
-    def _is_a_range(cls, value: tuple[float, float]) -> tuple[float, float]:
-        if not 0 < value[0] <= value[1] <= 1:
-            raise ValueError("crop_scale needs 0 < low ≤ high ≤ 1")
-        return value
 
 
 class PretrainingRecipe(TrainingSettings):
@@ -145,118 +51,6 @@ class Backbone(Declaration):
                 "exactly one of pretrained, weights, pretraining must be given, "
                 f"not {given or 'none'}"
             )
-        return self
-
-
-class Stream(Declaration):
-    """The order in which concepts arrive, and how it is cut into the chunks of the stages."""
-
-    name: str | None = Field(
-        None, description="Names the stream's assets; experiments that share a stream share them."
-    )
-    datasets: tuple[DatasetName, ...] | None = Field(
-        None, description="All concepts of these datasets."
-    )
-    concepts: tuple[StreamEntry, ...] | None = Field(
-        None, description="Entries `dataset+++concept`."
-    )
-    file: Path | None = Field(None, description="A JSON list of such entries.")
-    growing: Path | None = Field(
-        None,
-        description="A folder of which each subfolder (a folder per class) or table, in the order "
-        "of names, is a further stage.",
-    )
-    arriving: DatasetSettings = Field(
-        DatasetSettings(), description="How the datasets of a growing stream are declared."
-    )
-    order: Literal[
-        "as_listed", "random", "performance", "frequency", "similarity", "time_incremental",
-        "dataset_incremental",
-    ] = Field(
-        "as_listed",
-        description="performance: by θ₀'s accuracy, easy to hard; frequency: by how many captions "
-        "of the pretraining pool name the concept; similarity: to the nearest in θ₀'s text "
-        "embeddings; time_incremental: datasets by their `year`; dataset_incremental: a stage a "
-        "dataset.",
-    )  # fmt: skip
-    reverse: bool = Field(False, description="The order backwards, concept by concept.")
-    interleaved: bool = Field(
-        False, description="Of time_incremental: mix the concepts of all datasets of a year."
-    )
-    starts: int = Field(
-        1, ge=1, le=1000,
-        description="Of similarity: seeded starts, whose path of most similarity is kept.",
-    )  # fmt: skip
-    seed: int = Field(0, description="Of what an order leaves open; as_listed leaves nothing.")
-    stages: int | None = Field(
-        None, ge=0, le=999,
-        description="T; may be left out where the order or `positions` says it. 0: nothing is "
-        "trained, and θ₀ alone is evaluated.",
-    )  # fmt: skip
-    cut: Literal["concepts", "samples"] = Field(
-        "concepts", description="What the chunks have equally many of; samples: training samples."
-    )
-    positions: tuple[int, ...] | None = Field(
-        None, description="Where chunks 2..T begin, counted in concepts from 1, instead of stages."
-    )
-
-    @model_validator(mode="after")
-    def _has_one_origin(self) -> Stream:
-        if self.name is not None:
-            check_safe_name(self.name)
-        origins = ("datasets", "concepts", "file", "growing")
-        given = [k for k in origins if getattr(self, k) is not None]
-        if len(given) != 1:
-            raise ValueError(f"exactly one of {', '.join(origins)} must be given, not {given}")
-        return self
-
-    @model_validator(mode="after")
-    def _grows_or_is_ordered(self) -> Stream:
-        if self.growing is None:
-            if "arriving" in self.model_fields_set:
-                raise ValueError("arriving describes the datasets of a growing stream alone")
-            return self
-        if self.name is None:
-            raise ValueError(
-                "a growing stream needs a name: it is part of its datasets' names, so that a "
-                "renamed experiment computes nothing again"
-            )
-        arranged = self.model_fields_set & {
-            "order", "reverse", "interleaved", "starts", "seed", "stages", "cut", "positions"
-        }  # fmt: skip
-        given = sorted(
-            k for k in arranged if getattr(self, k) != type(self).model_fields[k].default
-        )
-        if given:
-            raise ValueError(
-                "a growing stream comes in the order of its entries' names, a stage each: leave "
-                f"out {', '.join(given)}"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _is_cut_one_way(self) -> Stream:
-        if self.growing is not None:
-            return self
-        if self.order == "dataset_incremental":
-            if self.positions is not None or self.cut != "concepts":
-                raise ValueError(
-                    "dataset_incremental has a stage a dataset: leave out cut and positions"
-                )
-        elif (self.stages is None) == (self.positions is None):
-            raise ValueError("exactly one of stages, positions must be given")
-        elif self.positions is not None and self.cut != "concepts":
-            raise ValueError("cut goes with stages, not with positions")
-        if self.positions is not None and not 1 <= len(self.positions) <= 998:
-            raise ValueError("positions are where chunks 2..T begin: give 1 to 998 of them")
-        return self
-
-    @model_validator(mode="after")
-    def _says_what_its_order_uses(self) -> Stream:
-        if self.interleaved and self.order != "time_incremental":
-            raise ValueError(f"interleaved goes with order: time_incremental, not {self.order}")
-        if self.starts > 1 and self.order != "similarity":
-            raise ValueError(f"starts goes with order: similarity, not {self.order}")
         return self
 
 
@@ -307,73 +101,6 @@ class Method(Declaration):
         if self.start_from == "deployed" and self.merge is None:
             raise ValueError("start_from: deployed needs a merge; without one, use trained")
         return self
-
-
-class WaffleDescriptors(Declaration):
-    """WaffleCLIP's random descriptors (arXiv 2306.07282): one of words, one of characters each."""
-
-    pairs: int = Field(15, ge=1, description="Each is two templates.")
-    words: int = Field(2, ge=1, le=20, description="Words, or groups of characters, of each.")
-    seed: int = Field(0, ge=0)
-
-
-class Waffle(Declaration):
-    """The dataset's own prompt with random descriptors."""
-
-    waffle: WaffleDescriptors = WaffleDescriptors()
-
-
-def _have_places(prompts: Prompts) -> Prompts:
-    if isinstance(prompts, tuple):
-        bad = [p for p in prompts if p.count("{}") != 1]
-        if bad or not prompts:
-            raise ValueError(f"each template needs exactly one {{}}: {bad or 'none given'}")
-    return prompts
-
-
-def _written_as(prompts: Any) -> str:
-    if isinstance(prompts, str):
-        return "a name"
-    return "descriptors" if isinstance(prompts, dict | Waffle) else "templates"
-
-
-Prompts = Annotated[
-    Annotated[Literal["dataset", "openai", "simple"], Tag("a name")]
-    | Annotated[tuple[str, ...], Tag("templates")]
-    | Annotated[Waffle, Tag("descriptors")],
-    Discriminator(_written_as),
-    AfterValidator(_have_places),
-]
-
-
-class Evaluation(Declaration):
-    """What every stage is measured on, and how."""
-
-    adaptation: tuple[DatasetName, ...] | None = Field(
-        None, description="Datasets of knowledge accumulation; null: those of the stream."
-    )
-    held_out: tuple[DatasetName, ...] = Field(
-        (), description="Datasets of zero-shot retention, never trained on."
-    )
-    prompts: Prompts = Field(
-        "dataset",
-        description="The dataset's own prompt, an OpenCLIP template set, a list of templates, or "
-        "`waffle:` for the dataset's own prompt with random descriptors.",
-    )
-    subset: float = Field(1.0, gt=0, le=1, description="Share of a stratified, seeded subset.")
-    seed: int = 0
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    retention_warning: float = Field(
-        0.1, ge=0, description="Warn when ZS falls by more than this share in one stage."
-    )
-
-
-class Validation(Declaration):
-    """Choosing settings without the test splits: every stage is measured on held-out training
-    samples of the stream's datasets instead, which it then does not train on."""
-
-    share: float = Field(0.2, gt=0, lt=1, description="Of every concept's training samples.")
-    seed: int = 0
 
 
 class Execution(Declaration):

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fomo_dagster.data.declarations import Dataset
-from fomo_dagster.experiment.schema import Backbone, Evaluation, Execution, Waffle
+from fomo_dagster.experiment.evaluation import Evaluation, Waffle
+from fomo_dagster.experiment.schema import Backbone, Execution
 from fomo_dagster.graph.data_nodes import shards_key
 from fomo_dagster.graph.model_nodes import WEIGHTS, load_weights
 from fomo_dagster.graph.node import ONLY, Facts, FactsByKey, Node, identity

@@ -8,14 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fomo_dagster.errors import InputError
-from fomo_dagster.experiment.schema import (
-    Backbone,
-    Buffer,
-    Execution,
-    Merge,
-    Mixture,
-    TrainingSettings,
-)
+from fomo_dagster.experiment.schema import Backbone, Buffer, Execution, Merge, Mixture
+from fomo_dagster.experiment.training import TrainingSettings
 from fomo_dagster.graph.data_nodes import MANIFEST
 from fomo_dagster.graph.node import ONLY, Facts, FactsByKey, Node
 from fomo_dagster.store.artifacts import Artifact

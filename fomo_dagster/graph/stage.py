@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from fomo_dagster.data.batches import Batches
 from fomo_dagster.data.pools import Pool
 from fomo_dagster.data.transforms import augment
-from fomo_dagster.experiment.schema import Execution, TrainingSettings
+from fomo_dagster.experiment.schema import Execution
+from fomo_dagster.experiment.training import TrainingSettings
 from fomo_dagster.graph.model_nodes import CURVES, STEPS, WEIGHTS
 from fomo_dagster.models.backbones import Model, save
 from fomo_dagster.plots.training import training_plot

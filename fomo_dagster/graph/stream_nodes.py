@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from fomo_dagster.experiment.schema import Prompts, Stream, Waffle
+from fomo_dagster.experiment.evaluation import Prompts, Waffle
+from fomo_dagster.experiment.stream import Stream
 from fomo_dagster.graph.data_nodes import MANIFEST, shards_key
 from fomo_dagster.graph.node import ONLY, Facts, FactsByKey, Node
 from fomo_dagster.store.artifacts import Artifact

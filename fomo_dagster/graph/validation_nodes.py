@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fomo_dagster.data.declarations import Dataset
-from fomo_dagster.experiment.schema import Validation
+from fomo_dagster.experiment.evaluation import Validation
 from fomo_dagster.graph.data_nodes import facts_of_samples, shards_key, source_key
 from fomo_dagster.graph.node import ONLY, Facts, FactsByKey, Node, identity
 from fomo_dagster.store.artifacts import Artifact

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fomo_dagster.experiment.schema import TrainingSettings
+from fomo_dagster.experiment.training import TrainingSettings
 from fomo_dagster.models.backbones import Clip
 from fomo_dagster.training.gradcache import GradientPass
 from fomo_dagster.training.loss import contrastive_loss

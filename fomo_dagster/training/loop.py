@@ -19,7 +19,8 @@ from torch import Tensor
 
 from fomo_dagster.data.transforms import normalise
 from fomo_dagster.errors import TrainingError
-from fomo_dagster.experiment.schema import Execution, TrainingSettings
+from fomo_dagster.experiment.schema import Execution
+from fomo_dagster.experiment.training import TrainingSettings
 from fomo_dagster.methods.trained_parameters import select_trained
 from fomo_dagster.models.backbones import Model
 from fomo_dagster.models.devices import device_of

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from fomo_dagster.experiment.schema import Optimiser
+from fomo_dagster.experiment.training import Optimiser
 
 
 def create_optimiser(

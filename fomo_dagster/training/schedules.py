@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from fomo_dagster.experiment.schema import Schedule
+from fomo_dagster.experiment.training import Schedule
 
 
 def learning_rate(schedule: Schedule, peak: float, step: int, steps: int) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from fomo_dagster.errors import InputError
-from fomo_dagster.experiment.schema import Budget
+from fomo_dagster.experiment.training import Budget
 
 
 def steps_of(

@@ -20,7 +20,8 @@ from fomo_dagster.evaluation.encoding import encode_texts
 from fomo_dagster.evaluation.evaluate import evaluate
 from fomo_dagster.evaluation.prompts import mean_embeddings
 from fomo_dagster.evaluation.results import EvaluationResult
-from fomo_dagster.experiment.schema import Evaluation, Execution
+from fomo_dagster.experiment.evaluation import Evaluation
+from fomo_dagster.experiment.schema import Execution
 from fomo_dagster.models.backbones import Model
 
 StoreImages = Callable[[Sequence[tuple[str, str, list[str], bytes]]], Index]

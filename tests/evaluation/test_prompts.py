@@ -14,7 +14,7 @@ from open_clip.zero_shot_metadata import OPENAI_IMAGENET_TEMPLATES, SIMPLE_IMAGE
 
 from fomo_dagster.evaluation.encoding import encode_texts
 from fomo_dagster.evaluation.prompts import class_texts, mean_embeddings, templates_of
-from fomo_dagster.experiment.schema import Waffle, WaffleDescriptors
+from fomo_dagster.experiment.evaluation import Waffle, WaffleDescriptors
 from fomo_dagster.models.backbones import Model
 
 NAMES = ["tench", "great white shark", "{curly} name", "tench"]

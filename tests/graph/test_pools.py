@@ -9,7 +9,8 @@ from assets.descriptions import metadata_of, metadata_of_source
 from fomo_dagster.cli.planning import undertake
 from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.errors import DataError, InputError
-from fomo_dagster.experiment.schema import Budget, Execution
+from fomo_dagster.experiment.schema import Execution
+from fomo_dagster.experiment.training import Budget
 from fomo_dagster.graph.materialise import materialise
 from fomo_dagster.graph.opened_pools import pool_captions, pretraining_pool
 from fomo_dagster.graph.workshop import Workshop

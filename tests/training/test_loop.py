@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from fomo_dagster.errors import TrainingError
-from fomo_dagster.experiment.schema import Budget, Execution, Optimiser, Schedule, TrainingSettings
+from fomo_dagster.experiment.schema import Execution
+from fomo_dagster.experiment.training import Budget, Optimiser, Schedule, TrainingSettings
 from fomo_dagster.models import backbones
 from fomo_dagster.progress import Progress, silent
 from fomo_dagster.training import loop

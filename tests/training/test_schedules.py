@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fomo_dagster.experiment.schema import Schedule
+from fomo_dagster.experiment.training import Schedule
 from fomo_dagster.training.schedules import learning_rate
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fomo_dagster.errors import InputError
-from fomo_dagster.experiment.schema import Budget
+from fomo_dagster.experiment.training import Budget
 from fomo_dagster.training.steps import steps_of
 
 

@@ -1,0 +1,137 @@
+"""A stream as an experiment declares it: its concepts, their order, and how it is cut."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, ValidationInfo, model_validator
+
+from fomo_dagster.data.declarations import (
+    DatasetName,
+    DatasetSettings,
+    Declaration,
+    declared_names,
+)
+from fomo_dagster.experiment.names import check_safe_name
+from fomo_dagster.streams.entries import canonical_entry
+
+
+def _canonical(entry: str, info: ValidationInfo) -> str:
+    return canonical_entry(entry, declared_names(info))
+
+
+StreamEntry = Annotated[str, AfterValidator(_canonical)]
+"""`dataset+++concept`, the dataset as in `DatasetName`."""
+
+
+class Stream(Declaration):
+    """The order in which concepts arrive, and how it is cut into the chunks of the stages."""
+
+    name: str | None = Field(
+        None, description="Names the stream's assets; experiments that share a stream share them."
+    )
+    datasets: tuple[DatasetName, ...] | None = Field(
+        None, description="All concepts of these datasets."
+    )
+    concepts: tuple[StreamEntry, ...] | None = Field(
+        None, description="Entries `dataset+++concept`."
+    )
+    file: Path | None = Field(None, description="A JSON list of such entries.")
+    growing: Path | None = Field(
+        None,
+        description="A folder of which each subfolder (a folder per class) or table, in the order "
+        "of names, is a further stage.",
+    )
+    arriving: DatasetSettings = Field(
+        DatasetSettings(), description="How the datasets of a growing stream are declared."
+    )
+    order: Literal[
+        "as_listed", "random", "performance", "frequency", "similarity", "time_incremental",
+        "dataset_incremental",
+    ] = Field(
+        "as_listed",
+        description="performance: by θ₀'s accuracy, easy to hard; frequency: by how many captions "
+        "of the pretraining pool name the concept; similarity: to the nearest in θ₀'s text "
+        "embeddings; time_incremental: datasets by their `year`; dataset_incremental: a stage a "
+        "dataset.",
+    )  # fmt: skip
+    reverse: bool = Field(False, description="The order backwards, concept by concept.")
+    interleaved: bool = Field(
+        False, description="Of time_incremental: mix the concepts of all datasets of a year."
+    )
+    starts: int = Field(
+        1, ge=1, le=1000,
+        description="Of similarity: seeded starts, whose path of most similarity is kept.",
+    )  # fmt: skip
+    seed: int = Field(0, description="Of what an order leaves open; as_listed leaves nothing.")
+    stages: int | None = Field(
+        None, ge=0, le=999,
+        description="T; may be left out where the order or `positions` says it. 0: nothing is "
+        "trained, and θ₀ alone is evaluated.",
+    )  # fmt: skip
+    cut: Literal["concepts", "samples"] = Field(
+        "concepts", description="What the chunks have equally many of; samples: training samples."
+    )
+    positions: tuple[int, ...] | None = Field(
+        None, description="Where chunks 2..T begin, counted in concepts from 1, instead of stages."
+    )
+
+    @model_validator(mode="after")
+    def _has_one_origin(self) -> Stream:
+        if self.name is not None:
+            check_safe_name(self.name)
+        origins = ("datasets", "concepts", "file", "growing")
+        given = [k for k in origins if getattr(self, k) is not None]
+        if len(given) != 1:
+            raise ValueError(f"exactly one of {', '.join(origins)} must be given, not {given}")
+        return self
+
+    @model_validator(mode="after")
+    def _grows_or_is_ordered(self) -> Stream:
+        if self.growing is None:
+            if "arriving" in self.model_fields_set:
+                raise ValueError("arriving describes the datasets of a growing stream alone")
+            return self
+        if self.name is None:
+            raise ValueError(
+                "a growing stream needs a name: it is part of its datasets' names, so that a "
+                "renamed experiment computes nothing again"
+            )
+        arranged = self.model_fields_set & {
+            "order", "reverse", "interleaved", "starts", "seed", "stages", "cut", "positions"
+        }  # fmt: skip
+        given = sorted(
+            k for k in arranged if getattr(self, k) != type(self).model_fields[k].default
+        )
+        if given:
+            raise ValueError(
+                "a growing stream comes in the order of its entries' names, a stage each: leave "
+                f"out {', '.join(given)}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _is_cut_one_way(self) -> Stream:
+        if self.growing is not None:
+            return self
+        if self.order == "dataset_incremental":
+            if self.positions is not None or self.cut != "concepts":
+                raise ValueError(
+                    "dataset_incremental has a stage a dataset: leave out cut and positions"
+                )
+        elif (self.stages is None) == (self.positions is None):
+            raise ValueError("exactly one of stages, positions must be given")
+        elif self.positions is not None and self.cut != "concepts":
+            raise ValueError("cut goes with stages, not with positions")
+        if self.positions is not None and not 1 <= len(self.positions) <= 998:
+            raise ValueError("positions are where chunks 2..T begin: give 1 to 998 of them")
+        return self
+
+    @model_validator(mode="after")
+    def _says_what_its_order_uses(self) -> Stream:
+        if self.interleaved and self.order != "time_incremental":
+            raise ValueError(f"interleaved goes with order: time_incremental, not {self.order}")
+        if self.starts > 1 and self.order != "similarity":
+            raise ValueError(f"starts goes with order: similarity, not {self.order}")
+        return self

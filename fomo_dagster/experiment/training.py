@@ -1,0 +1,73 @@
+"""How weights are trained, as an experiment declares it: optimiser, schedule, budget, precision."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from fomo_dagster.data.declarations import Declaration
+
+OPENCLIP_MAX_LOGIT_SCALE = math.log(100)
+
+
+class Optimiser(Declaration):
+    """What turns gradients into steps; its state starts anew at each stage."""
+
+    name: Literal["adamw"] = "adamw"
+    learning_rate: float = Field(1e-5, gt=0)
+    weight_decay: float = Field(0.2, ge=0, description="Applied to every trained parameter.")
+    betas: tuple[float, float] = (0.9, 0.999)
+    epsilon: float = Field(1e-8, gt=0)
+    clip_norm: float | None = Field(
+        1.0, gt=0, description="Global gradient norm; null: no clipping."
+    )
+
+
+class Schedule(Declaration):
+    """Learning rate within a stage; it starts anew at each."""
+
+    name: Literal["cosine", "constant"] = "cosine"
+    warmup: float = Field(0.1, ge=0, lt=1, description="Share of the stage's steps.")
+    final_factor: float = Field(0.001, ge=0, le=1, description="Last learning rate over the peak.")
+
+
+class Budget(Declaration):
+    """The length of a stage, in exactly one unit; samples count all pools together."""
+
+    samples: int | None = Field(None, gt=0)
+    steps: int | None = Field(None, gt=0)
+    epochs: float | None = Field(None, gt=0, description="Passes over the update pool.")
+
+    @model_validator(mode="after")
+    def _is_one_unit(self) -> Budget:
+        given = [k for k in ("samples", "steps", "epochs") if getattr(self, k) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"exactly one of samples, steps, epochs must be given, not {given or 'none'}"
+            )
+        return self
+
+
+class TrainingSettings(Declaration):
+    """How weights are trained, at a stage or when θ₀ is made."""
+
+    optimiser: Optimiser = Optimiser()
+    schedule: Schedule = Schedule()
+    batch_size: int = Field(512, ge=2, description="Samples of the contrastive batch, all pools.")
+    budget: Budget = Budget(samples=727_040)
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    max_logit_scale: float | None = Field(
+        OPENCLIP_MAX_LOGIT_SCALE, description="Clamp on the log temperature; null: none."
+    )
+    crop_scale: tuple[float, float] = Field(
+        (0.9, 1.0), description="Range of the area that the random resized crop keeps."
+    )
+
+    @field_validator("crop_scale")
+    @classmethod
+    def _is_a_range(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < value[0] <= value[1] <= 1:
+            raise ValueError("crop_scale needs 0 < low ≤ high ≤ 1")
+        return value
