@@ -43,6 +43,10 @@ class Bars:
         """Another process is making what this one wants."""
         self._progress.console.print(f"  waiting for process {holder}, which is making the same")
 
+    def waiting_for_slot(self, run_id: str) -> None:
+        """Another run is training, and one trains at a time."""
+        self._progress.console.print(f"  waiting for run {run_id.partition('-')[0]}, which trains")
+
     def finished(self, head: Head) -> None:
         """An asset was materialised."""
         colour = "yellow" if head.status == "computed" else "green"

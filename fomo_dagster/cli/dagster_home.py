@@ -9,7 +9,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from dagster import DagsterEventType, DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
@@ -64,14 +64,21 @@ def run_tags() -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def clearing(instance: DagsterInstance) -> Iterator[None]:
-    """Within it, runs that are killed meanwhile do not keep this one waiting for their slots."""
+def clearing(instance: DagsterInstance, waiting: Callable[[str], None]) -> Iterator[None]:
+    """Within it, runs that are killed meanwhile do not keep this one waiting for their slots.
+
+    waiting: told of each run that does, by its id.
+    """
     over = threading.Event()
+    told: set[str] = set()
 
     def clear() -> None:
         while not over.wait(SECONDS_BETWEEN_CLEARINGS):
             try:
                 end_dead_runs(instance)
+                for run_id in _holding_this_back(instance) - told:
+                    told.add(run_id)
+                    waiting(run_id)
             except Exception as error:  # a busy database, for one: the next turn will do
                 logger.debug("dead runs could not be looked for: %s", error)
 
@@ -82,6 +89,19 @@ def clearing(instance: DagsterInstance) -> Iterator[None]:
     finally:
         over.set()
         thread.join()
+
+
+def _holding_this_back(instance: DagsterInstance) -> set[str]:
+    """The runs that hold the pool slots for which a run of this process waits."""
+    storage = instance.event_log_storage
+    here = run_tags()[PROCESS_TAG]
+    holding: set[str] = set()
+    for pool in storage.get_concurrency_keys():
+        slots = storage.get_concurrency_info(pool)
+        waiting = [instance.get_run_by_id(run_id) for run_id in slots.pending_run_ids]
+        if any(run is not None and run.tags.get(PROCESS_TAG) == here for run in waiting):
+            holding |= slots.active_run_ids
+    return holding
 
 
 def end_dead_runs(instance: DagsterInstance) -> None:

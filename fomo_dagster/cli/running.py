@@ -93,7 +93,7 @@ def _materialise(
     observe_sources(undertaking, instance)
     keys = [key_of(entry.asset) for entry in wanted]
     assets = build_assets(undertaking.graph)
-    with Bars(console, len(wanted)) as bars, clearing(instance):
+    with Bars(console, len(wanted)) as bars, clearing(instance, bars.waiting_for_slot):
         workshops = _ShownWorkshops(undertaking.home, bars)
         result = dg.materialize(
             assets,

@@ -3,12 +3,13 @@
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import dagster as dg
 
 from assets.building import TRAINING_POOL, build_assets
 from assets.specs import key_of
-from fomo_dagster.cli.dagster_home import prepare
+from fomo_dagster.cli.dagster_home import prepare, run_tags
 from fomo_dagster.cli.planning import undertake
 from resources.workshops import Workshops
 
@@ -49,6 +50,25 @@ def test_a_training_waits_for_the_one_of_another_run_and_leaves_the_pool_free(fi
     waiting.join(60)
     assert results[0].success
     assert held(instance) == (1, set())
+
+
+def test_a_run_says_which_other_run_it_waits_for(finished_project):
+    instance = prepare(finished_project.home)
+    other = dg.DagsterRun(
+        "other", "deadbeef-0000", status=dg.DagsterRunStatus.STARTED, tags=run_tags()
+    )
+    instance.add_run(other)
+    take(instance, other.run_id)
+    finished_project.write("toy", optimiser={"learning_rate": 5e-4})
+    command = [str(Path(sys.executable).with_name("fomo")), "run", "toy"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
+        said = []
+        for line in running.stdout:
+            said.append(line.strip())
+            if "waiting for run" in line:
+                instance.report_run_failed(other, "it ends")
+    assert running.returncode == 0
+    assert said.count("waiting for run deadbeef, which trains") == 1
 
 
 def test_a_training_that_fails_leaves_the_pool_free(finished_project, monkeypatch):
