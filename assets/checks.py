@@ -24,7 +24,8 @@ def check_specs_of(node: Node) -> list[dg.AssetCheckSpec]:
     """The checks of a node's asset; blocking ones stop what would be trained on it.
 
     A concept with test images alone is no danger to a training, so that it only warns; one that
-    lost all its training images fails in sharding.
+    lost all its training images fails in sharding. Where the source itself lists the classes, one
+    without training images is as it should be: it is there to choose from.
     """
     key = key_of(node.key)
     if isinstance(node, ShardsNode):
@@ -36,7 +37,8 @@ def check_specs_of(node: Node) -> list[dg.AssetCheckSpec]:
             ),
             dg.AssetCheckSpec(
                 "no_empty_concepts", asset=key,
-                description="Every concept has training samples, where the dataset is trained on.",
+                description="Every concept has training samples, where the dataset is trained on and "
+                "its source does not list the concepts itself.",
             ),
         ]  # fmt: skip
     if node.kind in WEIGHT_KINDS:
@@ -71,9 +73,10 @@ def checks_of(node: Node, outcome: Outcome, workshop: Workshop) -> Iterator[dg.A
     """The results of a node's checks for what was just materialised."""
     if isinstance(node, ShardsNode):
         yield _readable_images(node.dataset, outcome)
-        yield _no_empty_concepts(outcome)
+        source = workshop.look(node.inputs[0])
+        yield _no_empty_concepts(outcome, source)
         for spec in _release_check_specs(node):
-            yield _says_nothing(spec.name, workshop.look(node.inputs[0]))
+            yield _says_nothing(spec.name, source)
     elif node.kind in WEIGHT_KINDS:
         yield _finite_weights(outcome)
     elif node.kind == "scores" and node.experiment is not None:
@@ -98,10 +101,10 @@ def _readable_images(dataset: Dataset, outcome: Outcome) -> dg.AssetCheckResult:
     )
 
 
-def _no_empty_concepts(outcome: Outcome) -> dg.AssetCheckResult:
+def _no_empty_concepts(outcome: Outcome, source: Facts) -> dg.AssetCheckResult:
     facts = outcome.head.facts
-    trained_on = facts["train_samples"]
-    empty = [concept for concept in facts["concepts"] if trained_on and not trained_on.get(concept)]
+    expected = set(facts["train_samples"]) | set(source.details["classes"])
+    empty = sorted(set(facts["concepts"]) - expected) if facts["train_samples"] else []
     return dg.AssetCheckResult(
         check_name="no_empty_concepts",
         passed=not empty,

@@ -41,6 +41,11 @@ MANIFEST: dict[str, pl.DataType] = {
 }
 
 
+def as_text(value: str) -> str:
+    """`value` with lone surrogates, which no table holds, written out (`\\udce9`)."""
+    return value.encode(errors="backslashreplace").decode()
+
+
 def concept_digests(samples: pl.DataFrame, split: str) -> dict[str, str]:
     """Per concept of a split, the digest of its samples' keys, captions and image digests.
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import tarfile
+import unicodedata
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -103,7 +105,7 @@ def test_only_what_is_asked_for_is_digested_and_that_once(
 def test_a_tar_that_ends_early_is_refused(tmp_path: Path, keep: int) -> None:
     path = pack(tmp_path / "t.tar", {"a": b"1" * 512, "b": b"2" * 600})
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(DataError, match=r"not a whole, uncompressed tar .*: fetch it again"):
+    with pytest.raises(DataError, match=r"not a whole tar .*: fetch it again"):
         members(path).locate(["a"])
 
 
@@ -116,12 +118,48 @@ def test_a_damaged_header_is_not_taken_for_the_end(tmp_path: Path) -> None:
         members(path).locate(["a"])
 
 
-def test_a_compressed_tar_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("mode", "tool"), [("w:gz", "gunzip"), ("w:bz2", "bunzip2"), ("w:xz", "unxz")]
+)
+def test_a_compressed_tar_is_refused_with_what_decompresses_it(
+    tmp_path: Path, mode: Any, tool: str
+) -> None:
     path = tmp_path / "t.tar"
-    with tarfile.open(path, "w:gz") as tar:
+    with tarfile.open(path, mode) as tar:
         add(tar, tarfile.TarInfo("a"), b"1")
-    with pytest.raises(DataError, match="not a whole, uncompressed tar"):
+    with pytest.raises(DataError, match=f"is compressed, .*`{tool}`"):
         members(path).locate(["a"])
+
+
+def test_names_are_found_in_either_form_of_unicode(tmp_path: Path) -> None:
+    composed, decomposed = (unicodedata.normalize(form, "d/é.png") for form in ("NFC", "NFD"))
+    tar = members(pack(tmp_path / "t.tar", {decomposed: b"from a Mac"}))
+    for name in (composed, decomposed):
+        located = tar.locate([name])
+        assert located["name"].to_list() == [name]
+        assert read_member(located["reference"][0]) == b"from a Mac"
+
+
+def test_names_that_are_not_utf_8_are_written_out_and_do_no_harm(tmp_path: Path) -> None:
+    path = tmp_path / "t.tar"
+    with tarfile.open(path, "w", format=tarfile.GNU_FORMAT, encoding="latin-1") as tar:
+        add(tar, tarfile.TarInfo("d/é.png"), b"latin")
+        add(tar, tarfile.TarInfo("d/e.png"), b"plain")
+    located = members(path).locate(["d/e.png", r"d/\udce9.png"])
+    assert [read_member(reference) for reference in located["reference"]] == [b"plain", b"latin"]
+
+
+def test_a_hard_link_to_a_member_is_that_member(tmp_path: Path) -> None:
+    path = tmp_path / "t.tar"
+    with tarfile.open(path, "w") as tar:
+        add(tar, tarfile.TarInfo("./d/a"), b"data")
+        for name, target in (("d/b", "./d/a"), ("d/c", "d/b"), ("d/e", "d/later")):
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = tarfile.LNKTYPE, target
+            tar.addfile(member)
+    located = members(path).locate(["d/b", "d/c", "d/e"])
+    assert located["problem"].to_list() == [None, None, "a link"]
+    assert [read_member(reference) for reference in located["reference"][:2]] == [b"data"] * 2
 
 
 def test_what_changed_since_it_was_scanned_is_not_read(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import polars as pl
 
 from fomo_dagster.data.benchmark.release import read_json
+from fomo_dagster.data.samples import as_text
 from fomo_dagster.errors import DataError
 
 INFO: dict[str, pl.DataType] = {
@@ -37,7 +38,7 @@ def read_info(path: Path, prefix: str = "") -> pl.DataFrame:
     for place, row in content.items():
         if not isinstance(row, dict):
             raise DataError(f"{path}: the description of {place!r} must be an object, not {row!r}")
-        key = place.removeprefix(f"{prefix}/") if prefix else place
+        key = as_text(place.removeprefix(f"{prefix}/") if prefix else place)
         _check_place(path, key)
         rows.append((key, *_numbered(path, place, row), _captions(path, place, row)))
     info = pl.DataFrame(rows, schema=INFO, orient="row")
@@ -57,9 +58,9 @@ def _numbered(path: Path, place: str, row: dict[str, Any]) -> tuple[str | None, 
     name, target = row.get("classname"), row.get("target")
     if name is not None and not isinstance(name, str):
         raise DataError(f"{path}: `classname` of {place!r} must be text or null, not {name!r}")
-    if not isinstance(target, int) or isinstance(target, bool) or target < 0:
+    if not isinstance(target, int) or isinstance(target, bool) or not 0 <= target < 2**63:
         raise DataError(f"{path}: `target` of {place!r} must be a number from 0, not {target!r}")
-    return name, target
+    return name and as_text(name), target
 
 
 def _captions(path: Path, place: str, row: dict[str, Any]) -> list[str]:
@@ -71,7 +72,7 @@ def _captions(path: Path, place: str, row: dict[str, Any]) -> list[str]:
                 f"{path}: {field!r} of {place!r} must be text, a list of texts or null, "
                 f"not {value!r}"
             )
-        said = [text for text in texts if text.strip()]
+        said = [as_text(text) for text in texts if text.strip()]
         if said:
             return said
     return []

@@ -8,6 +8,7 @@ against the registry: images, samples and classes.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,7 +59,7 @@ class ExtractedFolder:
         return (self.path / folder).is_dir()
 
     def locate(self, names: Sequence[str]) -> pl.DataFrame:
-        there = {name: str(self.path / name) for name in names if (self.path / name).is_file()}
+        there = {name: file for name in names if (file := self._file(name)) is not None}
         files = list(there.values())
         digests = self.cache.digests(files, f"the folder {self.path}")
         found = pl.DataFrame(
@@ -76,6 +77,16 @@ class ExtractedFolder:
             .join(found, on="name", how="left", maintain_order="left")
             .with_columns(problem=problem)
         )
+
+    def _file(self, name: str) -> str | None:
+        """The file of that name, in whichever form of Unicode it was written; None: there is none.
+
+        A Mac writes an accented letter as two characters.
+        """
+        forms = [name]
+        if not name.isascii():
+            forms += [unicodedata.normalize(form, name) for form in ("NFC", "NFD")]
+        return next((str(self.path / form) for form in forms if (self.path / form).is_file()), None)
 
 
 @dataclass
@@ -166,7 +177,8 @@ class ReleaseImages:
             return IN_FOLDER, ExtractedFolder(folder.parent, DigestCache(self._kept(folder)))
         raise InputError(
             f"dataset {self.name!r}: there is no {archive}, and no folder {folder.name} beside it; "
-            f"get it, or say where the images are ({IMAGES_VARIABLE}, or `images` in its source)"
+            f"get it (`fomo fetch {self.dataset.name}`), or say where the "
+            f"images are ({IMAGES_VARIABLE}, or `images` in its source)"
         )
 
     def _samples(

@@ -1,8 +1,10 @@
 """Images inside an uncompressed tar, by name: nothing is extracted, and each is read where it lies.
 
 The headers are passed over once and the members that are asked for are digested once; both are kept
-until the tar changes. Links, devices and sparse files are never read. Reading a tar from front to
-back is not covered: the `webdataset` library does that.
+until the tar changes. A hard link to an earlier member is that member; other links, devices and
+sparse files are never read. Names that differ only in how
+Unicode composes their letters are the same name. Reading a tar from front to back is not covered:
+the `webdataset` library does that.
 """
 
 from __future__ import annotations
@@ -10,16 +12,18 @@ from __future__ import annotations
 import hashlib
 import os
 import tarfile
+import unicodedata
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import polars as pl
 
+from fomo_dagster.data.samples import as_text
 from fomo_dagster.data.sources.files import FILES_PER_TASK
 from fomo_dagster.data.sources.remembered import keep, recall, stamp
 from fomo_dagster.errors import DataError
-from fomo_dagster.store.digests import DIGEST_LENGTH, digest_of_bytes
+from fomo_dagster.store.digests import DIGEST_LENGTH, digest_of, digest_of_bytes
 
 MEMBERS: dict[str, pl.DataType] = {
     "name": pl.String(),
@@ -34,7 +38,14 @@ LOCATED: dict[str, pl.DataType] = {
     "digest": pl.String(),
     "reference": pl.String(),  # what `read_member` needs
 }
+MEMBERS_VERSION = 1  # raised when the same tar would be listed otherwise
 FILE = "file"
+COMPRESSED = {  # how such files begin, and what undoes it
+    b"\x1f\x8b": "gunzip",
+    b"BZh": "bunzip2",
+    b"\xfd7zXZ": "unxz",
+    b"\x28\xb5\x2f\xfd": "unzstd",
+}
 PIECE = 1 << 20  # bytes that are digested at a time
 
 
@@ -47,7 +58,7 @@ class TarMembers:
 
     def holds_folder(self, folder: str) -> bool:
         """Whether any file lies in `folder`."""
-        members = self._members(stamp(self.path))
+        members = self._members(self._state())
         return members["name"].str.starts_with(f"{folder}/").any()
 
     def locate(self, names: Sequence[str]) -> pl.DataFrame:
@@ -55,9 +66,12 @@ class TarMembers:
 
         Raises `DataError` where the tar is not a whole uncompressed one, or cannot be read.
         """
-        state = stamp(self.path)
+        state = self._state()
         members = self._members(state)
-        wanted = pl.DataFrame({"name": names}, schema={"name": pl.String()})
+        wanted = pl.DataFrame(
+            {"asked": names, "name": [member_name(name) for name in names]},
+            schema={"asked": pl.String(), "name": pl.String()},
+        )
         missing = (pl.col("kind") == FILE) & pl.col("digest").is_null()
         fresh = members.filter(missing).join(wanted, on="name", how="semi")
         if fresh.height:
@@ -69,11 +83,16 @@ class TarMembers:
         return (
             wanted.join(members, on="name", how="left", maintain_order="left")
             .with_columns(
+                name=pl.col("asked"),
                 problem=problem.when(pl.col("kind") != FILE).then(pl.col("kind")),
                 reference=pl.when(pl.col("kind") == FILE).then(where),
             )
             .select(*LOCATED)
         )
+
+    def _state(self) -> str | None:
+        state = stamp(self.path)
+        return state and digest_of([MEMBERS_VERSION, state])
 
     def _members(self, state: str | None) -> pl.DataFrame:
         kept = recall(self.kept, state, MEMBERS)
@@ -84,13 +103,22 @@ class TarMembers:
         try:
             rows = list(_headers(self.path))
         except tarfile.TarError as error:
-            raise DataError(
-                f"{self.path} is not a whole, uncompressed tar ({error}): fetch it again"
-            ) from error
+            raise DataError(self._not_a_tar(error)) from error
         except OSError as error:
             raise DataError(f"cannot read {self.path}: {error.strerror}") from error
         members = pl.DataFrame(rows, schema=MEMBERS, orient="row")
         return members.unique("name", keep="last", maintain_order=True)
+
+    def _not_a_tar(self, error: tarfile.TarError) -> str:
+        with self.path.open("rb") as file:
+            start = file.read(len(max(COMPRESSED, key=len)))
+        for magic, tool in COMPRESSED.items():
+            if start.startswith(magic):
+                return (
+                    f"{self.path} is compressed, so that its images cannot be read one by one: "
+                    f"decompress it (`{tool}`) under the same name, or extract it into its folder"
+                )
+        return f"{self.path} is not a whole tar ({error}): fetch it again"
 
     def _digests(self, members: pl.DataFrame) -> list[str]:
         """Of each member's bytes, in order; the disk sees them in theirs."""
@@ -103,6 +131,18 @@ class TarMembers:
                 return [digest for task in found for digest in task]
         except OSError as error:
             raise DataError(f"cannot read {self.path}: {error.strerror}") from error
+
+
+def member_name(name: str) -> str:
+    """A name in the one form in which names are compared, without a leading `./`.
+
+    Archives from a Mac write an accented letter as two characters. Bytes that are not UTF-8, which
+    Python holds as lone surrogates, become text such as `\\udce9`: tables hold only what is text.
+    """
+    name = name.removeprefix("./")
+    if name.isascii():
+        return name
+    return unicodedata.normalize("NFC", as_text(name))
 
 
 def read_member(reference: str) -> bytes:
@@ -122,12 +162,18 @@ def read_member(reference: str) -> bytes:
 
 def _headers(path: Path) -> Iterator[tuple[str, str, int, int, None]]:
     """A row of `MEMBERS` for each member but folders."""
-    with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
+    places: dict[str, tuple[int, int]] = {}  # offset and size of the files so far
+    with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:", encoding="utf-8") as tar:
         while (member := tar.next()) is not None:
             tar.members.clear()  # type: ignore[attr-defined]  # else it keeps all that it saw
             if not member.isdir():
-                name = member.name.removeprefix("./")
-                yield name, _kind(member), member.offset_data, member.size, None
+                name, kind = member_name(member.name), _kind(member)
+                place = (member.offset_data, member.size)
+                if member.islnk() and member_name(member.linkname) in places:
+                    kind, place = FILE, places[member_name(member.linkname)]
+                if kind == FILE:
+                    places[name] = place
+                yield name, kind, *place, None
         # What is no header, tarfile takes for the end.
         file.seek(tar.offset)
         if file.read(tarfile.BLOCKSIZE).strip(b"\0"):

@@ -8,11 +8,14 @@ import polars as pl
 import pytest
 
 from assets.building import build_assets
+from assets.checks import checks_of
 from fomo_dagster.cli import planning
 from fomo_dagster.cli.planning import undertake
 from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.errors import DataError, InputError
 from fomo_dagster.evaluation.results import SCORE
+from fomo_dagster.graph.materialise import materialise
+from fomo_dagster.graph.workshop import Workshop
 from resources.workshops import Workshops
 
 STREAM = ["DTD+++banded", "MTSD+++food", "clevr+++2 cubes", "FSCOCO+++sheep", "DTD+++zigzag"]
@@ -228,6 +231,14 @@ def test_what_is_missing_is_refused_or_said_once(benchmark_project, release, cap
         if event.asset_key.path[-1] == "mtsd"
     ]
     assert gone.name in mtsd["warnings"].value
+
+
+def test_classes_of_the_list_that_have_no_samples_are_no_empty_concepts(benchmark_project):
+    """CLEVR's list has six classes here, of which two have images."""
+    workshop = Workshop(undertake("toy", []).graph, benchmark_project.home)
+    outcome = materialise("shards/clevr", workshop)
+    results = checks_of(workshop.graph.nodes["shards/clevr"], outcome, workshop)
+    assert {result.check_name: result.passed for result in results}["no_empty_concepts"]
 
 
 def test_where_a_release_lies_is_no_identity(benchmark_project, release):

@@ -1,6 +1,9 @@
 """Datasets read from a release in its layout: the six kinds, as tars and as folders."""
 
+import io
 import json
+import tarfile
+import unicodedata
 
 import pytest
 
@@ -236,6 +239,7 @@ def test_a_path_that_leaves_the_datasets_folder_is_refused(release, place):
     [
         ({"target": "0"}, "`target` of 'd/1.png' must be a number"),
         ({"target": True}, "`target` of 'd/1.png' must be a number"),
+        ({"target": 2**64}, "`target` of 'd/1.png' must be a number"),
         ({"target": 0, "classname": 3}, "`classname` of 'd/1.png' must be text"),
         ({"target": 0, "default_caption": 3}, "'default_caption' of 'd/1.png' must be text"),
         ({"target": 0, "default_caption": [["x"]]}, "'default_caption' of 'd/1.png' must be text"),
@@ -246,6 +250,37 @@ def test_a_row_of_another_form_is_named(release, row, message):
     release.write_info("DTD_train.json", {"d/1.png": row})
     with pytest.raises(DataError, match=message):
         release.source("dtd").scan()
+
+
+def test_names_of_any_alphabet_are_found_however_they_were_written(release, settle):
+    """The info file has accents as one character, the images' names as two (from a Mac)."""
+    names = ["sp ace/ü+.v2.PNG", "日本/é.JPEG"]
+    rows = {unicodedata.normalize("NFC", name): {"target": 0} for name in names}
+    release.add("dtd", train={}, test={}, classes=["ünïcode"])
+    release.expect("dtd", train=2, test=1)
+    release.write_info("DTD_train.json", rows)
+    release.write_info("DTD_test.json", {"t.png": {"target": 0}})
+    for place in [*names, "t.png"]:
+        release.draw("DTD", unicodedata.normalize("NFD", place))
+    settle("dtd")
+    assert by_key(release.source("dtd").scan(), "train") == dict.fromkeys(rows, ("ünïcode", []))
+
+
+def test_text_that_is_not_unicode_is_written_out(release):
+    """Python writes a file name in Latin-1, and half of an emoji, as lone surrogates."""
+    release.add("dtd", train={}, test={"t.png": {"target": 0}}, classes=["a"])
+    release.expect("dtd", train=1)
+    release.write_info(
+        "DTD_train.json", {"\udce9.png": {"target": 0, "default_caption": "so \ud83d"}}
+    )
+    release.write_info("DTD_test.json", {"t.png": {"target": 0}})
+    with tarfile.open(release.images / "DTD.tar", "w", encoding="latin-1", format=1) as tar:
+        for name in ("é.png", "t.png"):
+            data = release.draw("elsewhere", "x.png")
+            member = tarfile.TarInfo(f"DTD/{name}")
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    assert by_key(release.source("dtd").scan(), "train") == {"\\udce9.png": ("a", ["so \\ud83d"])}
 
 
 def test_an_info_file_that_changed_is_read_again(release, monkeypatch):
