@@ -37,8 +37,8 @@ def check_specs_of(node: Node) -> list[dg.AssetCheckSpec]:
             ),
             dg.AssetCheckSpec(
                 "no_empty_concepts", asset=key,
-                description="Every concept has training samples, where the dataset is trained on and "
-                "its source does not list the concepts itself.",
+                description="Every concept has training samples, where the dataset is trained on "
+                "and its source does not list its concepts.",
             ),
         ]  # fmt: skip
     if node.kind in WEIGHT_KINDS:
