@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from fomo_dagster.experiment.schema import Execution
 from fomo_dagster.experiment.training import TrainingSettings
+from fomo_dagster.methods.trained_parameters import select_trained
 from fomo_dagster.models.backbones import create
 from fomo_dagster.progress import silent
 from fomo_dagster.training.loop import train
@@ -70,11 +71,12 @@ def measure(loop: str, batch_size: int, steps: int, micro: int | None) -> tuple[
             nn.utils.clip_grad_norm_(model.module.parameters(), 1.0)
             optimiser.step()
     else:
+        select_trained(model.module, "all")
         with tempfile.TemporaryDirectory() as folder:
             train(
                 model, repeated,
                 settings=TrainingSettings(batch_size=batch_size),
-                train="all", seed=0, stage=1,
+                seed=0, stage=1,
                 execution=Execution(device="cpu", micro_batch_size=micro),
                 resume_folder=Path(folder), progress=silent, identity="benchmark",
             )  # fmt: skip

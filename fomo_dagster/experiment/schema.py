@@ -16,6 +16,7 @@ from pydantic import Field, field_validator, model_validator
 from fomo_dagster.data.declarations import Dataset, Declaration, PretrainingPool
 from fomo_dagster.experiment.evaluation import Evaluation, Prompts, Validation
 from fomo_dagster.experiment.names import check_safe_name
+from fomo_dagster.experiment.selections import Train
 from fomo_dagster.experiment.stream import Stream
 from fomo_dagster.experiment.training import TrainingSettings
 
@@ -89,7 +90,11 @@ class Method(Declaration):
     """What a stage trains, from which weights it starts, and what it deploys."""
 
     name: Literal["finetune"] = "finetune"
-    train: Literal["all", "locked_image", "locked_text"] = "all"
+    train: Train = Field(
+        "all",
+        description="all; one tower (locked_image, locked_text); layer_norms (LNFit); biases "
+        "(BitFit); projections (linear probing); or globs over the names of parameters.",
+    )
     start_from: Literal["trained", "deployed", "initial"] = Field(
         "trained",
         description="The previous stage's trained or deployed weights, or θ₀ at every stage.",

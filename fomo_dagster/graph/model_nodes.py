@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.schema import Backbone, Buffer, Execution, Merge, Mixture
+from fomo_dagster.experiment.selections import Train
 from fomo_dagster.experiment.training import TrainingSettings
 from fomo_dagster.graph.data_nodes import MANIFEST
 from fomo_dagster.graph.node import ONLY, Facts, FactsByKey, Node
@@ -156,7 +157,7 @@ class TrainedNode(Node):
     settings: TrainingSettings
     mixture: Mixture
     buffer: Buffer
-    train: str
+    train: Train
     seed: int
     start_key: str
     chunk_keys: tuple[str, ...]  # of stages 1..stage; the last is the update pool
@@ -175,7 +176,7 @@ class TrainedNode(Node):
     @property
     def declared(self) -> Mapping[str, Any]:
         declared = training_parameters(self.settings) | {
-            "train": self.train,
+            "train": self.train if isinstance(self.train, str) else self.train.model_dump(),
             "mixture": self.mixture.model_dump(mode="json"),
             "seed": self.seed,
             "stage": self.stage,

@@ -11,8 +11,10 @@ from fomo_dagster.data.batches import Batches
 from fomo_dagster.data.pools import Pool
 from fomo_dagster.data.transforms import augment
 from fomo_dagster.experiment.schema import Execution
+from fomo_dagster.experiment.selections import Train
 from fomo_dagster.experiment.training import TrainingSettings
 from fomo_dagster.graph.model_nodes import CURVES, STEPS, WEIGHTS
+from fomo_dagster.methods.trained_parameters import select_trained
 from fomo_dagster.models.backbones import Model, save
 from fomo_dagster.plots.training import training_plot
 from fomo_dagster.store.recipes import Recipe
@@ -29,7 +31,7 @@ def train_on(
     sizes: Mapping[str, int],
     *,
     settings: TrainingSettings,
-    train: str,
+    train: Train,
     seed: int,
     stage: int,
     execution: Execution,
@@ -54,11 +56,11 @@ def train_on(
         tokenize=model.tokenize,
         workers=execution.workers,
     )
+    select_trained(model.module, train)
     table = train_model(
         model,
         batches,
         settings=settings,
-        train=train,
         seed=seed,
         stage=stage,
         execution=execution,

@@ -1,4 +1,4 @@
-"""Which of a model's parameters a stage trains, by tower.
+"""Which of a model's parameters a stage trains, and the mode that each part of it trains in.
 
 The image tower is OpenCLIP's `visual`; everything else is the text tower, the logit scale with it
 (`freeze_features` and `freeze_head` of FoMo-in-Flux, arXiv 2408.14471).
@@ -6,35 +6,145 @@ The image tower is OpenCLIP's `visual`; everything else is the text tower, the l
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Mapping
+from fnmatch import fnmatchcase
+
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from fomo_dagster.errors import InputError, nearest
+from fomo_dagster.experiment.selections import Parameters, Train
 from fomo_dagster.models.backbones import Clip
 
-_LOCKED = {"all": None, "locked_image": "image", "locked_text": "text"}
+# As OpenCLIP's towers name them: its own, those from timm and Hugging Face, and its ResNets'.
+_PROJECTIONS: Mapping[str, tuple[str, ...]] = {
+    "image": ("visual.proj", "visual.proj.*", "visual.head.proj.*", "visual.attnpool.c_proj.*"),
+    "text": (
+        "text_projection", "text_projection.*", "text.text_projection", "text.text_projection.*",
+        "text.proj", "text.proj.*",
+    ),
+}  # fmt: skip
 
 
-def select_trained(module: Clip, train: str) -> dict[str, nn.Parameter]:
+def select_trained(module: Clip, train: Train) -> dict[str, nn.Parameter]:
     """Make the module ready to train, and return the parameters that shall, by name.
 
-    `train`: all, locked_image or locked_text. A locked parameter asks for no gradient, so that no
-    backward pass is paid for it, and a locked tower is in evaluation mode: no dropout, and
-    statistics of batch norms that stay as they are. What the architecture itself keeps fixed (a
-    sine-cosine position embedding) stays so.
+    `train` is one of:
 
-    Raises `InputError` for another value of `train`.
+    - all, or one tower: locked_image, locked_text;
+    - layer_norms (LNFit): gains and biases of all layer norms, `ln_pre`, `ln_post` and `ln_final`
+      among them;
+    - biases (BitFit, arXiv 2106.10199): of all layers, those of norms among them;
+    - projections (linear probing): of both towers into the space that they share;
+    - globs over names. What they include is trained but for what they exclude.
+
+    The logit scale is trained by all, by locked_image and by globs that include it, and by nothing
+    else, as in the benchmark. A parameter that is not trained asks for no gradient, so that no
+    backward pass is paid for what lies before it. What the architecture itself keeps fixed (a
+    sine-cosine position embedding) stays so. For modes see `set_modes`.
+
+    Raises `InputError` for another value of `train`, and where it selects nothing: a glob that
+    matches no parameter, a tower without such a projection.
     """
-    if train not in _LOCKED:
-        raise InputError(f"method.train has no {train!r}: {nearest(train, _LOCKED)}")
-    locked = _LOCKED[train]
+    names = [name for name, value in module.named_parameters() if value.requires_grad]
+    selected = set(_select(module, train, names))
+    for name, parameter in module.named_parameters():
+        parameter.requires_grad_(name in selected)
+    set_modes(module)
+    return {name: value for name, value in module.named_parameters() if value.requires_grad}
+
+
+def set_modes(module: Clip) -> None:
+    """Training mode where there is something to train: a tower without trained parameters is in
+    evaluation mode, with no dropout; so is a batch norm whose parameters are not trained, so that
+    its statistics stay as they are."""
+    trained = [name for name, value in module.named_parameters() if value.requires_grad]
+    towers = {_tower(name) for name in trained}
     module.train()
     for name, part in module.named_children():
-        if _tower(name) == locked:
+        if _tower(name) not in towers:
             part.eval()
-    for name, parameter in module.named_parameters():
-        if _tower(name) == locked:
-            parameter.requires_grad_(False)
-    return {name: value for name, value in module.named_parameters() if value.requires_grad}
+    for part in module.modules():
+        own = list(part.parameters(recurse=False))
+        if isinstance(part, _BatchNorm) and own and not any(p.requires_grad for p in own):
+            part.eval()
+
+
+def _select(module: Clip, train: Train, names: Collection[str]) -> Collection[str]:
+    if isinstance(train, Parameters):
+        return _by_globs(train, names)
+    if train not in _BY_NAME:
+        raise InputError(f"method.train has no {train!r}: {nearest(train, _BY_NAME)}")
+    chosen = _BY_NAME[train](module)
+    selected = [name for name in names if name in chosen]
+    if not selected:
+        raise InputError(f"method.train is {train}, but the architecture has none of them to train")
+    return selected
+
+
+def _towers(*trained: str) -> Callable[[Clip], set[str]]:
+    return lambda module: {n for n, _ in module.named_parameters() if _tower(n) in trained}
+
+
+def _layer_norms(module: Clip) -> set[str]:
+    return {
+        f"{name}.{own}"
+        for name, part in module.named_modules()
+        if isinstance(part, nn.LayerNorm)
+        for own, _ in part.named_parameters()
+    }
+
+
+def _biases(module: Clip) -> set[str]:
+    """`bias` of a layer and `in_proj_bias` of an attention, but not SigLIP's `logit_bias`, which
+    belongs to the loss."""
+    return {
+        name
+        for name, _ in module.named_parameters()
+        if f"_{name.rpartition('.')[2]}".endswith("_bias") and name != "logit_bias"
+    }
+
+
+def _projections(module: Clip) -> set[str]:
+    names = [name for name, _ in module.named_parameters()]
+    chosen = set()
+    for tower, globs in _PROJECTIONS.items():
+        found = {name for name in names if any(fnmatchcase(name, glob) for glob in globs)}
+        if not found:
+            raise InputError(
+                f"method.train is projections, but the {tower} tower has none that is known by its "
+                "name: give it as a glob, `train: {include: [...]}`"
+            )
+        chosen |= found
+    return chosen
+
+
+_BY_NAME: Mapping[str, Callable[[Clip], set[str]]] = {
+    "all": _towers("image", "text"),
+    "locked_image": _towers("text"),
+    "locked_text": _towers("image"),
+    "layer_norms": _layer_norms,
+    "biases": _biases,
+    "projections": _projections,
+}
+
+
+def _by_globs(train: Parameters, names: Collection[str]) -> Collection[str]:
+    matched: dict[str, set[str]] = {}
+    for key, globs in (("include", train.include), ("exclude", train.exclude)):
+        matched[key] = set()
+        for glob in globs:
+            found = {name for name in names if fnmatchcase(name, glob)}
+            if not found:
+                raise InputError(
+                    f"method.train.{key} has {glob!r}, which matches none of the model's "
+                    f"parameters: {nearest(glob, names)}"
+                )
+            matched[key] |= found
+    selected = matched["include"] - matched["exclude"]
+    if not selected:
+        raise InputError("method.train excludes everything that it includes: nothing is trained")
+    return selected
 
 
 def _tower(name: str) -> str:

@@ -21,7 +21,6 @@ from fomo_dagster.data.transforms import normalise
 from fomo_dagster.errors import TrainingError
 from fomo_dagster.experiment.schema import Execution
 from fomo_dagster.experiment.training import TrainingSettings
-from fomo_dagster.methods.trained_parameters import select_trained
 from fomo_dagster.models.backbones import Model
 from fomo_dagster.models.devices import device_of
 from fomo_dagster.progress import Progress
@@ -67,7 +66,6 @@ def train(
     batches: Batches,
     *,
     settings: TrainingSettings,
-    train: str,
     seed: int,
     stage: int,
     execution: Execution,
@@ -77,9 +75,10 @@ def train(
 ) -> pl.DataFrame:
     """Train `model.module` in place through all batches; return the figures of each step.
 
-    The frame has the columns of `figures.Figures`. `train` says which parameters are trained (see
-    `methods.trained_parameters`), `identity` whose resume point it is: a training that finds one of
-    the same identity in `resume_folder` goes on from there, to the same weights, bit for bit.
+    The frame has the columns of `figures.Figures`. The parameters that ask for a gradient are
+    trained, each part of the module in the mode that it is in (see `methods.trained_parameters`).
+    `identity` says whose resume point it is: a training that finds one of the same identity in
+    `resume_folder` goes on from there, to the same weights, bit for bit.
 
     Raises `TrainingError` for a loss or gradient that is not finite, `KeyboardInterrupt` on SIGINT
     and SIGTERM once the resume point is written (both name it, and it never holds weights that such
@@ -93,7 +92,7 @@ def train(
             batches=batches,
             learner=Learner(
                 model.module,
-                select_trained(model.module, train),
+                {n: p for n, p in model.module.named_parameters() if p.requires_grad},
                 settings,
                 device,
                 execution.micro_batch_size,

@@ -63,6 +63,8 @@ def test_defaults_are_the_benchmarks(project):
         ({"stream": {"datasets": ["birds"], "stages": -1}}, "stream.stages is -1"),
         ({"backbone": {"name": "x", "architecture": "ViT-B-32"}}, "exactly one of pretrained"),
         ({"method": {"start_from": "deployed"}}, "start_from: deployed needs a merge"),
+        ({"method": {"train": "layer_norm"}}, "train is 'layer_norm'; did you mean 'layer_norms'"),
+        ({"method": {"train": {"includes": ["*"]}}}, r"key 'method.train.includes'.*'include'"),
         ({"name": "../escape"}, "not a safe name"),
         ({"datasets": {"x": {"source": {"type": "foldr"}}}}, "x.source has the type 'foldr'; did"),
         (

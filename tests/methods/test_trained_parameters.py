@@ -3,10 +3,15 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
 from fomo_dagster.errors import InputError
+from fomo_dagster.experiment.selections import Parameters
+from fomo_dagster.experiment.training import Optimiser
 from fomo_dagster.methods.trained_parameters import select_trained
 from fomo_dagster.models import backbones
+from fomo_dagster.training.optimisers import create_optimiser
 
 SMALL: dict[str, Any] = {
     "embed_dim": 8,
@@ -34,10 +39,90 @@ def test_a_tower_is_locked_with_its_mode_and_the_logit_scale_goes_with_the_text(
     assert text.training is (train != "locked_text")
 
 
+@pytest.mark.parametrize("custom_text", [False, True])
+def test_selections_by_kind_name_what_the_papers_train(custom_text: bool) -> None:
+    block = {f"ln_{place}.{kind}" for place in (1, 2) for kind in ("weight", "bias")}
+    text = "text." if custom_text else ""
+    blocks = ("visual.transformer.resblocks.0.", f"{text}transformer.resblocks.0.")
+    norms = {f"{b}{name}" for b in blocks for name in block} | {
+        f"{norm}.{kind}"
+        for norm in ("visual.ln_pre", "visual.ln_post", f"{text}ln_final")
+        for kind in ("weight", "bias")
+    }
+    biases = {name for name in norms if name.endswith("bias")} | {
+        f"{b}{name}"
+        for b in blocks
+        for name in ("attn.in_proj_bias", "attn.out_proj.bias", "mlp.c_fc.bias", "mlp.c_proj.bias")
+    }
+    for train, expected in (
+        ("layer_norms", norms),
+        ("biases", biases),
+        ("projections", {"visual.proj", f"{text}text_projection"}),
+    ):
+        module = backbones.create(SMALL | {"custom_text": custom_text}, seed=0).module
+        assert set(select_trained(module, train)) == expected
+
+
+def test_globs_include_and_exclude() -> None:
+    module = backbones.create(SMALL, seed=0).module
+    everything = {name for name, _ in module.named_parameters()}
+    globs = Parameters(exclude=("visual.*", "logit_scale"))
+    assert set(select_trained(module, globs)) == {
+        name for name in everything if not name.startswith("visual.") and name != "logit_scale"
+    }
+    assert not module.visual.training
+    assert module.transformer.training
+
+
+@pytest.mark.parametrize(
+    ("globs", "message"),
+    [
+        (Parameters(include=("visual.projj",)), r"include has 'visual.projj', .* 'visual.proj'"),
+        (Parameters(exclude=("ln_finale.*",)), r"exclude has .* 'ln_final\.(bias|weight)'"),
+        (Parameters(include=("visual.*",), exclude=("*",)), "nothing is trained"),
+    ],
+)
+def test_globs_that_select_nothing_are_refused(globs: Parameters, message: str) -> None:
+    module = backbones.create(SMALL, seed=0).module
+    with pytest.raises(InputError, match=message):
+        select_trained(module, globs)
+
+
+def test_a_logit_bias_is_no_bias_of_a_layer() -> None:
+    module = backbones.create(SMALL | {"init_logit_bias": -10.0}, seed=0).module
+    assert "logit_bias" not in select_trained(module, "biases")
+
+
+def test_a_batch_norm_that_is_not_trained_keeps_its_statistics() -> None:
+    resnet = SMALL | {
+        "vision_cfg": {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8, "head_width": 8}
+    }
+    module = backbones.create(resnet, seed=0).module
+    select_trained(module, Parameters(include=("visual.layer1.0.bn1.*",)))
+    modes = {n: m.training for n, m in module.named_modules() if isinstance(m, nn.BatchNorm2d)}
+    assert {name for name, mode in modes.items() if mode} == {"visual.layer1.0.bn1"}
+    assert len(modes) > 1
+
+
+def test_what_is_not_trained_has_no_optimiser_state() -> None:
+    module = backbones.create(SMALL, seed=0).module
+    trained = select_trained(module, "projections")
+    optimiser = create_optimiser(trained.values(), Optimiser())
+    features = module.encode_image(torch.zeros(2, 3, 16, 16))
+    assert features.grad_fn is not None
+    features.sum().backward()
+    optimiser.step()
+    assert len(optimiser.state) == 1
+    assert {n for n, p in module.named_parameters() if p.grad is not None} == {"visual.proj"}
+
+
 def test_what_the_architecture_keeps_fixed_stays_fixed() -> None:
     fixed = SMALL | {"vision_cfg": SMALL["vision_cfg"] | {"pos_embed_type": "sin_cos_2d"}}
     module = backbones.create(fixed, seed=0).module
     assert "visual.positional_embedding" not in select_trained(module, "all")
+    globs = Parameters(include=("visual.positional_embedding",))
+    with pytest.raises(InputError, match="matches none"):
+        select_trained(backbones.create(fixed, seed=0).module, globs)
 
 
 def test_an_unknown_value_suggests_the_nearest() -> None:

@@ -1,0 +1,25 @@
+"""The addresses of what experiment files have always declared: where one of these changes, every
+training that anyone has stored is computed again."""
+
+from fomo_dagster.graph.node import ONLY, Facts
+
+
+def digest(project, key, *overrides):
+    node = project.graph("toy", *overrides).nodes[key]
+    facts = {key: Facts(f"version of {key}") for key in node.inputs}
+    return node.recipes(facts)[ONLY].digest
+
+
+def test_trainings_keep_the_addresses_that_they_have_always_had(project):
+    assert digest(project, "backbones/toy") == "2eb48e62370aafbf716bca7bc0c1e74b"
+    assert digest(project, "toy/trained_001") == "055da376069fe589e5877664396693e7"
+    assert digest(project, "toy/trained_002") == "1e5a55b6033b796370064ec284ed50ea"
+    assert digest(project, "toy/trained_002", "method.train=locked_image") == (
+        "ab701723f9d228de748e15684912168a"
+    )
+
+
+def test_each_selection_has_an_address_of_its_own(project):
+    selections = ("all", "locked_image", "layer_norms", "{include: [ln_*]}", "{exclude: [ln_*]}")
+    digests = {digest(project, "toy/trained_001", f"method.train={s}") for s in selections}
+    assert len(digests) == len(selections)
