@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections import deque
 from collections.abc import Generator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -20,6 +21,7 @@ from fomo_dagster.data.sources.source import Source
 from fomo_dagster.errors import DataError
 
 IMAGES_PER_TASK = 16
+PATIENCE_SECONDS = 1.0  # of reading that starting processes is not worth
 TASKS_PER_WORKER = 3  # under way at once: enough to keep all busy, few enough to fit in memory
 
 
@@ -53,16 +55,27 @@ class Reading(NamedTuple):
 def read_in_order(
     reading: Reading, references: list[str], workers: int
 ) -> Generator[Stored, None, None]:
-    """The images in order of `references`, read by `workers` processes, few at a time in memory."""
+    """The images in order of `references`, read by `workers` processes, few at a time in memory.
+
+    Processes are started only once this one has seen that they are worth it.
+    """
     tasks = [
         references[first : first + IMAGES_PER_TASK]
         for first in range(0, len(references), IMAGES_PER_TASK)
     ]
+    started = time.monotonic()
+    for done, task in enumerate(tasks):
+        needed = (time.monotonic() - started) / done * (len(tasks) - done) if done else 0.0
+        if min(workers, len(tasks) - done) > 1 and needed >= PATIENCE_SECONDS:
+            yield from _read_by_processes(reading, tasks[done:], workers)
+            return
+        yield from reading.of(task)
+
+
+def _read_by_processes(
+    reading: Reading, tasks: list[list[str]], workers: int
+) -> Generator[Stored, None, None]:
     workers = min(workers, len(tasks))
-    if workers <= 1:
-        for task in tasks:
-            yield from reading.of(task)
-        return
     methods = multiprocessing.get_all_start_methods()
     # Never fork: the threads of whoever calls may hold locks that a forked child waits on for ever.
     context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")

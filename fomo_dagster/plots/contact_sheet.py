@@ -15,6 +15,8 @@ from fomo_dagster.plots.figure import new_figure, png
 
 COLUMNS = 6
 CELL = 1.75  # inches
+GAP = 0.1  # inches between rows, and between images
+TITLE = 0.4  # inches
 PIXELS = 256  # a thumbnail's longer side at most
 LINE = 0.135  # inches that a line of text takes
 HEADING_WIDTH, TEXT_WIDTH = 22, 27  # characters that fit on a line
@@ -41,30 +43,31 @@ def contact_sheet(tiles: Sequence[Tile], title: str = "") -> bytes:
     texts = [_lines(tile.text, TEXT_WIDTH, TEXT_LINES) for tile in tiles]
     columns = min(COLUMNS, len(tiles))
     rows = -(-len(tiles) // columns)
-    lines = max(map(len, headings)) + max(map(len, texts))
-    figure = new_figure(
-        max(columns, 2) * CELL, rows * (CELL + lines * LINE + 0.1) + (0.4 if title else 0)
-    )
+    above, below = (max(map(len, lines)) * LINE for lines in (headings, texts))
+    row_height = above + CELL + below + GAP
+    top = TITLE if title else GAP
+    width, height = max(columns, 2) * CELL, top + rows * row_height
+    figure = new_figure(width, height, layout=None)
+    # One axes in inches from the upper left corner: one for each tile takes ten times as long.
+    axes = figure.add_axes((0, 0, 1, 1))
     if title:
-        figure.suptitle(title, fontsize=12, parse_math=False)
-    grid = figure.subplots(rows, columns, squeeze=False)
-    for axes in grid.flat:
-        axes.set_axis_off()
-        axes.set_anchor("N")
-    # Captions are text, never formulas: a dollar sign is a dollar sign.
-    for axes, tile, heading, text in zip(grid.flat, tiles, headings, texts, strict=False):
-        axes.imshow(_thumbnail(tile.image))
-        axes.set_title("\n".join(heading), fontsize=8, weight="bold", pad=3, parse_math=False)
-        axes.text(
-            0.5,
-            -0.03,
-            "\n".join(text),
-            transform=axes.transAxes,
-            ha="center",
-            va="top",
-            fontsize=7.5,
-            parse_math=False,
-        )
+        figure.text(0.5, 1 - TITLE / 2 / height, title, fontsize=12, ha="center", va="center",
+                    parse_math=False)  # fmt: skip
+    margin = (width - columns * CELL) / 2
+    for number, (tile, heading, text) in enumerate(zip(tiles, headings, texts, strict=True)):
+        row, column = divmod(number, columns)
+        middle, upper = margin + (column + 0.5) * CELL, top + row * row_height + above
+        image = _thumbnail(tile.image)
+        scale = (CELL - GAP) / max(image.size)
+        across, down = image.width * scale, image.height * scale
+        axes.imshow(image, extent=(middle - across / 2, middle + across / 2, upper + down, upper))
+        # Captions are text, never formulas: a dollar sign is a dollar sign.
+        axes.text(middle, upper - 0.03, "\n".join(heading), fontsize=8, weight="bold", ha="center",
+                  va="bottom", parse_math=False)  # fmt: skip
+        axes.text(middle, upper + down + 0.04, "\n".join(text), fontsize=7.5, ha="center",
+                  va="top", parse_math=False)  # fmt: skip
+    axes.set(xlim=(0, width), ylim=(height, 0))
+    axes.set_axis_off()
     return png(figure)
 
 

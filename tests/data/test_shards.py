@@ -19,9 +19,16 @@ import pytest
 import webdataset
 from PIL import Image
 
+from fomo_dagster.data import reading
 from fomo_dagster.data.declarations import Dataset, FolderSource
 from fomo_dagster.data.index import Index
-from fomo_dagster.data.reading import IMAGES_PER_TASK, TASKS_PER_WORKER
+from fomo_dagster.data.reading import (
+    IMAGES_PER_TASK,
+    TASKS_PER_WORKER,
+    Reading,
+    Stored,
+    read_in_order,
+)
 from fomo_dagster.data.samples import INDEX, SCAN
 from fomo_dagster.data.shards import ShardReport, stored_samples, write_shards
 from fomo_dagster.data.sources.opening import open_source
@@ -128,6 +135,13 @@ def test_webdataset_reads_the_shards_in_order(tmp_path: Path, images: Path) -> N
     assert len({sample["__key__"] for sample in samples}) == 21
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes are started however little there is to read."""
+    monkeypatch.setattr(reading, "PATIENCE_SECONDS", 0.0)
+
+
+@pytest.mark.usefixtures("impatient")
 def test_the_bytes_do_not_depend_on_workers_or_on_the_order_of_the_scan(
     tmp_path: Path, broken: Path
 ) -> None:
@@ -260,6 +274,7 @@ def test_a_dataset_with_only_a_test_split_is_whole(tmp_path: Path, images: Path)
     assert report.samples == {"train": 0, "test": 6}
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("workers", [1, 2])
 def test_an_image_that_changed_after_the_scan_is_an_error(
     tmp_path: Path, broken: Path, workers: int
@@ -294,6 +309,29 @@ def test_progress_counts_every_image_to_the_end(tmp_path: Path, broken: Path) ->
     assert told == [("images", 16, 27, "1 unreadable"), ("images", 27, 27, "2 unreadable")]
 
 
+@pytest.mark.parametrize("patience", [0.0, 1e-9, 1e9])
+def test_processes_are_started_where_they_are_worth_it(
+    tmp_path: Path, broken: Path, monkeypatch: pytest.MonkeyPatch, patience: float
+) -> None:
+    monkeypatch.setattr(reading, "PATIENCE_SECONDS", patience)
+    source = opened(broken, tmp_path / "cache")
+    references = source.scan()["reference"].to_list()
+    by_processes: list[int] = []
+    read = reading._read_by_processes
+
+    def watched(how: Reading, tasks: list[list[str]], workers: int) -> Iterator[Stored]:
+        by_processes.append(len(tasks))
+        yield from read(how, tasks, workers)
+
+    monkeypatch.setattr(reading, "_read_by_processes", watched)
+    how = Reading(source, None, 10**6)
+    images = list(read_in_order(how, references * 2, 2))
+    assert images == how.of(references) * 2
+    # 54 images are 4 tasks: all, all but the first whose time is taken, none.
+    assert by_processes == {0.0: [4], 1e-9: [3], 1e9: []}[patience]
+
+
+@pytest.mark.usefixtures("impatient")
 def test_images_stay_in_order_past_what_is_under_way_at_once(tmp_path: Path) -> None:
     count = IMAGES_PER_TASK * TASKS_PER_WORKER * 2 * 2
     folder = tmp_path / "many" / "train" / "c"
@@ -309,10 +347,12 @@ def test_images_stay_in_order_past_what_is_under_way_at_once(tmp_path: Path) -> 
 
 SHARDING = """
 import pathlib
+from fomo_dagster.data import reading
 from fomo_dagster.data.shards import write_shards
 from endless import Endless
 
 if __name__ == "__main__":
+    reading.PATIENCE_SECONDS = 0.0
     write_shards(
         Endless().scan(), Endless(), pathlib.Path("out"), resize=None, unreadable_limit=1.0,
         workers=2, progress=lambda *_: None,
