@@ -108,7 +108,8 @@ class Nursery:
                 fomo.kill()
         self.lines.close()
         self.socket.close()
-        self.process.wait(10)
+        self.process.kill()  # it has nothing to finish
+        self.process.wait()
 
 
 @pytest.fixture(scope="session")
