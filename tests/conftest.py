@@ -12,12 +12,17 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import yaml
+from hypothesis import settings
 from PIL import Image
 
 from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.experiment.loading import load_experiment
 from fomo_dagster.graph.build import build_graph
 from fomo_dagster.home import Home
+
+# How long an example takes says more of what else the machine does than of the code.
+settings.register_profile("without_deadline", deadline=None)
+settings.load_profile("without_deadline")
 
 ARCHITECTURE = {
     "embed_dim": 16,

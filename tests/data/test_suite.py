@@ -248,7 +248,7 @@ def test_bad_parameters_are_named_with_the_way_out(
 
 
 @given(key=st.text(max_size=30) | st.sampled_from(["train/circle/2", "test/circle/00000"]))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_a_key_that_is_not_in_the_split_is_refused(key: str) -> None:
     generator = small("sprites", concepts=["circle"])
     if key in {s.key for s in generator.samples("train")}:

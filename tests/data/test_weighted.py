@@ -6,7 +6,7 @@ from collections import Counter
 from fractions import Fraction
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -17,7 +17,6 @@ from fomo_dagster.data.weighted import WeightedPool
 WEIGHTS = st.lists(st.integers(1, 40), min_size=1, max_size=6)
 
 
-@settings(deadline=None)
 @given(weights=WEIGHTS, count=st.integers(1, 500))
 def test_any_prefix_holds_each_member_near_its_share_and_in_its_own_order(
     weights: list[int], count: int
@@ -34,7 +33,6 @@ def test_any_prefix_holds_each_member_near_its_share_and_in_its_own_order(
         )
 
 
-@settings(deadline=None)
 @given(weights=WEIGHTS, start=st.integers(0, 10**15))
 def test_any_stretch_of_all_weights_together_holds_each_exactly_so_often(
     weights: list[int], start: int

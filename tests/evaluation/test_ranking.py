@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fomo_dagster.evaluation.ranking import Floats, Integers, first_relevant_ranks
@@ -24,7 +24,6 @@ def ranks_by_sorting(
     return ranks
 
 
-@settings(deadline=None)
 @given(
     seed=st.integers(0, 2**32),
     queries=st.integers(1, 12),

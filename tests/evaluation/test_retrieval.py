@@ -7,7 +7,7 @@ from statistics import fmean
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fomo_dagster.errors import DataError
@@ -37,7 +37,6 @@ def recalls_by_loops(
     return 100 * fmean(found), 100 * fmean(placed)
 
 
-@settings(deadline=None)
 @given(
     counts=st.lists(st.integers(1, 4), min_size=1, max_size=25),
     seed=st.integers(0, 2**32),

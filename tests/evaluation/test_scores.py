@@ -10,7 +10,7 @@ from statistics import fmean
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fomo_dagster.errors import DataError
@@ -89,7 +89,6 @@ def test_a_stream_worked_out_by_hand() -> None:
     ]
 
 
-@settings(deadline=None)
 @given(data=st.data(), stages=st.integers(1, 6), concepts=st.integers(1, 12))
 def test_transfer_and_forgetting_are_those_of_plain_loops(
     data: st.DataObject, stages: int, concepts: int

@@ -7,7 +7,7 @@ from collections import Counter
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fomo_dagster.evaluation.subsets import subset, subset_size
@@ -34,7 +34,6 @@ def test_size_is_the_benchmarks(samples: int, classes: int, share: float, size: 
     assert subset_size(samples, classes, share) == size
 
 
-@settings(deadline=None)
 @given(
     counts=st.lists(st.integers(1, 120), min_size=1, max_size=30),
     share=st.floats(0.01, 1.0),

@@ -38,7 +38,7 @@ def written(folder: Path, *checkpoints: Weights) -> list[Path]:
     return paths
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(shares=st.lists(st.floats(-3, 3), min_size=1, max_size=5), seed=st.integers(0, 1000))
 def test_every_tensor_is_the_weighted_sum_of_the_inputs(
     tmp_path_factory: pytest.TempPathFactory, shares: list[float], seed: int
