@@ -53,8 +53,9 @@ def _warn_once(warning: str) -> None:
 def undertake(name_or_path: str, overrides: Sequence[str]) -> Undertaking:
     """Read an experiment and build the project's graph with it.
 
-    The others are there for the leaderboard. One whose file is wrong is left out, and said; all are
-    where `overrides` change something that this experiment shares with them.
+    The others are there for the leaderboard. One whose file is wrong is left out, and said. Where
+    they cannot stand beside this one, as when `overrides` change something that it shares with
+    them, their scores alone are shown; without overrides it is said why.
     """
     project = project_folder()
     loaded = load_experiment(name_or_path, project, overrides)
@@ -69,7 +70,9 @@ def undertake(name_or_path: str, overrides: Sequence[str]) -> Undertaking:
             others.append(other)
     try:
         graph = build_graph([loaded, *others])
-    except InputError:
+    except InputError as error:
+        if not overrides:
+            logger.warning("Dagster cannot load the experiments together: %s", error)
         graph = build_graph([loaded], beside=[other.experiment.name for other in others])
     return Undertaking(loaded, graph, Home.from_environment())
 

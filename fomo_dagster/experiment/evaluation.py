@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Discriminator, Field, Tag
 
 from fomo_dagster.data.declarations import DatasetName, Declaration
+from fomo_dagster.experiment.names import check_safe_name
 
 
 class WaffleDescriptors(Declaration):
@@ -74,3 +75,8 @@ class Validation(Declaration):
 
     share: float = Field(0.2, gt=0, lt=1, description="Of every concept's training samples.")
     seed: int = 0
+    name: Annotated[str, AfterValidator(check_safe_name)] = Field(
+        "validation",
+        description="What the names of the datasets it makes end in; experiments that hold out "
+        "otherwise need another.",
+    )

@@ -191,7 +191,7 @@ class Experiment(TrainingSettings):
     @property
     def stream_name(self) -> str:
         name = self.stream.name or self.name
-        return name if self.validation is None else f"{name}_validation"
+        return name if self.validation is None else f"{name}_{self.validation.name}"
 
     @model_validator(mode="after")
     def _has_its_pool(self) -> Experiment:

@@ -49,7 +49,7 @@ from fomo_dagster.graph.stream_nodes import (
     order_key,
 )
 from fomo_dagster.graph.tar_nodes import is_in_place, is_streamed, nodes_of
-from fomo_dagster.graph.validation_nodes import SUFFIX, ValidationNode
+from fomo_dagster.graph.validation_nodes import ValidationNode, viewed_by
 from fomo_dagster.store.digests import digest_of
 from fomo_dagster.store.recipes import Recipe, differences
 
@@ -96,6 +96,13 @@ def build_graph(loaded: Sequence[Loaded], beside: Iterable[str] = ()) -> Graph:
     return builder.graph({one.experiment.name: one.experiment for one in loaded})
 
 
+def _name_of(node: Node) -> str:
+    """The setting that names what experiments share under the node's key."""
+    settings = {"streams": "stream.name", "pools": "pool name", "backbones": "backbone.name"}
+    named = "validation.name" if node.kind == "validation" else "name"
+    return settings.get(node.key.partition("/")[0], named)
+
+
 class _Builder:
     def __init__(self) -> None:
         self.sources: dict[str, SourceNode] = {}
@@ -120,7 +127,7 @@ class _Builder:
                 what = ", ".join(str(change) for change in changes[:3])
                 raise InputError(
                     f"experiments {self.owners[node.key]!r} and {self.experiment!r} declare "
-                    f"{node.key} differently ({what}): give one of them another name"
+                    f"{node.key} differently ({what}): give one of them another {_name_of(node)}"
                 )
             return
         self.nodes[node.key] = node
@@ -162,7 +169,7 @@ class _Builder:
         validation = loaded.experiment.validation
         if validation is None:
             return self.add_dataset(loaded, name, where)
-        of = name.removesuffix(SUFFIX)
+        of = viewed_by(name, validation)
         dataset = self.add_dataset(loaded, of, where)
         if is_in_place(dataset):
             raise InputError(

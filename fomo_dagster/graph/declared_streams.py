@@ -53,7 +53,8 @@ def first_evaluated(experiment: Experiment, arrived: Sequence[str]) -> dict[str,
 
 def viewed(experiment: Experiment) -> Callable[[str], str]:
     """From a dataset's declared name to the name of what the experiment uses of it."""
-    return str if experiment.validation is None else view_of
+    validation = experiment.validation
+    return str if validation is None else lambda dataset: view_of(dataset, validation)
 
 
 def listing_of(loaded: Loaded) -> Listing:

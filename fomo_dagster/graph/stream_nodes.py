@@ -93,8 +93,18 @@ class OrderNode(Node):
 
     def recipes(self, facts: FactsByKey) -> dict[str, Recipe]:
         entries = self.listing.concepts(facts, self.listing.datasets)
+        self._check_cut(len(entries))
         inputs = {"concepts": entries, **self._figure_inputs(facts)}
         return {ONLY: Recipe(self.kind, self.version, self._parameters, inputs)}
+
+    def _check_cut(self, concepts: int) -> None:
+        """What cannot be cut is refused before anything is measured."""
+        from fomo_dagster.streams.chunks import check_positions, check_stages
+
+        if self.stream.positions is not None:
+            check_positions(concepts, self.stream.positions)
+        elif self.stream.stages is not None:
+            check_stages(concepts, self.stream.stages)
 
     def _figure_inputs(self, facts: FactsByKey) -> dict[str, Any]:
         """Role → digest of what the key figures come from."""

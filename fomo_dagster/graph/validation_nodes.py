@@ -24,12 +24,15 @@ if TYPE_CHECKING:
 
     from fomo_dagster.graph.workshop import Workshop
 
-SUFFIX = "_validation"
 
-
-def view_of(dataset: str) -> str:
+def view_of(dataset: str, validation: Validation) -> str:
     """The name of a dataset's validation view."""
-    return dataset + SUFFIX
+    return f"{dataset}_{validation.name}"
+
+
+def viewed_by(view: str, validation: Validation) -> str:
+    """The dataset that a view of this name shows."""
+    return view.removesuffix(f"_{validation.name}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +50,7 @@ class ValidationNode(Node):
 
     @property
     def declared(self) -> Mapping[str, Any]:
-        return self.validation.model_dump(mode="json")
+        return self.validation.model_dump(mode="json", exclude={"name"})
 
     def recipes(self, facts: FactsByKey) -> dict[str, Recipe]:
         details = facts[shards_key(self.of)].details

@@ -19,7 +19,7 @@ def cut(entries: Sequence[str], stages: int) -> list[list[str]]:
     benchmark, arXiv 2408.14471). Raises `InputError` for fewer than one stage, or more stages than
     concepts.
     """
-    _check_stages(len(entries), stages)
+    check_stages(len(entries), stages)
     length, longer = divmod(len(entries), stages)
     ends = accumulate(length + (stage < longer) for stage in range(stages - 1))
     return _between(entries, list(ends))
@@ -34,7 +34,7 @@ def cut_by_samples(entries: Sequence[str], samples: Sequence[int], stages: int) 
     further from S/T than one concept's samples, but for those that a larger concept forces. Raises
     `InputError` as `cut`.
     """
-    _check_stages(len(entries), stages)
+    check_stages(len(entries), stages)
     sums = [0, *accumulate(samples)]
     cuts: list[int] = []
     for stage in range(1, stages):
@@ -53,23 +53,28 @@ def cut_at(entries: Sequence[str], positions: Sequence[int]) -> list[list[str]]:
 
     Raises `InputError` where they do not increase or would leave a chunk without a concept.
     """
-    edges = [1, *positions, len(entries) + 1]
-    for before, after in pairwise(edges):
-        if before >= after:
-            raise InputError(
-                f"the positions {list(positions)} cannot cut a stream of {len(entries)} concepts: "
-                "they are where chunks 2..T begin, so they must increase from 2 to at most "
-                f"{len(entries)}"
-            )
+    check_positions(len(entries), positions)
     return _between(entries, [position - 1 for position in positions])
 
 
-def _check_stages(concepts: int, stages: int) -> None:
+def check_stages(concepts: int, stages: int) -> None:
+    """Raise `InputError` where a stream of so many concepts cannot have so many stages."""
     if not 1 <= stages <= concepts:
         raise InputError(
             f"a stream of {concepts} concepts cannot have {stages} stages: "
             f"each needs at least one concept, so choose from 1 to {concepts}"
         )
+
+
+def check_positions(concepts: int, positions: Sequence[int]) -> None:
+    """Raise `InputError` where a stream of so many concepts cannot be cut there."""
+    for before, after in pairwise([1, *positions, concepts + 1]):
+        if before >= after:
+            raise InputError(
+                f"the positions {list(positions)} cannot cut a stream of {concepts} concepts: "
+                "they are where chunks 2..T begin, so they must increase from 2 to at most "
+                f"{concepts}"
+            )
 
 
 def _between(entries: Sequence[str], cuts: Sequence[int]) -> list[list[str]]:

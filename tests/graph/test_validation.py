@@ -7,6 +7,7 @@ import pytest
 from fomo_dagster.cli.planning import undertake
 from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.errors import InputError
+from fomo_dagster.graph.build import build_graph
 from fomo_dagster.graph.data_nodes import MANIFEST
 from fomo_dagster.graph.workshop import Workshop
 
@@ -73,6 +74,22 @@ def test_a_new_test_image_changes_nothing_and_a_new_training_image_does(validate
     validated.add_image("birds", "train", "crow", 1002)
     computed = {e.asset for e in undertake("tuned", []).plan() if e.compute}
     assert {"shards/birds_validation", "tuned/trained_002", "tuned/trained_003"} <= computed
+
+
+def test_experiments_that_hold_out_otherwise_need_another_name_and_then_share_the_rest(project):
+    folds = [{"share": 0.25, "seed": 0}, {"share": 0.25, "seed": 1}]
+    for name, validation in zip("ab", folds, strict=True):
+        project.write(name, validation=validation)
+    message = r"birds_validation differently \(seed 0 → 1\): .* another validation\.name"
+    with pytest.raises(InputError, match=message):
+        build_graph([project.load("a"), project.load("b")])
+    project.write("b", validation={**folds[1], "name": "fold"})
+    graph = build_graph([project.load("a"), project.load("b")])
+    keys = {"shards/birds_validation", "shards/birds_fold", "streams/toy_validation/order"}
+    assert keys | {"streams/toy_fold/chunk_001", "shards/birds"} <= graph.nodes.keys()
+    project.write("b", validation={**folds[0], "name": "fold"})  # a name alone is no identity
+    named = build_graph([project.load("a"), project.load("b")]).nodes
+    assert named["shards/birds_fold"].declared == named["shards/birds_validation"].declared
 
 
 @pytest.mark.parametrize("share", [0, 1])
