@@ -14,7 +14,7 @@ from typing import Any
 import dagster as dg
 
 from fomo_dagster.errors import FomoError, InputError
-from fomo_dagster.streams.growing import arrivals
+from fomo_dagster.streams.growing import arrivals, last_change
 
 SECONDS_BETWEEN_LOOKS = 60
 UI = "FOMO_UI"  # host:port of the UI, which `fomo ui` sets
@@ -55,8 +55,9 @@ GROW: Any = grow_streams
 def arrival_sensor(growing: Mapping[str, Path]) -> dg.SensorDefinition:
     """A sensor over the folders (by experiment) that streams grow in.
 
-    It asks for a run whenever a folder's entries are others than at its last look, and the first
-    time. A run that fails is not asked for again until something else arrives: launch it by hand.
+    It asks for a run whenever a folder's entries are others than at its last look or changed since,
+    and the first time. So a run that failed is asked for again once its images are repaired; one
+    that failed for another reason is launched by hand.
     """
 
     @dg.sensor(
@@ -66,12 +67,12 @@ def arrival_sensor(growing: Mapping[str, Path]) -> dg.SensorDefinition:
         description="Notices new entries in the folders of growing streams.",
     )
     def look(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        seen: dict[str, list[str]] = json.loads(context.cursor or "{}")
+        seen: dict[str, dict[str, int]] = json.loads(context.cursor or "{}")
         requests = []
         for experiment, folder in growing.items():
             try:
-                there = [path.name for path in arrivals(folder)]
-            except InputError as error:  # the other streams grow on
+                there = {path.name: last_change(path) for path in arrivals(folder)}
+            except (InputError, OSError) as error:  # the other streams grow on
                 context.log.error(str(error))
                 continue
             if there != seen.get(experiment):

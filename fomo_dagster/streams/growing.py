@@ -8,9 +8,11 @@ a name that ends in .partial, .part or .tmp, have not arrived: copy under such a
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
+from fomo_dagster.data.samples import SPLITS
 from fomo_dagster.data.sources.rows import SUFFIXES as TABLES
 from fomo_dagster.errors import InputError
 
@@ -49,6 +51,25 @@ def arrived_datasets(stream: str, folder: Path) -> dict[str, Path]:
             )
         datasets[name] = path
     return datasets
+
+
+def last_change(path: Path) -> int:
+    """When something was last added to an arrival, replaced or removed: nanoseconds since 1970.
+
+    Of a subfolder its own folders tell, down to those of the classes, so that a look costs the same
+    however many images there are; an image that is overwritten in place is not seen. Raises
+    `OSError` where something vanishes meanwhile.
+    """
+    folders = [path]
+    if path.is_dir():
+        for folder in _folders(path):
+            folders += [folder, *(_folders(folder) if folder.name in SPLITS else ())]
+    return max(folder.stat().st_mtime_ns for folder in folders)
+
+
+def _folders(path: Path) -> list[Path]:
+    with os.scandir(path) as entries:
+        return [Path(entry.path) for entry in entries if entry.is_dir()]
 
 
 def _has_arrived(path: Path) -> bool:

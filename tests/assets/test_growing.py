@@ -1,5 +1,6 @@
 """The sensor of growing streams: it asks once for what arrived, whatever another folder lacks."""
 
+import os
 from types import SimpleNamespace
 from typing import ClassVar
 
@@ -40,6 +41,27 @@ def test_each_arrival_is_asked_for_once(folders):
     assert asked(sensor, cursor) == ([], cursor)
     (folders["one"] / "2024.partial").rename(folders["one"] / "2024")
     assert asked(sensor, cursor)[0] == ["one"]
+
+
+@pytest.mark.parametrize("layout", ["ant", "train/ant"])
+def test_an_entry_that_was_repaired_is_asked_for_again(folders, layout):
+    sensor = arrival_sensor(folders)
+    classes, table = folders["one"] / "2024" / layout, folders["two"] / "2024.csv"
+    classes.mkdir(parents=True)
+    (classes / "0.png").write_bytes(b"broken")
+    table.write_text("broken")
+    for path in (classes, *classes.relative_to(folders["one"]).parents):
+        os.utime(folders["one"] / path, (1, 1))
+    os.utime(table, (1, 1))
+    _, cursor = asked(sensor, None)
+    (classes / "new.tmp").write_bytes(b"whole")
+    (classes / "new.tmp").rename(classes / "0.png")
+    experiments, cursor = asked(sensor, cursor)
+    assert experiments == ["one"]
+    table.write_text("whole")
+    experiments, cursor = asked(sensor, cursor)
+    assert experiments == ["two"]
+    assert asked(sensor, cursor) == ([], cursor)
 
 
 def test_a_folder_that_is_gone_stops_no_other(folders):
