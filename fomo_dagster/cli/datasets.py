@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from fomo_dagster.data.benchmark.registry import BenchmarkDataset, benchmark_dat
 from fomo_dagster.data.declarations import Dataset, FomoReleaseSource
 from fomo_dagster.data.presence import NO_RELEASE, Presence, differences, presence
 from fomo_dagster.data.sources.opening import open_source
+from fomo_dagster.data.sources.release import ReleaseImages
 from fomo_dagster.errors import FomoError, InputError, nearest
 from fomo_dagster.experiment.benchmark import benchmark_declarations
 from fomo_dagster.experiment.loading import experiment_files, load_datasets, load_experiment
@@ -24,6 +25,7 @@ from fomo_dagster.graph.node import ONLY
 from fomo_dagster.home import Home
 from fomo_dagster.store.files import write_bytes
 
+LONGEST_NOTE = 12  # in characters, of those that stand in the table: it should fit 80 columns
 STYLES = {"present": "green", "on demand": "green", "incomplete": "yellow", "missing": "dim"}
 
 
@@ -52,8 +54,7 @@ class Known:
         """What a person should know of it in a few words."""
         if self.counts is None or self.benchmark is None or self.is_declared:
             return self.presence.note
-        different = differences(self.benchmark, self.counts)
-        return "; ".join(filter(None, (self.presence.note, different)))
+        return self.presence.note or differences(self.benchmark, self.counts)
 
     def as_data(self) -> dict[str, Any]:
         """Everything, as JSON data."""
@@ -99,6 +100,24 @@ def known_datasets(project: Path, home: Home) -> dict[str, Known]:
     }
 
 
+def looked_through(one: Known, home: Home) -> Known:
+    """`one`, where it is the benchmark's, with its images' names held against its info files.
+
+    A tar's list of names is read the first time, and kept until the tar changes.
+    """
+    if one.presence.state != "present" or not isinstance(one.dataset.source, FomoReleaseSource):
+        return one
+    source = open_source(one.name, one.dataset, one.base, home.cache)
+    assert isinstance(source, ReleaseImages)
+    try:
+        different = "; ".join(source.differences())
+    except FomoError as error:
+        different = str(error)
+    if not different:
+        return one
+    return replace(one, presence=replace(one.presence, state="incomplete", note=different))
+
+
 def _others(declared: Iterable[str]) -> dict[str, Dataset]:
     """The benchmark's datasets that no declaration takes the place of."""
     taken = set(declared)
@@ -123,7 +142,8 @@ def _known(name: str, dataset: Dataset, base: Path, home: Home) -> Known:
 
 
 def print_datasets(known: Iterable[Known], console: Console) -> None:
-    """The project's datasets and the benchmark's, a line each; names and numbers fit 80 columns."""
+    """The project's datasets and the benchmark's, a line each that fits 80 columns, and
+    below them what there is to say of some."""
     everything = list(known)
     own = [one for one in everything if one.is_declared]
     others = [one for one in everything if not one.is_declared]
@@ -143,6 +163,9 @@ def print_datasets(known: Iterable[Known], console: Console) -> None:
         for one in rows:
             table.add_row(*_cells(one))
         console.print(table)
+        for one in rows:
+            if len(one.note) > LONGEST_NOTE:
+                console.print(f"  {one.name}: {escape(one.note)}")
     states = [one.presence.state for one in everything]
     counted = ", ".join(f"{states.count(s)} {s}" for s in STYLES if s in states)
     console.print(f"\n{counted}. In brackets: what the benchmark says, before there are shards.")
@@ -163,7 +186,8 @@ def _cells(one: Known) -> list[str]:
         expected = (one.benchmark.classes, one.benchmark.train, one.benchmark.test)
         numbers = [f"({number:,})" if number else "" for number in expected]
     state = one.presence.state
-    return [one.name, role, *numbers, f"[{STYLES[state]}]{state}[/]", escape(one.note)]
+    note = escape(one.note) if len(one.note) <= LONGEST_NOTE else ""
+    return [one.name, role, *numbers, f"[{STYLES[state]}]{state}[/]", note]
 
 
 def find_known(name: str, known: Mapping[str, Known]) -> Known:
@@ -232,7 +256,7 @@ def contact_sheet_path(one: Known, home: Home, console: Console) -> Path | None:
     from fomo_dagster.plots.dataset_sheet import dataset_sheet  # with matplotlib
 
     rendered = one.presence.note == "rendered"
-    if one.presence.state != "present" and not rendered:
+    if one.presence.state not in ("present", "incomplete") and not rendered:
         return None
     path = home.cache / "contact_sheets" / f"{one.name}.png"
     with console.status(f"looking at the images of {one.name}"):

@@ -95,7 +95,7 @@ def _of_torchvision(source: TorchvisionSource, root: Path) -> Presence:
 
 def _in_release(dataset: BenchmarkDataset, release: Release) -> Presence:
     archive, folder = release.archive(dataset), release.folder(dataset)
-    place = folder if folder.is_dir() else archive
+    place = folder if folder.is_dir() and not archive.is_file() else archive
     if not place.exists():
         part = archive.with_name(f"{archive.name}.part")
         if part.exists():

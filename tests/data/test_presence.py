@@ -74,8 +74,11 @@ def test_a_released_dataset_needs_its_images_and_its_lists(release: Path) -> Non
     (info / "MONKEYS10_classnames.json").write_text(json.dumps(["howler"]))
     assert state(base, **monkeys) == ("present", "")
 
-    (release / "data" / "MONKEYS10.tar").unlink()
     (release / "data" / "MONKEYS10").mkdir()
+    source = {"type": "fomo_release", "dataset": "monkeys10", "release": "release"}
+    found = presence("pets", Dataset.model_validate({"source": source}), base)
+    assert found.place.endswith("MONKEYS10.tar")  # which is what is read where both are there
+    (release / "data" / "MONKEYS10.tar").unlink()
     assert state(base, **monkeys) == ("present", "")
 
 

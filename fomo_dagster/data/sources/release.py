@@ -33,6 +33,7 @@ from fomo_dagster.errors import DataError, InputError
 from fomo_dagster.store.digests import digest_of
 
 INFO_VERSION = 1  # raised when an info file would be read otherwise
+READ = {name: LOCATED[name] for name in ("digest", "reference")}
 IN_TAR, IN_FOLDER = "tar", "folder"  # first word of a reference
 
 
@@ -44,8 +45,8 @@ class Images(Protocol):
     def holds_folder(self, folder: str) -> bool:
         """Whether any image lies in `folder`."""
 
-    def locate(self, names: Sequence[str]) -> pl.DataFrame:
-        """Columns of `LOCATED`, a row for each of `names`, in order."""
+    def locate(self, names: Sequence[str], *, digested: bool = True) -> pl.DataFrame:
+        """Columns of `LOCATED`, a row for each of `names`, in order; see `TarMembers.locate`."""
 
 
 class ExtractedFolder:
@@ -58,24 +59,25 @@ class ExtractedFolder:
     def holds_folder(self, folder: str) -> bool:
         return (self.path / folder).is_dir()
 
-    def locate(self, names: Sequence[str]) -> pl.DataFrame:
+    def locate(self, names: Sequence[str], *, digested: bool = True) -> pl.DataFrame:
         there = {name: file for name in names if (file := self._file(name)) is not None}
         files = list(there.values())
-        digests = self.cache.digests(files, f"the folder {self.path}")
+        read: dict[str, list[str] | list[None]] = {
+            "digest": [None] * len(files), "reference": [None] * len(files)
+        }  # fmt: skip
+        if digested:
+            digests = self.cache.digests(files, f"the folder {self.path}")
+            read = {"digest": digests, "reference": list(map(reference_of, files, digests))}
         found = pl.DataFrame(
-            {
-                "name": list(there),
-                "problem": [None] * len(files),
-                "digest": digests,
-                "reference": [reference_of(*read) for read in zip(files, digests, strict=True)],
-            },
-            schema=LOCATED,
+            {"name": list(there), "there": [True] * len(files), **read},
+            schema={"name": pl.String(), "there": pl.Boolean(), **READ},
         )
-        problem = pl.when(pl.col("digest").is_null()).then(pl.lit("not there"))
+        problem = pl.when(pl.col("there").is_null()).then(pl.lit("not there"))
         return (
             pl.DataFrame({"name": names}, schema={"name": pl.String()})
             .join(found, on="name", how="left", maintain_order="left")
             .with_columns(problem=problem)
+            .select(*LOCATED)
         )
 
     def _file(self, name: str) -> str | None:
@@ -136,22 +138,7 @@ class ReleaseImages:
         Raises `InputError` where the images are not there at all, and `DataError` where something
         differs and `allow_incomplete` is not set, or a file is not of the release's form.
         """
-        where, images = self._images()
-        remarks = _Remarks()
-        classes = self.release.class_names(self.dataset)
-        if classes is not None and len(classes) != self.dataset.classes:
-            remarks.differences.append(
-                f"{len(classes)} classes are listed instead of {self.dataset.classes}"
-            )
-        expected = {"train": self.dataset.train, "test": self.dataset.test}
-        splits = [
-            self._samples(split, images, classes, remarks)
-            for split, count in expected.items()
-            if count
-        ]
-        samples = pl.concat(splits).with_columns(
-            reference=pl.format("{} {}", pl.lit(where), "reference")
-        )
+        samples, classes, remarks = self._look(digested=True)
         self._refuse(samples, remarks.differences)
         said = [f"is not as in the benchmark: {text}" for text in remarks.differences]
         return Inspection(
@@ -159,6 +146,39 @@ class ReleaseImages:
             classes or (),
             tuple(f"dataset {self.name!r} {text}" for text in (*said, *remarks.notes)),
         )
+
+    def differences(self) -> tuple[str, ...]:
+        """What is not as in the benchmark: images by their names, samples and classes by number.
+
+        No image is read. Raises `InputError` where the images are not there at all, and `DataError`
+        where a file is not of the release's form.
+        """
+        _, _, remarks = self._look(digested=False)
+        return tuple(remarks.differences)
+
+    def _look(self, *, digested: bool) -> tuple[pl.DataFrame, tuple[str, ...] | None, _Remarks]:
+        """Columns of `SCAN`, the classes, and what is to be said of them."""
+        where, images = self._images()
+        remarks = _Remarks()
+        classes = self.release.class_names(self.dataset)
+        if classes is not None and len(classes) != self.dataset.classes:
+            remarks.differences.append(
+                f"{len(classes)} classes are listed instead of {self.dataset.classes}"
+            )
+        splits = [
+            self._samples(split, images, classes, remarks, digested=digested)
+            for split, count in self._expected.items()
+            if count
+        ]
+        samples = pl.concat(splits).with_columns(
+            reference=pl.format("{} {}", pl.lit(where), "reference")
+        )
+        return samples, classes, remarks
+
+    @property
+    def _expected(self) -> dict[str, int]:
+        """Split → its samples in the benchmark."""
+        return {"train": self.dataset.train, "test": self.dataset.test}
 
     def _refuse(self, samples: pl.DataFrame, differences: Sequence[str]) -> None:
         if differences and (samples.is_empty() or not self.allow_incomplete):
@@ -182,7 +202,13 @@ class ReleaseImages:
         )
 
     def _samples(
-        self, split: str, images: Images, classes: Sequence[str] | None, remarks: _Remarks
+        self,
+        split: str,
+        images: Images,
+        classes: Sequence[str] | None,
+        remarks: _Remarks,
+        *,
+        digested: bool,
     ) -> pl.DataFrame:
         """Columns of `SCAN`: the images of a split that are there."""
         folder = self.dataset.folder
@@ -201,7 +227,7 @@ class ReleaseImages:
         info = self._info(split, resized, remarks)
         concepts = self._concepts(split, info, classes, remarks)
         prefix = f"{folder}/{copies}/" if resized else f"{folder}/"
-        found = images.locate((prefix + info["key"]).to_list())
+        found = images.locate((prefix + info["key"]).to_list(), digested=digested)
         samples = pl.concat([info, found], how="horizontal").with_columns(
             concepts, split=pl.lit(split)
         )
@@ -219,7 +245,7 @@ class ReleaseImages:
 
         For some datasets only the info file of the resized copies has captions, of the same images.
         """
-        expected = {"train": self.dataset.train, "test": self.dataset.test}[split]
+        expected = self._expected[split]
         path, other = (
             self.release.info_file(self.dataset, split, resized=variant)
             for variant in (resized, not resized)

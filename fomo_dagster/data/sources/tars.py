@@ -35,8 +35,8 @@ MEMBERS: dict[str, pl.DataType] = {
 LOCATED: dict[str, pl.DataType] = {
     "name": pl.String(),
     "problem": pl.String(),  # why it cannot be read; null where it can
-    "digest": pl.String(),
-    "reference": pl.String(),  # what `read_member` needs
+    "digest": pl.String(),  # null where it was not asked for
+    "reference": pl.String(),  # what `read_member` needs; null as the digest is
 }
 MEMBERS_VERSION = 1  # raised when the same tar would be listed otherwise
 FILE = "file"
@@ -61,10 +61,11 @@ class TarMembers:
         members = self._members(self._state())
         return members["name"].str.starts_with(f"{folder}/").any()
 
-    def locate(self, names: Sequence[str]) -> pl.DataFrame:
+    def locate(self, names: Sequence[str], *, digested: bool = True) -> pl.DataFrame:
         """Columns of `LOCATED`, a row for each of `names`, in order.
 
-        Raises `DataError` where the tar is not a whole uncompressed one, or cannot be read.
+        digested: with digests and references, for which the members are read once. Raises
+        `DataError` where the tar is not a whole uncompressed one, or cannot be read.
         """
         state = self._state()
         members = self._members(state)
@@ -74,7 +75,7 @@ class TarMembers:
         )
         missing = (pl.col("kind") == FILE) & pl.col("digest").is_null()
         fresh = members.filter(missing).join(wanted, on="name", how="semi")
-        if fresh.height:
+        if fresh.height and digested:
             read = fresh.with_columns(pl.Series("digest", self._digests(fresh), pl.String))
             members = members.update(read.select("name", "digest"), on="name")
             keep(self.kept, state, members)

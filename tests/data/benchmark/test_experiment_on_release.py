@@ -6,10 +6,12 @@ import logging
 import dagster as dg
 import polars as pl
 import pytest
+from typer.testing import CliRunner
 
 from assets.building import build_assets
 from assets.checks import checks_of
 from fomo_dagster.cli import planning
+from fomo_dagster.cli.main import app
 from fomo_dagster.cli.planning import undertake
 from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.errors import DataError, InputError
@@ -193,6 +195,35 @@ def test_a_released_stream_may_be_named_by_where_the_release_is(
     monkeypatch.delenv("FOMO_RELEASE")
     with pytest.raises(InputError, match=r"toy\.yaml: .*variable FOMO_RELEASE is not set"):
         benchmark_project.graph()
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_the_list_of_datasets_says_which_are_incomplete(benchmark_project, release, quick):
+    """In a tar and in a folder; a look at a few files alone takes both for present."""
+    gone = next((release.images / "MTSD").rglob("*.png"))
+    gone.unlink()
+    release.expect("dtd", train=7)
+    arguments = ["datasets", "--quick"] if quick else ["datasets"]
+    asked = CliRunner().invoke(app, [*arguments, "--json"], catch_exceptions=False)
+    rows = {row["name"]: row for row in json.loads(asked.stdout)}
+    states = {name: rows[name]["state"] for name in ("clevr", "mtsd", "dtd", "monkeys10", "cub200")}
+    differs = "present" if quick else "incomplete"
+    assert states == {
+        "clevr": "present", "mtsd": differs, "dtd": differs, "monkeys10": "present",
+        "cub200": "missing",
+    }  # fmt: skip
+    if not quick:
+        assert "1 of 3 " in rows["mtsd"]["note"]
+        assert gone.name in rows["mtsd"]["note"]
+        assert rows["dtd"]["note"] == "DTD_train.json lists 6 train images instead of 7"
+        told = CliRunner().invoke(app, ["datasets"], catch_exceptions=False).stdout
+        assert f"mtsd: {rows['mtsd']['note']}" in " ".join(told.split())
+        assert max(map(len, told.splitlines())) <= 80
+        row = "domainnet_infograph adaptation (345) (36,023) (15,582) missing no archive"
+        assert row in " ".join(told.split())
+        shown = CliRunner().invoke(app, ["datasets", "show", "MTSD"], catch_exceptions=False).stdout
+        assert f"incomplete: {rows['mtsd']['note']}" in shown
+    assert not list(benchmark_project.home.root.glob("store/shards"))
 
 
 def test_what_is_missing_is_refused_or_said_once(benchmark_project, release, caplog):
