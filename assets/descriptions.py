@@ -179,8 +179,7 @@ def _training(node: Node, outcome: Outcome, workshop: Workshop) -> Mapping[str, 
 def _merge(node: Node, outcome: Outcome, workshop: Workshop) -> Mapping[str, Any]:
     assert isinstance(node, DeployedNode)
     return {
-        "technique": node.merge.technique,
-        "weight": node.merge.weight,
+        **node.declared,
         "merges": ", ".join(node.inputs),
     }
 

@@ -19,6 +19,8 @@ from fomo_dagster.experiment.names import check_safe_name
 from fomo_dagster.experiment.selections import Train
 from fomo_dagster.experiment.stream import Stream
 from fomo_dagster.experiment.training import TrainingSettings
+from fomo_dagster.merging.technique import Technique
+from fomo_dagster.merging.techniques import AnyTechnique
 
 OWNER = re.compile(r"team:\S.*|[^@\s]+@[^@\s]+\.[^@\s]+")
 
@@ -79,13 +81,6 @@ class Buffer(Declaration):
     selection: Literal["class_balanced", "reservoir"] = "class_balanced"
 
 
-class Merge(Declaration):
-    """`deployed_t = (1 - weight) · deployed_{t-1} + weight · trained_t`."""
-
-    technique: Literal["interpolation"] = "interpolation"
-    weight: float = Field(0.5, ge=0, le=1, description="Of the newly trained weights.")
-
-
 class Method(Declaration):
     """What a stage trains, from which weights it starts, and what it deploys."""
 
@@ -99,7 +94,19 @@ class Method(Declaration):
         "trained",
         description="The previous stage's trained or deployed weights, or θ₀ at every stage.",
     )
-    merge: Merge | None = Field(None, description="null: the trained weights are deployed.")
+    merge: AnyTechnique | None = Field(
+        None,
+        description="Of the weights deployed before (or θ₀) and the newly trained ones, in this "
+        "order; null: the trained weights are deployed.",
+    )
+
+    @field_validator("merge")
+    @classmethod
+    def _merges_two(cls, merge: Technique | None) -> Technique | None:
+        refusal = merge.refusal(2) if merge is not None else None
+        if merge is not None and refusal is not None:
+            raise ValueError(f"{merge.technique} cannot merge two models: {refusal}")
+        return merge
 
     @model_validator(mode="after")
     def _deployed_is_made(self) -> Method:

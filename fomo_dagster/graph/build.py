@@ -354,7 +354,8 @@ class _Builder:
                 self.add(
                     DeployedNode(
                         key=deployed, experiment=experiment.name, stage=stage,
-                        merge=method.merge, previous_key=previous, trained_key=trained,
+                        merge=method.merge, base_key=theta, previous_key=previous,
+                        trained_key=trained,
                     )
                 )  # fmt: skip
             evaluate(stage, deployed)

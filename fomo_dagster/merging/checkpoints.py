@@ -1,110 +1,216 @@
-"""Going through several checkpoints tensor by tensor, to make another of them.
+"""Several checkpoints of one architecture, gone through in pieces of their tensors.
 
-The inputs are memory-mapped safetensors and the output is written as it is made, so that no
-checkpoint is ever held as a whole. What is made of the tensors is the caller's: a technique is a
-function of the tensors that share a name.
+The inputs are memory-mapped safetensors and the output is written as it is made: what is held is a
+piece of every model's tensor and the one tensor that is being merged, never a checkpoint. Pieces
+are worked on by some threads; what comes of them is given in the order of the pieces, so that
+nothing depends on how many there are. What is made of the pieces is a technique's business.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import os
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, TypeAlias
+from types import TracebackType
+from typing import Any, TypeAlias, TypeVar
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from fomo_dagster.errors import DataError
+from fomo_dagster.merging.technique import Array, Piece, Rule
 
-Combine: TypeAlias = Callable[[Sequence[Tensor]], Tensor]
 Layout: TypeAlias = dict[str, tuple[str, tuple[int, ...]]]
 """The kind (F32, I64, …) of each tensor as the output holds it, and its shape."""
+T = TypeVar("T")
 
+NUMBERS_AT_ONCE = 2**17
+"""Numbers of all models together in one piece: 1 MiB of float64, which a cache holds."""
+_ALIGNMENT = 4  # pieces begin at multiples of this: seeded numbers come four at a time
+_THREADS = min(4, os.cpu_count() or 1)
 _FLOATING = ("F64", "F32", "F16", "BF16")
 _BYTES = {"I64": 8, "F32": 4, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 _NAMED_AT_MOST = 5
 
 
-def combine_checkpoints(inputs: Sequence[Path], combine: Combine, output: Path) -> None:
-    """Write the checkpoint whose tensors `combine` makes of those of the inputs, in their order.
+class Checkpoints:
+    """The models of a merge, oldest first, and θ₀ where it is given; a context manager.
 
-    `combine` gets float64 tensors of one shape and returns one; it is stored as fp32. Integers
-    (counters) are passed on, and must be the same everywhere. The bytes are those that
+    labels: what errors call a file instead of its path.
+    Raises `DataError` on entering for a file that cannot be read, and for tensors that are missing
+    somewhere or differ in shape or kind; while reading for values that are not finite.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[Path],
+        base: Path | None = None,
+        labels: Mapping[Path, str] | None = None,
+    ) -> None:
+        self.count = len(models)
+        self._paths = [*models, *([base] if base is not None else [])]
+        self._has_base = base is not None
+        self._labels = labels or {}
+        self._exits = ExitStack()
+        self._files: list[Any] = []
+        self.layout: Layout = {}
+
+    def __enter__(self) -> Checkpoints:
+        with ExitStack() as opening:
+            self._files = [opening.enter_context(self._opened(path)) for path in self._paths]
+            self.layout = self._layout(0)
+            for i in range(1, len(self._files)):
+                self._check_same(i)
+            self._threads = opening.enter_context(ThreadPoolExecutor(_THREADS))
+            self._exits = opening.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        self._exits.close()
+
+    @property
+    def names(self) -> list[str]:
+        """The tensors that are merged: those of real numbers."""
+        return [name for name, (kind, _) in self.layout.items() if kind == "F32"]
+
+    def size(self, name: str) -> int:
+        """How many numbers the tensor has."""
+        return math.prod(self.layout[name][1])
+
+    def over_pieces(
+        self, name: str, work: Callable[[Piece], T], model: int | None = None
+    ) -> Iterator[T]:
+        """What `work` makes of each piece of the tensor, in their order.
+
+        model: the only one that the pieces shall have, by its place; none: all.
+        """
+        size = self.size(name)
+        of_models = range(self.count) if model is None else (model,)
+        chosen = [*of_models, *range(self.count, len(self._files))]
+        width = max(_ALIGNMENT, NUMBERS_AT_ONCE // len(chosen) // _ALIGNMENT * _ALIGNMENT)
+        starts = range(0, size, width)
+        # Tensors that share memory with the file: a piece of one is read when it is converted.
+        tensors = {i: self._files[i].get_tensor(name).reshape(-1) for i in chosen}
+
+        def read_and_work(start: int) -> T:
+            return work(self._piece(name, tensors, start, min(start + width, size)))
+
+        return (
+            self._threads.map(read_and_work, starts) if size > width else map(read_and_work, starts)
+        )
+
+    def integers(self, name: str) -> Tensor:
+        """A tensor of integers (a counter), which must be the same in all files.
+
+        Raises `DataError` where it is not: integers have no merge.
+        """
+        tensors: list[Tensor] = [file.get_tensor(name) for file in self._files]
+        first, *others = tensors
+        for i, other in enumerate(others, 1):
+            if not torch.equal(first, other):
+                raise DataError(
+                    f"{name} holds integers that differ between {self._label(0)} and "
+                    f"{self._label(i)}: they have no merge"
+                )
+        return first
+
+    def _piece(self, name: str, tensors: Mapping[int, Tensor], start: int, stop: int) -> Piece:
+        numbers = np.empty((len(tensors), stop - start))
+        for row, tensor in zip(numbers, tensors.values(), strict=True):
+            self._read(tensor, start, stop, row)
+        with np.errstate(invalid="ignore", over="ignore"):
+            suspicious = not np.isfinite(numbers.sum())
+        if suspicious:
+            for i, row in zip(tensors, numbers, strict=True):
+                if not np.isfinite(row).all():
+                    raise DataError(
+                        f"{name} of {self._label(i)} is not finite: a merge would spread it"
+                    )
+        if not self._has_base:
+            return Piece(name, start, numbers, None)
+        return Piece(name, start, numbers[:-1], numbers[-1])
+
+    @staticmethod
+    def _read(tensor: Tensor, start: int, stop: int, into: Array) -> None:
+        torch.from_numpy(into).copy_(tensor[start:stop])
+
+    def _label(self, i: int) -> str:
+        return self._labels.get(self._paths[i], str(self._paths[i]))
+
+    def _opened(self, path: Path) -> Any:
+        try:
+            return safe_open(path, framework="pt")
+        except (OSError, SafetensorError) as error:
+            label = self._labels.get(path, path)
+            raise DataError(f"{label} cannot be read as safetensors: {error}") from error
+
+    def _layout(self, i: int) -> Layout:
+        layout = {}
+        for name in self._files[i].keys():  # noqa: SIM118 (the file is no mapping)
+            piece = self._files[i].get_slice(name)
+            kind = "F32" if piece.get_dtype() in _FLOATING else piece.get_dtype()
+            if kind not in _BYTES:
+                raise DataError(f"{name} of {self._label(i)} is of a kind without a merge: {kind}")
+            layout[name] = (kind, tuple(piece.get_shape()))
+        return layout
+
+    def _check_same(self, i: int) -> None:
+        expected, found = self.layout, self._layout(i)
+        shared = expected.keys() & found.keys()
+        for what, names in (
+            ("lacks", expected.keys() - found.keys()),
+            ("has, beyond it,", found.keys() - expected.keys()),
+            ("has in another shape or kind", {n for n in shared if expected[n] != found[n]}),
+        ):
+            if names:
+                listed = ", ".join(sorted(names)[:_NAMED_AT_MOST])
+                rest = f" and {len(names) - _NAMED_AT_MOST} more" * (len(names) > _NAMED_AT_MOST)
+                raise DataError(
+                    f"{self._label(i)} does not go with {self._label(0)}: it {what} {listed}{rest}"
+                )
+
+
+def write_merged(checkpoints: Checkpoints, rule: Callable[[str], Rule], output: Path) -> None:
+    """Write the checkpoint whose tensors are, piece by piece, what `rule(name)` makes, as fp32.
+
+    `rule` is asked once for each tensor. Integers are passed on. The bytes are those that
     `safetensors.torch.save_file` writes for the same tensors.
 
-    Raises `DataError` for a file that cannot be read, tensors that are missing somewhere or differ
-    in shape or kind, integers that differ, and values that are not finite, before or after.
+    Raises `DataError` for numbers that are not finite after merging.
     """
-    with ExitStack() as stack:
-        files = [stack.enter_context(_opened(path)) for path in inputs]
-        layout = _layout(inputs[0], files[0])
-        for path, file in zip(inputs[1:], files[1:], strict=True):
-            _check_same(inputs[0], layout, path, _layout(path, file))
-        names = sorted(layout, key=lambda name: (list(_BYTES).index(layout[name][0]), name))
-        with output.open("wb") as stream:
-            stream.write(_header({name: layout[name] for name in names}))
-            for name in names:
-                tensors = [file.get_tensor(name) for file in files]
-                merged = _merged(name, tensors, inputs, combine)
-                stream.write(merged.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    layout = checkpoints.layout
+    names = sorted(layout, key=lambda name: (list(_BYTES).index(layout[name][0]), name))
+    with output.open("wb") as stream:
+        stream.write(_header({name: layout[name] for name in names}))
+        for name in names:
+            if layout[name][0] != "F32":
+                integers = checkpoints.integers(name).contiguous().reshape(-1)
+                stream.write(integers.view(torch.uint8).numpy().data)
+            elif checkpoints.size(name):
+                for merged in checkpoints.over_pieces(name, _single_precision(rule(name))):
+                    stream.write(merged.data)
 
 
-def _merged(
-    name: str, tensors: Sequence[Tensor], inputs: Sequence[Path], combine: Combine
-) -> Tensor:
-    if not tensors[0].is_floating_point():
-        for path, tensor in zip(inputs, tensors, strict=True):
-            if not torch.equal(tensor, tensors[0]):
-                raise DataError(
-                    f"{name} holds integers that differ between {inputs[0]} and {path}: they have "
-                    "no merge"
-                )
-        return tensors[0]
-    for path, tensor in zip(inputs, tensors, strict=True):
-        if not bool(torch.isfinite(tensor).all()):
-            raise DataError(f"{name} of {path} is not finite: a merge would spread it")
-    merged = combine([tensor.double() for tensor in tensors]).float()
-    if not bool(torch.isfinite(merged).all()):
-        raise DataError(f"{name} is not finite after merging, though it was in each of the inputs")
+def _single_precision(rule: Rule) -> Callable[[Piece], np.ndarray[Any, np.dtype[np.float32]]]:
+    def merged(piece: Piece) -> np.ndarray[Any, np.dtype[np.float32]]:
+        with np.errstate(over="ignore"):  # it is named below
+            numbers = rule(piece).astype(np.float32)
+        if not np.isfinite(numbers).all():
+            raise DataError(
+                f"{piece.name} is not finite after merging, though it was in each of the inputs"
+            )
+        return numbers
+
     return merged
-
-
-def _opened(path: Path) -> Any:
-    try:
-        return safe_open(path, framework="pt")
-    except (OSError, SafetensorError) as error:
-        raise DataError(f"{path} cannot be read as safetensors: {error}") from error
-
-
-def _layout(path: Path, file: Any) -> Layout:
-    layout = {}
-    for name in file.keys():  # noqa: SIM118 (the file is no mapping)
-        piece = file.get_slice(name)
-        kind = "F32" if piece.get_dtype() in _FLOATING else piece.get_dtype()
-        if kind not in _BYTES:
-            raise DataError(f"{name} of {path} is of a kind that has no merge: {kind}")
-        layout[name] = (kind, tuple(piece.get_shape()))
-    return layout
-
-
-def _check_same(first: Path, expected: Layout, path: Path, found: Layout) -> None:
-    for what, names in (
-        ("lacks", expected.keys() - found.keys()),
-        ("has, beyond it,", found.keys() - expected.keys()),
-        (
-            "has in another shape or kind",
-            {n for n in expected.keys() & found.keys() if expected[n] != found[n]},
-        ),
-    ):
-        if names:
-            listed = ", ".join(sorted(names)[:_NAMED_AT_MOST])
-            rest = f" and {len(names) - _NAMED_AT_MOST} more" * (len(names) > _NAMED_AT_MOST)
-            raise DataError(f"{path} does not go with {first}: it {what} {listed}{rest}")
 
 
 def _header(layout: Layout) -> bytes:

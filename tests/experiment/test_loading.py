@@ -65,6 +65,15 @@ def test_defaults_are_the_benchmarks(project):
         ({"method": {"start_from": "deployed"}}, "start_from: deployed needs a merge"),
         ({"method": {"train": "layer_norm"}}, "train is 'layer_norm'; did you mean 'layer_norms'"),
         ({"method": {"train": {"includes": ["*"]}}}, r"key 'method.train.includes'.*'include'"),
+        ({"method": {"merge": {"technique": "tiles"}}}, "merge has the type 'tiles'; did.*'ties'"),
+        (
+            {"method": {"merge": {"technique": "ties", "densty": 0.3}}},
+            r"unknown key 'method.merge.densty' \(value 0.3\); did you mean 'density'",
+        ),
+        (
+            {"method": {"merge": {"technique": "weighted_mean", "coefficients": [0.5, 0.2, 0.3]}}},
+            "weighted_mean cannot merge two models: it has 3 coefficients",
+        ),
         ({"name": "../escape"}, "not a safe name"),
         ({"datasets": {"x": {"source": {"type": "foldr"}}}}, "x.source has the type 'foldr'; did"),
         (

@@ -1,0 +1,179 @@
+"""What of a task vector is kept, before several become one: by magnitude, or by lot.
+
+Magnitudes are compared in single precision. Where the last one that is kept has equals, all of them
+are kept: what is kept depends on values alone, never on the order of parameters.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field, model_validator
+
+from fomo_dagster.merging.groups import tower_of
+from fomo_dagster.merging.selection import Magnitudes, T, select
+from fomo_dagster.merging.task_vectors import TaskVectorTechnique
+from fomo_dagster.merging.technique import Array, Piece, Rule
+
+if TYPE_CHECKING:
+    from fomo_dagster.merging.checkpoints import Checkpoints
+
+Over = Literal["model", "tower", "tensor"]
+Window = tuple[float, float]
+"""The least and the largest magnitude that is kept; nothing where they are the wrong way round."""
+NOTHING: Window = (math.inf, -math.inf)
+EVERYTHING: Window = (0.0, math.inf)
+
+
+class Trimming(TaskVectorTechnique):
+    """Each task vector keeps its `round(density · P)` largest magnitudes of P parameters."""
+
+    density: float = Field(0.2, gt=0, le=1, description="Share of parameters that is kept.")
+    over: Over = Field("model", description="Among which parameters magnitudes are compared.")
+
+    def sparsify(self, checkpoints: Checkpoints) -> Callable[[str], Rule]:
+        def ranks(size: int) -> tuple[int, int]:
+            return size - round(self.density * size), size - 1
+
+        return _windows(checkpoints, self.over, ranks)
+
+
+class TailCutting(TaskVectorTechnique):
+    """Each task vector loses its `round(smallest · P)` smallest and `round(largest · P)` largest
+    magnitudes."""
+
+    smallest: float = Field(0.85, ge=0, lt=1, description="Share of the smallest, which go.")
+    largest: float = Field(0.01, ge=0, lt=1, description="Share of the largest, which go.")
+    over: Over = Field("tensor", description="Among which parameters magnitudes are compared.")
+
+    @model_validator(mode="after")
+    def _keeps_something(self) -> TailCutting:
+        if self.smallest + self.largest >= 1:
+            raise ValueError("smallest and largest must leave something: below 1 together")
+        return self
+
+    def sparsify(self, checkpoints: Checkpoints) -> Callable[[str], Rule]:
+        def ranks(size: int) -> tuple[int, int]:
+            return round(self.smallest * size), size - 1 - round(self.largest * size)
+
+        return _windows(checkpoints, self.over, ranks)
+
+
+class Dropping(TaskVectorTechnique):
+    """Each number of each task vector goes with the chance p; the others are divided by 1 − p."""
+
+    drop: float = Field(0.9, ge=0, lt=1, description="p, the chance of a number to go.")
+    seed: int = Field(0, ge=0, description="Of the lots.")
+
+    def sparsify(self, checkpoints: Checkpoints) -> Callable[[str], Rule]:
+        def rule(piece: Piece) -> Array:
+            vectors = piece.vectors
+            for k, vector in enumerate(vectors):
+                lots = uniform(f"{self.seed}/{k}/{piece.name}", piece.start, len(vector))
+                vector *= (lots >= self.drop) / (1 - self.drop)
+            return vectors
+
+        return lambda name: rule
+
+
+class Choosing(TaskVectorTechnique):
+    """Every parameter is kept in one task vector, drawn by lot."""
+
+    seed: int = Field(0, ge=0, description="Of the lots.")
+
+    def sparsify(self, checkpoints: Checkpoints) -> Callable[[str], Rule]:
+        def rule(piece: Piece) -> Array:
+            vectors = piece.vectors
+            models, width = vectors.shape
+            lots = uniform(f"{self.seed}/{piece.name}", piece.start, width)
+            chosen = (lots * models).astype(np.int64)
+            vectors *= np.arange(models)[:, None] == chosen
+            return vectors
+
+        return lambda name: rule
+
+
+def uniform(seed: str, start: int, count: int) -> Array:
+    """Numbers `start` to `start + count` of a sequence in [0, 1) that `seed` alone decides.
+
+    start: a multiple of 4. The sequence is Philox's (Salmon et al. 2011), whose numbers can be had
+    from anywhere and are the same on every machine.
+    """
+    key = int.from_bytes(hashlib.sha256(seed.encode()).digest()[:16], "little")
+    stream = np.random.Philox(key=key)
+    stream.advance(start // 4)
+    bits: npt.NDArray[np.uint64] = stream.random_raw(count)
+    return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def _windows(
+    checkpoints: Checkpoints, over: Over, ranks: Callable[[int], tuple[int, int]]
+) -> Callable[[str], Rule]:
+    """ranks: number of parameters → the ranks of the smallest and largest magnitude to keep."""
+    found: dict[str, list[Window]] = {}
+    names_of: dict[str, list[str]] = {}
+
+    def group_of(name: str) -> str:
+        if over == "tensor":
+            return name
+        # The temperature is a tower of its own nowhere but in scales: alone it would always go.
+        return "image" if over == "tower" and tower_of(name) == "image" else "the rest"
+
+    for name in checkpoints.names:
+        names_of.setdefault(group_of(name), []).append(name)
+
+    def rule_of(name: str) -> Rule:
+        group = group_of(name)
+        if group not in found:
+            if over == "tensor":
+                found.clear()  # it is not asked for again
+            found[group] = [
+                _window(checkpoints, names_of[group], model, ranks)
+                for model in range(checkpoints.count)
+            ]
+        windows = found[group]
+
+        def rule(piece: Piece) -> Array:
+            vectors = piece.vectors
+            for vector, (least, most) in zip(vectors, windows, strict=True):
+                magnitudes = _magnitudes(vector)
+                vector *= (magnitudes >= least) & (magnitudes <= most)
+            return vectors
+
+        return rule
+
+    return rule_of
+
+
+def _window(
+    checkpoints: Checkpoints,
+    names: Sequence[str],
+    model: int,
+    ranks: Callable[[int], tuple[int, int]],
+) -> Window:
+    size = sum(checkpoints.size(name) for name in names)
+    first, last = ranks(size)
+    if first > last:
+        return NOTHING
+
+    def go_through(work: Callable[[Magnitudes], T]) -> Iterator[T]:
+        for name in names:
+            yield from checkpoints.over_pieces(
+                name, lambda piece: work(_magnitudes(piece.vectors[0])), model
+            )
+
+    if (first, last) == (0, size - 1):
+        return EVERYTHING
+    if last == size - 1:
+        return select(go_through, [first])[0], math.inf
+    least, most = select(go_through, [first, last])
+    return least, most
+
+
+def _magnitudes(vector: Array) -> Magnitudes:
+    return np.abs(vector.astype(np.float32))

@@ -1,0 +1,85 @@
+"""What techniques over task vectors share, θ = θ₀ + s · f(τ_1, …, τ_K), and the simplest f.
+
+τ_k = θ_k − θ₀ (task arithmetic, arXiv 2212.04089). A family is two choices, made by a class each:
+what of every single task vector is kept (`sparsify`), and how the vectors become one (`join`).
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from fomo_dagster.merging.groups import by_group
+from fomo_dagster.merging.lines import Lines
+from fomo_dagster.merging.technique import Array, Piece, Rule, Technique, weighted_sum
+
+if TYPE_CHECKING:
+    from fomo_dagster.merging.checkpoints import Checkpoints
+
+
+class TaskVectorTechnique(Technique):
+    """θ = θ₀ + s · λ · f(c_1 τ_1, …, c_K τ_K): s the scale, λ LiNeS's factor of the depth."""
+
+    needs_base: ClassVar[bool] = True
+
+    coefficients: tuple[float, ...] | None = Field(
+        None, description="c, one a model, oldest first; null: 1 for each."
+    )
+    scale: float = Field(1.0, description="s, of the merged task vector.")
+    group_scales: dict[str, float] | None = Field(
+        None, description="The same for `image`, `text`, `logit_scale` or a pattern of names."
+    )
+    lines: Lines | None = Field(
+        None, description="Scale the merged task vector by depth; null: alike at every depth."
+    )
+
+    def refusal(self, models: int) -> str | None:
+        if self.coefficients is not None and len(self.coefficients) != models:
+            given = f"{len(self.coefficients)} coefficients {list(self.coefficients)}"
+            return f"it has {given}: give one for each model"
+        return None
+
+    def sparsify(self, checkpoints: Checkpoints) -> Callable[[str], Rule]:
+        """Tensor's name → what of the task vectors (K, n) of a piece is kept."""
+        return lambda name: lambda piece: piece.vectors
+
+    @abstractmethod
+    def join(self, vectors: Array) -> Array:
+        """(K, n) → (n,): one task vector of several, number by number."""
+
+    def plan(self, checkpoints: Checkpoints) -> Callable[[str], Rule]:
+        scale_of = by_group(self.group_scales, self.scale, checkpoints.names)
+        depth_of = self.lines.factors(checkpoints.names) if self.lines else lambda name: 1.0
+        sparsified = self.sparsify(checkpoints)
+
+        def rule_of(name: str) -> Rule:
+            scale = scale_of(name) * depth_of(name)
+            kept = sparsified(name)
+
+            def rule(piece: Piece) -> Array:
+                assert piece.base is not None
+                vectors = kept(piece)
+                if self.coefficients is not None:
+                    for vector, coefficient in zip(vectors, self.coefficients, strict=True):
+                        vector *= coefficient
+                return piece.base + scale * self.join(vectors)
+
+            return rule
+
+        return rule_of
+
+
+class Summing(TaskVectorTechnique):
+    """f is the sum."""
+
+    def join(self, vectors: Array) -> Array:
+        return weighted_sum(vectors, (1.0,) * len(vectors))
+
+
+class TaskArithmetic(Summing):
+    """`θ₀ + s · Σ_k c_k τ_k` (arXiv 2212.04089); a negative coefficient takes a task away."""
+
+    technique: Literal["task_arithmetic"] = "task_arithmetic"

@@ -1,0 +1,484 @@
+"""Every technique against plain float64 computations over whole, flattened models."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from pydantic import TypeAdapter
+from safetensors.torch import load_file, save_file
+
+from fomo_dagster.errors import InputError
+from fomo_dagster.merging import checkpoints
+from fomo_dagster.merging.sparsifying import uniform
+from fomo_dagster.merging.techniques import TECHNIQUES, AnyTechnique, merge
+
+FIRST = [0.1713618208513401, 0.5232077042269259]
+Array = NDArray[np.float64]
+Model = dict[str, Array]
+SHAPES = {
+    "visual.transformer.resblocks.0.mlp.weight": (6, 5),
+    "visual.transformer.resblocks.1.mlp.weight": (3, 2, 7),
+    "visual.transformer.resblocks.2.mlp.weight": (11,),
+    "transformer.resblocks.0.mlp.weight": (4, 4),
+    "transformer.resblocks.1.mlp.weight": (4, 4),
+    "token_embedding.weight": (37, 3),
+    "visual.empty": (0, 3),
+    "logit_scale": (),
+}
+
+
+@pytest.fixture(autouse=True)
+def small_pieces(monkeypatch):
+    """Tensors of these tests would fit into one piece."""
+    monkeypatch.setattr(checkpoints, "NUMBERS_AT_ONCE", 48)
+
+
+def model(seed: int, near: Model | None = None, far: float = 1.0) -> Model:
+    random = np.random.default_rng(seed)
+    drawn = {name: random.normal(size=shape).astype(np.float32) for name, shape in SHAPES.items()}
+    near = near or {name: np.zeros(shape) for name, shape in SHAPES.items()}
+    return {
+        name: (near[name] + far * values).astype(np.float32).astype(np.float64)
+        for name, values in drawn.items()
+    }
+
+
+def merged(folder: Path, parameters: dict, models: list[Model], base: Model | None) -> Model:
+    paths = []
+    for i, weights in enumerate([*models, *([base] if base else [])]):
+        paths.append(folder / f"{i}.safetensors")
+        tensors = {k: torch.tensor(v, dtype=torch.float32) for k, v in weights.items()}
+        save_file(tensors | {"counter": torch.tensor([3, 4])}, paths[-1])
+    before = [path.read_bytes() for path in paths]
+    technique = TypeAdapter(AnyTechnique).validate_python(parameters)
+    merge(technique, paths[: len(models)], folder / "out", paths[-1] if base else None)
+    assert [path.read_bytes() for path in paths] == before
+    out = {name: tensor.numpy() for name, tensor in load_file(folder / "out").items()}
+    assert out.pop("counter").tolist() == [3, 4]
+    return out
+
+
+def same(found: Model, expected: Model) -> None:
+    assert found.keys() == expected.keys()
+    for name in found:
+        assert found[name].shape == SHAPES[name]
+        np.testing.assert_allclose(found[name], expected[name], rtol=2e-6, atol=1e-6, err_msg=name)
+
+
+def flat(weights: Model) -> Array:
+    return np.concatenate([weights[name].reshape(-1) for name in SHAPES])
+
+
+def unflat(numbers: Array) -> Model:
+    result, start = {}, 0
+    for name, shape in SHAPES.items():
+        end = start + math.prod(shape)
+        result[name] = numbers[start:end].reshape(shape)
+        start = end
+    return result
+
+
+def tau(models: list[Model], base: Model) -> Array:
+    return np.stack([flat(weights) - flat(base) for weights in models])
+
+
+def elected(vectors: Array, combine: str = "mean") -> Array:
+    """One parameter after the other."""
+    result = np.zeros(vectors.shape[1])
+    for j, column in enumerate(vectors.T):
+        sign = np.sign(column.sum())
+        agreeing = [x for x in column if x * sign > 0]
+        if agreeing:
+            result[j] = {
+                "mean": lambda xs: sum(xs) / len(xs),
+                "sum": sum,
+                "max": lambda xs: max(xs, key=abs),
+            }[combine](agreeing)
+    return result
+
+
+def trimmed(vector: Array, density: float) -> Array:
+    kept = round(density * vector.size)
+    magnitudes = np.abs(vector).astype(np.float32)
+    if kept == 0:
+        return np.zeros_like(vector)
+    return np.where(magnitudes >= np.partition(magnitudes, -kept)[-kept], vector, 0)
+
+
+def untailed(vector: Array, smallest: float, largest: float) -> Array:
+    low, high = round(smallest * vector.size), round(largest * vector.size)
+    magnitudes = np.sort(np.abs(vector).astype(np.float32))[low : vector.size - high]
+    if magnitudes.size == 0:
+        return np.zeros_like(vector)
+    own = np.abs(vector).astype(np.float32)
+    return np.where((own >= magnitudes[0]) & (own <= magnitudes[-1]), vector, 0)
+
+
+def by_tensor(vector: Array, function: Callable[[Array], Array]) -> Array:
+    return flat({n: function(t.reshape(-1)).reshape(t.shape) for n, t in unflat(vector).items()})
+
+
+def by_tower(vector: Array, function: Callable[[Array], Array]) -> Array:
+    image = flat({n: np.full(s, n.startswith("visual."), float) for n, s in SHAPES.items()}) > 0
+    result = np.empty_like(vector)
+    for part in (image, ~image):
+        result[part] = function(vector[part])
+    return result
+
+
+def dropped(vectors: Array, p: float, seed: int) -> Array:
+    """With the sequences of lots as they are documented, not cut into pieces."""
+    lots = [
+        flat({n: uniform(f"{seed}/{k}/{n}", 0, math.prod(s)).reshape(s) for n, s in SHAPES.items()})
+        for k in range(len(vectors))
+    ]
+    return np.where(np.stack(lots) >= p, vectors / (1 - p), 0)
+
+
+def magmax(vectors: Array) -> Array:
+    return np.array([max(reversed(list(column)), key=abs) for column in vectors.T])
+
+
+def consensus(vectors: Array, threshold: float, agreement: int) -> Array:
+    total = vectors.sum(axis=0)
+    users = sum(
+        np.abs(v) >= threshold * np.abs(total - v) for v in vectors
+    )  # fmt: skip
+    return total * (users >= agreement)
+
+
+def chosen(vectors: Array, seed: int) -> Array:
+    lots = {n: uniform(f"{seed}/{n}", 0, math.prod(s)).reshape(s) for n, s in SHAPES.items()}
+    place = np.floor(flat(lots) * len(vectors)).astype(int)
+    return vectors[place, np.arange(vectors.shape[1])]
+
+
+OF_VECTORS: dict[str, tuple[dict, Callable[[Array], Array]]] = {
+    "task arithmetic": ({"technique": "task_arithmetic"}, lambda v: v.sum(axis=0)),
+    "ties": ({"technique": "ties"}, lambda v: elected(np.stack([trimmed(x, 0.2) for x in v]))),
+    "ties, summed, dense": (
+        {"technique": "ties", "density": 1.0, "combine": "sum"},
+        lambda v: elected(v, "sum"),
+    ),
+    "ties, largest, by tower": (
+        {"technique": "ties", "density": 0.5, "combine": "max", "over": "tower"},
+        lambda v: elected(
+            np.stack([by_tower(x, lambda part: trimmed(part, 0.5)) for x in v]), "max"
+        ),
+    ),
+    "ties by tensor": (
+        {"technique": "ties", "density": 0.3, "over": "tensor"},
+        lambda v: elected(np.stack([by_tensor(x, lambda part: trimmed(part, 0.3)) for x in v])),
+    ),
+    "dare": ({"technique": "dare", "seed": 3}, lambda v: dropped(v, 0.9, 3).sum(axis=0)),
+    "dare, ties": (
+        {"technique": "dare_ties", "drop": 0.4},
+        lambda v: elected(dropped(v, 0.4, 0)),
+    ),
+    "breadcrumbs": (
+        {"technique": "breadcrumbs", "smallest": 0.5, "largest": 0.1},
+        lambda v: sum(by_tensor(x, lambda part: untailed(part, 0.5, 0.1)) for x in v),
+    ),
+    "breadcrumbs over the model, ties": (
+        {"technique": "breadcrumbs_ties", "smallest": 0.3, "largest": 0.05, "over": "model"},
+        lambda v: elected(np.stack([untailed(x, 0.3, 0.05) for x in v])),
+    ),
+    "magmax": ({"technique": "magmax"}, magmax),
+    "consensus": ({"technique": "consensus"}, lambda v: consensus(v, 0.4, min(2, len(v)))),
+    "consensus of three": (
+        {"technique": "consensus", "threshold": 0.8, "agreement": 3},
+        lambda v: consensus(v, 0.8, min(3, len(v))),
+    ),
+    "random": ({"technique": "random", "seed": 5}, lambda v: chosen(v, 5)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", OF_VECTORS)
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_task_vectors_are_merged_as_the_formula_says(tmp_path, case, count):
+    parameters, function = OF_VECTORS[case]
+    base = model(0)
+    models = [model(i + 1, near=base, far=0.1 * (i + 1)) for i in range(count)]
+    expected = flat(base) + function(tau(models, base))
+    same(merged(tmp_path, parameters, models, base), unflat(expected))
+
+
+@pytest.mark.parametrize("case", OF_VECTORS)
+def test_models_that_are_the_base_give_the_base(tmp_path, case):
+    base = model(0)
+    found = merged(tmp_path, OF_VECTORS[case][0], [base, base, base], base)
+    for name, expected in base.items():
+        assert np.array_equal(found[name], expected)
+
+
+@pytest.mark.parametrize("case", OF_VECTORS)
+def test_coefficients_scales_and_depth_are_applied(tmp_path, case):
+    """Coefficients weigh what is kept of each task vector, before they are merged."""
+    parameters, function = OF_VECTORS[case]
+    if parameters["technique"] in ("ties", "breadcrumbs_ties", "breadcrumbs", "dare_ties", "dare"):
+        weights = (0.5, 0.5)  # all alike, so that the formula of the merge can be used as it is
+    else:
+        weights = (0.5, -2.0)
+    base = model(0)
+    models = [model(i, near=base, far=0.1) for i in (1, 2)]
+    scales = {"image": 0.3, "logit_scale": 2.0, "token_*": 0.0}
+    parameters = parameters | {
+        "coefficients": weights, "scale": 0.7, "group_scales": scales,
+        "lines": {"alpha": 0.2, "beta": 0.6, "curve": "quadratic"},
+    }  # fmt: skip
+    image, text, deep = 0.3, 0.7, {}
+    factors = {
+        "visual.transformer.resblocks.0.mlp.weight": image * 0.2,
+        "visual.transformer.resblocks.1.mlp.weight": image * (0.2 + 0.6 * 0.25),
+        "visual.transformer.resblocks.2.mlp.weight": image * 0.8,
+        "transformer.resblocks.0.mlp.weight": text * 0.2,
+        "transformer.resblocks.1.mlp.weight": text * 0.8,
+        "token_embedding.weight": 0.0,
+        "visual.empty": image * 0.2,
+        "logit_scale": 2.0 * 0.2,
+    } | deep
+    vectors = np.array(weights)[:, None] * tau(models, base)
+    joint = unflat(function(vectors))
+    expected = {name: base[name] + factors[name] * joint[name] for name in SHAPES}
+    same(merged(tmp_path, parameters, models, base), expected)
+
+
+def test_coefficients_of_each_model_weigh_what_ties_keeps_of_it(tmp_path):
+    base = model(0)
+    models = [model(i, near=base, far=0.1) for i in (1, 2)]
+    kept = np.stack([trimmed(x, 0.5) for x in tau(models, base)])
+    expected = flat(base) + elected(np.array([[3.0], [-1.0]]) * kept)
+    parameters = {"technique": "ties", "density": 0.5, "coefficients": (3.0, -1.0)}
+    same(merged(tmp_path, parameters, models, base), unflat(expected))
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.2, 1.0])
+def test_slerp_goes_along_the_arc_and_its_weight_is_that_of_the_second(tmp_path, weight):
+    first, second = model(1), model(2)
+    first["token_embedding.weight"] *= 0  # no angle
+    second["transformer.resblocks.0.mlp.weight"] = (
+        2 * first["transformer.resblocks.0.mlp.weight"]  # parallel
+    )
+    found = merged(tmp_path, {"technique": "slerp", "weight": weight}, [first, second], None)
+    expected = {}
+    for name in SHAPES:
+        a, b = first[name].reshape(-1), second[name].reshape(-1)
+        linear = (1 - weight) * first[name] + weight * second[name]
+        norms = np.linalg.norm(a) * np.linalg.norm(b)
+        cosine = a @ b / norms if norms else 1.0
+        if abs(cosine) > 0.9995:
+            expected[name] = linear
+            continue
+        angle = np.arccos(cosine)
+        expected[name] = (
+            np.sin((1 - weight) * angle) * first[name] + np.sin(weight * angle) * second[name]
+        ) / np.sin(angle)
+    same(found, expected)
+
+
+def test_slerp_of_orthogonal_units_stays_on_the_sphere(tmp_path):
+    save_file({"w": torch.tensor([1.0, 0.0])}, tmp_path / "a")
+    save_file({"w": torch.tensor([0.0, 1.0])}, tmp_path / "b")
+    technique = TypeAdapter(AnyTechnique).validate_python({"technique": "slerp", "weight": 1 / 3})
+    merge(technique, [tmp_path / "a", tmp_path / "b"], tmp_path / "out")
+    found = load_file(tmp_path / "out")["w"].numpy()
+    np.testing.assert_allclose(found, [math.cos(math.pi / 6), math.sin(math.pi / 6)], rtol=1e-6)
+
+
+def test_slerp_of_groups_has_the_groups_weights(tmp_path):
+    first, second = model(1), model(2)
+    parameters = {"technique": "slerp", "weight": 0.0, "group_weights": {"image": 1.0}}
+    found = merged(tmp_path, parameters, [first, second], None)
+    for name in SHAPES:
+        expected = second if name.startswith("visual.") else first
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-6)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 6])
+def test_the_karcher_mean_is_where_the_squared_angles_have_no_slope(tmp_path, count):
+    models = [model(i + 1, near=model(0), far=0.7) for i in range(count)]
+    found = merged(tmp_path, {"technique": "karcher"}, models, None)
+    for name in SHAPES:
+        if found[name].size < 2:
+            continue
+        vectors = [weights[name].reshape(-1) for weights in models]
+        norms = [np.linalg.norm(v) for v in vectors]
+        mean = found[name].reshape(-1).astype(np.float64)
+        np.testing.assert_allclose(np.linalg.norm(mean), np.mean(norms), rtol=1e-5)
+        mean = mean / np.linalg.norm(mean)
+        slope = np.zeros_like(mean)
+        for vector, norm in zip(vectors, norms, strict=True):
+            unit = vector / norm
+            angle = np.arccos(np.clip(unit @ mean, -1, 1))
+            across = unit - (unit @ mean) * mean
+            if angle > 1e-4:
+                slope += angle * across / np.linalg.norm(across)
+        np.testing.assert_allclose(slope, 0, atol=1e-5)
+
+
+def test_the_karcher_mean_of_two_is_the_middle_of_slerp_for_equal_norms(tmp_path):
+    first, second = model(1), model(2)
+    for name in SHAPES:
+        if first[name].size > 1:
+            ratio = np.linalg.norm(first[name]) / np.linalg.norm(second[name])
+            second[name] = (ratio * second[name]).astype(np.float32).astype(np.float64)
+    found = merged(tmp_path, {"technique": "karcher"}, [first, second], None)
+    same(found, merged(tmp_path, {"technique": "slerp"}, [first, second], None))
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_model_stock_is_the_papers_ratio_of_pairwise_cosines(tmp_path, count):
+    base = model(0)
+    common = model(99, far=0.1)
+    models = [
+        {n: base[n] + common[n] + model(i + 1, far=0.1)[n] for n in SHAPES} for i in range(count)
+    ]
+    models = [{n: w[n].astype(np.float32).astype(np.float64) for n in SHAPES} for w in models]
+    expected = {}
+    for name in SHAPES:
+        vectors = [(weights[name] - base[name]).reshape(-1) for weights in models]
+        if vectors[0].size == 0:
+            expected[name] = base[name]
+            continue
+        cosines = [
+            vectors[i] @ vectors[j] / np.linalg.norm(vectors[i]) / np.linalg.norm(vectors[j])
+            for i in range(count)
+            for j in range(i)
+        ]
+        cosine = max(0.0, float(np.mean(cosines)))
+        share = count * cosine / ((count - 1) * cosine + 1)
+        mean = np.mean([weights[name] for weights in models], axis=0)
+        expected[name] = share * mean + (1 - share) * base[name]
+    same(merged(tmp_path, {"technique": "model_stock"}, models, base), expected)
+
+
+def test_model_stock_leaves_out_models_that_changed_nothing(tmp_path):
+    base, changed = model(0), model(1)
+    opposite = {name: 2 * base[name] - changed[name] for name in SHAPES}
+    stock = {"technique": "model_stock"}
+    same(merged(tmp_path, stock, [base, base], base), base)
+    same(merged(tmp_path, stock, [base, changed], base), changed)
+    same(merged(tmp_path, stock, [changed], base), changed)
+    same(merged(tmp_path, stock, [changed, changed, base], base), changed)
+    same(merged(tmp_path, stock, [changed, opposite], base), base)
+
+
+@pytest.mark.parametrize("technique", ["weighted_mean", "karcher", "slerp", "interpolation"])
+def test_equal_models_give_themselves(tmp_path, technique):
+    weights = model(1)
+    found = merged(tmp_path, {"technique": technique}, [weights, weights], None)
+    same(found, weights)
+    if technique != "karcher":
+        assert all(np.array_equal(found[name], weights[name]) for name in SHAPES)
+
+
+def test_a_mean_by_group_has_the_groups_coefficients(tmp_path):
+    models = [model(i) for i in range(3)]
+    parameters = {
+        "technique": "weighted_mean",
+        "group_coefficients": {"image": [0, 0, 1], "*resblocks.1*": [2, -1, 0]},
+    }
+    found = merged(tmp_path, parameters, models, None)
+    for name in SHAPES:
+        a, b, c = (weights[name] for weights in models)
+        expected = c if name.startswith("visual.") else (a + b + c) / 3
+        if "resblocks.1" in name:
+            expected = 2 * a - b
+        np.testing.assert_allclose(found[name], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_all_that_equal_the_last_magnitude_kept_are_kept(tmp_path):
+    base = {"w": torch.zeros(6)}
+    vector = torch.tensor([1.0, -1.0, 1.0, 3.0, 0.0, 0.5])
+    save_file(base, tmp_path / "base")
+    save_file({"w": vector}, tmp_path / "a")
+    for parameters, expected in (
+        ({"technique": "ties", "density": 2 / 6}, [1, -1, 1, 3, 0, 0]),
+        ({"technique": "ties", "density": 1 / 6}, [0, 0, 0, 3, 0, 0]),
+        ({"technique": "ties", "density": 0.01}, [0] * 6),  # round(0.06) of them
+        (
+            {"technique": "breadcrumbs", "smallest": 3 / 6, "largest": 2 / 6},
+            [1, -1, 1, 0, 0, 0],
+        ),
+    ):
+        technique = TypeAdapter(AnyTechnique).validate_python(parameters)
+        merge(technique, [tmp_path / "a"], tmp_path / "out", tmp_path / "base")
+        assert load_file(tmp_path / "out")["w"].tolist() == expected, parameters
+
+
+def test_what_cancels_out_has_no_sign_and_equal_magnitudes_go_to_the_newest(tmp_path):
+    save_file({"w": torch.zeros(3)}, tmp_path / "base")
+    save_file({"w": torch.tensor([1.0, 2.0, -1.0])}, tmp_path / "old")
+    save_file({"w": torch.tensor([-1.0, -1.0, -1.0])}, tmp_path / "new")
+    for parameters, expected in (
+        ({"technique": "ties", "density": 1.0}, [0, 2, -1]),
+        ({"technique": "magmax"}, [-1, 2, -1]),
+    ):
+        technique = TypeAdapter(AnyTechnique).validate_python(parameters)
+        models = [tmp_path / "old", tmp_path / "new"]
+        merge(technique, models, tmp_path / "out", tmp_path / "base")
+        assert load_file(tmp_path / "out")["w"].tolist() == expected
+
+
+def test_lots_do_not_depend_on_pieces_and_are_uniform(tmp_path, monkeypatch):
+    whole = uniform("seed", 0, 4096)
+    assert np.array_equal(np.concatenate([uniform("seed", 0, 8), uniform("seed", 8, 4088)]), whole)
+    assert abs(whole.mean() - 0.5) < 0.02
+    assert (whole.min() >= 0, whole.max() < 1) == (True, True)
+    assert not np.array_equal(uniform("other", 0, 4096), whole)
+    # The same on every machine: the first numbers of this seed, written down.
+    np.testing.assert_allclose(whole[:2], FIRST, rtol=0, atol=0)
+    base, models = model(0), [model(1), model(2)]
+    pieces = merged(tmp_path, {"technique": "dare"}, models, base)
+    monkeypatch.setattr(checkpoints, "NUMBERS_AT_ONCE", 10**6)
+    at_once = merged(tmp_path, {"technique": "dare"}, models, base)
+    assert all(np.array_equal(pieces[name], at_once[name]) for name in SHAPES)
+
+
+def test_a_name_is_that_of_one_technique():
+    for name, technique in TECHNIQUES.items():
+        assert technique.model_fields["technique"].default == name
+    assert TypeAdapter(AnyTechnique).validate_python({"weight": 0.1}).technique == "interpolation"
+
+
+@pytest.mark.parametrize(
+    ("parameters", "models", "message"),
+    [
+        ({"technique": "ties"}, 2, "ties merges differences from θ₀, and there is none"),
+        ({"technique": "slerp"}, 3, "slerp cannot merge 3 models: it merges two"),
+        ({"technique": "interpolation"}, 1, "interpolation cannot merge one model"),
+        ({"technique": "weighted_mean"}, 0, "nothing to merge"),
+        (
+            {"technique": "slerp", "group_weights": {"imag": 0.3}}, 2,
+            "no parameter .* belongs to 'imag'.*did you mean 'image'",
+        ),
+        (
+            {"technique": "slerp", "group_weights": {"visual*": 0.3, "*resblocks*": 0.2}}, 2,
+            "matches 'visual\\*' and '\\*resblocks\\*', which have different values",
+        ),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_merged_is_said(tmp_path, parameters, models, message):
+    with pytest.raises(InputError, match=message):
+        merged(tmp_path, parameters, [model(i) for i in range(models)], None)
+
+
+def test_depth_needs_blocks(tmp_path):
+    save_file({"w": torch.zeros(3)}, tmp_path / "a")
+    technique = TypeAdapter(AnyTechnique).validate_python({"technique": "ties", "lines": {}})
+    with pytest.raises(InputError, match="no parameters of numbered blocks"):
+        merge(technique, [tmp_path / "a"], tmp_path / "out", tmp_path / "a")
+
+
+def test_a_base_that_does_not_go_with_the_models_is_named(tmp_path):
+    save_file({"w": torch.zeros(3)}, tmp_path / "a")
+    save_file({"v": torch.zeros(3)}, tmp_path / "base")
+    technique = TypeAdapter(AnyTechnique).validate_python({"technique": "magmax"})
+    with pytest.raises(Exception, match=r"base does not go with .*a: it lacks w"):
+        merge(technique, [tmp_path / "a"], tmp_path / "out", tmp_path / "base")
