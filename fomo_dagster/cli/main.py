@@ -71,7 +71,7 @@ def results(
     as_csv: AsCsv = False,
 ) -> None:
     """Print KA, ZS and GM by stage, and the leaderboard over experiments."""
-    from fomo_dagster.cli.reporting import print_frame, print_scores
+    from fomo_dagster.cli.reporting import print_by_dataset, print_scores
     from fomo_dagster.tables.results import results as read_results
     from fomo_dagster.tables.results import results_by_dataset
 
@@ -80,7 +80,7 @@ def results(
         if as_json or as_csv:
             sys.stdout.write(frame.write_json() + "\n" if as_json else frame.write_csv())
         else:
-            print_frame(frame)
+            print_by_dataset(frame)
         return
     found = read_results(Home.from_environment().root, experiments or ())
     if as_json:

@@ -34,6 +34,17 @@ def print_scores(found: Results, console: Console | None = None) -> None:
         print_frame(shown.rename(SHORT, strict=False), title, console)
 
 
+def print_by_dataset(frame: pl.DataFrame, console: Console | None = None) -> None:
+    """Each experiment's scores by dataset (`results_by_dataset`), in 80 columns."""
+    for name in frame["experiment"].unique(maintain_order=True):
+        rows = frame.filter(experiment=name)
+        shown = rows.select(
+            "dataset", pl.col("role").str.replace("_", " "), "score",
+            pl.col("zero_shot").alias("θ₀"), "published", "difference",
+        )  # fmt: skip
+        print_frame(shown, f"{name}, stage {rows['stage'].max()}", console)
+
+
 def print_frame(
     frame: pl.DataFrame, title: str | None = None, console: Console | None = None
 ) -> None:

@@ -186,12 +186,13 @@ class _UniqueKeys(yaml.SafeLoader):
 
 def _variable(match: re.Match[str]) -> str:
     name = match[1]
-    if name not in os.environ:
+    value = os.environ.get(name)
+    if not value:  # an empty one is as good as none, and would name the root of the file system
         raise InputError(
             f"the environment variable {name} is not set, which {match[0]} stands for: "
             f"export {name}=…"
         )
-    return os.environ[name]
+    return value
 
 
 # YAML 1.1, which PyYAML implements, reads 1e-5 as text because it has no dot.

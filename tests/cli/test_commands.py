@@ -1,12 +1,15 @@
 """What the commands print is what was made, and all of them read well."""
 
+import io
 import json
 
 import polars as pl
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from fomo_dagster.cli.main import app
+from fomo_dagster.cli.reporting import print_by_dataset
 from fomo_dagster.tables.views import query
 
 
@@ -43,6 +46,25 @@ def test_scores_are_the_means_of_the_evaluations(finished_project):
     assert adaptation == pytest.approx(scores["knowledge_accumulation"].to_list())
     held_out = rows.filter(pl.col("role") == "held_out")["mean"].to_list()
     assert held_out == pytest.approx(scores["zero_shot_retention"].to_list())
+
+
+def test_scores_by_dataset_fit_a_terminal_and_keep_every_name(finished_project):
+    frame = pl.DataFrame(
+        {
+            "experiment": "fomo_in_flux_zero_shot", "dataset": ["domainnet_infograph", "mscoco"],
+            "role": ["adaptation", "held_out"], "task": "classification", "score": [50.704, 100.0],
+            "stage": 200, "zero_shot": [50.704, 100.0], "published": [50.7, 72.0],
+            "difference": [0.004, 28.0],
+        }
+    )  # fmt: skip
+    console = Console(file=io.StringIO(), width=80)
+    print_by_dataset(frame, console)
+    lines = [line.split() for line in console.file.getvalue().splitlines()]
+    assert lines[0] == ["fomo_in_flux_zero_shot,", "stage", "200"]
+    assert lines[1] == ["dataset", "role", "score", "θ₀", "published", "difference"]
+    assert lines[2] == ["domainnet_infograph", "adaptation", "50.70", "50.70", "50.70", "0.00"]
+    assert lines[3] == ["mscoco", "held", "out", "100.00", "100.00", "72.00", "28.00"]
+    assert run("results", "--datasets").split()[:3] == ["toy,", "stage", "3"]
 
 
 def test_sql_prints_every_format_and_lists_the_views(finished_project):
