@@ -42,7 +42,7 @@ def print_by_dataset(frame: pl.DataFrame, console: Console | None = None) -> Non
             "dataset", pl.col("role").str.replace("_", " "), "score",
             pl.col("zero_shot").alias("θ₀"), "published", "difference",
         )  # fmt: skip
-        print_frame(shown, f"{name}, stage {rows['stage'].max()}", console)
+        print_frame(shown, f"{name}, stage {max(rows['stage'])}", console)
 
 
 def print_frame(
