@@ -1,4 +1,5 @@
-"""FoMo-in-Flux at full size without its images: scanning, indexing, streams, manifests and plans.
+"""FoMo-in-Flux at full size without its images: scanning, indexing, streams, manifests and plans,
+in random order, by year and by how often the captions of a pool name a concept.
 
 Every dataset has the concepts and sample counts of the registry; captions and digests are made up,
 and no image is read or stored. Real class lists are taken where FOMO_RELEASE holds them. Each part
@@ -86,13 +87,15 @@ def index_alone(node: ShardsNode, name: str, recipe: object, folder: Path, works
     return {"samples": samples.height, "bytes": 0}
 
 
-def write_experiment(root: Path, stages: int) -> None:
+def write_experiment(root: Path, stages: int, order: str) -> None:
+    """The experiment in an order; the pool, of all training samples, is for `frequency` alone."""
     datasets = benchmark_datasets().values()
+    adaptation = [d.name for d in datasets if d.role == "adaptation"]
     experiment = {
         "datasets": {
             d.name: {
                 "source": {"type": "folder", "path": f"/nowhere/{d.name}"},
-                "task": d.task, "prompt": d.prompt,
+                "task": d.task, "prompt": d.prompt, "year": d.year,
             }
             for d in datasets
         },
@@ -100,9 +103,9 @@ def write_experiment(root: Path, stages: int) -> None:
             "name": "b32", "architecture": "ViT-B-32", "pretrained": "laion2b_s34b_b79k",
         },
         "stream": {
-            "datasets": [d.name for d in datasets if d.role == "adaptation"],
-            "order": "random", "stages": stages,
+            "name": order, "datasets": adaptation, "order": order, "stages": stages,
         },
+        "pretraining_pool": {"name": "web", "datasets": adaptation},
         "mixture": {"update": 0.5, "buffer": 0.5, "pretraining": 0},
         "evaluation": {"held_out": [d.name for d in datasets if d.role == "held_out"]},
     }  # fmt: skip
@@ -129,19 +132,27 @@ def plan() -> str:
     return f"{sum(e.status == 'hit' for e in entries)} hits of {len(entries)}"
 
 
-PARTS: dict[str, Callable[[], str]] = {
-    "plan, nothing there": plan,
-    "scan and index": lambda: make("shards"),
-    "order": lambda: make("order"),
-    "chunk manifests": lambda: make("chunk"),
-    "plan, data there": plan,
-}
+PARTS: tuple[tuple[str, str, Callable[[], str]], ...] = (
+    ("random", "plan, nothing there", plan),
+    ("random", "scan and index", lambda: make("shards")),
+    ("random", "order", lambda: make("order")),
+    ("random", "chunk manifests", lambda: make("chunk")),
+    ("random", "plan, data there", plan),
+    ("time_incremental", "order", lambda: make("order")),
+    ("time_incremental", "chunk manifests", lambda: make("chunk")),
+    ("time_incremental", "plan, data there", plan),
+    ("frequency", "pool", lambda: make("pool")),
+    ("frequency", "plan, order unknown", plan),
+    ("frequency", "order", lambda: make("order")),
+    ("frequency", "plan, order known", plan),
+)
 
 
-def run(part: str, root: Path, share: float) -> tuple[str, str, float, float]:
-    """The part's name, what it says, its seconds and its process's peak MiB."""
+def run(number: int, root: Path, share: float) -> tuple[str, str, str, float, float]:
+    """A part's order and name, what it says, its seconds and its process's peak MiB."""
     os.environ |= {"FOMO_PROJECT": str(root), "FOMO_HOME": str(root / ".fomo")}
     registered = benchmark_datasets()
+    order, part, function = PARTS[number]
 
     def simulated(name: str, *_: object) -> SimulatedImages:
         return SimulatedImages(registered[name], share)
@@ -151,9 +162,9 @@ def run(part: str, root: Path, share: float) -> tuple[str, str, float, float]:
         mock.patch.object(ShardsNode, "make", index_alone),
     ):
         started = time.perf_counter()
-        said = PARTS[part]()
+        said = function()
         seconds = time.perf_counter() - started
-    return part, said, seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return order, part, said, seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def main() -> None:
@@ -164,15 +175,15 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         root = arguments.folder or Path(temporary)
-        write_experiment(root, arguments.stages)
         rows = []
-        for part in PARTS:
+        for number, (order, _, _) in enumerate(PARTS):
+            write_experiment(root, arguments.stages, order)
             with multiprocessing.get_context("spawn").Pool(1) as process:
-                rows.append(process.apply(run, (part, root, arguments.share)))
+                rows.append(process.apply(run, (number, root, arguments.share)))
             print(*rows[-1], flush=True)
     print_figures(
         f"FoMo-in-Flux, {arguments.stages} stages, {arguments.share:.0%} of the samples",
-        ("part", "made", "seconds", "peak MiB"), rows,
+        ("order", "part", "made", "seconds", "peak MiB"), rows,
     )  # fmt: skip
 
 

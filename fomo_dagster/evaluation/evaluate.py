@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from fomo_dagster.data.declarations import Dataset
 from fomo_dagster.data.index import Index
-from fomo_dagster.errors import DataError
 from fomo_dagster.evaluation.classification import classification_result
 from fomo_dagster.evaluation.encoding import encode_images
 from fomo_dagster.evaluation.prompts import TextEmbeddings, class_texts, templates_of
@@ -36,15 +35,10 @@ def evaluate(
     samples; unused for retrieval. text_embeddings: see `TextEmbeddings`; it is called once, with
     the classes' prompts or the captions of the images.
 
-    Raises `DataError` for a test split without samples, a sample of an unknown class, an image that
-    cannot be decoded, a retrieval image without caption, and features that are not finite.
+    Raises `DataError` for a sample of an unknown class, an image that cannot be decoded, a
+    retrieval image without caption, and features that are not finite. The test split is not empty.
     """
     samples = index.rows("test")
-    if samples.is_empty():
-        raise DataError(
-            f"dataset {dataset_name!r} has no test samples to evaluate on: give it a test split "
-            "(or a test_share), or leave it out of the evaluation"
-        )
     is_retrieval = dataset.task == "retrieval"
     candidates = images_of(dataset_name, samples) if is_retrieval else samples
     chosen = subset(candidates, settings.subset, settings.seed)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fomo_dagster.data.declarations import Dataset
+from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.evaluation import Evaluation, Waffle
 from fomo_dagster.experiment.schema import Backbone, Execution
 from fomo_dagster.graph.data_nodes import shards_key
@@ -72,6 +73,11 @@ class EvaluationNode(Node):
         recipes = {}
         for name, dataset in self.datasets.items():
             details = facts[shards_key(name)].details
+            if not details["test_samples"]:  # said before anything is trained
+                raise InputError(
+                    f"{self.key}: dataset {name!r} has no test samples to evaluate on: give it a "
+                    "test split (or a test_share), or leave it out of the evaluation"
+                )
             inputs = {
                 "checkpoint": facts[self.checkpoint_key].data_version,
                 "test": details["test"],

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from fomo_dagster.data.declarations import Dataset, GeneratedSource
 from fomo_dagster.data.index import Index
-from fomo_dagster.errors import DataError
 from fomo_dagster.evaluation.encoding import encode_texts
 from fomo_dagster.evaluation.evaluate import evaluate
 from fomo_dagster.evaluation.prompts import mean_embeddings
@@ -187,10 +186,3 @@ def test_a_retrieval_subset_keeps_all_captions_of_its_images(
     samples = dict(result.metrics.select("metric", "samples").rows())
     assert samples["image_to_text_recall@5"] == samples["score"] == 300
     assert samples["text_to_image_recall@5"] == 600
-
-
-def test_a_dataset_without_test_samples_is_an_error(
-    tiny_model: Model, store_images: StoreImages
-) -> None:
-    with pytest.raises(DataError, match=r"'set' has no test samples.*test split"):
-        evaluated(tiny_model, BIRDS, store_images([]), Evaluation())

@@ -188,6 +188,15 @@ def test_a_growing_stream_needs_something_to_evaluate_before_anything_arrives(gr
         growing.graph()
 
 
+def test_what_has_no_test_samples_is_refused_before_anything_is_trained(project):
+    bare = {"type": "folder", "path": "../images/birds/train", "test_share": 0}
+    project.write(
+        "toy", stream={"datasets": ["bare"], "stages": 1}, datasets={"bare": {"source": bare}}
+    )
+    with pytest.raises(InputError, match=r"dataset 'bare' has no test samples.*test_share"):
+        undertake("toy", []).plan()
+
+
 def test_an_entry_that_would_take_a_declared_name_is_refused(growing):
     declared = {"live_2024_01": {"source": {"type": "folder", "path": "../images/old"}}}
     growing.write("toy", stream=STREAM, datasets=declared)
