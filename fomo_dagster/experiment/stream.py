@@ -25,6 +25,14 @@ StreamEntry = Annotated[str, AfterValidator(_canonical)]
 """`dataset+++concept`, the dataset as in `DatasetName`."""
 
 
+class Arriving(DatasetSettings):
+    """How the datasets of a growing stream are declared: what an entry does not say itself."""
+
+    test_share: float = Field(
+        0.2, ge=0, lt=1, description="Share held out of an entry that has no test split of its own."
+    )
+
+
 class Stream(Declaration):
     """The order in which concepts arrive, and how it is cut into the chunks of the stages."""
 
@@ -43,8 +51,8 @@ class Stream(Declaration):
         description="A folder of which each subfolder (a folder per class) or table, in the order "
         "of names, is a further stage.",
     )
-    arriving: DatasetSettings = Field(
-        DatasetSettings(), description="How the datasets of a growing stream are declared."
+    arriving: Arriving = Field(
+        Arriving(), description="How the datasets of a growing stream are declared."
     )
     order: Literal[
         "as_listed", "random", "performance", "frequency", "similarity", "time_incremental",

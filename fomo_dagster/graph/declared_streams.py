@@ -22,6 +22,7 @@ def with_arrivals(loaded: Loaded, folder: Path) -> tuple[Loaded, tuple[str, ...]
     stream = loaded.experiment.stream
     datasets, bases = dict(loaded.datasets), dict(loaded.bases)
     arrived = arrived_datasets(stream.name or loaded.experiment.name, folder)
+    settings = {key: value for key, value in stream.arriving if key != "test_share"}
     for name, path in arrived.items():
         if name in datasets:
             raise InputError(
@@ -29,8 +30,9 @@ def with_arrivals(loaded: Loaded, folder: Path) -> tuple[Loaded, tuple[str, ...]
                 "which is declared: rename one of the two"
             )
         check_safe_name(name)
-        source = FolderSource(path=path) if path.is_dir() else ManifestSource(path=path)
-        datasets[name] = Dataset(source=source, **dict(stream.arriving))
+        kind = FolderSource if path.is_dir() else ManifestSource
+        source = kind(path=path, test_share=stream.arriving.test_share)
+        datasets[name] = Dataset(source=source, **settings)
         bases[name] = loaded.base
     return replace(loaded, datasets=datasets, bases=bases), tuple(arrived)
 

@@ -11,6 +11,7 @@ from assets.building import build_definitions
 from fomo_dagster.cli.planning import undertake
 from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.errors import InputError
+from fomo_dagster.graph.declared_streams import with_arrivals
 from fomo_dagster.tables.results import results
 from fomo_dagster.tables.views import query
 from resources.workshops import Workshops
@@ -195,6 +196,18 @@ def test_what_has_no_test_samples_is_refused_before_anything_is_trained(project)
     )
     with pytest.raises(InputError, match=r"dataset 'bare' has no test samples.*test_share"):
         undertake("toy", []).plan()
+
+
+def test_how_much_of_an_entry_is_held_out_can_be_said(growing):
+    def shares():
+        datasets = with_arrivals(growing.load(), growing.root / "incoming")[0].datasets
+        return {datasets[f"live_{name}"].source.test_share for name in ("2024_01", "2024_03")}
+
+    (growing.root / "incoming/2024-03.csv").touch()
+    assert shares() == {0.2}
+    arriving = {"prompt": "a {}", "test_share": 0.5}
+    growing.write("toy", stream={**STREAM, "arriving": arriving})
+    assert shares() == {0.5}
 
 
 def test_an_entry_that_would_take_a_declared_name_is_refused(growing):
