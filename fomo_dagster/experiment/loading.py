@@ -11,10 +11,11 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
 
 from fomo_dagster.data.declarations import Dataset
 from fomo_dagster.errors import InputError, nearest
@@ -283,12 +284,13 @@ def _validate(
 
 
 def _explain(problem: Any, model: type[BaseModel]) -> str:
-    location = _keys(problem["loc"], model)
-    if problem["type"] == "extra_forbidden":
+    is_unknown = problem["type"] == "extra_forbidden"
+    location = _keys(problem["loc"][:-1] if is_unknown else problem["loc"], model)
+    if is_unknown:
         location.append(problem["loc"][-1])
     name = ".".join(str(p) for p in location) or "the file"
-    if problem["type"] == "extra_forbidden":
-        valid = _fields_at(model, location[:-1])
+    if is_unknown:
+        valid = _fields_at(model, problem["loc"][:-1])
         return f"unknown key {name!r} (value {problem['input']!r}); " + nearest(
             str(location[-1]), valid
         )
@@ -302,6 +304,8 @@ def _explain(problem: Any, model: type[BaseModel]) -> str:
     if problem["type"] == "union_tag_invalid":
         tag, tags = problem["ctx"]["tag"], problem["ctx"]["expected_tags"]
         return f"{name} has the type {tag!r}; " + nearest(tag, tags.replace("'", "").split(", "))
+    if problem["type"] == "union_tag_not_found" and not isinstance(problem["input"], dict):
+        return f"{name} is {problem['input']!r}; a mapping was expected"
     message = problem["msg"].removeprefix("Value error, ")
     shown = "" if isinstance(problem["input"], dict) else f" is {problem['input']!r}"
     return f"{name}{shown}: {message}"
@@ -332,7 +336,8 @@ def _is_mapping(annotation: Any) -> bool:
 
 
 def _fields_at(model: type[BaseModel], location: Sequence[Any]) -> list[str]:
-    """The valid keys of the mapping that an unknown key stands in."""
+    """The valid keys of the mapping that an unknown key stands in; `location` is pydantic's, whose
+    names of a union's branches tell which of its models the mapping was taken for."""
     models: list[type[BaseModel]] = [model]
     for part in location:
         found: list[type[BaseModel]] = []
@@ -340,9 +345,15 @@ def _fields_at(model: type[BaseModel], location: Sequence[Any]) -> list[str]:
             field = candidate.model_fields.get(str(part))
             if field is not None:
                 found.extend(_models_in(field.annotation))
-        models = found or models
+        branch = [m for m in models if any(part in get_args(f.annotation) for f in _tags(m))]
+        models = found or branch or models
     names = [name for m in models for name in m.model_fields]
     return [*names, "extends"] if not location and model is Experiment else names
+
+
+def _tags(model: type[BaseModel]) -> Iterator[FieldInfo]:
+    """The fields that say by a constant which of a union's models this is."""
+    return (f for f in model.model_fields.values() if get_origin(f.annotation) is Literal)
 
 
 def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:

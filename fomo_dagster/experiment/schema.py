@@ -8,12 +8,20 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from croniter import CroniterError, croniter
-from pydantic import Field, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from fomo_dagster.data.declarations import Dataset, Declaration, PretrainingPool
+from fomo_dagster.experiment.adapters import (
+    Adapters,
+    Householder,
+    Orthogonal,
+    Rescaled,
+    Scaled,
+    Vera,
+)
 from fomo_dagster.experiment.evaluation import Evaluation, Prompts, Validation
 from fomo_dagster.experiment.names import check_safe_name
 from fomo_dagster.experiment.selections import Train
@@ -82,14 +90,8 @@ class Buffer(Declaration):
 
 
 class Method(Declaration):
-    """What a stage trains, from which weights it starts, and what it deploys."""
+    """From which weights a stage starts, and what it deploys; what it trains is each method's."""
 
-    name: Literal["finetune"] = "finetune"
-    train: Train = Field(
-        "all",
-        description="all; one tower (locked_image, locked_text); layer_norms (LNFit); biases "
-        "(BitFit); projections (linear probing); or globs over the names of parameters.",
-    )
     start_from: Literal["trained", "deployed", "initial"] = Field(
         "trained",
         description="The previous stage's trained or deployed weights, or θ₀ at every stage.",
@@ -113,6 +115,70 @@ class Method(Declaration):
         if self.start_from == "deployed" and self.merge is None:
             raise ValueError("start_from: deployed needs a merge; without one, use trained")
         return self
+
+
+class Finetune(Method):
+    """Trains the weights themselves, all or some."""
+
+    name: Literal["finetune"] = "finetune"
+    train: Train = Field(
+        "all",
+        description="all; one tower (locked_image, locked_text); layer_norms (LNFit); biases "
+        "(BitFit); projections (linear probing); or globs over the names of parameters.",
+    )
+
+
+class _Adapting(Method, Adapters):
+    """Trains adapters on frozen weights."""
+
+    @model_validator(mode="after")
+    def _persisting_adapters_have_one_base(self) -> _Adapting:
+        if self.adapters == "persist" and self.start_from != "trained":
+            raise ValueError(
+                "adapters that persist stay over θ₀, so that start_from must be trained, not "
+                f"{self.start_from}: use adapters: merge_each_stage"
+            )
+        return self
+
+
+class ScaledMethod(Scaled, _Adapting):
+    """LoRA, DoRA, LoHa or LoKr."""
+
+
+class VeraMethod(Vera, _Adapting):
+    """VeRA."""
+
+
+class HouseholderMethod(Householder, _Adapting):
+    """HRA."""
+
+
+class OrthogonalMethod(Orthogonal, _Adapting):
+    """OFT."""
+
+
+class RescaledMethod(Rescaled, _Adapting):
+    """(IA)³."""
+
+
+def _method_named(method: Any) -> Any:
+    if isinstance(method, dict):
+        return method.get("name", "finetune")
+    return getattr(method, "name", None)
+
+
+AnyMethod = Annotated[
+    Annotated[Finetune, Tag("finetune")]
+    | Annotated[ScaledMethod, Tag("lora")]
+    | Annotated[ScaledMethod, Tag("dora")]
+    | Annotated[ScaledMethod, Tag("loha")]
+    | Annotated[ScaledMethod, Tag("lokr")]
+    | Annotated[VeraMethod, Tag("vera")]
+    | Annotated[HouseholderMethod, Tag("hra")]
+    | Annotated[OrthogonalMethod, Tag("oft")]
+    | Annotated[RescaledMethod, Tag("ia3")],
+    Discriminator(_method_named),
+]
 
 
 class Execution(Declaration):
@@ -149,7 +215,7 @@ class Experiment(TrainingSettings):
     pretraining_pool: PretrainingPool | None = Field(
         None, description="P; by default the pool that θ₀ was pretrained on, where declared."
     )
-    method: Method = Method()
+    method: AnyMethod = Finetune()
     evaluation: Evaluation = Evaluation()
     validation: Validation | None = Field(
         None, description="Evaluate on held-out training samples in the place of the test splits."

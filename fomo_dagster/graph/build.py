@@ -342,7 +342,7 @@ class _Builder:
                 TrainedNode(
                     key=trained, experiment=experiment.name, stage=stage, backbone=backbone,
                     settings=experiment, mixture=experiment.mixture, buffer=experiment.buffer,
-                    train=method.train, seed=experiment.seed, start_key=start,
+                    method=method, seed=experiment.seed, start_key=start, base_key=theta,
                     chunk_keys=tuple(chunks[:stage]), pool_key=pool_key,
                     execution=experiment.execution,
                 )

@@ -8,8 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fomo_dagster.errors import InputError
-from fomo_dagster.experiment.schema import Backbone, Buffer, Execution, Mixture
-from fomo_dagster.experiment.selections import Train
+from fomo_dagster.experiment.adapters import Adapters
+from fomo_dagster.experiment.schema import (
+    AnyMethod,
+    Backbone,
+    Buffer,
+    Execution,
+    Finetune,
+    Method,
+    Mixture,
+)
 from fomo_dagster.experiment.training import TrainingSettings
 from fomo_dagster.graph.data_nodes import MANIFEST
 from fomo_dagster.graph.node import ONLY, Facts, FactsByKey, Node
@@ -25,6 +33,7 @@ if TYPE_CHECKING:
     from fomo_dagster.models.backbones import Model
 
 WEIGHTS = "weights.safetensors"
+ADAPTERS = "adapters.safetensors"
 STEPS = "training_steps.parquet"
 CURVES = "training.png"
 
@@ -37,6 +46,13 @@ def weights_source_key(backbone: str) -> str:
 def training_parameters(settings: TrainingSettings) -> dict[str, Any]:
     """The settings that change what a training computes, as plain data."""
     return settings.model_dump(mode="json", include=set(TrainingSettings.model_fields))
+
+
+def trained_by(method: AnyMethod) -> dict[str, Any]:
+    """What the method trains, as plain data; where it starts and what it deploys is the graph's."""
+    if isinstance(method, Finetune):
+        return method.model_dump(mode="json", include={"train"})
+    return {"adapters": method.model_dump(mode="json", exclude=set(Method.model_fields))}
 
 
 def load_weights(backbone: Backbone, path: Path) -> Model:
@@ -125,7 +141,7 @@ class BackboneNode(Node):
             {"pretraining": pretraining_pool(self.pool_key, workshop, self.execution)},
             {"pretraining": settings.batch_size},
             settings=settings,
-            train="all",
+            method=Finetune(),
             seed=settings.seed,
             stage=0,
             execution=self.execution,
@@ -159,12 +175,19 @@ class TrainedNode(Node):
     settings: TrainingSettings
     mixture: Mixture
     buffer: Buffer
-    train: Train
+    method: AnyMethod
     seed: int
     start_key: str
+    base_key: str  # θ₀
     chunk_keys: tuple[str, ...]  # of stages 1..stage; the last is the update pool
     pool_key: str | None
     execution: Execution
+
+    @property
+    def _continued_key(self) -> str | None:
+        """Whose adapters this stage goes on with, over θ₀; of stages after the first, alike."""
+        persists = isinstance(self.method, Adapters) and self.method.adapters == "persist"
+        return self.start_key if persists and self.start_key != self.base_key else None
 
     @property
     def _buffer_keys(self) -> tuple[str, ...]:
@@ -173,12 +196,13 @@ class TrainedNode(Node):
     @property
     def inputs(self) -> tuple[str, ...]:
         pool = (self.pool_key,) if self.pool_key is not None else ()
-        return (self.start_key, *self._buffer_keys, self.chunk_keys[-1], *pool)
+        base = (self.base_key,) if self._continued_key is not None else ()
+        return (self.start_key, *base, *self._buffer_keys, self.chunk_keys[-1], *pool)
 
     @property
     def declared(self) -> Mapping[str, Any]:
         declared = training_parameters(self.settings) | {
-            "train": self.train if isinstance(self.train, str) else self.train.model_dump(),
+            **trained_by(self.method),
             "mixture": self.mixture.model_dump(mode="json"),
             "seed": self.seed,
             "stage": self.stage,
@@ -192,6 +216,8 @@ class TrainedNode(Node):
             "start": facts[self.start_key].data_version,
             "update": facts[self.chunk_keys[-1]].data_version,
         }
+        if self._continued_key is not None:
+            inputs["base"] = facts[self.base_key].data_version
         if self._buffer_keys:
             inputs["buffer"] = [facts[key].data_version for key in self._buffer_keys]
         if self.pool_key is not None:
@@ -224,13 +250,15 @@ class TrainedNode(Node):
             pools["buffer"] = manifest_pool("buffer", chosen, workshop)
         if self.pool_key is not None:
             pools["pretraining"] = pretraining_pool(self.pool_key, workshop, self.execution)
-        model = load_weights(self.backbone, workshop.artifact(self.start_key).path(WEIGHTS))
+        continued = self._continued_key
+        base = self.start_key if continued is None else self.base_key
         return train_on(
-            model,
+            load_weights(self.backbone, workshop.artifact(base).path(WEIGHTS)),
             pools,
             sizes,
             settings=self.settings,
-            train=self.train,
+            method=self.method,
+            continued=workshop.artifact(continued).path(ADAPTERS) if continued else None,
             seed=self.seed,
             stage=self.stage,
             execution=self.execution,

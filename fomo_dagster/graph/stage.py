@@ -7,22 +7,28 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors.torch import load_file
+
 from fomo_dagster.data.batches import Batches
 from fomo_dagster.data.pools import Pool
 from fomo_dagster.data.transforms import augment
-from fomo_dagster.experiment.schema import Execution
-from fomo_dagster.experiment.selections import Train
+from fomo_dagster.experiment.adapters import Adapters
+from fomo_dagster.experiment.schema import AnyMethod, Execution, Finetune
 from fomo_dagster.experiment.training import TrainingSettings
-from fomo_dagster.graph.model_nodes import CURVES, STEPS, WEIGHTS
+from fomo_dagster.graph.model_nodes import ADAPTERS, CURVES, STEPS, WEIGHTS
+from fomo_dagster.methods.adapters import Adapted, add_adapters
 from fomo_dagster.methods.trained_parameters import select_trained
 from fomo_dagster.models.backbones import Model, save
 from fomo_dagster.plots.training import training_plot
 from fomo_dagster.store.recipes import Recipe
+from fomo_dagster.training.determinism import step_seed
 from fomo_dagster.training.loop import train as train_model
 from fomo_dagster.training.steps import steps_of
 
 if TYPE_CHECKING:
     from fomo_dagster.graph.workshop import Workshop
+
+_INITIALISATION = -1  # the step before the first, whose seed adapters begin with
 
 
 def train_on(
@@ -31,17 +37,19 @@ def train_on(
     sizes: Mapping[str, int],
     *,
     settings: TrainingSettings,
-    train: Train,
+    method: AnyMethod,
     seed: int,
     stage: int,
     execution: Execution,
     recipe: Recipe,
     folder: Path,
     workshop: Workshop,
+    continued: Path | None = None,
 ) -> Mapping[str, Any]:
     """Train `model` on batches drawn from the pools; write its weights, steps and curves.
 
-    sizes: pool → samples of each batch; those of 0 need no pool.
+    sizes: pool → samples of each batch; those of 0 need no pool. continued: a file of adapters to
+    go on with. Adapters that persist are written beside the weights, which have them merged.
     Returns what it cost: samples and steps. Raises what reading, training and writing raise.
     """
     counted = "update" if sizes.get("update") else "pretraining"  # what an epoch passes over
@@ -56,7 +64,7 @@ def train_on(
         tokenize=model.tokenize,
         workers=execution.workers,
     )
-    select_trained(model.module, train)
+    adapted = _make_ready(model, method, step_seed(seed, stage, _INITIALISATION), continued)
     table = train_model(
         model,
         batches,
@@ -68,6 +76,12 @@ def train_on(
         progress=workshop.progress,
         identity=recipe.digest,
     )
+    if adapted is not None:
+        assert isinstance(method, Adapters)
+        if method.adapters == "persist":
+            save(adapted.state(), folder / ADAPTERS)
+        model.module.cpu()  # so that the sums do not depend on the device
+        adapted.merge()
     save(model.module.state_dict(), folder / WEIGHTS)
     table.write_parquet(folder / STEPS)
     (folder / CURVES).write_bytes(training_plot(table))
@@ -75,3 +89,15 @@ def train_on(
     for name, pool in pools.items():
         cost |= pool.record(seed, stage, steps * sizes[name])
     return cost
+
+
+def _make_ready(
+    model: Model, method: AnyMethod, seed: int, continued: Path | None
+) -> Adapted | None:
+    if isinstance(method, Finetune):
+        select_trained(model.module, method.train)
+        return None
+    adapted = add_adapters(model.module, method, seed)
+    if continued is not None:
+        adapted.load(load_file(continued))
+    return adapted

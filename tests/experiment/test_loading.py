@@ -74,6 +74,20 @@ def test_defaults_are_the_benchmarks(project):
             {"method": {"merge": {"technique": "weighted_mean", "coefficients": [0.5, 0.2, 0.3]}}},
             "weighted_mean cannot merge two models: it has 3 coefficients",
         ),
+        ({"method": {"name": "lorra"}}, "method has the type 'lorra'; did you mean 'lora'"),
+        (
+            {"method": {"name": "lora", "rnk": 3}},
+            "key 'method.rnk'.*; did you mean 'rank'",
+        ),
+        ({"method": {"rank": 3}}, r"unknown key 'method.rank' \(value 3\)"),
+        ({"method": {"name": "ia3", "rank": 3}}, r"unknown key 'method.rank' \(value 3\)"),
+        ({"method": {"name": "lora", "rank": 0}}, "method.rank is 0.*greater than or equal to 1"),
+        ({"method": {"name": "hra", "rank": 3}}, "rank of hra is 3, and must be even"),
+        (
+            {"method": {"name": "lora", "start_from": "initial"}},
+            "start_from must be trained, not initial: use adapters: merge_each_stage",
+        ),
+        ({"method": 3}, "method is 3; a mapping"),
         ({"name": "../escape"}, "not a safe name"),
         ({"datasets": {"x": {"source": {"type": "foldr"}}}}, "x.source has the type 'foldr'; did"),
         (

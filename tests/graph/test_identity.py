@@ -23,3 +23,26 @@ def test_each_selection_has_an_address_of_its_own(project):
     selections = ("all", "locked_image", "layer_norms", "{include: [ln_*]}", "{exclude: [ln_*]}")
     digests = {digest(project, "toy/trained_001", f"method.train={s}") for s in selections}
     assert len(digests) == len(selections)
+
+
+def test_adapters_that_persist_need_their_base_and_their_predecessor(project):
+    for mode, bases in (("persist", [False, True]), ("merge_each_stage", [False, False])):
+        override = f"method={{name: lora, rank: 2, adapters: {mode}}}"
+        nodes = project.graph("toy", override).nodes
+        for stage, has_base in enumerate(bases, start=1):
+            node = nodes[f"toy/trained_{stage:03d}"]
+            start = "backbones/toy" if stage == 1 else "toy/trained_001"
+            assert node.inputs[0] == start
+            assert ("backbones/toy" in node.inputs[1:]) is has_base
+            assert len(set(node.inputs)) == len(node.inputs)
+
+
+def test_what_adapters_are_is_identity_and_where_they_are_deployed_is_not(project):
+    method = "name: lora, rank: 2, adapters: merge_each_stage"
+    key = "toy/trained_001"
+    same = digest(project, key, f"method={{{method}}}")
+    assert digest(project, key, f"method={{{method}, merge: {{weight: 0.3}}}}") == same
+    others = ("scale: 2.0", "targets: [query]", "dropout: 0.1")
+    changed = {digest(project, key, f"method={{{method}, {other}}}") for other in others}
+    changed.add(digest(project, key, "method={name: dora, rank: 2, adapters: merge_each_stage}"))
+    assert len(changed | {same}) == 5
