@@ -105,7 +105,7 @@ def test_only_what_is_asked_for_is_digested_and_that_once(
 def test_a_tar_that_ends_early_is_refused(tmp_path: Path, keep: int) -> None:
     path = pack(tmp_path / "t.tar", {"a": b"1" * 512, "b": b"2" * 600})
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(DataError, match=r"not a whole tar .*: fetch it again"):
+    with pytest.raises(DataError, match=r"not a whole tar .*: delete it, and fetch it again"):
         members(path).locate(["a"])
 
 

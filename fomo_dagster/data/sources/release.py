@@ -197,8 +197,8 @@ class ReleaseImages:
             return IN_FOLDER, ExtractedFolder(folder.parent, DigestCache(self._kept(folder)))
         raise InputError(
             f"dataset {self.name!r}: there is no {archive}, and no folder {folder.name} beside it; "
-            f"get it (`fomo fetch {self.dataset.name}`), or say where the "
-            f"images are ({IMAGES_VARIABLE}, or `images` in its source)"
+            f"get it (`fomo fetch {self.dataset.name}`; `fomo datasets` lists all there is), or "
+            f"say where the images are ({IMAGES_VARIABLE}, or `images` in its source)"
         )
 
     def _samples(

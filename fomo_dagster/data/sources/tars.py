@@ -119,7 +119,7 @@ class TarMembers:
                     f"{self.path} is compressed, so that its images cannot be read one by one: "
                     f"decompress it (`{tool}`) under the same name, or extract it into its folder"
                 )
-        return f"{self.path} is not a whole tar ({error}): fetch it again"
+        return f"{self.path} is not a whole tar ({error}): delete it, and fetch it again"
 
     def _digests(self, members: pl.DataFrame) -> list[str]:
         """Of each member's bytes, in order; the disk sees them in theirs."""
