@@ -19,7 +19,7 @@ from fomo_dagster.graph.materialise import Outcome
 from fomo_dagster.graph.model_nodes import CURVES, STEPS, DeployedNode
 from fomo_dagster.graph.node import ONLY, Facts, Node
 from fomo_dagster.graph.pool_nodes import STREAMED
-from fomo_dagster.graph.stream_nodes import ORDER, ORDER_PLOT
+from fomo_dagster.graph.stream_nodes import ORDER, ORDER_PLOT, OrderNode
 from fomo_dagster.graph.tar_nodes import LISTING
 from fomo_dagster.graph.workshop import Workshop
 from fomo_dagster.tables.results import results
@@ -112,12 +112,15 @@ def _validation(node: Node, outcome: Outcome, workshop: Workshop) -> dict[str, A
 
 
 def _order(node: Node, outcome: Outcome, workshop: Workshop) -> Mapping[str, Any]:
+    assert isinstance(node, OrderNode)
     order = pl.read_parquet(outcome.artifacts[ONLY].path(ORDER))
+    figure = node.shown_name
     return {
         "stream": _picture(outcome.artifacts[ONLY].path(ORDER_PLOT)),
         "concepts": order.height,
         "datasets": order["dataset"].n_unique(),
-        "order": _table(order),
+        **({} if figure is None else {"figure": figure}),
+        "order": _table(order if figure is not None else order.drop("figure")),
     }
 
 

@@ -167,16 +167,14 @@ class OrderNode(Node):
                 "concept": [concept for _, concept in names],
                 "figure": figures,
             },
-            schema={
-                "position": pl.Int64, "dataset": pl.String, "concept": pl.String,
-                "figure": pl.Float64,
-            },
-        )  # fmt: skip
+            schema_overrides={"position": pl.Int64, "figure": pl.Float64},
+        )
         order.write_parquet(folder / ORDER)
-        (folder / ORDER_PLOT).write_bytes(stream_plot(order, self._shown_name))
+        (folder / ORDER_PLOT).write_bytes(stream_plot(order, self.shown_name))
 
     @property
-    def _shown_name(self) -> str | None:
+    def shown_name(self) -> str | None:
+        """What the figure of a concept is, for people; None where the order has none."""
         return "year" if self.stream.order == "time_incremental" else self.figure_name
 
     def _reversed(self, figures: list[float | None]) -> list[float | None]:

@@ -30,5 +30,6 @@ def test_an_order_shows_its_table_and_its_picture(finished_project):
     assert [record["position"] for record in records] == [1, 2, 3, 4, 5, 6]
     figures = [record["figure"] for record in records]
     assert figures == sorted(figures, reverse=True)
+    assert order["figure"].value == "zero-shot score of θ₀ (%)"
     assert order["stream"].value.startswith("![order](data:image/png;base64,")
     assert (order["concepts"].value, order["datasets"].value) == (6, 2)
