@@ -1,4 +1,4 @@
-"""`fomo`: run, plan, results, sql, export, datasets, fetch, schema, ui, dagster-home."""
+"""`fomo`: run, plan, results, sql, export, merge, datasets, fetch, schema, ui, dagster-home."""
 
 from __future__ import annotations
 
@@ -143,6 +143,45 @@ def export(
 
     written = export_weights(experiment, overrides or [], stage, path)
     Console(stderr=True).print(written)
+
+
+@app.command()
+def merge(
+    output: Annotated[
+        Path, typer.Argument(metavar="OUT", help="The file to write: .pt or .safetensors.")
+    ],
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FILE…", help="Weights to merge, oldest first: .pt or .safetensors."
+        ),
+    ],
+    technique: Annotated[
+        str,
+        typer.Option(
+            help="interpolation, weighted_mean, slerp, karcher; and, over the changes from θ₀: "
+            "model_stock, task_arithmetic, ties, dare, dare_ties, breadcrumbs, breadcrumbs_ties, "
+            "magmax, consensus, random."
+        ),
+    ],
+    base: Annotated[
+        Path | None, typer.Option(help="θ₀, which the files were trained from: its weights.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Set a parameter; may be repeated."),
+    ] = None,
+) -> None:
+    """Merge weights of OpenCLIP models into one file, tensor by tensor.
+
+    Techniques and their parameters are in docs/merging.md. For example:
+
+    fomo merge merged.pt january.pt may.pt --base openai.pt --technique ties --set density=0.3
+    """
+    from fomo_dagster.cli.merging import declared_technique, merge_files
+
+    told = merge_files(output, files, base, declared_technique(technique, settings or []))
+    Console(stderr=True, highlight=False).print(told, markup=False, soft_wrap=True)
 
 
 @datasets_app.callback()

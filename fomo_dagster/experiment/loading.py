@@ -54,13 +54,13 @@ def load_experiment(name_or_path: str, project: Path, overrides: Sequence[str] =
     data = _with_parents(path, ())
     data.setdefault("name", _name_of(path, project))
     for override in overrides:
-        _override(data, override)
+        apply_override(data, override)
     datasets, bases = load_datasets(project)
     own = data.get("datasets")
     if isinstance(own, dict):
         data["datasets"] = {name: _completed(name, own[name], str(path)) for name in own}
     declared = {*datasets, *(own if isinstance(own, dict) else ())}
-    experiment: Experiment = _validate(
+    experiment: Experiment = validated(
         TypeAdapter(Experiment), data, str(path), Experiment, declared
     )
     for name, dataset in experiment.datasets.items():
@@ -98,7 +98,7 @@ def load_datasets(project: Path) -> tuple[dict[str, Dataset], dict[str, Path]]:
             if name in origins:
                 raise InputError(f"{where} is declared in {origins[name]} too: rename one")
             declaration = _completed(name, declaration, where)
-            datasets[name] = _validate(TypeAdapter(Dataset), declaration, where, Dataset)
+            datasets[name] = validated(TypeAdapter(Dataset), declaration, where, Dataset)
             bases[name], origins[name] = path.parent, path
     return datasets, bases
 
@@ -244,7 +244,11 @@ def _merged(base: Mapping[str, Any], child: Mapping[str, Any]) -> dict[str, Any]
     return result
 
 
-def _override(data: dict[str, Any], override: str) -> None:
+def apply_override(data: dict[str, Any], override: str) -> None:
+    """Put what `key=value` says into the data: a dotted key and a YAML value.
+
+    Raises `InputError` for what is not of this form.
+    """
     key, separator, text = override.partition("=")
     parts = key.strip().split(".")
     if not separator or not all(parts):
@@ -268,27 +272,32 @@ def _completed(name: str, declaration: Any, where: str) -> Any:
         raise InputError(f"{where}: {error}") from error
 
 
-def _validate(
+def validated(
     adapter: TypeAdapter[Any],
     data: Any,
     where: str,
     model: type[BaseModel],
     declared: Collection[str] = (),
+    whole: str = "the file",
 ) -> Any:
-    """declared: see `DatasetName`."""
+    """The data as the adapter's type, with errors that name the key, its value and the nearest.
+
+    where: begins every error. model: the class that the data describe. declared: see `DatasetName`.
+    whole: what errors call the data where they are about no single key.
+    """
     try:
         return adapter.validate_python(data, context={"declared": declared})
     except ValidationError as error:
-        lines = [_explain(problem, model) for problem in error.errors(include_url=False)]
+        lines = [_explain(problem, model, whole) for problem in error.errors(include_url=False)]
         raise InputError("\n".join(f"{where}: {line}" for line in lines)) from error
 
 
-def _explain(problem: Any, model: type[BaseModel]) -> str:
+def _explain(problem: Any, model: type[BaseModel], whole: str) -> str:
     is_unknown = problem["type"] == "extra_forbidden"
     location = _keys(problem["loc"][:-1] if is_unknown else problem["loc"], model)
     if is_unknown:
         location.append(problem["loc"][-1])
-    name = ".".join(str(p) for p in location) or "the file"
+    name = ".".join(str(p) for p in location) or whole
     if is_unknown:
         valid = _fields_at(model, problem["loc"][:-1])
         return f"unknown key {name!r} (value {problem['input']!r}); " + nearest(

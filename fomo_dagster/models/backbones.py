@@ -82,7 +82,7 @@ def load(architecture: Architecture, path: Path, tag: str | None = None) -> Mode
     has tensors missing, left over or of another shape, or a weight that is not finite.
     """
     model = _describe(_build(architecture), architecture, tag)
-    _fit(model.module, _read(path), origin=str(path))
+    _fit(model.module, read(path), origin=str(path))
     return model
 
 
@@ -270,8 +270,11 @@ def _simple_tokenizer(context_length: int, settings: str) -> Any:
     return open_clip.SimpleTokenizer(context_length=context_length, **json.loads(settings))
 
 
-def _read(path: Path) -> dict[str, Tensor]:
-    """The tensors of a weights file by name, however OpenCLIP's trainer wrapped them."""
+def read(path: Path) -> dict[str, Tensor]:
+    """The tensors of a weights file by name, however OpenCLIP's trainer wrapped them.
+
+    Raises `DataError` for a file that is not there, cannot be read, or holds more than tensors.
+    """
     if not path.is_file():
         raise DataError(f"there is no weights file {path}")
     content: Any

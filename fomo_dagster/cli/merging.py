@@ -1,0 +1,116 @@
+"""`fomo merge`: one file of weights from several, by any technique of merging."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from fomo_dagster.errors import InputError, nearest
+from fomo_dagster.experiment.loading import apply_override, validated
+from fomo_dagster.merging.technique import Technique
+from fomo_dagster.merging.techniques import TECHNIQUES, merge
+from fomo_dagster.store.files import replacing
+
+SAFETENSORS = ".safetensors"
+PICKLED = (".pt", ".pth", ".bin")
+
+
+def declared_technique(name: str, settings: Sequence[str]) -> Technique:
+    """The technique of that name with parameters as `key=value`, a dotted key and a YAML value.
+
+    Raises `InputError` for an unknown technique or parameter, and for values it cannot have.
+    """
+    if name not in TECHNIQUES:
+        raise InputError(f"there is no technique {name!r}: {nearest(name, TECHNIQUES)}")
+    chosen = TECHNIQUES[name]
+    parameters: dict[str, object] = {"technique": name}
+    for setting in settings:
+        apply_override(parameters, setting)
+    technique: Technique = validated(
+        TypeAdapter(chosen), parameters, name, chosen, whole="the parameters"
+    )
+    return technique
+
+
+def merge_files(
+    output: Path, files: Sequence[Path], base: Path | None, technique: Technique
+) -> str:
+    """Write the merge of the files, oldest first, over θ₀; returns what to tell.
+
+    The files are safetensors, or PyTorch files of tensors alone; these are put beside the output as
+    safetensors for the time of the merge. The output replaces what was there, whole or not at all.
+    Raises `InputError` for a file that is neither, and for an output that is one of the inputs;
+    otherwise as `fomo_dagster.merging.techniques.merge`.
+    """
+    given = [*files, *([base] if base is not None else [])]
+    for path in (output, *given):
+        if path.suffix not in (SAFETENSORS, *PICKLED):
+            raise InputError(
+                f"{path}: weights are {SAFETENSORS} or {', '.join(PICKLED)}, not {path.suffix!r}"
+            )
+    if output.resolve() in [path.resolve() for path in given]:
+        raise InputError(f"{output} is one of the files to merge: write to another one")
+    started = time.monotonic()
+    labels: dict[Path, str] = {}
+    with replacing(output) as written, ExitStack() as stack:
+
+        def readable(number: int, path: Path) -> Path:
+            if path.suffix == SAFETENSORS:
+                return path
+            place = stack.enter_context(_beside(output, f"input{number}"))
+            _convert(path, place)
+            labels[place] = str(path)
+            return place
+
+        models = [readable(number, path) for number, path in enumerate(files, 1)]
+        theta = readable(0, base) if base is not None and technique.needs_base else None
+        if output.suffix == SAFETENSORS:
+            merge(technique, models, written, theta, labels)
+        else:
+            merged = stack.enter_context(_beside(output, "merged"))
+            merge(technique, models, merged, theta, labels)
+            _pickle(merged, written)
+    return _told(output, files, theta is not None, technique, time.monotonic() - started)
+
+
+@contextmanager
+def _beside(output: Path, purpose: str) -> Iterator[Path]:
+    """A path of the form that `replacing` clears away after a process that was killed."""
+    place = output.with_name(f".{output.name}.{os.getpid()}-{purpose}")
+    try:
+        yield place
+    finally:
+        place.unlink(missing_ok=True)
+
+
+def _convert(path: Path, place: Path) -> None:
+    from safetensors.torch import save_file
+
+    from fomo_dagster.models.backbones import read
+
+    # Tensors may share memory in the file, which safetensors do not.
+    save_file({name: tensor.contiguous().clone() for name, tensor in read(path).items()}, place)
+
+
+def _pickle(merged: Path, written: Path) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    torch.save(load_file(merged), written)
+
+
+def _told(
+    output: Path, files: Sequence[Path], over_base: bool, technique: Technique, seconds: float
+) -> str:
+    parameters = technique.model_dump(mode="json", exclude_none=True, exclude={"technique"})
+    shown = ", ".join(f"{name} {value}" for name, value in parameters.items())
+    return (
+        f"{output}: {technique.technique}{f' ({shown})' * bool(shown)} of "
+        f"{', '.join(str(path) for path in files)} (oldest first){' over θ₀' * over_base}, "
+        f"{output.stat().st_size / 2**20:.1f} MiB in {seconds:.1f} s"
+    )
