@@ -1,0 +1,147 @@
+"""Merging checkpoints out of core: seconds and memory by number and size of the models, beside the
+plain way, all models in memory with torch.
+
+Random models in the page cache, half of whose numbers are one embedding, as in small CLIP models.
+Each row is a process of its own; its seconds are of the merge and of writing it. Peak memory is
+what is allocated (RssAnon, looked at every 5 ms, beyond what the imports took): pages of files that
+are mapped can be dropped at any time and are left out, for both.
+
+    python benchmarks/merging.py [--models 2 8 20] [--megabytes 16 64] [--plain-limit 2000]
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import torch
+from pictures import print_figures
+from safetensors.torch import load_file, save_file
+
+from fomo_dagster.merging.techniques import TECHNIQUES, merge
+
+BLOCKS = 12
+WAYS = ("out of core", "in memory")
+MEASURED = ("weighted_mean", "model_stock", "ties")
+
+
+def write_models(folder: Path, count: int, megabytes: float) -> None:
+    """θ₀ as `base` and models `0`, `1`, …, of `megabytes` each."""
+    random = torch.Generator().manual_seed(0)
+    numbers = int(megabytes * 1e6 / 4)
+    shapes = {"token_embedding.weight": (numbers // 2,)}
+    for block in range(BLOCKS):
+        shapes[f"visual.transformer.resblocks.{block}.weight"] = (numbers // 2 // BLOCKS,)
+    base = {name: torch.randn(shape, generator=random) for name, shape in shapes.items()}
+    save_file(base, folder / "base")
+    for i in range(count):
+        moved = {k: v + 0.01 * torch.randn(v.shape, generator=random) for k, v in base.items()}
+        save_file(moved, folder / str(i))
+
+
+def in_memory(technique: str, models: Sequence[Path], output: Path, base: Path) -> None:
+    """The plain way: everything loaded, task vectors flattened and stacked, as in the reference."""
+    theta = load_file(base)
+    loaded = [load_file(path) for path in models]
+    if technique == "weighted_mean":
+        merged = {name: torch.stack([m[name] for m in loaded]).mean(0) for name in theta}
+    elif technique == "model_stock":
+        merged = {name: _stock(theta[name], [m[name] for m in loaded]) for name in theta}
+    else:
+        flat = torch.cat([value.reshape(-1) for value in theta.values()])
+        vectors = torch.stack([torch.cat([m[k].reshape(-1) for k in theta]) for m in loaded]) - flat
+        magnitudes = vectors.abs()
+        dropped = flat.numel() - round(0.2 * flat.numel())
+        least = torch.stack([row.kthvalue(dropped + 1).values for row in magnitudes])
+        vectors = torch.where(magnitudes >= least[:, None], vectors, 0)
+        agrees = vectors.sign() == vectors.sum(0).sign()
+        kept = torch.where(agrees, vectors, 0)
+        total = flat + kept.sum(0) / (kept != 0).sum(0).clamp(min=1)
+        pieces = total.split([value.numel() for value in theta.values()])
+        merged = {
+            name: piece.reshape(theta[name].shape).contiguous().clone()
+            for name, piece in zip(theta, pieces, strict=True)
+        }
+    save_file(merged, output)
+
+
+def _stock(base: torch.Tensor, models: Sequence[torch.Tensor]) -> torch.Tensor:
+    vectors = torch.stack([model.reshape(-1) for model in models]) - base.reshape(-1)
+    unit = vectors / vectors.norm(dim=1, keepdim=True)
+    count = len(models)
+    cosine = ((unit @ unit.T).sum() - count) / (count * (count - 1))
+    share = count * cosine / ((count - 1) * cosine + 1)
+    return base + share * vectors.mean(0).reshape(base.shape)
+
+
+def allocated() -> float:
+    """MiB of this process's anonymous memory."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("RssAnon"):
+            return int(line.split()[1]) / 1024
+    raise RuntimeError("this system does not say what a process allocated")
+
+
+def measure(folder: Path, technique: str, count: int, way: str) -> tuple[float, float]:
+    """Seconds, and the peak of allocated MiB beyond the beginning."""
+    models, base, output = [folder / str(i) for i in range(count)], folder / "base", folder / way
+    work: Callable[[], None]
+    if way == "out of core":
+        declared = TECHNIQUES[technique](technique=technique)
+        work = lambda: merge(declared, models, output, base)  # noqa: E731
+    else:
+        work = lambda: in_memory(technique, models, output, base)  # noqa: E731
+    merge(TECHNIQUES["weighted_mean"](technique="weighted_mean"), [base], output)  # imports
+    begun, peak, done = allocated(), [0.0], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.005):
+            peak[0] = max(peak[0], allocated())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    started = time.perf_counter()
+    work()
+    seconds = time.perf_counter() - started
+    done.set()
+    watcher.join()
+    return seconds, max(0.0, peak[0] - begun)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--models", type=int, nargs="+", default=[2, 8, 20])
+    parser.add_argument("--megabytes", type=float, nargs="+", default=[16, 64])
+    parser.add_argument(
+        "--plain-limit", type=float, default=2000, help="MB of models that are held in memory."
+    )
+    parser.add_argument("--folder", type=Path, help="Where the models are written.")
+    arguments = parser.parse_args()
+    rows: list[tuple[object, ...]] = []
+    spawn = multiprocessing.get_context("spawn")
+    for megabytes in arguments.megabytes:
+        with tempfile.TemporaryDirectory(dir=arguments.folder) as temporary:
+            folder = Path(temporary)
+            write_models(folder, max(arguments.models), megabytes)
+            for count in arguments.models:
+                for technique in MEASURED:
+                    for way in WAYS:
+                        if way == "in memory" and count * megabytes > arguments.plain_limit:
+                            continue
+                        with ProcessPoolExecutor(1, spawn) as process:
+                            found = process.submit(measure, folder, technique, count, way)
+                            seconds, memory = found.result()
+                        speed = count * megabytes / seconds
+                        rows.append((technique, count, megabytes, way, seconds, speed, memory))
+    columns = ("technique", "models", "MB each", "way", "s", "MB/s", "peak MiB")
+    print_figures("merging", columns, rows)
+
+
+if __name__ == "__main__":
+    main()
