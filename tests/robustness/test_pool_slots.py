@@ -80,7 +80,8 @@ def test_a_run_that_waits_for_the_slot_gets_it_once_its_holder_is_killed(
     def killer():
         other.kill()
 
-    with clearing(instance):
+    told = []
+    with clearing(instance, told.append):
         assert dg.materialize([killer, short], instance=instance).success
     assert slot_holders(instance) == set()
 
