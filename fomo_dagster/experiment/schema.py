@@ -24,6 +24,7 @@ from fomo_dagster.experiment.adapters import (
 )
 from fomo_dagster.experiment.evaluation import Evaluation, Prompts, Validation
 from fomo_dagster.experiment.names import check_safe_name
+from fomo_dagster.experiment.preservation import AnyPreservation
 from fomo_dagster.experiment.selections import Train
 from fomo_dagster.experiment.stream import Stream
 from fomo_dagster.experiment.training import TrainingSettings
@@ -101,6 +102,9 @@ class Method(Declaration):
         description="Of the weights deployed before (or θ₀) and the newly trained ones, in this "
         "order; null: the trained weights are deployed.",
     )
+    preserve: AnyPreservation | None = Field(
+        None, description="What keeps earlier abilities beside replay; null: nothing."
+    )
 
     @field_validator("merge")
     @classmethod
@@ -137,6 +141,15 @@ class _Adapting(Method, Adapters):
             raise ValueError(
                 "adapters that persist stay over θ₀, so that start_from must be trained, not "
                 f"{self.start_from}: use adapters: merge_each_stage"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _preserves_what_is_trained(self) -> _Adapting:
+        if self.preserve is not None and self.preserve.weights_themselves:
+            raise ValueError(
+                f"{self.preserve.name} holds the model's weights where they are, and {self.name} "
+                "trains adapters beside them: use it with finetune"
             )
         return self
 
@@ -274,4 +287,17 @@ class Experiment(TrainingSettings):
                 f"mixture.pretraining is {self.mixture.pretraining:g} and there is no "
                 "pretraining_pool: declare one, or set the share to 0"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _preserves_what_the_mixture_has(self) -> Experiment:
+        preserve = self.method.preserve
+        if preserve is None:
+            return self
+        for pool in preserve.pools:
+            if getattr(self.mixture, pool) == 0:
+                raise ValueError(
+                    f"{preserve.name} needs samples of the {pool} pool in each batch, and "
+                    f"mixture.{pool} is 0: give it a share"
+                )
         return self

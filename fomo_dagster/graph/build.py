@@ -336,6 +336,13 @@ class _Builder:
         trained = deployed = theta
         evaluate(0, theta)
         for stage in range(1, len(chunks) + 1):
+            preserve = method.preserve
+            reference = preserve.reference if preserve is not None else None
+            carries = preserve is not None and preserve.carries and stage > 1
+            beside = {
+                "reference_key": {"initial": theta, "deployed": deployed, None: None}[reference],
+                "carried_key": trained if carries else None,
+            }
             start = {"trained": trained, "deployed": deployed, "initial": theta}[method.start_from]
             trained = f"{experiment.name}/trained_{stage:03d}"
             self.add(
@@ -343,7 +350,7 @@ class _Builder:
                     key=trained, experiment=experiment.name, stage=stage, backbone=backbone,
                     settings=experiment, mixture=experiment.mixture, buffer=experiment.buffer,
                     method=method, seed=experiment.seed, start_key=start, base_key=theta,
-                    chunk_keys=tuple(chunks[:stage]), pool_key=pool_key,
+                    chunk_keys=tuple(chunks[:stage]), pool_key=pool_key, **beside,
                     execution=experiment.execution,
                 )
             )  # fmt: skip

@@ -30,10 +30,12 @@ if TYPE_CHECKING:
     import polars as pl
 
     from fomo_dagster.graph.workshop import Workshop
+    from fomo_dagster.methods.preservation import Beside
     from fomo_dagster.models.backbones import Model
 
 WEIGHTS = "weights.safetensors"
 ADAPTERS = "adapters.safetensors"
+CARRIED = "carried.safetensors"  # what a preservation leaves for the next stage
 STEPS = "training_steps.parquet"
 CURVES = "training.png"
 
@@ -49,10 +51,15 @@ def training_parameters(settings: TrainingSettings) -> dict[str, Any]:
 
 
 def trained_by(method: AnyMethod) -> dict[str, Any]:
-    """What the method trains, as plain data; where it starts and what it deploys is the graph's."""
+    """What the method trains and preserves, as plain data; where it starts and what it deploys is
+    the graph's."""
     if isinstance(method, Finetune):
-        return method.model_dump(mode="json", include={"train"})
-    return {"adapters": method.model_dump(mode="json", exclude=set(Method.model_fields))}
+        trained = method.model_dump(mode="json", include={"train"})
+    else:
+        trained = {"adapters": method.model_dump(mode="json", exclude=set(Method.model_fields))}
+    if method.preserve is not None:
+        trained["preserve"] = method.preserve.model_dump(mode="json")
+    return trained
 
 
 def load_weights(backbone: Backbone, path: Path) -> Model:
@@ -181,6 +188,10 @@ class TrainedNode(Node):
     base_key: str  # θ₀
     chunk_keys: tuple[str, ...]  # of stages 1..stage; the last is the update pool
     pool_key: str | None
+    reference_key: str | None = None
+    """The weights that the preservation looks at beside those of the start."""
+    carried_key: str | None = None
+    """The stage before, which left what the preservation goes on with."""
     execution: Execution
 
     @property
@@ -195,9 +206,21 @@ class TrainedNode(Node):
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        pool = (self.pool_key,) if self.pool_key is not None else ()
-        base = (self.base_key,) if self._continued_key is not None else ()
-        return (self.start_key, *base, *self._buffer_keys, self.chunk_keys[-1], *pool)
+        return tuple(
+            dict.fromkeys(
+                (
+                    self.start_key, *self._beside.values(), *self._buffer_keys,
+                    self.chunk_keys[-1], *([self.pool_key] if self.pool_key is not None else []),
+                )
+            )
+        )  # fmt: skip
+
+    @property
+    def _beside(self) -> dict[str, str]:
+        """Role → key of the weights and states beside those of the start."""
+        base = self.base_key if self._continued_key is not None else None
+        roles = {"base": base, "reference": self.reference_key, "carried": self.carried_key}
+        return {role: key for role, key in roles.items() if key is not None}
 
     @property
     def declared(self) -> Mapping[str, Any]:
@@ -216,8 +239,7 @@ class TrainedNode(Node):
             "start": facts[self.start_key].data_version,
             "update": facts[self.chunk_keys[-1]].data_version,
         }
-        if self._continued_key is not None:
-            inputs["base"] = facts[self.base_key].data_version
+        inputs |= {role: facts[key].data_version for role, key in self._beside.items()}
         if self._buffer_keys:
             inputs["buffer"] = [facts[key].data_version for key in self._buffer_keys]
         if self.pool_key is not None:
@@ -259,6 +281,7 @@ class TrainedNode(Node):
             settings=self.settings,
             method=self.method,
             continued=workshop.artifact(continued).path(ADAPTERS) if continued else None,
+            beside=self._opened_beside(workshop),
             seed=self.seed,
             stage=self.stage,
             execution=self.execution,
@@ -266,6 +289,20 @@ class TrainedNode(Node):
             folder=folder,
             workshop=workshop,
         )
+
+    def _opened_beside(self, workshop: Workshop) -> Beside:
+        from safetensors.torch import load_file
+
+        from fomo_dagster.methods.preservation import Beside
+
+        def reference() -> Model:
+            assert self.reference_key is not None
+            return load_weights(self.backbone, workshop.artifact(self.reference_key).path(WEIGHTS))
+
+        carried = {}
+        if self.carried_key is not None:
+            carried = load_file(workshop.artifact(self.carried_key).path(CARRIED))
+        return Beside(reference=reference if self.reference_key else None, carried=carried)
 
     @property
     def table_names(self) -> tuple[str, ...]:
@@ -333,6 +370,8 @@ def _steps_table(artifact: Artifact, *, experiment: str, stage: int) -> tuple[st
     steps = pl.read_parquet(artifact.path(STEPS)).with_columns(
         experiment=pl.lit(experiment), stage=pl.lit(stage, pl.Int64)
     )
+    if "preservation_loss" not in steps.columns:  # trained before there was anything to add
+        steps = steps.with_columns(preservation_loss=pl.lit(0.0))
     return "training_steps", steps.select(*SCHEMAS["training_steps"])
 
 

@@ -154,6 +154,9 @@ def _explain(node: Node, change: Difference) -> str:
     words = {
         "source": "its source brings other samples",
         "start": "it starts from other weights",
+        "base": "θ₀ is another",
+        "reference": "the weights that it looks back at are others",
+        "carried": "the stage before left something else",
         "update": f"chunk {node.stage} brings other samples",
         "buffer": "earlier chunks brought other samples",
         "pretraining": "the pretraining pool brings other samples",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +16,10 @@ from fomo_dagster.data.transforms import augment
 from fomo_dagster.experiment.adapters import Adapters
 from fomo_dagster.experiment.schema import AnyMethod, Execution, Finetune
 from fomo_dagster.experiment.training import TrainingSettings
-from fomo_dagster.graph.model_nodes import ADAPTERS, CURVES, STEPS, WEIGHTS
+from fomo_dagster.graph.model_nodes import ADAPTERS, CARRIED, CURVES, STEPS, WEIGHTS
 from fomo_dagster.methods.adapters import Adapted, add_adapters
+from fomo_dagster.methods.preservation import Batch, Beside
+from fomo_dagster.methods.preservations import begin
 from fomo_dagster.methods.trained_parameters import select_trained
 from fomo_dagster.models.backbones import Model, save
 from fomo_dagster.plots.training import training_plot
@@ -45,29 +48,39 @@ def train_on(
     folder: Path,
     workshop: Workshop,
     continued: Path | None = None,
+    beside: Beside | None = None,
 ) -> Mapping[str, Any]:
     """Train `model` on batches drawn from the pools; write its weights, steps and curves.
 
     sizes: pool → samples of each batch; those of 0 need no pool. continued: a file of adapters to
-    go on with. Adapters that persist are written beside the weights, which have them merged.
+    go on with. Adapters that persist are written beside the weights, which have them merged; so is
+    what the method's preservation leaves. beside: what that may look at, but for the samples.
     Returns what it cost: samples and steps. Raises what reading, training and writing raise.
     """
     counted = "update" if sizes.get("update") else "pretraining"  # what an epoch passes over
     steps = steps_of(settings.budget, settings.batch_size, pools[counted].size, sizes[counted])
-    batches = Batches(
-        pools,
-        sizes,
-        seed=seed,
-        stage=stage,
-        steps=steps,
-        transform=partial(augment, size=model.image_size, crop_scale=settings.crop_scale),
-        tokenize=model.tokenize,
-        workers=execution.workers,
-    )
+    transform = partial(augment, size=model.image_size, crop_scale=settings.crop_scale)
+
+    def drawn(sizes: Mapping[str, int], steps: int) -> Batches:
+        return Batches(
+            pools,
+            sizes,
+            seed=seed,
+            stage=stage,
+            steps=steps,
+            transform=transform,
+            tokenize=model.tokenize,
+            workers=execution.workers,
+        )
+
+    def update(size: int, steps: int) -> Iterator[Batch]:
+        return drawn({"update": size}, steps).iterate(0)
+
     adapted = _make_ready(model, method, step_seed(seed, stage, _INITIALISATION), continued)
-    table = train_model(
+    table, left = train_model(
         model,
-        batches,
+        drawn(sizes, steps),
+        partial(begin, method.preserve, replace(beside or Beside(), update=update)),
         settings=settings,
         seed=seed,
         stage=stage,
@@ -76,6 +89,8 @@ def train_on(
         progress=workshop.progress,
         identity=recipe.digest,
     )
+    if left:
+        save(left, folder / CARRIED)
     if adapted is not None:
         assert isinstance(method, Adapters)
         if method.adapters == "persist":

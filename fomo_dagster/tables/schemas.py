@@ -60,6 +60,7 @@ SCHEMAS: Mapping[str, Mapping[str, pl.DataType]] = {
         "stage": _INTEGER,
         "step": _INTEGER,
         "loss": _NUMBER,
+        "preservation_loss": _NUMBER,
         "learning_rate": _NUMBER,
         "gradient_norm": _NUMBER,
         "logit_scale": _NUMBER,

@@ -16,6 +16,9 @@ class Figures(NamedTuple):
 
     step: int
     loss: float
+    """Contrastive, of what is learnt."""
+    preservation_loss: float
+    """What the method adds to it; 0 where it adds nothing."""
     learning_rate: float
     gradient_norm: float
     """Before clipping; infinite where fp16 overflowed and the step was skipped."""
@@ -47,7 +50,7 @@ class FigureTable:
     def add(
         self, step: int, learning_rate: float, counts: Mapping[str, int], measured: Tensor
     ) -> None:
-        """Note a step; `measured` (3,): loss, gradient norm and logit scale, not read yet."""
+        """Note a step; `measured` (4,): what `Learner.step` returns, not read yet."""
         self._unread.append((step, learning_rate, counts, measured))
 
     def read(self) -> list[Figures]:
@@ -62,6 +65,7 @@ class FigureTable:
             Figures(
                 step=step,
                 loss=loss,
+                preservation_loss=preservation_loss,
                 learning_rate=learning_rate,
                 gradient_norm=gradient_norm,
                 logit_scale=logit_scale,
@@ -70,9 +74,12 @@ class FigureTable:
                 buffer_samples=counts.get("buffer", 0),
                 pretraining_samples=counts.get("pretraining", 0),
             )
-            for (step, learning_rate, counts, _), (loss, gradient_norm, logit_scale) in zip(
-                self._unread, measured, strict=True
-            )
+            for (step, learning_rate, counts, _), (
+                loss,
+                preservation_loss,
+                gradient_norm,
+                logit_scale,
+            ) in zip(self._unread, measured, strict=True)
         ]
         self._read_at = now
         self._unread.clear()

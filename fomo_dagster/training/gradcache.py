@@ -20,11 +20,13 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fomo_dagster.errors import InputError
+from fomo_dagster.methods.preservation import Batch, Embedded
 from fomo_dagster.models.backbones import Clip
 from fomo_dagster.training.determinism import seed_device
-from fomo_dagster.training.loss import Loss
 
 Encode: TypeAlias = Callable[[Tensor], Tensor]
+Objective: TypeAlias = Callable[[Embedded], tuple[Tensor, Tensor | None]]
+"""The two parts of what is minimised; see `Preservation.loss`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +34,7 @@ class GradientPass:
     """What it takes to compute the gradient of a batch."""
 
     module: Clip
-    loss: Loss
+    objective: Objective
     device: torch.device
     normalise: Callable[[Tensor], Tensor]
     """uint8 pixels to what the image tower takes, on the device."""
@@ -53,30 +55,35 @@ class GradientPass:
                     f"batch norm ({name}), whose output depends on the whole batch: leave it out"
                 )
 
-    def backward(self, images: Tensor, tokens: Tensor, seed: int) -> Tensor:
-        """Add the loss's gradient to that of the trained parameters; return the loss, detached.
+    def backward(self, batch: Batch, seed: int) -> Tensor:
+        """Add the objective's gradient to that of the trained parameters.
 
-        images (B, 3, H, W), uint8 or normalised already, and tokens (B, L), on any device. `seed`
-        decides what is random in the towers (dropout): each tower and micro-batch draws from a seed
-        of its own, in both passes.
+        The batch may be on any device. `seed` decides what is random in the towers (dropout): each
+        tower and micro-batch draws from a seed of its own, in both passes. Returns (2,), detached:
+        the loss and what is added to it, 0 where nothing is.
         """
-        module = self.module
         size = self.micro_batch_size
-        if size is None or size >= len(images):
-            image_features = self._encode(self._encode_image, images, seed)
-            text_features = self._encode(module.encode_text, tokens, seed + 1)
-            loss = self.loss(image_features, text_features, module.logit_scale)
-            _backward(self.scale(loss))
-            return loss.detach()
-        image_tower = _Tower(self._encode_image, torch.split(images, size), seed)
-        text_tower = _Tower(module.encode_text, torch.split(tokens, size), seed + 1)
+        if size is None or size >= len(batch.images):
+            image_features = self._encode(self._encode_image, batch.images, seed)
+            text_features = self._encode(self.module.encode_text, batch.tokens, seed + 1)
+            return self._backward(image_features, text_features, batch)
+        image_tower = _Tower(self._encode_image, torch.split(batch.images, size), seed)
+        text_tower = _Tower(self.module.encode_text, torch.split(batch.tokens, size), seed + 1)
         image_features = self._cached(image_tower)
         text_features = self._cached(text_tower)
-        loss = self.loss(image_features, text_features, module.logit_scale)
-        _backward(self.scale(loss))
+        parts = self._backward(image_features, text_features, batch)
         self._carry(image_tower, image_features)
         self._carry(text_tower, text_features)
-        return loss.detach()
+        return parts
+
+    def _backward(self, image_features: Tensor, text_features: Tensor, batch: Batch) -> Tensor:
+        """The objective's gradient to what its features are leaves or results of."""
+        scale = self.module.logit_scale
+        loss, added = self.objective(Embedded(image_features, text_features, scale, batch))
+        total = loss if added is None else loss + added
+        torch.autograd.backward(self.scale(total))
+        added = torch.zeros_like(loss) if added is None else added
+        return torch.stack([loss.detach(), added.detach()])
 
     def _encode_image(self, images: Tensor) -> Tensor:
         if images.dtype == torch.uint8:
@@ -110,7 +117,7 @@ class GradientPass:
             return
         gradients = torch.split(features.grad, len(tower.pieces[0]))
         for (piece, seed), gradient in zip(tower, gradients, strict=True):
-            _backward(self._encode(tower.encode, piece, seed), gradient)
+            torch.autograd.backward(self._encode(tower.encode, piece, seed), gradient)
 
 
 @dataclass(frozen=True)
@@ -122,7 +129,3 @@ class _Tower:
     def __iter__(self) -> Iterator[tuple[Tensor, int]]:
         """Each micro-batch with its seed; two towers whose seeds are neighbours share none."""
         return ((piece, self.seed + 2 * i) for i, piece in enumerate(self.pieces))
-
-
-def _backward(tensor: Tensor, gradient: Tensor | None = None) -> None:
-    torch.autograd.backward(tensor, gradient)

@@ -1,71 +1,70 @@
-"""A step of training: gradient, clipping, optimiser, and the state that goes from step to step."""
+"""A step of training: gradient, clipping, optimiser, and the state that goes from step to step.
+
+What a method adds to a step is a `Preservation`; when it is asked is decided here.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from fomo_dagster.data.transforms import normalise
 from fomo_dagster.experiment.training import TrainingSettings
-from fomo_dagster.models.backbones import Clip
+from fomo_dagster.methods.preservation import Batch, Beginning, Preservation
 from fomo_dagster.training.gradcache import GradientPass
-from fomo_dagster.training.loss import contrastive_loss
 from fomo_dagster.training.optimisers import create_optimiser
-
-_LOWER_PRECISION = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Learner:
-    """Trains some parameters of a module, in place, on the device it is on.
+    """Trains some parameters of a model, in place, on the device it is on.
 
     Weights, gradients and optimiser are fp32; with bf16 and fp16 the towers compute under autocast,
     and with fp16 the loss is scaled so that small gradients survive (arXiv 1710.03740).
     """
 
     def __init__(
-        self,
-        module: Clip,
-        trained: Mapping[str, nn.Parameter],
-        settings: TrainingSettings,
-        device: torch.device,
-        micro_batch_size: int | None,
-        normalise: Callable[[Tensor], Tensor],
+        self, beginning: Beginning, preservation: Preservation, settings: TrainingSettings
     ) -> None:
-        self._module = module
-        self._trained = list(trained.values())
+        model = beginning.model
+        self._module = model.module
+        self._trained = list(beginning.trained.values())
+        self._preservation = preservation
         self._clip_norm = settings.optimiser.clip_norm
-        self._max_logit_scale = settings.max_logit_scale if "logit_scale" in trained else None
+        trains_scale = "logit_scale" in beginning.trained
+        self._max_logit_scale = settings.max_logit_scale if trains_scale else None
         self._optimiser = create_optimiser(self._trained, settings.optimiser)
+        device = beginning.device
         self._scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
-        dtype = _LOWER_PRECISION.get(settings.precision)
-
-        def autocast() -> AbstractContextManager[None]:
-            return nullcontext() if dtype is None else torch.autocast(device.type, dtype)
-
         self._gradient = GradientPass(
-            module=module,
-            loss=contrastive_loss(),
+            module=self._module,
+            objective=preservation.loss,
             device=device,
-            normalise=normalise,
-            autocast=autocast,
+            normalise=partial(normalise, mean=model.mean, std=model.std),
+            autocast=beginning.autocast,
             scale=self._scaler.scale,
-            micro_batch_size=micro_batch_size,
+            micro_batch_size=beginning.micro_batch_size,
         )
 
-    def step(self, images: Tensor, tokens: Tensor, learning_rate: float, seed: int) -> Tensor:
-        """Train on one batch: images (B, 3, H, W), tokens (B, L). `seed`: of what is random.
+    def step(self, batch: Batch, learning_rate: float, seed: int) -> Tensor:
+        """Train on one batch. `seed`: of what is random.
 
-        Returns (3,), on the device: the loss, the norm of the whole gradient before clipping, and
-        the logit scale, both as they were before the weights changed.
+        Returns (4,), on the device: the loss, what the preservation adds to it, the norm of the
+        whole gradient before clipping, and the logit scale, all as they were before the weights
+        changed.
         """
         self._optimiser.zero_grad()
-        loss = self._gradient.backward(images, tokens, seed)
+        loss, added = self._gradient.backward(batch, seed)
         self._scaler.unscale_(self._optimiser)
+        penalty = self._preservation.penalise()
+        if penalty is not None:
+            added = added + penalty
         norm = self._clip()
-        measured = torch.stack([loss, norm, self._module.logit_scale.detach().reshape(())])
+        self._preservation.before_update()
+        measured = torch.stack([loss, added, norm, self._module.logit_scale.detach().reshape(())])
         for group in self._optimiser.param_groups:
             group["lr"] = learning_rate
         self._scaler.step(self._optimiser)
@@ -73,6 +72,7 @@ class Learner:
         if self._max_logit_scale is not None:
             with torch.no_grad():
                 self._module.logit_scale.clamp_(0, self._max_logit_scale)  # as OpenCLIP does
+        self._preservation.after_update()
         return measured
 
     def _clip(self) -> Tensor:
@@ -87,6 +87,7 @@ class Learner:
             "weights": self._module.state_dict(),
             "optimiser": self._optimiser.state_dict(),
             "scaler": self._scaler.state_dict(),
+            "preservation": self._preservation.state(),
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -94,3 +95,4 @@ class Learner:
         self._module.load_state_dict(state["weights"])
         self._optimiser.load_state_dict(state["optimiser"])
         self._scaler.load_state_dict(state["scaler"])
+        self._preservation.restore(state["preservation"])

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 import polars as pl
 from torch import Tensor
 
-from fomo_dagster.data.transforms import normalise
 from fomo_dagster.errors import TrainingError
 from fomo_dagster.experiment.schema import Execution
 from fomo_dagster.experiment.training import TrainingSettings
+from fomo_dagster.methods.loss import contrastive_loss
+from fomo_dagster.methods.preservation import Batch, Beginning, Preservation
 from fomo_dagster.models.backbones import Model
 from fomo_dagster.models.devices import device_of
 from fomo_dagster.progress import Progress
@@ -28,26 +28,11 @@ from fomo_dagster.training.determinism import deterministic, step_seed
 from fomo_dagster.training.figures import Figures, FigureTable
 from fomo_dagster.training.interruption import Interruption
 from fomo_dagster.training.learner import Learner
+from fomo_dagster.training.precision import autocast_of
 from fomo_dagster.training.resume import ResumePoint
 from fomo_dagster.training.schedules import learning_rate
 
 _STEPS_BETWEEN_READS = 50  # on an accelerator, which would wait for each read
-
-
-class Batch(Protocol):
-    """One contrastive batch, rows of all pools together."""
-
-    @property
-    def images(self) -> Tensor:
-        """(B, 3, H, W), fp32, normalised."""
-
-    @property
-    def tokens(self) -> Tensor:
-        """(B, L), int64."""
-
-    @property
-    def counts(self) -> Mapping[str, int]:
-        """How many of the rows come from each pool: update, buffer, pretraining."""
 
 
 class Batches(Protocol):
@@ -64,6 +49,7 @@ class Batches(Protocol):
 def train(
     model: Model,
     batches: Batches,
+    preserve: Callable[[Beginning], Preservation] = Preservation,
     *,
     settings: TrainingSettings,
     seed: int,
@@ -72,10 +58,11 @@ def train(
     resume_folder: Path,
     progress: Progress,
     identity: str,
-) -> pl.DataFrame:
-    """Train `model.module` in place through all batches; return the figures of each step.
+) -> tuple[pl.DataFrame, dict[str, Tensor]]:
+    """Train `model.module` in place through all batches.
 
-    The frame has the columns of `figures.Figures`. The parameters that ask for a gradient are
+    Returns the figures of each step, in the columns of `figures.Figures`, and what the preservation
+    that `preserve` makes leaves for the next stage. The parameters that ask for a gradient are
     trained, each part of the module in the mode that it is in (see `methods.trained_parameters`).
     `identity` says whose resume point it is: a training that finds one of the same identity in
     `resume_folder` goes on from there, to the same weights, bit for bit.
@@ -86,30 +73,35 @@ def train(
     `StoreError` where the resume point cannot be written.
     """
     device = device_of(execution.device)
-    with deterministic(device), Interruption() as interruption:
+    with deterministic(device):
         model.module.to(device)
-        training = _Training(
-            batches=batches,
-            learner=Learner(
-                model.module,
-                {n: p for n, p in model.module.named_parameters() if p.requires_grad},
-                settings,
-                device,
-                execution.micro_batch_size,
-                partial(normalise, mean=model.mean, std=model.std),
-            ),
-            figures=FigureTable(),
-            settings=settings,
+        beginning = Beginning(
+            model=model,
+            trained={n: p for n, p in model.module.named_parameters() if p.requires_grad},
+            loss=contrastive_loss(),
+            device=device,
+            autocast=autocast_of(settings.precision, device),
+            micro_batch_size=execution.micro_batch_size,
             seed=seed,
             stage=stage,
-            point=ResumePoint(resume_folder, identity),
-            seconds_between_saves=execution.resume_seconds,
-            steps_between_reads=1 if device.type == "cpu" else _STEPS_BETWEEN_READS,
-            interruption=interruption,
-            progress=progress,
         )
-        training.run()
-    return training.figures.frame()
+        preservation = preserve(beginning)
+        with Interruption() as interruption:
+            training = _Training(
+                batches=batches,
+                learner=Learner(beginning, preservation, settings),
+                figures=FigureTable(),
+                settings=settings,
+                seed=seed,
+                stage=stage,
+                point=ResumePoint(resume_folder, identity),
+                seconds_between_saves=execution.resume_seconds,
+                steps_between_reads=1 if device.type == "cpu" else _STEPS_BETWEEN_READS,
+                interruption=interruption,
+                progress=progress,
+            )
+            training.run()
+        return training.figures.frame(), preservation.finish()
 
 
 @dataclass(kw_only=True)
@@ -137,7 +129,7 @@ class _Training:
                 self.settings.schedule, self.settings.optimiser.learning_rate, step, steps
             )
             seed = step_seed(self.seed, self.stage, step)
-            measured = self.learner.step(batch.images, batch.tokens, rate, seed)
+            measured = self.learner.step(batch, rate, seed)
             self.figures.add(step, rate, batch.counts, measured)
             if self.figures.unread >= self.steps_between_reads or step + 1 == steps:
                 self._read()
@@ -201,6 +193,7 @@ class _Training:
         gradient_counts = self.settings.precision != "fp16"
         for name, value, counts in (
             ("loss", figures.loss, True),
+            ("preservation loss", figures.preservation_loss, True),
             ("gradient", figures.gradient_norm, gradient_counts),
         ):
             if counts and not math.isfinite(value):

@@ -16,11 +16,12 @@ from fomo_dagster.errors import DataError, InputError
 from fomo_dagster.experiment.schema import AnyMethod, Execution
 from fomo_dagster.experiment.training import Budget, Optimiser, TrainingSettings
 from fomo_dagster.methods.adapters import add_adapters
+from fomo_dagster.methods.loss import contrastive_loss
+from fomo_dagster.methods.preservation import Embedded
 from fomo_dagster.models import backbones
 from fomo_dagster.progress import silent
 from fomo_dagster.training import loop
 from fomo_dagster.training.gradcache import GradientPass
-from fomo_dagster.training.loss import contrastive_loss
 
 SMALL: dict[str, Any] = {
     "embed_dim": 8,
@@ -43,6 +44,17 @@ TOKENS = torch.randint(1, 49407, (8, 6), generator=torch.Generator().manual_seed
 
 def method(name: str, **changes: Any) -> Any:
     return TypeAdapter(AnyMethod).validate_python({"name": name, **FAMILIES[name], **changes})
+
+
+@dataclass(frozen=True)
+class Batch:
+    images: Tensor
+    tokens: Tensor
+    counts: dict[str, int]
+
+
+def contrastive(embedded: Embedded) -> tuple[Tensor, None]:
+    return contrastive_loss()(embedded.images, embedded.texts, embedded.logit_scale), None
 
 
 def features(module: Any) -> Tensor:
@@ -179,23 +191,16 @@ def test_micro_batches_have_the_gradient_of_the_whole_batch(name: str) -> None:
     for size in (None, 3):
         module.zero_grad()
         GradientPass(
-            module=module, loss=contrastive_loss(), device=torch.device("cpu"),
+            module=module, objective=contrastive, device=torch.device("cpu"),
             normalise=lambda pixels: pixels, autocast=nullcontext, scale=lambda loss: loss,
             micro_batch_size=size,
-        ).backward(IMAGES, TOKENS, seed=7)  # fmt: skip
+        ).backward(Batch(IMAGES, TOKENS, {"update": 8}), seed=7)  # fmt: skip
         gradients.append({n: p.grad for n, p in module.named_parameters() if p.grad is not None})
     whole, pieces = gradients
     trained = {name for name, value in module.named_parameters() if value.requires_grad}
     assert whole.keys() == pieces.keys() == trained
     for key, expected in whole.items():
         torch.testing.assert_close(pieces[key], expected, rtol=1e-4, atol=1e-4)
-
-
-@dataclass(frozen=True)
-class Batch:
-    images: Tensor
-    tokens: Tensor
-    counts: dict[str, int]
 
 
 class Batches:

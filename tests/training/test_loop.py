@@ -27,7 +27,10 @@ from fomo_dagster.training import loop
 
 STEPS = 6
 BATCH = 8
-FLOATS = ("loss", "learning_rate", "gradient_norm", "logit_scale", "samples_per_second")
+FLOATS = (
+    "loss", "preservation_loss", "learning_rate", "gradient_norm", "logit_scale",
+    "samples_per_second",
+)  # fmt: skip
 INTEGERS = ("step", "update_samples", "buffer_samples", "pretraining_samples")
 CONFIGURATION: dict[str, Any] = {
     "embed_dim": 8,
@@ -89,7 +92,7 @@ def run(
 ) -> tuple[dict[str, Tensor], pl.DataFrame]:
     model = backbones.create(configuration, seed=0)
     select_trained(model.module, train)
-    frame = loop.train(
+    frame, _ = loop.train(
         model,
         batches or Batches(),
         settings=training or settings(),

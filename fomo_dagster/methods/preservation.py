@@ -1,0 +1,122 @@
+"""What a method adds to the steps of a training so that earlier abilities stay.
+
+A preservation is one small file: a class over what a stage begins with. It may replace the loss of
+a batch (`loss`), pull at the weights (`penalise`), follow each update, and leave tensors for the
+next stage. Everything that it does not say stays as it is in plain training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from fomo_dagster.methods.loss import Loss
+from fomo_dagster.models.backbones import Model
+
+
+class Batch(Protocol):
+    """One contrastive batch of B rows: those of the update pool, then buffer, then pretraining."""
+
+    @property
+    def images(self) -> Tensor:
+        """(B, 3, H, W), uint8, or normalised fp32."""
+
+    @property
+    def tokens(self) -> Tensor:
+        """(B, L), int64."""
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """How many of the rows come from each pool."""
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """A batch as the model sees it; a gradient flows through features and logit scale."""
+
+    images: Tensor
+    """(B, D), fp32, L2-normalised."""
+    texts: Tensor
+    """(B, D), fp32, L2-normalised."""
+    logit_scale: Tensor
+    """The logarithm, as the model holds it."""
+    batch: Batch
+
+    def rows(self, *pools: str) -> Tensor:
+        """The numbers of the rows of some pools, (n,), int64, in their order."""
+        found, start = [], 0
+        for pool, count in self.batch.counts.items():
+            if pool in pools:
+                found.append(torch.arange(start, start + count))
+            start += count
+        return torch.cat(found) if found else torch.empty(0, dtype=torch.int64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Beginning:
+    """What a stage begins with, on the device that it trains on."""
+
+    model: Model
+    """With the weights that the stage starts from, ready to train."""
+    trained: Mapping[str, nn.Parameter]
+    """The parameters of `model.module` that are trained, by name."""
+    loss: Loss
+    """The contrastive loss."""
+    device: torch.device
+    autocast: Callable[[], AbstractContextManager[None]]
+    """Makes the context of the towers' forward pass, of the training's precision."""
+    micro_batch_size: int | None
+    """Samples on the device at once; None: a whole batch."""
+    seed: int
+    stage: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Beside:
+    """What a preservation may look at beside the training itself; each is there where asked for."""
+
+    reference: Callable[[], Model] | None = None
+    """Loads the other weights that the declaration names, on the CPU."""
+    carried: Mapping[str, Tensor] = field(default_factory=dict)
+    """What the stage before left; empty at the first."""
+    update: Callable[[int, int], Iterator[Batch]] | None = None
+    """(samples of a batch, batches) → batches of the update pool alone, in its seeded order, as
+    they are trained on."""
+
+
+class Preservation:
+    """Plain training: the contrastive loss over all rows, and nothing beside it."""
+
+    def __init__(self, beginning: Beginning) -> None:
+        self._contrastive = beginning.loss
+
+    def loss(self, embedded: Embedded) -> tuple[Tensor, Tensor | None]:
+        """The loss of what is learnt, and what is added for what shall stay: scalars."""
+        return self._contrastive(embedded.images, embedded.texts, embedded.logit_scale), None
+
+    def penalise(self) -> Tensor | None:
+        """Add to the gradients of the trained parameters, which are those of the loss, not
+        scaled and not clipped yet; return the penalty whose gradient it was, detached."""
+        return None
+
+    def before_update(self) -> None:
+        """Called when the gradients are complete and clipped, before the weights change."""
+
+    def after_update(self) -> None:
+        """Called after the weights changed."""
+
+    def state(self) -> dict[str, Any]:
+        """What it gathered since the stage began, for a resume point: tensors by name."""
+        return {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state`."""
+
+    def finish(self) -> dict[str, Tensor]:
+        """After the last step: what the next stage starts with, tensors on the CPU by name."""
+        return {}

@@ -1,0 +1,26 @@
+"""All preservations, and the one door to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from fomo_dagster.experiment import preservation as declared
+from fomo_dagster.methods.l2 import L2
+from fomo_dagster.methods.preservation import Beginning, Beside, Preservation
+
+_MAKERS: Mapping[type[declared.Preservation], Callable[[Any, Beginning, Beside], Preservation]] = {
+    declared.L2: L2,
+}
+
+
+def begin(
+    settings: declared.Preservation | None, beside: Beside, beginning: Beginning
+) -> Preservation:
+    """What `settings` ask for, for one stage; plain training where they are None.
+
+    Raises `InputError` where it does not go with the model or with what is trained.
+    """
+    if settings is None:
+        return Preservation(beginning)
+    return _MAKERS[type(settings)](settings, beginning, beside)

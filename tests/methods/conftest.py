@@ -1,0 +1,162 @@
+"""A toy problem of two tasks, and trainings on it: what a preservation does is seen here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pydantic import TypeAdapter
+from torch import Tensor
+
+from fomo_dagster.experiment.preservation import AnyPreservation
+from fomo_dagster.experiment.schema import Execution
+from fomo_dagster.experiment.training import Budget, Optimiser, TrainingSettings
+from fomo_dagster.methods.preservation import Beside
+from fomo_dagster.methods.preservations import begin
+from fomo_dagster.methods.trained_parameters import select_trained
+from fomo_dagster.models import backbones
+from fomo_dagster.models.backbones import Model
+from fomo_dagster.progress import silent
+from fomo_dagster.training import loop
+
+TINY: dict[str, Any] = {
+    "embed_dim": 16,
+    "vision_cfg": {"image_size": 16, "patch_size": 8, "layers": 1, "width": 32, "head_width": 16},
+    "text_cfg": {"context_length": 6, "layers": 1, "width": 32, "heads": 2},
+}
+
+
+@dataclass(frozen=True)
+class ToyBatch:
+    images: Tensor
+    tokens: Tensor
+    counts: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Task:
+    """Eight pairs of an image of noise and a text of random words, to be told apart."""
+
+    number: int
+
+    @property
+    def images(self) -> Tensor:
+        return torch.randn(8, 3, 16, 16, generator=torch.Generator().manual_seed(self.number))
+
+    @property
+    def tokens(self) -> Tensor:
+        random = torch.Generator().manual_seed(self.number)
+        return torch.randint(1, 49407, (8, 6), generator=random)
+
+    def batch(self, step: int, pools: Mapping[str, Task]) -> ToyBatch:
+        """The task's pairs under a little noise, then those of further pools."""
+        tasks = {"update": self, **pools}
+        noise = torch.Generator().manual_seed(1000 + step)
+        images = [
+            t.images + 0.1 * torch.randn(8, 3, 16, 16, generator=noise) for t in tasks.values()
+        ]
+        counts = dict.fromkeys(tasks, 8)
+        return ToyBatch(torch.cat(images), torch.cat([t.tokens for t in tasks.values()]), counts)
+
+    @torch.no_grad()
+    def loss(self, model: Model) -> float:
+        """The contrastive loss at a temperature of 0.1, lower where it was learnt."""
+        images = torch.nn.functional.normalize(model.module.encode_image(self.images), dim=-1)
+        texts = torch.nn.functional.normalize(model.module.encode_text(self.tokens), dim=-1)
+        logits = 10 * images @ texts.T
+        labels = torch.arange(8)
+        entropy = torch.nn.functional.cross_entropy
+        return float(entropy(logits, labels) + entropy(logits.T, labels)) / 2
+
+
+@dataclass(frozen=True)
+class ToyBatches:
+    task: Task
+    steps: int
+    pools: Mapping[str, Task] = field(default_factory=dict)
+    fail_at: int | None = None
+
+    def iterate(self, start: int) -> Iterator[ToyBatch]:
+        for step in range(start, self.steps):
+            if step == self.fail_at:
+                raise OSError("the disk is gone")
+            yield self.task.batch(step, self.pools)
+
+
+@dataclass(frozen=True)
+class Toy:
+    """Trainings of one stage after another, from weights that are copied."""
+
+    folder: Path
+    steps: int = 40
+    learning_rate: float = 3e-3
+
+    def theta(self) -> Model:
+        model = backbones.create(TINY, seed=0)
+        select_trained(model.module, "all")
+        return model
+
+    def copy(self, model: Model) -> Model:
+        fresh = self.theta()
+        fresh.module.load_state_dict(model.module.state_dict())
+        return fresh
+
+    def stage(
+        self,
+        start: Model,
+        task: Task,
+        preserve: Mapping[str, Any] | None = None,
+        *,
+        beside: Beside | None = None,
+        pools: Mapping[str, Task] | None = None,
+        stage: int = 1,
+        fail_at: int | None = None,
+        micro_batch_size: int | None = None,
+        identity: str = "toy",
+        precision: str = "fp32",
+    ) -> tuple[Model, dict[str, Tensor]]:
+        """The trained model, and what the preservation left; `start` stays as it is."""
+        declared = TypeAdapter(AnyPreservation).validate_python(preserve) if preserve else None
+
+        def update(size: int, steps: int) -> Iterator[ToyBatch]:
+            assert size <= 8
+            for step in range(steps):
+                whole = task.batch(step, {})
+                yield ToyBatch(whole.images[:size], whole.tokens[:size], {"update": size})
+
+        model = self.copy(start)
+        _, left = loop.train(
+            model,
+            ToyBatches(task, self.steps, pools or {}, fail_at),
+            partial(begin, declared, replace(beside or Beside(), update=update)),
+            settings=TrainingSettings(
+                batch_size=8 * (1 + len(pools or {})),
+                budget=Budget(steps=self.steps),
+                optimiser=Optimiser(learning_rate=self.learning_rate, weight_decay=0),
+                precision=precision,
+            ),
+            seed=0,
+            stage=stage,
+            execution=Execution(device="cpu", micro_batch_size=micro_batch_size),
+            resume_folder=self.folder / identity,
+            progress=silent,
+            identity=identity,
+        )
+        model.module.eval()
+        return model, left
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> Toy:
+    return Toy(tmp_path)
+
+
+@pytest.fixture
+def task() -> Callable[[int], Task]:
+    """Makes a task of its own for each number."""
+    return Task
