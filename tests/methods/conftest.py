@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fomo_dagster.experiment.preservation import AnyPreservation
 from fomo_dagster.experiment.schema import Execution
-from fomo_dagster.experiment.training import Budget, Optimiser, TrainingSettings
+from fomo_dagster.experiment.training import AdamW, Budget, TrainingSettings
 from fomo_dagster.methods.preservation import Beside
 from fomo_dagster.methods.preservations import begin
 from fomo_dagster.methods.trained_parameters import select_trained
@@ -137,7 +137,7 @@ class Toy:
             settings=TrainingSettings(
                 batch_size=8 * (1 + len(pools or {})),
                 budget=Budget(steps=self.steps),
-                optimiser=Optimiser(learning_rate=self.learning_rate, weight_decay=0),
+                optimiser=AdamW(learning_rate=self.learning_rate, weight_decay=0),
                 precision=precision,
             ),
             seed=0,

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fomo_dagster.errors import DataError, InputError
 from fomo_dagster.experiment.schema import AnyMethod, Execution
-from fomo_dagster.experiment.training import Budget, Optimiser, TrainingSettings
+from fomo_dagster.experiment.training import AdamW, Budget, TrainingSettings
 from fomo_dagster.methods.adapters import add_adapters
 from fomo_dagster.methods.loss import contrastive_loss
 from fomo_dagster.methods.preservation import Embedded
@@ -231,7 +231,7 @@ def test_an_interrupted_training_ends_with_the_same_adapters_bit_for_bit(
         loop.train(
             model, batches,
             settings=TrainingSettings(
-                batch_size=8, budget=Budget(steps=4), optimiser=Optimiser(learning_rate=1e-2),
+                batch_size=8, budget=Budget(steps=4), optimiser=AdamW(learning_rate=1e-2),
                 precision="bf16",
             ),
             seed=0, stage=1, execution=Execution(device="cpu", micro_batch_size=3),

@@ -8,7 +8,7 @@ from torch import nn
 
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.selections import Parameters
-from fomo_dagster.experiment.training import Optimiser
+from fomo_dagster.experiment.training import AdamW
 from fomo_dagster.methods.trained_parameters import select_trained
 from fomo_dagster.models import backbones
 from fomo_dagster.training.optimisers import create_optimiser
@@ -107,7 +107,7 @@ def test_a_batch_norm_that_is_not_trained_keeps_its_statistics() -> None:
 def test_what_is_not_trained_has_no_optimiser_state() -> None:
     module = backbones.create(SMALL, seed=0).module
     trained = select_trained(module, "projections")
-    optimiser = create_optimiser(trained.values(), Optimiser())
+    optimiser = create_optimiser(trained.values(), AdamW())
     features = module.encode_image(torch.zeros(2, 3, 16, 16))
     assert features.grad_fn is not None
     features.sum().backward()

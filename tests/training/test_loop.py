@@ -19,7 +19,7 @@ from torch import Tensor
 from fomo_dagster.errors import TrainingError
 from fomo_dagster.experiment.schema import Execution
 from fomo_dagster.experiment.selections import Parameters, Train
-from fomo_dagster.experiment.training import Budget, Optimiser, Schedule, TrainingSettings
+from fomo_dagster.experiment.training import AdamW, Budget, GaLore, Schedule, TrainingSettings
 from fomo_dagster.methods.trained_parameters import select_trained
 from fomo_dagster.models import backbones
 from fomo_dagster.progress import Progress, silent
@@ -74,7 +74,7 @@ class Batches:
 
 def settings(**changes: Any) -> TrainingSettings:
     given = {"batch_size": BATCH, "budget": Budget(steps=STEPS)}
-    return TrainingSettings(**(given | {"optimiser": Optimiser(learning_rate=1e-3)} | changes))
+    return TrainingSettings(**(given | {"optimiser": AdamW(learning_rate=1e-3)} | changes))
 
 
 def run(
@@ -135,7 +135,7 @@ def test_the_weights_are_those_of_a_bare_torch_loop(tmp_path: Path) -> None:
     plain = CONFIGURATION | {"vision_cfg": CONFIGURATION["vision_cfg"] | {"patch_dropout": 0.0}}
     training = settings(
         # a larger epsilon, lest Adam blow up the rounding of gradients that are zero
-        optimiser=Optimiser(learning_rate=1e-3, epsilon=1e-4),
+        optimiser=AdamW(learning_rate=1e-3, epsilon=1e-4),
         schedule=Schedule(name="constant", warmup=0.5),
         max_logit_scale=2.65,
     )
@@ -211,11 +211,23 @@ def test_seed_and_stage_decide_what_is_random_and_nothing_outside_does(tmp_path:
     assert not torch.are_deterministic_algorithms_enabled()
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"precision": "bf16"},
+        {"precision": "fp16"},
+        {
+            "optimiser": GaLore(name="galore_adamw", learning_rate=1e-3, rank=4, update_gap=2),
+            "precision": "fp16",
+        },
+    ],
+    ids=["fp32", "bf16", "fp16", "galore in fp16"],
+)
 def test_a_run_resumed_at_any_step_ends_with_the_same_weights_and_table(
-    tmp_path: Path, precision: str
+    tmp_path: Path, changes: dict[str, Any]
 ) -> None:
-    training = settings(precision=precision)
+    training = settings(**changes)
     whole, table = run(tmp_path / "whole", training=training)
     for stop in range(1, STEPS):
         folder = tmp_path / str(stop)
@@ -381,7 +393,7 @@ def test_what_is_selected_moves_and_everything_else_stays_bit_for_bit(
 
 def test_micro_batches_train_to_the_same_weights(tmp_path: Path) -> None:
     plain = CONFIGURATION | {"vision_cfg": CONFIGURATION["vision_cfg"] | {"patch_dropout": 0.0}}
-    training = settings(optimiser=Optimiser(learning_rate=1e-3, epsilon=1e-4))
+    training = settings(optimiser=AdamW(learning_rate=1e-3, epsilon=1e-4))
     whole, table = run(tmp_path / "whole", training=training, configuration=plain)
     pieces, pieces_table = run(
         tmp_path / "pieces",

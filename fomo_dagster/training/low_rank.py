@@ -1,0 +1,92 @@
+"""GaLore and Fira by pytorch_optimizer, so that their state can be saved as plain data.
+
+The dimensions that a matrix's moments are held in are chosen by singular value decomposition of its
+gradient at the first step and at every `update_gap`-th. The library keeps them in an object of its
+own beside the moments; a resume point holds tensors and numbers alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from pytorch_optimizer import Fira as FiraSteps
+from pytorch_optimizer import GaLore as GaLoreSteps
+from pytorch_optimizer.optimizer.utils.galore import GaLoreProjector
+from torch import nn
+
+from fomo_dagster.errors import InputError
+from fomo_dagster.experiment.training import Fira, GaLore
+
+_PROJECTOR = "projector"
+
+
+class _PlainState:
+    """Between an optimiser and `torch.optim.Optimizer`: its projectors are saved as mappings of
+    what they hold, and made of these again."""
+
+    def state_dict(self) -> dict[str, Any]:
+        saved: dict[str, Any] = super().state_dict()  # type: ignore[misc]
+        state = {
+            place: {
+                key: dict(vars(value)) if key == _PROJECTOR else value
+                for key, value in of_one.items()
+            }
+            for place, of_one in saved["state"].items()
+        }
+        return saved | {"state": state}
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        super().load_state_dict(saved)  # type: ignore[misc]
+        for of_one in self.state.values():  # type: ignore[attr-defined]
+            if _PROJECTOR in of_one:
+                projector = GaLoreProjector()
+                vars(projector).update(of_one[_PROJECTOR])
+                of_one[_PROJECTOR] = projector
+
+
+class _ResumableGaLore(_PlainState, GaLoreSteps):
+    pass
+
+
+class _ResumableFira(_PlainState, FiraSteps):
+    pass
+
+
+def create_low_rank(
+    parameters: Iterable[nn.Parameter], settings: GaLore | Fira
+) -> torch.optim.Optimizer:
+    """The optimiser, with matrices that have both sides above the rank apart from all else.
+
+    Raises `InputError` where there is no such matrix.
+    """
+    given = list(parameters)
+    matrices = [p for p in given if p.dim() == 2 and min(p.shape) > settings.rank]
+    if not matrices:
+        largest = max((min(p.shape) for p in given if p.dim() == 2), default=None)
+        there = "no matrix" if largest is None else f"no matrix with both sides above {largest}"
+        raise InputError(
+            f"optimiser.rank is {settings.rank}, and {there} is trained: lower the rank, or take "
+            "optimiser.name: adamw"
+        )
+    chosen = {id(p) for p in matrices}
+    groups: list[dict[str, Any]] = [
+        {
+            "params": matrices,
+            "rank": settings.rank,
+            "update_proj_gap": settings.update_gap,
+            "scale": settings.scale if isinstance(settings, GaLore) else 1.0,
+            "projection_type": "std",
+        },
+        {"params": [p for p in given if id(p) not in chosen]},
+    ]
+    optimiser = _ResumableGaLore if isinstance(settings, GaLore) else _ResumableFira
+    made: torch.optim.Optimizer = optimiser(
+        groups,
+        lr=settings.learning_rate,
+        betas=settings.betas,
+        eps=settings.epsilon,
+        weight_decay=settings.weight_decay,
+    )
+    return made

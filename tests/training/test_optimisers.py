@@ -1,0 +1,244 @@
+"""Optimisers against plain float64 computations of their papers' formulas, and their resumption."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from pydantic import TypeAdapter
+from torch import nn
+
+from fomo_dagster.errors import InputError
+from fomo_dagster.experiment.loading import validated
+from fomo_dagster.experiment.training import AnyOptimiser, Optimiser, TrainingSettings
+from fomo_dagster.store.digests import digest_of
+from fomo_dagster.training.optimisers import create_optimiser
+
+Array = NDArray[np.float64]
+SHAPES = {"tall": (7, 4), "wide": (3, 9), "small": (2, 9), "vector": (5,), "scale": ()}
+RATES = [0.1, 0.05, 0.2, 0.01, 0.1, 0.03, 0.07]
+LOW_RANK = {"rank": 2, "update_gap": 3}
+FAMILIES: dict[str, dict[str, Any]] = {
+    "adamw": {},
+    "galore_adamw": LOW_RANK,
+    "fira": LOW_RANK,
+    "sgd": {"learning_rate": 0.1},
+    "lion": {"learning_rate": 0.1},
+}
+
+
+def declared(name: str, **changes: Any) -> Optimiser:
+    given = {"name": name, "weight_decay": 0.1} | FAMILIES[name] | changes
+    optimiser: Optimiser = TypeAdapter(AnyOptimiser).validate_python(given)
+    return optimiser
+
+
+def gradients(step: int) -> dict[str, Array]:
+    random = np.random.default_rng(step)
+    return {name: random.normal(size=shape) for name, shape in SHAPES.items()}
+
+
+def parameters() -> dict[str, nn.Parameter]:
+    return {n: nn.Parameter(torch.from_numpy(g).float()) for n, g in gradients(1000).items()}
+
+
+def stepped(optimiser: torch.optim.Optimizer, moved: dict[str, nn.Parameter], steps: range) -> None:
+    for step in steps:
+        for name, gradient in gradients(step).items():
+            moved[name].grad = torch.from_numpy(np.asarray(gradient)).float()
+        for group in optimiser.param_groups:
+            group["lr"] = RATES[step]
+        optimiser.step()
+
+
+class Adam:
+    """Of a tensor; ε is added to the root of the moment as it is, before its correction."""
+
+    def __init__(self) -> None:
+        self.first: Any = 0.0
+        self.second: Any = 0.0
+        self.steps = 0
+
+    def direction(self, gradient: Array) -> Array:
+        self.steps += 1
+        self.first = 0.9 * self.first + 0.1 * gradient
+        self.second = 0.999 * self.second + 0.001 * gradient**2
+        direction: Array = self.first / (np.sqrt(self.second) + 1e-8)
+        return direction
+
+    def correction(self) -> float:
+        return float(np.sqrt(1 - 0.999**self.steps) / (1 - 0.9**self.steps))
+
+
+def low_rank(matrix: Array, name: str, family: str, found: list[Array]) -> Array:
+    """The first steps of a tall matrix; of a wide one, those of its transpose.
+
+    found: the (rank, columns) of each step, of which only signs are taken: those of singular
+    vectors are arbitrary, and moments of the dimensions before meet the new ones.
+    """
+    adam, basis, limit = Adam(), np.zeros(0), None
+    for step, signs in enumerate(found):
+        gradient = gradients(step)[name]
+        gradient = gradient if gradient.shape[0] >= gradient.shape[1] else gradient.T
+        if step + 1 in (1, 3, 6):
+            basis = np.linalg.svd(gradient)[2][:2].T  # (columns, rank)
+            basis *= np.sign((basis.T * signs).sum(axis=1))
+        within = gradient @ basis  # (rows, rank)
+        direction = adam.direction(within)
+        back = direction @ basis.T
+        if family == "galore_adamw":
+            back = 2.0 * back
+        else:
+            lengths = np.linalg.norm(direction, axis=1) / np.linalg.norm(within, axis=1)
+            outside = (gradient - within @ basis.T) * lengths[:, None]
+            norm = np.linalg.norm(outside)
+            if limit is not None and norm > 1.01 * limit:
+                outside *= 1.01 * limit / norm
+            limit = np.linalg.norm(outside)
+            back = back + outside
+        matrix = matrix - RATES[step] * adam.correction() * back
+        matrix = matrix * (1 - RATES[step] * 0.1)
+    return matrix
+
+
+def plain_adam(tensor: Array, name: str, steps: int) -> Array:
+    adam = Adam()
+    for step in range(steps):
+        direction = adam.direction(gradients(step)[name])
+        tensor = tensor - RATES[step] * adam.correction() * direction
+        tensor = tensor * (1 - RATES[step] * 0.1)
+    return tensor
+
+
+@pytest.mark.parametrize("family", ["galore_adamw", "fira"])
+def test_matrices_move_as_the_paper_says_and_the_rest_as_with_adamw(family: str) -> None:
+    moved = parameters()
+    before = {name: p.detach().double().numpy().copy() for name, p in moved.items()}
+    optimiser = create_optimiser(moved.values(), declared(family))
+    bases: list[list[Array]] = [[], []]
+    for step in range(len(RATES)):
+        stepped(optimiser, moved, range(step, step + 1))
+        for place in (0, 1):
+            held = optimiser.state_dict()["state"][place]["projector"]["ortho_matrix"]
+            bases[place].append(held.double().numpy())
+    expected = {name: plain_adam(before[name], name, len(RATES)) for name in SHAPES}
+    expected["tall"] = low_rank(before["tall"], "tall", family, bases[0])
+    transposed = [basis.T for basis in bases[1]]
+    expected["wide"] = low_rank(before["wide"].T, "wide", family, transposed).T
+    for name, parameter in moved.items():
+        np.testing.assert_allclose(
+            parameter.detach().numpy(), expected[name], rtol=1e-4, atol=2e-5, err_msg=name
+        )
+    held = {name: optimiser.state[p]["exp_avg"].shape for name, p in moved.items()}
+    assert held == {"tall": (7, 2), "wide": (2, 9)} | {n: SHAPES[n] for n in list(SHAPES)[2:]}
+
+
+def test_momentum_gathers_and_decay_does_not_enter_it() -> None:
+    moved = parameters()
+    expected = {name: p.detach().double().numpy().copy() for name, p in moved.items()}
+    stepped(create_optimiser(moved.values(), declared("sgd", momentum=0.8)), moved, range(4))
+    velocity = {name: np.zeros(shape) for name, shape in SHAPES.items()}
+    for step in range(4):
+        for name, gradient in gradients(step).items():
+            velocity[name] = 0.8 * velocity[name] + gradient
+            decayed = (1 - RATES[step] * 0.1) * expected[name]
+            expected[name] = decayed - RATES[step] * velocity[name]
+    for name, parameter in moved.items():
+        np.testing.assert_allclose(parameter.detach().numpy(), expected[name], rtol=1e-5, atol=1e-6)
+
+
+def test_lion_takes_the_sign_of_a_mean_that_is_not_the_one_it_keeps() -> None:
+    moved = parameters()
+    expected = {name: p.detach().double().numpy().copy() for name, p in moved.items()}
+    stepped(create_optimiser(moved.values(), declared("lion", betas=(0.5, 0.7))), moved, range(4))
+    mean = {name: np.zeros(shape) for name, shape in SHAPES.items()}
+    for step in range(4):
+        for name, gradient in gradients(step).items():
+            sign = np.sign(0.5 * mean[name] + 0.5 * gradient)
+            mean[name] = 0.7 * mean[name] + 0.3 * gradient
+            decayed = (1 - RATES[step] * 0.1) * expected[name]
+            expected[name] = decayed - RATES[step] * sign
+    for name, parameter in moved.items():
+        np.testing.assert_allclose(parameter.detach().numpy(), expected[name], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("stop", [1, 2, 3, 5])
+def test_from_its_saved_state_it_goes_on_bit_for_bit(family: str, stop: int, tmp_path: Any) -> None:
+    """Before and after dimensions are chosen anew; what is saved is tensors and plain values."""
+    whole = parameters()
+    uninterrupted = create_optimiser(whole.values(), declared(family))
+    stepped(uninterrupted, whole, range(len(RATES)))
+    first = parameters()
+    optimiser = create_optimiser(first.values(), declared(family))
+    stepped(optimiser, first, range(stop))
+    torch.save({"state": optimiser.state_dict(), "weights": first}, tmp_path / "saved")
+    loaded = torch.load(tmp_path / "saved", weights_only=True)
+    again = {name: nn.Parameter(loaded["weights"][name].detach()) for name in SHAPES}
+    resumed = create_optimiser(again.values(), declared(family))
+    resumed.load_state_dict(loaded["state"])
+    stepped(optimiser, first, range(stop, len(RATES)))  # saving has changed nothing
+    stepped(resumed, again, range(stop, len(RATES)))
+    for name, expected in whole.items():
+        assert torch.equal(first[name], expected)
+        assert torch.equal(again[name], expected)
+    ended, expected_end = resumed.state_dict()["state"], uninterrupted.state_dict()["state"]
+    if FAMILIES[family] == LOW_RANK:
+        for place in (0, 1):
+            found, expected_one = ended[place]["projector"], expected_end[place]["projector"]
+            assert torch.equal(found.pop("ortho_matrix"), expected_one.pop("ortho_matrix"))
+            assert found == expected_one
+            assert found["last_svd_step"] == 6
+            assert type(found["last_svd_step"]) is int
+
+
+@pytest.mark.parametrize(
+    ("shapes", "rank", "message"),
+    [
+        ([(7, 4), (3, 9)], 4, "rank is 4, and no matrix with both sides above 4 is trained"),
+        ([(7, 4), (3, 9)], 50, "rank is 50, and no matrix with both sides above 4 is trained"),
+        ([(7,), (2, 2, 2)], 1, "rank is 1, and no matrix is trained"),
+    ],
+)
+def test_a_rank_that_is_low_to_nothing_is_an_error(
+    shapes: list[tuple[int, ...]], rank: int, message: str
+) -> None:
+    for family in ("galore_adamw", "fira"):
+        with pytest.raises(InputError, match=message):
+            create_optimiser(
+                [nn.Parameter(torch.zeros(shape)) for shape in shapes], declared(family, rank=rank)
+            )
+    matrices = [nn.Parameter(torch.zeros(9, 5))]  # and nothing else
+    create_optimiser(matrices, declared("fira", rank=4)).step()
+
+
+def test_adamw_is_declared_as_before_there_were_others() -> None:
+    plain = {
+        "name": "adamw", "learning_rate": 1e-5, "weight_decay": 0.2, "betas": [0.9, 0.999],
+        "epsilon": 1e-8, "clip_norm": 1.0,
+    }  # fmt: skip
+    dumped = TrainingSettings().model_dump(mode="json")["optimiser"]
+    assert digest_of(dumped) == digest_of(plain)
+    assert TrainingSettings.model_validate({"optimiser": {"betas": [0.5, 0.6]}}).optimiser.name == (
+        "adamw"
+    )
+
+
+@pytest.mark.parametrize(
+    ("optimiser", "message"),
+    [
+        ({"name": "adam"}, "optimiser has the type 'adam'; did you mean 'adamw'"),
+        ({"name": "sgd"}, "optimiser.learning_rate is missing"),
+        ({"name": "lion", "learning_rate": 1, "momentum": 1}, "unknown key 'optimiser.momentum'"),
+        ({"rank": 8}, "unknown key 'optimiser.rank'"),
+        ({"name": "galore_adamw", "rank": 0}, "optimiser.rank is 0"),
+    ],
+)
+def test_what_an_optimiser_does_not_have_is_said(optimiser: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        validated(
+            TypeAdapter(TrainingSettings), {"optimiser": optimiser}, "toy.yaml", TrainingSettings
+        )
