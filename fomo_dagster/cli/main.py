@@ -160,8 +160,8 @@ def merge(
         str,
         typer.Option(
             help="interpolation, weighted_mean, slerp, karcher; and, over the changes from θ₀: "
-            "model_stock, task_arithmetic, ties, dare, dare_ties, breadcrumbs, breadcrumbs_ties, "
-            "magmax, consensus, random."
+            "model_stock, task_arithmetic, ties, dare, dare_ties, della, della_ties, breadcrumbs, "
+            "breadcrumbs_ties, magmax, consensus, sce, random."
         ),
     ],
     base: Annotated[

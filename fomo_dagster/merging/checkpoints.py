@@ -86,17 +86,25 @@ class Checkpoints:
         """How many numbers the tensor has."""
         return math.prod(self.layout[name][1])
 
+    def row(self, name: str) -> int:
+        """How many numbers a row has: all that go into one output of a matrix or a convolution; a
+        vector is one row."""
+        shape = self.layout[name][1]
+        return math.prod(shape[1:] if len(shape) > 1 else shape)
+
     def over_pieces(
-        self, name: str, work: Callable[[Piece], T], model: int | None = None
+        self, name: str, work: Callable[[Piece], T], model: int | None = None, rows: bool = False
     ) -> Iterator[T]:
         """What `work` makes of each piece of the tensor, in their order.
 
-        model: the only one that the pieces shall have, by its place; none: all.
+        model: the only one that the pieces shall have, by its place; none: all. rows: whether a
+        piece shall have whole rows, however long.
         """
         size = self.size(name)
         of_models = range(self.count) if model is None else (model,)
         chosen = [*of_models, *range(self.count, len(self._files))]
-        width = max(_ALIGNMENT, NUMBERS_AT_ONCE // len(chosen) // _ALIGNMENT * _ALIGNMENT)
+        unit = math.lcm(_ALIGNMENT, self.row(name)) if rows and size else _ALIGNMENT
+        width = max(unit, NUMBERS_AT_ONCE // len(chosen) // unit * unit)
         starts = range(0, size, width)
         # Tensors that share memory with the file: a piece of one is read when it is converted.
         tensors = {i: self._files[i].get_tensor(name).reshape(-1) for i in chosen}
@@ -179,11 +187,14 @@ class Checkpoints:
                 )
 
 
-def write_merged(checkpoints: Checkpoints, rule: Callable[[str], Rule], output: Path) -> None:
+def write_merged(
+    checkpoints: Checkpoints, rule: Callable[[str], Rule], output: Path, by_rows: bool = False
+) -> None:
     """Write the checkpoint whose tensors are, piece by piece, what `rule(name)` makes, as fp32.
 
-    `rule` is asked once for each tensor. Integers are passed on. The bytes are those that
-    `safetensors.torch.save_file` writes for the same tensors.
+    `rule` is asked once for each tensor; by_rows: whether its pieces shall have whole rows.
+    Integers are passed on. The bytes are those that `safetensors.torch.save_file` writes for the
+    same tensors.
 
     Raises `DataError` for numbers that are not finite after merging.
     """
@@ -196,7 +207,8 @@ def write_merged(checkpoints: Checkpoints, rule: Callable[[str], Rule], output: 
                 integers = checkpoints.integers(name).contiguous().reshape(-1)
                 stream.write(integers.view(torch.uint8).numpy().data)
             elif checkpoints.size(name):
-                for merged in checkpoints.over_pieces(name, _single_precision(rule(name))):
+                work = _single_precision(rule(name))
+                for merged in checkpoints.over_pieces(name, work, rows=by_rows):
                     stream.write(merged.data)
 
 

@@ -6,11 +6,11 @@ from typing import Literal
 
 import numpy as np
 
-from fomo_dagster.merging.task_vectors import TaskVectorTechnique
+from fomo_dagster.merging.task_vectors import Elementwise
 from fomo_dagster.merging.technique import Array
 
 
-class MagMax(TaskVectorTechnique):
+class MagMax(Elementwise):
     """`θ₀ + s · τ_k`, k the model with the largest magnitude, for every parameter alone; of equal
     magnitudes the newest model's, which has seen what the older ones have."""
 

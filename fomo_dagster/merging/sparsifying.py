@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 
 from fomo_dagster.merging.groups import tower_of
 from fomo_dagster.merging.selection import Magnitudes, T, select
-from fomo_dagster.merging.task_vectors import TaskVectorTechnique
+from fomo_dagster.merging.task_vectors import Elementwise
 from fomo_dagster.merging.technique import Array, Piece, Rule
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ NOTHING: Window = (math.inf, -math.inf)
 EVERYTHING: Window = (0.0, math.inf)
 
 
-class Trimming(TaskVectorTechnique):
+class Trimming(Elementwise):
     """Each task vector keeps its `round(density · P)` largest magnitudes of P parameters."""
 
     density: float = Field(0.2, gt=0, le=1, description="Share of parameters that is kept.")
@@ -43,7 +43,7 @@ class Trimming(TaskVectorTechnique):
         return _windows(checkpoints, self.over, ranks)
 
 
-class TailCutting(TaskVectorTechnique):
+class TailCutting(Elementwise):
     """Each task vector loses its `round(smallest · P)` smallest and `round(largest · P)` largest
     magnitudes."""
 
@@ -64,7 +64,7 @@ class TailCutting(TaskVectorTechnique):
         return _windows(checkpoints, self.over, ranks)
 
 
-class Dropping(TaskVectorTechnique):
+class Dropping(Elementwise):
     """Each number of each task vector goes with the chance p; the others are divided by 1 − p."""
 
     drop: float = Field(0.9, ge=0, lt=1, description="p, the chance of a number to go.")
@@ -81,7 +81,46 @@ class Dropping(TaskVectorTechnique):
         return lambda name: rule
 
 
-class Choosing(TaskVectorTechnique):
+class RankedDropping(Elementwise):
+    """MAGPRUNE: the chance of a number to go falls with the rank of its magnitude in its row, from
+    p + ε/2 of the smallest to p − ε/2 of the largest by equal steps; others are divided by 1 − p_i
+    (arXiv 2406.11617). Equal magnitudes share the mean of their ranks.
+    """
+
+    by_rows: ClassVar[bool] = True
+
+    drop: float = Field(0.7, ge=0, lt=1, description="p, the mean chance of a number to go.")
+    spread: float = Field(0.2, ge=0, lt=1, description="ε, between the smallest and the largest.")
+    seed: int = Field(0, ge=0, description="Of the lots.")
+
+    @model_validator(mode="after")
+    def _has_chances(self) -> RankedDropping:
+        least, most = self.drop - self.spread / 2, self.drop + self.spread / 2
+        if least < 0 or most >= 1:
+            raise ValueError(
+                f"drop ± spread/2 is {least:g} to {most:g}, and must be chances from 0 to below 1"
+            )
+        return self
+
+    def sparsify(self, checkpoints: Checkpoints) -> Callable[[str], Rule]:
+        def rule_of(name: str) -> Rule:
+            row = checkpoints.row(name)
+
+            def rule(piece: Piece) -> Array:
+                vectors = piece.vectors
+                for k, vector in enumerate(vectors):
+                    lots = uniform(f"{self.seed}/{k}/{name}", piece.start, len(vector))
+                    places = _places_in_rows(_magnitudes(vector).reshape(-1, row)).reshape(-1)
+                    chances = self.drop + self.spread * (0.5 - places)
+                    vector *= (lots >= chances) / (1 - chances)
+                return vectors
+
+            return rule
+
+        return rule_of
+
+
+class Choosing(Elementwise):
     """Every parameter is kept in one task vector, drawn by lot."""
 
     seed: int = Field(0, ge=0, description="Of the lots.")
@@ -177,3 +216,24 @@ def _window(
 
 def _magnitudes(vector: Array) -> Magnitudes:
     return np.abs(vector.astype(np.float32))
+
+
+def _places_in_rows(magnitudes: Magnitudes) -> Array:
+    """(R, n): the rank of each in its row over n − 1, 0 the smallest; of equals the mean of their
+    ranks, ½ where a row has one number."""
+    rows, length = magnitudes.shape
+    if length == 1:
+        return np.full((rows, 1), 0.5)
+    order = magnitudes.argsort(axis=1)
+    ordered = np.take_along_axis(magnitudes, order, axis=1)
+    differs = ordered[:, 1:] != ordered[:, :-1]
+    ranks = np.arange(length)
+    first = np.zeros((rows, length), np.int64)
+    first[:, 1:] = np.where(differs, ranks[1:], 0)
+    last = np.full((rows, length), length - 1)
+    last[:, :-1] = np.where(differs, ranks[:-1], length - 1)
+    np.maximum.accumulate(first, axis=1, out=first)
+    last = np.minimum.accumulate(last[:, ::-1], axis=1)[:, ::-1]
+    places = np.empty((rows, length))
+    np.put_along_axis(places, order, (first + last) / (2 * (length - 1)), axis=1)
+    return places

@@ -42,6 +42,39 @@ class TaskVectorTechnique(Technique):
             return f"it has {given}: give one for each model"
         return None
 
+    @abstractmethod
+    def joint(self, checkpoints: Checkpoints) -> Callable[[str], Rule]:
+        """Tensor's name → f of a piece (n,), before it is scaled."""
+
+    def weigh(self, vectors: Array) -> Array:
+        """The vectors (K, n) times their coefficients, in place."""
+        if self.coefficients is not None:
+            for vector, coefficient in zip(vectors, self.coefficients, strict=True):
+                vector *= coefficient
+        return vectors
+
+    def plan(self, checkpoints: Checkpoints) -> Callable[[str], Rule]:
+        scale_of = by_group(self.group_scales, self.scale, checkpoints.names)
+        depth_of = self.lines.factors(checkpoints.names) if self.lines else lambda name: 1.0
+        joint_of = self.joint(checkpoints)
+
+        def rule_of(name: str) -> Rule:
+            scale = scale_of(name) * depth_of(name)
+            joint = joint_of(name)
+
+            def rule(piece: Piece) -> Array:
+                assert piece.base is not None
+                return piece.base + scale * joint(piece)
+
+            return rule
+
+        return rule_of
+
+
+class Elementwise(TaskVectorTechnique):
+    """f is two choices: what of every single task vector is kept, and how the vectors become one,
+    number by number."""
+
     def sparsify(self, checkpoints: Checkpoints) -> Callable[[str], Rule]:
         """Tensor's name → what of the task vectors (K, n) of a piece is kept."""
         return lambda name: lambda piece: piece.vectors
@@ -50,29 +83,17 @@ class TaskVectorTechnique(Technique):
     def join(self, vectors: Array) -> Array:
         """(K, n) → (n,): one task vector of several, number by number."""
 
-    def plan(self, checkpoints: Checkpoints) -> Callable[[str], Rule]:
-        scale_of = by_group(self.group_scales, self.scale, checkpoints.names)
-        depth_of = self.lines.factors(checkpoints.names) if self.lines else lambda name: 1.0
+    def joint(self, checkpoints: Checkpoints) -> Callable[[str], Rule]:
         sparsified = self.sparsify(checkpoints)
 
         def rule_of(name: str) -> Rule:
-            scale = scale_of(name) * depth_of(name)
             kept = sparsified(name)
-
-            def rule(piece: Piece) -> Array:
-                assert piece.base is not None
-                vectors = kept(piece)
-                if self.coefficients is not None:
-                    for vector, coefficient in zip(vectors, self.coefficients, strict=True):
-                        vector *= coefficient
-                return piece.base + scale * self.join(vectors)
-
-            return rule
+            return lambda piece: self.join(self.weigh(kept(piece)))
 
         return rule_of
 
 
-class Summing(TaskVectorTechnique):
+class Summing(Elementwise):
     """f is the sum."""
 
     def join(self, vectors: Array) -> Array:

@@ -52,6 +52,8 @@ class Technique(Declaration):
     technique: str
     needs_base: ClassVar[bool] = False
     """Whether it is a function of θ₀ too."""
+    by_rows: ClassVar[bool] = False
+    """Whether its rules want whole rows (see `Checkpoints.row`) in every piece."""
 
     def refusal(self, models: int) -> str | None:
         """Why it cannot merge that many models, or None."""

@@ -11,9 +11,11 @@ from pydantic import Discriminator, Tag
 from fomo_dagster.errors import InputError
 from fomo_dagster.merging.breadcrumbs import Breadcrumbs, BreadcrumbsTies
 from fomo_dagster.merging.dare import Dare, DareTies, RandomSelection
+from fomo_dagster.merging.della import Della, DellaTies
 from fomo_dagster.merging.gram import Karcher, ModelStock, Slerp
 from fomo_dagster.merging.linear import Interpolation, WeightedMean
 from fomo_dagster.merging.magmax import MagMax
+from fomo_dagster.merging.sce import Sce
 from fomo_dagster.merging.tall_masks import Consensus
 from fomo_dagster.merging.task_vectors import TaskArithmetic
 from fomo_dagster.merging.technique import Technique
@@ -36,10 +38,13 @@ AnyTechnique: TypeAlias = Annotated[
     | Annotated[Ties, Tag("ties")]
     | Annotated[Dare, Tag("dare")]
     | Annotated[DareTies, Tag("dare_ties")]
+    | Annotated[Della, Tag("della")]
+    | Annotated[DellaTies, Tag("della_ties")]
     | Annotated[Breadcrumbs, Tag("breadcrumbs")]
     | Annotated[BreadcrumbsTies, Tag("breadcrumbs_ties")]
     | Annotated[MagMax, Tag("magmax")]
     | Annotated[Consensus, Tag("consensus")]
+    | Annotated[Sce, Tag("sce")]
     | Annotated[RandomSelection, Tag("random")],
     Discriminator(_name),
 ]
@@ -84,4 +89,4 @@ def merge(
         raise InputError(f"{technique.technique} cannot merge {count}: {refusal}")
     used_base = base if technique.needs_base else None
     with Checkpoints(models, used_base, labels) as checkpoints:
-        write_merged(checkpoints, technique.plan(checkpoints), output)
+        write_merged(checkpoints, technique.plan(checkpoints), output, technique.by_rows)

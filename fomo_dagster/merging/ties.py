@@ -8,11 +8,11 @@ import numpy as np
 from pydantic import Field
 
 from fomo_dagster.merging.sparsifying import Trimming
-from fomo_dagster.merging.task_vectors import TaskVectorTechnique
+from fomo_dagster.merging.task_vectors import Elementwise
 from fomo_dagster.merging.technique import Array
 
 
-class SignElection(TaskVectorTechnique):
+class SignElection(Elementwise):
     """f: of each parameter the sign of Σ_k τ_k is elected; the values of that sign are merged.
 
     Where the values cancel out exactly there is no sign (sgn 0 = 0), and θ₀ stays: a sign of the

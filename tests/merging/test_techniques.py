@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 from safetensors.torch import load_file, save_file
 
 from fomo_dagster.errors import InputError
@@ -141,6 +141,57 @@ def dropped(vectors: Array, p: float, seed: int) -> Array:
     return np.where(np.stack(lots) >= p, vectors / (1 - p), 0)
 
 
+def magpruned(vectors: Array, p: float, spread: float, seed: int) -> Array:
+    """Number by number, of the rows of each tensor."""
+    result = np.zeros_like(vectors)
+    for k, vector in enumerate(vectors):
+        kept = {}
+        for name, tensor in unflat(vector).items():
+            lots = uniform(f"{seed}/{k}/{name}", 0, tensor.size)
+            rows = [t.reshape(-1) for t in tensor] if tensor.ndim > 1 else [tensor.reshape(-1)]
+            found = []
+            for row in rows:
+                for x in row:
+                    less = sum(abs(y) < abs(x) for y in row)
+                    equal = sum(abs(y) == abs(x) for y in row)
+                    rank = less + (equal - 1) / 2
+                    place = rank / (len(row) - 1) if len(row) > 1 else 0.5
+                    chance = p + spread / 2 - spread * place
+                    found.append(0 if lots[len(found)] < chance else x / (1 - chance))
+            kept[name] = np.array(found, np.float64).reshape(tensor.shape)
+        result[k] = flat(kept)
+    return result
+
+
+def selected_and_erased(vectors: Array, density: float) -> Array:
+    """One tensor, then one parameter after the other."""
+    count = vectors.shape[1]
+    if count == 0:
+        return np.zeros(0)
+    variances = np.array([np.mean((c - c.mean()) ** 2) for c in vectors.T])
+    if len(vectors) == 1:
+        variances *= 0
+    kept = min(count, max(1, round(density * count)))
+    chosen = variances >= np.sort(variances)[-kept] * (1 - 1e-7)
+    weights = np.array([sum(v[chosen] ** 2) for v in vectors])
+    result = np.zeros(count)
+    for j in np.flatnonzero(chosen):
+        sign = np.sign(vectors[:, j].sum())
+        agreeing = [k for k in range(len(vectors)) if vectors[k, j] * sign > 0]
+        if agreeing:
+            total = sum(weights[k] for k in agreeing)
+            result[j] = sum(weights[k] * vectors[k, j] for k in agreeing) / total
+    return result
+
+
+def sce(vectors: Array, density: float) -> Array:
+    parts = [unflat(vector) for vector in vectors]
+    return flat({
+        name: selected_and_erased(np.stack([p[name].reshape(-1) for p in parts]), density)
+        for name in SHAPES
+    })  # fmt: skip
+
+
 def magmax(vectors: Array) -> Array:
     return np.array([max(reversed(list(column)), key=abs) for column in vectors.T])
 
@@ -181,6 +232,11 @@ OF_VECTORS: dict[str, tuple[dict, Callable[[Array], Array]]] = {
         {"technique": "dare_ties", "drop": 0.4},
         lambda v: elected(dropped(v, 0.4, 0)),
     ),
+    "della": (
+        {"technique": "della", "drop": 0.5, "spread": 0.6, "seed": 2},
+        lambda v: magpruned(v, 0.5, 0.6, 2).sum(axis=0),
+    ),
+    "della, ties": ({"technique": "della_ties"}, lambda v: elected(magpruned(v, 0.7, 0.2, 0))),
     "breadcrumbs": (
         {"technique": "breadcrumbs", "smallest": 0.5, "largest": 0.1},
         lambda v: sum(by_tensor(x, lambda part: untailed(part, 0.5, 0.1)) for x in v),
@@ -195,6 +251,9 @@ OF_VECTORS: dict[str, tuple[dict, Callable[[Array], Array]]] = {
         {"technique": "consensus", "threshold": 0.8, "agreement": 3},
         lambda v: consensus(v, 0.8, min(3, len(v))),
     ),
+    "sce": ({"technique": "sce"}, lambda v: sce(v, 0.1)),
+    "sce of all": ({"technique": "sce", "density": 1.0}, lambda v: sce(v, 1.0)),
+    "sce of many": ({"technique": "sce", "density": 0.7}, lambda v: sce(v, 0.7)),
     "random": ({"technique": "random", "seed": 5}, lambda v: chosen(v, 5)),
 }  # fmt: skip
 
@@ -221,7 +280,7 @@ def test_models_that_are_the_base_give_the_base(tmp_path, case):
 def test_coefficients_scales_and_depth_are_applied(tmp_path, case):
     """Coefficients weigh what is kept of each task vector, before they are merged."""
     parameters, function = OF_VECTORS[case]
-    if parameters["technique"] in ("ties", "breadcrumbs_ties", "breadcrumbs", "dare_ties", "dare"):
+    if not parameters["technique"].startswith(("magmax", "sce", "random", "consensus", "task")):
         weights = (0.5, 0.5)  # all alike, so that the formula of the merge can be used as it is
     else:
         weights = (0.5, -2.0)
@@ -439,6 +498,67 @@ def test_lots_do_not_depend_on_pieces_and_are_uniform(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoints, "NUMBERS_AT_ONCE", 10**6)
     at_once = merged(tmp_path, {"technique": "dare"}, models, base)
     assert all(np.array_equal(pieces[name], at_once[name]) for name in SHAPES)
+
+
+def test_equal_magnitudes_of_a_row_have_equal_chances_and_the_largest_stays_most_often(tmp_path):
+    """Of a row of 0.1, then 2000 ones, then 9: chances of 0.9, 0.5 and 0.1."""
+    vector = torch.cat([torch.full((1,), 0.1), torch.ones(1999), torch.full((1,), 9.0)])
+    many = vector.repeat(300, 1)
+    save_file({"w": torch.zeros_like(many)}, tmp_path / "base")
+    save_file({"w": many * torch.where(torch.arange(300) % 2 > 0, 1, -1)[:, None]}, tmp_path / "a")
+    technique = TypeAdapter(AnyTechnique).validate_python(
+        {"technique": "della", "drop": 0.5, "spread": 0.8}
+    )
+    merge(technique, [tmp_path / "a"], tmp_path / "out", tmp_path / "base")
+    found = load_file(tmp_path / "out")["w"].abs()
+    assert set(found[:, 0].tolist()) == {0.0, float(np.float32(np.float32(0.1) / (1 - 0.9)))}
+    assert set(found[:, 1:-1].unique().tolist()) == {0.0, 2.0}
+    assert set(found[:, -1].tolist()) == {0.0, 10.0}
+    stay = (found > 0).double().mean(dim=0)
+    assert stay[0] == pytest.approx(0.1, abs=0.06)
+    assert stay[1:-1].mean() == pytest.approx(0.5, abs=0.003)
+    assert stay[-1] == pytest.approx(0.9, abs=0.06)
+    assert found[:, 1:-1].mean() == pytest.approx(1, abs=0.006)  # what is dropped is made up for
+
+
+def test_rows_longer_than_a_piece_are_ranked_whole(tmp_path, monkeypatch):
+    base, models = model(0), [model(1), model(2), model(3)]
+    found = {}
+    for numbers in (4, 48, 10**6):
+        monkeypatch.setattr(checkpoints, "NUMBERS_AT_ONCE", numbers)
+        found[numbers] = merged(tmp_path, {"technique": "della_ties"}, models, base)
+    for name in SHAPES:
+        assert np.array_equal(found[4][name], found[10**6][name])
+        assert np.array_equal(found[48][name], found[10**6][name])
+
+
+@pytest.mark.parametrize(("drop", "spread"), [(0.95, 0.1), (0.04, 0.1), (0.0, 0.5)])
+def test_chances_stay_below_one_and_not_below_zero(drop, spread):
+    with pytest.raises(ValidationError, match="must be chances from 0 to below 1"):
+        TypeAdapter(AnyTechnique).validate_python(
+            {"technique": "della", "drop": drop, "spread": spread}
+        )
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_sce_of_equal_models_is_that_model(tmp_path, count):
+    base, changed = model(0), model(1)
+    for density in (0.1, 1.0):
+        parameters = {"technique": "sce", "density": density}
+        same(merged(tmp_path, parameters, [changed] * count, base), changed)
+
+
+def test_sce_weighs_by_squares_and_erases_the_minority(tmp_path):
+    """Of 5 parameters 3 vary most; squares there are 41 and 24, and the second sign is the first's
+    alone."""
+    save_file({"w": torch.zeros(5)}, tmp_path / "base")
+    save_file({"w": torch.tensor([1.0, 4.0, 0.5, 5.0, 1.0])}, tmp_path / "a")
+    save_file({"w": torch.tensor([1.0, -2.0, 4.0, 2.0, 1.5])}, tmp_path / "b")
+    technique = TypeAdapter(AnyTechnique).validate_python({"technique": "sce", "density": 0.6})
+    merge(technique, [tmp_path / "a", tmp_path / "b"], tmp_path / "out", tmp_path / "base")
+    a, b = 16 + 0.25 + 25, 4 + 16 + 4
+    expected = [0, 4, (a * 0.5 + b * 4) / (a + b), (a * 5 + b * 2) / (a + b), 0]
+    np.testing.assert_allclose(load_file(tmp_path / "out")["w"].numpy(), expected, rtol=1e-6)
 
 
 def test_a_name_is_that_of_one_technique():
