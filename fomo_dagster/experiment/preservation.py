@@ -15,8 +15,11 @@ class Preservation(Declaration):
     name: str
     carries: ClassVar[bool] = False
     """Whether a stage leaves something in its artifact that the next one starts with."""
-    weights_themselves: ClassVar[bool] = False
-    """Whether it holds the weights that are trained, so that these must be the model's own."""
+
+    @property
+    def weights_themselves(self) -> bool:
+        """Whether it holds the weights that are trained, so that these must be the model's own."""
+        return False
 
     @property
     def reference(self) -> Literal["initial", "deployed"] | None:
@@ -45,8 +48,52 @@ class L2(Preservation):
         return "initial" if self.to == "initial" else None
 
 
+class _Distilled(Preservation):
+    """Learns from an earlier model too."""
+
+    teacher: Literal["initial", "deployed"]
+    strength: float = Field(1.0, gt=0)
+    temperature: float = Field(2.0, gt=0, description="Divides the logits that are compared.")
+
+    @property
+    def reference(self) -> Literal["initial", "deployed"]:
+        return self.teacher
+
+
+class LwF(_Distilled):
+    """The teacher's similarities of new images to new texts."""
+
+    name: Literal["lwf"]
+    teacher: Literal["initial", "deployed"] = Field(
+        "deployed", description="The weights deployed before the stage, or θ₀ at every stage."
+    )
+
+
+class ZSCL(_Distilled):
+    """The teacher's similarities of reference images and texts, both ways."""
+
+    name: Literal["zscl"]
+    teacher: Literal["initial", "deployed"] = Field(
+        "initial", description="θ₀, or the weights deployed before the stage."
+    )
+    l2: float = Field(
+        1.0, ge=0, description="`l2 / 2 · ‖θ - θ*‖²` to the weights that the stage starts from."
+    )
+
+    @property
+    def weights_themselves(self) -> bool:
+        return self.l2 > 0
+
+    @property
+    def pools(self) -> tuple[Literal["buffer", "pretraining"], ...]:
+        return ("pretraining",)
+
+
 def _name(value: Any) -> Any:
     return value.get("name") if isinstance(value, dict) else getattr(value, "name", None)
 
 
-AnyPreservation = Annotated[Annotated[L2, Tag("l2")], Discriminator(_name)]
+AnyPreservation = Annotated[
+    Annotated[L2, Tag("l2")] | Annotated[LwF, Tag("lwf")] | Annotated[ZSCL, Tag("zscl")],
+    Discriminator(_name),
+]

@@ -6,11 +6,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from fomo_dagster.experiment import preservation as declared
+from fomo_dagster.methods.distillation import ZSCL, LwF
 from fomo_dagster.methods.l2 import L2
 from fomo_dagster.methods.preservation import Beginning, Beside, Preservation
 
 _MAKERS: Mapping[type[declared.Preservation], Callable[[Any, Beginning, Beside], Preservation]] = {
     declared.L2: L2,
+    declared.LwF: LwF,
+    declared.ZSCL: ZSCL,
 }
 
 

@@ -24,6 +24,40 @@ def test_a_stage_depends_on_the_weights_that_its_preservation_looks_back_at(proj
     assert theta not in inputs(project, "near_start", 2)
 
 
+def test_a_stage_depends_on_its_teacher_and_on_nothing_more(project: Any) -> None:
+    merged = {"merge": {"technique": "interpolation"}}
+    for name, preserve in (
+        ("lwf", {"name": "lwf"}),
+        ("lwf_initial", {"name": "lwf", "teacher": "initial"}),
+        ("zscl", {"name": "zscl"}),
+        ("zscl_deployed", {"name": "zscl", "teacher": "deployed"}),
+    ):
+        project.write(name, method={"preserve": preserve, **merged})
+    project.write("plain", method=merged)
+    theta = "backbones/toy"
+    for name, teacher in (
+        ("lwf", "lwf/deployed_001"),
+        ("lwf_initial", theta),
+        ("zscl", theta),
+        ("zscl_deployed", "zscl_deployed/deployed_001"),
+    ):
+        plain = {key.replace("plain/", f"{name}/") for key in inputs(project, "plain", 2)}
+        assert set(inputs(project, name, 2)) == plain | {teacher}
+        assert set(inputs(project, name, 1)) == set(inputs(project, "plain", 1)), "θ₀ is the start"
+
+
+def test_zscl_needs_reference_rows_and_with_adapters_no_pull(project: Any) -> None:
+    without = {"update": 0.5, "buffer": 0.5, "pretraining": 0}
+    project.write("unfed", method={"preserve": {"name": "zscl"}}, mixture=without)
+    with pytest.raises(InputError, match=r"zscl needs .* pretraining pool .* is 0"):
+        project.load("unfed")
+    lora = {"name": "lora", "rank": 2, "preserve": {"name": "zscl"}}
+    project.write("pulled", method=lora)
+    with pytest.raises(InputError, match="zscl holds"):
+        project.load("pulled")
+    project.load("pulled", "method.preserve.l2=0")
+
+
 def test_a_preservation_that_does_not_go_with_the_method_is_refused(project: Any) -> None:
     preserve = {"name": "l2", "to": "start"}
     project.write("held", method={"name": "lora", "rank": 2, "preserve": preserve})

@@ -1,0 +1,90 @@
+"""Distillation from an earlier model: LwF on what is learnt, ZSCL on reference rows.
+
+`KL_T(t ‖ s) = T² · mean over rows of KL(softmax(t / T) ‖ softmax(s / T))` stands for both: the
+cross entropy of the papers less a constant, so that 0 says that nothing was lost. Distillation from
+another backbone is not covered (`transfer.py`).
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from fomo_dagster.experiment import preservation as declared
+from fomo_dagster.methods.frozen import Frozen
+from fomo_dagster.methods.preservation import Beginning, Beside, Embedded, Preservation
+from fomo_dagster.methods.weight_penalty import copies, pull
+
+REFERENCE_POOL = "pretraining"
+
+
+def divergences(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """`T² · KL(softmax(teacher / T) ‖ softmax(student / T))` of each row of logits (N, M): (N,)."""
+    softened = nn.functional.kl_div(
+        nn.functional.log_softmax(student / temperature, dim=1),
+        nn.functional.log_softmax(teacher / temperature, dim=1),
+        reduction="none",
+        log_target=True,
+    )  # (N, M)
+    return temperature**2 * softened.sum(dim=1)
+
+
+class LwF(Preservation):
+    """Learning without forgetting (arXiv 1606.09282; for CLIP as in arXiv 2303.06628).
+
+    On the rows of the update pool, with I and Tx their image and text features, `a` the logit
+    scale, and a bar over what is the teacher's:
+    `strength · KL_T(exp(ā) Ī T̄xᵀ ‖ exp(a) I Txᵀ)`, beside the contrastive loss over all rows.
+    """
+
+    def __init__(self, settings: declared.LwF, beginning: Beginning, beside: Beside) -> None:
+        super().__init__(beginning)
+        assert beside.reference is not None
+        self._settings, self._teacher = settings, Frozen(beside.reference(), beginning)
+
+    def loss(self, embedded: Embedded) -> tuple[Tensor, Tensor | None]:
+        loss, _ = super().loss(embedded)
+        rows, teacher = embedded.rows("update"), self._teacher
+        student = embedded.images[rows] @ embedded.texts[rows].T  # (n, n)
+        images = teacher.images(embedded.batch.images[rows])
+        texts = teacher.texts(embedded.batch.tokens[rows])
+        distilled = divergences(
+            embedded.logit_scale.exp() * student,
+            teacher.logit_scale.exp() * images @ texts.T,
+            self._settings.temperature,
+        )
+        return loss, self._settings.strength * distilled.mean()
+
+
+class ZSCL(Preservation):
+    """Zero-shot continual learning (arXiv 2303.06628), but for its average of weights.
+
+    On the rows of the pretraining pool, with a bar over what is the teacher's:
+    `strength · (KL_T(exp(ā) Ī T̄xᵀ ‖ exp(ā) I T̄xᵀ) + KL_T(exp(ā) T̄x Īᵀ ‖ exp(ā) Tx Īᵀ))`,
+    and `l2 / 2 · ‖θ - θ_start‖²`, beside the contrastive loss over the other rows. The student's
+    features are measured at the teacher's temperature, so that its own stays free to be learnt.
+    """
+
+    def __init__(self, settings: declared.ZSCL, beginning: Beginning, beside: Beside) -> None:
+        super().__init__(beginning)
+        assert beside.reference is not None
+        self._settings, self._teacher = settings, Frozen(beside.reference(), beginning)
+        self._trained = beginning.trained
+        self._anchors = copies(beginning.trained) if settings.l2 > 0 else {}
+
+    def loss(self, embedded: Embedded) -> tuple[Tensor, Tensor | None]:
+        learnt, rows = embedded.rows("update", "buffer"), embedded.rows(REFERENCE_POOL)
+        loss = self._contrastive(
+            embedded.images[learnt], embedded.texts[learnt], embedded.logit_scale
+        )
+        images = self._teacher.images(embedded.batch.images[rows])
+        texts = self._teacher.texts(embedded.batch.tokens[rows])
+        scale, temperature = self._teacher.logit_scale.exp(), self._settings.temperature
+        logits = scale * images @ texts.T  # (n, n)
+        by_image = divergences(scale * embedded.images[rows] @ texts.T, logits, temperature)
+        by_text = divergences(scale * embedded.texts[rows] @ images.T, logits.T, temperature)
+        return loss, self._settings.strength * (by_image.mean() + by_text.mean())
+
+    def penalise(self) -> Tensor | None:
+        if self._settings.l2 == 0:
+            return None
+        return pull(self._trained, self._anchors, None, self._settings.l2)

@@ -1,0 +1,56 @@
+"""A model that is looked at while another one is trained, and never changed itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from fomo_dagster.data.transforms import normalise
+from fomo_dagster.methods.preservation import Beginning
+from fomo_dagster.models.backbones import Model
+
+
+class Frozen:
+    """Features of a frozen model, in evaluation mode, on the device of a training.
+
+    It computes in the training's precision, in pieces of the training's micro-batches.
+    """
+
+    def __init__(self, model: Model, beginning: Beginning) -> None:
+        self.model = model
+        self._module = model.module.to(beginning.device).eval().requires_grad_(False)
+        self._device, self._autocast = beginning.device, beginning.autocast
+        self._piece_size = beginning.micro_batch_size
+
+    @property
+    def logit_scale(self) -> Tensor:
+        """The logarithm, a scalar."""
+        scale: Tensor = self._module.logit_scale
+        return scale
+
+    def images(self, images: Tensor) -> Tensor:
+        """Of (N, 3, H, W), uint8, or normalised fp32: (N, D), fp32, L2-normalised."""
+        return self._encode(self._encode_image, images)
+
+    def texts(self, tokens: Tensor) -> Tensor:
+        """Of (N, L) tokens: (N, D), fp32, L2-normalised."""
+        return self._encode(self._module.encode_text, tokens)
+
+    def _encode_image(self, images: Tensor) -> Tensor:
+        if images.dtype == torch.uint8:
+            images = normalise(images, self.model.mean, self.model.std)
+        features: Tensor = self._module.encode_image(images)
+        return features
+
+    @torch.no_grad()
+    def _encode(self, encode: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
+        blocks = []
+        for piece in torch.split(inputs, self._piece_size or len(inputs)):
+            with self._autocast():
+                features = encode(piece.to(self._device, non_blocking=True))
+            if features.dtype in (torch.bfloat16, torch.float16):
+                features = features.float()
+            blocks.append(nn.functional.normalize(features, dim=-1))
+        return torch.cat(blocks)
