@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fomo_dagster.data.declarations import Dataset
-from fomo_dagster.graph.node import ONLY, Facts, FactsByKey, Node, identity
+from fomo_dagster.graph.node import ONLY, Facts, FactsByKey, Node
 from fomo_dagster.store.artifacts import Artifact
 from fomo_dagster.store.digests import digest_of
 from fomo_dagster.store.recipes import Recipe
@@ -65,10 +65,13 @@ class DatasetSource:
         )
 
 
-def facts_of_samples(samples: pl.DataFrame, classes: Iterable[str] = ()) -> dict[str, Any]:
+def facts_of_samples(
+    samples: pl.DataFrame, classes: Iterable[str] = (), quarantined: Iterable[str] = ()
+) -> Facts:
     """What chunks, pools and evaluations need to know of a dataset's samples (SAMPLES).
 
-    classes: those that the source names; with or without samples they are there to choose from.
+    classes: those that the source names; with or without samples they are there to choose from, so
+    that those without are part of the content too. quarantined: digests of unreadable images.
     """
     import polars as pl
 
@@ -77,14 +80,20 @@ def facts_of_samples(samples: pl.DataFrame, classes: Iterable[str] = ()) -> dict
     train = samples.filter(pl.col("split") == "train")
     counts = dict(train.group_by("concept").len().iter_rows())
     wordless = train.filter(pl.col("captions").list.len() == 0)["concept"].unique()
-    return {
+    present = set(samples["concept"].unique())
+    details = {
         "train": concept_digests(samples, "train"),
         "train_samples": {concept: counts[concept] for concept in sorted(counts)},
         "wordless": wordless.sort().to_list(),
         "test": split_digest(samples, "test"),
         "test_samples": samples.filter(pl.col("split") == "test").height,
-        "concepts": sorted({*samples["concept"].unique(), *classes}),
+        "concepts": sorted({*present, *classes}),
+        "quarantined": sorted(quarantined),
     }
+    content = {"train": details["train"], "test": details["test"]}
+    if unseen := sorted(set(classes) - present):
+        content["classes_without_samples"] = unseen
+    return Facts(digest_of(content), details)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,16 +147,14 @@ class ShardsNode(Node):
 
         from fomo_dagster.data.shards import stored_samples
 
+        known = self.known(recipes, workshop)
+        if known is not None:
+            return known
         head = workshop.heads.read(self.key)
-        if head is not None and head.digest == identity(recipes):
-            return Facts(head.data_version, head.facts)
-        artifact = workshop.store.find_here(recipes[ONLY])
-        if artifact is not None:
-            return self.observe(recipes, {ONLY: artifact}, workshop)
-        known = head.facts["quarantined"] if head is not None else []
+        quarantined = head.facts["quarantined"] if head is not None else []
         scan = workshop.look(source_key(self.name)).details["scan"]
-        readable = scan.filter(~pl.col("digest").is_in(known))
-        return self._facts(stored_samples(readable, self.dataset.resize), known, workshop)
+        readable = scan.filter(~pl.col("digest").is_in(quarantined))
+        return self._facts(stored_samples(readable, self.dataset.resize), quarantined, workshop)
 
     def observe(
         self, recipes: Mapping[str, Recipe], artifacts: Mapping[str, Artifact], workshop: Workshop
@@ -162,12 +169,7 @@ class ShardsNode(Node):
 
     def _facts(self, samples: pl.DataFrame, quarantined: list[str], workshop: Workshop) -> Facts:
         classes = workshop.look(source_key(self.name)).details["classes"]
-        details = facts_of_samples(samples, classes)
-        content = {"train": details["train"], "test": details["test"]}
-        unseen = sorted(set(details["concepts"]) - set(samples["concept"].unique()))
-        if unseen:
-            content["classes_without_samples"] = unseen
-        return Facts(digest_of(content), {**details, "quarantined": sorted(quarantined)})
+        return facts_of_samples(samples, classes, quarantined)
 
     @property
     def table_names(self) -> tuple[str, ...]:

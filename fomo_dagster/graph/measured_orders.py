@@ -13,7 +13,7 @@ from fomo_dagster.experiment.schema import Backbone, Execution
 from fomo_dagster.graph.data_nodes import shards_key
 from fomo_dagster.graph.evaluation_nodes import CONCEPTS, EvaluationNode
 from fomo_dagster.graph.model_nodes import WEIGHTS, load_weights
-from fomo_dagster.graph.node import ONLY, Facts, FactsByKey
+from fomo_dagster.graph.node import Facts, FactsByKey, identity
 from fomo_dagster.graph.stream_nodes import OrderNode
 from fomo_dagster.store.artifacts import Artifact
 from fomo_dagster.store.recipes import Recipe
@@ -47,16 +47,11 @@ class ProbeNode(EvaluationNode):
 class MeasuredOrder(OrderNode):
     """What such orders share: their content is foreseen where it was made before."""
 
+    fetched_by_plans: ClassVar[bool] = True  # all the rest depends on it
+
     def predict(self, recipes: Mapping[str, Recipe], workshop: Workshop) -> Facts:
-        recipe = recipes[ONLY]
-        head = workshop.heads.read(self.key)
-        if head is not None and head.digest == recipe.digest:
-            return Facts(head.data_version, head.facts)
-        # Fetched where only a shared store has it: a small table that all the rest depends on.
-        artifact = workshop.store.find(recipe)
-        if artifact is not None:
-            return self.observe(recipes, {ONLY: artifact}, workshop)
-        return Facts(recipe.digest, awaited=self.key)
+        known = self.known(recipes, workshop)
+        return known or Facts(identity(recipes), awaited=self.key)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -55,6 +55,8 @@ class Node(ABC):
     kind: ClassVar[str]
     takes_what_is_there: ClassVar[bool] = False
     """Whether inputs that were never materialised are left out instead of refused."""
+    fetched_by_plans: ClassVar[bool] = False
+    """Whether a plan fetches it from a shared store, to know its content: small tables."""
     version: ClassVar[int] = 1
     """Raised when the component's numbers change; part of every recipe of the kind."""
 
@@ -85,6 +87,21 @@ class Node(ABC):
     def predict(self, recipes: Mapping[str, Recipe], workshop: Workshop) -> Facts:
         """The facts that making these recipes will bring; exact unless images are unreadable."""
         return Facts(identity(recipes))
+
+    def known(self, recipes: Mapping[str, Recipe], workshop: Workshop) -> Facts | None:
+        """The facts of these very recipes, where they were made before and are there."""
+        head = workshop.heads.read(self.key)
+        if head is not None and head.digest == identity(recipes):
+            return Facts(head.data_version, head.facts)
+        store = workshop.store
+        find = store.find if self.fetched_by_plans else store.find_here
+        artifacts = {}
+        for name, recipe in recipes.items():
+            artifact = find(recipe)
+            if artifact is None:
+                return None
+            artifacts[name] = artifact
+        return self.observe(recipes, artifacts, workshop)
 
     def observe(
         self, recipes: Mapping[str, Recipe], artifacts: Mapping[str, Artifact], workshop: Workshop

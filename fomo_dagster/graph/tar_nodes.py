@@ -20,7 +20,6 @@ from fomo_dagster.graph.data_nodes import (
 )
 from fomo_dagster.graph.node import ONLY, Facts, FactsByKey, Node, identity
 from fomo_dagster.store.artifacts import Artifact
-from fomo_dagster.store.digests import digest_of
 from fomo_dagster.store.recipes import Recipe
 
 if TYPE_CHECKING:
@@ -172,19 +171,19 @@ class PlacedNode(ShardsNode):
 
     def predict(self, recipes: Mapping[str, Recipe], workshop: Workshop) -> Facts:
         """Exact: whatever cannot be used was found when the tars were looked at."""
-        head = workshop.heads.read(self.key)
-        if head is not None and head.digest == identity(recipes):
-            return Facts(head.data_version, head.facts)
+        known = self.known(recipes, workshop)
+        if known is not None:
+            return known
         details = workshop.look(source_key(self.name)).details
         samples, _ = details["source"].index(details["tars"])
-        return _facts_of(samples)
+        return facts_of_samples(samples)
 
     def observe(
         self, recipes: Mapping[str, Recipe], artifacts: Mapping[str, Artifact], workshop: Workshop
     ) -> Facts:
         from fomo_dagster.data.index import Index
 
-        return _facts_of(Index(artifacts[ONLY].folder).sample_table)
+        return facts_of_samples(Index(artifacts[ONLY].folder).sample_table)
 
     @property
     def table_names(self) -> tuple[str, ...]:
@@ -201,12 +200,6 @@ class PlacedNode(ShardsNode):
     def samples(self, facts: FactsByKey) -> int | None:
         tars: Sequence[IndexedTar] = facts[source_key(self.name)].details["tars"]
         return sum(tar.samples for tar in tars)
-
-
-def _facts_of(samples: pl.DataFrame) -> Facts:
-    details = facts_of_samples(samples)
-    content = digest_of({"train": details["train"], "test": details["test"]})
-    return Facts(content, {**details, "quarantined": []})
 
 
 def is_in_place(dataset: Dataset) -> bool:

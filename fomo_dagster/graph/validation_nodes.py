@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from fomo_dagster.data.declarations import Dataset
 from fomo_dagster.experiment.evaluation import Validation
 from fomo_dagster.graph.data_nodes import facts_of_samples, shards_key, source_key
-from fomo_dagster.graph.node import ONLY, Facts, FactsByKey, Node, identity
+from fomo_dagster.graph.node import ONLY, Facts, FactsByKey, Node
 from fomo_dagster.store.artifacts import Artifact
 from fomo_dagster.store.digests import digest_of
 from fomo_dagster.store.recipes import Recipe
@@ -75,12 +75,9 @@ class ValidationNode(Node):
     def predict(self, recipes: Mapping[str, Recipe], workshop: Workshop) -> Facts:
         from fomo_dagster.data.shards import stored_samples
 
-        head = workshop.heads.read(self.key)
-        if head is not None and head.digest == identity(recipes):
-            return Facts(head.data_version, head.facts)
-        artifact = workshop.store.find_here(recipes[ONLY])
-        if artifact is not None:
-            return self.observe(recipes, {ONLY: artifact}, workshop)
+        known = self.known(recipes, workshop)
+        if known is not None:
+            return known
         scan: pl.DataFrame = workshop.look(source_key(self.of)).details["scan"]
         shards = workshop.heads.read(shards_key(self.of))
         unreadable = shards.facts["quarantined"] if shards is not None else []
@@ -101,5 +98,4 @@ class ValidationNode(Node):
 
     @staticmethod
     def _facts(samples: pl.DataFrame, recipes: Mapping[str, Recipe]) -> Facts:
-        details = facts_of_samples(samples, recipes[ONLY].inputs["concepts"])
-        return Facts(digest_of({"train": details["train"], "test": details["test"]}), details)
+        return facts_of_samples(samples, recipes[ONLY].inputs["concepts"])
