@@ -312,7 +312,10 @@ def _explain(problem: Any, model: type[BaseModel], whole: str) -> str:
         return f"{name} is {problem['input']!r}; " + nearest(str(problem["input"]), allowed)
     if problem["type"] == "union_tag_invalid":
         tag, tags = problem["ctx"]["tag"], problem["ctx"]["expected_tags"]
-        return f"{name} has the type {tag!r}; " + nearest(tag, tags.replace("'", "").split(", "))
+        given = problem["input"] if isinstance(problem["input"], dict) else {}
+        said_by = [f".{key}" for key, value in given.items() if value == tag]
+        named = name + "".join(said_by[:1])
+        return f"{named} is {tag!r}; " + nearest(tag, tags.replace("'", "").split(", "))
     if problem["type"] == "union_tag_not_found" and not isinstance(problem["input"], dict):
         return f"{name} is {problem['input']!r}; a mapping was expected"
     message = problem["msg"].removeprefix("Value error, ")

@@ -82,9 +82,10 @@ class Learner:
         return nn.utils.get_total_norm(gradients)
 
     def state(self) -> dict[str, Any]:
-        """All that the next step depends on, for a resume point."""
+        """All that the next step depends on, for a resume point; frozen weights stay as they were
+        given."""
         return {
-            "weights": self._module.state_dict(),
+            "weights": self._changing(),
             "optimiser": self._optimiser.state_dict(),
             "scaler": self._scaler.state_dict(),
             "preservation": self._preservation.state(),
@@ -92,7 +93,16 @@ class Learner:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from `state`."""
-        self._module.load_state_dict(state["weights"])
+        with torch.no_grad():
+            for name, tensor in self._changing().items():
+                tensor.copy_(state["weights"][name])
         self._optimiser.load_state_dict(state["optimiser"])
         self._scaler.load_state_dict(state["scaler"])
         self._preservation.restore(state["preservation"])
+
+    def _changing(self) -> dict[str, Tensor]:
+        """What of the module's state training changes: all but frozen parameters; norms keep
+        statistics beside theirs."""
+        frozen = {n for n, p in self._module.named_parameters() if not p.requires_grad}
+        state = self._module.state_dict()
+        return {name: tensor for name, tensor in state.items() if name not in frozen}

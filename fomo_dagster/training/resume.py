@@ -18,6 +18,7 @@ from fomo_dagster.store.files import replacing
 logger = logging.getLogger(__name__)
 
 _NAME = "resume.pt"
+_FORMAT = 2  # raised when what a training puts into its state changes
 
 
 class ResumePoint:
@@ -33,13 +34,14 @@ class ResumePoint:
         Raises `StoreError` where the disk is full or cannot be written; the old point then stays.
         """
         with replacing(self.path) as temporary, temporary.open("wb") as file:
-            torch.save({"identity": self._identity, "state": state}, file)
+            content = {"format": _FORMAT, "identity": self._identity, "state": state}
+            torch.save(content, file)
 
     def load(self) -> dict[str, Any] | None:
         """The state that was saved last, its tensors on the CPU; None where there is none.
 
-        A point of another training, or one that is damaged, counts as none, with a warning. What a
-        killed process had begun to write is removed.
+        A point of another training or of another version of this package, or one that is damaged,
+        counts as none, with a warning. What a killed process had begun to write is removed.
         """
         for unfinished in self.path.parent.glob(f".{_NAME}.*"):
             unfinished.unlink(missing_ok=True)
@@ -51,12 +53,19 @@ class ResumePoint:
             if damaged is not None:
                 raise zipfile.BadZipFile(f"the checksum of {damaged} is wrong")
             content = torch.load(self.path, map_location="cpu", weights_only=True)
+            written_as = content.get("format", 1)
             identity, state = content["identity"], content["state"]
         except Exception as error:  # whatever a damaged file makes the readers raise
             logger.warning("the resume point %s is damaged and not used: %s", self.path, error)
             return None
         if identity != self._identity:
             logger.warning("the resume point %s is of another training and not used", self.path)
+            return None
+        if written_as != _FORMAT:
+            logger.warning(
+                "the resume point %s is of another version of this package (format %s, not %s) and "
+                "not used", self.path, written_as, _FORMAT,
+            )  # fmt: skip
             return None
         loaded: dict[str, Any] = state
         return loaded

@@ -65,7 +65,7 @@ def test_defaults_are_the_benchmarks(project):
         ({"method": {"start_from": "deployed"}}, "start_from: deployed needs a merge"),
         ({"method": {"train": "layer_norm"}}, "train is 'layer_norm'; did you mean 'layer_norms'"),
         ({"method": {"train": {"includes": ["*"]}}}, r"key 'method.train.includes'.*'include'"),
-        ({"method": {"merge": {"technique": "tiles"}}}, "merge has the type 'tiles'; did.*'ties'"),
+        ({"method": {"merge": {"technique": "tiles"}}}, r"merge.technique is 'tiles'; did.*'ties'"),
         (
             {"method": {"merge": {"technique": "ties", "densty": 0.3}}},
             r"unknown key 'method.merge.densty' \(value 0.3\); did you mean 'density'",
@@ -74,7 +74,7 @@ def test_defaults_are_the_benchmarks(project):
             {"method": {"merge": {"technique": "weighted_mean", "coefficients": [0.5, 0.2, 0.3]}}},
             "weighted_mean cannot merge two models: it has 3 coefficients",
         ),
-        ({"method": {"name": "lorra"}}, "method has the type 'lorra'; did you mean 'lora'"),
+        ({"method": {"name": "lorra"}}, r"method.name is 'lorra'; did you mean 'lora'"),
         (
             {"method": {"name": "lora", "rnk": 3}},
             "key 'method.rnk'.*; did you mean 'rank'",
@@ -89,7 +89,7 @@ def test_defaults_are_the_benchmarks(project):
         ),
         ({"method": 3}, "method is 3; a mapping"),
         ({"name": "../escape"}, "not a safe name"),
-        ({"datasets": {"x": {"source": {"type": "foldr"}}}}, "x.source has the type 'foldr'; did"),
+        ({"datasets": {"x": {"source": {"type": "foldr"}}}}, r"x.source.type is 'foldr'; did"),
         (
             {"datasets": {"x": {"source": {"type": "folder", "pat": "a"}}}},
             r"unknown key 'datasets.x.source.pat' \(value 'a'\); did you mean 'path'",

@@ -68,3 +68,12 @@ def test_a_full_disk_is_explained_and_keeps_the_old_point(
     loaded = point.load()
     assert loaded is not None
     assert loaded["position"] == 3
+
+
+def test_a_point_of_another_version_counts_as_none_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    point = ResumePoint(tmp_path, "recipe")
+    torch.save({"identity": "recipe", "state": STATE}, point.path)  # as before formats had numbers
+    assert point.load() is None
+    assert "of another version of this package (format 1, not 2)" in caplog.text
