@@ -28,11 +28,13 @@ from fomo_dagster.merging.techniques import TECHNIQUES, merge
 
 BLOCKS = 12
 WAYS = ("out of core", "in memory")
+READING = "reading alone"
+BYTES_AT_ONCE = 2**23
 MEASURED = ("weighted_mean", "model_stock", "ties")
 
 
-def write_models(folder: Path, count: int, megabytes: float) -> None:
-    """θ₀ as `base` and models `0`, `1`, …, of `megabytes` each."""
+def write_models(folder: Path, count: int, megabytes: float, distinct: int) -> None:
+    """θ₀ as `base` and models `0`, `1`, …, of `megabytes` each; links from `distinct` on."""
     random = torch.Generator().manual_seed(0)
     numbers = int(megabytes * 1e6 / 4)
     shapes = {"token_embedding.weight": (numbers // 2,)}
@@ -41,8 +43,19 @@ def write_models(folder: Path, count: int, megabytes: float) -> None:
     base = {name: torch.randn(shape, generator=random) for name, shape in shapes.items()}
     save_file(base, folder / "base")
     for i in range(count):
+        if i >= distinct:
+            (folder / str(i)).hardlink_to(folder / str(i % distinct))
+            continue
         moved = {k: v + 0.01 * torch.randn(v.shape, generator=random) for k, v in base.items()}
         save_file(moved, folder / str(i))
+
+
+def read(paths: Sequence[Path]) -> None:
+    held = bytearray(BYTES_AT_ONCE)
+    for path in paths:
+        with path.open("rb", buffering=0) as file:
+            while file.readinto(held):
+                pass
 
 
 def in_memory(technique: str, models: Sequence[Path], output: Path, base: Path) -> None:
@@ -92,7 +105,9 @@ def measure(folder: Path, technique: str, count: int, way: str) -> tuple[float, 
     """Seconds, and the peak of allocated MiB beyond the beginning."""
     models, base, output = [folder / str(i) for i in range(count)], folder / "base", folder / way
     work: Callable[[], None]
-    if way == "out of core":
+    if way == READING:
+        work = lambda: read([base, *models])  # noqa: E731
+    elif way == "out of core":
         declared = TECHNIQUES[technique](technique=technique)
         work = lambda: merge(declared, models, output, base)  # noqa: E731
     else:
@@ -121,6 +136,8 @@ def main() -> None:
     parser.add_argument(
         "--plain-limit", type=float, default=2000, help="MB of models that are held in memory."
     )
+    parser.add_argument("--distinct", type=int, help="Models that are no links; all by default.")
+    parser.add_argument("--techniques", choices=MEASURED, nargs="+", default=MEASURED)
     parser.add_argument("--folder", type=Path, help="Where the models are written.")
     arguments = parser.parse_args()
     rows: list[tuple[object, ...]] = []
@@ -128,17 +145,19 @@ def main() -> None:
     for megabytes in arguments.megabytes:
         with tempfile.TemporaryDirectory(dir=arguments.folder) as temporary:
             folder = Path(temporary)
-            write_models(folder, max(arguments.models), megabytes)
+            most = max(arguments.models)
+            write_models(folder, most, megabytes, arguments.distinct or most)
             for count in arguments.models:
-                for technique in MEASURED:
-                    for way in WAYS:
-                        if way == "in memory" and count * megabytes > arguments.plain_limit:
-                            continue
-                        with ProcessPoolExecutor(1, spawn) as process:
-                            found = process.submit(measure, folder, technique, count, way)
-                            seconds, memory = found.result()
-                        speed = count * megabytes / seconds
-                        rows.append((technique, count, megabytes, way, seconds, speed, memory))
+                held = count * megabytes <= arguments.plain_limit
+                cases = [(name, way) for name in arguments.techniques for way in WAYS]
+                for technique, way in [("", READING), *cases]:
+                    if way == "in memory" and not held:
+                        continue
+                    with ProcessPoolExecutor(1, spawn) as process:
+                        found = process.submit(measure, folder, technique, count, way)
+                        seconds, memory = found.result()
+                    speed = count * megabytes / seconds
+                    rows.append((technique, count, megabytes, way, seconds, speed, memory))
     columns = ("technique", "models", "MB each", "way", "s", "MB/s", "peak MiB")
     print_figures("merging", columns, rows)
 

@@ -33,6 +33,8 @@ T = TypeVar("T")
 
 NUMBERS_AT_ONCE = 2**17
 """Numbers of all models together in one piece: 1 MiB of float64, which a cache holds."""
+NUMBERS_OF_ONE = 2**12
+"""Numbers of one model in a piece, at least: fewer take longer to begin with than to read."""
 _ALIGNMENT = 4  # pieces begin at multiples of this: seeded numbers come four at a time
 _THREADS = min(4, os.cpu_count() or 1)
 _FLOATING = ("F64", "F32", "F16", "BF16")
@@ -104,7 +106,7 @@ class Checkpoints:
         of_models = range(self.count) if model is None else (model,)
         chosen = [*of_models, *range(self.count, len(self._files))]
         unit = math.lcm(_ALIGNMENT, self.row(name)) if rows and size else _ALIGNMENT
-        width = max(unit, NUMBERS_AT_ONCE // len(chosen) // unit * unit)
+        width = max(NUMBERS_OF_ONE, NUMBERS_AT_ONCE // len(chosen)) // unit * unit or unit
         starts = range(0, size, width)
         # Tensors that share memory with the file: a piece of one is read when it is converted.
         tensors = {i: self._files[i].get_tensor(name).reshape(-1) for i in chosen}

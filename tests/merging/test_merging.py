@@ -206,6 +206,7 @@ def test_pieces_are_read_of_a_bounded_size_whatever_the_number_of_models(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(checkpoints, "NUMBERS_AT_ONCE", 64)
+    monkeypatch.setattr(checkpoints, "NUMBERS_OF_ONE", 4)
     weights = {"a": torch.randn(7, 43), "b": torch.randn(5)}
     paths = written(tmp_path, *[weights] * 9)
     read: dict[str, list[tuple[int, int]]] = {"a": [], "b": []}

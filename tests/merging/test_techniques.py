@@ -37,6 +37,7 @@ SHAPES = {
 def small_pieces(monkeypatch):
     """Tensors of these tests would fit into one piece."""
     monkeypatch.setattr(checkpoints, "NUMBERS_AT_ONCE", 48)
+    monkeypatch.setattr(checkpoints, "NUMBERS_OF_ONE", 4)
 
 
 def model(seed: int, near: Model | None = None, far: float = 1.0) -> Model:

@@ -230,7 +230,7 @@ def test_adamw_is_declared_as_before_there_were_others() -> None:
 @pytest.mark.parametrize(
     ("optimiser", "message"),
     [
-        ({"name": "adam"}, "optimiser has the type 'adam'; did you mean 'adamw'"),
+        ({"name": "adam"}, "optimiser.name is 'adam'; did you mean 'adamw'"),
         ({"name": "sgd"}, "optimiser.learning_rate is missing"),
         ({"name": "lion", "learning_rate": 1, "momentum": 1}, "unknown key 'optimiser.momentum'"),
         ({"rank": 8}, "unknown key 'optimiser.rank'"),
