@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from fomo_dagster.store.heads import Head
@@ -54,3 +55,7 @@ class Bars:
             f"  [{colour}]{head.status:8}[/] {head.asset:36} {head.seconds:7.1f} s", highlight=False
         )
         self._progress.advance(self._assets)
+
+    def warn(self, warning: str) -> None:
+        """Something that a person should hear."""
+        self._progress.console.print(f"  [yellow]warning[/]  {escape(warning)}", highlight=False)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
 from typing import Any
 
 from rich.console import Console
@@ -41,13 +40,17 @@ class Undertaking:
         return self.graph.of(self.experiment.name)
 
     def plan(self) -> list[Planned]:
-        return plan(self.nodes, Workshop(self.graph, self.home, warn=_warn_once))
+        return plan(self.nodes, Workshop(self.graph, self.home, warn=warn_once))
 
 
-@cache
-def _warn_once(warning: str) -> None:
+_said: set[str] = set()
+
+
+def warn_once(warning: str, say: Callable[[str], None] = logger.warning) -> None:
     """A command plans and looks again and again, and says the same thing once."""
-    logger.warning(warning)
+    if warning not in _said:
+        _said.add(warning)
+        say(warning)
 
 
 def undertake(name_or_path: str, overrides: Sequence[str]) -> Undertaking:

@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -17,7 +18,7 @@ from fomo_dagster.cli.bars import Bars
 from fomo_dagster.cli.dagster_home import clearing, prepare, run_tags
 from fomo_dagster.cli.failures import failure_of, interruption_of
 from fomo_dagster.cli.interruptions import Signals, StoppedError
-from fomo_dagster.cli.planning import Undertaking, undertake
+from fomo_dagster.cli.planning import Undertaking, undertake, warn_once
 from fomo_dagster.cli.reporting import print_results
 from fomo_dagster.errors import StoreError
 from fomo_dagster.graph.build import Graph
@@ -129,6 +130,7 @@ class _ShownWorkshops:
             progress=self.bars,
             waiting=self.bars.waiting,
             finished=self.bars.finished,
+            warn=partial(warn_once, say=self.bars.warn),
         )
 
 

@@ -201,6 +201,19 @@ class ShardsNode(Node):
         with_name = samples.with_columns(dataset=pl.lit(self.name))
         yield "samples", with_name.select(*SCHEMAS["samples"])
 
+    def warnings(self, artifacts: Mapping[str, Artifact]) -> Iterator[str]:
+        import polars as pl
+
+        from fomo_dagster.data.sources.files import shortlist
+
+        left_out = pl.read_parquet(artifacts[ONLY].path(QUARANTINE))
+        if left_out.height:
+            named = [f"{key} ({why})" for key, why in left_out.select("key", "reason").iter_rows()]
+            yield (
+                f"{left_out.height} of {artifacts[ONLY].cost['samples'] + left_out.height} samples "
+                f"of dataset {self.name!r} cannot be used and are left out: {shortlist(named)}"
+            )
+
     def samples(self, facts: FactsByKey) -> int | None:
         scan: pl.DataFrame = facts[source_key(self.name)].details["scan"]
         return scan.height

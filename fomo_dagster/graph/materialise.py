@@ -65,6 +65,7 @@ def materialise(key: str, workshop: Workshop) -> Outcome:
     workshop.heads.write(head)
     if workshop.finished is not None:
         workshop.finished(head)
+    workshop.say(node.warnings(artifacts) if computed else ())
     return Outcome(head, artifacts, computed)
 
 

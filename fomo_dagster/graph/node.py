@@ -120,6 +120,10 @@ class Node(ABC):
         """(table, rows) that this asset contributes to the tables."""
         yield from ()
 
+    def warnings(self, artifacts: Mapping[str, Artifact]) -> Iterator[str]:
+        """What a person should hear of what was made."""
+        yield from ()
+
     def samples(self, facts: FactsByKey) -> int | None:
         """Samples that making it works through, for estimates; None where none are."""
         return None

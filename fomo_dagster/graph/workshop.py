@@ -81,10 +81,14 @@ class Workshop:
         """Look at a source, once; what is to be said of it goes to `warn`."""
         if key not in self._looks:
             self._looks[key] = self.graph.sources[key].look(self)
-            for warning in self._looks[key].details.get("warnings", ()):
-                if self.warn is not None:
-                    self.warn(warning)
+            self.say(self._looks[key].details.get("warnings", ()))
         return self._looks[key]
+
+    def say(self, warnings: Iterable[str]) -> None:
+        """Hand what a person should hear to `warn`, where there is one."""
+        if self.warn is not None:
+            for warning in warnings:
+                self.warn(warning)
 
     def remembered(self, what: object, build: Callable[[], T]) -> T:
         """`build()`, or its result where it was the last thing asked for, such as a model."""

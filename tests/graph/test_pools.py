@@ -100,10 +100,13 @@ def with_tars(finished_project, tars):
     return finished_project
 
 
-def test_a_pool_of_tars_is_indexed_in_place_and_trained_on(with_tars):
+def test_a_pool_of_tars_is_indexed_in_place_and_trained_on(with_tars, capsys):
     planned = {e.asset for e in undertake("toy", []).plan() if e.compute}
     assert {"shards/web", "pools/web", "toy/trained_001"} <= planned
     run_experiment("toy", [])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "1 of 26 samples of dataset 'web' cannot be used and are left out: " in said
+    assert "00009.tar/x (it has no text)" in said
     head = with_tars.home.heads.read("shards/web")
     assert head.facts["train_samples"] == {"web": 25}
     kind, digest = head.artifacts["only"]
