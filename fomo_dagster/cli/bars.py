@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: a line an asset, and bars of the work at hand."""
+"""What a person sees while a run or a plan goes on: a line an asset, and bars of the work."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from fomo_dagster.store.heads import Head
 
 
 class Bars:
-    """Bars of the assets and of the work within one; without a terminal, the lines alone."""
+    """Bars of the assets and of the work within one; without a terminal, the lines alone.
 
-    def __init__(self, console: Console, assets: int) -> None:
+    assets: how many there are to be; 0 where none is made, as in a plan.
+    """
+
+    def __init__(self, console: Console, assets: int = 0) -> None:
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -22,7 +25,9 @@ class Bars:
             console=console,
             transient=True,
         )
-        self._assets = self._progress.add_task("assets", total=assets, detail="")
+        self._assets = self._progress.add_task(
+            "assets", total=assets, detail="", visible=assets > 0
+        )
         self._tasks: dict[str, TaskID] = {}
 
     def __enter__(self) -> Bars:

@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from fomo_dagster.cli.bars import Bars
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.loading import Loaded, experiment_files, load_experiment
 from fomo_dagster.experiment.schema import Experiment
@@ -40,7 +41,9 @@ class Undertaking:
         return self.graph.of(self.experiment.name)
 
     def plan(self) -> list[Planned]:
-        return plan(self.nodes, Workshop(self.graph, self.home, warn=warn_once))
+        """A first look at large sources takes its time, and shows how far it is."""
+        with Bars(Console(stderr=True)) as bars:
+            return plan(self.nodes, Workshop(self.graph, self.home, progress=bars, warn=warn_once))
 
 
 _said: set[str] = set()
