@@ -17,7 +17,7 @@ from fomo_dagster.graph.workshop import Workshop
 
 from assets.specs import key_of  # isort: skip
 
-WEIGHT_KINDS = ("backbone", "trained", "deployed")
+WEIGHT_KINDS = ("backbone", "trained", "deployed", "start")
 
 
 def check_specs_of(node: Node) -> list[dg.AssetCheckSpec]:

@@ -16,7 +16,8 @@ from fomo_dagster.evaluation.scores import accumulation_and_retention
 from fomo_dagster.graph.data_nodes import CONTACT_SHEET, MANIFEST, QUARANTINE
 from fomo_dagster.graph.evaluation_nodes import HEAT_MAP, METRICS, PATHS, SCORES, EvaluationNode
 from fomo_dagster.graph.materialise import Outcome
-from fomo_dagster.graph.model_nodes import CURVES, STEPS, DeployedNode
+from fomo_dagster.graph.merge_nodes import DeployedNode
+from fomo_dagster.graph.model_nodes import CURVES, STEPS
 from fomo_dagster.graph.node import ONLY, Facts, Node
 from fomo_dagster.graph.pool_nodes import STREAMED
 from fomo_dagster.graph.stream_nodes import ORDER, ORDER_PLOT, OrderNode
@@ -42,6 +43,7 @@ def metadata_of(node: Node, outcome: Outcome, workshop: Workshop) -> dict[str, A
         "backbone": _training,
         "trained": _training,
         "deployed": _merge,
+        "start": _merge,
         "evaluation": _evaluation,
         "scores": _scores,
         "leaderboard": _leaderboard,
@@ -181,9 +183,15 @@ def _training(node: Node, outcome: Outcome, workshop: Workshop) -> Mapping[str, 
 
 def _merge(node: Node, outcome: Outcome, workshop: Workshop) -> Mapping[str, Any]:
     assert isinstance(node, DeployedNode)
+    technique = node.effective_technique
+    coefficients = getattr(technique, "coefficients", None)
+    merges = pl.DataFrame({"model": node.model_keys})
+    if coefficients is not None:
+        merges = merges.with_columns(coefficient=pl.Series([f"{c:.3g}" for c in coefficients]))
     return {
         **node.declared,
-        "merges": ", ".join(node.inputs),
+        **({"base": node.base_key} if technique.needs_base else {}),
+        "merges": _table(merges),
     }
 
 

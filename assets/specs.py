@@ -8,6 +8,7 @@ from typing import Any
 import dagster as dg
 
 from fomo_dagster.graph.build import Graph
+from fomo_dagster.graph.merge_nodes import DeployedNode
 from fomo_dagster.graph.node import Node
 
 KINDS = {
@@ -21,6 +22,7 @@ KINDS = {
     "backbone": {"pytorch", "openclip"},
     "trained": {"pytorch", "openclip"},
     "deployed": {"safetensors", "openclip"},
+    "start": {"safetensors", "openclip"},
     "evaluation": {"parquet", "openclip"},
     "scores": {"parquet", "duckdb"},
     "leaderboard": {"parquet", "duckdb"},
@@ -35,7 +37,8 @@ DESCRIPTIONS = {
     "pool": "The manifest of the pretraining pool.",
     "backbone": "θ₀, the weights that every experiment with this backbone starts from.",
     "trained": "The weights after training stage {stage}.",
-    "deployed": "The weights that stage {stage} serves: a merge.",
+    "deployed": "The weights that stage {stage} serves: {merge}.",
+    "start": "The weights that stage {stage} starts from: {merge}.",
     "evaluation": "The weights that stage {stage} deploys, on every evaluation dataset.",
     "scores": "Knowledge accumulation and zero-shot retention at every stage.",
     "leaderboard": "All experiments side by side.",
@@ -80,6 +83,16 @@ def group_of(node: Node) -> str:
     return node.experiment or SHARED_GROUPS[node.kind]
 
 
+def description_of(node: Node) -> str:
+    """What the asset is, in a sentence; of a merge, by what technique it is one of what."""
+    merge = ""
+    if isinstance(node, DeployedNode):
+        keys = node.model_keys
+        named = " and ".join(keys) if len(keys) < 3 else f"{keys[0]} to {keys[-1]}"
+        merge = f"{node.declared['technique']} of {named}"
+    return DESCRIPTIONS[node.kind].format(stage=node.stage, merge=merge)
+
+
 def owners_of(graph: Graph) -> dict[str, list[str]]:
     """Key → owners: those of every experiment that needs the asset, so shared ones have several."""
     owners: dict[str, set[str]] = {}
@@ -98,7 +111,7 @@ def spec_of(node: Node, graph: Graph, owners: Sequence[str] = ()) -> dg.AssetSpe
         deps=[key_of(key) for key in present],
         code_version=graph.code_versions[node.key],
         group_name=group_of(node),
-        description=DESCRIPTIONS[node.kind].format(stage=node.stage),
+        description=description_of(node),
         kinds=KINDS[node.kind],
         owners=owners,
         automation_condition=UPDATE,

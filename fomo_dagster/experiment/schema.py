@@ -23,13 +23,12 @@ from fomo_dagster.experiment.adapters import (
     Vera,
 )
 from fomo_dagster.experiment.evaluation import Evaluation, Prompts, Validation
+from fomo_dagster.experiment.merging_over_time import MergingOverTime
 from fomo_dagster.experiment.names import check_safe_name
 from fomo_dagster.experiment.preservation import AnyPreservation
 from fomo_dagster.experiment.selections import Train
 from fomo_dagster.experiment.stream import Stream
 from fomo_dagster.experiment.training import TrainingSettings
-from fomo_dagster.merging.technique import Technique
-from fomo_dagster.merging.techniques import AnyTechnique
 
 OWNER = re.compile(r"team:\S.*|[^@\s]+@[^@\s]+\.[^@\s]+")
 
@@ -90,35 +89,12 @@ class Buffer(Declaration):
     selection: Literal["class_balanced", "reservoir"] = "class_balanced"
 
 
-class Method(Declaration):
-    """From which weights a stage starts, and what it deploys; what it trains is each method's."""
+class Method(MergingOverTime):
+    """What all methods share; what one trains is its own."""
 
-    start_from: Literal["trained", "deployed", "initial"] = Field(
-        "trained",
-        description="The previous stage's trained or deployed weights, or θ₀ at every stage.",
-    )
-    merge: AnyTechnique | None = Field(
-        None,
-        description="Of the weights deployed before (or θ₀) and the newly trained ones, in this "
-        "order; null: the trained weights are deployed.",
-    )
     preserve: AnyPreservation | None = Field(
         None, description="What keeps earlier abilities beside replay; null: nothing."
     )
-
-    @field_validator("merge")
-    @classmethod
-    def _merges_two(cls, merge: Technique | None) -> Technique | None:
-        refusal = merge.refusal(2) if merge is not None else None
-        if merge is not None and refusal is not None:
-            raise ValueError(f"{merge.technique} cannot merge two models: {refusal}")
-        return merge
-
-    @model_validator(mode="after")
-    def _deployed_is_made(self) -> Method:
-        if self.start_from == "deployed" and self.merge is None:
-            raise ValueError("start_from: deployed needs a merge; without one, use trained")
-        return self
 
 
 class Finetune(Method):

@@ -32,7 +32,6 @@ from fomo_dagster.graph.measured_orders import (
 )
 from fomo_dagster.graph.model_nodes import (
     BackboneNode,
-    DeployedNode,
     TrainedNode,
     WeightsSource,
     weights_source_key,
@@ -50,6 +49,7 @@ from fomo_dagster.graph.stream_nodes import (
 )
 from fomo_dagster.graph.tar_nodes import is_in_place, is_streamed, nodes_of
 from fomo_dagster.graph.validation_nodes import ValidationNode, viewed_by
+from fomo_dagster.graph.weights_over_time import WeightsOverTime
 from fomo_dagster.store.digests import digest_of
 from fomo_dagster.store.recipes import Recipe, differences
 
@@ -333,39 +333,32 @@ class _Builder:
             )  # fmt: skip
             evaluations.append(key)
 
-        trained = deployed = theta
         evaluate(0, theta)
+        weights = WeightsOverTime(experiment=experiment.name, method=method, base_key=theta)
         for stage in range(1, len(chunks) + 1):
             preserve = method.preserve
             reference = preserve.reference if preserve is not None else None
             carries = preserve is not None and preserve.carries and stage > 1
+            referred = {"initial": theta, "deployed": weights.deployed(stage - 1), None: None}
             beside = {
-                "reference_key": {"initial": theta, "deployed": deployed, None: None}[reference],
-                "carried_key": trained if carries else None,
+                "reference_key": referred[reference],
+                "carried_key": weights.trained(stage - 1) if carries else None,
             }
-            start = {"trained": trained, "deployed": deployed, "initial": theta}[method.start_from]
-            trained = f"{experiment.name}/trained_{stage:03d}"
+            for start in weights.before_training(stage):
+                self.add(start)
             self.add(
                 TrainedNode(
-                    key=trained, experiment=experiment.name, stage=stage, backbone=backbone,
-                    settings=experiment, mixture=experiment.mixture, buffer=experiment.buffer,
-                    method=method, seed=experiment.seed, start_key=start, base_key=theta,
+                    key=weights.trained(stage), experiment=experiment.name, stage=stage,
+                    backbone=backbone, settings=experiment, mixture=experiment.mixture,
+                    buffer=experiment.buffer, method=method, seed=experiment.seed,
+                    start_key=weights.start(stage), base_key=theta,
                     chunk_keys=tuple(chunks[:stage]), pool_key=pool_key, **beside,
                     execution=experiment.execution,
                 )
             )  # fmt: skip
-            if method.merge is None:
-                deployed = trained
-            else:
-                previous, deployed = deployed, f"{experiment.name}/deployed_{stage:03d}"
-                self.add(
-                    DeployedNode(
-                        key=deployed, experiment=experiment.name, stage=stage,
-                        merge=method.merge, base_key=theta, previous_key=previous,
-                        trained_key=trained,
-                    )
-                )  # fmt: skip
-            evaluate(stage, deployed)
+            for deployed in weights.after_training(stage):
+                self.add(deployed)
+            evaluate(stage, weights.deployed(stage))
         self.add(
             ScoresNode(
                 key=f"{experiment.name}/scores", experiment=experiment.name,

@@ -1,4 +1,4 @@
-"""The nodes of weights: θ₀, each stage's trained checkpoint, and the deployed one where merged."""
+"""The nodes of weights that are trained or given: θ₀ and each stage's trained checkpoint."""
 
 from __future__ import annotations
 
@@ -21,8 +21,6 @@ from fomo_dagster.experiment.schema import (
 from fomo_dagster.experiment.training import TrainingSettings
 from fomo_dagster.graph.data_nodes import MANIFEST
 from fomo_dagster.graph.node import ONLY, Facts, FactsByKey, Node
-from fomo_dagster.merging.task_vectors import TaskVectorTechnique
-from fomo_dagster.merging.technique import Technique
 from fomo_dagster.store.artifacts import Artifact
 from fomo_dagster.store.recipes import Recipe
 
@@ -317,49 +315,6 @@ class TrainedNode(Node):
     def samples(self, facts: FactsByKey) -> int | None:
         counts = facts[self.chunk_keys[-1]].details.get("samples")
         return _samples(self.settings, counts, self.mixture.update)
-
-
-@dataclass(frozen=True, kw_only=True)
-class DeployedNode(Node):
-    """The weights that a stage serves, where they are merged."""
-
-    kind: ClassVar[str] = "deployed"
-    stage: int
-    merge: Technique
-    base_key: str  # θ₀
-    previous_key: str  # the deployed weights of the stage before, or θ₀
-    trained_key: str
-
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        base = (self.base_key,) if self.merge.needs_base else ()
-        return tuple(dict.fromkeys((*base, self.previous_key, self.trained_key)))
-
-    @property
-    def declared(self) -> Mapping[str, Any]:
-        return self.merge.model_dump(mode="json", exclude_none=True)
-
-    def recipes(self, facts: FactsByKey) -> dict[str, Recipe]:
-        keys = {"previous": self.previous_key, "trained": self.trained_key}
-        if self.merge.needs_base:
-            keys["base"] = self.base_key
-        inputs = {role: facts[key].data_version for role, key in keys.items()}
-        return {ONLY: Recipe(self.kind, self.version, self.declared, inputs)}
-
-    def make(self, name: str, recipe: Recipe, folder: Path, workshop: Workshop) -> None:
-        from fomo_dagster.merging.techniques import merge
-
-        def weights(key: str) -> Path:
-            return workshop.artifact(key).path(WEIGHTS)
-
-        technique, keys = self.merge, [self.previous_key, self.trained_key]
-        if technique.needs_base and self.previous_key == self.base_key:
-            keys = [self.trained_key]  # θ₀ beside itself is no model that was trained
-            if isinstance(technique, TaskVectorTechnique) and technique.coefficients is not None:
-                of_trained = {"coefficients": technique.coefficients[-1:]}
-                technique = technique.model_copy(update=of_trained)
-        base = weights(self.base_key) if technique.needs_base else None
-        merge(technique, [weights(key) for key in keys], folder / WEIGHTS, base)
 
 
 def _steps_table(artifact: Artifact, *, experiment: str, stage: int) -> tuple[str, pl.DataFrame]:

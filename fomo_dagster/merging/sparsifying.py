@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 from fomo_dagster.merging.groups import tower_of
 from fomo_dagster.merging.selection import Magnitudes, T, select
 from fomo_dagster.merging.task_vectors import Elementwise
-from fomo_dagster.merging.technique import Array, Piece, Rule
+from fomo_dagster.merging.technique import Array, Piece, Rule, Technique
 
 if TYPE_CHECKING:
     from fomo_dagster.merging.checkpoints import Checkpoints
@@ -64,11 +64,20 @@ class TailCutting(Elementwise):
         return _windows(checkpoints, self.over, ranks)
 
 
-class Dropping(Elementwise):
+class Drawing(Elementwise):
+    """What is kept is drawn by lot."""
+
+    seed: int = Field(0, ge=0, description="Of the lots.")
+
+    def at(self, stage: int) -> Technique:
+        number = hashlib.sha256(f"{self.seed}/{stage}".encode()).digest()[:4]
+        return self.model_copy(update={"seed": int.from_bytes(number, "little")})
+
+
+class Dropping(Drawing):
     """Each number of each task vector goes with the chance p; the others are divided by 1 − p."""
 
     drop: float = Field(0.9, ge=0, lt=1, description="p, the chance of a number to go.")
-    seed: int = Field(0, ge=0, description="Of the lots.")
 
     def sparsify(self, checkpoints: Checkpoints) -> Callable[[str], Rule]:
         def rule(piece: Piece) -> Array:
@@ -81,7 +90,7 @@ class Dropping(Elementwise):
         return lambda name: rule
 
 
-class RankedDropping(Elementwise):
+class RankedDropping(Drawing):
     """MAGPRUNE: the chance of a number to go falls with the rank of its magnitude in its row, from
     p + ε/2 of the smallest to p − ε/2 of the largest by equal steps; others are divided by 1 − p_i
     (arXiv 2406.11617). Equal magnitudes share the mean of their ranks.
@@ -91,7 +100,6 @@ class RankedDropping(Elementwise):
 
     drop: float = Field(0.7, ge=0, lt=1, description="p, the mean chance of a number to go.")
     spread: float = Field(0.2, ge=0, lt=1, description="ε, between the smallest and the largest.")
-    seed: int = Field(0, ge=0, description="Of the lots.")
 
     @model_validator(mode="after")
     def _has_chances(self) -> RankedDropping:
@@ -120,10 +128,8 @@ class RankedDropping(Elementwise):
         return rule_of
 
 
-class Choosing(Elementwise):
+class Choosing(Drawing):
     """Every parameter is kept in one task vector, drawn by lot."""
-
-    seed: int = Field(0, ge=0, description="Of the lots.")
 
     def sparsify(self, checkpoints: Checkpoints) -> Callable[[str], Rule]:
         def rule(piece: Piece) -> Array:

@@ -59,6 +59,14 @@ class Technique(Declaration):
         """Why it cannot merge that many models, or None."""
         return None
 
+    def at(self, stage: int) -> Technique:
+        """The same with lots of the stage's own, where it draws any.
+
+        A merge that a later one goes on from draws anew each time: with the same lots it would
+        drop, or keep, the same parameters of what was merged before at every stage.
+        """
+        return self
+
     @abstractmethod
     def plan(self, checkpoints: Checkpoints) -> Callable[[str], Rule]:
         """Tensor's name → the rule for its pieces.

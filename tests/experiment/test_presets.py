@@ -9,11 +9,13 @@ from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.loading import load_experiment
 from fomo_dagster.graph.build import build_graph
 
-PRESETS = {
-    "debug": 5, "default": 20, "default_vit_b16": 20, "ema_merge": 20, "fast": 20,
-    "full_finetune": 20, "oracle": 1, "zero_shot": 0,
-}  # fmt: skip
 ADAPTATION = {d.name: d for d in benchmark_datasets().values() if d.role == "adaptation"}
+PRESETS = {
+    "debug": 5, "default": 20, "default_vit_b16": 20, "ema_merge": 20, "ema_task_arithmetic": 20,
+    "fast": 20, "full_finetune": 20, "offline_merge": 20,
+    "offline_merge_dataset_incremental": len(ADAPTATION), "offline_merge_without_replay": 20,
+    "oracle": 1, "zero_shot": 0,
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -61,7 +63,19 @@ def test_the_defaults_are_the_benchmarks(request, release):
     assert experiment.optimiser.learning_rate == 1e-5
     merging = load(request, "ema_merge").experiment.method
     assert (merging.start_from, merging.merge.weight) == ("deployed", 0.5)
+    arithmetic = load(request, "ema_task_arithmetic").experiment.method
+    assert (arithmetic.start_from, arithmetic.merge.technique) == ("deployed", "task_arithmetic")
     assert load(request, "full_finetune").experiment.backbone.architecture == "ViT-B-16"
+
+
+def test_updates_of_offline_merges_depend_on_no_other_update(request, release):
+    for name, pools in (("offline_merge", 2), ("offline_merge_dataset_incremental", 1)):
+        graph = build_graph([load(request, name)])
+        trained = [node for node in graph.nodes.values() if node.kind == "trained"]
+        assert {node.start_key for node in trained} == {"backbones/vit_b16_laion2b"}
+        assert len({key.partition("/")[0] for key in trained[0].inputs[1:]}) == pools
+        last = graph.nodes[f"fomo_in_flux_{name}/deployed_{len(trained):03d}"]
+        assert last.model_keys == tuple(node.key for node in trained)
 
 
 def test_a_release_that_is_not_declared_is_named(request, release, monkeypatch):

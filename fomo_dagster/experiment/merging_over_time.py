@@ -1,0 +1,178 @@
+"""When weights are merged: what a stage starts from, what it deploys, and names for both at once.
+
+The two axes are those of TIME (arXiv 2412.06712). By what technique is `fomo_dagster.merging`'s.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
+
+from fomo_dagster.data.declarations import Declaration
+from fomo_dagster.errors import nearest
+from fomo_dagster.merging.technique import Technique
+from fomo_dagster.merging.techniques import AnyTechnique
+from fomo_dagster.merging.weighting import Weighting, at_once
+
+StartFrom = Literal["initial", "trained", "deployed", "fold", "joint"]
+Deploy = Literal["trained", "with_previous", "with_initial", "fold", "joint"]
+Rule = Literal["initial", "trained", "with_previous", "with_initial", "fold", "joint"]
+"""How the weights that count after a stage come of those before; of either axis."""
+
+MERGES_OF_TWO: tuple[Rule, ...] = ("with_previous", "with_initial", "fold")
+
+
+class Combination(NamedTuple):
+    """A known pair of what stages start from and what they deploy."""
+
+    start_from: StartFrom
+    deploy: Deploy
+
+
+# Those of FoMo-in-Flux (arXiv 2408.14471) and of its released code, whose double merges are called
+# by the rule of the start, then that of what is deployed: all, unrolled, ft (trained), zs (θ₀).
+COMBINATIONS = {
+    "ema_merge": Combination("deployed", "with_previous"),
+    "zs_merge": Combination("initial", "with_previous"),
+    "ft_merge": Combination("trained", "with_previous"),
+    "ft_merge_released": Combination("deployed", "with_initial"),
+    "offline_merge": Combination("initial", "joint"),
+    "double_merge_all_all": Combination("joint", "joint"),
+    "double_merge_all_ft": Combination("joint", "trained"),
+    "double_merge_all_unrolled": Combination("joint", "fold"),
+    "double_merge_ft_all": Combination("trained", "joint"),
+    "double_merge_ft_unrolled": Combination("trained", "fold"),
+    "double_merge_unrolled_all": Combination("fold", "joint"),
+    "double_merge_unrolled_ft": Combination("fold", "trained"),
+    "double_merge_zs_unrolled": Combination("initial", "fold"),
+}
+
+
+def _known(name: str) -> str:
+    if name not in COMBINATIONS:
+        raise ValueError(f"there is no such combination; {nearest(name, COMBINATIONS)}")
+    return name
+
+
+CombinationName = Annotated[
+    str, AfterValidator(_known), WithJsonSchema({"type": "string", "enum": list(COMBINATIONS)})
+]
+
+
+class Joint(Declaration):
+    """How all trained weights so far are merged at once."""
+
+    weighting: Weighting = Field(
+        "uniform",
+        description="How the weight of the i-th model grows with i, oldest first: alike, i, √i, "
+        "i², i³, i⁵, i¹⁰, 2^i, ln(i + 1).",
+    )
+    reversed: bool = Field(False, description="The older a model, the more it counts.")
+    include_initial: bool = Field(
+        False,
+        description="θ₀ is the oldest of the models, for techniques that do not start from it.",
+    )
+
+    @model_validator(mode="after")
+    def _has_a_direction(self) -> Joint:
+        if self.reversed and self.weighting == "uniform":
+            raise ValueError(
+                "uniform weights are the same reversed: give another weighting, or leave out "
+                "reversed"
+            )
+        return self
+
+
+class MergingOverTime(Declaration):
+    """From which weights a stage starts, what it deploys, and the technique of the merges in it."""
+
+    combination: CombinationName | None = Field(
+        None, description="A known pair of start_from and deploy, which need not be given then."
+    )
+    start_from: StartFrom = Field(
+        "trained",
+        description="θ₀ at every stage (initial), or what there was after the stage before: the "
+        "trained weights, the deployed ones, or of all trained ones a left fold or a joint merge.",
+    )
+    deploy: Deploy = Field(
+        "trained",
+        description="The trained weights; their merge with those deployed before (with_previous, "
+        "the default where a merge is given; at stage 1 with θ₀) or with θ₀ (with_initial); of all "
+        "trained ones a left fold or a joint merge.",
+    )
+    merge: AnyTechnique | None = Field(
+        None,
+        description="The technique, for the models oldest first; interpolation by default where a "
+        "combination is given, null where nothing is merged.",
+    )
+    joint: Joint = Joint()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _completed(cls, data: Any) -> Any:
+        """The axes that the combination gives, and the defaults that hang on other fields."""
+        if not isinstance(data, dict):
+            return data
+        data = dict(data)
+        name = data.get("combination")
+        combination = COMBINATIONS.get(name) if isinstance(name, str) else None
+        if combination is not None:
+            for axis, rule in combination._asdict().items():
+                if data.setdefault(axis, rule) != rule:
+                    raise ValueError(
+                        f"{axis} is {data[axis]!r}, and in combination {name!r} it is {rule!r}: "
+                        "leave out one of the two"
+                    )
+            if data.get("merge") is None:
+                data["merge"] = {"technique": "interpolation"}
+        elif data.get("merge") is not None:
+            data.setdefault("deploy", "with_previous")
+        return data
+
+    @property
+    def start_rule(self) -> Rule:
+        """The rule that gives what a stage starts from, applied to the stage before."""
+        if self.start_from == "deployed":
+            return self.deploy
+        return self.start_from
+
+    @model_validator(mode="after")
+    def _merges_what_it_says(self) -> MergingOverTime:
+        used = {self.start_rule, self.deploy} - {"initial", "trained"}
+        if self.start_from == "deployed" and self.deploy == "trained":
+            raise ValueError(
+                "start_from: deployed needs a merge; without one, use trained, which is the same"
+            )
+        if self.merge is None and used:
+            axis = "deploy" if self.deploy in used else "start_from"
+            raise ValueError(
+                f"{axis}: {getattr(self, axis)} needs a merge, for example "
+                "merge: {technique: interpolation}"
+            )
+        if self.merge is not None and not used:
+            raise ValueError(
+                f"merge is given, and with start_from: {self.start_from} and deploy: "
+                f"{self.deploy} nothing is merged: leave it out, or change one of them"
+            )
+        if "joint" not in used and self.joint != Joint():
+            raise ValueError(
+                "joint is given, and nothing is merged jointly: give start_from: joint or "
+                "deploy: joint, or leave it out"
+            )
+        if self.merge is not None:
+            self._check_counts(self.merge, used)
+        return self
+
+    def _check_counts(self, merge: Technique, used: set[Rule]) -> None:
+        refusal = merge.refusal(2) if not used.isdisjoint(MERGES_OF_TWO) else None
+        if refusal is not None:
+            raise ValueError(f"{merge.technique} cannot merge two models: {refusal}")
+        if "joint" not in used:
+            return
+        at_once(merge, 3, self.joint.weighting, reversed=self.joint.reversed)
+        if self.joint.include_initial and merge.needs_base:
+            raise ValueError(
+                f"{merge.technique} starts from θ₀, which is no model of its own beside itself: "
+                "leave out joint.include_initial"
+            )

@@ -1,0 +1,101 @@
+"""The nodes of merged weights: those that a stage deploys, and those that a stage starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from fomo_dagster.experiment.merging_over_time import Joint
+from fomo_dagster.graph.model_nodes import WEIGHTS
+from fomo_dagster.graph.node import ONLY, FactsByKey, Node
+from fomo_dagster.merging.task_vectors import TaskVectorTechnique
+from fomo_dagster.merging.technique import Technique
+from fomo_dagster.merging.weighting import at_once
+from fomo_dagster.store.recipes import Recipe
+
+if TYPE_CHECKING:
+    from fomo_dagster.graph.workshop import Workshop
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeployedNode(Node):
+    """The weights that a stage serves, where they are merged.
+
+    models: role → key of `previous` (what is merged into) and `trained`; or, of a joint merge, role
+    → keys of `initial` and `trained`; oldest first. joint: how those are weighed.
+    """
+
+    kind: ClassVar[str] = "deployed"
+    stage: int
+    technique: Technique
+    base_key: str  # θ₀
+    models: Mapping[str, str | tuple[str, ...]]
+    joint: Joint | None = None
+
+    @property
+    def model_keys(self) -> tuple[str, ...]:
+        """What is merged, oldest first."""
+        roles = [(keys,) if isinstance(keys, str) else keys for keys in self.models.values()]
+        keys = tuple(key for of_role in roles for key in of_role)
+        if self.technique.needs_base and keys[0] == self.base_key:
+            return keys[1:]  # θ₀ beside itself is no model that was trained
+        return keys
+
+    @property
+    def effective_technique(self) -> Technique:
+        """The technique for just these models."""
+        technique, models = self.technique, len(self.model_keys)
+        if self.joint is not None:
+            weighting, reversed = self.joint.weighting, self.joint.reversed
+            return at_once(technique, models, weighting, reversed=reversed)
+        if isinstance(technique, TaskVectorTechnique) and technique.coefficients is not None:
+            return technique.model_copy(update={"coefficients": technique.coefficients[-models:]})
+        return technique
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        base = (self.base_key,) if self.technique.needs_base else ()
+        return tuple(dict.fromkeys((*base, *self.model_keys)))
+
+    @property
+    def declared(self) -> Mapping[str, Any]:
+        if self.joint is None:
+            return self.technique.model_dump(mode="json", exclude_none=True)
+        # By name rather than as coefficients, whose last digits are a matter of the machine.
+        weighed = self.joint.model_dump(
+            mode="json", exclude_defaults=True, exclude={"include_initial"}
+        )
+        alike = at_once(self.technique, len(self.model_keys))
+        return alike.model_dump(mode="json", exclude_none=True) | weighed
+
+    def recipes(self, facts: FactsByKey) -> dict[str, Recipe]:
+        inputs: dict[str, Any] = {
+            role: facts[keys].data_version
+            if isinstance(keys, str)
+            else [facts[key].data_version for key in keys]
+            for role, keys in self.models.items()
+        }
+        if self.technique.needs_base:
+            inputs["base"] = facts[self.base_key].data_version
+        # Not `self.kind`: what one experiment deploys another may start from.
+        kind = DeployedNode.kind
+        return {ONLY: Recipe(kind, self.version, self.declared, inputs)}
+
+    def make(self, name: str, recipe: Recipe, folder: Path, workshop: Workshop) -> None:
+        from fomo_dagster.merging.techniques import merge
+
+        def weights(key: str) -> Path:
+            return workshop.artifact(key).path(WEIGHTS)
+
+        base = weights(self.base_key) if self.technique.needs_base else None
+        models = [weights(key) for key in self.model_keys]
+        merge(self.effective_technique, models, folder / WEIGHTS, base)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartNode(DeployedNode):
+    """The weights that a stage starts from, where they are merged and no stage deploys them."""
+
+    kind: ClassVar[str] = "start"
