@@ -163,7 +163,7 @@ def _explain(node: Node, change: Difference) -> str:
         "weights": "the file of weights holds others",
         "previous": "what the trained weights are merged with is other",
         "trained": "the trained weights are others",
-        "initial": "θ₀ has other weights",
+        "initial": "θ₀ is another",
         "checkpoint": "the weights are others",
         "test": "its test split changed",
         "evaluations": "evaluations changed",

@@ -197,11 +197,11 @@ def test_each_combination_killed_in_a_training_and_in_a_merge_ends_with_the_same
 
     over_pieces = Checkpoints.over_pieces
 
-    def die_after_some_tensors(self, name, work, model=None):
+    def die_after_some_tensors(checkpoints, name, *rest, **options):
         tensors.append(name)
         if len(tensors) == 9:
             raise Killed
-        return over_pieces(self, name, work, model)
+        return over_pieces(checkpoints, name, *rest, **options)
 
     with monkeypatch.context() as patched:
         patched.setattr(Checkpoints, "over_pieces", die_after_some_tensors)
