@@ -60,7 +60,8 @@ def measure(loop: str, batch_size: int, steps: int, micro: int | None) -> tuple[
     model = create(SMALL_CLIP, 0)
     images = torch.randn(batch_size, 3, model.image_size, model.image_size)
     tokens = model.tokenize([f"picture number {i}" for i in range(batch_size)])
-    repeated = Repeated(Batch(images, tokens, {"update": batch_size}), steps)
+    drawn = torch.zeros(batch_size, 2, dtype=torch.int64)
+    repeated = Repeated(Batch(images, tokens, drawn, {"update": batch_size}), steps)
     if loop == "bare":
         optimiser = torch.optim.AdamW(model.module.parameters(), lr=1e-5, fused=True)
         loss_of = ClipLoss()

@@ -37,6 +37,9 @@ class Batch(NamedTuple):
     """(B, 3, H, W), uint8; normalised where they are used, so that little is moved."""
     tokens: torch.Tensor
     """(B, L), int64."""
+    drawn: torch.Tensor
+    """(B, 2), int64: the row of each one's sample in its pool's manifest (-1 where the pool is of
+    several, or of none), and the number of the caption among the sample's."""
     counts: dict[str, int]
     """Rows of each of `POOLS`."""
 
@@ -83,15 +86,20 @@ class Batches(Dataset[Batch]):
             raise IndexError(f"step {step} is not one of the {self.steps} steps of the stage")
         images: list[torch.Tensor] = []
         texts: list[str] = []
+        drawn: list[tuple[int, int]] = []
         for name, pool in self._pools.items():
             start, count = step * self.sizes[name], self.sizes[name]
             for position in range(start, start + count):
-                captions, image = pool.sample(self._seed, self._stage, position)
+                captions, image, row = pool.sample(self._seed, self._stage, position)
                 key = sample_seed(self._seed, self._stage, name, position)
                 rng = np.random.Generator(np.random.Philox(key=key))
-                texts.append(captions[int(rng.integers(len(captions)))])
+                caption = int(rng.integers(len(captions)))
+                texts.append(captions[caption])
+                drawn.append((row, caption))
                 images.append(self._transform(image, rng))
-        return Batch(torch.stack(images), self._tokenize(texts), dict(self.sizes))
+        return Batch(
+            torch.stack(images), self._tokenize(texts), torch.tensor(drawn), dict(self.sizes)
+        )
 
     def iterate(self, start: int) -> Iterator[Batch]:
         """The batches from step `start` on, in order, made by `workers` processes ahead of use.

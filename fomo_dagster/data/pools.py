@@ -35,6 +35,8 @@ class Sample(NamedTuple):
     captions: Sequence[str]
     """One or more, each as likely to be trained on."""
     image: Image.Image
+    row: int = -1
+    """Of the pool's manifest, where all of the pool is in one; -1 otherwise."""
 
 
 class Pool(Protocol):
@@ -129,7 +131,7 @@ class ManifestPool:
         for attempt in range(REPLACEMENTS):
             image = self._image(row)
             if image is not None:
-                return Sample(self._texts[row], image)
+                return Sample(self._texts[row], image, row)
             row = replacement(seed, stage, self.name, position, attempt, self.size)
         raise DataError(
             f"at position {position} of the {self.name} pool, {REPLACEMENTS} images in a row "

@@ -26,7 +26,7 @@ class WeightedPool:
     def sample(self, seed: int, stage: int, position: int) -> Sample:
         """See `Pool`."""
         member, before = turn(self._weights, position)
-        return self._members[member].sample(seed, stage, before)
+        return self._members[member].sample(seed, stage, before)._replace(row=-1)
 
     def record(self, seed: int, stage: int, count: int) -> dict[str, int]:
         """The figures of all members, added up."""

@@ -68,13 +68,15 @@ def encode_images(
     batch_size: int,
     precision: str,
     device: str,
+    blank_where_unreadable: bool = False,
     progress: Progress = silent,
 ) -> Tensor:
     """Features of the N images of `samples` (rows of `index`): (N, D) as those of `encode_texts`.
 
     Threads decode the next batch while the model encodes one; no more than that is held. Raises
     `DataError`, naming dataset and key, for an image that cannot be decoded or whose features are
-    not finite.
+    not finite. blank_where_unreadable: where nobody said that an image could be decoded, it is
+    taken as one of zeros instead.
     """
     transform = evaluate_transform(model.image_size, model.mean, model.std, model.resize_mode)
 
@@ -83,6 +85,8 @@ def encode_images(
         try:
             return transform(decoded(index.read(shard, offset, size)))
         except UnreadableImageError as error:
+            if blank_where_unreadable and not index.is_checked:
+                return torch.zeros(3, model.image_size, model.image_size)
             raise DataError(f"the image {key!r} of dataset {dataset!r} {error}") from error
 
     rows: list[Row] = samples.select("key", "shard", "offset", "size").rows()

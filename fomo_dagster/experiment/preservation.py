@@ -15,6 +15,8 @@ class Preservation(Declaration):
     name: str
     carries: ClassVar[bool] = False
     """Whether a stage leaves something in its artifact that the next one starts with."""
+    remembers: ClassVar[bool] = False
+    """Whether a stage leaves features of its samples for all that come after it."""
 
     @property
     def weights_themselves(self) -> bool:
@@ -89,11 +91,48 @@ class ZSCL(_Distilled):
         return ("pretraining",)
 
 
+class _Replayed(Preservation):
+    """Treats the buffer's rows in another way than the others."""
+
+    @property
+    def pools(self) -> tuple[Literal["buffer", "pretraining"], ...]:
+        return ("buffer",)
+
+
+class ER(_Replayed):
+    """A contrastive loss of the buffer's rows for themselves."""
+
+    name: Literal["er"]
+    alpha: float = Field(1.0, gt=0, description="Times the loss of the buffer's rows.")
+
+
+class DER(_Replayed):
+    """The buffer's rows keep the logits that they had."""
+
+    name: Literal["der"]
+    remembers: ClassVar[bool] = True
+    alpha: float = Field(0.3, gt=0, description="Times the squared difference of logits.")
+
+
+class DERPP(_Replayed):
+    """DER++: the buffer's rows keep the logits that they had, and are learnt beside."""
+
+    name: Literal["derpp"]
+    remembers: ClassVar[bool] = True
+    alpha: float = Field(0.1, gt=0, description="Times the squared difference of logits.")
+    beta: float = Field(0.5, gt=0, description="Times the loss of the buffer's rows.")
+
+
 def _name(value: Any) -> Any:
     return value.get("name") if isinstance(value, dict) else getattr(value, "name", None)
 
 
 AnyPreservation = Annotated[
-    Annotated[L2, Tag("l2")] | Annotated[LwF, Tag("lwf")] | Annotated[ZSCL, Tag("zscl")],
+    Annotated[L2, Tag("l2")]
+    | Annotated[LwF, Tag("lwf")]
+    | Annotated[ZSCL, Tag("zscl")]
+    | Annotated[ER, Tag("er")]
+    | Annotated[DER, Tag("der")]
+    | Annotated[DERPP, Tag("derpp")],
     Discriminator(_name),
 ]

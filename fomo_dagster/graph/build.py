@@ -339,6 +339,8 @@ class _Builder:
             preserve = method.preserve
             reference = preserve.reference if preserve is not None else None
             carries = preserve is not None and preserve.carries and stage > 1
+            remembers = preserve is not None and preserve.remembers
+            earlier = range(1, stage) if remembers else ()
             referred = {"initial": theta, "deployed": weights.deployed(stage - 1), None: None}
             beside = {
                 "reference_key": referred[reference],
@@ -353,6 +355,7 @@ class _Builder:
                     buffer=experiment.buffer, method=method, seed=experiment.seed,
                     start_key=weights.start(stage), base_key=theta,
                     chunk_keys=tuple(chunks[:stage]), pool_key=pool_key, **beside,
+                    remembered_keys=tuple(map(weights.trained, earlier)),
                     execution=experiment.execution,
                 )
             )  # fmt: skip

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 WEIGHTS = "weights.safetensors"
 ADAPTERS = "adapters.safetensors"
+REMEMBERED = "remembered.safetensors"  # features of a stage's samples, for all that follow
 CARRIED = "carried.safetensors"  # what a preservation leaves for the next stage
 STEPS = "training_steps.parquet"
 CURVES = "training.png"
@@ -190,6 +191,8 @@ class TrainedNode(Node):
     """The weights that the preservation looks at beside those of the start."""
     carried_key: str | None = None
     """The stage before, which left what the preservation goes on with."""
+    remembered_keys: tuple[str, ...] = ()
+    """All stages before, which left features of the samples that they brought."""
     execution: Execution
 
     @property
@@ -207,8 +210,9 @@ class TrainedNode(Node):
         return tuple(
             dict.fromkeys(
                 (
-                    self.start_key, *self._beside.values(), *self._buffer_keys,
-                    self.chunk_keys[-1], *([self.pool_key] if self.pool_key is not None else []),
+                    self.start_key, *self._beside.values(), *self.remembered_keys,
+                    *self._buffer_keys, self.chunk_keys[-1],
+                    *([self.pool_key] if self.pool_key is not None else []),
                 )
             )
         )  # fmt: skip
@@ -242,6 +246,8 @@ class TrainedNode(Node):
             inputs["buffer"] = [facts[key].data_version for key in self._buffer_keys]
         if self.pool_key is not None:
             inputs["pretraining"] = facts[self.pool_key].data_version
+        if self.remembered_keys:
+            inputs["remembered"] = [facts[key].data_version for key in self.remembered_keys]
         return {ONLY: Recipe(self.kind, self.version, self.declared, inputs)}
 
     def make(
@@ -252,34 +258,43 @@ class TrainedNode(Node):
         from fomo_dagster.data.buffer import select
         from fomo_dagster.data.mixture import batch_sizes, first_stage_shares
         from fomo_dagster.graph.opened_pools import manifest_pool, pretraining_pool
+        from fomo_dagster.graph.remembering import remember, remembered
         from fomo_dagster.graph.stage import train_on
 
         def manifest(key: str) -> pl.DataFrame:
             return pl.read_parquet(workshop.artifact(key).path(MANIFEST))
+
+        def kept(chunks: Sequence[pl.DataFrame]) -> pl.DataFrame:
+            return select(chunks, self.buffer.capacity, self.buffer.selection, self.seed)
 
         shares = self.mixture.model_dump()
         if not self._buffer_keys:
             shares = first_stage_shares(shares)
         sizes = batch_sizes(self.settings.batch_size, shares)
         pools = {}
+        update = manifest(self.chunk_keys[-1])
+        earlier = [manifest(key) for key in self._buffer_keys]
+        chosen = kept(earlier)
         if sizes["update"]:
-            pools["update"] = manifest_pool("update", manifest(self.chunk_keys[-1]), workshop)
-        if self._buffer_keys:
-            earlier = [manifest(key) for key in self._buffer_keys]
-            chosen = select(earlier, self.buffer.capacity, self.buffer.selection, self.seed)
+            pools["update"] = manifest_pool("update", update, workshop)
+        if earlier:
             pools["buffer"] = manifest_pool("buffer", chosen, workshop)
         if self.pool_key is not None:
             pools["pretraining"] = pretraining_pool(self.pool_key, workshop, self.execution)
+        beside = self._opened_beside(workshop)
+        if self.remembered_keys:
+            paths = [workshop.artifact(key).path(REMEMBERED) for key in self.remembered_keys]
+            beside = replace(beside, remembered=remembered(paths, earlier, chosen))
         continued = self._continued_key
         base = self.start_key if continued is None else self.base_key
-        return train_on(
+        cost = train_on(
             load_weights(self.backbone, workshop.artifact(base).path(WEIGHTS)),
             pools,
             sizes,
             settings=self.settings,
             method=self.method,
             continued=workshop.artifact(continued).path(ADAPTERS) if continued else None,
-            beside=self._opened_beside(workshop),
+            beside=beside,
             seed=self.seed,
             stage=self.stage,
             execution=self.execution,
@@ -287,6 +302,13 @@ class TrainedNode(Node):
             folder=folder,
             workshop=workshop,
         )
+        if self.method.preserve is not None and self.method.preserve.remembers:
+            remember(
+                load_weights(self.backbone, folder / WEIGHTS), update, kept([*earlier, update]),
+                folder / REMEMBERED, precision=self.settings.precision, execution=self.execution,
+                workshop=workshop,
+            )  # fmt: skip
+        return cost
 
     def _opened_beside(self, workshop: Workshop) -> Beside:
         from safetensors.torch import load_file

@@ -73,9 +73,7 @@ class ZSCL(Preservation):
 
     def loss(self, embedded: Embedded) -> tuple[Tensor, Tensor | None]:
         learnt, rows = embedded.rows("update", "buffer"), embedded.rows(REFERENCE_POOL)
-        loss = self._contrastive(
-            embedded.images[learnt], embedded.texts[learnt], embedded.logit_scale
-        )
+        loss = self._contrastive_of(embedded, learnt)
         images = self._teacher.images(embedded.batch.images[rows])
         texts = self._teacher.texts(embedded.batch.tokens[rows])
         scale, temperature = self._teacher.logit_scale.exp(), self._settings.temperature

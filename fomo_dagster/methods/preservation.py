@@ -31,6 +31,11 @@ class Batch(Protocol):
         """(B, L), int64."""
 
     @property
+    def drawn(self) -> Tensor:
+        """(B, 2), int64: the row of each one's sample in its pool's manifest, where there is one,
+        and the number of its caption among the sample's."""
+
+    @property
     def counts(self) -> Mapping[str, int]:
         """How many of the rows come from each pool."""
 
@@ -84,6 +89,9 @@ class Beside:
     """Loads the other weights that the declaration names, on the CPU."""
     carried: Mapping[str, Tensor] = field(default_factory=dict)
     """What the stage before left; empty at the first."""
+    remembered: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
+    """(n, 2) as `Batch.drawn` of buffer rows → the features of image and text, each (n, D), that
+    the stage which brought the sample left, those of the image times its temperature."""
     update: Callable[[int, int], Iterator[Batch]] | None = None
     """(samples of a batch, batches) → batches of the update pool alone, in its seeded order, as
     they are trained on."""
@@ -98,6 +106,11 @@ class Preservation:
     def loss(self, embedded: Embedded) -> tuple[Tensor, Tensor | None]:
         """The loss of what is learnt, and what is added for what shall stay: scalars."""
         return self._contrastive(embedded.images, embedded.texts, embedded.logit_scale), None
+
+    def _contrastive_of(self, embedded: Embedded, rows: Tensor) -> Tensor:
+        """The contrastive loss of some rows (n,) among themselves."""
+        images, texts = embedded.images[rows], embedded.texts[rows]
+        return self._contrastive(images, texts, embedded.logit_scale)
 
     def penalise(self) -> Tensor | None:
         """Add to the gradients of the trained parameters, which are those of the loss, not

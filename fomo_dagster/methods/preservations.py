@@ -9,11 +9,15 @@ from fomo_dagster.experiment import preservation as declared
 from fomo_dagster.methods.distillation import ZSCL, LwF
 from fomo_dagster.methods.l2 import L2
 from fomo_dagster.methods.preservation import Beginning, Beside, Preservation
+from fomo_dagster.methods.replay import DER, DERPP, ER
 
 _MAKERS: Mapping[type[declared.Preservation], Callable[[Any, Beginning, Beside], Preservation]] = {
     declared.L2: L2,
     declared.LwF: LwF,
     declared.ZSCL: ZSCL,
+    declared.ER: ER,
+    declared.DER: DER,
+    declared.DERPP: DERPP,
 }
 
 

@@ -151,6 +151,7 @@ def equal(one: Batch, other: Batch) -> bool:
     return (
         torch.equal(one.images, other.images)
         and torch.equal(one.tokens, other.tokens)
+        and torch.equal(one.drawn, other.drawn)
         and one.counts == other.counts
     )
 
@@ -176,7 +177,9 @@ def test_every_row_has_the_image_and_a_text_of_the_sample_that_its_position_draw
                 number = int(key.split("/")[1])
                 expected = torch.tensor(colour(dataset, concept, number))
                 assert torch.equal(batch.images[row, :3, 0, 0], expected.float())
-                assert texts[row] in (given or [PROMPTS[dataset].format(concept)])
+                place, caption = batch.drawn[row].tolist()
+                assert table["key"][place] == key
+                assert texts[row] == (given or [PROMPTS[dataset].format(concept)])[caption]
                 row += 1
         assert row == len(texts) == len(batch.images)
 
@@ -279,6 +282,24 @@ def test_an_undecodable_image_is_named_after_the_batches_before_it(
     next(iterator)
     with pytest.raises(DataError, match=f"^the image '{key}' of dataset 'cars' cannot be decoded"):
         next(iterator)
+
+
+def test_a_row_names_the_sample_that_took_the_place_of_an_undecodable_one(tmp_path: Path) -> None:
+    class Unchecked(Index):
+        is_checked = False
+
+    write_dataset(tmp_path / "cars", "cars")
+    index = Unchecked(tmp_path / "cars")
+    _, offset, size = index.rows("train").select("shard", "offset", "size").row(2)
+    with (tmp_path / "cars" / "shard.tar").open("r+b") as shard:
+        shard.seek(offset)
+        shard.write(b"\0" * size)
+    pool = ManifestPool("update", manifest("van"), {"cars": index})
+    batches = make({"update": pool}, {"update": PER_CONCEPT}, steps=4)
+    for step in range(4):
+        rows = batches[step].drawn[:, 0]
+        assert 2 not in rows
+        assert batches[step].images[:, 2, 0, 0].tolist() == rows.tolist()  # the colour's last part
 
 
 @pytest.mark.parametrize("data", [b"", b"GIF89a", b"\x89PNG\r\n\x1a\n\x00\x00"])

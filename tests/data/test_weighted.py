@@ -59,7 +59,7 @@ class Counting:
         self.name, self.size = name, size
 
     def sample(self, seed: int, stage: int, position: int) -> Sample:
-        return Sample([f"{self.name} {seed} {stage} {position}"], Image.new("RGB", (1, 1)))
+        return Sample([f"{self.name} {seed} {stage} {position}"], Image.new("RGB", (1, 1)), 3)
 
     def record(self, seed: int, stage: int, count: int) -> dict[str, int]:
         return {"drawn": count, self.name: count}
@@ -73,5 +73,6 @@ def test_a_weighted_pool_draws_each_member_in_its_own_order(
     pool = WeightedPool(members, {"a": 1, "b": 3})
     drawn = [pool.sample(7, 2, position).captions[0] for position in range(8)]
     assert sorted(drawn) == [f"a 7 2 {n}" for n in range(2)] + [f"b 7 2 {n}" for n in range(6)]
+    assert {pool.sample(7, 2, position).row for position in range(8)} == {-1}
     assert pool.size == size
     assert pool.record(7, 2, 8) == {"drawn": 8, "a": 2, "b": 6}

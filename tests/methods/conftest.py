@@ -37,6 +37,12 @@ class ToyBatch:
     tokens: Tensor
     counts: dict[str, int]
 
+    @property
+    def drawn(self) -> Tensor:
+        """The number of each pair in its task; every one has one caption."""
+        rows = torch.cat([torch.arange(count) for count in self.counts.values()])
+        return torch.stack([rows, torch.zeros_like(rows)], dim=1)
+
 
 @dataclass(frozen=True)
 class Task:

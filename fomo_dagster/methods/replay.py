@@ -1,0 +1,69 @@
+"""Replay with a loss of its own: ER (arXiv 1902.10486), DER and DER++ (arXiv 2004.07211).
+
+With I and Tx the features of the image and text rows, `a` the logit scale and `L` the contrastive
+loss, all three have `L` over the rows that are not of the buffer, and on those of the buffer
+
+    ER      alpha · L
+    DER     alpha · MSE
+    DER++   alpha · MSE + beta · L
+
+where MSE is the mean of the squared differences between the logits `exp(a) I Txᵀ` of the buffer's
+rows among themselves and those of the features that were stored of them. A row's stored features
+are those that the model had for sample and caption, the image not augmented, at the end of the
+stage that brought them; its logits are measured at that model's temperature. The first stage has no
+buffer, and trains as if nothing was preserved.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from fomo_dagster.experiment import preservation as declared
+from fomo_dagster.methods.preservation import Beginning, Beside, Embedded, Preservation
+
+
+class _Replay(Preservation):
+    def __init__(
+        self, beginning: Beginning, beside: Beside, *, of_loss: float, of_logits: float
+    ) -> None:
+        super().__init__(beginning)
+        self._of_loss, self._of_logits = of_loss, of_logits
+        self._remembered = beside.remembered
+
+    def loss(self, embedded: Embedded) -> tuple[Tensor, Tensor | None]:
+        replayed = embedded.rows("buffer")
+        if not len(replayed):
+            return super().loss(embedded)
+        loss = self._contrastive_of(embedded, embedded.rows("update", "pretraining"))
+        images, texts = embedded.images[replayed], embedded.texts[replayed]
+        added = images.new_zeros(())
+        if self._of_loss:
+            added = added + self._of_loss * self._contrastive_of(embedded, replayed)
+        if self._of_logits:
+            assert self._remembered is not None
+            old_images, old_texts = self._remembered(embedded.batch.drawn[replayed])
+            logits = embedded.logit_scale.exp() * images @ texts.T  # (n, n)
+            stored = (old_images @ old_texts.T).to(logits)  # (n, n)
+            added = added + self._of_logits * nn.functional.mse_loss(logits, stored)
+        return loss, added
+
+
+class ER(_Replay):
+    """See above."""
+
+    def __init__(self, settings: declared.ER, beginning: Beginning, beside: Beside) -> None:
+        super().__init__(beginning, beside, of_loss=settings.alpha, of_logits=0)
+
+
+class DER(_Replay):
+    """See above."""
+
+    def __init__(self, settings: declared.DER, beginning: Beginning, beside: Beside) -> None:
+        super().__init__(beginning, beside, of_loss=0, of_logits=settings.alpha)
+
+
+class DERPP(_Replay):
+    """See above."""
+
+    def __init__(self, settings: declared.DERPP, beginning: Beginning, beside: Beside) -> None:
+        super().__init__(beginning, beside, of_loss=settings.beta, of_logits=settings.alpha)
