@@ -2,7 +2,7 @@
 
 One file a stage, of the samples of its chunk that a later buffer may still hold: N samples and M
 different captions in 2 · D · (N + M) bytes and a few for the places, halves being enough for the
-logits that are made of them (to 0.001 at CLIP's highest temperature).
+logits that are made of them (to 0.01 at CLIP's highest temperature).
 """
 
 from __future__ import annotations
