@@ -15,6 +15,8 @@ class Preservation(Declaration):
     name: str
     carries: ClassVar[bool] = False
     """Whether a stage leaves something in its artifact that the next one starts with."""
+    of_carried: ClassVar[frozenset[str]] = frozenset()
+    """The parameters that act on what was carried alone, and so not at the first stage."""
     remembers: ClassVar[bool] = False
     """Whether a stage leaves features of its samples for all that come after it."""
 
@@ -48,6 +50,25 @@ class L2(Preservation):
     @property
     def reference(self) -> Literal["initial"] | None:
         return "initial" if self.to == "initial" else None
+
+
+class EWC(Preservation):
+    """`strength / 2 · Σ F (θ - θ*)²` beside the loss, F the Fisher information of earlier data."""
+
+    name: Literal["ewc"]
+    carries: ClassVar[bool] = True
+    of_carried: ClassVar[frozenset[str]] = frozenset({"strength", "decay"})
+    weights_themselves: ClassVar[bool] = True
+    strength: float = Field(1.0, gt=0)
+    decay: float = Field(
+        1.0, ge=0, le=1, description="Of the Fisher information of all stages before, each stage."
+    )
+    samples: int = Field(
+        2048, ge=1, description="Of the chunk, from which it is estimated; no more than it has."
+    )
+    batch_size: int = Field(
+        64, ge=2, description="Of the estimate: as many texts are told apart for each image."
+    )
 
 
 class _Distilled(Preservation):
@@ -129,6 +150,7 @@ def _name(value: Any) -> Any:
 
 AnyPreservation = Annotated[
     Annotated[L2, Tag("l2")]
+    | Annotated[EWC, Tag("ewc")]
     | Annotated[LwF, Tag("lwf")]
     | Annotated[ZSCL, Tag("zscl")]
     | Annotated[ER, Tag("er")]

@@ -96,6 +96,15 @@ class Method(MergingOverTime):
         None, description="What keeps earlier abilities beside replay; null: nothing."
     )
 
+    @model_validator(mode="after")
+    def _goes_on_with_what_is_carried(self) -> Method:
+        if self.preserve is not None and self.preserve.carries and self.start_from == "initial":
+            raise ValueError(
+                f"{self.preserve.name} goes on from stage to stage, and start_from: initial begins "
+                "each at θ₀: use trained or deployed"
+            )
+        return self
+
 
 class Finetune(Method):
     """Trains the weights themselves, all or some."""

@@ -49,15 +49,16 @@ def training_parameters(settings: TrainingSettings) -> dict[str, Any]:
     return settings.model_dump(mode="json", include=set(TrainingSettings.model_fields))
 
 
-def trained_by(method: AnyMethod) -> dict[str, Any]:
+def trained_by(method: AnyMethod, *, goes_on: bool) -> dict[str, Any]:
     """What the method trains and preserves, as plain data; where it starts and what it deploys is
-    the graph's."""
+    the graph's. goes_on: whether there is something that the stage before left."""
     if isinstance(method, Finetune):
         trained = method.model_dump(mode="json", include={"train"})
     else:
         trained = {"adapters": method.model_dump(mode="json", exclude=set(Method.model_fields))}
     if method.preserve is not None:
-        trained["preserve"] = method.preserve.model_dump(mode="json")
+        unused = set() if goes_on else set(method.preserve.of_carried)
+        trained["preserve"] = method.preserve.model_dump(mode="json", exclude=unused)
     return trained
 
 
@@ -227,7 +228,7 @@ class TrainedNode(Node):
     @property
     def declared(self) -> Mapping[str, Any]:
         declared = training_parameters(self.settings) | {
-            **trained_by(self.method),
+            **trained_by(self.method, goes_on=self.carried_key is not None),
             "mixture": self.mixture.model_dump(mode="json"),
             "seed": self.seed,
             "stage": self.stage,

@@ -73,8 +73,10 @@ def train_on(
             workers=execution.workers,
         )
 
-    def update(size: int, steps: int) -> Iterator[Batch]:
-        return drawn({"update": size}, steps).iterate(0)
+    def update(size: int, samples: int) -> Iterator[Batch]:
+        available = min(samples, pools["update"].size or 0) if "update" in pools else 0
+        size = min(size, available) or size
+        return drawn({"update": size}, max(1, available // size)).iterate(0)
 
     adapted = _make_ready(model, method, step_seed(seed, stage, _INITIALISATION), continued)
     table, left = train_model(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -62,6 +62,34 @@ class Embedded:
         return torch.cat(found) if found else torch.empty(0, dtype=torch.int64)
 
 
+Objective: TypeAlias = Callable[[Embedded], tuple[Tensor, Tensor | None]]
+"""The two parts of what is minimised; see `Preservation.loss`."""
+
+
+def unscaled(loss: Tensor) -> Tensor:
+    """The loss as it is, where nothing scales it for its backward pass."""
+    return loss
+
+
+class Gradient(Protocol):
+    """Takes an objective's gradient over a batch, in micro-batches where the training has them."""
+
+    def __call__(
+        self,
+        batch: Batch,
+        seed: int,
+        objective: Objective,
+        scale: Callable[[Tensor], Tensor] = unscaled,
+    ) -> Tensor:
+        """Add the gradient to that of the trained parameters.
+
+        The batch may be on any device. `seed` decides what is random in the towers (dropout): each
+        tower and micro-batch draws from a seed of its own. `scale` is applied to the whole before
+        its backward pass (loss scaling of fp16). Returns (2,), detached: the two parts, 0 where
+        nothing is added.
+        """
+
+
 @dataclass(frozen=True, kw_only=True)
 class Beginning:
     """What a stage begins with, on the device that it trains on."""
@@ -72,6 +100,7 @@ class Beginning:
     """The parameters of `model.module` that are trained, by name."""
     loss: Loss
     """The contrastive loss."""
+    gradient: Gradient
     device: torch.device
     autocast: Callable[[], AbstractContextManager[None]]
     """Makes the context of the towers' forward pass, of the training's precision."""
@@ -93,8 +122,8 @@ class Beside:
     """(n, 2) as `Batch.drawn` of buffer rows → the features of image and text, each (n, D), that
     the stage which brought the sample left, those of the image times its temperature."""
     update: Callable[[int, int], Iterator[Batch]] | None = None
-    """(samples of a batch, batches) → batches of the update pool alone, in its seeded order, as
-    they are trained on."""
+    """(samples of a batch, samples in all) → whole batches of the update pool alone, in its seeded
+    order, as they are trained on: of so many samples, and of none twice."""
 
 
 class Preservation:
@@ -117,9 +146,6 @@ class Preservation:
         scaled and not clipped yet; return the penalty whose gradient it was, detached."""
         return None
 
-    def before_update(self) -> None:
-        """Called when the gradients are complete and clipped, before the weights change."""
-
     def after_update(self) -> None:
         """Called after the weights changed."""
 
@@ -131,5 +157,8 @@ class Preservation:
         """Go on from `state`."""
 
     def finish(self) -> dict[str, Tensor]:
-        """After the last step: what the next stage starts with, tensors on the CPU by name."""
+        """After the last step: what the next stage starts with, tensors on the CPU by name.
+
+        The module's modes and gradients may be left changed.
+        """
         return {}

@@ -7,6 +7,7 @@ from typing import Any
 
 from fomo_dagster.experiment import preservation as declared
 from fomo_dagster.methods.distillation import ZSCL, LwF
+from fomo_dagster.methods.ewc import EWC
 from fomo_dagster.methods.l2 import L2
 from fomo_dagster.methods.preservation import Beginning, Beside, Preservation
 from fomo_dagster.methods.replay import DER, DERPP, ER
@@ -18,6 +19,7 @@ _MAKERS: Mapping[type[declared.Preservation], Callable[[Any, Beginning, Beside],
     declared.ER: ER,
     declared.DER: DER,
     declared.DERPP: DERPP,
+    declared.EWC: EWC,
 }
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from fomo_dagster.errors import InputError
 from fomo_dagster.methods.preservation import Beginning, Preservation
 
 
@@ -25,11 +26,41 @@ class WeightPenalty(Preservation):
         importances: Mapping[str, Tensor] | None,
     ) -> None:
         super().__init__(beginning)
-        self._factor, self._anchors, self._importances = factor, anchors, importances
-        self.trained = beginning.trained
+        self.beginning, self.anchors, self.importances = beginning, anchors, importances
+        self._factor = factor
 
-    def penalise(self) -> Tensor:
-        return pull(self.trained, self._anchors, self._importances, self._factor)
+    def penalise(self) -> Tensor | None:
+        return pull(self.beginning.trained, self.anchors, self.importances, self._factor)
+
+
+class ImportancePenalty(WeightPenalty):
+    """A pull towards where the stage starts, by importances that the stages before it left.
+
+    Before the first stage nothing was important. Raises `InputError` where what was left is not of
+    the parameters that are trained.
+    """
+
+    def __init__(self, beginning: Beginning, factor: float, carried: Mapping[str, Tensor]) -> None:
+        different = sorted(carried.keys() ^ beginning.trained.keys()) if carried else []
+        if different:
+            lacking = "what the stage before left" if different[0] not in carried else "this stage"
+            raise InputError(
+                f"stage {beginning.stage} goes on with importances of other weights than it "
+                f"trains: {lacking} has no {different[0]!r}; let all stages train the same ones"
+            )
+        importances = {name: tensor.to(beginning.device) for name, tensor in carried.items()}
+        super().__init__(beginning, factor, copies(beginning.trained), importances)
+
+    def penalise(self) -> Tensor | None:
+        return super().penalise() if self.importances else None
+
+    def carry(self, decay: float, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """`decay · Ω + found`, on the CPU."""
+        earlier = self.importances or {}
+        return {
+            name: (decay * earlier[name] + tensor if earlier else tensor).cpu()
+            for name, tensor in found.items()
+        }
 
 
 @torch.no_grad()

@@ -20,13 +20,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fomo_dagster.errors import InputError
-from fomo_dagster.methods.preservation import Batch, Embedded
+from fomo_dagster.methods.preservation import Batch, Embedded, Objective, unscaled
 from fomo_dagster.models.backbones import Clip
 from fomo_dagster.training.determinism import seed_device
 
 Encode: TypeAlias = Callable[[Tensor], Tensor]
-Objective: TypeAlias = Callable[[Embedded], tuple[Tensor, Tensor | None]]
-"""The two parts of what is minimised; see `Preservation.loss`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,14 +32,11 @@ class GradientPass:
     """What it takes to compute the gradient of a batch."""
 
     module: Clip
-    objective: Objective
     device: torch.device
     normalise: Callable[[Tensor], Tensor]
     """uint8 pixels to what the image tower takes, on the device."""
     autocast: Callable[[], AbstractContextManager[None]]
     """Makes the context of the towers' forward pass; normalisation and loss are in fp32."""
-    scale: Callable[[Tensor], Tensor]
-    """Applied to the loss before its backward pass (loss scaling of fp16)."""
     micro_batch_size: int | None
     """Samples whose activations are held at once; None: all."""
 
@@ -55,35 +50,31 @@ class GradientPass:
                     f"batch norm ({name}), whose output depends on the whole batch: leave it out"
                 )
 
-    def backward(self, batch: Batch, seed: int) -> Tensor:
-        """Add the objective's gradient to that of the trained parameters.
-
-        The batch may be on any device. `seed` decides what is random in the towers (dropout): each
-        tower and micro-batch draws from a seed of its own, in both passes. Returns (2,), detached:
-        the loss and what is added to it, 0 where nothing is.
-        """
+    def backward(
+        self,
+        batch: Batch,
+        seed: int,
+        objective: Objective,
+        scale: Callable[[Tensor], Tensor] = unscaled,
+    ) -> Tensor:
+        """Add the objective's gradient, as `methods.preservation.Gradient` says."""
         size = self.micro_batch_size
         if size is None or size >= len(batch.images):
             image_features = self._encode(self._encode_image, batch.images, seed)
             text_features = self._encode(self.module.encode_text, batch.tokens, seed + 1)
-            return self._backward(image_features, text_features, batch)
+            embedded = self._embedded(image_features, text_features, batch)
+            return _backward(embedded, objective, scale)
         image_tower = _Tower(self._encode_image, torch.split(batch.images, size), seed)
         text_tower = _Tower(self.module.encode_text, torch.split(batch.tokens, size), seed + 1)
         image_features = self._cached(image_tower)
         text_features = self._cached(text_tower)
-        parts = self._backward(image_features, text_features, batch)
+        parts = _backward(self._embedded(image_features, text_features, batch), objective, scale)
         self._carry(image_tower, image_features)
         self._carry(text_tower, text_features)
         return parts
 
-    def _backward(self, image_features: Tensor, text_features: Tensor, batch: Batch) -> Tensor:
-        """The objective's gradient to what its features are leaves or results of."""
-        scale = self.module.logit_scale
-        loss, added = self.objective(Embedded(image_features, text_features, scale, batch))
-        total = loss if added is None else loss + added
-        torch.autograd.backward(self.scale(total))
-        added = torch.zeros_like(loss) if added is None else added
-        return torch.stack([loss.detach(), added.detach()])
+    def _embedded(self, image_features: Tensor, text_features: Tensor, batch: Batch) -> Embedded:
+        return Embedded(image_features, text_features, self.module.logit_scale, batch)
 
     def _encode_image(self, images: Tensor) -> Tensor:
         if images.dtype == torch.uint8:
@@ -118,6 +109,16 @@ class GradientPass:
         gradients = torch.split(features.grad, len(tower.pieces[0]))
         for (piece, seed), gradient in zip(tower, gradients, strict=True):
             torch.autograd.backward(self._encode(tower.encode, piece, seed), gradient)
+
+
+def _backward(
+    embedded: Embedded, objective: Objective, scale: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """The objective's gradient to what its features are leaves or results of."""
+    loss, added = objective(embedded)
+    torch.autograd.backward(scale(loss if added is None else loss + added))
+    added = torch.zeros_like(loss) if added is None else added
+    return torch.stack([loss.detach(), added.detach()])
 
 
 @dataclass(frozen=True)

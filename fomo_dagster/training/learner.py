@@ -6,16 +6,13 @@ What a method adds to a step is a `Preservation`; when it is asked is decided he
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fomo_dagster.data.transforms import normalise
 from fomo_dagster.experiment.training import TrainingSettings
 from fomo_dagster.methods.preservation import Batch, Beginning, Preservation
-from fomo_dagster.training.gradcache import GradientPass
 from fomo_dagster.training.optimisers import create_optimiser
 
 
@@ -29,25 +26,16 @@ class Learner:
     def __init__(
         self, beginning: Beginning, preservation: Preservation, settings: TrainingSettings
     ) -> None:
-        model = beginning.model
-        self._module = model.module
+        self._module = beginning.model.module
         self._trained = list(beginning.trained.values())
         self._preservation = preservation
         self._clip_norm = settings.optimiser.clip_norm
         trains_scale = "logit_scale" in beginning.trained
         self._max_logit_scale = settings.max_logit_scale if trains_scale else None
         self._optimiser = create_optimiser(self._trained, settings.optimiser)
-        device = beginning.device
-        self._scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
-        self._gradient = GradientPass(
-            module=self._module,
-            objective=preservation.loss,
-            device=device,
-            normalise=partial(normalise, mean=model.mean, std=model.std),
-            autocast=beginning.autocast,
-            scale=self._scaler.scale,
-            micro_batch_size=beginning.micro_batch_size,
-        )
+        device_type = beginning.device.type
+        self._scaler = torch.amp.GradScaler(device_type, enabled=settings.precision == "fp16")
+        self._gradient = beginning.gradient
 
     def step(self, batch: Batch, learning_rate: float, seed: int) -> Tensor:
         """Train on one batch. `seed`: of what is random.
@@ -57,13 +45,12 @@ class Learner:
         changed.
         """
         self._optimiser.zero_grad()
-        loss, added = self._gradient.backward(batch, seed)
+        loss, added = self._gradient(batch, seed, self._preservation.loss, self._scaler.scale)
         self._scaler.unscale_(self._optimiser)
         penalty = self._preservation.penalise()
         if penalty is not None:
             added = added + penalty
         norm = self._clip()
-        self._preservation.before_update()
         measured = torch.stack([loss, added, norm, self._module.logit_scale.detach().reshape(())])
         for group in self._optimiser.param_groups:
             group["lr"] = learning_rate

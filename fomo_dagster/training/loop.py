@@ -10,12 +10,14 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 import polars as pl
 from torch import Tensor
 
+from fomo_dagster.data.transforms import normalise
 from fomo_dagster.errors import TrainingError
 from fomo_dagster.experiment.schema import Execution
 from fomo_dagster.experiment.training import TrainingSettings
@@ -26,6 +28,7 @@ from fomo_dagster.models.devices import device_of
 from fomo_dagster.progress import Progress
 from fomo_dagster.training.determinism import deterministic, step_seed
 from fomo_dagster.training.figures import Figures, FigureTable
+from fomo_dagster.training.gradcache import GradientPass
 from fomo_dagster.training.interruption import Interruption
 from fomo_dagster.training.learner import Learner
 from fomo_dagster.training.precision import autocast_of
@@ -75,12 +78,21 @@ def train(
     device = device_of(execution.device)
     with deterministic(device):
         model.module.to(device)
+        autocast = autocast_of(settings.precision, device)
+        gradient_pass = GradientPass(
+            module=model.module,
+            device=device,
+            normalise=partial(normalise, mean=model.mean, std=model.std),
+            autocast=autocast,
+            micro_batch_size=execution.micro_batch_size,
+        )
         beginning = Beginning(
             model=model,
             trained={n: p for n, p in model.module.named_parameters() if p.requires_grad},
             loss=contrastive_loss(),
+            gradient=gradient_pass.backward,
             device=device,
-            autocast=autocast_of(settings.precision, device),
+            autocast=autocast,
             micro_batch_size=execution.micro_batch_size,
             seed=seed,
             stage=stage,

@@ -4,7 +4,10 @@ from typing import Any
 
 import pytest
 
+from fomo_dagster.cli.planning import undertake
+from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.errors import InputError
+from fomo_dagster.graph.model_nodes import CARRIED
 
 
 def inputs(project: Any, name: str, stage: int) -> tuple[str, ...]:
@@ -56,6 +59,46 @@ def test_zscl_needs_reference_rows_and_with_adapters_no_pull(project: Any) -> No
     with pytest.raises(InputError, match="zscl holds"):
         project.load("pulled")
     project.load("pulled", "method.preserve.l2=0")
+
+
+def test_what_a_stage_leaves_is_an_input_of_the_next_and_the_first_has_no_penalty(
+    finished_project: Any,
+) -> None:
+    project = finished_project
+
+    def write(**changes: Any) -> None:
+        preserve = {"name": "ewc", **changes}  # its estimate is of more than a chunk has
+        merged = {"start_from": "deployed", "merge": {"technique": "interpolation"}}
+        project.write("held", method={**merged, "preserve": preserve})
+
+    def planned() -> set[str]:
+        return {entry.asset for entry in undertake("held", []).plan() if entry.compute}
+
+    write()
+    assert "held/trained_001" in inputs(project, "held", 2)
+    assert "held/deployed_001" in inputs(project, "held", 2)
+    run_experiment("held", [])
+    stored = {}
+    for kind in ("trained", "deployed"):
+        for stage in (1, 2):
+            head = project.home.heads.read(f"held/{kind}_{stage:03d}").artifacts["only"]
+            stored[kind, stage] = project.home.store.open(*head)
+    recipe = stored["trained", 2].manifest["recipe"]
+    assert recipe["inputs"]["carried"] == stored["trained", 1].digest
+    assert recipe["inputs"]["start"] == stored["deployed", 1].digest
+    assert CARRIED in stored["trained", 1].manifest["files"]
+    assert "carried" not in stored["trained", 1].manifest["recipe"]["inputs"]
+    every = {f"held/{kind}_{stage:03d}" for kind in ("trained", "deployed") for stage in (1, 2, 3)}
+    write(strength=2.0)  # there is nothing yet that it could act on at the first stage
+    assert planned() & every == every - {"held/trained_001", "held/deployed_001"}
+    write(samples=4)
+    assert planned() & every == every
+
+
+def test_what_goes_on_from_stage_to_stage_cannot_begin_each_at_theta_0(project: Any) -> None:
+    project.write("anew", method={"start_from": "initial", "preserve": {"name": "ewc"}})
+    with pytest.raises(InputError, match=r"ewc goes on .* start_from: initial .* use trained"):
+        project.load("anew")
 
 
 def test_a_preservation_that_does_not_go_with_the_method_is_refused(project: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -16,13 +17,15 @@ from torch import Tensor
 from fomo_dagster.experiment.preservation import AnyPreservation
 from fomo_dagster.experiment.schema import Execution
 from fomo_dagster.experiment.training import AdamW, Budget, TrainingSettings
-from fomo_dagster.methods.preservation import Beside
+from fomo_dagster.methods.loss import contrastive_loss
+from fomo_dagster.methods.preservation import Beginning, Beside
 from fomo_dagster.methods.preservations import begin
 from fomo_dagster.methods.trained_parameters import select_trained
 from fomo_dagster.models import backbones
 from fomo_dagster.models.backbones import Model
 from fomo_dagster.progress import silent
 from fomo_dagster.training import loop
+from fomo_dagster.training.gradcache import GradientPass
 
 TINY: dict[str, Any] = {
     "embed_dim": 16,
@@ -107,6 +110,20 @@ class Toy:
         select_trained(model.module, "all")
         return model
 
+    @staticmethod
+    def beginning(model: Any, micro_batch_size: int | None = None, stage: int = 1) -> Beginning:
+        """What a stage that trains all of `model` begins with; pixels are taken as they are."""
+        device = torch.device("cpu")
+        gradient_pass = GradientPass(
+            module=model.module, device=device, normalise=lambda pixels: pixels,
+            autocast=nullcontext, micro_batch_size=micro_batch_size,
+        )  # fmt: skip
+        return Beginning(
+            model=model, trained=dict(model.module.named_parameters()), loss=contrastive_loss(),
+            gradient=gradient_pass.backward, device=device, autocast=nullcontext,
+            micro_batch_size=micro_batch_size, seed=0, stage=stage,
+        )  # fmt: skip
+
     def copy(self, model: Model) -> Model:
         fresh = self.theta()
         fresh.module.load_state_dict(model.module.state_dict())
@@ -129,9 +146,9 @@ class Toy:
         """The trained model, and what the preservation left; `start` stays as it is."""
         declared = TypeAdapter(AnyPreservation).validate_python(preserve) if preserve else None
 
-        def update(size: int, steps: int) -> Iterator[ToyBatch]:
+        def update(size: int, samples: int) -> Iterator[ToyBatch]:
             assert size <= 8
-            for step in range(steps):
+            for step in range(samples // size):
                 whole = task.batch(step, {})
                 yield ToyBatch(whole.images[:size], whole.tokens[:size], {"update": size})
 

@@ -191,10 +191,9 @@ def test_micro_batches_have_the_gradient_of_the_whole_batch(name: str) -> None:
     for size in (None, 3):
         module.zero_grad()
         GradientPass(
-            module=module, objective=contrastive, device=torch.device("cpu"),
-            normalise=lambda pixels: pixels, autocast=nullcontext, scale=lambda loss: loss,
-            micro_batch_size=size,
-        ).backward(Batch(IMAGES, TOKENS, {"update": 8}), seed=7)  # fmt: skip
+            module=module, device=torch.device("cpu"), normalise=lambda pixels: pixels,
+            autocast=nullcontext, micro_batch_size=size,
+        ).backward(Batch(IMAGES, TOKENS, {"update": 8}), 7, contrastive)  # fmt: skip
         gradients.append({n: p.grad for n, p in module.named_parameters() if p.grad is not None})
     whole, pieces = gradients
     trained = {name for name, value in module.named_parameters() if value.requires_grad}

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -14,27 +13,12 @@ from fomo_dagster.data.transforms import normalise
 from fomo_dagster.experiment.preservation import AnyPreservation
 from fomo_dagster.methods.distillation import divergences
 from fomo_dagster.methods.frozen import Frozen
-from fomo_dagster.methods.loss import contrastive_loss
-from fomo_dagster.methods.preservation import Beginning, Beside, Embedded, Preservation
+from fomo_dagster.methods.preservation import Beside, Embedded, Preservation
 from fomo_dagster.methods.preservations import begin
-from fomo_dagster.training.gradcache import GradientPass
 
 Matrix = npt.NDArray[np.float64]
 LWF = {"name": "lwf", "strength": 0.7, "temperature": 3}
 ZSCL = {"name": "zscl", "strength": 0.7, "temperature": 3, "l2": 0}
-
-
-def beginning(model: Any, micro_batch_size: int | None = None) -> Beginning:
-    return Beginning(
-        model=model,
-        trained=dict(model.module.named_parameters()),
-        loss=contrastive_loss(),
-        device=torch.device("cpu"),
-        autocast=nullcontext,
-        micro_batch_size=micro_batch_size,
-        seed=0,
-        stage=1,
-    )
 
 
 def doubled(toy: Any, nudge: float) -> Any:
@@ -53,7 +37,7 @@ def doubled(toy: Any, nudge: float) -> Any:
 def distilling(toy: Any, settings: dict[str, Any], size: int | None = None) -> tuple[Any, Any, Any]:
     student, teacher = doubled(toy, 0.05), doubled(toy, 0.02)
     declared = TypeAdapter(AnyPreservation).validate_python(settings)
-    made = begin(declared, Beside(reference=lambda: teacher), beginning(student, size))
+    made = begin(declared, Beside(reference=lambda: teacher), toy.beginning(student, size))
     return student, teacher, made
 
 
@@ -134,15 +118,7 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch(
 ) -> None:
     def gradient(size: int | None) -> tuple[Tensor, list[Tensor]]:
         student, _, made = distilling(toy, settings, size)
-        parts = GradientPass(
-            module=student.module,
-            objective=made.loss,
-            device=torch.device("cpu"),
-            normalise=lambda pixels: pixels,
-            autocast=nullcontext,
-            scale=lambda value: value,
-            micro_batch_size=size,
-        ).backward(batch_of(task), seed=0)
+        parts = toy.beginning(student, size).gradient(batch_of(task), 0, made.loss)
         return parts, [p.grad for p in student.module.parameters() if p.grad is not None]
 
     (whole, gradients), (pieces, of_pieces) = gradient(None), gradient(5)
@@ -154,7 +130,7 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch(
 
 def test_a_frozen_model_sees_the_pixels_as_the_trained_one_does(toy: Any, task: Any) -> None:
     model = toy.theta()
-    frozen = Frozen(model, beginning(toy.theta(), 3))
+    frozen = Frozen(model, toy.beginning(toy.theta(), 3))
     random = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (8, 3, 16, 16), generator=random, dtype=torch.uint8)
     seen = normalise(pixels, model.mean, model.std)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -9,10 +8,8 @@ from pydantic import TypeAdapter
 from torch import Tensor
 
 from fomo_dagster.experiment.preservation import AnyPreservation
-from fomo_dagster.methods.loss import contrastive_loss
-from fomo_dagster.methods.preservation import Beginning, Beside, Embedded
+from fomo_dagster.methods.preservation import Beside, Embedded
 from fomo_dagster.methods.preservations import begin
-from fomo_dagster.training.gradcache import GradientPass
 
 SETTINGS = {
     "er": {"name": "er", "alpha": 0.7},
@@ -38,18 +35,10 @@ def made(toy: Any, settings: dict[str, Any], size: int | None = None) -> tuple[A
     model.module.double()
     random = torch.Generator().manual_seed(3)
     images, texts = torch.randn(2, 8, 16, generator=random, dtype=torch.float64)
-    beginning = Beginning(
-        model=model,
-        trained=dict(model.module.named_parameters()),
-        loss=contrastive_loss(),
-        device=torch.device("cpu"),
-        autocast=nullcontext,
-        micro_batch_size=size,
-        seed=0,
-        stage=2,
-    )
     declared = TypeAdapter(AnyPreservation).validate_python(settings)
-    return model, begin(declared, Beside(remembered=remembering(images, texts)), beginning)
+    return model, begin(
+        declared, Beside(remembered=remembering(images, texts)), toy.beginning(model, size, stage=2)
+    )
 
 
 def batch_of(task: Any, *pools: str) -> Any:
@@ -111,15 +100,7 @@ def test_a_batch_without_buffer_is_trained_on_as_if_nothing_was_preserved(
 def test_micro_batches_give_the_gradient_of_the_whole_batch(toy: Any, task: Any, name: str) -> None:
     def gradient(size: int | None) -> list[Tensor]:
         model, preservation = made(toy, SETTINGS[name], size)
-        GradientPass(
-            module=model.module,
-            objective=preservation.loss,
-            device=torch.device("cpu"),
-            normalise=lambda pixels: pixels,
-            autocast=nullcontext,
-            scale=lambda value: value,
-            micro_batch_size=size,
-        ).backward(batch_of(task, "buffer"), seed=0)
+        toy.beginning(model, size).gradient(batch_of(task, "buffer"), 0, preservation.loss)
         return [p.grad for p in model.module.parameters() if p.grad is not None]
 
     whole, pieces = gradient(None), gradient(3)

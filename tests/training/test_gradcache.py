@@ -56,13 +56,13 @@ def gradients(
     tokens = torch.randint(1, 49407, (size, 6), generator=random)
     loss = GradientPass(
         module=module,
-        objective=contrastive,
         device=torch.device("cpu"),
         normalise=lambda pixels: pixels.float(),
         autocast=nullcontext,
-        scale=lambda value: 4 * value,
         micro_batch_size=micro_batch_size,
-    ).backward(Batch(images, tokens, {"update": len(images)}), seed=7)
+    ).backward(
+        Batch(images, tokens, {"update": len(images)}), 7, contrastive, lambda value: 4 * value
+    )
     found = {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
     assert found.keys() == trained.keys()
     return loss[0].item(), found
@@ -134,13 +134,11 @@ def test_both_passes_drop_the_same_patches() -> None:
     object.__setattr__(module, "encode_image", watched)
     GradientPass(
         module=module,
-        objective=contrastive,
         device=torch.device("cpu"),
         normalise=lambda pixels: pixels.float(),
         autocast=nullcontext,
-        scale=lambda value: value,
         micro_batch_size=2,
-    ).backward(Batch(images, tokens, {"update": len(images)}), seed=7)
+    ).backward(Batch(images, tokens, {"update": len(images)}), 7, contrastive)
     first, second, first_again, second_again = outputs
     assert torch.equal(first, first_again)
     assert torch.equal(second, second_again)
@@ -163,11 +161,9 @@ def test_a_batch_norm_that_learns_has_no_micro_batches() -> None:
     def make(module: nn.Module) -> GradientPass:
         return GradientPass(
             module=module,
-            objective=contrastive,
             device=torch.device("cpu"),
             normalise=lambda pixels: pixels.float(),
             autocast=nullcontext,
-            scale=lambda value: value,
             micro_batch_size=2,
         )
 

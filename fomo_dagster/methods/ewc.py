@@ -1,0 +1,74 @@
+"""EWC: weights that the data before made certain stay where they are (arXiv 1612.00796), with one
+Fisher information that goes on from stage to stage (online EWC, arXiv 1805.06370)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from fomo_dagster.experiment import preservation as declared
+from fomo_dagster.methods.preservation import Batch, Beginning, Beside, Embedded
+from fomo_dagster.methods.weight_penalty import ImportancePenalty
+from fomo_dagster.store.digests import digest_of
+
+
+class EWC(ImportancePenalty):
+    """`strength / 2 · Σ_i F_i (θ_i - θ*_i)²`; after the last step `F ← decay · F + F_stage`.
+
+    θ* are the weights that the stage starts from, F what the stages before it found of their update
+    pools at the weights that each of them ended with.
+    """
+
+    def __init__(self, settings: declared.EWC, beginning: Beginning, beside: Beside) -> None:
+        super().__init__(beginning, settings.strength, beside.carried)
+        assert beside.update is not None
+        self._settings, self._update = settings, beside.update
+
+    def finish(self) -> dict[str, Tensor]:
+        settings = self._settings
+        found = fisher(self.beginning, self._update(settings.batch_size, settings.samples))
+        return self.carry(settings.decay, found)
+
+
+def fisher(beginning: Beginning, batches: Iterable[Batch]) -> dict[str, Tensor]:
+    """The diagonal of the Fisher information of each trained parameter, by name.
+
+    In a batch of B pairs the model makes 2B predictions k: of each image's text among the B, and of
+    each text's image. F is the mean over all predictions of all batches of
+
+        E_{y ~ p_k} [(∂ log p_k(y) / ∂θ)²],
+
+    p_k being the softmax over exp(logit_scale) · cosine. The answers y are drawn from the model, as
+    the definition has it, and not the true ones. That makes it cheap, too: the gradients of
+    predictions whose answers are drawn independently have means of zero, so that the square of
+    their sum has the mean of the sum of their squares, and one gradient of each batch will do. The
+    square of a batch's plain gradient, in its place, would come near the square of the mean
+    gradient, which vanishes where training ends.
+
+    The towers are in evaluation mode afterwards, and the gradients none.
+    """
+    module, trained = beginning.model.module.eval(), beginning.trained
+    key = ["fisher", beginning.seed, beginning.stage]
+    random = torch.Generator().manual_seed(int(digest_of(key)[:15], 16))
+
+    def drawn(embedded: Embedded) -> tuple[Tensor, None]:
+        """-Σ_k log p_k(y_k), in the sum of which small gradients survive fp16, too."""
+        logits = embedded.logit_scale.exp() * embedded.images @ embedded.texts.T  # (B, B)
+        predictions = torch.cat([logits, logits.T])  # (2B, B)
+        shares = predictions.detach().softmax(dim=1).cpu()
+        answers = torch.multinomial(shares, 1, generator=random).squeeze(1).to(logits.device)
+        return nn.functional.cross_entropy(predictions, answers, reduction="sum"), None
+
+    sums = {name: torch.zeros_like(p, requires_grad=False) for name, p in trained.items()}
+    predictions = 0
+    for batch in batches:
+        module.zero_grad()
+        beginning.gradient(batch, beginning.seed, drawn)
+        predictions += 2 * len(batch.images)
+        for name, parameter in trained.items():
+            if parameter.grad is not None:
+                sums[name].addcmul_(parameter.grad, parameter.grad)
+    module.zero_grad()
+    return {name: total / predictions for name, total in sums.items()}

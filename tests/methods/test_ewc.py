@@ -1,0 +1,128 @@
+"""Online EWC: its Fisher information by brute force, what it adds, and what it leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fomo_dagster.errors import InputError
+from fomo_dagster.experiment import preservation as declared
+from fomo_dagster.methods.ewc import EWC, fisher
+from fomo_dagster.methods.preservation import Beginning, Beside
+
+
+@dataclass(frozen=True)
+class Pairs:
+    images: Tensor
+    tokens: Tensor
+    counts: dict[str, int]
+
+
+class Linear(nn.Module):
+    """Two towers of one layer each, so that every gradient is quick."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        random = torch.Generator().manual_seed(0)
+        self.visual = nn.Parameter(torch.randn(4, 3, generator=random, dtype=torch.float64))
+        self.text = nn.Parameter(torch.randn(4, 3, generator=random, dtype=torch.float64))
+        self.logit_scale = nn.Parameter(torch.tensor(0.7, dtype=torch.float64))
+
+    def encode_image(self, images: Tensor) -> Tensor:
+        return images @ self.visual
+
+    def encode_text(self, tokens: Tensor) -> Tensor:
+        return tokens @ self.text
+
+
+@dataclass(frozen=True)
+class Holder:
+    module: Any
+
+
+def linear(toy: Any, size: int, micro_batch_size: int | None = None) -> tuple[Beginning, Pairs]:
+    """What a stage on the linear towers begins with, and a batch for it."""
+    beginning = toy.beginning(Holder(Linear()), micro_batch_size)
+    random = torch.Generator().manual_seed(3)
+    images, texts = (torch.randn(size, 4, generator=random, dtype=torch.float64) for _ in "it")
+    return beginning, Pairs(images, texts, {"update": size})
+
+
+def brute_force(module: Any, pairs: Pairs) -> dict[str, Tensor]:
+    """Every answer of every prediction with its probability, and the square of its gradient."""
+    left = nn.functional.normalize(module.encode_image(pairs.images), dim=1)
+    right = nn.functional.normalize(module.encode_text(pairs.tokens), dim=1)
+    logits = module.logit_scale.exp() * left @ right.T
+    names, parameters = zip(*module.named_parameters(), strict=True)
+    totals = [torch.zeros_like(parameter) for parameter in parameters]
+    size = len(logits)
+    for prediction in [*logits, *logits.T]:
+        for answer in range(size):
+            log_share = prediction.log_softmax(dim=0)[answer]
+            gradients = torch.autograd.grad(
+                log_share, parameters, retain_graph=True, materialize_grads=True
+            )
+            for total, gradient in zip(totals, gradients, strict=True):
+                total += log_share.exp().detach() * gradient**2 / (2 * size)
+    return dict(zip(names, totals, strict=True))
+
+
+def test_the_information_is_the_mean_over_all_answers_of_squared_gradients(toy: Any) -> None:
+    beginning, pairs = linear(toy, 3)
+    expected = brute_force(beginning.model.module, pairs)
+    found = fisher(beginning, [pairs] * 1500)
+    for name, values in expected.items():
+        torch.testing.assert_close(found[name], values, rtol=0.15, atol=0.002)
+    assert all(p.grad is None for p in beginning.trained.values())
+
+
+def test_micro_batches_have_the_information_of_whole_batches(toy: Any) -> None:
+    found = []
+    for size in (None, 2):
+        beginning, pairs = linear(toy, 5, size)
+        found.append(fisher(beginning, [pairs] * 4))
+    for name, values in found[0].items():
+        torch.testing.assert_close(found[1][name], values, rtol=1e-10, atol=1e-14)
+
+
+def test_the_information_decays_and_adds_up_and_pulls_at_the_weights(toy: Any) -> None:
+    beginning, pairs = linear(toy, 4)
+
+    def update(size: int, samples: int) -> Iterator[Pairs]:
+        assert (size, samples) == (4, 12)
+        yield from [pairs] * 3
+
+    settings = declared.EWC(name="ewc", strength=6, decay=0.25, samples=12, batch_size=4)
+    random = torch.Generator().manual_seed(5)
+    carried = {n: torch.rand(p.shape, generator=random) for n, p in beginning.trained.items()}
+    start = {name: parameter.detach().clone() for name, parameter in beginning.trained.items()}
+    held = EWC(settings, beginning, Beside(carried=carried, update=update))
+    moved = {n: torch.randn(p.shape, generator=random) for n, p in beginning.trained.items()}
+    with torch.no_grad():
+        for name, parameter in beginning.trained.items():
+            parameter += moved[name]
+    penalty = held.penalise()
+    assert penalty is not None
+    expected = sum(float((carried[n].double() * moved[n].double() ** 2).sum()) for n in moved)
+    assert float(penalty) == pytest.approx(6 / 2 * expected, rel=1e-6)
+    for name, parameter in beginning.trained.items():
+        torch.testing.assert_close(
+            parameter.grad, 6 * carried[name].double() * (parameter.detach() - start[name])
+        )
+    left = held.finish()
+    found = fisher(beginning, update(4, 12))
+    for name, tensor in left.items():
+        torch.testing.assert_close(tensor, 0.25 * carried[name] + found[name])
+
+
+def test_what_was_left_of_other_weights_is_refused_and_named(toy: Any) -> None:
+    beginning, _ = linear(toy, 2)
+    carried = {"visual": torch.ones(4, 3), "text": torch.ones(4, 3)}
+    beside = Beside(carried=carried, update=lambda size, samples: iter(()))
+    with pytest.raises(InputError, match="what the stage before left has no 'logit_scale'"):
+        EWC(declared.EWC(name="ewc"), beginning, beside)
