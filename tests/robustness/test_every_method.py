@@ -1,0 +1,93 @@
+"""Every shipped file of a method or of a merge over time, at toy size, killed once and resumed."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from fomo_dagster.graph.materialise import materialise
+from fomo_dagster.graph.workshop import Workshop
+from fomo_dagster.home import Home
+from fomo_dagster.training.learner import Learner
+
+SHIPPED = Path(__file__).resolve().parents[2] / "experiments"
+FILES = [file for folder in ("methods", "merging") for file in sorted((SHIPPED / folder).glob("*"))]
+TOY_SIZES = {"rank": 4, "block_size": 4}  # of layers that are 16 wide
+SECTIONS = {"method", "optimiser", "mixture"}
+STEPS, STAGES = 3, 2
+
+
+class KilledError(Exception):
+    """What a process that is killed would not live to raise."""
+
+
+def toy_sized(values: dict) -> dict:
+    """The sections with what does not fit the toy's layers made to fit."""
+    return {
+        key: toy_sized(value) if isinstance(value, dict) else TOY_SIZES.get(key, value)
+        for key, value in values.items()
+    }
+
+
+def write_as_toy(project, file: Path) -> None:
+    """The shipped file's sections over the toy's data, with a resume point after each step."""
+    shipped = yaml.safe_load(file.read_text())
+    assert shipped.keys() <= SECTIONS | {"extends", "description"}, "a section that is not tested"
+    project.write(
+        "tried",
+        stream={"name": "toy_2", "datasets": ["birds", "cats"], "stages": STAGES},
+        budget={"steps": STEPS},
+        execution={"device": "cpu", "resume_seconds": 1e-9},
+        **toy_sized({key: shipped[key] for key in SECTIONS & shipped.keys()}),
+    )
+
+
+def made(home) -> dict:
+    """Asset → its digest and the checksums of its weights and what else goes on to later stages."""
+    found = {}
+    for path in sorted((home.root / "heads" / "tried").glob("*.json")):
+        head = json.loads(path.read_text())
+        for kind, digest in head["artifacts"].values():
+            files = json.loads((home.store.folder(kind, digest) / "manifest.json").read_text())
+            found[head["asset"], digest] = {
+                name: file["checksum"]
+                for name, file in files["files"].items()
+                if name.endswith(".safetensors")
+            }
+    return found
+
+
+def train(project, home: Home) -> None:
+    """What the experiment's weights need, in order; evaluations are the same for all."""
+    graph = project.graph("tried")
+    workshop = Workshop(graph, home)
+    for node in graph.of("tried"):
+        if node.kind not in ("evaluation", "scores", "leaderboard"):
+            materialise(node.key, workshop)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}/{file.stem}")
+def test_a_method_that_was_killed_ends_with_the_weights_of_one_that_was_not(
+    file, finished_project, tmp_path, monkeypatch
+):
+    write_as_toy(finished_project, file)
+    killed = Home(shutil.copytree(finished_project.home.root, tmp_path / "killed"))
+    train(finished_project, finished_project.home)
+    step, steps = Learner.step, iter(range(STAGES * STEPS))
+
+    def killing(learner, *arguments):
+        if next(steps) == STEPS + 1:
+            raise KilledError
+        return step(learner, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "step", killing)
+        with pytest.raises(KilledError):
+            train(finished_project, killed)
+    assert list(killed.resume_points.glob("*/resume.pt"))
+    train(finished_project, killed)
+    whole = made(finished_project.home)
+    assert sum(asset.startswith("tried/trained") for asset, _ in whole) == STAGES
+    assert made(killed) == whole
