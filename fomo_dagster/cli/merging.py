@@ -44,9 +44,15 @@ def merge_files(
 
     The files are safetensors, or PyTorch files of tensors alone; these are put beside the output as
     safetensors for the time of the merge. The output replaces what was there, whole or not at all.
-    Raises `InputError` for a file that is neither, and for an output that is one of the inputs;
-    otherwise as `fomo_dagster.merging.techniques.merge`.
+    Raises `InputError` for a file that is neither, for an output that is one of the inputs, and for
+    a repair, which takes samples and a model to run them through; otherwise as
+    `fomo_dagster.merging.techniques.merge`.
     """
+    if technique.repair is not None:
+        raise InputError(
+            "repair takes samples, and a model to run them through, which files of weights do not "
+            "bring: merge in an experiment, or leave repair out"
+        )
     given = [*files, *([base] if base is not None else [])]
     for path in (output, *given):
         if path.suffix not in (SAFETENSORS, *PICKLED):

@@ -334,7 +334,10 @@ class _Builder:
             evaluations.append(key)
 
         evaluate(0, theta)
-        weights = WeightsOverTime(experiment=experiment.name, method=method, base_key=theta)
+        weights = WeightsOverTime(
+            experiment=experiment.name, method=method, base_key=theta, backbone=backbone,
+            chunk_keys=chunks,
+        )  # fmt: skip
         for stage in range(1, len(chunks) + 1):
             preserve = method.preserve
             reference = preserve.reference if preserve is not None else None

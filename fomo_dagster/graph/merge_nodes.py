@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from fomo_dagster.experiment.merging_over_time import Joint
 from fomo_dagster.graph.model_nodes import WEIGHTS
 from fomo_dagster.graph.node import ONLY, FactsByKey, Node
+from fomo_dagster.graph.repaired import Repairing
 from fomo_dagster.merging.task_vectors import TaskVectorTechnique
 from fomo_dagster.merging.technique import Technique
 from fomo_dagster.merging.weighting import at_once
@@ -24,7 +25,8 @@ class DeployedNode(Node):
     """The weights that a stage serves, where they are merged.
 
     models: role → key of `previous` (what is merged into) and `trained`; or, of a joint merge, role
-    → keys of `initial` and `trained`; oldest first. joint: how those are weighed.
+    → keys of `initial` and `trained`; oldest first. joint: how those are weighed. repairing: what a
+    technique with a repair needs for it.
     """
 
     kind: ClassVar[str] = "deployed"
@@ -33,6 +35,7 @@ class DeployedNode(Node):
     base_key: str  # θ₀
     models: Mapping[str, str | tuple[str, ...]]
     joint: Joint | None = None
+    repairing: Repairing | None = None
 
     @property
     def model_keys(self) -> tuple[str, ...]:
@@ -57,7 +60,8 @@ class DeployedNode(Node):
     @property
     def inputs(self) -> tuple[str, ...]:
         base = (self.base_key,) if self.technique.needs_base else ()
-        return tuple(dict.fromkeys((*base, *self.model_keys)))
+        calibration = (self.repairing.chunk_key,) if self.repairing is not None else ()
+        return tuple(dict.fromkeys((*base, *self.model_keys, *calibration)))
 
     @property
     def declared(self) -> Mapping[str, Any]:
@@ -79,6 +83,8 @@ class DeployedNode(Node):
         }
         if self.technique.needs_base:
             inputs["base"] = facts[self.base_key].data_version
+        if self.repairing is not None:
+            inputs["calibration"] = facts[self.repairing.chunk_key].data_version
         # Not `self.kind`: what one experiment deploys another may start from.
         kind = DeployedNode.kind
         return {ONLY: Recipe(kind, self.version, self.declared, inputs)}
@@ -91,7 +97,10 @@ class DeployedNode(Node):
 
         base = weights(self.base_key) if self.technique.needs_base else None
         models = [weights(key) for key in self.model_keys]
-        merge(self.effective_technique, models, folder / WEIGHTS, base)
+        technique = self.effective_technique
+        merge(technique, models, folder / WEIGHTS, base)
+        if self.repairing is not None:
+            self.repairing(technique, models, folder / WEIGHTS, workshop)
 
 
 @dataclass(frozen=True, kw_only=True)

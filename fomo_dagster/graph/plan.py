@@ -164,6 +164,7 @@ def _explain(node: Node, change: Difference) -> str:
         "previous": "what the trained weights are merged with is other",
         "trained": "the trained weights are others",
         "initial": "θ₀ is another",
+        "calibration": "it is repaired on other samples",
         "checkpoint": "the weights are others",
         "test": "its test split changed",
         "evaluations": "evaluations changed",

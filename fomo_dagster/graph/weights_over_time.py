@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from fomo_dagster.experiment.merging_over_time import MERGES_OF_TWO, MergingOverTime, Rule
+from fomo_dagster.experiment.schema import Backbone
 from fomo_dagster.graph.merge_nodes import DeployedNode, StartNode
+from fomo_dagster.graph.repaired import Repairing
 
 N = TypeVar("N", bound=DeployedNode)
 
@@ -23,6 +25,8 @@ class WeightsOverTime:
     experiment: str
     method: MergingOverTime
     base_key: str  # θ₀
+    backbone: Backbone
+    chunk_keys: Sequence[str]
 
     def trained(self, stage: int) -> str:
         """The key of what training a stage gives."""
@@ -85,4 +89,8 @@ class WeightsOverTime:
             base_key=self.base_key,
             models=self._models(after, rule),
             joint=None if of_two else self.method.joint,
+            repairing=None if technique.repair is None else self._repairing(after),
         )
+
+    def _repairing(self, after: int) -> Repairing:
+        return Repairing(backbone=self.backbone, chunk_key=self.chunk_keys[after - 1], stage=after)

@@ -60,6 +60,9 @@ class Slerp(Technique):
     def refusal(self, models: int) -> str | None:
         return None if models == 2 else "it merges two models; karcher takes any number"
 
+    def shares(self, models: int) -> tuple[float, ...]:
+        return (1 - self.weight, self.weight)
+
     def plan(self, checkpoints: Checkpoints) -> Callable[[str], Rule]:
         weight_of = by_group(self.group_weights, self.weight, checkpoints.names)
 

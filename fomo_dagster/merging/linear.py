@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from fomo_dagster.merging.groups import by_group
-from fomo_dagster.merging.technique import Array, Piece, Rule, Technique, weighted_sum
+from fomo_dagster.merging.technique import Array, Piece, Rule, Technique, as_shares, weighted_sum
 
 if TYPE_CHECKING:
     from fomo_dagster.merging.checkpoints import Checkpoints
@@ -37,6 +37,9 @@ class Interpolation(Technique):
     def refusal(self, models: int) -> str | None:
         return None if models == 2 else "it merges two models; weighted_mean takes any number"
 
+    def shares(self, models: int) -> tuple[float, ...]:
+        return (1 - self.weight, self.weight)
+
     def plan(self, checkpoints: Checkpoints) -> Callable[[str], Rule]:
         weight_of = by_group(self.group_weights, self.weight, checkpoints.names)
         return lambda name: _mean((1 - weight_of(name), weight_of(name)))
@@ -58,6 +61,9 @@ class WeightedMean(Technique):
             if given is not None and len(given) != models:
                 return f"it has {len(given)} coefficients {list(given)}: give one for each model"
         return None
+
+    def shares(self, models: int) -> tuple[float, ...]:
+        return as_shares(self.coefficients or ()) or super().shares(models)
 
     def plan(self, checkpoints: Checkpoints) -> Callable[[str], Rule]:
         default = self.coefficients or (1 / checkpoints.count,) * checkpoints.count

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from fomo_dagster.merging.groups import by_group
 from fomo_dagster.merging.lines import Lines
-from fomo_dagster.merging.technique import Array, Piece, Rule, Technique, weighted_sum
+from fomo_dagster.merging.technique import Array, Piece, Rule, Technique, as_shares, weighted_sum
 
 if TYPE_CHECKING:
     from fomo_dagster.merging.checkpoints import Checkpoints
@@ -41,6 +41,9 @@ class TaskVectorTechnique(Technique):
             given = f"{len(self.coefficients)} coefficients {list(self.coefficients)}"
             return f"it has {given}: give one for each model"
         return None
+
+    def shares(self, models: int) -> tuple[float, ...]:
+        return as_shares(self.coefficients or ()) or super().shares(models)
 
     @abstractmethod
     def joint(self, checkpoints: Checkpoints) -> Callable[[str], Rule]:

@@ -7,13 +7,15 @@ of them beforehand for what they must know of a whole tensor or of a whole model
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from fomo_dagster.data.declarations import Declaration
 
@@ -46,10 +48,22 @@ Rule: TypeAlias = Callable[[Piece], Array]
 """(n,), the merged numbers of a piece; what is given is left as it is."""
 
 
+class Repair(Declaration):
+    """The correction of activations after a merge (`repair.py`)."""
+
+    samples: int = Field(256, ge=2, description="Of the calibration set; all are held at once.")
+    seed: int = Field(0, ge=0, description="Of their choice among the stage's new samples.")
+
+
 class Technique(Declaration):
     """A technique with its parameters; each has a field `technique` that is its name."""
 
     technique: str
+    repair: Repair | None = Field(
+        None,
+        description="Afterwards, give the MLPs' pre-activations the mean and the deviation that "
+        "they have on average in the models (REPAIR); null: no correction.",
+    )
     needs_base: ClassVar[bool] = False
     """Whether it is a function of θ₀ too."""
     by_rows: ClassVar[bool] = False
@@ -67,6 +81,10 @@ class Technique(Declaration):
         """
         return self
 
+    def shares(self, models: int) -> tuple[float, ...]:
+        """How much each model counts where the models are averaged beside it; they add up to 1."""
+        return (1 / models,) * models
+
     @abstractmethod
     def plan(self, checkpoints: Checkpoints) -> Callable[[str], Rule]:
         """Tensor's name → the rule for its pieces.
@@ -75,6 +93,14 @@ class Technique(Declaration):
         may read what they need (`Checkpoints.over_pieces`).
         Raises `InputError` for parameters that do not go with these checkpoints.
         """
+
+
+def as_shares(coefficients: Sequence[float]) -> tuple[float, ...] | None:
+    """Coefficients over their sum; None where they are no shares: one is negative, or all are 0."""
+    total = math.fsum(coefficients)
+    if min(coefficients, default=0) < 0 or total == 0:
+        return None
+    return tuple(coefficient / total for coefficient in coefficients)
 
 
 def weighted_sum(numbers: Array, coefficients: Array | tuple[float, ...]) -> Array:

@@ -67,7 +67,8 @@ def merge(
     """Write what the technique makes of the models, as fp32 safetensors.
 
     models: safetensors files, oldest first. base: θ₀, for the techniques that need it; others do
-    not look at it. labels: what errors call a file instead of its path. No input is changed.
+    not look at it. labels: what errors call a file instead of its path. No input is changed. What
+    `technique.repair` asks for is done to the result by `fomo_dagster.merging.repair`.
 
     Raises `InputError` for a number of models or parameters that the technique cannot do with, and
     for a θ₀ that is not there; `DataError` for files that cannot be read, that do not go together

@@ -58,7 +58,7 @@ def at_once(
                 "models, and a joint merge takes one more at every stage: leave them out, and "
                 "give joint.weighting"
             )
-        technique = WeightedMean()
+        technique = WeightedMean(repair=technique.repair)
     for field in ("coefficients", "group_coefficients"):
         if getattr(technique, field, None) is not None:
             raise ValueError(

@@ -117,3 +117,12 @@ def test_wrong_files_are_named(files):
 def test_the_help_names_every_technique():
     shown = CliRunner().invoke(app, ["merge", "--help"], env={"COLUMNS": "200"}).stdout
     assert [name for name in TECHNIQUES if name not in shown] == []
+
+
+def test_a_repair_which_needs_a_model_and_samples_is_refused(files):
+    with pytest.raises(InputError, match="repair takes samples, and a model"):
+        run(
+            files / "out.safetensors", files / "old.pt", files / "new.pt", "--technique",
+            "interpolation", "--set", "repair.samples=8",
+        )  # fmt: skip
+    assert not (files / "out.safetensors").exists()

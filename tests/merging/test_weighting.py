@@ -7,6 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fomo_dagster.merging.linear import Interpolation
+from fomo_dagster.merging.task_vectors import TaskArithmetic
+from fomo_dagster.merging.technique import Repair
 from fomo_dagster.merging.techniques import TECHNIQUES
 from fomo_dagster.merging.weighting import Weighting, at_once, shares
 
@@ -74,3 +77,9 @@ def test_what_is_of_a_fixed_number_of_models_is_refused(name, parameters, messag
 def test_a_technique_that_weighs_all_alike_is_not_weighed(name):
     with pytest.raises(ValueError, match=f"{name} weighs all models alike, not sqrt"):
         at_once(TECHNIQUES[name](), 3, "sqrt")
+
+
+def test_an_interpolation_of_all_keeps_its_repair():
+    repair = Repair(samples=8)
+    assert at_once(Interpolation(repair=repair), 3).repair == repair
+    assert at_once(TaskArithmetic(repair=repair), 3, "linear").repair == repair

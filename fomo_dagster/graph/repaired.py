@@ -1,0 +1,74 @@
+"""The correction of merged weights, on samples of the stage whose weights are their newest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fomo_dagster.experiment.schema import Backbone
+from fomo_dagster.merging.technique import Repair, Technique
+
+if TYPE_CHECKING:
+    from fomo_dagster.data.pools import Pool
+    from fomo_dagster.graph.workshop import Workshop
+    from fomo_dagster.merging.repair import Calibration
+    from fomo_dagster.models.backbones import Model
+
+POOL = "calibration"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repairing:
+    """What a merge needs for it beside the models."""
+
+    backbone: Backbone
+    chunk_key: str
+    stage: int
+
+    def __call__(
+        self, technique: Technique, models: Sequence[Path], weights: Path, workshop: Workshop
+    ) -> None:
+        """Correct the merged `weights` in place."""
+        import polars as pl
+
+        from fomo_dagster.graph.data_nodes import MANIFEST
+        from fomo_dagster.graph.model_nodes import load_weights
+        from fomo_dagster.graph.opened_pools import manifest_pool
+        from fomo_dagster.merging.repair import repair
+
+        assert technique.repair is not None
+        manifest = pl.read_parquet(workshop.artifact(self.chunk_key).path(MANIFEST))
+        samples = calibration_samples(
+            load_weights(self.backbone, weights),
+            manifest_pool(POOL, manifest, workshop),
+            technique.repair,
+            self.stage,
+        )
+        repair(
+            lambda path: load_weights(self.backbone, path).module.eval(),
+            models,
+            weights,
+            weights,
+            samples,
+            technique.shares(len(models)),
+        )
+
+
+def calibration_samples(model: Model, pool: Pool, declared: Repair, stage: int) -> Calibration:
+    """The first of a seeded permutation of the pool, each with its first caption, as the model sees
+    them at evaluation; all samples where there are fewer than asked for."""
+    import torch
+
+    from fomo_dagster.data.transforms import evaluate_transform
+    from fomo_dagster.merging.repair import Calibration
+
+    transform = evaluate_transform(model.image_size, model.mean, model.std, model.resize_mode)
+    size = pool.size
+    count = declared.samples if size is None else min(declared.samples, size)
+    drawn = [pool.sample(declared.seed, stage, position) for position in range(count)]
+    return Calibration(
+        torch.stack([transform(sample.image) for sample in drawn]),
+        model.tokenize([sample.captions[0] for sample in drawn]),
+    )
