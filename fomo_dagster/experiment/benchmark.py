@@ -23,15 +23,22 @@ def benchmark_declarations() -> Mapping[str, Dataset]:
 
 
 def with_benchmark_values(name: str, declaration: Any) -> Any:
-    """A declaration as it stands in a file; where its source is the benchmark's release, what it
-    leaves out (task, prompt, year, domain, licence) is the benchmark's.
+    """A declaration as it stands in a file. What it leaves out (task, prompt, year, domain,
+    licence) is the benchmark's where its source is the release, and where it is declared under a
+    handle of the benchmark, whose place it takes.
 
-    Raises `InputError` where the benchmark has no such dataset.
+    Raises `InputError` where the release has no such dataset.
     """
     source = declaration.get("source") if isinstance(declaration, dict) else None
-    if not isinstance(source, dict) or source.get("type") != "fomo_release":
+    if not isinstance(source, dict):
         return declaration
-    return {**_values(find(str(source.get("dataset") or name))), **declaration}
+    if source.get("type") == "fomo_release":
+        known = find(str(source.get("dataset") or name))
+    elif name in benchmark_datasets():
+        known = benchmark_datasets()[name]
+    else:
+        return declaration
+    return {**_values(known), **declaration}
 
 
 def _values(dataset: BenchmarkDataset) -> dict[str, Any]:

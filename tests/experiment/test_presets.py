@@ -3,10 +3,11 @@
 import json
 
 import pytest
+import yaml
 
 from fomo_dagster.data.benchmark.registry import benchmark_datasets
 from fomo_dagster.errors import InputError
-from fomo_dagster.experiment.loading import load_experiment
+from fomo_dagster.experiment.loading import load_datasets, load_experiment
 from fomo_dagster.graph.build import build_graph
 
 ADAPTATION = {d.name: d for d in benchmark_datasets().values() if d.role == "adaptation"}
@@ -94,3 +95,22 @@ def test_nothing_of_a_pretraining_pool_is_asked_where_nothing_is_trained(
 def test_a_name_that_is_no_preset_names_the_nearest(request, release):
     with pytest.raises(InputError, match="did you mean 'fomo_in_flux/oracle'"):
         load(request, "orcale")
+
+
+def test_a_dataset_under_a_handle_of_the_benchmark_has_its_values(tmp_path):
+    (tmp_path / "datasets").mkdir()
+    source = {"type": "torchvision", "dataset": "Flowers102", "root": "/data"}
+    declared = {
+        "flowers102": {"source": source},
+        "blooms": {"source": source},
+        "dtd": {"source": {"type": "folder", "path": "/data"}, "prompt": "texture: {}"},
+    }
+    (tmp_path / "datasets" / "mine.yaml").write_text(yaml.safe_dump(declared))
+    datasets, _ = load_datasets(tmp_path)
+    benchmark = benchmark_datasets()
+    assert datasets["flowers102"].prompt == benchmark["flowers102"].prompt
+    assert datasets["flowers102"].year == benchmark["flowers102"].year
+    assert datasets["blooms"].prompt != datasets["flowers102"].prompt
+    assert (datasets["dtd"].prompt, datasets["dtd"].domain) == (
+        "texture: {}", benchmark["dtd"].domain
+    )  # fmt: skip
