@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+import sys
 import tempfile
 import threading
 import time
@@ -158,6 +159,7 @@ def main() -> None:
                         seconds, memory = found.result()
                     speed = count * megabytes / seconds
                     rows.append((technique, count, megabytes, way, seconds, speed, memory))
+                    print(*rows[-1], file=sys.stderr)  # some take an hour
     columns = ("technique", "models", "MB each", "way", "s", "MB/s", "peak MiB")
     print_figures("merging", columns, rows)
 
