@@ -234,7 +234,7 @@ def test_what_is_missing_is_refused_or_said_once(benchmark_project, release, cap
         undertake("toy", []).plan()
     allowed = {"mtsd": {"source": {"type": "fomo_release", "allow_incomplete": True}}}
     write(benchmark_project, release, datasets=allowed)
-    planning._warn_once.cache_clear()
+    planning._said.clear()
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
             undertake("toy", []).plan()
