@@ -52,13 +52,18 @@ class L2(Preservation):
         return "initial" if self.to == "initial" else None
 
 
-class EWC(Preservation):
-    """`strength / 2 · Σ F (θ - θ*)²` beside the loss, F the Fisher information of earlier data."""
+class _Weighed(Preservation):
+    """Holds each weight as much as it counted in the stages before; the first has no penalty."""
 
-    name: Literal["ewc"]
     carries: ClassVar[bool] = True
     of_carried: ClassVar[frozenset[str]] = frozenset({"strength", "decay"})
     weights_themselves: ClassVar[bool] = True
+
+
+class EWC(_Weighed):
+    """`strength / 2 · Σ F (θ - θ*)²` beside the loss, F the Fisher information of earlier data."""
+
+    name: Literal["ewc"]
     strength: float = Field(1.0, gt=0)
     decay: float = Field(
         1.0, ge=0, le=1, description="Of the Fisher information of all stages before, each stage."
@@ -68,6 +73,27 @@ class EWC(Preservation):
     )
     batch_size: int = Field(
         64, ge=2, description="Of the estimate: as many texts are told apart for each image."
+    )
+
+
+class SI(_Weighed):
+    """`strength · Σ Ω (θ - θ*)²` beside the loss, Ω what each weight did for the loss earlier."""
+
+    name: Literal["si"]
+    strength: float = Field(0.5, gt=0)
+    damping: float = Field(0.1, gt=0, description="ξ, added to squared changes of weights.")
+
+
+class MAS(_Weighed):
+    """`strength · Σ Ω (θ - θ*)²` beside the loss, Ω how sensitive outputs of earlier data are."""
+
+    name: Literal["mas"]
+    strength: float = Field(1.0, gt=0)
+    decay: float = Field(
+        1.0, ge=0, le=1, description="Of the sensitivities of all stages before, each stage."
+    )
+    samples: int = Field(
+        512, ge=1, description="Of the chunk, each with a backward pass; no more than it has."
     )
 
 
@@ -151,6 +177,8 @@ def _name(value: Any) -> Any:
 AnyPreservation = Annotated[
     Annotated[L2, Tag("l2")]
     | Annotated[EWC, Tag("ewc")]
+    | Annotated[SI, Tag("si")]
+    | Annotated[MAS, Tag("mas")]
     | Annotated[LwF, Tag("lwf")]
     | Annotated[ZSCL, Tag("zscl")]
     | Annotated[ER, Tag("er")]

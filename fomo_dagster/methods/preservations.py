@@ -9,8 +9,10 @@ from fomo_dagster.experiment import preservation as declared
 from fomo_dagster.methods.distillation import ZSCL, LwF
 from fomo_dagster.methods.ewc import EWC
 from fomo_dagster.methods.l2 import L2
+from fomo_dagster.methods.mas import MAS
 from fomo_dagster.methods.preservation import Beginning, Beside, Preservation
 from fomo_dagster.methods.replay import DER, DERPP, ER
+from fomo_dagster.methods.si import SI
 
 _MAKERS: Mapping[type[declared.Preservation], Callable[[Any, Beginning, Beside], Preservation]] = {
     declared.L2: L2,
@@ -20,6 +22,8 @@ _MAKERS: Mapping[type[declared.Preservation], Callable[[Any, Beginning, Beside],
     declared.DER: DER,
     declared.DERPP: DERPP,
     declared.EWC: EWC,
+    declared.SI: SI,
+    declared.MAS: MAS,
 }
 
 

@@ -95,10 +95,32 @@ def test_what_a_stage_leaves_is_an_input_of_the_next_and_the_first_has_no_penalt
     assert planned() & every == every
 
 
-def test_what_goes_on_from_stage_to_stage_cannot_begin_each_at_theta_0(project: Any) -> None:
-    project.write("anew", method={"start_from": "initial", "preserve": {"name": "ewc"}})
-    with pytest.raises(InputError, match=r"ewc goes on .* start_from: initial .* use trained"):
+@pytest.mark.parametrize("name", ["ewc", "si", "mas"])
+def test_what_goes_on_from_stage_to_stage_cannot_begin_each_at_theta_0(
+    project: Any, name: str
+) -> None:
+    project.write("anew", method={"start_from": "initial", "preserve": {"name": name}})
+    with pytest.raises(InputError, match=rf"{name} goes on .* start_from: initial .* use trained"):
         project.load("anew")
+    project.write("adapted", method={"name": "lora", "rank": 2, "preserve": {"name": name}})
+    with pytest.raises(InputError, match=rf"{name} holds the model's weights .* use it with finet"):
+        project.load("adapted")
+
+
+@pytest.mark.parametrize("name", ["ewc", "si", "mas"])
+def test_the_first_stage_depends_on_nothing_that_acts_on_what_was_carried(
+    project: Any, name: str
+) -> None:
+    declared = []
+    for strength in (1.0, 2.0):
+        project.write("held", method={"preserve": {"name": name, "strength": strength}})
+        nodes = project.graph("held").nodes
+        declared.append([nodes[f"held/trained_{stage:03d}"].declared for stage in (1, 2)])
+        assert set(nodes["held/trained_002"].inputs) == set(nodes["held/trained_001"].inputs) - {
+            "backbones/toy"
+        } | {"held/trained_001", "streams/toy/chunk_002"}
+    assert declared[0][0] == declared[1][0]
+    assert declared[0][1] != declared[1][1]
 
 
 def test_a_preservation_that_does_not_go_with_the_method_is_refused(project: Any) -> None:

@@ -7,12 +7,13 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from pydantic import TypeAdapter
-from torch import Tensor
+from torch import Tensor, nn
 
 from fomo_dagster.experiment.preservation import AnyPreservation
 from fomo_dagster.experiment.schema import Execution
@@ -149,8 +150,8 @@ class Toy:
         def update(size: int, samples: int) -> Iterator[ToyBatch]:
             assert size <= 8
             for step in range(samples // size):
-                whole = task.batch(step, {})
-                yield ToyBatch(whole.images[:size], whole.tokens[:size], {"update": size})
+                whole, rows = task.batch(step, {}), (torch.arange(size) + step * size) % 8
+                yield ToyBatch(whole.images[rows], whole.tokens[rows], {"update": size})
 
         model = self.copy(start)
         _, left = loop.train(
@@ -183,3 +184,33 @@ def toy(tmp_path: Path) -> Toy:
 def task() -> Callable[[int], Task]:
     """Makes a task of its own for each number."""
     return Task
+
+
+class Linear(nn.Module):
+    """Two towers of one layer each, in float64, so that every gradient is quick and exact."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        random = torch.Generator().manual_seed(0)
+        self.visual = nn.Parameter(torch.randn(4, 3, generator=random, dtype=torch.float64))
+        self.text = nn.Parameter(torch.randn(4, 3, generator=random, dtype=torch.float64))
+        self.logit_scale = nn.Parameter(torch.tensor(0.7, dtype=torch.float64))
+
+    def encode_image(self, images: Tensor) -> Tensor:
+        return images @ self.visual
+
+    def encode_text(self, tokens: Tensor) -> Tensor:
+        return tokens @ self.text
+
+
+@pytest.fixture
+def linear(toy: Toy) -> Callable[..., tuple[Beginning, ToyBatch]]:
+    """Makes what a stage on linear towers begins with, and a batch of some pairs for it."""
+
+    def make(size: int, micro_batch_size: int | None = None) -> tuple[Beginning, ToyBatch]:
+        random = torch.Generator().manual_seed(3)
+        images, texts = (torch.randn(size, 4, generator=random).double() for _ in "it")
+        beginning = toy.beginning(SimpleNamespace(module=Linear()), micro_batch_size)
+        return beginning, ToyBatch(images, texts, {"update": size})
+
+    return make

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -13,47 +12,10 @@ from torch import Tensor, nn
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment import preservation as declared
 from fomo_dagster.methods.ewc import EWC, fisher
-from fomo_dagster.methods.preservation import Beginning, Beside
+from fomo_dagster.methods.preservation import Beside
 
 
-@dataclass(frozen=True)
-class Pairs:
-    images: Tensor
-    tokens: Tensor
-    counts: dict[str, int]
-
-
-class Linear(nn.Module):
-    """Two towers of one layer each, so that every gradient is quick."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        random = torch.Generator().manual_seed(0)
-        self.visual = nn.Parameter(torch.randn(4, 3, generator=random, dtype=torch.float64))
-        self.text = nn.Parameter(torch.randn(4, 3, generator=random, dtype=torch.float64))
-        self.logit_scale = nn.Parameter(torch.tensor(0.7, dtype=torch.float64))
-
-    def encode_image(self, images: Tensor) -> Tensor:
-        return images @ self.visual
-
-    def encode_text(self, tokens: Tensor) -> Tensor:
-        return tokens @ self.text
-
-
-@dataclass(frozen=True)
-class Holder:
-    module: Any
-
-
-def linear(toy: Any, size: int, micro_batch_size: int | None = None) -> tuple[Beginning, Pairs]:
-    """What a stage on the linear towers begins with, and a batch for it."""
-    beginning = toy.beginning(Holder(Linear()), micro_batch_size)
-    random = torch.Generator().manual_seed(3)
-    images, texts = (torch.randn(size, 4, generator=random, dtype=torch.float64) for _ in "it")
-    return beginning, Pairs(images, texts, {"update": size})
-
-
-def brute_force(module: Any, pairs: Pairs) -> dict[str, Tensor]:
+def brute_force(module: Any, pairs: Any) -> dict[str, Tensor]:
     """Every answer of every prediction with its probability, and the square of its gradient."""
     left = nn.functional.normalize(module.encode_image(pairs.images), dim=1)
     right = nn.functional.normalize(module.encode_text(pairs.tokens), dim=1)
@@ -72,8 +34,8 @@ def brute_force(module: Any, pairs: Pairs) -> dict[str, Tensor]:
     return dict(zip(names, totals, strict=True))
 
 
-def test_the_information_is_the_mean_over_all_answers_of_squared_gradients(toy: Any) -> None:
-    beginning, pairs = linear(toy, 3)
+def test_the_information_is_the_mean_over_all_answers_of_squared_gradients(linear: Any) -> None:
+    beginning, pairs = linear(3)
     expected = brute_force(beginning.model.module, pairs)
     found = fisher(beginning, [pairs] * 1500)
     for name, values in expected.items():
@@ -81,19 +43,19 @@ def test_the_information_is_the_mean_over_all_answers_of_squared_gradients(toy: 
     assert all(p.grad is None for p in beginning.trained.values())
 
 
-def test_micro_batches_have_the_information_of_whole_batches(toy: Any) -> None:
+def test_micro_batches_have_the_information_of_whole_batches(linear: Any) -> None:
     found = []
     for size in (None, 2):
-        beginning, pairs = linear(toy, 5, size)
+        beginning, pairs = linear(5, size)
         found.append(fisher(beginning, [pairs] * 4))
     for name, values in found[0].items():
         torch.testing.assert_close(found[1][name], values, rtol=1e-10, atol=1e-14)
 
 
-def test_the_information_decays_and_adds_up_and_pulls_at_the_weights(toy: Any) -> None:
-    beginning, pairs = linear(toy, 4)
+def test_the_information_decays_and_adds_up_and_pulls_at_the_weights(linear: Any) -> None:
+    beginning, pairs = linear(4)
 
-    def update(size: int, samples: int) -> Iterator[Pairs]:
+    def update(size: int, samples: int) -> Iterator[Any]:
         assert (size, samples) == (4, 12)
         yield from [pairs] * 3
 
@@ -120,8 +82,8 @@ def test_the_information_decays_and_adds_up_and_pulls_at_the_weights(toy: Any) -
         torch.testing.assert_close(tensor, 0.25 * carried[name] + found[name])
 
 
-def test_what_was_left_of_other_weights_is_refused_and_named(toy: Any) -> None:
-    beginning, _ = linear(toy, 2)
+def test_what_was_left_of_other_weights_is_refused_and_named(linear: Any) -> None:
+    beginning, _ = linear(2)
     carried = {"visual": torch.ones(4, 3), "text": torch.ones(4, 3)}
     beside = Beside(carried=carried, update=lambda size, samples: iter(()))
     with pytest.raises(InputError, match="what the stage before left has no 'logit_scale'"):

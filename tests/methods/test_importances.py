@@ -11,6 +11,8 @@ from fomo_dagster.methods.preservation import Beside
 
 DECLARED: dict[str, dict[str, Any]] = {
     "ewc": {"strength": 3e6, "samples": 64, "batch_size": 8},
+    "si": {"strength": 20},
+    "mas": {"strength": 0.1, "samples": 32},
 }
 
 

@@ -1,0 +1,62 @@
+"""MAS: weights that the outputs are sensitive to stay where they are (arXiv 1711.09601)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from fomo_dagster.data.transforms import normalise
+from fomo_dagster.experiment import preservation as declared
+from fomo_dagster.methods.preservation import Batch, Beginning, Beside
+from fomo_dagster.methods.weight_penalty import ImportancePenalty
+
+
+class MAS(ImportancePenalty):
+    """`strength · Σ_i Ω_i (θ_i - θ*_i)²`; after the last step `Ω ← decay · Ω + Ω_stage`.
+
+    θ* are the weights that the stage starts from.
+    """
+
+    def __init__(self, settings: declared.MAS, beginning: Beginning, beside: Beside) -> None:
+        super().__init__(beginning, 2 * settings.strength, beside.carried)
+        assert beside.update is not None
+        self._settings, self._update = settings, beside.update
+
+    def finish(self) -> dict[str, Tensor]:
+        found = sensitivities(self.beginning, self._update(1, self._settings.samples))
+        return self.carry(self._settings.decay, found)
+
+
+def sensitivities(beginning: Beginning, pairs: Iterable[Batch]) -> dict[str, Tensor]:
+    """The mean over pairs, batches of one, of `|∂(‖f(image)‖² + ‖g(text)‖²) / ∂θ|`, by name.
+
+    f and g are the towers' outputs before they are normalised, for normalised ones have a constant
+    length and no gradient. The absolute value is of each pair's gradient, as in the paper: in the
+    gradient of a batch, what one sample asks for and another forbids would cancel out. So each pair
+    has a backward pass of its own. What no output depends on, as the logit scale, has 0.
+
+    The towers are in evaluation mode afterwards, and the gradients none.
+    """
+    model, device, trained = beginning.model, beginning.device, beginning.trained
+    module = model.module.eval()
+    sums = {name: torch.zeros_like(p, requires_grad=False) for name, p in trained.items()}
+    count = 0
+    for pair in pairs:
+        images = pair.images.to(device)
+        if images.dtype == torch.uint8:
+            images = normalise(images, model.mean, model.std)
+        with beginning.autocast():
+            outputs = (module.encode_image(images), module.encode_text(pair.tokens.to(device)))
+        module.zero_grad()
+        for output in outputs:
+            if output.requires_grad:  # not of a tower that is locked
+                output = output.float() if output.dtype != torch.float64 else output
+                output.square().sum().backward()
+        count += len(images)
+        for name, parameter in trained.items():
+            if parameter.grad is not None:
+                sums[name] += parameter.grad.abs()
+    module.zero_grad()
+    return {name: total / count for name, total in sums.items()}

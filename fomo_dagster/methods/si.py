@@ -1,0 +1,63 @@
+"""SI: what each weight did for the loss on its way says how much it counts (arXiv 1703.04200)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fomo_dagster.experiment import preservation as declared
+from fomo_dagster.methods.preservation import Beginning, Beside
+from fomo_dagster.methods.weight_penalty import ImportancePenalty, copies
+
+
+class SI(ImportancePenalty):
+    """`strength · Σ_i Ω_i (θ_i - θ*_i)²`, θ* being the weights that the stage starts from.
+
+    Along the way `ω_i ← ω_i - g_i · δ_i`, g being the gradient of the loss alone (before the
+    penalty's is added and it is clipped) and δ what the update really changed (optimiser, weight
+    decay and clamp). After the last step `Ω_i ← Ω_i + max(0, ω_i) / (Δ_i² + damping)`, Δ leading
+    from the start to the last step's weights, also where an average of the steps is kept.
+
+    Beside the weights it holds five tensors of their size.
+    """
+
+    def __init__(self, settings: declared.SI, beginning: Beginning, beside: Beside) -> None:
+        super().__init__(beginning, 2 * settings.strength, beside.carried)
+        self._damping = settings.damping
+        self._last = copies(beginning.trained)
+        self._lowered = {name: torch.zeros_like(tensor) for name, tensor in self._last.items()}
+        self._gradients: dict[str, Tensor] = {}
+
+    def penalise(self) -> Tensor | None:
+        trained = self.beginning.trained
+        self._gradients = {n: p.grad.clone() for n, p in trained.items() if p.grad is not None}
+        return super().penalise()
+
+    @torch.no_grad()
+    def after_update(self) -> None:
+        for name, parameter in self.beginning.trained.items():
+            change = parameter - self._last[name]
+            if name in self._gradients:
+                work = self._gradients[name] * change
+                work[change == 0] = 0  # an update that fp16 skipped has gradients that are infinite
+                self._lowered[name] -= work
+            self._last[name].copy_(parameter)
+
+    def state(self) -> dict[str, Any]:
+        return self._lowered
+
+    @torch.no_grad()
+    def restore(self, state: Mapping[str, Any]) -> None:
+        for name, lowered in self._lowered.items():
+            lowered.copy_(state[name])
+            self._last[name].copy_(self.beginning.trained[name])
+
+    def finish(self) -> dict[str, Tensor]:
+        found = {}
+        for name, lowered in self._lowered.items():
+            change = self._last[name] - self.anchors[name]
+            found[name] = lowered.clamp(min=0) / (change.square() + self._damping)
+        return self.carry(1.0, found)

@@ -1,0 +1,87 @@
+"""MAS's sensitivities, against the closed form for linear towers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from fomo_dagster.data.transforms import normalise
+from fomo_dagster.experiment import preservation as declared
+from fomo_dagster.methods.mas import MAS, sensitivities
+from fomo_dagster.methods.preservation import Beside
+
+
+class Pair(NamedTuple):
+    images: torch.Tensor
+    tokens: torch.Tensor
+    counts: dict[str, int]
+
+
+def one_by_one(pairs: Any) -> Iterator[Any]:
+    for image, text in zip(pairs.images, pairs.tokens, strict=True):
+        yield type(pairs)(image[None], text[None], {"update": 1})
+
+
+def test_sensitivities_are_means_of_absolute_gradients_of_squared_lengths(linear: Any) -> None:
+    """‖xW‖² has the gradient 2 xᵀ (xW)."""
+    beginning, pairs = linear(7)
+    found = sensitivities(beginning, one_by_one(pairs))
+    for name, inputs in (("visual", pairs.images.numpy()), ("text", pairs.tokens.numpy())):
+        weights = beginning.trained[name].detach().numpy()
+        expected = np.mean([np.abs(2 * np.outer(x, x @ weights)) for x in inputs], axis=0)
+        np.testing.assert_allclose(found[name].numpy(), expected, rtol=1e-10)
+    assert float(found["logit_scale"]) == 0
+
+
+def test_a_locked_tower_has_none_and_is_none_of_the_others_business(linear: Any) -> None:
+    beginning, pairs = linear(3)
+    whole = sensitivities(beginning, one_by_one(pairs))
+    beginning.model.module.visual.requires_grad_(requires_grad=False)
+    trained = {name: p for name, p in beginning.trained.items() if name != "visual"}
+    beginning = type(beginning)(**{**vars(beginning), "trained": trained})
+    found = sensitivities(beginning, one_by_one(pairs))
+    assert found.keys() == trained.keys()
+    assert torch.equal(found["text"], whole["text"])
+
+
+def test_sensitivities_decay_and_add_up_and_pull_at_the_weights(linear: Any) -> None:
+    beginning, pairs = linear(5)
+    random = torch.Generator().manual_seed(5)
+    carried = {n: torch.rand(p.shape, generator=random) for n, p in beginning.trained.items()}
+    asked = []
+
+    def update(size: int, samples: int) -> Iterator[Any]:
+        asked.append((size, samples))
+        return one_by_one(pairs)
+
+    settings = declared.MAS(name="mas", strength=3, decay=0.25, samples=5)
+    held = MAS(settings, beginning, Beside(carried=carried, update=update))
+    with torch.no_grad():
+        for parameter in beginning.trained.values():
+            parameter += 0.5
+    penalty = held.penalise()
+    assert penalty is not None
+    expected = 3 * sum(float(tensor.sum()) for tensor in carried.values()) * 0.25
+    np.testing.assert_allclose(float(penalty), expected, rtol=1e-6)
+    for name, parameter in beginning.trained.items():
+        torch.testing.assert_close(parameter.grad, 2 * 3 * carried[name].double() * 0.5)
+    left, found = held.finish(), sensitivities(beginning, one_by_one(pairs))
+    assert asked == [(1, 5)]
+    for name, tensor in left.items():
+        torch.testing.assert_close(tensor, 0.25 * carried[name] + found[name])
+
+
+def test_pixels_are_seen_as_training_sees_them(toy: Any) -> None:
+    model, random = toy.theta(), torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (1, 3, 16, 16), generator=random, dtype=torch.uint8)
+    tokens = torch.randint(1, 49407, (1, 6), generator=random)
+    made = [
+        sensitivities(toy.beginning(model), [Pair(images, tokens, {"update": 1})])
+        for images in (pixels, normalise(pixels, model.mean, model.std), pixels.float())
+    ]
+    for name, tensor in made[0].items():
+        torch.testing.assert_close(made[1][name], tensor)
+    assert not torch.allclose(made[0]["visual.proj"], made[2]["visual.proj"], rtol=0.1)
