@@ -24,27 +24,25 @@ if TYPE_CHECKING:
 class DeployedNode(Node):
     """The weights that a stage serves, where they are merged.
 
-    models: role → key of `previous` (what is merged into) and `trained`; or, of a joint merge, role
-    → keys of `initial` and `trained`; oldest first. joint: how those are weighed. repairing: what a
-    technique with a repair needs for it.
+    models: keys, oldest first; the newest is what the stage, or the one before, trained. joint: how
+    they are weighed, where all so far are merged at once. repairing: what a technique with a repair
+    needs for it.
     """
 
     kind: ClassVar[str] = "deployed"
     stage: int
     technique: Technique
     base_key: str  # θ₀
-    models: Mapping[str, str | tuple[str, ...]]
+    models: tuple[str, ...]
     joint: Joint | None = None
     repairing: Repairing | None = None
 
     @property
     def model_keys(self) -> tuple[str, ...]:
         """What is merged, oldest first."""
-        roles = [(keys,) if isinstance(keys, str) else keys for keys in self.models.values()]
-        keys = tuple(key for of_role in roles for key in of_role)
-        if self.technique.needs_base and keys[0] == self.base_key:
-            return keys[1:]  # θ₀ beside itself is no model that was trained
-        return keys
+        if self.technique.needs_base and self.models[0] == self.base_key:
+            return self.models[1:]  # θ₀ beside itself is no model that was trained
+        return self.models
 
     @property
     def effective_technique(self) -> Technique:
@@ -75,12 +73,13 @@ class DeployedNode(Node):
         return alike.model_dump(mode="json", exclude_none=True) | weighed
 
     def recipes(self, facts: FactsByKey) -> dict[str, Recipe]:
-        inputs: dict[str, Any] = {
-            role: facts[keys].data_version
-            if isinstance(keys, str)
-            else [facts[key].data_version for key in keys]
-            for role, keys in self.models.items()
-        }
+        versions = [facts[key].data_version for key in self.models]
+        # Of two models a fold and a joint merge are the same, and so is their artifact.
+        inputs: dict[str, Any] = (
+            dict(zip(("previous", "trained"), versions, strict=True))
+            if len(versions) == 2
+            else {"models": versions}
+        )
         if self.technique.needs_base:
             inputs["base"] = facts[self.base_key].data_version
         if self.repairing is not None:

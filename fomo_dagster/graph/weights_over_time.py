@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -70,12 +70,12 @@ class WeightsOverTime:
     def _includes_initial(self, rule: Rule) -> bool:
         return rule == "joint" and self.method.joint.include_initial
 
-    def _models(self, stage: int, rule: Rule) -> Mapping[str, str | tuple[str, ...]]:
+    def _models(self, stage: int, rule: Rule) -> tuple[str, ...]:
         if rule in MERGES_OF_TWO:
             previous = self.base_key if rule == "with_initial" else self._after(stage - 1, rule)
-            return {"previous": previous, "trained": self.trained(stage)}
-        initial = {"initial": (self.base_key,)} if self._includes_initial(rule) else {}
-        return {**initial, "trained": tuple(map(self.trained, range(1, stage + 1)))}
+            return (previous, self.trained(stage))
+        initial = (self.base_key,) if self._includes_initial(rule) else ()
+        return (*initial, *map(self.trained, range(1, stage + 1)))
 
     def _merge(self, node: type[N], key: str, stage: int, after: int, rule: Rule) -> N:
         technique = self.method.merge
