@@ -77,9 +77,9 @@ def undertake(name_or_path: str, overrides: Sequence[str]) -> Undertaking:
     try:
         graph = build_graph([loaded, *others])
     except InputError as error:
+        graph = build_graph([loaded], beside=[other.experiment.name for other in others])
         if not overrides:
             logger.warning("Dagster cannot load the experiments together: %s", error)
-        graph = build_graph([loaded], beside=[other.experiment.name for other in others])
     return Undertaking(loaded, graph, Home.from_environment())
 
 

@@ -14,6 +14,7 @@ import shutil
 import tarfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,7 @@ def fetch(
     what came is no archive, or it is not what came before. What was received is kept then, and
     on any interruption.
     """
+    is_new = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with lease(folder / f".{archive.name}.lease"):
@@ -110,6 +112,10 @@ def fetch(
             f"{error.filename or folder} cannot be written ({error.strerror or error}): free some "
             "space, or name another folder (FOMO_RELEASE_IMAGES); what came is kept"
         ) from error
+    finally:
+        if is_new:
+            with suppress(OSError):  # something came
+                folder.rmdir()
 
 
 def _fetch(

@@ -245,8 +245,8 @@ def test_an_unreachable_server_is_told_at_once(server: Server, tmp_path: Path) -
     server.http.shutdown()
     server.http.server_close()
     with pytest.raises(InputError, match=r"cannot reach 127\.0\.0\.1 .* Where the network") as told:
-        fetch(server.archive, tmp_path, wait=lambda seconds: pytest.fail("it waited"))
-    assert str(tmp_path / "PETS.tar") in str(told.value)
+        fetch(server.archive, tmp_path / "new", wait=lambda seconds: pytest.fail("it waited"))
+    assert str(tmp_path / "new" / "PETS.tar") in str(told.value)
     assert list(tmp_path.iterdir()) == []
 
 
