@@ -59,9 +59,10 @@ def measure(loop: str, batch_size: int, steps: int, micro: int | None) -> tuple[
     torch.set_num_threads(1)
     model = create(SMALL_CLIP, 0)
     images = torch.randn(batch_size, 3, model.image_size, model.image_size)
-    tokens = model.tokenize([f"picture number {i}" for i in range(batch_size)])
+    texts = [f"picture number {i}" for i in range(batch_size)]
+    tokens = model.tokenize(texts)
     drawn = torch.zeros(batch_size, 2, dtype=torch.int64)
-    repeated = Repeated(Batch(images, tokens, drawn, {"update": batch_size}), steps)
+    repeated = Repeated(Batch(images, tokens, drawn, texts, {"update": batch_size}), steps)
     if loop == "bare":
         optimiser = torch.optim.AdamW(model.module.parameters(), lr=1e-5, fused=True)
         loss_of = ClipLoss()

@@ -40,6 +40,8 @@ class Batch(NamedTuple):
     drawn: torch.Tensor
     """(B, 2), int64: the row of each one's sample in its pool's manifest (-1 where the pool is of
     several, or of none), and the number of the caption among the sample's."""
+    texts: list[str]
+    """What was tokenised, for models that have another tokeniser."""
     counts: dict[str, int]
     """Rows of each of `POOLS`."""
 
@@ -97,9 +99,8 @@ class Batches(Dataset[Batch]):
                 texts.append(captions[caption])
                 drawn.append((row, caption))
                 images.append(self._transform(image, rng))
-        return Batch(
-            torch.stack(images), self._tokenize(texts), torch.tensor(drawn), dict(self.sizes)
-        )
+        tokens = self._tokenize(texts)
+        return Batch(torch.stack(images), tokens, torch.tensor(drawn), texts, dict(self.sizes))
 
     def iterate(self, start: int) -> Iterator[Batch]:
         """The batches from step `start` on, in order, made by `workers` processes ahead of use.

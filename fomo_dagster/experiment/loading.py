@@ -225,6 +225,7 @@ def _with_parents(path: Path, children: tuple[Path, ...]) -> dict[str, Any]:
 _EXCLUSIVE: Mapping[str, Sequence[Sequence[str]]] = {
     "budget": [("samples", "steps", "epochs")],
     "backbone": [("pretrained", "weights", "pretraining")],
+    "teacher": [("pretrained", "weights", "pretraining")],
     "stream": [("datasets", "concepts", "file", "growing"), ("stages", "positions")],
 }
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Discriminator, Field, Tag
 
 from fomo_dagster.data.declarations import Declaration
+from fomo_dagster.experiment.backbone import Backbone
 
 
 class Preservation(Declaration):
@@ -26,9 +27,9 @@ class Preservation(Declaration):
         return False
 
     @property
-    def reference(self) -> Literal["initial", "deployed"] | None:
-        """The weights that a stage looks at beside those it starts from: θ₀ or those deployed
-        before it; None: no others."""
+    def reference(self) -> Literal["initial", "deployed"] | Backbone | None:
+        """The weights that a stage looks at beside those it starts from: θ₀, those deployed
+        before it, or those of another model; None: no others."""
         return None
 
     @property
@@ -170,6 +171,27 @@ class DERPP(_Replayed):
     beta: float = Field(0.5, gt=0, description="Times the loss of the buffer's rows.")
 
 
+class Transfer(Preservation):
+    """What another model knows, where it knows it better than the weights at the stage's start."""
+
+    name: Literal["transfer"]
+    teacher: Backbone = Field(
+        exclude=True,  # it is an asset of its own, whose identity is that of what depends on it
+        description="Any OpenCLIP model, with an image size and a tokeniser of its own.",
+    )
+    supervised: bool = Field(
+        True,
+        description="An image is learnt from the model that finds its text the more probable; "
+        "false: from the one whose highest probability is the higher.",
+    )
+    strength: float = Field(1.0, gt=0)
+    temperature: float = Field(2.0, gt=0, description="Divides the logits that are compared.")
+
+    @property
+    def reference(self) -> Backbone:
+        return self.teacher
+
+
 def _name(value: Any) -> Any:
     return value.get("name") if isinstance(value, dict) else getattr(value, "name", None)
 
@@ -183,6 +205,7 @@ AnyPreservation = Annotated[
     | Annotated[ZSCL, Tag("zscl")]
     | Annotated[ER, Tag("er")]
     | Annotated[DER, Tag("der")]
-    | Annotated[DERPP, Tag("derpp")],
+    | Annotated[DERPP, Tag("derpp")]
+    | Annotated[Transfer, Tag("transfer")],
     Discriminator(_name),
 ]

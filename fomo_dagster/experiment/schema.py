@@ -7,7 +7,6 @@ not, and never change an artifact's address.
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from croniter import CroniterError, croniter
@@ -22,6 +21,7 @@ from fomo_dagster.experiment.adapters import (
     Scaled,
     Vera,
 )
+from fomo_dagster.experiment.backbone import Backbone
 from fomo_dagster.experiment.evaluation import Evaluation, Prompts, Validation
 from fomo_dagster.experiment.merging_over_time import MergingOverTime
 from fomo_dagster.experiment.names import check_safe_name
@@ -31,38 +31,6 @@ from fomo_dagster.experiment.stream import Stream
 from fomo_dagster.experiment.training import TrainingSettings
 
 OWNER = re.compile(r"team:\S.*|[^@\s]+@[^@\s]+\.[^@\s]+")
-
-
-class PretrainingRecipe(TrainingSettings):
-    """θ₀ trained here from random weights on a pretraining pool."""
-
-    pool: PretrainingPool
-    seed: int = 0
-
-
-class Backbone(Declaration):
-    """θ₀: an OpenCLIP architecture, and exactly one origin of its weights."""
-
-    name: str
-    architecture: str | dict[str, Any] = Field(
-        description="The name of an OpenCLIP architecture, or a model configuration in its format."
-    )
-    pretrained: str | None = Field(None, description="An OpenCLIP pretrained tag.")
-    weights: Path | None = Field(None, description="A local file in OpenCLIP's format.")
-    pretraining: PretrainingRecipe | None = None
-
-    @model_validator(mode="after")
-    def _has_one_origin(self) -> Backbone:
-        check_safe_name(self.name)
-        given = [
-            k for k in ("pretrained", "weights", "pretraining") if getattr(self, k) is not None
-        ]
-        if len(given) != 1:
-            raise ValueError(
-                "exactly one of pretrained, weights, pretraining must be given, "
-                f"not {given or 'none'}"
-            )
-        return self
 
 
 class Mixture(Declaration):

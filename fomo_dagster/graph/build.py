@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from fomo_dagster.data.benchmark.registry import by_any_name
 from fomo_dagster.data.declarations import Dataset, PretrainingPool
 from fomo_dagster.errors import InputError, nearest
+from fomo_dagster.experiment.backbone import Backbone
 from fomo_dagster.experiment.loading import Loaded
-from fomo_dagster.experiment.schema import Backbone, Experiment
+from fomo_dagster.experiment.schema import Experiment
 from fomo_dagster.graph.data_nodes import (
     shards_key,
     source_key,
@@ -196,8 +198,8 @@ class _Builder:
         self.add(PoolNode(key=key, pool=pool, prompts=prompts))
         return key
 
-    def add_backbone(self, loaded: Loaded) -> str:
-        backbone = loaded.experiment.backbone
+    def add_backbone(self, loaded: Loaded, backbone: Backbone, where: str) -> str:
+        """The key of its node. where: the setting that declares it."""
         pool_key = None
         if backbone.weights is not None:
             path = loaded.base / backbone.weights.expanduser()
@@ -210,7 +212,7 @@ class _Builder:
                     "give one of them another name"
                 )
         if backbone.pretraining is not None:
-            pool_key = self.add_pool(loaded, backbone.pretraining.pool, "backbone.pretraining.pool")
+            pool_key = self.add_pool(loaded, backbone.pretraining.pool, f"{where}.pretraining.pool")
         key = f"backbones/{backbone.name}"
         execution = loaded.experiment.execution
         self.add(BackboneNode(key=key, backbone=backbone, pool_key=pool_key, execution=execution))
@@ -301,6 +303,28 @@ class _Builder:
             keys.append(key)
         return keys, listing.datasets
 
+    def beside(
+        self, loaded: Loaded, stage: int, theta: str, weights: WeightsOverTime
+    ) -> dict[str, Any]:
+        """What the method's preservation looks at in a stage, as fields of its `TrainedNode`; the
+        node of another backbone is added."""
+        preserve = loaded.experiment.method.preserve
+        if preserve is None:
+            return {}
+        before = tuple(weights.trained(earlier) for earlier in range(1, stage))
+        reference, fields = preserve.reference, dict[str, Any]()
+        if isinstance(reference, Backbone):
+            key = self.add_backbone(loaded, reference, "method.preserve.teacher")
+            fields |= {"reference_key": key, "reference_backbone": self.backbone_of(key)}
+        elif reference is not None:
+            keys = {"initial": theta, "deployed": weights.deployed(stage - 1)}
+            fields["reference_key"] = keys[reference]
+        if preserve.carries and before:
+            fields["carried_key"] = before[-1]
+        if preserve.remembers:
+            fields["remembered_keys"] = before
+        return fields
+
     def add_experiment(self, loaded: Loaded) -> None:
         experiment = loaded.experiment
         self.experiment = experiment.name
@@ -310,7 +334,7 @@ class _Builder:
             loaded, arrived = with_arrivals(loaded, self.growing[experiment.name])
             arrived = tuple(map(viewed(experiment), arrived))
         method = experiment.method
-        theta = self.add_backbone(loaded)
+        theta = self.add_backbone(loaded, experiment.backbone, "backbone")
         chunks, trained_on = self.add_stream(loaded, theta, arrived)
         pool = experiment.pool
         pool_key = self.add_pool(loaded, pool, "pretraining_pool") if pool is not None else None
@@ -339,16 +363,6 @@ class _Builder:
             chunk_keys=chunks,
         )  # fmt: skip
         for stage in range(1, len(chunks) + 1):
-            preserve = method.preserve
-            reference = preserve.reference if preserve is not None else None
-            carries = preserve is not None and preserve.carries and stage > 1
-            remembers = preserve is not None and preserve.remembers
-            earlier = range(1, stage) if remembers else ()
-            referred = {"initial": theta, "deployed": weights.deployed(stage - 1), None: None}
-            beside = {
-                "reference_key": referred[reference],
-                "carried_key": weights.trained(stage - 1) if carries else None,
-            }
             for start in weights.before_training(stage):
                 self.add(start)
             self.add(
@@ -357,8 +371,8 @@ class _Builder:
                     backbone=backbone, settings=experiment, mixture=experiment.mixture,
                     buffer=experiment.buffer, method=method, seed=experiment.seed,
                     start_key=weights.start(stage), base_key=theta,
-                    chunk_keys=tuple(chunks[:stage]), pool_key=pool_key, **beside,
-                    remembered_keys=tuple(map(weights.trained, earlier)),
+                    chunk_keys=tuple(chunks[:stage]), pool_key=pool_key,
+                    **self.beside(loaded, stage, theta, weights),
                     execution=experiment.execution,
                 )
             )  # fmt: skip

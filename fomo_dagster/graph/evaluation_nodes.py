@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from fomo_dagster.data.declarations import Dataset
 from fomo_dagster.errors import InputError
+from fomo_dagster.experiment.backbone import Backbone
 from fomo_dagster.experiment.evaluation import Evaluation, Waffle
-from fomo_dagster.experiment.schema import Backbone, Execution
+from fomo_dagster.experiment.schema import Execution
 from fomo_dagster.graph.data_nodes import shards_key
 from fomo_dagster.graph.model_nodes import WEIGHTS, load_weights
 from fomo_dagster.graph.node import ONLY, Facts, FactsByKey, Node, identity

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from fomo_dagster.experiment.schema import Backbone, Execution
+from fomo_dagster.experiment.backbone import Backbone
+from fomo_dagster.experiment.schema import Execution
 from fomo_dagster.graph.data_nodes import shards_key
 from fomo_dagster.graph.evaluation_nodes import CONCEPTS, EvaluationNode
 from fomo_dagster.graph.model_nodes import WEIGHTS, load_weights

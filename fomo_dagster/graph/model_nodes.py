@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.adapters import Adapters
+from fomo_dagster.experiment.backbone import Backbone
 from fomo_dagster.experiment.schema import (
     AnyMethod,
-    Backbone,
     Buffer,
     Execution,
     Finetune,
@@ -190,6 +190,8 @@ class TrainedNode(Node):
     pool_key: str | None
     reference_key: str | None = None
     """The weights that the preservation looks at beside those of the start."""
+    reference_backbone: Backbone | None = None
+    """What they are of, where they are not of `backbone`."""
     carried_key: str | None = None
     """The stage before, which left what the preservation goes on with."""
     remembered_keys: tuple[str, ...] = ()
@@ -318,7 +320,8 @@ class TrainedNode(Node):
 
         def reference() -> Model:
             assert self.reference_key is not None
-            return load_weights(self.backbone, workshop.artifact(self.reference_key).path(WEIGHTS))
+            backbone = self.reference_backbone or self.backbone
+            return load_weights(backbone, workshop.artifact(self.reference_key).path(WEIGHTS))
 
         carried = {}
         if self.carried_key is not None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fomo_dagster.experiment.schema import Backbone
+from fomo_dagster.experiment.backbone import Backbone
 from fomo_dagster.merging.technique import Repair, Technique
 
 if TYPE_CHECKING:

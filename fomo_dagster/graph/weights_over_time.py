@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from fomo_dagster.experiment.backbone import Backbone
 from fomo_dagster.experiment.merging_over_time import MERGES_OF_TWO, MergingOverTime, Rule
-from fomo_dagster.experiment.schema import Backbone
 from fomo_dagster.graph.merge_nodes import DeployedNode, StartNode
 from fomo_dagster.graph.repaired import Repairing
 

@@ -45,11 +45,9 @@ class LwF(Preservation):
         loss, _ = super().loss(embedded)
         rows, teacher = embedded.rows("update"), self._teacher
         student = embedded.images[rows] @ embedded.texts[rows].T  # (n, n)
-        images = teacher.images(embedded.batch.images[rows])
-        texts = teacher.texts(embedded.batch.tokens[rows])
         distilled = divergences(
             embedded.logit_scale.exp() * student,
-            teacher.logit_scale.exp() * images @ texts.T,
+            teacher.logits(embedded.batch.images[rows], embedded.batch.tokens[rows]),
             self._settings.temperature,
         )
         return loss, self._settings.strength * distilled.mean()

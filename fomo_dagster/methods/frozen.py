@@ -15,12 +15,14 @@ from fomo_dagster.models.backbones import Model
 class Frozen:
     """Features of a frozen model, in evaluation mode, on the device of a training.
 
-    It computes in the training's precision, in pieces of the training's micro-batches.
+    It computes in the training's precision, in pieces of the training's micro-batches. It may be of
+    another architecture: images come as the trained model takes them, and are resized for this one.
     """
 
     def __init__(self, model: Model, beginning: Beginning) -> None:
         self.model = model
         self._module = model.module.to(beginning.device).eval().requires_grad_(False)
+        self._trained_one = beginning.model
         self._device, self._autocast = beginning.device, beginning.autocast
         self._piece_size = beginning.micro_batch_size
 
@@ -29,6 +31,10 @@ class Frozen:
         """The logarithm, a scalar."""
         scale: Tensor = self._module.logit_scale
         return scale
+
+    def logits(self, images: Tensor, tokens: Tensor) -> Tensor:
+        """exp(logit_scale) times the cosines of N images to M texts: (N, M), fp32."""
+        return self.logit_scale.exp() * self.images(images) @ self.texts(tokens).T
 
     def images(self, images: Tensor) -> Tensor:
         """Of (N, 3, H, W), uint8, or normalised fp32: (N, D), fp32, L2-normalised."""
@@ -39,10 +45,26 @@ class Frozen:
         return self._encode(self._module.encode_text, tokens)
 
     def _encode_image(self, images: Tensor) -> Tensor:
-        if images.dtype == torch.uint8:
-            images = normalise(images, self.model.mean, self.model.std)
-        features: Tensor = self._module.encode_image(images)
+        features: Tensor = self._module.encode_image(self._as_seen(images))
         return features
+
+    def _as_seen(self, images: Tensor) -> Tensor:
+        mine, other = self.model, self._trained_one
+        if (mine.image_size, mine.mean, mine.std) == (other.image_size, other.mean, other.std):
+            is_normalised = images.dtype != torch.uint8
+            return images if is_normalised else normalise(images, mine.mean, mine.std)
+        if images.dtype == torch.uint8:
+            pixels = images.float().div_(255)
+        else:
+            mean, std = images.new_tensor([other.mean, other.std])[:, :, None, None]
+            pixels = images * std + mean
+        if mine.image_size != other.image_size:
+            size = (mine.image_size, mine.image_size)
+            resized = nn.functional.interpolate(pixels, size, mode="bicubic", antialias=True)
+            pixels = resized.clamp_(0, 1)  # bicubic interpolation overshoots
+        mean, std = pixels.new_tensor([mine.mean, mine.std])[:, :, None, None]
+        seen: Tensor = (pixels - mean) / std
+        return seen
 
     @torch.no_grad()
     def _encode(self, encode: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:

@@ -36,6 +36,10 @@ class Batch(Protocol):
         and the number of its caption among the sample's."""
 
     @property
+    def texts(self) -> list[str]:
+        """What the tokens are of."""
+
+    @property
     def counts(self) -> Mapping[str, int]:
         """How many of the rows come from each pool."""
 
@@ -115,7 +119,8 @@ class Beside:
     """What a preservation may look at beside the training itself; each is there where asked for."""
 
     reference: Callable[[], Model] | None = None
-    """Loads the other weights that the declaration names, on the CPU."""
+    """Loads the other model that the declaration names, or the other weights of this one, on the
+    CPU."""
     carried: Mapping[str, Tensor] = field(default_factory=dict)
     """What the stage before left; empty at the first."""
     remembered: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None

@@ -13,6 +13,7 @@ from fomo_dagster.methods.mas import MAS
 from fomo_dagster.methods.preservation import Beginning, Beside, Preservation
 from fomo_dagster.methods.replay import DER, DERPP, ER
 from fomo_dagster.methods.si import SI
+from fomo_dagster.methods.transfer import Transfer
 
 _MAKERS: Mapping[type[declared.Preservation], Callable[[Any, Beginning, Beside], Preservation]] = {
     declared.L2: L2,
@@ -21,6 +22,7 @@ _MAKERS: Mapping[type[declared.Preservation], Callable[[Any, Beginning, Beside],
     declared.ER: ER,
     declared.DER: DER,
     declared.DERPP: DERPP,
+    declared.Transfer: Transfer,
     declared.EWC: EWC,
     declared.SI: SI,
     declared.MAS: MAS,

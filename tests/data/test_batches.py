@@ -152,6 +152,7 @@ def equal(one: Batch, other: Batch) -> bool:
         torch.equal(one.images, other.images)
         and torch.equal(one.tokens, other.tokens)
         and torch.equal(one.drawn, other.drawn)
+        and one.texts == other.texts
         and one.counts == other.counts
     )
 
@@ -179,6 +180,7 @@ def test_every_row_has_the_image_and_a_text_of_the_sample_that_its_position_draw
                 assert torch.equal(batch.images[row, :3, 0, 0], expected.float())
                 place, caption = batch.drawn[row].tolist()
                 assert table["key"][place] == key
+                assert batch.texts[row] == texts[row]
                 assert texts[row] == (given or [PROMPTS[dataset].format(concept)])[caption]
                 row += 1
         assert row == len(texts) == len(batch.images)

@@ -42,6 +42,11 @@ class ToyBatch:
     counts: dict[str, int]
 
     @property
+    def texts(self) -> list[str]:
+        """The tokens in words."""
+        return [" ".join(map(str, row)) for row in self.tokens.tolist()]
+
+    @property
     def drawn(self) -> Tensor:
         """The number of each pair in its task; every one has one caption."""
         rows = torch.cat([torch.arange(count) for count in self.counts.values()])

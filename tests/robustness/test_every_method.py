@@ -14,9 +14,17 @@ from fomo_dagster.training.learner import Learner
 
 SHIPPED = Path(__file__).resolve().parents[2] / "experiments"
 FILES = [file for folder in ("methods", "merging") for file in sorted((SHIPPED / folder).glob("*"))]
-TOY_SIZES = {"rank": 4, "block_size": 4}  # of layers that are 16 wide
-SECTIONS = {"method", "optimiser", "mixture"}
 STEPS, STAGES = 3, 2
+TOY_SIZES = {
+    "rank": 4,  # of layers that are 16 wide
+    "block_size": 4,
+    "pretraining": {  # of another backbone
+        "pool": {"name": "toy", "datasets": ["old"]},
+        "batch_size": 8,
+        "budget": {"steps": STEPS},
+    },
+}
+SECTIONS = {"method", "optimiser", "mixture"}
 
 
 class KilledError(Exception):
@@ -24,11 +32,14 @@ class KilledError(Exception):
 
 
 def toy_sized(values: dict) -> dict:
-    """The sections with what does not fit the toy's layers made to fit."""
-    return {
-        key: toy_sized(value) if isinstance(value, dict) else TOY_SIZES.get(key, value)
-        for key, value in values.items()
-    }
+    """The sections with what does not fit the toy's layers and data made to fit."""
+
+    def fitting(key: str, value: object) -> object:
+        if key in TOY_SIZES:
+            return TOY_SIZES[key]
+        return toy_sized(value) if isinstance(value, dict) else value
+
+    return {key: fitting(key, value) for key, value in values.items()}
 
 
 def write_as_toy(project, file: Path) -> None:

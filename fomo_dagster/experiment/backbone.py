@@ -1,0 +1,44 @@
+"""Models as an experiment file says them: an architecture, and where its weights come from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from fomo_dagster.data.declarations import Declaration, PretrainingPool
+from fomo_dagster.experiment.names import check_safe_name
+from fomo_dagster.experiment.training import TrainingSettings
+
+
+class PretrainingRecipe(TrainingSettings):
+    """θ₀ trained here from random weights on a pretraining pool."""
+
+    pool: PretrainingPool
+    seed: int = 0
+
+
+class Backbone(Declaration):
+    """An OpenCLIP architecture, and exactly one origin of its weights."""
+
+    name: str
+    architecture: str | dict[str, Any] = Field(
+        description="The name of an OpenCLIP architecture, or a model configuration in its format."
+    )
+    pretrained: str | None = Field(None, description="An OpenCLIP pretrained tag.")
+    weights: Path | None = Field(None, description="A local file in OpenCLIP's format.")
+    pretraining: PretrainingRecipe | None = None
+
+    @model_validator(mode="after")
+    def _has_one_origin(self) -> Backbone:
+        check_safe_name(self.name)
+        given = [
+            k for k in ("pretrained", "weights", "pretraining") if getattr(self, k) is not None
+        ]
+        if len(given) != 1:
+            raise ValueError(
+                "exactly one of pretrained, weights, pretraining must be given, "
+                f"not {given or 'none'}"
+            )
+        return self

@@ -1,0 +1,57 @@
+"""Transfer between two models of any architectures, without forgetting (arXiv 2310.17653).
+
+Each image of a batch is learnt from one of two models: the teacher, where it is the more confident
+one, and the student's old self, the weights that the stage starts from, elsewhere: so only what the
+teacher knows better is taken over.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from fomo_dagster.experiment import preservation as declared
+from fomo_dagster.methods.distillation import divergences
+from fomo_dagster.methods.frozen import Frozen
+from fomo_dagster.methods.preservation import Beginning, Beside, Embedded, Preservation
+
+
+class Transfer(Preservation):
+    """Beside the contrastive loss over all rows, `strength · T² · mean over images of
+    KL(softmax(z*_i / T) ‖ softmax(z_i / T))`, where z_i are the logits of image i to all texts of
+    the batch, and z*_i the teacher's or the old self's.
+
+    supervised: the teacher's where softmax(z_i)_i, the probability of the image's own text, is
+    higher for it than for the old self; otherwise the teacher's where its max_j softmax(z_i)_j is.
+    The teacher sees the same augmented pixels, resized to its size, and the same texts.
+    """
+
+    def __init__(self, settings: declared.Transfer, beginning: Beginning, beside: Beside) -> None:
+        super().__init__(beginning)
+        assert beside.reference is not None
+        self._settings = settings
+        start = replace(beginning.model, module=copy.deepcopy(beginning.model.module))
+        self._old = Frozen(start, beginning)
+        self._teacher = Frozen(beside.reference(), beginning)
+
+    def loss(self, embedded: Embedded) -> tuple[Tensor, Tensor | None]:
+        loss, _ = super().loss(embedded)
+        batch = embedded.batch
+        old = self._old.logits(batch.images, batch.tokens)  # (B, B)
+        tokens = self._teacher.model.tokenize(batch.texts)
+        teacher = self._teacher.logits(batch.images, tokens)  # (B, B)
+        knows_better = self._confidence(teacher) > self._confidence(old)  # (B,)
+        target = torch.where(knows_better[:, None], teacher, old)
+        student = embedded.logit_scale.exp() * embedded.images @ embedded.texts.T
+        transferred = divergences(student, target, self._settings.temperature)
+        return loss, self._settings.strength * transferred.mean()
+
+    def _confidence(self, logits: Tensor) -> Tensor:
+        """(B, B) → (B,)."""
+        probabilities = logits.softmax(dim=1)
+        if self._settings.supervised:
+            return probabilities.diagonal()
+        return probabilities.amax(dim=1)

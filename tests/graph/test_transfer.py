@@ -1,0 +1,80 @@
+"""Learning from another backbone, through the stages of an experiment."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import polars as pl
+import pytest
+
+from fomo_dagster.cli.planning import undertake
+from fomo_dagster.cli.running import run_experiment
+from fomo_dagster.errors import InputError
+
+TEACHER: dict[str, Any] = {
+    "name": "teacher",
+    "architecture": {
+        "embed_dim": 8,
+        "vision_cfg": {"image_size": 24, "layers": 1, "width": 8, "head_width": 8, "patch_size": 8},
+        "text_cfg": {"context_length": 9, "vocab_size": 49408, "width": 8, "heads": 2, "layers": 1},
+    },
+    "pretraining": {
+        "pool": {"name": "toy", "datasets": ["old"]},
+        "batch_size": 8,
+        "budget": {"steps": 2},
+        "optimiser": {"learning_rate": 1e-3},
+    },
+}
+
+
+def write(project: Any, teacher: dict[str, Any], **changes: Any) -> None:
+    project.write(
+        "taught", method={"preserve": {"name": "transfer", "teacher": teacher, **changes}}
+    )
+
+
+def to_compute() -> set[str]:
+    return {entry.asset for entry in undertake("taught", []).plan() if entry.compute}
+
+
+def test_stages_learn_from_a_teacher_and_follow_what_it_is_made_of(finished_project: Any) -> None:
+    project = finished_project
+    write(project, TEACHER)
+    nodes = project.graph("taught").nodes
+    assert nodes["backbones/teacher"].inputs == ("pools/toy",)
+    for stage in (1, 2, 3):
+        plain = project.graph().nodes[f"toy/trained_{stage:03d}"].inputs
+        own = {key.replace("toy/trained", "taught/trained") for key in plain}
+        assert set(nodes[f"taught/trained_{stage:03d}"].inputs) == own | {"backbones/teacher"}
+    run_experiment("taught", [])
+    head = project.home.heads.read("taught/trained_002")
+    trained = project.home.store.open(*head.artifacts["only"])
+    steps = pl.read_parquet(trained.path("training_steps.parquet"))
+    assert (steps["preservation_loss"] > 0).all()
+
+    following = {f"taught/{kind}_{s:03d}" for kind in ("trained", "evaluation") for s in (1, 2, 3)}
+    following |= {"taught/scores", "leaderboard"}
+    assert to_compute() == set()
+    another = copy.deepcopy(TEACHER)
+    another["pretraining"]["seed"] = 1
+    write(project, another)
+    assert to_compute() == following | {"backbones/teacher"}
+    write(project, TEACHER, supervised=False)
+    assert to_compute() == following
+    write(project, TEACHER | {"name": "renamed"})
+    assert to_compute() <= {"taught/scores", "leaderboard"}
+
+
+def test_a_teacher_that_cannot_be_is_refused(project: Any) -> None:
+    write(project, {k: v for k, v in TEACHER.items() if k != "pretraining"})
+    with pytest.raises(InputError, match=r"exactly one of pretrained, weights, pretraining"):
+        project.load("taught")
+    write(project, TEACHER | {"name": "toy"})
+    with pytest.raises(InputError, match=r"declare backbones/toy differently"):
+        project.graph("taught")
+    unknown = copy.deepcopy(TEACHER)
+    unknown["pretraining"]["pool"] = {"name": "new", "datasets": ["olt"]}
+    write(project, unknown)
+    with pytest.raises(InputError, match=r"method.preserve.teacher.pretraining.pool.*'olt'.*'old'"):
+        project.graph("taught")
