@@ -54,6 +54,7 @@ FROM (
 )
 """
 
+# Samples of trainings, and the seconds that trainings and merges took when they were made.
 # `arg_max_null`, because `arg_max` passes over stages whose score is null; averages are taken in
 # the order of stages, because the last digit of a sum depends on it.
 _LEADERBOARD = """
@@ -65,8 +66,18 @@ SELECT
     arg_max_null(geometric_mean, stage) AS geometric_mean,
     avg(knowledge_accumulation ORDER BY stage) FILTER (stage >= 1) AS mean_knowledge_accumulation,
     avg(zero_shot_retention ORDER BY stage) FILTER (stage >= 1) AS mean_zero_shot_retention,
-    avg(geometric_mean ORDER BY stage) FILTER (stage >= 1) AS mean_geometric_mean
-FROM scores
+    avg(geometric_mean ORDER BY stage) FILTER (stage >= 1) AS mean_geometric_mean,
+    any_value(made.samples) AS samples,
+    any_value(made.seconds) AS seconds
+FROM scores LEFT JOIN (
+    SELECT
+        experiment,
+        sum((cost->>'samples')::BIGINT)::BIGINT AS samples,
+        sum((cost->>'seconds')::DOUBLE ORDER BY asset) AS seconds
+    FROM artifacts
+    WHERE kind IN ('trained', 'start', 'deployed')
+    GROUP BY experiment
+) AS made USING (experiment)
 GROUP BY experiment
 ORDER BY geometric_mean DESC NULLS LAST, knowledge_accumulation DESC NULLS LAST, experiment
 """
@@ -174,7 +185,8 @@ def _views(home: Path) -> dict[str, tuple[str, str]]:
         _published(),
     )
     views["leaderboard"] = (
-        "the scores of an experiment's last stage, and their means over stages 1..T",
+        "the scores of an experiment's last stage, their means over stages 1..T, and the samples "
+        "and seconds that its weights took",
         _LEADERBOARD,
     )
     return views

@@ -177,6 +177,19 @@ def test_leaderboard_is_the_last_stage_and_the_means_of_stages_from_one(tmp_path
             assert row[column] == pytest.approx(math.fsum(values) / len(values), rel=1e-14)
 
 
+def test_leaderboard_says_what_the_weights_took_when_they_were_made(tmp_path: Path) -> None:
+    write_scores(tmp_path, "e", (1, 1), (2, 2))
+    write_scores(tmp_path, "zero_shot", (3, 3))
+    for number, (kind, cost) in enumerate(
+        [("trained", {"samples": 10, "seconds": 1.5}), ("deployed", {"seconds": 0.25}),
+         ("trained", {"samples": 30, "seconds": 4}), ("evaluation", {"seconds": 99})]
+    ):  # fmt: skip
+        asset = f"e/{kind}_{number:03d}"
+        point(tmp_path, asset, 50 + number, kind=kind, experiment="e", stage=1, cost=cost)
+    board = query(tmp_path, "SELECT experiment, samples, seconds FROM leaderboard ORDER BY ALL")
+    assert board.rows() == [("e", 40, 5.75), ("zero_shot", None, None)]
+
+
 def test_leaderboard_never_shows_an_earlier_stage_for_an_undefined_score(tmp_path: Path) -> None:
     write_scores(tmp_path, "undefined", (10, 90), (99, None))
     write_scores(tmp_path, "poor", (10, 90), (4, 1))
