@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from fomo_dagster.models.backbones import Model
 
 POOL = "calibration"
+ANY_STAGE = 0  # which samples are drawn depends on what the chunk holds, not on when it comes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +26,6 @@ class Repairing:
 
     backbone: Backbone
     chunk_key: str
-    stage: int
 
     def __call__(
         self, technique: Technique, models: Sequence[Path], weights: Path, workshop: Workshop
@@ -44,7 +44,6 @@ class Repairing:
             load_weights(self.backbone, weights),
             manifest_pool(POOL, manifest, workshop),
             technique.repair,
-            self.stage,
         )
         repair(
             lambda path: load_weights(self.backbone, path).module.eval(),
@@ -56,9 +55,9 @@ class Repairing:
         )
 
 
-def calibration_samples(model: Model, pool: Pool, declared: Repair, stage: int) -> Calibration:
-    """The first of a seeded permutation of the pool, each with its first caption, as the model sees
-    them at evaluation; all samples where there are fewer than asked for."""
+def calibration_samples(model: Model, pool: Pool, declared: Repair) -> Calibration:
+    """The first of a permutation of the pool that the seed alone decides, each with its first
+    caption, as the model sees them at evaluation; all where there are fewer than asked for."""
     import torch
 
     from fomo_dagster.data.transforms import evaluate_transform
@@ -67,7 +66,7 @@ def calibration_samples(model: Model, pool: Pool, declared: Repair, stage: int) 
     transform = evaluate_transform(model.image_size, model.mean, model.std, model.resize_mode)
     size = pool.size
     count = declared.samples if size is None else min(declared.samples, size)
-    drawn = [pool.sample(declared.seed, stage, position) for position in range(count)]
+    drawn = [pool.sample(declared.seed, ANY_STAGE, position) for position in range(count)]
     return Calibration(
         torch.stack([transform(sample.image) for sample in drawn]),
         model.tokenize([sample.captions[0] for sample in drawn]),

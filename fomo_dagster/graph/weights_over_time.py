@@ -93,4 +93,4 @@ class WeightsOverTime:
         )
 
     def _repairing(self, after: int) -> Repairing:
-        return Repairing(backbone=self.backbone, chunk_key=self.chunk_keys[after - 1], stage=after)
+        return Repairing(backbone=self.backbone, chunk_key=self.chunk_keys[after - 1])
