@@ -21,6 +21,7 @@ from fomo_dagster.experiment.adapters import (
     Scaled,
     Vera,
 )
+from fomo_dagster.experiment.averaging import AnyAverage
 from fomo_dagster.experiment.backbone import Backbone
 from fomo_dagster.experiment.evaluation import Evaluation, Prompts, Validation
 from fomo_dagster.experiment.merging_over_time import MergingOverTime
@@ -62,6 +63,11 @@ class Method(MergingOverTime):
 
     preserve: AnyPreservation | None = Field(
         None, description="What keeps earlier abilities beside replay; null: nothing."
+    )
+    average: AnyAverage | None = Field(
+        None,
+        description="Of the weights over the steps of a stage, which the stage ends with; null: it "
+        "ends with those of its last step.",
     )
 
     @model_validator(mode="after")

@@ -50,12 +50,14 @@ def training_parameters(settings: TrainingSettings) -> dict[str, Any]:
 
 
 def trained_by(method: AnyMethod, *, goes_on: bool) -> dict[str, Any]:
-    """What the method trains and preserves, as plain data; where it starts and what it deploys is
-    the graph's. goes_on: whether there is something that the stage before left."""
+    """What the method trains, averages and preserves, as plain data; where it starts and what it
+    deploys is the graph's. goes_on: whether there is something that the stage before left."""
     if isinstance(method, Finetune):
         trained = method.model_dump(mode="json", include={"train"})
     else:
         trained = {"adapters": method.model_dump(mode="json", exclude=set(Method.model_fields))}
+    if method.average is not None:
+        trained["average"] = method.average.model_dump(mode="json")
     if method.preserve is not None:
         unused = set() if goes_on else set(method.preserve.of_carried)
         trained["preserve"] = method.preserve.model_dump(mode="json", exclude=unused)

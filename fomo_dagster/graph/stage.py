@@ -90,6 +90,7 @@ def train_on(
         resume_folder=workshop.resume_folder(recipe),
         progress=workshop.progress,
         identity=recipe.digest,
+        average=method.average,
     )
     if left:
         save(left, folder / CARRIED)

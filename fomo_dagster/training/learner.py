@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fomo_dagster.experiment.training import TrainingSettings
+from fomo_dagster.methods.averaging import Average
 from fomo_dagster.methods.preservation import Batch, Beginning, Preservation
 from fomo_dagster.training.optimisers import create_optimiser
 
@@ -24,11 +25,15 @@ class Learner:
     """
 
     def __init__(
-        self, beginning: Beginning, preservation: Preservation, settings: TrainingSettings
+        self,
+        beginning: Beginning,
+        preservation: Preservation,
+        settings: TrainingSettings,
+        average: Average | None = None,
     ) -> None:
         self._module = beginning.model.module
         self._trained = list(beginning.trained.values())
-        self._preservation = preservation
+        self._preservation, self._average = preservation, average
         self._clip_norm = settings.optimiser.clip_norm
         trains_scale = "logit_scale" in beginning.trained
         self._max_logit_scale = settings.max_logit_scale if trains_scale else None
@@ -60,7 +65,16 @@ class Learner:
             with torch.no_grad():
                 self._module.logit_scale.clamp_(0, self._max_logit_scale)  # as OpenCLIP does
         self._preservation.after_update()
+        if self._average is not None:
+            self._average.after_update()
         return measured
+
+    def finish(self) -> dict[str, Tensor]:
+        """After the last step: put the average into the place of its weights, where there is one;
+        return what the preservation, which sees the weights that are kept, leaves."""
+        if self._average is not None:
+            self._average.put_in_place()
+        return self._preservation.finish()
 
     def _clip(self) -> Tensor:
         if self._clip_norm is not None:
@@ -76,6 +90,7 @@ class Learner:
             "optimiser": self._optimiser.state_dict(),
             "scaler": self._scaler.state_dict(),
             "preservation": self._preservation.state(),
+            "average": self._average.state() if self._average is not None else {},
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -86,6 +101,8 @@ class Learner:
         self._optimiser.load_state_dict(state["optimiser"])
         self._scaler.load_state_dict(state["scaler"])
         self._preservation.restore(state["preservation"])
+        if self._average is not None:
+            self._average.restore(state["average"])
 
     def _changing(self) -> dict[str, Tensor]:
         """What of the module's state training changes: all but frozen parameters; norms keep

@@ -19,8 +19,10 @@ from torch import Tensor
 
 from fomo_dagster.data.transforms import normalise
 from fomo_dagster.errors import TrainingError
+from fomo_dagster.experiment.averaging import AnyAverage
 from fomo_dagster.experiment.schema import Execution
 from fomo_dagster.experiment.training import TrainingSettings
+from fomo_dagster.methods.averaging import Average
 from fomo_dagster.methods.loss import contrastive_loss
 from fomo_dagster.methods.preservation import Batch, Beginning, Preservation
 from fomo_dagster.models.backbones import Model
@@ -61,12 +63,14 @@ def train(
     resume_folder: Path,
     progress: Progress,
     identity: str,
+    average: AnyAverage | None = None,
 ) -> tuple[pl.DataFrame, dict[str, Tensor]]:
     """Train `model.module` in place through all batches.
 
     Returns the figures of each step, in the columns of `figures.Figures`, and what the preservation
     that `preserve` makes leaves for the next stage. The parameters that ask for a gradient are
-    trained, each part of the module in the mode that it is in (see `methods.trained_parameters`).
+    trained, each part of the module in the mode that it is in (see `methods.trained_parameters`);
+    where there is an `average`, they end as that of their steps.
     `identity` says whose resume point it is: a training that finds one of the same identity in
     `resume_folder` goes on from there, to the same weights, bit for bit.
 
@@ -97,11 +101,12 @@ def train(
             seed=seed,
             stage=stage,
         )
-        preservation = preserve(beginning)
+        averaged = Average(average, beginning.trained, batches.steps) if average else None
+        learner = Learner(beginning, preserve(beginning), settings, averaged)
         with Interruption() as interruption:
             training = _Training(
                 batches=batches,
-                learner=Learner(beginning, preservation, settings),
+                learner=learner,
                 figures=FigureTable(),
                 settings=settings,
                 seed=seed,
@@ -113,7 +118,7 @@ def train(
                 progress=progress,
             )
             training.run()
-        return training.figures.frame(), preservation.finish()
+        return training.figures.frame(), learner.finish()
 
 
 @dataclass(kw_only=True)

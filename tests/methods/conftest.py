@@ -15,6 +15,7 @@ import torch
 from pydantic import TypeAdapter
 from torch import Tensor, nn
 
+from fomo_dagster.experiment.averaging import AnyAverage
 from fomo_dagster.experiment.preservation import AnyPreservation
 from fomo_dagster.experiment.schema import Execution
 from fomo_dagster.experiment.training import AdamW, Budget, TrainingSettings
@@ -148,6 +149,7 @@ class Toy:
         micro_batch_size: int | None = None,
         identity: str = "toy",
         precision: str = "fp32",
+        average: AnyAverage | None = None,
     ) -> tuple[Model, dict[str, Tensor]]:
         """The trained model, and what the preservation left; `start` stays as it is."""
         declared = TypeAdapter(AnyPreservation).validate_python(preserve) if preserve else None
@@ -175,6 +177,7 @@ class Toy:
             resume_folder=self.folder / identity,
             progress=silent,
             identity=identity,
+            average=average,
         )
         model.module.eval()
         return model, left

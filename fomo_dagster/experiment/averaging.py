@@ -1,0 +1,36 @@
+"""The average of the weights over the steps of a stage, as an experiment file says it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag
+
+from fomo_dagster.data.declarations import Declaration
+
+
+class ExponentialAverage(Declaration):
+    """Earlier steps count less and less."""
+
+    name: Literal["exponential"]
+    decay: float = Field(
+        0.999, ge=0, lt=1, description="What the average so far counts at each step that is taken."
+    )
+    every: int = Field(1, ge=1, description="Steps from one that is taken to the next.")
+
+
+class UniformAverage(Declaration):
+    """All steps that are taken count alike, and so does the stage's start."""
+
+    name: Literal["uniform"]
+    every: int = Field(100, ge=1, description="Steps from one that is taken to the next.")
+
+
+def _name(value: Any) -> Any:
+    return value.get("name") if isinstance(value, dict) else getattr(value, "name", None)
+
+
+AnyAverage = Annotated[
+    Annotated[ExponentialAverage, Tag("exponential")] | Annotated[UniformAverage, Tag("uniform")],
+    Discriminator(_name),
+]
