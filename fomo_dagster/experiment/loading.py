@@ -20,6 +20,7 @@ from pydantic.fields import FieldInfo
 from fomo_dagster.data.declarations import Dataset
 from fomo_dagster.errors import InputError, nearest
 from fomo_dagster.experiment.benchmark import benchmark_declarations, with_benchmark_values
+from fomo_dagster.experiment.extending import merged
 from fomo_dagster.experiment.names import check_safe_name
 from fomo_dagster.experiment.schema import Experiment
 
@@ -218,31 +219,7 @@ def _with_parents(path: Path, children: tuple[Path, ...]) -> dict[str, Any]:
         raise InputError(f"{path} extends {parent!r}, which is not there; " + nearest(name, there))
     base = _with_parents(there[name].resolve(), (*children, path))
     base.pop("name", None)
-    return _merged(base, data)
-
-
-# Keys of which exactly one may stand: a child that gives another replaces its parent's.
-_EXCLUSIVE: Mapping[str, Sequence[Sequence[str]]] = {
-    "budget": [("samples", "steps", "epochs")],
-    "backbone": [("pretrained", "weights", "pretraining")],
-    "teacher": [("pretrained", "weights", "pretraining")],
-    "stream": [("datasets", "concepts", "file", "growing"), ("stages", "positions")],
-}
-
-
-def _merged(base: Mapping[str, Any], child: Mapping[str, Any]) -> dict[str, Any]:
-    """`child` over `base`, mappings merged key by key, everything else replaced."""
-    result = dict(base)
-    for key, value in child.items():
-        old = result.get(key)
-        if isinstance(old, dict) and isinstance(value, dict):
-            for group in _EXCLUSIVE.get(key, ()):
-                if any(k in value for k in group):
-                    old = {k: v for k, v in old.items() if k not in group or k in value}
-            result[key] = _merged(old, value)
-        else:
-            result[key] = value
-    return result
+    return merged(base, data)
 
 
 def apply_override(data: dict[str, Any], override: str) -> None:
@@ -261,9 +238,9 @@ def apply_override(data: dict[str, Any], override: str) -> None:
     nested: Any = value
     for part in reversed(parts):
         nested = {part: nested}
-    merged = _merged(data, nested)
+    result = merged(data, nested)
     data.clear()
-    data.update(merged)
+    data.update(result)
 
 
 def _completed(name: str, declaration: Any, where: str) -> Any:

@@ -192,6 +192,37 @@ def test_positions_replace_the_stages_of_what_is_extended(project):
     assert load(root, "child", "stream.stages=2").stream.positions is None
 
 
+def test_another_form_inherits_what_it_has_and_leaves_out_the_rest(project):
+    root = project()
+    child = {
+        "extends": "e",
+        "optimiser": {"learning_rate": 1e-3, "betas": [0.9, 0.98], "clip_norm": 2},
+        "method": {
+            "combination": "ema_merge", "train": "biases",
+            "merge": {"technique": "interpolation", "weight": 0.3},
+            "preserve": {"name": "l2", "strength": 3, "to": "initial"},
+        },
+    }  # fmt: skip
+    (root / "experiments" / "child.yaml").write_text(yaml.safe_dump(child))
+    sgd = load(root, "child", "optimiser.name=sgd").optimiser
+    assert (sgd.name, sgd.learning_rate, sgd.clip_norm) == ("sgd", 1e-3, 2)
+    method = load(root, "child", "method.preserve.name=ewc").method
+    assert (method.preserve.name, method.preserve.strength) == ("ewc", 3)
+    changes = (
+        "method.merge.technique=ties", "method.name=lora", "method.adapters=merge_each_stage",
+        "method.preserve=null",
+    )  # fmt: skip
+    method = load(root, "child", *changes).method
+    assert (method.name, method.merge.technique, method.combination) == (
+        "lora", "ties", "ema_merge"
+    )  # fmt: skip
+    assert load(root, "child", "method.combination=zs_merge").method.start_from == "initial"
+    method = load(root, "child", "method.start_from=trained").method
+    assert (method.start_from, method.deploy) == ("trained", "with_previous")
+    with pytest.raises(InputError, match=r"unknown key 'optimiser\.betas'"):
+        load(root, "child", "optimiser.name=sgd", "optimiser.betas=[0.9, 0.95]")
+
+
 def test_a_loop_of_extends_is_refused(project):
     root = project()
     for name, parent in (("a", "b"), ("b", "a")):

@@ -1,0 +1,75 @@
+"""How one experiment's values go over another's: what `extends` and `--set` do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, get_args
+
+from pydantic import BaseModel
+
+from fomo_dagster.experiment.averaging import AnyAverage
+from fomo_dagster.experiment.preservation import AnyPreservation
+from fomo_dagster.experiment.schema import AnyMethod
+from fomo_dagster.experiment.training import AnyOptimiser
+from fomo_dagster.merging.techniques import AnyTechnique
+
+# Keys of which exactly one may stand: a child that gives another replaces its parent's.
+_EXCLUSIVE: Mapping[str, Sequence[Sequence[str]]] = {
+    "budget": [("samples", "steps", "epochs")],
+    "method": [("combination", "start_from"), ("combination", "deploy")],
+    "backbone": [("pretrained", "weights", "pretraining")],
+    "teacher": [("pretrained", "weights", "pretraining")],
+    "stream": [("datasets", "concepts", "file", "growing"), ("stages", "positions")],
+}
+
+
+class _Choice(NamedTuple):
+    """A mapping that takes one of several forms."""
+
+    tag: str
+    """The key that names the form."""
+    forms: Mapping[str, type[BaseModel]]
+
+
+def _choice(tag: str, union: Any) -> _Choice:
+    branches = [get_args(branch) for branch in get_args(get_args(union)[0])]
+    return _Choice(tag, {named.tag: form for form, named in branches})
+
+
+_CHOICES: Mapping[str, _Choice] = {
+    "optimiser": _choice("name", AnyOptimiser),
+    "method": _choice("name", AnyMethod),
+    "preserve": _choice("name", AnyPreservation),
+    "average": _choice("name", AnyAverage),
+    "merge": _choice("technique", AnyTechnique),
+}
+
+
+def merged(base: Mapping[str, Any], child: Mapping[str, Any]) -> dict[str, Any]:
+    """`child` over `base`: mappings key by key, everything else replaced.
+
+    Where the child names another form of something (an optimiser, a method, a technique), what it
+    would inherit and the form does not have is left out.
+    """
+    result = dict(base)
+    for key, value in child.items():
+        old = result.get(key)
+        if isinstance(old, dict) and isinstance(value, dict):
+            result[key] = merged(_inherited(key, old, value), value)
+        else:
+            result[key] = value
+    return result
+
+
+def _inherited(key: str, old: Mapping[str, Any], child: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What of a parent's mapping under `key` can stand beside the child's."""
+    left_out = set()
+    for group in _EXCLUSIVE.get(key, ()):
+        if any(k in child for k in group):
+            left_out |= {k for k in group if k not in child}
+    if key in _CHOICES:
+        tag, forms = _CHOICES[key]
+        form = forms.get(str(child.get(tag)))
+        if form is not None and child[tag] != old.get(tag):
+            left_out |= old.keys() - form.model_fields.keys()
+    return {k: v for k, v in old.items() if k not in left_out}
