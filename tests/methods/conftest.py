@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -28,6 +27,7 @@ from fomo_dagster.models.backbones import Model
 from fomo_dagster.progress import silent
 from fomo_dagster.training import loop
 from fomo_dagster.training.gradcache import GradientPass
+from fomo_dagster.training.precision import autocast_of
 
 TINY: dict[str, Any] = {
     "embed_dim": 16,
@@ -118,16 +118,19 @@ class Toy:
         return model
 
     @staticmethod
-    def beginning(model: Any, micro_batch_size: int | None = None, stage: int = 1) -> Beginning:
+    def beginning(
+        model: Any, micro_batch_size: int | None = None, stage: int = 1, precision: str = "fp32"
+    ) -> Beginning:
         """What a stage that trains all of `model` begins with; pixels are taken as they are."""
         device = torch.device("cpu")
+        autocast = autocast_of(precision, device)
         gradient_pass = GradientPass(
             module=model.module, device=device, normalise=lambda pixels: pixels,
-            autocast=nullcontext, micro_batch_size=micro_batch_size,
+            autocast=autocast, micro_batch_size=micro_batch_size,
         )  # fmt: skip
         return Beginning(
             model=model, trained=dict(model.module.named_parameters()), loss=contrastive_loss(),
-            gradient=gradient_pass.backward, device=device, autocast=nullcontext,
+            gradient=gradient_pass.backward, device=device, autocast=autocast,
             micro_batch_size=micro_batch_size, seed=0, stage=stage,
         )  # fmt: skip
 

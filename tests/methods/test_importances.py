@@ -6,7 +6,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
+from fomo_dagster.methods.ewc import fisher
+from fomo_dagster.methods.mas import sensitivities
 from fomo_dagster.methods.preservation import Beside
 
 DECLARED: dict[str, dict[str, Any]] = {
@@ -48,3 +51,23 @@ def test_an_interrupted_second_stage_ends_bit_for_bit_as_a_whole_one(
     assert whole_left.keys() == resumed_left.keys()
     for key, tensor in whole_left.items():
         assert torch.equal(tensor, resumed_left[key]), key
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_what_is_measured_in_lower_precision_is_what_there_is(
+    toy: Any, task: Any, precision: str
+) -> None:
+    """At trained weights, whose gradients are small; in fp16 they must not underflow."""
+    model, _ = toy.stage(toy.theta(), task(1), identity="first")
+    batches = [task(1).batch(step, {}) for step in range(4)]
+    pairs = [type(b)(b.images[:1], b.tokens[:1], {"update": 1}) for b in batches]
+
+    def measured(precision: str) -> list[Tensor]:
+        beginning = toy.beginning(model, precision=precision)
+        found = (fisher(beginning, batches), sensitivities(beginning, pairs))
+        assert all(t.dtype == torch.float32 for tensors in found for t in tensors.values())
+        return [torch.cat([t.flatten() for t in tensors.values()]) for tensors in found]
+
+    for exact, lower in zip(measured("fp32"), measured(precision), strict=True):
+        assert float(lower.sum()) == pytest.approx(float(exact.sum()), rel=0.1)
+        assert float(torch.corrcoef(torch.stack([exact, lower]))[0, 1]) > 0.99
