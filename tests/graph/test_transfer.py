@@ -66,6 +66,15 @@ def test_stages_learn_from_a_teacher_and_follow_what_it_is_made_of(finished_proj
     assert to_compute() <= {"taught/scores", "leaderboard"}
 
 
+def test_a_teacher_may_come_from_a_file_which_is_then_looked_at(project: Any) -> None:
+    from_file = {**TEACHER, "weights": "teacher.safetensors"}
+    del from_file["pretraining"]
+    write(project, from_file)
+    graph = project.graph("taught")
+    assert graph.nodes["backbones/teacher"].inputs == ("sources/weights_teacher",)
+    assert graph.sources["sources/weights_teacher"].look.path.name == "teacher.safetensors"
+
+
 def test_a_teacher_that_cannot_be_is_refused(project: Any) -> None:
     write(project, {k: v for k, v in TEACHER.items() if k != "pretraining"})
     with pytest.raises(InputError, match=r"exactly one of pretrained, weights, pretraining"):
