@@ -18,6 +18,7 @@ STEPS, STAGES = 3, 2
 TOY_SIZES = {
     "rank": 4,  # of layers that are 16 wide
     "block_size": 4,
+    "every": 1,  # of three steps
     "pretraining": {  # of another backbone
         "pool": {"name": "toy", "datasets": ["old"]},
         "batch_size": 8,
