@@ -20,17 +20,18 @@ SHORT = {
     "zero_shot_retention": "ZS",
     "geometric_mean": "GM",
     "backward_transfer": "backward transfer",
-    "mean_knowledge_accumulation": "mean KA",
-    "mean_zero_shot_retention": "mean ZS",
     "mean_geometric_mean": "mean GM",
 }
-BOOKKEEPING = ("asset", "asset_digest")
+LEFT_TO_QUERIES = (
+    "asset", "asset_digest", "mean_knowledge_accumulation", "mean_zero_shot_retention", "samples",
+)  # fmt: skip
 
 
 def print_scores(found: Results, console: Console | None = None) -> None:
-    """The scores stage by stage and the leaderboard, under their short names."""
-    for title, frame in (("Stages", found.stages), ("Leaderboard", found.leaderboard)):
-        shown = frame.drop(BOOKKEEPING, strict=False)
+    """The scores stage by stage and the leaderboard, under their short names, in 80 columns."""
+    board = found.leaderboard.with_columns(pl.col("seconds").round().cast(pl.Int64))
+    for title, frame in (("Stages", found.stages), ("Leaderboard", board)):
+        shown = frame.drop(LEFT_TO_QUERIES, strict=False)
         print_frame(shown.rename(SHORT, strict=False), title, console)
 
 
