@@ -24,6 +24,7 @@ class Bars:
             TimeRemainingColumn(),
             console=console,
             transient=True,
+            disable=not console.is_interactive,  # it would end with an empty line
         )
         self._assets = self._progress.add_task(
             "assets", total=assets, detail="", visible=assets > 0
