@@ -14,6 +14,7 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
     ValidationInfo,
     ValidatorFunctionWrapHandler,
@@ -43,6 +44,18 @@ def _canonical(name: str, info: ValidationInfo) -> str:
 DatasetName = Annotated[str, AfterValidator(_canonical)]
 """The name of a declared dataset (the validation context's `declared`), or any of those by which a
 dataset of the benchmark goes; the latter become its handle."""
+
+
+def chosen_by(key: str, default: str | None = None) -> Discriminator:
+    """What tells the forms of a union apart: the value of `key`, or `default` where it is not
+    given."""
+
+    def tag(value: Any) -> Any:
+        if isinstance(value, dict):
+            return value.get(key, default)
+        return getattr(value, key, None)
+
+    return Discriminator(tag)
 
 
 class FolderSource(Declaration):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Field, Tag
 
-from fomo_dagster.data.declarations import Declaration
+from fomo_dagster.data.declarations import Declaration, chosen_by
 
 
 class ExponentialAverage(Declaration):
@@ -26,11 +26,7 @@ class UniformAverage(Declaration):
     every: int = Field(100, ge=1, description="Steps from one that is taken to the next.")
 
 
-def _name(value: Any) -> Any:
-    return value.get("name") if isinstance(value, dict) else getattr(value, "name", None)
-
-
 AnyAverage = Annotated[
     Annotated[ExponentialAverage, Tag("exponential")] | Annotated[UniformAverage, Tag("uniform")],
-    Discriminator(_name),
+    chosen_by("name"),
 ]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Field, Tag
 
-from fomo_dagster.data.declarations import Declaration
+from fomo_dagster.data.declarations import Declaration, chosen_by
 from fomo_dagster.experiment.backbone import Backbone
 
 
@@ -192,10 +192,6 @@ class Transfer(Preservation):
         return self.teacher
 
 
-def _name(value: Any) -> Any:
-    return value.get("name") if isinstance(value, dict) else getattr(value, "name", None)
-
-
 AnyPreservation = Annotated[
     Annotated[L2, Tag("l2")]
     | Annotated[EWC, Tag("ewc")]
@@ -207,5 +203,5 @@ AnyPreservation = Annotated[
     | Annotated[DER, Tag("der")]
     | Annotated[DERPP, Tag("derpp")]
     | Annotated[Transfer, Tag("transfer")],
-    Discriminator(_name),
+    chosen_by("name"),
 ]

@@ -7,12 +7,12 @@ not, and never change an artifact's address.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from croniter import CroniterError, croniter
-from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import Field, Tag, field_validator, model_validator
 
-from fomo_dagster.data.declarations import Dataset, Declaration, PretrainingPool
+from fomo_dagster.data.declarations import Dataset, Declaration, PretrainingPool, chosen_by
 from fomo_dagster.experiment.adapters import (
     Adapters,
     Householder,
@@ -133,12 +133,6 @@ class RescaledMethod(Rescaled, _Adapting):
     """(IA)³."""
 
 
-def _method_named(method: Any) -> Any:
-    if isinstance(method, dict):
-        return method.get("name", "finetune")
-    return getattr(method, "name", None)
-
-
 AnyMethod = Annotated[
     Annotated[Finetune, Tag("finetune")]
     | Annotated[ScaledMethod, Tag("lora")]
@@ -149,7 +143,7 @@ AnyMethod = Annotated[
     | Annotated[HouseholderMethod, Tag("hra")]
     | Annotated[OrthogonalMethod, Tag("oft")]
     | Annotated[RescaledMethod, Tag("ia3")],
-    Discriminator(_method_named),
+    chosen_by("name", "finetune"),
 ]
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
-from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import Field, Tag, field_validator, model_validator
 
-from fomo_dagster.data.declarations import Declaration
+from fomo_dagster.data.declarations import Declaration, chosen_by
 
 OPENCLIP_MAX_LOGIT_SCALE = math.log(100)
 
@@ -77,19 +77,13 @@ class Lion(Optimiser):
     )
 
 
-def _optimiser_named(optimiser: Any) -> Any:
-    if isinstance(optimiser, dict):
-        return optimiser.get("name", "adamw")
-    return getattr(optimiser, "name", None)
-
-
 AnyOptimiser: TypeAlias = Annotated[
     Annotated[AdamW, Tag("adamw")]
     | Annotated[GaLore, Tag("galore_adamw")]
     | Annotated[Fira, Tag("fira")]
     | Annotated[Sgd, Tag("sgd")]
     | Annotated[Lion, Tag("lion")],
-    Discriminator(_optimiser_named),
+    chosen_by("name", "adamw"),
 ]
 
 

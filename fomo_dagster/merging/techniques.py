@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias, get_args
+from typing import Annotated, TypeAlias, get_args
 
-from pydantic import Discriminator, Tag
+from pydantic import Tag
 
+from fomo_dagster.data.declarations import chosen_by
 from fomo_dagster.errors import InputError
 from fomo_dagster.merging.breadcrumbs import Breadcrumbs, BreadcrumbsTies
 from fomo_dagster.merging.dare import Dare, DareTies, RandomSelection
@@ -20,13 +21,6 @@ from fomo_dagster.merging.tall_masks import Consensus
 from fomo_dagster.merging.task_vectors import TaskArithmetic
 from fomo_dagster.merging.technique import Technique
 from fomo_dagster.merging.ties import Ties
-
-
-def _name(value: Any) -> Any:
-    if isinstance(value, dict):
-        return value.get("technique", "interpolation")
-    return getattr(value, "technique", None)
-
 
 AnyTechnique: TypeAlias = Annotated[
     Annotated[Interpolation, Tag("interpolation")]
@@ -46,7 +40,7 @@ AnyTechnique: TypeAlias = Annotated[
     | Annotated[Consensus, Tag("consensus")]
     | Annotated[Sce, Tag("sce")]
     | Annotated[RandomSelection, Tag("random")],
-    Discriminator(_name),
+    chosen_by("technique", "interpolation"),
 ]
 """A technique with its parameters, as it is declared: `technique` names it."""
 
