@@ -8,10 +8,10 @@ import dagster as dg
 import polars as pl
 
 from fomo_dagster.data.declarations import Dataset, FomoReleaseSource
+from fomo_dagster.graph.checkpoints import WEIGHTS
 from fomo_dagster.graph.data_nodes import QUARANTINE, ShardsNode
 from fomo_dagster.graph.evaluation_nodes import SCORES
 from fomo_dagster.graph.materialise import Outcome
-from fomo_dagster.graph.model_nodes import WEIGHTS
 from fomo_dagster.graph.node import ONLY, Facts, Node
 from fomo_dagster.graph.workshop import Workshop
 

@@ -13,11 +13,11 @@ import polars.selectors as cs
 
 from fomo_dagster.evaluation.results import SCORE
 from fomo_dagster.evaluation.scores import accumulation_and_retention
+from fomo_dagster.graph.checkpoints import CURVES, STEPS
 from fomo_dagster.graph.data_nodes import CONTACT_SHEET, MANIFEST, QUARANTINE
 from fomo_dagster.graph.evaluation_nodes import HEAT_MAP, METRICS, PATHS, SCORES, EvaluationNode
 from fomo_dagster.graph.materialise import Outcome
 from fomo_dagster.graph.merge_nodes import DeployedNode
-from fomo_dagster.graph.model_nodes import CURVES, STEPS
 from fomo_dagster.graph.node import ONLY, Facts, Node
 from fomo_dagster.graph.pool_nodes import STREAMED
 from fomo_dagster.graph.stream_nodes import ORDER, ORDER_PLOT, OrderNode

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from fomo_dagster.cli.planning import undertake
 from fomo_dagster.errors import InputError
+from fomo_dagster.graph.checkpoints import WEIGHTS
 from fomo_dagster.graph.evaluation_nodes import EvaluationNode
-from fomo_dagster.graph.model_nodes import WEIGHTS
 from fomo_dagster.graph.workshop import Workshop
 
 

@@ -13,6 +13,11 @@ from fomo_dagster.errors import InputError, nearest
 from fomo_dagster.experiment.backbone import Backbone
 from fomo_dagster.experiment.loading import Loaded
 from fomo_dagster.experiment.schema import Experiment
+from fomo_dagster.graph.backbone_nodes import (
+    BackboneNode,
+    WeightsSource,
+    weights_source_key,
+)
 from fomo_dagster.graph.data_nodes import (
     shards_key,
     source_key,
@@ -32,12 +37,6 @@ from fomo_dagster.graph.measured_orders import (
     ProbeNode,
     SimilarityOrder,
 )
-from fomo_dagster.graph.model_nodes import (
-    BackboneNode,
-    TrainedNode,
-    WeightsSource,
-    weights_source_key,
-)
 from fomo_dagster.graph.node import Node, SourceNode
 from fomo_dagster.graph.pool_nodes import PoolNode
 from fomo_dagster.graph.stream_nodes import (
@@ -50,6 +49,7 @@ from fomo_dagster.graph.stream_nodes import (
     order_key,
 )
 from fomo_dagster.graph.tar_nodes import is_in_place, is_streamed, nodes_of
+from fomo_dagster.graph.trained_nodes import TrainedNode
 from fomo_dagster.graph.validation_nodes import ValidationNode, viewed_by
 from fomo_dagster.graph.weights_over_time import WeightsOverTime
 from fomo_dagster.store.digests import digest_of

@@ -12,8 +12,8 @@ from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.backbone import Backbone
 from fomo_dagster.experiment.evaluation import Evaluation, Waffle
 from fomo_dagster.experiment.schema import Execution
+from fomo_dagster.graph.checkpoints import WEIGHTS, load_weights
 from fomo_dagster.graph.data_nodes import shards_key
-from fomo_dagster.graph.model_nodes import WEIGHTS, load_weights
 from fomo_dagster.graph.node import ONLY, Facts, FactsByKey, Node, identity
 from fomo_dagster.graph.text_embeddings import text_embeddings
 from fomo_dagster.store.artifacts import Artifact

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from fomo_dagster.experiment.backbone import Backbone
 from fomo_dagster.experiment.schema import Execution
+from fomo_dagster.graph.checkpoints import WEIGHTS, load_weights
 from fomo_dagster.graph.data_nodes import shards_key
 from fomo_dagster.graph.evaluation_nodes import CONCEPTS, EvaluationNode
-from fomo_dagster.graph.model_nodes import WEIGHTS, load_weights
 from fomo_dagster.graph.node import Facts, FactsByKey, identity
 from fomo_dagster.graph.stream_nodes import OrderNode
 from fomo_dagster.store.artifacts import Artifact

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fomo_dagster.experiment.merging_over_time import Joint
-from fomo_dagster.graph.model_nodes import WEIGHTS
+from fomo_dagster.graph.checkpoints import WEIGHTS
 from fomo_dagster.graph.node import ONLY, FactsByKey, Node
 from fomo_dagster.graph.repaired import Repairing
 from fomo_dagster.merging.task_vectors import TaskVectorTechnique

@@ -33,8 +33,8 @@ class Repairing:
         """Correct the merged `weights` in place."""
         import polars as pl
 
+        from fomo_dagster.graph.checkpoints import load_weights
         from fomo_dagster.graph.data_nodes import MANIFEST
-        from fomo_dagster.graph.model_nodes import load_weights
         from fomo_dagster.graph.opened_pools import manifest_pool
         from fomo_dagster.merging.repair import repair
 

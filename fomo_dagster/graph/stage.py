@@ -16,7 +16,7 @@ from fomo_dagster.data.transforms import augment
 from fomo_dagster.experiment.adapters import Adapters
 from fomo_dagster.experiment.schema import AnyMethod, Execution, Finetune
 from fomo_dagster.experiment.training import TrainingSettings
-from fomo_dagster.graph.model_nodes import ADAPTERS, CARRIED, CURVES, STEPS, WEIGHTS
+from fomo_dagster.graph.checkpoints import ADAPTERS, CARRIED, CURVES, STEPS, WEIGHTS
 from fomo_dagster.methods.adapters import Adapted, add_adapters
 from fomo_dagster.methods.preservation import Batch, Beside
 from fomo_dagster.methods.preservations import begin

@@ -12,9 +12,9 @@ from assets.building import build_assets
 from assets.checks import checks_of
 from assets.specs import key_of
 from fomo_dagster.cli.planning import undertake
+from fomo_dagster.graph.checkpoints import WEIGHTS
 from fomo_dagster.graph.evaluation_nodes import SCORES
 from fomo_dagster.graph.materialise import materialise
-from fomo_dagster.graph.model_nodes import WEIGHTS
 from fomo_dagster.graph.node import ONLY
 from fomo_dagster.graph.workshop import Workshop
 from resources.workshops import Workshops

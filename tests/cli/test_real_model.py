@@ -13,7 +13,7 @@ from fomo_dagster.cli.exporting import export_weights
 from fomo_dagster.cli.planning import undertake
 from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.errors import FomoError, InputError
-from fomo_dagster.graph.model_nodes import WEIGHTS, load_weights
+from fomo_dagster.graph.checkpoints import WEIGHTS, load_weights
 from fomo_dagster.graph.workshop import Workshop
 
 VISION = {"image_size": 16, "layers": 1, "width": 16, "head_width": 8, "patch_size": 8}

@@ -11,8 +11,8 @@ from fomo_dagster.cli.planning import undertake
 from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.errors import InputError
 from fomo_dagster.evaluation.encoding import encode_texts
+from fomo_dagster.graph.checkpoints import WEIGHTS, load_weights
 from fomo_dagster.graph.materialise import materialise
-from fomo_dagster.graph.model_nodes import WEIGHTS, load_weights
 from fomo_dagster.graph.node import ONLY
 from fomo_dagster.graph.plan import plan
 from fomo_dagster.graph.stream_nodes import ORDER

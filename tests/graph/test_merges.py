@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from fomo_dagster.graph.checkpoints import WEIGHTS
 from fomo_dagster.graph.materialise import materialise
-from fomo_dagster.graph.model_nodes import WEIGHTS
 from fomo_dagster.graph.workshop import Workshop
 
 

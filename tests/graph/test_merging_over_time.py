@@ -11,8 +11,8 @@ from assets.descriptions import metadata_of
 from assets.specs import KINDS, description_of
 from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.experiment.merging_over_time import COMBINATIONS
+from fomo_dagster.graph.checkpoints import WEIGHTS
 from fomo_dagster.graph.materialise import materialise, retire
-from fomo_dagster.graph.model_nodes import WEIGHTS
 from fomo_dagster.graph.plan import plan
 from fomo_dagster.graph.workshop import Workshop
 from fomo_dagster.home import Home

@@ -7,7 +7,7 @@ import pytest
 from fomo_dagster.cli.planning import undertake
 from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.errors import InputError
-from fomo_dagster.graph.model_nodes import CARRIED
+from fomo_dagster.graph.checkpoints import CARRIED
 
 
 def inputs(project: Any, name: str, stage: int) -> tuple[str, ...]:

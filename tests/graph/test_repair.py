@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 
 from fomo_dagster.data.pools import Sample
 from fomo_dagster.data.transforms import evaluate_transform
+from fomo_dagster.graph.checkpoints import WEIGHTS, load_weights
 from fomo_dagster.graph.data_nodes import MANIFEST
 from fomo_dagster.graph.materialise import materialise
-from fomo_dagster.graph.model_nodes import WEIGHTS, load_weights
 from fomo_dagster.graph.plan import plan
 from fomo_dagster.graph.repaired import calibration_samples
 from fomo_dagster.graph.workshop import Workshop

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fomo_dagster.graph.model_nodes import WEIGHTS
+from fomo_dagster.graph.checkpoints import WEIGHTS
 
 
 def truncate(path):

@@ -1,4 +1,4 @@
-"""The nodes of weights that are trained or given: θ₀ and each stage's trained checkpoint."""
+"""The nodes of trained weights, one a stage."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.adapters import Adapters
 from fomo_dagster.experiment.backbone import Backbone
 from fomo_dagster.experiment.schema import (
@@ -19,8 +18,18 @@ from fomo_dagster.experiment.schema import (
     Mixture,
 )
 from fomo_dagster.experiment.training import TrainingSettings
+from fomo_dagster.graph.checkpoints import (
+    ADAPTERS,
+    CARRIED,
+    REMEMBERED,
+    WEIGHTS,
+    drawn_samples,
+    load_weights,
+    steps_table,
+    training_parameters,
+)
 from fomo_dagster.graph.data_nodes import MANIFEST
-from fomo_dagster.graph.node import ONLY, Facts, FactsByKey, Node
+from fomo_dagster.graph.node import ONLY, FactsByKey, Node
 from fomo_dagster.store.artifacts import Artifact
 from fomo_dagster.store.recipes import Recipe
 
@@ -30,23 +39,6 @@ if TYPE_CHECKING:
     from fomo_dagster.graph.workshop import Workshop
     from fomo_dagster.methods.preservation import Beside
     from fomo_dagster.models.backbones import Model
-
-WEIGHTS = "weights.safetensors"
-ADAPTERS = "adapters.safetensors"
-REMEMBERED = "remembered.safetensors"  # features of a stage's samples, for all that follow
-CARRIED = "carried.safetensors"  # what a preservation leaves for the next stage
-STEPS = "training_steps.parquet"
-CURVES = "training.png"
-
-
-def weights_source_key(backbone: str) -> str:
-    """The asset key of a local file of weights."""
-    return f"sources/weights_{backbone}"
-
-
-def training_parameters(settings: TrainingSettings) -> dict[str, Any]:
-    """The settings that change what a training computes, as plain data."""
-    return settings.model_dump(mode="json", include=set(TrainingSettings.model_fields))
 
 
 def trained_by(method: AnyMethod, *, goes_on: bool) -> dict[str, Any]:
@@ -62,116 +54,6 @@ def trained_by(method: AnyMethod, *, goes_on: bool) -> dict[str, Any]:
         unused = set() if goes_on else set(method.preserve.of_carried)
         trained["preserve"] = method.preserve.model_dump(mode="json", exclude=unused)
     return trained
-
-
-def load_weights(backbone: Backbone, path: Path) -> Model:
-    """The backbone's model with the weights of a checkpoint."""
-    from fomo_dagster.models.backbones import load
-
-    return load(backbone.architecture, path, backbone.pretrained)
-
-
-@dataclass(frozen=True, kw_only=True)
-class WeightsSource:
-    """Looks at a local file of weights; its digest is remembered while the file stays as it is."""
-
-    backbone: str
-    path: Path
-
-    def __call__(self, workshop: Workshop) -> Facts:
-        from fomo_dagster.data.sources.files import DigestCache
-
-        if not self.path.is_file():
-            raise InputError(
-                f"the weights {self.path} of backbone {self.backbone!r} are not there: give the "
-                "path of a file, absolute or from the experiment file's folder"
-            )
-        cache = DigestCache(workshop.home.cache / "weights" / f"{self.backbone}.parquet")
-        return Facts(cache.digests([str(self.path)], f"backbone {self.backbone!r}")[0])
-
-
-@dataclass(frozen=True, kw_only=True)
-class BackboneNode(Node):
-    """θ₀: pretrained weights of OpenCLIP, a local file, or the result of a declared recipe."""
-
-    kind: ClassVar[str] = "backbone"
-    backbone: Backbone
-    pool_key: str | None
-    execution: Execution
-
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        if self.backbone.weights is not None:
-            return (weights_source_key(self.backbone.name),)
-        return (self.pool_key,) if self.pool_key is not None else ()
-
-    @property
-    def declared(self) -> Mapping[str, Any]:
-        declared: dict[str, Any] = {"architecture": self.backbone.architecture}
-        if self.backbone.pretrained is not None:
-            declared["pretrained"] = self.backbone.pretrained
-        if self.backbone.pretraining is not None:
-            declared |= training_parameters(self.backbone.pretraining)
-            declared["seed"] = self.backbone.pretraining.seed
-        return declared
-
-    def recipes(self, facts: FactsByKey) -> dict[str, Recipe]:
-        if self.backbone.weights is not None:
-            inputs = {"weights": facts[weights_source_key(self.backbone.name)].data_version}
-        elif self.pool_key is not None:
-            inputs = {"pretraining": facts[self.pool_key].data_version}
-        else:
-            inputs = {}
-        return {ONLY: Recipe(self.kind, self.version, self.declared, inputs)}
-
-    def make(
-        self, name: str, recipe: Recipe, folder: Path, workshop: Workshop
-    ) -> Mapping[str, Any] | None:
-        from fomo_dagster.models.backbones import create, download, load, save
-
-        backbone = self.backbone
-        if backbone.weights is not None:
-            save(
-                load(backbone.architecture, backbone.weights).module.state_dict(), folder / WEIGHTS
-            )
-            return None
-        if backbone.pretrained is not None:
-            assert isinstance(backbone.architecture, str)
-            save(download(backbone.architecture, backbone.pretrained), folder / WEIGHTS)
-            return None
-        from fomo_dagster.graph.opened_pools import pretraining_pool
-        from fomo_dagster.graph.stage import train_on
-
-        settings = backbone.pretraining
-        assert settings is not None
-        assert self.pool_key is not None
-        return train_on(
-            create(backbone.architecture, settings.seed),
-            {"pretraining": pretraining_pool(self.pool_key, workshop, self.execution)},
-            {"pretraining": settings.batch_size},
-            settings=settings,
-            method=Finetune(),
-            seed=settings.seed,
-            stage=0,
-            execution=self.execution,
-            recipe=recipe,
-            folder=folder,
-            workshop=workshop,
-        )
-
-    @property
-    def table_names(self) -> tuple[str, ...]:
-        return ("training_steps",) if self.backbone.pretraining is not None else ()
-
-    def tables(
-        self, artifacts: Mapping[str, Artifact], facts: FactsByKey
-    ) -> Iterator[tuple[str, pl.DataFrame]]:
-        if self.backbone.pretraining is not None:
-            yield _steps_table(artifacts[ONLY], experiment=self.key, stage=0)
-
-    def samples(self, facts: FactsByKey) -> int | None:
-        recipe = self.backbone.pretraining
-        return _samples(recipe, None) if recipe is not None else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -338,35 +220,8 @@ class TrainedNode(Node):
         self, artifacts: Mapping[str, Artifact], facts: FactsByKey
     ) -> Iterator[tuple[str, pl.DataFrame]]:
         assert self.experiment is not None
-        yield _steps_table(artifacts[ONLY], experiment=self.experiment, stage=self.stage)
+        yield steps_table(artifacts[ONLY], experiment=self.experiment, stage=self.stage)
 
     def samples(self, facts: FactsByKey) -> int | None:
         counts = facts[self.chunk_keys[-1]].details.get("samples")
-        return _samples(self.settings, counts, self.mixture.update)
-
-
-def _steps_table(artifact: Artifact, *, experiment: str, stage: int) -> tuple[str, pl.DataFrame]:
-    import polars as pl
-
-    from fomo_dagster.tables.schemas import SCHEMAS
-
-    steps = pl.read_parquet(artifact.path(STEPS)).with_columns(
-        experiment=pl.lit(experiment), stage=pl.lit(stage, pl.Int64)
-    )
-    if "preservation_loss" not in steps.columns:  # trained before there was anything to add
-        steps = steps.with_columns(preservation_loss=pl.lit(0.0))
-    return "training_steps", steps.select(*SCHEMAS["training_steps"])
-
-
-def _samples(
-    settings: TrainingSettings, update_samples: int | None, share: float = 1.0
-) -> int | None:
-    """Samples of all pools that a training draws, nearly: enough for an estimate."""
-    budget = settings.budget
-    if budget.samples is not None:
-        return budget.samples
-    if budget.steps is not None:
-        return budget.steps * settings.batch_size
-    if budget.epochs is None or update_samples is None:
-        return None
-    return round(budget.epochs * update_samples / share)
+        return drawn_samples(self.settings, counts, self.mixture.update)

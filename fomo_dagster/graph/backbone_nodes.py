@@ -1,0 +1,134 @@
+"""The nodes of weights that are given, or pretrained here: θ₀ and other models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from fomo_dagster.errors import InputError
+from fomo_dagster.experiment.backbone import Backbone
+from fomo_dagster.experiment.schema import Execution, Finetune
+from fomo_dagster.graph.checkpoints import (
+    WEIGHTS,
+    drawn_samples,
+    steps_table,
+    training_parameters,
+)
+from fomo_dagster.graph.node import ONLY, Facts, FactsByKey, Node
+from fomo_dagster.store.artifacts import Artifact
+from fomo_dagster.store.recipes import Recipe
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from fomo_dagster.graph.workshop import Workshop
+
+
+def weights_source_key(backbone: str) -> str:
+    """The asset key of a local file of weights."""
+    return f"sources/weights_{backbone}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsSource:
+    """Looks at a local file of weights; its digest is remembered while the file stays as it is."""
+
+    backbone: str
+    path: Path
+
+    def __call__(self, workshop: Workshop) -> Facts:
+        from fomo_dagster.data.sources.files import DigestCache
+
+        if not self.path.is_file():
+            raise InputError(
+                f"the weights {self.path} of backbone {self.backbone!r} are not there: give the "
+                "path of a file, absolute or from the experiment file's folder"
+            )
+        cache = DigestCache(workshop.home.cache / "weights" / f"{self.backbone}.parquet")
+        return Facts(cache.digests([str(self.path)], f"backbone {self.backbone!r}")[0])
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneNode(Node):
+    """θ₀: pretrained weights of OpenCLIP, a local file, or the result of a declared recipe."""
+
+    kind: ClassVar[str] = "backbone"
+    backbone: Backbone
+    pool_key: str | None
+    execution: Execution
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        if self.backbone.weights is not None:
+            return (weights_source_key(self.backbone.name),)
+        return (self.pool_key,) if self.pool_key is not None else ()
+
+    @property
+    def declared(self) -> Mapping[str, Any]:
+        declared: dict[str, Any] = {"architecture": self.backbone.architecture}
+        if self.backbone.pretrained is not None:
+            declared["pretrained"] = self.backbone.pretrained
+        if self.backbone.pretraining is not None:
+            declared |= training_parameters(self.backbone.pretraining)
+            declared["seed"] = self.backbone.pretraining.seed
+        return declared
+
+    def recipes(self, facts: FactsByKey) -> dict[str, Recipe]:
+        if self.backbone.weights is not None:
+            inputs = {"weights": facts[weights_source_key(self.backbone.name)].data_version}
+        elif self.pool_key is not None:
+            inputs = {"pretraining": facts[self.pool_key].data_version}
+        else:
+            inputs = {}
+        return {ONLY: Recipe(self.kind, self.version, self.declared, inputs)}
+
+    def make(
+        self, name: str, recipe: Recipe, folder: Path, workshop: Workshop
+    ) -> Mapping[str, Any] | None:
+        from fomo_dagster.models.backbones import create, download, load, save
+
+        backbone = self.backbone
+        if backbone.weights is not None:
+            save(
+                load(backbone.architecture, backbone.weights).module.state_dict(), folder / WEIGHTS
+            )
+            return None
+        if backbone.pretrained is not None:
+            assert isinstance(backbone.architecture, str)
+            save(download(backbone.architecture, backbone.pretrained), folder / WEIGHTS)
+            return None
+        from fomo_dagster.graph.opened_pools import pretraining_pool
+        from fomo_dagster.graph.stage import train_on
+
+        settings = backbone.pretraining
+        assert settings is not None
+        assert self.pool_key is not None
+        return train_on(
+            create(backbone.architecture, settings.seed),
+            {"pretraining": pretraining_pool(self.pool_key, workshop, self.execution)},
+            {"pretraining": settings.batch_size},
+            settings=settings,
+            method=Finetune(),
+            seed=settings.seed,
+            stage=0,
+            execution=self.execution,
+            recipe=recipe,
+            folder=folder,
+            workshop=workshop,
+        )
+
+    @property
+    def table_names(self) -> tuple[str, ...]:
+        return ("training_steps",) if self.backbone.pretraining is not None else ()
+
+    def tables(
+        self, artifacts: Mapping[str, Artifact], facts: FactsByKey
+    ) -> Iterator[tuple[str, pl.DataFrame]]:
+        if self.backbone.pretraining is not None:
+            yield steps_table(artifacts[ONLY], experiment=self.key, stage=0)
+
+    def samples(self, facts: FactsByKey) -> int | None:
+        recipe = self.backbone.pretraining
+        return drawn_samples(recipe, None) if recipe is not None else None

@@ -1,0 +1,62 @@
+"""The files of a training's artifact, and what of a training its asset tells."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fomo_dagster.experiment.backbone import Backbone
+from fomo_dagster.experiment.training import TrainingSettings
+from fomo_dagster.store.artifacts import Artifact
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from fomo_dagster.models.backbones import Model
+
+WEIGHTS = "weights.safetensors"
+ADAPTERS = "adapters.safetensors"
+REMEMBERED = "remembered.safetensors"  # features of a stage's samples, for all that follow
+CARRIED = "carried.safetensors"  # what a preservation leaves for the next stage
+STEPS = "training_steps.parquet"
+CURVES = "training.png"
+
+
+def training_parameters(settings: TrainingSettings) -> dict[str, Any]:
+    """The settings that change what a training computes, as plain data."""
+    return settings.model_dump(mode="json", include=set(TrainingSettings.model_fields))
+
+
+def load_weights(backbone: Backbone, path: Path) -> Model:
+    """The backbone's model with the weights of a checkpoint."""
+    from fomo_dagster.models.backbones import load
+
+    return load(backbone.architecture, path, backbone.pretrained)
+
+
+def steps_table(artifact: Artifact, *, experiment: str, stage: int) -> tuple[str, pl.DataFrame]:
+    """The table of a training's steps, as the asset that it belongs to gives it."""
+    import polars as pl
+
+    from fomo_dagster.tables.schemas import SCHEMAS
+
+    steps = pl.read_parquet(artifact.path(STEPS)).with_columns(
+        experiment=pl.lit(experiment), stage=pl.lit(stage, pl.Int64)
+    )
+    if "preservation_loss" not in steps.columns:  # trained before there was anything to add
+        steps = steps.with_columns(preservation_loss=pl.lit(0.0))
+    return "training_steps", steps.select(*SCHEMAS["training_steps"])
+
+
+def drawn_samples(
+    settings: TrainingSettings, update_samples: int | None, share: float = 1.0
+) -> int | None:
+    """Samples of all pools that a training draws, nearly: enough for an estimate."""
+    budget = settings.budget
+    if budget.samples is not None:
+        return budget.samples
+    if budget.steps is not None:
+        return budget.steps * settings.batch_size
+    if budget.epochs is None or update_samples is None:
+        return None
+    return round(budget.epochs * update_samples / share)
