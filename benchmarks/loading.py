@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import open_clip
 import torch
-from pictures import print_figures, write_pictures
+from pictures import print_figures, samples_per_second, write_pictures
 from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
@@ -35,7 +34,6 @@ from fomo_dagster.streams.manifests import TrainingSamples, chunk_manifest, with
 
 MEAN, STD = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
 CONCEPTS = 10
-WARM = 3  # batches before the clock starts
 
 
 def our_batches(root: Path, batch: int, steps: int, workers: int) -> Iterator[object]:
@@ -72,14 +70,6 @@ def torchvision_batches(root: Path, batch: int, steps: int, workers: int) -> Ite
     return iter(DataLoader(dataset, batch, sampler=sampler, num_workers=workers))
 
 
-def images_per_second(batches: Iterator[object], batch: int) -> float:
-    for _ in range(WARM):
-        next(batches)
-    started = time.perf_counter()
-    count = sum(batch for _ in batches)
-    return count / (time.perf_counter() - started)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--images", type=int, default=1000)
@@ -104,7 +94,7 @@ def main() -> None:
         )  # fmt: skip
         for workers in arguments.workers:
             ours, theirs = (
-                images_per_second(
+                samples_per_second(
                     make(root, arguments.batch, arguments.steps, workers), arguments.batch
                 )
                 for make in (our_batches, torchvision_batches)

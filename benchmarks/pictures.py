@@ -1,9 +1,10 @@
-"""What the benchmarks share: folders of synthetic pictures, a small CLIP, and tables of figures."""
+"""What the benchmarks share: synthetic pictures, a small CLIP, a clock, and tables of figures."""
 
 from __future__ import annotations
 
 import resource
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from rich.console import Console
 
 from fomo_dagster.cli.reporting import print_frame
 
+WARM_BATCHES = 3  # before the clock starts
 SMALL_CLIP = {
     "embed_dim": 128,
     "vision_cfg": {
@@ -63,3 +65,12 @@ def print_figures(title: str, columns: Sequence[str], rows: Sequence[tuple[objec
 def peak_memory() -> float:
     """The most memory that this process held so far, in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def samples_per_second(batches: Iterator[object], batch: int) -> float:
+    """How fast batches of `batch` samples come, once the first few have."""
+    for _ in range(WARM_BATCHES):
+        next(batches)
+    started = time.perf_counter()
+    count = sum(batch for _ in batches)
+    return count / (time.perf_counter() - started)

@@ -24,7 +24,7 @@ import open_clip
 import polars as pl
 import torch
 import webdataset as wds
-from pictures import print_figures
+from pictures import print_figures, samples_per_second
 from PIL import Image
 
 from fomo_dagster.data.batches import Batches
@@ -39,7 +39,6 @@ from fomo_dagster.data.webdataset.streamed import StreamedPool, Visits
 MEAN, STD = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
 IMAGES = ("jpg",)
 SCALE = (0.9, 1.0)
-WARM = 3  # batches before the clock starts
 
 
 def write_tars(folder: Path, shards: int, samples: int, pixels: int) -> None:
@@ -114,14 +113,6 @@ def webdataset_batches(root: Path, batch: int, steps: int, workers: int) -> Iter
     )
     loader = wds.WebLoader(dataset, batch_size=None, shuffle=False, num_workers=workers)
     return islice(iter(loader), steps)
-
-
-def samples_per_second(batches: Iterator[object], batch: int) -> float:
-    for _ in range(WARM):
-        next(batches)
-    started = time.perf_counter()
-    count = sum(batch for _ in batches)
-    return count / (time.perf_counter() - started)
 
 
 def main() -> None:
