@@ -31,6 +31,12 @@ class Declaration(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+def at_default_left_out(default: Any, **field: Any) -> Any:
+    """A field that declarations got when artifacts were stored already: at its default it stays out
+    of what is dumped, and so out of recipes, which keep their digests."""
+    return Field(default, exclude_if=lambda value: value == default, **field)
+
+
 def declared_names(info: ValidationInfo) -> Container[str]:
     """The names of the datasets that are declared, from the context of a validation."""
     names: Container[str] = (info.context or {}).get("declared", ())

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple, get_args
 from pydantic import BaseModel
 
 from fomo_dagster.experiment.averaging import AnyAverage
+from fomo_dagster.experiment.loss import AnyLoss
+from fomo_dagster.experiment.optimisers import AnyOptimiser
 from fomo_dagster.experiment.preservation import AnyPreservation
 from fomo_dagster.experiment.schema import AnyMethod
-from fomo_dagster.experiment.training import AnyOptimiser
 from fomo_dagster.merging.techniques import AnyTechnique
 
 # Keys of which exactly one may stand: a child that gives another replaces its parent's.
@@ -38,6 +39,7 @@ def _choice(tag: str, union: Any) -> _Choice:
 
 _CHOICES: Mapping[str, _Choice] = {
     "optimiser": _choice("name", AnyOptimiser),
+    "loss": _choice("name", AnyLoss),
     "method": _choice("name", AnyMethod),
     "preserve": _choice("name", AnyPreservation),
     "average": _choice("name", AnyAverage),

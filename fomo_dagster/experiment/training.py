@@ -3,96 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal, TypeAlias
+from typing import Literal
 
-from pydantic import Field, Tag, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from fomo_dagster.data.declarations import Declaration, chosen_by
+from fomo_dagster.data.declarations import Declaration, at_default_left_out
+from fomo_dagster.experiment.loss import AnyLoss, ClipLoss
+from fomo_dagster.experiment.optimisers import AdamW, AnyOptimiser
+from fomo_dagster.experiment.schedules import Schedule
 
 OPENCLIP_MAX_LOGIT_SCALE = math.log(100)
-
-
-class Optimiser(Declaration):
-    """What turns gradients into steps; its state starts anew at each stage.
-
-    Weight decay is decoupled (arXiv 1711.05101) and the gradient is clipped as a whole, with each.
-    """
-
-    name: str
-    learning_rate: float = Field(gt=0, description="The schedule's peak.")
-    weight_decay: float = Field(0.2, ge=0, description="Applied to every trained parameter.")
-    clip_norm: float | None = Field(
-        1.0, gt=0, description="Global gradient norm; null: no clipping."
-    )
-
-
-class _Adam(Optimiser):
-    learning_rate: float = Field(1e-5, gt=0, description="The schedule's peak.")
-    betas: tuple[float, float] = (0.9, 0.999)
-    epsilon: float = Field(1e-8, gt=0)
-
-
-class AdamW(_Adam):
-    """arXiv 1711.05101, with the benchmark's values."""
-
-    name: Literal["adamw"] = "adamw"
-
-
-class LowRank(_Adam):
-    """AdamW that holds a matrix's moments in `rank` dimensions of its shorter side: those of its
-    gradient's largest singular values. All other parameters have AdamW itself."""
-
-    rank: int = Field(
-        8, ge=1, description="A matrix whose shorter side is not above it has AdamW itself."
-    )
-    update_gap: int = Field(200, ge=1, description="Steps until dimensions are chosen anew.")
-
-
-class GaLore(LowRank):
-    """arXiv 2403.03507: what lies outside of these dimensions is left out of the step."""
-
-    name: Literal["galore_adamw"]
-    scale: float = Field(2.0, gt=0, description="α, times the step of a matrix.")
-
-
-class Fira(LowRank):
-    """arXiv 2410.01623: what lies outside is scaled as AdamW scales what lies within; α is 1."""
-
-    name: Literal["fira"]
-
-
-class Sgd(Optimiser):
-    """Stochastic gradient descent."""
-
-    name: Literal["sgd"]
-    momentum: float = Field(0.9, ge=0, lt=1)
-
-
-class Lion(Optimiser):
-    """arXiv 2302.06675: the sign of a mean of gradients."""
-
-    name: Literal["lion"]
-    betas: tuple[float, float] = Field(
-        (0.9, 0.99), description="Of the mean whose sign is taken, and of the one that is kept."
-    )
-
-
-AnyOptimiser: TypeAlias = Annotated[
-    Annotated[AdamW, Tag("adamw")]
-    | Annotated[GaLore, Tag("galore_adamw")]
-    | Annotated[Fira, Tag("fira")]
-    | Annotated[Sgd, Tag("sgd")]
-    | Annotated[Lion, Tag("lion")],
-    chosen_by("name", "adamw"),
-]
-
-
-class Schedule(Declaration):
-    """Learning rate within a stage; it starts anew at each."""
-
-    name: Literal["cosine", "constant"] = "cosine"
-    warmup: float = Field(0.1, ge=0, lt=1, description="Share of the stage's steps.")
-    final_factor: float = Field(0.001, ge=0, le=1, description="Last learning rate over the peak.")
 
 
 class Budget(Declaration):
@@ -119,6 +39,7 @@ class TrainingSettings(Declaration):
     schedule: Schedule = Schedule()
     batch_size: int = Field(512, ge=2, description="Samples of the contrastive batch, all pools.")
     budget: Budget = Budget(samples=727_040)
+    loss: AnyLoss = at_default_left_out(ClipLoss())
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     max_logit_scale: float | None = Field(
         OPENCLIP_MAX_LOGIT_SCALE, description="Clamp on the log temperature; null: none."

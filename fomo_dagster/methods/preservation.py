@@ -54,6 +54,8 @@ class Embedded:
     """(B, D), fp32, L2-normalised."""
     logit_scale: Tensor
     """The logarithm, as the model holds it."""
+    logit_bias: Tensor | None
+    """None where the model has none."""
     batch: Batch
 
     def rows(self, *pools: str) -> Tensor:
@@ -139,12 +141,13 @@ class Preservation:
 
     def loss(self, embedded: Embedded) -> tuple[Tensor, Tensor | None]:
         """The loss of what is learnt, and what is added for what shall stay: scalars."""
-        return self._contrastive(embedded.images, embedded.texts, embedded.logit_scale), None
+        images, texts = embedded.images, embedded.texts
+        return self._contrastive(images, texts, embedded.logit_scale, embedded.logit_bias), None
 
     def _contrastive_of(self, embedded: Embedded, rows: Tensor) -> Tensor:
         """The contrastive loss of some rows (n,) among themselves."""
         images, texts = embedded.images[rows], embedded.texts[rows]
-        return self._contrastive(images, texts, embedded.logit_scale)
+        return self._contrastive(images, texts, embedded.logit_scale, embedded.logit_bias)
 
     def penalise(self) -> Tensor | None:
         """Add to the gradients of the trained parameters, which are those of the loss, not

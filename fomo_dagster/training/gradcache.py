@@ -74,7 +74,8 @@ class GradientPass:
         return parts
 
     def _embedded(self, image_features: Tensor, text_features: Tensor, batch: Batch) -> Embedded:
-        return Embedded(image_features, text_features, self.module.logit_scale, batch)
+        scale, bias = self.module.logit_scale, getattr(self.module, "logit_bias", None)
+        return Embedded(image_features, text_features, scale, bias, batch)
 
     def _encode_image(self, images: Tensor) -> Tensor:
         if images.dtype == torch.uint8:

@@ -23,7 +23,7 @@ from fomo_dagster.experiment.averaging import AnyAverage
 from fomo_dagster.experiment.schema import Execution
 from fomo_dagster.experiment.training import TrainingSettings
 from fomo_dagster.methods.averaging import Average
-from fomo_dagster.methods.loss import contrastive_loss
+from fomo_dagster.methods.loss import check_goes_with, contrastive_loss
 from fomo_dagster.methods.preservation import Batch, Beginning, Preservation
 from fomo_dagster.models.backbones import Model
 from fomo_dagster.models.devices import device_of
@@ -80,6 +80,7 @@ def train(
     `StoreError` where the resume point cannot be written.
     """
     device = device_of(execution.device)
+    check_goes_with(settings.loss, model.module)
     with deterministic(device):
         model.module.to(device)
         autocast = autocast_of(settings.precision, device)
@@ -93,7 +94,7 @@ def train(
         beginning = Beginning(
             model=model,
             trained={n: p for n, p in model.module.named_parameters() if p.requires_grad},
-            loss=contrastive_loss(),
+            loss=contrastive_loss(settings.loss),
             gradient=gradient_pass.backward,
             device=device,
             autocast=autocast,
@@ -143,7 +144,11 @@ class _Training:
         for step in range(start, steps):
             batch = self._next(iterator, step)
             rate = learning_rate(
-                self.settings.schedule, self.settings.optimiser.learning_rate, step, steps
+                self.settings.schedule,
+                self.settings.optimiser.learning_rate,
+                stage=self.stage,
+                step=step,
+                steps=steps,
             )
             seed = step_seed(self.seed, self.stage, step)
             measured = self.learner.step(batch, rate, seed)

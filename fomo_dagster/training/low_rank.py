@@ -17,7 +17,7 @@ from pytorch_optimizer.optimizer.utils.galore import GaLoreProjector
 from torch import nn
 
 from fomo_dagster.errors import InputError
-from fomo_dagster.experiment.training import Fira, GaLore
+from fomo_dagster.experiment.optimisers import Fira, GaLore
 
 _PROJECTOR = "projector"
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from fomo_dagster.experiment.training import AdamW, Fira, GaLore, Lion, Optimiser, Sgd
+from fomo_dagster.experiment.optimisers import AdamW, Fira, GaLore, Lion, Optimiser, Sgd
 
 
 def create_optimiser(

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import math
 
-from fomo_dagster.experiment.training import Schedule
+from fomo_dagster.experiment.schedules import Schedule
 
 
-def learning_rate(schedule: Schedule, peak: float, step: int, steps: int) -> float:
-    """The learning rate of step i = `step` of S = `steps`, counted from 0.
+def learning_rate(schedule: Schedule, peak: float, *, stage: int, step: int, steps: int) -> float:
+    """The learning rate of step i = `step` of S = `steps`, counted from 0, of a stage.
 
     With the peak L, the floor m = L · final_factor and W = ⌈warmup · S⌉ steps of warm-up:
     L (i+1) / W while i < W, then L (constant), or m + ½ (1 + cos(π (i-W+1) / (S-W))) (L-m), which

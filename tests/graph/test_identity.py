@@ -1,6 +1,8 @@
 """The addresses of what experiment files have always declared: where one of these changes, every
 training that anyone has stored is computed again."""
 
+import pytest
+
 from fomo_dagster.graph.node import ONLY, Facts
 
 
@@ -46,3 +48,18 @@ def test_what_adapters_are_is_identity_and_where_they_are_deployed_is_not(projec
     changed = {digest(project, key, f"method={{{method}, {other}}}") for other in others}
     changed.add(digest(project, key, "method={name: dora, rank: 2, adapters: merge_each_stage}"))
     assert len(changed | {same}) == 5
+
+
+OPTIONS_SINCE = {
+    "loss": ("{name: clip, label_smoothing: 0.0}", "{label_smoothing: 0.1}"),
+}
+"""Options that trainings got when many were stored: their defaults, and another value."""
+
+
+@pytest.mark.parametrize("option", OPTIONS_SINCE)
+def test_an_option_is_identity_but_at_the_default_that_it_has_always_had(project, option):
+    default, other = OPTIONS_SINCE[option]
+    for key in ("backbones/toy", "toy/trained_001"):
+        prefix = "backbone.pretraining." if key == "backbones/toy" else ""
+        assert digest(project, key, f"{prefix}{option}={default}") == digest(project, key)
+        assert digest(project, key, f"{prefix}{option}={other}") != digest(project, key)

@@ -15,9 +15,11 @@ from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from fomo_dagster.experiment.averaging import AnyAverage
+from fomo_dagster.experiment.loss import ClipLoss
+from fomo_dagster.experiment.optimisers import AdamW
 from fomo_dagster.experiment.preservation import AnyPreservation
 from fomo_dagster.experiment.schema import Execution
-from fomo_dagster.experiment.training import AdamW, Budget, TrainingSettings
+from fomo_dagster.experiment.training import Budget, TrainingSettings
 from fomo_dagster.methods.loss import contrastive_loss
 from fomo_dagster.methods.preservation import Beginning, Beside
 from fomo_dagster.methods.preservations import begin
@@ -129,8 +131,9 @@ class Toy:
             autocast=autocast, micro_batch_size=micro_batch_size,
         )  # fmt: skip
         return Beginning(
-            model=model, trained=dict(model.module.named_parameters()), loss=contrastive_loss(),
-            gradient=gradient_pass.backward, device=device, autocast=autocast,
+            model=model, trained=dict(model.module.named_parameters()),
+            loss=contrastive_loss(ClipLoss()), gradient=gradient_pass.backward, device=device,
+            autocast=autocast,
             micro_batch_size=micro_batch_size, seed=0, stage=stage,
         )  # fmt: skip
 

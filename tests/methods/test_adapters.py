@@ -13,8 +13,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from fomo_dagster.errors import DataError, InputError
+from fomo_dagster.experiment.loss import ClipLoss
+from fomo_dagster.experiment.optimisers import AdamW
 from fomo_dagster.experiment.schema import AnyMethod, Execution
-from fomo_dagster.experiment.training import AdamW, Budget, TrainingSettings
+from fomo_dagster.experiment.training import Budget, TrainingSettings
 from fomo_dagster.methods.adapters import add_adapters
 from fomo_dagster.methods.loss import contrastive_loss
 from fomo_dagster.methods.preservation import Embedded
@@ -54,7 +56,7 @@ class Batch:
 
 
 def contrastive(embedded: Embedded) -> tuple[Tensor, None]:
-    return contrastive_loss()(embedded.images, embedded.texts, embedded.logit_scale), None
+    return contrastive_loss(ClipLoss())(embedded.images, embedded.texts, embedded.logit_scale), None
 
 
 def features(module: Any) -> Tensor:

@@ -79,7 +79,7 @@ def arrays(toy: Any, task: Any, settings: dict[str, Any]) -> tuple[tuple[float, 
     batch = batch_of(task)
     with torch.no_grad():
         of_student, of_teacher = features(student, batch), features(teacher, batch)
-        loss, added = made.loss(Embedded(*of_student, student.module.logit_scale, batch))
+        loss, added = made.loss(Embedded(*of_student, student.module.logit_scale, None, batch))
     as_arrays = [tuple(f.numpy() for f in pair) for pair in (of_student, of_teacher)]
     return (float(loss), float(added)), *as_arrays
 

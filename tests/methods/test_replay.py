@@ -66,7 +66,7 @@ def test_the_rows_of_the_buffer_have_the_loss_that_the_formula_says(
     scale = torch.tensor(1.7, dtype=torch.float64)
     batch = batch_of(task, "buffer", "pretraining")
     _, preservation = made(toy, SETTINGS[name])
-    loss, added = preservation.loss(Embedded(images, texts, scale, batch))
+    loss, added = preservation.loss(Embedded(images, texts, scale, None, batch))
     stored = torch.randn(2, 8, 16, generator=random.manual_seed(3), dtype=torch.float64)
 
     other = [*range(8), *range(16, 24)]

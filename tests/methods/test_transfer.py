@@ -12,6 +12,7 @@ from torch import Tensor
 from torchvision.transforms import functional
 
 from fomo_dagster.data.transforms import normalise
+from fomo_dagster.experiment.loss import ClipLoss
 from fomo_dagster.experiment.preservation import AnyPreservation
 from fomo_dagster.methods.frozen import Frozen
 from fomo_dagster.methods.loss import contrastive_loss
@@ -92,7 +93,7 @@ def test_every_image_is_learnt_from_the_model_that_knows_it_better(
         images, texts = torch.randn(2, 8, 16, generator=torch.Generator().manual_seed(4)).double()
         images, texts = unit(images), unit(texts)
         scale = torch.tensor(1.9, dtype=torch.float64)
-        loss, added = made.loss(Embedded(images, texts, scale, batch))
+        loss, added = made.loss(Embedded(images, texts, scale, None, batch))
     old = torch.tensor(of_start).double().exp() * unit(start[0]) @ unit(start[1]).T
     new = torch.tensor(2.3).double().exp() * unit(taught[0]) @ unit(taught[1]).T
     logits = scale.exp() * images @ texts.T
@@ -108,7 +109,7 @@ def test_every_image_is_learnt_from_the_model_that_knows_it_better(
         expected += 0.7 * 9 * float((p * (p / q).log()).sum()) / 8
     assert 0 < from_teacher < 8
     assert float(added) == pytest.approx(expected, rel=1e-5)
-    assert float(loss) == pytest.approx(float(contrastive_loss()(images, texts, scale)))
+    assert float(loss) == pytest.approx(float(contrastive_loss(ClipLoss())(images, texts, scale)))
 
 
 def test_a_teacher_sees_pixels_in_its_own_size_and_colours(toy: Any) -> None:
@@ -157,7 +158,7 @@ def knowing(toy: Any, task: Any) -> Any:
     teacher.module.requires_grad_(True)
     for _ in range(60):
         features = teacher.module.encode_image(images), teacher.module.encode_text(tokens)
-        loss = contrastive_loss()(*map(unit, features), teacher.module.logit_scale)
+        loss = contrastive_loss(ClipLoss())(*map(unit, features), teacher.module.logit_scale)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

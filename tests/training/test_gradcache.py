@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fomo_dagster.errors import InputError
+from fomo_dagster.experiment.loss import ClipLoss
 from fomo_dagster.methods.loss import contrastive_loss
 from fomo_dagster.methods.preservation import Embedded
 from fomo_dagster.methods.trained_parameters import select_trained
@@ -28,7 +29,7 @@ class Batch(NamedTuple):
 
 
 def contrastive(embedded: Embedded) -> tuple[Tensor, None]:
-    return contrastive_loss()(embedded.images, embedded.texts, embedded.logit_scale), None
+    return contrastive_loss(ClipLoss())(embedded.images, embedded.texts, embedded.logit_scale), None
 
 
 def gradients(

@@ -17,9 +17,11 @@ import torch
 from torch import Tensor
 
 from fomo_dagster.errors import TrainingError
+from fomo_dagster.experiment.optimisers import AdamW, GaLore
+from fomo_dagster.experiment.schedules import Schedule
 from fomo_dagster.experiment.schema import Execution
 from fomo_dagster.experiment.selections import Parameters, Train
-from fomo_dagster.experiment.training import AdamW, Budget, GaLore, Schedule, TrainingSettings
+from fomo_dagster.experiment.training import Budget, TrainingSettings
 from fomo_dagster.methods.trained_parameters import select_trained
 from fomo_dagster.models import backbones
 from fomo_dagster.progress import Progress, silent

@@ -13,7 +13,8 @@ from torch import nn
 
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.loading import validated
-from fomo_dagster.experiment.training import AnyOptimiser, Optimiser, TrainingSettings
+from fomo_dagster.experiment.optimisers import AnyOptimiser, Optimiser
+from fomo_dagster.experiment.training import TrainingSettings
 from fomo_dagster.store.digests import digest_of
 from fomo_dagster.training.optimisers import create_optimiser
 

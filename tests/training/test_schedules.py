@@ -7,12 +7,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fomo_dagster.experiment.training import Schedule
+from fomo_dagster.experiment.schedules import Schedule
 from fomo_dagster.training.schedules import learning_rate
 
 
 def rates(schedule: Schedule, steps: int, peak: float = 1.0) -> list[float]:
-    return [learning_rate(schedule, peak, step, steps) for step in range(steps)]
+    return [learning_rate(schedule, peak, stage=1, step=step, steps=steps) for step in range(steps)]
 
 
 def test_cosine_agrees_with_torchs_schedulers() -> None:
@@ -67,4 +67,4 @@ def test_rates_rise_to_the_peak_then_never_rise_nor_leave_their_bounds(
 @pytest.mark.parametrize("step", [-1, 10])
 def test_a_step_outside_the_stage_is_an_error(step: int) -> None:
     with pytest.raises(ValueError, match=f"step {step} is not one of 10"):
-        learning_rate(Schedule(), 1.0, step, 10)
+        learning_rate(Schedule(), 1.0, stage=1, step=step, steps=10)
