@@ -87,5 +87,5 @@ def augment(
 def normalise(pixels: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
     """uint8 pixels (B, 3, H, W) as the float32 that a model sees, on the same device."""
     scaled = pixels.float().div_(255)
-    functional.normalize(scaled, list(mean), list(std), inplace=True)
-    return scaled
+    means, stds = scaled.new_tensor([list(mean), list(std)])[:, :, None, None]  # (3, 1, 1)
+    return scaled.sub_(means).div_(stds)

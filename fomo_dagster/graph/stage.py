@@ -14,16 +14,15 @@ from fomo_dagster.data.batches import Batches
 from fomo_dagster.data.pools import Pool
 from fomo_dagster.data.transforms import augment
 from fomo_dagster.experiment.adapters import Adapters
-from fomo_dagster.experiment.schema import AnyMethod, Execution, Finetune
+from fomo_dagster.experiment.schema import AnyMethod, Execution
 from fomo_dagster.experiment.training import TrainingSettings
 from fomo_dagster.graph.checkpoints import ADAPTERS, CARRIED, CURVES, STEPS, WEIGHTS
-from fomo_dagster.methods.adapters import Adapted, add_adapters
 from fomo_dagster.methods.preservation import Batch, Beside
 from fomo_dagster.methods.preservations import begin
-from fomo_dagster.methods.trained_parameters import select_trained
 from fomo_dagster.models.backbones import Model, save
 from fomo_dagster.plots.training import training_plot
 from fomo_dagster.store.recipes import Recipe
+from fomo_dagster.training.beginning import make_ready
 from fomo_dagster.training.determinism import step_seed
 from fomo_dagster.training.loop import train as train_model
 from fomo_dagster.training.steps import steps_of
@@ -78,7 +77,12 @@ def train_on(
         size = min(size, available) or size
         return drawn({"update": size}, max(1, available // size)).iterate(0)
 
-    adapted = _make_ready(model, method, step_seed(seed, stage, _INITIALISATION), continued)
+    adapted = make_ready(
+        model.module,
+        method,
+        step_seed(seed, stage, _INITIALISATION),
+        load_file(continued) if continued is not None else None,
+    )
     table, left = train_model(
         model,
         drawn(sizes, steps),
@@ -107,15 +111,3 @@ def train_on(
     for name, pool in pools.items():
         cost |= pool.record(seed, stage, steps * sizes[name])
     return cost
-
-
-def _make_ready(
-    model: Model, method: AnyMethod, seed: int, continued: Path | None
-) -> Adapted | None:
-    if isinstance(method, Finetune):
-        select_trained(model.module, method.train)
-        return None
-    adapted = add_adapters(model.module, method, seed)
-    if continued is not None:
-        adapted.load(load_file(continued))
-    return adapted

@@ -10,30 +10,26 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 import polars as pl
 from torch import Tensor
 
-from fomo_dagster.data.transforms import normalise
 from fomo_dagster.errors import TrainingError
 from fomo_dagster.experiment.averaging import AnyAverage
 from fomo_dagster.experiment.schema import Execution
 from fomo_dagster.experiment.training import TrainingSettings
-from fomo_dagster.methods.averaging import Average
-from fomo_dagster.methods.loss import check_goes_with, contrastive_loss
+from fomo_dagster.methods.loss import check_goes_with
 from fomo_dagster.methods.preservation import Batch, Beginning, Preservation
 from fomo_dagster.models.backbones import Model
 from fomo_dagster.models.devices import device_of
 from fomo_dagster.progress import Progress
+from fomo_dagster.training.beginning import learner_of
 from fomo_dagster.training.determinism import deterministic, step_seed
 from fomo_dagster.training.figures import Figures, FigureTable
-from fomo_dagster.training.gradcache import GradientPass
 from fomo_dagster.training.interruption import Interruption
 from fomo_dagster.training.learner import Learner
-from fomo_dagster.training.precision import autocast_of
 from fomo_dagster.training.resume import ResumePoint
 from fomo_dagster.training.schedules import learning_rate
 
@@ -83,27 +79,17 @@ def train(
     check_goes_with(settings.loss, model.module)
     with deterministic(device):
         model.module.to(device)
-        autocast = autocast_of(settings.precision, device)
-        gradient_pass = GradientPass(
-            module=model.module,
+        learner = learner_of(
+            model,
+            preserve,
+            settings,
             device=device,
-            normalise=partial(normalise, mean=model.mean, std=model.std),
-            autocast=autocast,
-            micro_batch_size=execution.micro_batch_size,
-        )
-        beginning = Beginning(
-            model=model,
-            trained={n: p for n, p in model.module.named_parameters() if p.requires_grad},
-            loss=contrastive_loss(settings.loss),
-            gradient=gradient_pass.backward,
-            device=device,
-            autocast=autocast,
             micro_batch_size=execution.micro_batch_size,
             seed=seed,
             stage=stage,
+            average=average,
+            steps=batches.steps,
         )
-        averaged = Average(average, beginning.trained, batches.steps) if average else None
-        learner = Learner(beginning, preserve(beginning), settings, averaged)
         with Interruption() as interruption:
             training = _Training(
                 batches=batches,

@@ -1,0 +1,82 @@
+"""What a stage begins with: a model made ready for what is trained, and the learner over it.
+
+A training and the counting of its cost begin alike, through here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from fomo_dagster.data.transforms import normalise
+from fomo_dagster.experiment.averaging import AnyAverage
+from fomo_dagster.experiment.schema import AnyMethod, Finetune
+from fomo_dagster.experiment.training import TrainingSettings
+from fomo_dagster.methods.adapters import Adapted, add_adapters
+from fomo_dagster.methods.averaging import Average
+from fomo_dagster.methods.loss import contrastive_loss
+from fomo_dagster.methods.preservation import Beginning, Preservation
+from fomo_dagster.methods.trained_parameters import select_trained
+from fomo_dagster.models.backbones import Clip, Model
+from fomo_dagster.training.gradcache import GradientPass
+from fomo_dagster.training.learner import Learner
+from fomo_dagster.training.precision import autocast_of
+
+
+def make_ready(
+    module: Clip, method: AnyMethod, seed: int, continued: Mapping[str, Tensor] | None = None
+) -> Adapted | None:
+    """Have the module ask for gradients where the method trains; its adapters, where it has any.
+
+    seed: of what is random in new adapters. continued: adapters to go on with. Raises as
+    `select_trained` and `add_adapters` do.
+    """
+    if isinstance(method, Finetune):
+        select_trained(module, method.train)
+        return None
+    adapted = add_adapters(module, method, seed)
+    if continued is not None:
+        adapted.load(continued)
+    return adapted
+
+
+def learner_of(
+    model: Model,
+    preserve: Callable[[Beginning], Preservation],
+    settings: TrainingSettings,
+    *,
+    device: torch.device,
+    micro_batch_size: int | None,
+    seed: int,
+    stage: int,
+    average: AnyAverage | None,
+    steps: int,
+) -> Learner:
+    """A learner over what asks for a gradient in a model that is on its device and ready to train.
+
+    Raises what its parts raise for settings that do not go with the model.
+    """
+    autocast = autocast_of(settings.precision, device)
+    gradient_pass = GradientPass(
+        module=model.module,
+        device=device,
+        normalise=partial(normalise, mean=model.mean, std=model.std),
+        autocast=autocast,
+        micro_batch_size=micro_batch_size,
+    )
+    beginning = Beginning(
+        model=model,
+        trained={n: p for n, p in model.module.named_parameters() if p.requires_grad},
+        loss=contrastive_loss(settings.loss),
+        gradient=gradient_pass.backward,
+        device=device,
+        autocast=autocast,
+        micro_batch_size=micro_batch_size,
+        seed=seed,
+        stage=stage,
+    )
+    averaged = Average(average, beginning.trained, steps) if average else None
+    return Learner(beginning, preserve(beginning), settings, averaged)
