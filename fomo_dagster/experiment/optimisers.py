@@ -6,7 +6,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, Tag
 
-from fomo_dagster.data.declarations import Declaration, chosen_by
+from fomo_dagster.data.declarations import Declaration, at_default_left_out, chosen_by
 
 
 class Optimiser(Declaration):
@@ -17,7 +17,18 @@ class Optimiser(Declaration):
 
     name: str
     learning_rate: float = Field(gt=0, description="The schedule's peak.")
-    weight_decay: float = Field(0.2, ge=0, description="Applied to every trained parameter.")
+    weight_decay: float = Field(0.2, ge=0, description="Of what weight_decay_on says.")
+    weight_decay_on: Literal["all", "matrices"] = at_default_left_out(
+        "all",
+        description="all: every trained parameter, as in the benchmark; matrices: those of two and "
+        "more dimensions, so no biases, gains of norms, class embeddings or logit scale.",
+    )
+    layer_decay: float = at_default_left_out(
+        1.0,
+        gt=0,
+        le=1,
+        description="Each layer of a tower has this times the learning rate of the one after it.",
+    )
     clip_norm: float | None = Field(
         1.0, gt=0, description="Global gradient norm; null: no clipping."
     )

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from fomo_dagster.data.declarations import Declaration, at_default_left_out
 from fomo_dagster.experiment.loss import AnyLoss, ClipLoss
 from fomo_dagster.experiment.optimisers import AdamW, AnyOptimiser
-from fomo_dagster.experiment.schedules import Schedule
+from fomo_dagster.experiment.schedules import Length, Schedule
 
 OPENCLIP_MAX_LOGIT_SCALE = math.log(100)
 
@@ -32,11 +32,38 @@ class Budget(Declaration):
         return self
 
 
+class RateScaling(Declaration):
+    """`optimiser.learning_rate` is meant for another batch size than the training's."""
+
+    reference_batch_size: int = Field(256, ge=1, description="The one that it is meant for.")
+    rule: Literal["linear", "sqrt"] = Field(
+        "linear",
+        description="Times the ratio of the batch sizes (arXiv 1706.02677), or its square root.",
+    )
+
+
+class TowerWarmup(Declaration):
+    """Trains one tower alone over the first steps of each stage; the learning rate of the other
+    one is 0."""
+
+    tower: Literal["text", "image"] = "text"
+    length: Length = Field(description="Of the warm-up: a share of the stage's steps, or steps.")
+    ramp: Length = Field(
+        0.0, description="Then the other's learning rate rises to the schedule's: likewise."
+    )
+
+
 class TrainingSettings(Declaration):
     """How weights are trained, at a stage or when θ₀ is made."""
 
     optimiser: AnyOptimiser = AdamW()
     schedule: Schedule = Schedule()
+    scale_learning_rate: RateScaling | None = at_default_left_out(
+        None, description="By the batch size; null: not at all."
+    )
+    tower_warmup: TowerWarmup | None = at_default_left_out(
+        None, description="One tower learns before the other; null: both from the first step on."
+    )
     batch_size: int = Field(512, ge=2, description="Samples of the contrastive batch, all pools.")
     budget: Budget = Budget(samples=727_040)
     loss: AnyLoss = at_default_left_out(ClipLoss())
@@ -47,6 +74,15 @@ class TrainingSettings(Declaration):
     crop_scale: tuple[float, float] = Field(
         (0.9, 1.0), description="Range of the area that the random resized crop keeps."
     )
+
+    @property
+    def peak_learning_rate(self) -> float:
+        """What the schedule starts from, for this batch size."""
+        given = self.optimiser.learning_rate
+        if self.scale_learning_rate is None:
+            return given
+        ratio = self.batch_size / self.scale_learning_rate.reference_batch_size
+        return given * (ratio if self.scale_learning_rate.rule == "linear" else math.sqrt(ratio))
 
     @field_validator("crop_scale")
     @classmethod

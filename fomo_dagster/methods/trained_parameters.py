@@ -59,10 +59,10 @@ def set_modes(module: Clip) -> None:
     evaluation mode, with no dropout; so is a batch norm whose parameters are not trained, so that
     its statistics stay as they are."""
     trained = [name for name, value in module.named_parameters() if value.requires_grad]
-    towers = {_tower(name) for name in trained}
+    towers = {tower_of(name) for name in trained}
     module.train()
     for name, part in module.named_children():
-        if _tower(name) not in towers:
+        if tower_of(name) not in towers:
             part.eval()
     for part in module.modules():
         own = list(part.parameters(recurse=False))
@@ -83,7 +83,7 @@ def _select(module: Clip, train: Train, names: Collection[str]) -> Collection[st
 
 
 def _towers(*trained: str) -> Callable[[Clip], set[str]]:
-    return lambda module: {n for n, _ in module.named_parameters() if _tower(n) in trained}
+    return lambda module: {n for n, _ in module.named_parameters() if tower_of(n) in trained}
 
 
 def _layer_norms(module: Clip) -> set[str]:
@@ -147,5 +147,6 @@ def _by_globs(train: Parameters, names: Collection[str]) -> Collection[str]:
     return selected
 
 
-def _tower(name: str) -> str:
+def tower_of(name: str) -> str:
+    """image or text, for the name of a parameter or part of a module."""
     return "image" if name.partition(".")[0] == "visual" else "text"

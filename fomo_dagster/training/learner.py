@@ -15,6 +15,7 @@ from fomo_dagster.experiment.training import TrainingSettings
 from fomo_dagster.methods.averaging import Average
 from fomo_dagster.methods.preservation import Batch, Beginning, Preservation
 from fomo_dagster.training.optimisers import create_optimiser
+from fomo_dagster.training.parameter_groups import grouped
 
 
 class Learner:
@@ -37,13 +38,19 @@ class Learner:
         self._clip_norm = settings.optimiser.clip_norm
         trains_scale = "logit_scale" in beginning.trained
         self._max_logit_scale = settings.max_logit_scale if trains_scale else None
-        self._optimiser = create_optimiser(self._trained, settings.optimiser)
+        groups = grouped(self._module, beginning.trained, settings)
+        self._optimiser = create_optimiser(groups, settings.optimiser)
         device_type = beginning.device.type
         self._scaler = torch.amp.GradScaler(device_type, enabled=settings.precision == "fp16")
         self._gradient = beginning.gradient
 
-    def step(self, batch: Batch, learning_rate: float, seed: int) -> Tensor:
-        """Train on one batch. `seed`: of what is random.
+    def step(
+        self, batch: Batch, learning_rate: float, towers: Mapping[str, float], seed: int
+    ) -> Tensor:
+        """Train on one batch.
+
+        towers: image or text → times what that tower takes the learning rate, where it is not 1.
+        seed: of what is random.
 
         Returns (4,), on the device: the loss, what the preservation adds to it, the norm of the
         whole gradient before clipping, and the logit scale, all as they were before the weights
@@ -58,7 +65,7 @@ class Learner:
         norm = self._clip()
         measured = torch.stack([loss, added, norm, self._module.logit_scale.detach().reshape(())])
         for group in self._optimiser.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = learning_rate * group["factor"] * towers.get(group["tower"], 1.0)
         self._scaler.step(self._optimiser)
         self._scaler.update()
         if self._max_logit_scale is not None:

@@ -31,7 +31,7 @@ from fomo_dagster.training.figures import Figures, FigureTable
 from fomo_dagster.training.interruption import Interruption
 from fomo_dagster.training.learner import Learner
 from fomo_dagster.training.resume import ResumePoint
-from fomo_dagster.training.schedules import learning_rate
+from fomo_dagster.training.schedules import learning_rate, tower_factors
 
 _STEPS_BETWEEN_READS = 50  # on an accelerator, which would wait for each read
 
@@ -131,13 +131,14 @@ class _Training:
             batch = self._next(iterator, step)
             rate = learning_rate(
                 self.settings.schedule,
-                self.settings.optimiser.learning_rate,
+                self.settings.peak_learning_rate,
                 stage=self.stage,
                 step=step,
                 steps=steps,
             )
             seed = step_seed(self.seed, self.stage, step)
-            measured = self.learner.step(batch, rate, seed)
+            towers = tower_factors(self.settings.tower_warmup, step=step, steps=steps)
+            measured = self.learner.step(batch, rate, towers, seed)
             self.figures.add(step, rate, batch.counts, measured)
             if self.figures.unread >= self.steps_between_reads or step + 1 == steps:
                 self._read()

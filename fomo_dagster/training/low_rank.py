@@ -7,14 +7,13 @@ own beside the moments; a resume point holds tensors and numbers alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from pytorch_optimizer import Fira as FiraSteps
 from pytorch_optimizer import GaLore as GaLoreSteps
 from pytorch_optimizer.optimizer.utils.galore import GaLoreProjector
-from torch import nn
 
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.optimisers import Fira, GaLore
@@ -55,14 +54,14 @@ class _ResumableFira(_PlainState, FiraSteps):
 
 
 def create_low_rank(
-    parameters: Iterable[nn.Parameter], settings: GaLore | Fira
+    groups: Sequence[dict[str, Any]], settings: GaLore | Fira
 ) -> torch.optim.Optimizer:
     """The optimiser, with matrices that have both sides above the rank apart from all else.
 
     Raises `InputError` where there is no such matrix.
     """
-    given = list(parameters)
-    matrices = [p for p in given if p.dim() == 2 and min(p.shape) > settings.rank]
+    given = [p for group in groups for p in group["params"]]
+    matrices = {id(p) for p in given if p.dim() == 2 and min(p.shape) > settings.rank}
     if not matrices:
         largest = max((min(p.shape) for p in given if p.dim() == 2), default=None)
         there = "no matrix" if largest is None else f"no matrix with both sides above {largest}"
@@ -70,20 +69,21 @@ def create_low_rank(
             f"optimiser.rank is {settings.rank}, and {there} is trained: lower the rank, or take "
             "optimiser.name: adamw"
         )
-    chosen = {id(p) for p in matrices}
-    groups: list[dict[str, Any]] = [
-        {
-            "params": matrices,
-            "rank": settings.rank,
-            "update_proj_gap": settings.update_gap,
-            "scale": settings.scale if isinstance(settings, GaLore) else 1.0,
-            "projection_type": "std",
-        },
-        {"params": [p for p in given if id(p) not in chosen]},
-    ]
+    of_matrices = {
+        "rank": settings.rank,
+        "update_proj_gap": settings.update_gap,
+        "scale": settings.scale if isinstance(settings, GaLore) else 1.0,
+        "projection_type": "std",
+    }
+    divided = []
+    for group in groups:
+        for is_matrix, further in ((True, of_matrices), (False, {})):
+            params = [p for p in group["params"] if (id(p) in matrices) is is_matrix]
+            if params:
+                divided.append({**group, **further, "params": params})
     optimiser = _ResumableGaLore if isinstance(settings, GaLore) else _ResumableFira
     made: torch.optim.Optimizer = optimiser(
-        groups,
+        divided,
         lr=settings.learning_rate,
         betas=settings.betas,
         eps=settings.epsilon,

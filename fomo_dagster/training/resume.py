@@ -18,7 +18,7 @@ from fomo_dagster.store.files import replacing
 logger = logging.getLogger(__name__)
 
 _NAME = "resume.pt"
-_FORMAT = 2  # raised when what a training puts into its state changes
+_FORMAT = 3  # raised when what a training puts into its state changes
 
 
 class ResumePoint:

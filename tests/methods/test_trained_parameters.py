@@ -107,7 +107,7 @@ def test_a_batch_norm_that_is_not_trained_keeps_its_statistics() -> None:
 def test_what_is_not_trained_has_no_optimiser_state() -> None:
     module = backbones.create(SMALL, seed=0).module
     trained = select_trained(module, "projections")
-    optimiser = create_optimiser(trained.values(), AdamW())
+    optimiser = create_optimiser([{"params": list(trained.values())}], AdamW())
     features = module.encode_image(torch.zeros(2, 3, 16, 16))
     assert features.grad_fn is not None
     features.sum().backward()

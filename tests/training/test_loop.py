@@ -21,11 +21,12 @@ from fomo_dagster.experiment.optimisers import AdamW, GaLore
 from fomo_dagster.experiment.schedules import Schedule
 from fomo_dagster.experiment.schema import Execution
 from fomo_dagster.experiment.selections import Parameters, Train
-from fomo_dagster.experiment.training import Budget, TrainingSettings
+from fomo_dagster.experiment.training import Budget, RateScaling, TowerWarmup, TrainingSettings
 from fomo_dagster.methods.trained_parameters import select_trained
 from fomo_dagster.models import backbones
 from fomo_dagster.progress import Progress, silent
 from fomo_dagster.training import loop
+from fomo_dagster.training.schedules import tower_factors
 
 STEPS = 6
 BATCH = 8
@@ -223,8 +224,13 @@ def test_seed_and_stage_decide_what_is_random_and_nothing_outside_does(tmp_path:
             "optimiser": GaLore(name="galore_adamw", learning_rate=1e-3, rank=4, update_gap=2),
             "precision": "fp16",
         },
+        {
+            "optimiser": AdamW(learning_rate=1e-3, layer_decay=0.7, weight_decay_on="matrices"),
+            "scale_learning_rate": RateScaling(reference_batch_size=4),
+            "tower_warmup": TowerWarmup(length=2, ramp=0.5),
+        },
     ],
-    ids=["fp32", "bf16", "fp16", "galore in fp16"],
+    ids=["fp32", "bf16", "fp16", "galore in fp16", "groups"],
 )
 def test_a_run_resumed_at_any_step_ends_with_the_same_weights_and_table(
     tmp_path: Path, changes: dict[str, Any]
@@ -240,6 +246,39 @@ def test_a_run_resumed_at_any_step_ends_with_the_same_weights_and_table(
         assert batches.started_at == stop
         assert equal(resumed, whole)
         assert without_times(resumed_table).equals(without_times(table))
+
+
+@pytest.mark.parametrize(("tower", "other"), [("text", "image"), ("image", "text")])
+def test_while_a_tower_warms_up_the_other_stands_still(
+    tmp_path: Path, tower: str, other: str
+) -> None:
+    before = backbones.create(CONFIGURATION, seed=0).module.state_dict()
+    warmup = TowerWarmup.model_validate({"tower": tower, "length": STEPS - 1})
+    seen: list[dict[str, Tensor]] = []
+
+    for steps in (STEPS, STEPS - 1):  # to the end, and to that of the warm-up
+        folder = tmp_path / str(steps)
+        training = settings(tower_warmup=warmup)
+        if steps < STEPS:
+            with pytest.raises(OSError, match="the disk is gone"):
+                run(folder, Batches(before=failing_at(steps)), training=training)
+            state = torch.load(folder / "resume.pt", weights_only=True)["state"]
+            seen.append(state["learner"]["weights"])
+        else:
+            seen.append(run(folder, training=training)[0])
+    trained, warmed_up = seen
+    for name, tensor in before.items():
+        is_of_other = (name.startswith("visual.")) is (other == "image")
+        assert torch.equal(tensor, warmed_up[name]) is is_of_other, name
+        assert not torch.equal(tensor, trained[name]), name
+
+
+def test_after_a_towers_warm_up_the_others_rate_rises_to_the_schedules() -> None:
+    warmup = TowerWarmup(tower="image", length=0.2, ramp=4)
+    found = [tower_factors(warmup, step=step, steps=10).get("text") for step in range(10)]
+    assert found == [0.0, 0.0, 0.25, 0.5, 0.75, 1.0, 1.0, 1.0, 1.0, 1.0]
+    assert not tower_factors(None, step=0, steps=10)
+    assert "image" not in tower_factors(warmup, step=0, steps=10)
 
 
 CHILD = """

@@ -46,6 +46,10 @@ def parameters() -> dict[str, nn.Parameter]:
     return {n: nn.Parameter(torch.from_numpy(g).float()) for n, g in gradients(1000).items()}
 
 
+def one_group(moved: dict[str, nn.Parameter]) -> list[dict[str, Any]]:
+    return [{"params": list(moved.values())}]
+
+
 def stepped(optimiser: torch.optim.Optimizer, moved: dict[str, nn.Parameter], steps: range) -> None:
     for step in steps:
         for name, gradient in gradients(step).items():
@@ -118,7 +122,7 @@ def plain_adam(tensor: Array, name: str, steps: int) -> Array:
 def test_matrices_move_as_the_paper_says_and_the_rest_as_with_adamw(family: str) -> None:
     moved = parameters()
     before = {name: p.detach().double().numpy().copy() for name, p in moved.items()}
-    optimiser = create_optimiser(moved.values(), declared(family))
+    optimiser = create_optimiser(one_group(moved), declared(family))
     bases: list[list[Array]] = [[], []]
     for step in range(len(RATES)):
         stepped(optimiser, moved, range(step, step + 1))
@@ -140,7 +144,7 @@ def test_matrices_move_as_the_paper_says_and_the_rest_as_with_adamw(family: str)
 def test_momentum_gathers_and_decay_does_not_enter_it() -> None:
     moved = parameters()
     expected = {name: p.detach().double().numpy().copy() for name, p in moved.items()}
-    stepped(create_optimiser(moved.values(), declared("sgd", momentum=0.8)), moved, range(4))
+    stepped(create_optimiser(one_group(moved), declared("sgd", momentum=0.8)), moved, range(4))
     velocity = {name: np.zeros(shape) for name, shape in SHAPES.items()}
     for step in range(4):
         for name, gradient in gradients(step).items():
@@ -154,7 +158,7 @@ def test_momentum_gathers_and_decay_does_not_enter_it() -> None:
 def test_lion_takes_the_sign_of_a_mean_that_is_not_the_one_it_keeps() -> None:
     moved = parameters()
     expected = {name: p.detach().double().numpy().copy() for name, p in moved.items()}
-    stepped(create_optimiser(moved.values(), declared("lion", betas=(0.5, 0.7))), moved, range(4))
+    stepped(create_optimiser(one_group(moved), declared("lion", betas=(0.5, 0.7))), moved, range(4))
     mean = {name: np.zeros(shape) for name, shape in SHAPES.items()}
     for step in range(4):
         for name, gradient in gradients(step).items():
@@ -171,15 +175,15 @@ def test_lion_takes_the_sign_of_a_mean_that_is_not_the_one_it_keeps() -> None:
 def test_from_its_saved_state_it_goes_on_bit_for_bit(family: str, stop: int, tmp_path: Any) -> None:
     """Before and after dimensions are chosen anew; what is saved is tensors and plain values."""
     whole = parameters()
-    uninterrupted = create_optimiser(whole.values(), declared(family))
+    uninterrupted = create_optimiser(one_group(whole), declared(family))
     stepped(uninterrupted, whole, range(len(RATES)))
     first = parameters()
-    optimiser = create_optimiser(first.values(), declared(family))
+    optimiser = create_optimiser(one_group(first), declared(family))
     stepped(optimiser, first, range(stop))
     torch.save({"state": optimiser.state_dict(), "weights": first}, tmp_path / "saved")
     loaded = torch.load(tmp_path / "saved", weights_only=True)
     again = {name: nn.Parameter(loaded["weights"][name].detach()) for name in SHAPES}
-    resumed = create_optimiser(again.values(), declared(family))
+    resumed = create_optimiser(one_group(again), declared(family))
     resumed.load_state_dict(loaded["state"])
     stepped(optimiser, first, range(stop, len(RATES)))  # saving has changed nothing
     stepped(resumed, again, range(stop, len(RATES)))
@@ -210,10 +214,11 @@ def test_a_rank_that_is_low_to_nothing_is_an_error(
     for family in ("galore_adamw", "fira"):
         with pytest.raises(InputError, match=message):
             create_optimiser(
-                [nn.Parameter(torch.zeros(shape)) for shape in shapes], declared(family, rank=rank)
+                [{"params": [nn.Parameter(torch.zeros(shape)) for shape in shapes]}],
+                declared(family, rank=rank),
             )
     matrices = [nn.Parameter(torch.zeros(9, 5))]  # and nothing else
-    create_optimiser(matrices, declared("fira", rank=4)).step()
+    create_optimiser([{"params": matrices}], declared("fira", rank=4)).step()
 
 
 def test_adamw_is_declared_as_before_there_were_others() -> None:

@@ -76,4 +76,4 @@ def test_a_point_of_another_version_counts_as_none_with_a_warning(
     point = ResumePoint(tmp_path, "recipe")
     torch.save({"identity": "recipe", "state": STATE}, point.path)  # as before formats had numbers
     assert point.load() is None
-    assert "of another version of this package (format 1, not 2)" in caplog.text
+    assert "of another version of this package (format 1, not 3)" in caplog.text
