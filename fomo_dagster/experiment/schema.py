@@ -155,6 +155,12 @@ class Execution(Declaration):
     micro_batch_size: int | None = Field(
         None, ge=1, description="Samples on the device at once (GradCache); null: the whole batch."
     )
+    gradient_checkpointing: bool = Field(
+        False, description="Compute activations twice, and hold few of them: for less memory."
+    )
+    compile: bool = Field(
+        False, description="Compile the towers by torch.compile; rounding alone differs."
+    )
     evaluation_batch_size: int = Field(256, ge=1)
     shard_cache_gib: float = Field(
         50.0, gt=0, description="Disk for fetched tars of streamed datasets, in the cache folder."

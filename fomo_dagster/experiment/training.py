@@ -67,7 +67,9 @@ class TrainingSettings(Declaration):
     batch_size: int = Field(512, ge=2, description="Samples of the contrastive batch, all pools.")
     budget: Budget = Budget(samples=727_040)
     loss: AnyLoss = at_default_left_out(ClipLoss())
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = Field(
+        "fp32", description="Of the towers; tf32: of all matrix products, on CUDA alone."
+    )
     max_logit_scale: float | None = Field(
         OPENCLIP_MAX_LOGIT_SCALE, description="Clamp on the log temperature; null: none."
     )

@@ -17,13 +17,14 @@ from fomo_dagster.experiment.schema import AnyMethod, Finetune
 from fomo_dagster.experiment.training import TrainingSettings
 from fomo_dagster.methods.adapters import Adapted, add_adapters
 from fomo_dagster.methods.averaging import Average
-from fomo_dagster.methods.loss import contrastive_loss
+from fomo_dagster.methods.loss import check_goes_with, contrastive_loss
 from fomo_dagster.methods.preservation import Beginning, Preservation
 from fomo_dagster.methods.trained_parameters import select_trained
 from fomo_dagster.models.backbones import Clip, Model
 from fomo_dagster.training.gradcache import GradientPass
 from fomo_dagster.training.learner import Learner
 from fomo_dagster.training.precision import autocast_of
+from fomo_dagster.training.towers import Encode
 
 
 def make_ready(
@@ -54,11 +55,14 @@ def learner_of(
     stage: int,
     average: AnyAverage | None,
     steps: int,
+    compile_tower: Callable[[Encode], Encode] | None = None,
 ) -> Learner:
     """A learner over what asks for a gradient in a model that is on its device and ready to train.
 
+    compile_tower: what compiles a tower's pass; None: it runs as it is.
     Raises what its parts raise for settings that do not go with the model.
     """
+    check_goes_with(settings.loss, model.module)
     autocast = autocast_of(settings.precision, device)
     gradient_pass = GradientPass(
         module=model.module,
@@ -66,6 +70,7 @@ def learner_of(
         normalise=partial(normalise, mean=model.mean, std=model.std),
         autocast=autocast,
         micro_batch_size=micro_batch_size,
+        compile_tower=compile_tower,
     )
     beginning = Beginning(
         model=model,

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TypeAlias
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -23,8 +23,7 @@ from fomo_dagster.errors import InputError
 from fomo_dagster.methods.preservation import Batch, Embedded, Objective, unscaled
 from fomo_dagster.models.backbones import Clip
 from fomo_dagster.training.determinism import seed_device
-
-Encode: TypeAlias = Callable[[Tensor], Tensor]
+from fomo_dagster.training.towers import Encode
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +38,8 @@ class GradientPass:
     """Makes the context of the towers' forward pass; normalisation and loss are in fp32."""
     micro_batch_size: int | None
     """Samples whose activations are held at once; None: all."""
+    compile_tower: Callable[[Encode], Encode] | None = None
+    """Compiles the pass of a tower; None: it runs as it is."""
 
     def __post_init__(self) -> None:
         if self.micro_batch_size is None:
@@ -61,17 +62,25 @@ class GradientPass:
         size = self.micro_batch_size
         if size is None or size >= len(batch.images):
             image_features = self._encode(self._encode_image, batch.images, seed)
-            text_features = self._encode(self.module.encode_text, batch.tokens, seed + 1)
+            text_features = self._encode(self._towers[1], batch.tokens, seed + 1)
             embedded = self._embedded(image_features, text_features, batch)
             return _backward(embedded, objective, scale)
         image_tower = _Tower(self._encode_image, torch.split(batch.images, size), seed)
-        text_tower = _Tower(self.module.encode_text, torch.split(batch.tokens, size), seed + 1)
+        text_tower = _Tower(self._towers[1], torch.split(batch.tokens, size), seed + 1)
         image_features = self._cached(image_tower)
         text_features = self._cached(text_tower)
         parts = _backward(self._embedded(image_features, text_features, batch), objective, scale)
         self._carry(image_tower, image_features)
         self._carry(text_tower, text_features)
         return parts
+
+    @cached_property
+    def _towers(self) -> tuple[Encode, Encode]:
+        """Of normalised images, and of tokens."""
+        encode_image, encode_text = self.module.encode_image, self.module.encode_text
+        if self.compile_tower is None:
+            return encode_image, encode_text
+        return self.compile_tower(encode_image), self.compile_tower(encode_text)
 
     def _embedded(self, image_features: Tensor, text_features: Tensor, batch: Batch) -> Embedded:
         scale, bias = self.module.logit_scale, getattr(self.module, "logit_bias", None)
@@ -80,8 +89,7 @@ class GradientPass:
     def _encode_image(self, images: Tensor) -> Tensor:
         if images.dtype == torch.uint8:
             images = self.normalise(images)
-        features: Tensor = self.module.encode_image(images)
-        return features
+        return self._towers[0](images)
 
     def _encode(self, encode: Encode, inputs: Tensor, seed: int) -> Tensor:
         """Features (B, D), L2-normalised, in fp32 after autocast."""

@@ -20,7 +20,6 @@ from fomo_dagster.errors import TrainingError
 from fomo_dagster.experiment.averaging import AnyAverage
 from fomo_dagster.experiment.schema import Execution
 from fomo_dagster.experiment.training import TrainingSettings
-from fomo_dagster.methods.loss import check_goes_with
 from fomo_dagster.methods.preservation import Batch, Beginning, Preservation
 from fomo_dagster.models.backbones import Model
 from fomo_dagster.models.devices import device_of
@@ -30,8 +29,10 @@ from fomo_dagster.training.determinism import deterministic, step_seed
 from fomo_dagster.training.figures import Figures, FigureTable
 from fomo_dagster.training.interruption import Interruption
 from fomo_dagster.training.learner import Learner
+from fomo_dagster.training.precision import matrix_products
 from fomo_dagster.training.resume import ResumePoint
 from fomo_dagster.training.schedules import learning_rate, tower_factors
+from fomo_dagster.training.towers import checkpoint_gradients, compiler_for
 
 _STEPS_BETWEEN_READS = 50  # on an accelerator, which would wait for each read
 
@@ -76,8 +77,9 @@ def train(
     `StoreError` where the resume point cannot be written.
     """
     device = device_of(execution.device)
-    check_goes_with(settings.loss, model.module)
-    with deterministic(device):
+    if execution.gradient_checkpointing:
+        checkpoint_gradients(model.module)
+    with deterministic(device), matrix_products(settings.precision, device):
         model.module.to(device)
         learner = learner_of(
             model,
@@ -89,6 +91,7 @@ def train(
             stage=stage,
             average=average,
             steps=batches.steps,
+            compile_tower=compiler_for(device) if execution.compile else None,
         )
         with Interruption() as interruption:
             training = _Training(

@@ -67,3 +67,9 @@ def test_an_option_is_identity_but_at_the_default_that_it_has_always_had(project
         prefix = "backbone.pretraining." if key == "backbones/toy" else ""
         assert digest(project, key, f"{prefix}{option}={default}") == digest(project, key)
         assert digest(project, key, f"{prefix}{option}={other}") != digest(project, key)
+
+
+@pytest.mark.parametrize("option", ["compile=true", "gradient_checkpointing=true"])
+def test_how_a_training_runs_is_no_identity(project, option):
+    key = "toy/trained_001"
+    assert digest(project, key, f"execution.{option}") == digest(project, key)
