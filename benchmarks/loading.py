@@ -24,6 +24,7 @@ from torchvision.transforms import v2
 from fomo_dagster.data.batches import Batches
 from fomo_dagster.data.declarations import Dataset
 from fomo_dagster.data.index import Index
+from fomo_dagster.data.mixture import StepSizes
 from fomo_dagster.data.pools import ManifestPool
 from fomo_dagster.data.shards import write_shards
 from fomo_dagster.data.sources.opening import open_source
@@ -45,8 +46,8 @@ def our_batches(root: Path, batch: int, steps: int, workers: int) -> Iterator[ob
     manifest = with_prompts(manifest, {"pictures": "a photo of a {}"})
     batches = Batches(
         {"update": ManifestPool("update", manifest, {"pictures": index})},
-        {"update": batch},
-        seed=0, stage=1, steps=steps,
+        StepSizes.constant({"update": batch}, steps),
+        seed=0, stage=1,
         transform=partial(augment, size=224, crop_scale=(0.9, 1.0)),
         tokenize=open_clip.get_tokenizer("ViT-B-32"),
         workers=workers,

@@ -28,6 +28,7 @@ from pictures import print_figures, samples_per_second
 from PIL import Image
 
 from fomo_dagster.data.batches import Batches
+from fomo_dagster.data.mixture import StepSizes
 from fomo_dagster.data.pools import ManifestPool, Pool
 from fomo_dagster.data.samples import MANIFEST
 from fomo_dagster.data.transforms import augment, normalise
@@ -83,7 +84,7 @@ def indexed_pool(root: Path) -> tuple[Pool, list[float]]:
 
 def our_batches(pool: Pool, batch: int, steps: int, workers: int) -> Iterator[object]:
     batches = Batches(
-        {"pretraining": pool}, {"pretraining": batch}, seed=0, stage=1, steps=steps,
+        {"pretraining": pool}, StepSizes.constant({"pretraining": batch}, steps), seed=0, stage=1,
         transform=partial(augment, size=224, crop_scale=SCALE),
         tokenize=open_clip.get_tokenizer("ViT-B-32"), workers=workers,
     )  # fmt: skip

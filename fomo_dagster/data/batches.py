@@ -16,10 +16,10 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from fomo_dagster.data.mixture import POOLS
+from fomo_dagster.data.mixture import StepSizes
 from fomo_dagster.data.pools import Pool
 from fomo_dagster.data.sampling import sample_seed
-from fomo_dagster.errors import FomoError, InputError, nearest
+from fomo_dagster.errors import FomoError, InputError
 
 Transform = Callable[[Image.Image, np.random.Generator], torch.Tensor]
 """A decoded image, and the generator of its augmentation, to a tensor of pixels (3, H, W)."""
@@ -49,34 +49,31 @@ class Batch(NamedTuple):
 class Batches(Dataset[Batch]):
     """The batches of a stage: `batches[step]` for each step, always the same for the same step.
 
-    `pools` and `sizes` (samples of a pool in a batch) are by pool name. With `workers`, iteration
-    makes batches in so many processes, and `transform` and `tokenize` must be picklable. Raises
-    `InputError` where a pool that batches draw from is missing or empty.
+    `pools` are by pool name; `sizes` say how many samples of each a batch holds, and how many the
+    batches before it held, so that every pool is drawn position by position. With `workers`,
+    iteration makes batches in so many processes, and `transform` and `tokenize` must be picklable.
+    Raises `InputError` where a pool that batches draw from is missing or empty.
     """
 
     def __init__(
         self,
         pools: Mapping[str, Pool],
-        sizes: Mapping[str, int],
+        sizes: StepSizes,
         *,
         seed: int,
         stage: int,
-        steps: int,
         transform: Transform,
         tokenize: Tokenize,
         workers: int = 0,
     ) -> None:
-        for name, size in sizes.items():
-            if name not in POOLS:
-                raise InputError(f"unknown pool {name!r}: {nearest(name, POOLS)}")
+        for name, size in sizes.largest.items():
             if size > 0 and (name not in pools or pools[name].size == 0):
                 raise InputError(
                     f"batches of stage {stage} need {size} samples of the {name} pool, which is "
                     "empty: give it samples, or its share to the other pools"
                 )
-        self.sizes = {name: sizes.get(name, 0) for name in POOLS}
-        self._pools = {name: pools[name] for name in POOLS if self.sizes[name] > 0}
-        self.steps, self.workers = steps, workers
+        self.sizes, self.steps, self.workers = sizes, sizes.steps, workers
+        self._pools = {name: pools[name] for name, size in sizes.largest.items() if size > 0}
         self._seed, self._stage = seed, stage
         self._transform, self._tokenize = transform, tokenize
 
@@ -89,10 +86,10 @@ class Batches(Dataset[Batch]):
         images: list[torch.Tensor] = []
         texts: list[str] = []
         drawn: list[tuple[int, int]] = []
-        for name, pool in self._pools.items():
-            start, count = step * self.sizes[name], self.sizes[name]
-            for position in range(start, start + count):
-                captions, image, row = pool.sample(self._seed, self._stage, position)
+        counts, before = self.sizes.at(step), self.sizes.before(step)
+        for name, count in counts.items():
+            for position in range(before[name], before[name] + count):
+                captions, image, row = self._pools[name].sample(self._seed, self._stage, position)
                 key = sample_seed(self._seed, self._stage, name, position)
                 rng = np.random.Generator(np.random.Philox(key=key))
                 caption = int(rng.integers(len(captions)))
@@ -100,7 +97,7 @@ class Batches(Dataset[Batch]):
                 drawn.append((row, caption))
                 images.append(self._transform(image, rng))
         tokens = self._tokenize(texts)
-        return Batch(torch.stack(images), tokens, torch.tensor(drawn), texts, dict(self.sizes))
+        return Batch(torch.stack(images), tokens, torch.tensor(drawn), texts, counts)
 
     def iterate(self, start: int) -> Iterator[Batch]:
         """The batches from step `start` on, in order, made by `workers` processes ahead of use.

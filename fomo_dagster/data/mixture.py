@@ -1,18 +1,34 @@
-"""How many samples of each pool stand in a batch: shares (λ_D, λ_B, λ_P) turned into counts."""
+"""How many samples of each pool stand in a batch: shares (λ_D, λ_B, λ_P) turned into counts.
+
+The shares of a stage may change over its steps; how they are declared is `experiment/mixture.py`'s.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from bisect import bisect_right
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
+from typing import Any, TypeAlias
 
-from fomo_dagster.errors import InputError
+from fomo_dagster.errors import InputError, nearest
 
 POOLS = ("update", "buffer", "pretraining")
 """The pools, in the order of their rows in a batch; ties between them are broken in this order."""
 
 # Shares are written in decimals, and 0.33 · 50 must be 16.5 exactly for a tie to be one.
 LARGEST_DENOMINATOR = 1_000_000
+
+
+Point: TypeAlias = tuple[float, Mapping[str, float]]
+"""A place, and the shares of the pools there."""
+
+
+def exact(share: float) -> Fraction:
+    """A share as the decimal that it was written as."""
+    return Fraction(share).limit_denominator(LARGEST_DENOMINATOR)
 
 
 def first_stage_shares(shares: Mapping[str, float]) -> dict[str, float]:
@@ -27,28 +43,219 @@ def first_stage_shares(shares: Mapping[str, float]) -> dict[str, float]:
     return {pool: shares[pool] + gain if pool in used else 0.0 for pool in POOLS}
 
 
-def batch_sizes(batch_size: int, shares: Mapping[str, float]) -> dict[str, int]:
+def batch_sizes(
+    batch_size: int, shares: Mapping[str, float | Fraction], may_vanish: Container[str] = ()
+) -> dict[str, int]:
     """Samples of each pool in a batch, by the largest remainder of `batch_size` · share.
 
     All of `POOLS` are in the result, in that order, and add up to `batch_size`. A pool with share 0
     (or none) has 0. Raises `InputError` where a share above 0 comes to no sample at all, which
-    would silently change the method.
+    would silently change the method, but for the pools that `may_vanish`.
     """
-    exact = {
+    whole = {
         pool: Fraction(shares.get(pool, 0)).limit_denominator(LARGEST_DENOMINATOR) for pool in POOLS
     }
-    total = sum(exact.values())
+    total = sum(whole.values())
     if total <= 0:
         raise InputError(f"no pool has a share above 0: {dict(shares)}")
-    quotas = {pool: batch_size * share / total for pool, share in exact.items()}
+    quotas = {pool: batch_size * share / total for pool, share in whole.items()}
     sizes = {pool: math.floor(quota) for pool, quota in quotas.items()}
     by_remainder = sorted(POOLS, key=lambda pool: sizes[pool] - quotas[pool])  # stable
     for pool in by_remainder[: batch_size - sum(sizes.values())]:
         sizes[pool] += 1
     for pool, size in sizes.items():
-        if size == 0 and shares.get(pool, 0) > 0:
+        if size == 0 and shares.get(pool, 0) > 0 and pool not in may_vanish:
             raise InputError(
                 f"batch_size {batch_size} is too small for the mixture: the {pool} pool's share "
-                f"{shares[pool]:g} comes to no sample; raise batch_size, or set the share to 0"
+                f"{float(shares[pool]):g} comes to no sample; raise batch_size, or set the share "
+                "to 0"
             )
     return sizes
+
+
+class StepSizes:
+    """How many samples of each pool each batch of a stage holds, as runs of equal batches.
+
+    runs: the first step of each and the sizes from it on, in order, from step 0. Raises
+    `InputError` for a pool that there is not.
+    """
+
+    def __init__(self, runs: Iterable[tuple[int, Mapping[str, int]]], steps: int) -> None:
+        self.steps = steps
+        self._firsts: list[int] = []
+        self._sizes: list[dict[str, int]] = []
+        self._before: list[dict[str, int]] = []
+        for first, sizes in runs:
+            for unknown in sizes.keys() - set(POOLS):
+                raise InputError(f"unknown pool {unknown!r}: {nearest(unknown, POOLS)}")
+            of_all = {pool: sizes.get(pool, 0) for pool in POOLS}
+            if self._sizes and self._sizes[-1] == of_all:
+                continue
+            before = self.before(first) if self._sizes else dict.fromkeys(POOLS, 0)
+            self._firsts.append(first)
+            self._sizes.append(of_all)
+            self._before.append(before)
+
+    @classmethod
+    def constant(cls, sizes: Mapping[str, int], steps: int) -> StepSizes:
+        """The same of all steps."""
+        return cls([(0, sizes)], steps)
+
+    def at(self, step: int) -> dict[str, int]:
+        """Samples of each of `POOLS` in the batch of a step."""
+        return dict(self._sizes[self._run(step)])
+
+    def before(self, step: int) -> dict[str, int]:
+        """Samples of each of `POOLS` in the batches of all steps before one."""
+        run = self._run(step)
+        past = step - self._firsts[run]
+        return {pool: self._before[run][pool] + past * self._sizes[run][pool] for pool in POOLS}
+
+    @property
+    def drawn(self) -> dict[str, int]:
+        """Samples of each of `POOLS` in all batches."""
+        return self.before(self.steps)
+
+    @property
+    def largest(self) -> dict[str, int]:
+        """The most samples of each of `POOLS` that a batch holds."""
+        return {pool: max(sizes[pool] for sizes in self._sizes) for pool in POOLS}
+
+    def _run(self, step: int) -> int:
+        return bisect_right(self._firsts, step) - 1
+
+
+@dataclass(frozen=True)
+class StageShares:
+    """The shares of the pools over the steps of one stage.
+
+    points: a place as a share of the steps, from 0 on, and the pools' shares there, in ascending
+    order. They hold until the next point or, where `linear`, change evenly from one to the next;
+    after the last one they stay. Of n steps, the first ⌈place · n⌉ come before a point that holds;
+    for those that are `linear`, step s is at s / (n - 1), so that both ends are reached.
+    """
+
+    points: tuple[Point, ...]
+    linear: bool = False
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether there is one point alone."""
+        return len(self.points) == 1
+
+    @property
+    def pools(self) -> tuple[str, ...]:
+        """Those with a share at a point; `sizes` sees to it that a step draws from each."""
+        return tuple(p for p in POOLS if any(shares.get(p, 0) > 0 for _, shares in self.points))
+
+    def without_buffer(self) -> StageShares:
+        """Of a stage that has none; see `first_stage_shares`."""
+        points = tuple((place, first_stage_shares(shares)) for place, shares in self.points)
+        return StageShares(points, self.linear)
+
+    def as_data(self) -> dict[str, Any]:
+        """Plain data, for a recipe: the shares alone where they do not change."""
+        if self.is_constant:
+            return dict(self.points[0][1])
+        points = [{"at": place, **shares} for place, shares in self.points]
+        return {"between": "linear" if self.linear else "held", "points": points}
+
+    def mean(self, pool: str) -> float:
+        """A pool's share of all samples of the stage, but for the rounding to whole ones."""
+        total = 0.0
+        shares = [(place, of_pools.get(pool, 0)) for place, of_pools in self.points]
+        for (start, here), (end, there) in pairwise([*shares, (1.0, shares[-1][1])]):
+            total += (end - start) * ((here + there) / 2 if self.linear else here)
+        return total
+
+    def mean_size(self, pool: str, batch_size: int) -> float:
+        """Samples of a pool in a batch: exactly where the shares are constant, else on average."""
+        if self.is_constant:
+            return batch_sizes(batch_size, self.points[0][1])[pool]
+        return batch_size * self.mean(pool)
+
+    def sizes(self, batch_size: int, steps: int) -> StepSizes:
+        """What the shares come to, by `batch_sizes`, in `steps` steps.
+
+        Raises `InputError`, with the place, for a share above 0 that comes to no sample, but on the
+        way from or to a point where it is 0; for a point that comes to no step; for a pool that
+        no step draws from, although it has a share.
+        """
+        sizes = self._unchecked(batch_size, steps)
+        for place, first, end in () if self.linear else self._held(steps):
+            if first == end:
+                raise InputError(
+                    f"the point at {place:g} of the mixture comes to none of the {steps} steps of "
+                    "the stage: raise the budget, or leave the point out"
+                )
+        for pool in self.pools:
+            if not sizes.drawn[pool]:
+                raise InputError(
+                    f"the {pool} pool has a share in the mixture, and none of the {steps} steps of "
+                    "the stage draws from it: raise batch_size or the budget, or set the share to 0"
+                )
+        return sizes
+
+    def drawn(self, pool: str, batch_size: int, steps: int) -> int:
+        """Samples of a pool in all batches; raises for a share that comes to no sample alone."""
+        return self._unchecked(batch_size, steps).drawn[pool]
+
+    def _unchecked(self, batch_size: int, steps: int) -> StepSizes:
+        if self.linear:
+            return StepSizes(self._changing(batch_size, steps), steps)
+        runs = (
+            (first, self._sizes_at(place, batch_size, shares))
+            for (place, shares), (_, first, end) in zip(self.points, self._held(steps), strict=True)
+            if first < end
+        )
+        return StepSizes(runs, steps)
+
+    def _held(self, steps: int) -> Iterator[tuple[float, int, int]]:
+        """Each point's place, its first step and the one after its last."""
+        places = [place for place, _ in self.points]
+        firsts = [math.ceil(exact(place) * steps) for place in places]
+        for place, (first, end) in zip(places, pairwise([*firsts, steps]), strict=True):
+            yield place, first, end
+
+    def _changing(self, batch_size: int, steps: int) -> Iterator[tuple[int, dict[str, int]]]:
+        for step in range(steps):
+            place = Fraction(step, max(1, steps - 1))
+            ends = [shares for _, shares in _around(self.points, place)]
+            vanishing = {pool for pool in POOLS if any(not of.get(pool, 0) for of in ends)}
+            shares = between(self.points, place)
+            yield step, self._sizes_at(float(place), batch_size, shares, vanishing)
+
+    def _sizes_at(
+        self,
+        place: float,
+        batch_size: int,
+        shares: Mapping[str, float | Fraction],
+        vanishing: Container[str] = (),
+    ) -> dict[str, int]:
+        try:
+            return batch_sizes(batch_size, shares, vanishing)
+        except InputError as error:
+            if self.is_constant:
+                raise
+            raise InputError(f"at {place:.3g} of the steps, {error}") from error
+
+
+def between(points: Sequence[Point], place: Fraction) -> dict[str, Fraction]:
+    """The shares at a place on the straight lines from point to point; those of the last after it.
+
+    points: in ascending order, the first of them not after the place.
+    """
+    (start, here), (end, there) = _around(points, place)
+    way = (place - exact(start)) / (exact(end) - exact(start)) if end > start else Fraction(0)
+    return {
+        pool: exact(here.get(pool, 0)) * (1 - way) + exact(there.get(pool, 0)) * way
+        for pool in POOLS
+    }
+
+
+def _around(points: Sequence[Point], place: Fraction) -> tuple[Point, Point]:
+    """The points before and after a place: one twice where it is there, or the last one."""
+    places = [exact(at) for at, _ in points]
+    after = bisect_right(places, place)
+    first = points[after - 1]
+    return first, first if places[after - 1] == place or after == len(points) else points[after]

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from fomo_dagster.experiment.averaging import AnyAverage
 from fomo_dagster.experiment.loss import AnyLoss
+from fomo_dagster.experiment.mixture import ChangingMixture, Mixture
 from fomo_dagster.experiment.optimisers import AnyOptimiser
 from fomo_dagster.experiment.preservation import AnyPreservation
 from fomo_dagster.experiment.schema import AnyMethod
@@ -16,6 +17,11 @@ from fomo_dagster.merging.techniques import AnyTechnique
 
 # Keys of which exactly one may stand: a child that gives another replaces its parent's.
 _EXCLUSIVE: Mapping[str, Sequence[Sequence[str]]] = {
+    "mixture": [
+        (constant, changing)
+        for constant in Mixture.model_fields
+        for changing in ChangingMixture.model_fields
+    ],
     "budget": [("samples", "steps", "epochs")],
     "method": [("combination", "start_from"), ("combination", "deploy")],
     "backbone": [("pretrained", "weights", "pretraining")],

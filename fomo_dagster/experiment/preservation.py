@@ -33,8 +33,9 @@ class Preservation(Declaration):
         return None
 
     @property
-    def pools(self) -> tuple[Literal["buffer", "pretraining"], ...]:
-        """The pools that the mixture must draw from."""
+    def pools(self) -> tuple[Literal["update", "buffer", "pretraining"], ...]:
+        """The pools that every batch must hold samples of, but that the first stage has no
+        buffer."""
         return ()
 
 
@@ -118,6 +119,10 @@ class LwF(_Distilled):
         "deployed", description="The weights deployed before the stage, or θ₀ at every stage."
     )
 
+    @property
+    def pools(self) -> tuple[Literal["update"]]:
+        return ("update",)
+
 
 class ZSCL(_Distilled):
     """The teacher's similarities of reference images and texts, both ways."""
@@ -135,15 +140,15 @@ class ZSCL(_Distilled):
         return self.l2 > 0
 
     @property
-    def pools(self) -> tuple[Literal["buffer", "pretraining"], ...]:
-        return ("pretraining",)
+    def pools(self) -> tuple[Literal["update", "pretraining"], ...]:
+        return ("update", "pretraining")
 
 
 class _Replayed(Preservation):
     """Treats the buffer's rows in another way than the others."""
 
     @property
-    def pools(self) -> tuple[Literal["buffer", "pretraining"], ...]:
+    def pools(self) -> tuple[Literal["buffer"]]:
         return ("buffer",)
 
 

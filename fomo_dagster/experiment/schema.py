@@ -13,6 +13,7 @@ from croniter import CroniterError, croniter
 from pydantic import Field, Tag, field_validator, model_validator
 
 from fomo_dagster.data.declarations import Dataset, Declaration, PretrainingPool, chosen_by
+from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.adapters import (
     Adapters,
     Householder,
@@ -25,6 +26,7 @@ from fomo_dagster.experiment.averaging import AnyAverage
 from fomo_dagster.experiment.backbone import Backbone
 from fomo_dagster.experiment.evaluation import Evaluation, Prompts, Validation
 from fomo_dagster.experiment.merging_over_time import MergingOverTime
+from fomo_dagster.experiment.mixture import AnyMixture, ChangingMixture, Mixture
 from fomo_dagster.experiment.names import check_safe_name
 from fomo_dagster.experiment.preservation import AnyPreservation
 from fomo_dagster.experiment.selections import Train
@@ -32,23 +34,6 @@ from fomo_dagster.experiment.stream import Stream
 from fomo_dagster.experiment.training import TrainingSettings
 
 OWNER = re.compile(r"team:\S.*|[^@\s]+@[^@\s]+\.[^@\s]+")
-
-
-class Mixture(Declaration):
-    """The shares of every batch (λ_D, λ_B, λ_P); they add up to one."""
-
-    update: float = Field(0.34, ge=0, le=1)
-    buffer: float = Field(0.33, ge=0, le=1)
-    pretraining: float = Field(0.33, ge=0, le=1)
-
-    @model_validator(mode="after")
-    def _adds_up(self) -> Mixture:
-        total = self.update + self.buffer + self.pretraining
-        if abs(total - 1) > 1e-6:
-            raise ValueError(f"the shares must add up to 1, not {total:g}")
-        if self.update == 0:
-            raise ValueError("update must be above 0: a stage without new samples learns nothing")
-        return self
 
 
 class Buffer(Declaration):
@@ -182,7 +167,9 @@ class Experiment(TrainingSettings):
         description="What the images of the stream's classification datasets are trained with, as "
         "evaluation.prompts says it, one text drawn per sample and epoch; null: their captions.",
     )
-    mixture: Mixture = Mixture()
+    mixture: AnyMixture = Field(
+        Mixture(), description="The shares of the pools: update, buffer and pretraining."
+    )
     buffer: Buffer = Buffer()
     pretraining_pool: PretrainingPool | None = Field(
         None, description="P; by default the pool that θ₀ was pretrained on, where declared."
@@ -228,7 +215,8 @@ class Experiment(TrainingSettings):
     @property
     def pool(self) -> PretrainingPool | None:
         """P, or None where the mixture uses none."""
-        if self.mixture.pretraining == 0 or self.stream.stages == 0:
+        used = any(share for _, share in self.mixture.shares("pretraining"))
+        if not used or self.stream.stages == 0:
             return None
         recipe = self.backbone.pretraining
         return self.pretraining_pool or (recipe.pool if recipe else None)
@@ -240,12 +228,23 @@ class Experiment(TrainingSettings):
 
     @model_validator(mode="after")
     def _has_its_pool(self) -> Experiment:
-        trains = self.stream.stages != 0
-        if trains and self.mixture.pretraining > 0 and self.pool is None:
-            raise ValueError(
-                f"mixture.pretraining is {self.mixture.pretraining:g} and there is no "
-                "pretraining_pool: declare one, or set the share to 0"
-            )
+        if self.stream.stages == 0 or self.pool is not None:
+            return self
+        for place, share in self.mixture.shares("pretraining"):
+            if share > 0:
+                raise ValueError(
+                    f"{place} is {share:g} and there is no pretraining_pool: declare one, or set "
+                    "the share to 0"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _shares_come_to_samples(self) -> Experiment:
+        if isinstance(self.mixture, ChangingMixture) and self.stream.stages != 0:
+            try:
+                self.mixture.check(self.batch_size)
+            except InputError as error:
+                raise ValueError(f"mixture: {error}") from error
         return self
 
     @model_validator(mode="after")
@@ -254,9 +253,10 @@ class Experiment(TrainingSettings):
         if preserve is None:
             return self
         for pool in preserve.pools:
-            if getattr(self.mixture, pool) == 0:
-                raise ValueError(
-                    f"{preserve.name} needs samples of the {pool} pool in each batch, and "
-                    f"mixture.{pool} is 0: give it a share"
-                )
+            for place, share in self.mixture.shares(pool):
+                if share == 0:
+                    raise ValueError(
+                        f"{preserve.name} needs samples of the {pool} pool in each batch, and "
+                        f"{place} is 0: give it a share"
+                    )
         return self

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from fomo_dagster.data.mixture import StageShares
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.backbone import Backbone
 from fomo_dagster.experiment.schema import Execution, Finetune
@@ -108,7 +109,7 @@ class BackboneNode(Node):
         return train_on(
             create(backbone.architecture, settings.seed),
             {"pretraining": pretraining_pool(self.pool_key, workshop, self.execution)},
-            {"pretraining": settings.batch_size},
+            StageShares(((0.0, {"pretraining": 1.0}),)),
             settings=settings,
             method=Finetune(),
             seed=settings.seed,

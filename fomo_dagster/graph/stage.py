@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors.torch import load_file
 
 from fomo_dagster.data.batches import Batches
+from fomo_dagster.data.mixture import StageShares, StepSizes
 from fomo_dagster.data.pools import Pool
 from fomo_dagster.data.transforms import augment
 from fomo_dagster.experiment.adapters import Adapters
@@ -25,7 +26,7 @@ from fomo_dagster.store.recipes import Recipe
 from fomo_dagster.training.beginning import make_ready
 from fomo_dagster.training.determinism import step_seed
 from fomo_dagster.training.loop import train as train_model
-from fomo_dagster.training.steps import steps_of
+from fomo_dagster.training.steps import steps_of, steps_that_draw
 
 if TYPE_CHECKING:
     from fomo_dagster.graph.workshop import Workshop
@@ -36,7 +37,7 @@ _INITIALISATION = -1  # the step before the first, whose seed adapters begin wit
 def train_on(
     model: Model,
     pools: Mapping[str, Pool],
-    sizes: Mapping[str, int],
+    shares: StageShares,
     *,
     settings: TrainingSettings,
     method: AnyMethod,
@@ -51,22 +52,22 @@ def train_on(
 ) -> Mapping[str, Any]:
     """Train `model` on batches drawn from the pools; write its weights, steps and curves.
 
-    sizes: pool → samples of each batch; those of 0 need no pool. continued: a file of adapters to
-    go on with. Adapters that persist are written beside the weights, which have them merged; so is
-    what the method's preservation leaves. beside: what that may look at, but for the samples.
+    shares: of the pools in the batches. continued: a file of adapters to go on with. Adapters that
+    persist are written beside the weights, which have them merged; so is what the method's
+    preservation leaves. beside: what that may look at, but for the samples.
+
     Returns what it cost: samples and steps. Raises what reading, training and writing raise.
     """
-    counted = "update" if sizes.get("update") else "pretraining"  # what an epoch passes over
-    steps = steps_of(settings.budget, settings.batch_size, pools[counted].size, sizes[counted])
+    sizes = shares.sizes(settings.batch_size, _steps(settings, shares, pools))
+    steps = sizes.steps
     transform = partial(augment, size=model.image_size, crop_scale=settings.crop_scale)
 
-    def drawn(sizes: Mapping[str, int], steps: int) -> Batches:
+    def drawn(sizes: StepSizes) -> Batches:
         return Batches(
             pools,
             sizes,
             seed=seed,
             stage=stage,
-            steps=steps,
             transform=transform,
             tokenize=model.tokenize,
             workers=execution.workers,
@@ -75,7 +76,7 @@ def train_on(
     def update(size: int, samples: int) -> Iterator[Batch]:
         available = min(samples, pools["update"].size or 0) if "update" in pools else 0
         size = min(size, available) or size
-        return drawn({"update": size}, max(1, available // size)).iterate(0)
+        return drawn(StepSizes.constant({"update": size}, max(1, available // size))).iterate(0)
 
     adapted = make_ready(
         model.module,
@@ -85,7 +86,7 @@ def train_on(
     )
     table, left = train_model(
         model,
-        drawn(sizes, steps),
+        drawn(sizes),
         partial(begin, method.preserve, replace(beside or Beside(), update=update)),
         settings=settings,
         seed=seed,
@@ -109,5 +110,19 @@ def train_on(
     (folder / CURVES).write_bytes(training_plot(table))
     cost = {"samples": steps * settings.batch_size, "steps": steps}
     for name, pool in pools.items():
-        cost |= pool.record(seed, stage, steps * sizes[name])
+        cost |= pool.record(seed, stage, sizes.drawn[name])
     return cost
+
+
+def _steps(settings: TrainingSettings, shares: StageShares, pools: Mapping[str, Pool]) -> int:
+    """The steps of a stage; an epoch passes over the update pool or, without one, over that of
+    pretraining."""
+    budget, batch_size = settings.budget, settings.batch_size
+    counted = "update" if "update" in shares.pools else "pretraining"
+    size = pools[counted].size
+    steps = steps_of(budget, batch_size, size, shares.mean_size(counted, batch_size))
+    if budget.epochs is None or size is None or shares.is_constant:
+        return steps
+    return steps_that_draw(
+        budget.epochs * size, partial(shares.drawn, counted, batch_size), near=steps
+    )

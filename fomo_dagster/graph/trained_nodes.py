@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from fomo_dagster.data.mixture import StageShares
 from fomo_dagster.experiment.adapters import Adapters
 from fomo_dagster.experiment.backbone import Backbone
+from fomo_dagster.experiment.mixture import AnyMixture
 from fomo_dagster.experiment.schema import (
     AnyMethod,
     Buffer,
     Execution,
     Finetune,
     Method,
-    Mixture,
 )
 from fomo_dagster.experiment.training import TrainingSettings
 from fomo_dagster.graph.checkpoints import (
@@ -28,7 +29,6 @@ from fomo_dagster.graph.checkpoints import (
     steps_table,
     training_parameters,
 )
-from fomo_dagster.graph.data_nodes import MANIFEST
 from fomo_dagster.graph.node import ONLY, FactsByKey, Node
 from fomo_dagster.store.artifacts import Artifact
 from fomo_dagster.store.recipes import Recipe
@@ -64,14 +64,14 @@ class TrainedNode(Node):
     stage: int
     backbone: Backbone
     settings: TrainingSettings
-    mixture: Mixture
+    mixture: AnyMixture
     buffer: Buffer
     method: AnyMethod
     seed: int
     start_key: str
     base_key: str  # θ₀
     chunk_keys: tuple[str, ...]  # of stages 1..stage; the last is the update pool
-    pool_key: str | None
+    pool_key: str | None  # where the mixture of some stage draws from it
     reference_key: str | None = None
     """The weights that the preservation looks at beside those of the start."""
     reference_backbone: Backbone | None = None
@@ -89,8 +89,17 @@ class TrainedNode(Node):
         return self.start_key if persists and self.start_key != self.base_key else None
 
     @property
+    def _shares(self) -> StageShares:
+        """Those declared for this stage, as if it had a buffer."""
+        return self.mixture.of_stage(self.stage)
+
+    @property
     def _buffer_keys(self) -> tuple[str, ...]:
-        return self.chunk_keys[:-1] if self.mixture.buffer > 0 else ()
+        return self.chunk_keys[:-1] if "buffer" in self._shares.pools else ()
+
+    @property
+    def _drawn_pool_key(self) -> str | None:
+        return self.pool_key if "pretraining" in self._shares.pools else None
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -99,7 +108,7 @@ class TrainedNode(Node):
                 (
                     self.start_key, *self._beside.values(), *self.remembered_keys,
                     *self._buffer_keys, self.chunk_keys[-1],
-                    *([self.pool_key] if self.pool_key is not None else []),
+                    *([self._drawn_pool_key] if self._drawn_pool_key is not None else []),
                 )
             )
         )  # fmt: skip
@@ -115,11 +124,11 @@ class TrainedNode(Node):
     def declared(self) -> Mapping[str, Any]:
         declared = training_parameters(self.settings) | {
             **trained_by(self.method, goes_on=self.carried_key is not None),
-            "mixture": self.mixture.model_dump(mode="json"),
+            "mixture": self._shares.as_data(),
             "seed": self.seed,
             "stage": self.stage,
         }
-        if self.mixture.buffer > 0:
+        if "buffer" in self._shares.pools:
             declared["buffer"] = self.buffer.model_dump(mode="json")
         return declared
 
@@ -131,8 +140,8 @@ class TrainedNode(Node):
         inputs |= {role: facts[key].data_version for role, key in self._beside.items()}
         if self._buffer_keys:
             inputs["buffer"] = [facts[key].data_version for key in self._buffer_keys]
-        if self.pool_key is not None:
-            inputs["pretraining"] = facts[self.pool_key].data_version
+        if self._drawn_pool_key is not None:
+            inputs["pretraining"] = facts[self._drawn_pool_key].data_version
         if self.remembered_keys:
             inputs["remembered"] = [facts[key].data_version for key in self.remembered_keys]
         return {ONLY: Recipe(self.kind, self.version, self.declared, inputs)}
@@ -140,44 +149,24 @@ class TrainedNode(Node):
     def make(
         self, name: str, recipe: Recipe, folder: Path, workshop: Workshop
     ) -> Mapping[str, Any]:
-        import polars as pl
-
-        from fomo_dagster.data.buffer import select
-        from fomo_dagster.data.mixture import batch_sizes, first_stage_shares
-        from fomo_dagster.graph.opened_pools import manifest_pool, pretraining_pool
         from fomo_dagster.graph.remembering import remember, remembered
         from fomo_dagster.graph.stage import train_on
+        from fomo_dagster.graph.stage_pools import open_pools
 
-        def manifest(key: str) -> pl.DataFrame:
-            return pl.read_parquet(workshop.artifact(key).path(MANIFEST))
-
-        def kept(chunks: Sequence[pl.DataFrame]) -> pl.DataFrame:
-            return select(chunks, self.buffer.capacity, self.buffer.selection, self.seed)
-
-        shares = self.mixture.model_dump()
-        if not self._buffer_keys:
-            shares = first_stage_shares(shares)
-        sizes = batch_sizes(self.settings.batch_size, shares)
-        pools = {}
-        update = manifest(self.chunk_keys[-1])
-        earlier = [manifest(key) for key in self._buffer_keys]
-        chosen = kept(earlier)
-        if sizes["update"]:
-            pools["update"] = manifest_pool("update", update, workshop)
-        if earlier:
-            pools["buffer"] = manifest_pool("buffer", chosen, workshop)
-        if self.pool_key is not None:
-            pools["pretraining"] = pretraining_pool(self.pool_key, workshop, self.execution)
+        opened = open_pools(
+            self.chunk_keys[-1], self._buffer_keys, self._drawn_pool_key, buffer=self.buffer,
+            seed=self.seed, execution=self.execution, workshop=workshop,
+        )  # fmt: skip
         beside = self._opened_beside(workshop)
         if self.remembered_keys:
             paths = [workshop.artifact(key).path(REMEMBERED) for key in self.remembered_keys]
-            beside = replace(beside, remembered=remembered(paths, earlier, chosen))
+            beside = replace(beside, remembered=remembered(paths, opened.earlier, opened.kept))
         continued = self._continued_key
         base = self.start_key if continued is None else self.base_key
         cost = train_on(
             load_weights(self.backbone, workshop.artifact(base).path(WEIGHTS)),
-            pools,
-            sizes,
+            opened.pools,
+            self._shares if self._buffer_keys else self._shares.without_buffer(),
             settings=self.settings,
             method=self.method,
             continued=workshop.artifact(continued).path(ADAPTERS) if continued else None,
@@ -191,7 +180,7 @@ class TrainedNode(Node):
         )
         if self.method.preserve is not None and self.method.preserve.remembers:
             remember(
-                load_weights(self.backbone, folder / WEIGHTS), update, kept([*earlier, update]),
+                load_weights(self.backbone, folder / WEIGHTS), opened.chunk, opened.kept_after,
                 folder / REMEMBERED, precision=self.settings.precision, execution=self.execution,
                 workshop=workshop,
             )  # fmt: skip
@@ -224,4 +213,4 @@ class TrainedNode(Node):
 
     def samples(self, facts: FactsByKey) -> int | None:
         counts = facts[self.chunk_keys[-1]].details.get("samples")
-        return drawn_samples(self.settings, counts, self.mixture.update)
+        return drawn_samples(self.settings, counts, self._shares.mean("update"))

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.training import Budget
 
+_GUESSES = 4  # each as if all steps drew alike, which brings them close
+
 
 def steps_of(
-    budget: Budget, batch_size: int, update_size: int | None, update_batch_size: int
+    budget: Budget, batch_size: int, update_size: int | None, update_batch_size: float
 ) -> int:
     """The steps of a stage, at least one.
 
     samples: ⌊samples / batch_size⌋, all pools counted together. epochs: so many that the update
     pool of `update_size` samples, `update_batch_size` of them a step, is passed over that often,
-    rounded up; None is a size that is not known.
+    rounded up; None is a size that is not known. See `steps_that_draw` for batches that change.
 
     Raises `InputError` where the budget does not pay for one step.
     """
@@ -37,6 +40,22 @@ def steps_of(
     if update_size < 1 or update_batch_size < 1:
         raise InputError(
             f"budget.epochs is {budget.epochs:g}, but the update pool has {update_size} samples "
-            f"and {update_batch_size} in a batch: give the budget in samples or steps"
+            f"and {update_batch_size:g} in a batch: give the budget in samples or steps"
         )
     return math.ceil(round(budget.epochs * update_size / update_batch_size, 9)) or 1
+
+
+def steps_that_draw(samples: float, drawn: Callable[[int], int], *, near: int) -> int:
+    """A number of steps, at least one, that draws so many samples where one step less does not.
+
+    drawn: steps → samples, where how many a step draws depends on the number of all. near: where
+    the search starts.
+    """
+    steps, wanted = max(1, near), round(samples, 9)
+    for _ in range(_GUESSES):
+        steps = max(1, math.ceil(wanted * steps / max(1, drawn(steps))))
+    while drawn(steps) < wanted:
+        steps += 1
+    while steps > 1 and drawn(steps - 1) >= wanted:
+        steps -= 1
+    return steps

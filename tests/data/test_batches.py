@@ -23,6 +23,7 @@ from PIL import Image
 
 from fomo_dagster.data.batches import Batch, Batches, Tokenize, Transform
 from fomo_dagster.data.index import Index
+from fomo_dagster.data.mixture import StepSizes
 from fomo_dagster.data.pools import ManifestPool, Pool
 from fomo_dagster.data.samples import INDEX, MANIFEST
 from fomo_dagster.data.sampling import positions
@@ -129,10 +130,9 @@ def make(
 ) -> Batches:
     return Batches(
         pools,
-        sizes,
+        StepSizes.constant(sizes, steps),
         seed=seed,
         stage=stage,
-        steps=steps,
         transform=transform,
         tokenize=tokenize,
         workers=workers,
@@ -352,6 +352,38 @@ def test_batches_that_need_an_empty_or_missing_pool_are_refused(
     make({**pools, "buffer": empty}, {"update": 2, "buffer": 0})
 
 
-def test_an_unknown_pool_is_refused_with_the_nearest(pools: dict[str, Pool]) -> None:
-    with pytest.raises(InputError, match=r"'updates'.*'update'"):
-        make(pools, {"updates": 2})
+CHANGING = [
+    (0, {"pretraining": 4}),
+    (2, {"update": 3, "buffer": 1}),
+    (5, {"update": 1, "buffer": 1, "pretraining": 2}),
+]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_batches_that_change_leave_no_position_out_and_repeat_none(
+    pools: dict[str, Pool], workers: int
+) -> None:
+    transform = partial(augment, size=8, crop_scale=(0.3, 0.9))
+    tokenize = open_clip.get_tokenizer("ViT-B-32", context_length=16)
+    batches = Batches(
+        pools, StepSizes(CHANGING, 8), seed=3, stage=2, transform=transform, tokenize=tokenize,
+        workers=workers,
+    )  # fmt: skip
+    rows: dict[str, list[int]] = {"update": [], "buffer": [], "pretraining": []}
+    for step, batch in enumerate(batches.iterate(0)):
+        assert equal(batch, batches[step])
+        start = 0
+        for name, count in batch.counts.items():
+            rows[name] += batch.drawn[start : start + count, 0].tolist()
+            start += count
+        assert start == len(batch.texts) == 4
+    assert {name: len(drawn) for name, drawn in rows.items()} == {
+        "update": 12, "buffer": 6, "pretraining": 14
+    }  # fmt: skip
+    for name, drawn in rows.items():
+        size = pools[name].size
+        assert size is not None
+        assert drawn == positions(3, 2, name, size, 0, len(drawn)).tolist()
+    late = list(batches.iterate(4))
+    assert len(late) == 4
+    assert all(equal(batch, batches[step]) for step, batch in enumerate(late, 4))

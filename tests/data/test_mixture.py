@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
-from itertools import product
+from itertools import pairwise, product
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from fomo_dagster.data.mixture import POOLS, batch_sizes, first_stage_shares
+from fomo_dagster.data.mixture import (
+    POOLS,
+    StageShares,
+    StepSizes,
+    batch_sizes,
+    first_stage_shares,
+)
 from fomo_dagster.errors import InputError
 
 DEFAULT = {"update": 0.34, "buffer": 0.33, "pretraining": 0.33}
@@ -108,3 +115,120 @@ def test_shares_without_any_pool_are_refused() -> None:
         batch_sizes(8, {"update": 0})
     with pytest.raises(InputError, match="first stage has no buffer"):
         first_stage_shares({"buffer": 1.0})
+
+
+@given(
+    runs=st.lists(st.tuples(st.integers(1, 5), *[st.integers(0, 3)] * 3), min_size=1, max_size=6)
+)
+def test_what_steps_before_drew_is_their_sum(runs: list[tuple[int, int, int, int]]) -> None:
+    every = [dict(zip(POOLS, sizes, strict=True)) for length, *sizes in runs for _ in range(length)]
+    firsts = [sum(length for length, *_ in runs[:place]) for place in range(len(runs))]
+    named = [dict(zip(POOLS, sizes, strict=True)) for _, *sizes in runs]
+    sizes = StepSizes(zip(firsts, named, strict=True), len(every))
+    for step, expected in enumerate(every):
+        assert sizes.at(step) == expected
+        before = {pool: sum(one[pool] for one in every[:step]) for pool in POOLS}
+        assert sizes.before(step) == before
+    assert sizes.drawn == {pool: sum(one[pool] for one in every) for pool in POOLS}
+    assert sizes.largest == {pool: max(one[pool] for one in every) for pool in POOLS}
+
+
+def test_a_pool_that_there_is_not_is_named() -> None:
+    with pytest.raises(InputError, match=r"'updates'.*'update'"):
+        StepSizes.constant({"updates": 2}, 3)
+
+
+FIRST = {"update": 0.0, "buffer": 0.0, "pretraining": 1.0}
+
+
+def test_shares_that_hold_begin_at_their_share_of_the_steps() -> None:
+    shares = StageShares(((0.0, FIRST), (0.3, DEFAULT), (0.7, {"update": 1.0})))
+    for steps in (10, 11, 1420):
+        sizes = shares.sizes(512, steps)
+        for step in range(steps):
+            past = Fraction(step, steps)
+            expected = FIRST if past < Fraction(3, 10) else DEFAULT
+            expected = {"update": 1.0} if past >= Fraction(7, 10) else expected
+            assert sizes.at(step) == batch_sizes(512, expected)
+    assert shares.pools == POOLS
+    drawn = shares.sizes(512, 1420).drawn
+    assert drawn["buffer"] == 169 * 568
+    for pool in POOLS:
+        assert shares.mean(pool) * 512 * 1420 == pytest.approx(drawn[pool], rel=0.01)
+
+
+@given(
+    batch_size=st.integers(2, 40), steps=st.integers(2, 60), ends=st.tuples(mixtures(), mixtures())
+)
+def test_a_ramp_goes_evenly_from_end_to_end(
+    batch_size: int, steps: int, ends: tuple[dict[str, float], dict[str, float]]
+) -> None:
+    first, last = ends
+    for shares in ends:  # what is too small at an end is refused, and tested below
+        assume(all(share == 0 or batch_size * share >= 1 for share in shares.values()))
+    try:
+        sizes = StageShares(((0.0, first), (1.0, last)), linear=True).sizes(batch_size, steps)
+    except InputError:  # three shares together may still leave one without a sample on the way
+        assume(False)
+    for step in range(steps):
+        way = Fraction(step, steps - 1)
+        quotas = [
+            batch_size * (Fraction(str(first[pool])) * (1 - way) + Fraction(str(last[pool])) * way)
+            for pool in POOLS
+        ]
+        found = sizes.at(step)
+        assert sum(found.values()) == batch_size
+        # Within one of the quota, however it is rounded; the tolerance is that of decimals.
+        for pool, quota in zip(POOLS, quotas, strict=True):
+            assert abs(found[pool] - quota) < 1 + Fraction(1, 1000)
+    assert sizes.at(0) == batch_sizes(batch_size, first)
+    assert sizes.at(steps - 1) == batch_sizes(batch_size, last)
+
+
+def test_a_ramp_draws_what_its_mean_says() -> None:
+    ramp = StageShares(((0.0, FIRST), (0.5, DEFAULT)), linear=True)
+    drawn = ramp.sizes(512, 2000).drawn
+    for pool in POOLS:
+        assert drawn[pool] == pytest.approx(ramp.mean(pool) * 512 * 2000, rel=0.005)
+        assert ramp.mean_size(pool, 512) == 512 * ramp.mean(pool)
+    assert ramp.mean("update") == pytest.approx(0.34 * 0.75)
+    assert math.isclose(sum(map(ramp.mean, POOLS)), 1)
+
+
+def test_a_share_may_vanish_on_the_way_to_0_and_nowhere_else() -> None:
+    rising = StageShares(((0.0, {"update": 1.0}), (1.0, {"update": 0.5, "buffer": 0.5})), True)
+    counts = [rising.sizes(4, 9).at(step)["buffer"] for step in range(9)]
+    assert counts == sorted(counts)
+    assert (counts[0], counts[-1]) == (0, 2)
+    assert counts[1] == 0, "a sixteenth of 4"
+    starved = StageShares(((0.0, {"update": 0.9, "buffer": 0.1}), (1.0, {"update": 1.0})), True)
+    with pytest.raises(InputError, match=r"at 0 of the steps, batch_size 4 .* buffer .* 0\.1"):
+        starved.sizes(4, 9)
+
+
+def test_what_no_step_draws_from_is_refused() -> None:
+    late = StageShares(((0.0, {"update": 1.0}), (0.95, DEFAULT)))
+    with pytest.raises(InputError, match=r"point at 0\.95 .* none of the 10 steps"):
+        late.sizes(9, 10)
+    assert late.sizes(9, 20).drawn["buffer"] == 3
+    peak = {"update": 0.5, "buffer": 0.5}
+    passing = StageShares(((0.0, {"update": 1.0}), (0.5, peak), (1.0, {"update": 1.0})), True)
+    with pytest.raises(InputError, match=r"buffer pool has a share .* none of the 2 steps"):
+        passing.sizes(9, 2)
+    assert passing.sizes(9, 3).drawn["buffer"] == 4
+
+
+def test_without_buffer_a_ramp_stays_even() -> None:
+    ends = {"update": 0.5, "buffer": 0.5}, dict(DEFAULT)
+    ramp = StageShares(((0.0, ends[0]), (1.0, ends[1])), linear=True).without_buffer()
+    assert ramp.pools == ("update", "pretraining")
+    counts = [ramp.sizes(200, 21).at(step)["pretraining"] for step in range(21)]
+    assert (counts[0], counts[-1]) == (0, 99)
+    assert {b - a for a, b in pairwise(counts)} <= {4, 5, 6}
+
+
+def test_shares_that_stay_are_written_as_they_always_were() -> None:
+    assert StageShares(((0.0, DEFAULT),)).as_data() == DEFAULT
+    changing = StageShares(((0.0, FIRST), (0.5, DEFAULT)))
+    assert changing.as_data()["points"] == [{"at": 0.0, **FIRST}, {"at": 0.5, **DEFAULT}]
+    assert changing.as_data() != StageShares(changing.points, linear=True).as_data()

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fomo_dagster.data.mixture import StageShares
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.training import Budget
-from fomo_dagster.training.steps import steps_of
+from fomo_dagster.training.steps import steps_of, steps_that_draw
 
 
 @pytest.mark.parametrize(
@@ -44,3 +45,26 @@ def test_epochs_are_the_fewest_steps_that_draw_so_many_samples(
     wanted = Fraction(tenths, 10) * size
     assert steps * batch >= wanted
     assert steps == 1 or (steps - 1) * batch < wanted
+
+
+@given(
+    wanted=st.floats(1, 300),
+    near=st.integers(1, 60),
+    place=st.sampled_from([0.1, 0.5]),
+    linear=st.booleans(),
+)
+def test_epochs_over_changing_batches_count_what_is_really_drawn(
+    wanted: float, near: int, place: float, linear: bool
+) -> None:
+    later = {"update": 0.5, "buffer": 0.5}
+    shares = StageShares(((0.0, {"pretraining": 1.0}), (place, later)), linear)
+
+    def drawn(steps: int) -> int:
+        return shares.drawn("update", 16, steps)
+
+    steps = steps_that_draw(wanted, drawn, near=near)
+    sizes = shares.sizes(16, steps) if steps > 3 else None
+    if sizes is not None:
+        assert sum(sizes.at(step)["update"] for step in range(steps)) == drawn(steps)
+    assert drawn(steps) >= wanted
+    assert steps == 1 or drawn(steps - 1) < wanted

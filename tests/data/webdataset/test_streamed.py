@@ -23,6 +23,7 @@ import torch
 from fsspec.implementations.zip import ZipFileSystem
 
 from fomo_dagster.data.batches import Batches
+from fomo_dagster.data.mixture import StepSizes
 from fomo_dagster.data.transforms import augment
 from fomo_dagster.data.webdataset import shard_cache, streamed
 from fomo_dagster.data.webdataset.listing import ShardFile, list_shards
@@ -148,7 +149,7 @@ def test_broken_members_are_skipped_counted_and_said(tmp_path, tars, caplog):
 
 def batches(pool, steps=8, workers=0):
     return Batches(
-        {"pretraining": pool}, {"pretraining": 5}, seed=1, stage=2, steps=steps,
+        {"pretraining": pool}, StepSizes.constant({"pretraining": 5}, steps), seed=1, stage=2,
         transform=partial(augment, size=8, crop_scale=(0.3, 0.9)),
         tokenize=open_clip.get_tokenizer("ViT-B-32", context_length=16), workers=workers,
     )  # fmt: skip
