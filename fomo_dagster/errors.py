@@ -30,6 +30,10 @@ class TrainingError(FomoError):
     """A training could not go on; its last resume point is kept."""
 
 
+class PeerError(FomoError):
+    """Another of several processes failed, and says why."""
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
     """A clause that names the valid names nearest to `name`, or lists all when none is near."""
     names = sorted(set(valid))

@@ -1,12 +1,17 @@
-"""A project of a few images and a model of a few thousand weights, on the real code paths; tars."""
+"""A project of a few images and a model of a few thousand weights, on the real code paths; tars;
+processes that work together."""
 
 import io
+import itertools
 import json
+import multiprocessing
 import os
+import pickle
 import shutil
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -19,6 +24,7 @@ from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.experiment.loading import load_experiment
 from fomo_dagster.graph.build import build_graph
 from fomo_dagster.home import Home
+from fomo_dagster.process_group import ProcessGroup
 
 # How long an example takes says more of what else the machine does than of the code.
 settings.register_profile("without_deadline", deadline=None)
@@ -201,3 +207,49 @@ class Tars:
 @pytest.fixture
 def tars() -> type[Tars]:
     return Tars
+
+
+class Together:
+    """Forks processes that work as one group; each one's result is its return value, by rank."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._times = itertools.count()
+
+    def __call__(self, count: int, work: Callable[[ProcessGroup], Any]) -> list[Any]:
+        """`work(group)` in each of `count` processes. Raises the first error of any."""
+        folder = self._folder / f"together_{next(self._times)}"
+        folder.mkdir()
+        context = multiprocessing.get_context("fork")
+        processes = [
+            context.Process(target=self._one, args=(ProcessGroup(rank, count), folder, work))
+            for rank in range(count)
+        ]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join(60)
+            process.kill()
+        results = [pickle.loads((folder / f"{rank}").read_bytes()) for rank in range(count)]
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        return results
+
+    @staticmethod
+    def _one(group: ProcessGroup, folder: Path, work: Callable[[ProcessGroup], Any]) -> None:
+        import torch.distributed as dist
+
+        store = dist.FileStore(str(folder / "store"), group.count)
+        dist.init_process_group("gloo", store=store, rank=group.rank, world_size=group.count)
+        try:
+            result = work(group)
+        except BaseException as error:
+            result = error
+        (folder / f"{group.rank}").write_bytes(pickle.dumps(result))
+        os._exit(0)
+
+
+@pytest.fixture
+def together(tmp_path) -> Together:
+    return Together(tmp_path)

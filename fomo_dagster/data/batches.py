@@ -5,9 +5,11 @@ How many samples of each pool a batch holds is `mixture.py`'s, which ones the po
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import signal
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from multiprocessing.context import ForkServerContext
 from typing import NamedTuple
 
@@ -20,6 +22,7 @@ from fomo_dagster.data.mixture import StepSizes
 from fomo_dagster.data.pools import Pool
 from fomo_dagster.data.sampling import sample_seed
 from fomo_dagster.errors import FomoError, InputError
+from fomo_dagster.process_group import ALONE, ProcessGroup
 
 Transform = Callable[[Image.Image, np.random.Generator], torch.Tensor]
 """A decoded image, and the generator of its augmentation, to a tensor of pixels (3, H, W)."""
@@ -31,7 +34,8 @@ PRELOADED = ["torch", "torchvision", "open_clip"]
 
 
 class Batch(NamedTuple):
-    """A contrastive batch of B rows: those of the update pool, then buffer, then pretraining."""
+    """A contrastive batch of B rows: those of the update pool, then buffer, then pretraining.
+    Of several processes, each has its part of the rows."""
 
     images: torch.Tensor
     """(B, 3, H, W), uint8; normalised where they are used, so that little is moved."""
@@ -43,7 +47,7 @@ class Batch(NamedTuple):
     texts: list[str]
     """What was tokenised, for models that have another tokeniser."""
     counts: dict[str, int]
-    """Rows of each of `POOLS`."""
+    """Rows of each of `POOLS`, of all processes together."""
 
 
 class Batches(Dataset[Batch]):
@@ -52,7 +56,8 @@ class Batches(Dataset[Batch]):
     `pools` are by pool name; `sizes` say how many samples of each a batch holds, and how many the
     batches before it held, so that every pool is drawn position by position. With `workers`,
     iteration makes batches in so many processes, and `transform` and `tokenize` must be picklable.
-    Raises `InputError` where a pool that batches draw from is missing or empty.
+    Of a `group` of processes, each has its rows of each batch, and reads no others. Raises
+    `InputError` where a pool that batches draw from is missing or empty.
     """
 
     def __init__(
@@ -65,6 +70,7 @@ class Batches(Dataset[Batch]):
         transform: Transform,
         tokenize: Tokenize,
         workers: int = 0,
+        group: ProcessGroup = ALONE,
     ) -> None:
         for name, size in sizes.largest.items():
             if size > 0 and (name not in pools or pools[name].size == 0):
@@ -76,6 +82,7 @@ class Batches(Dataset[Batch]):
         self._pools = {name: pools[name] for name, size in sizes.largest.items() if size > 0}
         self._seed, self._stage = seed, stage
         self._transform, self._tokenize = transform, tokenize
+        self._group = replace(group, control=None)  # sent to workers, which have no others
 
     def __len__(self) -> int:
         return self.steps
@@ -86,9 +93,12 @@ class Batches(Dataset[Batch]):
         images: list[torch.Tensor] = []
         texts: list[str] = []
         drawn: list[tuple[int, int]] = []
+        rows = itertools.count()
         counts, before = self.sizes.at(step), self.sizes.before(step)
         for name, count in counts.items():
             for position in range(before[name], before[name] + count):
+                if not self._group.has(next(rows)):
+                    continue
                 captions, image, row = self._pools[name].sample(self._seed, self._stage, position)
                 key = sample_seed(self._seed, self._stage, name, position)
                 rng = np.random.Generator(np.random.Philox(key=key))
@@ -99,15 +109,16 @@ class Batches(Dataset[Batch]):
         tokens = self._tokenize(texts)
         return Batch(torch.stack(images), tokens, torch.tensor(drawn), texts, counts)
 
-    def iterate(self, start: int) -> Iterator[Batch]:
-        """The batches from step `start` on, in order, made by `workers` processes ahead of use.
+    def iterate(self, start: int, every: int = 1) -> Iterator[Batch]:
+        """The batches of steps `start`, `start` + `every`, …, in order, made by `workers` processes
+        ahead of use.
 
         What comes is the same for any number of workers, an error too.
         """
         loader = DataLoader(
             _Outcomes(self),
             batch_size=None,
-            sampler=range(start, self.steps),
+            sampler=range(start, self.steps, every),
             num_workers=self.workers,
             worker_init_fn=_ignore_interrupts,
             multiprocessing_context=_worker_context() if self.workers else None,

@@ -14,6 +14,7 @@ from fomo_dagster.data.batches import Batches
 from fomo_dagster.data.mixture import StageShares, StepSizes
 from fomo_dagster.data.pools import Pool
 from fomo_dagster.data.transforms import augment
+from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.adapters import Adapters
 from fomo_dagster.experiment.schema import AnyMethod, Execution
 from fomo_dagster.experiment.training import TrainingSettings
@@ -22,6 +23,7 @@ from fomo_dagster.methods.preservation import Batch, Beside
 from fomo_dagster.methods.preservations import begin
 from fomo_dagster.models.backbones import Model, save
 from fomo_dagster.plots.training import training_plot
+from fomo_dagster.process_group import ALONE, ProcessGroup
 from fomo_dagster.store.recipes import Recipe
 from fomo_dagster.training.beginning import make_ready
 from fomo_dagster.training.determinism import step_seed
@@ -56,13 +58,15 @@ def train_on(
     persist are written beside the weights, which have them merged; so is what the method's
     preservation leaves. beside: what that may look at, but for the samples.
 
+    Of several processes (the workshop's), each trains, and the first alone writes.
     Returns what it cost: samples and steps. Raises what reading, training and writing raise.
     """
     sizes = shares.sizes(settings.batch_size, _steps(settings, shares, pools))
     steps = sizes.steps
+    group = workshop.group
     transform = partial(augment, size=model.image_size, crop_scale=settings.crop_scale)
 
-    def drawn(sizes: StepSizes) -> Batches:
+    def drawn(sizes: StepSizes, group: ProcessGroup) -> Batches:
         return Batches(
             pools,
             sizes,
@@ -71,12 +75,26 @@ def train_on(
             transform=transform,
             tokenize=model.tokenize,
             workers=execution.workers,
+            group=group,
         )
 
+    def available(samples: int) -> int:
+        return min(samples, pools["update"].size or 0) if "update" in pools else 0
+
     def update(size: int, samples: int) -> Iterator[Batch]:
-        available = min(samples, pools["update"].size or 0) if "update" in pools else 0
-        size = min(size, available) or size
-        return drawn(StepSizes.constant({"update": size}, max(1, available // size))).iterate(0)
+        size = min(size, available(samples)) or size
+        if size < group.count:
+            raise InputError(
+                f"{group.count} processes cannot share batches of {size} samples, of which "
+                f"{method.preserve.name if method.preserve else 'the method'} makes its estimate: "
+                "lower execution.processes"
+            )
+        steps = max(1, available(samples) // size)
+        return drawn(StepSizes.constant({"update": size}, steps), group).iterate(0)
+
+    def pairs(samples: int) -> Iterator[Batch]:
+        ones = StepSizes.constant({"update": 1}, max(1, available(samples)))
+        return drawn(ones, ALONE).iterate(group.rank, group.count)
 
     adapted = make_ready(
         model.module,
@@ -86,8 +104,8 @@ def train_on(
     )
     table, left = train_model(
         model,
-        drawn(sizes),
-        partial(begin, method.preserve, replace(beside or Beside(), update=update)),
+        drawn(sizes, group),
+        partial(begin, method.preserve, replace(beside or Beside(), update=update, pairs=pairs)),
         settings=settings,
         seed=seed,
         stage=stage,
@@ -96,7 +114,10 @@ def train_on(
         progress=workshop.progress,
         identity=recipe.digest,
         average=method.average,
+        group=group,
     )
+    if not group.is_first:
+        return {}
     if left:
         save(left, folder / CARRIED)
     if adapted is not None:

@@ -20,6 +20,7 @@ from fomo_dagster.store.recipes import Recipe
 
 if TYPE_CHECKING:
     from fomo_dagster.graph.build import Graph
+    from fomo_dagster.process_group import ProcessGroup
 
 T = TypeVar("T")
 
@@ -43,6 +44,7 @@ class Workshop:
         waiting: Callable[[str], None] | None = None,
         finished: Callable[[Head], None] | None = None,
         warn: Callable[[str], None] | None = None,
+        group: ProcessGroup | None = None,
     ) -> None:
         self.graph = graph
         self.home = home
@@ -53,8 +55,16 @@ class Workshop:
         self.waiting = waiting
         self.finished = finished
         self.warn = warn
+        self._group = group
         self._looks: dict[str, Facts] = {}
         self._memory: tuple[object, Any] = (None, None)
+
+    @property
+    def group(self) -> ProcessGroup:
+        """The processes that train together, of which this is one; by default it is alone."""
+        from fomo_dagster.process_group import ALONE
+
+        return self._group or ALONE
 
     def facts_for(self, node: Node) -> dict[str, Facts]:
         """The facts that a node's recipes are made from; see `facts` for what it raises."""

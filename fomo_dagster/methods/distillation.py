@@ -47,7 +47,7 @@ class LwF(Preservation):
         student = embedded.images[rows] @ embedded.texts[rows].T  # (n, n)
         distilled = divergences(
             embedded.logit_scale.exp() * student,
-            teacher.logits(embedded.batch.images[rows], embedded.batch.tokens[rows]),
+            teacher.logits(embedded, rows),
             self._settings.temperature,
         )
         return loss, self._settings.strength * distilled.mean()
@@ -72,8 +72,7 @@ class ZSCL(Preservation):
     def loss(self, embedded: Embedded) -> tuple[Tensor, Tensor | None]:
         learnt, rows = embedded.rows("update", "buffer"), embedded.rows(REFERENCE_POOL)
         loss = self._contrastive_of(embedded, learnt)
-        images = self._teacher.images(embedded.batch.images[rows])
-        texts = self._teacher.texts(embedded.batch.tokens[rows])
+        images, texts = self._teacher.features(embedded, rows)
         scale, temperature = self._teacher.logit_scale.exp(), self._settings.temperature
         logits = scale * images @ texts.T  # (n, n)
         by_image = divergences(scale * embedded.images[rows] @ texts.T, logits, temperature)

@@ -66,7 +66,7 @@ def fisher(beginning: Beginning, batches: Iterable[Batch]) -> dict[str, Tensor]:
     for batch in batches:
         module.zero_grad()
         beginning.gradient(batch, beginning.seed, drawn)
-        predictions += 2 * len(batch.images)
+        predictions += 2 * sum(batch.counts.values())
         for name, parameter in trained.items():
             if parameter.grad is not None:
                 sums[name].addcmul_(parameter.grad, parameter.grad)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fomo_dagster.data.transforms import normalise
-from fomo_dagster.methods.preservation import Beginning
+from fomo_dagster.methods.preservation import Beginning, Embedded
 from fomo_dagster.models.backbones import Model
 
 
@@ -32,9 +32,22 @@ class Frozen:
         scale: Tensor = self._module.logit_scale
         return scale
 
-    def logits(self, images: Tensor, tokens: Tensor) -> Tensor:
-        """exp(logit_scale) times the cosines of N images to M texts: (N, M), fp32."""
-        return self.logit_scale.exp() * self.images(images) @ self.texts(tokens).T
+    def logits(
+        self, embedded: Embedded, rows: Tensor | None = None, tokens: Tensor | None = None
+    ) -> Tensor:
+        """exp(logit_scale) times the cosines of images to texts of n rows of a batch, or of all:
+        (n, n), fp32. tokens: the texts of this process, where this model has others."""
+        images, texts = self.features(embedded, rows, tokens)
+        return self.logit_scale.exp() * images @ texts.T
+
+    def features(
+        self, embedded: Embedded, rows: Tensor | None = None, tokens: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Of the images and texts of n rows of a batch, or of all: each (n, D)."""
+        batch = embedded.batch
+        images = embedded.of_batch(batch.images, rows, self.images)
+        texts = embedded.of_batch(batch.tokens if tokens is None else tokens, rows, self.texts)
+        return images, texts
 
     def images(self, images: Tensor) -> Tensor:
         """Of (N, 3, H, W), uint8, or normalised fp32: (N, D), fp32, L2-normalised."""

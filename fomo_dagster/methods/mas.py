@@ -21,11 +21,11 @@ class MAS(ImportancePenalty):
 
     def __init__(self, settings: declared.MAS, beginning: Beginning, beside: Beside) -> None:
         super().__init__(beginning, 2 * settings.strength, beside.carried)
-        assert beside.update is not None
-        self._settings, self._update = settings, beside.update
+        assert beside.pairs is not None
+        self._settings, self._pairs = settings, beside.pairs
 
     def finish(self) -> dict[str, Tensor]:
-        found = sensitivities(self.beginning, self._update(1, self._settings.samples))
+        found = sensitivities(self.beginning, self._pairs(self._settings.samples))
         return self.carry(self._settings.decay, found)
 
 
@@ -36,6 +36,7 @@ def sensitivities(beginning: Beginning, pairs: Iterable[Batch]) -> dict[str, Ten
     length and no gradient. The absolute value is of each pair's gradient, as in the paper: in the
     gradient of a batch, what one sample asks for and another forbids would cancel out. So each pair
     has a backward pass of its own. What no output depends on, as the logit scale, has 0.
+    Of several processes, each takes a share of the pairs.
 
     The towers are in evaluation mode afterwards, and the gradients none.
     """
@@ -59,4 +60,6 @@ def sensitivities(beginning: Beginning, pairs: Iterable[Batch]) -> dict[str, Ten
             if parameter.grad is not None:
                 sums[name] += parameter.grad.abs()
     module.zero_grad()
-    return {name: total / count for name, total in sums.items()}
+    group, pairs_of_all = beginning.group, torch.tensor([count])
+    group.add_up([*sums.values(), pairs_of_all])
+    return {name: total / pairs_of_all.item() for name, total in sums.items()}

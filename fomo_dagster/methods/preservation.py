@@ -17,10 +17,12 @@ from torch import Tensor, nn
 
 from fomo_dagster.methods.loss import Loss
 from fomo_dagster.models.backbones import Model
+from fomo_dagster.process_group import ALONE, ProcessGroup
 
 
 class Batch(Protocol):
-    """One contrastive batch of B rows: those of the update pool, then buffer, then pretraining."""
+    """One contrastive batch of B rows: those of the update pool, then buffer, then pretraining.
+    Of several processes each has its rows, as `ProcessGroup` says; B is then their number."""
 
     @property
     def images(self) -> Tensor:
@@ -41,12 +43,18 @@ class Batch(Protocol):
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """How many of the rows come from each pool."""
+        """How many of the rows come from each pool, of all processes together."""
+
+
+def unchanged(inputs: Tensor) -> Tensor:
+    """The inputs as they are, where nothing encodes them."""
+    return inputs
 
 
 @dataclass(frozen=True)
 class Embedded:
-    """A batch as the model sees it; a gradient flows through features and logit scale."""
+    """A batch as the model sees it, of all processes; a gradient flows through features and logit
+    scale."""
 
     images: Tensor
     """(B, D), fp32, L2-normalised."""
@@ -57,6 +65,25 @@ class Embedded:
     logit_bias: Tensor | None
     """None where the model has none."""
     batch: Batch
+    """The rows that this process has."""
+    group: ProcessGroup = ALONE
+
+    def of_batch(
+        self,
+        inputs: Tensor,
+        rows: Tensor | None = None,
+        encode: Callable[[Tensor], Tensor] = unchanged,
+    ) -> Tensor:
+        """What `encode` makes of some rows (n,) of the batch, or of all: (n, …).
+
+        inputs: of the rows that this process has; each process encodes its own.
+        """
+        if rows is None:
+            return self.group.gather(encode(inputs), torch.arange(len(self.images)))
+        own = self.group.mine(rows)
+        # an encoder is never given nothing; one row is encoded in vain where none is wanted
+        encoded = encode(inputs[own]) if len(own) or not len(rows) else encode(inputs[:1])[:0]
+        return self.group.gather(encoded, rows)
 
     def rows(self, *pools: str) -> Tensor:
         """The numbers of the rows of some pools, (n,), int64, in their order."""
@@ -87,7 +114,7 @@ class Gradient(Protocol):
         objective: Objective,
         scale: Callable[[Tensor], Tensor] = unscaled,
     ) -> Tensor:
-        """Add the gradient to that of the trained parameters.
+        """Add the gradient to that of the trained parameters, of all processes together.
 
         The batch may be on any device. `seed` decides what is random in the towers (dropout): each
         tower and micro-batch draws from a seed of its own. `scale` is applied to the whole before
@@ -114,6 +141,8 @@ class Beginning:
     """Samples on the device at once; None: a whole batch."""
     seed: int
     stage: int
+    group: ProcessGroup = ALONE
+    """The processes that train the stage; all of them ask a preservation for the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +160,9 @@ class Beside:
     update: Callable[[int, int], Iterator[Batch]] | None = None
     """(samples of a batch, samples in all) → whole batches of the update pool alone, in its seeded
     order, as they are trained on: of so many samples, and of none twice."""
+    pairs: Callable[[int], Iterator[Batch]] | None = None
+    """The same samples one by one, as batches of one, so many in all: whole pairs, shared out among
+    the processes."""
 
 
 class Preservation:

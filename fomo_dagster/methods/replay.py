@@ -41,7 +41,9 @@ class _Replay(Preservation):
             added = added + self._of_loss * self._contrastive_of(embedded, replayed)
         if self._of_logits:
             assert self._remembered is not None
-            old_images, old_texts = self._remembered(embedded.batch.drawn[replayed])
+            old_images, old_texts = self._remembered(
+                embedded.of_batch(embedded.batch.drawn, replayed)
+            )
             logits = embedded.logit_scale.exp() * images @ texts.T  # (n, n)
             stored = (old_images @ old_texts.T).to(logits)  # (n, n)
             added = added + self._of_logits * nn.functional.mse_loss(logits, stored)

@@ -39,10 +39,9 @@ class Transfer(Preservation):
 
     def loss(self, embedded: Embedded) -> tuple[Tensor, Tensor | None]:
         loss, _ = super().loss(embedded)
-        batch = embedded.batch
-        old = self._old.logits(batch.images, batch.tokens)  # (B, B)
-        tokens = self._teacher.model.tokenize(batch.texts)
-        teacher = self._teacher.logits(batch.images, tokens)  # (B, B)
+        old = self._old.logits(embedded)  # (B, B)
+        tokens = self._teacher.model.tokenize(embedded.batch.texts)
+        teacher = self._teacher.logits(embedded, tokens=tokens)  # (B, B)
         knows_better = self._confidence(teacher) > self._confidence(old)  # (B,)
         target = torch.where(knows_better[:, None], teacher, old)
         student = embedded.logit_scale.exp() * embedded.images @ embedded.texts.T

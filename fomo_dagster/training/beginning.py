@@ -21,6 +21,7 @@ from fomo_dagster.methods.loss import check_goes_with, contrastive_loss
 from fomo_dagster.methods.preservation import Beginning, Preservation
 from fomo_dagster.methods.trained_parameters import select_trained
 from fomo_dagster.models.backbones import Clip, Model
+from fomo_dagster.process_group import ALONE, ProcessGroup
 from fomo_dagster.training.gradcache import GradientPass
 from fomo_dagster.training.learner import Learner
 from fomo_dagster.training.precision import autocast_of
@@ -56,10 +57,12 @@ def learner_of(
     average: AnyAverage | None,
     steps: int,
     compile_tower: Callable[[Encode], Encode] | None = None,
+    group: ProcessGroup = ALONE,
 ) -> Learner:
     """A learner over what asks for a gradient in a model that is on its device and ready to train.
 
-    compile_tower: what compiles a tower's pass; None: it runs as it is.
+    compile_tower: what compiles a tower's pass; None: it runs as it is. group: the processes that
+    train together.
     Raises what its parts raise for settings that do not go with the model.
     """
     check_goes_with(settings.loss, model.module)
@@ -71,6 +74,7 @@ def learner_of(
         autocast=autocast,
         micro_batch_size=micro_batch_size,
         compile_tower=compile_tower,
+        group=group,
     )
     beginning = Beginning(
         model=model,
@@ -82,6 +86,7 @@ def learner_of(
         micro_batch_size=micro_batch_size,
         seed=seed,
         stage=stage,
+        group=group,
     )
     averaged = Average(average, beginning.trained, steps) if average else None
     return Learner(beginning, preserve(beginning), settings, averaged)

@@ -5,12 +5,18 @@ loss gives its gradient with respect to them, and a second pass carries that thr
 micro-batch at a time. It is the gradient of the whole batch, not a mean over smaller ones, for the
 price of a second forward pass of the towers that are trained.
 
-One process. A module with batch norms has no such micro-batches, and is refused.
+Several processes do the same with their parts of the batch: features without a graph are gathered,
+the loss and its gradient with respect to them are computed by all alike, each carries that of its
+own rows through the towers, and the parameters' gradients are added up once, at the end. (PyTorch's
+DDP would add them up after the first of several backward passes, and only where the towers ran
+through its own `forward`.)
+
+A module with batch norms has neither micro-batches nor parts, and is refused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,6 +28,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from fomo_dagster.errors import InputError
 from fomo_dagster.methods.preservation import Batch, Embedded, Objective, unscaled
 from fomo_dagster.models.backbones import Clip
+from fomo_dagster.process_group import ALONE, ProcessGroup
 from fomo_dagster.training.determinism import seed_device
 from fomo_dagster.training.towers import Encode
 
@@ -37,17 +44,21 @@ class GradientPass:
     autocast: Callable[[], AbstractContextManager[None]]
     """Makes the context of the towers' forward pass; normalisation and loss are in fp32."""
     micro_batch_size: int | None
-    """Samples whose activations are held at once; None: all."""
+    """Samples whose activations are held at once; None: all that a process has."""
     compile_tower: Callable[[Encode], Encode] | None = None
     """Compiles the pass of a tower; None: it runs as it is."""
+    group: ProcessGroup = ALONE
 
     def __post_init__(self) -> None:
-        if self.micro_batch_size is None:
+        if self.micro_batch_size is None and self.group.is_alone:
             return
+        setting, value = "micro_batch_size", self.micro_batch_size
+        if not self.group.is_alone:
+            setting, value = "processes", self.group.count
         for name, part in self.module.named_modules():
             if isinstance(part, _BatchNorm) and part.training:
                 raise InputError(
-                    f"execution.micro_batch_size is {self.micro_batch_size}, but the model has a "
+                    f"execution.{setting} is {value}, but the model has a "
                     f"batch norm ({name}), whose output depends on the whole batch: leave it out"
                 )
 
@@ -59,6 +70,8 @@ class GradientPass:
         scale: Callable[[Tensor], Tensor] = unscaled,
     ) -> Tensor:
         """Add the objective's gradient, as `methods.preservation.Gradient` says."""
+        if not self.group.is_alone:
+            return self._backward_together(batch, seed, objective, scale)
         size = self.micro_batch_size
         if size is None or size >= len(batch.images):
             image_features = self._encode(self._encode_image, batch.images, seed)
@@ -74,6 +87,46 @@ class GradientPass:
         self._carry(text_tower, text_features)
         return parts
 
+    def _backward_together(
+        self, batch: Batch, seed: int, objective: Objective, scale: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        """The same where each process has some of the rows; see the top of this file."""
+        trained = [p for p in self.module.parameters() if p.requires_grad]
+        earlier = [p.grad for p in trained]
+        _forget_gradients(trained)
+        seed, size = self.group.seed(seed), self.micro_batch_size or len(batch.images)
+        towers = [
+            _Tower(self._encode_image, torch.split(batch.images, size), seed),
+            _Tower(self._towers[1], torch.split(batch.tokens, size), seed + 1),
+        ]
+        own = [self._features(tower) for tower in towers]  # (b, D) each
+        rows = torch.arange(sum(batch.counts.values()))
+        images, texts = (
+            self.group.gather(f.detach(), rows).requires_grad_(f.requires_grad) for f in own
+        )  # (B, D) each
+        parts = _backward(self._embedded(images, texts, batch), objective, scale)
+        if not self.group.is_first:
+            _forget_gradients(trained)  # those of the logit scale, which are the same for all
+        for tower, features, of_all in zip(towers, own, (images, texts), strict=True):
+            if of_all.grad is not None:
+                gradient = of_all.grad[self.group.rank :: self.group.count]
+                if features.is_leaf:
+                    features.grad = gradient
+                    self._carry(tower, features)
+                else:
+                    torch.autograd.backward(features, gradient)
+        self.group.add_gradients(trained)
+        for parameter, gradient in zip(trained, earlier, strict=True):
+            if gradient is not None:
+                parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+        return parts
+
+    def _features(self, tower: _Tower) -> Tensor:
+        """(b, D) of a whole tower: with its graph where it is in one piece, else as `_cached`."""
+        if len(tower.pieces) > 1:
+            return self._cached(tower)
+        return self._encode(tower.encode, tower.pieces[0], tower.seed)
+
     @cached_property
     def _towers(self) -> tuple[Encode, Encode]:
         """Of normalised images, and of tokens."""
@@ -84,7 +137,7 @@ class GradientPass:
 
     def _embedded(self, image_features: Tensor, text_features: Tensor, batch: Batch) -> Embedded:
         scale, bias = self.module.logit_scale, getattr(self.module, "logit_bias", None)
-        return Embedded(image_features, text_features, scale, bias, batch)
+        return Embedded(image_features, text_features, scale, bias, batch, self.group)
 
     def _encode_image(self, images: Tensor) -> Tensor:
         if images.dtype == torch.uint8:
@@ -128,6 +181,11 @@ def _backward(
     torch.autograd.backward(scale(loss if added is None else loss + added))
     added = torch.zeros_like(loss) if added is None else added
     return torch.stack([loss.detach(), added.detach()])
+
+
+def _forget_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    for parameter in parameters:
+        parameter.grad = None
 
 
 @dataclass(frozen=True)

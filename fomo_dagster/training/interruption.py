@@ -21,6 +21,11 @@ class Interruption:
         """The name of the signal, once there was one."""
         self._previous: dict[signal.Signals, Any] = {}
 
+    @property
+    def number(self) -> int:
+        """The number of that signal; 0 where there was none."""
+        return signal.Signals[self.received] if self.received is not None else 0
+
     def __enter__(self) -> Interruption:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):

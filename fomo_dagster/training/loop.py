@@ -1,7 +1,8 @@
 """Training through one stage, so that a kill at any moment costs time and changes no weight.
 
 Every step is a function of the weights, the optimiser's state, its batch and its own seed; a
-rolling resume point holds the first two and the position. One process, one device.
+rolling resume point holds the first two and the position. Each process has one device; of several,
+all hold the same weights and compute the same figures, and the first alone writes and tells.
 """
 
 from __future__ import annotations
@@ -11,19 +12,21 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from signal import Signals
 from typing import Protocol
 
 import polars as pl
 from torch import Tensor
 
-from fomo_dagster.errors import TrainingError
+from fomo_dagster.errors import PeerError, StoreError, TrainingError
 from fomo_dagster.experiment.averaging import AnyAverage
 from fomo_dagster.experiment.schema import Execution
 from fomo_dagster.experiment.training import TrainingSettings
 from fomo_dagster.methods.preservation import Batch, Beginning, Preservation
 from fomo_dagster.models.backbones import Model
 from fomo_dagster.models.devices import device_of
-from fomo_dagster.progress import Progress
+from fomo_dagster.process_group import ALONE, ProcessGroup
+from fomo_dagster.progress import Progress, silent
 from fomo_dagster.training.beginning import learner_of
 from fomo_dagster.training.determinism import deterministic, step_seed
 from fomo_dagster.training.figures import Figures, FigureTable
@@ -61,6 +64,7 @@ def train(
     progress: Progress,
     identity: str,
     average: AnyAverage | None = None,
+    group: ProcessGroup = ALONE,
 ) -> tuple[pl.DataFrame, dict[str, Tensor]]:
     """Train `model.module` in place through all batches.
 
@@ -92,6 +96,7 @@ def train(
             average=average,
             steps=batches.steps,
             compile_tower=compiler_for(device) if execution.compile else None,
+            group=group,
         )
         with Interruption() as interruption:
             training = _Training(
@@ -105,7 +110,8 @@ def train(
                 seconds_between_saves=execution.resume_seconds,
                 steps_between_reads=1 if device.type == "cpu" else _STEPS_BETWEEN_READS,
                 interruption=interruption,
-                progress=progress,
+                progress=progress if group.is_first else silent,
+                group=group,
             )
             training.run()
         return training.figures.frame(), learner.finish()
@@ -124,6 +130,7 @@ class _Training:
     steps_between_reads: int
     interruption: Interruption
     progress: Progress
+    group: ProcessGroup
 
     def run(self) -> None:
         start = self._restore()
@@ -145,44 +152,56 @@ class _Training:
             self.figures.add(step, rate, batch.counts, measured)
             if self.figures.unread >= self.steps_between_reads or step + 1 == steps:
                 self._read()
-            self._stop_if_asked(step + 1)
-            if time.monotonic() - saved_at >= self.seconds_between_saves and step + 1 < steps:
+            is_due = time.monotonic() - saved_at >= self.seconds_between_saves
+            if self._stop_if_asked(step + 1, is_due=is_due) and step + 1 < steps:
                 self._save(step + 1)
                 saved_at = time.monotonic()
 
     def _next(self, iterator: Iterator[Batch], step: int) -> Batch:
         """The next batch. A failure to make it loses no step, nor does one that a signal caused in
         the processes that make batches."""
+        batch, failure = None, None
         try:
             batch = next(iterator, None)
-        except Exception:
+        except Exception as error:
+            failure = error
+        if any(self.group.highest(failure is not None)):
             self._stop_if_asked(step)
             self._save(step)
-            raise
+            raise failure or PeerError(f"another process has no batch for step {step}")
         if batch is None:
             raise ValueError(f"the batches end at step {step}, but there are {self.batches.steps}")
         return batch
 
-    def _stop_if_asked(self, done: int) -> None:
-        if self.interruption.received is not None:
+    def _stop_if_asked(self, done: int, *, is_due: bool = False) -> bool:
+        """Whether a resume point is due for any process, where none was asked to stop."""
+        received, any_is_due = self.group.highest(self.interruption.number, is_due)
+        if received:
             self._save(done)
             raise KeyboardInterrupt(
-                f"{self.interruption.received} at stage {self.stage}, after {done} of "
+                f"{Signals(received).name} at stage {self.stage}, after {done} of "
                 f"{self.batches.steps} steps: the resume point {self.point}; run again to go on"
             )
+        return bool(any_is_due)
 
     def _restore(self) -> int:
         """Take up the resume point; return the number of steps that are done."""
         state = self.point.load()
-        if state is None:
-            return 0
-        self.learner.restore(state["learner"])
-        self.figures.restore(state["figures"])
-        position: int = state["position"]
+        position: int = state["position"] if state is not None else 0
+        if self.group.highest(position, -position) != [position, -position]:
+            raise StoreError(
+                f"not all processes read the same resume point at {self.point.path}: FOMO_HOME "
+                "must be one folder that all machines share"
+            )
+        if state is not None:
+            self.learner.restore(state["learner"])
+            self.figures.restore(state["figures"])
         return position
 
     def _save(self, done: int) -> None:
         self._read()  # weights that a failed step has touched must not become the resume point
+        if not self.group.is_first:
+            return
         self.point.save(
             {
                 "learner": self.learner.state(),

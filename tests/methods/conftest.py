@@ -26,6 +26,7 @@ from fomo_dagster.methods.preservations import begin
 from fomo_dagster.methods.trained_parameters import select_trained
 from fomo_dagster.models import backbones
 from fomo_dagster.models.backbones import Model
+from fomo_dagster.process_group import ALONE, ProcessGroup
 from fomo_dagster.progress import silent
 from fomo_dagster.training import loop
 from fomo_dagster.training.gradcache import GradientPass
@@ -43,6 +44,7 @@ class ToyBatch:
     images: Tensor
     tokens: Tensor
     counts: dict[str, int]
+    mine: tuple[int, int] = (0, 1)  # the number of its process, of how many
 
     @property
     def texts(self) -> list[str]:
@@ -53,7 +55,14 @@ class ToyBatch:
     def drawn(self) -> Tensor:
         """The number of each pair in its task; every one has one caption."""
         rows = torch.cat([torch.arange(count) for count in self.counts.values()])
-        return torch.stack([rows, torch.zeros_like(rows)], dim=1)
+        return torch.stack([rows, torch.zeros_like(rows)], dim=1)[self.mine[0] :: self.mine[1]]
+
+    def part(self, group: ProcessGroup) -> ToyBatch:
+        """The rows that one of several processes has."""
+        rows = slice(group.rank, None, group.count)
+        return replace(
+            self, images=self.images[rows], tokens=self.tokens[rows], mine=(group.rank, group.count)
+        )
 
 
 @dataclass(frozen=True)
@@ -98,12 +107,13 @@ class ToyBatches:
     steps: int
     pools: Mapping[str, Task] = field(default_factory=dict)
     fail_at: int | None = None
+    group: ProcessGroup = ALONE
 
     def iterate(self, start: int) -> Iterator[ToyBatch]:
         for step in range(start, self.steps):
             if step == self.fail_at:
                 raise OSError("the disk is gone")
-            yield self.task.batch(step, self.pools)
+            yield self.task.batch(step, self.pools).part(self.group)
 
 
 @dataclass(frozen=True)
@@ -113,6 +123,7 @@ class Toy:
     folder: Path
     steps: int = 40
     learning_rate: float = 3e-3
+    epsilon: float = 1e-8
 
     def theta(self) -> Model:
         model = backbones.create(TINY, seed=0)
@@ -156,6 +167,7 @@ class Toy:
         identity: str = "toy",
         precision: str = "fp32",
         average: AnyAverage | None = None,
+        group: ProcessGroup = ALONE,
     ) -> tuple[Model, dict[str, Tensor]]:
         """The trained model, and what the preservation left; `start` stays as it is."""
         declared = TypeAdapter(AnyPreservation).validate_python(preserve) if preserve else None
@@ -164,17 +176,24 @@ class Toy:
             assert size <= 8
             for step in range(samples // size):
                 whole, rows = task.batch(step, {}), (torch.arange(size) + step * size) % 8
-                yield ToyBatch(whole.images[rows], whole.tokens[rows], {"update": size})
+                yield ToyBatch(whole.images[rows], whole.tokens[rows], {"update": size}).part(group)
+
+        def pairs(samples: int) -> Iterator[ToyBatch]:
+            whole = task.batch(0, {})
+            for row in range(group.rank, min(samples, 8), group.count):
+                yield ToyBatch(whole.images[[row]], whole.tokens[[row]], {"update": 1})
 
         model = self.copy(start)
         _, left = loop.train(
             model,
-            ToyBatches(task, self.steps, pools or {}, fail_at),
-            partial(begin, declared, replace(beside or Beside(), update=update)),
+            ToyBatches(task, self.steps, pools or {}, fail_at, group),
+            partial(begin, declared, replace(beside or Beside(), update=update, pairs=pairs)),
             settings=TrainingSettings(
                 batch_size=8 * (1 + len(pools or {})),
                 budget=Budget(steps=self.steps),
-                optimiser=AdamW(learning_rate=self.learning_rate, weight_decay=0),
+                optimiser=AdamW(
+                    learning_rate=self.learning_rate, weight_decay=0, epsilon=self.epsilon
+                ),
                 precision=precision,
             ),
             seed=0,
@@ -184,6 +203,7 @@ class Toy:
             progress=silent,
             identity=identity,
             average=average,
+            group=group,
         )
         model.module.eval()
         return model, left

@@ -53,12 +53,12 @@ def test_sensitivities_decay_and_add_up_and_pull_at_the_weights(linear: Any) -> 
     carried = {n: torch.rand(p.shape, generator=random) for n, p in beginning.trained.items()}
     asked = []
 
-    def update(size: int, samples: int) -> Iterator[Any]:
-        asked.append((size, samples))
+    def drawn(samples: int) -> Iterator[Any]:
+        asked.append(samples)
         return one_by_one(pairs)
 
     settings = declared.MAS(name="mas", strength=3, decay=0.25, samples=5)
-    held = MAS(settings, beginning, Beside(carried=carried, update=update))
+    held = MAS(settings, beginning, Beside(carried=carried, pairs=drawn))
     with torch.no_grad():
         for parameter in beginning.trained.values():
             parameter += 0.5
@@ -69,7 +69,7 @@ def test_sensitivities_decay_and_add_up_and_pull_at_the_weights(linear: Any) -> 
     for name, parameter in beginning.trained.items():
         torch.testing.assert_close(parameter.grad, 2 * 3 * carried[name].double() * 0.5)
     left, found = held.finish(), sensitivities(beginning, one_by_one(pairs))
-    assert asked == [(1, 5)]
+    assert asked == [5]
     for name, tensor in left.items():
         torch.testing.assert_close(tensor, 0.25 * carried[name] + found[name])
 

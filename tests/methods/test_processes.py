@@ -1,0 +1,95 @@
+"""Several processes with a part of each batch train what one does with the whole."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from fomo_dagster.methods.preservation import Beside
+from fomo_dagster.process_group import ProcessGroup
+
+STEPS = 3
+ALL_POOLS = ("buffer", "pretraining")
+CARRYING = ("ewc", "si", "mas")
+TEACHER = {
+    "name": "teacher",
+    "architecture": "ViT-B-32",
+    "pretrained": "openai",  # never fetched: the model comes from `Beside`
+}
+# Name → how it is declared, and the pools that batches have beside the update pool.
+PRESERVATIONS: dict[str, tuple[dict[str, Any] | None, tuple[str, ...]]] = {
+    "nothing": (None, ()),
+    "l2": ({"name": "l2", "strength": 0.1}, ()),
+    "ewc": ({"name": "ewc", "strength": 10, "samples": 8, "batch_size": 4}, ()),
+    "si": ({"name": "si", "strength": 1}, ()),
+    "mas": ({"name": "mas", "strength": 1, "samples": 7}, ()),
+    "lwf": ({"name": "lwf"}, ("pretraining",)),
+    "zscl": ({"name": "zscl", "l2": 0.1}, ALL_POOLS),
+    "er": ({"name": "er"}, ALL_POOLS),
+    "der": ({"name": "der"}, ALL_POOLS),
+    "derpp": ({"name": "derpp"}, ALL_POOLS),
+    "transfer": ({"name": "transfer", "teacher": TEACHER}, ()),
+}
+
+
+@pytest.fixture(autouse=True)
+def few_steps(toy: Any) -> None:
+    object.__setattr__(toy, "steps", STEPS)
+    object.__setattr__(toy, "epsilon", 1e-4)
+
+
+def beside(toy: Any) -> Beside:
+    """What any preservation may ask for, as a second stage has it."""
+    random = torch.Generator().manual_seed(5)
+    images, texts = (torch.randn(8, 16, generator=random) for _ in "it")
+    importances = {
+        name: torch.rand(value.shape, generator=random)
+        for name, value in toy.theta().module.named_parameters()
+    }
+    return Beside(
+        reference=toy.theta, carried=importances,
+        remembered=lambda drawn: (images[drawn[:, 0]], texts[drawn[:, 0]]),
+    )  # fmt: skip
+
+
+def assert_close(found: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float) -> None:
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert (found[name] - tensor).abs().max() <= tolerance, name
+
+
+@pytest.mark.parametrize("name", PRESERVATIONS)
+def test_processes_with_parts_of_a_batch_train_what_one_does_with_the_whole(
+    toy: Any, task: Any, together: Any, name: str
+) -> None:
+    """Each pool's 8 rows, in two processes or (in micro-batches of one) in three: to 1e-5 in fp32,
+    what is left for the next stage too, and bit for bit among the processes."""
+    preserve, pools = PRESERVATIONS[name]
+    given = beside(toy)
+    if name not in CARRYING:
+        given = replace(given, carried={})
+    settings = {
+        "preserve": preserve,
+        "beside": given,
+        "pools": {pool: task(number) for number, pool in enumerate(pools, start=10)},
+    }
+    start = toy.theta()
+    expected, left = toy.stage(start, task(1), identity="alone", **settings)
+
+    def work(group: ProcessGroup) -> Any:
+        model, left = toy.stage(
+            start, task(1), identity="together", group=group,
+            micro_batch_size=1 if group.count == 3 else None, **settings,
+        )  # fmt: skip
+        return model.module.state_dict(), left
+
+    results = together(3 if preserve else 2, work)
+    for weights, also_left in results:
+        assert_close(weights, expected.module.state_dict(), 1e-5)
+        scale = max([1.0, *(float(tensor.abs().max()) for tensor in left.values())])
+        assert_close(also_left, left, 1e-4 * scale)
+        assert all(torch.equal(tensor, results[0][0][name]) for name, tensor in weights.items())
