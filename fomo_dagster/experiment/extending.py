@@ -12,6 +12,7 @@ from fomo_dagster.experiment.loss import AnyLoss
 from fomo_dagster.experiment.mixture import ChangingMixture, Mixture
 from fomo_dagster.experiment.optimisers import AnyOptimiser
 from fomo_dagster.experiment.preservation import AnyPreservation
+from fomo_dagster.experiment.schedules import AnySchedule
 from fomo_dagster.experiment.schema import AnyMethod
 from fomo_dagster.merging.techniques import AnyTechnique
 
@@ -45,6 +46,7 @@ def _choice(tag: str, union: Any) -> _Choice:
 
 _CHOICES: Mapping[str, _Choice] = {
     "optimiser": _choice("name", AnyOptimiser),
+    "schedule": _choice("name", AnySchedule),
     "loss": _choice("name", AnyLoss),
     "method": _choice("name", AnyMethod),
     "preserve": _choice("name", AnyPreservation),

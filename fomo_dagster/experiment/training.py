@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from fomo_dagster.data.declarations import Declaration, at_default_left_out
 from fomo_dagster.experiment.loss import AnyLoss, ClipLoss
 from fomo_dagster.experiment.optimisers import AdamW, AnyOptimiser
-from fomo_dagster.experiment.schedules import Length, Schedule
+from fomo_dagster.experiment.schedules import AnySchedule, Cosine, Length, misfit, steps_in
 
 OPENCLIP_MAX_LOGIT_SCALE = math.log(100)
 
@@ -30,6 +30,13 @@ class Budget(Declaration):
                 f"exactly one of samples, steps, epochs must be given, not {given or 'none'}"
             )
         return self
+
+    def known_steps(self, batch_size: int) -> int | None:
+        """The steps of a stage as far as the declaration tells; None where they depend on the
+        samples of its chunk."""
+        if self.steps is not None:
+            return self.steps
+        return self.samples // batch_size if self.samples is not None else None
 
 
 class RateScaling(Declaration):
@@ -57,7 +64,7 @@ class TrainingSettings(Declaration):
     """How weights are trained, at a stage or when θ₀ is made."""
 
     optimiser: AnyOptimiser = AdamW()
-    schedule: Schedule = Schedule()
+    schedule: AnySchedule = Cosine()
     scale_learning_rate: RateScaling | None = at_default_left_out(
         None, description="By the batch size; null: not at all."
     )
@@ -76,6 +83,26 @@ class TrainingSettings(Declaration):
     crop_scale: tuple[float, float] = Field(
         (0.9, 1.0), description="Range of the area that the random resized crop keeps."
     )
+
+    @model_validator(mode="after")
+    def _fits_into_a_stage(self) -> TrainingSettings:
+        steps = self.budget.known_steps(self.batch_size)
+        problem = self.misfit(steps) if steps else None
+        if problem is not None:
+            raise ValueError(problem)
+        return self
+
+    def misfit(self, steps: int) -> str | None:
+        """What does not fit into a stage of `steps` steps, and why; None where all does."""
+        warmup = self.tower_warmup
+        if warmup is not None:
+            waiting, ramp = steps_in(warmup.length, steps), steps_in(warmup.ramp, steps)
+            if waiting + ramp >= steps:
+                return (
+                    f"tower_warmup takes {waiting} steps and its ramp {ramp}, and a stage has "
+                    f"{steps}: make them shorter"
+                )
+        return misfit(self.schedule, steps)
 
     @property
     def peak_learning_rate(self) -> float:

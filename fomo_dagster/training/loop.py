@@ -18,7 +18,7 @@ from typing import Protocol
 import polars as pl
 from torch import Tensor
 
-from fomo_dagster.errors import PeerError, StoreError, TrainingError
+from fomo_dagster.errors import InputError, PeerError, StoreError, TrainingError
 from fomo_dagster.experiment.averaging import AnyAverage
 from fomo_dagster.experiment.schema import Execution
 from fomo_dagster.experiment.training import TrainingSettings
@@ -80,6 +80,9 @@ def train(
     a step touched), `InputError` for settings that this model or machine cannot run, and
     `StoreError` where the resume point cannot be written.
     """
+    problem = settings.misfit(batches.steps)
+    if problem is not None:
+        raise InputError(problem)
     device = device_of(execution.device)
     if execution.gradient_checkpointing:
         checkpoint_gradients(model.module)

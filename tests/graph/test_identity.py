@@ -53,6 +53,7 @@ def test_what_adapters_are_is_identity_and_where_they_are_deployed_is_not(projec
 OPTIONS_SINCE = {
     "optimiser.weight_decay_on": ("all", "matrices"),
     "optimiser.layer_decay": ("1", "0.7"),
+    "schedule": ("{name: cosine}", "{name: cosine, recovery: dynamic}"),
     "scale_learning_rate": ("null", "{reference_batch_size: 64}"),
     "tower_warmup": ("null", "{length: 0.2}"),
     "loss": ("{name: clip, label_smoothing: 0.0}", "{label_smoothing: 0.1}"),

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from fomo_dagster.errors import TrainingError
 from fomo_dagster.experiment.optimisers import AdamW, GaLore
-from fomo_dagster.experiment.schedules import Schedule
+from fomo_dagster.experiment.schedules import Constant
 from fomo_dagster.experiment.schema import Execution
 from fomo_dagster.experiment.selections import Parameters, Train
 from fomo_dagster.experiment.training import Budget, RateScaling, TowerWarmup, TrainingSettings
@@ -139,7 +139,7 @@ def test_the_weights_are_those_of_a_bare_torch_loop(tmp_path: Path) -> None:
     training = settings(
         # a larger epsilon, lest Adam blow up the rounding of gradients that are zero
         optimiser=AdamW(learning_rate=1e-3, epsilon=1e-4),
-        schedule=Schedule(name="constant", warmup=0.5),
+        schedule=Constant(name="constant", warmup=0.5),
         max_logit_scale=2.65,
     )
     trained, frame = run(tmp_path, training=training, configuration=plain)
