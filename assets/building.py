@@ -24,7 +24,9 @@ Job = Any  # Dagster does not export the type of what define_asset_job returns
 
 def build_definitions(graph: Graph, workshops: Workshops) -> dg.Definitions:
     """Everything that Dagster loads for a graph. Imports neither PyTorch nor OpenCLIP."""
-    jobs = {name: _job_of(name, graph) for name in graph.experiments}
+    sweeps = graph.sweeps.items()
+    jobs = {name: _job_of(name, [name], graph) for name in graph.experiments}
+    jobs |= {sweep: _job_of(sweep, names, graph) for sweep, names in sweeps}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.BetaWarning)
         everything = dg.AssetSelection.all(include_sources=True)
@@ -142,23 +144,32 @@ def _observable(source: SourceNode) -> dg.SourceAsset:
     return observe
 
 
-def _job_of(experiment: str, graph: Graph) -> Job:
-    description = graph.experiments[experiment].description
+def _job_of(name: str, experiments: Sequence[str], graph: Graph) -> Job:
+    """Of an experiment, or of all those of a sweep."""
+    alone = graph.experiments.get(name)
+    description = alone.description if alone is not None else ""
+    keys = (key_of(node.key) for node in graph.of(*experiments))
     return dg.define_asset_job(
-        experiment,
-        selection=dg.AssetSelection.assets(*(key_of(node.key) for node in graph.of(experiment))),
-        description=description or f"Materialises every asset of {experiment}; hits cost nothing.",
+        name,
+        selection=dg.AssetSelection.assets(*keys),
+        description=description or f"Materialises every asset of {name}; hits cost nothing.",
         executor_def=dg.in_process_executor,
     )
 
 
 def _schedules(graph: Graph, jobs: dict[str, Job]) -> Iterator[dg.ScheduleDefinition]:
-    for name, experiment in graph.experiments.items():
-        if experiment.cron_schedule is not None:
+    """Of a sweep there is one, and none of each of its experiments."""
+    sweep_of = {name: sweep for sweep, names in graph.sweeps.items() for name in names}
+    crons = {
+        sweep_of.get(name, name): experiment.cron_schedule
+        for name, experiment in graph.experiments.items()
+    }
+    for name, cron in crons.items():
+        if cron is not None:
             yield dg.ScheduleDefinition(
                 name=f"{name}_schedule",
                 job=jobs[name],
-                cron_schedule=experiment.cron_schedule,
+                cron_schedule=cron,
                 description=f"Reruns {name}; what did not change is not computed again.",
             )
 

@@ -8,7 +8,7 @@ import os
 import dagster as dg
 
 from assets.building import build_definitions
-from fomo_dagster.experiment.loading import load_all
+from fomo_dagster.experiment.families import load_all
 from fomo_dagster.graph.build import build_graph
 from fomo_dagster.home import Home, project_folder
 from resources.workshops import Workshops

@@ -19,7 +19,8 @@ from fomo_dagster.data.sources.opening import open_source
 from fomo_dagster.data.sources.release import ReleaseImages
 from fomo_dagster.errors import FomoError, InputError, nearest
 from fomo_dagster.experiment.benchmark import benchmark_declarations
-from fomo_dagster.experiment.loading import experiment_files, load_datasets, load_experiment
+from fomo_dagster.experiment.families import load_family
+from fomo_dagster.experiment.loading import experiment_files, load_datasets
 from fomo_dagster.graph.data_nodes import CONTACT_SHEET, shards_key
 from fomo_dagster.graph.node import ONLY
 from fomo_dagster.home import Home
@@ -87,12 +88,13 @@ def known_datasets(project: Path, home: Home) -> dict[str, Known]:
     datasets, bases = load_datasets(project)
     for path in experiment_files(project).values():
         try:
-            loaded = load_experiment(str(path), project)
+            family = load_family(str(path), project)
         except InputError:
             continue  # the experiment's own commands say what is wrong with it
-        for name in loaded.experiment.datasets:
-            datasets.setdefault(name, loaded.datasets[name])
-            bases.setdefault(name, loaded.bases[name])
+        for loaded in family.members:
+            for name in loaded.experiment.datasets:
+                datasets.setdefault(name, loaded.datasets[name])
+                bases.setdefault(name, loaded.bases[name])
     declared = dict(sorted(datasets.items()))
     return {
         name: _known(name, dataset, bases.get(name, project), home)

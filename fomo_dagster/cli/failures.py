@@ -11,8 +11,9 @@ KINDS = {kind.__name__: kind for kind in (InputError, DataError, StoreError, Tra
 INTERRUPTIONS = ("KeyboardInterrupt", "DagsterExecutionInterruptedError")
 
 
-def failure_of(result: dg.ExecuteInProcessResult) -> FomoError:
-    """What failed first: the engine's own error, or what another one says and where to read on."""
+def failure_of(result: dg.ExecuteInProcessResult) -> tuple[str, FomoError]:
+    """The asset that failed first, and its failure: the engine's own error, or what another one
+    says and where to read on."""
     for event in result.all_events:
         if not event.is_step_failure:
             continue
@@ -21,12 +22,13 @@ def failure_of(result: dg.ExecuteInProcessResult) -> FomoError:
         known = failed.user_failure_data
         if known is not None:
             kind = str(known.metadata["error"].value) if "error" in known.metadata else ""
-            return KINDS.get(kind, StoreError)(f"{asset}: {known.description}")
+            return asset, KINDS.get(kind, StoreError)(f"{asset}: {known.description}")
         error = failed.error
         cause = error.cause if error is not None and error.cause is not None else error
         message = cause.message.strip() if cause is not None else "no reason was given"
-        return StoreError(f"{asset} failed: {message} (run {result.run_id}; its log is in the UI)")
-    return StoreError(f"run {result.run_id} failed; see it in the UI")
+        where = f"run {result.run_id}; its log is in the UI"
+        return asset, StoreError(f"{asset} failed: {message} ({where})")
+    return "", StoreError(f"run {result.run_id} failed; see it in the UI")
 
 
 def interruption_of(result: dg.ExecuteInProcessResult) -> str | None:

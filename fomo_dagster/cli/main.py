@@ -17,7 +17,8 @@ from fomo_dagster.home import Home, project_folder
 
 app = typer.Typer(
     help="Keep CLIP-like models up to date. EXPERIMENT is the name of a file in experiments/, or "
-    "a path to one. What is made goes to FOMO_HOME (.fomo/ by default).",
+    "a path to one; SWEEP/NAME is one experiment of a sweep. What is made goes "
+    "to FOMO_HOME (.fomo/ by default).",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -37,8 +38,9 @@ AsCsv = Annotated[bool, typer.Option("--csv", help="Print CSV.")]
 def run(experiment: Experiment, overrides: Overrides = None) -> None:
     """Materialise what is missing or out of date, and only that.
 
-    Ctrl-C stops at a resume point; the same command goes on from there. The exit status is not zero
-    when anything failed.
+    Of a sweep, all its experiments, one after the other; SWEEP/NAME is one of them. Ctrl-C stops
+    at a resume point; the same command goes on from there. The exit status is not zero when
+    anything failed.
     """
     from fomo_dagster.cli.running import run_experiment
 
@@ -48,13 +50,14 @@ def run(experiment: Experiment, overrides: Overrides = None) -> None:
 @app.command()
 def plan(experiment: Experiment, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Say what `run` would compute, why, and for how long; compute nothing."""
-    from fomo_dagster.cli.planning import plan_as_data, plan_experiment, print_plan
+    from fomo_dagster.cli.planning import plan_as_data, print_plan, undertake
 
-    planned = plan_experiment(experiment, overrides or [])
+    undertaking = undertake(experiment, overrides or [])
+    planned = undertaking.plan()
     if as_json:
         print(json.dumps(plan_as_data(planned), indent=1))
     else:
-        print_plan(planned)
+        print_plan(planned, undertaking.family)
 
 
 @app.command()
@@ -70,24 +73,33 @@ def results(
     as_json: AsJson = False,
     as_csv: AsCsv = False,
 ) -> None:
-    """Print KA, ZS and GM by stage, and the leaderboard over experiments."""
+    """Print KA, ZS and GM by stage, and the leaderboard over experiments.
+
+    Of a sweep: one leaderboard over its experiments, with what it varies.
+    """
     from fomo_dagster.cli.reporting import print_by_dataset, print_scores
+    from fomo_dagster.cli.sweeps import asked_for, leaderboard_of, print_sweep
     from fomo_dagster.tables.results import results as read_results
     from fomo_dagster.tables.results import results_by_dataset
 
+    home = Home.from_environment()
+    names, sweep = asked_for(experiments or (), home)
     if datasets:
-        frame = results_by_dataset(Home.from_environment().root, experiments or ())
+        frame = results_by_dataset(home.root, names)
         if as_json or as_csv:
             sys.stdout.write(frame.write_json() + "\n" if as_json else frame.write_csv())
         else:
             print_by_dataset(frame)
         return
-    found = read_results(Home.from_environment().root, experiments or ())
+    found = read_results(home.root, names)
+    board = found.leaderboard if sweep is None else leaderboard_of(home, sweep)
     if as_json:
-        data = {"stages": found.stages.to_dicts(), "leaderboard": found.leaderboard.to_dicts()}
+        data = {"stages": found.stages.to_dicts(), "leaderboard": board.to_dicts()}
         print(json.dumps(data, indent=1, default=str))
     elif as_csv:
         sys.stdout.write(found.stages.write_csv())
+    elif sweep is not None:
+        print_sweep(home, sweep, Console(highlight=False))
     else:
         print_scores(found)
 

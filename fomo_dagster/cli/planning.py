@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from rich.console import Console
@@ -12,7 +12,8 @@ from rich.table import Table
 
 from fomo_dagster.cli.bars import Bars
 from fomo_dagster.errors import InputError
-from fomo_dagster.experiment.loading import Loaded, experiment_files, load_experiment
+from fomo_dagster.experiment.families import Family, load_family
+from fomo_dagster.experiment.loading import experiment_files
 from fomo_dagster.experiment.schema import Experiment
 from fomo_dagster.graph.build import Graph, build_graph
 from fomo_dagster.graph.node import Node
@@ -25,20 +26,28 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Undertaking:
-    """An experiment, read, with the graph of what it needs."""
+    """An experiment or a sweep, read, with the graph of what it needs."""
 
-    loaded: Loaded
+    family: Family
     graph: Graph
     home: Home
 
     @property
     def experiment(self) -> Experiment:
-        return self.loaded.experiment
+        """The experiment; `InputError` where it is a sweep of several."""
+        return self.family.only().experiment
 
     @property
     def nodes(self) -> list[Node]:
-        """The nodes that the experiment needs, and the leaderboard."""
-        return self.graph.of(self.experiment.name)
+        """The nodes that the experiments need, and the leaderboard."""
+        return self.graph.of(*self.family.names)
+
+    def each(self) -> list[Undertaking]:
+        """The experiments one by one, over the same graph."""
+        return [
+            replace(self, family=replace(self.family, members=(member,)))
+            for member in self.family.members
+        ]
 
     def plan(self) -> list[Planned]:
         """A first look at large sources takes its time, and shows how far it is."""
@@ -57,35 +66,30 @@ def warn_once(warning: str, say: Callable[[str], None] = logger.warning) -> None
 
 
 def undertake(name_or_path: str, overrides: Sequence[str]) -> Undertaking:
-    """Read an experiment and build the project's graph with it.
+    """Read an experiment or a sweep, and build the project's graph with it.
 
     The others are there for the leaderboard. One whose file is wrong is left out, and said. Where
     they cannot stand beside this one, as when `overrides` change something that it shares with
     them, their scores alone are shown; without overrides it is said why.
     """
     project = project_folder()
-    loaded = load_experiment(name_or_path, project, overrides)
+    family = load_family(name_or_path, project, overrides)
     others = []
     for name, path in experiment_files(project).items():
         try:
-            other = load_experiment(str(path), project)
+            other = load_family(str(path), project)
         except InputError as error:
             logger.warning("%s is left out of the leaderboard: %s", name, error)
             continue
-        if other.experiment.name != loaded.experiment.name:
-            others.append(other)
+        others += [one for one in other.members if one.experiment.name not in family.names]
     try:
-        graph = build_graph([loaded, *others])
+        graph = build_graph([*family.members, *others])
     except InputError as error:
-        graph = build_graph([loaded], beside=[other.experiment.name for other in others])
+        beside = [other.experiment.name for other in others]
+        graph = build_graph(family.members, beside=beside)
         if not overrides:
             logger.warning("Dagster cannot load the experiments together: %s", error)
-    return Undertaking(loaded, graph, Home.from_environment())
-
-
-def plan_experiment(name_or_path: str, overrides: Sequence[str]) -> list[Planned]:
-    """The plan of an experiment's assets, the leaderboard last."""
-    return undertake(name_or_path, overrides).plan()
+    return Undertaking(family, graph, Home.from_environment())
 
 
 def plan_as_data(planned: Sequence[Planned]) -> dict[str, Any]:
@@ -98,13 +102,13 @@ def plan_as_data(planned: Sequence[Planned]) -> dict[str, Any]:
     }
 
 
-def print_plan(planned: Sequence[Planned]) -> None:
-    """A line for each asset to be computed; hits in one line a kind."""
+def print_plan(planned: Sequence[Planned], family: Family) -> None:
+    """A line for each asset, of a sweep one for each of its experiments; what it comes to."""
     console = Console(highlight=False)
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in ("asset", "plan", "why", "samples", "estimate"):
         table.add_column(column, justify="right" if column in ("samples", "estimate") else "left")
-    for entry in planned:
+    for entry in planned if family.sweep is None else _by_experiment(planned, family):
         compute = entry.status == "compute"
         detail = ""
         if compute and entry.hits:
@@ -123,6 +127,30 @@ def print_plan(planned: Sequence[Planned]) -> None:
     total = _total(planned)
     estimate = f", about {_duration(total)}" if total is not None and computed else ""
     console.print(f"{computed} to compute, {len(planned) - computed} hits{estimate}")
+
+
+def _by_experiment(planned: Sequence[Planned], family: Family) -> list[Planned]:
+    """The plan of a sweep, the assets of each experiment in one entry under its short name."""
+    of: dict[str, list[Planned]] = {name: [] for name in family.names}
+    shared: list[Planned] = []
+    for entry in planned:
+        of.get(entry.asset.partition("/")[0], shared).append(entry)
+    leaderboard = shared.pop()
+    folded = [
+        Planned(
+            asset=family.ending(name),
+            kind="experiment",
+            stage=None,
+            compute=tuple(entry.asset for entry in entries if entry.compute),
+            hits=tuple(entry.asset for entry in entries if not entry.compute),
+            current=all(entry.current for entry in entries),
+            reasons=tuple(dict.fromkeys(reason for entry in entries for reason in entry.reasons)),
+            samples=sum(entry.samples or 0 for entry in entries),
+            estimated_seconds=_total(entries),
+        )
+        for name, entries in of.items()
+    ]
+    return [*shared, *folded, leaderboard]
 
 
 def _total(planned: Sequence[Planned]) -> float | None:

@@ -29,10 +29,15 @@ LEFT_TO_QUERIES = (
 
 def print_scores(found: Results, console: Console | None = None) -> None:
     """The scores stage by stage and the leaderboard, under their short names, in 80 columns."""
-    board = found.leaderboard.with_columns(pl.col("seconds").round().cast(pl.Int64))
+    board = whole_seconds(found.leaderboard)
     for title, frame in (("Stages", found.stages), ("Leaderboard", board)):
         shown = frame.drop(LEFT_TO_QUERIES, strict=False)
         print_frame(shown.rename(SHORT, strict=False), title, console)
+
+
+def whole_seconds(board: pl.DataFrame) -> pl.DataFrame:
+    """A leaderboard without fractions of seconds."""
+    return board.with_columns(pl.col("seconds").round().cast(pl.Int64))
 
 
 def print_by_dataset(frame: pl.DataFrame, console: Console | None = None) -> None:

@@ -1,16 +1,20 @@
-"""`fomo run`: plan, materialise through Dagster what the plan says, and show the scores."""
+"""`fomo run`: plan, materialise through Dagster what the plan says, and show the scores.
+
+Of a sweep, one experiment after the other, over one graph: what they share is made by the first.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from typing import Any
 
 import dagster as dg
 from rich.console import Console
+from rich.markup import escape
 
 from assets.building import build_assets
 from assets.specs import key_of
@@ -20,7 +24,8 @@ from fomo_dagster.cli.failures import failure_of, interruption_of
 from fomo_dagster.cli.interruptions import Signals, StoppedError
 from fomo_dagster.cli.planning import Undertaking, undertake, warn_once
 from fomo_dagster.cli.reporting import print_results
-from fomo_dagster.errors import StoreError
+from fomo_dagster.cli.sweeps import print_sweep
+from fomo_dagster.errors import FomoError, StoreError
 from fomo_dagster.graph.build import Graph
 from fomo_dagster.graph.materialise import retire
 from fomo_dagster.graph.plan import Planned
@@ -37,7 +42,11 @@ DATA_VERSION_TAG = "dagster/data_version"  # where Dagster keeps an observation'
 def run_experiment(
     name_or_path: str, overrides: Sequence[str], instance: dg.DagsterInstance | None = None
 ) -> None:
-    """Bring an experiment up to date. Raises what failed; `StoppedError` on SIGINT and SIGTERM.
+    """Bring an experiment, or those of a sweep, up to date.
+
+    Raises what failed; `StoppedError` on SIGINT and SIGTERM. Of a sweep, where an experiment fails
+    the others go on, but for those that need the very asset that failed; which did not end well is
+    said at the end.
 
     instance: where Dagster keeps what happens; by default in the project's home.
     """
@@ -58,61 +67,110 @@ def _run(
 ) -> None:
     console = Console(highlight=False)
     undertaking = undertake(name_or_path, overrides)
-    name = undertaking.experiment.name
-    home = undertaking.home
-
-    def waiting(holder: str) -> None:
-        console.print(f"process {holder} is running {name}; waiting for it")
-
-    with lease(home.leases / f"experiment_{name}", waiting):
-        planned = undertaking.plan()
-        rounds = 0
-        while wanted := [entry for entry in planned if not entry.current]:
-            if rounds == MOST_ROUNDS:
-                left = ", ".join(entry.asset for entry in wanted)
-                raise StoreError(f"{name}: still out of date after {rounds} rounds: {left}")
-            computed = sum(entry.status == "compute" for entry in wanted)
-            console.print(f"{name}: {computed} assets to compute, {len(planned) - computed} hits")
-            _materialise(
-                undertaking, wanted, instance or prepare(home), console=console, signals=signals
-            )
-            planned = undertaking.plan()
-            rounds += 1
-        retire(name, Workshop(undertaking.graph, home))
-    console.print(f"{name} is up to date ({len(planned)} assets)")
-    print_results(home, name, undertaking.graph, console)
-
-
-def _materialise(
-    undertaking: Undertaking,
-    wanted: Sequence[Planned],
-    instance: dg.DagsterInstance,
-    *,
-    console: Console,
-    signals: Signals,
-) -> None:
-    observe_sources(undertaking, instance)
-    keys = [key_of(entry.asset) for entry in wanted]
-    assets = build_assets(undertaking.graph)
-    with Bars(console, len(wanted)) as bars, clearing(instance, bars.waiting_for_slot):
-        workshops = _ShownWorkshops(undertaking.home, bars)
-        result = dg.materialize(
-            assets,
-            selection=dg.AssetSelection.assets(*keys),
-            instance=instance,
-            resources={"workshops": workshops},
-            run_config=QUIET,
-            tags=run_tags(),
-            raise_on_error=False,
-        )
-    if result.success:
+    runner = _Runner(undertaking.graph, undertaking.home, instance, console, signals)
+    if undertaking.family.sweep is None or len(undertaking.family.members) == 1:
+        runner.bring_up_to_date(undertaking)
+        print_results(undertaking.home, undertaking.experiment.name, undertaking.graph, console)
         return
-    number = signals.received
-    if number is not None:
-        instance.report_run_canceled(result.dagster_run, f"stopped by {number.name}")
-        where = interruption_of(result) or f"stopped by {number.name}"
-        raise StoppedError(number, f"{where}; the same command goes on from here")
-    raise failure_of(result)
+    failures = runner.bring_all_up_to_date(undertaking)
+    print_sweep(undertaking.home, undertaking.family, console)
+    if failures:
+        many = f"{len(failures)} of {len(undertaking.family.members)} experiments failed"
+        said = "".join(f"\n  {name}: {error}" for name, error in failures.items())
+        raise type(next(iter(failures.values())))(f"{undertaking.family.sweep}: {many}{said}")
+
+
+@dataclass(frozen=True)
+class _Runner:
+    """What the experiments of a command have in common. instance: None: that of the home."""
+
+    graph: Graph
+    home: Home
+    instance: dg.DagsterInstance | None
+    console: Console
+    signals: Signals
+    failed: list[str] = field(default_factory=list)
+    """The assets that failed so far."""
+
+    @cached_property
+    def assets(self) -> list[dg.AssetsDefinition | dg.SourceAsset]:
+        return build_assets(self.graph)
+
+    def bring_up_to_date(self, undertaking: Undertaking) -> None:
+        """Plan and materialise until nothing is left to do; raises what failed."""
+        name = undertaking.experiment.name
+
+        def waiting(holder: str) -> None:
+            self.console.print(f"process {holder} is running {name}; waiting for it")
+
+        with lease(self.home.leases / f"experiment_{name}", waiting):
+            planned = undertaking.plan()
+            rounds = 0
+            while wanted := [entry for entry in planned if not entry.current]:
+                if rounds == MOST_ROUNDS:
+                    left = ", ".join(entry.asset for entry in wanted)
+                    raise StoreError(f"{name}: still out of date after {rounds} rounds: {left}")
+                computed = sum(entry.status == "compute" for entry in wanted)
+                hits = len(planned) - computed
+                self.console.print(f"{name}: {computed} assets to compute, {hits} hits")
+                self._materialise(undertaking, wanted, self.instance or prepare(self.home))
+                planned = undertaking.plan()
+                rounds += 1
+            retire(name, Workshop(self.graph, self.home))
+        self.console.print(f"{name} is up to date ({len(planned)} assets)")
+
+    def bring_all_up_to_date(self, undertaking: Undertaking) -> dict[str, FomoError]:
+        """The experiments of a sweep in turn; the names of those that failed → why."""
+        failures: dict[str, FomoError] = {}
+        members = undertaking.each()
+        for number, member in enumerate(members, 1):
+            name = member.experiment.name
+            self.console.print(f"[bold]{name}[/] ({number} of {len(members)})")
+            broken = next((key for key in self.failed if _needs(member, key)), None)
+            if broken is not None:
+                failures[name] = StoreError(f"{broken}: failed before, and is needed here too")
+            else:
+                try:
+                    self.bring_up_to_date(member)
+                except FomoError as error:
+                    failures[name] = error
+            if name in failures:
+                self.console.print(
+                    f"  [red]failed[/]   {escape(str(failures[name]))}", soft_wrap=True
+                )
+        return failures
+
+    def _materialise(
+        self, undertaking: Undertaking, wanted: Sequence[Planned], instance: dg.DagsterInstance
+    ) -> None:
+        observe_sources(undertaking, instance)
+        keys = [key_of(entry.asset) for entry in wanted]
+        with Bars(self.console, len(wanted)) as bars, clearing(instance, bars.waiting_for_slot):
+            workshops = _ShownWorkshops(self.home, bars)
+            result = dg.materialize(
+                self.assets,
+                selection=dg.AssetSelection.assets(*keys),
+                instance=instance,
+                resources={"workshops": workshops},
+                run_config=QUIET,
+                tags=run_tags(),
+                raise_on_error=False,
+            )
+        if result.success:
+            return
+        number = self.signals.received
+        if number is not None:
+            instance.report_run_canceled(result.dagster_run, f"stopped by {number.name}")
+            where = interruption_of(result) or f"stopped by {number.name}"
+            raise StoppedError(number, f"{where}; the same command goes on from here")
+        asset, failure = failure_of(result)
+        self.failed.append(asset)
+        raise failure
+
+
+def _needs(undertaking: Undertaking, asset: str) -> bool:
+    """asset: a key, or what the keys of a stream's chunks begin with."""
+    return any(node.key == asset or node.key.startswith(f"{asset}/") for node in undertaking.nodes)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from fomo_dagster.experiment.optimisers import AnyOptimiser
 from fomo_dagster.experiment.preservation import AnyPreservation
 from fomo_dagster.experiment.schedules import AnySchedule
 from fomo_dagster.experiment.schema import AnyMethod
+from fomo_dagster.experiment.sweeping import SWEEP
 from fomo_dagster.merging.techniques import AnyTechnique
 
 # Keys of which exactly one may stand: a child that gives another replaces its parent's.
@@ -64,11 +65,20 @@ def merged(base: Mapping[str, Any], child: Mapping[str, Any]) -> dict[str, Any]:
     result = dict(base)
     for key, value in child.items():
         old = result.get(key)
-        if isinstance(old, dict) and isinstance(value, dict):
+        if key == SWEEP and isinstance(old, dict) and isinstance(value, dict):
+            result[key] = {**old, **value}  # an axis is replaced whole
+        elif isinstance(old, dict) and isinstance(value, dict):
             result[key] = merged(_inherited(key, old, value), value)
         else:
             result[key] = value
     return result
+
+
+def nested(key: str, value: Any) -> dict[str, Any]:
+    """The mapping that a dotted key and a value stand for."""
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return dict(value)
 
 
 def _inherited(key: str, old: Mapping[str, Any], child: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -1,42 +1,51 @@
 """Reading experiment and dataset files: YAML, `extends`, overrides, and errors that name the key.
 
-A project is a folder with `experiments/*.yaml`, one experiment a file, and `datasets/*.yaml`, each
-a mapping from dataset names to declarations.
+A project is a folder with `experiments/*.yaml`, one experiment or sweep a file, and
+`datasets/*.yaml`, each a mapping from dataset names to declarations. Which experiments a sweep is
+stands in `fomo_dagster.experiment.families`.
 """
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from fomo_dagster.data.declarations import Dataset
 from fomo_dagster.errors import InputError, nearest
 from fomo_dagster.experiment.benchmark import benchmark_declarations, with_benchmark_values
-from fomo_dagster.experiment.extending import merged
+from fomo_dagster.experiment.extending import merged, nested
 from fomo_dagster.experiment.names import check_safe_name
 from fomo_dagster.experiment.schema import Experiment
+from fomo_dagster.experiment.sweeping import EXTENDS, SWEEP, grids_of
+from fomo_dagster.experiment.yaml_files import read_mapping, read_value
 
 SUFFIXES = (".yaml", ".yml")
-VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)\}")
 
 
 @dataclass(frozen=True)
 class Loaded:
     """An experiment with the datasets it can name, those of the benchmark among them, and the
-    folder its relative paths start from."""
+    folder its relative paths start from.
+
+    sweep: the name of the sweep that it is one of; None where it stands in a file of its own.
+    swept: what tells it from the others, as tables show it.
+    """
 
     experiment: Experiment
     datasets: Mapping[str, Dataset]
     bases: Mapping[str, Path]
     base: Path
+    sweep: str | None = None
+    swept: Mapping[str, Any] = field(default_factory=dict)
+
+
+Datasets = tuple[dict[str, Dataset], dict[str, Path]]
+"""Declarations, and the folder that each one's paths start from, by dataset."""
 
 
 def experiment_files(project: Path) -> dict[str, Path]:
@@ -51,19 +60,41 @@ def load_experiment(name_or_path: str, project: Path, overrides: Sequence[str] =
     overrides: `key=value` with a dotted key and a YAML value, applied last.
     Raises `InputError` naming the file, the key, its value and the nearest valid one.
     """
-    path = _find(name_or_path, project)
+    path = find_file(name_or_path, project)
+    data = declared_in(path, project)
+    if data.pop(SWEEP, None) is not None:
+        raise InputError(f"{path} is a sweep of several experiments, and one was expected")
+    return experiment_from(data, path, project, overrides, load_datasets(project))
+
+
+def declared_in(path: Path, project: Path) -> dict[str, Any]:
+    """What a file declares, with what it extends, under its name; a sweep is as it stands."""
     data = _with_parents(path, ())
     data.setdefault("name", _name_of(path, project))
+    return data
+
+
+def experiment_from(
+    data: dict[str, Any],
+    path: Path,
+    project: Path,
+    overrides: Sequence[str],
+    known: Datasets,
+    where: str | None = None,
+) -> Loaded:
+    """The experiment that `data` of a file declare; see `load_experiment`.
+
+    known: the project's datasets. where: begins every error; the file by default.
+    """
     for override in overrides:
         apply_override(data, override)
-    datasets, bases = load_datasets(project)
+    where = where or str(path)
+    datasets, bases = dict(known[0]), dict(known[1])
     own = data.get("datasets")
     if isinstance(own, dict):
-        data["datasets"] = {name: _completed(name, own[name], str(path)) for name in own}
+        data["datasets"] = {name: _completed(name, own[name], where) for name in own}
     declared = {*datasets, *(own if isinstance(own, dict) else ())}
-    experiment: Experiment = validated(
-        TypeAdapter(Experiment), data, str(path), Experiment, declared
-    )
+    experiment: Experiment = validated(TypeAdapter(Experiment), data, where, Experiment, declared)
     for name, dataset in experiment.datasets.items():
         if name in datasets and datasets[name] != dataset:
             raise InputError(
@@ -77,12 +108,7 @@ def load_experiment(name_or_path: str, project: Path, overrides: Sequence[str] =
     return Loaded(experiment, datasets, bases, path.parent)
 
 
-def load_all(project: Path) -> list[Loaded]:
-    """Every experiment of the project."""
-    return [load_experiment(str(path), project) for path in experiment_files(project).values()]
-
-
-def load_datasets(project: Path) -> tuple[dict[str, Dataset], dict[str, Path]]:
+def load_datasets(project: Path) -> Datasets:
     """The project's dataset declarations, and the folder that each one's paths start from."""
     datasets: dict[str, Dataset] = {}
     bases: dict[str, Path] = {}
@@ -90,7 +116,7 @@ def load_datasets(project: Path) -> tuple[dict[str, Dataset], dict[str, Path]]:
     for path in sorted((project / "datasets").glob("*")):
         if path.suffix not in SUFFIXES:
             continue
-        for name, declaration in _read_mapping(path).items():
+        for name, declaration in read_mapping(path).items():
             where = f"{path}: dataset {name!r}"
             try:
                 check_safe_name(str(name))
@@ -112,6 +138,12 @@ def json_schema() -> dict[str, Any]:
         "description": "Another experiment whose values this one changes: its name, after a folder "
         "where it is in another one (`fomo_in_flux/default`).",
     }
+    schema["properties"][SWEEP] = {
+        "anyOf": [{"type": "object"}, {"type": "array", "items": {"type": "object"}}],
+        "description": "Dotted keys with a list of values each (or names with a value each): an "
+        "experiment for every combination; or a list of such mappings. `together` varies several "
+        "keys at once, `extends` the file whose values are taken over.",
+    }
     schema["required"] = []  # a file that extends another may leave anything out
     return schema
 
@@ -125,7 +157,8 @@ def _name_of(path: Path, project: Path) -> str:
     return "_".join(resolved.relative_to(folder).with_suffix("").parts)
 
 
-def _find(name_or_path: str, project: Path) -> Path:
+def find_file(name_or_path: str, project: Path) -> Path:
+    """The file that a name or a path stands for; `InputError` if there is none."""
     files = experiment_files(project)
     if name_or_path in files:
         return files[name_or_path]
@@ -147,79 +180,40 @@ def _find(name_or_path: str, project: Path) -> Path:
     )
 
 
-def _read_mapping(path: Path) -> dict[str, Any]:
-    try:
-        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        raise InputError(f"{path} is not valid YAML: {error}") from error
-    if data is None:
-        return {}
-    if not isinstance(data, dict):
-        raise InputError(f"{path} must hold keys and values, not a {type(data).__name__}")
-    return data
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """PyYAML's safe loader, which refuses a key given twice, reads 1e-5 as a number, and puts the
-    environment variable's value in the place of `${NAME}`."""
-
-    def construct_scalar(self, node: Any) -> Any:
-        return VARIABLE.sub(_variable, super().construct_scalar(node))
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, str):
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key!r} is not text: quote it", key_node.start_mark
-                )
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key!r} is given twice", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep=deep)
-
-
-def _variable(match: re.Match[str]) -> str:
-    name = match[1]
-    value = os.environ.get(name)
-    if not value:  # an empty one is as good as none, and would name the root of the file system
-        raise InputError(
-            f"the environment variable {name} is not set, which {match[0]} stands for: "
-            f"export {name}=…"
-        )
-    return value
-
-
-# YAML 1.1, which PyYAML implements, reads 1e-5 as text because it has no dot.
-_UniqueKeys.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+$"),
-    list("-+0123456789"),
-)
-
-
 def _with_parents(path: Path, children: tuple[Path, ...]) -> dict[str, Any]:
     if path in children:
         chain = " → ".join(p.stem for p in (*children, path))
         raise InputError(f"{path} extends itself: {chain}")
-    data = _read_mapping(path)
-    parent = data.pop("extends", None)
+    data = read_mapping(path)
+    parent = data.pop(EXTENDS, None)
+    for grid in grids_of(data.get(SWEEP)):
+        if EXTENDS in grid:
+            grid[EXTENDS] = _parents_of(path, grid[EXTENDS], parent)
     if parent is None:
         return data
+    base = _with_parents(_parent(path, parent), (*children, path))
+    base.pop("name", None)
+    return merged(base, data)
+
+
+def _parent(path: Path, parent: Any) -> Path:
     folder, _, name = str(parent).rpartition("/")
     there = {p.stem: p for p in (path.parent / folder).glob("*") if p.suffix in SUFFIXES}
     if name not in there:
         raise InputError(f"{path} extends {parent!r}, which is not there; " + nearest(name, there))
-    base = _with_parents(there[name].resolve(), (*children, path))
-    base.pop("name", None)
-    return merged(base, data)
+    return there[name].resolve()
+
+
+def _parents_of(path: Path, swept: Any, parent: Any) -> Any:
+    """The files that a sweep's members extend, found from where the sweep's is."""
+    if parent is not None:
+        raise InputError(
+            f"{path} extends {parent!r}, and so do all members of its sweep: they cannot extend "
+            "other files beside it"
+        )
+    if isinstance(swept, dict):
+        return {name: str(_parent(path, one)) for name, one in swept.items()}
+    return [str(_parent(path, one)) for one in (swept if isinstance(swept, list) else [swept])]
 
 
 def apply_override(data: dict[str, Any], override: str) -> None:
@@ -228,17 +222,13 @@ def apply_override(data: dict[str, Any], override: str) -> None:
     Raises `InputError` for what is not of this form.
     """
     key, separator, text = override.partition("=")
-    parts = key.strip().split(".")
-    if not separator or not all(parts):
+    if not separator or not all(key.strip().split(".")):
         raise InputError(f"--set {override!r} is not of the form key=value (key may have dots)")
     try:
-        value = yaml.load(text, Loader=_UniqueKeys)
-    except yaml.YAMLError as error:
-        raise InputError(f"--set {override!r}: the value is not valid YAML: {error}") from error
-    nested: Any = value
-    for part in reversed(parts):
-        nested = {part: nested}
-    result = merged(data, nested)
+        value = read_value(text)
+    except InputError as error:
+        raise InputError(f"--set {override!r}: the value is {error}") from error
+    result = merged(data, nested(key.strip(), value))
     data.clear()
     data.update(result)
 
@@ -338,7 +328,7 @@ def _fields_at(model: type[BaseModel], location: Sequence[Any]) -> list[str]:
         branch = [m for m in models if any(part in get_args(f.annotation) for f in _tags(m))]
         models = found or branch or models
     names = [name for m in models for name in m.model_fields]
-    return [*names, "extends"] if not location and model is Experiment else names
+    return [*names, EXTENDS, SWEEP] if not location and model is Experiment else names
 
 
 def _tags(model: type[BaseModel]) -> Iterator[FieldInfo]:

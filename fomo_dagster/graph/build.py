@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,12 +70,15 @@ class Graph:
     experiments: Mapping[str, Experiment]
     growing: Mapping[str, Path] = field(default_factory=dict)
     """Experiment → the folder that its stream grows in."""
+    sweeps: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Sweep → its experiments."""
 
-    def of(self, experiment: str) -> list[Node]:
-        """The nodes that an experiment needs, its stream's order and the leaderboard with them."""
-        wanted: set[str] = {LEADERBOARD, order_key(self.experiments[experiment].stream_name)}
+    def of(self, *experiments: str) -> list[Node]:
+        """The nodes that experiments need, their streams' order and the leaderboard with them."""
+        streams = (order_key(self.experiments[name].stream_name) for name in experiments)
+        wanted: set[str] = {LEADERBOARD, *streams}
         for node in reversed(list(self.nodes.values())):
-            if node.key in wanted or node.experiment == experiment:
+            if node.key in wanted or node.experiment in experiments:
                 wanted.add(node.key)
                 if node.key != LEADERBOARD:
                     wanted.update(node.inputs)
@@ -88,6 +92,11 @@ def build_graph(loaded: Sequence[Loaded], beside: Iterable[str] = ()) -> Graph:
     Raises `InputError` for a dataset that does not exist, for two different declarations under one
     shared name, for a dataset that is both trained on and held out.
     """
+    sweeps: dict[str, tuple[str, ...]] = {}
+    for one in loaded:
+        if one.sweep is not None:
+            sweeps[one.sweep] = (*sweeps.get(one.sweep, ()), one.experiment.name)
+    _check_names(loaded, sweeps)
     builder = _Builder()
     for one in loaded:
         builder.add_experiment(one)
@@ -95,7 +104,17 @@ def build_graph(loaded: Sequence[Loaded], beside: Iterable[str] = ()) -> Graph:
     builder.add(
         LeaderboardNode(key=LEADERBOARD, score_keys=tuple(f"{name}/scores" for name in names))
     )
-    return builder.graph({one.experiment.name: one.experiment for one in loaded})
+    return builder.graph({one.experiment.name: one.experiment for one in loaded}, sweeps)
+
+
+def _check_names(loaded: Sequence[Loaded], sweeps: Iterable[str]) -> None:
+    """Experiments and sweeps are told apart by their names alone."""
+    named = Counter([*(one.experiment.name for one in loaded), *sweeps])
+    for name, times in named.items():
+        if times > 1:
+            raise InputError(
+                f"{times} experiments or sweeps are called {name!r}: give one another name"
+            )
 
 
 def _name_of(node: Node) -> str:
@@ -114,8 +133,12 @@ class _Builder:
         self.experiment = ""
         self.growing: dict[str, Path] = {}
 
-    def graph(self, experiments: Mapping[str, Experiment]) -> Graph:
-        return Graph(self.sources, self.nodes, self.code_versions, experiments, self.growing)
+    def graph(
+        self, experiments: Mapping[str, Experiment], sweeps: Mapping[str, tuple[str, ...]]
+    ) -> Graph:
+        return Graph(
+            self.sources, self.nodes, self.code_versions, experiments, self.growing, sweeps
+        )
 
     def add(self, node: Node) -> None:
         """Add a node after what it needs; one that is there must be the same."""

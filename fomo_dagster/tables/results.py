@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -38,6 +39,25 @@ class Results:
 def leaderboard(home: Path) -> pl.DataFrame:
     """The view `leaderboard`: one row an experiment that has scores, the best final GM first."""
     return query(home, "SELECT * FROM leaderboard")
+
+
+def sweep_leaderboard(home: Path, swept: Mapping[str, Mapping[str, Any]]) -> pl.DataFrame:
+    """The rows of `leaderboard` of the experiments of a sweep that have scores, with a column for
+    each thing that it varies after their names.
+
+    swept: experiment → column → value; null where an experiment does not vary it. A column of
+    numbers alone holds numbers, any other text.
+    """
+    board, names = leaderboard(home), list(swept)
+    told = pl.DataFrame({"experiment": pl.Series(names, dtype=pl.String)})
+    for column in dict.fromkeys(column for values in swept.values() for column in values):
+        values = [swept[name].get(column) for name in names]
+        if not all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
+            values = [None if value is None else str(value) for value in values]
+        name = f"{column} (swept)" if column in board.columns else column
+        told = told.with_columns(pl.Series(name, values, strict=False))
+    rows = board.join(told, on="experiment", maintain_order="left")
+    return rows.select(*told.columns, pl.exclude(told.columns))
 
 
 def results_by_dataset(home: Path, experiments: Sequence[str] = ()) -> pl.DataFrame:

@@ -10,7 +10,7 @@ import pytest
 
 from assets.building import build_assets, build_definitions
 from assets.specs import key_of
-from fomo_dagster.experiment.loading import load_all
+from fomo_dagster.experiment.families import load_all
 from fomo_dagster.graph.build import build_graph
 from fomo_dagster.home import Home
 from resources.workshops import Workshops

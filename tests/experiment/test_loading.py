@@ -7,7 +7,8 @@ import yaml
 
 from fomo_dagster.data.benchmark.registry import benchmark_datasets
 from fomo_dagster.errors import InputError
-from fomo_dagster.experiment.loading import json_schema, load_all, load_experiment
+from fomo_dagster.experiment.families import load_all
+from fomo_dagster.experiment.loading import json_schema, load_experiment
 
 MINIMAL = {
     "backbone": {"name": "b32", "architecture": "ViT-B-32", "weights": "b32.pt"},

@@ -1,0 +1,72 @@
+"""What `fomo results` and `fomo run` show of a sweep: one leaderboard over its experiments."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import polars as pl
+from rich.console import Console
+
+from fomo_dagster.cli.reporting import LEFT_TO_QUERIES, SHORT, print_frame, whole_seconds
+from fomo_dagster.errors import InputError
+from fomo_dagster.experiment.families import Family, load_family
+from fomo_dagster.home import Home, project_folder
+from fomo_dagster.tables.results import leaderboard, sweep_leaderboard
+
+
+def asked_for(references: Sequence[str], home: Home) -> tuple[list[str], Family | None]:
+    """The experiments that the arguments of a command name, of a sweep those that have scores; and
+    the sweep, where they name one and nothing else.
+
+    The name of an experiment with scores stands for it though its file be gone. Raises
+    `InputError` for what names nothing, and for a sweep without any scores.
+    """
+    with_scores = set(leaderboard(home.root)["experiment"])
+    names: list[str] = []
+    sweeps: list[Family] = []
+    for reference in references:
+        if reference in with_scores:
+            names.append(reference)
+            continue
+        family = load_family(reference, project_folder())
+        if family.sweep is None or len(family.members) == 1:
+            names += family.names
+            continue
+        sweeps.append(family)
+        there = [name for name in family.names if name in with_scores]
+        names += there
+        if not there:
+            raise InputError(
+                f"no experiment of {reference} has scores yet: `fomo run {reference}` computes them"
+            )
+    return names, sweeps[0] if len(references) == len(sweeps) == 1 else None
+
+
+def leaderboard_of(home: Home, sweep: Family) -> pl.DataFrame:
+    """See `sweep_leaderboard`."""
+    swept = {member.experiment.name: member.swept for member in sweep.members}
+    return sweep_leaderboard(home.root, swept)
+
+
+def print_sweep(home: Home, sweep: Family, console: Console) -> None:
+    """The leaderboard of a sweep, with what it varies in the place of the experiments' names, in
+    80 columns; which experiments have no scores yet; how one is named."""
+    frame = leaderboard_of(home, sweep)
+    varied = frame.columns[1 : frame.columns.index("stages")]
+    shown = whole_seconds(frame).with_columns(
+        pl.col(varied).map_elements(_exact, return_dtype=pl.String)
+    )
+    shown = shown.drop("experiment", *LEFT_TO_QUERIES, strict=False)
+    print_frame(shown.rename(SHORT, strict=False), sweep.sweep, console)
+    there = frame["experiment"].to_list()
+    missing = [name for name in sweep.names if name not in there]
+    if missing:
+        console.print(f"without scores: {', '.join(missing)}", soft_wrap=True)
+    named = sweep.ending(there[0] if there else missing[0])
+    console.print(f"one of them: fomo results {sweep.reference}/{named}", soft_wrap=True)
+
+
+def _exact(value: Any) -> str:
+    """Two decimals would make nothing of a learning rate."""
+    return f"{value:g}" if isinstance(value, int | float) else str(value)
