@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from fomo_dagster.store.digests import digest_of
 
+_NO_TEXT = b"\xff"  # a byte that UTF-8 does not have
 _BUCKET_BYTES = 64 * 2**20  # of gradients that travel together; bounds what they are copied into
 
 
@@ -73,6 +74,16 @@ class ProcessGroup:
             whole[places] = part[:count]
         return whole
 
+    def gather_texts(self, own: Sequence[str], rows: Tensor) -> list[str]:
+        """As `gather`, of texts."""
+        if self.is_alone:
+            return list(own)
+        encoded = [text.encode() for text in own]
+        (longest,) = self.highest(max(map(len, encoded), default=0))
+        padded = b"".join(text.ljust(longest, _NO_TEXT) for text in encoded)
+        sent = torch.tensor(list(padded), dtype=torch.uint8).reshape(len(own), longest)
+        return [bytes(row).rstrip(_NO_TEXT).decode() for row in self.gather(sent, rows).tolist()]
+
     def add_up(self, tensors: Iterable[Tensor]) -> None:
         """Replace each tensor by its sum over all processes."""
         if self.is_alone:
@@ -96,6 +107,10 @@ class ProcessGroup:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter, requires_grad=False)
         self.add_up(p.grad for p in used if p.grad is not None)
+
+    def part(self, whole: Tensor) -> Tensor:
+        """Of what is there of all rows of a batch (B, …), that of the rows that it has."""
+        return whole[self.rank :: self.count]
 
     def highest(self, *numbers: int) -> list[int]:
         """The highest that any process gives for each: what they all then agree on."""

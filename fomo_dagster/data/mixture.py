@@ -73,6 +73,16 @@ def batch_sizes(
     return sizes
 
 
+def drawn_for(kept: int, share: float) -> int:
+    """How many samples are drawn where a share of them is kept, so many: ⌊kept / share + ½⌋."""
+    return math.floor(kept / Fraction(str(share)) + Fraction(1, 2))
+
+
+def kept_of(drawn: int, share: float) -> int:
+    """How many of them are kept, ⌊drawn · share + ½⌋: what `drawn_for` was asked for."""
+    return math.floor(drawn * Fraction(str(share)) + Fraction(1, 2))
+
+
 class StepSizes:
     """How many samples of each pool each batch of a stage holds, as runs of equal batches.
 
@@ -110,6 +120,11 @@ class StepSizes:
         run = self._run(step)
         past = step - self._firsts[run]
         return {pool: self._before[run][pool] + past * self._sizes[run][pool] for pool in POOLS}
+
+    def enlarged(self, share: float) -> StepSizes:
+        """Of batches of which that share is kept, and that is what these hold."""
+        larger = ({p: drawn_for(kept, share) for p, kept in of.items()} for of in self._sizes)
+        return StepSizes(zip(self._firsts, larger, strict=True), self.steps)
 
     @property
     def drawn(self) -> dict[str, int]:

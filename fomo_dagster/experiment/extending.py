@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from fomo_dagster.experiment.averaging import AnyAverage
 from fomo_dagster.experiment.loss import AnyLoss
 from fomo_dagster.experiment.mixture import ChangingMixture, Mixture
+from fomo_dagster.experiment.online_selection import AnyOnlineSelection
 from fomo_dagster.experiment.optimisers import AnyOptimiser
 from fomo_dagster.experiment.preservation import AnyPreservation
 from fomo_dagster.experiment.schedules import AnySchedule
@@ -28,6 +29,7 @@ _EXCLUSIVE: Mapping[str, Sequence[Sequence[str]]] = {
     "method": [("combination", "start_from"), ("combination", "deploy")],
     "backbone": [("pretrained", "weights", "pretraining")],
     "teacher": [("pretrained", "weights", "pretraining")],
+    "reference": [("pretrained", "weights", "pretraining")],
     "stream": [("datasets", "concepts", "file", "growing"), ("stages", "positions")],
 }
 
@@ -52,6 +54,7 @@ _CHOICES: Mapping[str, _Choice] = {
     "method": _choice("name", AnyMethod),
     "preserve": _choice("name", AnyPreservation),
     "average": _choice("name", AnyAverage),
+    "selection": _choice("name", AnyOnlineSelection),
     "merge": _choice("technique", AnyTechnique),
 }
 

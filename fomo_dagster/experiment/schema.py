@@ -28,6 +28,7 @@ from fomo_dagster.experiment.evaluation import Evaluation, Prompts, Validation
 from fomo_dagster.experiment.merging_over_time import MergingOverTime
 from fomo_dagster.experiment.mixture import AnyMixture, ChangingMixture, Mixture
 from fomo_dagster.experiment.names import check_safe_name
+from fomo_dagster.experiment.online_selection import AnyOnlineSelection
 from fomo_dagster.experiment.preservation import AnyPreservation
 from fomo_dagster.experiment.selections import Train
 from fomo_dagster.experiment.stream import Stream
@@ -171,6 +172,9 @@ class Experiment(TrainingSettings):
         Mixture(), description="The shares of the pools: update, buffer and pretraining."
     )
     buffer: Buffer = Buffer()
+    selection: AnyOnlineSelection | None = Field(
+        None, description="Which samples of larger batches are trained on; null: all, of batches."
+    )
     pretraining_pool: PretrainingPool | None = Field(
         None, description="P; by default the pool that θ₀ was pretrained on, where declared."
     )

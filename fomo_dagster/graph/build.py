@@ -13,6 +13,7 @@ from fomo_dagster.data.declarations import Dataset, PretrainingPool
 from fomo_dagster.errors import InputError, nearest
 from fomo_dagster.experiment.backbone import Backbone
 from fomo_dagster.experiment.loading import Loaded
+from fomo_dagster.experiment.online_selection import Learnability
 from fomo_dagster.experiment.schema import Experiment
 from fomo_dagster.graph.backbone_nodes import (
     BackboneNode,
@@ -348,6 +349,16 @@ class _Builder:
             fields["remembered_keys"] = before
         return fields
 
+    def selection(self, loaded: Loaded) -> dict[str, Any]:
+        """Which rows a stage trains on, as fields of its `TrainedNode`; the node of the model that
+        is looked at for it is added."""
+        selection = loaded.experiment.selection
+        fields: dict[str, Any] = {"selection": selection}
+        if isinstance(selection, Learnability):
+            key = self.add_backbone(loaded, selection.reference, "selection.reference")
+            fields |= {"selecting_key": key, "selecting_backbone": self.backbone_of(key)}
+        return fields
+
     def add_experiment(self, loaded: Loaded) -> None:
         experiment = loaded.experiment
         self.experiment = experiment.name
@@ -395,7 +406,7 @@ class _Builder:
                     buffer=experiment.buffer, method=method, seed=experiment.seed,
                     start_key=weights.start(stage), base_key=theta,
                     chunk_keys=tuple(chunks[:stage]), pool_key=pool_key,
-                    **self.beside(loaded, stage, theta, weights),
+                    **self.beside(loaded, stage, theta, weights), **self.selection(loaded),
                     execution=experiment.execution,
                 )
             )  # fmt: skip

@@ -157,6 +157,7 @@ def _explain(node: Node, change: Difference) -> str:
         "base": "θ₀ is another",
         "reference": "the weights that it looks back at are others",
         "carried": "the stage before left something else",
+        "selecting": "the model that it selects samples by is another",
         "update": f"chunk {node.stage} brings other samples",
         "buffer": "earlier chunks brought other samples",
         "pretraining": "the pretraining pool brings other samples",

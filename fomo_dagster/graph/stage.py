@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,9 +16,11 @@ from fomo_dagster.data.pools import Pool
 from fomo_dagster.data.transforms import augment
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.adapters import Adapters
+from fomo_dagster.experiment.online_selection import AnyOnlineSelection
 from fomo_dagster.experiment.schema import AnyMethod, Execution
 from fomo_dagster.experiment.training import TrainingSettings
 from fomo_dagster.graph.checkpoints import ADAPTERS, CARRIED, CURVES, STEPS, WEIGHTS
+from fomo_dagster.methods.online_selection import begin_selection
 from fomo_dagster.methods.preservation import Batch, Beside
 from fomo_dagster.methods.preservations import begin
 from fomo_dagster.models.backbones import Model, save
@@ -51,18 +53,23 @@ def train_on(
     workshop: Workshop,
     continued: Path | None = None,
     beside: Beside | None = None,
+    selection: AnyOnlineSelection | None = None,
+    selecting: Callable[[], Model] | None = None,
 ) -> Mapping[str, Any]:
     """Train `model` on batches drawn from the pools; write its weights, steps and curves.
 
     shares: of the pools in the batches. continued: a file of adapters to go on with. Adapters that
     persist are written beside the weights, which have them merged; so is what the method's
-    preservation leaves. beside: what that may look at, but for the samples.
+    preservation leaves. beside: what that may look at, but for the samples. selection: which rows
+    of larger batches are trained on. selecting: loads the model that it looks at.
 
     Of several processes (the workshop's), each trains, and the first alone writes.
-    Returns what it cost: samples and steps. Raises what reading, training and writing raise.
+    Returns what it cost: samples that were trained on, those that were drawn where they are others,
+    and steps. Raises what reading, training and writing raise.
     """
     sizes = shares.sizes(settings.batch_size, _steps(settings, shares, pools))
     steps = sizes.steps
+    of_batches = sizes if selection is None else sizes.enlarged(selection.share)
     group = workshop.group
     transform = partial(augment, size=model.image_size, crop_scale=settings.crop_scale)
 
@@ -104,7 +111,7 @@ def train_on(
     )
     table, left = train_model(
         model,
-        drawn(sizes, group),
+        drawn(of_batches, group),
         partial(begin, method.preserve, replace(beside or Beside(), update=update, pairs=pairs)),
         settings=settings,
         seed=seed,
@@ -115,6 +122,7 @@ def train_on(
         identity=recipe.digest,
         average=method.average,
         group=group,
+        select=partial(begin_selection, selection, selecting) if selection is not None else None,
     )
     if not group.is_first:
         return {}
@@ -130,8 +138,10 @@ def train_on(
     table.write_parquet(folder / STEPS)
     (folder / CURVES).write_bytes(training_plot(table))
     cost = {"samples": steps * settings.batch_size, "steps": steps}
+    if selection is not None:
+        cost["drawn_samples"] = sum(of_batches.drawn.values())
     for name, pool in pools.items():
-        cost |= pool.record(seed, stage, sizes.drawn[name])
+        cost |= pool.record(seed, stage, of_batches.drawn[name])
     return cost
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -11,6 +12,7 @@ from fomo_dagster.data.mixture import StageShares
 from fomo_dagster.experiment.adapters import Adapters
 from fomo_dagster.experiment.backbone import Backbone
 from fomo_dagster.experiment.mixture import AnyMixture
+from fomo_dagster.experiment.online_selection import AnyOnlineSelection
 from fomo_dagster.experiment.schema import (
     AnyMethod,
     Buffer,
@@ -80,6 +82,11 @@ class TrainedNode(Node):
     """The stage before, which left what the preservation goes on with."""
     remembered_keys: tuple[str, ...] = ()
     """All stages before, which left features of the samples that they brought."""
+    selection: AnyOnlineSelection | None = None
+    selecting_key: str | None = None
+    """The weights that the selection looks at."""
+    selecting_backbone: Backbone | None = None
+    """What they are of."""
     execution: Execution
 
     @property
@@ -117,7 +124,10 @@ class TrainedNode(Node):
     def _beside(self) -> dict[str, str]:
         """Role → key of the weights and states beside those of the start."""
         base = self.base_key if self._continued_key is not None else None
-        roles = {"base": base, "reference": self.reference_key, "carried": self.carried_key}
+        roles = {
+            "base": base, "reference": self.reference_key, "carried": self.carried_key,
+            "selecting": self.selecting_key,
+        }  # fmt: skip
         return {role: key for role, key in roles.items() if key is not None}
 
     @property
@@ -128,6 +138,8 @@ class TrainedNode(Node):
             "seed": self.seed,
             "stage": self.stage,
         }
+        if self.selection is not None:
+            declared["selection"] = self.selection.model_dump(mode="json")
         if "buffer" in self._shares.pools:
             declared["buffer"] = self.buffer.model_dump(mode="json")
         return declared
@@ -171,6 +183,8 @@ class TrainedNode(Node):
             method=self.method,
             continued=workshop.artifact(continued).path(ADAPTERS) if continued else None,
             beside=beside,
+            selection=self.selection,
+            selecting=partial(self._selecting, workshop) if self.selecting_key else None,
             seed=self.seed,
             stage=self.stage,
             execution=self.execution,
@@ -185,6 +199,13 @@ class TrainedNode(Node):
                 workshop=workshop,
             )  # fmt: skip
         return cost
+
+    def _selecting(self, workshop: Workshop) -> Model:
+        assert self.selecting_key is not None
+        assert self.selecting_backbone is not None
+        return load_weights(
+            self.selecting_backbone, workshop.artifact(self.selecting_key).path(WEIGHTS)
+        )
 
     def _opened_beside(self, workshop: Workshop) -> Beside:
         from safetensors.torch import load_file

@@ -18,6 +18,7 @@ from fomo_dagster.experiment.training import TrainingSettings
 from fomo_dagster.methods.adapters import Adapted, add_adapters
 from fomo_dagster.methods.averaging import Average
 from fomo_dagster.methods.loss import check_goes_with, contrastive_loss
+from fomo_dagster.methods.online_selection import Features, OnlineSelection
 from fomo_dagster.methods.preservation import Beginning, Preservation
 from fomo_dagster.methods.trained_parameters import select_trained
 from fomo_dagster.models.backbones import Clip, Model
@@ -58,11 +59,13 @@ def learner_of(
     steps: int,
     compile_tower: Callable[[Encode], Encode] | None = None,
     group: ProcessGroup = ALONE,
+    select: Callable[[Beginning, Features], OnlineSelection] | None = None,
 ) -> Learner:
     """A learner over what asks for a gradient in a model that is on its device and ready to train.
 
     compile_tower: what compiles a tower's pass; None: it runs as it is. group: the processes that
-    train together.
+    train together. select: makes what chooses the rows of batches that are trained on; None: all
+    are.
     Raises what its parts raise for settings that do not go with the model.
     """
     check_goes_with(settings.loss, model.module)
@@ -89,4 +92,5 @@ def learner_of(
         group=group,
     )
     averaged = Average(average, beginning.trained, steps) if average else None
-    return Learner(beginning, preserve(beginning), settings, averaged)
+    selection = select(beginning, gradient_pass.encoded) if select is not None else None
+    return Learner(beginning, preserve(beginning), settings, averaged, selection)

@@ -127,6 +127,23 @@ class GradientPass:
             return self._cached(tower)
         return self._encode(tower.encode, tower.pieces[0], tower.seed)
 
+    @torch.no_grad()
+    def encoded(self, images: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Of images (N, 3, H, W) and tokens (N, L), each (N, D), fp32, L2-normalised: without a
+        gradient, nothing being random, the module in evaluation mode meanwhile."""
+        size = self.micro_batch_size or len(images)
+        training = [part for part in self.module.modules() if part.training]
+        self.module.eval()
+        try:
+            of_images, of_texts = (
+                torch.cat([self._normalised(tower, part) for part in torch.split(inputs, size)])
+                for tower, inputs in ((self._encode_image, images), (self._towers[1], tokens))
+            )
+        finally:
+            for part in training:
+                part.training = True
+        return of_images, of_texts
+
     @cached_property
     def _towers(self) -> tuple[Encode, Encode]:
         """Of normalised images, and of tokens."""
@@ -147,6 +164,9 @@ class GradientPass:
     def _encode(self, encode: Encode, inputs: Tensor, seed: int) -> Tensor:
         """Features (B, D), L2-normalised, in fp32 after autocast."""
         seed_device(self.device, seed)
+        return self._normalised(encode, inputs)
+
+    def _normalised(self, encode: Encode, inputs: Tensor) -> Tensor:
         with self.autocast():
             features = encode(inputs.to(self.device, non_blocking=True))  # (B, D)
         if features.dtype in (torch.bfloat16, torch.float16):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from fomo_dagster.experiment.training import TrainingSettings
 from fomo_dagster.methods.averaging import Average
+from fomo_dagster.methods.online_selection import OnlineSelection
 from fomo_dagster.methods.preservation import Batch, Beginning, Preservation
 from fomo_dagster.training.optimisers import create_optimiser
 from fomo_dagster.training.parameter_groups import grouped
@@ -31,10 +32,11 @@ class Learner:
         preservation: Preservation,
         settings: TrainingSettings,
         average: Average | None = None,
+        selection: OnlineSelection | None = None,
     ) -> None:
         self._module = beginning.model.module
         self._trained = list(beginning.trained.values())
-        self._preservation, self._average = preservation, average
+        self._preservation, self._average, self._selection = preservation, average, selection
         self._clip_norm = settings.optimiser.clip_norm
         trains_scale = "logit_scale" in beginning.trained
         self._max_logit_scale = settings.max_logit_scale if trains_scale else None
@@ -47,7 +49,7 @@ class Learner:
     def step(
         self, batch: Batch, learning_rate: float, towers: Mapping[str, float], seed: int
     ) -> Tensor:
-        """Train on one batch.
+        """Train on one batch, or on the rows of it that the selection keeps.
 
         towers: image or text → times what that tower takes the learning rate, where it is not 1.
         seed: of what is random.
@@ -57,6 +59,8 @@ class Learner:
         changed.
         """
         self._optimiser.zero_grad()
+        if self._selection is not None:
+            batch = self._selection.choose(batch, seed)
         loss, added = self._gradient(batch, seed, self._preservation.loss, self._scaler.scale)
         self._scaler.unscale_(self._optimiser)
         penalty = self._preservation.penalise()
@@ -75,6 +79,10 @@ class Learner:
         if self._average is not None:
             self._average.after_update()
         return measured
+
+    def trained_of(self, counts: Mapping[str, int]) -> Mapping[str, int]:
+        """How many rows of each pool of a batch are trained on."""
+        return counts if self._selection is None else self._selection.kept(counts)
 
     def finish(self) -> dict[str, Tensor]:
         """After the last step: put the average into the place of its weights, where there is one;

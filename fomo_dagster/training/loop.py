@@ -22,6 +22,7 @@ from fomo_dagster.errors import InputError, PeerError, StoreError, TrainingError
 from fomo_dagster.experiment.averaging import AnyAverage
 from fomo_dagster.experiment.schema import Execution
 from fomo_dagster.experiment.training import TrainingSettings
+from fomo_dagster.methods.online_selection import Features, OnlineSelection
 from fomo_dagster.methods.preservation import Batch, Beginning, Preservation
 from fomo_dagster.models.backbones import Model
 from fomo_dagster.models.devices import device_of
@@ -65,13 +66,15 @@ def train(
     identity: str,
     average: AnyAverage | None = None,
     group: ProcessGroup = ALONE,
+    select: Callable[[Beginning, Features], OnlineSelection] | None = None,
 ) -> tuple[pl.DataFrame, dict[str, Tensor]]:
     """Train `model.module` in place through all batches.
 
     Returns the figures of each step, in the columns of `figures.Figures`, and what the preservation
     that `preserve` makes leaves for the next stage. The parameters that ask for a gradient are
     trained, each part of the module in the mode that it is in (see `methods.trained_parameters`);
-    where there is an `average`, they end as that of their steps.
+    where there is an `average`, they end as that of their steps. What `select` makes keeps the rows
+    of each batch that are trained on, and that alone are counted; without it all are.
     `identity` says whose resume point it is: a training that finds one of the same identity in
     `resume_folder` goes on from there, to the same weights, bit for bit.
 
@@ -100,6 +103,7 @@ def train(
             steps=batches.steps,
             compile_tower=compiler_for(device) if execution.compile else None,
             group=group,
+            select=select,
         )
         with Interruption() as interruption:
             training = _Training(
@@ -152,7 +156,7 @@ class _Training:
             seed = step_seed(self.seed, self.stage, step)
             towers = tower_factors(self.settings.tower_warmup, step=step, steps=steps)
             measured = self.learner.step(batch, rate, towers, seed)
-            self.figures.add(step, rate, batch.counts, measured)
+            self.figures.add(step, rate, self.learner.trained_of(batch.counts), measured)
             if self.figures.unread >= self.steps_between_reads or step + 1 == steps:
                 self._read()
             is_due = time.monotonic() - saved_at >= self.seconds_between_saves

@@ -15,7 +15,9 @@ from fomo_dagster.data.mixture import (
     StageShares,
     StepSizes,
     batch_sizes,
+    drawn_for,
     first_stage_shares,
+    kept_of,
 )
 from fomo_dagster.errors import InputError
 
@@ -232,3 +234,21 @@ def test_shares_that_stay_are_written_as_they_always_were() -> None:
     changing = StageShares(((0.0, FIRST), (0.5, DEFAULT)))
     assert changing.as_data()["points"] == [{"at": 0.0, **FIRST}, {"at": 0.5, **DEFAULT}]
     assert changing.as_data() != StageShares(changing.points, linear=True).as_data()
+
+
+@given(kept=st.integers(0, 5000), share=st.integers(1, 999).map(lambda n: n / 1000))
+def test_what_is_kept_of_what_is_drawn_for_it_is_what_was_asked_for(
+    kept: int, share: float
+) -> None:
+    drawn = drawn_for(kept, share)
+    assert kept_of(drawn, share) == kept
+    assert abs(drawn * Fraction(str(share)) - kept) <= Fraction(str(share)) / 2
+
+
+def test_larger_batches_have_every_pool_in_proportion() -> None:
+    shares = StageShares(((0.0, FIRST), (0.5, DEFAULT)))
+    sizes = shares.sizes(100, 10)
+    larger = sizes.enlarged(0.2)
+    assert larger.at(0) == {"update": 0, "buffer": 0, "pretraining": 500}
+    assert larger.at(9) == {"update": 170, "buffer": 165, "pretraining": 165}
+    assert larger.drawn == {pool: 5 * count for pool, count in sizes.drawn.items()}

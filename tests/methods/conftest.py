@@ -21,6 +21,7 @@ from fomo_dagster.experiment.preservation import AnyPreservation
 from fomo_dagster.experiment.schema import Execution
 from fomo_dagster.experiment.training import Budget, TrainingSettings
 from fomo_dagster.methods.loss import contrastive_loss
+from fomo_dagster.methods.online_selection import Features, OnlineSelection
 from fomo_dagster.methods.preservation import Beginning, Beside
 from fomo_dagster.methods.preservations import begin
 from fomo_dagster.methods.trained_parameters import select_trained
@@ -168,6 +169,8 @@ class Toy:
         precision: str = "fp32",
         average: AnyAverage | None = None,
         group: ProcessGroup = ALONE,
+        select: Callable[[Beginning, Features], OnlineSelection] | None = None,
+        batches: Any = None,
     ) -> tuple[Model, dict[str, Tensor]]:
         """The trained model, and what the preservation left; `start` stays as it is."""
         declared = TypeAdapter(AnyPreservation).validate_python(preserve) if preserve else None
@@ -186,7 +189,7 @@ class Toy:
         model = self.copy(start)
         _, left = loop.train(
             model,
-            ToyBatches(task, self.steps, pools or {}, fail_at, group),
+            batches or ToyBatches(task, self.steps, pools or {}, fail_at, group),
             partial(begin, declared, replace(beside or Beside(), update=update, pairs=pairs)),
             settings=TrainingSettings(
                 batch_size=8 * (1 + len(pools or {})),
@@ -204,6 +207,7 @@ class Toy:
             identity=identity,
             average=average,
             group=group,
+            select=select,
         )
         model.module.eval()
         return model, left
