@@ -1,4 +1,4 @@
-"""`fomo`: run, plan, results, sql, export, merge, datasets, fetch, schema, ui, dagster-home."""
+"""`fomo` and its commands."""
 
 from __future__ import annotations
 
@@ -58,6 +58,40 @@ def plan(experiment: Experiment, overrides: Overrides = None, as_json: AsJson = 
         print(json.dumps(plan_as_data(planned), indent=1))
     else:
         print_plan(planned, undertaking.family)
+
+
+@app.command()
+def schedule(
+    experiment: Experiment,
+    overrides: Overrides = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of a stage; by default as many as the budget says."),
+    ] = None,
+    stages: Annotated[
+        int | None, typer.Option(min=1, help="How many; by default as many as the stream has.")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE.png", help="Draw them into this file, too.")
+    ] = None,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
+) -> None:
+    """Print the learning rate over all stages; with --json or --csv, that of each step."""
+    from fomo_dagster.cli.schedules import print_rates, rates_of
+    from fomo_dagster.store.files import write_bytes
+
+    name, rates = rates_of(experiment, overrides or [], steps, stages)
+    if plot is not None:
+        from fomo_dagster.plots.schedule import learning_rate_plot
+
+        write_bytes(plot, learning_rate_plot(rates, name))
+    if as_json:
+        print(json.dumps(rates.to_dicts()))
+    elif as_csv:
+        sys.stdout.write(rates.write_csv())
+    else:
+        print_rates(name, rates)
 
 
 @app.command()

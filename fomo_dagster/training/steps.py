@@ -6,9 +6,23 @@ import math
 from collections.abc import Callable
 
 from fomo_dagster.errors import InputError
-from fomo_dagster.experiment.training import Budget
+from fomo_dagster.experiment.training import Budget, TrainingSettings
 
 _GUESSES = 4  # each as if all steps drew alike, which brings them close
+
+
+def known_steps(settings: TrainingSettings) -> int:
+    """The steps of a stage as far as they are known before anything is made.
+
+    Raises `InputError` where they depend on the samples of a chunk.
+    """
+    steps = settings.budget.known_steps(settings.batch_size)
+    if steps is None:
+        raise InputError(
+            "the steps of a stage depend on how many samples its chunk has, which is not known "
+            "before the stream is made: say for how many with --steps"
+        )
+    return steps
 
 
 def steps_of(

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from fomo_dagster.cli.main import app
 from fomo_dagster.cli.reporting import print_by_dataset
+from fomo_dagster.errors import InputError
 from fomo_dagster.tables.views import query
 
 
@@ -85,8 +86,48 @@ def test_the_plan_as_json_counts_what_it_lists(finished_project):
     assert plan["estimated_seconds"] > 0
 
 
+def test_the_schedule_is_that_of_the_training(finished_project, tmp_path):
+    trained = query(
+        finished_project.home.root,
+        "SELECT stage, step, learning_rate FROM training_steps WHERE experiment = 'toy' "
+        "ORDER BY ALL",
+    )
+    printed = json.loads(run("schedule", "toy", "--json"))
+    assert [(row["stage"], row["step"]) for row in printed] == trained.select(
+        "stage", "step"
+    ).rows()
+    rates = [row["learning_rate"] for row in printed]
+    assert rates == trained["learning_rate"].to_list()
+    assert [row["image_tower"] for row in printed] == rates
+    picture = tmp_path / "rates.png"
+    arguments = (
+        "--steps", "20", "--stages", "4", "--set", "schedule={name: rsqrt, recovery: continued}",
+        "--set", "tower_warmup={length: 0.25}", "--plot", str(picture),
+    )  # fmt: skip
+    lines = run("schedule", "toy", *arguments).splitlines()
+    assert lines[0].split() == ["toy:", "learning", "rate", "over", "20", "steps", "a", "stage"]
+    assert [line.split()[0] for line in lines[2:6]] == ["1", "2", "3", "4"]
+    assert [line.split()[-2:] for line in lines[2:4]] == [["1", "0"], ["1", "0"]]
+    assert lines[6] == "The image tower's is 0 over the first 5 steps of each stage."
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    last = run("schedule", "toy", *arguments[:8], "--csv").splitlines()[-1].split(",")
+    assert last == ["4", "19", "0.0", "0.0", "0.0"]
+
+
+def test_a_schedule_over_epochs_needs_to_be_told_the_steps(project):
+    epochs = ("schedule", "toy", "--set", "budget={epochs: 2}")
+    with pytest.raises(InputError, match="say for how many with --steps"):
+        run(*epochs)
+    assert len(json.loads(run(*epochs, "--steps", "7", "--json"))) == 3 * 7
+    with pytest.raises(InputError, match="do not fit into a stage of 7 steps"):
+        run(*epochs, "--steps", "7", "--set", "schedule.warmup=8")
+
+
 def test_every_command_explains_itself():
-    for command in ("run", "plan", "results", "sql", "export", "datasets", "fetch", "schema", "ui"):
+    commands = (
+        "run", "plan", "schedule", "results", "sql", "export", "datasets", "fetch", "schema", "ui",
+    )  # fmt: skip
+    for command in commands:
         text = run(command, "--help")
         assert len(text.split()) > 15, command
         assert command in run("--help")
