@@ -84,7 +84,7 @@ def _asset(
     def compute(
         context: dg.AssetExecutionContext, workshops: dg.ResourceParam[WorkshopOpener]
     ) -> Iterator[dg.MaterializeResult]:  # type: ignore[type-arg]
-        workshop = workshops.open(graph, context.log)
+        workshop = workshops.open(graph, context)
         done = set()
         for node in nodes:
             if key_of(node.key) not in context.selected_asset_keys:
@@ -135,7 +135,7 @@ def _observable(source: SourceNode) -> dg.SourceAsset:
     def observe(context: dg.OpExecutionContext) -> dg.ObserveResult:
         workshops: WorkshopOpener = context.resources.workshops
         graph = Graph({source.key: source}, {}, {}, {})
-        facts = workshops.open(graph, context.log).look(source.key)
+        facts = workshops.open(graph, context).look(source.key)
         return dg.ObserveResult(
             data_version=dg.DataVersion(facts.data_version), metadata=metadata_of_source(facts)
         )

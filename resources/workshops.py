@@ -12,6 +12,7 @@ from pydantic import Field
 from fomo_dagster.graph.build import Graph
 from fomo_dagster.graph.workshop import Workshop
 from fomo_dagster.home import Home
+from resources.pipes import PipesChannel
 
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -19,8 +20,8 @@ SECONDS_BETWEEN_LINES = 10.0
 class WorkshopOpener(Protocol):
     """What assets need: Dagster's resource below, or a command that shows progress itself."""
 
-    def open(self, graph: Graph, log: Any) -> Workshop:
-        """A workshop on `graph`."""
+    def open(self, graph: Graph, context: Any) -> Workshop:
+        """A workshop on `graph`, for the step whose context it is."""
 
 
 class Workshops(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -39,8 +40,9 @@ class Workshops(dg.ConfigurableResource):  # type: ignore[type-arg]
         """The resource of a home."""
         return cls(home=str(home.root), remote_store=home.remote_url)
 
-    def open(self, graph: Graph, log: Any) -> Workshop:
-        """A workshop that tells its progress to `log`."""
+    def open(self, graph: Graph, context: Any) -> Workshop:
+        """A workshop that tells its progress to the step's log."""
+        log = context.log
         waiting: Callable[[str], None] = lambda holder: log.info(  # noqa: E731
             f"waiting for process {holder}, which is making the same artifact"
         )
@@ -51,6 +53,7 @@ class Workshops(dg.ConfigurableResource):  # type: ignore[type-arg]
             progress=_LoggedProgress(log),
             waiting=waiting,
             warn=log.warning,
+            channel=PipesChannel(context),
         )
 
 

@@ -32,6 +32,7 @@ from fomo_dagster.graph.plan import Planned
 from fomo_dagster.graph.workshop import Workshop
 from fomo_dagster.home import Home
 from fomo_dagster.store.leases import lease
+from resources.pipes import PipesChannel
 
 # A run can bring what its plan could not know: images that turn out to be unreadable.
 MOST_ROUNDS = 3
@@ -180,7 +181,7 @@ class _ShownWorkshops:
     home: Home
     bars: Bars
 
-    def open(self, graph: Graph, log: Any) -> Workshop:
+    def open(self, graph: Graph, context: Any) -> Workshop:
         return Workshop(
             graph,
             self.home,
@@ -189,6 +190,7 @@ class _ShownWorkshops:
             waiting=self.bars.waiting,
             finished=self.bars.finished,
             warn=partial(warn_once, say=self.bars.warn),
+            channel=PipesChannel(context),
         )
 
 

@@ -25,11 +25,12 @@ from fomo_dagster.experiment.adapters import (
 from fomo_dagster.experiment.averaging import AnyAverage
 from fomo_dagster.experiment.backbone import Backbone
 from fomo_dagster.experiment.evaluation import Evaluation, Prompts, Validation
+from fomo_dagster.experiment.machines import Machines
 from fomo_dagster.experiment.merging_over_time import MergingOverTime
 from fomo_dagster.experiment.mixture import AnyMixture, ChangingMixture, Mixture
 from fomo_dagster.experiment.names import check_safe_name
 from fomo_dagster.experiment.online_selection import AnyOnlineSelection
-from fomo_dagster.experiment.preservation import AnyPreservation
+from fomo_dagster.experiment.preservation import EWC, AnyPreservation
 from fomo_dagster.experiment.selections import Train
 from fomo_dagster.experiment.stream import Stream
 from fomo_dagster.experiment.training import TrainingSettings
@@ -137,6 +138,13 @@ class Execution(Declaration):
     """Where and how fast things run; never part of identity."""
 
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
+    processes: int = Field(
+        1,
+        ge=1,
+        description="Processes on each machine that train a stage together, and that share out the "
+        "datasets of an evaluation; each has a CUDA device of its own.",
+    )
+    machines: Machines | None = Field(None, description="Several of them; null: this one.")
     workers: int = Field(0, ge=0, description="Processes that load training batches.")
     micro_batch_size: int | None = Field(
         None, ge=1, description="Samples on the device at once (GradCache); null: the whole batch."
@@ -152,6 +160,20 @@ class Execution(Declaration):
         50.0, gt=0, description="Disk for fetched tars of streamed datasets, in the cache folder."
     )
     resume_seconds: float = Field(60.0, gt=0, description="Seconds between resume points.")
+
+    @property
+    def all_processes(self) -> int:
+        """Those of all machines."""
+        return self.processes * (self.machines.count if self.machines is not None else 1)
+
+    @model_validator(mode="after")
+    def _processes_have_devices(self) -> Execution:
+        if self.all_processes > 1 and self.device not in ("auto", "cpu", "cuda"):
+            raise ValueError(
+                f"device is {self.device!r}, and there are {self.all_processes} processes, each "
+                "with a device of its own: use auto, cuda or cpu"
+            )
+        return self
 
 
 class Experiment(TrainingSettings):
@@ -249,6 +271,22 @@ class Experiment(TrainingSettings):
                 self.mixture.check(self.batch_size)
             except InputError as error:
                 raise ValueError(f"mixture: {error}") from error
+        return self
+
+    @model_validator(mode="after")
+    def _processes_have_rows(self) -> Experiment:
+        processes = self.execution.all_processes
+        batches = {"batch_size": self.batch_size}
+        if self.backbone.pretraining is not None:
+            batches["backbone.pretraining.batch_size"] = self.backbone.pretraining.batch_size
+        if isinstance(self.method.preserve, EWC):
+            batches["method.preserve.batch_size"] = self.method.preserve.batch_size
+        for name, size in batches.items():
+            if size < processes:
+                raise ValueError(
+                    f"{name} is {size}, and {processes} processes share each batch: use fewer "
+                    "processes, or raise it"
+                )
         return self
 
     @model_validator(mode="after")

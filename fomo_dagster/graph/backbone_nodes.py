@@ -85,6 +85,10 @@ class BackboneNode(Node):
             inputs = {}
         return {ONLY: Recipe(self.kind, self.version, self.declared, inputs)}
 
+    @property
+    def spread(self) -> Execution | None:
+        return self.execution if self.backbone.pretraining is not None else None
+
     def make(
         self, name: str, recipe: Recipe, folder: Path, workshop: Workshop
     ) -> Mapping[str, Any] | None:

@@ -38,6 +38,7 @@ class EvaluationNode(Node):
     """A stage's deployed weights on every evaluation dataset; one artifact a dataset."""
 
     kind: ClassVar[str] = "evaluation"
+    is_spread_by_artifact: ClassVar[bool] = True
     stage: int
     backbone: Backbone
     checkpoint_key: str
@@ -93,6 +94,10 @@ class EvaluationNode(Node):
     def predict(self, recipes: Mapping[str, Recipe], workshop: Workshop) -> Facts:
         digests = {name: recipe.digest for name, recipe in recipes.items()}
         return Facts(identity(recipes), {"evaluations": digests})
+
+    @property
+    def spread(self) -> Execution | None:
+        return self.execution
 
     def make(
         self, name: str, recipe: Recipe, folder: Path, workshop: Workshop

@@ -6,9 +6,10 @@ The head moves last: until then the tables show what was there before, whole.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
+from fomo_dagster.graph.launching import make, make_side_by_side
 from fomo_dagster.graph.node import Node, identity
 from fomo_dagster.graph.workshop import Workshop
 from fomo_dagster.store.artifacts import Artifact
@@ -35,12 +36,14 @@ def materialise(key: str, workshop: Workshop) -> Outcome:
     started = time.monotonic()
     facts = workshop.facts_for(node)
     recipes = node.recipes(facts)
+    made = make_side_by_side(node, recipes, workshop)
     artifacts: dict[str, Artifact] = {}
     for name, recipe in recipes.items():
-        artifacts[name] = workshop.get_or_make(
+        artifact = workshop.get_or_make(
             recipe,
-            lambda folder, name=name, recipe=recipe: node.make(name, recipe, folder, workshop),  # type: ignore[misc]
+            lambda folder, name=name, recipe=recipe: make(node, name, recipe, folder, workshop),  # type: ignore[misc]
         )
+        artifacts[name] = replace(artifact, computed=True) if name in made else artifact
     found = node.observe(recipes, artifacts, workshop)
     digest = identity(recipes)
     for table, rows in node.tables(artifacts, facts):

@@ -20,6 +20,7 @@ from fomo_dagster.store.recipes import Recipe
 if TYPE_CHECKING:
     import polars as pl
 
+    from fomo_dagster.experiment.schema import Execution
     from fomo_dagster.graph.workshop import Workshop
 
 ONLY = "only"  # the artifact's name where a node has one
@@ -57,6 +58,7 @@ class Node(ABC):
     """Whether inputs that were never materialised are left out instead of refused."""
     fetched_by_plans: ClassVar[bool] = False
     """Whether a plan fetches it from a shared store, to know its content: small tables."""
+    is_spread_by_artifact: ClassVar[bool] = False
     version: ClassVar[int] = 1
     """Raised when the component's numbers change; part of every recipe of the kind."""
 
@@ -83,6 +85,12 @@ class Node(ABC):
         self, name: str, recipe: Recipe, folder: Path, workshop: Workshop
     ) -> Mapping[str, Any] | None:
         """Write the artifact's files into `folder`; may return figures of what it cost."""
+
+    @property
+    def spread(self) -> Execution | None:
+        """How several processes make it, where they do: all of them one artifact together, or one
+        artifact each where `is_spread_by_artifact`. None: the process that materialises it."""
+        return None
 
     def predict(self, recipes: Mapping[str, Recipe], workshop: Workshop) -> Facts:
         """The facts that making these recipes will bring; exact unless images are unreadable."""

@@ -158,6 +158,10 @@ class TrainedNode(Node):
             inputs["remembered"] = [facts[key].data_version for key in self.remembered_keys]
         return {ONLY: Recipe(self.kind, self.version, self.declared, inputs)}
 
+    @property
+    def spread(self) -> Execution | None:
+        return self.execution
+
     def make(
         self, name: str, recipe: Recipe, folder: Path, workshop: Workshop
     ) -> Mapping[str, Any]:
@@ -192,7 +196,8 @@ class TrainedNode(Node):
             folder=folder,
             workshop=workshop,
         )
-        if self.method.preserve is not None and self.method.preserve.remembers:
+        preserve = self.method.preserve
+        if preserve is not None and preserve.remembers and workshop.group.is_first:
             remember(
                 load_weights(self.backbone, folder / WEIGHTS), opened.chunk, opened.kept_after,
                 folder / REMEMBERED, precision=self.settings.precision, execution=self.execution,

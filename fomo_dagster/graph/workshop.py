@@ -20,6 +20,7 @@ from fomo_dagster.store.recipes import Recipe
 
 if TYPE_CHECKING:
     from fomo_dagster.graph.build import Graph
+    from fomo_dagster.graph.launching import Channel
     from fomo_dagster.process_group import ProcessGroup
 
 T = TypeVar("T")
@@ -32,6 +33,8 @@ class Workshop:
 
     graph: what exists and how it is declared.
     processes: how many may share work that is parallel, such as sharding.
+    group: the processes that train together, of which this is one; None: it is alone.
+    channel: how processes that are launched for work tell what they do; None: none can be.
     """
 
     def __init__(
@@ -45,6 +48,7 @@ class Workshop:
         finished: Callable[[Head], None] | None = None,
         warn: Callable[[str], None] | None = None,
         group: ProcessGroup | None = None,
+        channel: Channel | None = None,
     ) -> None:
         self.graph = graph
         self.home = home
@@ -55,13 +59,14 @@ class Workshop:
         self.waiting = waiting
         self.finished = finished
         self.warn = warn
+        self.channel = channel
         self._group = group
         self._looks: dict[str, Facts] = {}
         self._memory: tuple[object, Any] = (None, None)
 
     @property
     def group(self) -> ProcessGroup:
-        """The processes that train together, of which this is one; by default it is alone."""
+        """The processes that train together, of which this is one."""
         from fomo_dagster.process_group import ALONE
 
         return self._group or ALONE

@@ -1,0 +1,206 @@
+"""One of the processes that torchrun starts for a stage or an evaluation.
+
+`python -m torch.distributed.run … -m fomo_dagster.cli.worker TASK`, as `graph.launching` does. What
+it tells goes through Dagster Pipes; why it ended, into files beside the task.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import pickle
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from dagster_pipes import open_dagster_pipes
+
+from fomo_dagster.errors import InputError
+from fomo_dagster.graph.launching import LAUNCHER, RESULT, STOP, Task
+from fomo_dagster.graph.node import Node
+from fomo_dagster.graph.workshop import Workshop
+from fomo_dagster.process_group import ProcessGroup
+from fomo_dagster.progress import Progress, silent
+from fomo_dagster.store.files import write_bytes
+
+_SECONDS_BETWEEN_LOOKS = 0.5
+_SECONDS_BETWEEN_TOLD = 0.1
+_LONGEST_WAIT = timedelta(hours=2)  # for another process; torchrun notices one that is lost
+
+
+def main(path: Path) -> None:
+    """Do the task's part of the process that the environment says this is."""
+    rank, here = int(os.environ["RANK"]), path.parent
+    with _alive(here, rank):
+        task: Task = pickle.loads(path.read_bytes())
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        _watch(here, launched_here=task.host == socket.gethostname())
+        torch.set_num_threads(task.threads)
+        try:
+            with _telling(here, rank) as (progress, warn):
+                result: dict[str, Any] = {"cost": _work(task, path.parent, rank, progress, warn)}
+        except KeyboardInterrupt as stop:
+            result = {"stopped": str(stop) or "interrupted"}
+        except Exception as error:
+            said = {"kind": type(error).__name__, "message": str(error)}
+            write_bytes(here / f"failed_{rank:05d}", json.dumps(said).encode())
+            traceback.print_exc()
+            sys.stderr.flush()
+            os._exit(1)  # without waiting for what the others will never send
+        if rank == 0:
+            write_bytes(here / RESULT, json.dumps(result).encode())
+
+
+def _work(
+    task: Task, here: Path, rank: int, progress: Progress, warn: Callable[[str], None]
+) -> dict[str, Any]:
+    node, device = _on_own_device(task.graph.nodes[task.key])
+    if task.folder is None:
+        workshop = Workshop(task.graph, task.home, progress=progress, warn=warn)
+        for number, (name, recipe) in enumerate(task.recipes.items()):
+            if _is_first_to(here / f"taken_{number}"):
+                workshop.get_or_make(
+                    recipe,
+                    lambda folder, name=name, recipe=recipe: node.make(  # type: ignore[misc]
+                        name, recipe, folder, workshop
+                    ),
+                )
+        return {}
+    with _group(device) as group:
+        workshop = Workshop(task.graph, task.home, progress=progress, warn=warn, group=group)
+        ((name, recipe),) = task.recipes.items()
+        return dict(node.make(name, recipe, task.folder, workshop) or {})
+
+
+def _on_own_device(node: Node) -> tuple[Node, torch.device]:
+    """The node as it is executed by this process, and its device."""
+    execution, number = node.spread, int(os.environ["LOCAL_RANK"])
+    assert execution is not None
+    name = execution.device
+    if name == "cuda" or (name == "auto" and torch.cuda.is_available()):
+        if number >= torch.cuda.device_count():
+            raise InputError(
+                f"execution.processes is {execution.processes}, and this machine has "
+                f"{torch.cuda.device_count()} CUDA devices: one for each is needed"
+            )
+        name = f"cuda:{number}"
+        torch.cuda.set_device(number)
+    else:
+        name = "cpu"
+    own = execution.model_copy(update={"device": name})
+    return replace(node, execution=own), torch.device(name)  # type: ignore[call-arg]
+
+
+@contextlib.contextmanager
+def _group(device: torch.device) -> Iterator[ProcessGroup]:
+    """The processes that torchrun started, joined: by NCCL on CUDA, by Gloo on the CPU."""
+    on_cuda = device.type == "cuda"
+    dist.init_process_group(
+        "nccl" if on_cuda else "gloo",
+        timeout=_LONGEST_WAIT,
+        device_id=device if on_cuda else None,
+    )
+    control = dist.new_group(backend="gloo", timeout=_LONGEST_WAIT) if on_cuda else None
+    yield ProcessGroup(dist.get_rank(), dist.get_world_size(), control)
+    dist.destroy_process_group()  # not after a failure, when it may wait for ever
+
+
+@contextlib.contextmanager
+def _telling(here: Path, rank: int) -> Iterator[tuple[Progress, Callable[[str], None]]]:
+    """Progress and warnings of this process. The first tells them at once; the warnings of the
+    others come at the end."""
+    warned: list[str] = []
+    root = logging.getLogger()
+    if rank > 0:
+        root.addHandler(_Warnings(warned.append))
+        yield silent, warned.append
+        if warned:
+            write_bytes(here / f"warned_{rank:05d}", json.dumps(warned).encode())
+        return
+    with open_dagster_pipes() as pipes:
+
+        def warn(text: str) -> None:
+            pipes.report_custom_message({"warning": text})
+
+        pipes.log.info(
+            f"{os.environ['WORLD_SIZE']} processes, {os.environ['LOCAL_WORLD_SIZE']} a machine"
+        )
+        root.addHandler(_Warnings(warn))
+        yield _Throttled(pipes.report_custom_message), warn
+
+
+class _Throttled:
+    """Progress as messages, not more of them than anyone can see."""
+
+    def __init__(self, send: Callable[[Any], None]) -> None:
+        self._send, self._last = send, 0.0
+
+    def __call__(self, what: str, done: int, total: int, detail: str = "") -> None:
+        now = time.monotonic()
+        if done >= total or now - self._last >= _SECONDS_BETWEEN_TOLD:
+            self._last = now
+            self._send({"progress": [what, done, total, detail]})
+
+
+class _Warnings(logging.Handler):
+    def __init__(self, warn: Callable[[str], None]) -> None:
+        super().__init__(logging.WARNING)
+        self._warn = warn
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._warn(record.getMessage())
+
+
+@contextlib.contextmanager
+def _alive(here: Path, rank: int) -> Iterator[None]:
+    """Hold this process' lock, by which the launcher sees that it lives; its number is in it."""
+    with (here / f"process_{rank:05d}@{socket.gethostname()}").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def _watch(here: Path, *, launched_here: bool) -> None:
+    """End with the launcher, and be interrupted where it asks to stop. On another machine than the
+    launcher's, whose locks may mean nothing here, torchrun's agents end with each other."""
+
+    def end_with_launcher() -> None:
+        with (here / LAUNCHER).open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH)
+        os._exit(1)
+
+    def stop_when_asked() -> None:
+        while not (here / STOP).exists():
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+        os.kill(os.getpid(), signal.Signals[(here / STOP).read_text()])
+
+    if launched_here:
+        threading.Thread(target=end_with_launcher, daemon=True).start()
+    threading.Thread(target=stop_when_asked, daemon=True).start()
+
+
+def _is_first_to(path: Path) -> bool:
+    """Whether no other process had taken what the file stands for."""
+    try:
+        path.open("x").close()
+    except FileExistsError:
+        return False
+    return True
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,241 @@
+"""Work that several processes share: torchrun launches them, and none is ever left behind.
+
+What passes between the process that launches and those that work is a folder in FOMO_HOME: the
+task, a sign to stop, and what came of it. Kernel locks on its files say who is alive: workers end
+when their launcher does, and the launcher returns when they have ended, however any of them ends.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pickle
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from fomo_dagster.errors import (
+    DataError,
+    FomoError,
+    InputError,
+    StoreError,
+    TrainingError,
+)
+from fomo_dagster.graph.node import Node, identity
+from fomo_dagster.home import Home
+from fomo_dagster.progress import Progress
+from fomo_dagster.store.files import write_bytes
+from fomo_dagster.store.recipes import Recipe
+
+if TYPE_CHECKING:
+    from fomo_dagster.experiment.schema import Execution
+    from fomo_dagster.graph.build import Graph
+    from fomo_dagster.graph.workshop import Workshop
+
+WORKER = "fomo_dagster.cli.worker"
+TASK = "task.pickle"
+LAUNCHER = "launcher"  # locked while the launching process lives
+STOP = "stop"  # holds the name of a signal once one came
+RESULT = "result.json"  # by the first process: cost, or where it was stopped
+OUTPUT = "output.txt"
+_SECONDS_BETWEEN_LOOKS = 0.1
+_SECONDS_TO_END = 60.0  # of a process that was told to, and only has to leave
+_KINDS = {kind.__name__: kind for kind in (InputError, DataError, StoreError, TrainingError)}
+_FAILED = re.compile(r"rank\s*:\s*(\d+)\D[^\n]*\n\s*exitcode\s*:\s*(-?\d+)")  # torchrun's summary
+
+
+class Channel(Protocol):
+    """How launched processes tell what they do."""
+
+    def __call__(
+        self, folder: Path, progress: Progress, warn: Callable[[str], None]
+    ) -> AbstractContextManager[Mapping[str, str]]:
+        """Open within; gives the environment variables by which they find it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What launched processes do: make the artifacts of a node."""
+
+    graph: Graph
+    home: Home
+    key: str
+    recipes: Mapping[str, Recipe]
+    folder: Path | None
+    """Where all make one artifact together; None: each makes whole ones, into the store."""
+    threads: int
+    """Of each process, for what runs on the CPU."""
+    host: str
+    """The machine of the launching process."""
+
+
+def make(
+    node: Node, name: str, recipe: Recipe, folder: Path, workshop: Workshop
+) -> Mapping[str, Any] | None:
+    """Write the node's artifact into `folder`: here, or by the processes that it is spread over."""
+    execution = node.spread
+    if execution is None or execution.all_processes == 1 or node.is_spread_by_artifact:
+        return node.make(name, recipe, folder, workshop)
+    cost = _launch(node, {name: recipe}, folder, execution, workshop)
+    return cost | {"processes": execution.all_processes}
+
+
+def make_side_by_side(
+    node: Node, recipes: Mapping[str, Recipe], workshop: Workshop
+) -> frozenset[str]:
+    """Have a node's artifacts that are not there made by several processes, one each at a time,
+    where it is spread so; their names."""
+    execution = node.spread
+    if execution is None or execution.all_processes == 1 or not node.is_spread_by_artifact:
+        return frozenset()
+    missing = {n: recipe for n, recipe in recipes.items() if not workshop.store.holds(recipe)}
+    if len(missing) < 2:
+        return frozenset()
+    _launch(node, missing, None, execution, workshop)
+    return frozenset(missing)
+
+
+def _launch(
+    node: Node,
+    recipes: Mapping[str, Recipe],
+    folder: Path | None,
+    execution: Execution,
+    workshop: Workshop,
+) -> dict[str, Any]:
+    """What it cost. Raises what the processes raise; `TrainingError` where one was lost,
+    `KeyboardInterrupt` on SIGINT and SIGTERM once they have stopped."""
+    import torch
+
+    if workshop.channel is None:
+        raise InputError(
+            f"{node.key}: execution.processes needs `fomo run` or Dagster, which launch them"
+        )
+    threads = torch.get_num_threads()
+    if folder is not None:
+        threads = max(1, threads // execution.processes)
+    task = Task(
+        graph=workshop.graph, home=workshop.home, key=node.key, recipes=recipes, folder=folder,
+        threads=threads, host=socket.gethostname(),
+    )  # fmt: skip
+    here = workshop.home.root / "launches" / identity(recipes)
+    shutil.rmtree(here, ignore_errors=True)
+    write_bytes(here / TASK, pickle.dumps(task))
+    command = torchrun(execution, here / TASK)
+    warn = workshop.warn or (lambda text: None)
+    _say_what_others_run(execution, command, workshop)
+    stopped = ""
+    try:
+        with workshop.channel(here, workshop.progress, warn) as variables:
+            _run(command, here, {**os.environ, **variables})
+    except KeyboardInterrupt as stop:
+        stopped = str(stop) or "interrupted"
+    result = json.loads((here / RESULT).read_text()) if (here / RESULT).exists() else {}
+    if stopped:
+        shutil.rmtree(here, ignore_errors=True)
+        raise KeyboardInterrupt(result.get("stopped", stopped))
+    workshop.say(text for said in sorted(here.glob("warned_*")) for text in _read(said))
+    if "cost" not in result:
+        points = [] if folder is None else [workshop.resume_folder(r) for r in recipes.values()]
+        raise _failure(here, execution.all_processes, points)
+    shutil.rmtree(here, ignore_errors=True)
+    cost: dict[str, Any] = result["cost"]
+    return cost
+
+
+def torchrun(execution: Execution, task: Path) -> list[str]:
+    """The command that starts this machine's processes or, with `machines.start`, all of them."""
+    machines = execution.machines
+    meeting = ["--standalone"]
+    if machines is not None:
+        meeting = [
+            "--nnodes", str(machines.count), "--rdzv-backend", "c10d",
+            "--rdzv-endpoint", machines.rendezvous, "--rdzv-id", task.parent.name,
+        ]  # fmt: skip
+    return [
+        *(machines.start if machines is not None else ()),
+        sys.executable, "-m", "torch.distributed.run", *meeting,
+        "--nproc-per-node", str(execution.processes), "-m", WORKER, str(task),
+    ]  # fmt: skip
+
+
+def _say_what_others_run(execution: Execution, command: Sequence[str], workshop: Workshop) -> None:
+    if execution.machines is not None and not execution.machines.start:
+        others = execution.machines.count - 1
+        workshop.say([f"waiting for {others} other machines, each to run: {' '.join(command)}"])
+
+
+def _run(command: Sequence[str], here: Path, environment: Mapping[str, str]) -> None:
+    """Run the command to its end, and see to it that nothing of it is left on this machine."""
+    from fomo_dagster.training.interruption import Interruption
+
+    alive = os.open(here / LAUNCHER, os.O_RDWR | os.O_CREAT, 0o644)
+    fcntl.flock(alive, fcntl.LOCK_EX)
+    with (here / OUTPUT).open("wb") as output:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment,
+            start_new_session=True,  # Ctrl-C of a terminal is the launcher's, which tells them
+        )  # fmt: skip
+        try:
+            with Interruption() as interruption:
+                while process.poll() is None:
+                    if interruption.received is not None and not (here / STOP).exists():
+                        write_bytes(here / STOP, interruption.received.encode())
+                    time.sleep(_SECONDS_BETWEEN_LOOKS)
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+            os.close(alive)
+            _wait_for_workers(here)
+
+
+def _wait_for_workers(here: Path) -> None:
+    """Until no process of this machine holds its lock, or for as long as leaving can take."""
+    until = time.monotonic() + _SECONDS_TO_END
+    for path in here.glob(f"process_*@{socket.gethostname()}"):
+        with path.open() as file:
+            while time.monotonic() < until:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    time.sleep(_SECONDS_BETWEEN_LOOKS)
+
+
+def _failure(here: Path, processes: int, resume_folders: Sequence[Path]) -> FomoError:
+    """The one error to end with: what the processes said or, where one was lost, that."""
+    said = [_read(path) for path in sorted(here.glob("failed_*"))]
+    for failure in said:
+        if failure["kind"] in _KINDS:
+            shutil.rmtree(here, ignore_errors=True)
+            return _KINDS[failure["kind"]](failure["message"])
+    output = (here / OUTPUT).read_text(errors="replace")
+    points = [f"{path} is kept" for folder in resume_folders for path in folder.glob("*.pt")]
+    kept = (
+        f"The resume point: {points[0] if points else 'none was written yet'}; run again to go on. "
+        f"What they wrote: {here / OUTPUT}"
+    )
+    killed = [(rank, -int(code)) for rank, code in _FAILED.findall(output) if int(code) < 0]
+    for rank, number in sorted(killed, key=lambda one: one[1] == signal.SIGTERM):
+        name = signal.Signals(number).name
+        hint = ", probably for lack of memory" if number == signal.SIGKILL else ""
+        return TrainingError(
+            f"process {rank} of {processes} was ended by {name}{hint}; the others were stopped. "
+            f"{kept}"
+        )
+    reason = said[0]["message"] if said else output.strip().rpartition("\n")[2]
+    return TrainingError(f"the {processes} processes failed: {reason}. {kept}")
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text())

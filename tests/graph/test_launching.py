@@ -1,0 +1,178 @@
+"""Stages and evaluations by several processes, through torchrun and Dagster Pipes; on the CPU."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+import pytest
+from safetensors.torch import load_file
+
+from assets.building import build_assets
+from assets.specs import key_of
+from fomo_dagster.cli.failures import failure_of
+from fomo_dagster.errors import InputError, TrainingError
+from fomo_dagster.experiment.machines import Machines
+from fomo_dagster.experiment.schema import Execution
+from fomo_dagster.graph import launching
+from fomo_dagster.graph.materialise import materialise
+from fomo_dagster.graph.workshop import Workshop
+from fomo_dagster.home import Home
+from resources.workshops import Workshops
+
+STEPS = 30
+# An epsilon that leaves gradients of nothing but rounding small.
+OPTIMISER = {"learning_rate": 1e-3, "epsilon": 1e-4}
+ALONE = {"device": "cpu"}
+TOGETHER = {"device": "cpu", "processes": 2, "resume_seconds": 1e-9}
+
+
+def run(project: Any, key: str) -> dg.ExecuteInProcessResult:
+    """Materialise one asset of the experiment `toy`, as Dagster does."""
+    graph = project.graph()
+    return dg.materialize(
+        build_assets(graph),
+        selection=dg.AssetSelection.assets(key_of(key)),
+        resources={"workshops": Workshops.of(project.home)},
+        raise_on_error=False,
+    )
+
+
+def make_alone(project: Any, home: Home, key: str) -> Any:
+    return materialise(key, Workshop(project.graph(), home))
+
+
+def alive(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def kill_the_second(home: Home, killed: list[int]) -> None:
+    """Once there is a resume point, kill the process with number 1, and note all of them."""
+    for _ in range(2400):
+        numbers = [
+            int(path.read_text() or 0) for path in sorted(home.root.glob("launches/*/process_*"))
+        ]
+        if len(numbers) == 2 and list(home.resume_points.glob("*/resume.pt")):
+            killed += numbers
+            os.kill(numbers[1], signal.SIGKILL)
+            return
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def longer(finished_project: Any) -> Any:
+    finished_project.write("toy", budget={"steps": STEPS}, optimiser=OPTIMISER, execution=ALONE)
+    return finished_project
+
+
+def test_a_stage_killed_in_one_of_its_processes_resumes_and_ends_with_the_weights_of_one(
+    longer: Any, tmp_path: Path
+) -> None:
+    alone = Home(tmp_path / "alone")
+    shutil.copytree(longer.home.root, alone.root)
+    expected = make_alone(longer, alone, "toy/trained_001")
+    longer.write("toy", budget={"steps": STEPS}, optimiser=OPTIMISER, execution=TOGETHER)
+    processes: list[int] = []
+    killer = threading.Thread(target=kill_the_second, args=(longer.home, processes))
+    killer.start()
+    before = longer.artifacts()
+    result = run(longer, "toy/trained_001")
+    killer.join()
+    assert not result.success
+    error = failure_of(result)
+    assert isinstance(error, TrainingError)
+    assert "process 1 of 2 was ended by SIGKILL" in str(error)
+    (point,) = longer.home.resume_points.glob("*/resume.pt")
+    assert f"{point} is kept; run again to go on" in str(error)
+    assert len(processes) == 2
+    assert not any(map(alive, processes))
+    assert longer.artifacts() == before
+    assert not list((longer.home.root / "store" / ".staging").glob("*"))
+
+    assert run(longer, "toy/trained_001").success
+    head = longer.home.heads.read("toy/trained_001")
+    assert head.digest == expected.head.digest  # processes are not identity
+    assert head.cost["processes"] == 2
+    artifact = longer.home.store.open(*head.artifacts["only"])
+    steps = pl.read_parquet(artifact.path("training_steps.parquet"))
+    assert steps["step"].to_list() == list(range(STEPS))
+    weights = load_file(artifact.path("weights.safetensors"))
+    of_one = load_file(expected.artifacts["only"].path("weights.safetensors"))
+    for name, tensor in of_one.items():
+        assert (weights[name] - tensor).abs().max() <= 1e-5, name
+    assert not list(longer.home.root.glob("launches/*"))
+    assert not list(longer.home.resume_points.glob("*"))
+
+
+def test_two_processes_evaluate_bit_for_bit_what_one_does(
+    finished_project: Any, tmp_path: Path
+) -> None:
+    evaluation = {"held_out": ["old"], "prompts": ["a {}"]}
+    finished_project.write("toy", evaluation=evaluation, execution=ALONE)
+    alone = Home(tmp_path / "alone")
+    shutil.copytree(finished_project.home.root, alone.root)
+    expected = make_alone(finished_project, alone, "toy/evaluation_003").artifacts
+    finished_project.write("toy", evaluation=evaluation, execution=TOGETHER)
+    assert run(finished_project, "toy/evaluation_003").success
+    head = finished_project.home.heads.read("toy/evaluation_003")
+    assert head.status == "computed"
+    assert head.artifacts == {name: (a.kind, a.digest) for name, a in expected.items()}
+    for name, one in expected.items():
+        two = finished_project.home.store.open(*head.artifacts[name])
+        for file in one.manifest["files"]:
+            assert two.path(file).read_bytes() == one.path(file).read_bytes()
+
+
+def test_processes_are_launched_by_a_channel_and_nothing_else(longer: Any) -> None:
+    longer.write("toy", budget={"steps": STEPS}, execution=TOGETHER)
+    with pytest.raises(InputError, match=r"execution\.processes needs `fomo run` or Dagster"):
+        materialise("toy/trained_001", Workshop(longer.graph(), longer.home))
+
+
+def test_torchrun_gets_the_machines_and_what_starts_it_on_them(tmp_path: Path) -> None:
+    task = tmp_path / "abc" / "task.pickle"
+    command = launching.torchrun(Execution(processes=4), task)
+    worker = ["-m", "fomo_dagster.cli.worker", str(task)]
+    assert command[1:] == [
+        "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "4", *worker
+    ]  # fmt: skip
+    machines = Machines(count=2, rendezvous="node01:29500", start=("srun", "--ntasks-per-node=1"))
+    command = launching.torchrun(Execution(processes=8, machines=machines), task)
+    assert command[:2] == ["srun", "--ntasks-per-node=1"]
+    assert command[3:] == [
+        "-m", "torch.distributed.run", "--nnodes", "2", "--rdzv-backend", "c10d",
+        "--rdzv-endpoint", "node01:29500", "--rdzv-id", "abc", "--nproc-per-node", "8", *worker,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"execution": {"processes": 10}}, "batch_size is 9, and 10 processes share each batch"),
+        ({"execution": {"processes": 2, "device": "cuda:1"}}, "device is 'cuda:1'"),
+        ({"execution": {"machines": {"count": 2, "rendezvous": "node01"}}}, "is not host:port"),
+    ],
+)
+def test_processes_without_rows_or_devices_are_refused(
+    project: Any, changes: dict[str, Any], says: str
+) -> None:
+    project.write("toy", **changes)
+    with pytest.raises(InputError, match=says):
+        project.load()
+
+
+def test_processes_and_machines_change_no_artifact(project: Any) -> None:
+    alone = project.graph().code_versions
+    machines = {"count": 2, "rendezvous": "node01:29500"}
+    project.write("toy", execution={"device": "cpu", "processes": 4, "machines": machines})
+    assert project.graph().code_versions == alone
