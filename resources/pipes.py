@@ -29,9 +29,7 @@ class PipesChannel:
     ) -> Iterator[Mapping[str, str]]:
         """The variables that a launched process finds it by; open within."""
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", dg.PreviewWarning
-            )  # of what Dagster's reader has itself
+            warnings.simplefilter("ignore", dg.PreviewWarning)  # of its own
             with dg.open_pipes_session(
                 context=self.context,
                 context_injector=dg.PipesFileContextInjector(str(folder / "pipes_context")),
