@@ -89,7 +89,7 @@ def test_a_stage_killed_in_one_of_its_processes_resumes_and_ends_with_the_weight
     result = run(longer, "toy/trained_001")
     killer.join()
     assert not result.success
-    error = failure_of(result)
+    _, error = failure_of(result)
     assert isinstance(error, TrainingError)
     assert "process 1 of 2 was ended by SIGKILL" in str(error)
     (point,) = longer.home.resume_points.glob("*/resume.pt")
