@@ -93,3 +93,25 @@ def test_processes_with_parts_of_a_batch_train_what_one_does_with_the_whole(
         scale = max([1.0, *(float(tensor.abs().max()) for tensor in left.values())])
         assert_close(also_left, left, 1e-4 * scale)
         assert all(torch.equal(tensor, results[0][0][name]) for name, tensor in weights.items())
+
+
+def test_a_resume_point_is_taken_up_by_any_number_of_processes(
+    toy: Any, task: Any, together: Any
+) -> None:
+    """By as many as wrote it bit for bit; by one to 1e-5."""
+    start = toy.theta()
+
+    def train(group: ProcessGroup, identity: str, fail_at: int | None = None) -> Any:
+        settings = {"identity": identity, "group": group, "fail_at": fail_at}
+        if fail_at is None:
+            return toy.stage(start, task(1), {"name": "si"}, **settings)[0].module.state_dict()
+        with pytest.raises(OSError, match="the disk is gone"):
+            toy.stage(start, task(1), {"name": "si"}, **settings)
+        return None
+
+    (whole, _) = together(2, lambda group: train(group, "whole"))
+    for identity in ("by_two", "by_one"):
+        together(2, lambda group, identity=identity: train(group, identity, fail_at=2))
+    (by_two, _) = together(2, lambda group: train(group, "by_two"))
+    assert all(torch.equal(tensor, whole[name]) for name, tensor in by_two.items())
+    assert_close(train(ProcessGroup(), "by_one"), whole, 1e-5)
