@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import polars.selectors as cs
 
 from fomo_dagster.evaluation.results import SCORE
 from fomo_dagster.evaluation.scores import accumulation_and_retention
+from fomo_dagster.graph.budget_nodes import BUDGET
 from fomo_dagster.graph.checkpoints import CURVES, STEPS
 from fomo_dagster.graph.data_nodes import CONTACT_SHEET, MANIFEST, QUARANTINE
 from fomo_dagster.graph.evaluation_nodes import HEAT_MAP, METRICS, PATHS, SCORES, EvaluationNode
@@ -27,6 +29,9 @@ from fomo_dagster.tables.results import results
 
 ROWS_SHOWN = 200
 STREAMING_FIGURES = ("streamed_shards", "skipped_members")
+COST_FIGURES = (
+    "flops", "peak_device_memory_bytes", "peak_process_memory_bytes", "energy_joules",
+)  # fmt: skip
 MAIN_SCORES = ("knowledge_accumulation", "zero_shot_retention", "geometric_mean")
 
 
@@ -40,6 +45,7 @@ def metadata_of(node: Node, outcome: Outcome, workshop: Workshop) -> dict[str, A
         "chunk": _manifest,
         "listing": _listing,
         "pool": _pool,
+        "budget": _budget,
         "backbone": _training,
         "trained": _training,
         "deployed": _merge,
@@ -166,6 +172,16 @@ def _manifest(node: Node, outcome: Outcome, workshop: Workshop) -> Mapping[str, 
     }
 
 
+def _budget(node: Node, outcome: Outcome, workshop: Workshop) -> Mapping[str, Any]:
+    rows = pl.DataFrame(json.loads(outcome.artifacts[ONLY].path(BUDGET).read_text()))
+    own = rows.row(0, named=True)
+    return {
+        **{name: own[name] for name in ("steps_per_stage", "samples_per_stage")},
+        **{name: round(own[name], 4) for name in ("gigaflops_per_step", "memory_multiplier")},
+        "methods": _table(rows),
+    }
+
+
 def _training(node: Node, outcome: Outcome, workshop: Workshop) -> Mapping[str, Any]:
     artifact = outcome.artifacts[ONLY]
     if STEPS not in artifact.manifest["files"]:
@@ -177,6 +193,7 @@ def _training(node: Node, outcome: Outcome, workshop: Workshop) -> Mapping[str, 
         "samples_per_second": round(float(steps["samples_per_second"].median() or 0.0), 1),  # type: ignore[arg-type]
         "steps": steps.height,
         "seconds": round(float(artifact.cost["seconds"]), 2),
+        **{name: artifact.cost[name] for name in COST_FIGURES if name in artifact.cost},
         **{name: int(artifact.cost[name]) for name in STREAMING_FIGURES if name in artifact.cost},
     }
 

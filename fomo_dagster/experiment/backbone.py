@@ -18,6 +18,15 @@ class PretrainingRecipe(TrainingSettings):
     pool: PretrainingPool
     seed: int = 0
 
+    @model_validator(mode="after")
+    def _is_no_stage(self) -> PretrainingRecipe:
+        if self.budget.mafs is not None:
+            raise ValueError(
+                "budget.mafs is spread over the stages of a stream, and pretraining has none: "
+                "give its budget in samples, steps or epochs"
+            )
+        return self
+
 
 class Backbone(Declaration):
     """An OpenCLIP architecture, and exactly one origin of its weights."""

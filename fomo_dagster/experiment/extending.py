@@ -25,7 +25,7 @@ _EXCLUSIVE: Mapping[str, Sequence[Sequence[str]]] = {
         for constant in Mixture.model_fields
         for changing in ChangingMixture.model_fields
     ],
-    "budget": [("samples", "steps", "epochs")],
+    "budget": [("samples", "steps", "epochs", "mafs")],
     "method": [("combination", "start_from"), ("combination", "deploy")],
     "backbone": [("pretrained", "weights", "pretraining")],
     "teacher": [("pretrained", "weights", "pretraining")],

@@ -253,6 +253,16 @@ class Experiment(TrainingSettings):
         return name if self.validation is None else f"{name}_{self.validation.name}"
 
     @model_validator(mode="after")
+    def _spreads_its_budget(self) -> Experiment:
+        if self.budget.mafs is not None and self.stream.growing is not None:
+            raise ValueError(
+                "budget.mafs is spread over all stages, and a growing stream has no number of "
+                "them: give the budget of a stage in samples, steps or epochs (`fomo budget` "
+                "prints what a step costs)"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _has_its_pool(self) -> Experiment:
         if self.stream.stages == 0 or self.pool is not None:
             return self

@@ -21,13 +21,20 @@ class Budget(Declaration):
     samples: int | None = Field(None, gt=0)
     steps: int | None = Field(None, gt=0)
     epochs: float | None = Field(None, gt=0, description="Passes over the update pool.")
+    mafs: float | None = at_default_left_out(
+        None,
+        gt=0,
+        description="Memory-adjusted GFLOPs of all stages together, each of which takes as many "
+        "steps: what a step costs, times its peak memory over full fine-tuning's.",
+    )
 
     @model_validator(mode="after")
     def _is_one_unit(self) -> Budget:
-        given = [k for k in ("samples", "steps", "epochs") if getattr(self, k) is not None]
+        units = ("samples", "steps", "epochs", "mafs")
+        given = [unit for unit in units if getattr(self, unit) is not None]
         if len(given) != 1:
             raise ValueError(
-                f"exactly one of samples, steps, epochs must be given, not {given or 'none'}"
+                f"exactly one of {', '.join(units)} must be given, not {given or 'none'}"
             )
         return self
 

@@ -20,6 +20,7 @@ from fomo_dagster.graph.backbone_nodes import (
     WeightsSource,
     weights_source_key,
 )
+from fomo_dagster.graph.budget_nodes import budget_of
 from fomo_dagster.graph.data_nodes import (
     shards_key,
     source_key,
@@ -392,6 +393,9 @@ class _Builder:
             evaluations.append(key)
 
         evaluate(0, theta)
+        budget = budget_of(experiment, backbone.architecture, len(chunks))
+        if budget is not None:
+            self.add(budget)
         weights = WeightsOverTime(
             experiment=experiment.name, method=method, base_key=theta, backbone=backbone,
             chunk_keys=chunks,
@@ -407,6 +411,7 @@ class _Builder:
                     start_key=weights.start(stage), base_key=theta,
                     chunk_keys=tuple(chunks[:stage]), pool_key=pool_key,
                     **self.beside(loaded, stage, theta, weights), **self.selection(loaded),
+                    budget_key=None if budget is None else budget.key,
                     execution=experiment.execution,
                 )
             )  # fmt: skip

@@ -35,13 +35,14 @@ def remember(
     precision: str,
     execution: Execution,
     workshop: Workshop,
-) -> None:
+) -> int:
     """Write the model's features of those samples of `chunk` that are in `kept`, both MANIFESTs.
 
     `rows` (N,): the samples' rows in the chunk. `images` (N, D), fp16: as long as the temperature,
     exp(logit_scale). `texts` (M, D), fp16, L2-normalised: of all different captions. `captions`
     (C,): the row in `texts` of each sample's each caption, those of sample n from `first[n]` on.
     Images are not augmented; one that cannot be decoded is never drawn, and taken as a blank one.
+    Returns N.
     """
     size, device = execution.evaluation_batch_size, execution.device
     mine = chunk.with_row_index("row").join(kept, on=SAMPLE, how="semi", maintain_order="left")
@@ -78,6 +79,7 @@ def remember(
         "first": (ends - mine["captions"].list.len()).to_torch(),
     }
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+    return mine.height
 
 
 def remembered(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors.torch import load_file
 
 from fomo_dagster.data.batches import Batches
-from fomo_dagster.data.mixture import StageShares, StepSizes
+from fomo_dagster.data.mixture import POOLS, StageShares, StepSizes, batch_sizes
 from fomo_dagster.data.pools import Pool
 from fomo_dagster.data.transforms import augment
 from fomo_dagster.errors import InputError
@@ -20,16 +20,20 @@ from fomo_dagster.experiment.online_selection import AnyOnlineSelection
 from fomo_dagster.experiment.schema import AnyMethod, Execution
 from fomo_dagster.experiment.training import TrainingSettings
 from fomo_dagster.graph.checkpoints import ADAPTERS, CARRIED, CURVES, STEPS, WEIGHTS
+from fomo_dagster.graph.counted_costs import recorded_flops, reference_of
 from fomo_dagster.methods.online_selection import begin_selection
 from fomo_dagster.methods.preservation import Batch, Beside
 from fomo_dagster.methods.preservations import begin
 from fomo_dagster.models.backbones import Model, save
+from fomo_dagster.models.devices import device_of
 from fomo_dagster.plots.training import training_plot
 from fomo_dagster.process_group import ALONE, ProcessGroup
 from fomo_dagster.store.recipes import Recipe
 from fomo_dagster.training.beginning import make_ready
+from fomo_dagster.training.case import Case
 from fomo_dagster.training.determinism import step_seed
 from fomo_dagster.training.loop import train as train_model
+from fomo_dagster.training.meter import Meter
 from fomo_dagster.training.steps import steps_of, steps_that_draw
 
 if TYPE_CHECKING:
@@ -65,7 +69,7 @@ def train_on(
 
     Of several processes (the workshop's), each trains, and the first alone writes.
     Returns what it cost: samples that were trained on, those that were drawn where they are others,
-    and steps. Raises what reading, training and writing raise.
+    steps, operations, and what the meter tells. Raises what reading, training and writing raise.
     """
     sizes = shares.sizes(settings.batch_size, _steps(settings, shares, pools))
     steps = sizes.steps
@@ -109,10 +113,12 @@ def train_on(
         step_seed(seed, stage, _INITIALISATION),
         load_file(continued) if continued is not None else None,
     )
+    beside = beside or Beside()
+    meter = Meter(device_of(execution.device))
     table, left = train_model(
         model,
         drawn(of_batches, group),
-        partial(begin, method.preserve, replace(beside or Beside(), update=update, pairs=pairs)),
+        partial(begin, method.preserve, replace(beside, update=update, pairs=pairs)),
         settings=settings,
         seed=seed,
         stage=stage,
@@ -123,6 +129,7 @@ def train_on(
         average=method.average,
         group=group,
         select=partial(begin_selection, selection, selecting) if selection is not None else None,
+        meter=meter,
     )
     if not group.is_first:
         return {}
@@ -137,7 +144,19 @@ def train_on(
     save(model.module.state_dict(), folder / WEIGHTS)
     table.write_parquet(folder / STEPS)
     (folder / CURVES).write_bytes(training_plot(table))
-    cost = {"samples": steps * settings.batch_size, "steps": steps}
+    case = Case(
+        architecture=model.architecture,
+        method=method,
+        settings=settings,
+        sizes=batch_sizes(settings.batch_size, sizes.drawn, may_vanish=POOLS),
+        goes_on=bool(beside.carried) or beside.remembered is not None,
+        update_samples=pools["update"].size if "update" in pools else None,
+        reference=reference_of(method, model.architecture),
+        selection=selection,
+    )
+    cost: dict[str, Any] = {"samples": steps * settings.batch_size, "steps": steps}
+    cost |= meter.figures()
+    cost |= recorded_flops(case, steps, workshop.home.cache)
     if selection is not None:
         cost["drawn_samples"] = sum(of_batches.drawn.values())
     for name, pool in pools.items():

@@ -17,10 +17,8 @@ from fomo_dagster.experiment.schema import (
     AnyMethod,
     Buffer,
     Execution,
-    Finetune,
-    Method,
 )
-from fomo_dagster.experiment.training import TrainingSettings
+from fomo_dagster.experiment.training import Budget, TrainingSettings
 from fomo_dagster.graph.checkpoints import (
     ADAPTERS,
     CARRIED,
@@ -31,6 +29,7 @@ from fomo_dagster.graph.checkpoints import (
     steps_table,
     training_parameters,
 )
+from fomo_dagster.graph.counted_costs import trained_by
 from fomo_dagster.graph.node import ONLY, FactsByKey, Node
 from fomo_dagster.store.artifacts import Artifact
 from fomo_dagster.store.recipes import Recipe
@@ -41,21 +40,6 @@ if TYPE_CHECKING:
     from fomo_dagster.graph.workshop import Workshop
     from fomo_dagster.methods.preservation import Beside
     from fomo_dagster.models.backbones import Model
-
-
-def trained_by(method: AnyMethod, *, goes_on: bool) -> dict[str, Any]:
-    """What the method trains, averages and preserves, as plain data; where it starts and what it
-    deploys is the graph's. goes_on: whether there is something that the stage before left."""
-    if isinstance(method, Finetune):
-        trained = method.model_dump(mode="json", include={"train"})
-    else:
-        trained = {"adapters": method.model_dump(mode="json", exclude=set(Method.model_fields))}
-    if method.average is not None:
-        trained["average"] = method.average.model_dump(mode="json")
-    if method.preserve is not None:
-        unused = set() if goes_on else set(method.preserve.of_carried)
-        trained["preserve"] = method.preserve.model_dump(mode="json", exclude=unused)
-    return trained
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +71,8 @@ class TrainedNode(Node):
     """The weights that the selection looks at."""
     selecting_backbone: Backbone | None = None
     """What they are of."""
+    budget_key: str | None = None
+    """What says how many steps there are, where the budget is one of memory-adjusted FLOPs."""
     execution: Execution
 
     @property
@@ -116,6 +102,7 @@ class TrainedNode(Node):
                     self.start_key, *self._beside.values(), *self.remembered_keys,
                     *self._buffer_keys, self.chunk_keys[-1],
                     *([self._drawn_pool_key] if self._drawn_pool_key is not None else []),
+                    *([self.budget_key] if self.budget_key is not None else []),
                 )
             )
         )  # fmt: skip
@@ -156,7 +143,15 @@ class TrainedNode(Node):
             inputs["pretraining"] = facts[self._drawn_pool_key].data_version
         if self.remembered_keys:
             inputs["remembered"] = [facts[key].data_version for key in self.remembered_keys]
-        return {ONLY: Recipe(self.kind, self.version, self.declared, inputs)}
+        parameters = {**self.declared, **self._length(facts)}
+        return {ONLY: Recipe(self.kind, self.version, parameters, inputs)}
+
+    def _length(self, facts: FactsByKey) -> dict[str, Any]:
+        """The steps that a budget of memory-adjusted FLOPs buys, as if they had been declared."""
+        if self.budget_key is None:
+            return {}
+        steps = facts[self.budget_key].details["steps"]
+        return {"budget": Budget(steps=steps).model_dump(mode="json")}
 
     @property
     def spread(self) -> Execution | None:
@@ -179,30 +174,39 @@ class TrainedNode(Node):
             beside = replace(beside, remembered=remembered(paths, opened.earlier, opened.kept))
         continued = self._continued_key
         base = self.start_key if continued is None else self.base_key
-        cost = train_on(
-            load_weights(self.backbone, workshop.artifact(base).path(WEIGHTS)),
-            opened.pools,
-            self._shares if self._buffer_keys else self._shares.without_buffer(),
-            settings=self.settings,
-            method=self.method,
-            continued=workshop.artifact(continued).path(ADAPTERS) if continued else None,
-            beside=beside,
-            selection=self.selection,
-            selecting=partial(self._selecting, workshop) if self.selecting_key else None,
-            seed=self.seed,
-            stage=self.stage,
-            execution=self.execution,
-            recipe=recipe,
-            folder=folder,
-            workshop=workshop,
+        settings = self.settings
+        if self.budget_key is not None:
+            budget = Budget(**recipe.parameters["budget"])
+            settings = settings.model_copy(update={"budget": budget})
+        cost = dict(
+            train_on(
+                load_weights(self.backbone, workshop.artifact(base).path(WEIGHTS)),
+                opened.pools,
+                self._shares if self._buffer_keys else self._shares.without_buffer(),
+                settings=settings,
+                method=self.method,
+                continued=workshop.artifact(continued).path(ADAPTERS) if continued else None,
+                beside=beside,
+                selection=self.selection,
+                selecting=partial(self._selecting, workshop) if self.selecting_key else None,
+                seed=self.seed,
+                stage=self.stage,
+                execution=self.execution,
+                recipe=recipe,
+                folder=folder,
+                workshop=workshop,
+            )
         )
+        of_features = cost.pop("flops_per_remembered", 0)
         preserve = self.method.preserve
         if preserve is not None and preserve.remembers and workshop.group.is_first:
-            remember(
+            samples = remember(
                 load_weights(self.backbone, folder / WEIGHTS), opened.chunk, opened.kept_after,
                 folder / REMEMBERED, precision=self.settings.precision, execution=self.execution,
                 workshop=workshop,
             )  # fmt: skip
+            if of_features:
+                cost["flops"] += samples * of_features
         return cost
 
     def _selecting(self, workshop: Workshop) -> Model:
@@ -238,5 +242,7 @@ class TrainedNode(Node):
         yield steps_table(artifacts[ONLY], experiment=self.experiment, stage=self.stage)
 
     def samples(self, facts: FactsByKey) -> int | None:
+        if self.budget_key is not None:
+            return int(facts[self.budget_key].details["steps"]) * self.settings.batch_size
         counts = facts[self.chunk_keys[-1]].details.get("samples")
         return drawn_samples(self.settings, counts, self._shares.mean("update"))

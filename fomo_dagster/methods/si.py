@@ -42,7 +42,8 @@ class SI(ImportancePenalty):
             change = parameter - self._last[name]
             if name in self._gradients:
                 work = self._gradients[name] * change
-                work[change == 0] = 0  # an update that fp16 skipped has gradients that are infinite
+                # an update that fp16 skipped has gradients that are infinite
+                work.masked_fill_(change == 0, 0)
                 self._lowered[name] -= work
             self._last[name].copy_(parameter)
 

@@ -71,6 +71,16 @@ def create(architecture: Architecture, seed: int) -> Model:
     return _describe(module, architecture, tag=None)
 
 
+def outline(architecture: Architecture) -> Model:
+    """A model whose tensors have shapes and hold nothing (on the meta device), however large.
+
+    Raises `InputError` as `create` does.
+    """
+    with torch.device("meta"):
+        module = _build(architecture, device="meta")
+    return _describe(module, architecture, tag=None)
+
+
 def load(architecture: Architecture, path: Path, tag: str | None = None) -> Model:
     """The model with the weights of a file: safetensors, or a PyTorch file that OpenCLIP could
     have written (weights only; nothing else in it is ever unpickled).
@@ -195,20 +205,21 @@ def _without_factory_warnings() -> Iterator[None]:
         root.removeFilter(is_not_factory)
 
 
-def _build(architecture: Architecture) -> Clip:
+def _build(architecture: Architecture, device: str = "cpu") -> Clip:
     """OpenCLIP's module with random weights; its registry of architectures stays as it was."""
     with _without_factory_warnings():
         if isinstance(architecture, str):
             _check_name(architecture)
-            return open_clip.create_model(architecture, pretrained_text=False)
+            return open_clip.create_model(architecture, device=device, pretrained_text=False)
         _check_configuration(architecture)
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder, "open_clip_config.json")
             file.write_text(json.dumps({"model_cfg": architecture}))
             try:
                 return open_clip.create_model(
-                    f"local-dir:{folder}", load_weights=False, pretrained_text=False
-                )
+                    f"local-dir:{folder}", device=device, load_weights=False,
+                    pretrained_text=False,
+                )  # fmt: skip
             except (TypeError, ValueError, AssertionError, RuntimeError) as error:
                 raise InputError(f"OpenCLIP cannot build the architecture: {error}") from error
 

@@ -128,7 +128,9 @@ class Store:
         try:
             with explained(staging):
                 cost = dict(make(staging) or {})
-                cost["seconds"] = time.monotonic() - started
+                # of a training that was resumed, those of the processes before count too
+                earlier = cost.pop("earlier_seconds", 0.0)
+                cost["seconds"] = earlier + time.monotonic() - started
                 if self.remote is not None:
                     write_bytes(self._pending_path(kind, digest), b"")
                 self._publish(staging, recipe.as_data(), kind, digest, cost)

@@ -33,6 +33,7 @@ from fomo_dagster.training.determinism import deterministic, step_seed
 from fomo_dagster.training.figures import Figures, FigureTable
 from fomo_dagster.training.interruption import Interruption
 from fomo_dagster.training.learner import Learner
+from fomo_dagster.training.meter import Meter
 from fomo_dagster.training.precision import matrix_products
 from fomo_dagster.training.resume import ResumePoint
 from fomo_dagster.training.schedules import learning_rate, tower_factors
@@ -67,6 +68,7 @@ def train(
     average: AnyAverage | None = None,
     group: ProcessGroup = ALONE,
     select: Callable[[Beginning, Features], OnlineSelection] | None = None,
+    meter: Meter | None = None,
 ) -> tuple[pl.DataFrame, dict[str, Tensor]]:
     """Train `model.module` in place through all batches.
 
@@ -76,7 +78,8 @@ def train(
     where there is an `average`, they end as that of their steps. What `select` makes keeps the rows
     of each batch that are trained on, and that alone are counted; without it all are.
     `identity` says whose resume point it is: a training that finds one of the same identity in
-    `resume_folder` goes on from there, to the same weights, bit for bit.
+    `resume_folder` goes on from there, to the same weights, bit for bit. `meter` measures what it
+    costs, and goes on with what was spent before.
 
     Raises `TrainingError` for a loss or gradient that is not finite, `KeyboardInterrupt` on SIGINT
     and SIGTERM once the resume point is written (both name it, and it never holds weights that such
@@ -119,6 +122,7 @@ def train(
                 interruption=interruption,
                 progress=progress if group.is_first else silent,
                 group=group,
+                meter=meter or Meter(device),
             )
             training.run()
         return training.figures.frame(), learner.finish()
@@ -138,6 +142,7 @@ class _Training:
     interruption: Interruption
     progress: Progress
     group: ProcessGroup
+    meter: Meter
 
     def run(self) -> None:
         start = self._restore()
@@ -203,6 +208,7 @@ class _Training:
         if state is not None:
             self.learner.restore(state["learner"])
             self.figures.restore(state["figures"])
+            self.meter.restore(state.get("spent", {}))
         return position
 
     def _save(self, done: int) -> None:
@@ -214,6 +220,7 @@ class _Training:
                 "learner": self.learner.state(),
                 "figures": self.figures.state(),
                 "position": done,
+                "spent": self.meter.state(),
             }
         )
 

@@ -45,7 +45,8 @@ def steps_of(
                 "raise it, or lower batch_size"
             )
         return budget.samples // batch_size
-    assert budget.epochs is not None  # exactly one unit is given
+    if budget.epochs is None:
+        raise InputError("budget.mafs comes to steps by what they cost, which the graph counts")
     if update_size is None:
         raise InputError(
             f"budget.epochs is {budget.epochs:g}, but nobody knows how many samples a streamed "

@@ -1,0 +1,120 @@
+"""What trainings cost by count, remembered by what decides it.
+
+Counting takes seconds and holds for every training of the same model, method and batch. So it is
+done once a process, and kept as a small file below the home's cache, which can be deleted.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fomo_dagster.experiment.backbone import Backbone
+from fomo_dagster.experiment.schema import AnyMethod, Finetune, Method
+from fomo_dagster.experiment.training import TrainingSettings
+from fomo_dagster.store.digests import digest_of
+from fomo_dagster.store.files import write_bytes
+from fomo_dagster.training.case import Case
+
+if TYPE_CHECKING:
+    from fomo_dagster.training.compute import Cost
+
+logger = logging.getLogger(__name__)
+
+_VERSION = 1  # raised when a training comes to cost something else
+_WITHOUT_COST = {"schedule", "budget", "crop_scale", "max_logit_scale", "batch_size"}
+_WITHOUT_COST_OF_OPTIMISERS = {"learning_rate", "weight_decay"}
+_known: dict[str, Cost] = {}
+
+
+def trained_by(method: AnyMethod, *, goes_on: bool) -> dict[str, Any]:
+    """What the method trains, averages and preserves, as plain data; where it starts and what it
+    deploys is the graph's. goes_on: whether there is something that the stage before left."""
+    if isinstance(method, Finetune):
+        trained = method.model_dump(mode="json", include={"train"})
+    else:
+        trained = {"adapters": method.model_dump(mode="json", exclude=set(Method.model_fields))}
+    if method.average is not None:
+        trained["average"] = method.average.model_dump(mode="json")
+    if method.preserve is not None:
+        unused = set() if goes_on else set(method.preserve.of_carried)
+        trained["preserve"] = method.preserve.model_dump(mode="json", exclude=unused)
+    return trained
+
+
+def reference_of(method: AnyMethod, architecture: Any) -> Any:
+    """The architecture of the other model that the method's preservation looks at, or None."""
+    reference = None if method.preserve is None else method.preserve.reference
+    return reference.architecture if isinstance(reference, Backbone) else reference and architecture
+
+
+def essential(case: Case) -> Case:
+    """A case of the same cost without what does not count for its method, so that as few as can be
+    are counted: what preserves nothing does not tell the pools apart, nor stages."""
+    preserve = case.method.preserve
+    if preserve is None and case.selection is None:
+        sizes = {"update": sum(case.sizes.values())}
+        return replace(case, sizes=sizes, goes_on=True, update_samples=None)
+    estimated = getattr(preserve, "samples", None)
+    if estimated is None or case.update_samples is None or case.update_samples >= estimated:
+        return replace(case, update_samples=None)
+    return case
+
+
+def parameters_of(case: Case) -> dict[str, Any]:
+    """What decides a cost, as plain data."""
+    case = essential(case)
+    settings = case.settings.model_dump(
+        mode="json", include=set(TrainingSettings.model_fields) - _WITHOUT_COST
+    )
+    settings["optimiser"] = {
+        k: v for k, v in settings["optimiser"].items() if k not in _WITHOUT_COST_OF_OPTIMISERS
+    }
+    return {
+        **settings, **trained_by(case.method, goes_on=case.goes_on),
+        "architecture": case.architecture, "sizes": dict(case.sizes), "goes_on": case.goes_on,
+        "update_samples": case.update_samples, "reference": case.reference,
+        **_selecting(case),
+    }  # fmt: skip
+
+
+def _selecting(case: Case) -> dict[str, Any]:
+    if case.selection is None:
+        return {}
+    selection = case.selection.model_dump(mode="json")
+    reference = getattr(case.selection, "reference", None)
+    return {"selection": selection, "selecting": reference and reference.architecture}
+
+
+def cost_of(case: Case, cache: Path) -> Cost:
+    """The cost of a case, counted where it is not known. Raises as `count` does."""
+    from fomo_dagster.training.compute import Cost, count
+
+    case = essential(case)
+    key = digest_of({"version": _VERSION, **parameters_of(case)})
+    if key not in _known:
+        path = cache / "costs" / f"{key}.json"
+        try:
+            _known[key] = Cost(**json.loads(path.read_text()))
+        except (OSError, ValueError, TypeError):  # not there, damaged, or of another version
+            _known[key] = count(case)
+            write_bytes(path, json.dumps(asdict(_known[key])).encode())
+    return _known[key]
+
+
+def recorded_flops(case: Case, steps: int, cache: Path) -> Mapping[str, int]:
+    """What to record of a stage's operations; nothing where they cannot be counted, since no
+    training is lost to its accounts. `flops_per_remembered` is there for who remembers samples."""
+    try:
+        cost = cost_of(case, cache)
+    except Exception as error:  # any code of a backbone's library that fake tensors do not run
+        logger.warning("the operations of a training could not be counted: %s", error)
+        return {}
+    recorded = {"flops": cost.of_stage(steps)}
+    if cost.flops_per_remembered:
+        recorded["flops_per_remembered"] = cost.flops_per_remembered
+    return recorded

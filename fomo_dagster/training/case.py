@@ -1,0 +1,30 @@
+"""What decides the cost of a training's steps. Imports no PyTorch, since assets declare it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fomo_dagster.experiment.online_selection import AnyOnlineSelection
+from fomo_dagster.experiment.schema import AnyMethod
+from fomo_dagster.experiment.training import TrainingSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A step of a method, in which each pool has so many rows."""
+
+    architecture: str | dict[str, Any]
+    method: AnyMethod
+    settings: TrainingSettings
+    sizes: Mapping[str, int]
+    """Pool → rows of a batch."""
+    goes_on: bool = True
+    """Whether there is a stage before, whose importances and features are gone on with."""
+    update_samples: int | None = None
+    """Of the chunk, where it is known: estimates over it take no more."""
+    reference: str | dict[str, Any] | None = None
+    """The architecture of the other model that the method's preservation looks at, if any."""
+    selection: AnyOnlineSelection | None = None
+    """Of larger batches the rows in `sizes` are kept, where there is one."""

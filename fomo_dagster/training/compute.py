@@ -1,0 +1,267 @@
+"""What a step of training costs: floating-point operations, and bytes of memory at their peak.
+
+Counted over steps of the real learner, on tensors that hold nothing (`FakeTensorMode`), so that
+neither weights nor an accelerator are needed: with the parts of the method, its selection of
+samples, its loss, what it does after an update and after the last step, its optimiser and its
+average. Operations are those that PyTorch's `FlopCounterMode` knows (products of matrices,
+convolutions, attention by its fused kernels) and the singular value decompositions of low-rank
+optimisers; a multiplication and an addition are two.
+
+Whole batches are counted, whatever `execution` makes of them: micro-batches pay for less memory
+with a second forward pass, and an experiment must not get fewer steps where it runs on a smaller
+device. fp16 is counted as bf16, whose tensors have the same sizes. Evaluation, merging and reading
+data are not covered.
+"""
+
+from __future__ import annotations
+
+import types
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from fomo_dagster.data.batches import Batch
+from fomo_dagster.data.mixture import POOLS, StepSizes
+from fomo_dagster.experiment.online_selection import Learnability
+from fomo_dagster.experiment.optimisers import LowRank
+from fomo_dagster.methods.online_selection import Features, OnlineSelection, begin_selection
+from fomo_dagster.methods.preservation import Beginning, Beside
+from fomo_dagster.methods.preservations import begin
+from fomo_dagster.models.backbones import Clip, Model, outline
+from fomo_dagster.training.beginning import learner_of, make_ready
+from fomo_dagster.training.case import Case
+from fomo_dagster.training.memory import LiveBytes
+from fomo_dagster.training.precision import autocast_of
+
+_DEVICE = torch.device("cpu")
+_MANY_STEPS = 2**31  # more than any average waits for
+_REPEATED = 2  # batches of an estimate that are computed; all others cost what the second does
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What the steps of a stage cost."""
+
+    flops_per_step: int
+    flops_at_renewal: int
+    """What a step costs beside, at which a low-rank optimiser chooses its dimensions anew."""
+    steps_between_renewals: int
+    """0: there are none."""
+    flops_at_end: int
+    """Of what a method does after the last step."""
+    flops_per_remembered: int
+    """Of the features that a stage leaves of each sample that it brought."""
+    peak_memory_bytes: int
+
+    def of_steps(self, steps: int) -> int:
+        """The operations of the steps of a stage."""
+        renewals = -(-steps // self.steps_between_renewals) if self.steps_between_renewals else 0
+        return steps * self.flops_per_step + renewals * self.flops_at_renewal
+
+    def of_stage(self, steps: int, remembered: int = 0) -> int:
+        """The operations of a whole stage. remembered: samples that it leaves features of."""
+        of_features = remembered * self.flops_per_remembered
+        return self.of_steps(steps) + self.flops_at_end + of_features
+
+
+def count(case: Case) -> Cost:
+    """Count what a step costs. Takes seconds, and no more memory for larger models or batches.
+
+    Raises `InputError` for settings that do not go with the architecture.
+    """
+    fused = torch.backends.mha.get_fastpath_enabled()
+    with ExitStack() as stack:
+        # A fused layer of inference would be one operation that the counter does not know.
+        torch.backends.mha.set_fastpath_enabled(False)
+        stack.callback(torch.backends.mha.set_fastpath_enabled, fused)
+        stack.enter_context(torch.random.fork_rng(devices=[]))
+        stack.enter_context(warnings.catch_warnings())  # of copies of tensors without content
+        warnings.filterwarnings("ignore", message="Accessing the data pointer of FakeTensor")
+        stack.enter_context(sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]))
+        return _Counting(case).run()
+
+
+@dataclass
+class _Counting:
+    case: Case
+    memory: LiveBytes = field(default_factory=LiveBytes)
+    flops: FlopCounterMode = field(
+        default_factory=lambda: FlopCounterMode(
+            display=False, custom_mapping={torch.ops.aten._linalg_svd: _svd_flops}
+        )
+    )
+    reference: Model | None = None
+    unseen: int = 0
+    """Operations for the batches of an estimate that were not computed, for they cost alike."""
+
+    def run(self) -> Cost:
+        case, method = self.case, self.case.method
+        model = outline(case.architecture)
+        with torch.device("meta"):
+            make_ready(model.module, method, 0)
+        if case.reference is not None:
+            self.reference = outline(case.reference)
+        selecting, drawn = None, case.sizes
+        if case.selection is not None:
+            drawn = StepSizes.constant(case.sizes, steps=1).enlarged(case.selection.share).at(0)
+            if isinstance(case.selection, Learnability):
+                selecting = outline(case.selection.reference.architecture)
+        lower = "bf16" if case.settings.precision == "fp16" else case.settings.precision
+        settings = case.settings.model_copy(update={"precision": lower})
+        # A few tensors are made outside of the mode: seeds, numbers of rows.
+        fakes = FakeTensorMode(allow_non_fake_inputs=True)
+        numbers = _NumbersReadBack()  # type: ignore[no-untyped-call]
+        with fakes, self.memory, self.flops, numbers:
+            model = self._without_content(model)
+            batch = _batch(model, drawn)
+            features, per_remembered = None, 0
+            if method.preserve is not None and method.preserve.remembers:
+                features = partial(self._remembered, self._width_of(model, batch, lower))
+                per_remembered = self._total() // len(batch.images)
+            beside = Beside(
+                reference=self._reference if case.reference is not None else None,
+                carried=self._carried(model) if case.goes_on else {},
+                remembered=features,
+                update=partial(self._update, model),
+                pairs=partial(self._update, model, 1),
+            )
+            learner = learner_of(
+                model, partial(begin, method.preserve, beside), settings, device=_DEVICE,
+                micro_batch_size=None, seed=0, stage=2 if case.goes_on else 1,
+                average=method.average, steps=_MANY_STEPS,
+                select=self._select(selecting) if case.selection is not None else None,
+            )  # fmt: skip
+            counts = [self._total()]
+            for _ in range(2):  # the optimiser's state is there from the first on
+                learner.step(batch, learning_rate=0.0, towers={}, seed=0)
+                counts.append(self._total())
+            learner.finish()
+            counts.append(self._total())
+        first, step, end = (after - before for before, after in pairwise(counts))
+        optimiser = settings.optimiser
+        return Cost(
+            flops_per_step=step,
+            flops_at_renewal=first - step,
+            steps_between_renewals=optimiser.update_gap if isinstance(optimiser, LowRank) else 0,
+            flops_at_end=end,
+            flops_per_remembered=per_remembered,
+            peak_memory_bytes=self.memory.peak,
+        )
+
+    def _total(self) -> int:
+        return int(self.flops.get_total_flops()) + self.unseen
+
+    def _without_content(self, model: Model) -> Model:
+        """The outline's tensors as fake ones, which the mode takes for tensors on a device."""
+        module = model.module
+        made: dict[int, tuple[Tensor, Tensor]] = {}  # both: what is shared stays shared
+
+        def fake(tensor: Tensor) -> Tensor:
+            if id(tensor) not in made:
+                empty = torch.empty_strided(
+                    tensor.shape, tensor.stride(), dtype=tensor.dtype, device=_DEVICE
+                )
+                if isinstance(tensor, nn.Parameter):
+                    empty = nn.Parameter(empty, requires_grad=tensor.requires_grad)
+                made[id(tensor)] = tensor, empty
+            return made[id(tensor)][1]
+
+        for part in module.modules():
+            for tensors in (part._parameters, part._buffers):
+                for name, tensor in tensors.items():
+                    if tensor is not None:
+                        tensors[name] = fake(tensor)
+        module.to = types.MethodType(_where_it_is, module)
+        return model
+
+    def _select(self, reference: Model | None) -> Callable[[Beginning, Features], OnlineSelection]:
+        assert self.case.selection is not None
+        load = None if reference is None else partial(self._without_content, reference)
+        return partial(begin_selection, self.case.selection, load)
+
+    def _reference(self) -> Model:
+        assert self.reference is not None
+        return self._without_content(self.reference)
+
+    def _carried(self, model: Model) -> dict[str, Tensor]:
+        preserve = self.case.method.preserve
+        if preserve is None or not preserve.carries:
+            return {}
+        trained = {n: p for n, p in model.module.named_parameters() if p.requires_grad}
+        return {name: torch.empty_like(p, requires_grad=False) for name, p in trained.items()}
+
+    def _remembered(self, width: int, drawn: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.empty(len(drawn), width), torch.empty(len(drawn), width)
+
+    def _update(self, model: Model, size: int, samples: int) -> Iterator[Batch]:
+        if self.case.update_samples is not None:
+            samples = min(samples, self.case.update_samples)
+            size = min(size, samples) or size
+        batches = max(1, samples // size)
+        batch = _batch(model, {"update": size})
+        for number in range(min(batches, _REPEATED)):
+            before = self._total()
+            yield batch
+            if number + 1 == _REPEATED:
+                self.unseen += (batches - _REPEATED) * (self._total() - before)
+
+    @torch.no_grad()
+    def _width_of(self, model: Model, batch: Batch, precision: str) -> int:
+        """Of the features, which are computed to know it."""
+        with autocast_of(precision, _DEVICE)():
+            model.module.encode_image(batch.images.float())
+            return int(model.module.encode_text(batch.tokens).shape[1])
+
+
+class _NumbersReadBack(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """What libraries read back from a device, which fake tensors do not have, is 1, or true: LoHa
+    and LoKr ask whether a layer's adapter is dropped, Fira by how much a gradient grew. All steps
+    cost alike in that."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if func is torch.ops.aten._local_scalar_dense.default:
+            (tensor,) = args
+            if isinstance(tensor, FakeTensor) and tensor.constant is None:
+                return True if tensor.dtype == torch.bool else 1
+        return func(*args, **(kwargs or {}))
+
+
+def _where_it_is(module: Clip, *_: Any, **__: Any) -> Clip:
+    """Fake tensors are on every device; PyTorch cannot exchange those that a mode refers to."""
+    return module
+
+
+def _batch(model: Model, sizes: Mapping[str, int]) -> Batch:
+    rows = sum(sizes.values())
+    length = model.tokenize([""]).shape[1]
+    return Batch(
+        images=torch.empty(rows, 3, model.image_size, model.image_size, dtype=torch.uint8),
+        tokens=torch.empty(rows, length, dtype=torch.int64),
+        drawn=torch.empty(rows, 2, dtype=torch.int64),
+        texts=[""] * rows,
+        counts={pool: sizes.get(pool, 0) for pool in POOLS},
+    )
+
+
+def _svd_flops(shape: tuple[int, ...], *_: Any, out_shape: Any = None, **__: Any) -> int:
+    """Of U, Σ and V of an m × n matrix, m ≥ n: 14 m n² + 8 n³ (Golub and Van Loan, Matrix
+    Computations, 4th edition, section 8.6.3: R-SVD, U of n columns)."""
+    *many, rows, columns = shape
+    m, n = max(rows, columns), min(rows, columns)
+    matrices = 1
+    for size in many:
+        matrices *= size
+    return matrices * (14 * m * n**2 + 8 * n**3)

@@ -1,0 +1,112 @@
+"""What a training did cost where it ran: wall time, peak memory and energy.
+
+None of it is identity, and none changes what is computed. It covers this process and its device:
+memory is what PyTorch allocated on a CUDA device or, on the CPU, by how much the process's resident
+memory grew at its peak (Linux alone tells; what the process had freed before is filled up first).
+Energy is all that the device used meanwhile, where NVML tells.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+logger = logging.getLogger(__name__)
+
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+_RESET_PEAK = "5"  # man 5 proc: resets VmHWM
+
+
+class Meter:
+    """Measures from its making on; a resumed training goes on with what was spent before."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._started = time.monotonic()
+        self._energy = _Energy(device)
+        self._before: dict[str, float] = {}
+        self._resident: int | None = None
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        else:
+            self._resident = _resident_after_reset()
+
+    def figures(self) -> dict[str, float]:
+        """Figures so far, all processes of the training together; what nobody tells is not there.
+
+        `earlier_seconds` (of processes before this one), `energy_joules`, and one of
+        `peak_device_memory_bytes` and `peak_process_memory_bytes`.
+        """
+        before = self._before
+        figures: dict[str, float] = {}
+        if "seconds" in before:
+            figures["earlier_seconds"] = before["seconds"]
+        joules = self._energy.joules()
+        if joules is not None and before.get("told_energy", True):
+            figures["energy_joules"] = joules + before.get("energy_joules", 0.0)
+        for name, peak in self._peaks().items():
+            figures[name] = max(peak, int(before.get(name, 0)))
+        return figures
+
+    def state(self) -> dict[str, float]:
+        """What was spent so far, for a resume point."""
+        figures = self.figures()
+        earlier = figures.pop("earlier_seconds", 0.0)
+        spent = figures | {"seconds": earlier + time.monotonic() - self._started}
+        return spent | {"told_energy": "energy_joules" in figures}
+
+    def restore(self, state: Mapping[str, float]) -> None:
+        """Go on from `state`; an empty one is of a resume point that did not tell."""
+        self._before = dict(state)
+
+    def _peaks(self) -> dict[str, int]:
+        if self._device.type == "cuda":
+            return {"peak_device_memory_bytes": torch.cuda.max_memory_allocated(self._device)}
+        peak = _status_bytes("VmHWM")
+        if self._resident is None or peak is None:
+            return {}
+        return {"peak_process_memory_bytes": max(0, peak - self._resident)}
+
+
+class _Energy:
+    """A device's own counter, from now on."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._read: Any = None
+        if device.type != "cuda":
+            return
+        try:
+            import pynvml
+
+            pynvml.nvmlInit()
+            uuid = f"GPU-{torch.cuda.get_device_properties(device).uuid}"
+            handle = pynvml.nvmlDeviceGetHandleByUUID(uuid.encode())
+            self._start = pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)  # millijoules
+            self._read = lambda: pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
+        except Exception as error:  # no driver, a card that does not count, a MIG slice
+            logger.debug("the energy of %s is not known: %s", device, error)
+
+    def joules(self) -> float | None:
+        return None if self._read is None else (self._read() - self._start) / 1000
+
+
+def _resident_after_reset() -> int | None:
+    try:
+        _CLEAR.write_text(_RESET_PEAK)
+    except OSError:
+        return None
+    return _status_bytes("VmRSS")
+
+
+def _status_bytes(name: str) -> int | None:
+    try:
+        found = re.search(rf"^{name}:\s+(\d+) kB$", _STATUS.read_text(), re.MULTILINE)
+    except OSError:
+        return None
+    return int(found[1]) * 1024 if found else None

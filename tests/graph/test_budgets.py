@@ -1,0 +1,105 @@
+"""Budgets in memory-adjusted FLOPs: how many steps they buy, and what depends on them."""
+
+import json
+
+import pytest
+
+from fomo_dagster.cli.planning import undertake
+from fomo_dagster.cli.running import run_experiment
+from fomo_dagster.errors import InputError
+from fomo_dagster.graph import budgets
+from fomo_dagster.graph.budget_nodes import BUDGET
+from fomo_dagster.graph.budgets import MemoryAdjusted
+from fomo_dagster.graph.node import ONLY
+from fomo_dagster.training.compute import Cost
+
+# A step of the toy costs 0.003646368 GFLOPs in a batch of 9, whose memory is the unit.
+TWO_STEPS = 3 * 2 * 0.0036464
+
+
+def planned(*overrides):
+    return {e.asset: e for e in undertake("toy", overrides).plan()}
+
+
+def test_a_budget_that_buys_as_many_steps_shares_all_trainings(finished_project):
+    before = finished_project.artifacts()
+    overrides = [f"budget.mafs={TWO_STEPS}"]
+    entries = planned(*overrides)
+    assert {key for key, entry in entries.items() if entry.compute} == {"toy/budget"}
+    run_experiment("toy", overrides)
+    new = finished_project.artifacts() - before
+    assert {name.partition("/")[0] for name in new} == {"budget"}
+    own, full = json.loads(artifact(finished_project, "toy/budget").path(BUDGET).read_text())
+    assert own["steps_per_stage"] == full["steps_per_stage"] == 2
+    assert own["samples_per_stage"] == 18
+    assert own["memory_multiplier"] == 1
+
+
+def artifact(project, key):
+    return project.home.store.open(*project.home.heads.read(key).artifacts[ONLY])
+
+
+def test_another_budget_trains_again_and_the_plan_says_by_how_much(finished_project):
+    entries = planned(f"budget.mafs={2 * TWO_STEPS}")
+    assert entries["toy/trained_001"].reasons == ("budget.steps 2 → 4",)
+    assert entries["toy/trained_001"].samples == 4 * 9
+
+
+def test_a_cost_that_is_counted_otherwise_and_buys_the_same_changes_nothing(
+    finished_project, monkeypatch
+):
+    def key(of_step):
+        cost = Cost(of_step, 0, 0, 0, 0, 10**7)
+        monkeypatch.setattr(budgets, "cost_of", lambda case, cache: cost)
+        graph = finished_project.graph("toy", f"budget.mafs={TWO_STEPS}")
+        from fomo_dagster.graph.plan import plan
+        from fomo_dagster.graph.workshop import Workshop
+
+        entries = plan(graph.of("toy"), Workshop(graph, finished_project.home))
+        return {e.asset for e in entries if e.compute and e.asset != "toy/budget"}
+
+    assert key(3_646_368) == key(3_650_000) == set()
+    assert "toy/trained_001" in key(1_000_000)
+
+
+def test_what_is_done_at_the_end_is_paid_for_by_the_steps():
+    cost = MemoryAdjusted(
+        flops_per_step=10**9, flops_at_end=100 * 10**9, peak_memory_bytes=1, multiplier=2.0
+    )
+    steps = cost.steps(2 * 10 * 1000, stages=10)  # 1000 GFLOPs a stage once memory is paid for
+    assert steps == 900
+    assert cost.gigaflops_per_step(steps) == pytest.approx(1000 / 900)
+
+
+def test_a_budget_that_buys_no_step_says_what_one_takes():
+    cost = MemoryAdjusted(10**9, 10 * 10**9, 1, 1.0)
+    with pytest.raises(InputError, match=r"budget\.mafs is 5, .* 4 stages takes 44: raise it"):
+        cost.steps(5, stages=4)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("budget={mafs: 1, steps: 2}", "exactly one of samples, steps, epochs, mafs"),
+        ("budget.mafs=0", "budget.mafs"),
+        ("backbone.pretraining.budget.mafs=1", "pretraining has none"),
+    ],
+)
+def test_a_budget_that_cannot_be_is_refused_when_it_is_read(project, override, message):
+    with pytest.raises(InputError, match=message):
+        project.load("toy", override)
+
+
+def test_a_growing_stream_has_no_such_budget(project):
+    stream = {"name": "toy", "growing": "../arriving"}
+    project.write("toy", stream=stream, budget={"mafs": 1.0})
+    with pytest.raises(InputError, match="a growing stream has no number of them"):
+        project.load()
+
+
+def test_every_training_records_what_it_cost(finished):
+    first, second = (finished.home.heads.read(f"toy/trained_00{n}").cost for n in (1, 2))
+    assert first["flops"] == second["flops"] == 2 * 3_646_368
+    assert first["samples"] == 18
+    assert first["seconds"] > 0
+    assert finished.home.heads.read("backbones/toy").cost["flops"] > 0
