@@ -114,7 +114,7 @@ def train_on(
         load_file(continued) if continued is not None else None,
     )
     beside = beside or Beside()
-    meter = Meter(device_of(execution.device))
+    meter = Meter(device_of(execution.device), group)
     table, left = train_model(
         model,
         drawn(of_batches, group),
@@ -131,6 +131,7 @@ def train_on(
         select=partial(begin_selection, selection, selecting) if selection is not None else None,
         meter=meter,
     )
+    measured = meter.figures()
     if not group.is_first:
         return {}
     if left:
@@ -155,7 +156,7 @@ def train_on(
         selection=selection,
     )
     cost: dict[str, Any] = {"samples": steps * settings.batch_size, "steps": steps}
-    cost |= meter.figures()
+    cost |= measured
     cost |= recorded_flops(case, steps, workshop.home.cache)
     if selection is not None:
         cost["drawn_samples"] = sum(of_batches.drawn.values())

@@ -122,7 +122,7 @@ def train(
                 interruption=interruption,
                 progress=progress if group.is_first else silent,
                 group=group,
-                meter=meter or Meter(device),
+                meter=meter or Meter(device, group),
             )
             training.run()
         return training.figures.frame(), learner.finish()
@@ -213,6 +213,7 @@ class _Training:
 
     def _save(self, done: int) -> None:
         self._read()  # weights that a failed step has touched must not become the resume point
+        spent = self.meter.state()
         if not self.group.is_first:
             return
         self.point.save(
@@ -220,7 +221,7 @@ class _Training:
                 "learner": self.learner.state(),
                 "figures": self.figures.state(),
                 "position": done,
-                "spent": self.meter.state(),
+                "spent": spent,
             }
         )
 

@@ -1,9 +1,10 @@
 """What a training did cost where it ran: wall time, peak memory and energy.
 
-None of it is identity, and none changes what is computed. It covers this process and its device:
-memory is what PyTorch allocated on a CUDA device or, on the CPU, by how much the process's resident
-memory grew at its peak (Linux alone tells; what the process had freed before is filled up first).
-Energy is all that the device used meanwhile, where NVML tells.
+None of it is identity, and none changes what is computed. Memory is what PyTorch allocated on a
+CUDA device or, on the CPU, by how much the process's resident memory grew at its peak (Linux alone
+tells; what the process had freed before is filled up first). Energy is all that the device used
+meanwhile, where NVML tells. Of processes that train together it is the memory of the one that takes
+most, and the energy of all their devices.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from typing import Any
 
 import torch
 
+from fomo_dagster.process_group import ALONE, ProcessGroup
+
 logger = logging.getLogger(__name__)
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
@@ -24,10 +27,14 @@ _RESET_PEAK = "5"  # man 5 proc: resets VmHWM
 
 
 class Meter:
-    """Measures from its making on; a resumed training goes on with what was spent before."""
+    """Measures from its making on; a resumed training goes on with what was spent before.
 
-    def __init__(self, device: torch.device) -> None:
+    All processes of `group` must ask it for the same, in the same order.
+    """
+
+    def __init__(self, device: torch.device, group: ProcessGroup = ALONE) -> None:
         self._device = device
+        self._group = group
         self._started = time.monotonic()
         self._energy = _Energy(device)
         self._before: dict[str, float] = {}
@@ -38,9 +45,9 @@ class Meter:
             self._resident = _resident_after_reset()
 
     def figures(self) -> dict[str, float]:
-        """Figures so far, all processes of the training together; what nobody tells is not there.
+        """Figures so far, those of before a resume point too; what nobody tells is not there.
 
-        `earlier_seconds` (of processes before this one), `energy_joules`, and one of
+        `earlier_seconds` (before that), `energy_joules`, and one of
         `peak_device_memory_bytes` and `peak_process_memory_bytes`.
         """
         before = self._before
@@ -48,10 +55,14 @@ class Meter:
         if "seconds" in before:
             figures["earlier_seconds"] = before["seconds"]
         joules = self._energy.joules()
-        if joules is not None and before.get("told_energy", True):
-            figures["energy_joules"] = joules + before.get("energy_joules", 0.0)
+        (is_unknown,) = self._group.highest(joules is None)
+        if not is_unknown and before.get("told_energy", True):
+            total = torch.tensor([joules], dtype=torch.float64)
+            self._group.add_up([total])
+            figures["energy_joules"] = float(total) + before.get("energy_joules", 0.0)
         for name, peak in self._peaks().items():
-            figures[name] = max(peak, int(before.get(name, 0)))
+            (highest,) = self._group.highest(peak)
+            figures[name] = max(highest, int(before.get(name, 0)))
         return figures
 
     def state(self) -> dict[str, float]:

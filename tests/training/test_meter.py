@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from fomo_dagster.process_group import ProcessGroup
 from fomo_dagster.training.meter import Meter, _Energy
 
 CPU = torch.device("cpu")
@@ -59,3 +60,22 @@ def test_energy_is_the_devices_own_counter_from_then_on(monkeypatch):
 def test_energy_that_nobody_tells_is_not_there():
     assert _Energy(CPU).joules() is None
     assert "energy_joules" not in Meter(CPU).figures()
+
+
+def test_processes_tell_the_memory_of_one_and_the_energy_of_all():
+    class Pair(ProcessGroup):
+        def highest(self, *numbers):
+            return [max(number, 7 * 2**30) if number > 1 else number for number in numbers]
+
+        def add_up(self, tensors):
+            for tensor in tensors:
+                tensor *= 2
+
+    meter = Meter(CPU, Pair(count=2))
+    meter._energy = SimpleNamespace(joules=lambda: 3.0)
+    meter.restore({"seconds": 1.0, "energy_joules": 10.0, "told_energy": True})
+    figures = meter.figures()
+    assert figures["energy_joules"] == 16
+    assert figures["peak_process_memory_bytes"] == 7 * 2**30
+    meter._energy = SimpleNamespace(joules=lambda: None)
+    assert "energy_joules" not in meter.figures()
