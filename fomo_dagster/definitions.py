@@ -11,6 +11,7 @@ from assets.building import build_definitions
 from fomo_dagster.experiment.families import load_all
 from fomo_dagster.graph.build import build_graph
 from fomo_dagster.home import Home, project_folder
+from fomo_dagster.trackers.choosing import named_by_environment
 from resources.workshops import Workshops
 
 logger = logging.getLogger(__name__)
@@ -23,9 +24,8 @@ def load() -> dg.Definitions:
             "DAGSTER_HOME is not set: what is made is kept, but the UI will not know of this run. "
             "To change that: export DAGSTER_HOME=$(fomo dagster-home)"
         )
-    return build_definitions(
-        build_graph(load_all(project_folder())), Workshops.of(Home.from_environment())
-    )
+    workshops = Workshops.of(Home.from_environment(), named_by_environment())
+    return build_definitions(build_graph(load_all(project_folder())), workshops)
 
 
 defs = load()

@@ -1,7 +1,8 @@
-"""How long work tells that it goes on: one callable, given to it by whoever started it."""
+"""How long work tells that it goes on: callables, given to it by whoever started it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 
@@ -13,4 +14,16 @@ class Progress(Protocol):
 
 
 def silent(what: str, done: int, total: int, detail: str = "") -> None:
+    """Tells nobody."""
+
+
+class Steps(Protocol):
+    """Called with the figures of a training's steps as they are known, of each step once or more
+    often: a training that is resumed begins with those that it has."""
+
+    def __call__(self, asset: str, digest: str, rows: Sequence[Mapping[str, float]]) -> None:
+        """digest: of the recipe; rows: by the names of the table `training_steps`."""
+
+
+def unheard(asset: str, digest: str, rows: Sequence[Mapping[str, float]]) -> None:
     """Tells nobody."""

@@ -10,12 +10,13 @@ from typing import Any, cast
 import dagster as dg
 from dagster_pipes import PipesMessage, PipesParams
 
-from fomo_dagster.progress import Progress
+from fomo_dagster.progress import Progress, Steps
 
 
 @dataclass(frozen=True)
 class PipesChannel:
-    """Lets launched processes tell a step what they do: lines of its log, progress, warnings.
+    """Lets launched processes tell a step what they do: lines of its log, progress, warnings, the
+    steps of a training.
 
     What passes goes through two files of the launch's folder, so that it works from any machine
     that shares it.
@@ -25,7 +26,7 @@ class PipesChannel:
 
     @contextmanager
     def __call__(
-        self, folder: Path, progress: Progress, warn: Callable[[str], None]
+        self, folder: Path, progress: Progress, warn: Callable[[str], None], steps: Steps
     ) -> Iterator[Mapping[str, str]]:
         """The variables that a launched process finds it by; open within."""
         with warnings.catch_warnings():
@@ -33,22 +34,24 @@ class PipesChannel:
             with dg.open_pipes_session(
                 context=self.context,
                 context_injector=dg.PipesFileContextInjector(str(folder / "pipes_context")),
-                message_reader=_Messages(str(folder / "pipes_messages"), progress, warn),
+                message_reader=_Messages(str(folder / "pipes_messages"), progress, warn, steps),
             ) as session:
                 yield session.get_bootstrap_env_vars()
 
 
 class _Messages(dg.PipesFileMessageReader):
-    """Takes progress and warnings out of what comes, the moment it comes."""
+    """Takes what is not for Dagster out of what comes, the moment it comes."""
 
-    def __init__(self, path: str, progress: Progress, warn: Callable[[str], None]) -> None:
+    def __init__(
+        self, path: str, progress: Progress, warn: Callable[[str], None], steps: Steps
+    ) -> None:
         super().__init__(path)
-        self._progress, self._warn = progress, warn
+        self._progress, self._warn, self._steps = progress, warn, steps
 
     @contextmanager
     def read_messages(self, handler: dg.PipesMessageHandler) -> Iterator[PipesParams]:
-        taking = cast(dg.PipesMessageHandler, _Taking(handler, self._progress, self._warn))
-        with super().read_messages(taking) as params:
+        taking = _Taking(handler, self._progress, self._warn, self._steps)
+        with super().read_messages(cast(dg.PipesMessageHandler, taking)) as params:
             yield params
 
 
@@ -57,6 +60,7 @@ class _Taking:
     handler: dg.PipesMessageHandler
     progress: Progress
     warn: Callable[[str], None]
+    steps: Steps
 
     def handle_message(self, message: PipesMessage) -> None:
         params = message.get("params") or {}
@@ -66,6 +70,8 @@ class _Taking:
                 self.progress(what, done, total, detail)
             case {"warning": text}:
                 self.warn(text)
+            case {"steps": [asset, digest, rows]}:
+                self.steps(asset, digest, rows)
             case _:
                 self.handler.handle_message(message)
 

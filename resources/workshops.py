@@ -1,20 +1,27 @@
 """The one resource that assets need: workshops on the engine's graph."""
 
+import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import dagster as dg
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
 from fomo_dagster.graph.build import Graph
+from fomo_dagster.graph.tracking import Tracking
 from fomo_dagster.graph.workshop import Workshop
 from fomo_dagster.home import Home
+from fomo_dagster.progress import unheard
+from fomo_dagster.trackers.choosing import check_names, open_trackers
+from fomo_dagster.trackers.sending import Trackers
 from resources.pipes import PipesChannel
 
 SECONDS_BETWEEN_LINES = 10.0
+
+logger = logging.getLogger(__name__)
 
 
 class WorkshopOpener(Protocol):
@@ -27,32 +34,53 @@ class WorkshopOpener(Protocol):
 class Workshops(dg.ConfigurableResource):  # type: ignore[type-arg]
     """Opens workshops. Nothing is read or written while Dagster loads it."""
 
-    home: str = Field(description="The home folder, FOMO_HOME.")
+    home: str = Field(  # has a default so that the launchpad may set anything else alone
+        default_factory=lambda: str(Home.from_environment().root),
+        description="The home folder, FOMO_HOME.",
+    )
     remote_store: str | None = Field(
         default=None, description="An fsspec URL that the artifact store mirrors, FOMO_STORE."
     )
     processes: int = Field(
         default_factory=lambda: os.cpu_count() or 1, description="Processes that write shards."
     )
+    trackers: list[str] = Field(
+        default=[],
+        description="What is sent the numbers of the tables, FOMO_TRACKERS: tensorboard, wandb, "
+        "mlflow.",
+    )
+    _trackers: Trackers = PrivateAttr(default_factory=Trackers.none)
 
     @classmethod
-    def of(cls, home: Home) -> "Workshops":
+    def of(cls, home: Home, trackers: Sequence[str] = ()) -> "Workshops":
         """The resource of a home."""
-        return cls(home=str(home.root), remote_store=home.remote_url)
+        return cls(home=str(home.root), remote_store=home.remote_url, trackers=list(trackers))
+
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        """Before the first step of a run: refuses trackers that there are not."""
+        names = check_names(self.trackers, "the resource `workshops`, trackers")
+        self._trackers = open_trackers(names, Path(self.home))
+
+    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
+        """After the last step of a run, however it ended."""
+        self._trackers.close(context.log.warning if context.log is not None else logger.warning)
 
     def open(self, graph: Graph, context: Any) -> Workshop:
         """A workshop that tells its progress to the step's log."""
-        log = context.log
+        log, home = context.log, Home(Path(self.home), self.remote_store)
+        tracking = Tracking(graph, home, self._trackers, log.warning)
         waiting: Callable[[str], None] = lambda holder: log.info(  # noqa: E731
             f"waiting for process {holder}, which is making the same artifact"
         )
         return Workshop(
             graph,
-            Home(Path(self.home), self.remote_store),
+            home,
             processes=self.processes,
             progress=_LoggedProgress(log),
             waiting=waiting,
+            finished=tracking.finished,
             warn=log.warning,
+            steps=tracking.steps if self._trackers else unheard,
             channel=PipesChannel(context),
         )
 

@@ -126,7 +126,8 @@ def enter(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
     monkeypatch.setenv("FOMO_PROJECT", str(project.root))
     monkeypatch.setenv("FOMO_HOME", str(project.home.root))
     monkeypatch.setenv("DAGSTER_HOME", str(project.home.dagster))
-    monkeypatch.delenv("FOMO_STORE", raising=False)
+    for variable in ("FOMO_STORE", "FOMO_TRACKERS"):
+        monkeypatch.delenv(variable, raising=False)
     return project
 
 

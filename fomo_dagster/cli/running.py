@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any
@@ -29,9 +29,14 @@ from fomo_dagster.errors import FomoError, StoreError
 from fomo_dagster.graph.build import Graph
 from fomo_dagster.graph.materialise import retire
 from fomo_dagster.graph.plan import Planned
+from fomo_dagster.graph.tracking import Tracking
 from fomo_dagster.graph.workshop import Workshop
 from fomo_dagster.home import Home
+from fomo_dagster.progress import unheard
+from fomo_dagster.store.heads import Head
 from fomo_dagster.store.leases import lease
+from fomo_dagster.trackers.choosing import named_by_environment, open_trackers
+from fomo_dagster.trackers.sending import Trackers
 from resources.pipes import PipesChannel
 
 # A run can bring what its plan could not know: images that turn out to be unreadable.
@@ -67,8 +72,16 @@ def _run(
     signals: Signals,
 ) -> None:
     console = Console(highlight=False)
+    trackers = open_trackers(named_by_environment(), Home.from_environment().root)
     undertaking = undertake(name_or_path, overrides)
-    runner = _Runner(undertaking.graph, undertaking.home, instance, console, signals)
+    runner = _Runner(undertaking.graph, undertaking.home, instance, console, signals, trackers)
+    try:
+        _bring_up_to_date(undertaking, runner, console)
+    finally:
+        trackers.close(runner.warn)
+
+
+def _bring_up_to_date(undertaking: Undertaking, runner: _Runner, console: Console) -> None:
     if undertaking.family.sweep is None or len(undertaking.family.members) == 1:
         runner.bring_up_to_date(undertaking)
         print_results(undertaking.home, undertaking.experiment.name, undertaking.graph, console)
@@ -90,12 +103,20 @@ class _Runner:
     instance: dg.DagsterInstance | None
     console: Console
     signals: Signals
+    trackers: Trackers
     failed: list[str] = field(default_factory=list)
     """The assets that failed so far."""
 
     @cached_property
     def assets(self) -> list[dg.AssetsDefinition | dg.SourceAsset]:
         return build_assets(self.graph)
+
+    def warn(self, warning: str) -> None:
+        """Something that a person should hear, where there are no bars."""
+        self.console.print(f"  [yellow]warning[/]  {escape(warning)}", soft_wrap=True)
+
+    def tracking(self, warn: Callable[[str], None]) -> Tracking:
+        return Tracking(self.graph, self.home, self.trackers, warn)
 
     def bring_up_to_date(self, undertaking: Undertaking) -> None:
         """Plan and materialise until nothing is left to do; raises what failed."""
@@ -118,6 +139,8 @@ class _Runner:
                 planned = undertaking.plan()
                 rounds += 1
             retire(name, Workshop(self.graph, self.home))
+        if self.trackers:
+            self.tracking(self.warn).catch_up(name)
         self.console.print(f"{name} is up to date ({len(planned)} assets)")
 
     def bring_all_up_to_date(self, undertaking: Undertaking) -> dict[str, FomoError]:
@@ -147,7 +170,7 @@ class _Runner:
         observe_sources(undertaking, instance)
         keys = [key_of(entry.asset) for entry in wanted]
         with Bars(self.console, len(wanted)) as bars, clearing(instance, bars.waiting_for_slot):
-            workshops = _ShownWorkshops(self.home, bars)
+            workshops = _ShownWorkshops(self.home, bars, self.tracking(bars.warn))
             result = dg.materialize(
                 self.assets,
                 selection=dg.AssetSelection.assets(*keys),
@@ -180,6 +203,7 @@ class _ShownWorkshops:
 
     home: Home
     bars: Bars
+    tracking: Tracking
 
     def open(self, graph: Graph, context: Any) -> Workshop:
         return Workshop(
@@ -188,10 +212,15 @@ class _ShownWorkshops:
             processes=os.cpu_count() or 1,
             progress=self.bars,
             waiting=self.bars.waiting,
-            finished=self.bars.finished,
+            finished=self._finished,
             warn=partial(warn_once, say=self.bars.warn),
+            steps=self.tracking.steps if self.tracking.trackers else unheard,
             channel=PipesChannel(context),
         )
+
+    def _finished(self, head: Head) -> None:
+        self.bars.finished(head)
+        self.tracking.finished(head)
 
 
 def observe_sources(undertaking: Undertaking, instance: dg.DagsterInstance) -> None:

@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -33,7 +33,7 @@ from fomo_dagster.graph.launching import LAUNCHER, RESULT, STOP, Task
 from fomo_dagster.graph.node import Node
 from fomo_dagster.graph.workshop import Workshop
 from fomo_dagster.process_group import ProcessGroup
-from fomo_dagster.progress import Progress, silent
+from fomo_dagster.progress import Progress, Steps, silent, unheard
 from fomo_dagster.store.files import write_bytes
 
 _SECONDS_BETWEEN_LOOKS = 0.5
@@ -50,8 +50,8 @@ def main(path: Path) -> None:
         _watch(here, launched_here=task.host == socket.gethostname())
         torch.set_num_threads(task.threads)
         try:
-            with _telling(here, rank) as (progress, warn):
-                result: dict[str, Any] = {"cost": _work(task, path.parent, rank, progress, warn)}
+            with _telling(here, rank, task) as tellings:
+                result: dict[str, Any] = {"cost": _work(task, here, *tellings)}
         except KeyboardInterrupt as stop:
             result = {"stopped": str(stop) or "interrupted"}
         except Exception as error:
@@ -65,7 +65,7 @@ def main(path: Path) -> None:
 
 
 def _work(
-    task: Task, here: Path, rank: int, progress: Progress, warn: Callable[[str], None]
+    task: Task, here: Path, progress: Progress, warn: Callable[[str], None], steps: Steps
 ) -> dict[str, Any]:
     node, device = _on_own_device(task.graph.nodes[task.key])
     if task.folder is None:
@@ -80,7 +80,9 @@ def _work(
                 )
         return {}
     with _group(device) as group:
-        workshop = Workshop(task.graph, task.home, progress=progress, warn=warn, group=group)
+        workshop = Workshop(
+            task.graph, task.home, progress=progress, warn=warn, steps=steps, group=group
+        )
         ((name, recipe),) = task.recipes.items()
         return dict(node.make(name, recipe, task.folder, workshop) or {})
 
@@ -119,14 +121,16 @@ def _group(device: torch.device) -> Iterator[ProcessGroup]:
 
 
 @contextlib.contextmanager
-def _telling(here: Path, rank: int) -> Iterator[tuple[Progress, Callable[[str], None]]]:
-    """Progress and warnings of this process. The first tells them at once; the warnings of the
-    others come at the end."""
+def _telling(
+    here: Path, rank: int, task: Task
+) -> Iterator[tuple[Progress, Callable[[str], None], Steps]]:
+    """Progress, warnings and steps of this process. The first tells them at once; of the others
+    there are warnings alone, at the end."""
     warned: list[str] = []
     root = logging.getLogger()
     if rank > 0:
         root.addHandler(_Warnings(warned.append))
-        yield silent, warned.append
+        yield silent, warned.append, unheard
         if warned:
             write_bytes(here / f"warned_{rank:05d}", json.dumps(warned).encode())
         return
@@ -139,7 +143,12 @@ def _telling(here: Path, rank: int) -> Iterator[tuple[Progress, Callable[[str], 
             f"{os.environ['WORLD_SIZE']} processes, {os.environ['LOCAL_WORLD_SIZE']} a machine"
         )
         root.addHandler(_Warnings(warn))
-        yield _Throttled(pipes.report_custom_message), warn
+
+        def steps(asset: str, digest: str, rows: Sequence[Mapping[str, float]]) -> None:
+            pipes.report_custom_message({"steps": [asset, digest, rows]})
+
+        progress = _Throttled(pipes.report_custom_message)
+        yield progress, warn, steps if task.tells_steps else unheard
 
 
 class _Throttled:

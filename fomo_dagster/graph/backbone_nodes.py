@@ -119,6 +119,7 @@ class BackboneNode(Node):
             seed=settings.seed,
             stage=0,
             execution=self.execution,
+            asset=self.key,
             recipe=recipe,
             folder=folder,
             workshop=workshop,

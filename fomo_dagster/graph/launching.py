@@ -33,7 +33,7 @@ from fomo_dagster.errors import (
 )
 from fomo_dagster.graph.node import Node, identity
 from fomo_dagster.home import Home
-from fomo_dagster.progress import Progress
+from fomo_dagster.progress import Progress, Steps, unheard
 from fomo_dagster.store.files import write_bytes
 from fomo_dagster.store.recipes import Recipe
 
@@ -58,7 +58,7 @@ class Channel(Protocol):
     """How launched processes tell what they do."""
 
     def __call__(
-        self, folder: Path, progress: Progress, warn: Callable[[str], None]
+        self, folder: Path, progress: Progress, warn: Callable[[str], None], steps: Steps
     ) -> AbstractContextManager[Mapping[str, str]]:
         """Open within; gives the environment variables by which they find it."""
 
@@ -77,6 +77,8 @@ class Task:
     """Of each process, for what runs on the CPU."""
     host: str
     """The machine of the launching process."""
+    tells_steps: bool
+    """Whether anyone there wants to know the steps of a training."""
 
 
 def make(
@@ -125,7 +127,7 @@ def _launch(
         threads = max(1, threads // execution.processes)
     task = Task(
         graph=workshop.graph, home=workshop.home, key=node.key, recipes=recipes, folder=folder,
-        threads=threads, host=socket.gethostname(),
+        threads=threads, host=socket.gethostname(), tells_steps=workshop.steps is not unheard,
     )  # fmt: skip
     here = workshop.home.root / "launches" / identity(recipes)
     shutil.rmtree(here, ignore_errors=True)
@@ -135,7 +137,7 @@ def _launch(
     _say_what_others_run(execution, command, workshop)
     stopped = ""
     try:
-        with workshop.channel(here, workshop.progress, warn) as variables:
+        with workshop.channel(here, workshop.progress, warn, workshop.steps) as variables:
             _run(command, here, {**os.environ, **variables})
     except KeyboardInterrupt as stop:
         stopped = str(stop) or "interrupted"

@@ -52,6 +52,7 @@ def train_on(
     seed: int,
     stage: int,
     execution: Execution,
+    asset: str,
     recipe: Recipe,
     folder: Path,
     workshop: Workshop,
@@ -62,10 +63,11 @@ def train_on(
 ) -> Mapping[str, Any]:
     """Train `model` on batches drawn from the pools; write its weights, steps and curves.
 
-    shares: of the pools in the batches. continued: a file of adapters to go on with. Adapters that
-    persist are written beside the weights, which have them merged; so is what the method's
-    preservation leaves. beside: what that may look at, but for the samples. selection: which rows
-    of larger batches are trained on. selecting: loads the model that it looks at.
+    asset: whose weights they are. shares: of the pools in the batches. continued: a file of
+    adapters to go on with. Adapters that persist are written beside the weights, which have them
+    merged; so is what the method's preservation leaves. beside: what that may look at, but for the
+    samples. selection: which rows of larger batches are trained on. selecting: loads the model that
+    it looks at.
 
     Of several processes (the workshop's), each trains, and the first alone writes.
     Returns what it cost: samples that were trained on, those that were drawn where they are others,
@@ -125,6 +127,7 @@ def train_on(
         execution=execution,
         resume_folder=workshop.resume_folder(recipe),
         progress=workshop.progress,
+        told=lambda steps: workshop.steps(asset, recipe.digest, [s._asdict() for s in steps]),
         identity=recipe.digest,
         average=method.average,
         group=group,

@@ -192,6 +192,7 @@ class TrainedNode(Node):
                 seed=self.seed,
                 stage=self.stage,
                 execution=self.execution,
+                asset=self.key,
                 recipe=recipe,
                 folder=folder,
                 workshop=workshop,

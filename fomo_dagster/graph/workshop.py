@@ -13,7 +13,7 @@ from fomo_dagster.data.index import Index
 from fomo_dagster.errors import InputError, StoreError
 from fomo_dagster.graph.node import ONLY, Facts, Node
 from fomo_dagster.home import Home
-from fomo_dagster.progress import Progress, silent
+from fomo_dagster.progress import Progress, Steps, silent, unheard
 from fomo_dagster.store.artifacts import Artifact, Make
 from fomo_dagster.store.heads import Head
 from fomo_dagster.store.recipes import Recipe
@@ -34,6 +34,7 @@ class Workshop:
     graph: what exists and how it is declared.
     processes: how many may share work that is parallel, such as sharding.
     group: the processes that train together, of which this is one; None: it is alone.
+    steps: told of the steps of trainings.
     channel: how processes that are launched for work tell what they do; None: none can be.
     """
 
@@ -47,6 +48,7 @@ class Workshop:
         waiting: Callable[[str], None] | None = None,
         finished: Callable[[Head], None] | None = None,
         warn: Callable[[str], None] | None = None,
+        steps: Steps = unheard,
         group: ProcessGroup | None = None,
         channel: Channel | None = None,
     ) -> None:
@@ -59,6 +61,7 @@ class Workshop:
         self.waiting = waiting
         self.finished = finished
         self.warn = warn
+        self.steps = steps
         self.channel = channel
         self._group = group
         self._looks: dict[str, Facts] = {}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from signal import Signals
@@ -53,6 +53,10 @@ class Batches(Protocol):
         """Those of the steps `start`, `start` + 1, … to the last."""
 
 
+def _nobody(figures: Sequence[Figures]) -> None:
+    """Is told, and does nothing."""
+
+
 def train(
     model: Model,
     batches: Batches,
@@ -65,6 +69,7 @@ def train(
     resume_folder: Path,
     progress: Progress,
     identity: str,
+    told: Callable[[Sequence[Figures]], None] = _nobody,
     average: AnyAverage | None = None,
     group: ProcessGroup = ALONE,
     select: Callable[[Beginning, Features], OnlineSelection] | None = None,
@@ -77,6 +82,7 @@ def train(
     trained, each part of the module in the mode that it is in (see `methods.trained_parameters`);
     where there is an `average`, they end as that of their steps. What `select` makes keeps the rows
     of each batch that are trained on, and that alone are counted; without it all are.
+    `told` hears of the figures of each step as they are read, of a resume point's all at once.
     `identity` says whose resume point it is: a training that finds one of the same identity in
     `resume_folder` goes on from there, to the same weights, bit for bit. `meter` measures what it
     costs, and goes on with what was spent before.
@@ -121,6 +127,7 @@ def train(
                 steps_between_reads=1 if device.type == "cpu" else _STEPS_BETWEEN_READS,
                 interruption=interruption,
                 progress=progress if group.is_first else silent,
+                told=told if group.is_first else _nobody,
                 group=group,
                 meter=meter or Meter(device, group),
             )
@@ -141,6 +148,7 @@ class _Training:
     steps_between_reads: int
     interruption: Interruption
     progress: Progress
+    told: Callable[[Sequence[Figures]], None]
     group: ProcessGroup
     meter: Meter
 
@@ -209,6 +217,7 @@ class _Training:
             self.learner.restore(state["learner"])
             self.figures.restore(state["figures"])
             self.meter.restore(state.get("spent", {}))
+            self.told(self.figures.rows)
         return position
 
     def _save(self, done: int) -> None:
@@ -226,8 +235,10 @@ class _Training:
         )
 
     def _read(self) -> None:
-        for figures in self.figures.read():
+        read = self.figures.read()
+        for figures in read:
             self._check(figures)
+        self.told(read)
         if self.figures.rows:
             last = self.figures.rows[-1]
             self.progress(

@@ -1,0 +1,76 @@
+"""Which trackers are wanted: by name, each in an extra of this package that is called like it.
+
+FOMO_TRACKERS: their names, with commas; none by default. Where each sends to is said by its own
+variables (see its module) and is below FOMO_HOME by default: nothing leaves the machine unasked.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+
+from fomo_dagster.errors import InputError, nearest
+from fomo_dagster.trackers.sending import Trackers
+from fomo_dagster.trackers.tracker import Tracker
+
+VARIABLE = "FOMO_TRACKERS"
+
+
+def _tensorboard(folder: Path) -> Tracker:
+    from fomo_dagster.trackers.tensorboard import TensorBoard
+
+    return TensorBoard(folder)
+
+
+def _wandb(folder: Path) -> Tracker:
+    from fomo_dagster.trackers.wandb import WeightsAndBiases
+
+    return WeightsAndBiases(folder)
+
+
+def _mlflow(folder: Path) -> Tracker:
+    from fomo_dagster.trackers.mlflow import MLflow
+
+    return MLflow(folder)
+
+
+KINDS: Mapping[str, Callable[[Path], Tracker]] = {
+    "tensorboard": _tensorboard,
+    "wandb": _wandb,
+    "mlflow": _mlflow,
+}
+
+
+def named_by_environment() -> tuple[str, ...]:
+    """The names in FOMO_TRACKERS; raises `InputError` for one that there is not."""
+    names = [name.strip() for name in os.environ.get(VARIABLE, "").split(",")]
+    return check_names(filter(None, names), VARIABLE)
+
+
+def check_names(names: Iterable[str], place: str) -> tuple[str, ...]:
+    """The names, each once; raises `InputError` for one that there is not. place: that has them."""
+    unique = tuple(dict.fromkeys(names))
+    for name in unique:
+        if name not in KINDS:
+            raise InputError(f"{place}: there is no tracker {name!r}: {nearest(name, KINDS)}")
+    return unique
+
+
+def open_trackers(names: Iterable[str], home: Path) -> Trackers:
+    """Trackers that are ready to be sent to; nothing is imported or written yet.
+
+    home: FOMO_HOME. Raises `InputError` for one that is not installed.
+    """
+    names = tuple(names)
+    for name in names:
+        spec = find_spec(name)
+        if spec is None or spec.origin is None:  # a folder of that name, such as wandb makes
+            raise InputError(
+                f"tracker {name!r} is asked for and not installed: "
+                f"pip install 'fomo-dagster[{name}]', or leave it out of {VARIABLE}"
+            )
+    folder = home / "trackers"
+    return Trackers({name: partial(KINDS[name], folder) for name in names}, folder / "sent")

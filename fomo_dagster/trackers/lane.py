@@ -1,0 +1,176 @@
+"""The way to one tracker: a thread of its own, so that nobody waits for it or fails with it.
+
+What is to be sent is put on a queue. Whatever goes wrong on the way, an exception, a server that
+does not answer, or one that is too slow, ends the lane and nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fomo_dagster.store.digests import digest_of
+from fomo_dagster.trackers.ledger import Ledger, Sent
+from fomo_dagster.trackers.tracker import Entry, OpenRun, Point, Run, Tracker
+
+_MOST_WAITING = 100_000  # jobs; a job is an asset, or some steps
+_MOST_OPEN = 4  # runs
+_LONGEST_REASON = 300  # characters
+
+
+@dataclass(frozen=True)
+class Job:
+    """Entries of a run; they are gathered on the lane, where a failure does no harm."""
+
+    run: Run
+    entries: Callable[[], Iterable[Entry]]
+
+
+@dataclass(frozen=True)
+class Patience:
+    """Seconds between sendings, that one may take, and that closing waits for."""
+
+    between: float = 1.0
+    to_answer: float = 120.0
+    to_close: float = 30.0
+
+
+class Lane:
+    """Sends jobs to a tracker in their order."""
+
+    def __init__(
+        self, name: str, make: Callable[[], Tracker], ledgers: Path, patience: Patience
+    ) -> None:
+        self.name = name
+        self._make, self._ledgers, self._patience = make, ledgers, patience
+        self._queue: queue.Queue[Job | None] = queue.Queue(_MOST_WAITING)
+        self._closing = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._busy_since: float | None = None
+        self._failure = ""
+        self._said = False
+        self._open: dict[str, OpenRun] = {}
+
+    def put(self, job: Job) -> None:
+        """Have a job sent; never waits, never fails."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name=self.name, daemon=True)
+            self._thread.start()
+        since = self._busy_since
+        if since is not None and time.monotonic() - since > self._patience.to_answer:
+            self._fail(f"no answer for {self._patience.to_answer:g} s")
+        if not self._failure:
+            try:
+                self._queue.put_nowait(job)
+            except queue.Full:
+                self._fail("it is too slow for what it is sent")
+
+    def end(self) -> None:
+        """Have the tracker closed once everything that waits is sent."""
+        self._closing.set()
+        if self._thread is not None:
+            with contextlib.suppress(queue.Full):
+                self._queue.put_nowait(None)
+
+    def wait(self, seconds: float) -> None:
+        """After `end`: until that is done, or for so long."""
+        if self._thread is None or self._failure:
+            return
+        self._thread.join(seconds)
+        if self._thread.is_alive():
+            self._fail(f"it did not end within {self._patience.to_close:g} s")
+
+    def news(self) -> str | None:
+        """What a person should hear, said once: why nothing more is sent."""
+        if not self._failure or self._said:
+            return None
+        self._said = True
+        return (
+            f"tracker {self.name} failed and is switched off for the rest of this run, which goes "
+            f"on without it: {self._failure}. What it has not got is sent by the next run"
+        )
+
+    def _fail(self, why: str) -> None:
+        self._failure = self._failure or why
+
+    def _work(self) -> None:
+        try:
+            self._busy_since = time.monotonic()
+            tracker = self._make()
+            ledger = Ledger(self._ledgers / f"{self.name}_{digest_of(tracker.destination)[:8]}")
+            while (jobs := self._take()) and not self._failure:
+                self._busy_since = time.monotonic()
+                self._send(jobs, tracker, ledger)
+                self._busy_since = None
+                self._closing.wait(self._patience.between)
+            self._busy_since = time.monotonic()
+            for run in self._open.values():
+                run.close()
+        except Exception as error:
+            self._fail(_sentence(error))
+        self._busy_since = None
+
+    def _take(self) -> list[Job]:
+        """Everything that waits, at least one job; nothing at the end."""
+        self._busy_since = None
+        jobs = [self._queue.get()]
+        with contextlib.suppress(queue.Empty):
+            while jobs[-1] is not None:
+                jobs.append(self._queue.get_nowait())
+        if jobs[-1] is None and len(jobs) > 1:
+            self._queue.put(None)  # once more, for the next turn
+        return [job for job in jobs if job is not None]
+
+    def _send(self, jobs: Iterable[Job], tracker: Tracker, ledger: Ledger) -> None:
+        by_name: dict[str, list[Job]] = {}
+        for job in jobs:
+            by_name.setdefault(job.run.name, []).append(job)
+        for name, its_jobs in by_name.items():
+            entries = [entry for job in its_jobs for entry in job.entries()]
+            with ledger.account(name) as account:
+                belonging: dict[str, list[Entry]] = {}
+                for entry in entries:
+                    belonging.setdefault(account.run_of(entry).name, []).append(entry)
+                for sent in account.runs:
+                    configuration = its_jobs[-1].run.configuration
+                    self._send_to(sent, belonging.get(sent.name, ()), configuration, tracker)
+
+    def _send_to(
+        self,
+        sent: Sent,
+        entries: Iterable[Entry],
+        configuration: Mapping[str, Any],
+        tracker: Tracker,
+    ) -> None:
+        """What of the entries the run does not have; it is not even opened for nothing."""
+        new = [entry for entry in entries if not sent.has(entry) or sent.missing(entry)]
+        if not new:
+            return
+        opened = self._opened(tracker, Run(sent.name, configuration), sent)
+        if opened.id != sent.id:  # there is nothing any more of what was sent
+            sent.id, sent.points, sent.known = opened.id, 0, {}
+        points: list[Point] = []
+        for entry in new:
+            points += sent.missing(entry)
+            sent.note(entry)
+        parameters = {name: value for entry in new for name, value in entry.parameters.items()}
+        opened.log(points, parameters)
+
+    def _opened(self, tracker: Tracker, run: Run, sent: Sent) -> OpenRun:
+        if run.name not in self._open:
+            if len(self._open) == _MOST_OPEN:
+                self._open.pop(next(iter(self._open))).close()
+            self._open[run.name] = tracker.open(run, sent.id, sent.points)
+        return self._open[run.name]
+
+
+def _sentence(error: Exception) -> str:
+    """The first line of what an error says, which may be a page of HTML."""
+    said = str(error).strip().partition("\n")[0][:_LONGEST_REASON]
+    return f"{type(error).__name__}: {said}".rstrip(": ")

@@ -1,0 +1,94 @@
+"""What a tracker was sent, so that nothing is sent twice: one small file a run's name.
+
+A run holds one digest for each key. What was made otherwise, as after a change of the experiment,
+belongs to a run of its own: to an earlier one that has it, or to a new one with a number in its
+name. A file is read and replaced under a lease.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from fomo_dagster.store.files import write_bytes
+from fomo_dagster.store.leases import lease
+from fomo_dagster.trackers.tracker import Entry, Point
+
+
+@dataclass
+class Sent:
+    """What one run was sent. known: key → its digest, and the step after the last that it has."""
+
+    name: str
+    id: str | None = None
+    points: int = 0
+    known: dict[str, tuple[str, int]] = field(default_factory=dict)
+
+    def has(self, entry: Entry) -> bool:
+        """Whether it has any of it, of the same digest."""
+        return self.known.get(entry.key, ("", 0))[0] == entry.digest
+
+    def fits(self, entry: Entry) -> bool:
+        """Whether nothing else stands there."""
+        return entry.key not in self.known or self.has(entry)
+
+    def missing(self, entry: Entry) -> list[Point]:
+        """The points that it does not have yet."""
+        after = self.known[entry.key][1] if entry.key in self.known else -1
+        return [point for point in entry.points if point.step >= after]
+
+    def note(self, entry: Entry) -> None:
+        """Count `entry` as sent."""
+        steps = [point.step + 1 for point in entry.points]
+        _, after = self.known.get(entry.key, ("", 0))
+        self.points += len(self.missing(entry))
+        self.known[entry.key] = (entry.digest, max([after, *steps]))
+
+
+@dataclass
+class Account:
+    """The runs of one name; the last is the one that is gone on with."""
+
+    name: str
+    runs: list[Sent]
+
+    def run_of(self, entry: Entry) -> Sent:
+        """The run that an entry belongs to, which becomes the one to go on with."""
+        if not self.runs or not self.runs[-1].fits(entry):
+            there = [run for run in self.runs if run.has(entry)]
+            number = len(self.runs) + 1
+            new = Sent(self.name if number == 1 else f"{self.name}_{number}")
+            run = there[-1] if there else new
+            self.runs = [*(other for other in self.runs if other is not run), run]
+        return self.runs[-1]
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """The accounts of a tracker's destination, in a folder."""
+
+    folder: Path
+
+    @contextlib.contextmanager
+    def account(self, name: str) -> Iterator[Account]:
+        """The account of a name, alone among all processes; kept at the end, if nothing fails."""
+        path = self.folder / f"{name}.json"
+        with lease(path.with_suffix(".lease")):
+            runs = json.loads(path.read_text()) if path.exists() else []
+            account = Account(name, [_sent(run) for run in runs])
+            before = [asdict(run) for run in account.runs]
+            yield account
+            after = [asdict(run) for run in account.runs]
+            if after != before:
+                write_bytes(path, json.dumps(after).encode())
+
+
+def _sent(run: dict[str, object]) -> Sent:
+    known = run.pop("known")
+    assert isinstance(known, dict)
+    sent = Sent(**run)  # type: ignore[arg-type]
+    sent.known = {key: (digest, after) for key, (digest, after) in known.items()}
+    return sent

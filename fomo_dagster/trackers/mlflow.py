@@ -1,0 +1,101 @@
+"""MLflow: a run of an experiment there, by its client; its global state is left alone.
+
+MLFLOW_TRACKING_URI: the store, `trackers/mlflow.db` in FOMO_HOME by default (SQLite).
+MLFLOW_EXPERIMENT_NAME: `fomo` by default. MLflow's own telemetry is off unless
+MLFLOW_DISABLE_TELEMETRY says otherwise.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+# By default it takes many minutes before it says that a server is away.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
+
+from fomo_dagster.trackers.tracker import Point, Run, flat
+
+# What a server takes, at once and in a parameter.
+_MOST_METRICS, _MOST_PARAMETERS = 1000, 100
+_LONGEST_NAME, _LONGEST_VALUE = 250, 6000
+_NOT_IN_NAMES = re.compile(r"[^\w./: -]", re.ASCII)
+
+
+class MLflow:
+    """Logs to an MLflow store or server."""
+
+    def __init__(self, folder: Path) -> None:
+        for name in ("mlflow", "alembic"):  # which tell how they make a database
+            logging.getLogger(name).setLevel(logging.WARNING)
+        folder.mkdir(parents=True, exist_ok=True)
+        named = os.environ.get("MLFLOW_TRACKING_URI")
+        self._uri = named or f"sqlite:///{folder / 'mlflow.db'}"
+        # Else the folder that the process happens to be started in would hold it.
+        self._artifacts = None if named else (folder / "mlflow_artifacts").as_uri()
+        self._experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME") or "fomo"
+
+    @property
+    def destination(self) -> str:
+        return f"{self._uri} {self._experiment}"
+
+    def open(self, run: Run, earlier: str | None, sent: int) -> _Logging:
+        client = MlflowClient(self._uri)
+        if earlier is not None and _is_there(client, earlier):
+            client.update_run(earlier, status="RUNNING")
+            return _Logging(client, earlier)
+        experiment = client.get_experiment_by_name(self._experiment)
+        where = (
+            client.create_experiment(self._experiment, self._artifacts)
+            if experiment is None
+            else experiment.experiment_id
+        )
+        opened = _Logging(client, client.create_run(where, run_name=run.name).info.run_id)
+        opened.log((), {k: _text(value) for k, value in flat(run.configuration).items()})
+        return opened
+
+
+class _Logging:
+    def __init__(self, client: MlflowClient, run_id: str) -> None:
+        self._client, self.id = client, run_id
+
+    def log(self, points: Sequence[Point], parameters: Mapping[str, str]) -> None:
+        now = int(time.time() * 1000)
+        metrics = [Metric(p.series, p.value, now, p.step) for p in points]
+        named = {
+            _NOT_IN_NAMES.sub("_", name)[:_LONGEST_NAME]: value[:_LONGEST_VALUE]
+            for name, value in parameters.items()
+        }
+        told = [Param(name, value) for name, value in named.items()]
+        for first in range(0, len(metrics), _MOST_METRICS):
+            self._client.log_batch(self.id, metrics=metrics[first : first + _MOST_METRICS])
+        for first in range(0, len(told), _MOST_PARAMETERS):
+            self._client.log_batch(self.id, params=told[first : first + _MOST_PARAMETERS])
+
+    def close(self) -> None:
+        self._client.set_terminated(self.id)
+
+
+def _is_there(client: MlflowClient, run_id: str) -> bool:
+    try:
+        return bool(client.get_run(run_id).info.lifecycle_stage == "active")
+    except MlflowException as error:
+        if error.error_code == ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+            return False
+        raise
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,62 @@
+"""The trackers of a command or a Dagster run together: what one does, no other notices."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from fomo_dagster.trackers.lane import Job, Lane, Patience
+from fomo_dagster.trackers.tracker import Entry, Run, Tracker
+
+
+class Trackers:
+    """Sends to trackers on lanes of their own; nothing here waits for them, but `close`.
+
+    kinds: name → what makes the tracker, called when there is something to send. ledgers: the
+    folder of what each was sent.
+    """
+
+    def __init__(
+        self,
+        kinds: Mapping[str, Callable[[], Tracker]],
+        ledgers: Path,
+        patience: Patience = Patience(),  # noqa: B008
+    ) -> None:
+        self._lanes = [Lane(name, make, ledgers, patience) for name, make in kinds.items()]
+        self._patience = patience
+
+    @classmethod
+    def none(cls) -> Trackers:
+        """No tracker at all."""
+        return cls({}, Path())
+
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return bool(self._lanes)
+
+    def send(
+        self, run: Run, entries: Callable[[], Iterable[Entry]], warn: Callable[[str], None]
+    ) -> None:
+        """Have entries of a run sent that its trackers do not have yet.
+
+        warn: told once of each tracker that failed since it was last asked.
+        """
+        for lane in self._lanes:
+            lane.put(Job(run, entries))
+        self._say(warn)
+
+    def close(self, warn: Callable[[str], None]) -> None:
+        """Send what waits, and close them."""
+        for lane in self._lanes:
+            lane.end()
+        until = time.monotonic() + self._patience.to_close
+        for lane in self._lanes:
+            lane.wait(max(0.0, until - time.monotonic()))
+        self._say(warn)
+
+    def _say(self, warn: Callable[[str], None]) -> None:
+        for lane in self._lanes:
+            news = lane.news()
+            if news is not None:
+                warn(news)

@@ -1,0 +1,81 @@
+"""What a tracker is, and what it is sent: the numbers of the tables, as series over steps.
+
+Trackers are outside of every computation: nothing of them enters an identity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True)
+class Point:
+    """A value of a series. series: parts of letters, digits, `_`, `-` and `.`, joined by `/`; step:
+    of a training, or else the stage."""
+
+    series: str
+    step: int
+    value: float
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What an asset states, or some steps of it: a run has each step of a key once.
+
+    digest: of what the asset was made as. A run holds one digest for a key.
+    parameters: such as digests, which belong to the run as a whole.
+    """
+
+    key: str
+    digest: str
+    points: tuple[Point, ...]
+    parameters: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a tracker shows as one. configuration: plain data, nested."""
+
+    name: str
+    configuration: Mapping[str, Any]
+
+
+class OpenRun(Protocol):
+    """A run that is being sent to."""
+
+    @property
+    def id(self) -> str:
+        """What the tracker finds it by when it is opened again."""
+
+    def log(self, points: Sequence[Point], parameters: Mapping[str, str]) -> None:
+        """Send; once it returns, the end of this process loses nothing of it."""
+
+    def close(self) -> None:
+        """Nothing more is sent for now."""
+
+
+class Tracker(Protocol):
+    """Where runs are sent to. Any of its methods, and its making, may fail or hang."""
+
+    @property
+    def destination(self) -> str:
+        """What tells this place from another, such as a folder or an address."""
+
+    def open(self, run: Run, earlier: str | None, sent: int) -> OpenRun:
+        """Go on with the run whose id is `earlier`, or begin one where there is none (any more).
+
+        sent: how many points it was sent before.
+        """
+
+
+def flat(configuration: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, the names joined by dots."""
+    found: dict[str, Any] = {}
+    for name, value in configuration.items():
+        if isinstance(value, Mapping) and value:
+            found |= flat(value, f"{prefix}{name}.")
+        else:
+            found[f"{prefix}{name}"] = value
+    return found

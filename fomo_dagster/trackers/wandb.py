@@ -1,0 +1,98 @@
+"""Weights & Biases: a run of a project there.
+
+WANDB_MODE: `offline` by default, which writes what `wandb sync` sends later. WANDB_PROJECT: `fomo`
+by default. WANDB_DIR: where `wandb/` is, `trackers` in FOMO_HOME by default. WANDB_ENTITY and the
+others mean what they always do. What wandb would gather by itself (console output, code, git, the
+machine, its use) is left out; its reports of errors are off unless WANDB_ERROR_REPORTING says
+otherwise.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+
+import wandb
+
+from fomo_dagster.trackers.tracker import Point, Run
+
+# A server that is away is to be heard of, and not to be waited for when the process ends.
+_SECONDS_TO_BEGIN = _SECONDS_TO_FINISH = 20.0
+
+
+class WeightsAndBiases:
+    """Logs to wandb's own process, which writes to the disk or sends to a server."""
+
+    def __init__(self, folder: Path) -> None:
+        mode = os.environ.get("WANDB_MODE") or "offline"
+        named = os.environ.get("WANDB_DIR")
+        root = Path(named).expanduser().resolve() if named else folder
+        root.mkdir(parents=True, exist_ok=True)
+        self._project = os.environ.get("WANDB_PROJECT") or "fomo"
+        self._settings = wandb.Settings(
+            mode=mode,
+            root_dir=str(root),
+            console="off",
+            silent=True,
+            disable_git=True,
+            save_code=False,
+            init_timeout=float(os.environ.get("WANDB_INIT_TIMEOUT") or _SECONDS_TO_BEGIN),
+            finish_timeout=_SECONDS_TO_FINISH,
+            x_disable_meta=True,
+            x_disable_stats=True,
+            x_disable_machine_info=True,
+        )
+        place = [mode, os.environ.get("WANDB_BASE_URL", ""), os.environ.get("WANDB_ENTITY", "")]
+        self._destination = " ".join([*place, self._project, str(root)])
+
+    @property
+    def destination(self) -> str:
+        return self._destination
+
+    def open(self, run: Run, earlier: str | None, sent: int) -> _Logging:
+        opened = wandb.init(
+            project=self._project,
+            name=run.name,
+            id=earlier or uuid.uuid4().hex[:16],
+            resume="allow",
+            reinit="create_new",
+            config=dict(run.configuration) if earlier is None else None,
+            settings=self._settings,
+        )
+        return _Logging(opened, sent)
+
+
+class _Logging:
+    """Each section, the first part of a series' name, has its own steps: wandb's count of what was
+    logged only ever goes on, and stages may be trained in any order."""
+
+    def __init__(self, run: Any, sent: int) -> None:
+        self._run, self.id, self._logged = run, run.id, sent
+        self._sections: set[str] = set()
+
+    def log(self, points: Sequence[Point], parameters: Mapping[str, str]) -> None:
+        for (section, step), group in groupby(points, key=_place):
+            axis = f"{section}/step"
+            if section not in self._sections:
+                self._sections.add(section)
+                self._run.define_metric(axis, hidden=True)
+                self._run.define_metric(f"{section}/*", step_metric=axis)
+            together = list(group)
+            values = {point.series: point.value for point in together}
+            self._run.log({axis: step, **values}, step=self._logged, commit=True)
+            self._logged += len(together)
+        if parameters:
+            self._run.config.update(dict(parameters), allow_val_change=True)
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+def _place(point: Point) -> tuple[str, int]:
+    return point.series.partition("/")[0], point.step
