@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from fomo_dagster.data.declarations import Declaration, PretrainingPool
+from fomo_dagster.experiment.loss import AnyLoss
 from fomo_dagster.experiment.names import check_safe_name
 from fomo_dagster.experiment.training import TrainingSettings
 
@@ -50,4 +51,17 @@ class Backbone(Declaration):
                 "exactly one of pretrained, weights, pretraining must be given, "
                 f"not {given or 'none'}"
             )
+        if self.pretraining is not None:
+            self.check_goes_with(self.pretraining.loss)
         return self
+
+    def check_goes_with(self, loss: AnyLoss) -> None:
+        """Raises `ValueError` where the loss needs what the configuration does not give; that of an
+        architecture which is a name is not known here."""
+        if loss.name != "siglip" or isinstance(self.architecture, str):
+            return
+        if self.architecture.get("init_logit_bias") is None:
+            raise ValueError(
+                f"loss.name is siglip, and the architecture of {self.name} has no init_logit_bias: "
+                "give it one, -10 as SigLIP's"
+            )

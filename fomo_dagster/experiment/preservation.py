@@ -20,6 +20,8 @@ class Preservation(Declaration):
     """The parameters that act on what was carried alone, and so not at the first stage."""
     remembers: ClassVar[bool] = False
     """Whether a stage leaves features of its samples for all that come after it."""
+    of_likelihood: ClassVar[bool] = False
+    """Whether it looks at logits or probabilities, which are what the loss makes of features."""
 
     @property
     def weights_themselves(self) -> bool:
@@ -66,6 +68,7 @@ class EWC(_Weighed):
     """`strength / 2 · Σ F (θ - θ*)²` beside the loss, F the Fisher information of earlier data."""
 
     name: Literal["ewc"]
+    of_likelihood: ClassVar[bool] = True
     strength: float = Field(1.0, gt=0)
     decay: float = Field(
         1.0, ge=0, le=1, description="Of the Fisher information of all stages before, each stage."
@@ -102,6 +105,7 @@ class MAS(_Weighed):
 class _Distilled(Preservation):
     """Learns from an earlier model too."""
 
+    of_likelihood: ClassVar[bool] = True
     teacher: Literal["initial", "deployed"]
     strength: float = Field(1.0, gt=0)
     temperature: float = Field(2.0, gt=0, description="Divides the logits that are compared.")
@@ -164,6 +168,7 @@ class DER(_Replayed):
 
     name: Literal["der"]
     remembers: ClassVar[bool] = True
+    of_likelihood: ClassVar[bool] = True
     alpha: float = Field(0.3, gt=0, description="Times the squared difference of logits.")
 
 
@@ -172,6 +177,7 @@ class DERPP(_Replayed):
 
     name: Literal["derpp"]
     remembers: ClassVar[bool] = True
+    of_likelihood: ClassVar[bool] = True
     alpha: float = Field(0.1, gt=0, description="Times the squared difference of logits.")
     beta: float = Field(0.5, gt=0, description="Times the loss of the buffer's rows.")
 
@@ -180,6 +186,7 @@ class Transfer(Preservation):
     """What another model knows, where it knows it better than the weights at the stage's start."""
 
     name: Literal["transfer"]
+    of_likelihood: ClassVar[bool] = True
     teacher: Backbone = Field(
         exclude=True,  # it is an asset of its own, whose identity is that of what depends on it
         description="Any OpenCLIP model, with an image size and a tokeniser of its own.",

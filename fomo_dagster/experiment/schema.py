@@ -30,7 +30,7 @@ from fomo_dagster.experiment.merging_over_time import MergingOverTime
 from fomo_dagster.experiment.mixture import AnyMixture, ChangingMixture, Mixture
 from fomo_dagster.experiment.names import check_safe_name
 from fomo_dagster.experiment.online_selection import AnyOnlineSelection
-from fomo_dagster.experiment.preservation import EWC, AnyPreservation
+from fomo_dagster.experiment.preservation import EWC, AnyPreservation, Transfer
 from fomo_dagster.experiment.selections import Train
 from fomo_dagster.experiment.stream import Stream
 from fomo_dagster.experiment.training import TrainingSettings
@@ -281,6 +281,13 @@ class Experiment(TrainingSettings):
                 self.mixture.check(self.batch_size)
             except InputError as error:
                 raise ValueError(f"mixture: {error}") from error
+        return self
+
+    @model_validator(mode="after")
+    def _models_go_with_the_loss(self) -> Experiment:
+        self.backbone.check_goes_with(self.loss)
+        if isinstance(self.method.preserve, Transfer):
+            self.method.preserve.teacher.check_goes_with(self.loss)
         return self
 
     @model_validator(mode="after")

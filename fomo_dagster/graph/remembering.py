@@ -2,7 +2,8 @@
 
 One file a stage, of the samples of its chunk that a later buffer may still hold: N samples and M
 different captions in 2 · D · (N + M) bytes and a few for the places, halves being enough for the
-logits that are made of them (to 0.01 at CLIP's highest temperature).
+logits that are made of them (to 0.01 at CLIP's highest temperature); and the bias of the logits,
+where the model has one.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ def remember(
     `rows` (N,): the samples' rows in the chunk. `images` (N, D), fp16: as long as the temperature,
     exp(logit_scale). `texts` (M, D), fp16, L2-normalised: of all different captions. `captions`
     (C,): the row in `texts` of each sample's each caption, those of sample n from `first[n]` on.
+    `bias` (): that of the logits, fp32, where the model has one.
     Images are not augmented; one that cannot be decoded is never drawn, and taken as a blank one.
     Returns N.
     """
@@ -78,13 +80,16 @@ def remember(
         "captions": torch.tensor([row_of[text] for text in captions], dtype=torch.int64),
         "first": (ends - mine["captions"].list.len()).to_torch(),
     }
+    bias = getattr(model.module, "logit_bias", None)
+    if bias is not None:
+        tensors["bias"] = bias.detach().cpu()
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
     return mine.height
 
 
 def remembered(
     paths: Sequence[Path], chunks: Sequence[pl.DataFrame], buffer: pl.DataFrame
-) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+) -> Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]:
     """What stages left of their chunks, for rows of the manifest `buffer`; see `Beside`."""
     stages = [load_file(path) for path in paths]
     brought = pl.concat(
@@ -96,13 +101,16 @@ def remembered(
     places = buffer.join(brought, on=SAMPLE, how="left", maintain_order="left")
     where = places.select(pl.col("stage", "place").cast(pl.Int64)).to_torch()  # (rows, 2)
 
-    def features(drawn: Tensor) -> tuple[Tensor, Tensor]:
+    biases = torch.tensor([float(stored.get("bias", 0.0)) for stored in stages])  # (stages,)
+
+    def features(drawn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         images, texts = [], []
         for row, caption in drawn.tolist():
             number, place = where[row].tolist()
             stored = stages[number]
             images.append(stored["images"][place])
             texts.append(stored["texts"][stored["captions"][stored["first"][place] + caption]])
-        return torch.stack(images).float(), torch.stack(texts).float()
+        of_rows = biases[where[drawn[:, 0], 0]]
+        return torch.stack(images).float(), torch.stack(texts).float(), of_rows
 
     return features

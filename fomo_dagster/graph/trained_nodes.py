@@ -125,6 +125,9 @@ class TrainedNode(Node):
             "seed": self.seed,
             "stage": self.stage,
         }
+        preserve = self.method.preserve
+        if preserve and preserve.of_likelihood and self.settings.loss.name == "siglip":
+            declared["likelihood"] = "sigmoid"  # it was a softmax before, whatever the loss
         if self.selection is not None:
             declared["selection"] = self.selection.model_dump(mode="json")
         if "buffer" in self._shares.pools:

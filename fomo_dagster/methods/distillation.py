@@ -1,13 +1,15 @@
 """Distillation from an earlier model: LwF on what is learnt, ZSCL on reference rows.
 
-`KL_T(t ‖ s) = T² · mean over rows of KL(softmax(t / T) ‖ softmax(s / T))` stands for both: the
-cross entropy of the papers less a constant, so that 0 says that nothing was lost. Distillation from
-another backbone is not covered (`transfer.py`).
+`KL_T(t ‖ s) = T² · mean over rows of KL(p(t / T) ‖ p(s / T))` stands for both: the cross entropy of
+the papers less a constant, so that 0 says that nothing was lost. p is the softmax over a row, as in
+the papers. Where SigLIP's loss is trained with, p is what that makes of logits: the sigmoid of each
+pair by itself, the bias of the logits being part of them, and KL the sum over the pairs of a row.
+Distillation from another backbone is not covered (`transfer.py`).
 """
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from fomo_dagster.experiment import preservation as declared
 from fomo_dagster.methods.frozen import Frozen
@@ -15,17 +17,6 @@ from fomo_dagster.methods.preservation import Beginning, Beside, Embedded, Prese
 from fomo_dagster.methods.weight_penalty import copies, pull
 
 REFERENCE_POOL = "pretraining"
-
-
-def divergences(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """`T² · KL(softmax(teacher / T) ‖ softmax(student / T))` of each row of logits (N, M): (N,)."""
-    softened = nn.functional.kl_div(
-        nn.functional.log_softmax(student / temperature, dim=1),
-        nn.functional.log_softmax(teacher / temperature, dim=1),
-        reduction="none",
-        log_target=True,
-    )  # (N, M)
-    return temperature**2 * softened.sum(dim=1)
 
 
 class LwF(Preservation):
@@ -43,11 +34,11 @@ class LwF(Preservation):
 
     def loss(self, embedded: Embedded) -> tuple[Tensor, Tensor | None]:
         loss, _ = super().loss(embedded)
-        rows, teacher = embedded.rows("update"), self._teacher
+        rows, likelihood = embedded.rows("update"), self._likelihood
         student = embedded.images[rows] @ embedded.texts[rows].T  # (n, n)
-        distilled = divergences(
-            embedded.logit_scale.exp() * student,
-            teacher.logits(embedded, rows),
+        distilled = likelihood.divergences(
+            likelihood.logits(embedded.logit_scale.exp() * student, embedded.logit_bias),
+            self._teacher.logits(embedded, rows),
             self._settings.temperature,
         )
         return loss, self._settings.strength * distilled.mean()
@@ -59,7 +50,8 @@ class ZSCL(Preservation):
     On the rows of the pretraining pool, with a bar over what is the teacher's:
     `strength · (KL_T(exp(ā) Ī T̄xᵀ ‖ exp(ā) I T̄xᵀ) + KL_T(exp(ā) T̄x Īᵀ ‖ exp(ā) Tx Īᵀ))`,
     and `l2 / 2 · ‖θ - θ_start‖²`, beside the contrastive loss over the other rows. The student's
-    features are measured at the teacher's temperature, so that its own stays free to be learnt.
+    features are measured at the teacher's temperature and bias, so that its own stay free to be
+    learnt.
     """
 
     def __init__(self, settings: declared.ZSCL, beginning: Beginning, beside: Beside) -> None:
@@ -73,10 +65,11 @@ class ZSCL(Preservation):
         learnt, rows = embedded.rows("update", "buffer"), embedded.rows(REFERENCE_POOL)
         loss = self._contrastive_of(embedded, learnt)
         images, texts = self._teacher.features(embedded, rows)
-        scale, temperature = self._teacher.logit_scale.exp(), self._settings.temperature
-        logits = scale * images @ texts.T  # (n, n)
-        by_image = divergences(scale * embedded.images[rows] @ texts.T, logits, temperature)
-        by_text = divergences(scale * embedded.texts[rows] @ images.T, logits.T, temperature)
+        logits, temperature = self._teacher.compared(images, texts), self._settings.temperature
+        of_images = self._teacher.compared(embedded.images[rows], texts)  # (n, n), as the others
+        of_texts = self._teacher.compared(embedded.texts[rows], images)
+        by_image = self._likelihood.divergences(of_images, logits, temperature)
+        by_text = self._likelihood.divergences(of_texts, logits.T, temperature)
         return loss, self._settings.strength * (by_image.mean() + by_text.mean())
 
     def penalise(self) -> Tensor | None:

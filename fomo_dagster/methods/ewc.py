@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fomo_dagster.experiment import preservation as declared
 from fomo_dagster.methods.preservation import Batch, Beginning, Beside, Embedded
@@ -35,38 +35,40 @@ class EWC(ImportancePenalty):
 def fisher(beginning: Beginning, batches: Iterable[Batch]) -> dict[str, Tensor]:
     """The diagonal of the Fisher information of each trained parameter, by name.
 
-    In a batch of B pairs the model makes 2B predictions k: of each image's text among the B, and of
-    each text's image. F is the mean over all predictions of all batches of
+    In a batch of B pairs the model makes predictions k, as the declared loss has it. CLIP's makes
+    2B: of each image's text among the B, and of each text's image, p_k being the softmax over
+    exp(logit_scale) · cosine. SigLIP's makes B: for each image, of each of the B texts by itself,
+    whether it is the image's own, p_k being the product of the sigmoids of ± (exp(logit_scale) ·
+    cosine + logit_bias). F is the mean over all predictions of all batches of
 
-        E_{y ~ p_k} [(∂ log p_k(y) / ∂θ)²],
+        E_{y ~ p_k} [(∂ log p_k(y) / ∂θ)²].
 
-    p_k being the softmax over exp(logit_scale) · cosine. The answers y are drawn from the model, as
-    the definition has it, and not the true ones. That makes it cheap, too: the gradients of
-    predictions whose answers are drawn independently have means of zero, so that the square of
-    their sum has the mean of the sum of their squares, and one gradient of each batch will do. The
-    square of a batch's plain gradient, in its place, would come near the square of the mean
-    gradient, which vanishes where training ends.
+    The answers y are drawn from the model, as the definition has it, and not the true ones. That
+    makes it cheap, too: the gradients of predictions whose answers are drawn independently have
+    means of zero, so that the square of their sum has the mean of the sum of their squares, and one
+    gradient of each batch will do. The square of a batch's plain gradient, in its place, would come
+    near the square of the mean gradient, which vanishes where training ends.
 
     The towers are in evaluation mode afterwards, and the gradients none.
     """
     module, trained = beginning.model.module.eval(), beginning.trained
     key = ["fisher", beginning.seed, beginning.stage]
     random = torch.Generator().manual_seed(int(digest_of(key)[:15], 16))
+    likelihood = beginning.loss.likelihood
 
     def drawn(embedded: Embedded) -> tuple[Tensor, None]:
         """-Σ_k log p_k(y_k), in the sum of which small gradients survive fp16, too."""
-        logits = embedded.logit_scale.exp() * embedded.images @ embedded.texts.T  # (B, B)
-        predictions = torch.cat([logits, logits.T])  # (2B, B)
-        shares = predictions.detach().softmax(dim=1).cpu()
-        answers = torch.multinomial(shares, 1, generator=random).squeeze(1).to(logits.device)
-        return nn.functional.cross_entropy(predictions, answers, reduction="sum"), None
+        similarities = embedded.logit_scale.exp() * embedded.images @ embedded.texts.T  # (B, B)
+        return likelihood.surprise(
+            likelihood.logits(similarities, embedded.logit_bias), random
+        ), None
 
     sums = {name: torch.zeros_like(p, requires_grad=False) for name, p in trained.items()}
     predictions = 0
     for batch in batches:
         module.zero_grad()
         beginning.gradient(batch, beginning.seed, drawn)
-        predictions += 2 * sum(batch.counts.values())
+        predictions += likelihood.predictions * sum(batch.counts.values())
         for name, parameter in trained.items():
             if parameter.grad is not None:
                 sums[name].addcmul_(parameter.grad, parameter.grad)

@@ -23,6 +23,7 @@ class Frozen:
         self.model = model
         self._module = model.module.to(beginning.device).eval().requires_grad_(False)
         self._trained_one = beginning.model
+        self._likelihood = beginning.loss.likelihood
         self._device, self._autocast = beginning.device, beginning.autocast
         self._piece_size = beginning.micro_batch_size
 
@@ -35,10 +36,16 @@ class Frozen:
     def logits(
         self, embedded: Embedded, rows: Tensor | None = None, tokens: Tensor | None = None
     ) -> Tensor:
-        """exp(logit_scale) times the cosines of images to texts of n rows of a batch, or of all:
-        (n, n), fp32. tokens: the texts of this process, where this model has others."""
+        """The logits, as the training's loss has them, of images to texts of n rows of a batch, or
+        of all: (n, n), fp32. tokens: the texts of this process, where this model has others."""
         images, texts = self.features(embedded, rows, tokens)
-        return self.logit_scale.exp() * images @ texts.T
+        return self.compared(images, texts)
+
+    def compared(self, features: Tensor, others: Tensor) -> Tensor:
+        """The logits of some features (N, D) to others (M, D), of any model, at the temperature and
+        with the bias of this one: (N, M)."""
+        bias: Tensor | None = getattr(self._module, "logit_bias", None)
+        return self._likelihood.logits(self.logit_scale.exp() * features @ others.T, bias)
 
     def features(
         self, embedded: Embedded, rows: Tensor | None = None, tokens: Tensor | None = None

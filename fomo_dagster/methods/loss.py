@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
 
 from open_clip.loss import ClipLoss as ClipSums
 from open_clip.loss import SigLipLoss
@@ -10,11 +12,19 @@ from torch import Tensor, nn
 
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.loss import AnyLoss, ClipLoss
+from fomo_dagster.methods.likelihood import Likelihood, Sigmoid, Softmax
 from fomo_dagster.models.backbones import Clip
 
+Value: TypeAlias = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
 
-class Loss(Protocol):
+
+@dataclass(frozen=True)
+class Loss:
     """How far the pairs of a batch are from being told apart."""
+
+    likelihood: Likelihood
+    """What it makes of logits."""
+    value: Value
 
     def __call__(
         self,
@@ -26,6 +36,7 @@ class Loss(Protocol):
         """Of image features (N, D) and text features (N, D), both L2-normalised and fp32, row i of
         the one belonging to row i of the other; of the logit scale (the logarithm, as the model
         holds it) and, where the model has one, the bias of the logits: a scalar."""
+        return self.value(image_features, text_features, logit_scale, logit_bias)
 
 
 def contrastive_loss(settings: AnyLoss) -> Loss:
@@ -37,28 +48,28 @@ def contrastive_loss(settings: AnyLoss) -> Loss:
     positive where they belong together, summed up and divided by N.
     """
     if isinstance(settings, ClipLoss):
-        return _clip_loss(settings.label_smoothing)
-    return _siglip_loss()
+        return Loss(Softmax(), _clip_loss(settings.label_smoothing))
+    return Loss(Sigmoid(), _siglip_loss())
 
 
-def check_goes_with(settings: AnyLoss, module: Clip) -> None:
+def check_goes_with(loss: Loss, module: Clip, model: str = "the model") -> None:
     """Raises `InputError` where the loss needs what the model does not have."""
-    if settings.name == "siglip" and getattr(module, "logit_bias", None) is None:
+    if isinstance(loss.likelihood, Sigmoid) and getattr(module, "logit_bias", None) is None:
         raise InputError(
-            "loss.name is siglip, but the model has no logit_bias: take an architecture that has "
+            f"loss.name is siglip, but {model} has no logit_bias: take an architecture that has "
             "one (ViT-B-16-SigLIP), or give yours `init_logit_bias: -10` and train it from its "
             "beginning"
         )
 
 
-def _clip_loss(label_smoothing: float) -> Loss:
+def _clip_loss(label_smoothing: float) -> Value:
     made = ClipSums(cache_labels=True)
 
     def loss(
         image_features: Tensor,
         text_features: Tensor,
         logit_scale: Tensor,
-        logit_bias: Tensor | None = None,  # the same for all answers of a row, and so without sense
+        logit_bias: Tensor | None,  # the same for all answers of a row, and so without sense
     ) -> Tensor:
         both = made.get_logits(image_features, text_features, logit_scale.exp())  # (N, N) each
         answers = made.get_ground_truth(image_features.device, len(both[0]))
@@ -71,14 +82,14 @@ def _clip_loss(label_smoothing: float) -> Loss:
     return loss
 
 
-def _siglip_loss() -> Loss:
+def _siglip_loss() -> Value:
     made = SigLipLoss()
 
     def loss(
         image_features: Tensor,
         text_features: Tensor,
         logit_scale: Tensor,
-        logit_bias: Tensor | None = None,
+        logit_bias: Tensor | None,
     ) -> Tensor:
         value: Tensor = made(image_features, text_features, logit_scale.exp(), logit_bias)
         return value

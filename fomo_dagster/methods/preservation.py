@@ -154,9 +154,10 @@ class Beside:
     CPU."""
     carried: Mapping[str, Tensor] = field(default_factory=dict)
     """What the stage before left; empty at the first."""
-    remembered: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
+    remembered: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]] | None = None
     """(n, 2) as `Batch.drawn` of buffer rows → the features of image and text, each (n, D), that
-    the stage which brought the sample left, those of the image times its temperature."""
+    the stage which brought the sample left, those of the image times its temperature; and its
+    bias of the logits (n,), 0 where its model had none."""
     update: Callable[[int, int], Iterator[Batch]] | None = None
     """(samples of a batch, samples in all) → whole batches of the update pool alone, in its seeded
     order, as they are trained on: of so many samples, and of none twice."""
@@ -169,7 +170,7 @@ class Preservation:
     """Plain training: the contrastive loss over all rows, and nothing beside it."""
 
     def __init__(self, beginning: Beginning) -> None:
-        self._contrastive = beginning.loss
+        self._contrastive, self._likelihood = beginning.loss, beginning.loss.likelihood
 
     def loss(self, embedded: Embedded) -> tuple[Tensor, Tensor | None]:
         """The loss of what is learnt, and what is added for what shall stay: scalars."""

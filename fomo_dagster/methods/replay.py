@@ -10,8 +10,9 @@ loss, all three have `L` over the rows that are not of the buffer, and on those 
 where MSE is the mean of the squared differences between the logits `exp(a) I Txᵀ` of the buffer's
 rows among themselves and those of the features that were stored of them. A row's stored features
 are those that the model had for sample and caption, the image not augmented, at the end of the
-stage that brought them; its logits are measured at that model's temperature. The first stage has no
-buffer, and trains as if nothing was preserved.
+stage that brought them; its logits are measured at that model's temperature. Where SigLIP's loss is
+trained with, the bias is part of the logits, and that model's of the stored ones. The first stage
+has no buffer, and trains as if nothing was preserved.
 """
 
 from __future__ import annotations
@@ -41,12 +42,13 @@ class _Replay(Preservation):
             added = added + self._of_loss * self._contrastive_of(embedded, replayed)
         if self._of_logits:
             assert self._remembered is not None
-            old_images, old_texts = self._remembered(
+            old_images, old_texts, old_biases = self._remembered(
                 embedded.of_batch(embedded.batch.drawn, replayed)
             )
-            logits = embedded.logit_scale.exp() * images @ texts.T  # (n, n)
-            stored = (old_images @ old_texts.T).to(logits)  # (n, n)
-            added = added + self._of_logits * nn.functional.mse_loss(logits, stored)
+            likelihood, scale = self._likelihood, embedded.logit_scale.exp()
+            logits = likelihood.logits(scale * images @ texts.T, embedded.logit_bias)  # (n, n)
+            stored = likelihood.logits(old_images @ old_texts.T, old_biases[:, None])  # (n, n)
+            added = added + self._of_logits * nn.functional.mse_loss(logits, stored.to(logits))
         return loss, added
 
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from fomo_dagster.experiment import preservation as declared
-from fomo_dagster.methods.distillation import divergences
 from fomo_dagster.methods.frozen import Frozen
+from fomo_dagster.methods.loss import check_goes_with
 from fomo_dagster.methods.preservation import Beginning, Beside, Embedded, Preservation
 
 
@@ -26,6 +26,8 @@ class Transfer(Preservation):
 
     supervised: the teacher's where softmax(z_i)_i, the probability of the image's own text, is
     higher for it than for the old self; otherwise the teacher's where its max_j softmax(z_i)_j is.
+    Where SigLIP's loss is trained with, the sigmoid of each pair stands for the softmax, the bias
+    of the logits is part of them, and KL is the sum over an image's pairs.
     The teacher sees the same augmented pixels, resized to its size, and the same texts.
     """
 
@@ -35,7 +37,9 @@ class Transfer(Preservation):
         self._settings = settings
         start = replace(beginning.model, module=copy.deepcopy(beginning.model.module))
         self._old = Frozen(start, beginning)
-        self._teacher = Frozen(beside.reference(), beginning)
+        teacher = beside.reference()
+        check_goes_with(beginning.loss, teacher.module, "the model of method.preserve.teacher")
+        self._teacher = Frozen(teacher, beginning)
 
     def loss(self, embedded: Embedded) -> tuple[Tensor, Tensor | None]:
         loss, _ = super().loss(embedded)
@@ -44,13 +48,15 @@ class Transfer(Preservation):
         teacher = self._teacher.logits(embedded, tokens=tokens)  # (B, B)
         knows_better = self._confidence(teacher) > self._confidence(old)  # (B,)
         target = torch.where(knows_better[:, None], teacher, old)
-        student = embedded.logit_scale.exp() * embedded.images @ embedded.texts.T
-        transferred = divergences(student, target, self._settings.temperature)
+        student = self._likelihood.logits(
+            embedded.logit_scale.exp() * embedded.images @ embedded.texts.T, embedded.logit_bias
+        )  # (B, B)
+        transferred = self._likelihood.divergences(student, target, self._settings.temperature)
         return loss, self._settings.strength * transferred.mean()
 
     def _confidence(self, logits: Tensor) -> Tensor:
         """(B, B) → (B,)."""
-        probabilities = logits.softmax(dim=1)
+        probabilities = self._likelihood.probabilities(logits)
         if self._settings.supervised:
             return probabilities.diagonal()
         return probabilities.amax(dim=1)

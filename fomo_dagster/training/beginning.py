@@ -68,7 +68,8 @@ def learner_of(
     are.
     Raises what its parts raise for settings that do not go with the model.
     """
-    check_goes_with(settings.loss, model.module)
+    loss = contrastive_loss(settings.loss)
+    check_goes_with(loss, model.module)
     autocast = autocast_of(settings.precision, device)
     gradient_pass = GradientPass(
         module=model.module,
@@ -82,7 +83,7 @@ def learner_of(
     beginning = Beginning(
         model=model,
         trained={n: p for n, p in model.module.named_parameters() if p.requires_grad},
-        loss=contrastive_loss(settings.loss),
+        loss=loss,
         gradient=gradient_pass.backward,
         device=device,
         autocast=autocast,

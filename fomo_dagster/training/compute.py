@@ -201,8 +201,9 @@ class _Counting:
         trained = {n: p for n, p in model.module.named_parameters() if p.requires_grad}
         return {name: torch.empty_like(p, requires_grad=False) for name, p in trained.items()}
 
-    def _remembered(self, width: int, drawn: Tensor) -> tuple[Tensor, Tensor]:
-        return torch.empty(len(drawn), width), torch.empty(len(drawn), width)
+    def _remembered(self, width: int, drawn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        count = len(drawn)
+        return torch.empty(count, width), torch.empty(count, width), torch.empty(count)
 
     def _update(self, model: Model, size: int, samples: int) -> Iterator[Batch]:
         if self.case.update_samples is not None:

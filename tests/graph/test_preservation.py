@@ -49,6 +49,43 @@ def test_a_stage_depends_on_its_teacher_and_on_nothing_more(project: Any) -> Non
         assert set(inputs(project, name, 1)) == set(inputs(project, "plain", 1)), "θ₀ is the start"
 
 
+def test_what_looks_at_probabilities_has_those_of_the_loss_in_its_recipe(project: Any) -> None:
+    """With CLIP's loss recipes stay as they were, and so do those of what looks at none."""
+
+    def declared(name: str, loss: dict[str, Any]) -> dict[str, Any]:
+        theta = project.load().experiment.backbone.model_dump(mode="json", exclude_none=True)
+        settings: dict[str, Any] = {"name": name}
+        backbone = {**theta, "architecture": theta["architecture"] | {"init_logit_bias": -10}}
+        if name == "transfer":
+            settings["teacher"] = backbone | {"name": "t"}
+        project.write("tried", backbone=backbone, loss=loss, method={"preserve": settings})
+        recipe: dict[str, Any] = project.graph("tried").nodes["tried/trained_002"].declared
+        return recipe
+
+    of_likelihood = {"ewc", "lwf", "zscl", "der", "derpp", "transfer"}
+    for name in (*sorted(of_likelihood), "l2", "si", "mas", "er"):
+        assert "likelihood" not in declared(name, {"label_smoothing": 0.1}), name
+        marked = declared(name, {"name": "siglip"}).get("likelihood")
+        assert marked == ("sigmoid" if name in of_likelihood else None), name
+
+
+def test_a_loss_that_needs_a_bias_is_refused_where_the_architecture_has_none(project: Any) -> None:
+    theta = project.load().experiment.backbone.model_dump(mode="json", exclude_none=True)
+    biased = {**theta, "architecture": theta["architecture"] | {"init_logit_bias": -10}}
+    trained_so = {**theta, "pretraining": theta["pretraining"] | {"loss": {"name": "siglip"}}}
+    taught = {"preserve": {"name": "transfer", "teacher": theta | {"name": "t"}}}
+    for changes, of in (
+        ({"loss": {"name": "siglip"}}, "toy"),
+        ({"backbone": trained_so}, "toy"),
+        ({"backbone": biased, "loss": {"name": "siglip"}, "method": taught}, "t"),
+    ):
+        project.write("biasless", **changes)
+        with pytest.raises(InputError, match=f"siglip.* of {of} has no init_logit_bias"):
+            project.load("biasless")
+    project.write("with_bias", backbone=biased, loss={"name": "siglip"})
+    project.load("with_bias")
+
+
 def test_zscl_needs_reference_rows_and_with_adapters_no_pull(project: Any) -> None:
     without = {"update": 0.5, "buffer": 0.5, "pretraining": 0}
     project.write("unfed", method={"preserve": {"name": "zscl"}}, mixture=without)

@@ -84,8 +84,8 @@ def chunk(*samples: tuple[str, int]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=MANIFEST, orient="row")
 
 
-def model_of(seed: int) -> Any:
-    model = backbones.create(ARCHITECTURE, seed)
+def model_of(seed: int, **changes: float) -> Any:
+    model = backbones.create(ARCHITECTURE | changes, seed)
     with torch.no_grad():
         model.module.logit_scale.fill_(1.0 + seed)
     return model
@@ -112,7 +112,7 @@ def test_every_row_finds_what_the_stage_that_brought_it_computed(
         chunk(("cats", 2), ("birds", 0), ("cats", 0), ("birds", 2), ("birds", 3)),
         chunk(("cats", 4), ("cats", 1), ("birds", 1), ("birds", 4)),
     ]
-    models = [model_of(seed) for seed in (0, 1)]
+    models = [model_of(0, init_logit_bias=-7.5), model_of(1)]
     # Of the first chunk a later buffer may hold three samples, of the second all.
     kept = [chunks[0][[0, 2, 3]], pl.concat(chunks)]
     paths = [tmp_path / f"{number}.safetensors" for number in (0, 1)]
@@ -129,7 +129,8 @@ def test_every_row_finds_what_the_stage_that_brought_it_computed(
     of_rows = [(1, "birds", 4), (1, "cats", 4), (0, "birds", 2), (0, "cats", 2), (1, "cats", 1)]
     features = remembered(paths, chunks, buffer)
     drawn = [(row, c) for row, (_, d, n) in enumerate(of_rows) for c in range(len(captions(d, n)))]
-    images, texts = features(torch.tensor(drawn))
+    images, texts, biases = features(torch.tensor(drawn))
+    assert biases.tolist() == [(-7.5, 0.0)[of_rows[row][0]] for row, _ in drawn]
     assert images.dtype == texts.dtype == torch.float32
     for (row, caption), *found in zip(drawn, images, texts, strict=True):
         number, dataset, key = of_rows[row]

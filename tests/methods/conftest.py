@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from fomo_dagster.experiment.averaging import AnyAverage
-from fomo_dagster.experiment.loss import ClipLoss
+from fomo_dagster.experiment.loss import AnyLoss, ClipLoss
 from fomo_dagster.experiment.optimisers import AdamW
 from fomo_dagster.experiment.preservation import AnyPreservation
 from fomo_dagster.experiment.schema import Execution
@@ -33,6 +33,7 @@ from fomo_dagster.training import loop
 from fomo_dagster.training.gradcache import GradientPass
 from fomo_dagster.training.precision import autocast_of
 
+CLIP = ClipLoss()
 TINY: dict[str, Any] = {
     "embed_dim": 16,
     "vision_cfg": {"image_size": 16, "patch_size": 8, "layers": 1, "width": 32, "head_width": 16},
@@ -133,7 +134,11 @@ class Toy:
 
     @staticmethod
     def beginning(
-        model: Any, micro_batch_size: int | None = None, stage: int = 1, precision: str = "fp32"
+        model: Any,
+        micro_batch_size: int | None = None,
+        stage: int = 1,
+        precision: str = "fp32",
+        loss: AnyLoss = CLIP,
     ) -> Beginning:
         """What a stage that trains all of `model` begins with; pixels are taken as they are."""
         device = torch.device("cpu")
@@ -144,7 +149,7 @@ class Toy:
         )  # fmt: skip
         return Beginning(
             model=model, trained=dict(model.module.named_parameters()),
-            loss=contrastive_loss(ClipLoss()), gradient=gradient_pass.backward, device=device,
+            loss=contrastive_loss(loss), gradient=gradient_pass.backward, device=device,
             autocast=autocast,
             micro_batch_size=micro_batch_size, seed=0, stage=stage,
         )  # fmt: skip
@@ -227,12 +232,14 @@ def task() -> Callable[[int], Task]:
 class Linear(nn.Module):
     """Two towers of one layer each, in float64, so that every gradient is quick and exact."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, has_bias: bool) -> None:
         super().__init__()
         random = torch.Generator().manual_seed(0)
         self.visual = nn.Parameter(torch.randn(4, 3, generator=random, dtype=torch.float64))
         self.text = nn.Parameter(torch.randn(4, 3, generator=random, dtype=torch.float64))
         self.logit_scale = nn.Parameter(torch.tensor(0.7, dtype=torch.float64))
+        if has_bias:
+            self.logit_bias = nn.Parameter(torch.tensor(-1.0, dtype=torch.float64))
 
     def encode_image(self, images: Tensor) -> Tensor:
         return images @ self.visual
@@ -245,10 +252,13 @@ class Linear(nn.Module):
 def linear(toy: Toy) -> Callable[..., tuple[Beginning, ToyBatch]]:
     """Makes what a stage on linear towers begins with, and a batch of some pairs for it."""
 
-    def make(size: int, micro_batch_size: int | None = None) -> tuple[Beginning, ToyBatch]:
+    def make(
+        size: int, micro_batch_size: int | None = None, loss: AnyLoss = CLIP
+    ) -> tuple[Beginning, ToyBatch]:
         random = torch.Generator().manual_seed(3)
         images, texts = (torch.randn(size, 4, generator=random).double() for _ in "it")
-        beginning = toy.beginning(SimpleNamespace(module=Linear()), micro_batch_size)
+        model = SimpleNamespace(module=Linear(has_bias=loss.name == "siglip"))
+        beginning = toy.beginning(model, micro_batch_size, loss=loss)
         return beginning, ToyBatch(images, texts, {"update": size})
 
     return make

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from fomo_dagster.data.transforms import normalise
 from fomo_dagster.experiment.preservation import AnyPreservation
-from fomo_dagster.methods.distillation import divergences
 from fomo_dagster.methods.frozen import Frozen
+from fomo_dagster.methods.likelihood import Likelihood, Sigmoid, Softmax
 from fomo_dagster.methods.preservation import Beside, Embedded, Preservation
 from fomo_dagster.methods.preservations import begin
 
@@ -106,10 +106,11 @@ def test_zscl_is_what_its_formula_says(toy: Any, task: Any) -> None:
     assert min(by_image, by_text) > 1e-3
 
 
-def test_nothing_is_added_where_nothing_was_lost() -> None:
+@pytest.mark.parametrize("likelihood", [Softmax(), Sigmoid()], ids=["clip", "siglip"])
+def test_nothing_is_added_where_nothing_was_lost(likelihood: Likelihood) -> None:
     logits = 5 * torch.randn(4, 7, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(divergences(logits, logits, 2.0), torch.zeros(4))
-    assert bool((divergences(logits, logits.flip(0), 2.0) > 0).all())
+    assert torch.equal(likelihood.divergences(logits, logits, 2.0), torch.zeros(4))
+    assert bool((likelihood.divergences(logits, logits.flip(0), 2.0) > 0).all())
 
 
 @pytest.mark.parametrize("settings", [LWF, ZSCL], ids=["lwf", "zscl"])

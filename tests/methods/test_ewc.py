@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment import preservation as declared
+from fomo_dagster.experiment.loss import ClipLoss, SiglipLoss
 from fomo_dagster.methods.ewc import EWC, fisher
 from fomo_dagster.methods.preservation import Beside
 
@@ -34,9 +35,38 @@ def brute_force(module: Any, pairs: Any) -> dict[str, Tensor]:
     return dict(zip(names, totals, strict=True))
 
 
-def test_the_information_is_the_mean_over_all_answers_of_squared_gradients(linear: Any) -> None:
-    beginning, pairs = linear(3)
-    expected = brute_force(beginning.model.module, pairs)
+def brute_force_of_pairs(module: Any, pairs: Any) -> dict[str, Tensor]:
+    """Both answers of every pair, likewise, over the number of images."""
+    left = nn.functional.normalize(module.encode_image(pairs.images), dim=1)
+    right = nn.functional.normalize(module.encode_text(pairs.tokens), dim=1)
+    names, parameters = zip(*module.named_parameters(), strict=True)
+    totals = [torch.zeros_like(parameter) for parameter in parameters]
+    for image in left:
+        for text in right:
+            belongs = 1 / (1 + (-module.logit_scale.exp() * image @ text - module.logit_bias).exp())
+            for share in (belongs, 1 - belongs):
+                gradients = torch.autograd.grad(share.log(), parameters, retain_graph=True)
+                for total, gradient in zip(totals, gradients, strict=True):
+                    total += share.detach() * gradient**2 / len(left)
+    return dict(zip(names, totals, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("loss", "expected_of"),
+    [
+        (ClipLoss(), brute_force),
+        (ClipLoss(label_smoothing=0.3), brute_force),
+        (SiglipLoss(name="siglip"), brute_force_of_pairs),
+    ],
+    ids=["clip", "smoothed", "siglip"],
+)
+def test_the_information_is_the_mean_over_all_answers_of_squared_gradients(
+    linear: Any, loss: Any, expected_of: Any
+) -> None:
+    """Of the loss that is trained with: smoothed labels are not the model's own probabilities."""
+    beginning, pairs = linear(3, loss=loss)
+    expected = expected_of(beginning.model.module, pairs)
+    assert ("logit_bias" in expected) == (loss.name == "siglip")
     found = fisher(beginning, [pairs] * 1500)
     for name, values in expected.items():
         torch.testing.assert_close(found[name], values, rtol=0.15, atol=0.002)

@@ -68,7 +68,7 @@ def test_siglip_asks_of_each_pair_by_itself(bias: float | None) -> None:
 
 
 def test_siglip_needs_a_bias_of_the_logits() -> None:
-    siglip = SiglipLoss(name="siglip")
+    siglip = contrastive_loss(SiglipLoss(name="siglip"))
     with pytest.raises(InputError, match=r"no logit_bias: .* `init_logit_bias: -10`"):
         check_goes_with(siglip, backbones.create(MODEL, seed=0).module)
     check_goes_with(siglip, backbones.create(MODEL | {"init_logit_bias": -10}, seed=0).module)

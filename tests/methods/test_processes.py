@@ -52,7 +52,7 @@ def beside(toy: Any) -> Beside:
     }
     return Beside(
         reference=toy.theta, carried=importances,
-        remembered=lambda drawn: (images[drawn[:, 0]], texts[drawn[:, 0]]),
+        remembered=lambda drawn: (images[drawn[:, 0]], texts[drawn[:, 0]], torch.zeros(len(drawn))),
     )  # fmt: skip
 
 

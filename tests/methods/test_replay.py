@@ -22,9 +22,9 @@ NAMES = pytest.mark.parametrize("name", list(SETTINGS))
 def remembering(images: Tensor, texts: Tensor) -> Any:
     """As a stage finds them: image features as long as the temperature, one caption a sample."""
 
-    def features(drawn: Tensor) -> tuple[Tensor, Tensor]:
+    def features(drawn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         assert torch.equal(drawn[:, 1], torch.zeros(len(drawn)))
-        return images[drawn[:, 0]], texts[drawn[:, 0]]
+        return images[drawn[:, 0]], texts[drawn[:, 0]], torch.zeros(len(drawn))
 
     return features
 
