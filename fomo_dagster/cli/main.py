@@ -95,6 +95,40 @@ def schedule(
 
 
 @app.command()
+def budget(
+    experiment: Experiment,
+    overrides: Overrides = None,
+    beside: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE|EXPERIMENT",
+            help="Another row: this experiment with a value changed, as in "
+            "'method={name: lora, rank: 4}', or another experiment; may be repeated.",
+        ),
+    ] = None,
+    stages: Annotated[
+        int | None, typer.Option(min=1, help="How many; by default as many as the stream has.")
+    ] = None,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
+) -> None:
+    """Print what a step costs in memory-adjusted FLOPs, and how many steps a budget buys.
+
+    Nothing is trained, and no accelerator is needed. The budget is the experiment's, or what its
+    steps come to; --set 'budget={mafs: 1.8e9}' tries another.
+    """
+    from fomo_dagster.cli.budgets import bought, print_bought
+
+    found = bought(experiment, overrides or [], beside or [], stages)
+    if as_json:
+        print(json.dumps(found.as_data(), indent=1))
+    elif as_csv:
+        sys.stdout.write(found.rows.write_csv())
+    else:
+        print_bought(found)
+
+
+@app.command()
 def results(
     experiments: Annotated[list[str] | None, typer.Argument(metavar="[EXPERIMENT …]")] = None,
     datasets: Annotated[
@@ -104,6 +138,17 @@ def results(
             help="By dataset instead: the last stage and θ₀, beside what the benchmark publishes.",
         ),
     ] = False,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COST",
+            help="By what the stages took together instead: samples, flops, seconds, "
+            "energy_joules, peak_device_memory_bytes or peak_process_memory_bytes.",
+        ),
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE.png", help="With --against: draw it, too.")
+    ] = None,
     as_json: AsJson = False,
     as_csv: AsCsv = False,
 ) -> None:
@@ -111,19 +156,29 @@ def results(
 
     Of a sweep: one leaderboard over its experiments, with what it varies.
     """
-    from fomo_dagster.cli.reporting import print_by_dataset, print_scores
+    from fomo_dagster.cli.reporting import print_by_cost, print_by_dataset, print_scores
     from fomo_dagster.cli.sweeps import asked_for, leaderboard_of, print_sweep
+    from fomo_dagster.store.files import write_bytes
     from fomo_dagster.tables.results import results as read_results
-    from fomo_dagster.tables.results import results_by_dataset
+    from fomo_dagster.tables.results import results_by_dataset, scores_by_cost
 
+    if plot is not None and against is None:
+        raise InputError("--plot draws scores against a cost: say which with --against")
     home = Home.from_environment()
     names, sweep = asked_for(experiments or (), home)
-    if datasets:
-        frame = results_by_dataset(home.root, names)
+    if datasets or against is not None:
+        if against is not None:
+            frame = scores_by_cost(home.root, names, against)
+        else:
+            frame = results_by_dataset(home.root, names)
+        if plot is not None and against is not None:
+            from fomo_dagster.plots.scores import cost_plot
+
+            write_bytes(plot, cost_plot(frame, against))
         if as_json or as_csv:
             sys.stdout.write(frame.write_json() + "\n" if as_json else frame.write_csv())
         else:
-            print_by_dataset(frame)
+            (print_by_dataset if against is None else print_by_cost)(frame)
         return
     found = read_results(home.root, names)
     board = found.leaderboard if sweep is None else leaderboard_of(home, sweep)

@@ -51,6 +51,15 @@ def print_by_dataset(frame: pl.DataFrame, console: Console | None = None) -> Non
         print_frame(shown, f"{name}, stage {max(rows['stage'])}", console)
 
 
+def print_by_cost(frame: pl.DataFrame, console: Console | None = None) -> None:
+    """The scores of stages beside what they took (`scores_by_cost`); large numbers in short."""
+    cost = frame.columns[-1]
+    shown = frame.with_columns(
+        pl.col(cost).map_elements("{:.6g}".format, return_dtype=pl.String)
+    )  # fmt: skip
+    print_frame(shown.rename(SHORT, strict=False), f"GM against {cost}", console)
+
+
 def print_frame(
     frame: pl.DataFrame, title: str | None = None, console: Console | None = None
 ) -> None:

@@ -12,9 +12,12 @@ from rich.table import Table
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.loading import load_experiment
 from fomo_dagster.experiment.training import TrainingSettings
-from fomo_dagster.graph.build import build_graph
+from fomo_dagster.graph.budget_nodes import BudgetNode
+from fomo_dagster.graph.build import Graph, build_graph
+from fomo_dagster.graph.node import Node
 from fomo_dagster.graph.trained_nodes import TrainedNode
-from fomo_dagster.home import project_folder
+from fomo_dagster.graph.workshop import Workshop
+from fomo_dagster.home import Home, project_folder
 from fomo_dagster.training.schedules import learning_rate, tower_factors
 from fomo_dagster.training.steps import known_steps
 
@@ -33,15 +36,25 @@ def rates_of(
     """
     loaded = load_experiment(name_or_path, project_folder(), overrides)
     experiment = loaded.experiment
-    nodes = build_graph([loaded]).of(experiment.name)
+    graph = build_graph([loaded])
+    nodes = graph.of(experiment.name)
     stages = stages or max((n.stage for n in nodes if isinstance(n, TrainedNode)), default=0)
     if not stages:
         raise InputError(f"{experiment.name} has no stage to train: say for how many with --stages")
-    steps = steps or known_steps(experiment)
+    steps = steps or _bought_steps(graph, nodes) or known_steps(experiment)
     problem = experiment.misfit(steps)
     if problem is not None:
         raise InputError(problem)
     return experiment.name, rates_by_step(experiment, stages, steps)
+
+
+def _bought_steps(graph: Graph, nodes: Sequence[Node]) -> int | None:
+    """Of a stage, where the budget is one of memory-adjusted FLOPs."""
+    for node in nodes:
+        if isinstance(node, BudgetNode):
+            workshop = Workshop(graph, Home.from_environment())
+            return int(node.predict(node.recipes({}), workshop).details["steps"])
+    return None
 
 
 def rates_by_step(settings: TrainingSettings, stages: int, steps: int) -> pl.DataFrame:

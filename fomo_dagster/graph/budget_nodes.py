@@ -75,12 +75,13 @@ class BudgetNode(Node):
         return _facts(own["steps_per_stage"])
 
     def make(self, name: str, recipe: Recipe, folder: Path, workshop: Workshop) -> None:
+        self._steps(workshop)  # raises where it buys none
         rows = []
         for label, case in (
             ("this experiment", self._case), ("full fine-tuning", full_finetuning(self._case))
         ):  # fmt: skip
             cost = MemoryAdjusted.of(case, workshop.home.cache)
-            rows.append(budget_row(label, cost, self.total, self.stages, self.settings.batch_size))
+            rows.append(budget_row(label, case, cost, self.total, self.stages))
         (folder / BUDGET).write_text(json.dumps(rows, indent=1))
 
     def _steps(self, workshop: Workshop) -> int:

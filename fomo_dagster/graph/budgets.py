@@ -12,7 +12,6 @@ each sample of the update pool that its steps draw.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,8 +92,7 @@ class MemoryAdjusted:
 
         Raises `InputError` where the budget does not pay for one step a stage.
         """
-        gigaflops = total / stages / self.multiplier  # of a stage
-        steps = round((gigaflops - self.flops_at_end / 1e9) / (self.flops_per_step / 1e9))
+        steps = self.paid(total, stages)
         if steps < 1:
             least = stages * self.multiplier * (self.flops_per_step + self.flops_at_end) / 1e9
             raise InputError(
@@ -103,26 +101,44 @@ class MemoryAdjusted:
             )
         return steps
 
+    def paid(self, total: float, stages: int) -> int:
+        """As `steps`, and 0 where the budget does not pay for one."""
+        gigaflops = total / stages / self.multiplier  # of a stage
+        of_steps = gigaflops - self.flops_at_end / 1e9
+        return max(0, round(of_steps / (self.flops_per_step / 1e9)))
+
+    def mafs(self, steps: int) -> float:
+        """Of a stage of so many steps."""
+        return steps * self.gigaflops_per_step(steps) * self.multiplier
+
     def gigaflops_per_step(self, steps: int | None) -> float:
-        """With its part of the work at the end of a stage of so many steps; None: without."""
-        of_end = self.flops_at_end / steps if steps is not None else 0
+        """With its part of the work at the end of a stage of so many steps; None or 0: without."""
+        of_end = self.flops_at_end / steps if steps else 0
         return (self.flops_per_step + of_end) / 1e9
 
 
 def budget_row(
-    name: str, cost: MemoryAdjusted, total: float | None, stages: int, batch_size: int
-) -> Mapping[str, Any]:
-    """What a budget buys a method, as a row of a table; total None: what a step costs alone."""
-    steps = None if total is None else cost.steps(total, stages)
+    name: str, case: Case, cost: MemoryAdjusted, total: float | None, stages: int
+) -> dict[str, Any]:
+    """What a budget buys a method, as a row of a table; total None: what a step costs alone. A
+    budget that does not pay for the work at the end of a stage buys 0 steps, costed without it.
+
+    measured_memory_gib: of this machine's CUDA device; null where it has none, or too small a one.
+    """
+    from fomo_dagster.training.compute import measure
+
+    steps = None if total is None else cost.paid(total, stages)
+    measured = measure(case)
     gigaflops = cost.gigaflops_per_step(steps)
     return {
         "method": name,
         "gigaflops_per_step": gigaflops,
         "peak_memory_gib": cost.peak_memory_bytes / 2**30,
+        "measured_memory_gib": None if measured is None else measured / 2**30,
         "memory_multiplier": cost.multiplier,
         "mafs_per_step": gigaflops * cost.multiplier,
         "steps_per_stage": steps,
-        "samples_per_stage": None if steps is None else steps * batch_size,
+        "samples_per_stage": None if steps is None else steps * case.settings.batch_size,
     }
 
 

@@ -61,6 +61,32 @@ def paths_plot(scores: pl.DataFrame, title: str = "") -> bytes:
     return png(figure)
 
 
+def cost_plot(scores: pl.DataFrame, cost: str) -> bytes:
+    """Each experiment's geometric mean over what its stages took together up to then, as PNG.
+
+    scores: experiment, stage, geometric_mean, and the column `cost`. A stage where one of the two
+    is not known has no place.
+    """
+    placed = scores.drop_nulls([cost, "geometric_mean"]).sort("stage")
+    names = sorted(placed["experiment"].unique())
+    figure = new_figure(7 + 0.1 * max(map(len, names), default=0), 4.5)
+    axes = figure.subplots()
+    tidy(axes)
+    for number, name in enumerate(names):
+        path = placed.filter(experiment=name)
+        axes.plot(
+            path[cost].to_numpy(), path["geometric_mean"].to_numpy(), label=name, markersize=4,
+            color=COLOURS[number % len(COLOURS)],
+            marker=MARKERS[(number + number // len(COLOURS)) % len(MARKERS)],
+            linestyle="-" if number < len(COLOURS) else "--",
+        )  # fmt: skip
+    axes.set_xlabel(cost.replace("_", " ") + ", all stages up to this one", fontsize=10)
+    axes.set_ylabel("geometric mean of KA and ZS (%)", fontsize=10)
+    if names:
+        figure.legend(loc="outside right upper", fontsize=9, frameon=False)
+    return png(figure)
+
+
 def heat_map(evaluations: pl.DataFrame, title: str = "") -> bytes:
     """The score of every dataset at every stage, by role, as PNG.
 

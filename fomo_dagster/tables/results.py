@@ -36,6 +36,31 @@ class Results:
     leaderboard: pl.DataFrame
 
 
+COSTS = (
+    "samples", "flops", "seconds", "energy_joules", "peak_device_memory_bytes",
+    "peak_process_memory_bytes",
+)  # fmt: skip
+
+
+def scores_by_cost(home: Path, experiments: Sequence[str], cost: str) -> pl.DataFrame:
+    """The geometric mean of each stage of the experiments, or of all, beside what the stages up to
+    it took together (one of COSTS): experiment, stage, geometric_mean, and that cost.
+
+    Raises `InputError` for another cost, for one that no training of them told, and as `results`.
+    """
+    if cost not in COSTS:
+        raise InputError(f"there is no cost {cost!r}: {nearest(cost, COSTS)}")
+    known = results(home, experiments).leaderboard["experiment"]
+    found = query(
+        home,
+        f"SELECT experiment, stage, geometric_mean, {cost} FROM scores JOIN costs "
+        "USING (experiment, stage) ORDER BY experiment, stage",
+    ).filter(pl.col("experiment").is_in(known.implode()))
+    if found.filter(pl.col("stage") > 0)[cost].drop_nulls().is_empty():
+        raise InputError(f"no training of {', '.join(known)} told its {cost}")
+    return found
+
+
 def leaderboard(home: Path) -> pl.DataFrame:
     """The view `leaderboard`: one row an experiment that has scores, the best final GM first."""
     return query(home, "SELECT * FROM leaderboard")

@@ -82,6 +82,37 @@ GROUP BY experiment
 ORDER BY geometric_mean DESC NULLS LAST, knowledge_accumulation DESC NULLS LAST, experiment
 """
 
+# Of all trainings and merges up to a stage, so that scores can be set against them; null where one
+# of them did not tell. Stage 0 is θ₀, which cost the experiment nothing.
+_COSTS = """
+SELECT
+    experiment, stage,
+    CASE WHEN bool_and(samples IS NOT NULL) OVER so_far THEN sum(samples) OVER so_far::BIGINT END
+        AS samples,
+    CASE WHEN bool_and(flops IS NOT NULL) OVER so_far THEN sum(flops) OVER so_far END AS flops,
+    sum(seconds) OVER so_far AS seconds,
+    CASE WHEN bool_and(energy IS NOT NULL) OVER so_far THEN sum(energy) OVER so_far END
+        AS energy_joules,
+    max(device) OVER so_far AS peak_device_memory_bytes,
+    max(process) OVER so_far AS peak_process_memory_bytes
+FROM (
+    SELECT
+        experiment, stage,
+        sum((cost->>'samples')::BIGINT) AS samples,
+        sum((cost->>'flops')::DOUBLE) AS flops,
+        sum((cost->>'seconds')::DOUBLE ORDER BY asset) AS seconds,
+        sum((cost->>'energy_joules')::DOUBLE) AS energy,
+        max((cost->>'peak_device_memory_bytes')::BIGINT) AS device,
+        max((cost->>'peak_process_memory_bytes')::BIGINT) AS process
+    FROM artifacts
+    WHERE kind IN ('trained', 'start', 'deployed') AND experiment IS NOT NULL
+    GROUP BY experiment, stage
+    UNION ALL
+    SELECT experiment, 0, 0, 0, 0, 0, NULL, NULL FROM scores WHERE stage = 0
+)
+WINDOW so_far AS (PARTITION BY experiment ORDER BY stage)
+"""
+
 # Which stage a concept comes to is its chunk's to say: the order is the same however it is cut.
 _STREAMS = """
 SELECT o.stream, o.position, c.stage, o.dataset, o.concept, o.figure
@@ -135,7 +166,8 @@ def query(home: Path, sql: str) -> pl.DataFrame:
     except (duckdb.IOException, duckdb.InvalidInputException) as error:
         raise StoreError(f"the tables could not be read: {error}") from error
     except duckdb.Error as error:
-        tables = ", ".join(sorted([*SCHEMAS, "artifacts", "leaderboard", "published", "streams"]))
+        others = ("artifacts", "costs", "leaderboard", "published", "streams")
+        tables = ", ".join(sorted([*SCHEMAS, *others]))
         raise InputError(f"the query failed: {error}\nTables: {tables}") from error
 
 
@@ -183,6 +215,10 @@ def _views(home: Path) -> dict[str, tuple[str, str]]:
     views["published"] = (
         "a dataset of the benchmark, and the zero-shot score that its authors publish",
         _published(),
+    )
+    views["costs"] = (
+        "what all trainings and merges of an experiment took up to a stage, and the most memory",
+        _COSTS,
     )
     views["leaderboard"] = (
         "the scores of an experiment's last stage, their means over stages 1..T, and the samples "

@@ -10,15 +10,16 @@ optimisers; a multiplication and an addition are two.
 Whole batches are counted, whatever `execution` makes of them: micro-batches pay for less memory
 with a second forward pass, and an experiment must not get fewer steps where it runs on a smaller
 device. fp16 is counted as bf16, whose tensors have the same sizes. Evaluation, merging and reading
-data are not covered.
+data are not covered. The same steps on tensors that are there measure the memory of a device.
 """
 
 from __future__ import annotations
 
+import gc
 import types
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
@@ -44,7 +45,7 @@ from fomo_dagster.training.case import Case
 from fomo_dagster.training.memory import LiveBytes
 from fomo_dagster.training.precision import autocast_of
 
-_DEVICE = torch.device("cpu")
+_CPU = torch.device("cpu")
 _MANY_STEPS = 2**31  # more than any average waits for
 _REPEATED = 2  # batches of an estimate that are computed; all others cost what the second does
 
@@ -80,6 +81,28 @@ def count(case: Case) -> Cost:
 
     Raises `InputError` for settings that do not go with the architecture.
     """
+    # A few tensors are made outside of the mode: seeds, numbers of rows.
+    return _run(case, _CPU, FakeTensorMode(allow_non_fake_inputs=True))
+
+
+def measure(case: Case) -> int | None:
+    """Bytes that PyTorch holds at the peak of two steps of whole batches on this machine's CUDA
+    device; None where there is none, or it has not as many. Raises as `count` does."""
+    if not torch.cuda.is_available():
+        return None
+    device = torch.device("cuda", torch.cuda.current_device())
+    gc.collect()
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    try:
+        _run(case, device, nullcontext())
+    except torch.cuda.OutOfMemoryError:
+        return None
+    return torch.cuda.max_memory_allocated(device) - before
+
+
+def _run(case: Case, device: torch.device, tensors: AbstractContextManager[Any]) -> Cost:
     fused = torch.backends.mha.get_fastpath_enabled()
     with ExitStack() as stack:
         # A fused layer of inference would be one operation that the counter does not know.
@@ -89,12 +112,15 @@ def count(case: Case) -> Cost:
         stack.enter_context(warnings.catch_warnings())  # of copies of tensors without content
         warnings.filterwarnings("ignore", message="Accessing the data pointer of FakeTensor")
         stack.enter_context(sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]))
-        return _Counting(case).run()
+        return _Counting(case, device, tensors).run()
 
 
 @dataclass
 class _Counting:
     case: Case
+    device: torch.device
+    tensors: AbstractContextManager[Any]
+    """Within it tensors hold nothing, or what they are filled with."""
     memory: LiveBytes = field(default_factory=LiveBytes)
     flops: FlopCounterMode = field(
         default_factory=lambda: FlopCounterMode(
@@ -119,10 +145,8 @@ class _Counting:
                 selecting = outline(case.selection.reference.architecture)
         lower = "bf16" if case.settings.precision == "fp16" else case.settings.precision
         settings = case.settings.model_copy(update={"precision": lower})
-        # A few tensors are made outside of the mode: seeds, numbers of rows.
-        fakes = FakeTensorMode(allow_non_fake_inputs=True)
         numbers = _NumbersReadBack()  # type: ignore[no-untyped-call]
-        with fakes, self.memory, self.flops, numbers:
+        with self.device, self.tensors, self.memory, self.flops, numbers:
             model = self._without_content(model)
             batch = _batch(model, drawn)
             features, per_remembered = None, 0
@@ -137,7 +161,7 @@ class _Counting:
                 pairs=partial(self._update, model, 1),
             )
             learner = learner_of(
-                model, partial(begin, method.preserve, beside), settings, device=_DEVICE,
+                model, partial(begin, method.preserve, beside), settings, device=self.device,
                 micro_batch_size=None, seed=0, stage=2 if case.goes_on else 1,
                 average=method.average, steps=_MANY_STEPS,
                 select=self._select(selecting) if case.selection is not None else None,
@@ -169,9 +193,8 @@ class _Counting:
 
         def fake(tensor: Tensor) -> Tensor:
             if id(tensor) not in made:
-                empty = torch.empty_strided(
-                    tensor.shape, tensor.stride(), dtype=tensor.dtype, device=_DEVICE
-                )
+                empty = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype)
+                empty.zero_()
                 if isinstance(tensor, nn.Parameter):
                     empty = nn.Parameter(empty, requires_grad=tensor.requires_grad)
                 made[id(tensor)] = tensor, empty
@@ -199,11 +222,11 @@ class _Counting:
         if preserve is None or not preserve.carries:
             return {}
         trained = {n: p for n, p in model.module.named_parameters() if p.requires_grad}
-        return {name: torch.empty_like(p, requires_grad=False) for name, p in trained.items()}
+        return {name: torch.zeros_like(p, requires_grad=False) for name, p in trained.items()}
 
     def _remembered(self, width: int, drawn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         count = len(drawn)
-        return torch.empty(count, width), torch.empty(count, width), torch.empty(count)
+        return torch.zeros(count, width), torch.zeros(count, width), torch.zeros(count)
 
     def _update(self, model: Model, size: int, samples: int) -> Iterator[Batch]:
         if self.case.update_samples is not None:
@@ -220,7 +243,7 @@ class _Counting:
     @torch.no_grad()
     def _width_of(self, model: Model, batch: Batch, precision: str) -> int:
         """Of the features, which are computed to know it."""
-        with autocast_of(precision, _DEVICE)():
+        with autocast_of(precision, self.device)():
             model.module.encode_image(batch.images.float())
             return int(model.module.encode_text(batch.tokens).shape[1])
 
@@ -249,9 +272,9 @@ def _batch(model: Model, sizes: Mapping[str, int]) -> Batch:
     rows = sum(sizes.values())
     length = model.tokenize([""]).shape[1]
     return Batch(
-        images=torch.empty(rows, 3, model.image_size, model.image_size, dtype=torch.uint8),
-        tokens=torch.empty(rows, length, dtype=torch.int64),
-        drawn=torch.empty(rows, 2, dtype=torch.int64),
+        images=torch.zeros(rows, 3, model.image_size, model.image_size, dtype=torch.uint8),
+        tokens=torch.zeros(rows, length, dtype=torch.int64),
+        drawn=torch.zeros(rows, 2, dtype=torch.int64),
         texts=[""] * rows,
         counts={pool: sizes.get(pool, 0) for pool in POOLS},
     )

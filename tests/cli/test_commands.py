@@ -123,9 +123,67 @@ def test_a_schedule_over_epochs_needs_to_be_told_the_steps(project):
         run(*epochs, "--steps", "7", "--set", "schedule.warmup=8")
 
 
+def test_a_budget_is_printed_beside_those_of_other_methods(finished_project):
+    """The toy's 2 steps of 3 stages are the total; half the batch buys about twice as many."""
+    asked = ("budget", "toy", "--beside", "method.train=locked_text", "--beside", "batch_size=6")
+    printed = json.loads(run(*asked, "--json"))
+    rows = {row["method"]: row for row in printed["methods"]}
+    assert list(rows) == ["toy", "full fine-tuning", "method.train=locked_text", "batch_size=6"]
+    assert rows["toy"] == rows["full fine-tuning"] | {"method": "toy"}
+    assert printed["stages"] == 3
+    assert printed["mafs"] == pytest.approx(3 * 2 * rows["toy"]["mafs_per_step"])
+    for row in rows.values():
+        product = row["gigaflops_per_step"] * row["memory_multiplier"]
+        assert row["mafs_per_step"] == pytest.approx(product)
+        assert row["steps_per_stage"] == round(printed["mafs"] / 3 / product)
+    assert rows["toy"]["steps_per_stage"] == 2
+    assert rows["batch_size=6"]["samples_per_stage"] == 6 * 3
+    assert rows["method.train=locked_text"]["memory_multiplier"] < 1
+    lines = run(*asked).splitlines()
+    assert lines[0].split()[2:6] == ["MAFs", "over", "3", "stages"]
+    assert [line.split()[0] for line in lines[2:4]] == ["toy", "full"]
+    assert len(run(*asked, "--csv").splitlines()) == 1 + 4
+
+
+def test_a_budget_that_pays_for_a_method_and_not_for_another(project):
+    step = json.loads(run("budget", "toy", "--json"))["methods"][0]["gigaflops_per_step"]
+    budget = f"budget={{mafs: {2 * step}}}"
+    found = run("budget", "toy", "--set", budget, "--stages", "1", "--beside", "batch_size=90")
+    assert found.splitlines()[4].split()[-2:] == ["0", "0"]
+    with pytest.raises(InputError, match="one step in each of 9 stages takes"):
+        run("budget", "toy", "--set", budget, "--stages", "9")
+    printed = json.loads(run("schedule", "toy", "--set", f"budget={{mafs: {9 * step}}}", "--json"))
+    assert [row["step"] for row in printed] == [0, 1, 2] * 3
+
+
+def test_a_budget_in_epochs_says_what_a_step_costs_alone(project):
+    printed = json.loads(run("budget", "toy", "--set", "budget={epochs: 1}", "--json"))
+    assert printed["mafs"] is None
+    assert printed["methods"][0]["steps_per_stage"] is None
+    assert printed["methods"][0]["mafs_per_step"] > 0
+    assert "--set 'budget={mafs: 1.8e9}'" in run("budget", "toy", "--set", "budget={epochs: 1}")
+
+
+def test_scores_stand_against_any_cost(finished_project, tmp_path):
+    picture = tmp_path / "scores.png"
+    printed = run("results", "toy", "--against", "flops", "--plot", str(picture), "--csv")
+    first, *stages = (line.split(",") for line in printed.splitlines()[1:])
+    assert float(first[3]) == 0
+    assert [float(stage[3]) for stage in stages] == [2 * 3_646_368 * n for n in (1, 2, 3)]
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert "GM against seconds" in run("results", "toy", "--against", "seconds")
+    with pytest.raises(InputError, match="no cost 'flop': did you mean 'flops'"):
+        run("results", "toy", "--against", "flop")
+    with pytest.raises(InputError, match="no training of toy told its energy_joules"):
+        run("results", "toy", "--against", "energy_joules")
+    with pytest.raises(InputError, match="say which with --against"):
+        run("results", "toy", "--plot", str(picture))
+
+
 def test_every_command_explains_itself():
     commands = (
-        "run", "plan", "schedule", "results", "sql", "export", "datasets", "fetch", "schema", "ui",
+        "run", "plan", "schedule", "budget", "results", "sql", "export", "datasets", "fetch",
+        "schema", "ui",
     )  # fmt: skip
     for command in commands:
         text = run(command, "--help")

@@ -13,7 +13,7 @@ from PIL import Image
 
 from fomo_dagster.errors import InputError
 from fomo_dagster.plots.figure import COLOURS
-from fomo_dagster.plots.scores import heat_map, paths_plot
+from fomo_dagster.plots.scores import cost_plot, heat_map, paths_plot
 
 
 def pixels(png: bytes) -> npt.NDArray[np.int64]:
@@ -56,6 +56,17 @@ def test_every_experiment_has_its_own_colour() -> None:
     )
     png = paths_plot(three)
     assert [count(png, colour) > 200 for colour in COLOURS[:4]] == [True, True, True, False]
+
+
+def test_scores_rise_with_their_cost_and_unknown_costs_have_no_place() -> None:
+    rows = [("a", 0, 20.0, 0.0), ("a", 1, 40.0, 1e18), ("b", 0, 30.0, 0.0), ("b", 1, 30.0, None)]
+    columns = ["experiment", "stage", "geometric_mean", "flops"]
+    png = cost_plot(pl.DataFrame(rows, schema=columns, orient="row"), "flops")
+    rgb = np.round(np.array(to_rgb(COLOURS[0])) * 255)
+    places = np.nonzero((pixels(png) == rgb).all(-1))
+    left = places[1] < 700
+    assert np.corrcoef(places[0][left], places[1][left])[0, 1] < -0.9
+    assert count(png, COLOURS[1]) < 200  # a point, and its line in the legend
 
 
 def test_a_path_runs_where_its_scores_are() -> None:

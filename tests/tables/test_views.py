@@ -190,6 +190,31 @@ def test_leaderboard_says_what_the_weights_took_when_they_were_made(tmp_path: Pa
     assert board.rows() == [("e", 40, 5.75), ("zero_shot", None, None)]
 
 
+def test_costs_are_those_of_all_stages_so_far_and_null_where_one_did_not_tell(
+    tmp_path: Path,
+) -> None:
+    write_scores(tmp_path, "e", (1, 1), (2, 2), (3, 3), (4, 4))
+    for number, (kind, stage, cost) in enumerate(
+        [
+            ("trained", 1, {"samples": 10, "seconds": 1.5, "flops": 2e18,
+                            "peak_process_memory_bytes": 8}),
+            ("deployed", 1, {"seconds": 0.25}),
+            ("trained", 2, {"samples": 30, "seconds": 4, "flops": 1e18,
+                            "peak_process_memory_bytes": 5}),
+            ("trained", 3, {"samples": 5, "seconds": 1}),
+            ("evaluation", 3, {"seconds": 99, "samples": 99}),
+        ]
+    ):  # fmt: skip
+        asset = f"e/{kind}_{number:03d}"
+        point(tmp_path, asset, 50 + number, kind=kind, experiment="e", stage=stage, cost=cost)
+    assert query(tmp_path, "FROM costs ORDER BY stage").rows() == [
+        ("e", 0, 0, 0, 0, 0, None, None),
+        ("e", 1, 10, 2e18, 1.75, None, None, 8),
+        ("e", 2, 40, 3e18, 5.75, None, None, 8),
+        ("e", 3, 45, None, 6.75, None, None, 8),
+    ]
+
+
 def test_leaderboard_never_shows_an_earlier_stage_for_an_undefined_score(tmp_path: Path) -> None:
     write_scores(tmp_path, "undefined", (10, 90), (99, None))
     write_scores(tmp_path, "poor", (10, 90), (4, 1))
