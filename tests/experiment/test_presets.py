@@ -66,7 +66,8 @@ def test_the_defaults_are_the_benchmarks(request, release):
     assert (merging.start_from, merging.merge.weight) == ("deployed", 0.5)
     arithmetic = load(request, "ema_task_arithmetic").experiment.method
     assert (arithmetic.start_from, arithmetic.merge.technique) == ("deployed", "task_arithmetic")
-    assert load(request, "full_finetune").experiment.backbone.architecture == "ViT-B-16"
+    full = load(request, "full_finetune").experiment
+    assert (full.backbone.architecture, full.budget.mafs) == ("ViT-B-16", 1.8e9)
 
 
 def test_updates_of_offline_merges_depend_on_no_other_update(request, release):
@@ -74,7 +75,8 @@ def test_updates_of_offline_merges_depend_on_no_other_update(request, release):
         graph = build_graph([load(request, name)])
         trained = [node for node in graph.nodes.values() if node.kind == "trained"]
         assert {node.start_key for node in trained} == {"backbones/vit_b16_laion2b"}
-        assert len({key.partition("/")[0] for key in trained[0].inputs[1:]}) == pools
+        data = {"pools", "streams"} & {key.partition("/")[0] for key in trained[0].inputs}
+        assert len(data) == pools
         last = graph.nodes[f"fomo_in_flux_{name}/deployed_{len(trained):03d}"]
         assert last.model_keys == tuple(node.key for node in trained)
 
