@@ -192,6 +192,7 @@ def _training(node: Node, outcome: Outcome, workshop: Workshop) -> Mapping[str, 
         "final_loss": round(float(steps["loss"][-1]), 4),
         "samples_per_second": round(float(steps["samples_per_second"].median() or 0.0), 1),  # type: ignore[arg-type]
         "steps": steps.height,
+        "processes": int(artifact.cost.get("processes", 1)),
         "seconds": round(float(artifact.cost["seconds"]), 2),
         **{name: artifact.cost[name] for name in COST_FIGURES if name in artifact.cost},
         **{name: int(artifact.cost[name]) for name in STREAMING_FIGURES if name in artifact.cost},

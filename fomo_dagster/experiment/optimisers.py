@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import Field, Tag
 
@@ -15,6 +15,8 @@ class Optimiser(Declaration):
     Weight decay is decoupled (arXiv 1711.05101) and the gradient is clipped as a whole, with each.
     """
 
+    by_element: ClassVar[bool] = True
+    """Whether the step of a weight follows from its own gradients alone, not from its matrix'."""
     name: str
     learning_rate: float = Field(gt=0, description="The schedule's peak.")
     weight_decay: float = Field(0.2, ge=0, description="Of what weight_decay_on says.")
@@ -50,6 +52,7 @@ class LowRank(_Adam):
     """AdamW that holds a matrix's moments in `rank` dimensions of its shorter side: those of its
     gradient's largest singular values. All other parameters have AdamW itself."""
 
+    by_element: ClassVar[bool] = False
     rank: int = Field(
         8, ge=1, description="A matrix whose shorter side is not above it has AdamW itself."
     )

@@ -18,6 +18,8 @@ class Preservation(Declaration):
     """Whether a stage leaves something in its artifact that the next one starts with."""
     of_carried: ClassVar[frozenset[str]] = frozenset()
     """The parameters that act on what was carried alone, and so not at the first stage."""
+    of_each_pair: ClassVar[bool] = False
+    """Whether it takes gradients of single pairs, each in one process."""
     remembers: ClassVar[bool] = False
     """Whether a stage leaves features of its samples for all that come after it."""
     of_likelihood: ClassVar[bool] = False
@@ -93,6 +95,7 @@ class MAS(_Weighed):
     """`strength · Σ Ω (θ - θ*)²` beside the loss, Ω how sensitive outputs of earlier data are."""
 
     name: Literal["mas"]
+    of_each_pair: ClassVar[bool] = True
     strength: float = Field(1.0, gt=0)
     decay: float = Field(
         1.0, ge=0, le=1, description="Of the sensitivities of all stages before, each stage."

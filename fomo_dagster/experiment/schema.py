@@ -145,6 +145,11 @@ class Execution(Declaration):
         "datasets of an evaluation; each has a CUDA device of its own.",
     )
     machines: Machines | None = Field(None, description="Several of them; null: this one.")
+    sharded: bool = Field(
+        False,
+        description="Share weights, gradients and the optimiser's state out over the processes of "
+        "a training (FSDP2), for models that are too large for one device.",
+    )
     workers: int = Field(0, ge=0, description="Processes that load training batches.")
     micro_batch_size: int | None = Field(
         None, ge=1, description="Samples on the device at once (GradCache); null: the whole batch."
@@ -165,6 +170,20 @@ class Execution(Declaration):
     def all_processes(self) -> int:
         """Those of all machines."""
         return self.processes * (self.machines.count if self.machines is not None else 1)
+
+    @model_validator(mode="after")
+    def _can_share_weights_out(self) -> Execution:
+        if self.sharded and self.all_processes == 1:
+            raise ValueError(
+                "sharded shares weights out over the processes of a training, and processes is 1: "
+                "raise it, or leave sharded out"
+            )
+        if self.sharded and self.compile:
+            raise ValueError(
+                "sharded and compile do not go together: a compiled tower needs its weights whole; "
+                "leave one out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _processes_have_devices(self) -> Execution:
@@ -304,6 +323,31 @@ class Experiment(TrainingSettings):
                     f"{name} is {size}, and {processes} processes share each batch: use fewer "
                     "processes, or raise it"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _can_share_weights_out(self) -> Experiment:
+        if not self.execution.sharded:
+            return self
+        optimisers = {"optimiser.name": self.optimiser}
+        if self.backbone.pretraining is not None:
+            optimisers["backbone.pretraining.optimiser.name"] = self.backbone.pretraining.optimiser
+        wrong = [
+            f"{place} is {optimiser.name}, which needs whole matrices, and each process holds rows "
+            "of them"
+            for place, optimiser in optimisers.items()
+            if not optimiser.by_element
+        ]
+        preserve = self.method.preserve
+        if preserve is not None and preserve.of_each_pair:
+            wrong.append(
+                f"method.preserve.name is {preserve.name}, which needs the gradients of single "
+                "pairs, and those of all processes are added up"
+            )
+        if wrong:
+            raise ValueError(
+                f"execution.sharded: {wrong[0]}: take another, or leave execution.sharded out"
+            )
         return self
 
     @model_validator(mode="after")

@@ -145,6 +145,10 @@ def _launch(
     if stopped:
         shutil.rmtree(here, ignore_errors=True)
         raise KeyboardInterrupt(result.get("stopped", stopped))
+    if "stopped" in result:
+        processes = execution.all_processes
+        shutil.rmtree(here, ignore_errors=True)
+        raise TrainingError(f"one of {processes} processes was stopped by {result['stopped']}")
     workshop.say(text for said in sorted(here.glob("warned_*")) for text in _read(said))
     if "cost" not in result:
         points = [] if folder is None else [workshop.resume_folder(r) for r in recipes.values()]

@@ -14,6 +14,7 @@ from torch import nn
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.averaging import AnyAverage, ExponentialAverage
 from fomo_dagster.methods.weight_penalty import copies
+from fomo_dagster.shards import WHOLE, Shards
 
 
 class Average:
@@ -30,14 +31,18 @@ class Average:
     """
 
     def __init__(
-        self, settings: AnyAverage, trained: Mapping[str, nn.Parameter], steps: int
+        self,
+        settings: AnyAverage,
+        trained: Mapping[str, nn.Parameter],
+        steps: int,
+        shards: Shards = WHOLE,
     ) -> None:
         if settings.every > steps:
             raise InputError(
                 f"method.average.every is {settings.every}, and the stage has {steps} steps, so "
                 "that its start would be kept as it is: lower it, or raise the budget"
             )
-        self._settings, self._trained = settings, trained
+        self._settings, self._trained, self._shards = settings, trained, shards
         self._values = copies(trained)
         self._steps = 0
 
@@ -62,10 +67,11 @@ class Average:
 
     def state(self) -> dict[str, Any]:
         """For a resume point."""
-        return {"values": self._values, "steps": self._steps}
+        values = {name: self._shards.whole(name, value) for name, value in self._values.items()}
+        return {"values": values, "steps": self._steps}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from `state`."""
         self._steps = state["steps"]
         for name, value in self._values.items():
-            value.copy_(state["values"][name])
+            value.copy_(self._shards.part(name, state["values"][name]))

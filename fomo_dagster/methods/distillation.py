@@ -58,7 +58,7 @@ class ZSCL(Preservation):
         super().__init__(beginning)
         assert beside.reference is not None
         self._settings, self._teacher = settings, Frozen(beside.reference(), beginning)
-        self._trained = beginning.trained
+        self._trained, self._shards = beginning.trained, beginning.shards
         self._anchors = copies(beginning.trained) if settings.l2 > 0 else {}
 
     def loss(self, embedded: Embedded) -> tuple[Tensor, Tensor | None]:
@@ -75,4 +75,4 @@ class ZSCL(Preservation):
     def penalise(self) -> Tensor | None:
         if self._settings.l2 == 0:
             return None
-        return pull(self._trained, self._anchors, None, self._settings.l2)
+        return pull(self._trained, self._anchors, None, self._settings.l2, self._shards)

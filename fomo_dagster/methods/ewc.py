@@ -9,7 +9,13 @@ import torch
 from torch import Tensor
 
 from fomo_dagster.experiment import preservation as declared
-from fomo_dagster.methods.preservation import Batch, Beginning, Beside, Embedded
+from fomo_dagster.methods.preservation import (
+    Batch,
+    Beginning,
+    Beside,
+    Embedded,
+    forget_gradients,
+)
 from fomo_dagster.methods.weight_penalty import ImportancePenalty
 from fomo_dagster.store.digests import digest_of
 
@@ -51,7 +57,8 @@ def fisher(beginning: Beginning, batches: Iterable[Batch]) -> dict[str, Tensor]:
 
     The towers are in evaluation mode afterwards, and the gradients none.
     """
-    module, trained = beginning.model.module.eval(), beginning.trained
+    beginning.model.module.eval()
+    trained = beginning.trained
     key = ["fisher", beginning.seed, beginning.stage]
     random = torch.Generator().manual_seed(int(digest_of(key)[:15], 16))
     likelihood = beginning.loss.likelihood
@@ -66,11 +73,11 @@ def fisher(beginning: Beginning, batches: Iterable[Batch]) -> dict[str, Tensor]:
     sums = {name: torch.zeros_like(p, requires_grad=False) for name, p in trained.items()}
     predictions = 0
     for batch in batches:
-        module.zero_grad()
+        forget_gradients(trained.values())
         beginning.gradient(batch, beginning.seed, drawn)
         predictions += likelihood.predictions * sum(batch.counts.values())
         for name, parameter in trained.items():
             if parameter.grad is not None:
                 sums[name].addcmul_(parameter.grad, parameter.grad)
-    module.zero_grad()
+    forget_gradients(trained.values())
     return {name: total / predictions for name, total in sums.items()}

@@ -17,5 +17,8 @@ class L2(WeightPenalty):
             assert beside.reference is not None
             of_reference = dict(beside.reference().module.named_parameters())
             anchors = copies({name: of_reference[name] for name in beginning.trained})
-            anchors = {name: anchor.to(beginning.device) for name, anchor in anchors.items()}
+            anchors = {
+                name: beginning.shards.part(name, anchor).to(beginning.device)
+                for name, anchor in anchors.items()
+            }
         super().__init__(beginning, settings.strength, anchors, None)

@@ -26,9 +26,9 @@ from fomo_dagster.models.backbones import Model
 from fomo_dagster.process_group import ProcessGroup
 from fomo_dagster.store.digests import digest_of
 
-Features = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""Images (N, 3, H, W) and tokens (N, L) to the features that the model which is trained has of them
-now, each (N, D), fp32, L2-normalised, without a gradient."""
+Features = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]
+"""Images (N, 3, H, W) and tokens (N, L), and how many of them at once, to the features that the
+model which is trained has of them now, each (N, D), fp32, L2-normalised, without a gradient."""
 
 
 class OnlineSelection(ABC):
@@ -111,13 +111,9 @@ class Learnability(OnlineSelection):
         reference = self._reference
         size = sum(self.kept(batch.counts).values())  # no more at once than are trained on
         images = [part.to(self._device) for part in torch.split(batch.images, size)]
-        tokens = torch.split(batch.tokens, size)
-        own = [self._features(*parts) for parts in zip(images, tokens, strict=True)]
+        of_images, of_texts = self._features(batch.images, batch.tokens, size)
         theirs = torch.split(reference.model.tokenize(batch.texts), size)
-        learner = self._losses(
-            [of_images for of_images, _ in own], [of_texts for _, of_texts in own],
-            self._logit_scale, batch,
-        )  # fmt: skip
+        learner = self._losses([of_images], [of_texts], self._logit_scale, batch)
         known = self._losses(
             [reference.images(part) for part in images],
             [reference.texts(part) for part in theirs],

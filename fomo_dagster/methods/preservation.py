@@ -7,9 +7,10 @@ next stage. Everything that it does not say stays as it is in plain training.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeAlias
 
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from fomo_dagster.methods.loss import Loss
 from fomo_dagster.models.backbones import Model
 from fomo_dagster.process_group import ALONE, ProcessGroup
+from fomo_dagster.shards import WHOLE, Shards
 
 
 class Batch(Protocol):
@@ -104,6 +106,12 @@ def unscaled(loss: Tensor) -> Tensor:
     return loss
 
 
+def forget_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Leave the parameters without gradients."""
+    for parameter in parameters:
+        parameter.grad = None
+
+
 class Gradient(Protocol):
     """Takes an objective's gradient over a batch, in micro-batches where the training has them."""
 
@@ -130,7 +138,8 @@ class Beginning:
     model: Model
     """With the weights that the stage starts from, ready to train."""
     trained: Mapping[str, nn.Parameter]
-    """The parameters of `model.module` that are trained, by name."""
+    """The parameters of `model.module` that are trained, by name; of those that are shared out,
+    what this process holds."""
     loss: Loss
     """The contrastive loss."""
     gradient: Gradient
@@ -143,6 +152,12 @@ class Beginning:
     stage: int
     group: ProcessGroup = ALONE
     """The processes that train the stage; all of them ask a preservation for the same."""
+    shards: Shards = WHOLE
+    """How the parameters are shared out over the processes."""
+
+    def copy_of_start(self) -> Model:
+        """The model as the stage starts, whole, if asked before the first step."""
+        return replace(self.model, module=copy.deepcopy(self.shards.origin or self.model.module))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -48,12 +48,13 @@ class SI(ImportancePenalty):
             self._last[name].copy_(parameter)
 
     def state(self) -> dict[str, Any]:
-        return self._lowered
+        shards = self.beginning.shards
+        return {name: shards.whole(name, lowered) for name, lowered in self._lowered.items()}
 
     @torch.no_grad()
     def restore(self, state: Mapping[str, Any]) -> None:
         for name, lowered in self._lowered.items():
-            lowered.copy_(state[name])
+            lowered.copy_(self.beginning.shards.part(name, state[name]))
             self._last[name].copy_(self.beginning.trained[name])
 
     def finish(self) -> dict[str, Tensor]:

@@ -7,9 +7,6 @@ teacher knows better is taken over.
 
 from __future__ import annotations
 
-import copy
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
@@ -35,8 +32,7 @@ class Transfer(Preservation):
         super().__init__(beginning)
         assert beside.reference is not None
         self._settings = settings
-        start = replace(beginning.model, module=copy.deepcopy(beginning.model.module))
-        self._old = Frozen(start, beginning)
+        self._old = Frozen(beginning.copy_of_start(), beginning)
         teacher = beside.reference()
         check_goes_with(beginning.loss, teacher.module, "the model of method.preserve.teacher")
         self._teacher = Frozen(teacher, beginning)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from fomo_dagster.errors import InputError
 from fomo_dagster.methods.preservation import Beginning, Preservation
+from fomo_dagster.shards import WHOLE, Shards
 
 
 class WeightPenalty(Preservation):
@@ -30,7 +31,10 @@ class WeightPenalty(Preservation):
         self._factor = factor
 
     def penalise(self) -> Tensor | None:
-        return pull(self.beginning.trained, self.anchors, self.importances, self._factor)
+        beginning = self.beginning
+        return pull(
+            beginning.trained, self.anchors, self.importances, self._factor, beginning.shards
+        )
 
 
 class ImportancePenalty(WeightPenalty):
@@ -48,19 +52,23 @@ class ImportancePenalty(WeightPenalty):
                 f"stage {beginning.stage} goes on with importances of other weights than it "
                 f"trains: {lacking} has no {different[0]!r}; let all stages train the same ones"
             )
-        importances = {name: tensor.to(beginning.device) for name, tensor in carried.items()}
+        importances = {
+            name: beginning.shards.part(name, tensor).to(beginning.device)
+            for name, tensor in carried.items()
+        }
         super().__init__(beginning, factor, copies(beginning.trained), importances)
 
     def penalise(self) -> Tensor | None:
         return super().penalise() if self.importances else None
 
     def carry(self, decay: float, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """`decay · Ω + found`, on the CPU."""
-        earlier = self.importances or {}
-        return {
-            name: (decay * earlier[name] + tensor if earlier else tensor).cpu()
+        """`decay · Ω + found`, on the CPU, whole at the first process."""
+        earlier, shards = self.importances or {}, self.beginning.shards
+        carried = {
+            name: decay * earlier[name] + tensor if earlier else tensor
             for name, tensor in found.items()
         }
+        return {name: shards.whole(name, tensor).cpu() for name, tensor in carried.items()}
 
 
 @torch.no_grad()
@@ -69,9 +77,10 @@ def pull(
     anchors: Mapping[str, Tensor],
     importances: Mapping[str, Tensor] | None,
     factor: float,
+    shards: Shards = WHOLE,
 ) -> Tensor:
     """`factor / 2 · Σ_i Ω_i (θ_i - θ*_i)²`, a scalar; its gradient is added to the parameters'."""
-    parts = []
+    parts = {}
     for name, parameter in parameters.items():
         difference = parameter - anchors[name]
         weighed = difference if importances is None else importances[name] * difference
@@ -79,8 +88,8 @@ def pull(
             parameter.grad = factor * weighed
         else:
             parameter.grad.add_(weighed, alpha=factor)
-        parts.append((weighed * difference).sum())
-    return factor / 2 * torch.stack(parts).sum()
+        parts[name] = (weighed * difference).sum()
+    return factor / 2 * shards.total(parts)
 
 
 def copies(tensors: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:

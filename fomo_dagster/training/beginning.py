@@ -23,6 +23,7 @@ from fomo_dagster.methods.preservation import Beginning, Preservation
 from fomo_dagster.methods.trained_parameters import select_trained
 from fomo_dagster.models.backbones import Clip, Model
 from fomo_dagster.process_group import ALONE, ProcessGroup
+from fomo_dagster.shards import WHOLE, Shards
 from fomo_dagster.training.gradcache import GradientPass
 from fomo_dagster.training.learner import Learner
 from fomo_dagster.training.precision import autocast_of
@@ -59,13 +60,14 @@ def learner_of(
     steps: int,
     compile_tower: Callable[[Encode], Encode] | None = None,
     group: ProcessGroup = ALONE,
+    shards: Shards = WHOLE,
     select: Callable[[Beginning, Features], OnlineSelection] | None = None,
 ) -> Learner:
     """A learner over what asks for a gradient in a model that is on its device and ready to train.
 
     compile_tower: what compiles a tower's pass; None: it runs as it is. group: the processes that
-    train together. select: makes what chooses the rows of batches that are trained on; None: all
-    are.
+    train together. shards: how the model is shared out over them. select: makes what chooses the
+    rows of batches that are trained on; None: all are.
     Raises what its parts raise for settings that do not go with the model.
     """
     loss = contrastive_loss(settings.loss)
@@ -79,10 +81,11 @@ def learner_of(
         micro_batch_size=micro_batch_size,
         compile_tower=compile_tower,
         group=group,
+        shards=shards,
     )
     beginning = Beginning(
         model=model,
-        trained={n: p for n, p in model.module.named_parameters() if p.requires_grad},
+        trained=shards.held(model.module),
         loss=loss,
         gradient=gradient_pass.backward,
         device=device,
@@ -91,7 +94,8 @@ def learner_of(
         seed=seed,
         stage=stage,
         group=group,
+        shards=shards,
     )
-    averaged = Average(average, beginning.trained, steps) if average else None
+    averaged = Average(average, beginning.trained, steps, shards) if average else None
     selection = select(beginning, gradient_pass.encoded) if select is not None else None
     return Learner(beginning, preserve(beginning), settings, averaged, selection)

@@ -11,12 +11,15 @@ own rows through the towers, and the parameters' gradients are added up once, at
 DDP would add them up after the first of several backward passes, and only where the towers ran
 through its own `forward`.)
 
+Where weights are shared out, each process carries gradients into the rows that it holds, and all
+go through as many passes (`training.sharding`).
+
 A module with batch norms has neither micro-batches nor parts, and is refused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,9 +29,16 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fomo_dagster.errors import InputError
-from fomo_dagster.methods.preservation import Batch, Embedded, Objective, unscaled
+from fomo_dagster.methods.preservation import (
+    Batch,
+    Embedded,
+    Objective,
+    forget_gradients,
+    unscaled,
+)
 from fomo_dagster.models.backbones import Clip
 from fomo_dagster.process_group import ALONE, ProcessGroup
+from fomo_dagster.shards import WHOLE, Shards
 from fomo_dagster.training.determinism import seed_device
 from fomo_dagster.training.towers import Encode
 
@@ -48,6 +58,7 @@ class GradientPass:
     compile_tower: Callable[[Encode], Encode] | None = None
     """Compiles the pass of a tower; None: it runs as it is."""
     group: ProcessGroup = ALONE
+    shards: Shards = WHOLE
 
     def __post_init__(self) -> None:
         if self.micro_batch_size is None and self.group.is_alone:
@@ -91,13 +102,14 @@ class GradientPass:
         self, batch: Batch, seed: int, objective: Objective, scale: Callable[[Tensor], Tensor]
     ) -> Tensor:
         """The same where each process has some of the rows; see the top of this file."""
-        trained = [p for p in self.module.parameters() if p.requires_grad]
+        held = self.shards.held(self.module)
+        trained = list(held.values())
         earlier = [p.grad for p in trained]
-        _forget_gradients(trained)
+        forget_gradients(trained)
         seed, size = self.group.seed(seed), self.micro_batch_size or len(batch.images)
         towers = [
-            _Tower(self._encode_image, torch.split(batch.images, size), seed),
-            _Tower(self._towers[1], torch.split(batch.tokens, size), seed + 1),
+            _Tower(self._encode_image, self._pieces(batch.images, size), seed),
+            _Tower(self._towers[1], self._pieces(batch.tokens, size), seed + 1),
         ]
         own = [self._features(tower) for tower in towers]  # (b, D) each
         rows = torch.arange(sum(batch.counts.values()))
@@ -106,7 +118,7 @@ class GradientPass:
         )  # (B, D) each
         parts = _backward(self._embedded(images, texts, batch), objective, scale)
         if not self.group.is_first:
-            _forget_gradients(trained)  # those of the logit scale, which are the same for all
+            forget_gradients(trained)  # those of the logit scale, which are the same for all
         for tower, features, of_all in zip(towers, own, (images, texts), strict=True):
             if of_all.grad is not None:
                 gradient = of_all.grad[self.group.rank :: self.group.count]
@@ -115,11 +127,21 @@ class GradientPass:
                     self._carry(tower, features)
                 else:
                     torch.autograd.backward(features, gradient)
-        self.group.add_gradients(trained)
-        for parameter, gradient in zip(trained, earlier, strict=True):
-            if gradient is not None:
-                parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+        self.group.add_gradients([p for n, p in held.items() if n not in self.shards.shared_out])
+        self.shards.take_gradients()
+        for parameter, before in zip(trained, earlier, strict=True):
+            if before is not None:
+                parameter.grad = before if parameter.grad is None else parameter.grad + before
         return parts
+
+    def _pieces(self, inputs: Tensor, size: int) -> Sequence[Tensor]:
+        """The inputs, so many at once; for a model that is shared out, whose processes must compute
+        together, as many pieces as any process has, the last ones empty."""
+        pieces = torch.split(inputs, size)
+        if not self.shards.shared_out:
+            return pieces
+        (most,) = self.group.highest(len(pieces))
+        return [*pieces, *[inputs[:0]] * (most - len(pieces))]
 
     def _features(self, tower: _Tower) -> Tensor:
         """(b, D) of a whole tower: with its graph where it is in one piece, else as `_cached`."""
@@ -128,15 +150,16 @@ class GradientPass:
         return self._encode(tower.encode, tower.pieces[0], tower.seed)
 
     @torch.no_grad()
-    def encoded(self, images: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    def encoded(self, images: Tensor, tokens: Tensor, at_once: int) -> tuple[Tensor, Tensor]:
         """Of images (N, 3, H, W) and tokens (N, L), each (N, D), fp32, L2-normalised: without a
-        gradient, nothing being random, the module in evaluation mode meanwhile."""
-        size = self.micro_batch_size or len(images)
+        gradient, nothing being random, the module in evaluation mode meanwhile. at_once: how many
+        at most, where a micro-batch has not fewer."""
+        size = min(at_once, self.micro_batch_size or at_once)
         training = [part for part in self.module.modules() if part.training]
         self.module.eval()
         try:
             of_images, of_texts = (
-                torch.cat([self._normalised(tower, part) for part in torch.split(inputs, size)])
+                torch.cat([self._normalised(tower, part) for part in self._pieces(inputs, size)])
                 for tower, inputs in ((self._encode_image, images), (self._towers[1], tokens))
             )
         finally:
@@ -167,6 +190,8 @@ class GradientPass:
         return self._normalised(encode, inputs)
 
     def _normalised(self, encode: Encode, inputs: Tensor) -> Tensor:
+        if not len(inputs):  # a tower is never given nothing: one row is encoded in vain
+            return self._normalised(encode, inputs.new_zeros(1, *inputs.shape[1:]))[:0]
         with self.autocast():
             features = encode(inputs.to(self.device, non_blocking=True))  # (B, D)
         if features.dtype in (torch.bfloat16, torch.float16):
@@ -188,7 +213,7 @@ class GradientPass:
         """Carry the gradient of the features (B, D) into the tower's parameters."""
         if features.grad is None:
             return
-        gradients = torch.split(features.grad, len(tower.pieces[0]))
+        gradients = torch.split_with_sizes(features.grad, [len(piece) for piece in tower.pieces])
         for (piece, seed), gradient in zip(tower, gradients, strict=True):
             torch.autograd.backward(self._encode(tower.encode, piece, seed), gradient)
 
@@ -201,11 +226,6 @@ def _backward(
     torch.autograd.backward(scale(loss if added is None else loss + added))
     added = torch.zeros_like(loss) if added is None else added
     return torch.stack([loss.detach(), added.detach()])
-
-
-def _forget_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    for parameter in parameters:
-        parameter.grad = None
 
 
 @dataclass(frozen=True)

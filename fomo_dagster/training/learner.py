@@ -17,6 +17,7 @@ from fomo_dagster.methods.online_selection import OnlineSelection
 from fomo_dagster.methods.preservation import Batch, Beginning, Preservation
 from fomo_dagster.training.optimisers import create_optimiser
 from fomo_dagster.training.parameter_groups import grouped
+from fomo_dagster.training.sharding import optimiser_state, state_of_parts
 
 
 class Learner:
@@ -35,7 +36,7 @@ class Learner:
         selection: OnlineSelection | None = None,
     ) -> None:
         self._module = beginning.model.module
-        self._trained = list(beginning.trained.values())
+        self._trained, self._shards = beginning.trained, beginning.shards
         self._preservation, self._average, self._selection = preservation, average, selection
         self._clip_norm = settings.optimiser.clip_norm
         trains_scale = "logit_scale" in beginning.trained
@@ -62,6 +63,8 @@ class Learner:
         if self._selection is not None:
             batch = self._selection.choose(batch, seed)
         loss, added = self._gradient(batch, seed, self._preservation.loss, self._scaler.scale)
+        if self._shards.shared_out and self._scaler.is_enabled():
+            self._share_overflow()
         self._scaler.unscale_(self._optimiser)
         penalty = self._preservation.penalise()
         if penalty is not None:
@@ -91,18 +94,33 @@ class Learner:
             self._average.put_in_place()
         return self._preservation.finish()
 
+    def _gradients(self) -> dict[str, Tensor]:
+        return {n: p.grad for n, p in self._trained.items() if p.grad is not None}
+
+    def _share_overflow(self) -> None:
+        """Where any process holds a gradient that is not finite, have all skip the step."""
+        gradients = self._gradients()
+        zero = self._shards.total({name: (0 * g).sum() for name, g in gradients.items()})  # or NaN
+        for gradient in gradients.values():
+            gradient.add_(zero)
+
     def _clip(self) -> Tensor:
+        gradients = self._gradients()
+        if self._shards.shared_out:
+            squares = {name: gradient.square().sum() for name, gradient in gradients.items()}
+            norm = self._shards.total(squares).sqrt()
+        else:
+            norm = nn.utils.get_total_norm(gradients.values())
         if self._clip_norm is not None:
-            return nn.utils.clip_grad_norm_(self._trained, self._clip_norm)
-        gradients = [p.grad for p in self._trained if p.grad is not None]
-        return nn.utils.get_total_norm(gradients)
+            nn.utils.clip_grads_with_norm_(self._trained.values(), self._clip_norm, norm)
+        return norm
 
     def state(self) -> dict[str, Any]:
-        """All that the next step depends on, for a resume point; frozen weights stay as they were
-        given."""
+        """All that the next step depends on, for a resume point, whole at the first process; frozen
+        weights stay as they were given."""
         return {
-            "weights": self._changing(),
-            "optimiser": self._optimiser.state_dict(),
+            "weights": self.weights(),
+            "optimiser": optimiser_state(self._optimiser, self._numbers(), self._shards),
             "scaler": self._scaler.state_dict(),
             "preservation": self._preservation.state(),
             "average": self._average.state() if self._average is not None else {},
@@ -112,16 +130,31 @@ class Learner:
         """Go on from `state`."""
         with torch.no_grad():
             for name, tensor in self._changing().items():
-                tensor.copy_(state["weights"][name])
-        self._optimiser.load_state_dict(state["optimiser"])
+                tensor.copy_(self._shards.part(name, state["weights"][name]))
+        of_parts = state_of_parts(state["optimiser"], self._numbers(), self._shards)
+        self._optimiser.load_state_dict(of_parts)
         self._scaler.load_state_dict(state["scaler"])
         self._preservation.restore(state["preservation"])
         if self._average is not None:
             self._average.restore(state["average"])
 
+    def weights(self) -> dict[str, Tensor]:
+        """What of the module's state training changes, whole at the first process."""
+        return {name: self._shards.whole(name, part) for name, part in self._changing().items()}
+
     def _changing(self) -> dict[str, Tensor]:
-        """What of the module's state training changes: all but frozen parameters; norms keep
-        statistics beside theirs."""
+        """What of the module's state training changes, as far as it is held: all but frozen
+        parameters; norms keep statistics beside theirs."""
         frozen = {n for n, p in self._module.named_parameters() if not p.requires_grad}
         state = self._module.state_dict()
-        return {name: tensor for name, tensor in state.items() if name not in frozen}
+        return {
+            name: self._trained[name].detach() if name in self._shards.shared_out else tensor
+            for name, tensor in state.items()
+            if name not in frozen
+        }
+
+    def _numbers(self) -> dict[int, str]:
+        """The numbers of parameters in the optimiser's state, with their names."""
+        names = {id(parameter): name for name, parameter in self._trained.items()}
+        ordered = (p for group in self._optimiser.param_groups for p in group["params"])
+        return {number: names[id(parameter)] for number, parameter in enumerate(ordered)}

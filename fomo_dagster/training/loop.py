@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from signal import Signals
 from typing import Protocol
@@ -28,6 +28,7 @@ from fomo_dagster.models.backbones import Model
 from fomo_dagster.models.devices import device_of
 from fomo_dagster.process_group import ALONE, ProcessGroup
 from fomo_dagster.progress import Progress, silent
+from fomo_dagster.shards import WHOLE
 from fomo_dagster.training.beginning import learner_of
 from fomo_dagster.training.determinism import deterministic, step_seed
 from fomo_dagster.training.figures import Figures, FigureTable
@@ -37,6 +38,7 @@ from fomo_dagster.training.meter import Meter
 from fomo_dagster.training.precision import matrix_products
 from fomo_dagster.training.resume import ResumePoint
 from fomo_dagster.training.schedules import learning_rate, tower_factors
+from fomo_dagster.training.sharding import share_out
 from fomo_dagster.training.towers import checkpoint_gradients, compiler_for
 
 _STEPS_BETWEEN_READS = 50  # on an accelerator, which would wait for each read
@@ -75,7 +77,8 @@ def train(
     select: Callable[[Beginning, Features], OnlineSelection] | None = None,
     meter: Meter | None = None,
 ) -> tuple[pl.DataFrame, dict[str, Tensor]]:
-    """Train `model.module` in place through all batches.
+    """Train `model.module` in place through all batches; of processes that share its weights out,
+    the first alone has what is trained at the end.
 
     Returns the figures of each step, in the columns of `figures.Figures`, and what the preservation
     that `preserve` makes leaves for the next stage. The parameters that ask for a gradient are
@@ -99,9 +102,13 @@ def train(
     if execution.gradient_checkpointing:
         checkpoint_gradients(model.module)
     with deterministic(device), matrix_products(settings.precision, device):
-        model.module.to(device)
+        trained, shards = model.module, WHOLE
+        if execution.sharded:
+            trained, shards = share_out(model.module, group, device)
+        else:
+            model.module.to(device)
         learner = learner_of(
-            model,
+            replace(model, module=trained),
             preserve,
             settings,
             device=device,
@@ -112,6 +119,7 @@ def train(
             steps=batches.steps,
             compile_tower=compiler_for(device) if execution.compile else None,
             group=group,
+            shards=shards,
             select=select,
         )
         with Interruption() as interruption:
@@ -132,7 +140,12 @@ def train(
                 meter=meter or Meter(device, group),
             )
             training.run()
-        return training.figures.frame(), learner.finish()
+        left = learner.finish()
+        if execution.sharded:
+            weights = learner.weights()
+            if group.is_first:
+                model.module.load_state_dict(weights, strict=False)
+        return training.figures.frame(), left
 
 
 @dataclass(kw_only=True)
@@ -222,12 +235,12 @@ class _Training:
 
     def _save(self, done: int) -> None:
         self._read()  # weights that a failed step has touched must not become the resume point
-        spent = self.meter.state()
+        state, spent = self.learner.state(), self.meter.state()
         if not self.group.is_first:
             return
         self.point.save(
             {
-                "learner": self.learner.state(),
+                "learner": state,
                 "figures": self.figures.state(),
                 "position": done,
                 "spent": spent,

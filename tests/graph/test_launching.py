@@ -17,8 +17,8 @@ from safetensors.torch import load_file
 
 from assets.building import build_assets
 from assets.specs import key_of
-from fomo_dagster.cli.failures import failure_of
-from fomo_dagster.errors import InputError, TrainingError
+from fomo_dagster.cli.failures import failure_of, interruption_of
+from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.machines import Machines
 from fomo_dagster.experiment.schema import Execution
 from fomo_dagster.graph import launching
@@ -31,6 +31,7 @@ STEPS = 30
 # An epsilon that leaves gradients of nothing but rounding small.
 OPTIMISER = {"learning_rate": 1e-3, "epsilon": 1e-4}
 ALONE = {"device": "cpu"}
+SHARDED = {"device": "cpu", "processes": 2, "sharded": True}
 TOGETHER = {"device": "cpu", "processes": 2, "resume_seconds": 1e-9}
 
 
@@ -56,17 +57,54 @@ def alive(process: int) -> bool:
         return False
 
 
-def kill_the_second(home: Home, killed: list[int]) -> None:
-    """Once there is a resume point, kill the process with number 1, and note all of them."""
-    for _ in range(2400):
-        numbers = [
-            int(path.read_text() or 0) for path in sorted(home.root.glob("launches/*/process_*"))
-        ]
-        if len(numbers) == 2 and list(home.resume_points.glob("*/resume.pt")):
-            killed += numbers
-            os.kill(numbers[1], signal.SIGKILL)
-            return
-        time.sleep(0.02)
+class Stopper(threading.Thread):
+    """Sends a signal to one of two launched processes, or to the one that launched them, once they
+    have gone on from where they began."""
+
+    def __init__(self, home: Home, number: signal.Signals, rank: int | None) -> None:
+        super().__init__()
+        self._home, self._number, self._rank = home, number, rank
+        self._before = self._saved()
+        self.processes: list[int] = []
+        """Those that were launched, and torchrun's agent."""
+
+    def run(self) -> None:
+        for _ in range(6000):
+            locks = sorted(self._home.root.glob("launches/*/process_*"))
+            numbers = [int(path.read_text() or 0) for path in locks]
+            if len(numbers) == 2 and all(numbers) and self._saved() not in (0, self._before):
+                self.processes = [*numbers, parent_of(numbers[0])]
+                os.kill(os.getpid() if self._rank is None else numbers[self._rank], self._number)
+                return
+            time.sleep(0.02)
+
+    def _saved(self) -> int:
+        """When the resume point was written; 0: there is none."""
+        for point in self._home.resume_points.glob("*/resume.pt"):
+            return point.stat().st_mtime_ns
+        return 0
+
+
+def parent_of(process: int) -> int:
+    return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def stopped(project: Any, number: signal.Signals, rank: int | None) -> str:
+    """Why the stage failed when it was stopped so. Nothing of it is left but a resume point."""
+    before = project.artifacts()
+    stopper = Stopper(project.home, number, rank)
+    stopper.start()
+    result = run(project, "toy/trained_001")
+    stopper.join()
+    assert not result.success
+    assert len(stopper.processes) == 3
+    assert not any(map(alive, stopper.processes))
+    assert project.artifacts() == before
+    assert not list((project.home.root / "store" / ".staging").glob("*"))
+    (point,) = project.home.resume_points.glob("*/resume.pt")
+    said = interruption_of(result) if rank is None else str(failure_of(result)[1])
+    assert f"{point} is kept; run again to go on" in said
+    return said
 
 
 @pytest.fixture
@@ -75,31 +113,28 @@ def longer(finished_project: Any) -> Any:
     return finished_project
 
 
-def test_a_stage_killed_in_one_of_its_processes_resumes_and_ends_with_the_weights_of_one(
+def test_a_stage_stopped_in_any_way_goes_on_and_ends_with_the_weights_of_one_process(
     longer: Any, tmp_path: Path
 ) -> None:
+    """Stopped by SIGTERM of the launching process and of one of the launched, then one of them
+    killed, and gone on with by processes that share the weights out."""
     alone = Home(tmp_path / "alone")
     shutil.copytree(longer.home.root, alone.root)
     expected = make_alone(longer, alone, "toy/trained_001")
-    longer.write("toy", budget={"steps": STEPS}, optimiser=OPTIMISER, execution=TOGETHER)
-    processes: list[int] = []
-    killer = threading.Thread(target=kill_the_second, args=(longer.home, processes))
-    killer.start()
-    before = longer.artifacts()
-    result = run(longer, "toy/trained_001")
-    killer.join()
-    assert not result.success
-    _, error = failure_of(result)
-    assert isinstance(error, TrainingError)
-    assert "process 1 of 2 was ended by SIGKILL" in str(error)
-    (point,) = longer.home.resume_points.glob("*/resume.pt")
-    assert f"{point} is kept; run again to go on" in str(error)
-    assert len(processes) == 2
-    assert not any(map(alive, processes))
-    assert longer.artifacts() == before
-    assert not list((longer.home.root / "store" / ".staging").glob("*"))
+    changes = {"budget": {"steps": STEPS}, "optimiser": OPTIMISER}
+    longer.write("toy", **changes, execution=TOGETHER)
+    said = stopped(longer, signal.SIGTERM, None)
+    assert said.startswith("toy/trained_001: SIGTERM at stage 1, after ")
+    said = stopped(longer, signal.SIGTERM, 1)
+    assert "one of 2 processes was stopped by SIGTERM at stage 1, after " in said
+    longer.write("toy", **changes, execution=TOGETHER | {"sharded": True})
+    said = stopped(longer, signal.SIGKILL, 1)
+    assert "process 1 of 2 was ended by SIGKILL" in said
 
-    assert run(longer, "toy/trained_001").success
+    result = run(longer, "toy/trained_001")
+    assert result.success
+    (event,) = result.get_asset_materialization_events()
+    assert event.materialization.metadata["processes"].value == 2
     head = longer.home.heads.read("toy/trained_001")
     assert head.digest == expected.head.digest  # processes are not identity
     assert head.cost["processes"] == 2
@@ -161,9 +196,22 @@ def test_torchrun_gets_the_machines_and_what_starts_it_on_them(tmp_path: Path) -
         ({"execution": {"processes": 10}}, "batch_size is 9, and 10 processes share each batch"),
         ({"execution": {"processes": 2, "device": "cuda:1"}}, "device is 'cuda:1'"),
         ({"execution": {"machines": {"count": 2, "rendezvous": "node01"}}}, "is not host:port"),
+        ({"execution": {"sharded": True}}, "and processes is 1: raise it, or leave sharded out"),
+        (
+            {"execution": {"processes": 2, "sharded": True, "compile": True}},
+            "sharded and compile do not go together",
+        ),
+        (
+            {"execution": SHARDED, "optimiser": {"name": "fira"}},
+            "execution.sharded: optimiser.name is fira, which needs whole matrices",
+        ),
+        (
+            {"execution": SHARDED, "method": {"preserve": {"name": "mas"}}},
+            "method.preserve.name is mas, which needs the gradients of single pairs",
+        ),
     ],
 )
-def test_processes_without_rows_or_devices_are_refused(
+def test_what_processes_cannot_do_is_refused(
     project: Any, changes: dict[str, Any], says: str
 ) -> None:
     project.write("toy", **changes)
@@ -174,5 +222,7 @@ def test_processes_without_rows_or_devices_are_refused(
 def test_processes_and_machines_change_no_artifact(project: Any) -> None:
     alone = project.graph().code_versions
     machines = {"count": 2, "rendezvous": "node01:29500"}
-    project.write("toy", execution={"device": "cpu", "processes": 4, "machines": machines})
+    project.write(
+        "toy", execution={"device": "cpu", "processes": 4, "machines": machines, "sharded": True}
+    )
     assert project.graph().code_versions == alone

@@ -176,8 +176,12 @@ class Toy:
         group: ProcessGroup = ALONE,
         select: Callable[[Beginning, Features], OnlineSelection] | None = None,
         batches: Any = None,
+        execution: Mapping[str, Any] | None = None,
+        train: Callable[[Model], None] | None = None,
+        optimiser: Any = None,
     ) -> tuple[Model, dict[str, Tensor]]:
-        """The trained model, and what the preservation left; `start` stays as it is."""
+        """The trained model, and what the preservation left; `start` stays as it is. train: makes
+        the model ready to be trained otherwise than as a whole."""
         declared = TypeAdapter(AnyPreservation).validate_python(preserve) if preserve else None
 
         def update(size: int, samples: int) -> Iterator[ToyBatch]:
@@ -192,6 +196,8 @@ class Toy:
                 yield ToyBatch(whole.images[[row]], whole.tokens[[row]], {"update": 1})
 
         model = self.copy(start)
+        if train is not None:
+            train(model)
         _, left = loop.train(
             model,
             batches or ToyBatches(task, self.steps, pools or {}, fail_at, group),
@@ -199,14 +205,15 @@ class Toy:
             settings=TrainingSettings(
                 batch_size=8 * (1 + len(pools or {})),
                 budget=Budget(steps=self.steps),
-                optimiser=AdamW(
-                    learning_rate=self.learning_rate, weight_decay=0, epsilon=self.epsilon
-                ),
+                optimiser=optimiser
+                or AdamW(learning_rate=self.learning_rate, weight_decay=0, epsilon=self.epsilon),
                 precision=precision,
             ),
             seed=0,
             stage=stage,
-            execution=Execution(device="cpu", micro_batch_size=micro_batch_size),
+            execution=Execution(
+                device="cpu", micro_batch_size=micro_batch_size, **(execution or {})
+            ),
             resume_folder=self.folder / identity,
             progress=silent,
             identity=identity,
