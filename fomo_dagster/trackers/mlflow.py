@@ -26,6 +26,8 @@ from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
+from fomo_dagster.store.files import replacing
+from fomo_dagster.store.leases import lease
 from fomo_dagster.trackers.tracker import Point, Run, flat
 
 # What a server takes, at once and in a parameter.
@@ -40,9 +42,8 @@ class MLflow:
     def __init__(self, folder: Path) -> None:
         for name in ("mlflow", "alembic"):  # which tell how they make a database
             logging.getLogger(name).setLevel(logging.WARNING)
-        folder.mkdir(parents=True, exist_ok=True)
         named = os.environ.get("MLFLOW_TRACKING_URI")
-        self._uri = named or f"sqlite:///{folder / 'mlflow.db'}"
+        self._uri = named or _own_store(folder / "mlflow.db")
         # Else the folder that the process happens to be started in would hold it.
         self._artifacts = None if named else (folder / "mlflow_artifacts").as_uri()
         self._experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME") or "fomo"
@@ -65,6 +66,16 @@ class MLflow:
         opened = _Logging(client, client.create_run(where, run_name=run.name).info.run_id)
         opened.log((), {k: _text(value) for k, value in flat(run.configuration).items()})
         return opened
+
+
+def _own_store(path: Path) -> str:
+    """The address of a store in a file. MLflow makes one in seconds and many parts, and a kill
+    meanwhile would leave one that it can neither use nor complete: so it is made beside."""
+    with lease(path.with_suffix(".lease")):
+        if not path.exists():
+            with replacing(path) as temporary:
+                MlflowClient(f"sqlite:///{temporary}").search_experiments()
+    return f"sqlite:///{path}"
 
 
 class _Logging:

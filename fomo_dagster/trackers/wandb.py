@@ -10,6 +10,7 @@ otherwise.
 from __future__ import annotations
 
 import os
+import time
 import uuid
 from collections.abc import Mapping, Sequence
 from itertools import groupby
@@ -24,6 +25,9 @@ from fomo_dagster.trackers.tracker import Point, Run
 
 # A server that is away is to be heard of, and not to be waited for when the process ends.
 _SECONDS_TO_BEGIN = _SECONDS_TO_FINISH = 20.0
+# wandb's process keeps what it is told for so long, 15 s if it were left to it, and loses it where
+# this one is killed.
+_SECONDS_UNWRITTEN = 0.1
 
 
 class WeightsAndBiases:
@@ -44,6 +48,7 @@ class WeightsAndBiases:
             save_code=False,
             init_timeout=float(os.environ.get("WANDB_INIT_TIMEOUT") or _SECONDS_TO_BEGIN),
             finish_timeout=_SECONDS_TO_FINISH,
+            x_transaction_log_flush_interval=_SECONDS_UNWRITTEN,
             x_disable_meta=True,
             x_disable_stats=True,
             x_disable_machine_info=True,
@@ -89,6 +94,7 @@ class _Logging:
             self._logged += len(together)
         if parameters:
             self._run.config.update(dict(parameters), allow_val_change=True)
+        time.sleep(3 * _SECONDS_UNWRITTEN)
 
     def close(self) -> None:
         self._run.finish()

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import struct
+import subprocess
+import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,7 +40,7 @@ def of_tensorboard(home: Path) -> tuple[Series, dict[str, str]]:
         for tag in tags["tensors"]
     }
     told = {name: text.decode() for name, text in texts.items()}
-    rows = [row.split("|") for row in told.pop("configuration").splitlines()[2:]]
+    rows = [row.split("|") for row in told.pop("configuration", "").splitlines()[2:]]
     return scalars, told | {name.strip(): value.strip() for _, name, value, _ in rows}
 
 
@@ -48,7 +51,6 @@ def of_mlflow(home: Path) -> tuple[Series, dict[str, str]]:
     experiment = client.get_experiment_by_name("fomo")
     (run,) = client.search_runs([experiment.experiment_id])
     assert run.info.run_name == "toy"
-    assert run.info.status == "FINISHED"
     series = {
         name: sorted((m.step, m.value) for m in client.get_metric_history(run.info.run_id, name))
         for name in run.data.metrics
@@ -167,6 +169,39 @@ def test_their_files_hold_what_was_sent_over_two_processes(name: str, at_home: P
     rate = parameters.get("optimiser.learning_rate") or json.loads(parameters["optimiser"])
     assert rate in ("0.001", {"learning_rate": 1e-3})
     assert [path.name for path in at_home.parent.iterdir()] == ["home"]  # and nowhere else
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_kill_loses_nothing_of_what_was_sent(name: str, at_home: Path) -> None:
+    script = (
+        "import os, signal, sys; from pathlib import Path;"
+        "from fomo_dagster.trackers.choosing import KINDS;"
+        "from fomo_dagster.trackers.tracker import Point, Run;"
+        "run = KINDS[sys.argv[1]](Path(sys.argv[2])).open(Run('toy', {}), None, 0);"
+        "run.log([Point('stage_001/loss', step, step / 4) for step in range(9)], {});"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    done = subprocess.run([sys.executable, "-c", script, name, str(at_home / "trackers")])
+    assert done.returncode == -signal.SIGKILL
+    series, _ = READERS[name](at_home)
+    assert series == {"stage_001/loss": [(step, step / 4) for step in range(9)]}
+
+
+def test_a_store_of_mlflow_s_that_was_not_finished_is_none(
+    at_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fomo_dagster.trackers import mlflow
+
+    def killed(uri: str) -> None:
+        Path(uri.removeprefix("sqlite:///")).write_text("the first of many tables")
+        raise KeyboardInterrupt
+
+    folder = at_home / "trackers"
+    (folder / "mlflow.db").unlink()
+    monkeypatch.setattr(mlflow, "MlflowClient", killed)
+    with pytest.raises(KeyboardInterrupt):
+        mlflow.MLflow(folder)
+    assert not list(folder.glob("*.db"))
 
 
 def test_mlflow_begins_a_new_run_where_the_store_is_another(
