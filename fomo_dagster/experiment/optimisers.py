@@ -88,11 +88,55 @@ class Lion(Optimiser):
     )
 
 
+class NAdam(_Adam):
+    """Adam with Nesterov's momentum (Dozat 2016, "Incorporating Nesterov Momentum into Adam"), its
+    momentum being β₁ · (1 - ½ · 0.96^(0.004 t)) at step t."""
+
+    name: Literal["nadam"]
+
+
+class Adopt(_Adam):
+    """arXiv 2411.02853: a gradient is divided by the root of the second moment before it, clipped
+    at t^¼, and then gathered. The first one is taken for that moment alone."""
+
+    name: Literal["adopt"]
+    betas: tuple[float, float] = (0.9, 0.9999)
+    epsilon: float = Field(1e-6, gt=0)
+
+
+class AdEMAMix(Optimiser):
+    """arXiv 2409.03137: AdamW with a second, slower mean of gradients beside the first."""
+
+    name: Literal["ademamix"]
+    betas: tuple[float, float, float] = Field(
+        (0.9, 0.999, 0.9999), description="Of the mean, the second moment, and the slow mean."
+    )
+    epsilon: float = Field(1e-8, gt=0)
+    alpha: float = Field(5.0, ge=0, description="Times the slow mean, beside the other.")
+    slow_warmup_steps: int | None = Field(
+        None, ge=1, description="Until alpha and the slow mean's beta are reached; null: at once."
+    )
+
+
+class Adafactor(Optimiser):
+    """arXiv 1804.04235, without momentum: of a matrix' second moment the means of rows and columns.
+
+    The step is relative to the weights: max(0.001, RMS(θ)) · min(learning rate, 1 / √t).
+    """
+
+    by_element: ClassVar[bool] = False
+    name: Literal["adafactor"]
+
+
 AnyOptimiser: TypeAlias = Annotated[
     Annotated[AdamW, Tag("adamw")]
     | Annotated[GaLore, Tag("galore_adamw")]
     | Annotated[Fira, Tag("fira")]
     | Annotated[Sgd, Tag("sgd")]
-    | Annotated[Lion, Tag("lion")],
+    | Annotated[Lion, Tag("lion")]
+    | Annotated[NAdam, Tag("nadam")]
+    | Annotated[Adopt, Tag("adopt")]
+    | Annotated[AdEMAMix, Tag("ademamix")]
+    | Annotated[Adafactor, Tag("adafactor")],
     chosen_by("name", "adamw"),
 ]

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from fomo_dagster.experiment.averaging import ExponentialAverage
+from fomo_dagster.experiment.optimisers import AdEMAMix
 from fomo_dagster.experiment.schema import ScaledMethod
 from fomo_dagster.methods.adapters import add_adapters
 from fomo_dagster.methods.preservation import Beside
@@ -37,6 +38,10 @@ WAYS: dict[str, tuple[int, dict[str, Any]]] = {
             "train": lambda model: select_trained(model.module, "locked_image"),
             "preserve": {"name": "l2", "strength": 0.1},
         },
+    ),
+    "ademamix": (
+        2,
+        {"optimiser": AdEMAMix(name="ademamix", learning_rate=3e-3, weight_decay=0, epsilon=1e-4)},
     ),
     "ewc": (3, {"preserve": {"name": "ewc", "strength": 10, "samples": 8, "batch_size": 4}}),
     "si, averaged": (

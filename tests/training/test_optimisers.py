@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,10 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "fira": LOW_RANK,
     "sgd": {"learning_rate": 0.1},
     "lion": {"learning_rate": 0.1},
+    "nadam": {},
+    "adopt": {},
+    "ademamix": {"learning_rate": 0.1, "slow_warmup_steps": 4},
+    "adafactor": {"learning_rate": 0.1},
 }
 
 
@@ -170,6 +175,84 @@ def test_lion_takes_the_sign_of_a_mean_that_is_not_the_one_it_keeps() -> None:
         np.testing.assert_allclose(parameter.detach().numpy(), expected[name], rtol=1e-5, atol=1e-6)
 
 
+def nadam(tensor: Array, gradients: list[Array]) -> Array:
+    """Dozat 2016, algorithm 2, with its schedule of the momentum."""
+    first, second, product = np.zeros_like(tensor), np.zeros_like(tensor), 1.0
+    for t, (gradient, rate) in enumerate(zip(gradients, RATES, strict=True), 1):
+        now, after = (0.9 * (1 - 0.5 * 0.96 ** (0.004 * k)) for k in (t, t + 1))
+        product *= now
+        first = 0.9 * first + 0.1 * gradient
+        second = 0.999 * second + 0.001 * gradient**2
+        ahead = after * first / (1 - product * after) + (1 - now) * gradient / (1 - product)
+        direction = ahead / (np.sqrt(second / (1 - 0.999**t)) + 1e-8)
+        tensor = (1 - rate * 0.1) * tensor - rate * direction
+    return tensor
+
+
+def adopt(tensor: Array, gradients: list[Array]) -> Array:
+    """arXiv 2411.02853, algorithm 2, clipped at t^(1/4); weight decay acts at every step."""
+    mean, second = np.zeros_like(tensor), gradients[0] ** 2
+    for t, (gradient, rate) in enumerate(zip(gradients, RATES, strict=True)):
+        tensor = (1 - rate * 0.1) * tensor
+        if t == 0:
+            continue
+        normed = gradient / np.maximum(np.sqrt(second), 1e-6)
+        mean = 0.9 * mean + 0.1 * np.clip(normed, -(t**0.25), t**0.25)
+        tensor = tensor - rate * mean
+        second = 0.9999 * second + 0.0001 * gradient**2
+    return tensor
+
+
+def ademamix(tensor: Array, gradients: list[Array]) -> Array:
+    """arXiv 2409.03137, algorithm 1, and its schedulers of α and β₃ over 4 steps."""
+    fast, slow, second = (np.zeros_like(tensor) for _ in range(3))
+    for t, (gradient, rate) in enumerate(zip(gradients, RATES, strict=True), 1):
+        share, start, end = t / 4, np.log(0.9), np.log(0.9999)
+        alpha = min(5 * share, 5.0)
+        beta = min(np.exp(start * end / ((1 - share) * end + share * start)), 0.9999)
+        fast = 0.9 * fast + 0.1 * gradient
+        slow = beta * slow + (1 - beta) * gradient
+        second = 0.999 * second + 0.001 * gradient**2
+        root = np.sqrt(second / (1 - 0.999**t)) + 1e-8
+        direction = (fast / (1 - 0.9**t) + alpha * slow) / root
+        tensor = tensor - rate * (direction + 0.1 * tensor)
+    return tensor
+
+
+def adafactor(tensor: Array, gradients: list[Array]) -> Array:
+    """arXiv 1804.04235, algorithms 4 and 5, β₂ being 1 - t^(-0.8), d 1, and ε 1e-30 and 1e-3."""
+    rows = columns = second = np.zeros(())
+    for t, (gradient, rate) in enumerate(zip(gradients, RATES, strict=True), 1):
+        kept, square = 1 - t**-0.8, gradient**2 + 1e-30
+        if tensor.ndim == 2:
+            rows = kept * rows + (1 - kept) * square.sum(axis=1)
+            columns = kept * columns + (1 - kept) * square.sum(axis=0)
+            second = np.outer(rows, columns) / rows.sum()
+        else:
+            second = kept * second + (1 - kept) * square
+        direction = gradient / np.sqrt(second)
+        direction = direction / max(1.0, np.sqrt(np.mean(direction**2)))
+        step = max(1e-3, np.sqrt(np.mean(tensor**2))) * min(rate, t**-0.5)
+        tensor = (1 - rate * 0.1) * tensor - step * direction
+    return tensor
+
+
+@pytest.mark.parametrize("formula", [nadam, adopt, ademamix, adafactor])
+def test_weights_move_as_the_paper_says(formula: Callable[[Array, list[Array]], Array]) -> None:
+    moved = parameters()
+    before = {name: p.detach().double().numpy().copy() for name, p in moved.items()}
+    stepped(
+        create_optimiser(one_group(moved), declared(formula.__name__)), moved, range(len(RATES))
+    )
+    for name, parameter in moved.items():
+        expected = formula(
+            before[name], [np.asarray(gradients(step)[name]) for step in range(len(RATES))]
+        )
+        np.testing.assert_allclose(
+            parameter.detach().numpy(), expected, rtol=1e-5, atol=2e-6, err_msg=name
+        )
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("stop", [1, 2, 3, 5])
 def test_from_its_saved_state_it_goes_on_bit_for_bit(family: str, stop: int, tmp_path: Any) -> None:
@@ -236,9 +319,15 @@ def test_adamw_is_declared_as_before_there_were_others() -> None:
 @pytest.mark.parametrize(
     ("optimiser", "message"),
     [
-        ({"name": "adam"}, "optimiser.name is 'adam'; did you mean 'adamw'"),
+        ({"name": "adamww"}, "optimiser.name is 'adamww'; did you mean 'adamw'"),
         ({"name": "sgd"}, "optimiser.learning_rate is missing"),
         ({"name": "lion", "learning_rate": 1, "momentum": 1}, "unknown key 'optimiser.momentum'"),
+        ({"name": "adopts"}, "optimiser.name is 'adopts'; did you mean 'adopt'"),
+        ({"name": "ademamix", "learning_rate": 1, "alfa": 1}, "did you mean 'alpha'"),
+        (
+            {"name": "ademamix", "learning_rate": 1, "slow_warmup_steps": 0},
+            "slow_warmup_steps is 0",
+        ),
         ({"rank": 8}, "unknown key 'optimiser.rank'"),
         ({"name": "galore_adamw", "rank": 0}, "optimiser.rank is 0"),
     ],
