@@ -178,7 +178,7 @@ def _budget(node: Node, outcome: Outcome, workshop: Workshop) -> Mapping[str, An
     return {
         **{name: own[name] for name in ("steps_per_stage", "samples_per_stage")},
         **{name: round(own[name], 4) for name in ("gigaflops_per_step", "memory_multiplier")},
-        "methods": _table(rows),
+        "methods": _table(rows[[c.name for c in rows if c.null_count() < rows.height]]),
     }
 
 
