@@ -13,6 +13,7 @@ from rich.table import Table
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.families import load_family
 from fomo_dagster.experiment.loading import Loaded
+from fomo_dagster.experiment.weights_folder import described, located
 from fomo_dagster.graph.budgets import MemoryAdjusted, budget_row, case_of, full_finetuning
 from fomo_dagster.graph.build import build_graph
 from fomo_dagster.graph.trained_nodes import TrainedNode
@@ -93,8 +94,8 @@ def bought(
 def _case(loaded: Loaded, stages: int) -> Case:
     experiment = loaded.experiment
     return case_of(
-        experiment.backbone.architecture, experiment, experiment.method, experiment.mixture,
-        stages, experiment.selection,
+        described(located(experiment.backbone, loaded.base)).architecture, experiment,
+        experiment.method, experiment.mixture, stages, experiment.selection,
     )  # fmt: skip
 
 

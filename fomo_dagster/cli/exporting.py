@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fomo_dagster.cli.planning import undertake
 from fomo_dagster.errors import InputError
+from fomo_dagster.experiment.weights_folder import described
 from fomo_dagster.graph.checkpoints import WEIGHTS
 from fomo_dagster.graph.evaluation_nodes import EvaluationNode
 from fomo_dagster.graph.workshop import Workshop
@@ -32,7 +33,7 @@ def export_weights(
     workshop = Workshop(undertaking.graph, undertaking.home)
     workshop.facts(node.checkpoint_key)
     weights = workshop.artifact(node.checkpoint_key).path(WEIGHTS)
-    architecture = experiment.backbone.architecture
+    architecture = described(node.backbone).architecture
     path.parent.mkdir(parents=True, exist_ok=True)
     export(load_file(weights), architecture, path)
     shown = repr(architecture) if isinstance(architecture, str) else repr(path.stem)

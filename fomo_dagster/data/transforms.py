@@ -20,25 +20,35 @@ from fomo_dagster.data.images import to_rgb
 from fomo_dagster.errors import InputError, nearest
 
 RESIZE_MODES = ("shortest", "longest", "squash")
+INTERPOLATIONS = {"bicubic": InterpolationMode.BICUBIC, "bilinear": InterpolationMode.BILINEAR}
 CROP_RATIO = (3 / 4, 4 / 3)  # width over height, the benchmark's and torchvision's default
 CROP_ATTEMPTS = 10
 
 
 def evaluate_transform(
-    size: int, mean: Sequence[float], std: Sequence[float], resize_mode: str = "shortest"
+    size: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    resize_mode: str = "shortest",
+    interpolation: str = "bicubic",
 ) -> Callable[[Image.Image], torch.Tensor]:
     """OpenCLIP's evaluation transform, as a picklable callable: image -> (3, size, size) float32.
 
-    `resize_mode` is OpenCLIP's: "shortest" resizes the
-    short side (bicubic) and crops the centre, "longest" fits the image in and pads it with black,
-    "squash" ignores the aspect ratio. Raises `InputError` for another mode.
+    `resize_mode` is OpenCLIP's: "shortest" resizes the short side and crops the centre, "longest"
+    fits the image in and pads it with black, "squash" ignores the aspect ratio. `interpolation`:
+    bicubic or bilinear. Raises `InputError` for another mode.
     """
     if resize_mode not in RESIZE_MODES:
         raise InputError(
             f"unknown resize_mode {resize_mode!r}: {nearest(resize_mode, RESIZE_MODES)}"
         )
     transform = image_transform(
-        size, is_train=False, mean=tuple(mean), std=tuple(std), resize_mode=resize_mode
+        size,
+        is_train=False,
+        mean=tuple(mean),
+        std=tuple(std),
+        resize_mode=resize_mode,
+        interpolation=interpolation,
     )
     # Conversion comes first: Pillow resizes palette images by nearest neighbour only.
     converting: Callable[[Image.Image], torch.Tensor] = Compose([to_rgb, transform])
@@ -69,16 +79,21 @@ def random_crop(
 
 
 def augment(
-    image: Image.Image, rng: np.random.Generator, *, size: int, crop_scale: tuple[float, float]
+    image: Image.Image,
+    rng: np.random.Generator,
+    *,
+    size: int,
+    crop_scale: tuple[float, float],
+    interpolation: str = "bicubic",
 ) -> torch.Tensor:
-    """The training transform: a random resized crop, bicubic and antialiased.
+    """The training transform: a random resized crop, bicubic or bilinear, and antialiased.
 
     Returns (3, size, size) uint8, a quarter of what `normalise` makes of it where it is needed. A
     function of the image and of the state of `rng` alone.
     """
     left, top, width, height = random_crop(image.width, image.height, rng, crop_scale)
     crop = functional.resized_crop(
-        to_rgb(image), top, left, height, width, [size, size], InterpolationMode.BICUBIC
+        to_rgb(image), top, left, height, width, [size, size], INTERPOLATIONS[interpolation]
     )
     pixels: torch.Tensor = functional.pil_to_tensor(crop)
     return pixels  # (3, size, size)

@@ -78,7 +78,9 @@ def encode_images(
     not finite. blank_where_unreadable: where nobody said that an image could be decoded, it is
     taken as one of zeros instead.
     """
-    transform = evaluate_transform(model.image_size, model.mean, model.std, model.resize_mode)
+    transform = evaluate_transform(
+        model.image_size, model.mean, model.std, model.resize_mode, model.interpolation
+    )
 
     def load(row: Row) -> Tensor:
         key, shard, offset, size = row

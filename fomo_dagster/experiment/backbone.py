@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, GetJsonSchemaHandler, model_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
-from fomo_dagster.data.declarations import Declaration, PretrainingPool
+from fomo_dagster.data.declarations import Declaration, PretrainingPool, at_default_left_out
+from fomo_dagster.errors import nearest
+from fomo_dagster.experiment.backbone_names import BACKBONES, name_of, whole_backbone
 from fomo_dagster.experiment.loss import AnyLoss
 from fomo_dagster.experiment.names import check_safe_name
 from fomo_dagster.experiment.training import TrainingSettings
+
+ORIGINS = ("pretrained", "weights", "pretraining")
+WEIGHTS_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+
+_Scale = Annotated[float, Field(gt=0)]
 
 
 class PretrainingRecipe(TrainingSettings):
@@ -29,28 +38,100 @@ class PretrainingRecipe(TrainingSettings):
         return self
 
 
+class Preprocessing(Declaration):
+    """What images must look like; what is left out is the model's own."""
+
+    mean: tuple[float, float, float] | None = Field(
+        None, description="Subtracted from the red, green and blue of an image in [0, 1]."
+    )
+    std: tuple[_Scale, _Scale, _Scale] | None = Field(None, description="Divides what remains.")
+    interpolation: Literal["bicubic", "bilinear"] | None = None
+    resize_mode: Literal["shortest", "longest", "squash"] | None = Field(
+        None,
+        description="How an image becomes square at evaluation: its shortest side is fitted and "
+        "the centre cut out, its longest is and the rest padded, or both are.",
+    )
+
+
 class Backbone(Declaration):
-    """An OpenCLIP architecture, and exactly one origin of its weights."""
+    """An OpenCLIP architecture, and where its weights come from.
+
+    A text stands for all of it: a name of `BACKBONES`, or `architecture/tag` of OpenCLIP's.
+    """
 
     name: str
     architecture: str | dict[str, Any] = Field(
-        description="The name of an OpenCLIP architecture, or a model configuration in its format."
+        "",
+        description="The name of an OpenCLIP architecture, a model configuration in its format, or "
+        "a text for architecture and weights (openclip_vit_b32, ViT-B-32/laion2b_s34b_b79k); left "
+        "out where weights are a folder, which says it.",
     )
     pretrained: str | None = Field(None, description="An OpenCLIP pretrained tag.")
-    weights: Path | None = Field(None, description="A local file in OpenCLIP's format.")
+    weights: Path | None = Field(
+        None,
+        description="A local file in OpenCLIP's format, or a folder as Hugging Face has them: with "
+        "open_clip_config.json, or config.json of transformers' CLIPModel. Beside a tag, a file of "
+        "that tag's weights.",
+    )
     pretraining: PretrainingRecipe | None = None
+    preprocessing: Preprocessing | None = at_default_left_out(
+        None, description="Where images must look otherwise than the model says."
+    )
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        described = "openclip_vit_b32 and the like, or an OpenCLIP architecture/tag."
+        return {"anyOf": [{"type": "string", "description": described}, handler(schema)]}
+
+    @property
+    def images(self) -> dict[str, Any]:
+        """What of its preprocessing is declared, as plain data."""
+        if self.preprocessing is None:
+            return {}
+        return self.preprocessing.model_dump(mode="json", exclude_none=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _written_out(cls, data: Any) -> Any:
+        """Texts become what they stand for, so that both are one and the same."""
+        if isinstance(data, str):
+            if whole_backbone(data) is None:
+                raise ValueError(
+                    "a text must be the name of a backbone or architecture/tag; "
+                    + nearest(data, BACKBONES)
+                )
+            data = {"architecture": data}
+        text = data.get("architecture") if isinstance(data, dict) else None
+        named = whole_backbone(text)
+        if named is None:
+            return data
+        for other in ("pretrained", "pretraining"):
+            if data.get(other) is not None:
+                raise ValueError(
+                    f"architecture {text!r} stands for weights too, and {other} for others: give "
+                    f"the architecture alone, {named.architecture!r}"
+                )
+        if named.pretrained is None and data.get("weights") is None:
+            raise ValueError(
+                f"OpenCLIP has no tag for the weights of {text!r}: give their file as `weights`, "
+                f"beside `architecture: {named.architecture}` (docs/backbones.md says where it is)"
+            )
+        return {"name": name_of(str(text)), **data, **named._asdict()}
 
     @model_validator(mode="after")
     def _has_one_origin(self) -> Backbone:
         check_safe_name(self.name)
-        given = [
-            k for k in ("pretrained", "weights", "pretraining") if getattr(self, k) is not None
-        ]
-        if len(given) != 1:
+        given = [k for k in ORIGINS if getattr(self, k) is not None]
+        if len(given) != 1 and given != ["pretrained", "weights"]:
             raise ValueError(
-                "exactly one of pretrained, weights, pretraining must be given, "
-                f"not {given or 'none'}"
+                "exactly one of pretrained, weights, pretraining must be given (or pretrained and "
+                f"weights, for a file of the tag's weights), not {given or 'none'}"
             )
+        can_be_a_folder = self.weights is not None and self.weights.suffix not in WEIGHTS_SUFFIXES
+        if not self.architecture and not can_be_a_folder:
+            raise ValueError("architecture is missing: only a folder of weights says it itself")
         if self.pretraining is not None:
             self.check_goes_with(self.pretraining.loss)
         return self

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple, get_args
 from pydantic import BaseModel
 
 from fomo_dagster.experiment.averaging import AnyAverage
+from fomo_dagster.experiment.backbone import ORIGINS
+from fomo_dagster.experiment.backbone_names import whole_backbone
 from fomo_dagster.experiment.loss import AnyLoss
 from fomo_dagster.experiment.mixture import ChangingMixture, Mixture
 from fomo_dagster.experiment.online_selection import AnyOnlineSelection
@@ -18,6 +20,7 @@ from fomo_dagster.experiment.schema import AnyMethod
 from fomo_dagster.experiment.sweeping import SWEEP
 from fomo_dagster.merging.techniques import AnyTechnique
 
+_BACKBONES = ("backbone", "teacher", "reference")
 # Keys of which exactly one may stand: a child that gives another replaces its parent's.
 _EXCLUSIVE: Mapping[str, Sequence[Sequence[str]]] = {
     "mixture": [
@@ -27,9 +30,7 @@ _EXCLUSIVE: Mapping[str, Sequence[Sequence[str]]] = {
     ],
     "budget": [("samples", "steps", "epochs", "mafs")],
     "method": [("combination", "start_from"), ("combination", "deploy")],
-    "backbone": [("pretrained", "weights", "pretraining")],
-    "teacher": [("pretrained", "weights", "pretraining")],
-    "reference": [("pretrained", "weights", "pretraining")],
+    **{key: [ORIGINS] for key in _BACKBONES},
     "stream": [("datasets", "concepts", "file", "growing"), ("stages", "positions")],
 }
 
@@ -63,11 +64,14 @@ def merged(base: Mapping[str, Any], child: Mapping[str, Any]) -> dict[str, Any]:
     """`child` over `base`: mappings key by key, everything else replaced.
 
     Where the child names another form of something (an optimiser, a method, a technique), what it
-    would inherit and the form does not have is left out.
+    would inherit and the form does not have is left out; likewise the weights and the name of a
+    backbone where the child's architecture stands for weights too.
     """
     result = dict(base)
     for key, value in child.items():
         old = result.get(key)
+        if key in _BACKBONES and isinstance(old, str):
+            old = {"architecture": old}
         if key == SWEEP and isinstance(old, dict) and isinstance(value, dict):
             result[key] = {**old, **value}  # an axis is replaced whole
         elif isinstance(old, dict) and isinstance(value, dict):
@@ -90,6 +94,8 @@ def _inherited(key: str, old: Mapping[str, Any], child: Mapping[str, Any]) -> Ma
     for group in _EXCLUSIVE.get(key, ()):
         if any(k in child for k in group):
             left_out |= {k for k in group if k not in child}
+    if key in _BACKBONES and whole_backbone(child.get("architecture")) is not None:
+        left_out |= {"name", *ORIGINS}
     if key in _CHOICES:
         tag, forms = _CHOICES[key]
         form = forms.get(str(child.get(tag)))

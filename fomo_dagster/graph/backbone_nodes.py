@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -11,6 +11,7 @@ from fomo_dagster.data.mixture import StageShares
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.backbone import Backbone
 from fomo_dagster.experiment.schema import Execution, Finetune
+from fomo_dagster.experiment.weights_folder import described, files_of
 from fomo_dagster.graph.checkpoints import (
     WEIGHTS,
     drawn_samples,
@@ -19,6 +20,7 @@ from fomo_dagster.graph.checkpoints import (
 )
 from fomo_dagster.graph.node import ONLY, Facts, FactsByKey, Node
 from fomo_dagster.store.artifacts import Artifact
+from fomo_dagster.store.digests import digest_of
 from fomo_dagster.store.recipes import Recipe
 
 if TYPE_CHECKING:
@@ -34,21 +36,29 @@ def weights_source_key(backbone: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class WeightsSource:
-    """Looks at a local file of weights; its digest is remembered while the file stays as it is."""
+    """Looks at a local file or folder of weights; the digests of files are remembered while they
+    stay as they are."""
 
-    backbone: str
     path: Path
+    backbone: Backbone = field(compare=False)
 
     def __call__(self, workshop: Workshop) -> Facts:
         from fomo_dagster.data.sources.files import DigestCache
 
-        if not self.path.is_file():
+        name = self.backbone.name
+        if not self.path.exists():
             raise InputError(
-                f"the weights {self.path} of backbone {self.backbone!r} are not there: give the "
-                "path of a file, absolute or from the experiment file's folder"
+                f"the weights {self.path} of backbone {name!r} are not there: give the "
+                "path of a file or folder, absolute or from the experiment file's folder"
             )
-        cache = DigestCache(workshop.home.cache / "weights" / f"{self.backbone}.parquet")
-        return Facts(cache.digests([str(self.path)], f"backbone {self.backbone!r}")[0])
+        described(self.backbone)  # raises where the two do not go together
+        cache = DigestCache(workshop.home.cache / "weights" / f"{name}.parquet")
+        named_by = f"backbone {name!r}"
+        if self.path.is_file():
+            return Facts(cache.digests([str(self.path)], named_by)[0])
+        files = files_of(self.path)
+        digests = cache.digests([str(path) for path in files.values()], named_by)
+        return Facts(digest_of(dict(zip(files, digests, strict=True))))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +81,8 @@ class BackboneNode(Node):
         declared: dict[str, Any] = {"architecture": self.backbone.architecture}
         if self.backbone.pretrained is not None:
             declared["pretrained"] = self.backbone.pretrained
+        if self.backbone.images:
+            declared["preprocessing"] = self.backbone.images
         if self.backbone.pretraining is not None:
             declared |= training_parameters(self.backbone.pretraining)
             declared["seed"] = self.backbone.pretraining.seed
@@ -92,13 +104,15 @@ class BackboneNode(Node):
     def make(
         self, name: str, recipe: Recipe, folder: Path, workshop: Workshop
     ) -> Mapping[str, Any] | None:
-        from fomo_dagster.models.backbones import create, download, load, save
+        from fomo_dagster.models.backbones import create, download, load, load_folder, save
 
         backbone = self.backbone
         if backbone.weights is not None:
-            save(
-                load(backbone.architecture, backbone.weights).module.state_dict(), folder / WEIGHTS
-            )
+            if backbone.weights.is_dir():
+                model = load_folder(backbone.weights)
+            else:
+                model = load(backbone.architecture, backbone.weights, backbone.pretrained)
+            save(model.module.state_dict(), folder / WEIGHTS)
             return None
         if backbone.pretrained is not None:
             assert isinstance(backbone.architecture, str)
@@ -111,7 +125,7 @@ class BackboneNode(Node):
         assert settings is not None
         assert self.pool_key is not None
         return train_on(
-            create(backbone.architecture, settings.seed),
+            create(backbone.architecture, settings.seed, backbone.images),
             {"pretraining": pretraining_pool(self.pool_key, workshop, self.execution)},
             StageShares(((0.0, {"pretraining": 1.0}),)),
             settings=settings,

@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from fomo_dagster.experiment.backbone import Backbone
 from fomo_dagster.experiment.mixture import AnyMixture
 from fomo_dagster.experiment.online_selection import AnyOnlineSelection
 from fomo_dagster.experiment.schema import AnyMethod, Experiment
 from fomo_dagster.experiment.training import TrainingSettings
+from fomo_dagster.experiment.weights_folder import described
 from fomo_dagster.graph.budgets import MemoryAdjusted, budget_row, case_of, full_finetuning
 from fomo_dagster.graph.counted_costs import parameters_of
 from fomo_dagster.graph.node import ONLY, Facts, FactsByKey, Node
@@ -89,7 +91,7 @@ class BudgetNode(Node):
         return cost.steps(self.total, self.stages)
 
 
-def budget_of(experiment: Experiment, architecture: Any, stages: int) -> BudgetNode | None:
+def budget_of(experiment: Experiment, backbone: Backbone, stages: int) -> BudgetNode | None:
     """The node of an experiment whose budget is one of memory-adjusted FLOPs; None of others."""
     total = experiment.budget.mafs
     if total is None or stages == 0:
@@ -99,7 +101,7 @@ def budget_of(experiment: Experiment, architecture: Any, stages: int) -> BudgetN
         experiment=experiment.name,
         total=total,
         stages=stages,
-        architecture=architecture,
+        architecture=described(backbone).architecture,
         settings=experiment,
         method=experiment.method,
         mixture=experiment.mixture,

@@ -15,6 +15,7 @@ from fomo_dagster.experiment.backbone import Backbone
 from fomo_dagster.experiment.loading import Loaded
 from fomo_dagster.experiment.online_selection import Learnability
 from fomo_dagster.experiment.schema import Experiment
+from fomo_dagster.experiment.weights_folder import located
 from fomo_dagster.graph.backbone_nodes import (
     BackboneNode,
     WeightsSource,
@@ -226,11 +227,10 @@ class _Builder:
     def add_backbone(self, loaded: Loaded, backbone: Backbone, where: str) -> str:
         """The key of its node. where: the setting that declares it."""
         pool_key = None
-        if backbone.weights is not None:
-            path = loaded.base / backbone.weights.expanduser()
-            backbone = backbone.model_copy(update={"weights": path})
+        backbone = located(backbone, loaded.base)
+        if (path := backbone.weights) is not None:
             key = weights_source_key(backbone.name)
-            source = SourceNode(key=key, look=WeightsSource(backbone=backbone.name, path=path))
+            source = SourceNode(key=key, look=WeightsSource(path=path, backbone=backbone))
             if self.sources.setdefault(key, source).look != source.look:
                 raise InputError(
                     f"backbone {backbone.name!r} names different weights in two experiments: "
@@ -393,7 +393,7 @@ class _Builder:
             evaluations.append(key)
 
         evaluate(0, theta)
-        budget = budget_of(experiment, backbone.architecture, len(chunks))
+        budget = budget_of(experiment, backbone, len(chunks))
         if budget is not None:
             self.add(budget)
         weights = WeightsOverTime(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fomo_dagster.experiment.backbone import Backbone
 from fomo_dagster.experiment.training import TrainingSettings
+from fomo_dagster.experiment.weights_folder import described
 from fomo_dagster.store.artifacts import Artifact
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ def load_weights(backbone: Backbone, path: Path) -> Model:
     """The backbone's model with the weights of a checkpoint."""
     from fomo_dagster.models.backbones import load
 
-    return load(backbone.architecture, path, backbone.pretrained)
+    told = described(backbone)
+    return load(told.architecture, path, told.pretrained, told.images, folder=told.weights)
 
 
 def steps_table(artifact: Artifact, *, experiment: str, stage: int) -> tuple[str, pl.DataFrame]:

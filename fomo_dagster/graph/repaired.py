@@ -63,7 +63,9 @@ def calibration_samples(model: Model, pool: Pool, declared: Repair) -> Calibrati
     from fomo_dagster.data.transforms import evaluate_transform
     from fomo_dagster.merging.repair import Calibration
 
-    transform = evaluate_transform(model.image_size, model.mean, model.std, model.resize_mode)
+    transform = evaluate_transform(
+        model.image_size, model.mean, model.std, model.resize_mode, model.interpolation
+    )
     size = pool.size
     count = declared.samples if size is None else min(declared.samples, size)
     drawn = [pool.sample(declared.seed, ANY_STAGE, position) for position in range(count)]

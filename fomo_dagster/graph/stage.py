@@ -77,7 +77,12 @@ def train_on(
     steps = sizes.steps
     of_batches = sizes if selection is None else sizes.enlarged(selection.share)
     group = workshop.group
-    transform = partial(augment, size=model.image_size, crop_scale=settings.crop_scale)
+    transform = partial(
+        augment,
+        size=model.image_size,
+        crop_scale=settings.crop_scale,
+        interpolation=model.interpolation,
+    )
 
     def drawn(sizes: StepSizes, group: ProcessGroup) -> Batches:
         return Batches(

@@ -80,7 +80,9 @@ class Frozen:
             pixels = images * std + mean
         if mine.image_size != other.image_size:
             size = (mine.image_size, mine.image_size)
-            resized = nn.functional.interpolate(pixels, size, mode="bicubic", antialias=True)
+            resized = nn.functional.interpolate(
+                pixels, size, mode=mine.interpolation, antialias=True
+            )
             pixels = resized.clamp_(0, 1)  # bicubic interpolation overshoots
         mean, std = pixels.new_tensor([mine.mean, mine.std])[:, :, None, None]
         seen: Tensor = (pixels - mean) / std

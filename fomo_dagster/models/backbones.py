@@ -7,7 +7,6 @@ held; lower precision is a matter of training and evaluation (autocast). Adapter
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 import pickle
@@ -15,28 +14,37 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import open_clip
 import torch
 from open_clip.convert import convert_state_dict
-from open_clip.model import CLIPTextCfg, CLIPVisionCfg, convert_to_custom_text_state_dict
-from open_clip.pretrained import download_pretrained, get_pretrained_cfg
+from open_clip.model import convert_to_custom_text_state_dict
+from open_clip.pretrained import download_pretrained
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from fomo_dagster.errors import DataError, InputError, nearest
+from fomo_dagster.data.transforms import INTERPOLATIONS
+from fomo_dagster.errors import DataError, InputError
+from fomo_dagster.experiment.weights_folder import read_folder, text_tower_of
+from fomo_dagster.models.architectures import check_configuration, check_name, settings_of
+from fomo_dagster.models.tokenisers import blank_tokeniser_of, tokeniser_of, tokens_of
+from fomo_dagster.models.transformers_clip import with_openclip_names
 
 Architecture: TypeAlias = str | dict[str, Any]
 StateDict: TypeAlias = Mapping[str, Tensor]
 Clip: TypeAlias = open_clip.CLIP | open_clip.CustomTextCLIP
 
-_CONFIGURATION_KEYS = ("embed_dim", "vision_cfg", "text_cfg")
 _PICKLED_SUFFIXES = (".pt", ".pth", ".bin")
 _NAMED_AT_MOST = 5
+_NOT_BUILT = (TypeError, ValueError, AssertionError, RuntimeError, OSError, KeyError)
+# What files have beside a model's weights: sizes in OpenAI's, positions in older Hugging Face ones.
+_NO_WEIGHTS = (
+    "input_resolution", "context_length", "vocab_size",
+    "text.transformer.embeddings.position_ids",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -55,44 +63,75 @@ class Model:
     """Subtracted from the red, green and blue of an image in [0, 1]."""
     std: tuple[float, float, float]
     """Divides what remains."""
+    interpolation: str
+    """How images are resized: bicubic or bilinear."""
     resize_mode: str
     """OpenCLIP's name of how an image becomes square at evaluation: shortest (then a centre crop),
     longest (then padding) or squash."""
 
 
-def create(architecture: Architecture, seed: int) -> Model:
+def create(architecture: Architecture, seed: int, images: Mapping[str, Any] | None = None) -> Model:
     """A model with random weights: the same for the same architecture and seed.
+
+    images: what of the preprocessing is otherwise than the architecture says (mean, std,
+    interpolation, resize_mode).
 
     Raises `InputError` for an unknown architecture or a configuration that OpenCLIP cannot build.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         module = _build(architecture)
-    return _describe(module, architecture, tag=None)
+    return _describe(module, architecture, images=images)
 
 
 def outline(architecture: Architecture) -> Model:
-    """A model whose tensors have shapes and hold nothing (on the meta device), however large.
+    """A model whose tensors have shapes and hold nothing (on the meta device), however large, and
+    whose tokens are as many as there would be, all 0.
 
-    Raises `InputError` as `create` does.
+    Raises `InputError` as `create` does, and where only a folder of weights says the architecture.
     """
+    if not architecture:
+        raise InputError(
+            "the architecture of another model that the method looks at is known from its folder "
+            "of weights alone: declare it, with a file of weights"
+        )
     with torch.device("meta"):
         module = _build(architecture, device="meta")
-    return _describe(module, architecture, tag=None)
+    return _describe(module, architecture, tokenize=blank_tokeniser_of(architecture))
 
 
-def load(architecture: Architecture, path: Path, tag: str | None = None) -> Model:
+def load(
+    architecture: Architecture,
+    path: Path,
+    tag: str | None = None,
+    images: Mapping[str, Any] | None = None,
+    folder: Path | None = None,
+) -> Model:
     """The model with the weights of a file: safetensors, or a PyTorch file that OpenCLIP could
     have written (weights only; nothing else in it is ever unpickled).
 
     `tag`: the OpenCLIP tag that the weights came from, where they did: some were trained with
-    images normalised in another way than OpenCLIP's default.
+    images normalised in another way than OpenCLIP's default. `images`: as of `create`, over both.
+    `folder`: where the Hugging Face text tower and tokeniser of a configuration lie.
 
-    Raises `InputError` for an unknown architecture, `DataError` for a file that cannot be read,
-    has tensors missing, left over or of another shape, or a weight that is not finite.
+    Raises `InputError` for an unknown architecture or tag, `DataError` for a file that cannot be
+    read, has tensors missing, left over or of another shape, or a weight that is not finite.
     """
-    model = _describe(_build(architecture), architecture, tag)
+    model = _describe(_build(architecture, folder), architecture, tag, images, folder)
     _fit(model.module, read(path), origin=str(path))
+    return model
+
+
+def load_folder(folder: Path) -> Model:
+    """The model that a folder of weights holds; see `WeightsFolder`. Raises as `load` does."""
+    found = read_folder(folder)
+    architecture = found.architecture
+    module = _build(architecture, folder)
+    model = _describe(module, architecture, images=found.images, folder=folder)
+    weights = {name: tensor for file in found.weights for name, tensor in read(file).items()}
+    if found.is_transformers:
+        weights = with_openclip_names(weights, str(folder))
+    _fit(module, weights, origin=str(folder))
     return model
 
 
@@ -102,19 +141,7 @@ def download(architecture: str, tag: str) -> dict[str, Tensor]:
     Raises `InputError` for an unknown architecture or tag, or one trained with another activation
     than the architecture's; `DataError` where they cannot be fetched (no network) or do not fit.
     """
-    _check_name(architecture)
-    settings = get_pretrained_cfg(architecture, tag)
-    if not settings:
-        tags = open_clip.list_pretrained_tags_by_model(architecture)
-        raise InputError(
-            f"OpenCLIP has no pretrained weights {tag!r} for {architecture}: {nearest(tag, tags)}"
-        )
-    configuration = open_clip.get_model_config(architecture)
-    if settings.get("quick_gelu", False) and not configuration.get("quick_gelu", False):
-        raise InputError(
-            f"the weights {tag!r} were trained with QuickGELU, which {architecture} has not: "
-            f"use the architecture {architecture}-quickgelu"
-        )
+    settings = settings_of(architecture, tag)
     try:
         path = Path(download_pretrained(settings))
     except Exception as error:  # the libraries below raise whatever their transport raised
@@ -163,33 +190,6 @@ def export(weights: StateDict, architecture: Architecture, path: Path) -> None:
         torch.save(_portable(weights), path)
 
 
-def _check_name(architecture: str) -> None:
-    names = open_clip.list_models()
-    if architecture not in names:
-        raise InputError(
-            f"OpenCLIP has no architecture {architecture!r}: {nearest(architecture, names)}"
-        )
-
-
-def _check_configuration(configuration: Mapping[str, Any]) -> None:
-    """Raise `InputError` naming the first key that is missing, or that OpenCLIP does not have."""
-    missing = [key for key in _CONFIGURATION_KEYS if key not in configuration]
-    if missing:
-        raise InputError(f"the architecture lacks {', '.join(missing)} (OpenCLIP's format)")
-    for part, schema in (("vision_cfg", CLIPVisionCfg), ("text_cfg", CLIPTextCfg)):
-        fields = [field.name for field in dataclasses.fields(schema)]
-        for key in configuration[part]:
-            if key not in fields:
-                raise InputError(
-                    f"the architecture's {part} has no {key!r}: {nearest(key, fields)}"
-                )
-    if configuration["text_cfg"].get("hf_tokenizer_name"):
-        raise InputError(
-            "the architecture's text_cfg names a Hugging Face tokeniser, which only OpenCLIP's own "
-            "architectures can: give the architecture's name, or leave hf_tokenizer_name out"
-        )
-
-
 @contextmanager
 def _without_factory_warnings() -> Iterator[None]:
     """OpenCLIP warns on the root logger that weights are random, which is what was asked for."""
@@ -205,33 +205,60 @@ def _without_factory_warnings() -> Iterator[None]:
         root.removeFilter(is_not_factory)
 
 
-def _build(architecture: Architecture, device: str = "cpu") -> Clip:
+def _build(architecture: Architecture, folder: Path | None = None, device: str = "cpu") -> Clip:
     """OpenCLIP's module with random weights; its registry of architectures stays as it was."""
     with _without_factory_warnings():
         if isinstance(architecture, str):
-            _check_name(architecture)
-            return open_clip.create_model(architecture, device=device, pretrained_text=False)
-        _check_configuration(architecture)
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder, "open_clip_config.json")
-            file.write_text(json.dumps({"model_cfg": architecture}))
+            check_name(architecture)
+            try:
+                return open_clip.create_model(architecture, device=device, pretrained_text=False)
+            except OSError as error:  # some have text towers that a hub describes
+                raise DataError(f"{architecture} cannot be built: {error}") from error
+        check_configuration(architecture)
+        with tempfile.TemporaryDirectory() as temporary:
+            file = Path(temporary, "open_clip_config.json")
+            described = _with_text_tower(architecture, folder)
+            file.write_text(json.dumps({"model_cfg": described}))
             try:
                 return open_clip.create_model(
-                    f"local-dir:{folder}", device=device, load_weights=False,
+                    f"local-dir:{temporary}", device=device, load_weights=False,
                     pretrained_text=False,
                 )  # fmt: skip
-            except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+            except _NOT_BUILT as error:
                 raise InputError(f"OpenCLIP cannot build the architecture: {error}") from error
 
 
-def _describe(module: Clip, architecture: Architecture, tag: str | None) -> Model:
+def _with_text_tower(architecture: dict[str, Any], folder: Path | None) -> dict[str, Any]:
+    """The configuration, a Hugging Face text tower in it described by files of the folder."""
+    text = architecture["text_cfg"]
+    if not text.get("hf_model_name"):
+        return architecture
+    if folder is None:
+        raise InputError(
+            f"the text tower is {text['hf_model_name']!r} of Hugging Face, which only OpenCLIP's "
+            "own architectures and folders of weights can have: give the architecture's name, or "
+            "the folder"
+        )
+    tower = str(text_tower_of(architecture, folder))
+    return {**architecture, "text_cfg": {**text, "hf_model_name": tower}}
+
+
+def _describe(
+    module: Clip,
+    architecture: Architecture,
+    tag: str | None = None,
+    images: Mapping[str, Any] | None = None,
+    folder: Path | None = None,
+    tokenize: Callable[[list[str]], Tensor] | None = None,
+) -> Model:
     preprocessing: dict[str, Any] = dict(module.visual.preprocess_cfg)
     if tag is not None and isinstance(architecture, str):
-        preprocessing |= get_pretrained_cfg(architecture, tag)
-    if preprocessing["interpolation"] != "bicubic":
+        preprocessing |= settings_of(architecture, tag)
+    preprocessing |= images or {}
+    if preprocessing["interpolation"] not in INTERPOLATIONS:
         raise InputError(
-            f"the weights {tag!r} of {architecture} want images resized by "
-            f"{preprocessing['interpolation']} interpolation; only bicubic is there"
+            f"{architecture} wants images resized by {preprocessing['interpolation']} "
+            f"interpolation; there is {' and '.join(INTERPOLATIONS)}"
         )
     size = preprocessing["size"]
     height, width = (size, size) if isinstance(size, int) else size
@@ -239,46 +266,25 @@ def _describe(module: Clip, architecture: Architecture, tag: str | None) -> Mode
         raise InputError(
             f"the architecture takes images of {height}×{width}; only square ones work"
         )
-    tokenizer = _tokenizer(architecture)
-    vocabulary = module.vocab_size if hasattr(module, "vocab_size") else module.text.vocab_size
-    if vocabulary < getattr(tokenizer, "vocab_size", 0):
-        raise InputError(
-            f"text_cfg.vocab_size is {vocabulary}, but the tokeniser has {tokenizer.vocab_size} "
-            "tokens: give at least that"
-        )
+    if tokenize is None:
+        tokenize = tokeniser_of(architecture, folder)
+        vocabulary = module.vocab_size if hasattr(module, "vocab_size") else module.text.vocab_size
+        tokens = 0 if isinstance(architecture, str) else tokens_of(tokenize)
+        if vocabulary < tokens:
+            raise InputError(
+                f"text_cfg.vocab_size is {vocabulary}, but the tokeniser has {tokens} tokens: give "
+                "at least that"
+            )
     return Model(
         module=module,
         architecture=architecture,
-        tokenize=tokenizer,
+        tokenize=tokenize,
         image_size=height,
         mean=tuple(preprocessing["mean"]),
         std=tuple(preprocessing["std"]),
+        interpolation=preprocessing["interpolation"],
         resize_mode=preprocessing["resize_mode"],
     )
-
-
-def _tokenizer(architecture: Architecture) -> Any:
-    if isinstance(architecture, str):
-        return _named_tokenizer(architecture)
-    text = architecture["text_cfg"]
-    return _simple_tokenizer(
-        text.get("context_length", CLIPTextCfg.context_length),
-        json.dumps(text.get("tokenizer_kwargs", {}), sort_keys=True),
-    )
-
-
-# Reading a vocabulary takes longer than building a small model; tokenisers keep no state.
-@lru_cache(maxsize=8)
-def _named_tokenizer(architecture: str) -> Any:
-    try:
-        return open_clip.get_tokenizer(architecture)
-    except Exception as error:  # some architectures fetch their tokeniser from a hub
-        raise DataError(f"the tokeniser of {architecture} cannot be had: {error}") from error
-
-
-@lru_cache(maxsize=8)
-def _simple_tokenizer(context_length: int, settings: str) -> Any:
-    return open_clip.SimpleTokenizer(context_length=context_length, **json.loads(settings))
 
 
 def read(path: Path) -> dict[str, Tensor]:
@@ -316,6 +322,7 @@ def _fit(module: Clip, weights: dict[str, Tensor], origin: str) -> None:
     if "positional_embedding" in weights and not hasattr(module, "positional_embedding"):
         weights = convert_to_custom_text_state_dict(weights)  # a file older than the text tower
     expected = module.state_dict()
+    weights = {k: v for k, v in weights.items() if k in expected or k not in _NO_WEIGHTS}
     for name in ("logit_scale", "logit_bias"):  # scalar in some files, of shape (1,) in others
         if name in weights and name in expected and weights[name].numel() == 1:
             weights[name] = weights[name].reshape(expected[name].shape)

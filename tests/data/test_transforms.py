@@ -45,15 +45,17 @@ def rng(seed: int) -> np.random.Generator:
 
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 @pytest.mark.parametrize("resize_mode", ["shortest", "longest", "squash"])
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
 @pytest.mark.parametrize(("width", "height"), [(37, 53), (90, 41), (24, 24), (9, 300)])
 def test_evaluation_sees_the_values_of_openclip(
-    mode: str, resize_mode: str, width: int, height: int
+    mode: str, resize_mode: str, interpolation: str, width: int, height: int
 ) -> None:
     image = noise(width, height, mode)
     reference = open_clip.image_transform(
-        24, is_train=False, mean=MEAN, std=STD, resize_mode=resize_mode
-    )
-    mine = evaluate_transform(24, MEAN, STD, resize_mode)(image)
+        24, is_train=False, mean=MEAN, std=STD, resize_mode=resize_mode,
+        interpolation=interpolation,
+    )  # fmt: skip
+    mine = evaluate_transform(24, MEAN, STD, resize_mode, interpolation)(image)
     assert mine.dtype == torch.float32
     assert torch.equal(mine, reference(image))
 
@@ -165,12 +167,13 @@ def test_where_no_crop_fits_it_is_the_largest_centred_one_as_in_torchvision(
     assert random_crop(width, height, rng(0), (1.0, 1.0)) == (left, top, crop_width, crop_height)
 
 
-def test_augmentation_is_the_drawn_crop_resized_and_normalised() -> None:
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+def test_augmentation_is_the_drawn_crop_resized_and_normalised(interpolation: str) -> None:
     image = noise(70, 50)
     left, top, width, height = random_crop(70, 50, rng(5), (0.3, 0.6))
     crop = image.crop((left, top, left + width, top + height))
-    expected = normalised(crop.resize((16, 16), Image.Resampling.BICUBIC))
-    pixels = augment(image, rng(5), size=16, crop_scale=(0.3, 0.6))
+    expected = normalised(crop.resize((16, 16), Image.Resampling[interpolation.upper()]))
+    pixels = augment(image, rng(5), size=16, crop_scale=(0.3, 0.6), interpolation=interpolation)
     assert pixels.dtype == torch.uint8
     mine = normalise(pixels, MEAN, STD)
     assert mine.dtype == torch.float32

@@ -64,11 +64,14 @@ def unit(features: Tensor) -> Tensor:
     return features / features.norm(dim=1, keepdim=True)
 
 
-@pytest.mark.parametrize(("supervised", "of_start"), [(True, 2.2), (False, 1.3)])
+@pytest.mark.parametrize(
+    ("supervised", "of_start", "interpolation"), [(True, 2.2, "bicubic"), (False, 1.3, "bilinear")]
+)
 def test_every_image_is_learnt_from_the_model_that_knows_it_better(
-    toy: Any, task: Any, supervised: bool, of_start: float
+    toy: Any, task: Any, supervised: bool, of_start: float, interpolation: str
 ) -> None:
     student, teacher, batch = doubled(toy.theta()), doubled(teacher_of()), batch_of(task)
+    teacher = replace(teacher, interpolation=interpolation)
     with torch.no_grad():
         student.module.logit_scale.fill_(of_start)
     settings = declared(supervised=supervised, strength=0.7, temperature=3)
@@ -80,7 +83,7 @@ def test_every_image_is_learnt_from_the_model_that_knows_it_better(
         ]
         mean, std = torch.tensor([student.mean, student.std])[:, :, None, None].double()
         shown = torch.nn.functional.interpolate(
-            batch.images * std + mean, (24, 24), mode="bicubic", antialias=True
+            batch.images * std + mean, (24, 24), mode=interpolation, antialias=True
         ).clamp(0, 1)
         mean, std = torch.tensor([teacher.mean, teacher.std])[:, :, None, None].double()
         taught = [

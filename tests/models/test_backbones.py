@@ -225,6 +225,15 @@ def test_an_unknown_architecture_suggests_the_nearest() -> None:
             backbones.create(name, seed=0)
 
 
+def test_a_text_tower_that_cannot_be_fetched_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(name: str, **settings: Any) -> None:
+        raise OSError("We couldn't connect")
+
+    monkeypatch.setattr(open_clip, "create_model", unreachable)
+    with pytest.raises(DataError, match=r"roberta-ViT-B-32 cannot be built: We couldn't connect"):
+        backbones.create("roberta-ViT-B-32", seed=0)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -232,7 +241,8 @@ def test_an_unknown_architecture_suggests_the_nearest() -> None:
         ({"text_cfg": {"widht": 2}}, "text_cfg has no 'widht': did you mean 'width'"),
         ({"text_cfg": {"vocab_size": 100}}, "vocab_size is 100, but the tokeniser has 49408"),
         ({"text_cfg": {"width": 33, "heads": 2}}, "cannot build the architecture"),
-        ({"text_cfg": {"hf_tokenizer_name": "x"}}, "hf_tokenizer_name"),
+        ({"text_cfg": {"hf_tokenizer_name": "x"}}, "hf_tokenizer_name is 'x'"),
+        ({"text_cfg": {"tokenizer_kwargs": {"claen": "lower"}}}, "did you mean 'clean'"),
         ({"vision_cfg": {"image_size": [16, 32]}}, "16×32"),
         ({"embedding": 3}, "embedding"),
     ],
@@ -293,6 +303,23 @@ def test_a_tag_of_another_activation_names_the_architecture_to_use() -> None:
         backbones.download("ViT-B-32", "openai")
 
 
+def test_a_file_of_a_tags_weights_is_held_to_what_the_tag_wants(
+    model: backbones.Model, tmp_path: Path
+) -> None:
+    backbones.save(model.module.state_dict(), tmp_path / "a.safetensors")
+    with pytest.raises(InputError, match=r"use the architecture ViT-B-32-quickgelu"):
+        backbones.load("ViT-B-32", tmp_path / "a.safetensors", tag="openai")
+    with pytest.raises(InputError, match="did you mean 'openai'"):
+        backbones.load("ViT-B-32-quickgelu", tmp_path / "a.safetensors", tag="opnai")
+
+
+def test_sizes_beside_openais_weights_are_left_out(model: backbones.Model, tmp_path: Path) -> None:
+    sizes = {"input_resolution": torch.tensor(16), "vocab_size": torch.tensor(49408)}
+    save_file(model.module.state_dict() | sizes, tmp_path / "a.safetensors")
+    loaded = backbones.load(SMALL, tmp_path / "a.safetensors")
+    assert equal(loaded.module.state_dict(), model.module.state_dict())
+
+
 def test_a_download_without_network_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     def unreachable(settings: dict[str, Any]) -> str:
         raise OSError("Name or service not known")
@@ -307,12 +334,17 @@ def test_a_download_is_the_file_that_openclip_fetched(
 ) -> None:
     weights = backbones.create("ViT-S-32-alt", seed=3).module.state_dict()
     torch.save({"state_dict": weights}, tmp_path / "fetched.pt")
-    tag = {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.2, 0.2), "interpolation": "bicubic"}
+    tag = {
+        "mean": (0.5, 0.4, 0.3), "std": (0.2, 0.2, 0.2), "interpolation": "bilinear",
+        "resize_mode": "squash",
+    }  # fmt: skip
     monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "ViT-S-32-alt", {"mine": tag})
     monkeypatch.setattr(backbones, "download_pretrained", lambda settings: tmp_path / "fetched.pt")
     assert equal(backbones.download("ViT-S-32-alt", "mine"), weights)
     model = backbones.load("ViT-S-32-alt", tmp_path / "fetched.pt", tag="mine")
     assert (model.mean, model.std) == ((0.5, 0.4, 0.3), (0.2, 0.2, 0.2))
-    tag["interpolation"] = "bilinear"
-    with pytest.raises(InputError, match="bilinear"):
-        backbones.load("ViT-S-32-alt", tmp_path / "fetched.pt", tag="mine")
+    assert (model.interpolation, model.resize_mode) == ("bilinear", "squash")
+    images = {"interpolation": "bicubic", "std": [0.1, 0.2, 0.3]}
+    changed = backbones.load("ViT-S-32-alt", tmp_path / "fetched.pt", tag="mine", images=images)
+    assert (changed.mean, changed.std) == ((0.5, 0.4, 0.3), (0.1, 0.2, 0.3))
+    assert (changed.interpolation, changed.resize_mode) == ("bicubic", "squash")

@@ -1,0 +1,60 @@
+"""What OpenCLIP knows: its architectures and tags by name, and the keys of a configuration."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import open_clip
+from open_clip.model import CLIPTextCfg, CLIPVisionCfg
+from open_clip.pretrained import get_pretrained_cfg
+
+from fomo_dagster.errors import InputError, nearest
+
+_CONFIGURATION_KEYS = ("embed_dim", "vision_cfg", "text_cfg")
+
+
+def check_name(architecture: str) -> None:
+    """Raise `InputError` for what is no architecture of OpenCLIP's."""
+    names = open_clip.list_models()
+    if architecture not in names:
+        raise InputError(
+            f"OpenCLIP has no architecture {architecture!r}: {nearest(architecture, names)}"
+        )
+
+
+def settings_of(architecture: str, tag: str) -> dict[str, Any]:
+    """What OpenCLIP says of pretrained weights: how images look, where the weights are.
+
+    Raises `InputError` for an unknown architecture or tag, or one trained with another activation
+    than the architecture's.
+    """
+    check_name(architecture)
+    settings: dict[str, Any] = get_pretrained_cfg(architecture, tag)
+    if not settings:
+        tags = open_clip.list_pretrained_tags_by_model(architecture)
+        raise InputError(
+            f"OpenCLIP has no pretrained weights {tag!r} for {architecture}: {nearest(tag, tags)}"
+        )
+    configuration = open_clip.get_model_config(architecture)
+    if settings.get("quick_gelu", False) and not configuration.get("quick_gelu", False):
+        raise InputError(
+            f"the weights {tag!r} were trained with QuickGELU, which {architecture} has not: "
+            f"use the architecture {architecture}-quickgelu"
+        )
+    return settings
+
+
+def check_configuration(configuration: Mapping[str, Any]) -> None:
+    """Raise `InputError` naming the first key that is missing, or that OpenCLIP does not have."""
+    missing = [key for key in _CONFIGURATION_KEYS if key not in configuration]
+    if missing:
+        raise InputError(f"the architecture lacks {', '.join(missing)} (OpenCLIP's format)")
+    for part, schema in (("vision_cfg", CLIPVisionCfg), ("text_cfg", CLIPTextCfg)):
+        fields = [field.name for field in dataclasses.fields(schema)]
+        for key in configuration[part]:
+            if key not in fields:
+                raise InputError(
+                    f"the architecture's {part} has no {key!r}: {nearest(key, fields)}"
+                )

@@ -1,0 +1,143 @@
+"""Where θ₀ comes from, through the stages of an experiment."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast as FastTokenizer
+
+from fomo_dagster.cli.budgets import bought
+from fomo_dagster.cli.exporting import export_weights
+from fomo_dagster.cli.planning import undertake
+from fomo_dagster.cli.running import run_experiment
+from fomo_dagster.errors import InputError
+from fomo_dagster.experiment.backbone import Backbone
+from fomo_dagster.graph.backbone_nodes import BackboneNode
+from fomo_dagster.graph.checkpoints import WEIGHTS, load_weights
+from fomo_dagster.models import backbones
+
+WORDS = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "a", "photo", "of", "robin", "lion", "red"]
+ARCHITECTURE = {
+    "embed_dim": 16,
+    "vision_cfg": {"image_size": 16, "layers": 1, "width": 16, "head_width": 8, "patch_size": 8},
+    "text_cfg": {
+        "context_length": 9, "vocab_size": len(WORDS), "width": 16, "heads": 2, "layers": 1,
+        "hf_tokenizer_name": "someone/words", "pool_type": "last",
+    },
+    "custom_text": True,
+}  # fmt: skip
+
+
+def write_folder(folder: Path) -> Path:
+    """An OpenCLIP folder whose tokeniser is its own, with random weights."""
+    words = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, "[UNK]"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    words.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
+    )
+    FastTokenizer(tokenizer_object=words, pad_token="[PAD]").save_pretrained(folder)
+    tell(folder)
+    text = {**ARCHITECTURE["text_cfg"]}
+    del text["hf_tokenizer_name"]
+    text["vocab_size"] = 49408  # of the tokeniser without a folder; cut below
+    weights = backbones.create(ARCHITECTURE | {"text_cfg": text}, 0).module.state_dict()
+    embedding = weights["text.token_embedding.weight"]
+    weights["text.token_embedding.weight"] = embedding[: len(WORDS)].clone()
+    save_file(weights, folder / "open_clip_model.safetensors")
+    return folder
+
+
+def tell(folder: Path, **images: object) -> None:
+    told = {"model_cfg": ARCHITECTURE, "preprocess_cfg": {"interpolation": "bilinear", **images}}
+    (folder / "open_clip_config.json").write_text(json.dumps(told))
+
+
+def to_compute() -> set[str]:
+    return {entry.asset for entry in undertake("toy", []).plan() if entry.compute}
+
+
+def test_stages_over_a_folder_of_weights_follow_what_is_in_it(finished_project) -> None:
+    project = finished_project
+
+    def write(folder: str, **backbone: object) -> None:
+        backbone = {"name": "mine", "weights": f"../{folder}", **backbone}
+        pool = {"name": "toy", "datasets": ["old"]}
+        project.write("toy", backbone=backbone, pretraining_pool=pool)
+
+    folder = write_folder(project.root / "model")
+    write("model")
+    run_experiment("toy", [])
+    undertaking = undertake("toy", [])
+    node = undertaking.graph.nodes["toy/evaluation_003"]
+    head = project.home.heads.read("toy/trained_003")
+    trained = project.home.store.open(*head.artifacts["only"]).path(WEIGHTS)
+    model = load_weights(node.backbone, trained)
+    assert model.interpolation == "bilinear"
+    assert model.tokenize(["a photo of a robin"]).tolist() == [[1, 4, 5, 6, 4, 7, 2, 0, 0]]
+    before = load_file(folder / "open_clip_model.safetensors")
+    assert not torch.equal(model.module.state_dict()["visual.proj"], before["visual.proj"])
+    head = project.home.heads.read("toy/trained_001")
+    assert head.cost["flops"] > 0
+    planned = undertake("toy", ["budget.mafs=0.05"]).plan()
+    assert {entry.asset for entry in planned if entry.compute} >= {"toy/budget"}
+    assert bought("toy", [], [], None).rows["gigaflops_per_step"].min() > 0
+    exported = project.root / "exported.safetensors"
+    export_weights("toy", [], None, exported)
+    assert json.loads(exported.with_suffix(".json").read_text()) == ARCHITECTURE
+
+    assert to_compute() == set()
+    (folder / "README.md").write_text("nothing of what it computes")
+    folder = folder.rename(project.root / "elsewhere")
+    write("elsewhere")
+    assert to_compute() == set()
+    whole = {"backbones/mine", "toy/scores", "leaderboard", "toy/evaluation_000"}
+    whole |= {f"toy/{kind}_{s:03d}" for kind in ("trained", "evaluation") for s in (1, 2, 3)}
+    write("elsewhere", preprocessing={"resize_mode": "squash"})
+    assert to_compute() == whole
+    write("elsewhere")
+    tell(folder, resize_mode="squash")
+    assert to_compute() == whole
+    tell(folder)
+    assert to_compute() == set()
+
+    write("elsewhere", architecture="ViT-B-32")
+    with pytest.raises(InputError, match=r"leave out backbone\.architecture"):
+        undertake("toy", []).plan()
+    write("nowhere")
+    undertaking = undertake("toy", [])  # where it is not there, the graph still is
+    with pytest.raises(InputError, match=r"nowhere of backbone 'mine' are not there"):
+        undertaking.plan()
+
+
+@pytest.mark.parametrize(
+    ("declared", "expected"),
+    [
+        (
+            {"name": "b", "architecture": "ViT-B-32", "pretrained": "openai"},
+            {"architecture": "ViT-B-32", "pretrained": "openai"},
+        ),
+        ("clip_vit_b32", {"architecture": "ViT-B-32-quickgelu", "pretrained": "openai"}),
+        (
+            {"name": "b", "architecture": "ViT-B-32", "weights": "b.pt"},
+            {"architecture": "ViT-B-32"},
+        ),
+        (
+            {
+                "name": "b", "architecture": "ViT-B-32", "pretrained": "laion2b_s34b_b79k",
+                "preprocessing": {"mean": [0, 0, 0]},
+            },
+            {
+                "architecture": "ViT-B-32", "pretrained": "laion2b_s34b_b79k",
+                "preprocessing": {"mean": [0, 0, 0]},
+            },
+        ),
+    ],
+)  # fmt: skip
+def test_only_what_is_declared_of_images_is_told_of_a_backbone(declared, expected) -> None:
+    backbone = Backbone.model_validate(declared)
+    node = BackboneNode(key="backbones/b", backbone=backbone, pool_key=None, execution=None)
+    assert dict(node.declared) == expected
+    assert ("preprocessing" in backbone.model_dump()) == ("preprocessing" in expected)
