@@ -7,7 +7,7 @@ sent: they would be thousands of series.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,8 @@ class Tracking:
     home: Home
     trackers: Trackers
     warn: Callable[[str], None]
+    _runs: dict[str, Run | None] = field(default_factory=dict)
+    """By the asset that they are told of at every step."""
 
     def steps(self, asset: str, digest: str, rows: Sequence[Mapping[str, float]]) -> None:
         """Steps of a training that goes on; see `progress.Steps`."""
@@ -70,6 +72,11 @@ class Tracking:
     def _run_of(self, node: Node) -> Run | None:
         if not self.trackers:
             return None
+        if node.key not in self._runs:
+            self._runs[node.key] = self._new_run(node)
+        return self._runs[node.key]
+
+    def _new_run(self, node: Node) -> Run | None:
         if node.experiment is not None:
             experiment = self.graph.experiments[node.experiment]
             return Run(node.experiment, experiment.model_dump(mode="json"))

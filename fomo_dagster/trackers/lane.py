@@ -10,10 +10,10 @@ import contextlib
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 from fomo_dagster.store.digests import digest_of
 from fomo_dagster.trackers.ledger import Ledger, Sent
@@ -21,7 +21,9 @@ from fomo_dagster.trackers.tracker import Entry, OpenRun, Point, Run, Tracker
 
 _MOST_WAITING = 100_000  # jobs; a job is an asset, or some steps
 _MOST_OPEN = 4  # runs
+_POINTS_AT_ONCE = 1000
 _LONGEST_REASON = 300  # characters
+_SECONDS_BETWEEN_LOOKS = 1.0
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Patience:
-    """Seconds between sendings, that one may take, and that closing waits for."""
+    """Seconds between sendings, that one may take, and that closing waits for each."""
 
     between: float = 1.0
     to_answer: float = 120.0
@@ -78,13 +80,16 @@ class Lane:
             with contextlib.suppress(queue.Full):
                 self._queue.put_nowait(None)
 
-    def wait(self, seconds: float) -> None:
-        """After `end`: until that is done, or for so long."""
-        if self._thread is None or self._failure:
+    def wait(self, since: float) -> None:
+        """After `end`: until that is done, or nothing has moved for too long. since: `end`."""
+        if self._thread is None:
             return
-        self._thread.join(seconds)
-        if self._thread.is_alive():
-            self._fail(f"it did not end within {self._patience.to_close:g} s")
+        while self._thread.is_alive() and not self._failure:
+            moved = max(since, self._busy_since or since)
+            left = moved + self._patience.to_close - time.monotonic()
+            if left <= 0:
+                self._fail(f"no answer for {self._patience.to_close:g} s at the end")
+            self._thread.join(min(max(left, 0.0), _SECONDS_BETWEEN_LOOKS))
 
     def news(self) -> str | None:
         """What a person should hear, said once: why nothing more is sent."""
@@ -138,29 +143,23 @@ class Lane:
                 for entry in entries:
                     belonging.setdefault(account.run_of(entry).name, []).append(entry)
                 for sent in account.runs:
-                    configuration = its_jobs[-1].run.configuration
-                    self._send_to(sent, belonging.get(sent.name, ()), configuration, tracker)
-
-    def _send_to(
-        self,
-        sent: Sent,
-        entries: Iterable[Entry],
-        configuration: Mapping[str, Any],
-        tracker: Tracker,
-    ) -> None:
-        """What of the entries the run does not have; it is not even opened for nothing."""
-        new = [entry for entry in entries if not sent.has(entry) or sent.missing(entry)]
-        if not new:
-            return
-        opened = self._opened(tracker, Run(sent.name, configuration), sent)
-        if opened.id != sent.id:  # there is nothing any more of what was sent
-            sent.id, sent.points, sent.known = opened.id, 0, {}
-        points: list[Point] = []
-        for entry in new:
-            points += sent.missing(entry)
-            sent.note(entry)
-        parameters = {name: value for entry in new for name, value in entry.parameters.items()}
-        opened.log(points, parameters)
+                    # What the run does not have; it is not even opened for nothing.
+                    new = [
+                        entry
+                        for entry in belonging.get(sent.name, ())
+                        if not sent.has(entry) or sent.missing(entry)
+                    ]
+                    if not new:
+                        continue
+                    run = Run(sent.name, its_jobs[-1].run.configuration)
+                    opened = self._opened(tracker, run, sent)
+                    if opened.id != sent.id:  # there is nothing any more of what was sent
+                        sent.id, sent.points, sent.known = opened.id, 0, {}
+                    for points, parameters in _pieces(new, sent):
+                        opened.log(points, parameters)
+                        account.save()
+                        self._busy_since = time.monotonic()
+                account.save()  # also which run is gone on with
 
     def _opened(self, tracker: Tracker, run: Run, sent: Sent) -> OpenRun:
         if run.name not in self._open:
@@ -168,6 +167,25 @@ class Lane:
                 self._open.pop(next(iter(self._open))).close()
             self._open[run.name] = tracker.open(run, sent.id, sent.points)
         return self._open[run.name]
+
+
+def _pieces(entries: Iterable[Entry], sent: Sent) -> Iterator[tuple[list[Point], dict[str, str]]]:
+    """What a run does not have of the entries, so much at a time, in whole steps. A piece counts as
+    sent once it is given."""
+    points: list[Point] = []
+    parameters: dict[str, str] = {}
+    for entry in entries:
+        parameters |= entry.parameters
+        for _, group in groupby(sent.missing(entry), key=lambda point: point.step):
+            step = tuple(group)
+            sent.note(replace(entry, points=step))
+            points += step
+            if len(points) >= _POINTS_AT_ONCE:
+                yield points, parameters
+                points, parameters = [], {}
+        sent.note(entry)
+    if points or parameters:
+        yield points, parameters
 
 
 def _sentence(error: Exception) -> str:

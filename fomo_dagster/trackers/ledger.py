@@ -54,6 +54,12 @@ class Account:
 
     name: str
     runs: list[Sent]
+    path: Path
+
+    def save(self) -> None:
+        """Keep what it says now."""
+        runs = [asdict(run) for run in self.runs]
+        write_bytes(self.path, json.dumps(runs).encode())
 
     def run_of(self, entry: Entry) -> Sent:
         """The run that an entry belongs to, which becomes the one to go on with."""
@@ -74,16 +80,11 @@ class Ledger:
 
     @contextlib.contextmanager
     def account(self, name: str) -> Iterator[Account]:
-        """The account of a name, alone among all processes; kept at the end, if nothing fails."""
+        """The account of a name, alone among all processes."""
         path = self.folder / f"{name}.json"
         with lease(path.with_suffix(".lease")):
             runs = json.loads(path.read_text()) if path.exists() else []
-            account = Account(name, [_sent(run) for run in runs])
-            before = [asdict(run) for run in account.runs]
-            yield account
-            after = [asdict(run) for run in account.runs]
-            if after != before:
-                write_bytes(path, json.dumps(after).encode())
+            yield Account(name, [_sent(run) for run in runs], path)
 
 
 def _sent(run: dict[str, object]) -> Sent:

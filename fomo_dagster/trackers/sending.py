@@ -24,7 +24,6 @@ class Trackers:
         patience: Patience = Patience(),  # noqa: B008
     ) -> None:
         self._lanes = [Lane(name, make, ledgers, patience) for name, make in kinds.items()]
-        self._patience = patience
 
     @classmethod
     def none(cls) -> Trackers:
@@ -50,9 +49,9 @@ class Trackers:
         """Send what waits, and close them."""
         for lane in self._lanes:
             lane.end()
-        until = time.monotonic() + self._patience.to_close
+        ended = time.monotonic()
         for lane in self._lanes:
-            lane.wait(max(0.0, until - time.monotonic()))
+            lane.wait(ended)
         self._say(warn)
 
     def _say(self, warn: Callable[[str], None]) -> None:
