@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from fomo_dagster.experiment.averaging import ExponentialAverage
-from fomo_dagster.experiment.optimisers import AdEMAMix
+from fomo_dagster.experiment.optimisers import AdamW, AdEMAMix
 from fomo_dagster.experiment.schema import ScaledMethod
 from fomo_dagster.methods.adapters import add_adapters
 from fomo_dagster.methods.preservation import Beside
@@ -109,6 +109,34 @@ def test_processes_that_share_weights_out_train_what_one_does(
     assert any(not torch.equal(tensor, unchanged[name]) for name, tensor in weights.items())
     for own, _ in others:  # the first alone has what was trained
         assert all(torch.equal(tensor, unchanged[name]) for name, tensor in own.items())
+
+
+def test_a_gradient_that_overflows_in_one_process_has_all_skip_the_step(
+    toy: Any, task: Any, together: Any, monkeypatch: Any
+) -> None:
+    """In fp16, at the second step: at the first, all overflow by themselves."""
+    made, start = loop.learner_of, toy.theta()
+
+    def overflowing(*arguments: Any, **settings: Any) -> Any:
+        learner = made(*arguments, **settings)
+        gradient, calls = learner._gradient, []
+
+        def second_is_infinite(*given: Any) -> Tensor:
+            parts: Tensor = gradient(*given)
+            calls.append(given)
+            if len(calls) == 2 and settings["group"].rank == settings["group"].count - 1:
+                learner._trained["visual.conv1.weight"].grad.fill_(torch.inf)
+            return parts
+
+        learner._gradient = second_is_infinite
+        return learner
+
+    monkeypatch.setattr(loop, "learner_of", overflowing)
+    optimiser = AdamW(learning_rate=3e-3, weight_decay=0, epsilon=1e-4, clip_norm=None)
+    settings = {"precision": "fp16", "optimiser": optimiser}
+    expected, _ = toy.stage(start, task(1), identity="alone", **settings)
+    (weights, _), _ = together(2, lambda group: sharded(toy, start, task(1), group, **settings))
+    assert_close(weights, expected.module.state_dict(), 1e-3)
 
 
 def test_selection_sees_the_features_of_weights_that_are_shared_out(
