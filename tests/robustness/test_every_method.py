@@ -1,4 +1,4 @@
-"""Every shipped file of a method or of a merge over time, at toy size, killed once and resumed."""
+"""Every shipped file of a method, merge or mixture, at toy size, killed once and resumed."""
 
 import json
 import shutil
@@ -13,7 +13,8 @@ from fomo_dagster.home import Home
 from fomo_dagster.training.learner import Learner
 
 SHIPPED = Path(__file__).resolve().parents[2] / "experiments"
-FILES = [file for folder in ("methods", "merging") for file in sorted((SHIPPED / folder).glob("*"))]
+FOLDERS = ("methods", "merging", "mixtures")
+FILES = [file for folder in FOLDERS for file in sorted((SHIPPED / folder).glob("*"))]
 STEPS, STAGES = 3, 2
 TOY_SIZES = {
     "rank": 4,  # of layers that are 16 wide
@@ -25,7 +26,7 @@ TOY_SIZES = {
         "budget": {"steps": STEPS},
     },
 }
-SECTIONS = {"method", "optimiser", "mixture"}
+SECTIONS = {"method", "optimiser", "mixture", "selection"}
 
 
 class KilledError(Exception):
@@ -36,7 +37,7 @@ def toy_sized(values: dict) -> dict:
     """The sections with what does not fit the toy's layers and data made to fit."""
 
     def fitting(key: str, value: object) -> object:
-        if key in TOY_SIZES:
+        if isinstance(value, type(TOY_SIZES.get(key))):
             return TOY_SIZES[key]
         return toy_sized(value) if isinstance(value, dict) else value
 
