@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Protocol, TypeVar
+
+T = TypeVar("T")
 
 
 class Progress(Protocol):
@@ -27,3 +29,10 @@ class Steps(Protocol):
 
 def unheard(asset: str, digest: str, rows: Sequence[Mapping[str, float]]) -> None:
     """Tells nobody."""
+
+
+def told(items: Iterable[T], what: str, total: int, progress: Progress) -> Iterator[T]:
+    """The items, of which there are `total`; each is finished when the next one is asked for."""
+    for done, item in enumerate(items, start=1):
+        yield item
+        progress(what, done, total)

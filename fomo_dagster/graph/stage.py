@@ -28,6 +28,7 @@ from fomo_dagster.models.backbones import Model, save
 from fomo_dagster.models.devices import device_of
 from fomo_dagster.plots.training import training_plot
 from fomo_dagster.process_group import ALONE, ProcessGroup
+from fomo_dagster.progress import silent, told
 from fomo_dagster.store.recipes import Recipe
 from fomo_dagster.training.beginning import make_ready
 from fomo_dagster.training.case import Case
@@ -77,6 +78,7 @@ def train_on(
     steps = sizes.steps
     of_batches = sizes if selection is None else sizes.enlarged(selection.share)
     group = workshop.group
+    progress = workshop.progress if group.is_first else silent
     transform = partial(
         augment,
         size=model.image_size,
@@ -108,11 +110,14 @@ def train_on(
                 "lower execution.processes"
             )
         steps = max(1, available(samples) // size)
-        return drawn(StepSizes.constant({"update": size}, steps), group).iterate(0)
+        batches = drawn(StepSizes.constant({"update": size}, steps), group).iterate(0)
+        return told(batches, "estimate", steps, progress)
 
     def pairs(samples: int) -> Iterator[Batch]:
-        ones = StepSizes.constant({"update": 1}, max(1, available(samples)))
-        return drawn(ones, ALONE).iterate(group.rank, group.count)
+        count = max(1, available(samples))
+        ones = StepSizes.constant({"update": 1}, count)
+        batches = drawn(ones, ALONE).iterate(group.rank, group.count)
+        return told(batches, "estimate", -(-count // group.count), progress)
 
     adapted = make_ready(
         model.module,
@@ -131,7 +136,7 @@ def train_on(
         stage=stage,
         execution=execution,
         resume_folder=workshop.resume_folder(recipe),
-        progress=workshop.progress,
+        progress=progress,
         told=lambda steps: workshop.steps(asset, recipe.digest, [s._asdict() for s in steps]),
         identity=recipe.digest,
         average=method.average,

@@ -41,7 +41,7 @@ class ImportancePenalty(WeightPenalty):
     """A pull towards where the stage starts, by importances that the stages before it left.
 
     Before the first stage nothing was important. Raises `InputError` where what was left is not of
-    the parameters that are trained.
+    the parameters that are trained, or not of their shapes.
     """
 
     def __init__(self, beginning: Beginning, factor: float, carried: Mapping[str, Tensor]) -> None:
@@ -52,6 +52,15 @@ class ImportancePenalty(WeightPenalty):
                 f"stage {beginning.stage} goes on with importances of other weights than it "
                 f"trains: {lacking} has no {different[0]!r}; let all stages train the same ones"
             )
+        for name, tensor in carried.items():
+            whole = beginning.shards.shared_out.get(name, beginning.trained[name])
+            if tensor.shape != whole.shape:
+                raise InputError(
+                    f"stage {beginning.stage} goes on with importances of other weights than it "
+                    f"trains: {name!r} has the shape {tuple(tensor.shape)} in what the stage "
+                    f"before left, and {tuple(whole.shape)} here; let all stages train the same "
+                    "ones"
+                )
         importances = {
             name: beginning.shards.part(name, tensor).to(beginning.device)
             for name, tensor in carried.items()

@@ -8,6 +8,8 @@ from fomo_dagster.cli.planning import undertake
 from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.errors import InputError
 from fomo_dagster.graph.checkpoints import CARRIED
+from fomo_dagster.graph.materialise import materialise
+from fomo_dagster.graph.workshop import Workshop
 
 
 def inputs(project: Any, name: str, stage: int) -> tuple[str, ...]:
@@ -130,6 +132,25 @@ def test_what_a_stage_leaves_is_an_input_of_the_next_and_the_first_has_no_penalt
     assert planned() & every == every - {"held/trained_001", "held/deployed_001"}
     write(samples=4)
     assert planned() & every == every
+
+
+@pytest.mark.parametrize(("preserve", "steps"), [
+    ({"name": "ewc", "samples": 7, "batch_size": 3}, 2),
+    ({"name": "mas", "samples": 5}, 5),
+])  # fmt: skip
+def test_an_estimate_at_a_stage_s_end_tells_how_far_it_is(
+    finished_project: Any, preserve: dict[str, Any], steps: int
+) -> None:
+    told: list[tuple[str, int, int]] = []
+
+    def tell(what: str, done: int, total: int, detail: str = "") -> None:
+        told.append((what, done, total))
+
+    finished_project.write("held", method={"preserve": preserve})
+    workshop = Workshop(finished_project.graph("held"), finished_project.home, progress=tell)
+    materialise("held/trained_001", workshop)
+    assert [of for of in told if of[0] == "training"] == [("training", n, 2) for n in (1, 2)]
+    assert told[-steps:] == [("estimate", n + 1, steps) for n in range(steps)]
 
 
 @pytest.mark.parametrize("name", ["ewc", "si", "mas"])

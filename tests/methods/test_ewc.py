@@ -112,6 +112,15 @@ def test_the_information_decays_and_adds_up_and_pulls_at_the_weights(linear: Any
         torch.testing.assert_close(tensor, 0.25 * carried[name] + found[name])
 
 
+def test_what_was_left_in_other_shapes_is_refused_and_named(linear: Any) -> None:
+    """One that broadcasts would pull at weights that it is not of."""
+    beginning, _ = linear(2)
+    carried = {name: torch.ones_like(p) for name, p in beginning.trained.items()}
+    beside = Beside(carried=carried | {"text": torch.ones(3)}, update=lambda *_: iter(()))
+    with pytest.raises(InputError, match=r"'text' has the shape \(3,\) .* and \(4, 3\) here"):
+        EWC(declared.EWC(name="ewc"), beginning, beside)
+
+
 def test_what_was_left_of_other_weights_is_refused_and_named(linear: Any) -> None:
     beginning, _ = linear(2)
     carried = {"visual": torch.ones(4, 3), "text": torch.ones(4, 3)}

@@ -37,7 +37,7 @@ def toy_sized(values: dict) -> dict:
     """The sections with what does not fit the toy's layers and data made to fit."""
 
     def fitting(key: str, value: object) -> object:
-        if isinstance(value, type(TOY_SIZES.get(key))):
+        if key in TOY_SIZES and isinstance(value, type(TOY_SIZES[key])):
             return TOY_SIZES[key]
         return toy_sized(value) if isinstance(value, dict) else value
 
