@@ -11,6 +11,7 @@ import polars as pl
 import typer
 from rich.console import Console
 
+from fomo_dagster.cli.datasets_commands import AsJson, datasets_app
 from fomo_dagster.cli.interruptions import StoppedError
 from fomo_dagster.errors import FomoError, InputError
 from fomo_dagster.home import Home, project_folder
@@ -23,14 +24,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-datasets_app = typer.Typer(invoke_without_command=True)
 app.add_typer(datasets_app, name="datasets")
 Experiment = Annotated[str, typer.Argument(help="An experiment's name, or a path to its file.")]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a value of the file; may be repeated."),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 AsCsv = Annotated[bool, typer.Option("--csv", help="Print CSV.")]
 
 
@@ -283,60 +282,6 @@ def merge(
 
     told = merge_files(output, files, base, declared_technique(technique, settings or []))
     Console(stderr=True, highlight=False).print(told, markup=False, soft_wrap=True)
-
-
-@datasets_app.callback()
-def datasets(
-    context: typer.Context,
-    as_json: AsJson = False,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Look only whether archives and lists are there.")
-    ] = False,
-) -> None:
-    """List the datasets that experiments can name, and what of them is on this machine.
-
-    Those that the project declares come first, then the 63 of FoMo-in-Flux, whose images are held
-    against the release's lists by name: the first look at a large tar takes a while.
-    """
-    from fomo_dagster.cli.datasets import known_datasets, looked_through, print_datasets
-
-    if context.invoked_subcommand is not None:
-        return
-    home = Home.from_environment()
-    known = list(known_datasets(project_folder(), home).values())
-    if not quick:
-        with Console(stderr=True).status("looking for images") as status:
-            for number, one in enumerate(known):
-                status.update(f"looking for the images of {one.name}")
-                known[number] = looked_through(one, home)
-    if as_json:
-        print(json.dumps([one.as_data() for one in known], indent=1))
-    else:
-        print_datasets(known, Console(highlight=False))
-
-
-@datasets_app.command("show")
-def datasets_show(
-    name: Annotated[str, typer.Argument(help="Its name, or any by which the benchmark calls it.")],
-    as_json: AsJson = False,
-) -> None:
-    """Print everything about one dataset, and the path of its contact sheet.
-
-    The sheet is that of its shards or, before it has any, made from its images where they are here.
-    """
-    from fomo_dagster.cli.datasets import (
-        find_known,
-        known_datasets,
-        looked_through,
-        print_dataset,
-    )
-
-    home = Home.from_environment()
-    one = looked_through(find_known(name, known_datasets(project_folder(), home)), home)
-    if as_json:
-        print(json.dumps(one.as_data(), indent=1))
-    else:
-        print_dataset(one, home, Console(highlight=False))
 
 
 @app.command()
