@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -107,7 +107,8 @@ def print_plan(planned: Sequence[Planned], family: Family) -> None:
     console = Console(highlight=False)
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in ("asset", "plan", "why", "samples", "estimate"):
-        table.add_column(column, justify="right" if column in ("samples", "estimate") else "left")
+        justify: Literal["left", "right"] = "right" if column in ("samples", "estimate") else "left"
+        table.add_column(column, justify=justify, no_wrap=column != "why")
     for entry in planned if family.sweep is None else _by_experiment(planned, family):
         compute = entry.status == "compute"
         detail = ""

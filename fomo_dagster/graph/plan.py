@@ -3,7 +3,8 @@
 A plan looks at the sources and otherwise reads only heads and the store; it needs no run history.
 It assumes that images which it has not seen before can be read. Where content can be known only
 once something was made, as the order of a stream by accuracy, it says so, and lists what follows as
-to be computed; a run then computes of that only what is really missing.
+to be computed; a run then computes of that only what is really missing. What several assets have in
+common is computed for the first of them, and a hit for the others.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ REASONS_SHOWN = 3
 class Planned:
     """One asset of a plan.
 
-    compute: names of the artifacts to be made; the asset's others are in the store.
+    compute: names of the artifacts to be made; the asset's others are in the store, or will be once
+    assets before it in the plan are made.
     current: nothing at all would change, not even what the asset points to.
     """
 
@@ -49,6 +51,7 @@ def plan(nodes: Iterable[Node], workshop: Workshop) -> list[Planned]:
     facts: dict[str, Facts] = {}
     speeds = _Speeds(workshop)
     entries = []
+    makers: dict[str, str] = {}  # digest of what is to be made → the first asset that makes it
     for node in nodes:
         for key in node.inputs:
             if key in workshop.graph.sources:
@@ -58,13 +61,16 @@ def plan(nodes: Iterable[Node], workshop: Workshop) -> list[Planned]:
             known = {**workshop.facts_for(node), **facts}
         recipes = node.recipes(known)
         head = workshop.heads.read(node.key)
-        missing = tuple(n for n, recipe in recipes.items() if not workshop.store.holds(recipe))
+        absent = tuple(n for n, recipe in recipes.items() if not workshop.store.holds(recipe))
+        shared = {n: makers[recipes[n].digest] for n in absent if recipes[n].digest in makers}
+        missing = tuple(name for name in absent if name not in shared)
+        makers |= {recipes[name].digest: node.key for name in missing}
         hits = tuple(name for name in recipes if name not in missing)
         awaited = next((f.awaited for k in node.inputs if (f := known.get(k)) and f.awaited), "")
         predicted = node.predict(recipes, workshop)
         facts[node.key] = replace(predicted, awaited=awaited) if awaited else predicted
         current = (
-            not missing
+            not absent
             and head is not None
             and head.digest == identity(recipes)
             and head.code_version == workshop.graph.code_versions[node.key]
@@ -87,7 +93,10 @@ def plan(nodes: Iterable[Node], workshop: Workshop) -> list[Planned]:
                 reasons=(
                     (f"{awaited} is computed first",)
                     if awaited and missing
-                    else _reasons(node, recipes, missing, head)
+                    else (
+                        *_reasons(node, recipes, missing, head),
+                        *dict.fromkeys(f"computed once, for {key}" for key in shared.values()),
+                    )
                 ),
                 samples=samples,
                 estimated_seconds=speeds.seconds(node.kind, samples) if missing else 0.0,

@@ -1,0 +1,21 @@
+"""What a plan counts where assets have something in common."""
+
+from fomo_dagster.graph.build import build_graph
+from fomo_dagster.graph.plan import plan
+from fomo_dagster.graph.workshop import Workshop
+
+
+def test_what_assets_have_in_common_is_computed_once_and_said_so(project):
+    project.write("other", optimiser={"learning_rate": 2e-3})
+    graph = build_graph([project.load("toy"), project.load("other")])
+    entries = plan(graph.of("toy", "other"), Workshop(graph, project.home))
+    of = {entry.asset: entry for entry in entries}
+    first, second = of["toy/evaluation_000"], of["other/evaluation_000"]
+    assert set(first.compute) == set(second.hits) == {"birds", "cats", "old"}
+    assert first.reasons == ("never computed",)
+    assert second.reasons == ("computed once, for toy/evaluation_000",)
+    assert (second.status, second.compute, second.current) == ("hit", (), False)
+    assert second.estimated_seconds == 0
+    for name in ("trained_001", "evaluation_001", "scores"):
+        assert of[f"toy/{name}"].compute
+        assert of[f"other/{name}"].compute
