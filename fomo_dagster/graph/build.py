@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,6 +40,7 @@ from fomo_dagster.graph.measured_orders import (
     ProbeNode,
     SimilarityOrder,
 )
+from fomo_dagster.graph.names import check_alike, sweeps_of
 from fomo_dagster.graph.node import Node, SourceNode
 from fomo_dagster.graph.pool_nodes import PoolNode
 from fomo_dagster.graph.stream_nodes import (
@@ -57,7 +57,6 @@ from fomo_dagster.graph.trained_nodes import TrainedNode
 from fomo_dagster.graph.validation_nodes import ValidationNode, viewed_by
 from fomo_dagster.graph.weights_over_time import WeightsOverTime
 from fomo_dagster.store.digests import digest_of
-from fomo_dagster.store.recipes import Recipe, differences
 
 LEADERBOARD = "leaderboard"
 POOL = "pool"  # what the places in an experiment that name a pool end in
@@ -95,11 +94,7 @@ def build_graph(loaded: Sequence[Loaded], beside: Iterable[str] = ()) -> Graph:
     Raises `InputError` for a dataset that does not exist, for two different declarations under one
     shared name, for a dataset that is both trained on and held out.
     """
-    sweeps: dict[str, tuple[str, ...]] = {}
-    for one in loaded:
-        if one.sweep is not None:
-            sweeps[one.sweep] = (*sweeps.get(one.sweep, ()), one.experiment.name)
-    _check_names(loaded, sweeps)
+    sweeps = sweeps_of(loaded)
     builder = _Builder()
     for one in loaded:
         builder.add_experiment(one)
@@ -108,23 +103,6 @@ def build_graph(loaded: Sequence[Loaded], beside: Iterable[str] = ()) -> Graph:
         LeaderboardNode(key=LEADERBOARD, score_keys=tuple(f"{name}/scores" for name in names))
     )
     return builder.graph({one.experiment.name: one.experiment for one in loaded}, sweeps)
-
-
-def _check_names(loaded: Sequence[Loaded], sweeps: Iterable[str]) -> None:
-    """Experiments and sweeps are told apart by their names alone."""
-    named = Counter([*(one.experiment.name for one in loaded), *sweeps])
-    for name, times in named.items():
-        if times > 1:
-            raise InputError(
-                f"{times} experiments or sweeps are called {name!r}: give one another name"
-            )
-
-
-def _name_of(node: Node) -> str:
-    """The setting that names what experiments share under the node's key."""
-    settings = {"streams": "stream.name", "pools": "pool name", "backbones": "backbone.name"}
-    named = "validation.name" if node.kind == "validation" else "name"
-    return settings.get(node.key.partition("/")[0], named)
 
 
 class _Builder:
@@ -147,16 +125,7 @@ class _Builder:
         """Add a node after what it needs; one that is there must be the same."""
         there = self.nodes.get(node.key)
         if there is not None:
-            old, new = (
-                Recipe(n.kind, n.version, n.declared, {"from": n.inputs}) for n in (there, node)
-            )
-            changes = differences(old, new)
-            if changes:
-                what = ", ".join(str(change) for change in changes[:3])
-                raise InputError(
-                    f"experiments {self.owners[node.key]!r} and {self.experiment!r} declare "
-                    f"{node.key} differently ({what}): give one of them another {_name_of(node)}"
-                )
+            check_alike(there, node, self.owners[node.key], self.experiment)
             return
         self.nodes[node.key] = node
         self.owners[node.key] = self.experiment
