@@ -103,7 +103,10 @@ class EvaluationNode(Node):
         self, name: str, recipe: Recipe, folder: Path, workshop: Workshop
     ) -> Mapping[str, Any]:
         from fomo_dagster.evaluation.evaluate import evaluate
+        from fomo_dagster.models.devices import device_of
+        from fomo_dagster.training.meter import Meter
 
+        meter = Meter(device_of(self.execution.device))
         checkpoint = workshop.artifact(self.checkpoint_key)
         model = workshop.remembered(
             ("model", checkpoint.digest),
@@ -130,7 +133,8 @@ class EvaluationNode(Node):
         )
         result.metrics.write_parquet(folder / METRICS)
         result.concepts.write_parquet(folder / CONCEPTS)
-        return {"samples": int(result.metrics["samples"].max())}  # type: ignore[arg-type]
+        samples = int(result.metrics["samples"].max())  # type: ignore[arg-type]
+        return {"samples": samples, **meter.figures()}
 
     @property
     def table_names(self) -> tuple[str, ...]:

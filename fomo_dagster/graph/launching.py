@@ -35,6 +35,7 @@ from fomo_dagster.graph.node import Node, identity
 from fomo_dagster.home import Home
 from fomo_dagster.progress import Progress, Steps, unheard
 from fomo_dagster.store.files import write_bytes
+from fomo_dagster.store.process_memory import ProcessMemory
 from fomo_dagster.store.recipes import Recipe
 
 if TYPE_CHECKING:
@@ -83,11 +84,13 @@ class Task:
 
 def make(
     node: Node, name: str, recipe: Recipe, folder: Path, workshop: Workshop
-) -> Mapping[str, Any] | None:
+) -> Mapping[str, Any]:
     """Write the node's artifact into `folder`: here, or by the processes that it is spread over."""
     execution = node.spread
     if execution is None or execution.all_processes == 1 or node.is_spread_by_artifact:
-        return node.make(name, recipe, folder, workshop)
+        memory = ProcessMemory()
+        cost = node.make(name, recipe, folder, workshop) or {}
+        return memory.figures() | dict(cost)
     cost = _launch(node, {name: recipe}, folder, execution, workshop)
     return cost | {"processes": execution.all_processes}
 

@@ -1,29 +1,24 @@
-"""What a training did cost where it ran: wall time, peak memory and energy.
+"""What a computation did cost where it ran: wall time, peak memory and energy.
 
 None of it is identity, and none changes what is computed. Memory is what PyTorch allocated on a
-CUDA device or, on the CPU, by how much the process's resident memory grew at its peak (Linux alone
-tells; what the process had freed before is filled up first). Energy is all that the device used
-meanwhile, where NVML tells. Of processes that train together it is the memory of the one that takes
-most, and the energy of all their devices.
+CUDA device, and by how much the process's resident memory grew at its peak. Energy is all that the
+device used meanwhile, where NVML tells. Of processes that train together it is the memory of the
+one that takes most, and the energy of all their devices.
 """
 
 from __future__ import annotations
 
 import logging
-import re
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from fomo_dagster.process_group import ALONE, ProcessGroup
+from fomo_dagster.store.process_memory import ProcessMemory
 
 logger = logging.getLogger(__name__)
-
-_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-_RESET_PEAK = "5"  # man 5 proc: resets VmHWM
 
 
 class Meter:
@@ -38,17 +33,15 @@ class Meter:
         self._started = time.monotonic()
         self._energy = _Energy(device)
         self._before: dict[str, float] = {}
-        self._resident: int | None = None
+        self._memory = ProcessMemory()
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
-        else:
-            self._resident = _resident_after_reset()
 
     def figures(self) -> dict[str, float]:
         """Figures so far, those of before a resume point too; what nobody tells is not there.
 
-        `earlier_seconds` (before that), `energy_joules`, and one of
-        `peak_device_memory_bytes` and `peak_process_memory_bytes`.
+        `earlier_seconds` (before that), `energy_joules`, `peak_device_memory_bytes`
+        and `peak_process_memory_bytes`.
         """
         before = self._before
         figures: dict[str, float] = {}
@@ -78,11 +71,9 @@ class Meter:
 
     def _peaks(self) -> dict[str, int]:
         if self._device.type == "cuda":
-            return {"peak_device_memory_bytes": torch.cuda.max_memory_allocated(self._device)}
-        peak = _status_bytes("VmHWM")
-        if self._resident is None or peak is None:
-            return {}
-        return {"peak_process_memory_bytes": max(0, peak - self._resident)}
+            peak = torch.cuda.max_memory_allocated(self._device)
+            return self._memory.figures() | {"peak_device_memory_bytes": peak}
+        return self._memory.figures()
 
 
 class _Energy:
@@ -105,19 +96,3 @@ class _Energy:
 
     def joules(self) -> float | None:
         return None if self._read is None else (self._read() - self._start) / 1000
-
-
-def _resident_after_reset() -> int | None:
-    try:
-        _CLEAR.write_text(_RESET_PEAK)
-    except OSError:
-        return None
-    return _status_bytes("VmRSS")
-
-
-def _status_bytes(name: str) -> int | None:
-    try:
-        found = re.search(rf"^{name}:\s+(\d+) kB$", _STATUS.read_text(), re.MULTILINE)
-    except OSError:
-        return None
-    return int(found[1]) * 1024 if found else None

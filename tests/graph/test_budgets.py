@@ -1,6 +1,7 @@
 """Budgets in memory-adjusted FLOPs: how many steps they buy, and what depends on them."""
 
 import json
+import sys
 
 import pytest
 
@@ -103,3 +104,9 @@ def test_every_training_records_what_it_cost(finished):
     assert first["samples"] == 18
     assert first["seconds"] > 0
     assert finished.home.heads.read("backbones/toy").cost["flops"] > 0
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux alone tells")
+def test_every_artifact_records_by_how_much_the_process_grew(finished):
+    for key in ("shards/birds", "toy/evaluation_002", "toy/trained_001", "toy/scores"):
+        assert finished.home.heads.read(key).cost["peak_process_memory_bytes"] >= 0, key
