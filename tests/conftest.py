@@ -30,6 +30,12 @@ from fomo_dagster.process_group import ProcessGroup
 settings.register_profile("without_deadline", deadline=None)
 settings.load_profile("without_deadline")
 
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: many tests wait for processes that start."""
+    return (os.cpu_count() or 1) + 1
+
+
 ARCHITECTURE = {
     "embed_dim": 16,
     "vision_cfg": {"image_size": 16, "layers": 1, "width": 16, "head_width": 8, "patch_size": 8},
