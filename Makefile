@@ -10,9 +10,11 @@ $(VENV)/.installed: pyproject.toml
 	@$(BIN)/python -m pip install --quiet --editable .
 	touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
-	touch $@
+$(VENV)/.installed-dev: pyproject.toml
+	@echo "installing into $(VENV); PyTorch is large, this takes some minutes"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $(VENV)/.installed $@
 
 demo: $(VENV)/.installed  ## install, run the quickstart, print its scores
 	$(BIN)/fomo run quickstart

@@ -108,8 +108,9 @@ def test_a_vit_b_32_of_openclip_is_trained_and_loads_in_openclip_with_the_same_f
         assert moved > 1e-4, f"{what} features moved by {moved} only: nothing was trained"
 
 
-@pytest.mark.parametrize("saved_as", [".pt", ".safetensors"])
-@pytest.mark.parametrize("exported_as", [".pt", ".safetensors"])
+@pytest.mark.parametrize(
+    ("saved_as", "exported_as"), [(".pt", ".safetensors"), (".safetensors", ".pt")]
+)
 def test_a_configuration_of_ones_own_loads_in_openclip_with_the_same_features(
     pictures, saved_as, exported_as
 ):
