@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from dagster import DagsterEventType, DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
+from dagster._core.storage.event_log import SqlEventLogStorage
 from dagster._core.storage.runs.sqlite import SqliteRunStorage
 
 from fomo_dagster.home import Home
@@ -121,6 +122,11 @@ def end_dead_runs(instance: DagsterInstance) -> None:
         holder = instance.get_run_by_id(run_id)
         if holder is None or holder.is_finished:
             storage.free_concurrency_slots_for_run(run_id)
+    if isinstance(storage, SqlEventLogStorage):
+        for pool in storage.get_concurrency_keys():
+            # A step that began to wait in the moment in which a slot was freed is told by nobody.
+            if storage.has_unassigned_slots(pool):
+                storage.assign_pending_steps([pool])
 
 
 def _is_gone(run: DagsterRun, instance: DagsterInstance) -> bool:

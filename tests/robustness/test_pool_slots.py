@@ -86,6 +86,18 @@ def test_a_run_that_waits_for_the_slot_gets_it_once_its_holder_is_killed(
     assert slot_holders(instance) == set()
 
 
+def test_a_run_that_began_to_wait_when_the_slot_was_freed_gets_it(instance):
+    """Dagster looks for a free slot, and then writes that the run waits: in between it was freed,
+    and whom it went to was decided."""
+    run = instance.create_run_for_job(dg.GraphDefinition("nothing").to_job())
+    storage = instance.event_log_storage
+    storage.initialize_concurrency_limit_to_default("training")
+    storage.add_pending_step("training", run.run_id, "step", should_assign=False)
+    assert not storage.claim_concurrency_slot("training", run.run_id, "step").is_claimed
+    end_dead_runs(instance)
+    assert storage.claim_concurrency_slot("training", run.run_id, "step").is_claimed
+
+
 def test_a_process_that_got_the_number_of_a_killed_one_is_not_taken_for_it(
     instance, other, monkeypatch
 ):
