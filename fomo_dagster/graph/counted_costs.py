@@ -1,17 +1,18 @@
-"""What trainings cost by count, remembered by what decides it.
+"""What trainings and features cost by count, remembered by what decides it.
 
-Counting takes seconds and holds for every training of the same model, method and batch. So it is
-done once a process, and kept as a small file below the home's cache, which can be deleted.
+Counting takes seconds and holds for every training of the same model, method and batch, and for
+every image and text. So it is done once a process, and kept as a small file below the home's cache,
+which can be deleted.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fomo_dagster.experiment.backbone import Backbone
 from fomo_dagster.experiment.schema import AnyMethod, Finetune, Method
@@ -21,14 +22,19 @@ from fomo_dagster.store.files import write_bytes
 from fomo_dagster.training.case import Case
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+    from fomo_dagster.models.backbones import Architecture
     from fomo_dagster.training.compute import Cost
 
+T = TypeVar("T", bound="DataclassInstance")
 logger = logging.getLogger(__name__)
 
 _VERSION = 1  # raised when a training comes to cost something else
 _WITHOUT_COST = {"schedule", "budget", "crop_scale", "max_logit_scale", "batch_size"}
 _WITHOUT_COST_OF_OPTIMISERS = {"learning_rate", "weight_decay"}
-_known: dict[str, Cost] = {}
+_known: dict[str, Any] = {}
+_uncountable: set[str] = set()
 
 
 def trained_by(method: AnyMethod, *, goes_on: bool) -> dict[str, Any]:
@@ -95,20 +101,12 @@ def cost_of(case: Case, cache: Path) -> Cost:
     from fomo_dagster.training.compute import Cost, count
 
     case = essential(case)
-    key = digest_of({"version": _VERSION, **parameters_of(case)})
-    if key not in _known:
-        path = cache / "costs" / f"{key}.json"
-        try:
-            _known[key] = Cost(**json.loads(path.read_text()))
-        except (OSError, ValueError, TypeError):  # not there, damaged, or of another version
-            _known[key] = count(case)
-            write_bytes(path, json.dumps(asdict(_known[key])).encode())
-    return _known[key]
+    return _remembered(Cost, parameters_of(case), cache, lambda: count(case))
 
 
-def recorded_flops(case: Case, steps: int, cache: Path) -> Mapping[str, int]:
-    """What to record of a stage's operations; nothing where they cannot be counted, since no
-    training is lost to its accounts. `flops_per_remembered` is there for who remembers samples."""
+def training_flops(case: Case, steps: int, cache: Path) -> Mapping[str, int]:
+    """`flops`: the operations of a stage; nothing where they cannot be counted, since no training
+    is lost to its accounts. `flops_per_remembered` is there for who remembers samples."""
     try:
         cost = cost_of(case, cache)
     except Exception as error:  # any code of a backbone's library that fake tensors do not run
@@ -118,3 +116,38 @@ def recorded_flops(case: Case, steps: int, cache: Path) -> Mapping[str, int]:
     if cost.flops_per_remembered:
         recorded["flops_per_remembered"] = cost.flops_per_remembered
     return recorded
+
+
+def encoding_flops(
+    architecture: Architecture, cache: Path, *, images: int = 0, texts: int = 0
+) -> Mapping[str, int]:
+    """`flops`: the operations that features of so many images and texts take; nothing where they
+    cannot be counted, which is said once."""
+    from fomo_dagster.models.operations import EncodingCost, of_encoding
+
+    parameters = {"encoding": architecture}
+    if digest_of(parameters) in _uncountable:
+        return {}
+    try:
+        cost = _remembered(EncodingCost, parameters, cache, lambda: of_encoding(architecture))
+    except Exception as error:  # as above
+        _uncountable.add(digest_of(parameters))
+        logger.warning("the operations of evaluations could not be counted: %s", error)
+        return {}
+    return {"flops": images * cost.flops_per_image + texts * cost.flops_per_text}
+
+
+def _remembered(
+    kind: Callable[..., T], parameters: Mapping[str, Any], cache: Path, count: Callable[[], T]
+) -> T:
+    """What was counted for the parameters, in this process or in the cache, or is now."""
+    key = digest_of({"version": _VERSION, **parameters})
+    if key not in _known:
+        path = cache / "costs" / f"{key}.json"
+        try:
+            _known[key] = kind(**json.loads(path.read_text()))
+        except (OSError, ValueError, TypeError):  # not there, damaged, or of another version
+            _known[key] = count()
+            write_bytes(path, json.dumps(asdict(_known[key])).encode())
+    found: T = _known[key]
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from fomo_dagster.experiment.backbone import Backbone
 from fomo_dagster.experiment.evaluation import Evaluation, Waffle
 from fomo_dagster.experiment.schema import Execution
 from fomo_dagster.graph.checkpoints import WEIGHTS, load_weights
+from fomo_dagster.graph.counted_costs import encoding_flops
 from fomo_dagster.graph.data_nodes import shards_key
 from fomo_dagster.graph.node import ONLY, Facts, FactsByKey, Node, identity
 from fomo_dagster.graph.text_embeddings import text_embeddings
@@ -113,11 +115,15 @@ class EvaluationNode(Node):
             lambda: load_weights(self.backbone, checkpoint.path(WEIGHTS)),
         )
 
+        flops: Counter[str] = Counter()
+
         def embeddings_of(texts: tuple[str, ...], each: int) -> Tensor:
-            return text_embeddings(
+            embeddings, of_texts = text_embeddings(
                 texts, each, checkpoint=checkpoint, model=lambda: model,
                 precision=self.settings.precision, execution=self.execution, workshop=workshop,
             )  # fmt: skip
+            flops.update(of_texts)
+            return embeddings
 
         index = workshop.index(name)
         result = evaluate(
@@ -133,8 +139,9 @@ class EvaluationNode(Node):
         )
         result.metrics.write_parquet(folder / METRICS)
         result.concepts.write_parquet(folder / CONCEPTS)
-        samples = int(result.metrics["samples"].max())  # type: ignore[arg-type]
-        return {"samples": samples, **meter.figures()}
+        samples = int(result.concepts["samples"].sum())
+        flops.update(encoding_flops(model.architecture, workshop.home.cache, images=samples))
+        return {"samples": samples, **flops, **meter.figures()}
 
     @property
     def table_names(self) -> tuple[str, ...]:

@@ -86,5 +86,6 @@ def _total_cost(artifacts: dict[str, Artifact]) -> dict[str, float]:
     total: dict[str, float] = {}
     for artifact in artifacts.values():
         for name, value in artifact.cost.items():
-            total[name] = total.get(name, 0) + value
+            so_far = total.get(name, 0)
+            total[name] = max(so_far, value) if name.startswith("peak_") else so_far + value
     return total

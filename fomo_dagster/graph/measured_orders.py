@@ -5,6 +5,7 @@ Their content is known once they were made, or from the store; a plan before tha
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -15,7 +16,7 @@ from fomo_dagster.graph.checkpoints import WEIGHTS, load_weights
 from fomo_dagster.graph.data_nodes import shards_key
 from fomo_dagster.graph.evaluation_nodes import CONCEPTS, EvaluationNode
 from fomo_dagster.graph.node import Facts, FactsByKey, identity
-from fomo_dagster.graph.stream_nodes import OrderNode
+from fomo_dagster.graph.stream_nodes import Ordered, OrderNode
 from fomo_dagster.store.artifacts import Artifact
 from fomo_dagster.store.recipes import Recipe
 
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     import polars as pl
 
     from fomo_dagster.graph.workshop import Workshop
-
-Figures = tuple[list[str], list[float | None]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +71,7 @@ class PerformanceOrder(MeasuredOrder):
     def _figure_inputs(self, facts: FactsByKey) -> dict[str, Any]:
         return {"accuracies": facts[self.probe_key].details["evaluations"]}
 
-    def figures(self, entries: Sequence[str], workshop: Workshop) -> Figures:
+    def figures(self, entries: Sequence[str], workshop: Workshop) -> Ordered:
         import polars as pl
 
         from fomo_dagster.streams.entries import format_entry
@@ -84,7 +83,7 @@ class PerformanceOrder(MeasuredOrder):
             for concept, value in concepts.select("concept", "value").rows():
                 scores[format_entry(dataset, concept)] = value
         ordered = greatest_first(entries, scores, self.stream.seed)
-        return ordered, [scores.get(entry) for entry in ordered]
+        return Ordered(ordered, [scores.get(entry) for entry in ordered])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +101,7 @@ class FrequencyOrder(MeasuredOrder):
     def _figure_inputs(self, facts: FactsByKey) -> dict[str, Any]:
         return {"pool": facts[self.pool_key].data_version}
 
-    def figures(self, entries: Sequence[str], workshop: Workshop) -> Figures:
+    def figures(self, entries: Sequence[str], workshop: Workshop) -> Ordered:
         from fomo_dagster.graph.opened_pools import pool_captions
         from fomo_dagster.streams.entries import parse_entry
         from fomo_dagster.streams.frequency import count_captions
@@ -113,7 +112,7 @@ class FrequencyOrder(MeasuredOrder):
         counts = count_captions(names.values(), captions)
         figures = {entry: float(counts[name]) for entry, name in names.items()}
         ordered = greatest_first(entries, figures, self.stream.seed)
-        return ordered, [figures[entry] for entry in ordered]
+        return Ordered(ordered, [figures[entry] for entry in ordered])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,42 +142,46 @@ class SimilarityOrder(MeasuredOrder):
     def _figure_inputs(self, facts: FactsByKey) -> dict[str, Any]:
         return {"checkpoint": facts[self.checkpoint_key].data_version}
 
-    def figures(self, entries: Sequence[str], workshop: Workshop) -> Figures:
+    def figures(self, entries: Sequence[str], workshop: Workshop) -> Ordered:
         import numpy as np
 
         from fomo_dagster.streams.orderings import random
         from fomo_dagster.streams.similarity import most_similar_path
 
-        by_entry = self._embeddings(workshop)
+        by_entry, flops = self._embeddings(workshop)
         names = sorted(entries)  # so that no listing decides between equals
         place = {entry: number for number, entry in enumerate(names)}
         starts = [place[entry] for entry in random(names, self.stream.seed)[: self.stream.starts]]
         embeddings = np.stack([by_entry[entry] for entry in names]).astype(np.float32, copy=False)
         path = most_similar_path(embeddings, starts)
-        return [names[number] for number in path.places], [None, *path.similarities]
+        ordered = [names[number] for number in path.places]
+        return Ordered(ordered, [None, *path.similarities], flops)
 
-    def _embeddings(self, workshop: Workshop) -> dict[str, Any]:
-        """Entry → θ₀'s embedding of its prompt, for all concepts of the stream's datasets."""
+    def _embeddings(self, workshop: Workshop) -> tuple[dict[str, Any], Mapping[str, int]]:
+        """Entry → θ₀'s embedding of its prompt, for all concepts of the stream's datasets; and what
+        they cost."""
         from fomo_dagster.evaluation.prompts import class_texts
         from fomo_dagster.graph.text_embeddings import text_embeddings
         from fomo_dagster.streams.entries import format_entry
 
         checkpoint = workshop.artifact(self.checkpoint_key)
         embeddings: dict[str, Any] = {}
+        flops: Counter[str] = Counter()
         for dataset, prompt in self.prompts.items():
             # All classes, as an evaluation of the dataset has them, so that it shares the artifact.
             concepts = workshop.facts(shards_key(dataset)).details["concepts"]
-            rows = text_embeddings(
+            rows, of_texts = text_embeddings(
                 class_texts(concepts, (prompt,)), 1, checkpoint=checkpoint,
                 model=lambda: workshop.remembered(
                     ("model", checkpoint.digest),
                     lambda: load_weights(self.backbone, checkpoint.path(WEIGHTS)),
                 ),
                 precision=self.precision, execution=self.execution, workshop=workshop,
-            ).numpy()  # fmt: skip
-            for concept, row in zip(concepts, rows, strict=True):
+            )  # fmt: skip
+            flops.update(of_texts)
+            for concept, row in zip(concepts, rows.numpy(), strict=True):
                 embeddings[format_entry(dataset, concept)] = row
-        return embeddings
+        return embeddings, flops
 
     def _reversed(self, figures: list[float | None]) -> list[float | None]:
         """The similarity to the one before is a step's, and the steps go the other way."""

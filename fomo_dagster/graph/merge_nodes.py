@@ -88,7 +88,9 @@ class DeployedNode(Node):
         kind = DeployedNode.kind
         return {ONLY: Recipe(kind, self.version, self.declared, inputs)}
 
-    def make(self, name: str, recipe: Recipe, folder: Path, workshop: Workshop) -> None:
+    def make(
+        self, name: str, recipe: Recipe, folder: Path, workshop: Workshop
+    ) -> Mapping[str, int]:
         from fomo_dagster.merging.techniques import merge
 
         def weights(key: str) -> Path:
@@ -98,8 +100,9 @@ class DeployedNode(Node):
         models = [weights(key) for key in self.model_keys]
         technique = self.effective_technique
         merge(technique, models, folder / WEIGHTS, base)
-        if self.repairing is not None:
-            self.repairing(technique, models, folder / WEIGHTS, workshop)
+        if self.repairing is None:
+            return {}
+        return self.repairing(technique, models, folder / WEIGHTS, workshop)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fomo_dagster.experiment.backbone import Backbone
+from fomo_dagster.graph.counted_costs import encoding_flops
 from fomo_dagster.merging.technique import Repair, Technique
 
 if TYPE_CHECKING:
@@ -29,8 +30,8 @@ class Repairing:
 
     def __call__(
         self, technique: Technique, models: Sequence[Path], weights: Path, workshop: Workshop
-    ) -> None:
-        """Correct the merged `weights` in place."""
+    ) -> Mapping[str, int]:
+        """Correct the merged `weights` in place; gives the `flops` that it took."""
         import polars as pl
 
         from fomo_dagster.graph.checkpoints import load_weights
@@ -40,11 +41,12 @@ class Repairing:
 
         assert technique.repair is not None
         manifest = pl.read_parquet(workshop.artifact(self.chunk_key).path(MANIFEST))
+        merged = load_weights(self.backbone, weights)
+        architecture = merged.architecture
         samples = calibration_samples(
-            load_weights(self.backbone, weights),
-            manifest_pool(POOL, manifest, workshop),
-            technique.repair,
+            merged, manifest_pool(POOL, manifest, workshop), technique.repair
         )
+        del merged  # one model is held at a time
         repair(
             lambda path: load_weights(self.backbone, path).module.eval(),
             models,
@@ -53,6 +55,8 @@ class Repairing:
             samples,
             technique.shares(len(models)),
         )
+        passes = (len(models) + 1) * len(samples.images)  # the models', and one that corrects
+        return encoding_flops(architecture, workshop.home.cache, images=passes, texts=passes)
 
 
 def calibration_samples(model: Model, pool: Pool, declared: Repair) -> Calibration:

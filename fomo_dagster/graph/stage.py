@@ -20,7 +20,7 @@ from fomo_dagster.experiment.online_selection import AnyOnlineSelection
 from fomo_dagster.experiment.schema import AnyMethod, Execution
 from fomo_dagster.experiment.training import TrainingSettings
 from fomo_dagster.graph.checkpoints import ADAPTERS, CARRIED, CURVES, STEPS, WEIGHTS
-from fomo_dagster.graph.counted_costs import recorded_flops, reference_of
+from fomo_dagster.graph.counted_costs import reference_of, training_flops
 from fomo_dagster.methods.online_selection import begin_selection
 from fomo_dagster.methods.preservation import Batch, Beside
 from fomo_dagster.methods.preservations import begin
@@ -170,7 +170,7 @@ def train_on(
     )
     cost: dict[str, Any] = {"samples": steps * settings.batch_size, "steps": steps}
     cost |= measured
-    cost |= recorded_flops(case, steps, workshop.home.cache)
+    cost |= training_flops(case, steps, workshop.home.cache)
     if selection is not None:
         cost["drawn_samples"] = sum(of_batches.drawn.values())
     for name, pool in pools.items():

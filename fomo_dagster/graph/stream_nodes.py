@@ -6,7 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from fomo_dagster.experiment.evaluation import Prompts, Waffle
 from fomo_dagster.experiment.stream import Stream
@@ -50,6 +51,14 @@ class Listing:
         listed = [entry for entry in self.entries if parse_entry(entry)[0] in known]
         validate(listed, known)
         return listed
+
+
+class Ordered(NamedTuple):
+    """Concepts in order, the key figure of each, and the operations that it took, where any did."""
+
+    entries: list[str]
+    figures: list[float | None]
+    cost: Mapping[str, int] = MappingProxyType({})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,16 +134,14 @@ class OrderNode(Node):
             )
         return orderings.as_listed(entries)
 
-    def figures(
-        self, entries: Sequence[str], workshop: Workshop
-    ) -> tuple[list[str], list[float | None]]:
-        """The entries in order, before any reversal, and the key figure of each."""
+    def figures(self, entries: Sequence[str], workshop: Workshop) -> Ordered:
+        """The entries in order, before any reversal."""
         ordered = self.ordered(entries)
         if self.stream.order != "time_incremental":
-            return ordered, [None] * len(ordered)
+            return Ordered(ordered, [None] * len(ordered))
         from fomo_dagster.streams.entries import parse_entry
 
-        return ordered, [float(self.years[parse_entry(entry)[0]]) for entry in ordered]
+        return Ordered(ordered, [float(self.years[parse_entry(entry)[0]]) for entry in ordered])
 
     def predict(self, recipes: Mapping[str, Recipe], workshop: Workshop) -> Facts:
         entries = self.ordered(recipes[ONLY].inputs["concepts"])
@@ -150,13 +157,15 @@ class OrderNode(Node):
         rows = pl.read_parquet(artifacts[ONLY].path(ORDER)).select("dataset", "concept").rows()
         return _facts_of_order([format_entry(dataset, concept) for dataset, concept in rows])
 
-    def make(self, name: str, recipe: Recipe, folder: Path, workshop: Workshop) -> None:
+    def make(
+        self, name: str, recipe: Recipe, folder: Path, workshop: Workshop
+    ) -> Mapping[str, int]:
         import polars as pl
 
         from fomo_dagster.plots.stream import stream_plot
         from fomo_dagster.streams.entries import parse_entry
 
-        entries, figures = self.figures(recipe.inputs["concepts"], workshop)
+        entries, figures, cost = self.figures(recipe.inputs["concepts"], workshop)
         if self.stream.reverse:
             entries, figures = entries[::-1], self._reversed(figures)
         names = [parse_entry(entry) for entry in entries]
@@ -171,6 +180,7 @@ class OrderNode(Node):
         )
         order.write_parquet(folder / ORDER)
         (folder / ORDER_PLOT).write_bytes(stream_plot(order, self.shown_name))
+        return cost
 
     @property
     def shown_name(self) -> str | None:

@@ -5,11 +5,12 @@ An artifact without an asset of its own, so that evaluations and orders of one c
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fomo_dagster.experiment.schema import Execution
+from fomo_dagster.graph.counted_costs import encoding_flops
 from fomo_dagster.store.artifacts import Artifact
 from fomo_dagster.store.digests import digest_of
 from fomo_dagster.store.recipes import Recipe
@@ -32,26 +33,33 @@ def text_embeddings(
     precision: str,
     execution: Execution,
     workshop: Workshop,
-) -> Tensor:
+) -> tuple[Tensor, Mapping[str, int]]:
     """`mean_embeddings` of the texts, `each` of which in a row share one: (N / each, D), fp32.
 
     `model` gives the model with the checkpoint's weights; it is called only where the store does
-    not have the embeddings.
+    not have the embeddings. What it cost comes with them: `flops`, or nothing where they were there
+    or the operations cannot be counted.
     """
     from safetensors.torch import load_file, save_file
 
     from fomo_dagster.evaluation.encoding import encode_texts
     from fomo_dagster.evaluation.prompts import mean_embeddings
 
-    def make(folder: Path) -> None:
+    spent: dict[str, int] = {}
+
+    def make(folder: Path) -> Mapping[str, int]:
+        encoder = model()
         features = encode_texts(
-            model(),
+            encoder,
             texts,
             batch_size=execution.evaluation_batch_size,
             precision=precision,
             device=execution.device,
         )
         save_file({"embeddings": mean_embeddings(features, each).contiguous()}, folder / EMBEDDINGS)
+        count = len(set(texts))
+        spent.update(encoding_flops(encoder.architecture, workshop.home.cache, texts=count))
+        return spent
 
     recipe = Recipe(
         "text_embeddings",
@@ -59,4 +67,5 @@ def text_embeddings(
         {"precision": precision, "each": each},
         {"checkpoint": checkpoint.digest, "texts": digest_of(texts)},
     )
-    return load_file(workshop.get_or_make(recipe, make).path(EMBEDDINGS))["embeddings"]
+    artifact = workshop.get_or_make(recipe, make)
+    return load_file(artifact.path(EMBEDDINGS))["embeddings"], spent

@@ -3,9 +3,7 @@
 Counted over steps of the real learner, on tensors that hold nothing (`FakeTensorMode`), so that
 neither weights nor an accelerator are needed: with the parts of the method, its selection of
 samples, its loss, what it does after an update and after the last step, its optimiser and its
-average. Operations are those that PyTorch's `FlopCounterMode` knows (products of matrices,
-convolutions, attention by its fused kernels) and the singular value decompositions of low-rank
-optimisers; a multiplication and an addition are two.
+average. Which operations count, `models/operations.py` says.
 
 Whole batches are counted, whatever `execution` makes of them: micro-batches pay for less memory
 with a second forward pass, and an experiment must not get fewer steps where it runs on a smaller
@@ -16,20 +14,15 @@ data are not covered. The same steps on tensors that are there measure the memor
 from __future__ import annotations
 
 import gc
-import types
-import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from fomo_dagster.data.batches import Batch
@@ -39,7 +32,14 @@ from fomo_dagster.experiment.optimisers import LowRank
 from fomo_dagster.methods.online_selection import Features, OnlineSelection, begin_selection
 from fomo_dagster.methods.preservation import Beginning, Beside
 from fomo_dagster.methods.preservations import begin
-from fomo_dagster.models.backbones import Clip, Model, outline
+from fomo_dagster.models.backbones import Model, outline
+from fomo_dagster.models.operations import (
+    NumbersReadBack,
+    counted_in_full,
+    counter,
+    emptied,
+    without_content,
+)
 from fomo_dagster.training.beginning import learner_of, make_ready
 from fomo_dagster.training.case import Case
 from fomo_dagster.training.memory import LiveBytes
@@ -81,8 +81,7 @@ def count(case: Case) -> Cost:
 
     Raises `InputError` for settings that do not go with the architecture.
     """
-    # A few tensors are made outside of the mode: seeds, numbers of rows.
-    return _run(case, _CPU, FakeTensorMode(allow_non_fake_inputs=True))
+    return _run(case, _CPU, without_content())
 
 
 def measure(case: Case) -> int | None:
@@ -103,15 +102,7 @@ def measure(case: Case) -> int | None:
 
 
 def _run(case: Case, device: torch.device, tensors: AbstractContextManager[Any]) -> Cost:
-    fused = torch.backends.mha.get_fastpath_enabled()
-    with ExitStack() as stack:
-        # A fused layer of inference would be one operation that the counter does not know.
-        torch.backends.mha.set_fastpath_enabled(False)
-        stack.callback(torch.backends.mha.set_fastpath_enabled, fused)
-        stack.enter_context(torch.random.fork_rng(devices=[]))
-        stack.enter_context(warnings.catch_warnings())  # of copies of tensors without content
-        warnings.filterwarnings("ignore", message="Accessing the data pointer of FakeTensor")
-        stack.enter_context(sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]))
+    with counted_in_full():
         return _Counting(case, device, tensors).run()
 
 
@@ -122,11 +113,7 @@ class _Counting:
     tensors: AbstractContextManager[Any]
     """Within it tensors hold nothing, or what they are filled with."""
     memory: LiveBytes = field(default_factory=LiveBytes)
-    flops: FlopCounterMode = field(
-        default_factory=lambda: FlopCounterMode(
-            display=False, custom_mapping={torch.ops.aten._linalg_svd: _svd_flops}
-        )
-    )
+    flops: FlopCounterMode = field(default_factory=counter)
     reference: Model | None = None
     unseen: int = 0
     """Operations for the batches of an estimate that were not computed, for they cost alike."""
@@ -145,9 +132,9 @@ class _Counting:
                 selecting = outline(case.selection.reference.architecture)
         lower = "bf16" if case.settings.precision == "fp16" else case.settings.precision
         settings = case.settings.model_copy(update={"precision": lower})
-        numbers = _NumbersReadBack()  # type: ignore[no-untyped-call]
+        numbers = NumbersReadBack()  # type: ignore[no-untyped-call]
         with self.device, self.tensors, self.memory, self.flops, numbers:
-            model = self._without_content(model)
+            model = emptied(model)
             batch = _batch(model, drawn)
             features, per_remembered = None, 0
             if method.preserve is not None and method.preserve.remembers:
@@ -186,36 +173,14 @@ class _Counting:
     def _total(self) -> int:
         return int(self.flops.get_total_flops()) + self.unseen
 
-    def _without_content(self, model: Model) -> Model:
-        """The outline's tensors as fake ones, which the mode takes for tensors on a device."""
-        module = model.module
-        made: dict[int, tuple[Tensor, Tensor]] = {}  # both: what is shared stays shared
-
-        def fake(tensor: Tensor) -> Tensor:
-            if id(tensor) not in made:
-                empty = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype)
-                empty.zero_()
-                if isinstance(tensor, nn.Parameter):
-                    empty = nn.Parameter(empty, requires_grad=tensor.requires_grad)
-                made[id(tensor)] = tensor, empty
-            return made[id(tensor)][1]
-
-        for part in module.modules():
-            for tensors in (part._parameters, part._buffers):
-                for name, tensor in tensors.items():
-                    if tensor is not None:
-                        tensors[name] = fake(tensor)
-        module.to = types.MethodType(_where_it_is, module)
-        return model
-
     def _select(self, reference: Model | None) -> Callable[[Beginning, Features], OnlineSelection]:
         assert self.case.selection is not None
-        load = None if reference is None else partial(self._without_content, reference)
+        load = None if reference is None else partial(emptied, reference)
         return partial(begin_selection, self.case.selection, load)
 
     def _reference(self) -> Model:
         assert self.reference is not None
-        return self._without_content(self.reference)
+        return emptied(self.reference)
 
     def _carried(self, model: Model) -> dict[str, Tensor]:
         preserve = self.case.method.preserve
@@ -248,26 +213,6 @@ class _Counting:
             return int(model.module.encode_text(batch.tokens).shape[1])
 
 
-class _NumbersReadBack(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """What libraries read back from a device, which fake tensors do not have, is 1, or true: LoHa
-    and LoKr ask whether a layer's adapter is dropped, Fira by how much a gradient grew. All steps
-    cost alike in that."""
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        if func is torch.ops.aten._local_scalar_dense.default:
-            (tensor,) = args
-            if isinstance(tensor, FakeTensor) and tensor.constant is None:
-                return True if tensor.dtype == torch.bool else 1
-        return func(*args, **(kwargs or {}))
-
-
-def _where_it_is(module: Clip, *_: Any, **__: Any) -> Clip:
-    """Fake tensors are on every device; PyTorch cannot exchange those that a mode refers to."""
-    return module
-
-
 def _batch(model: Model, sizes: Mapping[str, int]) -> Batch:
     rows = sum(sizes.values())
     length = model.tokenize([""]).shape[1]
@@ -278,14 +223,3 @@ def _batch(model: Model, sizes: Mapping[str, int]) -> Batch:
         texts=[""] * rows,
         counts={pool: sizes.get(pool, 0) for pool in POOLS},
     )
-
-
-def _svd_flops(shape: tuple[int, ...], *_: Any, out_shape: Any = None, **__: Any) -> int:
-    """Of U, Σ and V of an m × n matrix, m ≥ n: 14 m n² + 8 n³ (Golub and Van Loan, Matrix
-    Computations, 4th edition, section 8.6.3: R-SVD, U of n columns)."""
-    *many, rows, columns = shape
-    m, n = max(rows, columns), min(rows, columns)
-    matrices = 1
-    for size in many:
-        matrices *= size
-    return matrices * (14 * m * n**2 + 8 * n**3)

@@ -12,6 +12,7 @@ from fomo_dagster.graph import budgets
 from fomo_dagster.graph.budget_nodes import BUDGET
 from fomo_dagster.graph.budgets import MemoryAdjusted
 from fomo_dagster.graph.node import ONLY
+from fomo_dagster.models.operations import of_encoding
 from fomo_dagster.training.compute import Cost
 
 # A step of the toy costs 0.003646368 GFLOPs in a batch of 9, whose memory is the unit.
@@ -104,6 +105,24 @@ def test_every_training_records_what_it_cost(finished):
     assert first["samples"] == 18
     assert first["seconds"] > 0
     assert finished.home.heads.read("backbones/toy").cost["flops"] > 0
+
+
+def test_every_evaluation_records_the_operations_of_what_it_encoded(finished):
+    """All texts are its own: no other asset asked for them before."""
+    cost = of_encoding(finished.load().experiment.backbone.architecture)
+    evaluated = finished.home.heads.read("toy/evaluation_002").cost
+    concepts = 4 + 2 + 3  # each with two images to test on
+    assert evaluated["samples"] == 2 * concepts
+    assert evaluated["flops"] == concepts * (2 * cost.flops_per_image + cost.flops_per_text)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux alone tells")
+def test_the_peak_of_an_asset_is_that_of_its_artifact_that_took_most(finished):
+    head = finished.home.heads.read("toy/evaluation_001")
+    of_artifacts = [finished.home.store.open(*at).cost for at in head.artifacts.values()]
+    assert len(of_artifacts) == 3
+    for name, together in (("peak_process_memory_bytes", max), ("samples", sum)):
+        assert head.cost[name] == together(cost[name] for cost in of_artifacts)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux alone tells")

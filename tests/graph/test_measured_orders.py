@@ -18,6 +18,7 @@ from fomo_dagster.graph.plan import plan
 from fomo_dagster.graph.stream_nodes import ORDER
 from fomo_dagster.graph.workshop import Workshop
 from fomo_dagster.home import Home
+from fomo_dagster.models.operations import of_encoding
 from fomo_dagster.streams.orderings import random
 from fomo_dagster.tables.views import query
 
@@ -189,6 +190,14 @@ def test_similarity_is_the_greedy_path_through_the_prompts(finished_project, rev
     assert entries_of(order) == expected
     assert order["figure"][0] is None
     assert np.allclose(order["figure"][1:].to_numpy(), steps(expected), atol=1e-5)
+
+
+def test_an_order_by_similarity_records_the_operations_of_texts_that_were_not_there(project):
+    measured(project, "similarity")
+    make(project, *NEEDED)
+    backbone = project.load().experiment.backbone
+    cost = project.home.heads.read("streams/toy/order").cost
+    assert cost["flops"] == len(ENTRIES) * of_encoding(backbone.architecture).flops_per_text
 
 
 def test_a_machine_that_shares_the_store_knows_the_order(project, tmp_path, monkeypatch):

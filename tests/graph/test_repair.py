@@ -19,6 +19,7 @@ from fomo_dagster.graph.repaired import calibration_samples
 from fomo_dagster.graph.workshop import Workshop
 from fomo_dagster.merging.technique import Repair
 from fomo_dagster.models import backbones
+from fomo_dagster.models.operations import of_encoding
 
 THETA = "backbones/toy"
 TRAINED = [f"toy/trained_{stage:03d}" for stage in (1, 2, 3)]
@@ -109,6 +110,17 @@ def test_the_repaired_layer_has_the_mean_of_the_models_moments(finished_project)
 
     expected = 0.2 * moments(THETA) + 0.8 * moments(TRAINED[0])
     np.testing.assert_allclose(moments(DEPLOYED[0]), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_merge_records_the_operations_of_its_repair(finished_project):
+    home = finished_project.home
+    graph = finished_project.graph("toy", method("{samples: 6}"))
+    make(graph, home)
+    encoding = of_encoding(finished_project.load().experiment.backbone.architecture)
+    of_pair = encoding.flops_per_image + encoding.flops_per_text
+    assert home.heads.read(DEPLOYED[0]).cost["flops"] == (2 + 1) * 6 * of_pair
+    make(finished_project.graph("toy", method("null")), home)
+    assert "flops" not in home.heads.read(DEPLOYED[0]).cost
 
 
 def test_a_changed_repair_trains_again_where_stages_start_from_merged_weights(finished_project):
