@@ -1,6 +1,7 @@
 """A project of a few images and a model of a few thousand weights, on the real code paths; tars;
 processes that work together."""
 
+import copy
 import io
 import itertools
 import json
@@ -161,6 +162,24 @@ def finished_project(finished, tmp_path, monkeypatch):
     """A copy of a project whose experiment `toy` was run."""
     shutil.copytree(finished.root, tmp_path / "project")
     return enter(Project(tmp_path / "project"), monkeypatch)
+
+
+@pytest.fixture
+def small_backbone() -> dict[str, Any]:
+    """Another backbone than the toy's, of its own size, to learn from or to choose by."""
+    return {
+        "name": "small",
+        "architecture": {
+            "embed_dim": 8,
+            "vision_cfg": {
+                "image_size": 24, "layers": 1, "width": 8, "head_width": 8, "patch_size": 8
+            },
+            "text_cfg": {
+                "context_length": 9, "vocab_size": 49408, "width": 8, "heads": 2, "layers": 1
+            },
+        },
+        "pretraining": copy.deepcopy(EXPERIMENT["backbone"]["pretraining"]),
+    }  # fmt: skip
 
 
 def picture(number: int, kind: str = "JPEG") -> bytes:

@@ -115,8 +115,7 @@ class Backbone(Declaration):
                 )
         if named.pretrained is None and data.get("weights") is None:
             raise ValueError(
-                f"OpenCLIP has no tag for the weights of {text!r}: give their file as `weights`, "
-                f"beside `architecture: {named.architecture}` (docs/backbones.md says where it is)"
+                f"OpenCLIP has no tag for the weights of {text!r}: give their file as `weights`"
             )
         return {"name": name_of(str(text)), **data, **named._asdict()}
 

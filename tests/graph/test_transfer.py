@@ -12,20 +12,10 @@ from fomo_dagster.cli.planning import undertake
 from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.errors import InputError
 
-TEACHER: dict[str, Any] = {
-    "name": "teacher",
-    "architecture": {
-        "embed_dim": 8,
-        "vision_cfg": {"image_size": 24, "layers": 1, "width": 8, "head_width": 8, "patch_size": 8},
-        "text_cfg": {"context_length": 9, "vocab_size": 49408, "width": 8, "heads": 2, "layers": 1},
-    },
-    "pretraining": {
-        "pool": {"name": "toy", "datasets": ["old"]},
-        "batch_size": 8,
-        "budget": {"steps": 2},
-        "optimiser": {"learning_rate": 1e-3},
-    },
-}
+
+@pytest.fixture
+def teacher(small_backbone: dict[str, Any]) -> dict[str, Any]:
+    return small_backbone | {"name": "teacher"}
 
 
 def write(project: Any, teacher: dict[str, Any], **changes: Any) -> None:
@@ -38,9 +28,11 @@ def to_compute() -> set[str]:
     return {entry.asset for entry in undertake("taught", []).plan() if entry.compute}
 
 
-def test_stages_learn_from_a_teacher_and_follow_what_it_is_made_of(finished_project: Any) -> None:
+def test_stages_learn_from_a_teacher_and_follow_what_it_is_made_of(
+    finished_project: Any, teacher: dict[str, Any]
+) -> None:
     project = finished_project
-    write(project, TEACHER)
+    write(project, teacher)
     nodes = project.graph("taught").nodes
     assert nodes["backbones/teacher"].inputs == ("pools/toy",)
     for stage in (1, 2, 3):
@@ -56,18 +48,20 @@ def test_stages_learn_from_a_teacher_and_follow_what_it_is_made_of(finished_proj
     following = {f"taught/{kind}_{s:03d}" for kind in ("trained", "evaluation") for s in (1, 2, 3)}
     following |= {"taught/scores", "leaderboard"}
     assert to_compute() == set()
-    another = copy.deepcopy(TEACHER)
+    another = copy.deepcopy(teacher)
     another["pretraining"]["seed"] = 1
     write(project, another)
     assert to_compute() == following | {"backbones/teacher"}
-    write(project, TEACHER, supervised=False)
+    write(project, teacher, supervised=False)
     assert to_compute() == following
-    write(project, TEACHER | {"name": "renamed"})
+    write(project, teacher | {"name": "renamed"})
     assert to_compute() <= {"taught/scores", "leaderboard"}
 
 
-def test_a_teacher_may_come_from_a_file_which_is_then_looked_at(project: Any) -> None:
-    from_file = {**TEACHER, "weights": "teacher.safetensors"}
+def test_a_teacher_may_come_from_a_file_which_is_then_looked_at(
+    project: Any, teacher: dict[str, Any]
+) -> None:
+    from_file = {**teacher, "weights": "teacher.safetensors"}
     del from_file["pretraining"]
     write(project, from_file)
     graph = project.graph("taught")
@@ -75,14 +69,14 @@ def test_a_teacher_may_come_from_a_file_which_is_then_looked_at(project: Any) ->
     assert graph.sources["sources/weights_teacher"].look.path.name == "teacher.safetensors"
 
 
-def test_a_teacher_that_cannot_be_is_refused(project: Any) -> None:
-    write(project, {k: v for k, v in TEACHER.items() if k != "pretraining"})
+def test_a_teacher_that_cannot_be_is_refused(project: Any, teacher: dict[str, Any]) -> None:
+    write(project, {k: v for k, v in teacher.items() if k != "pretraining"})
     with pytest.raises(InputError, match=r"exactly one of pretrained, weights, pretraining"):
         project.load("taught")
-    write(project, TEACHER | {"name": "toy"})
+    write(project, teacher | {"name": "toy"})
     with pytest.raises(InputError, match=r"declare backbones/toy differently"):
         project.graph("taught")
-    unknown = copy.deepcopy(TEACHER)
+    unknown = copy.deepcopy(teacher)
     unknown["pretraining"]["pool"] = {"name": "new", "datasets": ["olt"]}
     write(project, unknown)
     with pytest.raises(InputError, match=r"method.preserve.teacher.pretraining.pool.*'olt'.*'old'"):

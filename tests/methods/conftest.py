@@ -118,6 +118,9 @@ class ToyBatches:
             yield self.task.batch(step, self.pools).part(self.group)
 
 
+CARRYING = ("ewc", "si", "mas")
+
+
 @dataclass(frozen=True)
 class Toy:
     """Trainings of one stage after another, from weights that are copied."""
@@ -131,6 +134,20 @@ class Toy:
         model = backbones.create(TINY, seed=0)
         select_trained(model.module, "all")
         return model
+
+    def second_stage(self, preserve: Mapping[str, Any] | None) -> Beside:
+        """What a preservation may ask for as a second stage has it, from random numbers."""
+        random = torch.Generator().manual_seed(5)
+        images, texts = (torch.randn(8, 16, generator=random) for _ in "it")
+        parameters = self.theta().module.named_parameters()
+        left = {name: torch.rand(value.shape, generator=random) for name, value in parameters}
+        carries = preserve is not None and preserve["name"] in CARRYING
+        return Beside(
+            reference=self.theta, carried=left if carries else {},
+            remembered=lambda drawn: (
+                images[drawn[:, 0]], texts[drawn[:, 0]], torch.zeros(len(drawn))
+            ),
+        )  # fmt: skip
 
     @staticmethod
     def beginning(

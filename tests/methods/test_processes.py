@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch.testing import assert_close
 
-from fomo_dagster.methods.preservation import Beside
 from fomo_dagster.process_group import ProcessGroup
 
 STEPS = 3
 ALL_POOLS = ("buffer", "pretraining")
-CARRYING = ("ewc", "si", "mas")
 TEACHER = {
     "name": "teacher",
     "architecture": "ViT-B-32",
@@ -42,26 +39,6 @@ def few_steps(toy: Any) -> None:
     object.__setattr__(toy, "epsilon", 1e-4)
 
 
-def beside(toy: Any) -> Beside:
-    """What any preservation may ask for, as a second stage has it."""
-    random = torch.Generator().manual_seed(5)
-    images, texts = (torch.randn(8, 16, generator=random) for _ in "it")
-    importances = {
-        name: torch.rand(value.shape, generator=random)
-        for name, value in toy.theta().module.named_parameters()
-    }
-    return Beside(
-        reference=toy.theta, carried=importances,
-        remembered=lambda drawn: (images[drawn[:, 0]], texts[drawn[:, 0]], torch.zeros(len(drawn))),
-    )  # fmt: skip
-
-
-def assert_close(found: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float) -> None:
-    assert found.keys() == expected.keys()
-    for name, tensor in expected.items():
-        assert (found[name] - tensor).abs().max() <= tolerance, name
-
-
 @pytest.mark.parametrize("name", PRESERVATIONS)
 def test_processes_with_parts_of_a_batch_train_what_one_does_with_the_whole(
     toy: Any, task: Any, together: Any, name: str
@@ -69,12 +46,9 @@ def test_processes_with_parts_of_a_batch_train_what_one_does_with_the_whole(
     """Each pool's 8 rows, in two processes or (in micro-batches of one) in three: to 1e-5 in fp32,
     what is left for the next stage too, and bit for bit among the processes."""
     preserve, pools = PRESERVATIONS[name]
-    given = beside(toy)
-    if name not in CARRYING:
-        given = replace(given, carried={})
     settings = {
         "preserve": preserve,
-        "beside": given,
+        "beside": toy.second_stage(preserve),
         "pools": {pool: task(number) for number, pool in enumerate(pools, start=10)},
     }
     start = toy.theta()
@@ -89,9 +63,9 @@ def test_processes_with_parts_of_a_batch_train_what_one_does_with_the_whole(
 
     results = together(3 if preserve else 2, work)
     for weights, also_left in results:
-        assert_close(weights, expected.module.state_dict(), 1e-5)
+        assert_close(weights, expected.module.state_dict(), rtol=0, atol=1e-5)
         scale = max([1.0, *(float(tensor.abs().max()) for tensor in left.values())])
-        assert_close(also_left, left, 1e-4 * scale)
+        assert_close(also_left, left, rtol=0, atol=1e-4 * scale)
         assert all(torch.equal(tensor, results[0][0][name]) for name, tensor in weights.items())
 
 
@@ -114,4 +88,4 @@ def test_a_resume_point_is_taken_up_by_any_number_of_processes(
         together(2, lambda group, identity=identity: train(group, identity, fail_at=2))
     (by_two, _) = together(2, lambda group: train(group, "by_two"))
     assert all(torch.equal(tensor, whole[name]) for name, tensor in by_two.items())
-    assert_close(train(ProcessGroup(), "by_one"), whole, 1e-5)
+    assert_close(train(ProcessGroup(), "by_one"), whole, rtol=0, atol=1e-5)

@@ -14,25 +14,16 @@ from fomo_dagster.graph.workshop import Workshop
 from fomo_dagster.home import Home
 from fomo_dagster.training.learner import Learner
 
-REFERENCE = {
-    "name": "small",
-    "architecture": {
-        "embed_dim": 8,
-        "vision_cfg": {"image_size": 16, "layers": 1, "width": 8, "head_width": 8, "patch_size": 8},
-        "text_cfg": {"context_length": 9, "vocab_size": 49408, "width": 8, "heads": 2, "layers": 1},
-    },
-    "pretraining": {
-        "pool": {"name": "toy", "datasets": ["old"]},
-        "batch_size": 8,
-        "budget": {"steps": 2},
-    },
-}
 STREAM = {"name": "toy_2", "datasets": ["birds", "cats"], "stages": 2}
-SELECTIONS = {
-    "random": {"name": "random", "share": 0.5},
-    "learnability": {"name": "learnability", "share": 0.5, "reference": REFERENCE},
-}
 LORA = {"name": "lora", "rank": 2}
+
+
+@pytest.fixture
+def selections(small_backbone):
+    return {
+        "random": {"name": "random", "share": 0.5},
+        "learnability": {"name": "learnability", "share": 0.5, "reference": small_backbone},
+    }
 
 
 class KilledError(Exception):
@@ -78,8 +69,8 @@ def test_a_loss_is_part_of_what_a_stage_is_and_its_bias_goes_on(finished_project
     assert {float(weights(artifact)["logit_bias"]) for artifact in made["clip"]} == {-10.0}
 
 
-def test_a_selection_goes_with_adapters_and_loaders_change_nothing(finished_project):
-    changes = {"selection": SELECTIONS["learnability"], "method": LORA}
+def test_a_selection_goes_with_adapters_and_loaders_change_nothing(finished_project, selections):
+    changes = {"selection": selections["learnability"], "method": LORA}
     alone = trained(finished_project, **changes)
     assert "adapters.safetensors" in alone[1].manifest["files"]
     others = Home(finished_project.root / "other")
@@ -92,21 +83,19 @@ def test_a_selection_goes_with_adapters_and_loaders_change_nothing(finished_proj
 
 
 @pytest.mark.parametrize(("selection", "precision"), [("learnability", "bf16"), ("random", "fp16")])
-def test_a_selection_goes_with_lower_precision(finished_project, selection, precision):
-    lower = trained(finished_project, selection=SELECTIONS[selection], precision=precision)
-    full = trained(finished_project, selection=SELECTIONS[selection])
+def test_a_selection_goes_with_lower_precision(finished_project, selections, selection, precision):
+    lower = trained(finished_project, selection=selections[selection], precision=precision)
+    full = trained(finished_project, selection=selections[selection])
     for one, other in zip(lower, full, strict=True):
         assert one.digest != other.digest
         assert all(bool(tensor.isfinite().all()) for tensor in weights(one).values())
     assert differ(weights(lower[0]), weights(full[0]))
 
 
-@pytest.mark.parametrize(
-    "preserve",
-    [{"name": "lwf"}, {"name": "zscl", "l2": 0}, {"name": "transfer", "teacher": REFERENCE}],
-    ids=lambda preserve: preserve["name"],
-)
-def test_adapters_learn_from_a_teacher_too(finished_project, preserve):
+@pytest.mark.parametrize("name", ["lwf", "zscl", "transfer"])
+def test_adapters_learn_from_a_teacher_too(finished_project, small_backbone, name):
+    others = {"zscl": {"l2": 0}, "transfer": {"teacher": small_backbone}}
+    preserve = {"name": name, **others.get(name, {})}
     plain = trained(finished_project, method=LORA)
     taught = trained(finished_project, method={**LORA, "preserve": preserve})
     theta = finished_project.home.heads.read("backbones/toy").artifacts[ONLY]
