@@ -4,16 +4,17 @@ BIN := $(VENV)/bin
 
 .PHONY: demo test ui clean
 
+# --no-compile: Python compiles what is imported; all of PyTorch beforehand takes a minute.
 $(VENV)/.installed: pyproject.toml
 	@echo "installing into $(VENV); PyTorch is large, this takes some minutes"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --editable .
+	@$(BIN)/python -m pip install --quiet --no-compile --editable .
 	touch $@
 
 $(VENV)/.installed-dev: pyproject.toml
 	@echo "installing into $(VENV); PyTorch is large, this takes some minutes"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@$(BIN)/python -m pip install --quiet --no-compile --editable '.[dev]'
 	touch $(VENV)/.installed $@
 
 demo: $(VENV)/.installed  ## install, run the quickstart, print its scores

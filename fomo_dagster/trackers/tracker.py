@@ -53,7 +53,7 @@ class OpenRun(Protocol):
         """Send; once it returns, the end of this process loses nothing of it."""
 
     def close(self) -> None:
-        """Nothing more is sent for now."""
+        """What was told is sent; nothing more comes."""
 
 
 class Tracker(Protocol):
