@@ -4,11 +4,14 @@ BIN := $(VENV)/bin
 
 .PHONY: demo test ui clean
 
-# --no-compile: Python compiles what is imported; all of PyTorch beforehand takes a minute.
+# Tests start many processes, which must not compile again what they import; what none imports is
+# not compiled at all, which takes a minute of PyTorch's installation.
+unexport PYTHONDONTWRITEBYTECODE
+
 $(VENV)/.installed: pyproject.toml
 	@echo "installing into $(VENV); PyTorch is large, this takes some minutes"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --no-compile --editable .
+	@$(BIN)/python -m pip install --quiet --editable .
 	touch $@
 
 $(VENV)/.installed-dev: pyproject.toml
