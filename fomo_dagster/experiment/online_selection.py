@@ -25,17 +25,31 @@ class RandomSelection(OnlineSelection):
     name: Literal["random"]
 
 
-class Learnability(OnlineSelection):
-    """Those that are hard for the learner and easy for a reference model (arXiv 2312.05328)."""
+class Referring(OnlineSelection):
+    """Looks at a reference model."""
 
-    name: Literal["learnability"]
     reference: Backbone = Field(
         exclude=True,  # it is an asset of its own, whose identity is that of what depends on it
         description="Any OpenCLIP model, with an image size and a tokeniser of its own.",
     )
 
 
+class Learnability(Referring):
+    """Those that are hard for the learner and easy for a reference model (arXiv 2312.05328)."""
+
+    name: Literal["learnability"]
+
+
+class Jest(Referring):
+    """Those that are so among each other, chunk by chunk (JEST, arXiv 2406.17711)."""
+
+    name: Literal["jest"]
+    chunks: int = Field(16, ge=1, description="In how many turns a batch is chosen.")
+
+
 AnyOnlineSelection: TypeAlias = Annotated[
-    Annotated[RandomSelection, Tag("random")] | Annotated[Learnability, Tag("learnability")],
+    Annotated[RandomSelection, Tag("random")]
+    | Annotated[Learnability, Tag("learnability")]
+    | Annotated[Jest, Tag("jest")],
     chosen_by("name"),
 ]

@@ -12,7 +12,7 @@ from fomo_dagster.data.declarations import Dataset, PretrainingPool
 from fomo_dagster.errors import InputError, nearest
 from fomo_dagster.experiment.backbone import Backbone
 from fomo_dagster.experiment.loading import Loaded
-from fomo_dagster.experiment.online_selection import Learnability
+from fomo_dagster.experiment.online_selection import Referring
 from fomo_dagster.experiment.schema import Experiment
 from fomo_dagster.experiment.weights_folder import located
 from fomo_dagster.graph.backbone_nodes import (
@@ -324,7 +324,7 @@ class _Builder:
         is looked at for it is added."""
         selection = loaded.experiment.selection
         fields: dict[str, Any] = {"selection": selection}
-        if isinstance(selection, Learnability):
+        if isinstance(selection, Referring):
             key = self.add_backbone(loaded, selection.reference, "selection.reference")
             fields |= {"selecting_key": key, "selecting_backbone": self.backbone_of(key)}
         return fields

@@ -3,15 +3,14 @@
 A training that selects draws ⌊k / share + ½⌋ samples of a pool for each k that its mixture asks
 for, and keeps k of them, pool by pool, so that the mixture stays what it is. Which ones is decided
 anew at every step, and nothing is remembered of it.
-
-Not covered: joint selection of a whole batch (JEST, arXiv 2406.17711), which scores what is left
-once a part was chosen.
 """
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,7 +31,7 @@ model which is trained has of them now, each (N, D), fp32, L2-normalised, withou
 
 
 class OnlineSelection(ABC):
-    """Keeps the rows with the highest scores of each pool; of equal ones, the first.
+    """Keeps some rows of each pool.
 
     Of several processes each has its part of a batch, and its part of the rows that are kept.
     """
@@ -46,14 +45,7 @@ class OnlineSelection(ABC):
 
     def choose(self, batch: Batch, seed: int) -> Batch:
         """The batch of the rows that are kept, in their order. seed: of the step."""
-        scores, kept = self._scores(batch, seed), self.kept(batch.counts)
-        chosen, start = [], 0
-        for pool, count in batch.counts.items():
-            of_pool = scores[start : start + count]
-            best = of_pool.argsort(descending=True, stable=True)[: kept[pool]]
-            chosen.append(start + best.sort().values)
-            start += count
-        rows = torch.cat(chosen).cpu()  # of the whole batch
+        rows = self._rows(batch, self.kept(batch.counts), seed).sort().values.cpu()
         own = self._group.mine(rows)
 
         def kept_of_all(part: Tensor) -> Tensor:
@@ -65,37 +57,26 @@ class OnlineSelection(ABC):
             kept_of_all(batch.tokens),
             kept_of_all(batch.drawn),
             texts[self._group.rank :: self._group.count],
-            kept,
+            self.kept(batch.counts),
         )
 
     @abstractmethod
-    def _scores(self, batch: Batch, seed: int) -> Tensor:
-        """(N,), of all rows of a batch, of which this process has a part."""
+    def _rows(self, batch: Batch, kept: Mapping[str, int], seed: int) -> Tensor:
+        """Which rows of the whole batch are kept, so many of each pool, in any order."""
 
 
 class RandomSelection(OnlineSelection):
-    """Scores by chance, from the seed of the step alone."""
+    """Keeps any, from the seed of the step alone."""
 
-    def _scores(self, batch: Batch, seed: int) -> Tensor:
-        key = int(digest_of(["online selection", seed]), 16)
-        words = np.random.Philox(key=key).random_raw(sum(batch.counts.values()))
-        return torch.from_numpy((words >> 1).astype(np.int64))
+    def _rows(self, batch: Batch, kept: Mapping[str, int], seed: int) -> Tensor:
+        words = _random_words("online selection", seed, sum(batch.counts.values()))
+        return _highest(torch.from_numpy((words >> 1).astype(np.int64)), batch.counts, kept)
 
 
-class Learnability(OnlineSelection):
-    """Scores by learnability (ActiveCLIP, arXiv 2312.05328; RHO-LOSS, arXiv 2206.07137).
-
-    Of pair i of the N that were drawn, all pools together,
-
-        s_i = ℓ_i(learner) - ℓ_i(reference)
-        ℓ_i = -½ (log softmax_j(exp(a) f_i·g_j)_i + log softmax_j(exp(a) f_j·g_i)_i)
-
-    where f and g are a model's L2-normalised features of images and texts, and `a` its own logit
-    scale: CLIP's contrastive loss of the pair, whatever loss is trained with. What both find hard,
-    as pairs that do not belong together, is not chosen, nor what both find easy. The learner is
-    taken as it is before the step, both models in evaluation mode; they see the same augmented
-    pixels, the reference in its own size and colours, and the same texts in its own tokens.
-    """
+class _Scoring(OnlineSelection):
+    """Looks at the learner as it is before the step and at a reference model, both in evaluation
+    mode; they see the same augmented pixels, the reference in its own size and colours, and the
+    same texts in its own tokens."""
 
     def __init__(
         self, share: float, beginning: Beginning, features: Features, reference: Model
@@ -107,42 +88,144 @@ class Learnability(OnlineSelection):
         self._reference = Frozen(reference, beginning)
 
     @torch.no_grad()
-    def _scores(self, batch: Batch, seed: int) -> Tensor:
+    def _logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The learner's and the reference's, exp(a) f_i·g_j, each (N, N)."""
         reference = self._reference
         size = sum(self.kept(batch.counts).values())  # no more at once than are trained on
         images = [part.to(self._device) for part in torch.split(batch.images, size)]
         of_images, of_texts = self._features(batch.images, batch.tokens, size)
         theirs = torch.split(reference.model.tokenize(batch.texts), size)
-        learner = self._losses([of_images], [of_texts], self._logit_scale, batch)
-        known = self._losses(
+        learner = self._of_all([of_images], [of_texts], self._logit_scale, batch)
+        known = self._of_all(
             [reference.images(part) for part in images],
             [reference.texts(part) for part in theirs],
             reference.logit_scale, batch,
         )  # fmt: skip
-        return learner - known
+        return learner, known
 
-    def _losses(
+    def _of_all(
         self,
         images: Sequence[Tensor],
         texts: Sequence[Tensor],
         logit_scale: Tensor,
         batch: Batch,
     ) -> Tensor:
-        """(N,), from the features, in pieces, of the rows that this process has."""
+        """(N, N), from the features, in pieces, of the rows that this process has."""
         rows = torch.arange(sum(batch.counts.values()))
         of_images, of_texts = (
             self._group.gather(torch.cat([*pieces]), rows) for pieces in (images, texts)
         )
-        return pair_losses(of_images, of_texts, logit_scale)
+        return logit_scale.exp() * of_images @ of_texts.T
 
 
-def pair_losses(images: Tensor, texts: Tensor, logit_scale: Tensor) -> Tensor:
-    """CLIP's contrastive loss of each pair among all of them: (N, D), (N, D) → (N,)."""
-    logits = logit_scale.exp() * images @ texts.T  # (N, N)
+class Learnability(_Scoring):
+    """Keeps the rows with the highest learnability (ActiveCLIP, arXiv 2312.05328; RHO-LOSS,
+    arXiv 2206.07137); of equal ones, the first.
+
+    Of pair i of the N that were drawn, all pools together,
+
+        s_i = ℓ_i(learner) - ℓ_i(reference)
+        ℓ_i = -½ (log softmax_j(exp(a) f_i·g_j)_i + log softmax_j(exp(a) f_j·g_i)_i)
+
+    where f and g are a model's L2-normalised features of images and texts, and `a` its own logit
+    scale: CLIP's contrastive loss of the pair, whatever loss is trained with. What both find hard,
+    as pairs that do not belong together, is not chosen, nor what both find easy.
+    """
+
+    def _rows(self, batch: Batch, kept: Mapping[str, int], seed: int) -> Tensor:
+        return _highest(self._scores(batch), batch.counts, kept)
+
+    def _scores(self, batch: Batch) -> Tensor:
+        learner, known = self._logits(batch)
+        return _pair_losses(learner) - _pair_losses(known)
+
+
+class Jest(_Scoring):
+    """Chooses a batch that is learnable as a whole, so many chunks one after another (JEST, arXiv
+    2406.17711, algorithm 1, with the contrast of the softmax).
+
+    Each chunk is drawn without replacement, from softmax_i(s_i) over the rows of a pool that are
+    left, s_i being the learnability of pair i among those S that were chosen before, of all pools:
+
+        s_i = ℓ_i(learner) - ℓ_i(reference)
+        ℓ_i = -z_ii + ½ (log Σ_{j∈S} exp z_ij + log Σ_{j∈S} exp z_ji),   z_ij = exp(a) f_i·g_j
+
+    without the sums for the first chunk. So a pair is worth more the harder those that are there
+    make it for the learner. Draws follow from the seed of the step.
+    """
+
+    def __init__(
+        self,
+        share: float,
+        chunks: int,
+        beginning: Beginning,
+        features: Features,
+        reference: Model,
+    ) -> None:
+        super().__init__(share, beginning, features, reference)
+        self._chunks = chunks
+
+    @torch.no_grad()
+    def _rows(self, batch: Batch, kept: Mapping[str, int], seed: int) -> Tensor:
+        learner, known = self._logits(batch)
+        taken = torch.zeros(len(learner), dtype=torch.bool, device=learner.device)
+        alone = known.diagonal() - learner.diagonal()
+        chosen: list[Tensor] = []
+        for turn in range(self._chunks):
+            scores = alone
+            if chosen:
+                scores = alone + _contrast(learner, taken) - _contrast(known, taken)
+            # The highest of scores with Gumbel's noise are drawn without replacement from their
+            # softmax (arXiv 1903.06059).
+            scores = scores + _gumbel(seed, turn, len(scores)).to(scores)
+            scores = scores.masked_fill(taken, -math.inf)
+            sizes = {pool: self._size_of(turn, count) for pool, count in kept.items()}
+            chosen.append(_highest(scores, batch.counts, sizes))
+            taken[chosen[-1]] = True
+        return torch.cat(chosen)
+
+    def _size_of(self, turn: int, count: int) -> int:
+        """How many of `count` rows a turn adds; the first one adds some."""
+        before, after = (-(-count * done // self._chunks) for done in (turn, turn + 1))
+        return after - before
+
+
+def _contrast(logits: Tensor, taken: Tensor) -> Tensor:
+    """The logarithm of what stands against each pair among those that are taken: (N, N), (N,) →
+    (N,), over texts and over images, the mean of the two."""
+    by_image = logits.masked_fill(~taken, -math.inf).logsumexp(1)
+    by_text = logits.masked_fill(~taken[:, None], -math.inf).logsumexp(0)
+    return (by_image + by_text) / 2
+
+
+def _pair_losses(logits: Tensor) -> Tensor:
+    """CLIP's contrastive loss of each pair among all of them: (N, N) → (N,)."""
     answers = torch.arange(len(logits), device=logits.device)
     by_image = nn.functional.cross_entropy(logits, answers, reduction="none")
     by_text = nn.functional.cross_entropy(logits.T, answers, reduction="none")
     return (by_image + by_text) / 2
+
+
+def _highest(scores: Tensor, counts: Mapping[str, int], kept: Mapping[str, int]) -> Tensor:
+    """The rows with the highest scores of each pool, so many; of equal ones, the first."""
+    chosen, start = [], 0
+    for pool, count in counts.items():
+        best = scores[start : start + count].argsort(descending=True, stable=True)
+        chosen.append(start + best[: kept[pool]])
+        start += count
+    return torch.cat(chosen)
+
+
+def _gumbel(seed: int, turn: int, count: int) -> Tensor:
+    """(count,), float64, of the standard Gumbel distribution."""
+    words = _random_words("online selection in turns", [seed, turn], count)
+    uniform = ((words >> 11) + 0.5) * 2.0**-53
+    return torch.from_numpy(-np.log(-np.log(uniform)))
+
+
+def _random_words(what: str, seed: int | list[int], count: int) -> Any:
+    """(count,) words of 64 random bits, the same on every machine."""
+    return np.random.Philox(key=int(digest_of([what, seed]), 16)).random_raw(count)
 
 
 def begin_selection(
@@ -155,4 +238,6 @@ def begin_selection(
     if isinstance(settings, declared.RandomSelection):
         return RandomSelection(settings.share, beginning.group)
     assert reference is not None
+    if isinstance(settings, declared.Jest):
+        return Jest(settings.share, settings.chunks, beginning, features, reference())
     return Learnability(settings.share, beginning, features, reference())

@@ -27,7 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fomo_dagster.data.batches import Batch
 from fomo_dagster.data.mixture import POOLS, StepSizes
-from fomo_dagster.experiment.online_selection import Learnability
+from fomo_dagster.experiment.online_selection import Referring
 from fomo_dagster.experiment.optimisers import LowRank
 from fomo_dagster.methods.online_selection import Features, OnlineSelection, begin_selection
 from fomo_dagster.methods.preservation import Beginning, Beside
@@ -128,7 +128,7 @@ class _Counting:
         selecting, drawn = None, case.sizes
         if case.selection is not None:
             drawn = StepSizes.constant(case.sizes, steps=1).enlarged(case.selection.share).at(0)
-            if isinstance(case.selection, Learnability):
+            if isinstance(case.selection, Referring):
                 selecting = outline(case.selection.reference.architecture)
         lower = "bf16" if case.settings.precision == "fp16" else case.settings.precision
         settings = case.settings.model_copy(update={"precision": lower})

@@ -31,11 +31,17 @@ def test_selection_enters_the_recipe_where_it_is_declared_and_only_there(
     assert digest(project, "none", 1) == digest(project, "toy", 1)
     digests = {digest(project, "toy", 1)}
     for number, selection in enumerate(
-        [learnable, learnable | {"share": 0.5}, {"name": "random", "share": 0.4}]
+        [
+            learnable,
+            learnable | {"share": 0.5},
+            {"name": "random", "share": 0.4},
+            learnable | {"name": "jest"},
+            learnable | {"name": "jest", "chunks": 4},
+        ]
     ):
         project.write(f"selecting{number}", selection=selection)
         digests.add(digest(project, f"selecting{number}", 1))
-    assert len(digests) == 4
+    assert len(digests) == 6
 
 
 def test_stages_train_on_what_the_reference_finds_worth_it(

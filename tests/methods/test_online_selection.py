@@ -28,8 +28,10 @@ BACKBONE = {"name": "small", "architecture": "ViT-B-32", "pretrained": "openai"}
 
 def declared(name: str, share: float = 0.4) -> Any:
     settings: dict[str, Any] = {"name": name, "share": share}
-    if name == "learnability":
+    if name != "random":
         settings["reference"] = BACKBONE
+    if name == "jest":
+        settings["chunks"] = 3
     return TypeAdapter(AnyOnlineSelection).validate_python(settings)
 
 
@@ -69,26 +71,33 @@ def pass_over(model: Any, micro_batch_size: int | None = None) -> GradientPass:
     )  # fmt: skip
 
 
-def learnability(toy: Any, micro_batch_size: int | None = None) -> tuple[Any, Any, Any]:
+def referring(
+    toy: Any, name: str = "learnability", micro_batch_size: int | None = None
+) -> tuple[Any, Any, Any]:
     """In float64: the selection, the learner and the reference."""
     learner, reference = toy.theta(), reference_of(toy)
     learner.module.double()
     reference.module.double()
     made = begin_selection(
-        declared("learnability"), lambda: reference, toy.beginning(learner, micro_batch_size),
+        declared(name), lambda: reference, toy.beginning(learner, micro_batch_size),
         pass_over(learner, micro_batch_size).encoded,
     )  # fmt: skip
     return made, learner, reference
 
 
 @torch.no_grad()
-def losses_of(model: Any, images: Tensor, tokens: Tensor) -> list[float]:
-    """Of each pair, from the definition, one logit after another."""
+def logits_of(model: Any, images: Tensor, tokens: Tensor) -> list[list[float]]:
+    """One after another."""
     f, g = model.module.encode_image(images), model.module.encode_text(tokens)
     f, g = f / f.norm(dim=1, keepdim=True), g / g.norm(dim=1, keepdim=True)
     scale = math.exp(float(model.module.logit_scale))
-    n = len(f)
-    logits = [[scale * float(sum(f[i] * g[j])) for j in range(n)] for i in range(n)]
+    return [[scale * float(sum(of_image * of_text)) for of_text in g] for of_image in f]
+
+
+def losses_of(model: Any, images: Tensor, tokens: Tensor) -> list[float]:
+    """Of each pair, from the definition."""
+    logits = logits_of(model, images, tokens)
+    n = len(logits)
     found = []
     for i in range(n):
         of_texts = sum(math.exp(logits[i][j]) for j in range(n))
@@ -105,14 +114,14 @@ def losses_of(model: Any, images: Tensor, tokens: Tensor) -> list[float]:
 def test_the_most_learnable_rows_of_each_pool_are_kept(
     toy: Any, micro_batch_size: int | None
 ) -> None:
-    selection, learner, reference = learnability(toy, micro_batch_size)
+    selection, learner, reference = referring(toy, micro_batch_size=micro_batch_size)
     batch = batch_of()
     mirrored = numbers(batch.texts, reverse=True)
     hard = losses_of(learner, batch.images, batch.tokens)
     known = losses_of(reference, batch.images, mirrored)
     scores = [a - b for a, b in zip(hard, known, strict=True)]
     assert torch.allclose(
-        selection._scores(batch, 0), torch.tensor(scores, dtype=torch.float64), atol=1e-9
+        selection._scores(batch), torch.tensor(scores, dtype=torch.float64), atol=1e-9
     )
     rows, start = [], 0
     for count in COUNTS.values():
@@ -128,8 +137,67 @@ def test_the_most_learnable_rows_of_each_pool_are_kept(
     assert rows != sorted(range(20), key=lambda row: -hard[row])[:8], "the reference counts"
 
 
+def conditional_losses(logits: list[list[float]], chosen: list[int]) -> list[float]:
+    """Of each pair among those that were chosen, from the definition."""
+    found = []
+    for i, own in enumerate(logits):
+        against = 0.0
+        if chosen:
+            of_texts = sum(math.exp(own[j]) for j in chosen)
+            of_images = sum(math.exp(logits[j][i]) for j in chosen)
+            against = (math.log(of_texts) + math.log(of_images)) / 2
+        found.append(against - own[i])
+    return found
+
+
+def test_a_batch_is_chosen_chunk_by_chunk_among_what_was_chosen_before(
+    toy: Any, monkeypatch: Any
+) -> None:
+    """Without chance: the highest of each chunk; by hand, from the definition."""
+    monkeypatch.setattr(
+        "fomo_dagster.methods.online_selection._gumbel",
+        lambda seed, turn, count: torch.zeros(count, dtype=torch.float64),
+    )
+    selection, learner, reference = referring(toy, "jest")
+    batch = batch_of()
+    hard = logits_of(learner, batch.images, batch.tokens)
+    known = logits_of(reference, batch.images, numbers(batch.texts, reverse=True))
+    chosen: list[int] = []
+    for sizes in ((2, 1, 1), (1, 1, 1), (1, 0, 0)):  # 4, 2 and 2 rows in three chunks
+        losses = (conditional_losses(logits, chosen) for logits in (hard, known))
+        scores = [of_learner - of_known for of_learner, of_known in zip(*losses, strict=True)]
+        before, start = set(chosen), 0
+        for size, count in zip(sizes, COUNTS.values(), strict=True):
+            left = [row for row in range(start, start + count) if row not in before]
+            chosen += sorted(left, key=lambda row: -scores[row])[:size]
+            start += count
+    found = selection.choose(batch, seed=0)
+    assert found.counts == {"update": 4, "buffer": 2, "pretraining": 2}
+    assert torch.equal(found.images, batch.images[sorted(chosen)])
+    of_update = {row for row in chosen if row < COUNTS["update"]}
+    alone = sorted(range(COUNTS["update"]), key=lambda row: known[row][row] - hard[row][row])
+    assert of_update != set(alone[-4:]), "what was chosen before counts"
+
+
+def test_rows_of_a_chunk_are_drawn_from_the_softmax_of_what_they_are_worth(
+    toy: Any, monkeypatch: Any
+) -> None:
+    selection = begin_selection(
+        declared("jest", 0.25), lambda: reference_of(toy), toy.beginning(toy.theta()), Any
+    )
+    worth = torch.tensor([1.0, 0.0, -1.0, 2.0, 0.5], dtype=torch.float64)
+    nothing = torch.zeros(5, 5, dtype=torch.float64)
+    monkeypatch.setattr(selection, "_logits", lambda _: (nothing - worth.diag(), nothing))
+    batch = batch_of({"update": 4, "buffer": 1})
+    draws = [selection._rows(batch, {"update": 1, "buffer": 0}, seed) for seed in range(4000)]
+    shares = torch.bincount(torch.cat(draws), minlength=5) / len(draws)
+    expected = [*worth[:4].softmax(0).tolist(), 0.0]
+    assert shares.tolist() == pytest.approx(expected, abs=0.03)
+    assert torch.equal(draws[7], selection._rows(batch, {"update": 1, "buffer": 0}, 7))
+
+
 def test_scoring_leaves_the_model_as_it_is(toy: Any) -> None:
-    selection, learner, _ = learnability(toy)
+    selection, learner, _ = referring(toy)
     learner.module.visual.eval()
     modes = [part.training for part in learner.module.modules()]
     before = {name: tensor.clone() for name, tensor in learner.module.state_dict().items()}
@@ -141,11 +209,11 @@ def test_scoring_leaves_the_model_as_it_is(toy: Any) -> None:
 
 
 def test_the_learner_is_scored_as_it_is_now(toy: Any) -> None:
-    selection, learner, _ = learnability(toy)
-    before = selection._scores(batch_of(), 0)
+    selection, learner, _ = referring(toy)
+    before = selection._scores(batch_of())
     with torch.no_grad():
         learner.module.logit_scale.add_(1.0)
-    assert not torch.allclose(selection._scores(batch_of(), 0), before)
+    assert not torch.allclose(selection._scores(batch_of()), before)
 
 
 def test_random_rows_follow_from_the_seed_of_the_step_alone(toy: Any) -> None:
@@ -187,7 +255,7 @@ class Noisy:
             yield Batch(images[order], tokens, drawn, texts, {"update": 16})
 
 
-@pytest.mark.parametrize("name", ["learnability", "random"])
+@pytest.mark.parametrize("name", ["learnability", "jest", "random"])
 def test_learnability_leaves_out_pairs_that_do_not_belong_together(
     toy: Any, task: Any, monkeypatch: Any, name: str
 ) -> None:
@@ -218,7 +286,7 @@ def test_learnability_leaves_out_pairs_that_do_not_belong_together(
     whole = train("whole")
     share = sum(noisy) / (8 * len(noisy))
     assert len(noisy) == 12
-    if name == "learnability":
+    if name != "random":
         assert share < 0.1
     else:
         assert share == pytest.approx(0.5, abs=0.15)
@@ -228,7 +296,7 @@ def test_learnability_leaves_out_pairs_that_do_not_belong_together(
     assert all(torch.equal(tensor, resumed[key]) for key, tensor in whole.items())
 
 
-@pytest.mark.parametrize("name", ["learnability", "random"])
+@pytest.mark.parametrize("name", ["learnability", "jest", "random"])
 def test_processes_keep_together_what_one_keeps(toy: Any, together: Any, name: str) -> None:
     def work(group: ProcessGroup) -> Any:
         learner, reference = toy.theta(), reference_of(toy)

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 from torch.utils.flop_counter import FlopCounterMode
 
 from fomo_dagster.data.batches import Batch
-from fomo_dagster.experiment.online_selection import Learnability, RandomSelection
+from fomo_dagster.experiment.online_selection import Jest, Learnability, RandomSelection
 from fomo_dagster.experiment.schema import AnyMethod
 from fomo_dagster.experiment.training import TrainingSettings
 from fomo_dagster.graph.budgets import MemoryAdjusted
@@ -203,16 +203,21 @@ def test_an_estimate_costs_what_all_its_batches_do():
 
 def test_scoring_of_a_selection_is_counted():
     """Of 18 samples 9 are kept: each takes a forward pass of the learner and of the reference."""
-    teacher = Learnability(name="learnability", share=0.5, reference=TEACHER)
-    plain, chance, scored = (
-        count(replace(case(TOY, 9), selection=selection))
-        for selection in (None, RandomSelection(name="random", share=0.5), teacher)
+    selections = (
+        None,
+        RandomSelection(name="random", share=0.5),
+        Learnability(name="learnability", share=0.5, reference=TEACHER),
+        Jest(name="jest", share=0.5, reference=TEACHER, chunks=3),
+    )
+    plain, chance, scored, jointly = (
+        count(replace(case(TOY, 9), selection=selection)) for selection in selections
     )
     assert chance.flops_per_step == plain.flops_per_step
     assert chance.peak_memory_bytes > plain.peak_memory_bytes
     forward = 2 * 18 * features_flops()  # of two models; the rest is the logits of 18 pairs each
     logits = 2 * (2 * 18 * 18 * 16)
     assert scored.flops_per_step - plain.flops_per_step == forward + logits
+    assert jointly.flops_per_step == scored.flops_per_step
 
 
 def features_flops():
