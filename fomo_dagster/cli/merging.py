@@ -63,7 +63,7 @@ def merge_files(
         raise InputError(f"{output} is one of the files to merge: write to another one")
     started = time.monotonic()
     labels: dict[Path, str] = {}
-    with replacing(output) as written, ExitStack() as stack:
+    with replacing(output, named=True) as written, ExitStack() as stack:
 
         def readable(number: int, path: Path) -> Path:
             if path.suffix == SAFETENSORS:

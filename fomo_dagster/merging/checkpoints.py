@@ -171,6 +171,8 @@ class Checkpoints:
             if kind not in _BYTES:
                 raise DataError(f"{name} of {self._label(i)} is of a kind without a merge: {kind}")
             layout[name] = (kind, tuple(piece.get_shape()))
+        if not layout:
+            raise DataError(f"{self._label(i)} holds no tensors")
         return layout
 
     def _check_same(self, i: int) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import pickle
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,7 +21,6 @@ import torch
 from open_clip.convert import convert_state_dict
 from open_clip.model import convert_to_custom_text_state_dict
 from open_clip.pretrained import download_pretrained
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -32,6 +30,7 @@ from fomo_dagster.experiment.weights_folder import read_folder, text_tower_of
 from fomo_dagster.models.architectures import check_configuration, check_name, settings_of
 from fomo_dagster.models.tokenisers import blank_tokeniser_of, tokeniser_of, tokens_of
 from fomo_dagster.models.transformers_clip import with_openclip_names
+from fomo_dagster.store.files import replacing
 
 Architecture: TypeAlias = str | dict[str, Any]
 StateDict: TypeAlias = Mapping[str, Tensor]
@@ -167,7 +166,8 @@ def export(weights: StateDict, architecture: Architecture, path: Path) -> None:
 
     `open_clip.create_model(architecture, pretrained=str(path))` loads it. Where the architecture is
     a configuration, it is written beside the weights under the same name with the suffix .json;
-    `open_clip.add_model_config(json_path)` then makes OpenCLIP know it by the file's stem.
+    `open_clip.add_model_config(json_path)` then makes OpenCLIP know it by the file's stem. Each
+    replaces what was there whole or not at all.
 
     Raises `InputError` for another suffix, or a file name that would hide an architecture of
     OpenCLIP; `DataError` for a weight that is not finite.
@@ -176,18 +176,19 @@ def export(weights: StateDict, architecture: Architecture, path: Path) -> None:
         raise InputError(
             f"{path}: OpenCLIP takes its weights from .safetensors or .pt, not {path.suffix!r}"
         )
+    _check_finite(weights, origin=f"the weights for {path}")
     if not isinstance(architecture, str):
         if path.stem in open_clip.list_models():
             raise InputError(
                 f"{path.name} would give this model the name of OpenCLIP's {path.stem}: "
                 "choose another file name"
             )
-        path.with_suffix(".json").write_text(json.dumps(architecture, indent=2) + "\n")
-    if path.suffix == ".safetensors":
-        save(weights, path)
-    else:
-        _check_finite(weights, origin=f"the weights for {path}")
-        torch.save(_portable(weights), path)
+        described = json.dumps(architecture, indent=2) + "\n"
+        with replacing(path.with_suffix(".json"), named=True) as written:
+            written.write_text(described)
+    with replacing(path, named=True) as written:
+        write = save_file if path.suffix == ".safetensors" else torch.save
+        write(_portable(weights), written)
 
 
 @contextmanager
@@ -300,11 +301,13 @@ def read(path: Path) -> dict[str, Tensor]:
             content = load_file(path)
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+    except Exception as error:  # of bytes that are no weights, an unpickler may raise any
+        reason = str(error).partition("\n")[0].partition(". ")[0]
         raise DataError(
-            f"{path} cannot be read as weights: {reason} (a file that holds "
-            "more than tensors is not read; save its state_dict alone, best as safetensors)"
+            f"{path} cannot be read as weights: {type(error).__name__}: {reason} (a file that "
+            "holds more than tensors is not read; save its state_dict alone, best as safetensors)"
         ) from error
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]

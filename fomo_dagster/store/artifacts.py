@@ -21,7 +21,7 @@ from typing import Any
 
 from fomo_dagster.errors import StoreError
 from fomo_dagster.store.digests import digest_of_file
-from fomo_dagster.store.files import explained, fsync, write_bytes
+from fomo_dagster.store.files import explained, fsync, with_usual_permissions, write_bytes
 from fomo_dagster.store.leases import lease
 from fomo_dagster.store.recipes import Recipe
 from fomo_dagster.store.remotes import Remote
@@ -148,6 +148,7 @@ class Store:
             raise StoreError(f"making {kind} {digest} wrote no file")
         files = {}
         for name in names:
+            with_usual_permissions(staging / name)
             fsync(staging / name)
             files[name] = {
                 "size": (staging / name).stat().st_size,

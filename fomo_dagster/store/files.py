@@ -7,6 +7,7 @@ import errno
 import glob
 import os
 import re
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,19 +25,37 @@ def fsync(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; what was written there takes its place at the end."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(path)
+def replacing(path: Path, *, named: bool = False) -> Iterator[Path]:
+    """Give a temporary path beside `path`; what was written there takes its place at the end.
+
+    named: as of `explained`.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
+    with explained(path, named=named):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(path)
     try:
-        with explained(path):
+        with explained(path, named=named):
             yield temporary
+            with_usual_permissions(temporary)
             fsync(temporary)
             temporary.replace(path)
             fsync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def with_usual_permissions(path: Path) -> None:
+    """Give a file the permissions of any new one beside it: those that the safetensors library
+    writes are their owner's alone, and others of a team could not read them."""
+    if path.stat().st_mode & 0o077:
+        return
+    other = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}")
+    other.touch()
+    try:
+        shutil.copymode(other, path)
+    finally:
+        other.unlink()
 
 
 def _remove_abandoned(path: Path) -> None:
@@ -58,8 +77,11 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 @contextlib.contextmanager
-def explained(path: Path) -> Iterator[None]:
-    """Turn the refusal to write into an error that says what to do."""
+def explained(path: Path, *, named: bool = False) -> Iterator[None]:
+    """Turn the refusal to write `path`, or into that folder, into an error that says what to do.
+
+    named: whether a person gave the path, as of a command's output; else it is below FOMO_HOME.
+    """
     try:
         yield
     except FomoError:  # it says already what is the matter, whatever was behind it
@@ -67,16 +89,34 @@ def explained(path: Path) -> Iterator[None]:
     except Exception as error:
         refusal = _refusal(error)
         if refusal in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            elsewhere = "write to another disk" if named else "set FOMO_HOME to a larger disk"
             raise StoreError(
-                f"no space left while writing {path} ({os.strerror(refusal)}): free some, or set "
-                "FOMO_HOME to a larger disk, and run again; what was finished is kept"
+                f"no space left while writing {path} ({os.strerror(refusal)}): free some, or "
+                f"{elsewhere}, and run again; what was finished is kept"
             ) from error
-        if refusal in (errno.EROFS, errno.EACCES, errno.EPERM):
-            raise StoreError(
-                f"{path} cannot be written ({os.strerror(refusal)}): set FOMO_HOME to a folder "
-                "that can"
-            ) from error
+        reason = os.strerror(refusal) if refusal in _DENIED else _what_is_in_the_way(error, path)
+        if reason:
+            elsewhere = "write to another place" if named else "set FOMO_HOME to a folder that can"
+            raise StoreError(f"{path} cannot be written ({reason}): {elsewhere}") from error
         raise
+
+
+_DENIED = (errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+def _what_is_in_the_way(error: Exception, path: Path) -> str:
+    """A file where a folder should be, or the other way round; nothing where it is another error,
+    as of what is read meanwhile."""
+    if not isinstance(error, OSError) or error.filename is None:
+        return ""
+    other = Path(os.fsdecode(error.filename))
+    if isinstance(error, IsADirectoryError) and other.parent == path.parent:
+        return "there is a folder of that name"
+    if path.is_relative_to(other) and isinstance(
+        error, FileExistsError | NotADirectoryError | FileNotFoundError
+    ):
+        return f"{other} is no folder and cannot become one"
+    return ""
 
 
 _NATIVE = re.compile(r"\(os error (\d+)\)")  # how libraries written in Rust report one

@@ -99,11 +99,16 @@ def test_wrong_techniques_and_parameters_are_named(files, arguments, message):
 
 def test_wrong_files_are_named(files):
     slerp = ["--technique", "slerp"]
+    (files / "folder.pt").mkdir()
+    save_file({}, files / "empty.safetensors")
     for arguments, message in (
         (["old.pt", "old.pt", "new.pt"], r"old\.pt is one of the files to merge"),
         (["out.pt", "old.pt", "none.pt"], r"no weights file .*none\.pt"),
         (["out.pt", "old.pt", "none.safetensors"], r"none\.safetensors cannot be read"),
         (["out.onnx", "old.pt", "new.pt"], r"out\.onnx: weights are \.safetensors or \.pt"),
+        (["old.pt/out.pt", "old.pt", "new.pt"], r"old\.pt is no folder .* write to another place"),
+        (["folder.pt", "old.pt", "new.pt"], r"folder\.pt cannot be written \(there is a folder"),
+        (["out.pt", "empty.safetensors", "empty.safetensors"], r"empty\.safetensors holds no"),
     ):
         with pytest.raises(FomoError, match=message):
             run(*(files / name for name in arguments), *slerp)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from fomo_dagster.errors import DataError, InputError
+from fomo_dagster.errors import DataError, InputError, StoreError
 from fomo_dagster.models import backbones
 
 SMALL: dict[str, Any] = {
@@ -189,7 +191,7 @@ def test_a_file_that_runs_code_is_refused_and_runs_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
-@pytest.mark.parametrize("content", [b"", b"not weights", b"\xff" * 100])
+@pytest.mark.parametrize("content", [b"", b"not weights", b"\xff" * 100, b"hello"])
 def test_a_corrupt_file_is_named(tmp_path: Path, suffix: str, content: bytes) -> None:
     path = tmp_path / f"broken{suffix}"
     path.write_bytes(content)
@@ -281,6 +283,38 @@ def test_an_exported_named_architecture_loads_in_openclip(tmp_path: Path) -> Non
     loaded = open_clip.create_model("ViT-S-32-alt", pretrained=str(tmp_path / "weights.pt"))
     assert equal(loaded.state_dict(), model.module.state_dict())
     assert [file.name for file in tmp_path.iterdir()] == ["weights.pt"]
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_an_export_that_fails_leaves_the_file_that_is_served_as_it_was(
+    model: backbones.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    """Also where it is killed as it writes: nothing is ever written to the path itself."""
+    path = tmp_path / f"served{suffix}"
+    path.write_bytes(b"precious")
+
+    def fail(weights: object, path: Path) -> None:
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr(backbones, "save_file", fail)
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(StoreError, match=rf"served{suffix} .*free some, or write to another disk"):
+        backbones.export(model.module.state_dict(), SMALL, path)
+    assert path.read_bytes() == b"precious"
+    assert {p.name for p in tmp_path.iterdir()} == {path.name, "served.json"}
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_an_exported_file_can_be_read_by_whom_the_mask_allows(
+    model: backbones.Model, tmp_path: Path, suffix: str
+) -> None:
+    before = os.umask(0o027)
+    try:
+        backbones.export(model.module.state_dict(), SMALL, tmp_path / f"shared{suffix}")
+    finally:
+        os.umask(before)
+    assert (tmp_path / f"shared{suffix}").stat().st_mode & 0o777 == 0o640
 
 
 def test_an_export_refuses_names_that_openclip_would_misread(

@@ -68,6 +68,19 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path):
     assert Store(tmp_path).find(RECIPE) is None
 
 
+def test_others_may_read_what_a_library_wrote_for_its_owner_alone(tmp_path):
+    def make_as_safetensors_does(folder):
+        make_thing(folder)
+        (folder / "data.bin").chmod(0o600)
+
+    before = os.umask(0o027)
+    try:
+        made = Store(tmp_path).get_or_make(RECIPE, make_as_safetensors_does)
+    finally:
+        os.umask(before)
+    assert {made.path(name).stat().st_mode & 0o777 for name in made.manifest["files"]} == {0o640}
+
+
 @pytest.mark.parametrize(
     "damage", ["truncate", "alter", "alter_keeping_times", "delete", "manifest"]
 )
