@@ -1,7 +1,8 @@
 """What transformers' CLIPModel writes beside its weights, in OpenCLIP's terms.
 
 What a file leaves out has the value that CLIPConfig and CLIPImageProcessor give it. Of
-preprocessing, what OpenCLIP has no words for is refused: crops smaller than what was resized.
+preprocessing, what OpenCLIP has no words for is refused: crops smaller than what was resized,
+pixels that are not brought to [0, 1].
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from fomo_dagster.errors import InputError
 
 CONFIG = "config.json"
 RESAMPLING = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
+_DONE_TO_ALL = {"do_resize": True, "do_rescale": True, "rescale_factor": 1 / 255}
 DEFAULT_EPSILON = 1e-5
 END_OF_TEXT = 49407  # of OpenAI's vocabulary, the last token
 UNUSED_END_OF_TEXT = 2  # in older files: the model then looks for the highest token, as OpenCLIP
@@ -76,6 +78,9 @@ def architecture_from(config: Mapping[str, Any], path: Path) -> dict[str, Any]:
 def images_from(told: Mapping[str, Any], image_size: int, path: Path) -> dict[str, Any]:
     """CLIPImageProcessor's settings as keys of `Preprocessing`; raises `InputError`."""
     told = told.get("image_processor", told)  # as newer versions nest it
+    for key, expected in _DONE_TO_ALL.items():
+        if told.get(key, expected) != expected:
+            raise InputError(f"{path}: {key} is {told[key]}, and only {expected} is there")
     images: dict[str, Any] = {}
     if not told.get("do_normalize", True):
         images = {"mean": [0.0] * 3, "std": [1.0] * 3}

@@ -142,8 +142,13 @@ def _weights(folder: Path) -> tuple[Path, ...]:
             continue
         parts = _json(folder / index).get("weight_map")
         names = sorted({str(n) for n in parts.values()}) if isinstance(parts, dict) else []
-        if not names or any(Path(n).name != n or not (folder / n).is_file() for n in names):
-            raise InputError(f"{folder / index} names weights that are not in its folder: {names}")
+        away = [n for n in names if Path(n).name != n or not (folder / n).is_file()]
+        if away or not names:
+            raise InputError(
+                f"{folder / index} names no weights in its folder"
+                if not names
+                else f"{folder / index} names weights that are not in its folder: {', '.join(away)}"
+            )
         return tuple(folder / name for name in names)
     raise InputError(
         f"{folder} has no weights: one of {', '.join((*WEIGHTS, *INDEXES))} was expected"

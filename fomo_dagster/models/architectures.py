@@ -52,6 +52,11 @@ def check_configuration(configuration: Mapping[str, Any]) -> None:
     if missing:
         raise InputError(f"the architecture lacks {', '.join(missing)} (OpenCLIP's format)")
     for part, schema in (("vision_cfg", CLIPVisionCfg), ("text_cfg", CLIPTextCfg)):
+        if not isinstance(configuration[part], Mapping):
+            raise InputError(
+                f"the architecture's {part} is {configuration[part]!r}: keys and values were "
+                "expected, in OpenCLIP's format"
+            )
         fields = [field.name for field in dataclasses.fields(schema)]
         for key in configuration[part]:
             if key not in fields:

@@ -22,7 +22,7 @@ from open_clip.convert import convert_state_dict
 from open_clip.model import convert_to_custom_text_state_dict
 from open_clip.pretrained import download_pretrained
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from fomo_dagster.data.transforms import INTERPOLATIONS
 from fomo_dagster.errors import DataError, InputError
@@ -80,6 +80,9 @@ def create(architecture: Architecture, seed: int, images: Mapping[str, Any] | No
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         module = _build(architecture)
+        if isinstance(module, open_clip.CoCa):  # OpenCLIP leaves it as the memory was
+            decoder = module.text_decoder
+            nn.init.normal_(decoder.text_projection, std=decoder.width**-0.5)
     return _describe(module, architecture, images=images)
 
 
@@ -313,7 +316,11 @@ def read(path: Path) -> dict[str, Tensor]:
         content = content["state_dict"]
     if not isinstance(content, dict) or not content:
         raise DataError(f"{path} holds no weights by name, but a {type(content).__name__}")
-    strange = [name for name, tensor in content.items() if not isinstance(tensor, Tensor)]
+    strange = [
+        str(name)
+        for name, tensor in content.items()
+        if not (isinstance(name, str) and isinstance(tensor, Tensor))
+    ]
     if strange:
         raise DataError(f"{path} holds more than weights: {_listed(strange)}")
     return {name.removeprefix("module."): tensor for name, tensor in content.items()}

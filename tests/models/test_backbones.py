@@ -47,6 +47,23 @@ def test_the_seed_alone_decides_the_random_weights(model: backbones.Model) -> No
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_no_weight_is_what_the_memory_held_before() -> None:
+    captioner = {
+        **SMALL,
+        "text_cfg": {**SMALL["text_cfg"], "embed_cls": True, "output_tokens": True},
+        "vision_cfg": {**SMALL["vision_cfg"], "attentional_pool": True, "output_tokens": True},
+        "multimodal_cfg": {"context_length": 12, "width": 32, "heads": 2, "layers": 1},
+        "custom_text": True,
+    }
+    torch.use_deterministic_algorithms(True)  # fills what is not initialised with NaN
+    try:
+        made = [backbones.create(captioner, seed=1).module.state_dict() for _ in range(2)]
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert equal(*made)
+    assert made[0]["text_decoder.text_projection"].std() == pytest.approx(32**-0.5, rel=0.2)
+
+
 def test_creating_leaves_openclips_architectures_as_they_were() -> None:
     before = open_clip.list_models()
     backbones.create(SMALL, seed=0)
@@ -191,12 +208,19 @@ def test_a_file_that_runs_code_is_refused_and_runs_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
-@pytest.mark.parametrize("content", [b"", b"not weights", b"\xff" * 100, b"hello"])
+@pytest.mark.parametrize("content", [b"", b"not weights", b"\xff" * 100, b"hello", b"a"])
 def test_a_corrupt_file_is_named(tmp_path: Path, suffix: str, content: bytes) -> None:
     path = tmp_path / f"broken{suffix}"
     path.write_bytes(content)
-    with pytest.raises(DataError, match=f"broken{suffix}"):
+    with pytest.raises(DataError, match=f"broken{suffix}") as raised:
         backbones.load(SMALL, path)
+    assert "weights_only" not in str(raised.value)  # PyTorch's advice, which would run code
+
+
+def test_a_file_of_tensors_without_names_is_refused(tmp_path: Path) -> None:
+    torch.save({0: torch.zeros(1)}, tmp_path / "numbered.pt")
+    with pytest.raises(DataError, match=r"numbered\.pt holds more than weights: 0"):
+        backbones.load(SMALL, tmp_path / "numbered.pt")
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
@@ -247,6 +271,7 @@ def test_a_text_tower_that_cannot_be_fetched_is_named(monkeypatch: pytest.Monkey
         ({"text_cfg": {"tokenizer_kwargs": {"claen": "lower"}}}, "did you mean 'clean'"),
         ({"vision_cfg": {"image_size": [16, 32]}}, "16×32"),
         ({"embedding": 3}, "embedding"),
+        ({"text_cfg": []}, r"text_cfg is \[\]: keys and values were expected"),
     ],
 )
 def test_a_wrong_configuration_says_what_is_wrong(change: dict[str, Any], message: str) -> None:

@@ -264,6 +264,28 @@ def test_a_transformers_folder_says_how_its_images_look(tmp_path) -> None:
     assert (ours.interpolation, ours.resize_mode) == ("bilinear", "squash")
 
 
+@pytest.mark.parametrize(
+    "told", [{"do_rescale": False}, {"rescale_factor": 1 / 127.5}, {"do_resize": False}]
+)
+def test_pixels_that_openclip_would_bring_elsewhere_are_refused(tmp_path, told) -> None:
+    clip().save_pretrained(tmp_path)
+    sizes = {"size": {"shortest_edge": 16}, "crop_size": {"height": 16, "width": 16}}
+    CLIPImageProcessor(**sizes).save_pretrained(tmp_path)
+    backbones.load_folder(tmp_path)
+    CLIPImageProcessor(**sizes, **told).save_pretrained(tmp_path)
+    (key,) = told
+    with pytest.raises(InputError, match=rf"preprocessor_config\.json: {key} is .*, and only"):
+        backbones.load_folder(tmp_path)
+
+
+def test_of_the_parts_of_weights_the_one_that_is_not_there_is_named(tmp_path) -> None:
+    clip().save_pretrained(tmp_path, max_shard_size="1MB")
+    first, _ = sorted(tmp_path.glob("model-*.safetensors"))
+    first.unlink()
+    with pytest.raises(InputError, match=rf"that are not in its folder: {first.name}$"):
+        backbones.load_folder(tmp_path)
+
+
 def test_a_tensor_that_no_clip_model_has_is_named(tmp_path) -> None:
     model = clip()
     model.save_pretrained(tmp_path)
