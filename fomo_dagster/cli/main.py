@@ -222,7 +222,7 @@ def sql(
     elif as_csv:
         sys.stdout.write(frame.write_csv())
     else:
-        print_frame(frame)
+        print_frame(frame, fractions=".6g")  # of any size, as learning rates are
 
 
 @app.command()

@@ -61,16 +61,19 @@ def print_by_cost(frame: pl.DataFrame, console: Console | None = None) -> None:
 
 
 def print_frame(
-    frame: pl.DataFrame, title: str | None = None, console: Console | None = None
+    frame: pl.DataFrame,
+    title: str | None = None,
+    console: Console | None = None,
+    fractions: str = ".2f",
 ) -> None:
-    """A frame as a table; numbers to two decimals, the whole ones as they are."""
+    """A frame as a table; whole numbers as they are, others in the form of `fractions`."""
     table = Table(
         title=title, title_justify="left", title_style="bold", header_style="bold", box=None
     )
     for name, dtype in frame.schema.items():
         table.add_column(name, justify="right" if dtype.is_numeric() else "left")
     for row in frame.rows():
-        table.add_row(*map(_text, row))
+        table.add_row(*(_text(value, fractions) for value in row))
     (console or Console(highlight=False)).print(table)
 
 
@@ -89,7 +92,7 @@ def print_results(home: Home, experiment: str, graph: Graph, console: Console) -
     console.print("UI      make ui")
 
 
-def _text(value: Any) -> str:
+def _text(value: Any, fractions: str) -> str:
     if value is None:
         return ""
-    return f"{value:.2f}" if isinstance(value, float) else str(value)
+    return f"{value:{fractions}}" if isinstance(value, float) else str(value)

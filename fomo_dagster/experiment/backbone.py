@@ -22,6 +22,11 @@ WEIGHTS_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 _Scale = Annotated[float, Field(gt=0)]
 
 
+def can_be_a_folder(weights: Any) -> bool:
+    """Whether it is a path, and as it is written not that of a file of weights."""
+    return isinstance(weights, str | Path) and Path(weights).suffix not in WEIGHTS_SUFFIXES
+
+
 class PretrainingRecipe(TrainingSettings):
     """θ₀ trained here from random weights on a pretraining pool."""
 
@@ -128,8 +133,7 @@ class Backbone(Declaration):
                 "exactly one of pretrained, weights, pretraining must be given (or pretrained and "
                 f"weights, for a file of the tag's weights), not {given or 'none'}"
             )
-        can_be_a_folder = self.weights is not None and self.weights.suffix not in WEIGHTS_SUFFIXES
-        if not self.architecture and not can_be_a_folder:
+        if not self.architecture and not can_be_a_folder(self.weights):
             raise ValueError("architecture is missing: only a folder of weights says it itself")
         if self.pretraining is not None:
             self.check_goes_with(self.pretraining.loss)

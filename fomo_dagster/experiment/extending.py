@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, get_args
 from pydantic import BaseModel
 
 from fomo_dagster.experiment.averaging import AnyAverage
-from fomo_dagster.experiment.backbone import ORIGINS
+from fomo_dagster.experiment.backbone import ORIGINS, can_be_a_folder
 from fomo_dagster.experiment.backbone_names import whole_backbone
 from fomo_dagster.experiment.loss import AnyLoss
 from fomo_dagster.experiment.mixture import ChangingMixture, Mixture
@@ -65,7 +65,8 @@ def merged(base: Mapping[str, Any], child: Mapping[str, Any]) -> dict[str, Any]:
 
     Where the child names another form of something (an optimiser, a method, a technique), what it
     would inherit and the form does not have is left out; likewise the weights and the name of a
-    backbone where the child's architecture stands for weights too.
+    backbone where the child's architecture stands for weights too, and the architecture where the
+    child's weights are a folder, which says its own.
     """
     result = dict(base)
     for key, value in child.items():
@@ -94,8 +95,11 @@ def _inherited(key: str, old: Mapping[str, Any], child: Mapping[str, Any]) -> Ma
     for group in _EXCLUSIVE.get(key, ()):
         if any(k in child for k in group):
             left_out |= {k for k in group if k not in child}
-    if key in _BACKBONES and whole_backbone(child.get("architecture")) is not None:
-        left_out |= {"name", *ORIGINS}
+    if key in _BACKBONES:
+        if whole_backbone(child.get("architecture")) is not None:
+            left_out |= {"name", *ORIGINS}
+        if can_be_a_folder(child.get("weights")) and "architecture" not in child:
+            left_out.add("architecture")
     if key in _CHOICES:
         tag, forms = _CHOICES[key]
         form = forms.get(str(child.get(tag)))

@@ -70,6 +70,7 @@ def test_scores_by_dataset_fit_a_terminal_and_keep_every_name(finished_project):
 
 def test_sql_prints_every_format_and_lists_the_views(finished_project):
     assert "training_steps" in run("sql")
+    assert "0.0003" in run("sql", "SELECT 3e-4::DOUBLE AS learning_rate")
     text = "SELECT count(*) AS n FROM training_steps WHERE experiment = 'toy'"
     assert json.loads(run("sql", text, "--json")) == [{"n": 6}]
     assert run("sql", text, "--csv") == "n\n6\n"

@@ -122,6 +122,8 @@ def test_what_is_no_backbone_is_refused(given, message) -> None:
             {"weights": "b32.pt"},
             {"name": "b", "architecture": "ViT-B-32", "weights": "b32.pt"},
         ),
+        (B32, {"name": "f", "weights": "clip.v2"}, {"name": "f", "weights": "clip.v2"}),
+        ("openclip_vit_b32", {"name": "f", "weights": "l14"}, {"name": "f", "weights": "l14"}),
     ],
 )  # fmt: skip
 def test_a_child_scales_its_parents_model_in_one_line(base, child, expected) -> None:

@@ -88,7 +88,7 @@ def vit_b16():
 )
 def test_gigaflops_of_a_step_are_the_published_ones(vit_b16, name):
     published, _, _ = PUBLISHED[name]
-    # Above the published ones by the logits of a batch, which the release counts for one of 1.
+    # Above the published ones, which have one product for the logits of both directions, not two.
     assert vit_b16(name).flops_per_step / 1e9 == pytest.approx(published, rel=1e-4)
 
 
