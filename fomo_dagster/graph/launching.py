@@ -138,10 +138,10 @@ def _launch(
     command = torchrun(execution, here / TASK)
     warn = workshop.warn or (lambda text: None)
     _say_what_others_run(execution, command, workshop)
-    stopped = ""
+    stopped, status = "", 0
     try:
         with workshop.channel(here, workshop.progress, warn, workshop.steps) as variables:
-            _run(command, here, {**os.environ, **variables})
+            status = _run(command, here, {**os.environ, **variables})
     except KeyboardInterrupt as stop:
         stopped = str(stop) or "interrupted"
     result = json.loads((here / RESULT).read_text()) if (here / RESULT).exists() else {}
@@ -155,7 +155,7 @@ def _launch(
     workshop.say(text for said in sorted(here.glob("warned_*")) for text in _read(said))
     if "cost" not in result:
         points = [] if folder is None else [workshop.resume_folder(r) for r in recipes.values()]
-        raise _failure(here, execution.all_processes, points)
+        raise _failure(here, execution.all_processes, points, status)
     shutil.rmtree(here, ignore_errors=True)
     cost: dict[str, Any] = result["cost"]
     return cost
@@ -183,8 +183,9 @@ def _say_what_others_run(execution: Execution, command: Sequence[str], workshop:
         workshop.say([f"waiting for {others} other machines, each to run: {' '.join(command)}"])
 
 
-def _run(command: Sequence[str], here: Path, environment: Mapping[str, str]) -> None:
-    """Run the command to its end, and see to it that nothing of it is left on this machine."""
+def _run(command: Sequence[str], here: Path, environment: Mapping[str, str]) -> int:
+    """Run the command to its end, and see to it that nothing of it is left on this machine; its
+    status, or minus the signal that ended it."""
     from fomo_dagster.training.interruption import Interruption
 
     alive = os.open(here / LAUNCHER, os.O_RDWR | os.O_CREAT, 0o644)
@@ -200,6 +201,7 @@ def _run(command: Sequence[str], here: Path, environment: Mapping[str, str]) -> 
                     if interruption.received is not None and not (here / STOP).exists():
                         write_bytes(here / STOP, interruption.received.encode())
                     time.sleep(_SECONDS_BETWEEN_LOOKS)
+            return process.returncode
         finally:
             if process.poll() is None:
                 process.kill()
@@ -221,8 +223,9 @@ def _wait_for_workers(here: Path) -> None:
                     time.sleep(_SECONDS_BETWEEN_LOOKS)
 
 
-def _failure(here: Path, processes: int, resume_folders: Sequence[Path]) -> FomoError:
-    """The one error to end with: what the processes said or, where one was lost, that."""
+def _failure(here: Path, processes: int, resume_folders: Sequence[Path], status: int) -> FomoError:
+    """The one error to end with: what the processes said or, where one was lost, that. status:
+    torchrun's, as of `_run`."""
     said = [_read(path) for path in sorted(here.glob("failed_*"))]
     for failure in said:
         if failure["kind"] in _KINDS:
@@ -242,7 +245,12 @@ def _failure(here: Path, processes: int, resume_folders: Sequence[Path]) -> Fomo
             f"process {rank} of {processes} was ended by {name}{hint}; the others were stopped. "
             f"{kept}"
         )
-    reason = said[0]["message"] if said else output.strip().rpartition("\n")[2]
+    if said:
+        reason = said[0]["message"]
+    elif status < 0:
+        reason = f"torchrun was ended by {signal.Signals(-status).name}"
+    else:
+        reason = output.strip().rpartition("\n")[2] or f"torchrun ended with status {status}"
     return TrainingError(f"the {processes} processes failed: {reason}. {kept}")
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from fomo_dagster.errors import DataError
 from fomo_dagster.store.files import write_bytes
 from fomo_dagster.store.leases import lease
 from fomo_dagster.trackers.tracker import Entry, Point
@@ -74,7 +75,8 @@ class Account:
 
 @dataclass(frozen=True)
 class Ledger:
-    """The accounts of a tracker's destination, in a folder."""
+    """The accounts of a tracker's destination, in a folder. Raises `DataError` for one that is
+    damaged."""
 
     folder: Path
 
@@ -83,8 +85,14 @@ class Ledger:
         """The account of a name, alone among all processes."""
         path = self.folder / f"{name}.json"
         with lease(path.with_suffix(".lease")):
-            runs = json.loads(path.read_text()) if path.exists() else []
-            yield Account(name, [_sent(run) for run in runs], path)
+            try:
+                runs = [_sent(run) for run in json.loads(path.read_text())] if path.exists() else []
+            except (ValueError, KeyError, TypeError) as error:
+                raise DataError(
+                    f"{path}, which says what was sent, cannot be read; delete it, and everything "
+                    "is sent again"
+                ) from error
+            yield Account(name, runs, path)
 
 
 def _sent(run: dict[str, object]) -> Sent:

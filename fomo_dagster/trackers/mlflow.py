@@ -7,10 +7,12 @@ MLFLOW_DISABLE_TELEMETRY says otherwise.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import re
+import sqlite3
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -33,6 +35,7 @@ from fomo_dagster.trackers.tracker import Point, Run, flat
 # What a server takes, at once and in a parameter.
 _MOST_METRICS, _MOST_PARAMETERS = 1000, 100
 _LONGEST_NAME, _LONGEST_VALUE = 250, 6000
+_SECONDS_LOCKED = 60.0  # that another process may take to write
 _NOT_IN_NAMES = re.compile(r"[^\w./: -]", re.ASCII)
 
 
@@ -53,6 +56,7 @@ class MLflow:
         return f"{self._uri} {self._experiment}"
 
     def open(self, run: Run, earlier: str | None, sent: int) -> _Logging:
+        _check_writable(self._uri)
         client = MlflowClient(self._uri)
         if earlier is not None and _is_there(client, earlier):
             client.update_run(earlier, status="RUNNING")
@@ -76,6 +80,19 @@ def _own_store(path: Path) -> str:
             with replacing(path) as temporary:
                 MlflowClient(f"sqlite:///{temporary}").search_experiments()
     return f"sqlite:///{path}"
+
+
+def _check_writable(uri: str) -> None:
+    """Raises `OSError` for a database in a file that cannot be written: MLflow would try for
+    minutes before it said so."""
+    path = uri.partition("?")[0].removeprefix("sqlite:///")
+    if path == uri or not path:
+        return
+    try:
+        with contextlib.closing(sqlite3.connect(path, timeout=_SECONDS_LOCKED)) as database:
+            database.execute("BEGIN IMMEDIATE")
+    except sqlite3.OperationalError as error:
+        raise OSError(f"{path}: {error}") from error
 
 
 class _Logging:

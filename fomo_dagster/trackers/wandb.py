@@ -23,6 +23,7 @@ import wandb
 
 from fomo_dagster.trackers.tracker import Point, Run
 
+_MODES = ("offline", "online", "disabled", "dryrun", "run", "shared")
 # A server that is away is to be heard of, and not to be waited for when the process ends.
 _SECONDS_TO_BEGIN = _SECONDS_TO_FINISH = 20.0
 # wandb's process keeps what it is told for so long, 15 s if it were left to it, and loses it where
@@ -39,6 +40,8 @@ class WeightsAndBiases:
         root = Path(named).expanduser().resolve() if named else folder
         root.mkdir(parents=True, exist_ok=True)
         self._project = os.environ.get("WANDB_PROJECT") or "fomo"
+        if mode not in _MODES:
+            raise ValueError(f"WANDB_MODE is {mode!r}, and may be {', '.join(_MODES)}")
         self._settings = wandb.Settings(
             mode=mode,
             root_dir=str(root),

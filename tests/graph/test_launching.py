@@ -168,6 +168,24 @@ def test_two_processes_evaluate_bit_for_bit_what_one_does(
             assert two.path(file).read_bytes() == one.path(file).read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("end", "said"),
+    [
+        ("kill -KILL $$", "the 2 processes failed: torchrun was ended by SIGKILL. The resume"),
+        ("exit 3", "the 2 processes failed: torchrun ended with status 3. The resume point"),
+        ("echo begun; echo broken; exit 3", "the 2 processes failed: broken. The resume point"),
+    ],
+)
+def test_why_torchrun_itself_ended_is_said(
+    longer: Any, monkeypatch: pytest.MonkeyPatch, end: str, said: str
+) -> None:
+    monkeypatch.setattr(launching, "torchrun", lambda execution, task: ["bash", "-c", end])
+    longer.write("toy", budget={"steps": STEPS}, optimiser=OPTIMISER, execution=TOGETHER)
+    result = run(longer, "toy/trained_001")
+    assert said in str(failure_of(result)[1])
+    assert not list((longer.home.root / "store" / ".staging").glob("*"))
+
+
 def test_processes_are_launched_by_a_channel_and_nothing_else(longer: Any) -> None:
     longer.write("toy", budget={"steps": STEPS}, execution=TOGETHER)
     with pytest.raises(InputError, match=r"execution\.processes needs `fomo run` or Dagster"):

@@ -236,3 +236,25 @@ def test_a_folder_of_tensorboard_that_was_deleted_is_another_run(
     assert tracker.open(Run("backbones/toy", {}), first.id, 0).id == first.id
     shutil.rmtree(at_home / "elsewhere" / "backbones")
     assert tracker.open(Run("backbones/toy", {}), first.id, 0).id != first.id
+
+
+def test_a_database_of_mlflow_s_that_cannot_be_written_is_said_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not what MLflow does, which goes on trying until the tracker is said not to answer."""
+    from fomo_dagster.trackers.mlflow import MLflow
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'nowhere' / 'mlflow.db'}")
+    tracker = MLflow(tmp_path)
+    with pytest.raises(OSError, match=r"nowhere/mlflow\.db: unable to open database file"):
+        tracker.open(Run("toy", CONFIGURATION), None, 0)
+
+
+def test_a_mode_that_wandb_does_not_have_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fomo_dagster.trackers.wandb import WeightsAndBiases
+
+    monkeypatch.setenv("WANDB_MODE", "sometimes")
+    with pytest.raises(ValueError, match="WANDB_MODE is 'sometimes', and may be offline, online"):
+        WeightsAndBiases(tmp_path)

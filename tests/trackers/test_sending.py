@@ -165,6 +165,18 @@ def test_what_a_failed_tracker_did_not_get_is_sent_by_the_next_run(tmp_path: Pat
     assert [point.step for point in recorder.points["toy"]] == [0, 1, 2, 3, 4]
 
 
+def test_a_damaged_account_of_what_was_sent_is_named(tmp_path: Path) -> None:
+    assert not send(Recorder(), tmp_path, steps(0, 3))
+    (account,) = tmp_path.rglob("toy.json")
+    account.write_text('{"half')
+    (warning,) = send(Recorder(), tmp_path, steps(0, 3))
+    assert f"{account}, which says what was sent, cannot be read; delete it" in warning
+    account.unlink()
+    recorder = Recorder()
+    assert not send(recorder, tmp_path, steps(0, 3))
+    assert [point.step for point in recorder.points["toy"]] == [0, 1, 2]
+
+
 def test_a_tracker_that_does_not_answer_holds_nobody_up(tmp_path: Path) -> None:
     released, warnings = threading.Event(), list[str]()
     hanging = Broken("open", lambda: released.wait() and None)
