@@ -34,7 +34,6 @@ def export_weights(
     workshop.facts(node.checkpoint_key)
     weights = workshop.artifact(node.checkpoint_key).path(WEIGHTS)
     architecture = described(node.backbone).architecture
-    path.parent.mkdir(parents=True, exist_ok=True)
     export(load_file(weights), architecture, path)
     shown = repr(architecture) if isinstance(architecture, str) else repr(path.stem)
     first = (

@@ -242,7 +242,7 @@ def export(
     from fomo_dagster.cli.exporting import export_weights
 
     written = export_weights(experiment, overrides or [], stage, path)
-    Console(stderr=True).print(written)
+    Console(stderr=True, highlight=False).print(written, markup=False, soft_wrap=True)
 
 
 @app.command()

@@ -154,8 +154,8 @@ def _launch(
         raise TrainingError(f"one of {processes} processes was stopped by {result['stopped']}")
     workshop.say(text for said in sorted(here.glob("warned_*")) for text in _read(said))
     if "cost" not in result:
-        points = [] if folder is None else [workshop.resume_folder(r) for r in recipes.values()]
-        raise _failure(here, execution.all_processes, points, status)
+        folders = [workshop.resume_folder(r) for r in recipes.values()]
+        raise _failure(here, execution.all_processes, None if folder is None else folders, status)
     shutil.rmtree(here, ignore_errors=True)
     cost: dict[str, Any] = result["cost"]
     return cost
@@ -223,20 +223,28 @@ def _wait_for_workers(here: Path) -> None:
                     time.sleep(_SECONDS_BETWEEN_LOOKS)
 
 
-def _failure(here: Path, processes: int, resume_folders: Sequence[Path], status: int) -> FomoError:
-    """The one error to end with: what the processes said or, where one was lost, that. status:
-    torchrun's, as of `_run`."""
+def _failure(
+    here: Path, processes: int, resume_folders: Sequence[Path] | None, status: int
+) -> FomoError:
+    """The one error to end with: what the processes said or, where one was lost, that.
+
+    resume_folders: of what they made together; None: each made whole artifacts. status: torchrun's,
+    as of `_run`.
+    """
     said = [_read(path) for path in sorted(here.glob("failed_*"))]
     for failure in said:
         if failure["kind"] in _KINDS:
             shutil.rmtree(here, ignore_errors=True)
             return _KINDS[failure["kind"]](failure["message"])
     output = (here / OUTPUT).read_text(errors="replace")
-    points = [f"{path} is kept" for folder in resume_folders for path in folder.glob("*.pt")]
-    kept = (
-        f"The resume point: {points[0] if points else 'none was written yet'}; run again to go on. "
-        f"What they wrote: {here / OUTPUT}"
-    )
+    if resume_folders is None:
+        going_on = "What was finished is kept; run again to go on"
+    else:
+        points = [f"{path} is kept" for folder in resume_folders for path in folder.glob("*.pt")]
+        going_on = (
+            f"The resume point: {(points or ['none was written yet'])[0]}; run again to go on"
+        )
+    kept = f"{going_on}. What they wrote: {here / OUTPUT}"
     killed = [(rank, -int(code)) for rank, code in _FAILED.findall(output) if int(code) < 0]
     for rank, number in sorted(killed, key=lambda one: one[1] == signal.SIGTERM):
         name = signal.Signals(number).name

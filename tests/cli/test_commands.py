@@ -211,3 +211,11 @@ def test_fewer_stages_leave_no_rows_of_those_that_are_gone(finished_project):
     assert stages == [0, 1, 2]
     for table in ("scores", "training_steps", "chunks"):
         assert query(root, f"SELECT max(stage) AS last FROM {table}")["last"].item() == 2, table
+
+
+def test_what_an_export_says_can_be_pasted_whatever_the_path(finished_project):
+    path = finished_project.root / ("long_" * 20) / "[bold]" / "served.pt"
+    result = CliRunner().invoke(app, ["export", "toy", str(path)], catch_exceptions=False)
+    assert f"add_model_config({str(path.with_suffix('.json'))!r}); " in result.stderr
+    assert f"pretrained={str(path)!r})" in result.stderr
+    assert path.exists()

@@ -186,6 +186,16 @@ def test_why_torchrun_itself_ended_is_said(
     assert not list((longer.home.root / "store" / ".staging").glob("*"))
 
 
+def test_an_evaluation_that_lost_its_processes_speaks_of_no_resume_point(
+    finished_project: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launching, "torchrun", lambda execution, task: ["bash", "-c", "exit 3"])
+    evaluation = {"held_out": ["old"], "prompts": ["a {}"]}
+    finished_project.write("toy", evaluation=evaluation, execution=TOGETHER)
+    said = str(failure_of(run(finished_project, "toy/evaluation_003"))[1])
+    assert "torchrun ended with status 3. What was finished is kept; run again to go on" in said
+
+
 def test_processes_are_launched_by_a_channel_and_nothing_else(longer: Any) -> None:
     longer.write("toy", budget={"steps": STEPS}, execution=TOGETHER)
     with pytest.raises(InputError, match=r"execution\.processes needs `fomo run` or Dagster"):
