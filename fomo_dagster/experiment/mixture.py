@@ -41,6 +41,10 @@ class Mixture(Declaration):
         """Where a share of the pool is declared, and the share."""
         yield f"mixture.{pool}", getattr(self, pool)
 
+    def check(self, batch_size: int) -> None:
+        """Raise `InputError` where a share comes to no sample of a batch that has a buffer."""
+        batch_sizes(batch_size, self.model_dump())
+
 
 class Point(Declaration):
     """The shares at a place; they add up to one."""

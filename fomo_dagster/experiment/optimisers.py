@@ -8,6 +8,9 @@ from pydantic import Field, Tag
 
 from fomo_dagster.data.declarations import Declaration, at_default_left_out, chosen_by
 
+Beta: TypeAlias = Annotated[float, Field(ge=0, lt=1)]
+"""How much of a mean of gradients, or of their squares, a step keeps."""
+
 
 class Optimiser(Declaration):
     """What turns gradients into steps; its state starts anew at each stage.
@@ -38,7 +41,7 @@ class Optimiser(Declaration):
 
 class _Adam(Optimiser):
     learning_rate: float = Field(1e-5, gt=0, description="The schedule's peak.")
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
     epsilon: float = Field(1e-8, gt=0)
 
 
@@ -83,7 +86,7 @@ class Lion(Optimiser):
     """arXiv 2302.06675: the sign of a mean of gradients."""
 
     name: Literal["lion"]
-    betas: tuple[float, float] = Field(
+    betas: tuple[Beta, Beta] = Field(
         (0.9, 0.99), description="Of the mean whose sign is taken, and of the one that is kept."
     )
 
@@ -100,7 +103,7 @@ class Adopt(_Adam):
     at t^¼, and then gathered. The first one is taken for that moment alone."""
 
     name: Literal["adopt"]
-    betas: tuple[float, float] = (0.9, 0.9999)
+    betas: tuple[Beta, Beta] = (0.9, 0.9999)
     epsilon: float = Field(1e-6, gt=0)
 
 
@@ -108,7 +111,7 @@ class AdEMAMix(Optimiser):
     """arXiv 2409.03137: AdamW with a second, slower mean of gradients beside the first."""
 
     name: Literal["ademamix"]
-    betas: tuple[float, float, float] = Field(
+    betas: tuple[Beta, Beta, Beta] = Field(
         (0.9, 0.999, 0.9999), description="Of the mean, the second moment, and the slow mean."
     )
     epsilon: float = Field(1e-8, gt=0)

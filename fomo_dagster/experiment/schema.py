@@ -27,7 +27,7 @@ from fomo_dagster.experiment.backbone import Backbone
 from fomo_dagster.experiment.evaluation import Evaluation, Prompts, Validation
 from fomo_dagster.experiment.machines import Machines
 from fomo_dagster.experiment.merging_over_time import MergingOverTime
-from fomo_dagster.experiment.mixture import AnyMixture, ChangingMixture, Mixture
+from fomo_dagster.experiment.mixture import AnyMixture, Mixture
 from fomo_dagster.experiment.names import check_safe_name
 from fomo_dagster.experiment.online_selection import AnyOnlineSelection
 from fomo_dagster.experiment.preservation import EWC, AnyPreservation, Transfer
@@ -295,7 +295,8 @@ class Experiment(TrainingSettings):
 
     @model_validator(mode="after")
     def _shares_come_to_samples(self) -> Experiment:
-        if isinstance(self.mixture, ChangingMixture) and self.stream.stages != 0:
+        without_buffer = isinstance(self.mixture, Mixture) and self.stream.stages == 1
+        if self.stream.stages != 0 and not without_buffer:
             try:
                 self.mixture.check(self.batch_size)
             except InputError as error:

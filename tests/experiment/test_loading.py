@@ -173,6 +173,15 @@ def test_a_wrong_override_is_refused(project, override):
         load(project(), "e", override)
 
 
+@pytest.mark.parametrize("name", ["adamw", "lion", "ademamix", "adopt", "galore_adamw"])
+def test_a_mean_that_would_never_end_is_refused(project, name):
+    betas = [0.9, 0.999, 1][: 3 if name == "ademamix" else 2]
+    betas[-1] = 1
+    given = f"optimiser={{name: {name}, learning_rate: 1e-3, betas: {betas}}}"
+    with pytest.raises(InputError, match=rf"optimiser\.betas\.{len(betas) - 1} is 1"):
+        load(project(), "e", given)
+
+
 def test_a_child_changes_what_it_names_and_keeps_the_rest(project):
     root = project()
     child = {"extends": "e", "optimiser": {"learning_rate": 1e-3}, "budget": {"epochs": 2}}

@@ -104,6 +104,10 @@ def test_shares_over_steps_are_those_of_every_stage() -> None:
             {"over": "steps", "points": points((0, {"update": 0.98, "pretraining": 0.02}))},
             r"mixture: at 0 of the steps, batch_size 9 .* pretraining .* no sample",
         ),
+        (
+            {"update": 0.95, "buffer": 0.05, "pretraining": 0},
+            r"mixture: batch_size 9 .* buffer .* 0\.05 comes to no sample",
+        ),
     ],
 )
 def test_a_mixture_that_cannot_be_is_refused_with_its_place(
@@ -112,6 +116,11 @@ def test_a_mixture_that_cannot_be_is_refused_with_its_place(
     project.write("changing", mixture=mixture)
     with pytest.raises(InputError, match=message):
         project.load("changing")
+
+
+def test_a_stream_of_one_stage_asks_no_sample_of_a_buffer(project: Any) -> None:
+    project.write("small", mixture={"update": 0.95, "buffer": 0.05, "pretraining": 0})
+    assert project.load("small", "stream.stages=1").experiment.mixture.buffer == 0.05
 
 
 def test_a_share_of_a_pool_that_is_not_declared_is_named(project: Any) -> None:
