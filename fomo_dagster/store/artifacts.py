@@ -176,14 +176,19 @@ class Store:
 
     def _open_local(self, kind: str, digest: str) -> Artifact | None:
         folder = self.folder(kind, digest)
-        if not folder.is_dir():
-            return None
         problem: str | None
         try:
+            if not folder.is_dir():
+                return None
             manifest = json.loads((folder / MANIFEST).read_text())
             problem = self._problem(kind, digest, folder, manifest["files"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
             problem = f"its manifest cannot be read ({error})"
+        except OSError as error:  # as of another user's files: no reason to make it again
+            raise StoreError(
+                f"{kind} {digest} in the store cannot be read ({error}), and is left as it is: see "
+                "that this user may read it, and run again"
+            ) from error
         if problem is None:
             return Artifact(kind, digest, folder, manifest)
         self._set_aside(kind, digest, folder, problem)

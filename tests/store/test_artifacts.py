@@ -12,6 +12,7 @@ import time
 import pytest
 
 from fomo_dagster.errors import StoreError
+from fomo_dagster.store import artifacts
 from fomo_dagster.store.artifacts import Store
 from fomo_dagster.store.recipes import Recipe
 from fomo_dagster.store.remotes import Remote
@@ -66,6 +67,23 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path):
     with pytest.raises(StoreError, match=r"no space left.*FOMO_HOME"):
         Store(tmp_path).get_or_make(RECIPE, fill)
     assert Store(tmp_path).find(RECIPE) is None
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EMFILE, errno.EIO])
+def test_what_cannot_be_read_is_no_damage_and_stays(tmp_path, monkeypatch, number):
+    store = Store(tmp_path)
+    made = store.get_or_make(RECIPE, make_thing)
+    os.utime(made.path("data.bin"))  # so that its bytes are looked at
+
+    def refuse(path):
+        raise OSError(number, os.strerror(number), str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(artifacts, "digest_of_file", refuse)
+        for look in (store.find, store.holds, lambda r: store.get_or_make(r, make_thing)):
+            with pytest.raises(StoreError, match=r"cannot be read .* left as it is"):
+                look(RECIPE)
+    assert not store.get_or_make(RECIPE, make_thing).computed
 
 
 def test_others_may_read_what_a_library_wrote_for_its_owner_alone(tmp_path):
