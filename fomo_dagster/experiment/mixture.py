@@ -41,7 +41,7 @@ class Mixture(Declaration):
         """Where a share of the pool is declared, and the share."""
         yield f"mixture.{pool}", getattr(self, pool)
 
-    def check(self, batch_size: int) -> None:
+    def check(self, batch_size: int, steps: int | None) -> None:
         """Raise `InputError` where a share comes to no sample of a batch that has a buffer."""
         batch_sizes(batch_size, self.model_dump())
 
@@ -141,9 +141,10 @@ class ChangingMixture(Declaration):
         for number, point in enumerate(self.points):
             yield f"mixture.points.{number}.{pool}", getattr(point, pool)
 
-    def check(self, batch_size: int) -> None:
+    def check(self, batch_size: int, steps: int | None) -> None:
         """Raise `InputError` where a share comes to no sample of a batch, with the place: over
-        stages in any of them, over steps at a point."""
+        stages in any of them, over steps at a point; and where a point that is held comes to none
+        of a stage's steps, if their number is known."""
         if self.over == "stages":
             last = int(self.points[-1].at)
             for stage in range(1, last + 1):
@@ -155,6 +156,8 @@ class ChangingMixture(Declaration):
             for point in self.points:
                 place = f"{point.at:g} of the steps"
                 self._check(place, point.model_dump(include=set(POOLS)), batch_size)
+            if self.between == "held" and steps:
+                self.of_stage(1).sizes(batch_size, steps)
 
     @staticmethod
     def _check(place: str, shares: Mapping[str, float], batch_size: int) -> None:

@@ -298,7 +298,7 @@ class Experiment(TrainingSettings):
         without_buffer = isinstance(self.mixture, Mixture) and self.stream.stages == 1
         if self.stream.stages != 0 and not without_buffer:
             try:
-                self.mixture.check(self.batch_size)
+                self.mixture.check(self.batch_size, self.budget.known_steps(self.batch_size))
             except InputError as error:
                 raise ValueError(f"mixture: {error}") from error
         return self

@@ -105,6 +105,10 @@ def test_shares_over_steps_are_those_of_every_stage() -> None:
             r"mixture: at 0 of the steps, batch_size 9 .* pretraining .* no sample",
         ),
         (
+            {"over": "steps", "points": points((0, NEW), (0.9, HALF))},
+            r"mixture: the point at 0\.9 .* none of the 2 steps",
+        ),
+        (
             {"update": 0.95, "buffer": 0.05, "pretraining": 0},
             r"mixture: batch_size 9 .* buffer .* 0\.05 comes to no sample",
         ),

@@ -93,6 +93,6 @@ def test_a_point_that_no_step_reaches_is_refused_when_the_steps_are_known(
     finished_project: Any,
 ) -> None:
     late = {"over": "steps", "points": [{"at": 0, **THIRDS}, {"at": 0.9, "update": 1}]}
-    finished_project.write("late", mixture=late)
-    with pytest.raises(InputError, match=r"point at 0\.9 .* none of the 2 steps"):
+    finished_project.write("late", mixture=late, budget={"epochs": 1})
+    with pytest.raises(InputError, match=r"point at 0\.9 .* none of the \d steps"):
         run_experiment("late", [])
