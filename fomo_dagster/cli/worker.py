@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
@@ -36,6 +37,7 @@ from fomo_dagster.process_group import ProcessGroup
 from fomo_dagster.progress import Progress, Steps, silent, unheard
 from fomo_dagster.store.files import write_bytes
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _SECONDS_BETWEEN_LOOKS = 0.5
 _SECONDS_BETWEEN_TOLD = 0.1
 _LONGEST_WAIT = timedelta(hours=2)  # for another process; torchrun notices one that is lost
@@ -46,13 +48,16 @@ def main(path: Path) -> None:
     rank, here = int(os.environ["RANK"]), path.parent
     with _alive(here, rank):
         task: Task = pickle.loads(path.read_bytes())
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        for number in _SIGNALS:
+            signal.signal(number, _interrupt)
         _watch(here, launched_here=task.host == socket.gethostname())
         torch.set_num_threads(task.threads)
         try:
             with _telling(here, rank, task) as tellings:
                 result: dict[str, Any] = {"cost": _work(task, here, *tellings)}
         except KeyboardInterrupt as stop:
+            for number in _SIGNALS:
+                signal.signal(number, signal.SIG_IGN)
             result = {"stopped": str(stop) or "interrupted"}
         except Exception as error:
             said = {"kind": type(error).__name__, "message": str(error)}
@@ -62,6 +67,13 @@ def main(path: Path) -> None:
             os._exit(1)  # without waiting for what the others will never send
         if rank == 0:
             write_bytes(here / RESULT, json.dumps(result).encode())
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Stop where the work stands, but where it stops already: processes that train together do so
+    as soon as one of them was asked, and the others are still asked, each for itself."""
+    if not isinstance(sys.exception(), KeyboardInterrupt):
+        raise KeyboardInterrupt(signal.Signals(number).name)
 
 
 def _work(

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 from assets.building import build_assets
 from assets.specs import key_of
+from fomo_dagster.cli import worker
 from fomo_dagster.cli.failures import failure_of, interruption_of
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.machines import Machines
@@ -194,6 +195,16 @@ def test_an_evaluation_that_lost_its_processes_speaks_of_no_resume_point(
     finished_project.write("toy", evaluation=evaluation, execution=TOGETHER)
     said = str(failure_of(run(finished_project, "toy/evaluation_003"))[1])
     assert "torchrun ended with status 3. What was finished is kept; run again to go on" in said
+
+
+def test_a_process_that_stops_already_is_not_stopped_again() -> None:
+    """Else the second signal of a stop would take the place of what the first one led to."""
+    with pytest.raises(KeyboardInterrupt, match="SIGTERM"):
+        worker._interrupt(signal.SIGTERM, None)
+    try:
+        raise KeyboardInterrupt("at a resume point")
+    except KeyboardInterrupt:
+        worker._interrupt(signal.SIGTERM, None)
 
 
 def test_processes_are_launched_by_a_channel_and_nothing_else(longer: Any) -> None:
