@@ -21,8 +21,8 @@ from fomo_dagster.graph.evaluation_nodes import HEAT_MAP, METRICS, PATHS, SCORES
 from fomo_dagster.graph.materialise import Outcome
 from fomo_dagster.graph.merge_nodes import DeployedNode
 from fomo_dagster.graph.node import ONLY, Facts, Node
+from fomo_dagster.graph.order_nodes import ORDER, ORDER_PLOT, OrderNode
 from fomo_dagster.graph.pool_nodes import STREAMED
-from fomo_dagster.graph.stream_nodes import ORDER, ORDER_PLOT, OrderNode
 from fomo_dagster.graph.tar_nodes import LISTING
 from fomo_dagster.graph.workshop import Workshop
 from fomo_dagster.tables.results import results

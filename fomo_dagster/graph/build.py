@@ -21,6 +21,7 @@ from fomo_dagster.graph.backbone_nodes import (
     weights_source_key,
 )
 from fomo_dagster.graph.budget_nodes import budget_of
+from fomo_dagster.graph.chunk_nodes import ChunkNode, Chunks, CutOrder, WholeDatasets
 from fomo_dagster.graph.data_nodes import (
     shards_key,
     source_key,
@@ -42,16 +43,8 @@ from fomo_dagster.graph.measured_orders import (
 )
 from fomo_dagster.graph.names import check_alike, sweeps_of
 from fomo_dagster.graph.node import Node, SourceNode
+from fomo_dagster.graph.order_nodes import Listing, OrderNode, order_key
 from fomo_dagster.graph.pool_nodes import PoolNode
-from fomo_dagster.graph.stream_nodes import (
-    ChunkNode,
-    Chunks,
-    CutOrder,
-    Listing,
-    OrderNode,
-    WholeDatasets,
-    order_key,
-)
 from fomo_dagster.graph.tar_nodes import is_in_place, is_streamed, nodes_of
 from fomo_dagster.graph.trained_nodes import TrainedNode
 from fomo_dagster.graph.validation_nodes import ValidationNode, viewed_by

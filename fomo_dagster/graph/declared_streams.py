@@ -11,7 +11,7 @@ from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.loading import Loaded
 from fomo_dagster.experiment.names import check_safe_name
 from fomo_dagster.experiment.schema import Experiment
-from fomo_dagster.graph.stream_nodes import Listing
+from fomo_dagster.graph.order_nodes import Listing
 from fomo_dagster.graph.validation_nodes import view_of
 from fomo_dagster.streams.entries import canonical_entry, format_entry, parse_entry, read_entries
 from fomo_dagster.streams.growing import arrived_datasets

@@ -16,7 +16,7 @@ from fomo_dagster.graph.checkpoints import WEIGHTS, load_weights
 from fomo_dagster.graph.data_nodes import shards_key
 from fomo_dagster.graph.evaluation_nodes import CONCEPTS, EvaluationNode
 from fomo_dagster.graph.node import Facts, FactsByKey, identity
-from fomo_dagster.graph.stream_nodes import Ordered, OrderNode
+from fomo_dagster.graph.order_nodes import Ordered, OrderNode
 from fomo_dagster.store.artifacts import Artifact
 from fomo_dagster.store.recipes import Recipe
 

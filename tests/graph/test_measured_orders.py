@@ -14,8 +14,8 @@ from fomo_dagster.evaluation.encoding import encode_texts
 from fomo_dagster.graph.checkpoints import WEIGHTS, load_weights
 from fomo_dagster.graph.materialise import materialise
 from fomo_dagster.graph.node import ONLY
+from fomo_dagster.graph.order_nodes import ORDER
 from fomo_dagster.graph.plan import plan
-from fomo_dagster.graph.stream_nodes import ORDER
 from fomo_dagster.graph.workshop import Workshop
 from fomo_dagster.home import Home
 from fomo_dagster.models.operations import of_encoding

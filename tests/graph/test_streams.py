@@ -9,8 +9,8 @@ from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.errors import InputError
 from fomo_dagster.graph.materialise import materialise
 from fomo_dagster.graph.node import ONLY
+from fomo_dagster.graph.order_nodes import ORDER, ORDER_PLOT
 from fomo_dagster.graph.plan import plan
-from fomo_dagster.graph.stream_nodes import ORDER, ORDER_PLOT
 from fomo_dagster.graph.workshop import Workshop
 from fomo_dagster.streams.orderings import dataset_incremental, random
 from fomo_dagster.tables.results import results
