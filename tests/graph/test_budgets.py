@@ -11,7 +11,9 @@ from fomo_dagster.errors import InputError
 from fomo_dagster.graph import budgets
 from fomo_dagster.graph.budget_nodes import BUDGET
 from fomo_dagster.graph.budgets import MemoryAdjusted
+from fomo_dagster.graph.counted_costs import encoding_flops
 from fomo_dagster.graph.node import ONLY
+from fomo_dagster.models import operations
 from fomo_dagster.models.operations import of_encoding
 from fomo_dagster.training.compute import Cost
 
@@ -114,6 +116,18 @@ def test_every_evaluation_records_the_operations_of_what_it_encoded(finished):
     concepts = 4 + 2 + 3  # each with two images to test on
     assert evaluated["samples"] == 2 * concepts
     assert evaluated["flops"] == concepts * (2 * cost.flops_per_image + cost.flops_per_text)
+
+
+def test_what_cannot_be_counted_is_said_once_and_stops_no_evaluation(tmp_path, monkeypatch, caplog):
+    def refuse(architecture):
+        raise AttributeError("a tower that fake tensors do not run")
+
+    monkeypatch.setattr(operations, "of_encoding", refuse)
+    for _ in range(2):
+        assert encoding_flops({"embed_dim": "never built"}, tmp_path, images=3) == {}
+    (said,) = caplog.messages
+    assert said.endswith("could not be counted: a tower that fake tensors do not run")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux alone tells")
