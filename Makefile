@@ -4,8 +4,8 @@ BIN := $(VENV)/bin
 
 .PHONY: demo test ui clean
 
-# Tests start many processes, which must not compile again what they import; what none imports is
-# not compiled at all, which takes a minute of PyTorch's installation.
+# Tests start many processes: what the first one compiles of the packages, the others must find.
+# What nothing imports is never compiled (--no-compile), which spares a minute of the installation.
 unexport PYTHONDONTWRITEBYTECODE
 
 $(VENV)/.installed: pyproject.toml
