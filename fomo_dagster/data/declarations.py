@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Container
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
@@ -64,7 +64,34 @@ def chosen_by(key: str, default: str | None = None) -> Discriminator:
     return Discriminator(tag)
 
 
-class FolderSource(Declaration):
+Splits = Annotated[
+    dict[Literal["train", "test"], tuple[str, ...]],
+    Field(description="Our splits, each with the source's that it is made of; the usual names are "
+    "known without. {}: the source has none."),
+]  # fmt: skip
+
+
+class SplitSource(Declaration):
+    """Base of sources whose splits have names of their own."""
+
+    may_have_none: ClassVar[bool] = True
+
+    splits: Splits | None = at_default_left_out(None)
+    test_share: float = Field(
+        0.2, ge=0, lt=1, description="Share of each concept held out where nothing is for testing."
+    )
+
+    @model_validator(mode="after")
+    def _splits_are_distinct(self) -> SplitSource:
+        names = [name for part in (self.splits or {}).values() for name in part]
+        if self.splits is not None and not names and (self.splits or not self.may_have_none):
+            raise ValueError("splits names none: leave it out for the usual ones")
+        if len(set(names)) != len(names):
+            raise ValueError("splits names one of the source's splits twice")
+        return self
+
+
+class FolderSource(SplitSource):
     """A folder per class: `path/train/<concept>/…` and `path/test/<concept>/…`, or
     `path/<concept>/…` with a seeded share of every concept held out for testing."""
 
@@ -75,21 +102,17 @@ class FolderSource(Declaration):
         description="A CSV, Parquet or JSON-lines table with the columns `path` (relative to the "
         "folder) and `caption`; several rows an image, or a list, are several captions.",
     )
-    test_share: float = Field(
-        0.2, ge=0, lt=1, description="Share of each concept held out where there is no test folder."
-    )
 
 
-class ManifestSource(Declaration):
+class ManifestSource(SplitSource):
     """A table (Parquet, CSV or JSON lines) with a row an image: `path`, and optionally `concept`,
-    `caption` (text or a list), `split` (train or test) and `key`."""
+    `caption` (text or a list), `split` and `key`."""
 
     type: Literal["manifest"] = "manifest"
     path: Path
     root: Path | None = Field(
         None, description="What relative image paths start from; the table's folder by default."
     )
-    test_share: float = Field(0.2, ge=0, lt=1, description="Used where the table has no `split`.")
 
 
 class GeneratedSource(Declaration):
@@ -101,32 +124,10 @@ class GeneratedSource(Declaration):
     seed: int = 0
 
 
-Splits = Annotated[
-    dict[Literal["train", "test"], tuple[str, ...]],
-    Field(description="Our splits, each with the source's that it is made of."),
-]
-
-
-class ForeignSource(Declaration):
-    """Base of sources whose splits have names of their own."""
-
-    splits: Splits | None = None
-    test_share: float = Field(
-        0.2, ge=0, lt=1, description="Share of each concept held out where nothing is for testing."
-    )
-
-    @model_validator(mode="after")
-    def _splits_are_distinct(self) -> ForeignSource:
-        names = [name for part in (self.splits or {}).values() for name in part]
-        if self.splits is not None and not names:
-            raise ValueError("splits names none: leave it out for the usual ones")
-        if len(set(names)) != len(names):
-            raise ValueError("splits names one of the source's splits twice")
-        return self
-
-
-class TorchvisionSource(ForeignSource):
+class TorchvisionSource(SplitSource):
     """One of torchvision's datasets, in the files that torchvision itself reads."""
+
+    may_have_none: ClassVar[bool] = False
 
     type: Literal["torchvision"] = "torchvision"
     dataset: Literal[
@@ -139,8 +140,10 @@ class TorchvisionSource(ForeignSource):
     download: bool = Field(False, description="Let torchvision download what is not there.")
 
 
-class HuggingfaceSource(ForeignSource):
+class HuggingfaceSource(SplitSource):
     """A dataset that the library `datasets` reads: from local files, or by name from the hub."""
+
+    may_have_none: ClassVar[bool] = False
 
     type: Literal["huggingface"] = "huggingface"
     path: Path | None = Field(

@@ -45,8 +45,8 @@ class Reading(NamedTuple):
         return [self._one(reference) for reference in references]
 
     def _one(self, reference: str) -> Stored:
-        data = self.source.read(reference)
         try:
+            data = self.source.read(reference)
             return Stored(*checked(data, self.resize, self.max_pixels))
         except UnreadableImageError as error:
             return Stored(b"", "", str(error))

@@ -11,6 +11,8 @@ from fomo_dagster.data.declarations import (
     DatasetName,
     DatasetSettings,
     Declaration,
+    Splits,
+    at_default_left_out,
     declared_names,
 )
 from fomo_dagster.experiment.names import check_safe_name
@@ -28,6 +30,7 @@ StreamEntry = Annotated[str, AfterValidator(_canonical)]
 class Arriving(DatasetSettings):
     """How the datasets of a growing stream are declared: what an entry does not say itself."""
 
+    splits: Splits | None = at_default_left_out(None)
     test_share: float = Field(
         0.2, ge=0, lt=1, description="Share held out of an entry that has no test split of its own."
     )

@@ -22,7 +22,8 @@ def with_arrivals(loaded: Loaded, folder: Path) -> tuple[Loaded, tuple[str, ...]
     stream = loaded.experiment.stream
     datasets, bases = dict(loaded.datasets), dict(loaded.bases)
     arrived = arrived_datasets(stream.name or loaded.experiment.name, folder)
-    settings = {key: value for key, value in stream.arriving if key != "test_share"}
+    of_source = {"splits": stream.arriving.splits, "test_share": stream.arriving.test_share}
+    settings = {key: value for key, value in stream.arriving if key not in of_source}
     for name, path in arrived.items():
         if name in datasets:
             raise InputError(
@@ -31,7 +32,7 @@ def with_arrivals(loaded: Loaded, folder: Path) -> tuple[Loaded, tuple[str, ...]
             )
         check_safe_name(name)
         kind = FolderSource if path.is_dir() else ManifestSource
-        source = kind(path=path, test_share=stream.arriving.test_share)
+        source = kind(path=path, **of_source)
         datasets[name] = Dataset(source=source, **settings)
         bases[name] = loaded.base
     return replace(loaded, datasets=datasets, bases=bases), tuple(arrived)

@@ -12,8 +12,8 @@ import os
 import re
 from pathlib import Path
 
-from fomo_dagster.data.samples import SPLITS
 from fomo_dagster.data.sources.rows import SUFFIXES as TABLES
+from fomo_dagster.data.sources.splits import kind_of
 from fomo_dagster.errors import InputError
 
 NOT_YET = (".partial", ".part", ".tmp")
@@ -63,7 +63,7 @@ def last_change(path: Path) -> int:
     folders = [path]
     if path.is_dir():
         for folder in _folders(path):
-            folders += [folder, *(_folders(folder) if folder.name in SPLITS else ())]
+            folders += [folder, *(_folders(folder) if kind_of(folder.name) else ())]
     return max(folder.stat().st_mtime_ns for folder in folders)
 
 

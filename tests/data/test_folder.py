@@ -10,9 +10,10 @@ import polars as pl
 import pytest
 
 from fomo_dagster.data.declarations import Dataset, FolderSource
+from fomo_dagster.data.images import UnreadableImageError
 from fomo_dagster.data.samples import SCAN
 from fomo_dagster.data.sources.opening import open_source
-from fomo_dagster.data.sources.source import Source
+from fomo_dagster.data.sources.source import Source, inspect
 from fomo_dagster.errors import DataError, InputError
 from fomo_dagster.store.digests import digest_of_bytes
 
@@ -138,7 +139,19 @@ REFUSED = {
     "image outside": (["train/cat/1.png", "train/2.png"], r"outside of class folders: '2\.png'"),
     "flat": (["train/2.png"], "declare `task: retrieval`"),
     "another split": (
-        ["train/cat/1.png", "val/cat/1.png"], "'train' with class folders beside 'val'"
+        ["train/cat/1.png", "extra/cat/1.png"], "'train' with class folders beside 'extra'"
+    ),
+    "two spellings": (
+        ["Train/cat/1.png", "train/cat/2.png"], "'Train' and 'train', and both are called train"
+    ),
+    "two validation splits": (
+        ["train/cat/1.png", "val/cat/1.png", "validation/cat/1.png"], "both are called validation"
+    ),
+    "a split in its like": (
+        ["train/train/cat/1.png", "test/test/cat/1.png"], r"`splits: \{train: \[train/train\]\}`"
+    ),
+    "splits below classes": (
+        ["cat/train/1.png", "cat/test/1.png"], "splits belong above the classes"
     ),
     "nothing": (["train/readme.txt"], "no images and no class folders"),
 }  # fmt: skip
@@ -162,11 +175,92 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
         scan(tmp_path)
 
 
-def test_a_link_to_nowhere_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("target", ["gone.png", "2.png"])
+def test_an_image_that_is_a_link_to_nothing_is_unreadable(tmp_path: Path, target: str) -> None:
     write(tmp_path / "images", "cat/1.png")
-    os.symlink("gone.png", tmp_path / "images" / "cat" / "2.png")
-    with pytest.raises(DataError, match=r"1 of 2 images cannot be read: .*cat/2\.png \(No such"):
-        scan(tmp_path)
+    os.symlink(target, tmp_path / "images" / "cat" / "2.png")
+    opened = source(tmp_path, test_share=0)
+    for _ in range(2):  # the second time from what is kept
+        good, link = opened.scan()["reference"]
+        assert opened.read(good) == b"cat/1.png"
+        with pytest.raises(UnreadableImageError, match="a link to nothing"):
+            opened.read(link)
+
+
+def test_an_image_of_a_size_that_none_has_is_refused_without_a_look(tmp_path: Path) -> None:
+    write(tmp_path / "images", "cat/1.png")
+    os.truncate(tmp_path / "images" / "cat" / "1.png", 64 << 30)  # a sparse file
+    opened = source(tmp_path, test_share=0)
+    with pytest.raises(UnreadableImageError, match="68,719,476,736 bytes"):
+        opened.read(opened.scan()["reference"].item())
+
+
+def test_the_usual_names_of_splits_are_known_in_either_case(tmp_path: Path) -> None:
+    write(tmp_path / "images", "Training/cat/1.png", "TEST_set/cat/1.png", "Training/dog/1.png")
+    assert found(scan(tmp_path)) == [
+        ("test", "cat/1.png", "cat"), ("train", "cat/1.png", "cat"), ("train", "dog/1.png", "dog")
+    ]  # fmt: skip
+
+
+def test_a_validation_folder_is_the_test_split_where_there_is_no_other(tmp_path: Path) -> None:
+    write(tmp_path / "images", "train/cat/1.png", "val/cat/2.png")
+    told = inspect(source(tmp_path))
+    assert told.scan["split"].to_list() == ["test", "train"]
+    assert "no test split: 'val' is taken for it" in told.warnings[0]
+    write(tmp_path / "images", "test/cat/3.png")
+    told = inspect(source(tmp_path))
+    assert found(told.scan) == [("test", "cat/3.png", "cat"), ("train", "cat/1.png", "cat")]
+    assert "'val' beside 'test'" in told.warnings[0]
+    assert "1 outside of the splits: 'val/cat/2.png'" in told.warnings[1]
+
+
+def test_declared_splits_map_folders_of_any_name(tmp_path: Path) -> None:
+    write(tmp_path / "images", "fit/cat/1.png", "val/cat/1.png", "raw/held/cat/1.png", "x/y/3.png")
+    splits = {"train": ["fit", "val"], "test": ["raw/held"]}
+    told = inspect(source(tmp_path, splits=splits))
+    assert found(told.scan) == [
+        ("test", "cat/1.png", "cat"), ("train", "fit/cat/1.png", "cat"),
+        ("train", "val/cat/1.png", "cat"),
+    ]  # fmt: skip
+    assert "'x', in none of the declared `splits`" in told.warnings[0]
+    with pytest.raises(InputError, match=r"no split 'fot'; did you mean 'fit'"):
+        scan(tmp_path, splits={"train": ["fot"]})
+    for outside in ("../images/fit", str(tmp_path / "images" / "fit")):
+        with pytest.raises(InputError, match="no split"):
+            scan(tmp_path, splits={"train": [outside]})
+
+
+def test_folders_named_like_splits_are_classes_where_it_is_declared(tmp_path: Path) -> None:
+    write(tmp_path / "images", "train/a/1.png", "dev/test/1.png", "dev/train/1.png")
+    frame = scan(tmp_path, splits={}, test_share=0)
+    assert set(frame["concept"]) == {"train", "dev"}
+
+
+def test_what_ends_as_an_image_is_one_whatever_pillow_calls_it(tmp_path: Path) -> None:
+    names = ["a.avif", "b.PGM", "c.jp2", "d.jfif", "e.TIF", "f.apng", "g.tga", "h.mpo"]
+    write(tmp_path / "images", *(f"cat/{name}" for name in names))
+    (tmp_path / "images" / "cat" / "photo?w=64").write_bytes(b"\xff\xd8\xff\xe0")
+    keys = scan(tmp_path, test_share=0)["key"].to_list()
+    assert keys == [f"cat/{name}" for name in [*names, "photo?w=64"]]
+
+
+def test_files_that_are_no_samples_are_counted_and_named(tmp_path: Path) -> None:
+    write(tmp_path / "images", "train/cat/1.png", "train/cat/2.heic", "train/cat/deep/3.HEIC")
+    write(tmp_path / "images", "train/cat/.4.png", "train/cat/5", "stray.png", "captions.csv")
+    litter = ["train/cat/Thumbs.db", "train/cat/._1.png", "train/cat/.DS_Store"]
+    write(tmp_path / "images", *litter, "__MACOSX/train/cat/._1.png", "train/.git/6.png")
+    os.mkfifo(tmp_path / "images" / "train" / "cat" / "7.png")
+    (tmp_path / "images" / "captions.csv").write_text("path,caption\ntrain/cat/1.png,one\n")
+    told = inspect(source(tmp_path, captions="images/captions.csv"))
+    assert told.scan["key"].to_list() == ["cat/1.png"]
+    (warning,) = told.warnings
+    assert "holds 6 files that are not used: 2 no image by its name (.heic): " in warning
+    for said in (
+        "'train/cat/2.heic', 'train/cat/deep/3.HEIC'", "1 hidden: 'train/cat/.4.png'",
+        "1 no image by its name (no suffix): 'train/cat/5'", "1 no plain file: 'train/cat/7.png'",
+        "1 outside of the splits: 'stray.png'",
+    ):  # fmt: skip
+        assert said in warning
 
 
 def test_captions_without_images_are_named_and_counted(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from fomo_dagster.data.declarations import Dataset, ManifestSource
 from fomo_dagster.data.samples import SCAN
 from fomo_dagster.data.sources.opening import open_source
-from fomo_dagster.data.sources.source import Source
+from fomo_dagster.data.sources.source import Source, inspect
 from fomo_dagster.errors import DataError, InputError
 from fomo_dagster.store.digests import digest_of_bytes
 
@@ -150,6 +150,23 @@ def test_a_table_that_is_wrong_is_refused_with_what_and_where(tmp_path: Path, ca
     rows, message = REFUSED[case]
     with pytest.raises(DataError, match=message):
         scan(tmp_path, rows)
+
+
+def test_splits_go_by_their_usual_names_or_by_those_declared(tmp_path: Path) -> None:
+    rows = [row | {"split": split} for row, split in zip(ROWS, ("TRN", "val", "trn"), strict=True)]
+    with pytest.raises(DataError, match="'TRN' and 'trn', and both are called train"):
+        scan(tmp_path, rows)
+    rows[2]["split"] = "Test"
+    write(tmp_path / "table.jsonl", rows)
+    told = inspect(source(tmp_path, "table.jsonl"))
+    assert told.scan.select("split", "key").rows() == [("test", "three"), ("train", "two")]
+    assert "'val' beside 'Test': the former is left out" in told.warnings[0]
+    rows[0]["split"] = "7"
+    chosen = scan(tmp_path, rows, splits={"train": ["7", "val"], "test": ["Test"]})
+    assert chosen.select("split", "key").rows() == [
+        ("test", "three"), ("train", "one"), ("train", "two")
+    ]  # fmt: skip
+    assert set(scan(tmp_path, rows, splits={}, test_share=0)["split"]) == {"train"}
 
 
 def test_the_same_key_in_both_splits_is_two_samples(tmp_path: Path) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import polars as pl
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fomo_dagster.data.sources.splits import held_out
+from fomo_dagster.data.sources.splits import held_out, kind_of
 
 keys = st.lists(st.text(st.characters(exclude_categories=["Cs"])), unique=True, max_size=30)
 shares = st.floats(0, 1, exclude_max=True)
@@ -56,3 +57,16 @@ def test_the_share_is_held_out() -> None:
 
 def test_no_rows_have_no_splits() -> None:
     assert split([], 0.5) == {}
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        ("train", ["train", "Training", "TRN", "train_images", "Train-Set", "train2017"]),
+        ("test", ["test", "TESTING", "tst", "test data", "testset"]),
+        ("validation", ["val", "Valid", "validation", "dev", "eval", "Evaluation", "val_split"]),
+        (None, ["", "set", "trainer", "devil", "tram", "trainval", "testament", "s", "2017"]),
+    ],
+)
+def test_splits_are_known_by_their_usual_names_alone(kind: str | None, names: list[str]) -> None:
+    assert {name: kind_of(name) for name in names} == dict.fromkeys(names, kind)

@@ -6,20 +6,25 @@ looking at its files' status alone. Image content is not looked at here: `data/i
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 import polars as pl
 
+from fomo_dagster.data.images import UnreadableImageError
 from fomo_dagster.errors import DataError
-from fomo_dagster.store.digests import digest_of_bytes, digest_of_file
+from fomo_dagster.store.digests import digest_of, digest_of_bytes, digest_of_file
 from fomo_dagster.store.files import replacing
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
+LARGEST_IMAGE = 1 << 29  # bytes of an encoded image; a larger one is never read
+
+LINK_TO_NOTHING = digest_of({"link": None})
 
 STATUS: dict[str, pl.DataType] = {
     "path": pl.String(),
@@ -31,11 +36,6 @@ STATUS: dict[str, pl.DataType] = {
 FILES_PER_TASK = 64
 
 Value = TypeVar("Value")
-
-
-def is_image(path: str) -> bool:
-    """Whether the file's suffix is one of an image, in either case."""
-    return path.lower().endswith(IMAGE_SUFFIXES)
 
 
 def shortlist(names: Sequence[str]) -> str:
@@ -56,8 +56,9 @@ class DigestCache:
         self.path = path
         self.settle_seconds = settle_seconds
 
-    def digests(self, files: Sequence[str], named_by: str) -> list[str]:
-        """The digest of each file's bytes, in order.
+    def digests(self, files: Sequence[str], named_by: str, largest: int | None = None) -> list[str]:
+        """The digest of each file's bytes, in order; of a file of more than `largest`, of its size;
+        of a link to nothing, `LINK_TO_NOTHING`. `read_reference` refuses these two.
 
         `named_by` tells, in an error, what brought the files up. Raises `DataError` where any
         cannot be read.
@@ -70,7 +71,7 @@ class DigestCache:
             )
             known = status.join(kept, on=list(STATUS), how="left", maintain_order="left")
             unknown = known.filter(pl.col("digest").is_null())["path"].unique(maintain_order=True)
-            fresh = _map(threads, _digest, unknown.to_list(), named_by)
+            fresh = _map(threads, partial(_digest, largest), unknown.to_list(), named_by)
         read = pl.DataFrame({"path": unknown, "fresh": pl.Series(fresh, dtype=pl.String)})
         found = known.join(read, on="path", how="left", maintain_order="left").select(
             *STATUS, pl.coalesce("digest", "fresh").alias("digest")
@@ -100,9 +101,18 @@ def reference_of(path: str, digest: str) -> str:
 
 
 def read_reference(reference: str) -> bytes:
-    """The file's bytes. Raises `DataError` where they are not those whose digest was taken."""
+    """The file's bytes.
+
+    Raises `DataError` where they are not those whose digest was taken, and `UnreadableImageError`
+    where they are more than `LARGEST_IMAGE`, or the file is a link to nothing.
+    """
     digest, _, path = reference.partition(":")
+    if digest == LINK_TO_NOTHING and not os.path.exists(path):
+        raise UnreadableImageError("a link to nothing")
     try:
+        size = os.path.getsize(path)
+        if size > LARGEST_IMAGE:
+            raise UnreadableImageError(f"it has {size:,} bytes, more than {LARGEST_IMAGE:,}")
         data = Path(path).read_bytes()
     except OSError as error:
         raise DataError(
@@ -143,12 +153,17 @@ def _status(path: str) -> tuple[str, int, int, int, int] | OSError:
     try:
         status = os.stat(path)
     except OSError as error:
-        return error
+        return (path, 0, 0, 0, 0) if os.path.islink(path) else error
+    except ValueError:  # a null character
+        return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
     return path, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
-def _digest(path: str) -> str | OSError:
+def _digest(largest: int | None, path: str) -> str | OSError:
     try:
+        size = os.path.getsize(path)
+        if largest is not None and size > largest:
+            return digest_of({"bytes": size})
         return digest_of_file(Path(path))
     except OSError as error:
-        return error
+        return LINK_TO_NOTHING if os.path.islink(path) and not os.path.exists(path) else error

@@ -1,33 +1,36 @@
 """Images in a folder per class, with an optional table of captions.
 
-`path/train/<concept>/…` and `path/test/<concept>/…`, one of the two, or `path/<concept>/…`; where
-there is no `test` folder beside the training images, a share of every concept is held out. Images
-may lie in folders below a concept's. A key is the path below the split's folder. A retrieval
-dataset may have its images without class folders: then the dataset is the one concept.
+`path/train/<concept>/…` and `path/test/<concept>/…`, one of the two, or `path/<concept>/…`; which
+folders are splits, `splits.py` says. Where there is no test split, a share of every concept is held
+out. Images may lie in folders below a concept's. A key is the path below the split's folder or,
+where several folders make up a split, below the dataset's. A retrieval dataset may have its images
+without class folders: then the dataset is the one concept.
 
-Hidden files and folders are ignored, and so are files that are not images. Links are followed.
+Links are followed. Files that are no images are counted and named; hidden ones only where they end
+as images do. Hidden folders, and what Windows and macOS leave behind, are passed over.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import polars as pl
 
-from fomo_dagster.data.samples import SPLITS
+from fomo_dagster.data.formats import has_image_suffix, is_image
 from fomo_dagster.data.sources.files import (
-    IMAGE_SUFFIXES,
+    LARGEST_IMAGE,
     DigestCache,
-    is_image,
     read_reference,
     reference_of,
     shortlist,
 )
 from fomo_dagster.data.sources.rows import read_rows
-from fomo_dagster.data.sources.source import as_scan
-from fomo_dagster.data.sources.splits import held_out
+from fomo_dagster.data.sources.source import Inspection, as_scan
+from fomo_dagster.data.sources.splits import Assignment, SplitNames, assign, held_out, kind_of
 from fomo_dagster.errors import DataError, InputError
 
 FOUND = {
@@ -37,12 +40,23 @@ FOUND = {
     "path": pl.String(),  # where the file is
     "place": pl.String(),  # its path below the dataset's folder, as a table of captions names it
 }
+LITTER = ("thumbs.db", "desktop.ini", "__macosx")  # in lower case: what systems leave behind
+REASONS_NAMED = 5
+
+
+class Unused(NamedTuple):
+    """A file that is no sample."""
+
+    place: str
+    reason: str
 
 
 class FolderImages:
     """The images below `root`.
 
-    `one_concept`: the concept of images that lie in no class folder; None forbids them.
+    splits: train and test, each with the folders it is made of; empty: all folders are classes;
+    None: by their names. one_concept: the concept of images that lie in no class folder; None
+    forbids them.
     """
 
     def __init__(
@@ -50,63 +64,106 @@ class FolderImages:
         root: Path,
         *,
         captions: Path | None,
+        splits: SplitNames | None,
         test_share: float,
         one_concept: str | None,
         cache: DigestCache,
     ) -> None:
         self.root = root
         self.captions = captions
+        self.splits = splits
         self.test_share = test_share
         self.one_concept = one_concept
         self.cache = cache
 
     def scan(self) -> pl.DataFrame:
-        """See `Source.scan`. Raises `InputError` where there is no such folder, and `DataError` for
-        a layout that is none of the above, a concept without images, or captions without images.
+        """See `Source.scan`, and `inspect`."""
+        return self.inspect().scan
+
+    def inspect(self) -> Inspection:
+        """The samples, and what the folder holds beside them.
+
+        Raises `InputError` where there is no such folder, and `DataError` for a layout that is none
+        of the above, a concept without images, or captions without images.
         """
         if not self.root.is_dir():
             raise InputError(f"there is no folder {self.root}")
+        unused: list[Unused] = []
         try:
-            folders = self._split_folders()
-            rows = [row for split, folder in folders.items() for row in self._split(split, folder)]
+            splits = self._splits()
+            folders = [(ours, name) for ours, names in splits.of.items() for name in names]
+            rows = [
+                row for ours, name in folders for row in self._split(ours, name, splits, unused)
+            ]
+            if not folders:
+                rows = list(self._split("train", "", splits, unused))
+            else:
+                unused += self._outside(splits)
         except OSError as error:
             raise DataError(f"cannot look into {error.filename}: {error.strerror}") from error
         found = pl.DataFrame(rows, schema=FOUND, orient="row")
-        if "test" not in folders:
+        if "test" not in splits.of:
             found = found.with_columns(held_out(found, self.test_share))
-        digests = self.cache.digests(found["path"].to_list(), f"the folder {self.root}")
+        digests = self.cache.digests(
+            found["path"].to_list(), f"the folder {self.root}", LARGEST_IMAGE
+        )
         references = map(reference_of, found["path"], digests)
-        return as_scan(
+        scan = as_scan(
             found.with_columns(
                 self._captions(found),
                 pl.Series("digest", digests, pl.String),
                 pl.Series("reference", list(references), pl.String),
             )
         )
+        return Inspection(scan, warnings=(*splits.notes, *self._said_of(unused)))
 
     def read(self, reference: str) -> bytes:
         """See `Source.read`."""
         return read_reference(reference)
 
-    def _split_folders(self) -> dict[str, Path]:
-        """The folder of each split; all under "train" where the split is still to be made."""
-        names = {entry.name for entry in _visible(self.root) if _is_folder(entry)}
-        if names and names <= set(SPLITS):
-            return {split: self.root / split for split in SPLITS if split in names}
-        for split in names & set(SPLITS):
-            if any(_is_folder(entry) for entry in _visible(self.root / split)):
-                others = sorted(names - set(SPLITS))
+    def _splits(self) -> Assignment:
+        """What each folder below the root is for; none where all are class folders."""
+        names = [entry.name for entry in _visible(self.root) if _is_folder(entry)]
+        where = f"the folder {self.root}"
+        if self.splits is not None:
+            deeper = [
+                name
+                for several in self.splits.values()
+                for name in several
+                if len(Path(name).parts) > 1
+                and not {"..", "/"} & set(Path(name).parts)
+                and (self.root / name).is_dir()
+            ]
+            return assign([*names, *deeper], self.splits, where)
+        named = [name for name in names if kind_of(name)]
+        if len(named) == len(names):
+            return assign(names, None, where)
+        for name in named:
+            if any(_is_folder(entry) for entry in _visible(self.root / name)):
+                others = sorted(set(names) - set(named))
                 raise DataError(
-                    f"{self.root} holds {split!r} with class folders beside {shortlist(others)}: "
-                    "keep only 'train' and 'test', or only class folders"
+                    f"{self.root} holds {name!r} with class folders beside {shortlist(others)}: "
+                    "keep only folders of splits, or only class folders, or declare which is which "
+                    "(`splits: {train: […], test: […]}`; `splits: {}`: all are classes)"
                 )
-        return {"train": self.root}
+        return Assignment({})
 
-    def _split(self, split: str, folder: Path) -> Iterator[tuple[str, str, str, str, str]]:
-        """The rows (see FOUND) of one split's folder."""
+    def _split(
+        self, split: str, name: str, splits: Assignment, unused: list[Unused]
+    ) -> Iterator[tuple[str, str, str, str, str]]:
+        """The rows (see FOUND) of one split's folder, of that name below the root."""
+        folder = self.root / name
+        alone = len(splits.of.get(split, ())) < 2
         entries = _visible(folder)
         concepts = [entry.name for entry in entries if _is_folder(entry)]
-        loose = [entry.name for entry in entries if is_image(entry.name) and not _is_folder(entry)]
+        loose = []
+        for entry in entries:
+            if not _is_folder(entry):
+                problem = self._problem(entry)
+                if problem is None:
+                    loose.append(entry.name)
+                else:
+                    unused.append(Unused(_below(self.root, entry.path), problem))
         if loose and not concepts and self.one_concept is not None:
             images = {self.one_concept: [str(folder / name) for name in loose]}
         elif loose:
@@ -118,12 +175,93 @@ class FolderImages:
         elif not concepts:
             raise DataError(f"{folder} has no images and no class folders")
         else:
+            self._check_concepts(folder, concepts)
             above = {_identity(path) for path in (self.root, folder)}
-            images = {concept: _images(folder / concept, above) for concept in concepts}
+            images = {
+                concept: self._images(folder / concept, above, unused) for concept in concepts
+            }
         for concept, paths in images.items():
             for path in paths:
                 _check_text(path)
-                yield split, concept, _below(folder, path), path, _below(self.root, path)
+                key = _below(folder if alone else self.root, path)
+                yield split, concept, key, path, _below(self.root, path)
+
+    def _check_concepts(self, folder: Path, concepts: Sequence[str]) -> None:
+        if self.splits is None and folder != self.root and all(map(kind_of, concepts)):
+            raise DataError(
+                f"{folder} holds {shortlist(concepts)}, which are names of splits, and no other "
+                f"class: say with the source's `splits` which folders are the splits, such as "
+                f"`splits: {{train: [{folder.name}/{concepts[0]}]}}`"
+            )
+
+    def _check_inside(self, concept: Path, images: Sequence[str]) -> None:
+        """Refuse splits below a class: whoever mixes them tests on what it trained on."""
+        if self.splits is not None:
+            return
+        below = {_below(concept, path).partition("/") for path in images}
+        inside = sorted({name for name, slash, _ in below if slash and kind_of(name)})
+        if len(set(map(kind_of, inside))) > 1:
+            raise DataError(
+                f"{concept} holds {shortlist(inside)}: splits belong above the classes "
+                "(`train/<concept>/…`, `test/<concept>/…`); move them there, or declare "
+                "`splits: {}` to take all as images of the class"
+            )
+
+    def _images(
+        self, concept: Path, above: set[tuple[int, int]], unused: list[Unused]
+    ) -> list[str]:
+        """The images of a concept's folder, without those of a link back to a folder `above`."""
+        images, others = [], []
+        for entry in _files(concept, set(above)):
+            problem = self._problem(entry)
+            if problem is None:
+                images.append(entry.path)
+            else:
+                others.append(Unused(_below(self.root, entry.path), problem))
+        if not images:
+            raise DataError(
+                f"the concept folder {concept} has no images ({len(others)} other files"
+                + (f": {_by_reason(others)}" if others else "")
+                + "): add some, or remove the folder"
+            )
+        self._check_inside(concept, images)
+        unused += others
+        return images
+
+    def _problem(self, entry: os.DirEntry[str]) -> str | None:
+        """Why a file is no image that is used; None where it is one."""
+        if entry.name.startswith("."):
+            return "hidden"
+        try:
+            is_file = entry.is_file()
+        except OSError:  # as of a link to itself
+            is_file = False
+        if entry.is_symlink() and not os.path.exists(entry.path):
+            return None if has_image_suffix(entry.name) else "a link to nothing"
+        if not is_file:
+            return "no plain file"
+        if is_image(entry.path):
+            return None
+        return f"no image by its name ({os.path.splitext(entry.name)[1].lower() or 'no suffix'})"
+
+    def _outside(self, splits: Assignment) -> Iterator[Unused]:
+        """What lies in no split: files beside the splits' folders, images in others."""
+        used = {name.partition("/")[0] for names in splits.of.values() for name in names}
+        for entry in _visible(self.root):
+            if not _is_folder(entry):
+                yield Unused(entry.name, self._problem(entry) or "outside of the splits")
+            elif entry.name not in used:
+                for file in _files(entry.path, {_identity(self.root)}):
+                    if has_image_suffix(file.name):
+                        yield Unused(_below(self.root, file.path), "outside of the splits")
+
+    def _said_of(self, unused: Sequence[Unused]) -> Iterator[str]:
+        named = [file for file in unused if self.root / file.place != self.captions]
+        if named:
+            yield (
+                f"the folder {self.root} holds {len(named)} files that are not used: "
+                f"{_by_reason(named)}"
+            )
 
     def _captions(self, found: pl.DataFrame) -> pl.Series:
         """The list of captions of each image found, in the order of the table."""
@@ -150,9 +288,27 @@ class FolderImages:
         return joined["captions"].fill_null([])
 
 
+def _by_reason(unused: Sequence[Unused]) -> str:
+    counts = Counter(file.reason for file in unused)
+    said = []
+    for reason, count in counts.most_common(REASONS_NAMED):
+        places = [file.place for file in unused if file.reason == reason]
+        said.append(f"{count} {reason}: {shortlist(places)}")
+    rest = len(counts) - REASONS_NAMED
+    return "; ".join(said) + (f"; and for {rest} more reasons" if rest > 0 else "")
+
+
 def _visible(folder: Path | str) -> list[os.DirEntry[str]]:
+    """What there is to look at, in order of names: of what is hidden, files that end as images."""
     with os.scandir(folder) as entries:
-        return sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
+        return sorted((e for e in entries if not _is_passed_over(e)), key=lambda e: e.name)
+
+
+def _is_passed_over(entry: os.DirEntry[str]) -> bool:
+    name = entry.name.lower()
+    if not name.startswith("."):
+        return name in LITTER
+    return name.startswith("._") or not has_image_suffix(name) or _is_folder(entry)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -165,21 +321,9 @@ def _identity(folder: Path | str) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _images(concept: Path, above: set[tuple[int, int]]) -> list[str]:
-    """The images of a concept's folder, without those of a link back to a folder `above`."""
-    files = list(_files(concept, set(above)))
-    images = [file for file in files if is_image(file)]
-    if not images:
-        raise DataError(
-            f"the concept folder {concept} has no images ({len(files)} other files; images end in "
-            f"{' '.join(IMAGE_SUFFIXES)}): add some, or remove the folder"
-        )
-    return images
-
-
-def _files(folder: Path | str, seen: set[tuple[int, int]]) -> Iterator[str]:
-    """All visible files below, in order of names; a folder in `seen` (device and inode) is not
-    entered again, so that links in circles end."""
+def _files(folder: Path | str, seen: set[tuple[int, int]]) -> Iterator[os.DirEntry[str]]:
+    """All files below that are looked at, in order of names; a folder in `seen` (device and inode)
+    is not entered again, so that links in circles end."""
     identity = _identity(folder)
     if identity in seen:
         return
@@ -188,7 +332,7 @@ def _files(folder: Path | str, seen: set[tuple[int, int]]) -> Iterator[str]:
         if _is_folder(entry):
             yield from _files(entry.path, seen)
         else:
-            yield entry.path
+            yield entry
 
 
 def _below(folder: Path, path: str) -> str:

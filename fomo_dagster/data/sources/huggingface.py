@@ -18,8 +18,8 @@ from fomo_dagster.data.declarations import HuggingfaceSource
 from fomo_dagster.data.samples import SCAN, SPLITS
 from fomo_dagster.data.sources.files import DigestCache, shortlist
 from fomo_dagster.data.sources.remembered import keep, recall
-from fomo_dagster.data.sources.source import as_scan
-from fomo_dagster.data.sources.splits import held_out
+from fomo_dagster.data.sources.source import Inspection, as_scan
+from fomo_dagster.data.sources.splits import Assignment, assign, held_out
 from fomo_dagster.errors import DataError, InputError, nearest
 from fomo_dagster.store.digests import digest_of, digest_of_bytes
 
@@ -27,7 +27,6 @@ SCAN_VERSION = 1  # raised when a scan of the same files would be another one
 BATCH = 256  # rows looked at at once
 SAVED = ("dataset_info.json", "dataset_dict.json")  # one of them stands where `save_to_disk` wrote
 FORMATS = {".parquet": "parquet", ".arrow": "arrow"}
-USUAL = {"train": ("train",), "test": ("test", "validation", "val")}  # of test, the first there is
 
 
 class HuggingfaceImages:
@@ -55,18 +54,23 @@ class HuggingfaceImages:
         return {**vars(self), "_loaded": None}
 
     def scan(self) -> pl.DataFrame:
-        """See `Source.scan`. A key is the library's split and the row's number in it.
+        """See `Source.scan`, and `inspect`."""
+        return self.inspect().scan
+
+    def inspect(self) -> Inspection:
+        """The samples; a key is the library's split and the row's number in it.
 
         Raises `InputError` where there is no such dataset, split or column, or the library is not
         installed, and `DataError` for a row without image or class.
         """
         self._loaded = None
-        splits = self._splits()
+        assigned = self._splits()
+        splits = {split: assigned.of.get(split, ()) for split in SPLITS}
         path = self.cache.path.with_suffix(".scan.parquet")
         key = self._scan_key(splits)
         kept = recall(path, key, SCAN)
         if kept is not None:
-            return kept
+            return Inspection(kept, warnings=assigned.notes)
         outside: list[str] = []
         rows = pl.DataFrame(list(self._rows(splits, outside)), schema=SCAN, orient="row")
         if rows.is_empty():
@@ -74,8 +78,8 @@ class HuggingfaceImages:
         if not splits["test"] and self.declared.splits is None:
             rows = rows.with_columns(held_out(rows, self.declared.test_share))
         if outside and self.path is not None:  # image files that the key knows nothing of
-            return as_scan(rows)
-        return keep(path, key, as_scan(rows))
+            return Inspection(as_scan(rows), warnings=assigned.notes)
+        return Inspection(keep(path, key, as_scan(rows)), warnings=assigned.notes)
 
     def read(self, reference: str) -> bytes:
         """See `Source.read`."""
@@ -153,23 +157,16 @@ class HuggingfaceImages:
         used = part.select_columns([column for column in wanted.values() if column is not None])
         return used.cast_column(declared.image, datasets.Image(decode=False))
 
-    def _splits(self) -> dict[str, tuple[str, ...]]:
-        """Our splits, each with the dataset's that it is made of."""
-        there = self._datasets
-        if self.declared.splits is None:
-            test = tuple(name for name in USUAL["test"] if name in there)[:1]
-            train = tuple(name for name in USUAL["train"] if name in there)
-            if not train and not test:
-                raise InputError(
-                    f"{self._title} has the splits {shortlist(list(there))}: say with `splits` "
-                    "which are for training and which for testing"
-                )
-            return {"train": train, "test": test}
-        chosen: Mapping[Any, tuple[str, ...]] = self.declared.splits
-        for name in (name for names in chosen.values() for name in names):
-            if name not in there:
-                raise InputError(f"{self._title} has no split {name!r}; {nearest(name, there)}")
-        return {split: chosen.get(split, ()) for split in SPLITS}
+    def _splits(self) -> Assignment:
+        """What each of the library's splits is for."""
+        there = list(self._datasets)
+        splits = assign(there, self.declared.splits, self._title)
+        if not splits.of:
+            raise InputError(
+                f"{self._title} has the splits {shortlist(there)}: say with `splits` which are for "
+                "training and which for testing"
+            )
+        return splits
 
     def _scan_key(self, splits: Mapping[str, tuple[str, ...]]) -> str:
         """Digest of all that a scan is a function of, the content of the library's files first."""

@@ -1,5 +1,6 @@
 """Images that a table names: a row an image, with its path and optionally concept, captions, split
-and key. Several captions of one image are a list in its row.
+and key. Several captions of one image are a list in its row. What a value of `split` is called,
+`splits.py` says.
 """
 
 from __future__ import annotations
@@ -9,26 +10,33 @@ from pathlib import Path
 
 import polars as pl
 
-from fomo_dagster.data.samples import SPLITS
+from fomo_dagster.data.formats import is_image
 from fomo_dagster.data.sources.files import (
-    IMAGE_SUFFIXES,
+    LARGEST_IMAGE,
     DigestCache,
-    is_image,
     read_reference,
     reference_of,
     shortlist,
 )
 from fomo_dagster.data.sources.rows import read_rows
-from fomo_dagster.data.sources.source import as_scan
-from fomo_dagster.data.sources.splits import held_out
+from fomo_dagster.data.sources.source import Inspection, as_scan
+from fomo_dagster.data.sources.splits import (
+    KINDS,
+    Assignment,
+    SplitNames,
+    assign,
+    held_out,
+    kind_of,
+)
 from fomo_dagster.errors import DataError, nearest
 
 
 class ManifestImages:
     """The images of a table. Relative paths start from `root`.
 
-    `one_concept`: the concept of all images where the table has no column `concept`; None makes
-    that column necessary.
+    `splits`: train and test, each with the values of `split` that it is made of; empty: the column
+    does not count; None: by their names. `one_concept`: the concept of all images where the table
+    has no column `concept`; None makes that column necessary.
     """
 
     def __init__(
@@ -36,18 +44,24 @@ class ManifestImages:
         table: Path,
         root: Path,
         *,
+        splits: SplitNames | None,
         test_share: float,
         one_concept: str | None,
         cache: DigestCache,
     ) -> None:
         self.table = table
         self.root = root
+        self.splits = splits
         self.test_share = test_share
         self.one_concept = one_concept
         self.cache = cache
 
     def scan(self) -> pl.DataFrame:
-        """See `Source.scan`; a key is by default the image's path below `root`.
+        """See `Source.scan`, and `inspect`."""
+        return self.inspect().scan
+
+    def inspect(self) -> Inspection:
+        """The samples; a key is by default the image's path below `root`.
 
         Raises `InputError` where there is no such table, and `DataError` for rows that are not as
         declared, images that do not exist, or two samples with one key.
@@ -55,26 +69,31 @@ class ManifestImages:
         required, optional = ["path", "concept"], ["caption", "split", "key"]
         if self.one_concept is not None:
             optional.append(required.pop())
-        rows = read_rows(self.table, required, optional)
+        rows = read_rows(self.table, required, optional).with_row_index("row", offset=1)
         self._check_suffixes(rows["path"])
         if "concept" not in rows.columns:
             rows = rows.with_columns(concept=pl.lit(self.one_concept))
         if "key" not in rows.columns:
             rows = rows.with_columns(pl.Series("key", [self._key(path) for path in rows["path"]]))
-        if "split" not in rows.columns:
+        splits = self._assigned(rows)
+        if splits.of:
+            rows = rows.filter(pl.col("split").is_in(list(splits.ours))).with_columns(
+                split=pl.col("split").replace_strict(splits.ours)
+            )
+        else:
             rows = rows.with_columns(held_out(rows, self.test_share))
         if "caption" not in rows.columns:
             rows = rows.with_columns(caption=pl.lit([], pl.List(pl.String)))
-        self._check_splits(rows["split"])
         self._check_keys(rows)
         paths = [str(self.root / path) for path in rows["path"]]
-        digests = self.cache.digests(paths, f"the table {self.table}")
-        return as_scan(
+        digests = self.cache.digests(paths, f"the table {self.table}", LARGEST_IMAGE)
+        scan = as_scan(
             rows.rename({"caption": "captions"}).with_columns(
                 pl.Series("digest", digests, pl.String),
                 pl.Series("reference", list(map(reference_of, paths, digests)), pl.String),
             )
         )
+        return Inspection(scan, warnings=splits.notes)
 
     def read(self, reference: str) -> bytes:
         """See `Source.read`."""
@@ -88,26 +107,32 @@ class ManifestImages:
         return written.as_posix()
 
     def _check_suffixes(self, paths: pl.Series) -> None:
-        odd = [path for path in paths if not is_image(path)]
+        odd = [path for path in paths if not is_image(str(self.root / path))]
         if odd:
             raise DataError(
                 f"{self.table} names {len(odd)} files that are not images: {shortlist(odd)}; "
-                f"images end in {' '.join(IMAGE_SUFFIXES)}"
+                "take them out of the table, or give images the suffix of their format"
             )
 
-    def _check_splits(self, splits: pl.Series) -> None:
-        for split in splits.unique().sort():
-            if split not in SPLITS:
-                row = splits.index_of(split)
-                raise DataError(
-                    f"row {(row or 0) + 1} of {self.table} has the split {split!r}; "
-                    + nearest(split, SPLITS)
-                )
+    def _assigned(self, rows: pl.DataFrame) -> Assignment:
+        """What each value of the column `split` is for."""
+        if "split" not in rows.columns:
+            if self.splits:
+                raise DataError(f"{self.table} has no column 'split', which `splits` is about")
+            return Assignment({})
+        values = rows["split"].unique(maintain_order=True).to_list()
+        unknown = [value for value in values if kind_of(value) is None]
+        if unknown and self.splits is None:
+            row = rows["split"].index_of(unknown[0])
+            raise DataError(
+                f"row {(row or 0) + 1} of {self.table} has the split {unknown[0]!r}; "
+                f"{nearest(unknown[0], KINDS)} The source's `splits` says what other names are for"
+            )
+        return assign(values, self.splits, f"the table {self.table}")
 
     def _check_keys(self, rows: pl.DataFrame) -> None:
         same = (
-            rows.with_row_index("row", offset=1)
-            .group_by("split", "key", maintain_order=True)
+            rows.group_by("split", "key", maintain_order=True)
             .agg("row", "path")
             .filter(pl.col("row").list.len() > 1)
         )

@@ -62,6 +62,7 @@ def open_source(name: str, dataset: Dataset, base: Path, cache: Path) -> Source:
         return FolderImages(
             path,
             captions=resolved(base, source.captions) if source.captions else None,
+            splits=source.splits,
             test_share=source.test_share,
             one_concept=one_concept,
             cache=digests,
@@ -69,6 +70,7 @@ def open_source(name: str, dataset: Dataset, base: Path, cache: Path) -> Source:
     return ManifestImages(
         path,
         resolved(base, source.root) if source.root else path.parent,
+        splits=source.splits,
         test_share=source.test_share,
         one_concept=one_concept,
         cache=digests,

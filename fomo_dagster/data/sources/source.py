@@ -23,7 +23,8 @@ class Source(Protocol):
     def read(self, reference: str) -> bytes:
         """The encoded image that a scan's `reference` names.
 
-        Raises `DataError` where it is gone or is not the one that was scanned.
+        Raises `DataError` where it is gone or is not the one that was scanned, and
+        `UnreadableImageError` where it is never read, for its size.
         """
         ...
 

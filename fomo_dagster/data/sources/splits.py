@@ -1,10 +1,123 @@
-"""Which samples are held out for testing where a dataset does not say so itself."""
+"""Which samples are for training and which for testing: by a source's own splits, or by a share.
+
+One rule for folders, tables, shards and Hugging Face. A split is known by its usual names, in
+either case: train, training, trn; test, testing, tst; and for validation val, valid, validation,
+dev, eval, evaluation and the like, each also followed by set, split, data, images or a year. The
+validation split is the test split where there is no other; beside a test split it is left out. Two
+names of one kind, such as `val` and `validation`, are refused, until the declaration's `splits`
+says what is meant.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import polars as pl
+
+from fomo_dagster.data.samples import SPLITS
+from fomo_dagster.data.sources.files import shortlist
+from fomo_dagster.errors import DataError, InputError, nearest
+
+VALIDATION = "validation"
+KINDS = {
+    "train": ("train", "training", "trn"),
+    "test": ("test", "testing", "tst"),
+    VALIDATION: (
+        "val", "vali", "valid", "validation", "validating", "validate", "dev", "devel",
+        "development", "eval", "evaluation", "evaluating", "evaluate",
+    ),
+}  # fmt: skip
+_ENDINGS = re.compile(r"(sets?|splits?|data|images?|imgs?|samples?|20\d\d)$")
+
+SplitNames = Mapping[Any, tuple[str, ...]]
+"""Our splits, each with the source's that it is made of."""
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """of: our splits, each with the source's that it is made of. left_out: the source's that are in
+    neither. notes: sentences about what was decided for the person who uses the dataset."""
+
+    of: Mapping[str, tuple[str, ...]]
+    left_out: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def ours(self) -> dict[str, str]:
+        """The source's split → ours, without those that are left out."""
+        return {theirs: ours for ours, several in self.of.items() for theirs in several}
+
+
+def kind_of(name: str) -> str | None:
+    """ "train", "test" or "validation" for what is usually called so; None for any other name."""
+    squeezed = re.sub(r"[\s_.-]+", "", unicodedata.normalize("NFKC", name).casefold())
+    for kind, words in KINDS.items():
+        if squeezed in words or _ENDINGS.sub("", squeezed) in words:
+            return kind
+    return None
+
+
+def assign(names: Sequence[str], declared: SplitNames | None, where: str) -> Assignment:
+    """What each of the splits `names` of a source is for; empty where none of them is a split.
+
+    declared: our splits, each with the source's; empty: none of them is a split; None: by their
+    usual names. where: the source, for messages. Raises `InputError` where a declared one is not
+    there, and `DataError` where two names say the same.
+    """
+    if declared is not None:
+        return _declared(names, declared, where) if declared else Assignment({})
+    kinds: dict[str, list[str]] = {}
+    for name in names:
+        kinds.setdefault(kind_of(name) or "", []).append(name)
+    others = kinds.pop("", [])
+    for kind, several in kinds.items():
+        if len(several) > 1:
+            raise DataError(
+                f"{where} has {' and '.join(map(repr, several))}, and both are called {kind}: say "
+                "with the source's `splits` what each is for, such as "
+                f"`splits: {{{'train' if kind == 'train' else 'test'}: [{several[0]}]}}`"
+            )
+    of = {kind: tuple(kinds[kind]) for kind in SPLITS if kind in kinds}
+    left_out = list(others) if of or VALIDATION in kinds else []
+    notes = []
+    if left_out:
+        notes.append(f"{where} has {shortlist(left_out)} beside its splits: left out")
+    if VALIDATION in kinds:
+        (validation,) = kinds[VALIDATION]
+        if "test" in of:
+            left_out.append(validation)
+            notes.append(
+                f"{where} has {validation!r} beside {of['test'][0]!r}: the former is left out "
+                "(the source's `splits` can bring it into the training or the test split)"
+            )
+        else:
+            of["test"] = (validation,)
+            notes.append(f"{where} has no test split: {validation!r} is taken for it")
+    return Assignment(of, tuple(left_out), tuple(notes))
+
+
+def _declared(names: Sequence[str], declared: SplitNames, where: str) -> Assignment:
+    there = {unicodedata.normalize("NFC", name): name for name in names}
+    of = {}
+    for ours, theirs in declared.items():
+        missing = [name for name in theirs if unicodedata.normalize("NFC", name) not in there]
+        if missing:
+            raise InputError(f"{where} has no split {missing[0]!r}; {nearest(missing[0], names)}")
+        of[ours] = tuple(there[unicodedata.normalize("NFC", name)] for name in theirs)
+    used = {name for several in of.values() for name in several}
+    above = {name.partition("/")[0] for name in used}  # of folders in folders
+    left_out = tuple(name for name in names if name not in used | above)
+    notes = []
+    if left_out:
+        notes.append(f"{where} has {shortlist(left_out)}, in none of the declared `splits`")
+    return Assignment(
+        {ours: theirs for ours, theirs in of.items() if theirs}, left_out, tuple(notes)
+    )
 
 
 def held_out(rows: pl.DataFrame, share: float) -> pl.Series:
