@@ -22,7 +22,7 @@ from fomo_dagster.experiment.extending import merged, nested
 from fomo_dagster.experiment.names import check_safe_name
 from fomo_dagster.experiment.schema import Experiment
 from fomo_dagster.experiment.sweeping import EXTENDS, SWEEP, grids_of
-from fomo_dagster.experiment.yaml_files import read_mapping, read_value
+from fomo_dagster.yaml_files import line_of, read_mapping, read_value
 
 SUFFIXES = (".yaml", ".yml")
 
@@ -94,7 +94,9 @@ def experiment_from(
     if isinstance(own, dict):
         data["datasets"] = {name: _completed(name, own[name], where) for name in own}
     declared = {*datasets, *(own if isinstance(own, dict) else ())}
-    experiment: Experiment = validated(TypeAdapter(Experiment), data, where, Experiment, declared)
+    experiment: Experiment = validated(
+        TypeAdapter(Experiment), data, where, Experiment, declared, place=(path, ())
+    )
     for name, dataset in experiment.datasets.items():
         if name in datasets and datasets[name] != dataset:
             raise InputError(
@@ -125,7 +127,9 @@ def load_datasets(project: Path) -> Datasets:
             if name in origins:
                 raise InputError(f"{where} is declared in {origins[name]} too: rename one")
             declaration = _completed(name, declaration, where)
-            datasets[name] = validated(TypeAdapter(Dataset), declaration, where, Dataset)
+            datasets[name] = validated(
+                TypeAdapter(Dataset), declaration, where, Dataset, place=(path, (name,))
+            )
             bases[name], origins[name] = path.parent, path
     return datasets, bases
 
@@ -227,7 +231,7 @@ def apply_override(data: dict[str, Any], override: str) -> None:
     try:
         value = read_value(text)
     except InputError as error:
-        raise InputError(f"--set {override!r}: the value is {error}") from error
+        raise InputError(f"--set {override!r}: {error}") from error
     result = merged(data, nested(key.strip(), value))
     data.clear()
     data.update(result)
@@ -247,24 +251,43 @@ def validated(
     model: type[BaseModel],
     declared: Collection[str] = (),
     whole: str = "the file",
+    place: tuple[Path, tuple[str, ...]] | None = None,
 ) -> Any:
     """The data as the adapter's type, with errors that name the key, its value and the nearest.
 
     where: begins every error. model: the class that the data describe. declared: see `DatasetName`.
-    whole: what errors call the data where they are about no single key.
+    whole: what errors call the data where they are about no single key. place: the file, which
+    `where` begins with, and the keys under which the data stand there; errors then name the line.
     """
     try:
         return adapter.validate_python(data, context={"declared": declared})
     except ValidationError as error:
-        lines = [_explain(problem, model, whole) for problem in error.errors(include_url=False)]
-        raise InputError("\n".join(f"{where}: {line}" for line in lines)) from error
+        said = []
+        for problem in error.errors(include_url=False):
+            location = _location(problem, model)
+            said.append(f"{_with_line(where, place, location)}: {_explain(problem, model, whole)}")
+        raise InputError("\n".join(said)) from error
+
+
+def _with_line(where: str, place: tuple[Path, tuple[str, ...]] | None, keys: Sequence[Any]) -> str:
+    """`where` with the line after the file that it begins with, where the keys stand there."""
+    if place is None:
+        return where
+    path, above = place
+    line = line_of(path, [*above, *keys])
+    return where if line is None else f"{path}, line {line}{where.removeprefix(str(path))}"
+
+
+def _location(problem: Any, model: type[BaseModel]) -> list[Any]:
+    """The keys and places down to what a problem is about."""
+    if problem["type"] == "extra_forbidden":
+        return [*_keys(problem["loc"][:-1], model), problem["loc"][-1]]
+    return _keys(problem["loc"], model)
 
 
 def _explain(problem: Any, model: type[BaseModel], whole: str) -> str:
     is_unknown = problem["type"] == "extra_forbidden"
-    location = _keys(problem["loc"][:-1] if is_unknown else problem["loc"], model)
-    if is_unknown:
-        location.append(problem["loc"][-1])
+    location = _location(problem, model)
     name = ".".join(str(p) for p in location) or whole
     if is_unknown:
         valid = _fields_at(model, problem["loc"][:-1])
@@ -286,6 +309,8 @@ def _explain(problem: Any, model: type[BaseModel], whole: str) -> str:
         return f"{named} is {tag!r}; " + nearest(tag, tags.replace("'", "").split(", "))
     if problem["type"] == "union_tag_not_found" and not isinstance(problem["input"], dict):
         return f"{name} is {problem['input']!r}; a mapping was expected"
+    if problem["type"] == "string_type" and isinstance(problem["input"], int | float):
+        return f"{name} is {problem['input']!r}; text was expected: quote it"
     message = problem["msg"].removeprefix("Value error, ")
     shown = "" if isinstance(problem["input"], dict) else f" is {problem['input']!r}"
     return f"{name}{shown}: {message}"

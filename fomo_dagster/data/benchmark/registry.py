@@ -12,10 +12,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from fomo_dagster.errors import InputError, nearest
+from fomo_dagster.yaml_files import read_mapping
 
 REGISTRY_FILE = Path(__file__).with_name("registry.yaml")
 
@@ -59,7 +59,7 @@ class BenchmarkDataset(BaseModel):
 @cache
 def benchmark_datasets() -> Mapping[str, BenchmarkDataset]:
     """Handle → dataset, all 63, in the order of the handles."""
-    rows = yaml.safe_load(REGISTRY_FILE.read_text(encoding="utf-8"))
+    rows = read_mapping(REGISTRY_FILE)
     return MappingProxyType(
         {name: BenchmarkDataset(name=name, **rows[name]) for name in sorted(rows)}
     )

@@ -193,7 +193,7 @@ def test_a_released_stream_may_be_named_by_where_the_release_is(
     monkeypatch.setenv("FOMO_RELEASE", str(release.root))
     assert "shards/fscoco" in benchmark_project.graph().nodes
     monkeypatch.delenv("FOMO_RELEASE")
-    with pytest.raises(InputError, match=r"toy\.yaml: .*variable FOMO_RELEASE is not set"):
+    with pytest.raises(InputError, match=r"toy\.yaml, line.*FOMO_RELEASE is not set"):
         benchmark_project.graph()
 
 
