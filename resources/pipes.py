@@ -1,16 +1,22 @@
 """Dagster Pipes between a step and the processes that it launches."""
 
+import json
+import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import Any, cast
 
 import dagster as dg
 from dagster_pipes import PipesMessage, PipesParams
 
 from fomo_dagster.progress import Progress, Steps
+
+SECONDS_BETWEEN_LOOKS = 0.01
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,11 @@ class PipesChannel:
 
 
 class _Messages(dg.PipesFileMessageReader):
-    """Takes what is not for Dagster out of what comes, the moment it comes."""
+    """Takes what is not for Dagster out of what comes, the moment it comes.
+
+    Dagster's own reader takes what is there of a line for a line. On a shared file system one may
+    come in pieces: this one waits for its end.
+    """
 
     def __init__(
         self, path: str, progress: Progress, warn: Callable[[str], None], steps: Steps
@@ -53,6 +63,34 @@ class _Messages(dg.PipesFileMessageReader):
         taking = _Taking(handler, self._progress, self._warn, self._steps)
         with super().read_messages(cast(dg.PipesMessageHandler, taking)) as params:
             yield params
+
+    def _reader_thread(self, handler: dg.PipesMessageHandler, is_resource_complete: Event) -> None:
+        try:
+            for line in whole_lines(Path(self._path), is_resource_complete.is_set):
+                handler.handle_message(json.loads(line))
+        except Exception:
+            handler.report_pipes_framework_exception(type(self).__name__, sys.exc_info())
+            raise
+
+
+def whole_lines(path: Path, is_over: Callable[[], bool]) -> Iterator[bytes]:
+    """The lines of a file that others write, as they come; what is left of one at the end is none.
+
+    is_over: whether nothing more is written.
+    """
+    begun = b""
+    with path.open("rb") as file:
+        while True:
+            ends = is_over()  # asked first: what is written before the end is read
+            piece = file.readline()
+            begun += piece
+            if begun.endswith(b"\n"):
+                yield begun
+                begun = b""
+            elif not piece and ends:
+                return
+            elif not piece:
+                time.sleep(SECONDS_BETWEEN_LOOKS)
 
 
 @dataclass(frozen=True)

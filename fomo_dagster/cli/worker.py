@@ -11,7 +11,6 @@ import fcntl
 import json
 import logging
 import os
-import pickle
 import signal
 import socket
 import sys
@@ -30,14 +29,15 @@ import torch.distributed as dist
 from dagster_pipes import open_dagster_pipes
 
 from fomo_dagster.errors import InputError
-from fomo_dagster.graph.launching import LAUNCHER, RESULT, STOP, Task
+from fomo_dagster.graph.launching import LAUNCHER, RESULT, STOP
 from fomo_dagster.graph.node import Node
+from fomo_dagster.graph.tasks import Task
 from fomo_dagster.graph.workshop import Workshop
 from fomo_dagster.process_group import ProcessGroup
 from fomo_dagster.progress import Progress, Steps, silent, unheard
 from fomo_dagster.store.files import write_bytes
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _SECONDS_BETWEEN_LOOKS = 0.5
 _SECONDS_BETWEEN_TOLD = 0.1
 _LONGEST_WAIT = timedelta(hours=2)  # for another process; torchrun notices one that is lost
@@ -47,12 +47,12 @@ def main(path: Path) -> None:
     """Do the task's part of the process that the environment says this is."""
     rank, here = int(os.environ["RANK"]), path.parent
     with _alive(here, rank):
-        task: Task = pickle.loads(path.read_bytes())
-        for number in _SIGNALS:
-            signal.signal(number, _interrupt)
-        _watch(here, launched_here=task.host == socket.gethostname())
-        torch.set_num_threads(task.threads)
         try:
+            task = Task.read(path)
+            for number in _SIGNALS:
+                signal.signal(number, _interrupt)
+            _watch(here, launched_here=task.host == socket.gethostname())
+            torch.set_num_threads(task.threads)
             with _telling(here, rank, task) as tellings:
                 result: dict[str, Any] = {"cost": _work(task, here, *tellings)}
         except KeyboardInterrupt as stop:
@@ -79,10 +79,11 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 def _work(
     task: Task, here: Path, progress: Progress, warn: Callable[[str], None], steps: Steps
 ) -> dict[str, Any]:
-    node, device = _on_own_device(task.graph.nodes[task.key])
+    graph = task.graph()
+    node, device = _on_own_device(graph.nodes[task.key])
     if task.folder is None:
-        workshop = Workshop(task.graph, task.home, progress=progress, warn=warn)
-        for number, (name, recipe) in enumerate(task.recipes.items()):
+        workshop = Workshop(graph, task.home, progress=progress, warn=warn)
+        for number, (name, recipe) in enumerate(task.recipes(node, workshop).items()):
             if _is_first_to(here / f"taken_{number}"):
                 workshop.get_or_make(
                     recipe,
@@ -93,9 +94,9 @@ def _work(
         return {}
     with _group(device) as group:
         workshop = Workshop(
-            task.graph, task.home, progress=progress, warn=warn, steps=steps, group=group
+            graph, task.home, progress=progress, warn=warn, steps=steps, group=group
         )
-        ((name, recipe),) = task.recipes.items()
+        ((name, recipe),) = task.recipes(node, workshop).items()
         return dict(node.make(name, recipe, task.folder, workshop) or {})
 
 

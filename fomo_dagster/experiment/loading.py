@@ -34,6 +34,8 @@ class Loaded:
 
     sweep: the name of the sweep that it is one of; None where it stands in a file of its own.
     swept: what tells it from the others, as tables show it.
+    arrived: the datasets of its growing stream; None where it has none, or nobody has looked yet.
+    entries: what its stream's file lists; None likewise.
     """
 
     experiment: Experiment
@@ -42,6 +44,8 @@ class Loaded:
     base: Path
     sweep: str | None = None
     swept: Mapping[str, Any] = field(default_factory=dict)
+    arrived: tuple[str, ...] | None = None
+    entries: tuple[str, ...] | None = None
 
 
 Datasets = tuple[dict[str, Dataset], dict[str, Path]]

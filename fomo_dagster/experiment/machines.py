@@ -8,7 +8,7 @@ from pydantic import Field, field_validator
 
 from fomo_dagster.data.declarations import Declaration
 
-_ENDPOINT = re.compile(r"[^\s:]+:\d{1,5}")
+_ENDPOINT = re.compile(r"[^\s:]+:(\d{1,5})")
 
 
 class Machines(Declaration):
@@ -22,6 +22,12 @@ class Machines(Declaration):
     rendezvous: str = Field(
         description="host:port, where torchrun's processes meet: one of the machines, a free port."
     )
+    interface: str | None = Field(
+        None,
+        pattern=r"[\w.:-]+",
+        description="The network interface that they reach each other by, as `eth0`, where nothing "
+        "else is to be listened on; null: what `rendezvous` stands for, and what NCCL chooses.",
+    )
     start: tuple[str, ...] = Field(
         (), description="What runs a command on each, as `[srun, --ntasks-per-node=1]`."
     )
@@ -29,6 +35,7 @@ class Machines(Declaration):
     @field_validator("rendezvous")
     @classmethod
     def _is_an_endpoint(cls, rendezvous: str) -> str:
-        if not _ENDPOINT.fullmatch(rendezvous):
+        found = _ENDPOINT.fullmatch(rendezvous)
+        if found is None or not 1 <= int(found[1]) <= 65535:
             raise ValueError(f"{rendezvous!r} is not host:port, as in node01:29500")
         return rendezvous

@@ -31,7 +31,7 @@ from fomo_dagster.graph.declared_streams import (
     listing_of,
     roles_of,
     viewed,
-    with_arrivals,
+    with_stream_read,
     years_of,
 )
 from fomo_dagster.graph.evaluation_nodes import EvaluationNode, LeaderboardNode, ScoresNode
@@ -67,6 +67,8 @@ class Graph:
     """Experiment → the folder that its stream grows in."""
     sweeps: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Sweep → its experiments."""
+    owners: Mapping[str, Loaded] = field(default_factory=dict)
+    """Node → the experiment that brought it, from which alone it can be built again."""
 
     def of(self, *experiments: str) -> list[Node]:
         """The nodes that experiments need, their streams' order and the leaderboard with them."""
@@ -105,13 +107,15 @@ class _Builder:
         self.owners: dict[str, str] = {}
         self.code_versions: dict[str, str] = {}
         self.experiment = ""
+        self.loaded: dict[str, Loaded] = {}
         self.growing: dict[str, Path] = {}
 
     def graph(
         self, experiments: Mapping[str, Experiment], sweeps: Mapping[str, tuple[str, ...]]
     ) -> Graph:
+        owners = {key: self.loaded[name] for key, name in self.owners.items() if name}
         return Graph(
-            self.sources, self.nodes, self.code_versions, experiments, self.growing, sweeps
+            self.sources, self.nodes, self.code_versions, experiments, self.growing, sweeps, owners
         )
 
     def add(self, node: Node) -> None:
@@ -325,11 +329,10 @@ class _Builder:
     def add_experiment(self, loaded: Loaded) -> None:
         experiment = loaded.experiment
         self.experiment = experiment.name
-        arrived: tuple[str, ...] = ()
+        self.loaded[experiment.name] = loaded = with_stream_read(loaded)
         if experiment.stream.growing is not None:
             self.growing[experiment.name] = loaded.base / experiment.stream.growing.expanduser()
-            loaded, arrived = with_arrivals(loaded, self.growing[experiment.name])
-            arrived = tuple(map(viewed(experiment), arrived))
+        arrived = tuple(map(viewed(experiment), loaded.arrived or ()))
         method = experiment.method
         theta = self.add_backbone(loaded, experiment.backbone, "backbone")
         chunks, trained_on = self.add_stream(loaded, theta, arrived)

@@ -17,8 +17,21 @@ from fomo_dagster.streams.entries import canonical_entry, format_entry, parse_en
 from fomo_dagster.streams.growing import arrived_datasets
 
 
-def with_arrivals(loaded: Loaded, folder: Path) -> tuple[Loaded, tuple[str, ...]]:
-    """With a dataset for everything that has arrived of a growing stream, and their names."""
+def with_stream_read(loaded: Loaded) -> Loaded:
+    """With what its stream says outside the experiment's file: the entries of a list, a dataset for
+    everything that has arrived. What was read once stays, so that a graph can be built again."""
+    stream = loaded.experiment.stream
+    if stream.growing is not None and loaded.arrived is None:
+        return with_arrivals(loaded, loaded.base / stream.growing.expanduser())
+    if stream.file is not None and loaded.entries is None:
+        written = read_entries(loaded.base / stream.file.expanduser())
+        entries = tuple(canonical_entry(entry, loaded.datasets) for entry in written)
+        return replace(loaded, entries=entries)
+    return loaded
+
+
+def with_arrivals(loaded: Loaded, folder: Path) -> Loaded:
+    """With a dataset for everything that has arrived of a growing stream."""
     stream = loaded.experiment.stream
     datasets, bases = dict(loaded.datasets), dict(loaded.bases)
     arrived = arrived_datasets(stream.name or loaded.experiment.name, folder)
@@ -35,7 +48,7 @@ def with_arrivals(loaded: Loaded, folder: Path) -> tuple[Loaded, tuple[str, ...]
         source = kind(path=path, **of_source)
         datasets[name] = Dataset(source=source, **settings)
         bases[name] = loaded.base
-    return replace(loaded, datasets=datasets, bases=bases), tuple(arrived)
+    return replace(loaded, datasets=datasets, bases=bases, arrived=tuple(arrived))
 
 
 def first_evaluated(experiment: Experiment, arrived: Sequence[str]) -> dict[str, int]:
@@ -61,16 +74,15 @@ def viewed(experiment: Experiment) -> Callable[[str], str]:
 
 
 def listing_of(loaded: Loaded) -> Listing:
-    """The stream's datasets, and its entries where the experiment or a file lists them."""
+    """The stream's datasets, and its entries where the experiment or a file lists them.
+
+    loaded: as of `with_stream_read`.
+    """
     stream, name_of = loaded.experiment.stream, viewed(loaded.experiment)
     if stream.datasets is not None:
         return Listing(tuple(map(name_of, stream.datasets)))
-    if stream.file is not None:
-        written = read_entries(loaded.base / stream.file.expanduser())
-        listed = [canonical_entry(entry, loaded.datasets) for entry in written]
-    else:
-        listed = list(stream.concepts or ())
-    entries = [(name_of(dataset), concept) for dataset, concept in map(parse_entry, listed)]
+    listed = loaded.entries if stream.file is not None else stream.concepts
+    entries = [(name_of(dataset), concept) for dataset, concept in map(parse_entry, listed or ())]
     datasets = tuple(dict.fromkeys(dataset for dataset, _ in entries))
     return Listing(datasets, tuple(format_entry(*names) for names in entries))
 

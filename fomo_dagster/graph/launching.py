@@ -10,7 +10,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import pickle
 import re
 import shutil
 import signal
@@ -20,7 +19,6 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -32,19 +30,20 @@ from fomo_dagster.errors import (
     TrainingError,
 )
 from fomo_dagster.graph.node import Node, identity
-from fomo_dagster.home import Home
+from fomo_dagster.graph.tasks import Task, as_data
 from fomo_dagster.progress import Progress, Steps, unheard
-from fomo_dagster.store.files import write_bytes
+from fomo_dagster.store.files import explained, write_bytes
+from fomo_dagster.store.leases import lease
 from fomo_dagster.store.process_memory import ProcessMemory
 from fomo_dagster.store.recipes import Recipe
 
 if TYPE_CHECKING:
     from fomo_dagster.experiment.schema import Execution
-    from fomo_dagster.graph.build import Graph
     from fomo_dagster.graph.workshop import Workshop
 
 WORKER = "fomo_dagster.cli.worker"
-TASK = "task.pickle"
+AGENT = "fomo_dagster.cli.agent"
+TASK = "task.json"
 LAUNCHER = "launcher"  # locked while the launching process lives
 STOP = "stop"  # holds the name of a signal once one came
 RESULT = "result.json"  # by the first process: cost, or where it was stopped
@@ -62,24 +61,6 @@ class Channel(Protocol):
         self, folder: Path, progress: Progress, warn: Callable[[str], None], steps: Steps
     ) -> AbstractContextManager[Mapping[str, str]]:
         """Open within; gives the environment variables by which they find it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """What launched processes do: make the artifacts of a node."""
-
-    graph: Graph
-    home: Home
-    key: str
-    recipes: Mapping[str, Recipe]
-    folder: Path | None
-    """Where all make one artifact together; None: each makes whole ones, into the store."""
-    threads: int
-    """Of each process, for what runs on the CPU."""
-    host: str
-    """The machine of the launching process."""
-    tells_steps: bool
-    """Whether anyone there wants to know the steps of a training."""
 
 
 def make(
@@ -129,14 +110,38 @@ def _launch(
     if folder is not None:
         threads = max(1, threads // execution.processes)
     task = Task(
-        graph=workshop.graph, home=workshop.home, key=node.key, recipes=recipes, folder=folder,
+        declared=as_data(workshop.graph.owners[node.key]), home=workshop.home, key=node.key,
+        digests={name: recipe.digest for name, recipe in recipes.items()}, folder=folder,
         threads=threads, host=socket.gethostname(), tells_steps=workshop.steps is not unheard,
     )  # fmt: skip
     here = workshop.home.root / "launches" / identity(recipes)
-    shutil.rmtree(here, ignore_errors=True)
-    write_bytes(here / TASK, pickle.dumps(task))
+    with lease(workshop.home.leases / f"launch_{here.name}", workshop.waiting):
+        _make_private(here)
+        write_bytes(here / TASK, task.model_dump_json().encode())
+        return _made_by_processes(here, task, execution, recipes, workshop)
+
+
+def _make_private(folder: Path) -> None:
+    """An empty folder that nobody else can look into; raises `StoreError` where there can be none.
+
+    What passes through it says what is run, and in the name of whom.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    with explained(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700)
+
+
+def _made_by_processes(
+    here: Path,
+    task: Task,
+    execution: Execution,
+    recipes: Mapping[str, Recipe],
+    workshop: Workshop,
+) -> dict[str, Any]:
     command = torchrun(execution, here / TASK)
     warn = workshop.warn or (lambda text: None)
+    assert workshop.channel is not None
     _say_what_others_run(execution, command, workshop)
     stopped, status = "", 0
     try:
@@ -155,7 +160,8 @@ def _launch(
     workshop.say(text for said in sorted(here.glob("warned_*")) for text in _read(said))
     if "cost" not in result:
         folders = [workshop.resume_folder(r) for r in recipes.values()]
-        raise _failure(here, execution.all_processes, None if folder is None else folders, status)
+        together = folders if task.folder is not None else None
+        raise _failure(here, execution.all_processes, together, status)
     shutil.rmtree(here, ignore_errors=True)
     cost: dict[str, Any] = result["cost"]
     return cost
@@ -164,15 +170,18 @@ def _launch(
 def torchrun(execution: Execution, task: Path) -> list[str]:
     """The command that starts this machine's processes or, with `machines.start`, all of them."""
     machines = execution.machines
-    meeting = ["--standalone"]
+    count, rendezvous, interface = "1", "127.0.0.1:0", None
     if machines is not None:
-        meeting = [
-            "--nnodes", str(machines.count), "--rdzv-backend", "c10d",
-            "--rdzv-endpoint", machines.rendezvous, "--rdzv-id", task.parent.name,
-        ]  # fmt: skip
+        count, rendezvous = str(machines.count), machines.rendezvous
+        interface = machines.interface
+    meeting = [
+        "--nnodes", count, "--rdzv-backend", "fomo", "--rdzv-endpoint", rendezvous,
+        "--rdzv-id", task.parent.name,
+        *(["--rdzv-conf", f"interface={interface}"] if interface is not None else ()),
+    ]  # fmt: skip
     return [
         *(machines.start if machines is not None else ()),
-        sys.executable, "-m", "torch.distributed.run", *meeting,
+        sys.executable, "-m", AGENT, *meeting,
         "--nproc-per-node", str(execution.processes), "-m", WORKER, str(task),
     ]  # fmt: skip
 
@@ -188,7 +197,7 @@ def _run(command: Sequence[str], here: Path, environment: Mapping[str, str]) -> 
     status, or minus the signal that ended it."""
     from fomo_dagster.training.interruption import Interruption
 
-    alive = os.open(here / LAUNCHER, os.O_RDWR | os.O_CREAT, 0o644)
+    alive = os.open(here / LAUNCHER, os.O_RDWR | os.O_CREAT, 0o600)
     fcntl.flock(alive, fcntl.LOCK_EX)
     with (here / OUTPUT).open("wb") as output:
         process = subprocess.Popen(

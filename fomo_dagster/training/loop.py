@@ -220,16 +220,27 @@ class _Training:
     def _restore(self) -> int:
         """Take up the resume point; return the number of steps that are done."""
         state = self.point.load()
-        position: int = state["position"] if state is not None else 0
+        position = state["position"] if state is not None else 0
         if self.group.highest(position, -position) != [position, -position]:
             raise StoreError(
                 f"not all processes read the same resume point at {self.point.path}: FOMO_HOME "
                 "must be one folder that all machines share"
             )
         if state is not None:
-            self.learner.restore(state["learner"])
-            self.figures.restore(state["figures"])
-            self.meter.restore(state.get("spent", {}))
+            try:
+                if not 0 <= position <= self.batches.steps:
+                    raise ValueError(f"it stands at step {position} of {self.batches.steps}")
+                self.learner.restore(state["learner"])
+                self.figures.restore(state["figures"])
+                self.meter.restore(state.get("spent", {}))
+            except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+                if self.group.is_first:
+                    self.point.set_aside()
+                raise TrainingError(
+                    f"stage {self.stage}: the resume point {self.point.path} is not of this "
+                    f"training ({type(error).__name__}: {error}): it is set aside; run again to "
+                    "begin the stage anew"
+                ) from error
             self.told(self.figures.rows)
         return position
 

@@ -18,6 +18,7 @@ from fomo_dagster.store.files import replacing
 logger = logging.getLogger(__name__)
 
 _NAME = "resume.pt"
+_ASIDE = "refused.pt"
 _FORMAT = 3  # raised when what a training puts into its state changes
 
 
@@ -49,12 +50,16 @@ class ResumePoint:
             return None
         try:
             with zipfile.ZipFile(self.path) as archive:
+                if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
+                    raise zipfile.BadZipFile("it is compressed, as PyTorch writes none")
                 damaged = archive.testzip()  # torch.load does not look at the checksums
             if damaged is not None:
                 raise zipfile.BadZipFile(f"the checksum of {damaged} is wrong")
             content = torch.load(self.path, map_location="cpu", weights_only=True)
             written_as = content.get("format", 1)
             identity, state = content["identity"], content["state"]
+            if not isinstance(state["position"], int):
+                raise TypeError(f"it stands at step {state['position']!r}")
         except Exception as error:  # whatever a damaged file makes the readers raise
             logger.warning("the resume point %s is damaged and not used: %s", self.path, error)
             return None
@@ -69,6 +74,10 @@ class ResumePoint:
             return None
         loaded: dict[str, Any] = state
         return loaded
+
+    def set_aside(self) -> None:
+        """Keep the point for a person to look at, where no training looks for it."""
+        self.path.replace(self.path.with_name(_ASIDE))
 
     def __str__(self) -> str:
         """What a message says of it."""

@@ -200,7 +200,7 @@ def test_what_has_no_test_samples_is_refused_before_anything_is_trained(project)
 
 def test_how_much_of_an_entry_is_held_out_can_be_said(growing):
     def shares():
-        datasets = with_arrivals(growing.load(), growing.root / "incoming")[0].datasets
+        datasets = with_arrivals(growing.load(), growing.root / "incoming").datasets
         return {datasets[f"live_{name}"].source.test_share for name in ("2024_01", "2024_03")}
 
     (growing.root / "incoming/2024-03.csv").touch()

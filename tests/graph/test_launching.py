@@ -12,6 +12,7 @@ from typing import Any
 
 import dagster as dg
 import polars as pl
+import psutil
 import pytest
 from safetensors.torch import load_file
 
@@ -68,6 +69,10 @@ class Stopper(threading.Thread):
         self._before = self._saved()
         self.processes: list[int] = []
         """Those that were launched, and torchrun's agent."""
+        self.listening: set[str] = set()
+        """The addresses at which they do."""
+        self.readable: list[Path] = []
+        """What others than the owner may read of what passes between them."""
 
     def run(self) -> None:
         for _ in range(6000):
@@ -75,6 +80,14 @@ class Stopper(threading.Thread):
             numbers = [int(path.read_text() or 0) for path in locks]
             if len(numbers) == 2 and all(numbers) and self._saved() not in (0, self._before):
                 self.processes = [*numbers, parent_of(numbers[0])]
+                self.listening = {
+                    connection.laddr.ip
+                    for process in map(psutil.Process, self.processes)
+                    for connection in process.net_connections()
+                    if connection.status == psutil.CONN_LISTEN
+                }
+                (folder,) = self._home.root.glob("launches/*")
+                self.readable = [folder] if folder.stat().st_mode & 0o077 else []
                 os.kill(os.getpid() if self._rank is None else numbers[self._rank], self._number)
                 return
             time.sleep(0.02)
@@ -99,6 +112,8 @@ def stopped(project: Any, number: signal.Signals, rank: int | None) -> str:
     stopper.join()
     assert not result.success
     assert len(stopper.processes) == 3
+    assert stopper.listening == {"127.0.0.1"}
+    assert not stopper.readable
     assert not any(map(alive, stopper.processes))
     assert project.artifacts() == before
     assert not list((project.home.root / "store" / ".staging").glob("*"))
@@ -214,18 +229,22 @@ def test_processes_are_launched_by_a_channel_and_nothing_else(longer: Any) -> No
 
 
 def test_torchrun_gets_the_machines_and_what_starts_it_on_them(tmp_path: Path) -> None:
-    task = tmp_path / "abc" / "task.pickle"
+    task = tmp_path / "abc" / "task.json"
     command = launching.torchrun(Execution(processes=4), task)
     worker = ["-m", "fomo_dagster.cli.worker", str(task)]
     assert command[1:] == [
-        "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "4", *worker
+        "-m", "fomo_dagster.cli.agent", "--nnodes", "1", "--rdzv-backend", "fomo",
+        "--rdzv-endpoint", "127.0.0.1:0", "--rdzv-id", "abc", "--nproc-per-node", "4", *worker
     ]  # fmt: skip
-    machines = Machines(count=2, rendezvous="node01:29500", start=("srun", "--ntasks-per-node=1"))
+    machines = Machines(
+        count=2, rendezvous="node01:29500", start=("srun", "--ntasks-per-node=1"), interface="ib0"
+    )
     command = launching.torchrun(Execution(processes=8, machines=machines), task)
     assert command[:2] == ["srun", "--ntasks-per-node=1"]
     assert command[3:] == [
-        "-m", "torch.distributed.run", "--nnodes", "2", "--rdzv-backend", "c10d",
-        "--rdzv-endpoint", "node01:29500", "--rdzv-id", "abc", "--nproc-per-node", "8", *worker,
+        "-m", "fomo_dagster.cli.agent", "--nnodes", "2", "--rdzv-backend", "fomo",
+        "--rdzv-endpoint", "node01:29500", "--rdzv-id", "abc", "--rdzv-conf", "interface=ib0",
+        "--nproc-per-node", "8", *worker,
     ]  # fmt: skip
 
 

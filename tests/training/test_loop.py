@@ -281,6 +281,31 @@ def test_after_a_towers_warm_up_the_others_rate_rises_to_the_schedules() -> None
     assert "image" not in tower_factors(warmup, step=0, steps=10)
 
 
+def of_other_weights(state: dict[str, Any]) -> None:
+    state["learner"]["weights"].popitem()
+
+
+def of_another_length(state: dict[str, Any]) -> None:
+    state["position"] = 10**6
+
+
+@pytest.mark.parametrize("spoil", [of_other_weights, of_another_length])
+def test_a_resume_point_that_does_not_fit_is_set_aside(
+    tmp_path: Path, spoil: Callable[[dict[str, Any]], None]
+) -> None:
+    with pytest.raises(OSError, match="the disk is gone"):
+        run(tmp_path, Batches(before=failing_at(2)))
+    content = torch.load(tmp_path / "resume.pt", weights_only=True)
+    spoil(content["state"])
+    torch.save(content, tmp_path / "resume.pt")
+    with pytest.raises(TrainingError, match=r"is not of this training .* run again to begin"):
+        run(tmp_path)
+    assert (tmp_path / "refused.pt").exists()
+    batches = Batches()
+    run(tmp_path, batches)
+    assert batches.started_at == 0
+
+
 CHILD = """
 import time
 import torch

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,48 @@ def test_a_flipped_bit_counts_as_damage(tmp_path: Path, caplog: pytest.LogCaptur
     point.path.write_bytes(data)
     assert point.load() is None
     assert "the checksum of" in caplog.text
+
+
+class Hostile:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.mkdir, (str(self.path),)
+
+
+def compressed(path: Path) -> None:
+    with zipfile.ZipFile(path) as archive:
+        content = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in content.items():
+            archive.writestr(name, data)
+
+
+HOSTILE = {
+    "code": lambda path: torch.save(
+        {"identity": "recipe", "state": Hostile(path.parent / "x")}, path
+    ),
+    "another type": lambda path: torch.save([1, 2], path),
+    "a state without a position": lambda path: torch.save(
+        {"format": 3, "identity": "recipe", "state": {"position": "last"}}, path
+    ),
+    "compressed, as bombs are": compressed,
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_a_hostile_point_runs_nothing_and_counts_as_none(
+    tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    point = ResumePoint(tmp_path, "recipe")
+    point.save(STATE)
+    HOSTILE[kind](point.path)
+    assert point.load() is None
+    assert "is damaged and not used" in caplog.text
+    assert not (tmp_path / "x").exists()
 
 
 def test_what_a_killed_process_had_begun_to_write_is_removed(tmp_path: Path) -> None:
