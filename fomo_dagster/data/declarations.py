@@ -91,7 +91,49 @@ class SplitSource(Declaration):
         return self
 
 
-class FolderSource(SplitSource):
+class TableFormat(Declaration):
+    """How a table of text is written, where that is not as usual."""
+
+    quoting: Literal["doubled", "backslash", "none"] | None = at_default_left_out(
+        None,
+        description="How a CSV table writes quotes inside quoted texts: doubled, as usual; after a "
+        "backslash, as Spark and MySQL do; none: quotes are letters as others. Where it is left "
+        "out, they are doubled, and a table that could be meant otherwise is refused.",
+    )
+    separator: str | None = at_default_left_out(
+        None,
+        min_length=1,
+        max_length=1,
+        description="What separates the fields of a CSV table; by default the comma, semicolon, "
+        "tab or bar that its header shows.",
+    )
+    encoding: str = at_default_left_out(
+        "utf-8", description="Of a CSV table or JSON lines that do not begin with their mark."
+    )
+
+    @field_validator("separator")
+    @classmethod
+    def _separates(cls, separator: str | None) -> str | None:
+        if separator is not None and separator in '"\\\r\n\0':
+            raise ValueError("quotes, backslashes and line ends separate nothing")
+        return separator
+
+    @field_validator("encoding")
+    @classmethod
+    def _is_known(cls, encoding: str) -> str:
+        try:
+            "".encode(encoding)
+        except LookupError as error:
+            raise ValueError(f"{error}; usual are utf-8, utf-16, latin-1 and cp1252") from error
+        return encoding
+
+
+ALLOW_OUTSIDE = at_default_left_out(
+    False, description="Read images that a table names outside its root, by `..`, a link or a path."
+)
+
+
+class FolderSource(SplitSource, TableFormat):
     """A folder per class: `path/train/<concept>/…` and `path/test/<concept>/…`, or
     `path/<concept>/…` with a seeded share of every concept held out for testing."""
 
@@ -104,7 +146,7 @@ class FolderSource(SplitSource):
     )
 
 
-class ManifestSource(SplitSource):
+class ManifestSource(SplitSource, TableFormat):
     """A table (Parquet, CSV or JSON lines) with a row an image: `path`, and optionally `concept`,
     `caption` (text or a list), `split` and `key`."""
 
@@ -113,6 +155,7 @@ class ManifestSource(SplitSource):
     root: Path | None = Field(
         None, description="What relative image paths start from; the table's folder by default."
     )
+    allow_outside: bool = ALLOW_OUTSIDE
 
 
 class GeneratedSource(Declaration):

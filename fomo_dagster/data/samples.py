@@ -32,6 +32,12 @@ INDEX: dict[str, pl.DataType] = {
     "offset": pl.Int64(),  # of the image's first byte in the tar
     "size": pl.Int64(),  # bytes
 }
+QUARANTINE: dict[str, pl.DataType] = {
+    "split": pl.String(),
+    "key": pl.String(),
+    "digest": pl.String(),  # the source's, before any resizing; empty where no image was read
+    "reason": pl.String(),
+}
 MANIFEST: dict[str, pl.DataType] = {
     "dataset": pl.String(),
     "concept": pl.String(),
@@ -39,11 +45,6 @@ MANIFEST: dict[str, pl.DataType] = {
     "captions": pl.List(pl.String()),
     "digest": pl.String(),
 }
-
-
-def as_text(value: str) -> str:
-    """`value` with lone surrogates, which no table holds, written out (`\\udce9`)."""
-    return value.encode(errors="backslashreplace").decode()
 
 
 def concept_digests(samples: pl.DataFrame, split: str) -> dict[str, str]:

@@ -22,7 +22,7 @@ import polars as pl
 
 from fomo_dagster.data.index import INDEX_FILE
 from fomo_dagster.data.reading import IMAGES_PER_TASK, Reading, Stored, read_in_order
-from fomo_dagster.data.samples import INDEX, SAMPLES, SPLITS
+from fomo_dagster.data.samples import INDEX, QUARANTINE, SAMPLES, SPLITS
 from fomo_dagster.data.sources.files import shortlist
 from fomo_dagster.data.sources.source import Source
 from fomo_dagster.errors import DataError
@@ -30,12 +30,6 @@ from fomo_dagster.progress import Progress
 from fomo_dagster.store.digests import digest_of
 
 QUARANTINE_FILE = "quarantine.parquet"
-QUARANTINE: dict[str, pl.DataType] = {
-    "split": pl.String(),
-    "key": pl.String(),
-    "digest": pl.String(),  # the source's, before any resizing
-    "reason": pl.String(),
-}
 MAX_PIXELS = 178_956_970  # Pillow's own limit for an error: 512 MiB in RGB
 
 
@@ -67,6 +61,7 @@ def write_shards(
     folder: Path,
     *,
     resize: int | None,
+    unusable: pl.DataFrame | None = None,
     unreadable_limit: float,
     workers: int,
     progress: Progress,
@@ -75,12 +70,13 @@ def write_shards(
 ) -> ShardReport:
     """Write the shards of the samples in `scan` (SCAN) into `folder`.
 
-    `workers` processes read and decode; 1 is this process alone. Images that cannot be read are
-    left out and listed in the quarantine. Raises `DataError` where they are more than the share
-    `unreadable_limit` of all, where a concept loses all its training samples to them, and where
-    the source no longer holds what was scanned.
+    unusable: QUARANTINE, what the source left out of its scan. `workers` processes read and decode;
+    1 is this process alone. Images that cannot be read are left out and listed in the quarantine
+    with those. Raises `DataError` where they are more than the share `unreadable_limit` of all,
+    where a concept loses all its training samples to them, and where the source no longer holds
+    what was scanned.
     """
-    if scan.is_empty():
+    if scan.is_empty() and (unusable is None or unusable.is_empty()):
         raise DataError("the dataset has no samples: check the path of its source")
     folder.mkdir(parents=True, exist_ok=True)
     scan = scan.sort("split", "key")
@@ -102,6 +98,8 @@ def write_shards(
                 progress("images", row + 1, scan.height, detail)
     index = _with(samples, places, INDEX)
     quarantine = _with(scan, reasons, QUARANTINE)
+    if unusable is not None:
+        quarantine = pl.concat([unusable, quarantine])
     index.write_parquet(folder / INDEX_FILE)
     quarantine.write_parquet(folder / QUARANTINE_FILE)
     _check_quarantine(quarantine, scan, index, unreadable_limit)
@@ -127,9 +125,10 @@ def _check_quarantine(
     quarantine: pl.DataFrame, scan: pl.DataFrame, index: pl.DataFrame, limit: float
 ) -> None:
     named = [f"{key} ({reason})" for key, reason in quarantine.select("key", "reason").iter_rows()]
-    if len(named) / scan.height > limit:
+    total = index.height + quarantine.height
+    if len(named) / total > limit:
         raise DataError(
-            f"{len(named)} of {scan.height} images ({len(named) / scan.height:.2%}) cannot be read,"
+            f"{len(named)} of {total} images ({len(named) / total:.2%}) cannot be read,"
             f" above unreadable_limit = {limit:.2%}: {shortlist(named)}. Repair or remove them, or "
             "raise the dataset's unreadable_limit"
         )

@@ -8,10 +8,12 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
 from fomo_dagster.data.declarations import (
+    ALLOW_OUTSIDE,
     DatasetName,
     DatasetSettings,
     Declaration,
     Splits,
+    TableFormat,
     at_default_left_out,
     declared_names,
 )
@@ -27,13 +29,14 @@ StreamEntry = Annotated[str, AfterValidator(_canonical)]
 """`dataset+++concept`, the dataset as in `DatasetName`."""
 
 
-class Arriving(DatasetSettings):
+class Arriving(DatasetSettings, TableFormat):
     """How the datasets of a growing stream are declared: what an entry does not say itself."""
 
     splits: Splits | None = at_default_left_out(None)
     test_share: float = Field(
         0.2, ge=0, lt=1, description="Share held out of an entry that has no test split of its own."
     )
+    allow_outside: bool = ALLOW_OUTSIDE
 
 
 class Stream(Declaration):

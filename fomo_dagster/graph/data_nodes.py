@@ -50,14 +50,17 @@ class DatasetSource:
 
         source = open_source(self.name, self.dataset, self.base, workshop.home.cache)
         found = inspect(source)
-        content = content_digest(found.scan)
-        unseen = sorted(set(found.classes) - set(found.scan["concept"].unique()))
+        content: Any = content_digest(found.scan)
+        parts = {"samples": content}
+        if unseen := sorted(set(found.classes) - set(found.scan["concept"].unique())):
+            parts["classes_without_samples"] = unseen
+        if found.unusable.height:
+            parts["unusable"] = [list(row) for row in found.unusable.rows()]
         return Facts(
-            digest_of({"samples": content, "classes_without_samples": unseen})
-            if unseen
-            else content,
+            content if len(parts) == 1 else digest_of(parts),
             {
                 "scan": found.scan,
+                "unusable": found.unusable,
                 "source": source,
                 "classes": found.classes,
                 "warnings": found.warnings,
@@ -132,6 +135,7 @@ class ShardsNode(Node):
         details = workshop.look(source_key(self.name)).details
         report = write_shards(
             details["scan"], details["source"], folder,
+            unusable=details["unusable"],
             resize=self.dataset.resize,
             unreadable_limit=self.dataset.unreadable_limit,
             workers=workshop.processes,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from fomo_dagster.data.declarations import Dataset, FolderSource, ManifestSource
+from fomo_dagster.data.declarations import Dataset, DatasetSettings, FolderSource, ManifestSource
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.loading import Loaded
 from fomo_dagster.experiment.names import check_safe_name
@@ -35,8 +35,8 @@ def with_arrivals(loaded: Loaded, folder: Path) -> Loaded:
     stream = loaded.experiment.stream
     datasets, bases = dict(loaded.datasets), dict(loaded.bases)
     arrived = arrived_datasets(stream.name or loaded.experiment.name, folder)
-    of_source = {"splits": stream.arriving.splits, "test_share": stream.arriving.test_share}
-    settings = {key: value for key, value in stream.arriving if key not in of_source}
+    settings = {k: v for k, v in stream.arriving if k in DatasetSettings.model_fields}
+    of_source = {k: v for k, v in stream.arriving if k not in settings}
     for name, path in arrived.items():
         if name in datasets:
             raise InputError(
@@ -45,7 +45,8 @@ def with_arrivals(loaded: Loaded, folder: Path) -> Loaded:
             )
         check_safe_name(name)
         kind = FolderSource if path.is_dir() else ManifestSource
-        source = kind(path=path, **of_source)
+        fitting = {k: v for k, v in of_source.items() if k in kind.model_fields}
+        source = kind(path=path, **fitting)
         datasets[name] = Dataset(source=source, **settings)
         bases[name] = loaded.base
     return replace(loaded, datasets=datasets, bases=bases, arrived=tuple(arrived))

@@ -129,7 +129,7 @@ class PlacedNode(ShardsNode):
         import polars as pl
 
         from fomo_dagster.data.index import INDEX_FILE
-        from fomo_dagster.data.shards import QUARANTINE as QUARANTINE_COLUMNS
+        from fomo_dagster.data.samples import QUARANTINE as QUARANTINE_COLUMNS
         from fomo_dagster.data.webdataset.indexed import PlacedIndex
         from fomo_dagster.graph.workshop import PLACED_SHARDS
 

@@ -13,7 +13,7 @@ from typing import Any
 import polars as pl
 
 from fomo_dagster.data.benchmark.release import read_json
-from fomo_dagster.data.samples import as_text
+from fomo_dagster.data.texts import as_text
 from fomo_dagster.errors import DataError
 
 INFO: dict[str, pl.DataType] = {

@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import polars as pl
 
+from fomo_dagster.data.declarations import TableFormat
 from fomo_dagster.data.formats import has_image_suffix, is_image
 from fomo_dagster.data.sources.files import (
     LARGEST_IMAGE,
@@ -54,6 +55,7 @@ class Unused(NamedTuple):
 class FolderImages:
     """The images below `root`.
 
+    form: how the table of captions is written.
     splits: train and test, each with the folders it is made of; empty: all folders are classes;
     None: by their names. one_concept: the concept of images that lie in no class folder; None
     forbids them.
@@ -64,6 +66,7 @@ class FolderImages:
         root: Path,
         *,
         captions: Path | None,
+        form: TableFormat,
         splits: SplitNames | None,
         test_share: float,
         one_concept: str | None,
@@ -71,6 +74,7 @@ class FolderImages:
     ) -> None:
         self.root = root
         self.captions = captions
+        self.form = form
         self.splits = splits
         self.test_share = test_share
         self.one_concept = one_concept
@@ -267,7 +271,10 @@ class FolderImages:
         """The list of captions of each image found, in the order of the table."""
         if self.captions is None:
             return pl.Series("captions", [[]] * found.height, pl.List(pl.String))
-        rows = read_rows(self.captions, ["path", "caption"], [])
+        table = read_rows(self.captions, ["path", "caption"], [], self.form)
+        if table.unusable:
+            raise DataError(f"a caption cannot be used: {table.unusable[0][2]}")
+        rows = table.frame
         rows = rows.with_columns(
             pl.Series(
                 "path", [os.path.normpath(path).replace(os.sep, "/") for path in rows["path"]]

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import polars as pl
 
+from fomo_dagster.data.declarations import TableFormat
 from fomo_dagster.data.formats import is_image
+from fomo_dagster.data.samples import QUARANTINE
 from fomo_dagster.data.sources.files import (
     LARGEST_IMAGE,
     DigestCache,
@@ -18,7 +20,7 @@ from fomo_dagster.data.sources.files import (
     reference_of,
     shortlist,
 )
-from fomo_dagster.data.sources.rows import read_rows
+from fomo_dagster.data.sources.rows import Rows, read_rows
 from fomo_dagster.data.sources.source import Inspection, as_scan
 from fomo_dagster.data.sources.splits import (
     KINDS,
@@ -28,12 +30,15 @@ from fomo_dagster.data.sources.splits import (
     held_out,
     kind_of,
 )
+from fomo_dagster.data.sources.tables import PLACE
+from fomo_dagster.data.texts import as_text
 from fomo_dagster.errors import DataError, nearest
 
 
 class ManifestImages:
     """The images of a table. Relative paths start from `root`.
 
+    `form`: how it is written. `allow_outside`: whether it may name files that are not below `root`.
     `splits`: train and test, each with the values of `split` that it is made of; empty: the column
     does not count; None: by their names. `one_concept`: the concept of all images where the table
     has no column `concept`; None makes that column necessary.
@@ -44,6 +49,8 @@ class ManifestImages:
         table: Path,
         root: Path,
         *,
+        form: TableFormat,
+        allow_outside: bool,
         splits: SplitNames | None,
         test_share: float,
         one_concept: str | None,
@@ -51,6 +58,8 @@ class ManifestImages:
     ) -> None:
         self.table = table
         self.root = root
+        self.form = form
+        self.allow_outside = allow_outside
         self.splits = splits
         self.test_share = test_share
         self.one_concept = one_concept
@@ -64,18 +73,21 @@ class ManifestImages:
         """The samples; a key is by default the image's path below `root`.
 
         Raises `InputError` where there is no such table, and `DataError` for rows that are not as
-        declared, images that do not exist, or two samples with one key.
+        declared, images that do not exist or lie elsewhere, or two samples with one key.
         """
         required, optional = ["path", "concept"], ["caption", "split", "key"]
         if self.one_concept is not None:
             optional.append(required.pop())
-        rows = read_rows(self.table, required, optional).with_row_index("row", offset=1)
+        table = read_rows(self.table, required, optional, self.form)
+        rows = table.frame
+        if not self.allow_outside:
+            self._check_inside(rows, table.counted_in)
         self._check_suffixes(rows["path"])
         if "concept" not in rows.columns:
             rows = rows.with_columns(concept=pl.lit(self.one_concept))
         if "key" not in rows.columns:
             rows = rows.with_columns(pl.Series("key", [self._key(path) for path in rows["path"]]))
-        splits = self._assigned(rows)
+        splits = self._assigned(rows, table.counted_in)
         if splits.of:
             rows = rows.filter(pl.col("split").is_in(list(splits.ours))).with_columns(
                 split=pl.col("split").replace_strict(splits.ours)
@@ -84,7 +96,7 @@ class ManifestImages:
             rows = rows.with_columns(held_out(rows, self.test_share))
         if "caption" not in rows.columns:
             rows = rows.with_columns(caption=pl.lit([], pl.List(pl.String)))
-        self._check_keys(rows)
+        self._check_keys(rows, table.counted_in)
         paths = [str(self.root / path) for path in rows["path"]]
         digests = self.cache.digests(paths, f"the table {self.table}", LARGEST_IMAGE)
         scan = as_scan(
@@ -93,7 +105,8 @@ class ManifestImages:
                 pl.Series("reference", list(map(reference_of, paths, digests)), pl.String),
             )
         )
-        return Inspection(scan, warnings=splits.notes)
+        warnings = (*splits.notes, *self._unread(table))
+        return Inspection(scan, warnings=warnings, unusable=self._unusable(table))
 
     def read(self, reference: str) -> bytes:
         """See `Source.read`."""
@@ -114,7 +127,7 @@ class ManifestImages:
                 "take them out of the table, or give images the suffix of their format"
             )
 
-    def _assigned(self, rows: pl.DataFrame) -> Assignment:
+    def _assigned(self, rows: pl.DataFrame, counted_in: str) -> Assignment:
         """What each value of the column `split` is for."""
         if "split" not in rows.columns:
             if self.splits:
@@ -123,24 +136,59 @@ class ManifestImages:
         values = rows["split"].unique(maintain_order=True).to_list()
         unknown = [value for value in values if kind_of(value) is None]
         if unknown and self.splits is None:
-            row = rows["split"].index_of(unknown[0])
+            place = rows[PLACE].filter(rows["split"] == unknown[0])[0]
             raise DataError(
-                f"row {(row or 0) + 1} of {self.table} has the split {unknown[0]!r}; "
+                f"{counted_in} {place} of {self.table} has the split {unknown[0]!r}; "
                 f"{nearest(unknown[0], KINDS)} The source's `splits` says what other names are for"
             )
         return assign(values, self.splits, f"the table {self.table}")
 
-    def _check_keys(self, rows: pl.DataFrame) -> None:
+    def _check_inside(self, rows: pl.DataFrame, counted_in: str) -> None:
+        """Refuse paths that lead out of the root, whether by `..`, by a link or by being others."""
+        paths = [str(self.root / path) for path in rows["path"]]
+        root = os.path.realpath(self.root)
+        folders = {folder: os.path.realpath(folder) for folder in map(os.path.dirname, paths)}
+        outside = [
+            (number, written)
+            for number, written, path in zip(rows[PLACE], rows["path"], paths, strict=True)
+            if not _is_below(root, folders[os.path.dirname(path)])
+            or (os.path.islink(path) and not _is_below(root, os.path.realpath(path)))
+        ]
+        if outside:
+            number, written = outside[0]
+            raise DataError(
+                f"{len(outside)} of {len(paths)} paths in {self.table} lead out of {self.root}, "
+                f"first {written!r} in {counted_in} {number}: declare another `root` or, "
+                "where you trust the table, `allow_outside: true`"
+            )
+
+    def _unread(self, table: Rows) -> tuple[str, ...]:
+        if not table.unread:
+            return ()
+        return (f"{self.table} has columns that are not read: {shortlist(table.unread)}",)
+
+    def _unusable(self, table: Rows) -> pl.DataFrame:
+        rows = [
+            ("train", f"{table.counted_in} {number}" if path is None else as_text(path), "", reason)
+            for number, path, reason in table.unusable
+        ]
+        return pl.DataFrame(rows, schema=QUARANTINE, orient="row")
+
+    def _check_keys(self, rows: pl.DataFrame, counted_in: str) -> None:
         same = (
             rows.group_by("split", "key", maintain_order=True)
-            .agg("row", "path")
-            .filter(pl.col("row").list.len() > 1)
+            .agg(PLACE, "path")
+            .filter(pl.col(PLACE).list.len() > 1)
         )
         if same.height:
             split, key, numbers, paths = same.row(0)
             raise DataError(
-                f"rows {numbers[0]} and {numbers[1]} of {self.table} ({paths[0]} and {paths[1]}) "
-                f"have the same key {key!r} in split {split!r}; {same.height} keys are used more "
-                "than once. Give each image one row (several captions are a list), or a column "
-                "`key` that tells them apart"
+                f"{counted_in}s {numbers[0]} and {numbers[1]} of {self.table} ({paths[0]} and "
+                f"{paths[1]}) have the same key {key!r} in split {split!r}; {same.height} keys are "
+                "used more than once. Give each image one row (several captions are a list), or a "
+                "column `key` that tells them apart"
             )
+
+
+def _is_below(root: str, path: str) -> bool:
+    return os.path.commonpath([root, path]) == root

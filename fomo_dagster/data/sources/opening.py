@@ -62,6 +62,7 @@ def open_source(name: str, dataset: Dataset, base: Path, cache: Path) -> Source:
         return FolderImages(
             path,
             captions=resolved(base, source.captions) if source.captions else None,
+            form=source,
             splits=source.splits,
             test_share=source.test_share,
             one_concept=one_concept,
@@ -70,6 +71,8 @@ def open_source(name: str, dataset: Dataset, base: Path, cache: Path) -> Source:
     return ManifestImages(
         path,
         resolved(base, source.root) if source.root else path.parent,
+        form=source,
+        allow_outside=source.allow_outside,
         splits=source.splits,
         test_share=source.test_share,
         one_concept=one_concept,

@@ -6,135 +6,114 @@ captions. What the images are, and whether they exist, is not looked at here.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import polars as pl
 
-from fomo_dagster.errors import DataError, InputError, nearest
+from fomo_dagster.data.declarations import TableFormat
+from fomo_dagster.data.sources.csv_tables import read_csv
+from fomo_dagster.data.sources.json_lines import read_json_lines
+from fomo_dagster.data.sources.tables import PLACE, Table, check_columns
+from fomo_dagster.errors import DataError, InputError
 
-SUFFIXES = (".parquet", ".csv", ".jsonl", ".ndjson")
+SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson")
 
 
-def read_rows(path: Path, required: Sequence[str], optional: Sequence[str]) -> pl.DataFrame:
+class Rows(NamedTuple):
+    """The rows of a table. frame: `PLACE` and the columns asked for, as far as it has them.
+
+    counted_in: "line" or "row", which `PLACE` counts. unusable: places, paths where they are known,
+    and why. unread: the names of the other columns.
+    """
+
+    frame: pl.DataFrame
+    counted_in: str
+    unusable: tuple[tuple[int, str | None, str], ...]
+    unread: tuple[str, ...]
+
+
+def read_rows(
+    path: Path,
+    required: Sequence[str],
+    optional: Sequence[str],
+    form: TableFormat,
+) -> Rows:
     """The rows of a table: columns `required`, and of `optional` those that it has.
 
     `caption` (text or a list) becomes List(String) without blank captions; whole numbers become
     text. Raises `InputError` where there is no such table and `DataError` where it does not hold
-    what it should: a column missing or of another type, a blank value in a column of text.
+    what it should: a column missing or of another type, a blank value in a column of text, or
+    anything that could be read in two ways.
     """
-    if path.suffix.lower() not in SUFFIXES:
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
         raise InputError(f"{path} is not a table: expected a file {', '.join(SUFFIXES)}")
     if not path.is_file():
         raise InputError(f"there is no file {path}")
     wanted = [*required, *optional]
     try:
-        if path.suffix.lower() == ".parquet":
-            rows = pl.read_parquet(path)
-        elif path.suffix.lower() == ".csv":
-            rows = pl.read_csv(path, infer_schema=False)  # all text: class 007 stays 007
+        if suffix == ".parquet":
+            table = _read_parquet(path, required, optional)
+        elif suffix in (".csv", ".tsv"):
+            table = read_csv(path, required, optional, form)
         else:
-            rows = _read_json_lines(path, wanted)
-    except (pl.exceptions.PolarsError, UnicodeDecodeError) as error:
+            table = read_json_lines(path, required, optional, form)
+    except (pl.exceptions.PolarsError, OSError) as error:
         raise DataError(f"{path} cannot be read as a table: {error}") from error
-    _check_columns(path, rows.columns, required, optional)
-    rows = rows.select(
-        _captions(path, rows[name]) if name == "caption" else _text(path, rows[name])
-        for name in wanted
-        if name in rows.columns
-    )
-    if rows.is_empty():
+    if table.rows.is_empty() and not table.unusable:
         raise DataError(f"{path} has no rows")
-    return rows
+    frame = table.rows.select(
+        PLACE,
+        *(
+            _captions(path, table.rows[name]) if name == "caption" else _text(path, table, name)
+            for name in wanted
+            if name in table.rows.columns
+        ),
+    )
+    unread = tuple(name for name in table.columns if name not in wanted)
+    return Rows(frame, table.counted_in, table.unusable, unread)
 
 
-def _check_columns(
-    path: Path, columns: Sequence[str], required: Sequence[str], optional: Sequence[str]
-) -> None:
-    for name in required:
-        if name not in columns:
-            raise DataError(
-                f"{path} has no column {name!r}; its columns: {', '.join(columns)}; "
-                f"for {name!r}, {nearest(name, columns)}"
-            )
-    for name in optional:
-        meant = [c for c in columns if c.lower().rstrip("s") == name and name not in columns]
-        if meant:
-            raise DataError(
-                f"{path} has a column {meant[0]!r}, which would be ignored: rename it to {name!r}"
-            )
+def _read_parquet(path: Path, required: Sequence[str], optional: Sequence[str]) -> Table:
+    columns = tuple(pl.read_parquet_schema(path))
+    check_columns(path, columns, required, optional)
+    wanted = [name for name in (*required, *optional) if name in columns]
+    rows = pl.read_parquet(path, columns=wanted)
+    places = pl.int_range(1, pl.len() + 1, dtype=pl.Int64).alias(PLACE)
+    return Table(columns, rows.select(places, pl.all()), "row")
 
 
-def _text(path: Path, values: pl.Series) -> pl.Series:
+def _text(path: Path, table: Table, name: str) -> pl.Series:
+    values = table.rows[name]
     if values.dtype.is_integer() or isinstance(values.dtype, pl.Categorical | pl.Enum):
         values = values.cast(pl.String)
     if values.dtype not in (pl.String, pl.Null):
-        raise DataError(f"column {values.name!r} of {path} must be text, not {values.dtype}")
+        raise DataError(f"column {name!r} of {path} must be text, not {values.dtype}")
     values = values.cast(pl.String)
     blank = values.fill_null("").str.strip_chars() == ""
     if blank.any():
+        place = table.rows[PLACE].filter(blank)[0]
         raise DataError(
-            f"column {values.name!r} of {path} is blank in {blank.sum()} of {len(values)} rows, "
-            f"first in row {blank.arg_true()[0] + 1}: fill it in or leave these rows out"
+            f"column {name!r} of {path} is blank in {blank.sum()} of {len(values)} rows, "
+            f"first in {table.counted_in} {place}: fill it in or leave these rows out"
         )
     return values
 
 
 def _captions(path: Path, values: pl.Series) -> pl.Series:
-    if values.dtype in (pl.String, pl.Null):
-        texts = pl.concat_list(pl.col(values.name).cast(pl.String))
-    elif values.dtype in (pl.List(pl.String), pl.List(pl.Null)):
+    if isinstance(values.dtype, pl.Array):
+        values = values.arr.to_list()
+    if isinstance(values.dtype, pl.List):
+        known = isinstance(values.dtype.inner, pl.String | pl.Null | pl.Categorical | pl.Enum)
         texts = pl.col(values.name).cast(pl.List(pl.String)).fill_null([])
     else:
+        known = isinstance(values.dtype, pl.String | pl.Null | pl.Categorical | pl.Enum)
+        texts = pl.concat_list(pl.col(values.name).cast(pl.String))
+    if not known:
         raise DataError(
             f"column {values.name!r} of {path} must be text or a list of texts, not {values.dtype}"
         )
     is_said = pl.element().str.strip_chars() != ""
     return values.to_frame().select(texts.list.eval(pl.element().filter(is_said))).to_series()
-
-
-def _read_json_lines(path: Path, wanted: Sequence[str]) -> pl.DataFrame:
-    """The wanted columns, and the names of the others; captions may be texts and lists mixed."""
-    columns: dict[str, list[Any]] = {}
-    count = 0
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise DataError(f"line {number} of {path} is not JSON: {error}") from error
-            if not isinstance(row, dict):
-                raise DataError(f"line {number} of {path} must be an object, not {line.strip()!r}")
-            for name, value in row.items():
-                cells = columns.setdefault(name, [])
-                if name in wanted:
-                    cells.extend([None] * (count - len(cells)))
-                    cells.append(_json_value(name, value, f"in line {number} of {path}"))
-            count += 1
-    return pl.DataFrame(
-        [
-            pl.Series(
-                name,
-                cells + [None] * (count - len(cells)),
-                pl.List(pl.String) if name == "caption" else pl.String,
-            )
-            for name, cells in columns.items()
-        ]
-    )
-
-
-def _json_value(name: str, value: Any, place: str) -> str | list[str] | None:
-    """A cell as text, or as the list of texts that a caption is."""
-    if value is None or isinstance(value, str):
-        return [value] if name == "caption" and value is not None else value
-    if name == "caption":
-        if isinstance(value, list) and all(isinstance(text, str) for text in value):
-            return value
-        raise DataError(f"{name!r} {place} must be text or a list of texts, not {value!r}")
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    raise DataError(f"{name!r} {place} must be text, not {value!r}")

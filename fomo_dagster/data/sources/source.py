@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import polars as pl
 
-from fomo_dagster.data.samples import SCAN
+from fomo_dagster.data.samples import QUARANTINE, SCAN
 
 
 class Source(Protocol):
@@ -34,12 +34,14 @@ class Inspection:
     """What looking at a source brings.
 
     classes: those to choose from, where the source knows them without their samples. warnings:
-    sentences for the person who uses the dataset.
+    sentences for the person who uses the dataset. unusable: QUARANTINE, samples that are left out
+    before their images are read.
     """
 
     scan: pl.DataFrame
     classes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    unusable: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=QUARANTINE))
 
 
 @runtime_checkable

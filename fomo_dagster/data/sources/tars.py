@@ -19,9 +19,9 @@ from pathlib import Path
 
 import polars as pl
 
-from fomo_dagster.data.samples import as_text
 from fomo_dagster.data.sources.files import FILES_PER_TASK
 from fomo_dagster.data.sources.remembered import keep, recall, stamp
+from fomo_dagster.data.texts import as_text
 from fomo_dagster.errors import DataError
 from fomo_dagster.store.digests import DIGEST_LENGTH, digest_of, digest_of_bytes
 

@@ -1,0 +1,88 @@
+"""What the readers of tables have in common: what they give, and how text files are opened."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, NamedTuple
+
+import polars as pl
+
+from fomo_dagster.data.declarations import TableFormat
+from fomo_dagster.errors import DataError, nearest
+
+PLACE = "place"  # the column that says where a row stands
+BYTE_ORDER_MARKS = (  # UTF-32's first: UTF-16's begin them
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+
+
+class Table(NamedTuple):
+    """A table as read. columns: the names of all it has. rows: `PLACE` and those that were wanted.
+
+    counted_in: what `PLACE` counts, from 1: lines of a text file, rows of others. unusable: places
+    of rows that cannot be used, with the path where it is known, and why.
+    """
+
+    columns: tuple[str, ...]
+    rows: pl.DataFrame
+    counted_in: str
+    unusable: tuple[tuple[int, str | None, str], ...] = ()
+
+
+def check_columns(
+    path: Path, columns: Sequence[str], required: Sequence[str], optional: Sequence[str]
+) -> None:
+    """Refuse a table without a column that is `required`, or with one that looks like another."""
+    if not columns:
+        raise DataError(f"{path} is empty: a table begins with the names of its columns")
+    for name in required:
+        if name not in columns:
+            raise DataError(
+                f"{path} has no column {name!r}; its columns: {', '.join(columns)}; "
+                f"for {name!r}, {nearest(name, columns)}"
+            )
+    for name in optional:
+        meant = [c for c in columns if c.lower().rstrip("s") == name and name not in columns]
+        if meant:
+            raise DataError(
+                f"{path} has a column {meant[0]!r}, which would be ignored: rename it to {name!r}"
+            )
+
+
+@contextmanager
+def opened_text(path: Path, form: TableFormat) -> Iterator[IO[str]]:
+    """The file as text whose lines keep their ends. A byte order mark tells its encoding.
+
+    Raises `DataError`, with the line where it can be told, for bytes of another encoding.
+    """
+    with path.open("rb") as file:
+        start = file.read(4)
+    marked = (encoding for mark, encoding in BYTE_ORDER_MARKS if start.startswith(mark))
+    encoding = next(marked, form.encoding)
+    try:
+        with path.open(encoding=encoding, newline="") as text:
+            yield text
+    except UnicodeError as error:
+        raise DataError(
+            f"{_undecodable_line(path, encoding)}{path} is not {encoding}: {error}. Declare its "
+            "`encoding`, such as cp1252 or utf-16"
+        ) from error
+
+
+def _undecodable_line(path: Path, encoding: str) -> str:
+    if encoding not in ("utf-8", "utf-8-sig"):
+        return ""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                line.decode()
+            except UnicodeDecodeError:
+                return f"line {number} of "
+    return ""
