@@ -93,7 +93,7 @@ def _asset(
             if node.kind == "scores" and node.experiment is not None:
                 retire(node.experiment, workshop)
             head = outcome.head
-            context.log.info(f"{node.key}: {head.status} {head.digest}, {head.seconds:.1f} s")
+            context.log.info(f"{node.key}: {head.status} {head.digest}, {outcome.seconds:.1f} s")
             yield dg.MaterializeResult(
                 asset_key=key_of(node.key),
                 data_version=dg.DataVersion(head.data_version),

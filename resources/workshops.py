@@ -78,7 +78,7 @@ class Workshops(dg.ConfigurableResource):  # type: ignore[type-arg]
             processes=self.processes,
             progress=_LoggedProgress(log),
             waiting=waiting,
-            finished=tracking.finished,
+            finished=lambda head, seconds: tracking.finished(head),
             warn=log.warning,
             steps=tracking.steps if self._trackers else unheard,
             channel=PipesChannel(context),

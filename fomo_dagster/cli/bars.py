@@ -54,11 +54,11 @@ class Bars:
         """Another run is training, and one trains at a time."""
         self._progress.console.print(f"  waiting for run {run_id.partition('-')[0]}, which trains")
 
-    def finished(self, head: Head) -> None:
-        """An asset was materialised."""
+    def finished(self, head: Head, seconds: float) -> None:
+        """An asset was materialised, which took so long."""
         colour = "yellow" if head.status == "computed" else "green"
         self._progress.console.print(
-            f"  [{colour}]{head.status:8}[/] {head.asset:36} {head.seconds:7.1f} s", highlight=False
+            f"  [{colour}]{head.status:8}[/] {head.asset:36} {seconds:7.1f} s", highlight=False
         )
         self._progress.advance(self._assets)
 

@@ -199,11 +199,21 @@ def sql(
     ] = None,
     as_json: AsJson = False,
     as_csv: AsCsv = False,
-    path: Annotated[bool, typer.Option("--path", help="Print the DuckDB file's path.")] = False,
+    external: Annotated[
+        bool,
+        typer.Option(
+            "--external",
+            help="Let the query read other files and addresses too, and DuckDB install what it "
+            "needs for that.",
+        ),
+    ] = False,
+    path: Annotated[
+        bool, typer.Option("--path", help="Print the path of the DuckDB file for other programs.")
+    ] = False,
 ) -> None:
-    """Query the tables with DuckDB, read-only."""
+    """Query the tables with DuckDB; nothing can be written, and nothing else be read."""
     from fomo_dagster.cli.reporting import print_frame
-    from fomo_dagster.tables.views import ensure_database
+    from fomo_dagster.tables.database import ensure_database
     from fomo_dagster.tables.views import query as run_query
 
     home = Home.from_environment()
@@ -216,6 +226,7 @@ def sql(
         or "SELECT view_name AS view, list(column_name ORDER BY column_index) AS columns "
         "FROM duckdb_views() JOIN duckdb_columns() ON view_name = table_name "
         "WHERE NOT duckdb_views.internal GROUP BY view_name ORDER BY view_name",
+        external=external,
     )
     if as_json:
         print(json.dumps(frame.to_dicts(), indent=1, default=str))

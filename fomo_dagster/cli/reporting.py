@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import polars as pl
 from rich.console import Console
 from rich.table import Table
 
+from fomo_dagster.errors import StoreError
 from fomo_dagster.graph.build import LEADERBOARD, Graph
 from fomo_dagster.graph.evaluation_nodes import HEAT_MAP, PATHS
 from fomo_dagster.graph.workshop import Workshop
 from fomo_dagster.home import Home
+from fomo_dagster.tables.database import ensure_database
 from fomo_dagster.tables.results import Results, results
-from fomo_dagster.tables.views import ensure_database
+
+logger = logging.getLogger(__name__)
 
 SHORT = {
     "knowledge_accumulation": "KA",
@@ -79,7 +83,6 @@ def print_frame(
 
 def print_results(home: Home, experiment: str, graph: Graph, console: Console) -> None:
     """The scores of an experiment stage by stage, the leaderboard, and where everything is."""
-    database = ensure_database(home.root)
     stages = results(home.root, [experiment]).stages
     print_scores(Results(stages, results(home.root).leaderboard), console)
     workshop = Workshop(graph, home)
@@ -88,6 +91,11 @@ def print_results(home: Home, experiment: str, graph: Graph, console: Console) -
         f"\nplots   {scores.path(PATHS)}\n        {scores.path(HEAT_MAP)}", soft_wrap=True
     )
     console.print(f"        {workshop.artifact(LEADERBOARD).path(PATHS)}", soft_wrap=True)
+    try:
+        database = str(ensure_database(home.root))
+    except StoreError as error:  # which other programs need, and this one does not
+        logger.warning("%s", error)
+        database = ""
     console.print(f'tables  {database}   (fomo sql "SELECT * FROM scores")', soft_wrap=True)
     console.print("UI      make ui")
 

@@ -218,8 +218,8 @@ class _ShownWorkshops:
             channel=PipesChannel(context),
         )
 
-    def _finished(self, head: Head) -> None:
-        self.bars.finished(head)
+    def _finished(self, head: Head, seconds: float) -> None:
+        self.bars.finished(head, seconds)
         self.tracking.finished(head)
 
 

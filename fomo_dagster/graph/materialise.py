@@ -13,17 +13,20 @@ from fomo_dagster.graph.launching import make, make_side_by_side
 from fomo_dagster.graph.node import Node, identity
 from fomo_dagster.graph.workshop import Workshop
 from fomo_dagster.store.artifacts import Artifact
+from fomo_dagster.store.digests import digest_of_file
 from fomo_dagster.store.heads import Head
 from fomo_dagster.tables.files import write_table
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What materialising did. computed: names of the artifacts made now; the others were hits."""
+    """What materialising did. computed: names of the artifacts made now; the others were hits.
+    seconds: what it took this time, where the head says what making took."""
 
     head: Head
     artifacts: dict[str, Artifact]
     computed: tuple[str, ...]
+    seconds: float
 
 
 def materialise(key: str, workshop: Workshop) -> Outcome:
@@ -46,9 +49,12 @@ def materialise(key: str, workshop: Workshop) -> Outcome:
         artifacts[name] = replace(artifact, computed=True) if name in made else artifact
     found = node.observe(recipes, artifacts, workshop)
     digest = identity(recipes)
-    for table, rows in node.tables(artifacts, facts):
-        write_table(workshop.home.root, table, key, digest, rows)
+    tables = {
+        table: digest_of_file(write_table(workshop.home.root, table, key, digest, rows))
+        for table, rows in node.tables(artifacts, facts)
+    }
     computed = tuple(name for name, artifact in artifacts.items() if artifact.computed)
+    cost = _total_cost(artifacts)
     head = Head(
         asset=key,
         kind=node.kind,
@@ -61,15 +67,18 @@ def materialise(key: str, workshop: Workshop) -> Outcome:
         artifacts={name: (a.kind, a.digest) for name, a in artifacts.items()},
         facts=found.details,
         status="computed" if computed else "hit",
-        recorded_at=datetime.now(UTC).isoformat(),
-        seconds=time.monotonic() - started,
-        cost=_total_cost(artifacts),
+        recorded_at=max(artifact.created_at for artifact in artifacts.values()),
+        seconds=cost["seconds"],
+        cost=cost,
+        checked_at=datetime.now(UTC).isoformat(),
+        tables=tables,
     )
     workshop.heads.write(head)
+    seconds = time.monotonic() - started
     if workshop.finished is not None:
-        workshop.finished(head)
+        workshop.finished(head, seconds)
     workshop.say(node.warnings(artifacts) if computed else ())
-    return Outcome(head, artifacts, computed)
+    return Outcome(head, artifacts, computed, seconds)
 
 
 def retire(experiment: str, workshop: Workshop) -> list[str]:

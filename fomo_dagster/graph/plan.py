@@ -17,7 +17,7 @@ from fomo_dagster.graph.node import ONLY, Facts, Node, identity
 from fomo_dagster.graph.workshop import Workshop
 from fomo_dagster.store.heads import Head
 from fomo_dagster.store.recipes import Difference, Recipe, differences
-from fomo_dagster.tables.files import table_path
+from fomo_dagster.tables.intact import Verified
 
 REASONS_SHOWN = 3
 
@@ -28,7 +28,7 @@ class Planned:
 
     compute: names of the artifacts to be made; the asset's others are in the store, or will be once
     assets before it in the plan are made.
-    current: nothing at all would change, not even what the asset points to.
+    current: nothing at all would change, not even what the asset points to or its rows.
     """
 
     asset: str
@@ -48,6 +48,11 @@ class Planned:
 
 def plan(nodes: Iterable[Node], workshop: Workshop) -> list[Planned]:
     """Plan `nodes`, in their order. Raises `InputError` for what a run would refuse at once."""
+    with Verified(workshop.home.root) as verified:
+        return _planned(nodes, workshop, verified)
+
+
+def _planned(nodes: Iterable[Node], workshop: Workshop, verified: Verified) -> list[Planned]:
     facts: dict[str, Facts] = {}
     speeds = _Speeds(workshop)
     entries = []
@@ -69,16 +74,12 @@ def plan(nodes: Iterable[Node], workshop: Workshop) -> list[Planned]:
         awaited = next((f.awaited for k in node.inputs if (f := known.get(k)) and f.awaited), "")
         predicted = node.predict(recipes, workshop)
         facts[node.key] = replace(predicted, awaited=awaited) if awaited else predicted
-        current = (
-            not absent
-            and head is not None
+        as_recorded = (
+            head is not None
             and head.digest == identity(recipes)
             and head.code_version == workshop.graph.code_versions[node.key]
-            and all(
-                table_path(workshop.home.root, table, node.key, head.digest).exists()
-                for table in node.table_names
-            )
         )
+        damages = _damages(head, node, verified) if head is not None and as_recorded else ()
         samples = node.samples(known) if missing else 0
         if samples and len(recipes) > 1:
             samples = round(samples * len(missing) / len(recipes))
@@ -89,13 +90,14 @@ def plan(nodes: Iterable[Node], workshop: Workshop) -> list[Planned]:
                 stage=node.stage,
                 compute=missing,
                 hits=hits,
-                current=current,
+                current=as_recorded and not absent and not damages,
                 reasons=(
                     (f"{awaited} is computed first",)
                     if awaited and missing
                     else (
                         *_reasons(node, recipes, missing, head),
                         *dict.fromkeys(f"computed once, for {key}" for key in shared.values()),
+                        *damages,
                     )
                 ),
                 samples=samples,
@@ -105,15 +107,28 @@ def plan(nodes: Iterable[Node], workshop: Workshop) -> list[Planned]:
     return entries
 
 
+def _damages(head: Head, node: Node, verified: Verified) -> tuple[str, ...]:
+    """What is wrong with the files of a node's rows, which are written again from its artifacts."""
+    problems = {table: verified.problem(head, table) for table in node.table_names}
+    return tuple(
+        f"its rows in the table {table} are written again: {problem}"
+        for table, problem in problems.items()
+        if problem is not None
+    )
+
+
 class _Speeds:
-    """Seconds a sample of each kind of work, as it went on this machine so far."""
+    """Seconds a sample of each kind of work, as it went on this machine so far.
+
+    What several assets have in common, as experiments that begin alike do, counts once.
+    """
 
     def __init__(self, workshop: Workshop) -> None:
         costs: dict[str, list[float]] = {}
         fixed: dict[str, list[float]] = {}
-        for key in workshop.heads.below(""):
-            head = workshop.heads.read(key)
-            if head is None or "seconds" not in head.cost:
+        heads = (workshop.heads.read(key) for key in workshop.heads.below(""))
+        for head in {head.digest: head for head in heads if head is not None}.values():
+            if "seconds" not in head.cost:
                 continue
             fixed.setdefault(head.kind, []).append(head.cost["seconds"])
             if head.cost.get("samples"):

@@ -19,6 +19,7 @@ from fomo_dagster.home import Home
 from fomo_dagster.store.digests import digest_of
 from fomo_dagster.store.heads import Head
 from fomo_dagster.tables.files import table_path
+from fomo_dagster.tables.intact import Verified
 from fomo_dagster.trackers.sending import Trackers
 from fomo_dagster.trackers.tracker import Entry, Point, Run
 
@@ -131,8 +132,11 @@ def _steps_entry(asset: str, stage: int, digest: str, rows: Sequence[Mapping[str
 
 
 def _rows(head: Head, table: str, home: Home) -> list[dict[str, Any]]:
-    path = table_path(home.root, table, head.asset, head.digest)
-    return pl.read_parquet(path).to_dicts() if path.exists() else []
+    if head.tables is None or table not in head.tables:
+        return []
+    if Verified(home.root).problem(head, table) is not None:
+        return []  # the next run writes it again, and sends it
+    return pl.read_parquet(table_path(home.root, table, head.asset, head.digest)).to_dicts()
 
 
 def _name_of(asset: str) -> str:

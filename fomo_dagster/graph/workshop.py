@@ -34,6 +34,7 @@ class Workshop:
     graph: what exists and how it is declared.
     processes: how many may share work that is parallel, such as sharding.
     group: the processes that train together, of which this is one; None: it is alone.
+    finished: told of each asset that was materialised, with the seconds that it took this time.
     steps: told of the steps of trainings.
     channel: how processes that are launched for work tell what they do; None: none can be.
     """
@@ -46,7 +47,7 @@ class Workshop:
         processes: int = 1,
         progress: Progress = silent,
         waiting: Callable[[str], None] | None = None,
-        finished: Callable[[Head], None] | None = None,
+        finished: Callable[[Head, float], None] | None = None,
         warn: Callable[[str], None] | None = None,
         steps: Steps = unheard,
         group: ProcessGroup | None = None,

@@ -21,7 +21,14 @@ from typing import Any
 
 from fomo_dagster.errors import StoreError
 from fomo_dagster.store.digests import digest_of_file
-from fomo_dagster.store.files import explained, fsync, with_usual_permissions, write_bytes
+from fomo_dagster.store.files import (
+    explained,
+    fsync,
+    signature_of,
+    skipped_where_refused,
+    with_usual_permissions,
+    write_bytes,
+)
 from fomo_dagster.store.leases import lease
 from fomo_dagster.store.recipes import Recipe
 from fomo_dagster.store.remotes import Remote
@@ -56,6 +63,12 @@ class Artifact:
         """What making it took: `seconds`, and whatever else its maker measured."""
         cost: Mapping[str, Any] = self.manifest["cost"]
         return cost
+
+    @property
+    def created_at(self) -> str:
+        """When it was made, by whomever: in UTC, as ISO 8601 writes it."""
+        created_at: str = self.manifest["created_at"]
+        return created_at
 
 
 class Store:
@@ -265,7 +278,10 @@ class Store:
         return self.root / ".verified" / kind / f"{digest}.json"
 
     def _stamp(self, kind: str, digest: str, folder: Path, files: Mapping[str, Any]) -> None:
-        write_bytes(self._stamp_path(kind, digest), json.dumps(_signature(folder, files)).encode())
+        """Remember that the files were verified as they are."""
+        with skipped_where_refused():
+            stamp = json.dumps(_signature(folder, files)).encode()
+            write_bytes(self._stamp_path(kind, digest), stamp)
 
     def _read_stamp(self, kind: str, digest: str) -> Any:
         try:
@@ -275,6 +291,4 @@ class Store:
 
 
 def _signature(folder: Path, files: Mapping[str, Any]) -> dict[str, list[int]]:
-    """What a change of a file cannot leave as it was: a writer can set mtime back, not ctime."""
-    stats = {name: (folder / name).stat() for name in files}
-    return {name: [s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino] for name, s in stats.items()}
+    return {name: signature_of(folder / name) for name in files}

@@ -33,7 +33,7 @@ def replacing(path: Path, *, named: bool = False) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
     with explained(path, named=named):
         path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(path)
+        _remove_abandoned(path)
     try:
         with explained(path, named=named):
             yield temporary
@@ -42,7 +42,8 @@ def replacing(path: Path, *, named: bool = False) -> Iterator[Path]:
             temporary.replace(path)
             fsync(path.parent)
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a read-only disk refuses to unlink what is not there
+            temporary.unlink()
 
 
 def with_usual_permissions(path: Path) -> None:
@@ -74,6 +75,23 @@ def write_bytes(path: Path, data: bytes) -> None:
     """Replace `path` by `data`, whole or not at all."""
     with replacing(path) as temporary:
         temporary.write_bytes(data)
+
+
+@contextlib.contextmanager
+def skipped_where_refused() -> Iterator[None]:
+    """Around the writing of what is kept to save time alone, as a cache: a disk that is read-only
+    or full keeps nobody from reading."""
+    try:
+        yield
+    except StoreError as error:
+        if _refusal(error) is None:
+            raise
+
+
+def signature_of(path: Path) -> list[int]:
+    """What a change of a file cannot leave as it was: a writer can set mtime back, not ctime."""
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
 
 
 @contextlib.contextmanager

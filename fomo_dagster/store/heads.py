@@ -2,19 +2,27 @@
 
 A head is a small JSON file per asset, replaced whole. It points to artifacts in the store and holds
 the facts that downstream identities are made of, so that a plan reads no artifact. Tables join on
-it: only rows of an asset's current digest show.
+it: only rows of an asset's current digest show. Its first key is a checksum of the others, so that
+a changed bit is noticed; a damaged head counts as none, and the next run writes it again.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fomo_dagster.errors import StoreError
+from fomo_dagster.store.digests import digest_of_bytes
 from fomo_dagster.store.files import write_bytes
+
+CHECKSUM, END = b'{"checksum": "', b'", '  # what stands before and after it in a head
+
+logger = logging.getLogger(__name__)
+_said: set[tuple[Path, str]] = set()
 
 
 @dataclass(frozen=True)
@@ -23,7 +31,10 @@ class Head:
 
     digest: of its recipes together; data_version: what downstream identities and Dagster see.
     recipes: artifact name → recipe as plain data; artifacts: name → [kind, digest].
-    facts: what downstream recipes need to know of it. status: `computed` or `hit`.
+    facts: what downstream recipes need to know of it. status: `computed` or `hit`, when it was last
+    materialised, which was at `checked_at`.
+    recorded_at, seconds, cost: of making its artifacts, whoever made them; a hit leaves them alone.
+    tables: table → checksum of the file with its rows; None in a head from before there were any.
     """
 
     asset: str
@@ -40,6 +51,8 @@ class Head:
     recorded_at: str
     seconds: float
     cost: Mapping[str, Any] = field(default_factory=dict)
+    checked_at: str | None = None
+    tables: Mapping[str, str] | None = None
 
 
 class Heads:
@@ -49,30 +62,58 @@ class Heads:
         self.folder = folder
 
     def read(self, asset: str) -> Head | None:
+        """The head of an asset; None where there is none, or a damaged one, which is said."""
+        path = self.path(asset)
         try:
-            data = json.loads(self._path(asset).read_text())
-            data["artifacts"] = {
-                n: (kind, digest) for n, (kind, digest) in data["artifacts"].items()
-            }
-            return Head(**data)
+            return decoded(asset, path.read_bytes())
         except FileNotFoundError:
             return None
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise StoreError(
-                f"the head of asset {asset} in {self._path(asset)} is damaged ({error}): delete "
-                "that file and run again; artifacts in the store are found again"
-            ) from error
+        except OSError as error:
+            raise StoreError(f"the head of asset {asset} cannot be read: {error}") from error
+        except ValueError as error:
+            if (path, str(error)) not in _said:  # a plan looks at it again and again
+                _said.add((path, str(error)))
+                logger.warning(
+                    "the head of asset %s in %s is damaged (%s) and counts as missing: `fomo run` "
+                    "writes it again, from the artifacts in the store",
+                    asset, path, error,
+                )  # fmt: skip
+            return None
 
     def write(self, head: Head) -> None:
-        write_bytes(self._path(head.asset), json.dumps(asdict(head)).encode())
+        write_bytes(self.path(head.asset), _encoded(head))
 
     def remove(self, asset: str) -> None:
-        self._path(asset).unlink(missing_ok=True)
+        self.path(asset).unlink(missing_ok=True)
 
     def below(self, prefix: str) -> Iterator[str]:
         """The asset keys that have a head below `prefix`, such as an experiment's name."""
         for path in sorted((self.folder / prefix).glob("**/*.json")):
             yield path.relative_to(self.folder).with_suffix("").as_posix()
 
-    def _path(self, asset: str) -> Path:
+    def path(self, asset: str) -> Path:
+        """The file of an asset's head, whether it is there or not."""
         return self.folder / f"{asset}.json"
+
+
+def _encoded(head: Head) -> bytes:
+    body = json.dumps(asdict(head)).encode()
+    return CHECKSUM + digest_of_bytes(body).encode() + END + body[1:]
+
+
+def decoded(asset: str, data: bytes) -> Head:
+    """The head of an asset from the bytes of its file; `ValueError` where they are damaged."""
+    if data.startswith(CHECKSUM):  # heads from before there were checksums have none
+        found, _, rest = data.removeprefix(CHECKSUM).partition(END)
+        data = b"{" + rest
+        if digest_of_bytes(data).encode() != found:
+            raise ValueError("its checksum is that of other bytes")
+    try:
+        fields = json.loads(data)
+        artifacts = {name: (kind, digest) for name, (kind, digest) in fields["artifacts"].items()}
+        head = Head(**{**fields, "artifacts": artifacts})
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ValueError(str(error)) from error
+    if head.asset != asset:
+        raise ValueError(f"it is that of {head.asset}")
+    return head

@@ -1,174 +1,155 @@
-"""`home/fomo.duckdb`: views over the table files, and the one door for SQL.
+"""The one door for SQL: a query over the views of a home, which reads and nothing else.
 
-The database holds no data: its views read the Parquet files and the heads each time they are asked,
-and show the rows of each asset's current digest. So it is never out of date, can be deleted at any
-time, and no reader ever waits for a writer. Statements other than queries are refused.
+The views stand in memory, so that no query needs or touches `fomo.duckdb`, which is for other
+programs (`fomo_dagster.tables.database`). Statements other than queries are refused.
 """
 
 from __future__ import annotations
 
-import io
-import re
+import contextlib
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import duckdb
 import polars as pl
 
-from fomo_dagster.data.benchmark.registry import benchmark_datasets
 from fomo_dagster.errors import InputError, StoreError
-from fomo_dagster.store.digests import digest_of
-from fomo_dagster.store.files import replacing, write_bytes
-from fomo_dagster.tables.schemas import DESCRIPTIONS, SCHEMAS
-
-DATABASE = "fomo.duckdb"
-
-_SQL_TYPES = {
-    pl.String(): "VARCHAR",
-    pl.Int64(): "BIGINT",
-    pl.Float64(): "DOUBLE",
-    pl.List(pl.String()): "VARCHAR[]",
-}
-
-_ARTIFACTS = """
-SELECT
-    head->>'asset' AS asset,
-    head->>'kind' AS kind,
-    head->>'experiment' AS experiment,
-    (head->>'stage')::BIGINT AS stage,
-    head->>'digest' AS digest,
-    head->>'data_version' AS data_version,
-    head->>'code_version' AS code_version,
-    head->>'status' AS status,
-    (head->>'recorded_at')::TIMESTAMP AS recorded_at,
-    (head->>'seconds')::DOUBLE AS seconds,
-    head->'recipes' AS recipes,
-    head->'artifacts' AS artifacts,
-    head->'facts' AS facts,
-    head->'cost' AS cost
-FROM (
-    SELECT CASE
-        WHEN json_valid(content) THEN content::JSON
-        ELSE error('the head ' || filename || ' is damaged: delete it and run again')
-    END AS head
-    FROM read_text({heads})
+from fomo_dagster.store.heads import Head, Heads, decoded
+from fomo_dagster.tables.files import table_path
+from fomo_dagster.tables.intact import Verified
+from fomo_dagster.tables.schemas import SCHEMAS
+from fomo_dagster.tables.selects import (
+    DAMAGED_HEAD,
+    Place,
+    escaped,
+    quoted,
+    refusing,
+    views,
+    without_rows,
 )
-"""
-
-# Samples of trainings, and the seconds that trainings and merges took when they were made.
-# `arg_max_null`, because `arg_max` passes over stages whose score is null; averages are taken in
-# the order of stages, because the last digit of a sum depends on it.
-_LEADERBOARD = """
-SELECT
-    experiment,
-    max(stage) AS stages,
-    arg_max_null(knowledge_accumulation, stage) AS knowledge_accumulation,
-    arg_max_null(zero_shot_retention, stage) AS zero_shot_retention,
-    arg_max_null(geometric_mean, stage) AS geometric_mean,
-    avg(knowledge_accumulation ORDER BY stage) FILTER (stage >= 1) AS mean_knowledge_accumulation,
-    avg(zero_shot_retention ORDER BY stage) FILTER (stage >= 1) AS mean_zero_shot_retention,
-    avg(geometric_mean ORDER BY stage) FILTER (stage >= 1) AS mean_geometric_mean,
-    any_value(made.samples) AS samples,
-    any_value(made.seconds) AS seconds
-FROM scores LEFT JOIN (
-    SELECT
-        experiment,
-        sum((cost->>'samples')::BIGINT)::BIGINT AS samples,
-        sum((cost->>'seconds')::DOUBLE ORDER BY asset) AS seconds
-    FROM artifacts
-    WHERE kind IN ('trained', 'start', 'deployed')
-    GROUP BY experiment
-) AS made USING (experiment)
-GROUP BY experiment
-ORDER BY geometric_mean DESC NULLS LAST, knowledge_accumulation DESC NULLS LAST, experiment
-"""
-
-# Of all trainings and merges up to a stage, so that scores can be set against them; null where one
-# of them did not tell. Stage 0 is θ₀, which cost the experiment nothing.
-_COSTS = """
-SELECT
-    experiment, stage,
-    CASE WHEN bool_and(samples IS NOT NULL) OVER so_far THEN sum(samples) OVER so_far::BIGINT END
-        AS samples,
-    CASE WHEN bool_and(flops IS NOT NULL) OVER so_far THEN sum(flops) OVER so_far END AS flops,
-    sum(seconds) OVER so_far AS seconds,
-    CASE WHEN bool_and(energy IS NOT NULL) OVER so_far THEN sum(energy) OVER so_far END
-        AS energy_joules,
-    max(device) OVER so_far AS peak_device_memory_bytes,
-    max(process) OVER so_far AS peak_process_memory_bytes
-FROM (
-    SELECT
-        experiment, stage,
-        sum((cost->>'samples')::BIGINT) AS samples,
-        sum((cost->>'flops')::DOUBLE) AS flops,
-        sum((cost->>'seconds')::DOUBLE ORDER BY asset) AS seconds,
-        sum((cost->>'energy_joules')::DOUBLE) AS energy,
-        max((cost->>'peak_device_memory_bytes')::BIGINT) AS device,
-        max((cost->>'peak_process_memory_bytes')::BIGINT) AS process
-    FROM artifacts
-    WHERE kind IN ('trained', 'start', 'deployed') AND experiment IS NOT NULL
-    GROUP BY experiment, stage
-    UNION ALL
-    SELECT experiment, 0, 0, 0, 0, 0, NULL, NULL FROM scores WHERE stage = 0
-)
-WINDOW so_far AS (PARTITION BY experiment ORDER BY stage)
-"""
-
-# Which stage a concept comes to is its chunk's to say: the order is the same however it is cut.
-_STREAMS = """
-SELECT o.stream, o.position, c.stage, o.dataset, o.concept, o.figure
-FROM orders AS o LEFT JOIN chunks AS c USING (stream, dataset, concept)
-"""
 
 
-def ensure_database(home: Path) -> Path:
-    """The path of the database below `home`, made or renewed where its views are not today's.
+def query(home: Path, sql: str, *, external: bool = False) -> pl.DataFrame:
+    """The answer to one query over the views.
 
-    Renewing replaces the file whole: whoever has the old one open keeps it. Raises `StoreError`
-    where the folder cannot be written.
+    external: whether it may read any file or address, and have DuckDB install and load what it
+    needs for that; otherwise it sees the home's tables and heads alone. Raises `InputError` where
+    `sql` is not one query, or the query is wrong; `StoreError` where a table file or a head that it
+    reads is damaged.
     """
-    home = home.resolve()
-    path = home / DATABASE
-    for table, columns in SCHEMAS.items():
-        empty = home / "tables" / table / "empty.parquet"
-        if not empty.exists():  # without any file a glob has no columns
-            encoded = io.BytesIO()
-            pl.DataFrame(schema=dict(columns)).write_parquet(encoded)
-            write_bytes(empty, encoded.getvalue())
-    views = _views(home)
-    version = digest_of(views)
-    if _version(path) != version:
-        try:
-            with replacing(path) as temporary, duckdb.connect(str(temporary)) as connection:
-                for name, (description, select) in views.items():
-                    connection.execute(f"CREATE VIEW {name} AS {select}")
-                    connection.execute(f"COMMENT ON VIEW {name} IS {_quoted(description)}")
-                connection.execute(
-                    f"CREATE VIEW views_version AS SELECT {_quoted(version)} AS version"
-                )
-        except (duckdb.Error, OSError) as error:
-            raise StoreError(f"the views in {path} could not be written: {error}") from error
-    return path
-
-
-def query(home: Path, sql: str) -> pl.DataFrame:
-    """The answer to one query over the views, and over any file that DuckDB reads.
-
-    Raises `InputError` where `sql` is not one query, or the query is wrong; `StoreError` where a
-    table file or a head is damaged.
-    """
-    path = ensure_database(home)
     try:
-        with duckdb.connect(str(path), read_only=True) as connection:
-            # As a subquery nothing that writes is grammatical: a COPY, which a read-only
-            # connection would carry out, can otherwise hide even in the WITH clause of a SELECT.
+        with _connection(home.resolve(), external=external) as connection:
+            # As a subquery nothing that writes is grammatical: a COPY can otherwise hide even in
+            # the WITH clause of a SELECT.
             answer: pl.DataFrame = connection.sql(f"FROM (\n{_one_query(connection, sql)}\n)").pl()
             return answer
+    except duckdb.PermissionException as error:
+        raise InputError(
+            f"the query reads something else than the tables: {error}\n"
+            "--external lets it read files and addresses"
+        ) from error
     except (duckdb.IOException, duckdb.InvalidInputException) as error:
         raise StoreError(f"the tables could not be read: {error}") from error
     except duckdb.Error as error:
         others = ("artifacts", "costs", "leaderboard", "published", "streams")
         tables = ", ".join(sorted([*SCHEMAS, *others]))
         raise InputError(f"the query failed: {error}\nTables: {tables}") from error
+
+
+@contextlib.contextmanager
+def _connection(home: Path, *, external: bool) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A database in memory with the views, which can be asked and not be set otherwise."""
+    settings: dict[str, str | bool | int | float | list[str]] = {
+        "autoinstall_known_extensions": external,
+        "autoload_known_extensions": external,
+        "python_enable_replacements": False,  # a Python variable is no table
+        "temp_directory": _spill_folder(),
+    }
+    with duckdb.connect(config=settings) as connection:
+        now = _Now(home)
+        connection.execute("CREATE SCHEMA home")  # where SHOW TABLES does not look
+        connection.register("read", now.heads)
+        connection.execute("CREATE TABLE home.heads AS FROM read")
+        connection.unregister("read")
+        for name, select in now.selects().items():
+            connection.execute(f"CREATE VIEW {name} AS {select}")
+        if not external:
+            tables = {f"{place}/tables" for place in (str(home), escaped(str(home)))}
+            listed = ", ".join(map(quoted, tables))
+            connection.execute(f"SET allowed_directories = [{listed}]")
+            connection.execute("SET enable_external_access = false")
+        connection.execute("SET lock_configuration = true")
+        yield connection
+
+
+class _Now:
+    """The heads as they are at one moment, and the files that they point to.
+
+    What runs and reruns left behind is no concern of a query, so damage there is none to it.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        self._files: dict[str, list[Path]] = {table: [] for table in SCHEMAS}
+        self._damages: dict[str, str] = {}  # table → what is wrong with a file of it
+        texts: list[tuple[str, str]] = []
+        heads = Heads(home / "heads")
+        with Verified(home) as verified:
+            for asset in heads.below(""):
+                path = heads.path(asset)
+                try:
+                    data = path.read_bytes()
+                    head = decoded(asset, data)
+                except FileNotFoundError:  # removed since it was listed
+                    continue
+                except ValueError:
+                    texts.append((str(path), ""))  # which is an error to the view `artifacts`
+                    self._damages |= dict.fromkeys(SCHEMAS, DAMAGED_HEAD.format(path))
+                    continue
+                texts.append((str(path), data.decode()))
+                self._take(head, path, verified)
+        columns = {"filename": pl.String(), "text": pl.String()}
+        self.heads = pl.DataFrame(texts, schema=columns, orient="row")
+
+    def _take(self, head: Head, path: Path, verified: Verified) -> None:
+        for table in SCHEMAS if head.tables is None else head.tables:
+            file = table_path(self._home, table, head.asset, head.digest)
+            if head.tables is None:  # from before there were checksums
+                problem = None
+                if not file.exists():
+                    continue
+            else:
+                problem = verified.problem(head, table)
+            if problem is None:
+                self._files[table].append(file)
+            else:
+                self._damages[table] = (
+                    f"the rows of {head.asset} in {file} are damaged ({problem}): `fomo run` of an "
+                    f"experiment with it writes them again; without {path} the others are shown"
+                )
+
+    def selects(self) -> dict[str, str]:
+        """View name → SELECT. A table without files is empty; one of which something is damaged
+        refuses, since no answer is better than one without these rows."""
+        place = Place(quoted(str(self._home)), "FROM home.heads", self._listed)
+        selects = {name: select for name, (_, select) in views(place).items()}
+        selects |= {table: without_rows(table) for table, files in self._files.items() if not files}
+        return selects | {name: refusing(name, why) for name, why in self._damages.items()}
+
+    def _listed(self, table: str) -> str:
+        files = (quoted(escaped(str(file))) for file in self._files[table])
+        return f"[{', '.join(files)}]"
+
+
+def _spill_folder() -> str:
+    """A new folder, which DuckDB makes and removes where memory does not suffice; nothing where no
+    disk can be written. A query may read what is in it."""
+    try:
+        return str(Path(tempfile.gettempdir()) / f"fomo-sql-{uuid4().hex}")
+    except FileNotFoundError:
+        return ""
 
 
 def _one_query(connection: duckdb.DuckDBPyConnection, sql: str) -> str:
@@ -186,71 +167,3 @@ def _one_query(connection: duckdb.DuckDBPyConnection, sql: str) -> str:
     offsets = (offset for offset, _ in duckdb.tokenize(statements[0].query))
     end = next((offset for offset in offsets if text[offset : offset + 1] == b";"), len(text))
     return text[:end].decode()
-
-
-def _views(home: Path) -> dict[str, tuple[str, str]]:
-    """View name → description and SELECT, in the order in which they can be created."""
-    heads = _pattern(home / "heads", "**/*.json")
-    views = {"artifacts": ("an asset as it was last made", _ARTIFACTS.format(heads=heads))}
-    for table, columns in SCHEMAS.items():
-        files = home / "tables" / table
-        types = {c: _SQL_TYPES[t] for c, t in columns.items()}
-        # Columns by name, so that a file written before a column was added still reads: as null.
-        typed = ", ".join(
-            f"'{c}': {{name: '{c}', type: '{t}', default_value: NULL}}" for c, t in types.items()
-        )
-        views[table] = (
-            DESCRIPTIONS[table],
-            f"SELECT {', '.join(f'rows.{c}' for c in types)}, "
-            "artifacts.asset, artifacts.digest AS asset_digest "
-            f"FROM read_parquet({_pattern(files, '**/*.parquet')}, filename = true, "
-            f"schema = MAP {{{typed}}}) AS rows "
-            f"JOIN artifacts ON rows.filename = {_quoted(f'{files}/')} "
-            "|| artifacts.asset || '/' || artifacts.digest || '.parquet'",
-        )
-    views["streams"] = (
-        "a concept, its position in a stream, the stage it comes to, and the order's key figure",
-        _STREAMS,
-    )
-    views["published"] = (
-        "a dataset of the benchmark, and the zero-shot score that its authors publish",
-        _published(),
-    )
-    views["costs"] = (
-        "what all trainings and merges of an experiment took up to a stage, and the most memory",
-        _COSTS,
-    )
-    views["leaderboard"] = (
-        "the scores of an experiment's last stage, their means over stages 1..T, and the samples "
-        "and seconds that its weights took",
-        _LEADERBOARD,
-    )
-    return views
-
-
-def _published() -> str:
-    datasets = benchmark_datasets().values()
-    rows = ", ".join(f"({_quoted(d.name)}, {d.zero_shot!r}::DOUBLE)" for d in datasets)
-    return f"SELECT * FROM (VALUES {rows}) AS published(dataset, zero_shot)"
-
-
-def _version(path: Path) -> str | None:
-    """The version of the views in a database file; None where there is none to be read."""
-    if not path.exists():
-        return None
-    try:
-        with duckdb.connect(str(path), read_only=True) as connection:
-            row = connection.execute("SELECT version FROM views_version").fetchone()
-    except duckdb.Error:
-        return None
-    return str(row[0]) if row else None
-
-
-def _pattern(folder: Path, pattern: str) -> str:
-    """A glob below a folder as an SQL literal; glob characters in the folder's name are taken
-    literally."""
-    return _quoted(re.sub(r"([*?\[])", r"[\1]", str(folder)) + f"/{pattern}")
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

@@ -189,7 +189,7 @@ def test_a_resumed_training_goes_on_in_the_same_run_without_a_step_twice(
     for last in (5, 9, steps):
         trackers = Trackers({"memory": lambda: recorder}, tmp_path / "sent", patience)
         tracking = Tracking(graph, home, trackers, pytest.fail)
-        workshop = Workshop(graph, home, finished=tracking.finished, steps=tracking.steps)
+        workshop = Workshop(graph, home, steps=tracking.steps)
         monkeypatch.setattr(training_of_a_stage.Batches, "iterate", failing_at(last))
         if last < steps:
             with pytest.raises(TrainingError):

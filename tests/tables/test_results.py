@@ -1,4 +1,3 @@
-import json
 import random
 from pathlib import Path
 
@@ -7,6 +6,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from fomo_dagster.errors import InputError
+from fomo_dagster.store.heads import Head, Heads
 from fomo_dagster.tables.files import write_table
 from fomo_dagster.tables.results import leaderboard, results, results_by_dataset
 from fomo_dagster.tables.schemas import SCHEMAS
@@ -25,10 +25,18 @@ def home(tmp_path: Path) -> Path:
             orient="row",
         )
         write_table(tmp_path, "scores", f"{name}/scores", DIGEST, rows)
-        head = tmp_path / "heads" / name / "scores.json"
-        head.parent.mkdir(parents=True)
-        head.write_text(json.dumps({"asset": f"{name}/scores", "digest": DIGEST}))
+        point(tmp_path, f"{name}/scores")
     return tmp_path
+
+
+def point(home: Path, asset: str) -> None:
+    """Make an asset currently what DIGEST names."""
+    head = Head(
+        asset=asset, kind="scores", experiment=None, stage=None, digest=DIGEST, data_version=DIGEST,
+        code_version="", recipes={}, artifacts={}, facts={}, status="computed",
+        recorded_at="2026-03-04T05:06:07+00:00", seconds=1.0,
+    )  # fmt: skip
+    Heads(home / "heads").write(head)
 
 
 def test_results_are_what_sql_answers_to_the_last_digit(home: Path) -> None:
@@ -64,8 +72,7 @@ def test_scores_by_dataset_stand_beside_the_published_ones(home: Path) -> None:
         rows = [row | {"metric": "score"}, row | {"metric": "accuracy", "value": 1.0}]
         asset = f"replay/evaluation_{stage}_{dataset}"
         write_table(home, "evaluations", asset, DIGEST, pl.DataFrame(rows, schema=dict(columns)))
-        head = home / "heads" / f"{asset}.json"
-        head.write_text(json.dumps({"asset": asset, "digest": DIGEST}))
+        point(home, asset)
     found = results_by_dataset(home, ["replay"])
     shown = found.select("dataset", "score", "stage", "zero_shot", "published", "difference")
     # The benchmark publishes 75.8 of CIFAR-100, and knows no such birds.

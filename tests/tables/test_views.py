@@ -14,9 +14,10 @@ from polars.testing import assert_frame_equal
 
 from fomo_dagster.errors import InputError, StoreError
 from fomo_dagster.store.heads import Head, Heads
+from fomo_dagster.tables.database import ensure_database
 from fomo_dagster.tables.files import table_path, write_table
 from fomo_dagster.tables.schemas import SCHEMAS
-from fomo_dagster.tables.views import ensure_database, query
+from fomo_dagster.tables.views import query
 
 
 def digest(number: int) -> str:
@@ -330,22 +331,20 @@ def test_the_database_is_replaced_only_where_its_views_are_not_todays(tmp_path: 
     inode = path.stat().st_ino
     write_scores(tmp_path, "e", (1, 2))
     assert ensure_database(tmp_path).stat().st_ino == inode
-
-    path.write_bytes(b"not a database")
-    assert query(tmp_path, "FROM scores").height == 1
-
     path.unlink()
     with duckdb.connect(str(path)) as connection:
         connection.execute("CREATE VIEW views_version AS SELECT 'of an older release' AS version")
-    assert query(tmp_path, "FROM scores").height == 1
+    ensure_database(tmp_path)
+    with duckdb.connect(str(path), read_only=True) as connection:
+        assert connection.execute("SELECT count(*) FROM scores").fetchall() == [(1,)]
     assert not list(tmp_path.glob(".*"))
 
 
-def test_a_database_that_cannot_be_written_is_said(tmp_path: Path) -> None:
-    ensure_database(tmp_path).unlink()
-    (tmp_path / "fomo.duckdb").mkdir()
-    with pytest.raises(StoreError, match=r"fomo\.duckdb"):
-        ensure_database(tmp_path)
+def test_no_query_needs_the_database_or_writes_one(tmp_path: Path) -> None:
+    write_scores(tmp_path, "e", (1, 2))
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    assert query(tmp_path, "FROM scores").height == 1
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
 
 
 def test_many_processes_read_while_others_write(tmp_path: Path) -> None:
@@ -373,9 +372,48 @@ for _ in range(15):
     assert query(tmp_path, "SELECT max(value) AS v FROM evaluations")["v"].to_list() == [number]
 
 
-def test_a_query_reads_other_files_too(tmp_path: Path) -> None:
+def test_a_query_reads_other_files_only_where_asked_to(tmp_path: Path) -> None:
     notes = tmp_path / "notes.csv"
     notes.write_text("experiment,note\ne,baseline\n")
     write_scores(tmp_path / "home", "e", (1, 2))
     joined = f"SELECT note, stage FROM scores JOIN '{notes}' USING (experiment)"
-    assert query(tmp_path / "home", joined).rows() == [("baseline", 0)]
+    assert query(tmp_path / "home", joined, external=True).rows() == [("baseline", 0)]
+    with pytest.raises(InputError, match="--external"):
+        query(tmp_path / "home", joined)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "FROM read_text('/etc/passwd')",
+        "FROM read_blob('{home}/tables/../secret')",
+        "FROM read_csv('{home}/secret')",
+        "FROM glob('{home}/*')",
+        "FROM 'https://127.0.0.1:1/rows.parquet'",
+        "FROM read_duckdb('{home}/fomo.duckdb', table_name = 'scores')",
+        "FROM query('FROM read_text(''/etc/passwd'')')",
+        "FROM sniff_csv('/etc/passwd')",
+        "FROM parquet_metadata('{home}/secret')",
+        "FROM which_secret('s3://x', 's3')",
+        "SELECT * FROM secret_frame",
+    ],
+)
+@pytest.mark.parametrize("name", ["home", "it's [a] *home*"])
+def test_no_function_reads_past_the_tables(tmp_path: Path, sql: str, name: str) -> None:
+    secret_frame = pl.DataFrame({"a": [1]})
+    home = tmp_path / name
+    ensure_database(home)
+    (home / "secret").write_text("a,b\n1,2\n")
+    with pytest.raises(InputError):
+        query(home, sql.format(home=str(home).replace("'", "''")))
+    del secret_frame
+
+
+def test_a_query_can_neither_install_nor_change_settings(tmp_path: Path) -> None:
+    settings = query(tmp_path, "SELECT name, value FROM duckdb_settings()")
+    for name in ("autoinstall_known_extensions", "autoload_known_extensions"):
+        assert settings.filter(name=name)["value"].to_list() == ["false"]
+    for statement in ("INSTALL httpfs", "LOAD httpfs", "SET enable_external_access = true"):
+        for external in (False, True):
+            with pytest.raises(InputError, match="refused"):
+                query(tmp_path, statement, external=external)

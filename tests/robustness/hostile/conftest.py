@@ -18,17 +18,18 @@ def files_beside(root: Path) -> set[Path]:
 
 
 @pytest.fixture
-def ends(project, capsys, monkeypatch):
+def ends(project, capsys, caplog, monkeypatch):
     """`ends(change, arguments, status, said)`: the check of one case; gives what was printed."""
 
     def check(change, arguments, status, said):
         change(project)
         beside = files_beside(project.root)
         monkeypatch.setattr(sys, "argv", ["fomo", *arguments])
+        monkeypatch.setenv("COLUMNS", "300")  # sentences are not broken at the terminal's width
         with pytest.raises(SystemExit) as stopped:
             main()
         printed = capsys.readouterr()
-        output = printed.out + printed.err
+        output = printed.out + printed.err + caplog.text  # warnings are logged
         assert (stopped.value.code or 0) == status, output
         for words in said:
             assert words in output

@@ -1,0 +1,255 @@
+"""The views: what each selects from the heads and the table files below a home.
+
+They hold no data: they read the files each time they are asked, and show the rows of each asset's
+current digest. So they are never out of date, and no reader ever waits for a writer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from fomo_dagster.data.benchmark.registry import benchmark_datasets
+from fomo_dagster.store.digests import DIGEST_LENGTH
+from fomo_dagster.store.heads import CHECKSUM, END
+from fomo_dagster.tables.schemas import DESCRIPTIONS, SCHEMAS
+
+VARIABLE = "fomo_home"
+DAMAGED_HEAD = (
+    "the head {} is damaged: `fomo run` of an experiment with it writes it again; without that "
+    "file the other assets are shown"
+)
+
+_SQL_TYPES = {
+    pl.String(): "VARCHAR",
+    pl.Int64(): "BIGINT",
+    pl.Float64(): "DOUBLE",
+    pl.List(pl.String()): "VARCHAR[]",
+}
+
+_ARTIFACTS = """
+SELECT
+    head->>'asset' AS asset,
+    head->>'kind' AS kind,
+    head->>'experiment' AS experiment,
+    (head->>'stage')::BIGINT AS stage,
+    head->>'digest' AS digest,
+    head->>'data_version' AS data_version,
+    head->>'code_version' AS code_version,
+    head->>'status' AS status,
+    (head->>'recorded_at')::TIMESTAMP AS recorded_at,
+    (head->>'seconds')::DOUBLE AS seconds,
+    head->'recipes' AS recipes,
+    head->'artifacts' AS artifacts,
+    head->'facts' AS facts,
+    head->'cost' AS cost,
+    (head->>'checked_at')::TIMESTAMP AS checked_at
+FROM (
+    SELECT CASE
+        WHEN {intact} THEN text::JSON
+        ELSE error(format({damaged}, filename))
+    END AS head
+    FROM (
+        {heads}
+    )
+)
+WHERE head IS NOT NULL -- so that a count, too, looks at every head
+"""
+
+# As `store.heads` reads one: the checksum is of what follows it. Heads from before there were
+# checksums begin with their asset.
+_START, _AFTER = len(CHECKSUM), len(CHECKSUM) + DIGEST_LENGTH + len(END)
+_INTACT = f"""CASE
+            WHEN starts_with(text, '{CHECKSUM.decode()}')
+            THEN substr(text, {_START + 1}, {DIGEST_LENGTH})
+                = left(sha256('{{' || substr(text, {_AFTER + 1})), {DIGEST_LENGTH})
+            ELSE json_valid(text)
+        END"""
+
+# Samples of trainings, and the seconds that trainings and merges took when they were made.
+# `arg_max_null`, because `arg_max` passes over stages whose score is null; averages are taken in
+# the order of stages, because the last digit of a sum depends on it.
+_LEADERBOARD = """
+SELECT
+    experiment,
+    max(stage) AS stages,
+    arg_max_null(knowledge_accumulation, stage) AS knowledge_accumulation,
+    arg_max_null(zero_shot_retention, stage) AS zero_shot_retention,
+    arg_max_null(geometric_mean, stage) AS geometric_mean,
+    avg(knowledge_accumulation ORDER BY stage) FILTER (stage >= 1) AS mean_knowledge_accumulation,
+    avg(zero_shot_retention ORDER BY stage) FILTER (stage >= 1) AS mean_zero_shot_retention,
+    avg(geometric_mean ORDER BY stage) FILTER (stage >= 1) AS mean_geometric_mean,
+    any_value(made.samples) AS samples,
+    any_value(made.seconds) AS seconds
+FROM scores LEFT JOIN (
+    SELECT
+        experiment,
+        sum((cost->>'samples')::BIGINT)::BIGINT AS samples,
+        sum((cost->>'seconds')::DOUBLE ORDER BY asset) AS seconds
+    FROM artifacts
+    WHERE kind IN ('trained', 'start', 'deployed')
+    GROUP BY experiment
+) AS made USING (experiment)
+GROUP BY experiment
+ORDER BY geometric_mean DESC NULLS LAST, knowledge_accumulation DESC NULLS LAST, experiment
+"""
+
+# Of all trainings and merges up to a stage, so that scores can be set against them; null where one
+# of them did not tell. Stage 0 is θ₀, which cost the experiment nothing.
+_COSTS = """
+SELECT
+    experiment, stage,
+    CASE WHEN bool_and(samples IS NOT NULL) OVER so_far THEN sum(samples) OVER so_far::BIGINT END
+        AS samples,
+    CASE WHEN bool_and(flops IS NOT NULL) OVER so_far THEN sum(flops) OVER so_far END AS flops,
+    sum(seconds) OVER so_far AS seconds,
+    CASE WHEN bool_and(energy IS NOT NULL) OVER so_far THEN sum(energy) OVER so_far END
+        AS energy_joules,
+    max(device) OVER so_far AS peak_device_memory_bytes,
+    max(process) OVER so_far AS peak_process_memory_bytes
+FROM (
+    SELECT
+        experiment, stage,
+        sum((cost->>'samples')::BIGINT) AS samples,
+        sum((cost->>'flops')::DOUBLE) AS flops,
+        sum((cost->>'seconds')::DOUBLE ORDER BY asset) AS seconds,
+        sum((cost->>'energy_joules')::DOUBLE) AS energy,
+        max((cost->>'peak_device_memory_bytes')::BIGINT) AS device,
+        max((cost->>'peak_process_memory_bytes')::BIGINT) AS process
+    FROM artifacts
+    WHERE kind IN ('trained', 'start', 'deployed') AND experiment IS NOT NULL
+    GROUP BY experiment, stage
+    UNION ALL
+    SELECT experiment, 0, 0, 0, 0, 0, NULL, NULL FROM scores WHERE stage = 0
+)
+WINDOW so_far AS (PARTITION BY experiment ORDER BY stage)
+"""
+
+# Which stage a concept comes to is its chunk's to say: the order is the same however it is cut.
+_STREAMS = """
+SELECT o.stream, o.position, c.stage, o.dataset, o.concept, o.figure
+FROM orders AS o LEFT JOIN chunks AS c USING (stream, dataset, concept)
+"""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where views find a home.
+
+    folder: an SQL expression for its path; heads: a SELECT of each head's `filename` and `text`;
+    files: for a table of that name, an expression for the files with its rows, or for a glob.
+    """
+
+    folder: str
+    heads: str
+    files: Callable[[str], str]
+
+
+def beside(database: str, home: Path) -> Place:
+    """The home in which the opened file `database` lies, wherever it was moved.
+
+    DuckDB resolves paths against the working folder, and tells a view where its own file is by
+    nothing but a default: the folder for temporary files is named after the first database of the
+    process. Where the file was attached later, its place is where it was written, `home`, and a
+    query ends with an error if it was attached from elsewhere. The variable `fomo_home` goes
+    before both.
+    """
+    temporary, ending = "current_setting('temp_directory')", f"{database}.tmp"
+    folder = (
+        f"coalesce(getvariable('{VARIABLE}')::VARCHAR, CASE "
+        f"WHEN {temporary} = '{ending}' THEN '.' WHEN suffix({temporary}, '/{ending}') "
+        f"THEN left({temporary}, length({temporary}) - {len(ending) + 1}) "
+        f"ELSE {quoted(str(home))} END)"
+    )
+    pattern = f"regexp_replace({folder}, '([*?\\[])', '[\\1]', 'g')"
+    elsewhere = quoted(
+        f"{database} was moved since it was written, and is not the first database that was opened "
+        f"here: SET VARIABLE {VARIABLE} = its folder"
+    )
+    found = (
+        f"SELECT count(*) FROM duckdb_databases() "
+        f"WHERE path = {folder} || '/{database}' OR path NOT LIKE '/%'"
+    )
+    heads = (
+        "SELECT filename, try(decode(content)) AS text "
+        f"FROM read_blob({pattern} || '/heads/**/*.json') UNION ALL SELECT NULL, NULL "
+        f"WHERE CASE WHEN getvariable('{VARIABLE}') IS NULL AND ({found}) = 0 "
+        f"THEN error({elsewhere})::BOOLEAN ELSE false END"
+    )
+    return Place(folder, heads, lambda table: f"{pattern} || '/tables/{table}/**/*.parquet'")
+
+
+def views(place: Place) -> dict[str, tuple[str, str]]:
+    """View name → description and SELECT, in the order in which they can be created."""
+    artifacts = _ARTIFACTS.format(intact=_INTACT, damaged=quoted(DAMAGED_HEAD), heads=place.heads)
+    made = {"artifacts": ("an asset as it is now, and what making it took", artifacts)}
+    for table, columns in SCHEMAS.items():
+        types = {c: _SQL_TYPES[t] for c, t in columns.items()}
+        # Columns by name, so that a file written before a column was added still reads: as null.
+        typed = ", ".join(
+            f"'{c}': {{name: '{c}', type: '{t}', default_value: NULL}}" for c, t in types.items()
+        )
+        made[table] = (
+            DESCRIPTIONS[table],
+            f"SELECT {', '.join(f'rows.{c}' for c in types)}, "
+            "artifacts.asset, artifacts.digest AS asset_digest "
+            f"FROM read_parquet({place.files(table)}, filename = true, "
+            f"schema = MAP {{{typed}}}) AS rows "
+            f"JOIN artifacts ON rows.filename = {place.folder} || '/tables/{table}/' "
+            "|| artifacts.asset || '/' || artifacts.digest || '.parquet'",
+        )
+    made["streams"] = (
+        "a concept, its position in a stream, the stage it comes to, and the order's key figure",
+        _STREAMS,
+    )
+    made["published"] = (
+        "a dataset of the benchmark, and the zero-shot score that its authors publish",
+        _published(),
+    )
+    made["costs"] = (
+        "what all trainings and merges of an experiment took up to a stage, and the most memory",
+        _COSTS,
+    )
+    made["leaderboard"] = (
+        "the scores of an experiment's last stage, their means over stages 1..T, and the samples "
+        "and seconds that its weights took",
+        _LEADERBOARD,
+    )
+    return made
+
+
+def _published() -> str:
+    datasets = benchmark_datasets().values()
+    rows = ", ".join(f"({quoted(d.name)}, {d.zero_shot!r}::DOUBLE)" for d in datasets)
+    return f"SELECT * FROM (VALUES {rows}) AS published(dataset, zero_shot)"
+
+
+def without_rows(table: str) -> str:
+    """A SELECT in the place of a table's that has its columns and no row."""
+    return f"SELECT {_columns(table, 'NULL')} WHERE false"
+
+
+def refusing(table: str, reason: str) -> str:
+    """A SELECT in the place of a table's that ends every query over it with an error, whether that
+    asks for rows, filters them, or counts."""
+    error = f"error({quoted(reason)})"
+    return f"SELECT {_columns(table, error)} WHERE {error}::BOOLEAN"
+
+
+def _columns(table: str, value: str) -> str:
+    columns = [*SCHEMAS[table].items(), ("asset", pl.String()), ("asset_digest", pl.String())]
+    return ", ".join(f"{value}::{_SQL_TYPES[kind]} AS {name}" for name, kind in columns)
+
+
+def escaped(path: str) -> str:
+    """A path as the beginning of a glob that matches it and nothing else."""
+    return re.sub(r"([*?\[])", r"[\1]", path)
+
+
+def quoted(text: str) -> str:
+    """A text as an SQL literal."""
+    return "'" + text.replace("'", "''") + "'"

@@ -1,0 +1,124 @@
+"""A home in which files were damaged, deleted or put in another's place."""
+
+import pytest
+
+from fomo_dagster.cli.running import run_experiment
+
+
+@pytest.fixture
+def project(finished_project):
+    return finished_project
+
+
+def table(project, name, asset):
+    head = project.home.heads.read(asset)
+    return project.home.root / "tables" / name / asset / f"{head.digest}.parquet"
+
+
+def flip(path, place=-100):
+    data = bytearray(path.read_bytes())
+    data[place] ^= 1
+    path.write_bytes(data)
+
+
+def flip_table(project, name="scores", asset="toy/scores"):
+    flip(table(project, name, asset))
+
+
+def another_table(project):
+    other = table(project, "evaluations", "toy/evaluation_001").read_bytes()
+    table(project, "scores", "toy/scores").write_bytes(other)
+
+
+def flip_head(project, asset="toy/scores"):
+    flip(project.home.heads.path(asset))
+
+
+def damaged_database(project):
+    (project.home.root / "fomo.duckdb").write_bytes(b"no database")
+
+
+def database_folder(project):
+    (project.home.root / "fomo.duckdb").unlink()
+    (project.home.root / "fomo.duckdb").mkdir()
+
+
+def stamps(project):
+    for path in (*project.home.root.glob("store/.verified/*/*.json"),
+                 *project.home.root.glob("cache/*.json")):  # fmt: skip
+        path.write_bytes(b"\x00[{")
+
+
+CASES = {
+    "a bit of a table": (
+        flip_table, ["results"], 1, ["toy/scores", "altered", "`fomo run`"],
+    ),
+    "a bit of a table, in a plan": (
+        flip_table, ["plan", "toy"], 0, ["scores are written again: its bytes", "0 to compute"],
+    ),
+    "a bit of a table that a query does not read": (
+        lambda p: flip_table(p, "samples", "shards/birds"), ["sql", "FROM scores"], 0, ["toy"],
+    ),
+    "an empty table": (
+        lambda p: table(p, "scores", "toy/scores").write_bytes(b""),
+        ["sql", "SELECT count(*) FROM leaderboard"], 1, ["toy/scores", "altered"],
+    ),
+    "a table that is gone": (
+        lambda p: table(p, "evaluations", "toy/evaluation_002").unlink(),
+        ["results", "--datasets"], 1, ["toy/evaluation_002", "it is missing"],
+    ),
+    "another table": (another_table, ["results", "toy"], 1, ["toy/scores", "altered"]),
+    "a bit of a head": (
+        flip_head, ["results"], 1, ["toy/scores.json is damaged", "`fomo run`"],
+    ),
+    "a bit of a head, in a plan": (
+        flip_head, ["plan", "toy"], 0, ["head of asset toy/scores", "0 to compute"],
+    ),
+    "a bit of a head that is exported": (
+        lambda p: flip_head(p, "toy/trained_003"), ["export", "toy", "x.pt"], 2,
+        ["toy/trained_003 in", "is damaged", "materialise it first"],
+    ),
+    "a bit of a head of a dataset": (
+        lambda p: flip_head(p, "shards/birds"), ["datasets", "--quick"], 0,
+        ["shards/birds in", "is damaged"],
+    ),
+    "a damaged database": (damaged_database, ["results"], 0, ["toy"]),
+    "a damaged database, asked for": (
+        damaged_database, ["sql", "--path"], 0, ["could not be read", "fomo.duckdb"],
+    ),
+    "a folder in place of the database": (database_folder, ["results"], 0, ["toy"]),
+    "damaged stamps": (stamps, ["plan", "toy"], 0, ["0 to compute"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_damaged_home_is_said_and_never_shown_as_it_is(ends, case):
+    ends(*CASES[case])
+
+
+def test_a_run_repairs_rows_and_heads_and_computes_nothing(project, capsys):
+    before = project.artifacts()
+    rows = {
+        table(project, name, asset): None
+        for name, asset in (
+            ("scores", "toy/scores"), ("evaluations", "toy/evaluation_001"),
+            ("training_steps", "toy/trained_002"), ("samples", "shards/birds"),
+            ("chunks", "streams/toy/chunk_001"),
+        )
+    }  # fmt: skip
+    rows = {path: path.read_bytes() for path in rows}
+    first, second, third, fourth, fifth = rows
+    flip(first)
+    second.write_bytes(b"")
+    third.unlink()
+    fourth.write_bytes(fifth.read_bytes())
+    flip(fifth, 40)
+    for asset in ("toy/evaluation_002", "backbones/toy", "leaderboard"):
+        flip_head(project, asset)
+    run_experiment("toy", [])
+    assert "0 assets to compute" in capsys.readouterr().out
+    assert {path: path.read_bytes() for path in rows} == rows
+    assert project.artifacts() == before
+    assert project.home.heads.read("toy/evaluation_002").stage == 2
+    run_experiment("toy", [])
+    assert capsys.readouterr().out.startswith("toy is up to date")
