@@ -15,5 +15,18 @@ def test_installed_packages_satisfy_the_declared_lower_bounds(request):
         assert requirement.specifier.contains(version(requirement.name)), text
 
 
+def test_all_extras_can_be_installed_together(request):
+    """What they need is in the development's, at the same versions, which is installed at once."""
+    project = tomllib.loads((request.config.rootpath / "pyproject.toml").read_text())["project"]
+    together = [Requirement(text) for text in project["optional-dependencies"]["dev"]]
+    specifiers = {requirement.name: str(requirement.specifier) for requirement in together}
+    for extra, declared in project["optional-dependencies"].items():
+        for requirement in map(Requirement, declared):
+            assert requirement.name in specifiers, f"{extra}: {requirement}"
+            assert set(str(requirement.specifier).split(",")) <= set(
+                specifiers[requirement.name].split(",")
+            ), f"{extra}: {requirement}"
+
+
 def test_no_address_is_committed_with_the_dependencies(request):
     assert "://" not in (request.config.rootpath / "pyproject.toml").read_text()

@@ -1,12 +1,29 @@
-"""The shipped deployment files are well formed, and the Slurm script runs what it says."""
+"""The shipped deployment files load as they are, and the Slurm script runs what it says."""
 
+import contextlib
 import os
+import re
+import shutil
+import signal
+import socket
 import subprocess
+import sys
+import tempfile
+import time
 from pathlib import Path
 
 import pytest
 import yaml
-from dagster._core.instance.config import dagster_instance_config_schema
+from dagster import DagsterInstance
+from dagster._core.code_pointer import ModuleCodePointer
+from dagster._core.launcher import LaunchRunContext
+from dagster._core.origin import JobPythonOrigin, RepositoryPythonOrigin
+from dagster._core.run_coordinator import QueuedRunCoordinator
+from dagster._core.test_utils import create_run_for_test
+from dagster_k8s import K8sRunLauncher
+from dagster_k8s.models import k8s_model_from_dict, k8s_snake_case_dict
+from dagster_postgres import PostgresEventLogStorage, PostgresRunStorage
+from kubernetes import client, config
 
 from fomo_dagster.experiment.schema import Execution
 
@@ -29,6 +46,7 @@ def test_the_slurm_script_runs_the_experiment_on_all_machines(tmp_path, nodes):
         "SLURM_GPUS_ON_NODE": "8",
         "SLURM_JOB_ID": "123",
         "SLURM_JOB_NODELIST": "node[01-02]",
+        "FOMO_INTERFACE": "ib0",
         "PATH": f"{tmp_path}:{os.environ['PATH']}",
     }
     done = subprocess.run(["bash", SCRIPT, "quickstart"], env=slurm, timeout=20)
@@ -48,15 +66,182 @@ def test_the_slurm_script_runs_the_experiment_on_all_machines(tmp_path, nodes):
     if nodes == 2:
         assert declared.machines.rendezvous == "node01:20123"
         assert declared.machines.start[0] == "srun"
+        assert declared.machines.interface == "ib0"
 
 
-def test_the_instance_is_as_dagster_wants_it():
-    instance = yaml.safe_load((DEPLOY / "kubernetes" / "dagster.yaml").read_text())
-    assert instance.keys() <= dagster_instance_config_schema().keys()
-    assert instance["run_launcher"]["class"] == "K8sRunLauncher"
+LIMIT, CANCEL = signal.SIGUSR1, signal.SIGTERM
+
+
+@pytest.mark.parametrize(
+    ("number", "fomo_ends_with", "restarts", "requeue", "status"),
+    [
+        pytest.param(LIMIT, 143, 3, 0, 0, id="stopped at the time limit"),
+        pytest.param(LIMIT, 143, 3, 1, 143, id="which Slurm does not queue again"),
+        pytest.param(LIMIT, 143, 100, None, 143, id="for the hundredth time"),
+        pytest.param(LIMIT, 0, 3, None, 0, id="finished meanwhile"),
+        pytest.param(LIMIT, 1, 3, None, 1, id="failed meanwhile"),
+        pytest.param(CANCEL, 143, 3, None, 143, id="cancelled"),
+        pytest.param(None, 1, 0, None, 1, id="failed"),
+    ],
+)
+def test_a_job_is_queued_again_where_it_was_stopped_by_its_time_limit_alone(
+    tmp_path, number, fomo_ends_with, restarts, requeue, status
+):
+    """requeue: the exit status of `scontrol requeue`; None: it is not asked for."""
+    begun = tmp_path / "begun"
+    waits = "while true; do sleep 0.02; done" if number else "true"
+    ends = f"trap 'exit {fomo_ends_with}' TERM; touch {begun}; {waits}; exit {fomo_ends_with}"
+    command(tmp_path, "fomo", ends)
+    command(tmp_path, "scontrol", f'echo "$@" >> {tmp_path}/asked; exit {requeue}')
+    slurm = {
+        "SLURM_JOB_ID": "123",
+        "SLURM_RESTART_COUNT": str(restarts),
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+    }
+    job = subprocess.Popen(["bash", SCRIPT, "quickstart"], env=slurm, stdout=subprocess.DEVNULL)
+    until = time.monotonic() + 20
+    while not begun.exists() and time.monotonic() < until:
+        time.sleep(0.01)
+    if number:
+        job.send_signal(number)
+    assert job.wait(20) == status
+    asked = tmp_path / "asked"
+    assert asked.exists() is (requeue is not None)
+    if requeue is not None:
+        assert asked.read_text() == "requeue 123\n"
+
+
+PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)  # Debian's packages
+EXPECTED_GPUS, GRACE = "8", 300
+
+
+@contextlib.contextmanager
+def server(port):
+    """PostgreSQL on loopback. It refuses to run as root, and then runs as nobody."""
+    user = {"user": "nobody"} if os.getuid() == 0 else {}
+    folder = Path(tempfile.mkdtemp(dir="/tmp"))  # which nobody can come to, as pytest's is not
+    if user:
+        shutil.chown(folder, "nobody")
+    quiet = {"cwd": folder, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, **user}
+    run = [PROGRAMS[0] / "initdb", "-D", folder / "db", "-U", "dagster", "-A", "trust"]
+    subprocess.run([*run, "--no-sync", "-E", "UTF8", "--locale=C"], check=True, **quiet)
+    serve = [PROGRAMS[0] / "postgres", "-D", folder / "db", "-k", folder, "-F"]
+    process = subprocess.Popen([*serve, "-h", "127.0.0.1", "-p", str(port)], **quiet)
+    try:
+        is_ready = [PROGRAMS[0] / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)]
+        until = time.monotonic() + 30
+        while subprocess.run(is_ready).returncode and time.monotonic() < until:
+            assert process.poll() is None
+            time.sleep(0.05)
+        yield
+    finally:
+        process.terminate()
+        process.wait(30)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def in_a_cluster(monkeypatch):
+    """The environment of a pod; gives the jobs that are asked for, which no cluster gets."""
+    monkeypatch.setattr(config, "load_incluster_config", lambda *_, **__: None)
+    for name, value in {
+        "DAGSTER_PG_HOST": "127.0.0.1", "DAGSTER_PG_USERNAME": "dagster",
+        "DAGSTER_PG_PASSWORD": "secret", "DAGSTER_PG_DB": "postgres",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    asked: list = []
+    monkeypatch.setattr(
+        client.BatchV1Api,
+        "create_namespaced_job",
+        lambda self, body, namespace, **_: asked.append(
+            client.ApiClient().sanitize_for_serialization(body) | {"namespace": namespace}
+        ),
+    )
+    return asked
+
+
+def check_pod(pod):
+    """That a run has its devices, its volumes and the time to write a resume point."""
+    (container,) = pod["containers"]
+    assert container["resources"]["limits"] == {"nvidia.com/gpu": EXPECTED_GPUS}
+    assert pod["terminationGracePeriodSeconds"] == GRACE
+    mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    assert mounts["fomo-home"] == "/fomo"
+    assert mounts["memory"] == "/dev/shm"
+    assert mounts.keys() <= {volume["name"] for volume in pod["volumes"]}
+    env = {one["name"]: one.get("value") for one in container["env"]}
+    assert (env["FOMO_HOME"], env["FOMO_PROJECT"]) == ("/fomo/home", "/fomo/project")
+    return env
+
+
+def code_origin():
+    pointer = ModuleCodePointer("fomo_dagster.definitions", "defs")
+    return JobPythonOrigin("toy", RepositoryPythonOrigin(sys.executable, pointer))
+
+
+@pytest.mark.skipif(not PROGRAMS, reason="Debian's package postgresql is not installed")
+def test_the_instance_loads_and_keeps_its_runs_in_postgresql(tmp_path, in_a_cluster):
+    declared = yaml.safe_load((DEPLOY / "kubernetes" / "dagster.yaml").read_text())
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    declared["storage"]["postgres"]["postgres_db"]["port"] = port
+    (tmp_path / "dagster.yaml").write_text(yaml.safe_dump(declared))
+    with server(port):
+        with DagsterInstance.from_config(str(tmp_path)) as instance:
+            assert isinstance(instance.run_storage, PostgresRunStorage)
+            assert isinstance(instance.event_log_storage, PostgresEventLogStorage)
+            assert isinstance(instance.run_coordinator, QueuedRunCoordinator)
+            concurrency = instance.get_concurrency_config()
+            assert concurrency.run_queue_config.max_concurrent_runs == 4
+            assert concurrency.pool_config.default_pool_limit == 1
+            assert instance.run_monitoring_enabled
+            assert instance.run_monitoring_cancel_timeout_seconds > GRACE
+            assert instance.run_retries_enabled
+            assert not instance.run_retries_retry_on_asset_or_op_failure
+            run = create_run_for_test(instance, "toy", job_code_origin=code_origin())
+            instance.run_launcher.launch_run(LaunchRunContext(run, workspace=None))
+        with DagsterInstance.from_config(str(tmp_path)) as again:
+            assert [one.run_id for one in again.get_runs()] == [run.run_id]
+    (job,) = in_a_cluster
+    assert job["namespace"] == "dagster"
+    env = check_pod(job["spec"]["template"]["spec"])
+    # The run takes the file along in its arguments; what that names is taken from the pod.
+    named = set(re.findall(r"env: (\w+)", (DEPLOY / "kubernetes" / "dagster.yaml").read_text()))
+    assert named <= env.keys()
+
+
+def snake(name):
+    return re.sub("(?<=[a-z0-9])([A-Z])", r"_\1", name).lower()
+
+
+def test_the_chart_s_values_are_a_launcher_of_the_same_pods(tmp_path, in_a_cluster):
+    """The chart hands these values to the launcher, in its own spelling."""
+    values = yaml.safe_load((DEPLOY / "kubernetes" / "values.yaml").read_text())
+    launcher = values["runLauncher"]
+    assert launcher["type"] == "K8sRunLauncher"
+    given = {snake(key): value for key, value in launcher["config"]["k8sRunLauncher"].items()}
+    given["run_k8s_config"] = {snake(key): value for key, value in given["run_k8s_config"].items()}
+    with DagsterInstance.local_temp(str(tmp_path)) as instance:
+        made = K8sRunLauncher(
+            service_account_name="dagster", instance_config_map="dagster-instance",
+            dagster_home="/opt/dagster/dagster_home", job_image="image", **given,
+        )  # fmt: skip
+        made.register_instance(instance)
+        run = create_run_for_test(instance, "toy", job_code_origin=code_origin())
+        made.launch_run(LaunchRunContext(run, workspace=None))
+    (job,) = in_a_cluster
+    check_pod(job["spec"]["template"]["spec"])
+    assert values["dagsterDaemon"]["runMonitoring"]["enabled"]
 
 
 def test_the_chart_s_values_load_the_definitions():
     values = yaml.safe_load((DEPLOY / "kubernetes" / "values.yaml").read_text())
     (deployment,) = values["dagster-user-deployments"]["deployments"]
     assert deployment["dagsterApiGrpcArgs"] == ["--module-name", "fomo_dagster.definitions"]
+    for kind, key in (
+        (client.V1Volume, "volumes"),
+        (client.V1VolumeMount, "volumeMounts"),
+        (client.V1EnvVar, "env"),
+    ):
+        for one in deployment[key]:  # raises on keys that Kubernetes does not know
+            k8s_model_from_dict(kind, k8s_snake_case_dict(kind, one))
