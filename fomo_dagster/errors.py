@@ -9,9 +9,17 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from fomo_dagster.texts import as_text
+
 
 class FomoError(Exception):
-    """Base of every error raised deliberately by this project."""
+    """Base of every error raised deliberately by this project.
+
+    Its sentence is text that anything can print or store, whatever names it quotes.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(as_text(message))
 
 
 class InputError(FomoError):

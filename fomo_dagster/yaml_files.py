@@ -22,6 +22,7 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from yaml.resolver import BaseResolver
 
 from fomo_dagster.errors import InputError
+from fomo_dagster.texts import is_text
 
 MOST_BYTES = 16 * 2**20
 MOST_VALUES = 1_000_000  # with what aliases stand for counted at every place
@@ -149,6 +150,8 @@ def _text_of(path: Path) -> str:
 
 
 def _compose(text: str) -> Node | None:
+    if not is_text(text):  # as of an argument in another encoding
+        raise _FaultError(f"half a character (a lone surrogate): {text!r}")
     try:
         node: Node | None = _Composer(_checked_events(text)).get_single_node()
     except yaml.MarkedYAMLError as error:
@@ -312,7 +315,12 @@ def _with_variables(node: ScalarNode) -> str:
             )
         return value
 
-    return VARIABLE.sub(value_of, node.value)
+    text = VARIABLE.sub(value_of, node.value)
+    if not is_text(text):
+        raise _FaultError(
+            f"half a character (a lone surrogate): {text!r}", node.start_mark.line + 1
+        )
+    return text
 
 
 def _unknown_tag(node: Node) -> _FaultError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from pathlib import Path
@@ -358,6 +359,9 @@ def dagster_home() -> None:
 def main() -> None:
     """The entry point: a deliberate error is a sentence and a status, never a traceback."""
     pl.Config.set_tbl_hide_dataframe_shape(True)
+    for stream in (sys.stdout, sys.stderr):  # of any encoding, as where LANG is C
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     console = Console(stderr=True, highlight=False)
     try:
         app()

@@ -129,7 +129,9 @@ class TableFormat(Declaration):
 
 
 ALLOW_OUTSIDE = at_default_left_out(
-    False, description="Read images that a table names outside its root, by `..`, a link or a path."
+    False,
+    description="Read images that a table names outside its root (of a dataset for the library "
+    "`datasets`, its folder), by `..`, a link or a path.",
 )
 
 
@@ -199,6 +201,7 @@ class HuggingfaceSource(SplitSource):
     image: str = Field("image", description="The column of images.")
     label: str | None = Field("label", description="The column of classes; null: there is none.")
     caption: str | None = Field(None, description="The column of captions: a text, or a list.")
+    allow_outside: bool = ALLOW_OUTSIDE
 
     @model_validator(mode="after")
     def _has_one_origin(self) -> HuggingfaceSource:

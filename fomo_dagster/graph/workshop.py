@@ -17,6 +17,7 @@ from fomo_dagster.progress import Progress, Steps, silent, unheard
 from fomo_dagster.store.artifacts import Artifact, Make
 from fomo_dagster.store.heads import Head
 from fomo_dagster.store.recipes import Recipe
+from fomo_dagster.texts import as_text
 
 if TYPE_CHECKING:
     from fomo_dagster.graph.build import Graph
@@ -107,7 +108,7 @@ class Workshop:
         """Hand what a person should hear to `warn`, where there is one."""
         if self.warn is not None:
             for warning in warnings:
-                self.warn(warning)
+                self.warn(as_text(warning))
 
     def remembered(self, what: object, build: Callable[[], T]) -> T:
         """`build()`, or its result where it was the last thing asked for, such as a model."""

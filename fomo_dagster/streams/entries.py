@@ -12,6 +12,7 @@ from pathlib import Path
 
 from fomo_dagster.data.benchmark.registry import canonical_name
 from fomo_dagster.errors import InputError, nearest
+from fomo_dagster.texts import class_name, is_text
 
 SEPARATOR = "+++"
 NAMED_AT_MOST = 5  # entries that one error names
@@ -40,10 +41,10 @@ def parse_entry(entry: str) -> tuple[str, str]:
 
 
 def canonical_entry(entry: str, declared: Container[str]) -> str:
-    """The entry with the handle of its dataset, where it is one of the benchmark's under another
-    name; see `canonical_name`."""
+    """The entry as entries are compared: its concept in the one form of a class's name, and the
+    handle of its dataset where it is one of the benchmark's under another name."""
     dataset, separator, concept = entry.partition(SEPARATOR)
-    return f"{canonical_name(dataset, declared)}{separator}{concept}"
+    return f"{canonical_name(dataset.strip(), declared)}{separator}{class_name(concept)}"
 
 
 def read_entries(path: Path) -> list[str]:
@@ -55,11 +56,17 @@ def read_entries(path: Path) -> list[str]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"cannot read the stream file {path}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"the stream file {path} is not JSON: {error}") from error
     if not isinstance(content, list) or not all(isinstance(entry, str) for entry in content):
         raise InputError(
             f"the stream file {path} must hold one JSON list of texts dataset{SEPARATOR}concept"
+        )
+    spoiled = [number for number, entry in enumerate(content, 1) if not is_text(entry)]
+    if spoiled:
+        raise InputError(
+            f"the stream file {path} has half a character (a lone surrogate) in "
+            f"{len(spoiled)} entries, first in number {spoiled[0]}: {content[spoiled[0] - 1]!r}"
         )
     return content
 

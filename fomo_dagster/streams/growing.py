@@ -15,6 +15,7 @@ from pathlib import Path
 from fomo_dagster.data.sources.rows import SUFFIXES as TABLES
 from fomo_dagster.data.sources.splits import kind_of
 from fomo_dagster.errors import InputError
+from fomo_dagster.texts import composed
 
 NOT_YET = (".partial", ".part", ".tmp")
 
@@ -43,7 +44,7 @@ def arrived_datasets(stream: str, folder: Path) -> dict[str, Path]:
     datasets: dict[str, Path] = {}
     for path in arrivals(folder):
         entry = path.name if path.is_dir() else path.stem
-        name = f"{stream}_{re.sub('[^A-Za-z0-9_]', '_', entry)}"
+        name = f"{stream}_{re.sub('[^A-Za-z0-9_]', '_', composed(entry))}"
         if name in datasets:
             raise InputError(
                 f"{datasets[name].name!r} and {path.name!r} in {folder} would both be the dataset "

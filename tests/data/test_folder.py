@@ -261,21 +261,3 @@ def test_files_that_are_no_samples_are_counted_and_named(tmp_path: Path) -> None
         "1 outside of the splits: 'stray.png'",
     ):  # fmt: skip
         assert said in warning
-
-
-def test_captions_without_images_are_named_and_counted(tmp_path: Path) -> None:
-    write(tmp_path / "images", "cat/1.png")
-    rows = ["path,caption", "cat/1.png,ok", *(f"cat/gone{i}.png,x" for i in range(6))]
-    (tmp_path / "captions.csv").write_text("\n".join(rows))
-    message = r"captions\.csv names 6 images .* 'cat/gone0\.png', .* and 1 more"
-    with pytest.raises(DataError, match=message):
-        scan(tmp_path, captions="captions.csv")
-
-
-@pytest.mark.skipif(os.uname().sysname != "Linux", reason="file names are bytes")
-def test_a_name_that_is_not_text_is_refused(tmp_path: Path) -> None:
-    write(tmp_path / "images", "cat/1.png")
-    with open(os.fsencode(tmp_path / "images" / "cat") + b"/\xff.png", "wb"):
-        pass
-    with pytest.raises(DataError, match="not UTF-8"):
-        scan(tmp_path)

@@ -13,8 +13,8 @@ from typing import Any
 import polars as pl
 
 from fomo_dagster.data.benchmark.release import read_json
-from fomo_dagster.data.texts import as_text
 from fomo_dagster.errors import DataError
+from fomo_dagster.texts import as_text, class_name, composed
 
 INFO: dict[str, pl.DataType] = {
     "key": pl.String(),  # the image's path in the dataset's folder, without that of resized copies
@@ -38,7 +38,7 @@ def read_info(path: Path, prefix: str = "") -> pl.DataFrame:
     for place, row in content.items():
         if not isinstance(row, dict):
             raise DataError(f"{path}: the description of {place!r} must be an object, not {row!r}")
-        key = as_text(place.removeprefix(f"{prefix}/") if prefix else place)
+        key = composed(as_text(place.removeprefix(f"{prefix}/") if prefix else place))
         _check_place(path, key)
         rows.append((key, *_numbered(path, place, row), _captions(path, place, row)))
     info = pl.DataFrame(rows, schema=INFO, orient="row")
@@ -60,7 +60,7 @@ def _numbered(path: Path, place: str, row: dict[str, Any]) -> tuple[str | None, 
         raise DataError(f"{path}: `classname` of {place!r} must be text or null, not {name!r}")
     if not isinstance(target, int) or isinstance(target, bool) or not 0 <= target < 2**63:
         raise DataError(f"{path}: `target` of {place!r} must be a number from 0, not {target!r}")
-    return name and as_text(name), target
+    return name and class_name(as_text(name)), target
 
 
 def _captions(path: Path, place: str, row: dict[str, Any]) -> list[str]:
@@ -72,7 +72,7 @@ def _captions(path: Path, place: str, row: dict[str, Any]) -> list[str]:
                 f"{path}: {field!r} of {place!r} must be text, a list of texts or null, "
                 f"not {value!r}"
             )
-        said = [as_text(text) for text in texts if text.strip()]
+        said = [composed(as_text(text)) for text in texts if text.strip()]
         if said:
             return said
     return []

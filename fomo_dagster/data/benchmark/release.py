@@ -15,6 +15,7 @@ from typing import Any
 
 from fomo_dagster.data.benchmark.registry import BenchmarkDataset, find
 from fomo_dagster.errors import DataError, InputError
+from fomo_dagster.texts import as_text, class_name
 
 RELEASE_VARIABLE = "FOMO_RELEASE"  # the copy of the repository
 IMAGES_VARIABLE = "FOMO_RELEASE_IMAGES"
@@ -98,7 +99,7 @@ class Release:
         if len(set(names)) != len(names):
             twice = sorted({name for name in names if names.count(name) > 1})
             raise DataError(f"{path} lists classes twice: {', '.join(map(repr, twice[:5]))}")
-        return tuple(names)
+        return tuple(class_name(as_text(name)) for name in names)
 
     def _class_list(self, dataset: BenchmarkDataset) -> Path:
         return self.info_folder / f"{dataset.folder}_classnames.json"

@@ -21,6 +21,7 @@ from fomo_dagster.data.images import UnreadableImageError
 from fomo_dagster.errors import DataError
 from fomo_dagster.store.digests import digest_of, digest_of_bytes, digest_of_file
 from fomo_dagster.store.files import replacing
+from fomo_dagster.texts import composed
 
 LARGEST_IMAGE = 1 << 29  # bytes of an encoded image; a larger one is never read
 
@@ -93,6 +94,34 @@ class DigestCache:
         except (OSError, pl.exceptions.PolarsError):
             return nothing
         return kept if kept.schema == nothing.schema else nothing
+
+
+def lies_in(folder: str, path: str) -> bool:
+    """Whether `path` is `folder` or below it, both absolute and without links."""
+    return os.path.commonpath([folder, path]) == folder
+
+
+class OnDisk:
+    """Finds files by names whose letters may be composed in another way than on the disk."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, dict[str, str]] = {}  # by folder, composed name → the disk's
+
+    def path(self, path: str) -> str:
+        """The path as the disk has it; unchanged where it has none by any form of that name."""
+        if path.isascii() or os.path.lexists(path):
+            return path
+        folder, name = os.path.split(path)
+        if folder == path:
+            return path
+        folder = self.path(folder)
+        if folder not in self._names:
+            try:
+                names = os.listdir(folder or ".")
+            except OSError:
+                names = []
+            self._names[folder] = {composed(there): there for there in names}
+        return os.path.join(folder, self._names[folder].get(composed(name), name))
 
 
 def reference_of(path: str, digest: str) -> str:

@@ -22,6 +22,8 @@ import polars as pl
 
 from fomo_dagster.data.declarations import TableFormat
 from fomo_dagster.data.formats import has_image_suffix, is_image
+from fomo_dagster.data.samples import QUARANTINE
+from fomo_dagster.data.sources.captions import with_captions
 from fomo_dagster.data.sources.files import (
     LARGEST_IMAGE,
     DigestCache,
@@ -29,20 +31,27 @@ from fomo_dagster.data.sources.files import (
     reference_of,
     shortlist,
 )
-from fomo_dagster.data.sources.rows import read_rows
-from fomo_dagster.data.sources.source import Inspection, as_scan
+from fomo_dagster.data.sources.source import Inspection, as_scan, in_one_form
 from fomo_dagster.data.sources.splits import Assignment, SplitNames, assign, held_out, kind_of
 from fomo_dagster.errors import DataError, InputError
+from fomo_dagster.texts import as_text, is_text
 
-FOUND = {
-    "split": pl.String(),
-    "concept": pl.String(),
-    "key": pl.String(),
-    "path": pl.String(),  # where the file is
-    "place": pl.String(),  # its path below the dataset's folder, as a table of captions names it
-}
 LITTER = ("thumbs.db", "desktop.ini", "__macosx")  # in lower case: what systems leave behind
 REASONS_NAMED = 5
+
+
+class Found(NamedTuple):
+    """An image that was found. place: its path below the dataset's folder, by which a table of
+    captions names it."""
+
+    split: str
+    concept: str
+    key: str
+    path: str
+    place: str
+
+
+FOUND = dict.fromkeys(Found._fields, pl.String())
 
 
 class Unused(NamedTuple):
@@ -93,6 +102,7 @@ class FolderImages:
         if not self.root.is_dir():
             raise InputError(f"there is no folder {self.root}")
         unused: list[Unused] = []
+        warnings: tuple[str, ...] = ()
         try:
             splits = self._splits()
             folders = [(ours, name) for ours, names in splits.of.items() for name in names]
@@ -105,7 +115,13 @@ class FolderImages:
                 unused += self._outside(splits)
         except OSError as error:
             raise DataError(f"cannot look into {error.filename}: {error.strerror}") from error
-        found = pl.DataFrame(rows, schema=FOUND, orient="row")
+        found, unusable = self._with_names(rows)
+        if self.captions is None:
+            found = found.with_columns(captions=pl.lit([], pl.List(pl.String)))
+        else:
+            found, wordless, warnings = with_captions(found, self.captions, self.form, self.root)
+            unusable = pl.concat([unusable, wordless])
+        found = in_one_form(found)
         if "test" not in splits.of:
             found = found.with_columns(held_out(found, self.test_share))
         digests = self.cache.digests(
@@ -114,16 +130,41 @@ class FolderImages:
         references = map(reference_of, found["path"], digests)
         scan = as_scan(
             found.with_columns(
-                self._captions(found),
                 pl.Series("digest", digests, pl.String),
                 pl.Series("reference", list(references), pl.String),
             )
         )
-        return Inspection(scan, warnings=(*splits.notes, *self._said_of(unused)))
+        warnings = (*splits.notes, *warnings, *self._said_of(unused))
+        return Inspection(scan, warnings=warnings, unusable=unusable)
 
     def read(self, reference: str) -> bytes:
         """See `Source.read`."""
         return read_reference(reference)
+
+    def _with_names(self, rows: Sequence[Found]) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """FOUND, and the images whose names are no text (QUARANTINE).
+
+        Raises `DataError` for a class of which that is so, and for two images of one name.
+        """
+        spoiled = [row for row in rows if not is_text(row.path)]
+        for row in spoiled:
+            if not is_text(row.concept):
+                raise DataError(
+                    f"the class folder {row.concept!r} in {self.root} has a name that is not "
+                    "UTF-8: rename it"
+                )
+        why = "its name is not UTF-8: rename the file"
+        left_out = [(row.split, as_text(row.key), "", why) for row in spoiled]
+        found = pl.DataFrame([row for row in rows if is_text(row.path)], schema=FOUND, orient="row")
+        found = found.with_columns(pl.col("key", "place").str.normalize("NFC"))
+        same = found.filter(pl.col("place").is_duplicated())
+        if same.height:
+            first = same.filter(place=same["place"][0])["path"].to_list()
+            raise DataError(
+                f"{' and '.join(map(ascii, first[:2]))} are one name, its letters composed in two "
+                "ways: rename one"
+            )
+        return found, pl.DataFrame(left_out, schema=QUARANTINE, orient="row")
 
     def _splits(self) -> Assignment:
         """What each folder below the root is for; none where all are class folders."""
@@ -154,8 +195,8 @@ class FolderImages:
 
     def _split(
         self, split: str, name: str, splits: Assignment, unused: list[Unused]
-    ) -> Iterator[tuple[str, str, str, str, str]]:
-        """The rows (see FOUND) of one split's folder, of that name below the root."""
+    ) -> Iterator[Found]:
+        """The images of one split's folder, of that name below the root."""
         folder = self.root / name
         alone = len(splits.of.get(split, ())) < 2
         entries = _visible(folder)
@@ -186,9 +227,8 @@ class FolderImages:
             }
         for concept, paths in images.items():
             for path in paths:
-                _check_text(path)
                 key = _below(folder if alone else self.root, path)
-                yield split, concept, key, path, _below(self.root, path)
+                yield Found(split, concept, key, path, _below(self.root, path))
 
     def _check_concepts(self, folder: Path, concepts: Sequence[str]) -> None:
         if self.splits is None and folder != self.root and all(map(kind_of, concepts)):
@@ -267,33 +307,6 @@ class FolderImages:
                 f"{_by_reason(named)}"
             )
 
-    def _captions(self, found: pl.DataFrame) -> pl.Series:
-        """The list of captions of each image found, in the order of the table."""
-        if self.captions is None:
-            return pl.Series("captions", [[]] * found.height, pl.List(pl.String))
-        table = read_rows(self.captions, ["path", "caption"], [], self.form)
-        if table.unusable:
-            raise DataError(f"a caption cannot be used: {table.unusable[0][2]}")
-        rows = table.frame
-        rows = rows.with_columns(
-            pl.Series(
-                "path", [os.path.normpath(path).replace(os.sep, "/") for path in rows["path"]]
-            )
-        )
-        missing = rows.join(found, left_on="path", right_on="place", how="anti")["path"].unique()
-        if len(missing):
-            raise DataError(
-                f"{self.captions} names {len(missing)} images that are not in {self.root}: "
-                f"{shortlist(missing.sort().to_list())}; its paths start from that folder"
-            )
-        texts = rows.group_by("path").agg(
-            pl.col("caption").explode(empty_as_null=False).alias("captions")
-        )
-        joined = found.join(
-            texts, left_on="place", right_on="path", how="left", maintain_order="left"
-        )
-        return joined["captions"].fill_null([])
-
 
 def _by_reason(unused: Sequence[Unused]) -> str:
     counts = Counter(file.reason for file in unused)
@@ -345,10 +358,3 @@ def _files(folder: Path | str, seen: set[tuple[int, int]]) -> Iterator[os.DirEnt
 def _below(folder: Path, path: str) -> str:
     """The part of `path` below `folder`, with slashes; `Path.relative_to` is ten times slower."""
     return path[len(str(folder).rstrip(os.sep)) + 1 :].replace(os.sep, "/")
-
-
-def _check_text(path: str) -> None:
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        raise DataError(f"the name of {path!r} is not UTF-8: rename the file") from None

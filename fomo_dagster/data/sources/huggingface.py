@@ -8,6 +8,7 @@ covered: `datasets` downloads a dataset by name whole.
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,15 @@ import polars as pl
 
 from fomo_dagster.data.declarations import HuggingfaceSource
 from fomo_dagster.data.samples import SCAN, SPLITS
-from fomo_dagster.data.sources.files import DigestCache, shortlist
+from fomo_dagster.data.sources.files import DigestCache, lies_in, shortlist
 from fomo_dagster.data.sources.remembered import keep, recall
-from fomo_dagster.data.sources.source import Inspection, as_scan
+from fomo_dagster.data.sources.source import Inspection, as_scan, in_one_form
 from fomo_dagster.data.sources.splits import Assignment, assign, held_out
 from fomo_dagster.errors import DataError, InputError, nearest
 from fomo_dagster.store.digests import digest_of, digest_of_bytes
+from fomo_dagster.texts import is_text
 
-SCAN_VERSION = 1  # raised when a scan of the same files would be another one
+SCAN_VERSION = 2  # raised when a scan of the same files would be another one
 BATCH = 256  # rows looked at at once
 SAVED = ("dataset_info.json", "dataset_dict.json")  # one of them stands where `save_to_disk` wrote
 FORMATS = {".parquet": "parquet", ".arrow": "arrow"}
@@ -75,6 +77,7 @@ class HuggingfaceImages:
         rows = pl.DataFrame(list(self._rows(splits, outside)), schema=SCAN, orient="row")
         if rows.is_empty():
             raise DataError(f"{self._title} has no rows")
+        rows = in_one_form(rows)
         if not splits["test"] and self.declared.splits is None:
             rows = rows.with_columns(held_out(rows, self.declared.test_share))
         if outside and self.path is not None:  # image files that the key knows nothing of
@@ -188,7 +191,7 @@ class HuggingfaceImages:
         for split, name in ((split, name) for split, names in splits.items() for name in names):
             part = self._datasets[name]
             classes = getattr(part.features.get(declared.label), "names", None)
-            for number, row in enumerate(_one_by_one(part)):
+            for number, row in enumerate(_one_by_one(part, f"{name!r} of {self._title}")):
                 where = f"row {number} of {name!r} of {self._title}"
                 image, label = row[declared.image], row.get(declared.label or "")
                 digest = digest_of_bytes(self._bytes(image, where))
@@ -211,6 +214,11 @@ class HuggingfaceImages:
             return data
         if image is None or image["path"] is None:
             raise DataError(f"{where} has no image")
+        if not self._may_read(image["path"]):
+            raise DataError(
+                f"the image of {where} is {image['path']}, outside of its folder: declare "
+                "`allow_outside: true` where you trust the dataset"
+            )
         try:
             return Path(image["path"]).read_bytes()
         except OSError as error:
@@ -218,8 +226,19 @@ class HuggingfaceImages:
                 f"the image {image['path']} of {where} cannot be read: {error.strerror}"
             ) from error
 
+    def _may_read(self, image: str) -> bool:
+        if self.path is None or self.declared.allow_outside:  # of a name, the library fetched them
+            return True
+        folder = self.path if self.path.is_dir() else self.path.parent
+        return lies_in(os.path.realpath(folder), os.path.realpath(image))
+
     def _concept(self, label: Any, classes: list[str] | None, where: str) -> str:
         if classes is not None and isinstance(label, int) and 0 <= label < len(classes):
+            if not is_text(classes[label]):
+                raise DataError(
+                    f"{where} is of the class {classes[label]!r}, whose name has half a character "
+                    "(a lone surrogate): rename it in the dataset's features"
+                )
             return classes[label]
         if classes is None and isinstance(label, str) and label.strip():
             return label
@@ -243,9 +262,14 @@ def _library() -> Any:
     return library if hasattr(library, "load_dataset") else None
 
 
-def _one_by_one(part: Any) -> Iterator[dict[str, Any]]:
+def _one_by_one(part: Any, where: str) -> Iterator[dict[str, Any]]:
     """The rows of a dataset of the library's, read a batch at a time."""
-    for batch in part.iter(BATCH):
+    batches = part.iter(BATCH)
+    for first in range(0, len(part), BATCH):
+        try:
+            batch = next(batches)
+        except ValueError as error:  # bytes that are no text, and what else Arrow finds damaged
+            raise DataError(f"rows from {first} on of {where} cannot be read: {error}") from error
         for i in range(len(next(iter(batch.values())))):
             yield {column: values[i] for column, values in batch.items()}
 

@@ -10,8 +10,8 @@ import polars as pl
 
 from fomo_dagster.data.declarations import TableFormat
 from fomo_dagster.data.sources.tables import PLACE, Table, check_columns, opened_text
-from fomo_dagster.data.texts import is_text, read_json
 from fomo_dagster.errors import DataError
+from fomo_dagster.texts import is_text, read_json
 
 CAPTION = "caption"  # the one column that may hold several texts
 

@@ -16,12 +16,14 @@ from fomo_dagster.data.samples import QUARANTINE
 from fomo_dagster.data.sources.files import (
     LARGEST_IMAGE,
     DigestCache,
+    OnDisk,
+    lies_in,
     read_reference,
     reference_of,
     shortlist,
 )
 from fomo_dagster.data.sources.rows import Rows, read_rows
-from fomo_dagster.data.sources.source import Inspection, as_scan
+from fomo_dagster.data.sources.source import Inspection, as_scan, in_one_form
 from fomo_dagster.data.sources.splits import (
     KINDS,
     Assignment,
@@ -31,8 +33,8 @@ from fomo_dagster.data.sources.splits import (
     kind_of,
 )
 from fomo_dagster.data.sources.tables import PLACE
-from fomo_dagster.data.texts import as_text
 from fomo_dagster.errors import DataError, nearest
+from fomo_dagster.texts import as_text, composed
 
 
 class ManifestImages:
@@ -82,11 +84,14 @@ class ManifestImages:
         rows = table.frame
         if not self.allow_outside:
             self._check_inside(rows, table.counted_in)
-        self._check_suffixes(rows["path"])
+        self._check_suffixes(rows)
         if "concept" not in rows.columns:
             rows = rows.with_columns(concept=pl.lit(self.one_concept))
         if "key" not in rows.columns:
             rows = rows.with_columns(pl.Series("key", [self._key(path) for path in rows["path"]]))
+        if "caption" not in rows.columns:
+            rows = rows.with_columns(caption=pl.lit([], pl.List(pl.String)))
+        rows = in_one_form(rows.rename({"caption": "captions"}))
         splits = self._assigned(rows, table.counted_in)
         if splits.of:
             rows = rows.filter(pl.col("split").is_in(list(splits.ours))).with_columns(
@@ -94,13 +99,11 @@ class ManifestImages:
             )
         else:
             rows = rows.with_columns(held_out(rows, self.test_share))
-        if "caption" not in rows.columns:
-            rows = rows.with_columns(caption=pl.lit([], pl.List(pl.String)))
         self._check_keys(rows, table.counted_in)
-        paths = [str(self.root / path) for path in rows["path"]]
+        paths = self._files(rows)
         digests = self.cache.digests(paths, f"the table {self.table}", LARGEST_IMAGE)
         scan = as_scan(
-            rows.rename({"caption": "captions"}).with_columns(
+            rows.with_columns(
                 pl.Series("digest", digests, pl.String),
                 pl.Series("reference", list(map(reference_of, paths, digests)), pl.String),
             )
@@ -112,15 +115,21 @@ class ManifestImages:
         """See `Source.read`."""
         return read_reference(reference)
 
+    def _files(self, rows: pl.DataFrame) -> list[str]:
+        on_disk = OnDisk()
+        return [on_disk.path(str(self.root / path)) for path in rows["path"]]
+
     def _key(self, path: str) -> str:
         """Free of where the dataset lies, wherever the table allows it."""
-        written = Path(os.path.normpath(path))
-        if written.is_absolute() and written.is_relative_to(self.root):
-            written = written.relative_to(self.root)
+        written, root = Path(composed(os.path.normpath(path))), Path(composed(str(self.root)))
+        if written.is_absolute() and written.is_relative_to(root):
+            written = written.relative_to(root)
         return written.as_posix()
 
-    def _check_suffixes(self, paths: pl.Series) -> None:
-        odd = [path for path in paths if not is_image(str(self.root / path))]
+    def _check_suffixes(self, rows: pl.DataFrame) -> None:
+        odd = [
+            p for p, file in zip(rows["path"], self._files(rows), strict=True) if not is_image(file)
+        ]
         if odd:
             raise DataError(
                 f"{self.table} names {len(odd)} files that are not images: {shortlist(odd)}; "
@@ -145,14 +154,14 @@ class ManifestImages:
 
     def _check_inside(self, rows: pl.DataFrame, counted_in: str) -> None:
         """Refuse paths that lead out of the root, whether by `..`, by a link or by being others."""
-        paths = [str(self.root / path) for path in rows["path"]]
+        paths = self._files(rows)
         root = os.path.realpath(self.root)
         folders = {folder: os.path.realpath(folder) for folder in map(os.path.dirname, paths)}
         outside = [
             (number, written)
             for number, written, path in zip(rows[PLACE], rows["path"], paths, strict=True)
-            if not _is_below(root, folders[os.path.dirname(path)])
-            or (os.path.islink(path) and not _is_below(root, os.path.realpath(path)))
+            if not lies_in(root, folders[os.path.dirname(path)])
+            or (os.path.islink(path) and not lies_in(root, os.path.realpath(path)))
         ]
         if outside:
             number, written = outside[0]
@@ -188,7 +197,3 @@ class ManifestImages:
                 "used more than once. Give each image one row (several captions are a list), or a "
                 "column `key` that tells them apart"
             )
-
-
-def _is_below(root: str, path: str) -> bool:
-    return os.path.commonpath([root, path]) == root

@@ -16,7 +16,7 @@ from fomo_dagster.data.declarations import (
     TorchvisionSource,
     WebDatasetSource,
 )
-from fomo_dagster.data.sources.files import DigestCache
+from fomo_dagster.data.sources.files import DigestCache, OnDisk
 from fomo_dagster.data.sources.folder import FolderImages
 from fomo_dagster.data.sources.generated import GeneratedImages
 from fomo_dagster.data.sources.huggingface import HuggingfaceImages
@@ -94,5 +94,5 @@ def _digests(cache: Path, name: str, origin: object) -> DigestCache:
 
 
 def resolved(base: Path, path: Path) -> Path:
-    """Absolute and without `..`, but with links as they are."""
-    return Path(os.path.abspath(base / path.expanduser()))
+    """Absolute, without `..` and as the disk composes its letters, but with links as they are."""
+    return Path(OnDisk().path(os.path.abspath(base / path.expanduser())))

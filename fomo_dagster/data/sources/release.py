@@ -8,7 +8,7 @@ against the registry: images, samples and classes.
 
 from __future__ import annotations
 
-import unicodedata
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,14 +25,20 @@ from fomo_dagster.data.benchmark.release import (
     resized_folder,
 )
 from fomo_dagster.data.samples import SCAN
-from fomo_dagster.data.sources.files import DigestCache, read_reference, reference_of, shortlist
+from fomo_dagster.data.sources.files import (
+    DigestCache,
+    OnDisk,
+    read_reference,
+    reference_of,
+    shortlist,
+)
 from fomo_dagster.data.sources.remembered import keep, recall, stamp
 from fomo_dagster.data.sources.source import Inspection, as_scan
 from fomo_dagster.data.sources.tars import LOCATED, TarMembers, read_member
 from fomo_dagster.errors import DataError, InputError
 from fomo_dagster.store.digests import digest_of
 
-INFO_VERSION = 1  # raised when an info file would be read otherwise
+INFO_VERSION = 2  # raised when an info file would be read otherwise
 READ = {name: LOCATED[name] for name in ("digest", "reference")}
 IN_TAR, IN_FOLDER = "tar", "folder"  # first word of a reference
 
@@ -60,7 +66,9 @@ class ExtractedFolder:
         return (self.path / folder).is_dir()
 
     def locate(self, names: Sequence[str], *, digested: bool = True) -> pl.DataFrame:
-        there = {name: file for name in names if (file := self._file(name)) is not None}
+        on_disk = OnDisk()
+        found_at = {name: on_disk.path(str(self.path / name)) for name in names}
+        there = {name: file for name, file in found_at.items() if os.path.isfile(file)}
         files = list(there.values())
         read: dict[str, list[str] | list[None]] = {
             "digest": [None] * len(files), "reference": [None] * len(files)
@@ -79,16 +87,6 @@ class ExtractedFolder:
             .with_columns(problem=problem)
             .select(*LOCATED)
         )
-
-    def _file(self, name: str) -> str | None:
-        """The file of that name, in whichever form of Unicode it was written; None: there is none.
-
-        A Mac writes an accented letter as two characters.
-        """
-        forms = [name]
-        if not name.isascii():
-            forms += [unicodedata.normalize(form, name) for form in ("NFC", "NFD")]
-        return next((str(self.path / form) for form in forms if (self.path / form).is_file()), None)
 
 
 @dataclass

@@ -8,6 +8,7 @@ from typing import Protocol, runtime_checkable
 import polars as pl
 
 from fomo_dagster.data.samples import QUARANTINE, SCAN
+from fomo_dagster.errors import DataError
 
 
 class Source(Protocol):
@@ -56,6 +57,27 @@ class TellingSource(Source, Protocol):
 def inspect(source: Source) -> Inspection:
     """All that there is to know of what a source holds now; see `Source.scan` for what it raises"""
     return source.inspect() if isinstance(source, TellingSource) else Inspection(source.scan())
+
+
+def in_one_form(rows: pl.DataFrame) -> pl.DataFrame:
+    """`rows` with their columns `concept`, `key` and `captions` in the one form that is compared:
+    composed (NFC), and classes without white space around them.
+
+    Raises `DataError` for a class whose name is nothing else.
+    """
+    composed = pl.element().str.normalize("NFC")
+    rows = rows.with_columns(
+        pl.col("concept").str.normalize("NFC").str.strip_chars(),
+        pl.col("key").str.normalize("NFC"),
+        pl.col("captions").list.eval(composed),
+    )
+    nameless = rows.filter(pl.col("concept") == "")
+    if nameless.height:
+        raise DataError(
+            f"the class of {nameless.height} samples has a name of blanks, first that of "
+            f"{nameless['key'][0]!r}: give it a name"
+        )
+    return rows
 
 
 def as_scan(rows: pl.DataFrame) -> pl.DataFrame:

@@ -21,9 +21,9 @@ import polars as pl
 
 from fomo_dagster.data.sources.files import FILES_PER_TASK
 from fomo_dagster.data.sources.remembered import keep, recall, stamp
-from fomo_dagster.data.texts import as_text
 from fomo_dagster.errors import DataError
 from fomo_dagster.store.digests import DIGEST_LENGTH, digest_of, digest_of_bytes
+from fomo_dagster.texts import as_text
 
 MEMBERS: dict[str, pl.DataType] = {
     "name": pl.String(),

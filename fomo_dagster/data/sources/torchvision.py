@@ -22,7 +22,7 @@ from fomo_dagster.data.declarations import TorchvisionSource
 from fomo_dagster.data.samples import SCAN, SPLITS
 from fomo_dagster.data.sources.files import DigestCache, read_reference, reference_of
 from fomo_dagster.data.sources.remembered import keep, recall
-from fomo_dagster.data.sources.source import as_scan
+from fomo_dagster.data.sources.source import as_scan, in_one_form
 from fomo_dagster.data.sources.splits import held_out
 from fomo_dagster.data.sources.torchvision_sets import SETS
 from fomo_dagster.errors import DataError, InputError, nearest
@@ -143,7 +143,6 @@ class TorchvisionImages:
         references = list(map(reference_of, paths, digests))
         return as_scan(
             found.with_columns(
-                pl.lit([], pl.List(pl.String)).alias("captions"),
                 pl.Series("digest", digests, pl.String),
                 pl.Series("reference", references, pl.String),
             )
@@ -180,9 +179,12 @@ class TorchvisionImages:
     def _with_splits(
         self, rows: pl.DataFrame, splits: Mapping[str, tuple[str, ...]]
     ) -> pl.DataFrame:
-        """`rows` with a share held out, where nothing else is for testing."""
+        """`rows` in one form, with a share held out where nothing else is for testing."""
         if rows.is_empty():
             raise DataError(f"{self._title} has no images")
+        if "captions" not in rows.columns:
+            rows = rows.with_columns(captions=pl.lit([], pl.List(pl.String)))
+        rows = in_one_form(rows)
         if self.set.test or self.declared.splits is not None:
             return rows
         return rows.with_columns(held_out(rows, self.declared.test_share))

@@ -16,6 +16,11 @@ def composed(text: str) -> str:
     return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
+def class_name(text: str) -> str:
+    """The one form of a class's name: composed, and without white space around it."""
+    return composed(text).strip()
+
+
 def is_text(text: str) -> bool:
     """Whether it has no lone surrogate: half a character, which no file of text can hold."""
     try:
