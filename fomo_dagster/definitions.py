@@ -8,6 +8,7 @@ import os
 import dagster as dg
 
 from assets.building import build_definitions
+from fomo_dagster.descriptors import raise_limit
 from fomo_dagster.experiment.families import load_all
 from fomo_dagster.graph.build import build_graph
 from fomo_dagster.home import Home, project_folder
@@ -19,6 +20,8 @@ logger = logging.getLogger(__name__)
 
 def load() -> dg.Definitions:
     """The project's definitions; raises `InputError` where one of its files is wrong."""
+    if (too_few := raise_limit()) is not None:
+        logger.warning(too_few)
     if "DAGSTER_HOME" not in os.environ:
         logger.warning(
             "DAGSTER_HOME is not set: what is made is kept, but the UI will not know of this run. "

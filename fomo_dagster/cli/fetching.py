@@ -65,7 +65,7 @@ def fetch_datasets(names: Sequence[str], *, everything: bool, console: Console) 
 
     An archive that is not what it should be does not keep the others from coming: the command goes
     on and fails at its end. Raises `InputError` at once where a name, the list or the network will
-    not do, and `StoppedError` on SIGINT and SIGTERM.
+    not do, and `StoppedError` on SIGINT, SIGTERM and SIGHUP.
     """
     if everything == bool(names):
         raise InputError("name the datasets to download, or give --all for every one")

@@ -1,11 +1,13 @@
-"""Ctrl-C and SIGTERM of a command: which signal it was, and the exit status that says so."""
+"""Ctrl-C, SIGTERM and SIGHUP of a command: which it was, and the exit status that says so."""
 
 from __future__ import annotations
 
 import os
 import signal
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any
+
+from fomo_dagster.training.interruption import STOPPING, leave_terminal
 
 
 class StoppedError(Exception):
@@ -17,7 +19,9 @@ class StoppedError(Exception):
 
 
 class Signals:
-    """Within it, SIGTERM raises `KeyboardInterrupt` as SIGINT does, and both are written down.
+    """Within it, SIGTERM raises `KeyboardInterrupt` as SIGINT does, SIGHUP (of a terminal that is
+    closed) is taken for a SIGTERM, and all are written down. What is ignored, as SIGHUP under
+    nohup, stays so.
 
     Dagster and the training loop handle signals themselves while they run, each in turn. What they
     make of one does not always tell which it was; the interpreter's own record here does. For the
@@ -26,7 +30,7 @@ class Signals:
 
     def __init__(self) -> None:
         self._received: signal.Signals | None = None
-        self._previous: Any = None
+        self._previous: dict[signal.Signals, Any] = {}
         self._previous_descriptor = -1
 
     def __enter__(self) -> Signals:
@@ -34,9 +38,10 @@ class Signals:
         for descriptor in (self._read, self._write):
             os.set_blocking(descriptor, False)
         self._previous_descriptor = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
-        self._previous = signal.getsignal(signal.SIGTERM)
-        if self._previous is not signal.SIG_IGN:
-            signal.signal(signal.SIGTERM, signal.default_int_handler)
+        handlers = {signal.SIGTERM: signal.default_int_handler, signal.SIGHUP: _as_termination}
+        for number, handler in handlers.items():
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._previous[number] = signal.signal(number, handler)
         return self
 
     def __exit__(
@@ -45,8 +50,9 @@ class Signals:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._previous is not None:  # None: a handler that was not Python's, left replaced
-            signal.signal(signal.SIGTERM, self._previous)
+        for number, handler in self._previous.items():
+            if handler is not None:  # None: a handler that was not Python's, left replaced
+                signal.signal(number, handler)
         signal.set_wakeup_fd(self._previous_descriptor)
         os.close(self._read)
         os.close(self._write)
@@ -59,6 +65,12 @@ class Signals:
         except BlockingIOError:
             numbers = b""
         for number in numbers:
-            if self._received is None and number in (signal.SIGINT, signal.SIGTERM):
+            if self._received is None and number in STOPPING:
                 self._received = signal.Signals(number)
         return self._received
+
+
+def _as_termination(number: int, frame: FrameType | None) -> None:
+    """Dagster handles SIGTERM by itself, where and while it can, and SIGHUP nowhere."""
+    leave_terminal()
+    signal.raise_signal(signal.SIGTERM)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +15,7 @@ from rich.console import Console
 
 from fomo_dagster.cli.datasets_commands import AsJson, datasets_app
 from fomo_dagster.cli.interruptions import StoppedError
+from fomo_dagster.descriptors import raise_limit
 from fomo_dagster.errors import FomoError, InputError
 from fomo_dagster.home import Home, project_folder
 
@@ -332,12 +334,14 @@ def schema(
 
 @app.command()
 def ui(
-    port: Annotated[int, typer.Option(help="The port to listen on.")] = 3000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The port to listen on.")] = 3000,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
 ) -> None:
     """Open Dagster's UI on this machine, with the project's assets, schedules and sensors."""
     from fomo_dagster.cli.dagster_home import prepare, serve
+    from fomo_dagster.cli.ports import check_is_free
 
+    check_is_free(host, port)
     home = Home.from_environment()
     prepare(home)
     serve(home, project_folder(), host, port)
@@ -363,6 +367,8 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     console = Console(stderr=True, highlight=False)
+    if (too_few := raise_limit()) is not None:
+        logging.getLogger(__name__).warning(too_few)
     try:
         app()
     except InputError as error:

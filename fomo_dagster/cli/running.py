@@ -50,9 +50,9 @@ def run_experiment(
 ) -> None:
     """Bring an experiment, or those of a sweep, up to date.
 
-    Raises what failed; `StoppedError` on SIGINT and SIGTERM. Of a sweep, where an experiment fails
-    the others go on, but for those that need the very asset that failed; which did not end well is
-    said at the end.
+    Raises what failed; `StoppedError` on SIGINT, SIGTERM and SIGHUP. Of a sweep, where an
+    experiment fails the others go on, but for those that need the very asset that failed; which did
+    not end well is said at the end.
 
     instance: where Dagster keeps what happens; by default in the project's home.
     """

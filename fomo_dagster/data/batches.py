@@ -153,5 +153,7 @@ def _worker_context() -> ForkServerContext:
 
 
 def _ignore_interrupts(worker: int) -> None:
-    """Ctrl-C reaches all processes of a terminal: the training alone decides when to end."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Ctrl-C, or closing it, reaches all processes of a terminal: the training alone decides when
+    to end."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)

@@ -7,7 +7,10 @@ shards are plain WebDataset tars.
 from __future__ import annotations
 
 import os
-from functools import cached_property, lru_cache
+import resource
+import threading
+import weakref
+from functools import cached_property
 from itertools import count
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,7 +21,7 @@ from fomo_dagster.data.samples import INDEX, SAMPLES
 from fomo_dagster.errors import DataError
 
 INDEX_FILE = "index.parquet"
-OPEN_SHARDS = 128  # a process may often hold only 256 files, and shards are not its only ones
+OPEN_SHARDS = 128  # of all indexes together, and at most a quarter of what a process may open
 
 _serials = count()
 
@@ -36,10 +39,11 @@ class Index:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        # Shards made again under the same path are other files: an open one serves one `Index`.
-        self._serial = next(_serials)
         if not (folder / INDEX_FILE).is_file():
             raise DataError(f"no {INDEX_FILE} in {folder}: it is not a folder of shards")
+        # Shards made again under the same path are other files: an open one serves one `Index`.
+        self._serial = next(_serials)
+        weakref.finalize(self, _shards.close, self._serial)
 
     def __reduce__(self) -> tuple[type[Index], tuple[Any, ...]]:
         return Index, (self.folder,)
@@ -65,7 +69,7 @@ class Index:
     def read(self, shard: str, offset: int, size: int) -> bytes:
         """The bytes of an image as stored. Raises `DataError` where the shard lacks them."""
         try:
-            opened = _open(self.path(shard), self._serial)
+            opened = _shards.open(self.path(shard), self._serial)
         except OSError as error:
             raise DataError(
                 f"cannot open the shard {shard} in {self.folder}: {error.strerror}; "
@@ -91,6 +95,31 @@ class _OpenShard:
             os.close(self.descriptor)
 
 
-@lru_cache(maxsize=OPEN_SHARDS)
-def _open(path: Path, serial: int) -> _OpenShard:
-    return _OpenShard(path)
+class _OpenShards:
+    """Those that were read last, of every index of this process."""
+
+    def __init__(self) -> None:
+        self._opened: dict[tuple[int, Path], _OpenShard] = {}  # the last read at the end
+        self._lock = threading.RLock()  # a collection within `open` may come to `close`
+
+    def open(self, path: Path, serial: int) -> _OpenShard:
+        with self._lock:
+            opened = self._opened.pop((serial, path), None) or _OpenShard(path)
+            self._opened[serial, path] = opened
+            while len(self._opened) > _most_shards():
+                del self._opened[next(iter(self._opened))]
+            return opened
+
+    def close(self, serial: int) -> None:
+        """Close those of an index that nobody has any more."""
+        with self._lock:
+            for key in [key for key in self._opened if key[0] == serial]:
+                del self._opened[key]
+
+
+def _most_shards() -> int:
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return OPEN_SHARDS if allowed < 0 else max(1, min(OPEN_SHARDS, allowed // 4))
+
+
+_shards = _OpenShards()

@@ -103,7 +103,8 @@ _reading: Reading | None = None  # of a worker process; sent once, not with ever
 def _start_worker(reading: Reading) -> None:
     global _reading
     _reading = reading
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which ends its workers
+    for number in (signal.SIGINT, signal.SIGHUP):  # a terminal's, for all of its processes
+        signal.signal(number, signal.SIG_IGN)  # they are the parent's, which ends its workers
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

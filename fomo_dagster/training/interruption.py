@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from types import FrameType, TracebackType
 from typing import Any
 
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def leave_terminal() -> None:
+    """Let what is printed go nowhere, where the terminal is gone: closing it is what SIGHUP tells,
+    and to write to it would be an error."""
+    for descriptor in (1, 2):
+        try:
+            os.write(descriptor, b"")
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, descriptor)
+            os.close(nowhere)
+
 
 class Interruption:
-    """Within it, SIGINT and SIGTERM are noted instead of ending the work at once.
+    """Within it, SIGINT, SIGTERM and SIGHUP are noted instead of ending the work at once.
 
     The work looks at `received` where it can stop. A second signal raises `KeyboardInterrupt` where
     it stands. Signals that the process ignores stay ignored. Outside the main thread Python lets
@@ -28,12 +43,14 @@ class Interruption:
 
     def __enter__(self) -> Interruption:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in STOPPING:
                 if signal.getsignal(number) is not signal.SIG_IGN:
                     self._previous[number] = signal.signal(number, self._note)
         return self
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGHUP:
+            leave_terminal()
         if self.received is not None:
             raise KeyboardInterrupt
         self.received = signal.Signals(number).name

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import resource
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -58,6 +59,29 @@ def test_threads_read_every_image_from_more_shards_than_stay_open(
     for _ in range(3):
         assert read_all(index) == images
     assert len(os.listdir("/dev/fd")) <= before + OPEN_SHARDS
+
+
+def test_few_shards_stay_open_where_few_files_may_be(
+    folder: Path, images: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (64, 64))
+    before = len(os.listdir("/dev/fd"))
+    index = Index(folder)
+    assert read_all(index) == images
+    assert before < len(os.listdir("/dev/fd")) <= before + 16
+
+
+def test_an_index_that_is_let_go_leaves_nothing_open(
+    folder: Path, images: dict[str, bytes]
+) -> None:
+    """Every stage and evaluation has one of its own over the same shards."""
+    before = set(os.listdir("/dev/fd"))
+    for _ in range(3):
+        index = Index(folder)
+        index.read(*index.rows("train").select("shard", "offset", "size").row(0))
+        assert set(os.listdir("/dev/fd")) != before
+        del index
+        assert set(os.listdir("/dev/fd")) == before
 
 
 def test_a_pickled_index_is_small_and_reads_the_same(

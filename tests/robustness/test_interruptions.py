@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM of `fomo run`: nothing is lost, and the message and status say what it was."""
+"""Signals that stop `fomo run`: nothing is lost, and the message and status say what it was."""
 
 import signal
 
@@ -10,7 +10,7 @@ from dagster import DagsterRunStatus
 from fomo_dagster.cli.dagster_home import prepare
 
 SIGNALS = pytest.mark.parametrize(
-    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 )
 EAGER = ("--set", "execution.resume_seconds=1e-9")
 

@@ -1,0 +1,29 @@
+"""How many files a process may have open at once."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+
+WANTED = 8192
+LEAST = 256  # a run needs about 40, loader processes and Dagster some more
+
+
+def raise_limit() -> str | None:
+    """Raise the limit of open files as far as is wanted and allowed; processes that are started
+    have it too. Gives what a person should hear where it stays too low."""
+    allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if allowed == resource.RLIM_INFINITY:
+        return None
+    wanted = WANTED if most == resource.RLIM_INFINITY else min(WANTED, most)
+    if allowed < wanted:
+        with contextlib.suppress(ValueError, OSError):  # as in some sandboxes
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if allowed < LEAST:
+        return (
+            f"a process may have only {allowed} files open here, and {LEAST} at least are wanted: "
+            "where something fails by that, raise the limit (ulimit -Hn, or `nofile` in "
+            "/etc/security/limits.conf)"
+        )
+    return None

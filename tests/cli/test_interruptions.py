@@ -1,0 +1,60 @@
+"""Signals that ask to stop: which are heard, and that what is ignored stays so."""
+
+import os
+import pty
+import signal
+
+import pytest
+
+from fomo_dagster.cli.interruptions import Signals
+from fomo_dagster.training.interruption import STOPPING, Interruption, leave_terminal
+
+
+@pytest.fixture(params=[False, True], ids=["heard", "ignored"])
+def hangup(request):
+    """Whether SIGHUP is ignored, as nohup has it."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN if request.param else signal.SIG_DFL)
+    yield request.param
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("number", STOPPING)
+def test_a_command_hears_each_signal_by_its_own_name(number):
+    before = signal.getsignal(number)
+    with Signals() as signals:
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(number)
+        assert signals.received is number
+    assert signal.getsignal(number) == before
+
+
+@pytest.mark.parametrize("number", STOPPING)
+def test_a_training_notes_each_signal_by_its_own_name(number):
+    with pytest.raises(KeyboardInterrupt, match=number.name), Interruption():
+        signal.raise_signal(number)
+
+
+@pytest.mark.parametrize("within", [Signals, Interruption])
+def test_a_hangup_that_is_ignored_stays_ignored(hangup, within):
+    if hangup:
+        with within() as signals:
+            signal.raise_signal(signal.SIGHUP)
+            assert signals.received is None
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    else:
+        with pytest.raises(KeyboardInterrupt), within():
+            signal.raise_signal(signal.SIGHUP)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
+
+
+def test_what_is_printed_after_the_terminal_was_closed_is_no_error():
+    child = os.fork()
+    if child == 0:
+        terminal, line = pty.openpty()
+        for descriptor in (1, 2):
+            os.dup2(line, descriptor)
+        os.close(terminal)
+        leave_terminal()
+        os.write(1, b"nobody reads it")
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
