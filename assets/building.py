@@ -19,14 +19,15 @@ from resources.workshops import WorkshopOpener, Workshops
 
 TRAINING_POOL = "training"  # of limit 1: two trainings never share an accelerator by accident
 POOLED_KINDS = ("backbone", "trained")
+EXPERIMENT_TAG = "fomo/experiment"
 Job = Any  # Dagster does not export the type of what define_asset_job returns
 
 
 def build_definitions(graph: Graph, workshops: Workshops) -> dg.Definitions:
     """Everything that Dagster loads for a graph. Imports neither PyTorch nor OpenCLIP."""
     sweeps = graph.sweeps.items()
-    jobs = {name: _job_of(name, [name], graph) for name in graph.experiments}
-    jobs |= {sweep: _job_of(sweep, names, graph) for sweep, names in sweeps}
+    jobs = {name: job_of(name, [name], graph) for name in graph.experiments}
+    jobs |= {sweep: job_of(sweep, names, graph) for sweep, names in sweeps}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.BetaWarning)
         everything = dg.AssetSelection.all(include_sources=True)
@@ -144,8 +145,8 @@ def _observable(source: SourceNode) -> dg.SourceAsset:
     return observe
 
 
-def _job_of(name: str, experiments: Sequence[str], graph: Graph) -> Job:
-    """Of an experiment, or of all those of a sweep."""
+def job_of(name: str, experiments: Sequence[str], graph: Graph) -> Job:
+    """The job of an experiment, or of all those of a sweep."""
     alone = graph.experiments.get(name)
     description = alone.description if alone is not None else ""
     keys = (key_of(node.key) for node in graph.of(*experiments))
@@ -154,6 +155,7 @@ def _job_of(name: str, experiments: Sequence[str], graph: Graph) -> Job:
         selection=dg.AssetSelection.assets(*keys),
         description=description or f"Materialises every asset of {name}; hits cost nothing.",
         executor_def=dg.in_process_executor,
+        tags={EXPERIMENT_TAG: name},
     )
 
 

@@ -32,7 +32,7 @@ def compute_what_arrived(context: dg.OpExecutionContext, config: Growth) -> None
     from fomo_dagster.cli.running import run_experiment  # it builds on the assets itself
 
     try:
-        run_experiment(config.experiment, [], context.instance)
+        run_experiment(config.experiment, [], context.instance, command="arrivals")
     except FomoError as error:
         raise dg.Failure(
             str(error), metadata={"error": type(error).__name__}, allow_retries=False

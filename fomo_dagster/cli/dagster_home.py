@@ -136,7 +136,7 @@ def _is_gone(run: DagsterRun, instance: DagsterInstance) -> bool:
     materialize`, Dagster's executor writes the process number; its host is this one where the runs
     are kept in a local database.
     """
-    if HOST_TAG in run.tags:
+    if HOST_TAG in run.tags and run.parent_run_id is None:  # re-executed runs inherit tags
         identity = run.tags.get(PROCESS_TAG, "")
         process = int(identity.partition("-")[0] or 0)
         here = run.tags[HOST_TAG] == socket.gethostname()

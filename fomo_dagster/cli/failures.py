@@ -11,7 +11,7 @@ KINDS = {kind.__name__: kind for kind in (InputError, DataError, StoreError, Tra
 INTERRUPTIONS = ("KeyboardInterrupt", "DagsterExecutionInterruptedError")
 
 
-def failure_of(result: dg.ExecuteInProcessResult) -> tuple[str, FomoError]:
+def failure_of(result: dg.JobExecutionResult) -> tuple[str, FomoError]:
     """The asset that failed first, and its failure: the engine's own error, or what another one
     says and where to read on."""
     for event in result.all_events:
@@ -31,7 +31,7 @@ def failure_of(result: dg.ExecuteInProcessResult) -> tuple[str, FomoError]:
     return "", StoreError(f"run {result.run_id} failed; see it in the UI")
 
 
-def interruption_of(result: dg.ExecuteInProcessResult) -> str | None:
+def interruption_of(result: dg.JobExecutionResult) -> str | None:
     """What the interrupted step says of where it stopped; None where none says anything."""
     for event in result.all_events:
         error = event.step_failure_data.error if event.is_step_failure else None

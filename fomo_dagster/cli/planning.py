@@ -33,6 +33,12 @@ class Undertaking:
     home: Home
 
     @property
+    def is_in_project(self) -> bool:
+        """Whether its file is one of those that Dagster loads."""
+        files = experiment_files(project_folder()).values()
+        return self.family.path.resolve() in [path.resolve() for path in files]
+
+    @property
     def experiment(self) -> Experiment:
         """The experiment; `InputError` where it is a sweep of several."""
         return self.family.only().experiment

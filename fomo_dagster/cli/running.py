@@ -6,6 +6,7 @@ Of a sweep, one experiment after the other, over one graph: what they share is m
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -16,10 +17,11 @@ import dagster as dg
 from rich.console import Console
 from rich.markup import escape
 
-from assets.building import build_assets
+from assets.building import build_assets, job_of
 from assets.specs import key_of
 from fomo_dagster.cli.bars import Bars
-from fomo_dagster.cli.dagster_home import clearing, prepare, run_tags
+from fomo_dagster.cli.dagster_home import clearing, prepare
+from fomo_dagster.cli.dagster_runs import run_job
 from fomo_dagster.cli.failures import failure_of, interruption_of
 from fomo_dagster.cli.interruptions import Signals, StoppedError
 from fomo_dagster.cli.planning import Undertaking, undertake, warn_once
@@ -42,11 +44,15 @@ from resources.pipes import PipesChannel
 # A run can bring what its plan could not know: images that turn out to be unreadable.
 MOST_ROUNDS = 3
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+COMMAND_TAG = "fomo/command"
 DATA_VERSION_TAG = "dagster/data_version"  # where Dagster keeps an observation's data version
 
 
 def run_experiment(
-    name_or_path: str, overrides: Sequence[str], instance: dg.DagsterInstance | None = None
+    name_or_path: str,
+    overrides: Sequence[str],
+    instance: dg.DagsterInstance | None = None,
+    command: str = "",
 ) -> None:
     """Bring an experiment, or those of a sweep, up to date.
 
@@ -54,11 +60,14 @@ def run_experiment(
     experiment fails the others go on, but for those that need the very asset that failed; which did
     not end well is said at the end.
 
-    instance: where Dagster keeps what happens; by default in the project's home.
+    instance: where Dagster keeps what happens; by default in the project's home. command: what
+    Dagster's runs are said to come from; by default `fomo run` with these arguments.
     """
+    settings = [argument for override in overrides for argument in ("--set", override)]
+    command = command or shlex.join(["fomo", "run", name_or_path, *settings])
     with Signals() as signals:
         try:
-            _run(name_or_path, overrides, instance, signals)
+            _run(name_or_path, overrides, instance, command, signals)
         except KeyboardInterrupt as error:
             number = signals.received or signal.SIGINT
             message = f"stopped by {number.name}; the same command goes on from here"
@@ -69,12 +78,15 @@ def _run(
     name_or_path: str,
     overrides: Sequence[str],
     instance: dg.DagsterInstance | None,
+    command: str,
     signals: Signals,
 ) -> None:
     console = Console(highlight=False)
     trackers = open_trackers(named_by_environment(), Home.from_environment().root)
     undertaking = undertake(name_or_path, overrides)
-    runner = _Runner(undertaking.graph, undertaking.home, instance, console, signals, trackers)
+    runner = _Runner(
+        undertaking.graph, undertaking.home, instance, command, console, signals, trackers
+    )
     try:
         _bring_up_to_date(undertaking, runner, console)
     finally:
@@ -101,6 +113,7 @@ class _Runner:
     graph: Graph
     home: Home
     instance: dg.DagsterInstance | None
+    command: str
     console: Console
     signals: Signals
     trackers: Trackers
@@ -171,14 +184,20 @@ class _Runner:
         keys = [key_of(entry.asset) for entry in wanted]
         with Bars(self.console, len(wanted)) as bars, clearing(instance, bars.waiting_for_slot):
             workshops = _ShownWorkshops(self.home, bars, self.tracking(bars.warn))
-            result = dg.materialize(
+            name = undertaking.experiment.name
+            definitions = dg.Definitions(
                 self.assets,
-                selection=dg.AssetSelection.assets(*keys),
-                instance=instance,
+                jobs=[job_of(name, [name], self.graph)],
                 resources={"workshops": workshops},
+                executor=dg.in_process_executor,
+            )
+            result = run_job(
+                definitions.resolve_job_def(name),
+                keys,
+                instance,
+                tags={COMMAND_TAG: self.command},
                 run_config=QUIET,
-                tags=run_tags(),
-                raise_on_error=False,
+                in_ui=undertaking.is_in_project,
             )
         if result.success:
             return

@@ -29,6 +29,7 @@ class Family:
     """The experiments of one file. sweep: the name of their sweep; None where there is none."""
 
     reference: str
+    path: Path
     sweep: str | None
     members: tuple[Loaded, ...]
 
@@ -110,7 +111,9 @@ def _family(
     data = declared_in(path, project)
     sweep = data.pop(SWEEP, None)
     if sweep is None:
-        return Family(reference, None, (experiment_from(data, path, project, overrides, datasets),))
+        return Family(
+            reference, path, None, (experiment_from(data, path, project, overrides, datasets),)
+        )
     try:
         points = points_of(sweep)
     except InputError as error:
@@ -125,7 +128,7 @@ def _family(
                 f"{path}: {times} experiments of the sweep are called {member!r}: name the values "
                 "that tell them apart, as in `seed: {first: 0, second: 1}`"
             )
-    return Family(reference, name, tuple(with_shared_names(kept, name)))
+    return Family(reference, path, name, tuple(with_shared_names(kept, name)))
 
 
 def _of_point(

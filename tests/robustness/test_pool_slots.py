@@ -111,7 +111,7 @@ def test_a_process_that_got_the_number_of_a_killed_one_is_not_taken_for_it(
 def test_fomo_run_killed_in_training_leaves_no_slot_to_the_next(finished_project, nursery):
     finished_project.write("toy", optimiser={"learning_rate": 5e-4})
     fomo = nursery.start(finished_project, "run", "toy", watch=("store/.staging/trained-", 2, 600))
-    assert fomo.sign()
+    assert fomo.sign(), fomo.output
     fomo.kill()
     assert os.environ["DAGSTER_HOME"] == str(finished_project.home.dagster)
     instance = dg.DagsterInstance.get()
