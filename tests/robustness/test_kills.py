@@ -70,7 +70,7 @@ def state(project):
         key: {
             name: value
             for name, value in json.loads((root / "heads" / f"{key}.json").read_text()).items()
-            if name not in ("seconds", "recorded_at", "cost", "status")
+            if name not in ("seconds", "recorded_at", "cost", "status", "checksum")
         }
         for key in project.home.heads.below("")
     }
