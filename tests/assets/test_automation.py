@@ -133,12 +133,12 @@ def test_a_changed_declaration_requests_its_closure_once(automation):
 
 def test_some_chunks_of_a_stream_can_be_asked_for_alone(automation):
     heads = automation.project.home.heads
-    before = {t: heads.read(f"streams/toy/chunk_{t:03d}").recorded_at for t in (1, 2, 3)}
+    before = {t: heads.read(f"streams/toy/chunk_{t:03d}").checked_at for t in (1, 2, 3)}
     assert dg.materialize(
         [*automation.definitions.assets],
         selection=dg.AssetSelection.assets(key_of("streams/toy/chunk_002")),
         resources=automation.definitions.resources,
         instance=automation.instance,
     ).success
-    after = {t: heads.read(f"streams/toy/chunk_{t:03d}").recorded_at for t in (1, 2, 3)}
+    after = {t: heads.read(f"streams/toy/chunk_{t:03d}").checked_at for t in (1, 2, 3)}
     assert [t for t in before if before[t] != after[t]] == [2]

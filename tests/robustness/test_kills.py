@@ -11,6 +11,8 @@ import pytest
 
 WALL_CLOCK = ["samples_per_second"]
 OF_WALL_CLOCK = ("training_steps.parquet", "training.png")  # files that show how fast it went
+# What a head says of clocks, or of tables that have what clocks say.
+CLOCKS = ("seconds", "recorded_at", "checked_at", "cost", "status", "tables", "checksum")
 EAGER = ("--set", "execution.resume_seconds=1e-9")
 FOR_GOOD = 600.0
 
@@ -70,7 +72,7 @@ def state(project):
         key: {
             name: value
             for name, value in json.loads((root / "heads" / f"{key}.json").read_text()).items()
-            if name not in ("seconds", "recorded_at", "cost", "status", "checksum")
+            if name not in CLOCKS
         }
         for key in project.home.heads.below("")
     }
