@@ -10,7 +10,7 @@ import polars as pl
 from fomo_dagster.data.declarations import Dataset, FomoReleaseSource
 from fomo_dagster.graph.checkpoints import WEIGHTS
 from fomo_dagster.graph.data_nodes import QUARANTINE, ShardsNode
-from fomo_dagster.graph.evaluation_nodes import SCORES
+from fomo_dagster.graph.evaluation_nodes import SCORES, EvaluationNode
 from fomo_dagster.graph.materialise import Outcome
 from fomo_dagster.graph.node import ONLY, Facts, Node
 from fomo_dagster.graph.workshop import Workshop
@@ -48,6 +48,14 @@ def check_specs_of(node: Node) -> list[dg.AssetCheckSpec]:
                 description="No weight is infinite or not a number.",
             )
         ]  # fmt: skip
+    if node.kind == "evaluation":
+        return [
+            dg.AssetCheckSpec(
+                "classes_told_apart", asset=key,
+                description="No two classes of a dataset have prompts of the same tokens, which "
+                "no model could tell apart.",
+            )
+        ]  # fmt: skip
     if node.kind == "scores":
         return [
             dg.AssetCheckSpec(
@@ -79,6 +87,8 @@ def checks_of(node: Node, outcome: Outcome, workshop: Workshop) -> Iterator[dg.A
             yield _says_nothing(spec.name, source)
     elif node.kind in WEIGHT_KINDS:
         yield _finite_weights(outcome)
+    elif isinstance(node, EvaluationNode) and node.kind == "evaluation":
+        yield _classes_told_apart(node, workshop)
     elif node.kind == "scores" and node.experiment is not None:
         experiment = workshop.graph.experiments[node.experiment]
         yield _retention_holds(outcome, experiment.evaluation.retention_warning)
@@ -120,6 +130,18 @@ def _says_nothing(name: str, source: Facts) -> dg.AssetCheckResult:
         passed=not said,
         severity=dg.AssetCheckSeverity.WARN,
         metadata={"differences": "\n".join(said) or "none"},
+    )
+
+
+def _classes_told_apart(node: EvaluationNode, workshop: Workshop) -> dg.AssetCheckResult:
+    alike = node.alike(workshop.facts_for(node), workshop, may_fetch=True)
+    return dg.AssetCheckResult(
+        check_name="classes_told_apart",
+        passed=not alike,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={
+            "alike": dg.MetadataValue.json({name: list(map(list, g)) for name, g in alike.items()})
+        },
     )
 
 

@@ -10,6 +10,8 @@ import json
 import unicodedata
 from typing import Any
 
+UNSEEN = ("Cf", "Cc")  # categories of characters that nobody sees: joiners, marks of direction
+
 
 def composed(text: str) -> str:
     """The text in its one composed form (NFC)."""
@@ -19,6 +21,12 @@ def composed(text: str) -> str:
 def class_name(text: str) -> str:
     """The one form of a class's name: composed, and without white space around it."""
     return composed(text).strip()
+
+
+def visible(text: str) -> str:
+    """What a person sees of it: without characters of no width, any blanks as one space."""
+    shown = (c for c in composed(text) if c.isspace() or unicodedata.category(c) not in UNSEEN)
+    return " ".join("".join(shown).split())
 
 
 def is_text(text: str) -> bool:

@@ -13,11 +13,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from fomo_dagster.data.benchmark.registry import BenchmarkDataset, benchmark_datasets, by_any_name
-from fomo_dagster.data.declarations import Dataset, FomoReleaseSource
+from fomo_dagster.data.declarations import Dataset, FomoReleaseSource, WebDatasetSource
 from fomo_dagster.data.presence import NO_RELEASE, Presence, differences, presence
 from fomo_dagster.data.sources.opening import open_source
 from fomo_dagster.data.sources.release import ReleaseImages
+from fomo_dagster.data.sources.source import inspect
 from fomo_dagster.errors import FomoError, InputError, nearest
+from fomo_dagster.evaluation.alike import alike_classes, said_of
 from fomo_dagster.experiment.benchmark import benchmark_declarations
 from fomo_dagster.experiment.families import load_family
 from fomo_dagster.experiment.loading import experiment_files, load_datasets
@@ -27,6 +29,7 @@ from fomo_dagster.home import Home
 from fomo_dagster.store.files import write_bytes
 
 LONGEST_NOTE = 12  # in characters, of those that stand in the table: it should fit 80 columns
+CLIP = "ViT-B-32"  # whose tokeniser is that of most architectures
 STYLES = {"present": "green", "on demand": "green", "incomplete": "yellow", "missing": "dim"}
 
 
@@ -226,9 +229,36 @@ def print_dataset(one: Known, home: Home, console: Console) -> None:
     for label, text in lines:
         if text:
             console.print(f"  {label:10} {escape(text)}", soft_wrap=True, highlight=False)
+    for remark in remarks_on(one, home):
+        console.print(f"  {'note':10} {escape(remark)}", soft_wrap=True, highlight=False)
     sheet = contact_sheet_path(one, home, console)
     if sheet is not None:
         console.print(f"  {'picture':10} {sheet}", soft_wrap=True, highlight=False)
+
+
+def remarks_on(one: Known, home: Home) -> tuple[str, ...]:
+    """What there is to say of a dataset's content: what of its source is not read, and classes that
+    CLIP's tokeniser cannot tell apart in its own prompt. Empty where its samples are not here."""
+    head = home.heads.read(shards_key(one.name))
+    classes = [] if head is None else head.facts["concepts"]
+    said: tuple[str, ...] = ()
+    if _can_be_looked_at(one):
+        try:
+            found = inspect(open_source(one.name, one.dataset, one.base, home.cache))
+        except FomoError:  # the contact sheet's line says it
+            return ()
+        classes, said = {*found.scan["concept"].unique(), *found.classes}, found.warnings
+    if one.dataset.task != "classification":
+        return said
+    prompt, cache = one.dataset.prompt, home.cache / "alike"
+    alike = alike_classes(sorted(classes), "dataset", prompt, CLIP, None, cache)
+    return (*said, said_of(one.name, alike)) if alike else said
+
+
+def _can_be_looked_at(one: Known) -> bool:
+    if isinstance(one.dataset.source, WebDatasetSource):
+        return False
+    return one.presence.state in ("present", "incomplete") or one.presence.note == "rendered"
 
 
 def _of_benchmark(told: BenchmarkDataset) -> list[tuple[str, str]]:
@@ -257,8 +287,7 @@ def contact_sheet_path(one: Known, home: Home, console: Console) -> Path | None:
             return artifact.path(CONTACT_SHEET)
     from fomo_dagster.plots.dataset_sheet import dataset_sheet  # with matplotlib
 
-    rendered = one.presence.note == "rendered"
-    if one.presence.state not in ("present", "incomplete") and not rendered:
+    if not _can_be_looked_at(one):
         return None
     path = home.cache / "contact_sheets" / f"{one.name}.png"
     with console.status(f"looking at the images of {one.name}"):

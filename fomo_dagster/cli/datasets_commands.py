@@ -49,7 +49,8 @@ def datasets_show(
     name: Annotated[str, typer.Argument(help="Its name, or any by which the benchmark calls it.")],
     as_json: AsJson = False,
 ) -> None:
-    """Print everything about one dataset, and the path of its contact sheet.
+    """Print everything about one dataset, what of it is not read or not told apart, and the path
+    of its contact sheet.
 
     The sheet is that of its shards or, before it has any, made from its images where they are here.
     """
@@ -58,11 +59,12 @@ def datasets_show(
         known_datasets,
         looked_through,
         print_dataset,
+        remarks_on,
     )
 
     home = Home.from_environment()
     one = looked_through(find_known(name, known_datasets(project_folder(), home)), home)
     if as_json:
-        print(json.dumps(one.as_data(), indent=1))
+        print(json.dumps(one.as_data() | {"remarks": remarks_on(one, home)}, indent=1))
     else:
         print_dataset(one, home, Console(highlight=False))

@@ -93,6 +93,33 @@ class EvaluationNode(Node):
             recipes[name] = Recipe(kind, self.version, self._parameters(name), inputs)
         return recipes
 
+    def alike(
+        self, facts: FactsByKey, workshop: Workshop, *, may_fetch: bool = False
+    ) -> dict[str, tuple[tuple[str, ...], ...]]:
+        """Dataset → the classes that its prompts leave alike to the tokeniser, where there are any;
+        without the datasets of which nobody knows. may_fetch: see `alike_classes`."""
+        from fomo_dagster.evaluation.alike import alike_classes
+        from fomo_dagster.experiment.weights_folder import described
+
+        backbone = described(self.backbone)
+        weights = self.backbone.weights
+        folder = weights if weights is not None and weights.is_dir() else None
+        found = {
+            name: alike_classes(
+                facts[shards_key(name)].details["concepts"], self.settings.prompts, dataset.prompt,
+                backbone.architecture, folder, workshop.home.cache / "alike", may_fetch=may_fetch,
+            )
+            for name, dataset in self.datasets.items()
+            if dataset.task == "classification"
+        }  # fmt: skip
+        return {name: groups for name, groups in found.items() if groups}
+
+    def remarks(self, facts: FactsByKey, workshop: Workshop) -> Iterator[str]:
+        from fomo_dagster.evaluation.alike import said_of
+
+        for name, groups in self.alike(facts, workshop).items():
+            yield said_of(name, groups)
+
     def predict(self, recipes: Mapping[str, Recipe], workshop: Workshop) -> Facts:
         digests = {name: recipe.digest for name, recipe in recipes.items()}
         return Facts(identity(recipes), {"evaluations": digests})

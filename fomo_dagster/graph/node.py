@@ -128,6 +128,10 @@ class Node(ABC):
         """(table, rows) that this asset contributes to the tables."""
         yield from ()
 
+    def remarks(self, facts: FactsByKey, workshop: Workshop) -> Iterator[str]:
+        """What a person should hear of it before it is made, from the facts of its inputs."""
+        yield from ()
+
     def warnings(self, artifacts: Mapping[str, Artifact]) -> Iterator[str]:
         """What a person should hear of what was made."""
         yield from ()

@@ -65,6 +65,7 @@ def _planned(nodes: Iterable[Node], workshop: Workshop, verified: Verified) -> l
         if node.takes_what_is_there:
             known = {**workshop.facts_for(node), **facts}
         recipes = node.recipes(known)
+        workshop.say(node.remarks(known, workshop))
         head = workshop.heads.read(node.key)
         absent = tuple(n for n, recipe in recipes.items() if not workshop.store.holds(recipe))
         shared = {n: makers[recipes[n].digest] for n in absent if recipes[n].digest in makers}

@@ -46,10 +46,25 @@ def run(project, *keys):
 
 
 def test_every_check_of_a_finished_project_passes(finished_project):
-    for key in ("shards/birds", "backbones/toy", "toy/trained_002", "toy/scores"):
+    for key in ("shards/birds", "backbones/toy", "toy/trained_002", "toy/scores",
+                "toy/evaluation_001"):  # fmt: skip
         results = results_of(finished_project, key)
         assert results
         assert all(result.passed for result in results.values()), key
+
+
+def test_classes_with_one_row_of_tokens_warn(finished_project):
+    for split in ("train", "test"):
+        folder = finished_project.root / "images/birds" / split
+        (folder / "wren").rename(folder / "Robin")
+    done = run(finished_project, "shards/birds", "toy/evaluation_000")
+    assert done.success
+    [found] = [
+        e for e in done.get_asset_check_evaluations() if e.check_name == "classes_told_apart"
+    ]
+    assert not found.passed
+    assert found.severity is dg.AssetCheckSeverity.WARN
+    assert found.metadata["alike"].value == {"birds": [["Robin", "robin"]]}
 
 
 def break_image(project):

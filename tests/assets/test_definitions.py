@@ -110,6 +110,7 @@ def test_checks_that_protect_a_training_block(project):
         **{(key, "finite_weights"): True for key in weights},
         **{(key, "readable_images"): True for key in shards},
         **{(key, "no_empty_concepts"): False for key in shards},
+        **{(f"toy/evaluation_{stage:03d}", "classes_told_apart"): False for stage in range(4)},
         ("toy/scores", "zero_shot_retention_holds"): False,
     }
 

@@ -93,6 +93,18 @@ def test_one_dataset_is_shown_with_the_sheet_of_its_shards(finished_project: Any
     assert Image.open(sheet).format == "PNG"
 
 
+def test_what_is_not_read_and_not_told_apart_is_shown(project: Any) -> None:
+    images = project.root / "images/cats"
+    for split in ("train", "test"):
+        (images / split / "lynx").rename(images / split / "LION")
+    (images / "train/lion/0.txt").write_text("a lion")
+    told = run("show", "cats")
+    assert "'train/lion/0.txt'" in told
+    assert "'LION' and 'lion'" in told
+    assert len(json.loads(run("show", "cats", "--json"))["remarks"]) == 2
+    assert json.loads(run("show", "birds", "--json"))["remarks"] == []
+
+
 def test_without_shards_the_sheet_is_made_of_the_images(project: Any) -> None:
     told = run("show", "cats")
     sheet = Path(told.rpartition("picture")[2].strip())

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
 import polars as pl
 
 from fomo_dagster.data.samples import QUARANTINE, SCAN
 from fomo_dagster.errors import DataError
+from fomo_dagster.texts import visible
 
 
 class Source(Protocol):
@@ -56,7 +57,15 @@ class TellingSource(Source, Protocol):
 
 def inspect(source: Source) -> Inspection:
     """All that there is to know of what a source holds now; see `Source.scan` for what it raises"""
-    return source.inspect() if isinstance(source, TellingSource) else Inspection(source.scan())
+    found = source.inspect() if isinstance(source, TellingSource) else Inspection(source.scan())
+    seen: dict[str, list[str]] = {}
+    for name in sorted({*found.scan["concept"].unique(), *found.classes}):
+        seen.setdefault(visible(name), []).append(name)
+    twins = [" and ".join(map(ascii, names)) for names in seen.values() if len(names) > 1]
+    if not twins:
+        return found
+    said = f"classes look the same and are not: {'; '.join(twins[:5])}"
+    return replace(found, warnings=(*found.warnings, f"{len(twins)} groups of {said}"))
 
 
 def in_one_form(rows: pl.DataFrame) -> pl.DataFrame:

@@ -98,6 +98,24 @@ def test_two_images_of_one_name_in_one_class_are_refused(tmp_path):
         looked_at(tmp_path, {"type": "folder", "path": "images"})
 
 
+UNSEEN = {
+    "no width": "cr\u200bane",
+    "a mark of direction": "crane\u200e",
+    "a soft hyphen": "cra\u00adne",
+}
+
+
+@pytest.mark.parametrize("name", UNSEEN)
+def test_classes_that_look_the_same_and_are_not_are_said(tmp_path, name):
+    for concept in ("crane", UNSEEN[name], "crane fly", "crane\u00a0bird"):
+        draw(tmp_path / "images" / concept / "1.png")
+    (warning,) = looked_at(tmp_path, {"type": "folder", "path": "images"}).warnings
+    assert warning.startswith("1 groups of classes look the same and are not: ")
+    assert "'crane'" in warning
+    assert ascii(UNSEEN[name]) in warning
+    assert "fly" not in warning
+
+
 def test_entries_of_streams_are_compared_in_one_form(tmp_path):
     path = tmp_path / "stream.json"
     path.write_text(json.dumps(["birds+++cafe\u0301", " birds+++ crane\u00a0"]))
