@@ -7,12 +7,12 @@ import io
 import json
 import pickle
 import struct
-import urllib.request
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 import pytest
+import requests
 import scipy.io
 from PIL import Image
 from torchvision import datasets
@@ -270,24 +270,70 @@ def test_other_layouts_list_their_own_files(tmp_path: Path) -> None:
     assert [row[2] for row in found(source(tmp_path, "Food101"))] == ["apple pie"] * 2
 
 
+class Hostile:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open, ("opened", "w")
+
+
+@pytest.mark.parametrize("name", ["train", "meta"])
+def test_a_cifar_file_that_holds_code_runs_none_whatever_its_checksum(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "data" / "cifar-100-python"
+    folder.mkdir(parents=True)
+    contents: dict[str, Any] = {
+        "train": {"data": np.zeros((1, 3072), np.uint8), "fine_labels": [0]},
+        "test": {"data": np.zeros((1, 3072), np.uint8), "fine_labels": [0]},
+        "meta": {"fine_label_names": ["apple"]},
+    }
+    contents[name]["code"] = Hostile()
+    for part, content in contents.items():
+        (folder / part).write_bytes(pickle.dumps(content))
+    monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *_: True)
+    with pytest.raises(InputError, match=r"names (_?io|builtins)\.open, and arrays were expected"):
+        source(tmp_path, "CIFAR100").scan()
+    assert not (tmp_path / "opened").exists()
+
+
+def test_torchvision_s_downloads_have_a_limit_and_time_outs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    def get(self: Any, url: str, **options: Any) -> requests.Response:
+        asked.append((url, options["timeout"]))
+        response = requests.Response()
+        response.status_code, response.url = 200, url
+        response.headers["Content-Length"], response.raw = str(2**40), io.BytesIO(b"much")
+        return response
+
+    monkeypatch.setattr(requests.Session, "get", get)
+    with pytest.raises(InputError, match="has more than the 256 GiB that one download may have"):
+        source(tmp_path, "EuroSAT", download=True).scan()
+    ((url, timeouts),) = asked  # and not once more, by http
+    assert url.startswith("https://")
+    assert all(seconds > 0 for seconds in timeouts)
+
+
 def test_what_is_not_there_is_asked_for_and_never_downloaded_unasked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    requests: list[str] = []
+    asked: list[str] = []
 
-    def refuse(request: Any, *_: Any, **__: Any) -> None:
-        requests.append(request.full_url)
-        raise urllib.error.URLError("no route to host")
+    def refuse(self: Any, url: str, **_: Any) -> None:
+        asked.append(url)
+        raise requests.ConnectionError("no route to host")
 
-    monkeypatch.setattr(urllib.request, "urlopen", refuse)
+    monkeypatch.setattr(requests.Session, "get", refuse)
     for name in ("MNIST", "EuroSAT", "SVHN"):
         with pytest.raises(InputError, match=r"put its files at .* or declare `download: true`"):
             source(tmp_path, name).scan()
-    assert requests == []
+    assert asked == []
     with pytest.raises(InputError, match=r"could not download MNIST: .*no route to host") as caught:
         source(tmp_path, "MNIST", download=True).scan()
     assert str(tmp_path / "data" / "MNIST") in str(caught.value)
-    assert requests
+    assert asked
     with pytest.raises(InputError, match="StanfordCars"):
         source(tmp_path, "StanfordCars", download=True).scan()
 

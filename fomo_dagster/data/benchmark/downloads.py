@@ -8,11 +8,14 @@ the same. Nothing is unpacked: the source `fomo_release` reads the archives as t
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import lzma
 import os
 import shutil
 import tarfile
 import time
+import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,14 +25,14 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import requests
 
+from fomo_dagster.data.downloading import PIECE, check_size, opened, pieces
 from fomo_dagster.errors import DataError, InputError
 from fomo_dagster.progress import Progress, silent
 from fomo_dagster.store.files import fsync, write_bytes
 from fomo_dagster.store.leases import lease
 
 CHECKSUMS = "checksums.json"
-PIECE = 1 << 16  # bytes read at once, and at most lost when a connection breaks
-TIMEOUT_SECONDS = (30.0, 60.0)  # to connect; between two pieces
+_END_BYTES = 1024  # of zeros, that a tar ends with
 MOST_FRUITLESS = 5  # tries in a row that brought no byte
 
 
@@ -207,7 +210,7 @@ class _Download:
             validator = self.state.get("validator")
             if validator and not validator.startswith("W/"):
                 headers["If-Range"] = validator
-        return session.get(self.archive.url, headers=headers, stream=True, timeout=TIMEOUT_SECONDS)
+        return opened(session, self.archive.url, headers)
 
     def _agree(self, response: requests.Response) -> bool:
         """Whether the response's body goes on where the part ends, or begins a new one.
@@ -229,10 +232,8 @@ class _Download:
                 f"{response.reason}. {self._by_hand()}"
             )
         if response.headers.get("Content-Type", "").startswith("text/html"):
-            raise InputError(
-                f"{self.archive.url} leads to a web page, not to an archive: its owner may have "
-                f"moved it, or the day's downloads are used up. {self._by_hand()}"
-            )
+            raise self._web_page()
+        check_size(self.archive.name, found.get("length", 0))
         if status == 200:
             self._begin_anew()
         self.state = found
@@ -252,7 +253,9 @@ class _Download:
         with self.part.open("r+b" if self.received else "wb") as file:
             file.seek(self.received)
             file.truncate()
-            for piece in response.iter_content(PIECE):
+            for piece in pieces(response, self.archive.name, self.received):
+                if self.received == 0 and piece.lstrip()[:1] == b"<":
+                    raise self._web_page()
                 file.write(piece)
                 self.hash.update(piece)
                 self.received += len(piece)
@@ -268,10 +271,11 @@ class _Download:
 
     def finish(self, recorded: dict[str, Any] | None) -> Fetched:
         """Check what came against the last download, and give it its name."""
-        if not tarfile.is_tarfile(self.part):
+        problem = _no_archive(self.part, said_how_long="length" in self.state)
+        if problem is not None:
             self.part.unlink()
             self.note.unlink(missing_ok=True)
-            raise DataError(f"what {self.archive.url} sent is no tar archive: it was deleted")
+            raise DataError(f"what {self.archive.url} sent is no {problem}: it was deleted")
         checksum: dict[str, Any] = {"sha256": self.hash.hexdigest(), "size": self.received}
         folder = self.target.parent
         if recorded is not None and recorded != checksum:
@@ -292,6 +296,12 @@ class _Download:
         self.note.unlink(missing_ok=True)
         return Fetched(self.target, self.received, downloaded=True)
 
+    def _web_page(self) -> InputError:
+        return InputError(
+            f"{self.archive.url} leads to a web page, not to an archive: its owner may have "
+            f"moved it, or the day's downloads are used up. {self._by_hand()}"
+        )
+
     def _unreachable(self, error: requests.RequestException) -> InputError:
         host = urlsplit(self.archive.url).hostname
         return InputError(
@@ -301,6 +311,25 @@ class _Download:
 
     def _by_hand(self) -> str:
         return f"download {self.archive.url} elsewhere, and put it at {self.target}"
+
+
+def _no_archive(path: Path, *, said_how_long: bool) -> str | None:
+    """What a file is not that should be an archive, and whole. Where its server did not say how
+    long it is, a connection that broke is told by the archive's end alone."""
+    if not tarfile.is_tarfile(path):
+        return "tar archive"
+    if said_how_long:
+        return None
+    try:
+        with tarfile.open(path) as tar:
+            for _ in tar:
+                tar.members = []  # type: ignore[attr-defined]  # it would keep them all
+            is_plain = tar.fileobj is not None and isinstance(tar.fileobj, io.BufferedReader)
+    except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError):
+        return "whole tar archive"
+    with path.open("rb") as file:
+        file.seek(-min(_END_BYTES, path.stat().st_size), os.SEEK_END)
+        return "whole tar archive" if is_plain and any(file.read()) else None
 
 
 def _facts(response: requests.Response) -> dict[str, Any]:

@@ -1,15 +1,16 @@
 """Datasets in torchvision's own on-disk formats, already there or downloaded by it.
 
 Images that are files are taken as they are; those in arrays become PNG files. torchvision itself
-checks what it downloads, and the checksums of the pickles and matrices that it opens. Which sets
+checks what it downloads, and the checksums of the pickles and matrices that it opens; both are
+bounded by `torchvision_guarded`. Which sets
 there are and what their classes are called stands in `torchvision_sets.py`.
 """
 
 from __future__ import annotations
 
-import http.client
 import io
 import os
+import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -30,7 +31,7 @@ from fomo_dagster.store.digests import digest_of, digest_of_bytes
 from fomo_dagster.store.leases import lease
 
 SCAN_VERSION = 1  # raised when a scan of the same files would be another one
-FAILURES = (OSError, RuntimeError, http.client.HTTPException)  # how torchvision and urllib fail
+FAILURES = (OSError, RuntimeError, pickle.UnpicklingError)  # how torchvision and requests fail
 LISTED = {name: SCAN[name] for name in ("split", "key", "concept", "reference")}
 
 
@@ -209,7 +210,7 @@ class TorchvisionImages:
             ) from error
 
     def _construct(self, name: str, *, download: bool) -> Any:
-        from torchvision import datasets
+        from fomo_dagster.data.sources.torchvision_guarded import datasets
 
         if self.set.argument == "train" and name not in SPLITS:
             raise InputError(

@@ -17,7 +17,9 @@ from pathlib import Path
 
 import fsspec
 import polars as pl
+from fsspec.callbacks import Callback
 
+from fomo_dagster.data.downloading import check_size
 from fomo_dagster.data.webdataset.listing import ShardFile, is_local
 from fomo_dagster.data.webdataset.members import PLACED, RULES, scan_tar
 from fomo_dagster.errors import DataError, FomoError
@@ -123,7 +125,7 @@ class ShardCache:
             try:
                 with replacing(path) as temporary:
                     filesystem, remote = fsspec.url_to_fs(shard.url)
-                    filesystem.get_file(remote, str(temporary))
+                    filesystem.get_file(remote, str(temporary), callback=_Limited(shard))
                     _check_size(shard, temporary.stat().st_size)
                 return
             except FINAL as error:
@@ -169,6 +171,22 @@ class ShardCache:
 
     def _counts_path(self, shard: ShardFile) -> Path:
         return self.folder / "counts" / f"{self._listed(shard)}.json"
+
+
+class _Limited(Callback):  # type: ignore[misc]
+    """Ends a download that brings more than its store listed, or than a download may have."""
+
+    def __init__(self, shard: ShardFile) -> None:
+        super().__init__()
+        self._shard = shard
+        if shard.size is not None:
+            check_size(shard.url, shard.size)
+
+    def relative_update(self, inc: int = 1) -> None:
+        super().relative_update(inc)
+        check_size(self._shard.url, self.value)
+        if self._shard.size is not None:
+            _check_size(self._shard, max(self.value, self._shard.size))
 
 
 def _address(shard: ShardFile) -> str:

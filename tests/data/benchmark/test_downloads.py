@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 from fomo_dagster.data.benchmark.downloads import CHECKSUMS, Archive, fetch, read_list
+from fomo_dagster.data.downloading import opened
 from fomo_dagster.errors import DataError, InputError
 
 PIECE = 1 << 16  # what is received at once; an unfinished piece is lost
@@ -42,6 +44,8 @@ class Server:
         self.statuses: list[int] = []
         self.content_type = "application/x-tar"
         self.asked: list[str | None] = []  # the Range of each request
+        self.says_length = True
+        self.leads_to: str | None = None
         server = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -61,6 +65,12 @@ class Server:
         if self.statuses:
             request.send_error(self.statuses.pop(0))
             return
+        if self.leads_to is not None:
+            request.send_response(302)
+            request.send_header("Location", self.leads_to)
+            request.send_header("Content-Length", "0")
+            request.end_headers()
+            return
         start = 0
         condition = request.headers["If-Range"]
         if wanted and self.ranges and condition in (None, self.etag):
@@ -76,7 +86,8 @@ class Server:
         if start:
             last = len(self.data) - 1
             request.send_header("Content-Range", f"bytes {start}-{last}/{len(self.data)}")
-        request.send_header("Content-Length", str(len(body)))
+        if self.says_length:
+            request.send_header("Content-Length", str(len(body)))
         request.send_header("Content-Type", self.content_type)
         if self.etag:
             request.send_header("ETag", self.etag)
@@ -227,10 +238,72 @@ def test_what_is_no_archive_is_refused(server: Server, tmp_path: Path) -> None:
     server.content_type = "text/html; charset=utf-8"
     with pytest.raises(InputError, match="leads to a web page"):
         fetch(server.archive, tmp_path)
-    server.content_type, server.data = "application/binary", b"not a tar"
+    server.content_type, server.data = "application/binary", b"\n<!DOCTYPE html>" + b" " * 10**6
+    with pytest.raises(InputError, match="leads to a web page"):
+        fetch(server.archive, tmp_path)
+    server.data = b"not a tar"
     with pytest.raises(DataError, match="no tar archive: it was deleted"):
         fetch(server.archive, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("says_length", [True, False])
+def test_a_download_has_a_limit_of_size(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, says_length: bool
+) -> None:
+    server.says_length = says_length
+    monkeypatch.setenv("FOMO_DOWNLOAD_LIMIT_GIB", str(200_000 / 2**30))
+    with pytest.raises(InputError, match=r"PETS\.tar has more than .* set FOMO_DOWNLOAD_LIMIT_GIB"):
+        fetch(server.archive, tmp_path)
+    part = tmp_path / "PETS.tar.part"
+    assert not part.exists() if says_length else part.stat().st_size <= 200_000
+    monkeypatch.setenv("FOMO_DOWNLOAD_LIMIT_GIB", "1")
+    run(server, tmp_path)
+
+
+@pytest.mark.parametrize("limit", ["none", "0", "-1", "nan", "inf"])
+def test_a_limit_that_is_no_number_is_refused(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    monkeypatch.setenv("FOMO_DOWNLOAD_LIMIT_GIB", limit)
+    with pytest.raises(InputError, match=f"'{limit}': a number of GiB above 0 was expected"):
+        fetch(server.archive, tmp_path)
+
+
+@pytest.mark.parametrize("cut", [150_000, 10_240, 512 + 299_520 + 512])
+def test_an_archive_of_unsaid_length_that_is_cut_off_is_refused(
+    server: Server, tmp_path: Path, cut: int
+) -> None:
+    server.says_length = False
+    whole, server.data = server.data, server.data[:cut]
+    with pytest.raises(DataError, match="no whole tar archive: it was deleted"):
+        fetch(server.archive, tmp_path)
+    assert not list(tmp_path.iterdir())
+    server.data = whole
+    run(server, tmp_path)
+
+
+@pytest.mark.parametrize("leads_to", ["file:///etc/passwd", "ftp://127.0.0.1/PETS.tar", "gopher:x"])
+def test_an_address_that_leads_to_no_web_server_is_refused(
+    server: Server, tmp_path: Path, leads_to: str
+) -> None:
+    server.leads_to = leads_to
+    with pytest.raises(InputError, match=r"cannot reach 127\.0\.0\.1 .* put it at"):
+        fetch(server.archive, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_address_of_https_that_leads_to_an_open_one_is_refused(server: Server) -> None:
+    """A session that has followed a redirect; a server of https would need a certificate."""
+    asked = requests.Response()
+    asked.url, asked.raw = server.archive.url, io.BytesIO()
+
+    class Session(requests.Session):
+        def get(self, url: Any, **_: Any) -> requests.Response:
+            return asked
+
+    with pytest.raises(InputError, match=r"leads to http://127\.0\.0\.1.*which is not https"):
+        opened(Session(), "https://example.org/PETS.tar")
 
 
 def test_refusals_are_told_and_faults_are_tried_again(server: Server, tmp_path: Path) -> None:

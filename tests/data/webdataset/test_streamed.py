@@ -29,7 +29,7 @@ from fomo_dagster.data.webdataset import shard_cache, streamed
 from fomo_dagster.data.webdataset.listing import ShardFile, list_shards
 from fomo_dagster.data.webdataset.shard_cache import ShardCache
 from fomo_dagster.data.webdataset.streamed import StreamedPool, Visits
-from fomo_dagster.errors import DataError
+from fomo_dagster.errors import DataError, InputError
 
 IMAGES = ("jpg", "png")
 SIZES = (10, 7, 12, 9, 11)  # usable samples of the shards; a visit wraps where it has more
@@ -245,6 +245,15 @@ def test_a_shard_that_is_gone_or_another_is_an_error(tmp_path, remote):
     other = remote[0]._replace(size=5)
     with pytest.raises(DataError, match=r"00000.tar.*bytes came, and 5 were listed"):
         cache_of(tmp_path).tar(other)
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_shard_has_a_limit_of_size(tmp_path, remote, monkeypatch, listed):
+    monkeypatch.setenv("FOMO_DOWNLOAD_LIMIT_GIB", str(2000 / 2**30))
+    shard = remote[0] if listed else remote[0]._replace(size=None)
+    with pytest.raises(InputError, match=r"00000\.tar.* has more than .*FOMO_DOWNLOAD_LIMIT_GIB"):
+        cache_of(tmp_path).tar(shard)
+    assert not list((tmp_path / "cache").glob("*.tar"))
 
 
 def test_the_next_group_is_fetched_while_one_is_drawn(tmp_path, remote):
