@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from fomo_dagster.cli.output import printable, say
 from fomo_dagster.store.heads import Head
 
 
@@ -17,10 +17,10 @@ class Bars:
 
     def __init__(self, console: Console, assets: int = 0) -> None:
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
-            TextColumn("{task.completed}/{task.total}"),
-            TextColumn("{task.fields[detail]}"),
+            TextColumn("{task.completed}/{task.total}", markup=False),
+            TextColumn("{task.fields[detail]}", markup=False),
             TimeRemainingColumn(),
             console=console,
             transient=True,
@@ -40,28 +40,30 @@ class Bars:
 
     def __call__(self, what: str, done: int, total: int, detail: str = "") -> None:
         """Progress within an asset; see `fomo_dagster.progress`."""
+        detail = printable(detail)
         if what not in self._tasks:
-            self._tasks[what] = self._progress.add_task(what, total=total, detail=detail)
+            self._tasks[what] = self._progress.add_task(printable(what), total=total, detail=detail)
         self._progress.update(self._tasks[what], completed=done, total=total, detail=detail)
         if done >= total:
             self._progress.remove_task(self._tasks.pop(what))
 
     def waiting(self, holder: str) -> None:
         """Another process is making what this one wants."""
-        self._progress.console.print(f"  waiting for process {holder}, which is making the same")
+        self._say(f"  waiting for process {holder}, which is making the same")
 
     def waiting_for_slot(self, run_id: str) -> None:
         """Another run is training, and one trains at a time."""
-        self._progress.console.print(f"  waiting for run {run_id.partition('-')[0]}, which trains")
+        self._say(f"  waiting for run {run_id.partition('-')[0]}, which trains")
 
     def finished(self, head: Head, seconds: float) -> None:
         """An asset was materialised, which took so long."""
         colour = "yellow" if head.status == "computed" else "green"
-        self._progress.console.print(
-            f"  [{colour}]{head.status:8}[/] {head.asset:36} {seconds:7.1f} s", highlight=False
-        )
+        self._say("  ", (f"{head.status:8}", colour), f" {head.asset:36} {seconds:7.1f} s")
         self._progress.advance(self._assets)
 
     def warn(self, warning: str) -> None:
         """Something that a person should hear."""
-        self._progress.console.print(f"  [yellow]warning[/]  {escape(warning)}", highlight=False)
+        self._say("  ", ("warning", "yellow"), f"  {warning}")
+
+    def _say(self, *parts: str | tuple[str, str]) -> None:
+        say(self._progress.console, *parts)

@@ -10,6 +10,7 @@ import polars as pl
 from rich.console import Console
 from rich.table import Table
 
+from fomo_dagster.cli.output import Terminal, cell, say
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.families import load_family
 from fomo_dagster.experiment.loading import Loaded
@@ -101,7 +102,7 @@ def _case(loaded: Loaded, stages: int) -> Case:
 
 def print_bought(found: Bought, console: Console | None = None) -> None:
     """A line for each method; a column where any of them has something to say."""
-    console = console or Console(highlight=False)
+    console = console or Terminal()
     buys = "" if found.total is None else f": {found.total:.4g} MAFs over {found.stages} stages"
     table = Table(
         title=f"{found.experiment}{buys}",
@@ -116,12 +117,13 @@ def print_bought(found: Bought, console: Console | None = None) -> None:
         )
     for row in found.rows.select(columns).rows(named=True):
         told = (_HEADINGS[c][1](value) if value is not None else "" for c, value in row.items())
-        table.add_row(*told)
+        table.add_row(*map(cell, told))
     console.print(table)
     if found.total is None:
-        console.print(
+        say(
+            console,
             "How many steps a stage has depends on its samples: --set 'budget={mafs: 1.8e9}' "
-            "says what a budget buys.", soft_wrap=True,
-        )  # fmt: skip
+            "says what a budget buys.",
+        )
     else:
-        console.print("steps and samples: of a stage; MAFs: GFLOPs × memory", soft_wrap=True)
+        say(console, "steps and samples: of a stage; MAFs: GFLOPs × memory")

@@ -9,16 +9,17 @@ from typing import Any
 
 import yaml
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
+from fomo_dagster.cli.output import cell, line, say
 from fomo_dagster.data.benchmark.registry import BenchmarkDataset, benchmark_datasets, by_any_name
 from fomo_dagster.data.declarations import Dataset, FomoReleaseSource, WebDatasetSource
 from fomo_dagster.data.presence import NO_RELEASE, Presence, differences, presence
 from fomo_dagster.data.sources.opening import open_source
 from fomo_dagster.data.sources.release import ReleaseImages
 from fomo_dagster.data.sources.source import inspect
-from fomo_dagster.errors import FomoError, InputError, nearest
+from fomo_dagster.errors import FomoError, InputError, StoreError, nearest
 from fomo_dagster.evaluation.alike import alike_classes, said_of
 from fomo_dagster.experiment.benchmark import benchmark_declarations
 from fomo_dagster.experiment.families import load_family
@@ -170,17 +171,19 @@ def print_datasets(known: Iterable[Known], console: Console) -> None:
         console.print(table)
         for one in rows:
             if len(one.note) > LONGEST_NOTE:
-                console.print(f"  {one.name}: {escape(one.note)}")
+                say(console, f"  {one.name}: {one.note}")
     states = [one.presence.state for one in everything]
     counted = ", ".join(f"{states.count(s)} {s}" for s in STYLES if s in states)
-    console.print(f"\n{counted}. In brackets: what the benchmark says, before there are shards.")
+    console.print(
+        line(f"\n{counted}. In brackets: what the benchmark says, before there are shards.")
+    )
     if any(one.presence.note == NO_RELEASE for one in others):
-        console.print("Set FOMO_RELEASE to a copy of the benchmark's release to use its datasets.")
+        say(console, "Set FOMO_RELEASE to a copy of the benchmark's release to use its datasets.")
     elif "missing" in [one.presence.state for one in others]:
-        console.print("`fomo fetch NAME` downloads what is missing of FoMo-in-Flux.")
+        say(console, "`fomo fetch NAME` downloads what is missing of FoMo-in-Flux.")
 
 
-def _cells(one: Known) -> list[str]:
+def _cells(one: Known) -> list[Text]:
     role: str = one.dataset.source.type
     if one.benchmark is not None and not one.is_declared:
         role = one.benchmark.role.replace("_", " ")
@@ -191,8 +194,9 @@ def _cells(one: Known) -> list[str]:
         expected = (one.benchmark.classes, one.benchmark.train, one.benchmark.test)
         numbers = [f"({number:,})" if number else "" for number in expected]
     state = one.presence.state
-    note = escape(one.note) if len(one.note) <= LONGEST_NOTE else ""
-    return [one.name, role, *numbers, f"[{STYLES[state]}]{state}[/]", note]
+    note = one.note if len(one.note) <= LONGEST_NOTE else ""
+    told = [cell(value) for value in (one.name, role, *numbers)]
+    return [*told, Text(state, STYLES[state]), cell(note)]
 
 
 def find_known(name: str, known: Mapping[str, Known]) -> Known:
@@ -225,15 +229,15 @@ def print_dataset(one: Known, home: Home, console: Console) -> None:
         lines.append(("shards", _numbers(one.counts) + told))
     source = one.as_data()["source"]
     lines.append(("source", yaml.safe_dump(source, default_flow_style=True, width=1000).strip()))
-    console.print(f"[bold]{one.name}[/]")
+    say(console, (one.name, "bold"))
     for label, text in lines:
         if text:
-            console.print(f"  {label:10} {escape(text)}", soft_wrap=True, highlight=False)
+            say(console, f"  {label:10} {text}")
     for remark in remarks_on(one, home):
-        console.print(f"  {'note':10} {escape(remark)}", soft_wrap=True, highlight=False)
+        say(console, f"  {'note':10} {remark}")
     sheet = contact_sheet_path(one, home, console)
     if sheet is not None:
-        console.print(f"  {'picture':10} {sheet}", soft_wrap=True, highlight=False)
+        say(console, f"  {'picture':10} {sheet}")
 
 
 def remarks_on(one: Known, home: Home) -> tuple[str, ...]:
@@ -290,14 +294,16 @@ def contact_sheet_path(one: Known, home: Home, console: Console) -> Path | None:
     if not _can_be_looked_at(one):
         return None
     path = home.cache / "contact_sheets" / f"{one.name}.png"
-    with console.status(f"looking at the images of {one.name}"):
+    with console.status(line(f"looking at the images of {one.name}")):
         try:
             source = open_source(one.name, one.dataset, one.base, home.cache)
             data = dataset_sheet(source.scan(), lambda row: source.read(row["reference"]), one.name)
         except FomoError as error:
-            console.print(
-                f"  {'picture':10} none: {escape(str(error))}", soft_wrap=True, highlight=False
-            )
+            say(console, f"  {'picture':10} none: {error}")
             return None
-    write_bytes(path, data)
+    try:
+        write_bytes(path, data)
+    except StoreError as error:
+        say(console, f"  {'picture':10} none: {error}")
+        return None
     return path

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from fomo_dagster.cli.output import Terminal, line, print_json
 from fomo_dagster.home import Home, project_folder
 
 datasets_app = typer.Typer(invoke_without_command=True)
@@ -34,14 +33,14 @@ def datasets(
     home = Home.from_environment()
     known = list(known_datasets(project_folder(), home).values())
     if not quick:
-        with Console(stderr=True).status("looking for images") as status:
+        with Terminal(stderr=True).status("looking for images") as status:
             for number, one in enumerate(known):
-                status.update(f"looking for the images of {one.name}")
+                status.update(line(f"looking for the images of {one.name}"))
                 known[number] = looked_through(one, home)
     if as_json:
-        print(json.dumps([one.as_data() for one in known], indent=1))
+        print_json([one.as_data() for one in known])
     else:
-        print_datasets(known, Console(highlight=False))
+        print_datasets(known, Terminal())
 
 
 @datasets_app.command("show")
@@ -65,6 +64,6 @@ def datasets_show(
     home = Home.from_environment()
     one = looked_through(find_known(name, known_datasets(project_folder(), home)), home)
     if as_json:
-        print(json.dumps(one.as_data() | {"remarks": remarks_on(one, home)}, indent=1))
+        print_json(one.as_data() | {"remarks": remarks_on(one, home)})
     else:
-        print_dataset(one, home, Console(highlight=False))
+        print_dataset(one, home, Terminal())

@@ -18,6 +18,7 @@ from rich.progress import (
 )
 
 from fomo_dagster.cli.interruptions import Signals, StoppedError
+from fomo_dagster.cli.output import printable, say
 from fomo_dagster.data.benchmark.downloads import Archive, fetch, read_list
 from fomo_dagster.data.benchmark.registry import BenchmarkDataset, benchmark_datasets, find
 from fomo_dagster.data.benchmark.release import Release
@@ -31,12 +32,12 @@ class DownloadBars:
 
     def __init__(self, console: Console) -> None:
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             DownloadColumn(binary_units=True),
             TransferSpeedColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[detail]}"),
+            TextColumn("{task.fields[detail]}", markup=False),
             console=console,
             transient=True,
         )
@@ -52,7 +53,7 @@ class DownloadBars:
     def __call__(self, what: str, done: int, total: int, detail: str = "") -> None:
         known = total or None
         if what not in self._tasks:
-            self._tasks[what] = self._progress.add_task(what, total=known, detail=detail)
+            self._tasks[what] = self._progress.add_task(printable(what), total=known, detail=detail)
         self._progress.update(self._tasks[what], completed=done, total=known, detail=detail)
 
     def finished(self, what: str) -> None:
@@ -113,4 +114,4 @@ def _fetch_one(
         word = "downloaded" if fetched.downloaded else "there"
         told = f"{word}, {fetched.size:,} bytes in {fetched.path}"
     bars.finished(archive.name)
-    console.print(f"  [green]{dataset.name:20}[/] {told}", soft_wrap=True, highlight=False)
+    say(console, "  ", (f"{dataset.name:20}", "green"), f" {told}")

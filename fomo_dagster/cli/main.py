@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 import sys
 from pathlib import Path
 from typing import Annotated
 
-import polars as pl
 import typer
-from rich.console import Console
 
 from fomo_dagster.cli.datasets_commands import AsJson, datasets_app
 from fomo_dagster.cli.interruptions import StoppedError
+from fomo_dagster.cli.output import (
+    Terminal,
+    prepare_streams,
+    print_csv,
+    print_data,
+    print_json,
+    say,
+    until_nobody_reads,
+)
 from fomo_dagster.descriptors import raise_limit
 from fomo_dagster.errors import FomoError, InputError
 from fomo_dagster.home import Home, project_folder
@@ -57,7 +63,7 @@ def plan(experiment: Experiment, overrides: Overrides = None, as_json: AsJson = 
     undertaking = undertake(experiment, overrides or [])
     planned = undertaking.plan()
     if as_json:
-        print(json.dumps(plan_as_data(planned), indent=1))
+        print_json(plan_as_data(planned))
     else:
         print_plan(planned, undertaking.family)
 
@@ -89,9 +95,9 @@ def schedule(
 
         write_bytes(plot, learning_rate_plot(rates, name))
     if as_json:
-        print(json.dumps(rates.to_dicts()))
+        print_json(rates.to_dicts())
     elif as_csv:
-        sys.stdout.write(rates.write_csv())
+        print_csv(rates)
     else:
         print_rates(name, rates)
 
@@ -123,9 +129,9 @@ def budget(
 
     found = bought(experiment, overrides or [], beside or [], stages)
     if as_json:
-        print(json.dumps(found.as_data(), indent=1))
+        print_json(found.as_data())
     elif as_csv:
-        sys.stdout.write(found.rows.write_csv())
+        print_csv(found.rows)
     else:
         print_bought(found)
 
@@ -177,20 +183,21 @@ def results(
             from fomo_dagster.plots.scores import cost_plot
 
             write_bytes(plot, cost_plot(frame, against))
-        if as_json or as_csv:
-            sys.stdout.write(frame.write_json() + "\n" if as_json else frame.write_csv())
+        if as_json:
+            print_json(frame.to_dicts())
+        elif as_csv:
+            print_csv(frame)
         else:
             (print_by_dataset if against is None else print_by_cost)(frame)
         return
     found = read_results(home.root, names)
     board = found.leaderboard if sweep is None else leaderboard_of(home, sweep)
     if as_json:
-        data = {"stages": found.stages.to_dicts(), "leaderboard": board.to_dicts()}
-        print(json.dumps(data, indent=1, default=str))
+        print_json({"stages": found.stages.to_dicts(), "leaderboard": board.to_dicts()})
     elif as_csv:
-        sys.stdout.write(found.stages.write_csv())
+        print_csv(found.stages)
     elif sweep is not None:
-        print_sweep(home, sweep, Console(highlight=False))
+        print_sweep(home, sweep, Terminal())
     else:
         print_scores(found)
 
@@ -217,26 +224,26 @@ def sql(
     """Query the tables with DuckDB; nothing can be written, and nothing else be read."""
     from fomo_dagster.cli.reporting import print_frame
     from fomo_dagster.tables.database import ensure_database
-    from fomo_dagster.tables.views import query as run_query
+    from fomo_dagster.tables.views import answer_as_json, answer_as_text
 
     home = Home.from_environment()
     if path:
-        print(ensure_database(home.root))
+        print_data(f"{ensure_database(home.root)}\n")
         return
-    frame = run_query(
-        home.root,
-        query
-        or "SELECT view_name AS view, list(column_name ORDER BY column_index) AS columns "
+    asked = query or (
+        "SELECT view_name AS view, string_agg(column_name, ', ' ORDER BY column_index) AS columns "
         "FROM duckdb_views() JOIN duckdb_columns() ON view_name = table_name "
-        "WHERE NOT duckdb_views.internal GROUP BY view_name ORDER BY view_name",
-        external=external,
+        "WHERE NOT duckdb_views.internal GROUP BY view_name ORDER BY view_name"
     )
     if as_json:
-        print(json.dumps(frame.to_dicts(), indent=1, default=str))
-    elif as_csv:
-        sys.stdout.write(frame.write_csv())
-    else:
-        print_frame(frame, fractions=".6g")  # of any size, as learning rates are
+        rows = answer_as_json(home.root, asked, external=external)
+        print_data("[" + ",".join(f"\n {row}" for row in rows) + "\n]\n")
+        return
+    frame, numbers = answer_as_text(home.root, asked, external=external)
+    if as_csv:
+        print_csv(frame)
+    else:  # numbers of any size, as learning rates are
+        print_frame(frame, fractions=".6g", numbers=numbers)
 
 
 @app.command()
@@ -256,7 +263,7 @@ def export(
     from fomo_dagster.cli.exporting import export_weights
 
     written = export_weights(experiment, overrides or [], stage, path)
-    Console(stderr=True, highlight=False).print(written, markup=False, soft_wrap=True)
+    say(Terminal(stderr=True), written)
 
 
 @app.command()
@@ -295,7 +302,7 @@ def merge(
     from fomo_dagster.cli.merging import declared_technique, merge_files
 
     told = merge_files(output, files, base, declared_technique(technique, settings or []))
-    Console(stderr=True, highlight=False).print(told, markup=False, soft_wrap=True)
+    say(Terminal(stderr=True), told)
 
 
 @app.command()
@@ -314,7 +321,7 @@ def fetch(
     """
     from fomo_dagster.cli.fetching import fetch_datasets
 
-    fetch_datasets(names or [], everything=everything, console=Console(highlight=False))
+    fetch_datasets(names or [], everything=everything, console=Terminal())
 
 
 @app.command()
@@ -357,32 +364,20 @@ def dagster_home() -> None:
 
     home = Home.from_environment()
     prepare(home)
-    print(home.dagster)
+    print_data(f"{home.dagster}\n")
 
 
 def main() -> None:
     """The entry point: a deliberate error is a sentence and a status, never a traceback."""
-    pl.Config.set_tbl_hide_dataframe_shape(True)
-    for stream in (sys.stdout, sys.stderr):  # of any encoding, as where LANG is C
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-    console = Console(stderr=True, highlight=False)
+    prepare_streams()
     if (too_few := raise_limit()) is not None:
         logging.getLogger(__name__).warning(too_few)
-    try:
-        app()
-    except InputError as error:
-        console.print(f"[bold red]error:[/] {_plain(error)}", soft_wrap=True)
-        sys.exit(2)
-    except FomoError as error:
-        console.print(f"[bold red]error:[/] {_plain(error)}", soft_wrap=True)
-        sys.exit(1)
-    except StoppedError as stop:
-        console.print(f"[bold]stopped:[/] {_plain(stop)}", soft_wrap=True)
-        sys.exit(stop.status)
-
-
-def _plain(error: Exception) -> str:
-    from rich.markup import escape
-
-    return escape(str(error))
+    with until_nobody_reads():
+        try:
+            app()
+        except FomoError as error:
+            say(Terminal(stderr=True), ("error:", "bold red"), f" {error}")
+            sys.exit(2 if isinstance(error, InputError) else 1)
+        except StoppedError as stop:
+            say(Terminal(stderr=True), ("stopped:", "bold"), f" {stop}")
+            sys.exit(stop.status)

@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from fomo_dagster.cli.bars import Bars
+from fomo_dagster.cli.output import Terminal, cell
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.families import Family, load_family
 from fomo_dagster.experiment.loading import experiment_files
@@ -57,7 +58,7 @@ class Undertaking:
 
     def plan(self) -> list[Planned]:
         """A first look at large sources takes its time, and shows how far it is."""
-        with Bars(Console(stderr=True)) as bars:
+        with Bars(Terminal(stderr=True)) as bars:
             return plan(self.nodes, Workshop(self.graph, self.home, progress=bars, warn=warn_once))
 
 
@@ -110,7 +111,7 @@ def plan_as_data(planned: Sequence[Planned]) -> dict[str, Any]:
 
 def print_plan(planned: Sequence[Planned], family: Family) -> None:
     """A line for each asset, of a sweep one for each of its experiments; what it comes to."""
-    console = Console(highlight=False)
+    console = Terminal()
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in ("asset", "plan", "why", "samples", "estimate"):
         justify: Literal["left", "right"] = "right" if column in ("samples", "estimate") else "left"
@@ -123,9 +124,9 @@ def print_plan(planned: Sequence[Planned], family: Family) -> None:
         reasons = entry.reasons[:REASONS_SHOWN]
         more = len(entry.reasons) - len(reasons)
         table.add_row(
-            entry.asset,
-            f"[yellow]compute{detail}[/]" if compute else "[green]hit[/]",
-            "; ".join(reasons) + (f"; and {more} more" if more else ""),
+            cell(entry.asset),
+            Text(f"compute{detail}", "yellow") if compute else Text("hit", "green"),
+            cell("; ".join(reasons) + (f"; and {more} more" if more else "")),
             f"{entry.samples:,}" if compute and entry.samples else "",
             _duration(entry.estimated_seconds) if compute else "",
         )

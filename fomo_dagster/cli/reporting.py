@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from typing import Any
 
 import polars as pl
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
 
+from fomo_dagster.cli.output import Terminal, cell, line, say
 from fomo_dagster.errors import StoreError
 from fomo_dagster.graph.build import LEADERBOARD, Graph
 from fomo_dagster.graph.evaluation_nodes import HEAT_MAP, PATHS
@@ -16,6 +20,8 @@ from fomo_dagster.graph.workshop import Workshop
 from fomo_dagster.home import Home
 from fomo_dagster.tables.database import ensure_database
 from fomo_dagster.tables.results import Results, results
+
+WIDEST = 100_000  # characters of a line
 
 logger = logging.getLogger(__name__)
 
@@ -69,16 +75,30 @@ def print_frame(
     title: str | None = None,
     console: Console | None = None,
     fractions: str = ".2f",
+    numbers: Collection[str] = (),
 ) -> None:
-    """A frame as a table; whole numbers as they are, others in the form of `fractions`."""
+    """A frame as a table; whole numbers as they are, others in the form of `fractions`.
+
+    numbers: columns that hold numbers as texts. A table that is wider than the terminal goes past
+    its edge, a row a line, rather than broken within cells.
+    """
     table = Table(
-        title=title, title_justify="left", title_style="bold", header_style="bold", box=None
-    )
+        title=None if title is None else line(title), title_justify="left", title_style="bold",
+        header_style="bold", box=None,
+    )  # fmt: skip
     for name, dtype in frame.schema.items():
-        table.add_column(name, justify="right" if dtype.is_numeric() else "left")
+        right = dtype.is_numeric() or name in numbers
+        table.add_column(cell(name), justify="right" if right else "left", no_wrap=True)
     for row in frame.rows():
-        table.add_row(*(_text(value, fractions) for value in row))
-    (console or Console(highlight=False)).print(table)
+        table.add_row(*(_cell(value, fractions) for value in row))
+    console = console or Terminal()
+    room = console.width
+    natural = Measurement.get(console, console.options.update(max_width=WIDEST), table).maximum
+    console.width = max(room, natural)
+    try:
+        console.print(table, crop=False)
+    finally:
+        console.width = room
 
 
 def print_results(home: Home, experiment: str, graph: Graph, console: Console) -> None:
@@ -87,20 +107,16 @@ def print_results(home: Home, experiment: str, graph: Graph, console: Console) -
     print_scores(Results(stages, results(home.root).leaderboard), console)
     workshop = Workshop(graph, home)
     scores = workshop.artifact(f"{experiment}/scores")
-    console.print(
-        f"\nplots   {scores.path(PATHS)}\n        {scores.path(HEAT_MAP)}", soft_wrap=True
-    )
-    console.print(f"        {workshop.artifact(LEADERBOARD).path(PATHS)}", soft_wrap=True)
+    say(console, f"\nplots   {scores.path(PATHS)}\n        {scores.path(HEAT_MAP)}")
+    say(console, f"        {workshop.artifact(LEADERBOARD).path(PATHS)}")
     try:
         database = str(ensure_database(home.root))
     except StoreError as error:  # which other programs need, and this one does not
         logger.warning("%s", error)
         database = ""
-    console.print(f'tables  {database}   (fomo sql "SELECT * FROM scores")', soft_wrap=True)
-    console.print("UI      make ui")
+    say(console, f'tables  {database}   (fomo sql "SELECT * FROM scores")')
+    say(console, "UI      make ui")
 
 
-def _text(value: Any, fractions: str) -> str:
-    if value is None:
-        return ""
-    return f"{value:{fractions}}" if isinstance(value, float) else str(value)
+def _cell(value: Any, fractions: str) -> Text:
+    return cell(f"{value:{fractions}}" if isinstance(value, float) else value)

@@ -15,7 +15,6 @@ from typing import Any
 
 import dagster as dg
 from rich.console import Console
-from rich.markup import escape
 
 from assets.building import build_assets, job_of
 from assets.specs import key_of
@@ -24,6 +23,7 @@ from fomo_dagster.cli.dagster_home import clearing, prepare
 from fomo_dagster.cli.dagster_runs import run_job
 from fomo_dagster.cli.failures import failure_of, interruption_of
 from fomo_dagster.cli.interruptions import Signals, StoppedError
+from fomo_dagster.cli.output import Terminal, say
 from fomo_dagster.cli.planning import Undertaking, undertake, warn_once
 from fomo_dagster.cli.reporting import print_results
 from fomo_dagster.cli.sweeps import print_sweep
@@ -81,7 +81,7 @@ def _run(
     command: str,
     signals: Signals,
 ) -> None:
-    console = Console(highlight=False)
+    console = Terminal()
     trackers = open_trackers(named_by_environment(), Home.from_environment().root)
     undertaking = undertake(name_or_path, overrides)
     runner = _Runner(
@@ -126,7 +126,7 @@ class _Runner:
 
     def warn(self, warning: str) -> None:
         """Something that a person should hear, where there are no bars."""
-        self.console.print(f"  [yellow]warning[/]  {escape(warning)}", soft_wrap=True)
+        say(self.console, "  ", ("warning", "yellow"), f"  {warning}")
 
     def tracking(self, warn: Callable[[str], None]) -> Tracking:
         return Tracking(self.graph, self.home, self.trackers, warn)
@@ -136,7 +136,7 @@ class _Runner:
         name = undertaking.experiment.name
 
         def waiting(holder: str) -> None:
-            self.console.print(f"process {holder} is running {name}; waiting for it")
+            say(self.console, f"process {holder} is running {name}; waiting for it")
 
         with lease(self.home.leases / f"experiment_{name}", waiting):
             planned = undertaking.plan()
@@ -147,14 +147,14 @@ class _Runner:
                     raise StoreError(f"{name}: still out of date after {rounds} rounds: {left}")
                 computed = sum(entry.status == "compute" for entry in wanted)
                 hits = len(planned) - computed
-                self.console.print(f"{name}: {computed} assets to compute, {hits} hits")
+                say(self.console, f"{name}: {computed} assets to compute, {hits} hits")
                 self._materialise(undertaking, wanted, self.instance or prepare(self.home))
                 planned = undertaking.plan()
                 rounds += 1
             retire(name, Workshop(self.graph, self.home))
         if self.trackers:
             self.tracking(self.warn).catch_up(name)
-        self.console.print(f"{name} is up to date ({len(planned)} assets)")
+        say(self.console, f"{name} is up to date ({len(planned)} assets)")
 
     def bring_all_up_to_date(self, undertaking: Undertaking) -> dict[str, FomoError]:
         """The experiments of a sweep in turn; the names of those that failed → why."""
@@ -162,7 +162,7 @@ class _Runner:
         members = undertaking.each()
         for number, member in enumerate(members, 1):
             name = member.experiment.name
-            self.console.print(f"[bold]{name}[/] ({number} of {len(members)})")
+            say(self.console, (name, "bold"), f" ({number} of {len(members)})")
             broken = next((key for key in self.failed if _needs(member, key)), None)
             if broken is not None:
                 failures[name] = StoreError(f"{broken}: failed before, and is needed here too")
@@ -172,9 +172,7 @@ class _Runner:
                 except FomoError as error:
                     failures[name] = error
             if name in failures:
-                self.console.print(
-                    f"  [red]failed[/]   {escape(str(failures[name]))}", soft_wrap=True
-                )
+                say(self.console, "  ", ("failed", "red"), f"   {failures[name]}")
         return failures
 
     def _materialise(

@@ -9,6 +9,7 @@ import polars as pl
 from rich.console import Console
 from rich.table import Table
 
+from fomo_dagster.cli.output import Terminal, say
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.loading import load_experiment
 from fomo_dagster.experiment.training import TrainingSettings
@@ -91,13 +92,13 @@ def print_rates(name: str, rates: pl.DataFrame, console: Console | None = None) 
             str(stage), _curve(values.to_list(), top), f"{values[0]:.3g}",
             f"{values[highest]:.3g}", str(highest), f"{values[-1]:.3g}",
         )  # fmt: skip
-    console = console or Console(highlight=False)
+    console = console or Terminal()
     console.print(table)
     waits = [t for t in ("image", "text") if (rates[f"{t}_tower"] < rates["learning_rate"]).any()]
     for tower in waits:
         waiting = (pl.col(f"{tower}_tower") == 0) & (pl.col("learning_rate") > 0)
         alone = rates.filter(waiting, stage=1).height
-        console.print(f"The {tower} tower's is 0 over the first {alone} steps of each stage.")
+        say(console, f"The {tower} tower's is 0 over the first {alone} steps of each stage.")
 
 
 def _curve(values: Sequence[float], top: float) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import polars as pl
 from rich.console import Console
 
+from fomo_dagster.cli.output import say
 from fomo_dagster.cli.reporting import LEFT_TO_QUERIES, SHORT, print_frame, whole_seconds
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.families import Family, load_family
@@ -62,9 +63,9 @@ def print_sweep(home: Home, sweep: Family, console: Console) -> None:
     there = frame["experiment"].to_list()
     missing = [name for name in sweep.names if name not in there]
     if missing:
-        console.print(f"without scores: {', '.join(missing)}", soft_wrap=True)
+        say(console, f"without scores: {', '.join(missing)}")
     named = sweep.ending(there[0] if there else missing[0])
-    console.print(f"one of them: fomo results {sweep.reference}/{named}", soft_wrap=True)
+    say(console, f"one of them: fomo results {sweep.reference}/{named}")
 
 
 def _exact(value: Any) -> str:

@@ -7,13 +7,15 @@ programs (`fomo_dagster.tables.database`). Statements other than queries are ref
 from __future__ import annotations
 
 import contextlib
+import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from uuid import uuid4
 
 import duckdb
 import polars as pl
+from duckdb.sqltypes import DuckDBPyType
 
 from fomo_dagster.errors import InputError, StoreError
 from fomo_dagster.store.heads import Head, Heads, decoded
@@ -30,6 +32,15 @@ from fomo_dagster.tables.selects import (
     without_rows,
 )
 
+_NATIVE = {
+    "boolean", "tinyint", "smallint", "integer", "bigint", "utinyint", "usmallint", "uinteger",
+    "ubigint", "float", "double", "varchar",
+}  # fmt: skip
+_NUMBERS_AS_TEXT = {"hugeint", "uhugeint", "bignum", "decimal"}
+_NESTED = {"list", "array", "struct", "map", "union", "variant", "tuple"}
+# A text, which stays, or what DuckDB writes for numbers that JSON has not.
+_NO_JSON = re.compile(r'("(?:[^"\\]|\\.)*")|-?Infinity|NaN')
+
 
 def query(home: Path, sql: str, *, external: bool = False) -> pl.DataFrame:
     """The answer to one query over the views.
@@ -39,12 +50,49 @@ def query(home: Path, sql: str, *, external: bool = False) -> pl.DataFrame:
     `sql` is not one query, or the query is wrong; `StoreError` where a table file or a head that it
     reads is damaged.
     """
+    with _answering(home, sql, external=external) as (connection, answer):
+        rows: pl.DataFrame = connection.sql(f"FROM {answer}").pl()
+        return rows
+
+
+def answer_as_text(
+    home: Path, sql: str, *, external: bool = False
+) -> tuple[pl.DataFrame, list[str]]:
+    """As `query`, for people: what is neither a truth value nor a number that Polars holds exactly
+    is a text, as DuckDB writes it; nested values are JSON. Names that repeat have numbers.
+
+    Also gives the names of those columns that hold numbers as texts.
+    """
+    with _answering(home, sql, external=external) as (connection, answer):
+        asked = connection.sql(f"FROM {answer}")
+        places = [f"c{place}" for place in range(len(asked.columns))]
+        shown = ", ".join(map(_shown, places, asked.types))
+        frame = connection.sql(f"SELECT {shown} FROM {answer} AS a({', '.join(places)})").pl()
+        kinds = dict(zip(_told_apart(asked.columns), asked.types, strict=True))
+    return frame.rename(dict(zip(places, kinds, strict=True))), [
+        name for name, kind in kinds.items() if kind.id in _NUMBERS_AS_TEXT
+    ]
+
+
+def answer_as_json(home: Path, sql: str, *, external: bool = False) -> list[str]:
+    """As `query`, as a JSON object for each row, with every digit; NaN and infinities are null."""
+    with _answering(home, sql, external=external) as (connection, answer):
+        rows = connection.sql(f"SELECT to_json(a_row)::VARCHAR FROM {answer} AS a_row").fetchall()
+    return [_NO_JSON.sub(lambda found: found[1] or "null", row) for (row,) in rows]
+
+
+@contextlib.contextmanager
+def _answering(
+    home: Path, sql: str, *, external: bool
+) -> Iterator[tuple[duckdb.DuckDBPyConnection, str]]:
+    """A connection, and the query as what can follow a FROM; DuckDB's errors become ours.
+
+    As a subquery nothing that writes is grammatical: a COPY can otherwise hide even in the WITH
+    clause of a SELECT.
+    """
     try:
         with _connection(home.resolve(), external=external) as connection:
-            # As a subquery nothing that writes is grammatical: a COPY can otherwise hide even in
-            # the WITH clause of a SELECT.
-            answer: pl.DataFrame = connection.sql(f"FROM (\n{_one_query(connection, sql)}\n)").pl()
-            return answer
+            yield connection, f"(\n{_one_query(connection, sql)}\n)"
     except duckdb.PermissionException as error:
         raise InputError(
             f"the query reads something else than the tables: {error}\n"
@@ -56,6 +104,21 @@ def query(home: Path, sql: str, *, external: bool = False) -> pl.DataFrame:
         others = ("artifacts", "costs", "leaderboard", "published", "streams")
         tables = ", ".join(sorted([*SCHEMAS, *others]))
         raise InputError(f"the query failed: {error}\nTables: {tables}") from error
+
+
+def _shown(column: str, kind: DuckDBPyType) -> str:
+    if kind.id in _NATIVE:
+        return column
+    return f"{f'to_json({column})' if kind.id in _NESTED else column}::VARCHAR AS {column}"
+
+
+def _told_apart(names: Sequence[str]) -> list[str]:
+    """The names, where they repeat with the number of the repetition."""
+    told: list[str] = []
+    for name in names:
+        tries = (name, *(f"{name}_{number}" for number in range(1, len(names))))
+        told.append(next(one for one in tries if one not in told))
+    return told
 
 
 @contextlib.contextmanager

@@ -1,0 +1,139 @@
+"""What commands print: values as they are, to people in letters, to programs in UTF-8.
+
+Names, captions and errors come from outside. Nothing in them is markup, moves the cursor, or
+stands for a row of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import math
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
+from typing import Any, NoReturn
+
+import polars as pl
+from rich.console import Console
+from rich.text import Text
+
+LONGEST_CELL = 200  # characters
+
+# Control characters but for tab and newline, halves of characters, and what turns the direction of
+# writing: a terminal obeys the first and third, and the second cannot be written.
+_UNPRINTABLE = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
+)
+_CONTROLS = str.maketrans({"\n": "\\n", "\r": "\\r", "\t": "\\t"})
+
+
+def printable(text: str) -> str:
+    """`text` with what a terminal would obey in the form of Python's escapes."""
+    return _UNPRINTABLE.sub(_escape, text)
+
+
+def cell(value: object) -> Text:
+    """A value in a table: on one line, and cut with an ellipsis where it is very long."""
+    text = "" if value is None else printable(str(value).translate(_CONTROLS))
+    if len(text) > LONGEST_CELL:
+        text = f"{text[: LONGEST_CELL - 1]}…"
+    return Text(text)
+
+
+def line(*parts: str | tuple[str, str]) -> Text:
+    """Texts, and pairs of a text and its style, one after the other."""
+    return Text.assemble(
+        *(
+            printable(part) if isinstance(part, str) else (printable(part[0]), part[1])
+            for part in parts
+        )
+    )
+
+
+class Terminal(Console):
+    """A console that takes no value for markup, an emoji's name or a control code."""
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(printable(text), **options)
+
+    def on_broken_pipe(self) -> NoReturn:
+        """Leave it to `until_nobody_reads`."""
+        raise
+
+
+def say(console: Console, *parts: str | tuple[str, str]) -> None:
+    """Print a sentence, as of `line`; it is not broken at the terminal's width."""
+    console.print(line(*parts), soft_wrap=True)
+
+
+class TerminalHandler(logging.Handler):
+    """Warnings of a log as sentences."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            say(Terminal(stderr=True), self.format(record))
+
+
+def prepare_streams() -> None:
+    """Have what a terminal's encoding lacks printed in the form of escapes; warnings through
+    `TerminalHandler`, where nothing else takes them."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    logging.lastResort = TerminalHandler(logging.WARNING)
+
+
+@contextlib.contextmanager
+def until_nobody_reads() -> Iterator[None]:
+    """End quietly, and not in success, once nobody reads any more what is printed within."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # Python would flush once more as it ends, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def print_data(text: str) -> None:
+    """Print what another program reads: in UTF-8 wherever it goes."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(text.encode(errors="surrogateescape"))  # paths may be no UTF-8
+
+
+def print_json(data: object) -> None:
+    """Print data as JSON. What no number is, NaN and the infinities, is null."""
+    print_data(json.dumps(_as_json(data), indent=1, default=str) + "\n")
+
+
+def print_csv(frame: pl.DataFrame) -> None:
+    """Print rows as CSV."""
+    print_data(frame.write_csv())
+
+
+def _as_json(value: object) -> object:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Decimal):
+        number = float(value)
+        return number if Decimal(repr(number)) == value else str(value)
+    if isinstance(value, Mapping):
+        return {str(key): _as_json(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_as_json(one) for one in value]
+    return value
+
+
+def _escape(match: re.Match[str]) -> str:
+    number = ord(match[0])
+    return f"\\x{number:02x}" if number < 256 else f"\\u{number:04x}"
