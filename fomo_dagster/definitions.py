@@ -10,6 +10,7 @@ import dagster as dg
 from assets.building import build_definitions
 from fomo_dagster.descriptors import raise_limit
 from fomo_dagster.experiment.families import load_all
+from fomo_dagster.experiment.unread import unread
 from fomo_dagster.graph.build import build_graph
 from fomo_dagster.home import Home, project_folder
 from fomo_dagster.trackers.choosing import named_by_environment
@@ -28,7 +29,10 @@ def load() -> dg.Definitions:
             "To change that: export DAGSTER_HOME=$(fomo dagster-home)"
         )
     workshops = Workshops.of(Home.from_environment(), named_by_environment())
-    return build_definitions(build_graph(load_all(project_folder())), workshops)
+    loaded = load_all(project_folder())
+    for sentence in unread(project_folder(), loaded):
+        logger.warning(sentence)
+    return build_definitions(build_graph(loaded), workshops)
 
 
 defs = load()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Annotated
 
 import typer
 
 from fomo_dagster.cli.output import Terminal, line, print_json
 from fomo_dagster.home import Home, project_folder
+
+logger = logging.getLogger(__name__)
 
 datasets_app = typer.Typer(invoke_without_command=True)
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -27,6 +30,7 @@ def datasets(
     against the release's lists by name: the first look at a large tar takes a while.
     """
     from fomo_dagster.cli.datasets import known_datasets, looked_through, print_datasets
+    from fomo_dagster.experiment.unread import unread_files
 
     if context.invoked_subcommand is not None:
         return
@@ -37,6 +41,8 @@ def datasets(
             for number, one in enumerate(known):
                 status.update(line(f"looking for the images of {one.name}"))
                 known[number] = looked_through(one, home)
+    for sentence in unread_files(project_folder(), ((one.dataset, one.base) for one in known)):
+        logger.warning(sentence)
     if as_json:
         print_json([one.as_data() for one in known])
     else:

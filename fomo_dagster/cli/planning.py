@@ -14,8 +14,9 @@ from fomo_dagster.cli.bars import Bars
 from fomo_dagster.cli.output import Terminal, cell
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.families import Family, load_family
-from fomo_dagster.experiment.loading import experiment_files
+from fomo_dagster.experiment.loading import Loaded, experiment_files
 from fomo_dagster.experiment.schema import Experiment
+from fomo_dagster.experiment.unread import unread
 from fomo_dagster.graph.build import Graph, build_graph
 from fomo_dagster.graph.node import Node
 from fomo_dagster.graph.plan import REASONS_SHOWN, Planned, plan
@@ -81,7 +82,7 @@ def undertake(name_or_path: str, overrides: Sequence[str]) -> Undertaking:
     """
     project = project_folder()
     family = load_family(name_or_path, project, overrides)
-    others = []
+    others: list[Loaded] = []
     for name, path in experiment_files(project).items():
         try:
             other = load_family(str(path), project)
@@ -89,6 +90,8 @@ def undertake(name_or_path: str, overrides: Sequence[str]) -> Undertaking:
             logger.warning("%s is left out of the leaderboard: %s", name, error)
             continue
         others += [one for one in other.members if one.experiment.name not in family.names]
+    for sentence in unread(project, [*family.members, *others]):
+        warn_once(sentence)
     try:
         graph = build_graph([*family.members, *others])
     except InputError as error:

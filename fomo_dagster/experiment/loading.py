@@ -53,9 +53,18 @@ Datasets = tuple[dict[str, Dataset], dict[str, Path]]
 
 
 def experiment_files(project: Path) -> dict[str, Path]:
-    """Experiment name → file, for every file in the project's `experiments/` folder."""
-    folder = project / "experiments"
-    return {p.stem: p for p in sorted(folder.glob("*")) if p.suffix in SUFFIXES}
+    """Experiment name → file, for every file in the project's `experiments/` folder; of two that
+    differ in their suffixes alone, which are refused when they are read, the second by all of it.
+    """
+    files: dict[str, Path] = {}
+    for path in filter(is_declaration, sorted((project / "experiments").glob("*"))):
+        files[path.name if path.stem in files else path.stem] = path
+    return files
+
+
+def is_declaration(path: Path) -> bool:
+    """Whether it is a file whose name ends as those of experiments and datasets do."""
+    return path.suffix.lower() in SUFFIXES and not path.is_dir()
 
 
 def load_experiment(name_or_path: str, project: Path, overrides: Sequence[str] = ()) -> Loaded:
@@ -120,7 +129,7 @@ def load_datasets(project: Path) -> Datasets:
     bases: dict[str, Path] = {}
     origins: dict[str, Path] = {}
     for path in sorted((project / "datasets").glob("*")):
-        if path.suffix not in SUFFIXES:
+        if not is_declaration(path):
             continue
         for name, declaration in read_mapping(path).items():
             where = f"{path}: dataset {name!r}"
@@ -178,7 +187,7 @@ def find_file(name_or_path: str, project: Path) -> Path:
                 return below
             files |= {f"{p.parent.name}/{p.stem}": p for p in below.parent.glob(f"*{suffix}")}
     path = Path(name_or_path).expanduser()
-    if path.suffix in SUFFIXES:
+    if path.suffix.lower() in SUFFIXES:
         if path.is_file():
             return path.resolve()
         raise InputError(f"there is no experiment file {path}")
@@ -192,6 +201,12 @@ def _with_parents(path: Path, children: tuple[Path, ...]) -> dict[str, Any]:
     if path in children:
         chain = " → ".join(p.stem for p in (*children, path))
         raise InputError(f"{path} extends itself: {chain}")
+    twins = [p.name for p in path.parent.glob("*") if p.stem == path.stem and is_declaration(p)]
+    if len(twins) > 1:
+        raise InputError(
+            f"{path}: {' and '.join(sorted(twins))} would both be {path.stem!r}: rename or delete "
+            "one"
+        )
     data = read_mapping(path)
     parent = data.pop(EXTENDS, None)
     for grid in grids_of(data.get(SWEEP)):
@@ -206,7 +221,7 @@ def _with_parents(path: Path, children: tuple[Path, ...]) -> dict[str, Any]:
 
 def _parent(path: Path, parent: Any) -> Path:
     folder, _, name = str(parent).rpartition("/")
-    there = {p.stem: p for p in (path.parent / folder).glob("*") if p.suffix in SUFFIXES}
+    there = {p.stem: p for p in (path.parent / folder).glob("*") if is_declaration(p)}
     if name not in there:
         raise InputError(f"{path} extends {parent!r}, which is not there; " + nearest(name, there))
     return there[name].resolve()

@@ -35,6 +35,15 @@ def arrivals(folder: Path) -> list[Path]:
     return [path for path in entries if _has_arrived(path)]
 
 
+def passed_over(folder: Path) -> list[Path]:
+    """The files there that are no tables, so that they never arrive; empty without the folder."""
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError:
+        return []
+    return [p for p in entries if not p.is_dir() and not _is_to_come(p) and not _has_arrived(p)]
+
+
 def arrived_datasets(stream: str, folder: Path) -> dict[str, Path]:
     """Dataset name → folder or table, in the order of arrival.
 
@@ -73,7 +82,11 @@ def _folders(path: Path) -> list[Path]:
         return [Path(entry.path) for entry in entries if entry.is_dir()]
 
 
+def _is_to_come(path: Path) -> bool:
+    return path.name.startswith(".") or path.name.lower().endswith(NOT_YET)
+
+
 def _has_arrived(path: Path) -> bool:
-    if path.name.startswith(".") or path.name.lower().endswith(NOT_YET):
+    if _is_to_come(path):
         return False
     return path.is_dir() or (path.suffix.lower() in TABLES and path.is_file())

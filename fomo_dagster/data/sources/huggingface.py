@@ -50,6 +50,7 @@ class HuggingfaceImages:
         self.one_concept = one_concept
         self.cache = cache
         self._loaded: Mapping[str, Any] | None = None
+        self._columns: dict[str, None] = {}  # of all splits
 
     def __getstate__(self) -> dict[str, Any]:
         # Without the opened files: a worker process maps them itself.
@@ -67,12 +68,13 @@ class HuggingfaceImages:
         """
         self._loaded = None
         assigned = self._splits()
+        notes = (*assigned.notes, *self._unread())
         splits = {split: assigned.of.get(split, ()) for split in SPLITS}
         path = self.cache.path.with_suffix(".scan.parquet")
         key = self._scan_key(splits)
         kept = recall(path, key, SCAN)
         if kept is not None:
-            return Inspection(kept, warnings=assigned.notes)
+            return Inspection(kept, warnings=notes)
         outside: list[str] = []
         rows = pl.DataFrame(list(self._rows(splits, outside)), schema=SCAN, orient="row")
         if rows.is_empty():
@@ -81,8 +83,8 @@ class HuggingfaceImages:
         if not splits["test"] and self.declared.splits is None:
             rows = rows.with_columns(held_out(rows, self.declared.test_share))
         if outside and self.path is not None:  # image files that the key knows nothing of
-            return Inspection(as_scan(rows), warnings=assigned.notes)
-        return Inspection(keep(path, key, as_scan(rows)), warnings=assigned.notes)
+            return Inspection(as_scan(rows), warnings=notes)
+        return Inspection(keep(path, key, as_scan(rows)), warnings=notes)
 
     def read(self, reference: str) -> bytes:
         """See `Source.read`."""
@@ -121,7 +123,15 @@ class HuggingfaceImages:
             raise InputError(f"{self._title} cannot be loaded: {error}{hint}") from error
         if isinstance(loaded, datasets.Dataset):
             loaded = {"train": loaded}
+        self._columns = dict.fromkeys(c for part in loaded.values() for c in part.column_names)
         return {name: self._checked(part, datasets) for name, part in loaded.items()}
+
+    def _unread(self) -> tuple[str, ...]:
+        read = (self.declared.image, self.declared.label, self.declared.caption)
+        others = [column for column in self._columns if column not in read]
+        if not others:
+            return ()
+        return (f"{self._title} has columns that are not read: {shortlist(others)}",)
 
     def _opened(self, datasets: Any) -> Any:
         """A dataset of the library's, or several by split."""

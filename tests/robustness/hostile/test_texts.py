@@ -151,7 +151,10 @@ def test_huggingface_classes_and_captions_are_in_one_form(tmp_path):
         for split, label in (("train", "café "), ("test", DECOMPOSED["an accent"]))
     }  # fmt: skip
     datasets.DatasetDict(parts).save_to_disk(str(tmp_path / "set"))
+    found = looked_at(tmp_path, {"type": "huggingface", "path": "set"})
+    assert found.warnings[0].endswith("columns that are not read: 'text'")
     found = looked_at(tmp_path, {"type": "huggingface", "path": "set", "caption": "text"})
+    assert not found.warnings
     assert [(concept, captions) for _, concept, _, captions in rows(found)] == [("café", ["é"])] * 2
 
 
