@@ -12,15 +12,21 @@ STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def leave_terminal() -> None:
-    """Let what is printed go nowhere, where the terminal is gone: closing it is what SIGHUP tells,
-    and to write to it would be an error."""
-    for descriptor in (1, 2):
-        try:
-            os.write(descriptor, b"")
-        except OSError:
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, descriptor)
-            os.close(nowhere)
+    """Let what is printed go nowhere instead of to a terminal: that it is closed is what SIGHUP
+    tells, before or after to write to it becomes an error. Dagster keeps descriptors of its own."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in map(int, os.listdir("/dev/fd")):
+        if _is_terminal(descriptor):
+            os.dup2(nowhere, descriptor, inheritable=descriptor < 3)
+    os.close(nowhere)
+
+
+def _is_terminal(descriptor: int) -> bool:
+    """As `os.isatty`, also of one that is closed."""
+    try:
+        return os.readlink(f"/dev/fd/{descriptor}").startswith(("/dev/pts/", "/dev/tty"))
+    except OSError:  # closed since it was listed, or a system whose /dev/fd has no links
+        return os.isatty(descriptor)
 
 
 class Interruption:

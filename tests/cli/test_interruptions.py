@@ -10,6 +10,13 @@ from fomo_dagster.cli.interruptions import Signals
 from fomo_dagster.training.interruption import STOPPING, Interruption, leave_terminal
 
 
+@pytest.fixture(autouse=True)
+def terminal_of_these_tests(monkeypatch):
+    """It stays where they print to."""
+    for module in ("fomo_dagster.training.interruption", "fomo_dagster.cli.interruptions"):
+        monkeypatch.setattr(f"{module}.leave_terminal", lambda: None)
+
+
 @pytest.fixture(params=[False, True], ids=["heard", "ignored"])
 def hangup(request):
     """Whether SIGHUP is ignored, as nohup has it."""
@@ -47,14 +54,19 @@ def test_a_hangup_that_is_ignored_stays_ignored(hangup, within):
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
 
 
-def test_what_is_printed_after_the_terminal_was_closed_is_no_error():
+@pytest.mark.parametrize("is_closed_when_told", [False, True])
+def test_what_is_printed_after_the_terminal_was_closed_is_no_error(is_closed_when_told):
     child = os.fork()
     if child == 0:
         terminal, line = pty.openpty()
         for descriptor in (1, 2):
             os.dup2(line, descriptor)
-        os.close(terminal)
+        os.close(line)
+        if is_closed_when_told:
+            os.close(terminal)
         leave_terminal()
+        if not is_closed_when_told:
+            os.close(terminal)
         os.write(1, b"nobody reads it")
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
