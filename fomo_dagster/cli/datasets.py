@@ -18,7 +18,7 @@ from fomo_dagster.data.declarations import Dataset, FomoReleaseSource, WebDatase
 from fomo_dagster.data.presence import NO_RELEASE, Presence, differences, presence
 from fomo_dagster.data.sources.opening import open_source
 from fomo_dagster.data.sources.release import ReleaseImages
-from fomo_dagster.data.sources.source import inspect
+from fomo_dagster.data.sources.source import inspect, twins_said
 from fomo_dagster.errors import FomoError, InputError, StoreError, nearest
 from fomo_dagster.evaluation.alike import alike_classes, said_of
 from fomo_dagster.experiment.benchmark import benchmark_declarations
@@ -251,7 +251,8 @@ def remarks_on(one: Known, home: Home) -> tuple[str, ...]:
             found = inspect(open_source(one.name, one.dataset, one.base, home.cache))
         except FomoError:  # the contact sheet's line says it
             return ()
-        classes, said = {*found.scan["concept"].unique(), *found.classes}, found.warnings
+        classes = {*found.scan["concept"].unique(), *found.classes}
+        said = (*found.warnings, *twins_said(one.name, found))
     if one.dataset.task != "classification":
         return said
     prompt, cache = one.dataset.prompt, home.cache / "alike"

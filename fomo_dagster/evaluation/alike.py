@@ -1,8 +1,8 @@
 """Classes that no model can tell apart, since its tokeniser makes the same of all their prompts.
 
 `Crane` and `crane` are one to a tokeniser that lowers its texts, and names that differ past the
-context length are one to any. What CLIP's tokeniser sees is known without PyTorch; where it takes
-more than that, as for other tokenisers, it is loaded once and what it says is kept.
+context length are one to any. CLIP's tokeniser is asked without PyTorch; any other is loaded once,
+as are OpenCLIP's sets of templates, and what came out is kept.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from fomo_dagster.errors import FomoError
 from fomo_dagster.evaluation.prompts import PLACE, templates_of
 from fomo_dagster.experiment.evaluation import Prompts, Waffle
-from fomo_dagster.models.clip_words import AROUND, context_length, words_of
+from fomo_dagster.models.clip_tokens import AROUND, context_length, tokens_of, words_of
 from fomo_dagster.store.digests import digest_of
 from fomo_dagster.store.files import write_bytes
 
@@ -46,9 +46,7 @@ def alike_classes(
     is_set = isinstance(prompts, Waffle) or prompts in ("openai", "simple")
     length = context_length(architecture)
     if length is not None and not is_set:
-        found = _by_words(classes, templates_of(prompts, own_prompt), length)
-        if found is not None:
-            return found
+        return _of_clip(classes, templates_of(prompts, own_prompt), length)
     path = kept / f"{_identity(classes, prompts, own_prompt, architecture, folder)}.json"
     try:
         return tuple(map(tuple, json.loads(path.read_bytes())))
@@ -57,8 +55,9 @@ def alike_classes(
     if length is None and isinstance(architecture, str) and not may_fetch:
         return None
     templates = templates_of(prompts, own_prompt)
-    groups = None if length is None else _by_words(classes, templates, length)
-    if groups is None:
+    if length is not None:
+        groups = _of_clip(classes, templates, length)
+    else:
         try:
             groups = equal_in_all(classes, templates, _tokens(architecture, folder))
         except FomoError:  # whoever encodes texts with it will say so
@@ -95,23 +94,16 @@ def equal_in_all(
     return tuple(map(tuple, groups))
 
 
-def _by_words(classes: Sequence[str], templates: Sequence[str], length: int) -> Groups | None:
-    """What CLIP's tokeniser of that context length makes equal; None where it must be asked.
+def _of_clip(classes: Sequence[str], templates: Sequence[str], length: int) -> Groups:
+    """What CLIP's tokeniser of that context length makes equal.
 
-    A token stands for one byte or more. So texts of `room` bytes are never cut, and rows of longer
-    ones can be equal only where their first `room` bytes are.
+    A token stands for one byte or more, so that only texts whose first bytes are equal are worth
+    tokenising.
     """
     room = length - AROUND
-
-    def begins(text: str) -> bytes:
-        return "".join(words_of(text)).encode()[:room]
-
-    groups = equal_in_all(classes, templates, begins)
-    names = [name for group in groups for name in group]
-    texts = (template.replace(PLACE, name) for name in names for template in templates)
-    if any(len("".join(words_of(text)).encode()) > room for text in texts):
-        return None
-    return equal_in_all(names, templates, words_of)
+    begin = equal_in_all(classes, templates, lambda t: "".join(words_of(t)).encode()[:room])
+    names = [name for group in begin for name in group]
+    return equal_in_all(names, templates, lambda text: tokens_of(text)[:room])
 
 
 def _tokens(

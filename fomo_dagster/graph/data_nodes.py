@@ -46,7 +46,7 @@ class DatasetSource:
     def __call__(self, workshop: Workshop) -> Facts:
         from fomo_dagster.data.samples import content_digest
         from fomo_dagster.data.sources.opening import open_source
-        from fomo_dagster.data.sources.source import inspect
+        from fomo_dagster.data.sources.source import inspect, twins_said
 
         source = open_source(self.name, self.dataset, self.base, workshop.home.cache)
         found = inspect(source)
@@ -63,7 +63,7 @@ class DatasetSource:
                 "unusable": found.unusable,
                 "source": source,
                 "classes": found.classes,
-                "warnings": found.warnings,
+                "warnings": (*found.warnings, *twins_said(self.name, found)),
             },
         )
 

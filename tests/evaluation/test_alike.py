@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from open_clip import SimpleTokenizer
 
 from fomo_dagster.cli.main import main
 from fomo_dagster.evaluation.alike import alike_classes, equal_in_all, said_of
 from fomo_dagster.experiment.evaluation import Waffle
-from fomo_dagster.models.clip_words import words_of
+from fomo_dagster.models.clip_tokens import tokens_of, words_of
 
 TOKENISER = SimpleTokenizer(context_length=12)
 SHORT: dict[str, Any] = {"text_cfg": {"context_length": 12}}
@@ -31,6 +31,17 @@ def alike(classes: list[str], folder: Path, prompts: Any = "dataset", **options:
 
 def some(letters: str, longest: int) -> Any:
     return st.lists(st.text(st.sampled_from(letters), max_size=longest), max_size=8, unique=True)
+
+
+@settings(max_examples=30)
+@given(st.text(max_size=20) | st.text(st.sampled_from(LETTERS), max_size=40))
+def test_tokens_are_openclips(text: str) -> None:
+    assert [TOKENISER.encoder[token] for token in tokens_of(text)] == TOKENISER.encode(text)
+
+
+def test_special_tokens_and_long_words_are_openclips() -> None:
+    for text in ("<start_of_text> a <END_OF_TEXT>", "antidisestablishmentarianism", "wheels's", ""):
+        assert [TOKENISER.encoder[token] for token in tokens_of(text)] == TOKENISER.encode(text)
 
 
 @given(some(LETTERS, 5))

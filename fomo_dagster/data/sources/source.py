@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import polars as pl
@@ -57,15 +57,20 @@ class TellingSource(Source, Protocol):
 
 def inspect(source: Source) -> Inspection:
     """All that there is to know of what a source holds now; see `Source.scan` for what it raises"""
-    found = source.inspect() if isinstance(source, TellingSource) else Inspection(source.scan())
+    return source.inspect() if isinstance(source, TellingSource) else Inspection(source.scan())
+
+
+def twins_said(name: str, found: Inspection) -> tuple[str, ...]:
+    """A sentence where the dataset `name` has classes that look the same and are not."""
     seen: dict[str, list[str]] = {}
-    for name in sorted({*found.scan["concept"].unique(), *found.classes}):
-        seen.setdefault(visible(name), []).append(name)
-    twins = [" and ".join(map(ascii, names)) for names in seen.values() if len(names) > 1]
+    for concept in sorted({*found.scan["concept"].unique(), *found.classes}):
+        seen.setdefault(visible(concept), []).append(concept)
+    twins = [" and ".join(map(repr, names)) for names in seen.values() if len(names) > 1]
     if not twins:
-        return found
-    said = f"classes look the same and are not: {'; '.join(twins[:5])}"
-    return replace(found, warnings=(*found.warnings, f"{len(twins)} groups of {said}"))
+        return ()
+    more = f" and {len(twins) - 5} more groups" if len(twins) > 5 else ""
+    said = "; ".join(twins[:5])
+    return (f"dataset {name!r} has classes that look the same and are not: {said}{more}",)
 
 
 def in_one_form(rows: pl.DataFrame) -> pl.DataFrame:

@@ -12,7 +12,7 @@ from PIL import Image
 from fomo_dagster.cli.main import main
 from fomo_dagster.data.declarations import Dataset
 from fomo_dagster.data.sources.opening import open_source
-from fomo_dagster.data.sources.source import inspect
+from fomo_dagster.data.sources.source import inspect, twins_said
 from fomo_dagster.errors import DataError, FomoError, InputError
 from fomo_dagster.streams.entries import canonical_entry, read_entries
 
@@ -109,8 +109,9 @@ UNSEEN = {
 def test_classes_that_look_the_same_and_are_not_are_said(tmp_path, name):
     for concept in ("crane", UNSEEN[name], "crane fly", "crane\u00a0bird"):
         draw(tmp_path / "images" / concept / "1.png")
-    (warning,) = looked_at(tmp_path, {"type": "folder", "path": "images"}).warnings
-    assert warning.startswith("1 groups of classes look the same and are not: ")
+    found = looked_at(tmp_path, {"type": "folder", "path": "images"})
+    (warning,) = twins_said("own", found)
+    assert warning.startswith("dataset 'own' has classes that look the same and are not: ")
     assert "'crane'" in warning
     assert ascii(UNSEEN[name]) in warning
     assert "fly" not in warning
