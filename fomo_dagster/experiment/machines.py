@@ -8,7 +8,7 @@ from pydantic import Field, field_validator
 
 from fomo_dagster.data.declarations import Declaration
 
-_ENDPOINT = re.compile(r"[^\s:]+:(\d{1,5})")
+_ENDPOINT = re.compile(r"\w[\w.-]*:(\d{1,5})")
 
 
 class Machines(Declaration):
@@ -24,7 +24,7 @@ class Machines(Declaration):
     )
     interface: str | None = Field(
         None,
-        pattern=r"[\w.:-]+",
+        pattern=r"^[\w.:-]+$",
         description="The network interface that they reach each other by, as `eth0`, where nothing "
         "else is to be listened on; null: what `rendezvous` stands for, and what NCCL chooses.",
     )

@@ -67,19 +67,31 @@ def read_list(path: Path) -> dict[str, Archive]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise InputError(f"cannot read the list of downloads {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"the list of downloads {path} is no UTF-8 text: {error}") from error
     archives: dict[str, Archive] = {}
     for number, line in enumerate(map(str.strip, lines), 1):
         if not line or line.startswith("#"):
             continue
-        parts = urlsplit(line)
-        name = parts.path.rpartition("/")[2]
-        if parts.scheme not in ("http", "https") or not name.endswith(".tar") or name == ".tar":
+        name = _archive_at(line)
+        if name is None:
             raise DataError(f"line {number} of {path} is no address of a .tar: {line!r}")
         archive = Archive(name, _direct(line))
         if archive.folder in archives:
             raise DataError(f"line {number} of {path} names {name} a second time")
         archives[archive.folder] = archive
     return archives
+
+
+def _archive_at(url: str) -> str | None:
+    """The name of the archive at an address; None where it is no address of one."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # as of a bracket that begins an IPv6 address and ends none
+        return None
+    name = parts.path.rpartition("/")[2]
+    is_one = parts.scheme in ("http", "https") and parts.hostname and name.endswith(".tar")
+    return name if is_one and name != ".tar" else None
 
 
 def _direct(url: str) -> str:
