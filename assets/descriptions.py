@@ -72,9 +72,10 @@ def metadata_of_source(facts: Facts) -> dict[str, Any]:
             "tars": len(tars),
             "samples": sum(tar.samples for tar in tars),
             "skipped": sum(tar.broken for tar in tars),
+            **_warnings(facts),
         }
     if "files" in facts.details:
-        return {"shards": len(facts.details["files"])}
+        return {"shards": len(facts.details["files"]), **_warnings(facts)}
     if "scan" not in facts.details:
         return {}
     scan: pl.DataFrame = facts.details["scan"]
@@ -103,7 +104,7 @@ def _shards(node: Node, outcome: Outcome, workshop: Workshop) -> Mapping[str, An
         "concepts": len(facts["concepts"]),
         "train_samples": sum(facts["train_samples"].values()),
         "test_samples": facts["test_samples"],
-        "unreadable_images": quarantined.height,
+        **{f"{name}_images": count for name, count in facts["counts"].items()},
         **_warnings(workshop.look(node.inputs[0])),
     }
     if quarantined.height:

@@ -75,7 +75,7 @@ def indexed_pool(root: Path) -> tuple[Pool, list[float]]:
         tars = source.tars()
         seconds.append(time.perf_counter() - started)
         time.sleep(2.5)  # a tar that was just written is not trusted to stay the same
-    samples, _ = source.index(tars)
+    samples, *_ = source.index(tars)
     samples.write_parquet(root / "index.parquet")
     index = PlacedIndex(root, {tar.name: tar.place for tar in tars})
     manifest = samples.with_columns(dataset=pl.lit("web")).select(*MANIFEST)

@@ -31,6 +31,13 @@ from fomo_dagster.store.files import write_bytes
 
 LONGEST_NOTE = 12  # in characters, of those that stand in the table: it should fit 80 columns
 CLIP = "ViT-B-32"  # whose tokeniser is that of most architectures
+ODD = {
+    "unreadable": "unreadable",
+    "transparent": "with transparency",
+    "flat": "of one colour alone",
+    "rescaled": "whose white was found from their values",
+    "turned": "with orientation tags",
+}  # what the shards tell of images, and how it is said
 STYLES = {"present": "green", "on demand": "green", "incomplete": "yellow", "missing": "dim"}
 
 
@@ -39,7 +46,8 @@ class Known:
     """A dataset that experiments can name.
 
     benchmark: what the benchmark says of it, where it is one of the benchmark's. counts: the
-    samples of its shards by split, its concepts and its unreadable images; None before it has any.
+    samples of its shards by split, its concepts, and its images that are as in `ODD`; None before
+    it has any.
     """
 
     name: str
@@ -142,6 +150,7 @@ def _known(name: str, dataset: Dataset, base: Path, home: Home) -> Known:
             "train": sum(head.facts["train_samples"].values()),
             "test": head.facts["test_samples"],
             "unreadable": len(head.facts["quarantined"]),
+            **{name: count for name, count in head.facts.get("counts", {}).items() if count},
         }
     benchmark = by_any_name().get(handle) if of_release else benchmark_datasets().get(name)
     return Known(name, dataset, base, benchmark, presence(name, dataset, base), counts)
@@ -224,9 +233,15 @@ def print_dataset(one: Known, home: Home, console: Console) -> None:
     if one.benchmark is not None:
         lines += _of_benchmark(one.benchmark)
     if one.counts is not None:
-        unreadable = one.counts["unreadable"]
-        told = f", {unreadable:,} unreadable" if unreadable else ""
-        lines.append(("shards", _numbers(one.counts) + told))
+        lines.append(("shards", _numbers(one.counts)))
+        lines.append(
+            (
+                "",
+                ", ".join(
+                    f"{one.counts[k]:,} {said}" for k, said in ODD.items() if one.counts.get(k)
+                ),
+            )
+        )
     source = one.as_data()["source"]
     lines.append(("source", yaml.safe_dump(source, default_flow_style=True, width=1000).strip()))
     say(console, (one.name, "bold"))
@@ -298,7 +313,12 @@ def contact_sheet_path(one: Known, home: Home, console: Console) -> Path | None:
     with console.status(line(f"looking at the images of {one.name}")):
         try:
             source = open_source(one.name, one.dataset, one.base, home.cache)
-            data = dataset_sheet(source.scan(), lambda row: source.read(row["reference"]), one.name)
+            data = dataset_sheet(
+                source.scan(),
+                lambda row: source.read(row["reference"]),
+                one.name,
+                one.dataset.decoding,
+            )
         except FomoError as error:
             say(console, f"  {'picture':10} none: {error}")
             return None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Container
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 from pydantic import (
     AfterValidator,
@@ -23,6 +23,8 @@ from pydantic import (
 )
 
 from fomo_dagster.data.benchmark.registry import canonical_name
+from fomo_dagster.data.decoding import WHITE, Decoding
+from fomo_dagster.errors import nearest
 
 
 class Declaration(BaseModel):
@@ -235,7 +237,7 @@ class FomoReleaseSource(Declaration):
     )
 
 
-class WebDatasetSource(Declaration):
+class WebDatasetSource(SplitSource):
     """Tars as img2dataset writes them, an image and a text by one name, where they lie: indexed in
     place, or streamed without an index."""
 
@@ -249,10 +251,14 @@ class WebDatasetSource(Declaration):
         description="Read all tars once and know every sample. false: they are streamed, for "
         "remote stores and sets too large to be listed; good for pretraining pools alone.",
     )
-    image_extensions: tuple[str, ...] = Field(
-        ("jpg", "png", "jpeg", "webp"),
+    image_extensions: tuple[str, ...] | None = Field(
+        None,
         min_length=1,
-        description="Extensions of images; of several in a sample, the first here counts.",
+        description="Extensions of images, such as jpg or mask.png; of several in a sample, the "
+        "first here counts. By default all that Pillow decodes.",
+    )
+    splits: Splits | None = at_default_left_out(
+        None, description="Our splits, each with patterns of the names of its shards."
     )
     test_share: float = Field(0.0, ge=0, lt=1, description="Share of samples held out.")
     samples_per_visit: int = Field(
@@ -261,6 +267,33 @@ class WebDatasetSource(Declaration):
     shards_at_once: int = Field(
         4, ge=1, description="Streamed: shards that neighbouring samples are drawn from."
     )
+
+    @field_validator("image_extensions")
+    @classmethod
+    def _are_of_images(cls, declared: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if declared is None:
+            return None
+        from fomo_dagster.data.formats import extensions
+
+        for one in declared:
+            meant = one.lower().lstrip("*.")
+            if meant != one:
+                raise ValueError(f"{one!r} is the end of no name: write {meant!r}")
+            if one.rpartition(".")[2] not in extensions():
+                raise ValueError(
+                    f"{one!r} ends no name of an image that Pillow decodes: "
+                    + nearest(one, extensions())
+                )
+        if len(set(declared)) != len(declared):
+            raise ValueError("an extension is named twice")
+        return declared
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """The extensions of images, in the order in which they count."""
+        from fomo_dagster.data.formats import extensions
+
+        return self.image_extensions or extensions()
 
     @property
     def patterns(self) -> tuple[str, ...]:
@@ -282,6 +315,8 @@ class WebDatasetSource(Declaration):
             raise ValueError(f"{min(streamed)} needs `index: false`")
         if not self.index and self.test_share > 0:
             raise ValueError("nothing can be held out of what is streamed: leave out test_share")
+        if not self.index and self.splits and "train" not in self.splits:
+            raise ValueError("what is streamed is for training: name shards in splits.train")
         return self
 
 
@@ -309,6 +344,12 @@ class DatasetSettings(Declaration):
     resize: int | None = Field(
         None, ge=8, description="Store images with this short side instead of as they come."
     )
+    background: str = at_default_left_out(
+        WHITE, description="The colour that transparency shows: #rrggbb, or a name such as black."
+    )
+    upright: bool = at_default_left_out(
+        False, description="Turn images as their orientation tags say, which are else ignored."
+    )
     unreadable_limit: float = Field(
         0.01, ge=0, le=1, description="Share of unreadable images above which sharding fails."
     )
@@ -318,6 +359,28 @@ class DatasetSettings(Declaration):
     domain: str = ""
     licence: str = ""
     description: str = ""
+
+    @property
+    def decoding(self) -> Decoding:
+        """How the images are shown."""
+        return Decoding(self.background, self.upright)
+
+    @field_validator("background")
+    @classmethod
+    def _is_a_colour(cls, background: str) -> str:
+        """In one spelling, so that another one of the same colour is no other identity."""
+        if background == WHITE:
+            return background
+        from PIL import ImageColor
+
+        try:
+            red, green, blue = cast(tuple[int, int, int], ImageColor.getrgb(background))
+        except ValueError:  # no colour, or one with a fourth part, alpha
+            raise ValueError(
+                f"background {background!r} is no opaque colour: expected #rrggbb, or a name such "
+                "as 'black'"
+            ) from None
+        return f"#{red:02x}{green:02x}{blue:02x}"
 
     @field_validator("prompt")
     @classmethod

@@ -1,11 +1,12 @@
 """Random access to the images of a sharded dataset: a table of samples, and reads by offset.
 
-It reads what `data/shards.py` wrote and decodes nothing. Sequential reading needs none of this: the
-shards are plain WebDataset tars.
+It reads what `data/shards.py` wrote, and knows how its images are shown. Sequential reading needs
+none of this: the shards are plain WebDataset tars.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import threading
@@ -16,11 +17,15 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import polars as pl
+from PIL import Image
 
-from fomo_dagster.data.samples import INDEX, SAMPLES
+from fomo_dagster.data.decoding import Decoding
+from fomo_dagster.data.images import UnreadableImageError, decoded
+from fomo_dagster.data.samples import INDEX, SAMPLES, check_keys
 from fomo_dagster.errors import DataError
 
 INDEX_FILE = "index.parquet"
+DECODING = "fomo_decoding"  # the key of the file's metadata
 OPEN_SHARDS = 128  # of all indexes together, and at most a quarter of what a process may open
 
 _serials = count()
@@ -49,6 +54,12 @@ class Index:
         return Index, (self.folder,)
 
     @cached_property
+    def decoding(self) -> Decoding:
+        """How the images are shown."""
+        told = pl.read_parquet_metadata(self.folder / INDEX_FILE).get(DECODING, "{}")
+        return Decoding.from_data(json.loads(told))
+
+    @cached_property
     def samples(self) -> pl.DataFrame:
         """All rows, columns of `INDEX`, sorted by split and key (`test` before `train`)."""
         return pl.read_parquet(self.folder / INDEX_FILE, columns=list(INDEX))
@@ -66,6 +77,24 @@ class Index:
         """Where the shard of that name lies."""
         return self.folder / shard
 
+    def picture(self, shard: str, offset: int, size: int) -> Image.Image:
+        """The image (mode RGB). Raises `DataError` as `read`, and `UnreadableImageError` where it
+        cannot be decoded, with what that means for the dataset."""
+        data = self.read(shard, offset, size)
+        try:
+            return decoded(data, self.decoding)
+        except UnreadableImageError as error:
+            raise UnreadableImageError(f"cannot be decoded ({error}); {self._way_out}") from error
+
+    @property
+    def _way_out(self) -> str:
+        if self.is_checked:
+            return (
+                "it could be when it was stored, so its shard was altered: materialise the "
+                "dataset's shards again"
+            )
+        return "repair its tar, or take the image out of it"
+
     def read(self, shard: str, offset: int, size: int) -> bytes:
         """The bytes of an image as stored. Raises `DataError` where the shard lacks them."""
         try:
@@ -82,6 +111,16 @@ class Index:
                 f"{offset}; materialise the dataset's shards again"
             )
         return data
+
+
+def write_index(samples: pl.DataFrame, folder: Path, decoding: Decoding) -> None:
+    """Write the index of a folder of shards: INDEX, and how the images are shown.
+
+    Raises `DataError` where a key repeats in a split: every join on keys counts on its being one.
+    """
+    check_keys(samples, f"the index in {folder}")
+    told = {DECODING: json.dumps(decoding.as_data())}
+    samples.write_parquet(folder / INDEX_FILE, metadata=told)
 
 
 class _OpenShard:

@@ -16,7 +16,7 @@ import polars as pl
 import torch
 from PIL import Image
 
-from fomo_dagster.data.images import UnreadableImageError, decoded
+from fomo_dagster.data.images import UnreadableImageError
 from fomo_dagster.data.index import Index
 from fomo_dagster.data.samples import INDEX
 from fomo_dagster.data.sampling import positions, replacement
@@ -147,9 +147,8 @@ class ManifestPool:
         number, offset, size = self._places[row].tolist()
         dataset, shard = self._shards[number]
         index = self._indexes[dataset]
-        data = index.read(shard, offset, size)
         try:
-            return decoded(data)
+            return index.picture(shard, offset, size)
         except UnreadableImageError as error:
             if not index.is_checked:
                 logger.warning(

@@ -16,7 +16,8 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import NamedTuple
 
-from fomo_dagster.data.images import UnreadableImageError, checked
+from fomo_dagster.data.decoding import DEFAULT, Decoding
+from fomo_dagster.data.images import Seen, UnreadableImageError, checked
 from fomo_dagster.data.sources.source import Source
 from fomo_dagster.errors import DataError
 
@@ -26,10 +27,11 @@ TASKS_PER_WORKER = 3  # under way at once: enough to keep all busy, few enough t
 
 
 class Stored(NamedTuple):
-    """An image as it will be stored, or the reason why it cannot be."""
+    """An image as it will be stored and what was seen of it, or the reason why it cannot be."""
 
     data: bytes
     extension: str
+    seen: Seen = Seen()
     reason: str | None = None
 
 
@@ -39,6 +41,7 @@ class Reading(NamedTuple):
     source: Source
     resize: int | None
     max_pixels: int
+    decoding: Decoding = DEFAULT
 
     def of(self, references: list[str]) -> list[Stored]:
         """The images, in order. Raises `DataError` where the source cannot give one."""
@@ -47,9 +50,9 @@ class Reading(NamedTuple):
     def _one(self, reference: str) -> Stored:
         try:
             data = self.source.read(reference)
-            return Stored(*checked(data, self.resize, self.max_pixels))
+            return Stored(*checked(data, self.resize, self.max_pixels, self.decoding))
         except UnreadableImageError as error:
-            return Stored(b"", "", str(error))
+            return Stored(b"", "", reason=str(error))
 
 
 def read_in_order(

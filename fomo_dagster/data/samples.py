@@ -36,6 +36,7 @@ QUARANTINE: dict[str, pl.DataType] = {
     "split": pl.String(),
     "key": pl.String(),
     "digest": pl.String(),  # the source's, before any resizing; empty where no image was read
+    "samples": pl.Int64(),  # that are lost with it: more than one where it is a whole tar
     "reason": pl.String(),
 }
 MANIFEST: dict[str, pl.DataType] = {
@@ -45,6 +46,18 @@ MANIFEST: dict[str, pl.DataType] = {
     "captions": pl.List(pl.String()),
     "digest": pl.String(),
 }
+
+
+def check_keys(samples: pl.DataFrame, where: str) -> None:
+    """Raise `DataError`, which names them, where keys repeat in a split (columns split and key)."""
+    same = samples.filter(pl.struct("split", "key").is_duplicated())
+    if same.height:
+        split, key = same.select("split", "key").row(0)
+        count = same.select("split", "key").unique().height
+        raise DataError(
+            f"{where} has {count} keys that several samples share, such as {key!r} in split "
+            f"{split!r}: every sample needs a key of its own"
+        )
 
 
 def concept_digests(samples: pl.DataFrame, split: str) -> dict[str, str]:

@@ -2,8 +2,9 @@
 
 `train-000000.tar`, `test-000000.tar`, … hold `<name>.<extension>` (the image) and `<name>.json`
 (concept, captions, key, digest) per sample; `index.parquet` says where each lies (INDEX);
-`quarantine.parquet` names what was left out, and why. The same samples give the same bytes for any
-number of worker processes. Making the folder durable and visible at once is the store's work.
+`quarantine.parquet` names what was left out, and why; `seen.parquet` which images are odd. The same
+samples give the same bytes for any number of worker processes. Making the folder durable and
+visible at once is the store's work.
 """
 
 from __future__ import annotations
@@ -20,17 +21,24 @@ from urllib.parse import quote
 
 import polars as pl
 
-from fomo_dagster.data.index import INDEX_FILE
+from fomo_dagster.data.decoding import DEFAULT, Decoding
+from fomo_dagster.data.images import MAX_PIXELS, Seen
+from fomo_dagster.data.index import write_index
 from fomo_dagster.data.reading import IMAGES_PER_TASK, Reading, Stored, read_in_order
 from fomo_dagster.data.samples import INDEX, QUARANTINE, SAMPLES, SPLITS
 from fomo_dagster.data.sources.files import shortlist
 from fomo_dagster.data.sources.source import Source
 from fomo_dagster.errors import DataError
 from fomo_dagster.progress import Progress
-from fomo_dagster.store.digests import digest_of
 
 QUARANTINE_FILE = "quarantine.parquet"
-MAX_PIXELS = 178_956_970  # Pillow's own limit for an error: 512 MiB in RGB
+SEEN_FILE = "seen.parquet"
+SEEN: dict[str, pl.DataType] = {
+    "split": pl.String(),
+    "key": pl.String(),
+    "digest": pl.String(),  # the source's
+    **dict.fromkeys(Seen._fields, pl.Boolean()),
+}  # of the images of which anything is true
 
 
 @dataclass(frozen=True)
@@ -43,16 +51,24 @@ class ShardReport:
     bytes: int  # of all shards
 
 
-def stored_samples(scan: pl.DataFrame, resize: int | None) -> pl.DataFrame:
-    """SAMPLES as stored from those scanned (SCAN): the digest names the resized image where it is.
+def stored_samples(
+    scan: pl.DataFrame,
+    resize: int | None,
+    decoding: Decoding = DEFAULT,
+    seen: pl.DataFrame | None = None,
+) -> pl.DataFrame:
+    """SAMPLES as stored from those scanned (SCAN): the digest names the image as it is shown.
 
-    Nothing is read: unreadable images are still among them.
+    seen: what is known of the images (SEEN). Nothing is read: unreadable images are still among
+    them.
     """
-    samples = scan.select(*SAMPLES)
-    if resize is None:
-        return samples
-    digests = [digest_of({"image": digest, "resize": resize}) for digest in samples["digest"]]
-    return samples.with_columns(pl.Series("digest", digests, pl.String))
+    if resize is None and (seen is None or seen.is_empty()):
+        return scan.select(*SAMPLES)
+    known = {} if seen is None else {row[2]: Seen(*row[3:]) for row in seen.select(*SEEN).rows()}
+    digests = [
+        known.get(digest, Seen()).digest(digest, decoding, resize) for digest in scan["digest"]
+    ]
+    return scan.select(*SAMPLES).with_columns(pl.Series("digest", digests, pl.String))
 
 
 def write_shards(
@@ -67,6 +83,7 @@ def write_shards(
     progress: Progress,
     samples_per_shard: int = 1024,
     max_pixels: int = MAX_PIXELS,
+    decoding: Decoding = DEFAULT,
 ) -> ShardReport:
     """Write the shards of the samples in `scan` (SCAN) into `folder`.
 
@@ -80,27 +97,31 @@ def write_shards(
         raise DataError("the dataset has no samples: check the path of its source")
     folder.mkdir(parents=True, exist_ok=True)
     scan = scan.sort("split", "key")
-    samples = stored_samples(scan, resize)
-    places: list[tuple[int, str, int, int]] = []  # row, shard, offset, size
-    reasons: list[tuple[int, str]] = []  # row, reason
-    reading = Reading(source, resize, max_pixels)
+    places: list[tuple[int, str, str, int, int]] = []  # row, digest, shard, offset, size
+    reasons: list[tuple[int, int, str]] = []  # row, samples, reason
+    seen: list[tuple[Any, ...]] = []  # row, Seen
+    reading = Reading(source, resize, max_pixels, decoding)
     images = read_in_order(reading, scan["reference"].to_list(), workers)
     with closing(images), ShardWriter(folder, samples_per_shard) as shards:
         for row, (sample, image) in enumerate(
-            zip(samples.iter_rows(named=True), images, strict=True)
+            zip(scan.select(*SAMPLES).iter_rows(named=True), images, strict=True)
         ):
+            if any(image.seen):
+                seen.append((row, *image.seen))
             if image.reason is None:
-                places.append((row, *shards.write(sample, image)))
+                sample["digest"] = image.seen.digest(sample["digest"], decoding, resize)
+                places.append((row, sample["digest"], *shards.write(sample, image)))
             else:
-                reasons.append((row, image.reason))
+                reasons.append((row, 1, image.reason))
             if (row + 1) % IMAGES_PER_TASK == 0 or row + 1 == scan.height:
                 detail = f"{len(reasons)} unreadable" if reasons else ""
                 progress("images", row + 1, scan.height, detail)
-    index = _with(samples, places, INDEX)
+    index = _with(scan.drop("digest"), places, INDEX)
     quarantine = _with(scan, reasons, QUARANTINE)
     if unusable is not None:
         quarantine = pl.concat([unusable, quarantine])
-    index.write_parquet(folder / INDEX_FILE)
+    write_index(index, folder, decoding)
+    _with(scan, seen, SEEN).write_parquet(folder / SEEN_FILE)
     quarantine.write_parquet(folder / QUARANTINE_FILE)
     _check_quarantine(quarantine, scan, index, unreadable_limit)
     return ShardReport(

@@ -16,7 +16,7 @@ import polars as pl
 import torch
 from torch import Tensor, nn
 
-from fomo_dagster.data.images import UnreadableImageError, decoded
+from fomo_dagster.data.images import UnreadableImageError
 from fomo_dagster.data.index import Index
 from fomo_dagster.data.transforms import evaluate_transform
 from fomo_dagster.errors import DataError
@@ -85,7 +85,7 @@ def encode_images(
     def load(row: Row) -> Tensor:
         key, shard, offset, size = row
         try:
-            return transform(decoded(index.read(shard, offset, size)))
+            return transform(index.picture(shard, offset, size))
         except UnreadableImageError as error:
             if blank_where_unreadable and not index.is_checked:
                 return torch.zeros(3, model.image_size, model.image_size)

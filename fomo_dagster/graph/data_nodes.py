@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 SAMPLES_PER_SHARD = 1024
 QUARANTINE = "quarantine.parquet"
+SEEN = "seen.parquet"
 MANIFEST = "manifest.parquet"
 CONTACT_SHEET = "contact_sheet.png"
 
@@ -120,7 +121,11 @@ class ShardsNode(Node):
 
     @property
     def _parameters(self) -> dict[str, Any]:
-        return {"resize": self.dataset.resize, "samples_per_shard": SAMPLES_PER_SHARD}
+        return {
+            "resize": self.dataset.resize,
+            "samples_per_shard": SAMPLES_PER_SHARD,
+            **self.dataset.decoding.as_data(),
+        }
 
     def recipes(self, facts: FactsByKey) -> dict[str, Recipe]:
         scan = facts[source_key(self.name)].data_version
@@ -141,24 +146,21 @@ class ShardsNode(Node):
             workers=workshop.processes,
             progress=workshop.progress,
             samples_per_shard=SAMPLES_PER_SHARD,
+            decoding=self.dataset.decoding,
         )  # fmt: skip
         (folder / CONTACT_SHEET).write_bytes(contact_sheet_of(Index(folder), self.name))
         return {"samples": sum(report.samples.values()), "bytes": report.bytes}
 
     def predict(self, recipes: Mapping[str, Recipe], workshop: Workshop) -> Facts:
-        """As if every image that is not known to be unreadable can be read."""
-        import polars as pl
-
-        from fomo_dagster.data.shards import stored_samples
-
+        """As if all images were readable and opaque, but for those that are known not to be."""
         known = self.known(recipes, workshop)
         if known is not None:
             return known
         head = workshop.heads.read(self.key)
         quarantined = head.facts["quarantined"] if head is not None else []
-        scan = workshop.look(source_key(self.name)).details["scan"]
-        readable = scan.filter(~pl.col("digest").is_in(quarantined))
-        return self._facts(stored_samples(readable, self.dataset.resize), quarantined, workshop)
+        return self._facts(
+            expected_samples(self.name, self.dataset, workshop), quarantined, workshop
+        )
 
     def observe(
         self, recipes: Mapping[str, Recipe], artifacts: Mapping[str, Artifact], workshop: Workshop
@@ -169,7 +171,8 @@ class ShardsNode(Node):
 
         quarantined = pl.read_parquet(artifacts[ONLY].path(QUARANTINE))["digest"].to_list()
         samples = Index(artifacts[ONLY].folder).sample_table
-        return self._facts(samples, quarantined, workshop)
+        found = self._facts(samples, quarantined, workshop)
+        return with_counts(found, artifacts[ONLY])
 
     def _facts(self, samples: pl.DataFrame, quarantined: list[str], workshop: Workshop) -> Facts:
         classes = workshop.look(source_key(self.name)).details["classes"]
@@ -190,6 +193,7 @@ class ShardsNode(Node):
         artifact = artifacts[ONLY]
         samples = Index(artifact.folder).sample_table
         splits = samples["split"]
+        counts = image_counts(artifact)
         row = {
             "dataset": self.name,
             "task": self.dataset.task,
@@ -198,7 +202,9 @@ class ShardsNode(Node):
             "concepts": samples["concept"].n_unique(),
             "train_samples": int((splits == "train").sum()),
             "test_samples": int((splits == "test").sum()),
-            "quarantined": pl.read_parquet(artifact.path(QUARANTINE)).height,
+            "quarantined": counts["unreadable"],
+            "transparent": counts["transparent"],
+            "flat": counts["flat"],
             "bytes": int(artifact.cost["bytes"]),
         }
         yield "datasets", pl.DataFrame([row], schema=SCHEMAS["datasets"])
@@ -213,14 +219,75 @@ class ShardsNode(Node):
         left_out = pl.read_parquet(artifacts[ONLY].path(QUARANTINE))
         if left_out.height:
             named = [f"{key} ({why})" for key, why in left_out.select("key", "reason").iter_rows()]
+            count = int(left_out["samples"].sum())
             yield (
-                f"{left_out.height} of {artifacts[ONLY].cost['samples'] + left_out.height} samples "
+                f"{count} of {artifacts[ONLY].cost['samples'] + count} samples "
                 f"of dataset {self.name!r} cannot be used and are left out: {shortlist(named)}"
             )
+
+        yield from self._odd_images(artifacts[ONLY])
+
+    def _odd_images(self, artifact: Artifact) -> Iterator[str]:
+        """Of what makes a picture other than it may have been meant."""
+        import polars as pl
+
+        from fomo_dagster.data.sources.files import shortlist
+
+        shown = {
+            "transparent": "have transparency, which shows the background "
+            f"{self.dataset.background} (`background`)",
+            "flat": "are of one colour alone",
+        }
+        if not self.dataset.upright:
+            shown["turned"] = (
+                "have orientation tags, which are ignored (`upright: true` heeds them)"
+            )
+        seen = pl.read_parquet(artifact.path(SEEN))
+        for name, said in shown.items():
+            keys = seen.filter(pl.col(name))["key"].to_list()
+            if keys:
+                yield (
+                    f"{len(keys)} of {artifact.cost['samples']} images of dataset {self.name!r} "
+                    f"{said}: {shortlist(keys)}"
+                )
 
     def samples(self, facts: FactsByKey) -> int | None:
         scan: pl.DataFrame = facts[source_key(self.name)].details["scan"]
         return scan.height
+
+
+def expected_samples(name: str, dataset: Dataset, workshop: Workshop) -> pl.DataFrame:
+    """The samples (SAMPLES) that a dataset's shards will hold, by what is known of its images from
+    the shards there are; see `ShardsNode.predict`."""
+    import polars as pl
+
+    from fomo_dagster.data.shards import stored_samples
+
+    scan: pl.DataFrame = workshop.look(source_key(name)).details["scan"]
+    head = workshop.heads.read(shards_key(name))
+    if head is None:
+        return stored_samples(scan, dataset.resize)
+    readable = scan.filter(~pl.col("digest").is_in(head.facts["quarantined"]))
+    made = workshop.store.find_here(Recipe.from_data(head.recipes[ONLY]))
+    seen = None
+    if made is not None and SEEN in made.manifest["files"]:
+        seen = pl.read_parquet(made.path(SEEN))
+    return stored_samples(readable, dataset.resize, dataset.decoding, seen)
+
+
+def with_counts(facts: Facts, artifact: Artifact) -> Facts:
+    """`facts` with how many images a dataset's shards left out, and how many are odd."""
+    return replace(facts, details={**facts.details, "counts": image_counts(artifact)})
+
+
+def image_counts(artifact: Artifact) -> dict[str, int]:
+    """How many of a dataset's images are unreadable, transparent, flat and so on (`Seen`)."""
+    import polars as pl
+
+    seen = pl.read_parquet(artifact.path(SEEN))
+    odd = {name: int(seen[name].sum()) for name in seen.columns if seen[name].dtype == pl.Boolean}
+    lost = pl.read_parquet(artifact.path(QUARANTINE))["samples"].sum()
+    return {"unreadable": int(lost), **odd}
 
 
 def contact_sheet_of(index: Index, name: str) -> bytes:
@@ -228,5 +295,8 @@ def contact_sheet_of(index: Index, name: str) -> bytes:
     from fomo_dagster.plots.dataset_sheet import dataset_sheet
 
     return dataset_sheet(
-        index.samples, lambda row: index.read(row["shard"], row["offset"], row["size"]), name
+        index.samples,
+        lambda row: index.read(row["shard"], row["offset"], row["size"]),
+        name,
+        index.decoding,
     )

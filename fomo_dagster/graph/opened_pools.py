@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 from pyarrow.parquet import ParquetFile
 
+from fomo_dagster.data.decoding import Decoding
+from fomo_dagster.data.formats import extensions
 from fomo_dagster.data.pools import ManifestPool, Pool
 from fomo_dagster.data.webdataset.listing import ShardFile
 from fomo_dagster.data.webdataset.shard_cache import ShardCache
@@ -78,7 +80,8 @@ def _streamed_pool(
 ) -> Pool:
     visits = Visits(declared["samples_per_visit"], declared["shards_at_once"])
     shards = _present(dataset, artifact, workshop)
-    return StreamedPool(name, shards, visits, _cache(declared, workshop, execution))
+    cache = _cache(declared, workshop, execution)
+    return StreamedPool(name, shards, visits, cache, Decoding.from_data(declared))
 
 
 def _present(dataset: str, artifact: Artifact, workshop: Workshop) -> Sequence[ShardFile]:
@@ -98,5 +101,5 @@ def _cache(declared: Mapping[str, Any], workshop: Workshop, execution: Execution
     return ShardCache(
         workshop.home.cache / "streamed",
         int(execution.shard_cache_gib * 2**30),
-        tuple(declared["image_extensions"]),
+        tuple(declared["image_extensions"] or extensions()),
     )

@@ -12,11 +12,13 @@ from fomo_dagster.errors import DataError
 from fomo_dagster.graph.data_nodes import (
     CONTACT_SHEET,
     QUARANTINE,
+    SEEN,
     DatasetSource,
     ShardsNode,
     contact_sheet_of,
     facts_of_samples,
     source_key,
+    with_counts,
 )
 from fomo_dagster.graph.node import ONLY, Facts, FactsByKey, Node, identity
 from fomo_dagster.store.artifacts import Artifact
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from fomo_dagster.graph.workshop import Workshop
 
 LISTING = "listing.parquet"
+REASONS_NAMED = 5
 LISTING_COLUMNS = ("name", "size", "version")
 
 
@@ -48,14 +51,17 @@ class TarsLook:
         source = IndexedTars(
             declared.patterns,
             self.base,
-            declared.image_extensions,
+            declared.images,
             concept=self.name,
             test_share=declared.test_share,
+            splits=declared.splits,
+            decoding=self.dataset.decoding,
             cache=workshop.home.cache / "tars",
             progress=workshop.progress,
         )
         tars = source.tars()
-        details = {"source": source, "tars": tars, "classes": (), "warnings": ()}
+        warnings = source.remarks(tars)
+        details = {"source": source, "tars": tars, "classes": (), "warnings": warnings}
         return Facts(version_of(tars), details)
 
 
@@ -69,11 +75,21 @@ class StreamLook:
 
     def __call__(self, workshop: Workshop) -> Facts:
         from fomo_dagster.data.webdataset.listing import list_shards, listing_digest
+        from fomo_dagster.data.webdataset.shard_splits import split_shards
 
         declared = self.dataset.source
         assert isinstance(declared, WebDatasetSource)
-        files = list_shards(declared.patterns, self.base)
-        return Facts(listing_digest(files), {"files": files})
+        listed = list_shards(declared.patterns, self.base)
+        splits = split_shards(
+            [file.name for file in listed], declared.splits, f"the dataset {self.name!r}"
+        )
+        files = [file for file in listed if splits.of.get(file.name) == "train"]
+        if not files:
+            raise DataError(
+                f"dataset {self.name!r}: none of its {len(listed)} shards is for training, and "
+                "what is streamed is good for nothing else: say with `splits` which are"
+            )
+        return Facts(listing_digest(files), {"files": files, "warnings": splits.notes})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,9 +107,12 @@ class StreamedNode(Node):
     @property
     def declared(self) -> Mapping[str, Any]:
         """How positions are spread over shards, which is the pool's to know."""
-        return self.dataset.source.model_dump(
+        from fomo_dagster.data.webdataset.members import RULES
+
+        declared = self.dataset.source.model_dump(
             mode="json", include={"image_extensions", "samples_per_visit", "shards_at_once"}
         )
+        return {**declared, "tars": RULES, **self.dataset.decoding.as_data()}
 
     def recipes(self, facts: FactsByKey) -> dict[str, Recipe]:
         listing = facts[source_key(self.name)].data_version
@@ -121,52 +140,69 @@ class PlacedNode(ShardsNode):
     def _parameters(self) -> dict[str, Any]:
         source = self.dataset.source
         assert isinstance(source, WebDatasetSource)
-        return {"in_place": True, "concept": self.name, "test_share": source.test_share}
+        splits = {} if source.splits is None else {"splits": source.splits}
+        return {
+            "in_place": True,
+            "concept": self.name,
+            "test_share": source.test_share,
+            **splits,
+            **self.dataset.decoding.as_data(),
+        }
 
     def make(
         self, name: str, recipe: Recipe, folder: Path, workshop: Workshop
     ) -> Mapping[str, Any]:
         import polars as pl
 
-        from fomo_dagster.data.index import INDEX_FILE
+        from fomo_dagster.data.index import write_index
         from fomo_dagster.data.samples import QUARANTINE as QUARANTINE_COLUMNS
+        from fomo_dagster.data.shards import SEEN as SEEN_COLUMNS
         from fomo_dagster.data.webdataset.indexed import PlacedIndex
         from fomo_dagster.graph.workshop import PLACED_SHARDS
 
         details = workshop.look(source_key(self.name)).details
         source, tars = details["source"], details["tars"]
-        samples, broken = source.index(tars)
-        samples.write_parquet(folder / INDEX_FILE)
+        samples, lost, odd = source.index(tars)
+        self._check(samples.height, lost, tars)
+        write_index(samples, folder, self.dataset.decoding)
         pl.DataFrame(
             {"shard": [tar.name for tar in tars], "digest": [tar.digest for tar in tars]}
         ).write_parquet(folder / PLACED_SHARDS)
-        quarantine = broken.select(
-            pl.lit("train").alias("split"),
-            pl.format("{}/{}", "shard", "key").alias("key"),
-            "digest",
-            "reason",
-        )
+        quarantine = lost.with_columns(key=pl.format("{}/{}", "shard", "key").str.strip_suffix("/"))
         quarantine.select(*QUARANTINE_COLUMNS).write_parquet(folder / QUARANTINE)
-        self._check(samples.height, quarantine)
+        odd.select(*SEEN_COLUMNS).write_parquet(folder / SEEN)
         index = PlacedIndex(folder, {tar.name: tar.place for tar in tars})
         (folder / CONTACT_SHEET).write_bytes(contact_sheet_of(index, self.name))
         return {"samples": samples.height, "bytes": sum(tar.place.status.size for tar in tars)}
 
-    def _check(self, samples: int, broken: pl.DataFrame) -> None:
-        from fomo_dagster.data.sources.files import shortlist
+    def _check(self, samples: int, lost: pl.DataFrame, tars: Sequence[IndexedTar]) -> None:
+        """Hold what was lost against the limit, in samples: a lost shard is as many as it had."""
+        import polars as pl
 
-        reasons = [f"{key} ({why})" for key, why in broken.select("key", "reason").iter_rows()]
+        example = pl.format("{}/{}", "shard", "key").str.strip_suffix("/")
+        by_reason = lost.group_by("reason", maintain_order=True).agg(
+            pl.col("samples").sum(), example.first().alias("example")
+        )
+        reasons = [
+            f"{example} ({reason})" + (f" and {count - 1:,} more" if count > 1 else "")
+            for reason, count, example in by_reason.sort("samples", descending=True).rows()
+        ]
         if not samples:
+            reasons += [f"{u.members:,} × {u.reason}" for tar in tars for u in tar.unused]
             raise DataError(
-                f"dataset {self.name!r} has no sample that can be used in its tars; broken: "
-                f"{shortlist(reasons) or 'none'}"
+                f"dataset {self.name!r} has no sample that can be used in its tars "
+                f"({', '.join(tar.name for tar in tars[:REASONS_NAMED])}): "
+                f"{'; '.join(reasons[:REASONS_NAMED]) or 'they are empty'}. A sample is an image "
+                "with a .txt, or a .json that has a caption, by one name"
             )
-        share = broken.height / (samples + broken.height)
+        count = int(lost["samples"].sum())
+        share = count / (samples + count)
         if share > self.dataset.unreadable_limit:
             raise DataError(
-                f"{broken.height} of {samples + broken.height} samples ({share:.2%}) cannot be used"
+                f"{count:,} of {samples + count:,} samples ({share:.2%}) cannot be used"
                 f", above unreadable_limit = {self.dataset.unreadable_limit:.2%}: "
-                f"{shortlist(reasons)}. Raise the dataset's unreadable_limit where that is right"
+                f"{'; '.join(reasons[:REASONS_NAMED])}. Repair the tars or fetch them again, or "
+                "raise the dataset's unreadable_limit"
             )
 
     def predict(self, recipes: Mapping[str, Recipe], workshop: Workshop) -> Facts:
@@ -175,15 +211,15 @@ class PlacedNode(ShardsNode):
         if known is not None:
             return known
         details = workshop.look(source_key(self.name)).details
-        samples, _ = details["source"].index(details["tars"])
-        return facts_of_samples(samples)
+        return facts_of_samples(details["source"].index(details["tars"]).samples)
 
     def observe(
         self, recipes: Mapping[str, Recipe], artifacts: Mapping[str, Artifact], workshop: Workshop
     ) -> Facts:
         from fomo_dagster.data.index import Index
 
-        return facts_of_samples(Index(artifacts[ONLY].folder).sample_table)
+        found = facts_of_samples(Index(artifacts[ONLY].folder).sample_table)
+        return with_counts(found, artifacts[ONLY])
 
     @property
     def table_names(self) -> tuple[str, ...]:

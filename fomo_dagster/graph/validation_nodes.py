@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from fomo_dagster.data.declarations import Dataset
 from fomo_dagster.experiment.evaluation import Validation
-from fomo_dagster.graph.data_nodes import facts_of_samples, shards_key, source_key
+from fomo_dagster.graph.data_nodes import expected_samples, facts_of_samples, shards_key
 from fomo_dagster.graph.node import ONLY, Facts, FactsByKey, Node
 from fomo_dagster.store.artifacts import Artifact
 from fomo_dagster.store.digests import digest_of
@@ -64,25 +64,20 @@ class ValidationNode(Node):
     def make(self, name: str, recipe: Recipe, folder: Path, workshop: Workshop) -> None:
         import polars as pl
 
-        from fomo_dagster.data.index import INDEX_FILE, Index
+        from fomo_dagster.data.index import Index, write_index
 
         shards = workshop.artifact(shards_key(self.of))
         there = f"../../{shards.kind}/{shards.digest}/"  # beside this artifact, in the same store
         places = pl.lit(there) + pl.col("shard")
-        rows = self._split(Index(shards.folder).samples).with_columns(shard=places)
-        rows.write_parquet(folder / INDEX_FILE)
+        index = Index(shards.folder)
+        write_index(self._split(index.samples).with_columns(shard=places), folder, index.decoding)
 
     def predict(self, recipes: Mapping[str, Recipe], workshop: Workshop) -> Facts:
-        from fomo_dagster.data.shards import stored_samples
-
         known = self.known(recipes, workshop)
         if known is not None:
             return known
-        scan: pl.DataFrame = workshop.look(source_key(self.of)).details["scan"]
-        shards = workshop.heads.read(shards_key(self.of))
-        unreadable = shards.facts["quarantined"] if shards is not None else []
-        readable = scan.filter(~scan["digest"].is_in(unreadable))
-        return self._facts(self._split(stored_samples(readable, self.dataset.resize)), recipes)
+        expected = expected_samples(self.of, self.dataset, workshop)
+        return self._facts(self._split(expected), recipes)
 
     def observe(
         self, recipes: Mapping[str, Recipe], artifacts: Mapping[str, Artifact], workshop: Workshop

@@ -7,9 +7,9 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from PIL import Image
 
+from fomo_dagster.data.images import to_rgb
 from fomo_dagster.errors import InputError
 from fomo_dagster.plots.figure import new_figure, png
 
@@ -78,8 +78,6 @@ def _lines(text: str, width: int, most: int) -> list[str]:
 
 
 def _thumbnail(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16"):  # Pillow alone would clip these at 255
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    small = image.convert("RGBA") if image.mode == "P" else image.copy()
+    small = to_rgb(image).copy()
     small.thumbnail((PIXELS, PIXELS))
-    return small.convert("RGB")
+    return small

@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 
+from fomo_dagster.data.decoding import DEFAULT, Decoding
 from fomo_dagster.data.images import UnreadableImageError, decoded
 from fomo_dagster.errors import DataError
 from fomo_dagster.plots.contact_sheet import Tile, contact_sheet
@@ -15,7 +16,10 @@ TILES = 24
 
 
 def dataset_sheet(
-    samples: pl.DataFrame, read: Callable[[Mapping[str, Any]], bytes], title: str
+    samples: pl.DataFrame,
+    read: Callable[[Mapping[str, Any]], bytes],
+    title: str,
+    decoding: Decoding = DEFAULT,
 ) -> bytes:
     """PNG of up to `TILES` of `samples` (columns of SAMPLES, and what `read` needs).
 
@@ -28,7 +32,7 @@ def dataset_sheet(
     tiles = []
     for row in shown.iter_rows(named=True):
         try:
-            image = decoded(read(row))
+            image = decoded(read(row), decoding)
         except UnreadableImageError:
             continue
         tiles.append(Tile(image, row["concept"], " / ".join(row["captions"])))

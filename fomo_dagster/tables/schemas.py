@@ -78,6 +78,8 @@ SCHEMAS: Mapping[str, Mapping[str, pl.DataType]] = {
         "train_samples": _INTEGER,
         "test_samples": _INTEGER,
         "quarantined": _INTEGER,
+        "transparent": _INTEGER,
+        "flat": _INTEGER,
         "bytes": _INTEGER,
     },
     "samples": {

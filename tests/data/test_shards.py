@@ -226,7 +226,7 @@ def test_unreadable_images_are_left_out_and_listed_with_reasons(
     assert (report.samples, report.quarantined) == ({"train": 19, "test": 6}, 2)
     quarantine = pl.read_parquet(tmp_path / "shards" / "quarantine.parquet")
     assert quarantine.rows() == [
-        ("train", name.removeprefix("train/"), digest_of_bytes(data), reason)
+        ("train", name.removeprefix("train/"), digest_of_bytes(data), 1, reason)
         for (name, data), reason in zip(
             BROKEN.items(), ["it is not an image of a known format"] * 2, strict=True
         )

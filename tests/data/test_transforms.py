@@ -93,11 +93,12 @@ def test_every_mode_becomes_rgb_of_the_same_size(mode: str) -> None:
     assert (rgb.mode, rgb.size) == ("RGB", (5, 3))
 
 
-def test_a_transparent_palette_keeps_its_colours() -> None:
+def test_a_transparent_palette_shows_white() -> None:
     palette = noise(9, 7).quantize(8)
     opaque = np.asarray(palette.convert("RGB"))
-    palette.info["transparency"] = bytes(8)
-    assert (np.asarray(to_rgb(palette)) == opaque).all()
+    palette.info["transparency"] = bytes([255, 0] * 4)
+    expected = np.where((np.asarray(palette) % 2 == 0)[..., None], opaque, 255)
+    assert (np.asarray(to_rgb(palette)) == expected).all()
 
 
 @given(

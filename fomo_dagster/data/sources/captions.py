@@ -53,7 +53,7 @@ def with_captions(
     if nowhere:
         warnings.append(f"{table} has {len(nowhere)} captions that are not read: {nowhere[0]}")
     left_out = spoiled.select(
-        "split", "key", pl.lit("").alias("digest"),
+        "split", "key", pl.lit("").alias("digest"), pl.lit(1, pl.Int64).alias("samples"),
         pl.col("place").replace_strict(reasons, return_dtype=pl.String).alias("reason"),
     )  # fmt: skip
     usable = found.filter(~pl.col("place").is_in(list(reasons)))

@@ -154,7 +154,7 @@ class FolderImages:
                     "UTF-8: rename it"
                 )
         why = "its name is not UTF-8: rename the file"
-        left_out = [(row.split, as_text(row.key), "", why) for row in spoiled]
+        left_out = [(row.split, as_text(row.key), "", 1, why) for row in spoiled]
         found = pl.DataFrame([row for row in rows if is_text(row.path)], schema=FOUND, orient="row")
         found = found.with_columns(pl.col("key", "place").str.normalize("NFC"))
         same = found.filter(pl.col("place").is_duplicated())

@@ -178,7 +178,13 @@ class ManifestImages:
 
     def _unusable(self, table: Rows) -> pl.DataFrame:
         rows = [
-            ("train", f"{table.counted_in} {number}" if path is None else as_text(path), "", reason)
+            (
+                "train",
+                f"{table.counted_in} {number}" if path is None else as_text(path),
+                "",
+                1,
+                reason,
+            )
             for number, path, reason in table.unusable
         ]
         return pl.DataFrame(rows, schema=QUARANTINE, orient="row")

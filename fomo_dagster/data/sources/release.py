@@ -26,6 +26,7 @@ from fomo_dagster.data.benchmark.release import (
 )
 from fomo_dagster.data.samples import SCAN
 from fomo_dagster.data.sources.files import (
+    LARGEST_IMAGE,
     DigestCache,
     OnDisk,
     read_reference,
@@ -74,7 +75,7 @@ class ExtractedFolder:
             "digest": [None] * len(files), "reference": [None] * len(files)
         }  # fmt: skip
         if digested:
-            digests = self.cache.digests(files, f"the folder {self.path}")
+            digests = self.cache.digests(files, f"the folder {self.path}", LARGEST_IMAGE)
             read = {"digest": digests, "reference": list(map(reference_of, files, digests))}
         found = pl.DataFrame(
             {"name": list(there), "there": [True] * len(files), **read},

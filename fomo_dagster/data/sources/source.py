@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 
 import polars as pl
 
-from fomo_dagster.data.samples import QUARANTINE, SCAN
+from fomo_dagster.data.samples import QUARANTINE, SCAN, check_keys
 from fomo_dagster.errors import DataError
 from fomo_dagster.texts import visible
 
@@ -95,5 +95,9 @@ def in_one_form(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def as_scan(rows: pl.DataFrame) -> pl.DataFrame:
-    """`rows` with the columns of `SCAN` alone, in the order that every scan has."""
+    """`rows` with the columns of `SCAN` alone, in the order that every scan has.
+
+    Raises `DataError` where a key repeats in a split.
+    """
+    check_keys(rows, "the dataset")
     return rows.select(*SCAN).sort("split", "key")

@@ -1,9 +1,9 @@
 """Images inside an uncompressed tar, by name: nothing is extracted, and each is read where it lies.
 
 The headers are passed over once and the members that are asked for are digested once; both are kept
-until the tar changes. A hard link to an earlier member is that member; other links, devices and
-sparse files are never read. Names that differ only in how
-Unicode composes their letters are the same name. Reading a tar from front to back is not covered:
+until the tar changes. A hard link to an earlier member is that member; other links, devices, sparse
+files and what is larger than any image are never read. Names that differ only in how Unicode
+composes their letters are the same name. Reading a tar from front to back is not covered:
 the `webdataset` library does that.
 """
 
@@ -19,8 +19,9 @@ from pathlib import Path
 
 import polars as pl
 
-from fomo_dagster.data.sources.files import FILES_PER_TASK
+from fomo_dagster.data.sources.files import FILES_PER_TASK, LARGEST_IMAGE
 from fomo_dagster.data.sources.remembered import keep, recall, stamp
+from fomo_dagster.data.tar_headers import headers, undone_by
 from fomo_dagster.errors import DataError
 from fomo_dagster.store.digests import DIGEST_LENGTH, digest_of, digest_of_bytes
 from fomo_dagster.texts import as_text
@@ -38,14 +39,8 @@ LOCATED: dict[str, pl.DataType] = {
     "digest": pl.String(),  # null where it was not asked for
     "reference": pl.String(),  # what `read_member` needs; null as the digest is
 }
-MEMBERS_VERSION = 1  # raised when the same tar would be listed otherwise
+MEMBERS_VERSION = 2  # raised when the same tar would be listed otherwise
 FILE = "file"
-COMPRESSED = {  # how such files begin, and what undoes it
-    b"\x1f\x8b": "gunzip",
-    b"BZh": "bunzip2",
-    b"\xfd7zXZ": "unxz",
-    b"\x28\xb5\x2f\xfd": "unzstd",
-}
 PIECE = 1 << 20  # bytes that are digested at a time
 
 
@@ -111,15 +106,13 @@ class TarMembers:
         return members.unique("name", keep="last", maintain_order=True)
 
     def _not_a_tar(self, error: tarfile.TarError) -> str:
-        with self.path.open("rb") as file:
-            start = file.read(len(max(COMPRESSED, key=len)))
-        for magic, tool in COMPRESSED.items():
-            if start.startswith(magic):
-                return (
-                    f"{self.path} is compressed, so that its images cannot be read one by one: "
-                    f"decompress it (`{tool}`) under the same name, or extract it into its folder"
-                )
-        return f"{self.path} is not a whole tar ({error}): delete it, and fetch it again"
+        tool = undone_by(self.path)
+        if tool is None:
+            return f"{self.path} is not a whole tar ({error}): delete it, and fetch it again"
+        return (
+            f"{self.path} is compressed, so that its images cannot be read one by one: "
+            f"decompress it (`{tool}`) under the same name, or extract it into its folder"
+        )
 
     def _digests(self, members: pl.DataFrame) -> list[str]:
         """Of each member's bytes, in order; the disk sees them in theirs."""
@@ -164,9 +157,8 @@ def read_member(reference: str) -> bytes:
 def _headers(path: Path) -> Iterator[tuple[str, str, int, int, None]]:
     """A row of `MEMBERS` for each member but folders."""
     places: dict[str, tuple[int, int]] = {}  # offset and size of the files so far
-    with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:", encoding="utf-8") as tar:
-        while (member := tar.next()) is not None:
-            tar.members.clear()  # type: ignore[attr-defined]  # else it keeps all that it saw
+    with path.open("rb") as file:
+        for member in headers(file):
             if not member.isdir():
                 name, kind = member_name(member.name), _kind(member)
                 place = (member.offset_data, member.size)
@@ -175,10 +167,6 @@ def _headers(path: Path) -> Iterator[tuple[str, str, int, int, None]]:
                 if kind == FILE:
                     places[name] = place
                 yield name, kind, *place, None
-        # What is no header, tarfile takes for the end.
-        file.seek(tar.offset)
-        if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
-            raise tarfile.ReadError(f"damaged at byte {tar.offset}")
 
 
 def _kind(member: tarfile.TarInfo) -> str:
@@ -186,7 +174,11 @@ def _kind(member: tarfile.TarInfo) -> str:
         return "a link"
     if not member.isreg():
         return "a device"
-    return "a sparse file" if member.issparse() else FILE
+    if member.issparse():
+        return "a sparse file"
+    if member.size > LARGEST_IMAGE:
+        return f"{member.size:,} bytes, more than any image"
+    return FILE
 
 
 def _digest(file: int, offset: int, size: int) -> str:

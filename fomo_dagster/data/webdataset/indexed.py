@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,12 +19,22 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
+from fomo_dagster.data.decoding import DEFAULT, Decoding
 from fomo_dagster.data.index import Index
 from fomo_dagster.data.samples import INDEX
 from fomo_dagster.data.sources.files import shortlist
-from fomo_dagster.data.sources.splits import held_out
-from fomo_dagster.data.webdataset.listing import list_shards
-from fomo_dagster.data.webdataset.members import BROKEN, PLACED, RULES, TarScan, scan_tar
+from fomo_dagster.data.sources.splits import SplitNames, held_out
+from fomo_dagster.data.webdataset.listing import find_shards, list_shards
+from fomo_dagster.data.webdataset.members import (
+    BROKEN,
+    ODD,
+    PLACED,
+    RULES,
+    TarScan,
+    Unused,
+    scan_tar,
+)
+from fomo_dagster.data.webdataset.shard_splits import ShardSplits, split_shards
 from fomo_dagster.errors import DataError
 from fomo_dagster.progress import Progress, silent
 from fomo_dagster.store.digests import DIGEST_LENGTH, digest_of
@@ -32,6 +43,20 @@ from fomo_dagster.store.files import replacing
 SETTLE_SECONDS = 2.0  # the coarsest clock tick of a file system: see `sources.files.DigestCache`
 TARS_AT_ONCE = 4  # while one is hashed, another is read and a third one's headers are parsed
 SUMMARY = "fomo_tar"  # the key of a Parquet file's metadata
+REASONS_NAMED = 5
+LOST: dict[str, pl.DataType] = {
+    "shard": pl.String(),
+    "split": pl.String(),
+    "key": pl.String(),
+    "digest": pl.String(),
+    "samples": pl.Int64(),  # that it stands for
+    "reason": pl.String(),
+}
+
+
+Summary = tuple[str, int, int, tuple[Unused, ...]]
+"""Of a tar: the digest of its content, samples, broken ones as far as they are known, and unused
+members."""
 
 
 class Status(NamedTuple):
@@ -58,12 +83,23 @@ class IndexedTar(NamedTuple):
     digest: str  # of all that the index holds of it
     samples: int
     broken: int
+    unused: tuple[Unused, ...] = ()
+
+
+class TarIndex(NamedTuple):
+    """All that a dataset's tars hold: samples (INDEX, `shard` being the tar's name), what is broken
+    (LOST), and which images are odd (`shards.SEEN`)."""
+
+    samples: pl.DataFrame
+    broken: pl.DataFrame
+    odd: pl.DataFrame
 
 
 class IndexedTars:
     """The tars of a dataset. What is known of each is kept in the folder `cache`.
 
-    `shards`: as `list_shards` takes them. All samples are of one concept, named `concept`.
+    `shards`: as `find_shards` takes them. `images`: extensions. All samples are of one concept,
+    named `concept`. `splits`: as `split_shards` takes them.
     """
 
     def __init__(
@@ -75,10 +111,13 @@ class IndexedTars:
         concept: str,
         test_share: float,
         cache: Path,
+        splits: SplitNames | None = None,
+        decoding: Decoding = DEFAULT,
         progress: Progress = silent,
     ) -> None:
         self.shards, self.base, self.images = shards, base, images
-        self.concept, self.test_share = concept, test_share
+        self.concept, self.test_share, self.splits = concept, test_share, splits
+        self.decoding = decoding
         self.cache = cache
         self.progress = progress
         self._fresh: dict[Place, TarScan] = {}  # of tars that are too new for the cache
@@ -89,6 +128,7 @@ class IndexedTars:
         Raises `DataError` where one is missing, cannot be read, or changes meanwhile.
         """
         files = list_shards(self.shards, self.base)
+        split_shards([file.name for file in files], self.splits, self._title)  # refused first
         found = []
         with ThreadPoolExecutor(TARS_AT_ONCE) as threads:
             for tar in threads.map(lambda file: self._tar(file.name, file.url), files):
@@ -96,29 +136,87 @@ class IndexedTars:
                 self.progress("tars", len(found), len(files))
         return found
 
-    def index(self, tars: Sequence[IndexedTar]) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """All samples (INDEX, `shard` being the tar's name) and all that is broken (`shard` and
-        BROKEN). A key that several tars have is preceded by the tar's name."""
-        scans = [self._scan(tar.place) for tar in tars]
-        samples = pl.concat(
-            scan.samples.with_columns(shard=pl.lit(tar.name))
-            for tar, scan in zip(tars, scans, strict=True)
+    @property
+    def _title(self) -> str:
+        return f"the dataset {self.concept!r}"
+
+    def remarks(self, tars: Sequence[IndexedTar]) -> tuple[str, ...]:
+        """Sentences about what of the tars is not used, and how their names were taken."""
+        splits = split_shards([tar.name for tar in tars], self.splits, self._title)
+        counts: Counter[str] = Counter()
+        examples: dict[str, str] = {}
+        for tar in tars:
+            for unused in tar.unused:
+                counts[unused.reason] += unused.members
+                examples.setdefault(unused.reason, f"{unused.example} in {tar.name}")
+        if not counts:
+            return splits.notes
+        said = [
+            f"{count:,} × {reason} ({examples[reason]})"
+            for reason, count in counts.most_common(REASONS_NAMED)
+        ]
+        return (
+            *splits.notes,
+            f"{counts.total():,} members of the tars of {self._title} are not used: "
+            f"{'; '.join(said)}",
         )
-        broken = pl.concat(
-            scan.broken.select(pl.lit(tar.name).alias("shard"), *BROKEN)
+
+    def index(self, tars: Sequence[IndexedTar]) -> TarIndex:
+        """All that the tars hold, and the shards that are missing as what is broken.
+
+        A key that several tars have is preceded by the tar's name. What was lost with a shard
+        counts as many samples as it had: what img2dataset noted beside it, or else, as a bound,
+        those of the largest of the others.
+        """
+        scans = [self._scan(tar.place) for tar in tars]
+        splits = split_shards([tar.name for tar in tars], self.splits, self._title)
+        samples = pl.concat(
+            scan.samples.with_columns(shard=pl.lit(tar.name), split=pl.lit(splits.of[tar.name]))
             for tar, scan in zip(tars, scans, strict=True)
+            if tar.name in splits.of
         )
         stem = pl.col("shard").str.strip_suffix(".tar")
         samples = samples.with_columns(
             concept=pl.lit(self.concept),
-            split=pl.lit("train"),
-            key=pl.when(pl.col("key").is_duplicated())
+            key=pl.when(pl.struct("split", "key").is_duplicated())
             .then(pl.format("{}/{}", stem, "key"))
             .otherwise("key"),
         )
-        if self.test_share > 0:
+        if self.test_share > 0 and not splits.has_test:
             samples = samples.with_columns(held_out(samples, self.test_share))
-        return samples.select(*INDEX).sort("split", "key"), broken
+        odd = pl.concat(
+            scan.odd.with_columns(shard=pl.lit(tar.name))
+            for tar, scan in zip(tars, scans, strict=True)
+        ).join(samples.select("split", "key", "shard", "offset"), on=["shard", "offset"])
+        flags = [name for name in ODD if name not in ("offset", "source")]
+        return TarIndex(
+            samples.select(*INDEX).sort("split", "key"),
+            self._broken(tars, scans, splits),
+            odd.select("split", "key", pl.col("source").alias("digest"), *flags).sort(
+                "split", "key"
+            ),
+        )
+
+    def _broken(
+        self, tars: Sequence[IndexedTar], scans: Sequence[TarScan], splits: ShardSplits
+    ) -> pl.DataFrame:
+        largest = max(tar.samples for tar in tars)
+        frames = [
+            scan.broken.with_columns(
+                pl.col("samples").fill_null(
+                    max(1, _noted(tar.place.path, largest) - tar.samples - tar.broken)
+                ),
+                shard=pl.lit(tar.name),
+                split=pl.lit(splits.of[tar.name]),
+            ).select(*LOST)
+            for tar, scan in zip(tars, scans, strict=True)
+            if tar.name in splits.of
+        ]
+        missing = [
+            (Path(path).name, "train", "", "", max(1, _noted(path, largest)), "it is not there")
+            for path in find_shards(self.shards, self.base).missing
+        ]
+        return pl.concat([*frames, pl.DataFrame(missing, schema=LOST, orient="row")])
 
     def places(self, digests: Mapping[str, str]) -> dict[str, Place]:
         """Where the tars of an index lie: those names whose content is that of `digests`.
@@ -145,25 +243,30 @@ class IndexedTars:
         summary = self._summary(place)
         return IndexedTar(name, place, *summary)
 
-    def _summary(self, place: Place) -> tuple[str, int, int]:
+    def _summary(self, place: Place) -> Summary:
         kept = self._kept(place)
         try:
-            digest, samples, broken = json.loads(pl.read_parquet_metadata(kept)[SUMMARY])
-            return digest, samples, broken
-        except (OSError, KeyError, ValueError, pl.exceptions.PolarsError):
+            digest, samples, broken, unused = json.loads(pl.read_parquet_metadata(kept)[SUMMARY])
+            return digest, samples, broken, tuple(Unused(*each) for each in unused)
+        except (OSError, KeyError, ValueError, TypeError, pl.exceptions.PolarsError):
             pass
         started_ns = time.time_ns()
-        scan = scan_tar(Path(place.path), self.images, digests=True)
+        scan = scan_tar(Path(place.path), self.images, digests=True, decoding=self.decoding)
         if _status(place.path) != place.status:
             raise DataError(f"{place.path} changed while it was read: run again when it is whole")
-        summary = (_digest(scan), scan.samples.height, scan.broken.height)
+        broken = int(scan.broken["samples"].sum())
+        summary = (_digest(scan), scan.samples.height, broken, scan.unused)
         settled_ns = started_ns - int(SETTLE_SECONDS * 1e9)
         if max(place.status.modified_ns, place.status.changed_ns) >= settled_ns:
             self._fresh[place] = scan
             return summary
         for old in self.cache.glob(f"{_path_digest(place)}-*"):
             old.unlink(missing_ok=True)
-        rows = pl.concat([scan.samples, scan.broken], how="diagonal")
+        parts = (scan.samples, scan.broken, scan.odd)
+        rows = pl.concat(
+            (part.with_columns(part=pl.lit(number)) for number, part in enumerate(parts)),
+            how="diagonal",
+        )
         with replacing(kept) as temporary:
             rows.write_parquet(temporary, metadata={SUMMARY: json.dumps(summary)})
         return summary
@@ -172,13 +275,14 @@ class IndexedTars:
         if place in self._fresh:
             return self._fresh[place]
         rows = pl.read_parquet(self._kept(place))
-        is_broken = pl.col("reason").is_not_null()
-        return TarScan(
-            rows.filter(~is_broken).select(*PLACED), rows.filter(is_broken).select(*BROKEN)
+        samples, broken, odd = (
+            rows.filter(part=number).select(*schema)
+            for number, schema in enumerate((PLACED, BROKEN, ODD))
         )
+        return TarScan(samples, broken, odd)
 
     def _kept(self, place: Place) -> Path:
-        about = digest_of([*place.status, *self.images, RULES])[:16]
+        about = digest_of([*place.status, *self.images, RULES, self.decoding.as_data()])[:16]
         return self.cache / f"{_path_digest(place)}-{about}.parquet"
 
 
@@ -223,9 +327,18 @@ def _status(path: str) -> Status:
 def _digest(scan: TarScan) -> str:
     """Of a tar's usable and broken samples, their places in it included."""
     content = hashlib.sha256()
-    for frame in scan:
+    for frame in (scan.samples, scan.broken):
         content.update(json.dumps(frame.rows(), ensure_ascii=False).encode())
     return content.hexdigest()[:DIGEST_LENGTH]
+
+
+def _noted(tar: str, otherwise: int) -> int:
+    """The samples that img2dataset noted of a tar, which may be gone."""
+    try:
+        noted = json.loads(Path(f"{tar.removesuffix('.tar')}_stats.json").read_bytes())
+        return int(noted["successes"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return otherwise
 
 
 def _path_digest(place: Place) -> str:

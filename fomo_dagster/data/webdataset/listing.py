@@ -42,21 +42,34 @@ class ShardFile(NamedTuple):
     """A checksum of the store's, or the time of the last change; empty where it tells neither."""
 
 
+class Shards(NamedTuple):
+    """What a declaration means. missing: URLs of a brace range that are not there."""
+
+    files: list[ShardFile]
+    missing: list[str]
+
+
 def is_local(pattern: str) -> bool:
     """Whether `pattern` is a path on this machine."""
     return "://" not in pattern and "::" not in pattern
 
 
 def list_shards(patterns: Sequence[str], base: Path) -> list[ShardFile]:
+    """The tars that `patterns` name; see `find_shards`."""
+    return find_shards(patterns, base).files
+
+
+def find_shards(patterns: Sequence[str], base: Path) -> Shards:
     """The tars that `patterns` name, sorted by name; relative paths start from `base`.
 
     Of a brace range, numbers that are not there are left out and said. Raises `InputError` where a
     store cannot be opened, and `DataError` where nothing is found, a tar is missing or comes twice.
     """
     found: dict[str, Mapping[str, Any]] = {}
+    missing: list[str] = []
     for pattern in patterns:
         located = str(base / Path(pattern).expanduser()) if is_local(pattern) else pattern
-        found.update(_found(pattern, located))
+        found.update(_found(pattern, located, missing))
     paths = {url: PurePosixPath(str(info["name"])) for url, info in found.items()}
     common = os.path.commonpath([str(path.parent) for path in paths.values()])
     files = [
@@ -68,7 +81,7 @@ def list_shards(patterns: Sequence[str], base: Path) -> list[ShardFile]:
         )
         for url, path in paths.items()
     ]
-    return sorted(files)
+    return Shards(sorted(files), missing)
 
 
 def listing_digest(files: Sequence[ShardFile]) -> str:
@@ -76,8 +89,9 @@ def listing_digest(files: Sequence[ShardFile]) -> str:
     return digest_of([[file.name, file.size, file.version] for file in files])
 
 
-def _found(pattern: str, located: str) -> dict[str, Mapping[str, Any]]:
-    """URL → fsspec's information of the tars that one pattern means."""
+def _found(pattern: str, located: str, lost: list[str]) -> dict[str, Mapping[str, Any]]:
+    """URL → fsspec's information of the tars that one pattern means; those that are missing are
+    added to `lost`."""
     try:
         filesystem, _ = fsspec.url_to_fs(located)
     except (ValueError, ImportError, OSError) as error:
@@ -91,8 +105,12 @@ def _found(pattern: str, located: str) -> dict[str, Mapping[str, Any]]:
     infos = [info for several in found.values() for info in several]
     missing = [path for path in wanted if path not in found and not _is_glob(path)]
     if not infos or (missing and len(wanted) == 1):
-        raise DataError(f"there are no shards {pattern!r}: {shortlist(missing or wanted)}")
+        raise DataError(
+            f"there are no shards {pattern!r}: {shortlist(missing or wanted)}"
+            + _compressed(filesystem, wanted)
+        )
     if missing:
+        lost += missing
         logger.warning(
             "%d shards of %r are not there: %s", len(missing), pattern, shortlist(missing)
         )
@@ -117,6 +135,17 @@ def _matches(filesystem: Any, wanted: Sequence[str]) -> Iterator[tuple[str, list
         for path, info in zip(single, infos, strict=True):
             if info is not None:
                 yield path, [info]
+
+
+def _compressed(filesystem: Any, wanted: Sequence[str]) -> str:
+    """A clause about compressed tars where a folder has those alone."""
+    if len(wanted) != 1 or _is_glob(wanted[0]) or not filesystem.isdir(wanted[0]):
+        return ""
+    names = [PurePosixPath(path).name for path in filesystem.ls(wanted[0], detail=False)]
+    packed = sorted(name for name in names if ".tar." in name or name.endswith((".tgz", ".tbz2")))
+    if not packed:
+        return ""
+    return f"; it holds {shortlist(packed)}, and images are read from uncompressed tars alone"
 
 
 def _info(filesystem: Any, path: str) -> Any:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import polars as pl
@@ -90,10 +91,11 @@ class ShardCache:
         os.close(descriptor)
         return samples
 
-    def counts(self, shard: ShardFile) -> dict[str, int] | None:
-        """`samples` and `broken` of a tar that was once listed here; None of another one."""
+    def counts(self, shard: ShardFile) -> dict[str, Any] | None:
+        """`samples` and `broken` of a tar that was once listed here, and the `reasons` why not all
+        of it can be used; None of another one."""
         with contextlib.suppress(OSError, ValueError):
-            counts: dict[str, int] = json.loads(self._counts_path(shard).read_bytes())
+            counts: dict[str, Any] = json.loads(self._counts_path(shard).read_bytes())
             return counts
         return None
 
@@ -106,19 +108,18 @@ class ShardCache:
             if _touched(listing):
                 with contextlib.suppress(OSError, pl.exceptions.PolarsError):
                     return pl.read_parquet(listing, columns=list(PLACED))
-            samples, broken = scan_tar(path, self.images, digests=False)
+            scan = scan_tar(path, self.images, digests=False)
             with replacing(listing) as temporary:
-                samples.write_parquet(temporary)
-        counts = {"samples": samples.height, "broken": broken.height}
+                scan.samples.write_parquet(temporary)
+        broken = int(scan.broken["samples"].fill_null(1).sum())
+        counts = {"samples": scan.samples.height, "broken": broken, "reasons": scan.reasons()}
         write_bytes(self._counts_path(shard), json.dumps(counts).encode())
-        if broken.height:
-            reasons = broken.group_by("reason").len("count").sort("count", descending=True)
+        if broken:
             logger.warning(
                 "%d members of the shard %s are skipped, %d can be used: %s",
-                broken.height, shard.url, samples.height,
-                "; ".join(f"{count} × {reason}" for reason, count in reasons.head(5).rows()),
+                broken, shard.url, scan.samples.height, "; ".join(scan.reasons()[:5]),
             )  # fmt: skip
-        return samples
+        return scan.samples
 
     def _fetch(self, shard: ShardFile, path: Path) -> None:
         for wait in (*WAITS_SECONDS, None):

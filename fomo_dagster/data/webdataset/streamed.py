@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fomo_dagster.data.decoding import DEFAULT, Decoding
 from fomo_dagster.data.images import UnreadableImageError, decoded
 from fomo_dagster.data.pools import REPLACEMENTS, Sample
 from fomo_dagster.data.sampling import positions, replacement
@@ -48,9 +49,15 @@ class StreamedPool:
     size = None
 
     def __init__(
-        self, name: str, shards: Sequence[ShardFile], visits: Visits, cache: ShardCache
+        self,
+        name: str,
+        shards: Sequence[ShardFile],
+        visits: Visits,
+        cache: ShardCache,
+        decoding: Decoding = DEFAULT,
     ) -> None:
         self.name = name
+        self._decoding = decoding
         self._shards, self._visits, self._cache = list(shards), visits, cache
         self._ahead: tuple[int, int, int] | None = None  # the group that is fetched ahead of use
 
@@ -68,11 +75,11 @@ class StreamedPool:
         row = int(positions(seed, stage, sequence, tar.samples, start, 1)[0])
         for attempt in range(REPLACEMENTS):
             try:
-                return Sample(tar.captions[row], decoded(tar.read(row)))
+                return Sample(tar.captions[row], decoded(tar.read(row), self._decoding))
             except UnreadableImageError as error:
                 logger.warning(
                     "an image of %s (byte %d) cannot be decoded (%s): another takes its place",
-                    shard.url, tar.places[row, 0], error.__cause__,
+                    shard.url, tar.places[row, 0], error,
                 )  # fmt: skip
             row = replacement(seed, stage, self.name, position, attempt, tar.samples)
         raise DataError(
@@ -111,9 +118,11 @@ class StreamedPool:
                 sequence = " instead of ".join([shard.name, *empty[:1]])
                 return shard, f"{self.name} {sequence}", tar
             empty.append(shard.name)
+        counts = self._cache.counts(shard) or {}
         raise DataError(
             f"{len(empty)} shards of the {self.name} pool in a row have no usable sample: "
-            f"{', '.join(empty[:5])}; is the dataset one of images with texts?"
+            f"{', '.join(empty[:5])}; in the last of them: "
+            f"{'; '.join(counts.get('reasons', ())) or 'nothing'}"
         )
 
     def _fetch_ahead(self, seed: int, stage: int, group: int) -> None:

@@ -41,7 +41,7 @@ def settled(monkeypatch):
 
 def placed(root, source):
     tars = source.tars()
-    samples, _ = source.index(tars)
+    samples, *_ = source.index(tars)
     samples.write_parquet(root / "index.parquet")
     return PlacedIndex(root, source.places({tar.name: tar.digest for tar in tars}))
 
@@ -81,7 +81,7 @@ def test_a_tar_that_was_just_written_is_read_again_next_time(tmp_path, tars, sca
     tars.shard(tmp_path / "tars", 0, 5)
     for _ in range(2):
         source = open_tars(tmp_path)
-        samples, _ = source.index(source.tars())
+        samples, *_ = source.index(source.tars())
         assert len(samples) == 5
     assert scanned == ["00000.tar"] * 2
 
@@ -121,7 +121,7 @@ def test_broken_members_are_listed_with_their_tar(tmp_path, tars):
     tars.write(tmp_path / "tars/00000.tar", tars.members(1) | {"x.jpg": tars.picture(1)})
     tars.write(tmp_path / "tars/00001.tar", tars.members(2) | {"x.txt": b"no image"})
     source = open_tars(tmp_path)
-    samples, broken = source.index(source.tars())
+    samples, broken, _ = source.index(source.tars())
     assert samples["key"].to_list() == ["000000001", "000000002"]
     assert broken.select("shard", "key", "reason").rows() == [
         ("00000.tar", "x", "it has no text"),
@@ -134,13 +134,13 @@ def test_a_key_that_two_tars_have_is_told_apart_by_the_tars_name(tmp_path, tars)
     tars.write(tmp_path / "tars/a.tar", tars.members(1) | tars.members(2))
     tars.write(tmp_path / "tars/b.tar", tars.members(2) | tars.members(3))
     source = open_tars(tmp_path)
-    samples, _ = source.index(source.tars())
+    samples, *_ = source.index(source.tars())
     assert samples["key"].to_list() == ["000000001", "000000003", "a/000000002", "b/000000002"]
 
 
 def test_a_share_is_held_out_where_it_is_asked_for(tmp_path, tars):
     tars.shard(tmp_path / "tars", 0, 60)
     source = open_tars(tmp_path, test_share=0.5)
-    samples, _ = source.index(source.tars())
+    samples, *_ = source.index(source.tars())
     held = samples.filter(pl.col("split") == "test").height
     assert 15 < held < 45

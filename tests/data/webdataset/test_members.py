@@ -19,7 +19,7 @@ def scan(path: Path) -> TarScan:
 
 def test_every_sample_is_found_with_its_captions_place_and_digest(tmp_path, tars):
     path = tars.shard(tmp_path, 2, 30)
-    samples, broken = scan(path)
+    samples, broken, *_ = scan(path)
     assert broken.is_empty()
     with tarfile.open(path) as tar:
         for key, captions, digest, offset, size in samples.rows():
@@ -49,7 +49,7 @@ def test_every_image_extension_and_case_counts(tmp_path, tars, kind):
 )
 def test_a_json_stands_in_for_a_text(tmp_path, tars, about, key, captions):
     content = {"x.jpg": tars.picture(1), "x.json": about.encode()}
-    samples, broken = scan(tars.write(tmp_path / "x.tar", content))
+    samples, broken, *_ = scan(tars.write(tmp_path / "x.tar", content))
     assert samples.select("key", "captions").rows() == [(key, captions)]
     assert broken.is_empty()
 
@@ -66,7 +66,7 @@ BREAKAGES = {
 @pytest.mark.parametrize("reason", BREAKAGES)
 def test_a_broken_sample_is_named_and_its_neighbours_stay(tmp_path, tars, reason):
     content = tars.members(1) | BREAKAGES[reason](tars) | tars.members(2)
-    samples, broken = scan(tars.write(tmp_path / "x.tar", content))
+    samples, broken, *_ = scan(tars.write(tmp_path / "x.tar", content))
     assert samples["key"].to_list() == ["000000001", "000000002"]
     assert broken.select("key", "reason").rows() == [("x", reason)]
 
@@ -78,7 +78,7 @@ def test_an_empty_image_and_a_json_that_is_none_are_broken(tmp_path, tars):
         "y.jpg": tars.picture(1),
         "y.json": b"{",
     }
-    samples, broken = scan(tars.write(tmp_path / "x.tar", content))
+    samples, broken, *_ = scan(tars.write(tmp_path / "x.tar", content))
     assert samples.is_empty()
     assert dict(broken.select("key", "reason").rows()) == {
         "x": "its image is of no known format",
@@ -96,7 +96,7 @@ def test_two_members_of_one_name_and_links_are_broken(tmp_path, tars):
             link = tarfile.TarInfo(name)
             link.type, link.linkname = kind, "/etc/passwd"
             tar.addfile(link)
-    samples, broken = scan(path)
+    samples, broken, *_ = scan(path)
     assert samples.is_empty()
     assert [reason for *_, reason in broken.rows()] == [
         "two members are called 000000001.jpg",
@@ -111,7 +111,7 @@ def test_a_tar_that_ends_early_gives_what_comes_before(tmp_path, tars, keep):
     data = path.read_bytes()
     end = int(whole["offset"].max() + whole["size"][-1])
     path.write_bytes(data[: int(end * keep)])
-    samples, broken = scan(path)
+    samples, broken, *_ = scan(path)
     assert samples.equals(whole.head(len(samples)))
     assert 0 < len(samples) < 20
     assert broken["reason"].str.contains("ends early|ends within|no text|no image").all()
@@ -121,7 +121,7 @@ def test_a_tar_that_ends_early_gives_what_comes_before(tmp_path, tars, keep):
 @pytest.mark.parametrize("data", [b"", b"not a tar" * 100])
 def test_what_is_no_tar_is_one_broken_thing(tmp_path, data):
     (tmp_path / "x.tar").write_bytes(data)
-    samples, broken = scan(tmp_path / "x.tar")
+    samples, broken, *_ = scan(tmp_path / "x.tar")
     assert samples.is_empty()
     assert broken["reason"].str.contains("damaged or ends early").to_list() == [True]
 
@@ -132,7 +132,7 @@ def test_a_damaged_header_is_said(tmp_path, tars):
     fifth = scan(path).samples["offset"][4] - 512
     data[fifth : fifth + 512] = b"x" * 512
     path.write_bytes(data)
-    samples, broken = scan(path)
+    samples, broken, *_ = scan(path)
     assert len(samples) == 4
     assert broken["reason"].to_list() == [
         f"the tar is damaged or ends early: no header at byte {fifth}"

@@ -1,0 +1,36 @@
+"""What a dataset declares of how its images are shown; what decodes them is `images.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+WHITE = "#ffffff"
+RULES = 2  # of decoding; raised when images that `Seen` tells of become other pictures
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """background: what transparency shows, as `#rrggbb`. upright: turn images as their orientation
+    tags say."""
+
+    background: str = WHITE
+    upright: bool = False
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any]) -> Decoding:
+        """What `as_data` told, among whatever else `data` holds."""
+        return cls(data.get("background", WHITE), data.get("upright", False))
+
+    def as_data(self) -> dict[str, Any]:
+        """For recipes: the rules' version, and what is declared and not at its default."""
+        told: dict[str, Any] = {"decoder": RULES}
+        if self.background != WHITE:
+            told["background"] = self.background
+        if self.upright:
+            told["upright"] = True
+        return told
+
+
+DEFAULT = Decoding()
