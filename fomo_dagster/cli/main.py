@@ -346,9 +346,14 @@ def ui(
 ) -> None:
     """Open Dagster's UI on this machine, with the project's assets, schedules and sensors."""
     from fomo_dagster.cli.dagster_home import prepare, serve
-    from fomo_dagster.cli.ports import check_is_free
+    from fomo_dagster.cli.ports import check_is_free, is_open_to_others
 
     check_is_free(host, port)
+    if is_open_to_others(host):
+        logging.getLogger(__name__).warning(
+            "Dagster's UI asks nobody who they are: whoever reaches %s:%d can start and stop runs",
+            host, port,
+        )  # fmt: skip
     home = Home.from_environment()
     prepare(home)
     serve(home, project_folder(), host, port)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import ipaddress
 import os
 import socket
 
@@ -27,6 +28,12 @@ def check_is_free(host: str, port: int) -> None:
         f"nothing can listen at --host {host!r} ({os.strerror(problem)}): leave it out for "
         "127.0.0.1, which this machine alone reaches; 0.0.0.0 is every address it has"
     )
+
+
+def is_open_to_others(host: str) -> bool:
+    """Whether other machines reach what listens there, as far as addresses tell."""
+    found = socket.getaddrinfo(host, None)
+    return not all(ipaddress.ip_address(str(one[4][0])).is_loopback for one in found)
 
 
 def _problem(host: str, port: int) -> int | None:

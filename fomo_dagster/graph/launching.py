@@ -99,7 +99,7 @@ def _launch(
     workshop: Workshop,
 ) -> dict[str, Any]:
     """What it cost. Raises what the processes raise; `TrainingError` where one was lost,
-    `KeyboardInterrupt` on SIGINT and SIGTERM once they have stopped."""
+    `KeyboardInterrupt` on a signal that asks to stop, once they have stopped."""
     import torch
 
     if workshop.channel is None:
@@ -122,14 +122,15 @@ def _launch(
 
 
 def _make_private(folder: Path) -> None:
-    """An empty folder that nobody else can look into; raises `StoreError` where there can be none.
-
-    What passes through it says what is run, and in the name of whom.
-    """
+    """An empty folder that nobody else can look into or write to; raises `StoreError` where there
+    can be none."""
     shutil.rmtree(folder, ignore_errors=True)
     with explained(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        folder.mkdir(mode=0o700)
+        try:
+            folder.mkdir(mode=0o700)
+        except FileExistsError as error:
+            raise StoreError(f"{folder} is in the way and cannot be removed: delete it") from error
 
 
 def _made_by_processes(

@@ -63,6 +63,14 @@ def test_a_name_without_ipv6_behind_it_is_free(monkeypatch):
     ports.check_is_free("localhost", 3000)
 
 
+@pytest.mark.parametrize(
+    ("host", "is_open"),
+    [("127.0.0.1", False), ("localhost", False), ("0.0.0.0", True), ("192.0.2.1", True)],
+)
+def test_a_ui_that_others_reach_is_told(host, is_open):
+    assert ports.is_open_to_others(host) is is_open
+
+
 @pytest.mark.parametrize("port", ["0", "-1", "65536", "http"])
 def test_what_is_no_port_is_refused(port):
     result = CliRunner().invoke(app, ["ui", "--port", port])

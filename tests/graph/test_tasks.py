@@ -146,5 +146,6 @@ def test_a_link_in_the_place_of_a_launch_is_not_followed(tmp_path):
     (tmp_path / "elsewhere").mkdir()
     link = tmp_path / "launches" / "abc"
     link.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(StoreError, match="cannot be written"):
+    with pytest.raises(StoreError, match="abc is in the way and cannot be removed"):
         _make_private(link)
+    assert not list((tmp_path / "elsewhere").iterdir())
