@@ -99,6 +99,13 @@ def _text(path: Path, table: Table, name: str) -> pl.Series:
             f"column {name!r} of {path} is blank in {blank.sum()} of {len(values)} rows, "
             f"first in {table.counted_in} {place}: fill it in or leave these rows out"
         )
+    null = values.str.contains("\0", literal=True)
+    if null.any():
+        place = table.rows[PLACE].filter(null)[0]
+        raise DataError(
+            f"column {name!r} of {path} has a null character in {table.counted_in} {place}: "
+            "remove it"
+        )
     return values
 
 

@@ -184,6 +184,8 @@ LINES = {
     "deep nesting": ('{"path": ' + "[" * 100_000, "line 1 .* nested"),
     "a number without end": ('{"path": "a.png", "n": ' + "1" * 5000 + "}", "line 1 .* not JSON"),
     "no number": ('{"path": "a.png", "concept": NaN}', "'concept' in line 1 .* not nan"),
+    "a null in a path": ('{"path": "a\\u0000.png", "concept": "x"}', "'path' .* in line 1"),
+    "a null in a class": ('\n{"path": "a.png", "concept": "\\u0000"}', "'concept' .* in line 2"),
     "all rows in a list": ('[{"path": "a.png"}]', "line 1 .* write one a line"),
     "a row over several lines": ('{\n"path": "a.png"}', "line 1 .* not JSON"),
     "two rows in a line": ('{"path": "a.png"} {"path": "b.png"}', "line 1 .* not JSON"),
@@ -302,7 +304,31 @@ def declared(**form):
     return change
 
 
+def arriving(**settings):
+    """A stream that grows by a table as Spark writes it, of images outside its folder."""
+
+    def change(project):
+        rows = "".join(
+            f'../images/old/{split}/red/{i}.png,red,"a \\"red\\" {i}",{split}\n'
+            for split in ("train", "test")
+            for i in range(2)
+        )
+        (project.root / "incoming").mkdir()
+        (project.root / "incoming/1.csv").write_text("path,concept,caption,split\n" + rows)
+        stream = {"name": "live", "growing": "../incoming", "arriving": settings}
+        project.write("toy", stream=stream)
+
+    return change
+
+
 CASES = {
+    "an arrival as Spark writes it": (arriving(), ["plan", "toy"], 1, ["`quoting: backslash`"]),
+    "an arrival of images elsewhere": (
+        arriving(quoting="backslash"), ["plan", "toy"], 1, ["4 of 4 paths", "allow_outside: true"],
+    ),
+    "an arrival that is read as it is declared": (
+        arriving(quoting="backslash", allow_outside=True), ["plan", "toy"], 0, ["live_1"],
+    ),
     "captions as Spark writes them": (
         spark, ["plan", "toy"], 1, ["line 2 of", "captions.csv", "`quoting: backslash`"],
     ),
