@@ -110,11 +110,11 @@ def print_results(home: Home, experiment: str, graph: Graph, console: Console) -
     say(console, f"\nplots   {scores.path(PATHS)}\n        {scores.path(HEAT_MAP)}")
     say(console, f"        {workshop.artifact(LEADERBOARD).path(PATHS)}")
     try:
-        database = str(ensure_database(home.root))
-    except StoreError as error:  # which other programs need, and this one does not
+        place = ensure_database(home.root)
+    except StoreError as error:  # other programs need it, and this one does not
         logger.warning("%s", error)
-        database = ""
-    say(console, f'tables  {database}   (fomo sql "SELECT * FROM scores")')
+        place = home.root / "tables"
+    say(console, f'tables  {place}   (fomo sql "SELECT * FROM scores")')
     say(console, "UI      make ui")
 
 

@@ -9,6 +9,7 @@ import os
 import shlex
 import signal
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any
@@ -138,7 +139,12 @@ class _Runner:
         def waiting(holder: str) -> None:
             say(self.console, f"process {holder} is running {name}; waiting for it")
 
-        with lease(self.home.leases / f"experiment_{name}", waiting):
+        with ExitStack() as stack:
+            refusal = None
+            try:
+                stack.enter_context(lease(self.home.leases / f"experiment_{name}", waiting))
+            except StoreError as error:  # a disk that is read-only, where all may be there
+                refusal = error
             planned = undertaking.plan()
             rounds = 0
             while wanted := [entry for entry in planned if not entry.current]:
@@ -148,10 +154,13 @@ class _Runner:
                 computed = sum(entry.status == "compute" for entry in wanted)
                 hits = len(planned) - computed
                 say(self.console, f"{name}: {computed} assets to compute, {hits} hits")
+                if refusal is not None:
+                    raise refusal
                 self._materialise(undertaking, wanted, self.instance or prepare(self.home))
                 planned = undertaking.plan()
                 rounds += 1
-            retire(name, Workshop(self.graph, self.home))
+            if refusal is None:
+                retire(name, Workshop(self.graph, self.home))
         if self.trackers:
             self.tracking(self.warn).catch_up(name)
         say(self.console, f"{name} is up to date ({len(planned)} assets)")

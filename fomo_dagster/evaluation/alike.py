@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from fomo_dagster.evaluation.prompts import PLACE, templates_of
 from fomo_dagster.experiment.evaluation import Prompts, Waffle
 from fomo_dagster.models.clip_tokens import AROUND, context_length, tokens_of, words_of
 from fomo_dagster.store.digests import digest_of
-from fomo_dagster.store.files import write_bytes
+from fomo_dagster.store.files import skipped_where_refused, write_bytes
 
 Groups = tuple[tuple[str, ...], ...]
 """Classes, each group those that are one to the model."""
@@ -62,7 +61,7 @@ def alike_classes(
             groups = equal_in_all(classes, templates, _tokens(architecture, folder))
         except FomoError:  # whoever encodes texts with it will say so
             return None
-    with suppress(OSError, FomoError):  # a home that can be read alone
+    with skipped_where_refused():
         write_bytes(path, json.dumps(groups).encode())
     return groups
 

@@ -18,7 +18,7 @@ from fomo_dagster.experiment.backbone import Backbone
 from fomo_dagster.experiment.schema import AnyMethod, Finetune, Method
 from fomo_dagster.experiment.training import TrainingSettings
 from fomo_dagster.store.digests import digest_of
-from fomo_dagster.store.files import write_bytes
+from fomo_dagster.store.files import skipped_where_refused, write_bytes
 from fomo_dagster.training.case import Case
 
 if TYPE_CHECKING:
@@ -148,6 +148,7 @@ def _remembered(
             _known[key] = kind(**json.loads(path.read_text()))
         except (OSError, ValueError, TypeError):  # not there, damaged, or of another version
             _known[key] = count()
-            write_bytes(path, json.dumps(asdict(_known[key])).encode())
+            with skipped_where_refused():
+                write_bytes(path, json.dumps(asdict(_known[key])).encode())
     found: T = _known[key]
     return found

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from fomo_dagster.store.artifacts import Artifact
 from fomo_dagster.store.digests import digest_of
+from fomo_dagster.store.files import skipped_where_refused
 from fomo_dagster.store.recipes import Recipe
 
 if TYPE_CHECKING:
@@ -105,7 +106,9 @@ class Node(ABC):
         find = store.find if self.fetched_by_plans else store.find_here
         artifacts = {}
         for name, recipe in recipes.items():
-            artifact = find(recipe)
+            artifact = None
+            with skipped_where_refused():  # what is fetched needs a place
+                artifact = find(recipe)
             if artifact is None:
                 return None
             artifacts[name] = artifact

@@ -231,15 +231,17 @@ class Store:
 
     def _set_aside(self, kind: str, digest: str, folder: Path, problem: str) -> None:
         aside = self.root / ".damaged" / f"{kind}-{digest}-{time.time_ns()}"
-        aside.parent.mkdir(parents=True, exist_ok=True)
+        moved = "It was moved to {} and will be made again"
         try:
+            aside.parent.mkdir(parents=True, exist_ok=True)
             folder.rename(aside)
         except FileNotFoundError:  # another process set it aside first
             return
+        except OSError as error:
+            moved = f"It cannot be moved away ({error.strerror}) and counts as missing"
         logger.warning(
-            "%s %s in the store is damaged: %s. It was moved to %s and will be made again.",
-            kind, digest, problem, aside,
-        )  # fmt: skip
+            "%s %s in the store is damaged: %s. %s.", kind, digest, problem, moved.format(aside)
+        )
 
     def _fetch(self, kind: str, digest: str) -> Artifact | None:
         assert self.remote is not None

@@ -146,7 +146,7 @@ def _refusal(error: BaseException | None) -> int | None:
     Polars, safetensors and PyTorch raise classes of their own where a write fails.
     """
     while error is not None:
-        if isinstance(error, OSError):
+        if isinstance(error, OSError) and error.errno is not None:  # Polars leaves it out
             return error.errno
         native = _NATIVE.search(str(error))
         if native is not None:

@@ -9,18 +9,22 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from fomo_dagster.store.files import explained
+
 
 @contextlib.contextmanager
 def lease(path: Path, waiting: Callable[[str], None] | None = None) -> Iterator[None]:
     """Hold the lease at `path`, waiting while another thread or process holds it.
 
     The kernel's file lock is the lease, so it ends with its holder, however that ends. `waiting` is
-    told once, with the holder's process number, when the lease is not free at once.
+    told once, with the holder's process number, when the lease is not free at once. Raises
+    `StoreError` where the disk refuses.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     told = False
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        with explained(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             while True:
                 try:

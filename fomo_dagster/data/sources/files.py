@@ -20,7 +20,7 @@ import polars as pl
 from fomo_dagster.data.images import UnreadableImageError
 from fomo_dagster.errors import DataError
 from fomo_dagster.store.digests import digest_of, digest_of_bytes, digest_of_file
-from fomo_dagster.store.files import replacing
+from fomo_dagster.store.files import replacing, skipped_where_refused
 from fomo_dagster.texts import composed
 
 LARGEST_IMAGE = 1 << 29  # bytes of an encoded image; a larger one is never read
@@ -82,7 +82,7 @@ class DigestCache:
             maintain_order=True
         )
         if len(unknown) or settled.height != kept.height:
-            with replacing(self.path) as temporary:
+            with skipped_where_refused(), replacing(self.path) as temporary:
                 settled.write_parquet(temporary)
         return found["digest"].to_list()
 

@@ -11,7 +11,7 @@ import polars as pl
 
 from fomo_dagster.errors import DataError
 from fomo_dagster.store.digests import digest_of
-from fomo_dagster.store.files import replacing
+from fomo_dagster.store.files import replacing, skipped_where_refused
 
 KEY = "fomo_table_of"
 SETTLE_SECONDS = 2.0  # see `DigestCache`
@@ -51,6 +51,6 @@ def recall(path: Path, key: str | None, schema: Mapping[str, pl.DataType]) -> pl
 def keep(path: Path, key: str | None, table: pl.DataFrame) -> pl.DataFrame:
     """Keep `table` at `path` in place of what is there, unless `key` is None; returns it."""
     if key is not None:
-        with replacing(path) as temporary:
+        with skipped_where_refused(), replacing(path) as temporary:
             table.write_parquet(temporary, metadata={KEY: key})
     return table

@@ -28,6 +28,7 @@ from fomo_dagster.data.sources.splits import held_out
 from fomo_dagster.data.sources.torchvision_sets import SETS
 from fomo_dagster.errors import DataError, InputError, nearest
 from fomo_dagster.store.digests import digest_of, digest_of_bytes
+from fomo_dagster.store.files import skipped_where_refused
 from fomo_dagster.store.leases import lease
 
 SCAN_VERSION = 1  # raised when a scan of the same files would be another one
@@ -107,7 +108,8 @@ class TorchvisionImages:
         """Let torchvision download what is not there, where that is declared."""
         if not self.declared.download:
             return
-        with lease(self.cache.path.with_suffix(".download")):
+        # Where the home cannot be written, what is there already will do.
+        with skipped_where_refused(), lease(self.cache.path.with_suffix(".download")):
             for name in (name for names in splits.values() for name in names):
                 try:
                     self._construct(name, download=True)

@@ -38,7 +38,7 @@ from fomo_dagster.data.webdataset.shard_splits import ShardSplits, split_shards
 from fomo_dagster.errors import DataError
 from fomo_dagster.progress import Progress, silent
 from fomo_dagster.store.digests import DIGEST_LENGTH, digest_of
-from fomo_dagster.store.files import replacing
+from fomo_dagster.store.files import replacing, skipped_where_refused
 
 SETTLE_SECONDS = 2.0  # the coarsest clock tick of a file system: see `sources.files.DigestCache`
 TARS_AT_ONCE = 4  # while one is hashed, another is read and a third one's headers are parsed
@@ -260,15 +260,19 @@ class IndexedTars:
         if max(place.status.modified_ns, place.status.changed_ns) >= settled_ns:
             self._fresh[place] = scan
             return summary
-        for old in self.cache.glob(f"{_path_digest(place)}-*"):
-            old.unlink(missing_ok=True)
         parts = (scan.samples, scan.broken, scan.odd)
         rows = pl.concat(
             (part.with_columns(part=pl.lit(number)) for number, part in enumerate(parts)),
             how="diagonal",
         )
-        with replacing(kept) as temporary:
-            rows.write_parquet(temporary, metadata={SUMMARY: json.dumps(summary)})
+        self._fresh[place] = scan  # for where it cannot be kept
+        with skipped_where_refused():
+            with replacing(kept) as temporary:
+                rows.write_parquet(temporary, metadata={SUMMARY: json.dumps(summary)})
+            for old in self.cache.glob(f"{_path_digest(place)}-*"):
+                if old != kept:
+                    old.unlink(missing_ok=True)
+            del self._fresh[place]
         return summary
 
     def _scan(self, place: Place) -> TarScan:
