@@ -157,7 +157,7 @@ class IndexedTars:
         ]
         return (
             *splits.notes,
-            f"{counts.total():,} members of the tars of {self._title} are not used: "
+            f"{counts.total():,} members and fields of the tars of {self._title} are not used: "
             f"{'; '.join(said)}",
         )
 

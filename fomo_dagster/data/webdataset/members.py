@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
@@ -49,12 +49,19 @@ ODD: dict[str, pl.DataType] = {
     **dict.fromkeys(Seen._fields, pl.Boolean()),
 }
 TEXT, ABOUT = "txt", "json"
+IMG2DATASET = frozenset(  # what it writes into a JSON of its own accord
+    {
+        "caption", "url", "key", "status", "error_message", "width", "height", "original_width",
+        "original_height", "exif", "md5", "sha256", "sha512",
+    }
+)  # fmt: skip
+FIELDS_NAMED = 20  # of JSONs, in one tar
 LARGEST_TEXT = 1 << 20  # bytes; a text member beyond this is no caption
 LITTER = ("thumbs.db", "desktop.ini")  # in lower case: what systems leave behind
 
 
 class Unused(NamedTuple):
-    """Members that are part of no sample, for one reason."""
+    """Members that are part of no sample, and fields of JSONs, that one reason leaves out."""
 
     reason: str
     members: int
@@ -118,8 +125,11 @@ def scan_tar(
     placed: list[tuple[object, ...]] = []
     odd: list[tuple[object, ...]] = []
     for stem, parts in _regrouped(samples, images, unused):
-        image = _image(parts, images)
-        found = _sample(stem, parts, image)
+        image, about = _image(parts, images), _about(parts)
+        found = _sample(stem, parts, image, about)
+        for reason in _unread(parts, about):
+            if reason in unused or len(unused) < FIELDS_NAMED:
+                _count(unused, reason, parts[ABOUT].name)
         if isinstance(found, str):
             lost, digest = (1, "") if image is None else (image.samples, image.digest)
             broken.append((stem, digest, lost, found))
@@ -258,11 +268,15 @@ def _image(parts: Parts, images: Sequence[str]) -> _Member | None:
     return next((parts[name] for name in images if name in parts), None)
 
 
-def _sample(stem: str, parts: Parts, image: _Member | None) -> tuple[str, list[str]] | str:
+def _sample(
+    stem: str, parts: Parts, image: _Member | None, about: Mapping[str, object] | None
+) -> tuple[str, list[str]] | str:
     """Key and captions, or the reason why there are none."""
     if image is None:
         return "it has no image"
-    about = _about(parts)
+    if TEXT not in parts and about is None:
+        return "its JSON cannot be read, and it has no other text"
+    about = about or {}
     if TEXT not in parts and "caption" not in about:
         return "it has no text"
     for member in (image, parts.get(TEXT)):
@@ -274,9 +288,7 @@ def _sample(stem: str, parts: Parts, image: _Member | None) -> tuple[str, list[s
         except UnicodeDecodeError:
             return "its text is not UTF-8"
     else:
-        given = about["caption"]
-        listed = given if isinstance(given, list) else [given]
-        captions = [text.strip() for text in listed if isinstance(text, str)]
+        captions = [text.strip() for text in _texts(about["caption"])]
     captions = [composed(text) for text in captions if text]
     if not captions:
         return "its text is empty"
@@ -286,12 +298,33 @@ def _sample(stem: str, parts: Parts, image: _Member | None) -> tuple[str, list[s
     return composed(as_text(key)) if isinstance(key, str) and key.strip() else stem, captions
 
 
-def _about(parts: Parts) -> dict[str, object]:
-    """What the JSON says; nothing where there is none that can be read."""
+def _unread(parts: Parts, about: Mapping[str, object] | None) -> Iterator[str]:
+    """What of a JSON is not read: texts beside those that img2dataset writes, and a caption that is
+    not that of the text."""
+    if about is None:
+        if TEXT in parts:
+            yield "a JSON that cannot be read"
+        return
+    for field, value in about.items():
+        if field not in IMG2DATASET and any(text.strip() for text in _texts(value)):
+            yield f"the field {as_text(field)!r} of a JSON"
+    if TEXT in parts and (given := [text.strip() for text in _texts(about.get("caption"))]):
+        text = parts[TEXT].text.decode(errors="replace").strip()
+        if given != [text]:
+            yield "the caption of a JSON that is not the text's, which counts"
+
+
+def _texts(value: object) -> list[str]:
+    listed = value if isinstance(value, list) else [value]
+    return [text for text in listed if isinstance(text, str)]
+
+
+def _about(parts: Parts) -> Mapping[str, object] | None:
+    """What the JSON says, nothing without one; None where it cannot be read."""
     if ABOUT not in parts:
         return {}
     try:
         about = read_json(parts[ABOUT].text)
     except ValueError:
-        return {}
-    return about if isinstance(about, dict) else {}
+        return None
+    return about if isinstance(about, dict) else None

@@ -54,6 +54,43 @@ def test_a_json_stands_in_for_a_text(tmp_path, tars, about, key, captions):
     assert broken.is_empty()
 
 
+def test_texts_of_a_json_that_are_not_read_are_counted(tmp_path, tars):
+    content = {
+        "x.jpg": tars.picture(1), "x.txt": b"one",
+        "x.json": b'{"caption": "one ", "alt": "two", "width": 3, "tags": ["a"], "note": ""}',
+        "y.jpg": tars.picture(2), "y.txt": b"one", "y.json": b'{"caption": "two", "alt": "three"}',
+        "z.jpg": tars.picture(2), "z.txt": b"one", "z.json": b"{",
+    }  # fmt: skip
+    unused = scan(tars.write(tmp_path / "x.tar", content)).unused
+    assert [(u.reason, u.members, u.example) for u in unused] == [
+        ("the field 'alt' of a JSON", 2, "x.json"),
+        ("the field 'tags' of a JSON", 1, "x.json"),
+        ("the caption of a JSON that is not the text's, which counts", 1, "y.json"),
+        ("a JSON that cannot be read", 1, "z.json"),
+    ]
+
+
+def test_half_characters_and_bytes_in_tars_cost_their_sample_alone(tmp_path, tars):
+    picture = tars.picture(1)
+    content = {
+        "x.jpg": picture, "x.json": b'{"caption": "\\ud83d"}',
+        "y.jpg": picture, "y.json": b'{"caption": "fine", "key": "\\udce9"}',
+        "z\udcff.jpg": picture, "z\udcff.txt": b"fine",
+        "e\u0301.jpg": picture, "\u00e9.txt": "e\u0301".encode(),
+        "w.jpg": picture, "w.json": b"[" * 100_000,
+        "v.jpg": picture, "v.json": b'{"caption": "fine", "n": ' + b"1" * 5000 + b"}",
+    }  # fmt: skip
+    samples, broken, *_ = scan(tars.write(tmp_path / "x.tar", content))
+    assert samples.select("key", "captions").rows() == [
+        ("\\udce9", ["fine"]), ("z\\udcff", ["fine"]), ("\u00e9", ["\u00e9"])
+    ]  # fmt: skip
+    assert dict(broken.select("key", "reason").rows()) == {
+        "x": "its text has half a character (a lone surrogate)",
+        "w": "its JSON cannot be read, and it has no other text",
+        "v": "its JSON cannot be read, and it has no other text",
+    }
+
+
 BREAKAGES = {
     "it has no text": lambda t: {"x.jpg": t.picture(1)},
     "it has no image": lambda t: {"x.txt": b"a text", "x.json": b"{}"},
@@ -82,7 +119,7 @@ def test_an_empty_image_and_a_json_that_is_none_are_broken(tmp_path, tars):
     assert samples.is_empty()
     assert dict(broken.select("key", "reason").rows()) == {
         "x": "its image is of no known format",
-        "y": "it has no text",
+        "y": "its JSON cannot be read, and it has no other text",
     }
 
 
