@@ -40,8 +40,10 @@ def evaluate(
     """
     samples = index.rows("test")
     is_retrieval = dataset.task == "retrieval"
-    candidates = images_of(dataset_name, samples) if is_retrieval else samples
-    chosen = subset(candidates, settings.subset, settings.seed)
+    if is_retrieval:  # always whole; `subsets.py` says why
+        chosen = images_of(dataset_name, samples)
+    else:
+        chosen = subset(samples, settings.subset, settings.seed)
     image_features = encode_images(
         model,
         dataset_name,

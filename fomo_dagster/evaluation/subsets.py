@@ -1,7 +1,9 @@
 """The stratified, seeded subset of a test split that quick evaluations use.
 
-The benchmark's rule (FoMo-in-Flux, arXiv 2408.14471): of n samples of C classes and a share f, take
-min(n, max(2C, 300, ⌊f·n⌋)).
+The benchmark's rule (FoMo-in-Flux, arXiv 2408.14471): of n samples with C distinct targets and a
+share f, take min(n, max(2C, 300, ⌊f·n⌋)). The targets of a classification dataset are its classes.
+Those of a retrieval dataset are its images, so that 2C is above n and the rule takes all of them: a
+recall among fewer images and captions is another, easier task, whose values do not compare.
 """
 
 from __future__ import annotations

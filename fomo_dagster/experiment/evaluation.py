@@ -61,7 +61,13 @@ class Evaluation(Declaration):
         description="The dataset's own prompt, an OpenCLIP template set, a list of templates, or "
         "`waffle:` for the dataset's own prompt with random descriptors.",
     )
-    subset: float = Field(1.0, gt=0, le=1, description="Share of a stratified, seeded subset.")
+    subset: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="Share of a stratified, seeded subset of each classification dataset, of at "
+        "least 300 samples and two a class; retrieval datasets are always evaluated whole.",
+    )
     seed: int = 0
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     retention_warning: float = Field(

@@ -217,10 +217,12 @@ class _Builder:
         name, stream = experiment.stream_name, experiment.stream
         key, backbone, execution = order_key(name), self.backbone_of(theta), experiment.execution
         if stream.order == "performance":
+            # Always of whole test splits: two samples a class are no accuracy to go by.
             probe = ProbeNode(
                 key=f"streams/{name}/probe", stage=0, backbone=backbone, checkpoint_key=theta,
-                settings=experiment.evaluation, datasets=datasets,
-                roles=dict.fromkeys(datasets, "adaptation"), execution=execution,
+                settings=experiment.evaluation.model_copy(update={"subset": 1.0}),
+                datasets=datasets, roles=dict.fromkeys(datasets, "adaptation"),
+                execution=execution,
             )  # fmt: skip
             self.add(probe)
             return PerformanceOrder(

@@ -40,6 +40,7 @@ class EvaluationNode(Node):
     """A stage's deployed weights on every evaluation dataset; one artifact a dataset."""
 
     kind: ClassVar[str] = "evaluation"
+    version: ClassVar[int] = 2  # 1 took subsets of retrieval datasets
     is_spread_by_artifact: ClassVar[bool] = True
     stage: int
     backbone: Backbone
@@ -59,14 +60,11 @@ class EvaluationNode(Node):
 
     def _parameters(self, name: str) -> dict[str, Any]:
         dataset, settings = self.datasets[name], self.settings
-        parameters: dict[str, Any] = {
-            "task": dataset.task,
-            "subset": settings.subset,
-            "precision": settings.precision,
-        }
-        if settings.subset < 1:
-            parameters["seed"] = settings.seed
-        if dataset.task == "classification":
+        parameters: dict[str, Any] = {"task": dataset.task, "precision": settings.precision}
+        if dataset.task == "classification":  # of which alone there are subsets
+            parameters["subset"] = settings.subset
+            if settings.subset < 1:
+                parameters["seed"] = settings.seed
             prompts = settings.model_dump(mode="json", include={"prompts"})["prompts"]
             parameters["prompts"] = [dataset.prompt] if prompts == "dataset" else prompts
             if isinstance(settings.prompts, Waffle):
@@ -194,8 +192,16 @@ class EvaluationNode(Node):
             yield table, pl.concat(rows, how="vertical").select(*SCHEMAS[table])
 
     def samples(self, facts: FactsByKey) -> int | None:
-        tested = (facts[shards_key(name)].details["test_samples"] for name in self.datasets)
-        return sum(map(int, tested))
+        from fomo_dagster.evaluation.subsets import subset_size
+
+        total = 0
+        for name, dataset in self.datasets.items():
+            details = facts[shards_key(name)].details
+            tested = int(details["test_samples"])
+            if dataset.task == "classification":
+                tested = subset_size(tested, len(details["concepts"]), self.settings.subset)
+            total += tested
+        return total
 
 
 @dataclass(frozen=True, kw_only=True)

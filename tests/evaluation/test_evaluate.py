@@ -167,22 +167,59 @@ def test_a_subset_is_what_is_encoded_and_the_seed_chooses_it(
     assert chosen[0] == chosen[1] != chosen[2]
 
 
-def test_a_retrieval_subset_keeps_all_captions_of_its_images(
-    tiny_model: Model, store_images: StoreImages, picture: Picture
+@pytest.mark.parametrize(
+    ("images", "each", "concepts"),
+    [(1000, 5, 1), (640, 1, 115)],
+    ids=["as Flickr30k, of one concept", "as FSCOCO, with classes"],
+)
+def test_a_retrieval_gallery_is_never_cut(
+    store_images: StoreImages,
+    tiny_model: Model,
+    monkeypatch: pytest.MonkeyPatch,
+    images: int,
+    each: int,
+    concepts: int,
 ) -> None:
-    # 330 images, each stored under two keys with a caption each.
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(images, 8, generator=generator)
+    noise = torch.randn(images, each, 8, generator=generator)
+    of_captions = (features[:, None] + 0.35 * noise).flatten(0, 1)  # (N · each, 8)
+    names = [f"{i:04}" for i in range(images)]
+    captions = [[f"{name} {n}" for n in range(each)] for name in names]
     index = store_images(
         [
-            (f"{part}/{i:03}", "set", [f"{part} caption of {i}"], picture(i))
-            for i in range(330)
-            for part in ("first", "second")
+            (name, f"class {i % concepts}", texts, name.encode())
+            for i, (name, texts) in enumerate(zip(names, captions, strict=True))
         ]
     )
-    asked: list[tuple[str, ...]] = []
-    result = evaluated(tiny_model, SCENES, index, Evaluation(subset=0.1), asked)
-    (texts,) = asked
-    assert len(texts) == 600
-    assert texts[0::2] == tuple(text.replace("second", "first") for text in texts[1::2])
-    samples = dict(result.metrics.select("metric", "samples").rows())
-    assert samples["image_to_text_recall@5"] == samples["score"] == 300
-    assert samples["text_to_image_recall@5"] == 600
+    monkeypatch.setattr(
+        "fomo_dagster.evaluation.evaluate.encode_images",
+        lambda model, name, samples, *_, **__: features[list(map(int, samples["key"]))],
+    )
+
+    def text_embeddings(texts: tuple[str, ...], each_text: int) -> Tensor:
+        places = [each * int(name) + int(n) for name, n in map(str.split, texts)]
+        return of_captions[places]
+
+    def result(subset: float) -> EvaluationResult:
+        return evaluate(
+            tiny_model, "set", SCENES, index, (), Evaluation(subset=subset),
+            Execution(device="cpu"), text_embeddings,
+        )  # fmt: skip
+
+    def recall(chosen: Tensor) -> float:
+        """Mean recall@5 both ways among these images and their captions, by lists of the best."""
+        own = (each * chosen[:, None] + torch.arange(each)).flatten()
+        similarity = features[chosen].double() @ of_captions[own].double().T
+        owner = torch.arange(len(chosen)).repeat_interleave(each)
+        best_captions = owner[similarity.topk(5, dim=1).indices]  # (N, 5)
+        best_images = similarity.topk(5, dim=0).indices  # (5, M)
+        found = (best_captions == torch.arange(len(chosen))[:, None]).any(dim=1)
+        placed = (best_images == owner).any(dim=0)
+        return 50 * float(found.double().mean() + placed.double().mean())
+
+    cut, whole = recall(torch.arange(300)), recall(torch.arange(images))
+    assert cut > whole + 3  # percent: what an evaluation on a cut gallery would pretend
+    assert values_of(result(0.1))["score"] == pytest.approx(whole)
+    assert result(0.1).metrics.equals(result(1.0).metrics)
+    assert result(0.1).concepts["samples"].sum() == images

@@ -98,13 +98,21 @@ def test_what_waits_for_an_order_is_found_where_it_was_computed_before(finished_
     measured(finished_project, "performance")
     make(finished_project, *NEEDED)
     before = finished_project.artifacts()
-    measured(finished_project, "performance", evaluation={"held_out": ["old"], "subset": 0.999999})
+    # The mean over one prompt given twice is that prompt's.
+    measured(finished_project, "performance", evaluation={"prompts": ["a photo of a {}"] * 2})
     waiting = planned()["streams/toy/chunk_001"]
     assert waiting.compute == (ONLY,)
     assert waiting.reasons == AWAITED
     make(finished_project, *NEEDED)
     new = {name.partition("/")[0] for name in finished_project.artifacts() - before}
-    assert new == {"evaluation", "order"}
+    assert new == {"evaluation", "text_embeddings", "order"}
+
+
+def test_accuracies_that_decide_an_order_are_of_whole_test_splits(project):
+    measured(project, "performance", evaluation={"subset": 0.1})
+    nodes = project.graph().nodes
+    assert nodes["streams/toy/probe"].declared["birds"]["subset"] == 1.0
+    assert nodes["toy/evaluation_000"].declared["birds"]["subset"] == 0.1
 
 
 @pytest.fixture
