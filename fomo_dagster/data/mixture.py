@@ -16,7 +16,9 @@ from typing import Any, TypeAlias
 from fomo_dagster.errors import InputError, nearest
 
 POOLS = ("update", "buffer", "pretraining")
-"""The pools, in the order of their rows in a batch; ties between them are broken in this order."""
+"""The pools, in the order of their rows in a batch."""
+
+_LEFT_OVER = ("pretraining", "update", "buffer")  # whose rows round up, as in the released code
 
 # Shares are written in decimals, and 0.33 · 50 must be 16.5 exactly for a tie to be one.
 LARGEST_DENOMINATOR = 1_000_000
@@ -34,7 +36,8 @@ def exact(share: float) -> Fraction:
 def first_stage_shares(shares: Mapping[str, float]) -> dict[str, float]:
     """The shares of a stage without buffer: half of its share to each other pool in use.
 
-    Where only one other pool is in use it takes all. Raises `InputError` where none is.
+    Where only one other pool is in use it takes all. Raises `InputError` where none is. Whole rows
+    are divided by `first_stage_sizes`.
     """
     used = [pool for pool in POOLS if pool != "buffer" and shares.get(pool, 0) > 0]
     if not used:
@@ -43,10 +46,22 @@ def first_stage_shares(shares: Mapping[str, float]) -> dict[str, float]:
     return {pool: shares[pool] + gain if pool in used else 0.0 for pool in POOLS}
 
 
+def first_stage_sizes(sizes: Mapping[str, int]) -> dict[str, int]:
+    """The rows of a batch of a stage without buffer: half of the buffer's to each other pool in
+    use, the odd one to the update pool, as in the released code: 175/168/169 becomes 259/0/253."""
+    halves = {"update": sizes["buffer"] - sizes["buffer"] // 2, "pretraining": sizes["buffer"] // 2}
+    if not sizes["pretraining"]:
+        halves = {"update": sizes["buffer"], "pretraining": 0}
+    elif not sizes["update"]:
+        halves = {"update": 0, "pretraining": sizes["buffer"]}
+    return {pool: sizes[pool] + halves[pool] if pool in halves else 0 for pool in POOLS}
+
+
 def batch_sizes(
     batch_size: int, shares: Mapping[str, float | Fraction], may_vanish: Container[str] = ()
 ) -> dict[str, int]:
-    """Samples of each pool in a batch, by the largest remainder of `batch_size` · share.
+    """Samples of each pool in a batch: `batch_size` · share rounded down, and what is left over one
+    row each, to pretraining, update and buffer in turn, as in FoMo-in-Flux's code.
 
     All of `POOLS` are in the result, in that order, and add up to `batch_size`. A pool with share 0
     (or none) has 0. Raises `InputError` where a share above 0 comes to no sample at all, which
@@ -60,8 +75,9 @@ def batch_sizes(
         raise InputError(f"no pool has a share above 0: {dict(shares)}")
     quotas = {pool: batch_size * share / total for pool, share in whole.items()}
     sizes = {pool: math.floor(quota) for pool, quota in quotas.items()}
-    by_remainder = sorted(POOLS, key=lambda pool: sizes[pool] - quotas[pool])  # stable
-    for pool in by_remainder[: batch_size - sum(sizes.values())]:
+    # A pool of less than half a sample is no taker, or 2 % of 9 would silently become 11 %.
+    in_turn = sorted((p for p in _LEFT_OVER if quotas[p] > 0), key=lambda p: 2 * quotas[p] < 1)
+    for pool in in_turn[: batch_size - sum(sizes.values())]:
         sizes[pool] += 1
     for pool, size in sizes.items():
         if size == 0 and shares.get(pool, 0) > 0 and pool not in may_vanish:
@@ -148,10 +164,14 @@ class StageShares:
     order. They hold until the next point or, where `linear`, change evenly from one to the next;
     after the last one they stay. Of n steps, the first ⌈place · n⌉ come before a point that holds;
     for those that are `linear`, step s is at s / (n - 1), so that both ends are reached.
+
+    with_buffer: the points of the same stage if it had a buffer, where it has none. Held rows are
+    divided from theirs, as the released code does; on a ramp the shares are, so that it stays even.
     """
 
     points: tuple[Point, ...]
     linear: bool = False
+    with_buffer: tuple[Point, ...] | None = None
 
     @property
     def is_constant(self) -> bool:
@@ -166,7 +186,7 @@ class StageShares:
     def without_buffer(self) -> StageShares:
         """Of a stage that has none; see `first_stage_shares`."""
         points = tuple((place, first_stage_shares(shares)) for place, shares in self.points)
-        return StageShares(points, self.linear)
+        return StageShares(points, self.linear, self.points)
 
     def as_data(self) -> dict[str, Any]:
         """Plain data, for a recipe: the shares alone where they do not change."""
@@ -186,7 +206,7 @@ class StageShares:
     def mean_size(self, pool: str, batch_size: int) -> float:
         """Samples of a pool in a batch: exactly where the shares are constant, else on average."""
         if self.is_constant:
-            return batch_sizes(batch_size, self.points[0][1])[pool]
+            return self._held_sizes(batch_size)[0][pool]
         return batch_size * self.mean(pool)
 
     def sizes(self, batch_size: int, steps: int) -> StepSizes:
@@ -218,12 +238,18 @@ class StageShares:
     def _unchecked(self, batch_size: int, steps: int) -> StepSizes:
         if self.linear:
             return StepSizes(self._changing(batch_size, steps), steps)
-        runs = (
-            (first, self._sizes_at(place, batch_size, shares))
-            for (place, shares), (_, first, end) in zip(self.points, self._held(steps), strict=True)
-            if first < end
-        )
+        held = zip(self._held_sizes(batch_size), self._held(steps), strict=True)
+        runs = ((first, sizes) for sizes, (_, first, end) in held if first < end)
         return StepSizes(runs, steps)
+
+    def _held_sizes(self, batch_size: int) -> list[dict[str, int]]:
+        """The rows of each pool at each point, where points hold."""
+        if self.with_buffer is None:
+            return [self._sizes_at(place, batch_size, shares) for place, shares in self.points]
+        return [
+            first_stage_sizes(self._sizes_at(place, batch_size, shares, vanishing=("buffer",)))
+            for place, shares in self.with_buffer
+        ]
 
     def _held(self, steps: int) -> Iterator[tuple[float, int, int]]:
         """Each point's place, its first step and the one after its last."""

@@ -139,7 +139,7 @@ class ZSCL(_Distilled):
         "initial", description="θ₀, or the weights deployed before the stage."
     )
     l2: float = Field(
-        1.0, ge=0, description="`l2 / 2 · ‖θ - θ*‖²` to the weights that the stage starts from."
+        1.0, ge=0, description="`l2 · ‖θ - θ*‖²` to the weights that the stage starts from."
     )
 
     @property

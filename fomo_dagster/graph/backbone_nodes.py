@@ -86,6 +86,9 @@ class BackboneNode(Node):
         if self.backbone.pretraining is not None:
             declared |= training_parameters(self.backbone.pretraining)
             declared["seed"] = self.backbone.pretraining.seed
+            optimiser, schedule = declared["optimiser"], declared["schedule"]
+            if optimiser["name"] in ("galore_adamw", "fira") or schedule.get("recovery"):
+                declared["optimisation"] = 2  # when dimensions are chosen, and the first peak
         return declared
 
     def recipes(self, facts: FactsByKey) -> dict[str, Recipe]:

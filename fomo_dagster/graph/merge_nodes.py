@@ -63,6 +63,12 @@ class DeployedNode(Node):
 
     @property
     def declared(self) -> Mapping[str, Any]:
+        version = getattr(self.effective_technique, "weighted_version", 1)
+        weighted = getattr(self.effective_technique, "coefficients", None) is not None
+        return self._declared | ({"weighted_version": version} if weighted and version > 1 else {})
+
+    @property
+    def _declared(self) -> dict[str, Any]:
         if self.joint is None:
             return self.technique.model_dump(mode="json", exclude_none=True)
         # By name rather than as coefficients, whose last digits are a matter of the machine.

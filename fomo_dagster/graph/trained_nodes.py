@@ -47,6 +47,7 @@ class TrainedNode(Node):
     """The weights after training a stage."""
 
     kind: ClassVar[str] = "trained"
+    version: ClassVar[int] = 2  # 2: rows of a batch are rounded as in the released code
     stage: int
     backbone: Backbone
     settings: TrainingSettings

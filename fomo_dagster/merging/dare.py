@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
+
+import numpy as np
 
 from fomo_dagster.merging.sparsifying import Choosing, Dropping
 from fomo_dagster.merging.task_vectors import Summing
+from fomo_dagster.merging.technique import Array
 from fomo_dagster.merging.ties import SignElection
 
 
@@ -22,6 +25,11 @@ class DareTies(Dropping, SignElection):
 
 
 class RandomSelection(Choosing, Summing):
-    """`θ₀ + s · τ_k`, k drawn for every parameter alone, every model alike: a baseline."""
+    """`θ₀ + s · τ_k`, k drawn for every parameter alone with the chance |c_k| / Σ |c|: a baseline.
+    A negative coefficient takes -τ_k."""
 
     technique: Literal["random"] = "random"
+    weighted_version: ClassVar[int] = 2
+
+    def join(self, vectors: Array, weights: Array) -> Array:
+        return super().join(vectors, np.sign(weights))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -11,12 +11,16 @@ from fomo_dagster.merging.technique import Array
 
 
 class MagMax(Elementwise):
-    """`θ₀ + s · τ_k`, k the model with the largest magnitude, for every parameter alone; of equal
-    magnitudes the newest model's, which has seen what the older ones have."""
+    """`θ₀ + s · τ_k`, k the model with the largest `|c_k τ_k|`, for every parameter alone; of equal
+    magnitudes the newest model's, which has seen what the older ones have. Coefficients decide
+    which change is taken and not how large it is; a negative one takes -τ_k, and 0 none."""
 
     technique: Literal["magmax"] = "magmax"
+    weighted_version: ClassVar[int] = 2
 
-    def join(self, vectors: Array) -> Array:
-        largest = len(vectors) - 1 - np.abs(vectors[::-1]).argmax(axis=0)
+    def join(self, vectors: Array, weights: Array) -> Array:
+        magnitudes = np.abs(vectors) * np.abs(weights)[:, None]
+        largest = len(vectors) - 1 - magnitudes[::-1].argmax(axis=0)
         chosen: Array = np.take_along_axis(vectors, largest[None], axis=0)[0]
+        chosen *= np.sign(weights)[largest]
         return chosen

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 class Sce(TaskVectorTechnique):
     """f, tensor by tensor: of its P parameters the `round(density · P)` with the largest variance
-    between the models are selected, at least one; model k weighs η_k, the share of its squares
-    Σ τ_k² among those of all; of each parameter the sign of Σ_k τ_k is elected, and the values of
-    that sign are averaged with the weights of their models.
+    between the models are selected, at least one; model k weighs |c_k| η_k, η_k the share of its
+    squares Σ τ_k² among those of all; of each parameter the sign of Σ_k c_k τ_k is elected, and the
+    values of that sign are averaged with the weights of their models.
 
     The paper leaves open what becomes of the weights of erased values: here, as in mergekit, those
     that stay add up to 1. Where the last variance that is selected has equals, so are they: equal
@@ -28,6 +28,7 @@ class Sce(TaskVectorTechnique):
     """
 
     technique: Literal["sce"] = "sce"
+    weighted_version: ClassVar[int] = 2
     density: float = Field(0.1, gt=0, le=1, description="Share of parameters that is selected.")
 
     def joint(self, checkpoints: Checkpoints) -> Callable[[str], Rule]:
@@ -35,14 +36,20 @@ class Sce(TaskVectorTechnique):
             least = self._least_variance(checkpoints, name)
 
             def selected(piece: Piece) -> Array:
-                vectors = self.weigh(piece.vectors)
+                vectors = piece.vectors
                 vectors *= _variances(vectors) >= least
                 return vectors
 
             squares = np.zeros(checkpoints.count)
             for found in checkpoints.over_pieces(name, lambda piece: _squares(selected(piece))):
                 squares += found
-            return lambda piece: _fused(selected(piece), squares)
+            weights = self.weights(checkpoints.count)
+
+            def fused(piece: Piece) -> Array:
+                signed = selected(piece) * np.sign(weights)[:, None]
+                return _fused(signed, np.abs(weights), squares)
+
+            return fused
 
         return rule_of
 
@@ -53,9 +60,7 @@ class Sce(TaskVectorTechnique):
             return 0.0
 
         def go_through(work: Callable[[Magnitudes], T]) -> Iterator[T]:
-            return checkpoints.over_pieces(
-                name, lambda piece: work(_variances(self.weigh(piece.vectors)))
-            )
+            return checkpoints.over_pieces(name, lambda piece: work(_variances(piece.vectors)))
 
         return select(go_through, [size - selected])[0]
 
@@ -71,10 +76,10 @@ def _squares(vectors: Array) -> Array:
     return squares
 
 
-def _fused(vectors: Array, weights: Array) -> Array:
-    """(n,): the mean, by the models' weights, of the values that have the sign of their sum."""
-    agrees = vectors * np.sign(vectors.sum(axis=0)) > 0
-    shares = weights[:, None] * agrees
+def _fused(vectors: Array, weights: Array, squares: Array) -> Array:
+    """(n,): of the values that have the sign of the sum by `weights`, the mean by both."""
+    agrees = vectors * np.sign((weights[:, None] * vectors).sum(axis=0)) > 0
+    shares = (weights * squares)[:, None] * agrees
     total = shares.sum(axis=0)
     shares *= vectors
     merged: Array = shares.sum(axis=0) / np.where(total > 0, total, 1)

@@ -129,14 +129,19 @@ class RankedDropping(Drawing):
 
 
 class Choosing(Drawing):
-    """Every parameter is kept in one task vector, drawn by lot."""
+    """Every parameter is kept in one task vector, drawn by lot: model k with the chance
+    |c_k| / Σ |c|."""
 
     def sparsify(self, checkpoints: Checkpoints) -> Callable[[str], Rule]:
         def rule(piece: Piece) -> Array:
             vectors = piece.vectors
             models, width = vectors.shape
             lots = uniform(f"{self.seed}/{piece.name}", piece.start, width)
-            chosen = (lots * models).astype(np.int64)
+            if self.coefficients is None:
+                chosen = (lots * models).astype(np.int64)
+            else:
+                bounds = np.abs(self.weights(models)).cumsum()
+                chosen = np.searchsorted(bounds / (bounds[-1] or 1.0), lots, side="right")
             vectors *= np.arange(models)[:, None] == chosen
             return vectors
 

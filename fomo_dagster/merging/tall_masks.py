@@ -13,7 +13,7 @@ from fomo_dagster.merging.technique import Array
 
 class Consensus(Summing):
     """f: Στ where at least `agreement` models use a parameter, else 0; model k uses those where
-    `|τ_k| ≥ λ · |Στ - τ_k|`, its TALL mask.
+    `|τ_k| ≥ λ · |Στ - τ_k|`, its TALL mask. τ_k stands for c_k τ_k.
 
     Fewer models than `agreement` must all use it. Where no model changed a parameter, 0 ≥ 0 counts
     as use, which changes nothing.
@@ -23,7 +23,8 @@ class Consensus(Summing):
     threshold: float = Field(0.4, ge=0, description="λ; 0 keeps everything.")
     agreement: int = Field(2, ge=1, description="Models that use a parameter, at least.")
 
-    def join(self, vectors: Array) -> Array:
-        total = super().join(vectors)
+    def join(self, vectors: Array, weights: Array) -> Array:
+        vectors = vectors * weights[:, None]
+        total = super().join(vectors, np.ones(len(vectors)))
         users = (np.abs(vectors) >= self.threshold * np.abs(total - vectors)).sum(axis=0)
         return np.where(users >= min(self.agreement, len(vectors)), total, 0.0)

@@ -2,6 +2,10 @@
 
 τ_k = θ_k − θ₀ (task arithmetic, arXiv 2212.04089). A family is two choices, made by a class each:
 what of every single task vector is kept (`sparsify`), and how the vectors become one (`join`).
+
+What coefficients c_k do depends on f. A sum is `Σ c_k τ_k`: it grows with them. A mean or a choice
+is divided by the |c_k| of the models that take part in a number, so that only their proportions
+count and the result stays among its inputs, as mergekit's `normalize` has it.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+import numpy as np
 from pydantic import Field
 
 from fomo_dagster.merging.groups import by_group
@@ -21,12 +26,16 @@ if TYPE_CHECKING:
 
 
 class TaskVectorTechnique(Technique):
-    """θ = θ₀ + s · λ · f(c_1 τ_1, …, c_K τ_K): s the scale, λ LiNeS's factor of the depth."""
+    """θ = θ₀ + s · λ · f(τ_1, …, τ_K; c): s the scale, λ LiNeS's factor of the depth."""
 
     needs_base: ClassVar[bool] = True
+    weighted_version: ClassVar[int] = 1
+    """Raised when the numbers of a merge with coefficients change, and no others do."""
 
     coefficients: tuple[float, ...] | None = Field(
-        None, description="c, one a model, oldest first; null: 1 for each."
+        None,
+        description="c, one a model, oldest first; null: 1 for each. In means and choices only "
+        "their proportions count.",
     )
     scale: float = Field(1.0, description="s, of the merged task vector.")
     group_scales: dict[str, float] | None = Field(
@@ -49,12 +58,9 @@ class TaskVectorTechnique(Technique):
     def joint(self, checkpoints: Checkpoints) -> Callable[[str], Rule]:
         """Tensor's name → f of a piece (n,), before it is scaled."""
 
-    def weigh(self, vectors: Array) -> Array:
-        """The vectors (K, n) times their coefficients, in place."""
-        if self.coefficients is not None:
-            for vector, coefficient in zip(vectors, self.coefficients, strict=True):
-                vector *= coefficient
-        return vectors
+    def weights(self, models: int) -> Array:
+        """(K,), c."""
+        return np.ones(models) if self.coefficients is None else np.array(self.coefficients)
 
     def plan(self, checkpoints: Checkpoints) -> Callable[[str], Rule]:
         scale_of = by_group(self.group_scales, self.scale, checkpoints.names)
@@ -83,24 +89,24 @@ class Elementwise(TaskVectorTechnique):
         return lambda name: lambda piece: piece.vectors
 
     @abstractmethod
-    def join(self, vectors: Array) -> Array:
-        """(K, n) → (n,): one task vector of several, number by number."""
+    def join(self, vectors: Array, weights: Array) -> Array:
+        """(K, n) task vectors, (K,) coefficients → (n,): one of several, number by number."""
 
     def joint(self, checkpoints: Checkpoints) -> Callable[[str], Rule]:
         sparsified = self.sparsify(checkpoints)
 
         def rule_of(name: str) -> Rule:
             kept = sparsified(name)
-            return lambda piece: self.join(self.weigh(kept(piece)))
+            return lambda piece: self.join(kept(piece), self.weights(len(piece.models)))
 
         return rule_of
 
 
 class Summing(Elementwise):
-    """f is the sum."""
+    """f is the sum, Σ c_k τ_k."""
 
-    def join(self, vectors: Array) -> Array:
-        return weighted_sum(vectors, (1.0,) * len(vectors))
+    def join(self, vectors: Array, weights: Array) -> Array:
+        return weighted_sum(vectors, weights)
 
 
 class TaskArithmetic(Summing):

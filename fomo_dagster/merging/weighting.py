@@ -46,7 +46,8 @@ def at_once(
     """The technique for that many models with these weights.
 
     A mean has the shares as its coefficients, and `interpolation` becomes such a mean. Techniques
-    over task vectors have K times the shares, which are 1 on average: uniform is their default.
+    over task vectors have K times the shares, which are 1 on average: uniform is their default, and
+    a sum (task arithmetic) grows no more than it does uniformly; means divide by them again.
 
     Raises `ValueError` for a technique that cannot merge any number of models, or not so weighted.
     """

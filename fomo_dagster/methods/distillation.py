@@ -49,9 +49,9 @@ class ZSCL(Preservation):
 
     On the rows of the pretraining pool, with a bar over what is the teacher's:
     `strength · (KL_T(exp(ā) Ī T̄xᵀ ‖ exp(ā) I T̄xᵀ) + KL_T(exp(ā) T̄x Īᵀ ‖ exp(ā) Tx Īᵀ))`,
-    and `l2 / 2 · ‖θ - θ_start‖²`, beside the contrastive loss over the other rows. The student's
-    features are measured at the teacher's temperature and bias, so that its own stay free to be
-    learnt.
+    and `l2 · ‖θ - θ_start‖²` (without ½, as the authors' `--l2`), beside the contrastive loss over
+    the other rows. The student's features are measured at the teacher's temperature and bias, so
+    that its own stay free to be learnt.
     """
 
     def __init__(self, settings: declared.ZSCL, beginning: Beginning, beside: Beside) -> None:
@@ -75,4 +75,4 @@ class ZSCL(Preservation):
     def penalise(self) -> Tensor | None:
         if self._settings.l2 == 0:
             return None
-        return pull(self._trained, self._anchors, None, self._settings.l2, self._shards)
+        return pull(self._trained, self._anchors, None, 2 * self._settings.l2, self._shards)

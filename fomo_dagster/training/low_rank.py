@@ -1,7 +1,8 @@
 """GaLore and Fira by pytorch_optimizer, so that their state can be saved as plain data.
 
 The dimensions that a matrix's moments are held in are chosen by singular value decomposition of its
-gradient at the first step and at every `update_gap`-th. The library keeps them in an object of its
+gradient at the first step and `update_gap` steps after each choice, as in the authors' code; the
+library counts the first step as 1 and would choose a step early. It keeps them in an object of its
 own beside the moments; a resume point holds tensors and numbers alone.
 """
 
@@ -14,6 +15,7 @@ import torch
 from pytorch_optimizer import Fira as FiraSteps
 from pytorch_optimizer import GaLore as GaLoreSteps
 from pytorch_optimizer.optimizer.utils.galore import GaLoreProjector
+from torch import Tensor
 
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.optimisers import Fira, GaLore
@@ -21,9 +23,28 @@ from fomo_dagster.experiment.optimisers import Fira, GaLore
 _PROJECTOR = "projector"
 
 
+class _Projector(GaLoreProjector):
+    """Counts steps from 0, so that choices are `update_gap` steps apart from the first on."""
+
+    def project(self, grad: Tensor, num_steps: int, *args: Any, **further: Any) -> Tensor:
+        projected: Tensor = super().project(grad, num_steps - 1, *args, **further)
+        return projected
+
+
 class _PlainState:
-    """Between an optimiser and `torch.optim.Optimizer`: its projectors are saved as mappings of
-    what they hold, and made of these again."""
+    """Between an optimiser and `torch.optim.Optimizer`: its projectors are ours, are saved as
+    mappings of what they hold, and made of these again."""
+
+    def init_group(self, group: dict[str, Any], **further: Any) -> None:
+        super().init_group(group, **further)  # type: ignore[misc]
+        for parameter in group["params"] if "rank" in group else ():
+            if parameter.grad is not None and _PROJECTOR not in self.state[parameter]:  # type: ignore[attr-defined]
+                self.state[parameter][_PROJECTOR] = _Projector(  # type: ignore[attr-defined]
+                    rank=group["rank"],
+                    update_proj_gap=group["update_proj_gap"],
+                    scale=group["scale"],
+                    projection_type=group["projection_type"],
+                )
 
     def state_dict(self) -> dict[str, Any]:
         saved: dict[str, Any] = super().state_dict()  # type: ignore[misc]
@@ -40,7 +61,7 @@ class _PlainState:
         super().load_state_dict(saved)  # type: ignore[misc]
         for of_one in self.state.values():  # type: ignore[attr-defined]
             if _PROJECTOR in of_one:
-                projector = GaLoreProjector()
+                projector = _Projector()
                 vars(projector).update(of_one[_PROJECTOR])
                 of_one[_PROJECTOR] = projector
 

@@ -73,12 +73,13 @@ def _cosine(schedule: Cosine, peak: float, before: int, step: int, steps: int) -
     """
     floor = peak * schedule.final_factor
     decay = steps - schedule.lengths(steps)["warmup"]  # S-W
-    base, over, done = peak, 1, 0
+    base, over, done = peak, 1, 0  # b is exactly L at the first stage, whatever the recovery
     if schedule.recovery is not None and decay:
         grows = schedule.recovery in ("autoregressive", "dynamic")
         over = before + 1 if grows else schedule.stages or 1
         done = before * decay
-        base = _along_cosine(peak, floor, min(1.0, (done + grows) / (over * decay)))
+        if before:
+            base = _along_cosine(peak, floor, min(1.0, (done + grows) / (over * decay)))
     warming = _warmed_up(schedule, base, step, steps)
     if warming is not None:
         return warming

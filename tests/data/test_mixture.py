@@ -1,10 +1,10 @@
-"""Batch sizes from shares: the largest remainder, held against a brute-force search."""
+"""Batch sizes from shares: the released code's rounding, and how shares change over a stage."""
 
 from __future__ import annotations
 
 import math
 from fractions import Fraction
-from itertools import pairwise, product
+from itertools import pairwise
 
 import pytest
 from hypothesis import assume, given
@@ -36,36 +36,22 @@ def mixtures(draw: st.DrawFn) -> dict[str, float]:
     }
 
 
-def apportionments(batch_size: int) -> list[tuple[int, int, int]]:
-    return [
-        (update, buffer, batch_size - update - buffer)
-        for update, buffer in product(range(batch_size + 1), repeat=2)
-        if update + buffer <= batch_size
-    ]
-
-
 @given(batch_size=st.integers(1, 40), shares=mixtures())
-def test_sizes_are_the_nearest_apportionment_and_zero_shares_get_none(
+def test_sizes_are_rounded_down_and_up_in_turn_and_zero_shares_get_none(
     batch_size: int, shares: dict[str, float]
 ) -> None:
-    exact = [batch_size * Fraction(round(shares[pool] * 100), 100) for pool in POOLS]
-    # The largest remainder minimises the squared distance to the exact quotas (Birkhoff 1976);
-    # of equally near ones it is the one that gives more to the earlier pools.
-    best = min(
-        apportionments(batch_size),
-        key=lambda sizes: (
-            sum((size - quota) ** 2 for size, quota in zip(sizes, exact, strict=True)),
-            [-size for size in sizes],
-        ),
-    )
-    starved = [size == 0 and quota > 0 for size, quota in zip(best, exact, strict=True)]
-    if any(starved):
-        with pytest.raises(InputError, match=f"the {POOLS[starved.index(True)]} pool's share"):
+    percents = {pool: round(shares[pool] * 100) for pool in POOLS}
+    expected = {pool: batch_size * percents[pool] // 100 for pool in POOLS}
+    turns = [pool for pool in ("pretraining", "update", "buffer") if percents[pool]]
+    for pool in sorted(turns, key=lambda pool: batch_size * percents[pool] < 50):
+        if sum(expected.values()) < batch_size:
+            expected[pool] += 1
+    starved = [pool for pool in POOLS if percents[pool] and not expected[pool]]
+    if starved:
+        with pytest.raises(InputError, match=f"the {starved[0]} pool's share"):
             batch_sizes(batch_size, shares)
     else:
-        sizes = batch_sizes(batch_size, shares)
-        assert list(sizes.items()) == list(zip(POOLS, best, strict=True))
-        assert all(sizes[pool] == 0 for pool in POOLS if shares[pool] == 0)
+        assert batch_sizes(batch_size, shares) == expected
 
 
 @given(batch_size=st.integers(3, 10**6), shares=mixtures())
@@ -74,16 +60,24 @@ def test_sizes_add_up_to_the_batch(batch_size: int, shares: dict[str, float]) ->
     assert sum(batch_sizes(batch_size, shares).values()) == batch_size
 
 
-def test_the_benchmark_batch() -> None:
-    assert batch_sizes(512, DEFAULT) == {"update": 174, "buffer": 169, "pretraining": 169}
-    first = first_stage_shares(DEFAULT)
-    assert batch_sizes(512, first) == {"update": 259, "buffer": 0, "pretraining": 253}
+@pytest.mark.parametrize(
+    ("batch_size", "later", "first"),
+    [(512, (175, 168, 169), (259, 0, 253)), (128, (43, 42, 43), (64, 0, 64))],
+)
+def test_the_rows_of_a_batch_are_those_of_the_released_code(
+    batch_size: int, later: tuple[int, ...], first: tuple[int, ...]
+) -> None:
+    shares = StageShares(((0.0, DEFAULT),))
+    assert tuple(shares.sizes(batch_size, 3).at(0).values()) == later
+    bufferless = shares.without_buffer()
+    assert tuple(bufferless.sizes(batch_size, 3).at(2).values()) == first
+    assert bufferless.mean_size("update", batch_size) == first[0]
+    assert bufferless.pools == ("update", "pretraining")
 
 
-def test_a_tie_goes_to_the_earlier_pool_although_the_shares_are_no_binary_fractions() -> None:
-    # 100 · 0.505 = 50.5 and 100 · 0.495 = 49.5
-    sizes = batch_sizes(100, first_stage_shares(DEFAULT))
-    assert sizes == {"update": 51, "buffer": 0, "pretraining": 49}
+def test_a_buffer_without_other_pools_than_the_update_pool_is_all_its_own() -> None:
+    bufferless = StageShares(((0.0, {"update": 0.5, "buffer": 0.5}),)).without_buffer()
+    assert bufferless.sizes(9, 1).at(0) == {"update": 9, "buffer": 0, "pretraining": 0}
 
 
 def test_shares_that_add_up_to_almost_one_are_taken_as_thirds() -> None:
@@ -154,7 +148,7 @@ def test_shares_that_hold_begin_at_their_share_of_the_steps() -> None:
             assert sizes.at(step) == batch_sizes(512, expected)
     assert shares.pools == POOLS
     drawn = shares.sizes(512, 1420).drawn
-    assert drawn["buffer"] == 169 * 568
+    assert drawn["buffer"] == 168 * 568
     for pool in POOLS:
         assert shares.mean(pool) * 512 * 1420 == pytest.approx(drawn[pool], rel=0.01)
 
@@ -191,7 +185,7 @@ def test_a_ramp_draws_what_its_mean_says() -> None:
     ramp = StageShares(((0.0, FIRST), (0.5, DEFAULT)), linear=True)
     drawn = ramp.sizes(512, 2000).drawn
     for pool in POOLS:
-        assert drawn[pool] == pytest.approx(ramp.mean(pool) * 512 * 2000, rel=0.005)
+        assert abs(drawn[pool] - ramp.mean(pool) * 512 * 2000) < 2000  # a row a batch
         assert ramp.mean_size(pool, 512) == 512 * ramp.mean(pool)
     assert ramp.mean("update") == pytest.approx(0.34 * 0.75)
     assert math.isclose(sum(map(ramp.mean, POOLS)), 1)
@@ -212,7 +206,7 @@ def test_what_no_step_draws_from_is_refused() -> None:
     late = StageShares(((0.0, {"update": 1.0}), (0.95, DEFAULT)))
     with pytest.raises(InputError, match=r"point at 0\.95 .* none of the 10 steps"):
         late.sizes(9, 10)
-    assert late.sizes(9, 20).drawn["buffer"] == 3
+    assert late.sizes(9, 20).drawn["buffer"] == 2
     peak = {"update": 0.5, "buffer": 0.5}
     passing = StageShares(((0.0, {"update": 1.0}), (0.5, peak), (1.0, {"update": 1.0})), True)
     with pytest.raises(InputError, match=r"buffer pool has a share .* none of the 2 steps"):

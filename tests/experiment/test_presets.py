@@ -52,6 +52,9 @@ def test_a_preset_builds_its_graph(request, release, name):
     last = f"{experiment.name}/evaluation_{PRESETS[name]:03d}"
     roles = graph.nodes[last].roles
     assert {d for d, role in roles.items() if role == "adaptation"} == ADAPTATION.keys()
+    assert experiment.evaluation.subset == (1 if name == "zero_shot" else 0.1)
+    if trained:
+        assert experiment.max_logit_scale is None
     if name != "debug":
         assert roles.keys() == benchmark_datasets().keys()
 
@@ -62,6 +65,8 @@ def test_the_defaults_are_the_benchmarks(request, release):
     assert load(request, "oracle").experiment.budget.samples == 20 * 1_420 * 512
     assert load(request, "oracle").experiment.mixture.buffer == 0
     assert experiment.optimiser.learning_rate == 1e-5
+    rows = experiment.mixture.of_stage(2).sizes(512, 1).at(0)
+    assert rows == {"update": 175, "buffer": 168, "pretraining": 169}
     merging = load(request, "ema_merge").experiment.method
     assert (merging.start_from, merging.merge.weight) == ("deployed", 0.5)
     arithmetic = load(request, "ema_task_arithmetic").experiment.method

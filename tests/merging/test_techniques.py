@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 from safetensors.torch import load_file, save_file
@@ -17,6 +19,7 @@ from fomo_dagster.errors import InputError
 from fomo_dagster.merging import checkpoints
 from fomo_dagster.merging.sparsifying import uniform
 from fomo_dagster.merging.techniques import TECHNIQUES, AnyTechnique, merge
+from fomo_dagster.merging.weighting import at_once
 
 FIRST = [0.1713618208513401, 0.5232077042269259]
 Array = NDArray[np.float64]
@@ -89,18 +92,19 @@ def tau(models: list[Model], base: Model) -> Array:
     return np.stack([flat(weights) - flat(base) for weights in models])
 
 
-def elected(vectors: Array, combine: str = "mean") -> Array:
-    """One parameter after the other."""
+def elected(vectors: Array, weights: Array, combine: str = "mean") -> Array:
+    """One parameter after the other; the vectors are those times their weights."""
     result = np.zeros(vectors.shape[1])
     for j, column in enumerate(vectors.T):
         sign = np.sign(column.sum())
-        agreeing = [x for x in column if x * sign > 0]
-        if agreeing:
-            result[j] = {
-                "mean": lambda xs: sum(xs) / len(xs),
-                "sum": sum,
-                "max": lambda xs: max(xs, key=abs),
-            }[combine](agreeing)
+        agreeing = [(x, abs(w)) for x, w in zip(column, weights, strict=True) if x * sign > 0]
+        if combine == "sum":
+            result[j] = sum(x for x, _ in agreeing)
+        elif agreeing and combine == "mean":
+            result[j] = sum(x for x, _ in agreeing) / sum(w for _, w in agreeing)
+        elif agreeing:
+            largest, weight = max(agreeing, key=lambda pair: abs(pair[0]))
+            result[j] = largest / weight
     return result
 
 
@@ -164,7 +168,7 @@ def magpruned(vectors: Array, p: float, spread: float, seed: int) -> Array:
     return result
 
 
-def selected_and_erased(vectors: Array, density: float) -> Array:
+def selected_and_erased(vectors: Array, signs: Array, own: Array, density: float) -> Array:
     """One tensor, then one parameter after the other."""
     count = vectors.shape[1]
     if count == 0:
@@ -174,10 +178,11 @@ def selected_and_erased(vectors: Array, density: float) -> Array:
         variances *= 0
     kept = min(count, max(1, round(density * count)))
     chosen = variances >= np.sort(variances)[-kept] * (1 - 1e-7)
-    weights = np.array([sum(v[chosen] ** 2) for v in vectors])
+    weights = own * np.array([sum(v[chosen] ** 2) for v in vectors])
+    vectors = signs[:, None] * vectors
     result = np.zeros(count)
     for j in np.flatnonzero(chosen):
-        sign = np.sign(vectors[:, j].sum())
+        sign = np.sign((own * vectors[:, j]).sum())
         agreeing = [k for k in range(len(vectors)) if vectors[k, j] * sign > 0]
         if agreeing:
             total = sum(weights[k] for k in agreeing)
@@ -185,16 +190,19 @@ def selected_and_erased(vectors: Array, density: float) -> Array:
     return result
 
 
-def sce(vectors: Array, density: float) -> Array:
-    parts = [unflat(vector) for vector in vectors]
+def sce(vectors: Array, weights: Array, density: float) -> Array:
+    parts = [unflat(vector) for vector in vectors / weights[:, None]]
+    given = np.sign(weights), np.abs(weights), density
     return flat({
-        name: selected_and_erased(np.stack([p[name].reshape(-1) for p in parts]), density)
+        name: selected_and_erased(np.stack([p[name].reshape(-1) for p in parts]), *given)
         for name in SHAPES
     })  # fmt: skip
 
 
-def magmax(vectors: Array) -> Array:
-    return np.array([max(reversed(list(column)), key=abs) for column in vectors.T])
+def magmax(vectors: Array, weights: Array) -> Array:
+    pairs = [list(zip(column, np.abs(weights), strict=True)) for column in vectors.T]
+    largest = (max(reversed(column), key=lambda pair: abs(pair[0])) for column in pairs)
+    return np.array([number / weight for number, weight in largest])
 
 
 def consensus(vectors: Array, threshold: float, agreement: int) -> Array:
@@ -205,57 +213,73 @@ def consensus(vectors: Array, threshold: float, agreement: int) -> Array:
     return total * (users >= agreement)
 
 
-def chosen(vectors: Array, seed: int) -> Array:
+def chosen(vectors: Array, weights: Array, seed: int) -> Array:
     lots = {n: uniform(f"{seed}/{n}", 0, math.prod(s)).reshape(s) for n, s in SHAPES.items()}
-    place = np.floor(flat(lots) * len(vectors)).astype(int)
-    return vectors[place, np.arange(vectors.shape[1])]
+    result = np.zeros(vectors.shape[1])
+    for j, lot in enumerate(flat(lots)):
+        left = lot * sum(np.abs(weights))
+        for vector, weight in zip(vectors, np.abs(weights), strict=True):
+            if left < weight:
+                result[j] = vector[j] / weight
+                break
+            left -= weight
+    return result
 
 
-OF_VECTORS: dict[str, tuple[dict, Callable[[Array], Array]]] = {
-    "task arithmetic": ({"technique": "task_arithmetic"}, lambda v: v.sum(axis=0)),
-    "ties": ({"technique": "ties"}, lambda v: elected(np.stack([trimmed(x, 0.2) for x in v]))),
+# Each takes the task vectors times their weights, and the weights.
+OF_VECTORS: dict[str, tuple[dict, Callable[[Array, Array], Array]]] = {
+    "task arithmetic": ({"technique": "task_arithmetic"}, lambda v, w: v.sum(axis=0)),
+    "ties": (
+        {"technique": "ties"},
+        lambda v, w: elected(np.stack([trimmed(x, 0.2) for x in v]), w),
+    ),
     "ties, summed, dense": (
         {"technique": "ties", "density": 1.0, "combine": "sum"},
-        lambda v: elected(v, "sum"),
+        lambda v, w: elected(v, w, "sum"),
     ),
     "ties, largest, by tower": (
         {"technique": "ties", "density": 0.5, "combine": "max", "over": "tower"},
-        lambda v: elected(
-            np.stack([by_tower(x, lambda part: trimmed(part, 0.5)) for x in v]), "max"
+        lambda v, w: elected(
+            np.stack([by_tower(x, lambda part: trimmed(part, 0.5)) for x in v]), w, "max"
         ),
     ),
     "ties by tensor": (
         {"technique": "ties", "density": 0.3, "over": "tensor"},
-        lambda v: elected(np.stack([by_tensor(x, lambda part: trimmed(part, 0.3)) for x in v])),
+        lambda v, w: elected(
+            np.stack([by_tensor(x, lambda part: trimmed(part, 0.3)) for x in v]), w
+        ),
     ),
-    "dare": ({"technique": "dare", "seed": 3}, lambda v: dropped(v, 0.9, 3).sum(axis=0)),
+    "dare": ({"technique": "dare", "seed": 3}, lambda v, w: dropped(v, 0.9, 3).sum(axis=0)),
     "dare, ties": (
         {"technique": "dare_ties", "drop": 0.4},
-        lambda v: elected(dropped(v, 0.4, 0)),
+        lambda v, w: elected(dropped(v, 0.4, 0), w),
     ),
     "della": (
         {"technique": "della", "drop": 0.5, "spread": 0.6, "seed": 2},
-        lambda v: magpruned(v, 0.5, 0.6, 2).sum(axis=0),
+        lambda v, w: magpruned(v, 0.5, 0.6, 2).sum(axis=0),
     ),
-    "della, ties": ({"technique": "della_ties"}, lambda v: elected(magpruned(v, 0.7, 0.2, 0))),
+    "della, ties": (
+        {"technique": "della_ties"},
+        lambda v, w: elected(magpruned(v, 0.7, 0.2, 0), w),
+    ),
     "breadcrumbs": (
         {"technique": "breadcrumbs", "smallest": 0.5, "largest": 0.1},
-        lambda v: sum(by_tensor(x, lambda part: untailed(part, 0.5, 0.1)) for x in v),
+        lambda v, w: sum(by_tensor(x, lambda part: untailed(part, 0.5, 0.1)) for x in v),
     ),
     "breadcrumbs over the model, ties": (
         {"technique": "breadcrumbs_ties", "smallest": 0.3, "largest": 0.05, "over": "model"},
-        lambda v: elected(np.stack([untailed(x, 0.3, 0.05) for x in v])),
+        lambda v, w: elected(np.stack([untailed(x, 0.3, 0.05) for x in v]), w),
     ),
     "magmax": ({"technique": "magmax"}, magmax),
-    "consensus": ({"technique": "consensus"}, lambda v: consensus(v, 0.4, min(2, len(v)))),
+    "consensus": ({"technique": "consensus"}, lambda v, w: consensus(v, 0.4, min(2, len(v)))),
     "consensus of three": (
         {"technique": "consensus", "threshold": 0.8, "agreement": 3},
-        lambda v: consensus(v, 0.8, min(3, len(v))),
+        lambda v, w: consensus(v, 0.8, min(3, len(v))),
     ),
-    "sce": ({"technique": "sce"}, lambda v: sce(v, 0.1)),
-    "sce of all": ({"technique": "sce", "density": 1.0}, lambda v: sce(v, 1.0)),
-    "sce of many": ({"technique": "sce", "density": 0.7}, lambda v: sce(v, 0.7)),
-    "random": ({"technique": "random", "seed": 5}, lambda v: chosen(v, 5)),
+    "sce": ({"technique": "sce"}, lambda v, w: sce(v, w, 0.1)),
+    "sce of all": ({"technique": "sce", "density": 1.0}, lambda v, w: sce(v, w, 1.0)),
+    "sce of many": ({"technique": "sce", "density": 0.7}, lambda v, w: sce(v, w, 0.7)),
+    "random": ({"technique": "random", "seed": 5}, lambda v, w: chosen(v, w, 5)),
 }  # fmt: skip
 
 
@@ -265,7 +289,7 @@ def test_task_vectors_are_merged_as_the_formula_says(tmp_path, case, count):
     parameters, function = OF_VECTORS[case]
     base = model(0)
     models = [model(i + 1, near=base, far=0.1 * (i + 1)) for i in range(count)]
-    expected = flat(base) + function(tau(models, base))
+    expected = flat(base) + function(tau(models, base), np.ones(count))
     same(merged(tmp_path, parameters, models, base), unflat(expected))
 
 
@@ -281,10 +305,7 @@ def test_models_that_are_the_base_give_the_base(tmp_path, case):
 def test_coefficients_scales_and_depth_are_applied(tmp_path, case):
     """Coefficients weigh what is kept of each task vector, before they are merged."""
     parameters, function = OF_VECTORS[case]
-    if not parameters["technique"].startswith(("magmax", "sce", "random", "consensus", "task")):
-        weights = (0.5, 0.5)  # all alike, so that the formula of the merge can be used as it is
-    else:
-        weights = (0.5, -2.0)
+    weights = (0.5, -2.0)
     base = model(0)
     models = [model(i, near=base, far=0.1) for i in (1, 2)]
     scales = {"image": 0.3, "logit_scale": 2.0, "token_*": 0.0}
@@ -304,16 +325,87 @@ def test_coefficients_scales_and_depth_are_applied(tmp_path, case):
         "logit_scale": 2.0 * 0.2,
     } | deep
     vectors = np.array(weights)[:, None] * tau(models, base)
-    joint = unflat(function(vectors))
+    joint = unflat(function(vectors, np.array(weights)))
     expected = {name: base[name] + factors[name] * joint[name] for name in SHAPES}
     same(merged(tmp_path, parameters, models, base), expected)
+
+
+MEANS = [
+    {"technique": "ties", "density": 0.2},
+    {"technique": "ties", "density": 0.6, "combine": "max", "over": "tensor"},
+    {"technique": "breadcrumbs_ties", "smallest": 0.3, "largest": 0.05},
+    {"technique": "magmax"},
+    {"technique": "sce", "density": 0.5},
+    {"technique": "random"},
+    {"technique": "weighted_mean"},
+]
+
+
+def beyond_all(found: Model, models: list[Model], base: Model) -> float:
+    """The share of the numbers that lie outside of what θ₀ and the models span."""
+    span = np.stack([flat(weights) for weights in (*models, base)])
+    merged_numbers, slack = flat(found), 1e-6 * np.abs(span).max()
+    outside = (merged_numbers > span.max(0) + slack) | (merged_numbers < span.min(0) - slack)
+    return float(outside.mean())
+
+
+@pytest.mark.parametrize("parameters", MEANS, ids=lambda p: "_".join(map(str, p.values())))
+@pytest.mark.parametrize("weighting", ["quadratic", "exponential", "tenth"])
+def test_weights_never_take_a_mean_beyond_its_inputs(tmp_path, parameters, weighting):
+    base = model(0)
+    models = [model(i + 1, near=base, far=0.1) for i in range(5)]
+    technique = TypeAdapter(AnyTechnique).validate_python(parameters)
+    weighted = at_once(technique, len(models), weighting).model_dump(mode="json")
+    assert beyond_all(merged(tmp_path, weighted, models, base), models, base) == 0
+
+
+def test_a_weighted_sum_may_go_beyond_its_inputs_and_grows_with_its_weights(tmp_path):
+    base = model(0)
+    models = [model(i + 1, near=base, far=0.1) for i in range(5)]
+    parameters = {"technique": "task_arithmetic", "coefficients": (1, 1, 1, 1, 2)}
+    assert beyond_all(merged(tmp_path, parameters, models, base), models, base) > 0.2
+
+
+@given(st.lists(st.floats(0.01, 100), min_size=2, max_size=5), st.floats(0.1, 30), st.data())
+def test_only_the_proportions_of_weights_count_in_means(weights, factor, data):
+    vectors = data.draw(
+        st.lists(
+            st.lists(st.floats(-1, 1, width=32), min_size=3, max_size=3),
+            min_size=len(weights), max_size=len(weights),
+        ).map(np.array)
+    )  # fmt: skip
+    for name in ("ties", "dare_ties", "della_ties", "breadcrumbs_ties", "magmax"):
+        join = TECHNIQUES[name]().join
+        found = join(vectors.copy(), np.array(weights))
+        bound = np.abs(vectors).max(axis=0) * (1 + 1e-12)
+        assert (np.abs(found) <= bound).all()
+        ones = join(vectors.copy(), np.full(len(weights), factor))
+        np.testing.assert_allclose(ones, join(vectors.copy(), np.ones(len(weights))), atol=1e-12)
+
+
+def test_a_model_of_weight_zero_takes_no_part(tmp_path):
+    base = model(0)
+    models = [model(i + 1, near=base, far=0.1) for i in range(3)]
+    for name in ("ties", "breadcrumbs_ties", "magmax", "random"):
+        with_zero = {"technique": name, "coefficients": (0.5, 0.0, 0.5)}
+        if name == "random":  # nothing of the middle one is drawn
+            found = tau([merged(tmp_path, with_zero, models, base)], base)[0]
+            taus = tau([models[0], models[2]], base)
+            assert (np.abs(found - taus).min(axis=0) < 1e-6).all()
+            continue
+        without = {"technique": name, "coefficients": (1.0, 1.0)}
+        same(
+            merged(tmp_path, with_zero, models, base),
+            merged(tmp_path, without, [models[0], models[2]], base),
+        )
 
 
 def test_coefficients_of_each_model_weigh_what_ties_keeps_of_it(tmp_path):
     base = model(0)
     models = [model(i, near=base, far=0.1) for i in (1, 2)]
     kept = np.stack([trimmed(x, 0.5) for x in tau(models, base)])
-    expected = flat(base) + elected(np.array([[3.0], [-1.0]]) * kept)
+    weights = np.array([3.0, -1.0])
+    expected = flat(base) + elected(weights[:, None] * kept, weights)
     parameters = {"technique": "ties", "density": 0.5, "coefficients": (3.0, -1.0)}
     same(merged(tmp_path, parameters, models, base), unflat(expected))
 

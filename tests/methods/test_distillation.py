@@ -167,9 +167,9 @@ def test_zscl_pulls_to_the_start_as_strongly_as_it_is_told(toy: Any) -> None:
     with torch.no_grad():
         moved.add_(0.5)
     penalty = made.penalise()
-    assert float(penalty) == pytest.approx(0.4 / 2 * 0.25 * moved.numel(), rel=1e-9)
+    assert float(penalty) == pytest.approx(0.4 * 0.25 * moved.numel(), rel=1e-9)
     for other, parameter in student.module.named_parameters():
-        expected = 0.4 * 0.5 if other == name else 0.0
+        expected = 2 * 0.4 * 0.5 if other == name else 0.0
         torch.testing.assert_close(parameter.grad, torch.full_like(parameter, expected))
     assert Preservation.penalise(made) is None
     assert distilling(toy, ZSCL)[2].penalise() is None

@@ -93,7 +93,7 @@ def low_rank(matrix: Array, name: str, family: str, found: list[Array]) -> Array
     for step, signs in enumerate(found):
         gradient = gradients(step)[name]
         gradient = gradient if gradient.shape[0] >= gradient.shape[1] else gradient.T
-        if step + 1 in (1, 3, 6):
+        if step in (0, 3, 6):  # the first, and `update_gap` steps after each
             basis = np.linalg.svd(gradient)[2][:2].T  # (columns, rank)
             basis *= np.sign((basis.T * signs).sum(axis=1))
         within = gradient @ basis  # (rows, rank)
