@@ -20,7 +20,11 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import (
+    FlopCounterMode,
+    sdpa_backward_flop_count,
+    sdpa_flop_count,
+)
 
 from fomo_dagster.models.backbones import Architecture, Clip, Model, outline
 
@@ -50,9 +54,14 @@ def of_encoding(architecture: Architecture) -> EncodingCost:
 
 def counter() -> FlopCounterMode:
     """Counts the operations within it."""
-    return FlopCounterMode(
-        display=False, custom_mapping={torch.ops.aten._linalg_svd: _of_decomposition}
-    )
+    aten = torch.ops.aten
+    mapping = {
+        aten._linalg_svd: _of_decomposition,
+        # Attention on the CPU, which the counter of PyTorch before 2.15 takes for nothing.
+        aten._scaled_dot_product_flash_attention_for_cpu: _of_attention,
+        aten._scaled_dot_product_flash_attention_for_cpu_backward: _of_attention_backward,
+    }
+    return FlopCounterMode(display=False, custom_mapping=mapping)
 
 
 def without_content() -> FakeTensorMode:
@@ -119,6 +128,14 @@ class NumbersReadBack(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if isinstance(tensor, FakeTensor) and tensor.constant is None:
                 return True if tensor.dtype == torch.bool else 1
         return func(*args, **(kwargs or {}))
+
+
+def _of_attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+    return int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]
+
+
+def _of_attention_backward(grad: Any, query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+    return int(sdpa_backward_flop_count(grad, query, key, value))  # type: ignore[no-untyped-call]
 
 
 def _of_decomposition(shape: tuple[int, ...], *_: Any, out_shape: Any = None, **__: Any) -> int:

@@ -72,7 +72,7 @@ def test_pretraining_first_and_the_mixture_after_it(finished_project: Any) -> No
         steps = pl.read_parquet(
             project.home.store.open(*head.artifacts["only"]).path("training_steps.parquet")
         )
-        update = 3 if stage == 1 else 2
+        update = 4 if stage == 1 else 3
         before = -(-4 * steps.height // 10)
         expected = [0] * before + [update] * (steps.height - before)
         assert steps["update_samples"].to_list() == expected

@@ -58,7 +58,7 @@ def test_stages_train_on_what_the_reference_finds_worth_it(
         assert "backbones/small" in nodes[f"selecting/trained_{stage:03d}"].inputs
     run_experiment("selecting", [])
     trained = {}
-    for stage, (update, buffer) in {1: (5, 0), 3: (3, 3)}.items():
+    for stage, (update, buffer) in {1: (5, 0), 3: (4, 2)}.items():
         head = project.home.heads.read(f"selecting/trained_{stage:03d}")
         trained[stage] = project.home.store.open(*head.artifacts[ONLY])
         steps = pl.read_parquet(trained[stage].path("training_steps.parquet"))
@@ -67,7 +67,7 @@ def test_stages_train_on_what_the_reference_finds_worth_it(
         assert steps["pretraining_samples"].to_list() == [9 - update - buffer] * 3
         assert head.cost["samples"] == 27
     assert trained[1].cost["drawn_samples"] == 3 * (13 + 10), "⌊5 / 0.4 + ½⌋ and ⌊4 / 0.4 + ½⌋"
-    assert trained[3].cost["drawn_samples"] == 3 * 3 * 8
+    assert trained[3].cost["drawn_samples"] == 3 * (10 + 5 + 8)
 
     def planned() -> set[str]:
         return {entry.asset for entry in undertake("selecting", []).plan() if entry.compute}

@@ -7,7 +7,6 @@ from functools import partial
 import pytest
 import torch
 from pydantic import TypeAdapter
-from torch.utils.flop_counter import FlopCounterMode
 
 from fomo_dagster.data.batches import Batch
 from fomo_dagster.experiment.online_selection import Jest, Learnability, RandomSelection
@@ -17,6 +16,7 @@ from fomo_dagster.graph.budgets import MemoryAdjusted
 from fomo_dagster.methods.preservation import Beside
 from fomo_dagster.methods.preservations import begin
 from fomo_dagster.models.backbones import create
+from fomo_dagster.models.operations import counter
 from fomo_dagster.training.beginning import learner_of, make_ready
 from fomo_dagster.training.case import Case
 from fomo_dagster.training.compute import Cost, _run, count, measure
@@ -159,7 +159,7 @@ def test_fake_tensors_count_what_real_ones_take():
     make_ready(model.module, method, 0)
     memory = LiveBytes()
     memory.note([*model.module.parameters(), *model.module.buffers()])
-    with memory, FlopCounterMode(display=False) as flops:
+    with memory, counter() as flops:
         batch = Batch(
             torch.randint(0, 256, (9, 3, 16, 16), dtype=torch.uint8),
             torch.randint(1, 49407, (9, 12)),
@@ -222,7 +222,7 @@ def test_scoring_of_a_selection_is_counted():
 
 def features_flops():
     model = create(TOY, seed=0)
-    with torch.no_grad(), FlopCounterMode(display=False) as flops:
+    with torch.no_grad(), counter() as flops:
         model.module.encode_image(torch.zeros(1, 3, 16, 16))
         model.module.encode_text(torch.zeros(1, 12, dtype=torch.int64))
     return flops.get_total_flops()
