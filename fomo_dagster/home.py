@@ -12,18 +12,31 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from fomo_dagster.errors import InputError
 from fomo_dagster.store.artifacts import Store
 from fomo_dagster.store.heads import Heads
 from fomo_dagster.store.remotes import Remote
+from fomo_dagster.texts import is_text
 
 
 def project_folder() -> Path:
     """The folder that holds `experiments/` and `datasets/`."""
     named = os.environ.get("FOMO_PROJECT")
     if named:
-        return Path(named).expanduser().resolve()
+        return _in_text(Path(named).expanduser().resolve())
     here = Path.cwd()
-    return here if (here / "experiments").is_dir() else Path(__file__).resolve().parents[1]
+    if (here / "experiments").is_dir():
+        return _in_text(here)
+    return Path(__file__).resolve().parents[1]
+
+
+def _in_text(folder: Path) -> Path:
+    """The folder. Raises `InputError` where its path is not UTF-8: no table holds such names."""
+    if not is_text(str(folder)):
+        raise InputError(
+            f"the path {folder} is not UTF-8: rename that folder, or set FOMO_PROJECT and FOMO_HOME"
+        )
+    return folder
 
 
 @dataclass(frozen=True)
@@ -37,7 +50,7 @@ class Home:
     def from_environment(cls) -> Home:
         named = os.environ.get("FOMO_HOME")
         root = Path(named).expanduser() if named else project_folder() / ".fomo"
-        return cls(root.resolve(), os.environ.get("FOMO_STORE") or None)
+        return cls(_in_text(root.resolve()), os.environ.get("FOMO_STORE") or None)
 
     @property
     def store(self) -> Store:

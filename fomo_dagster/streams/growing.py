@@ -15,7 +15,7 @@ from pathlib import Path
 from fomo_dagster.data.sources.rows import SUFFIXES as TABLES
 from fomo_dagster.data.sources.splits import kind_of
 from fomo_dagster.errors import InputError
-from fomo_dagster.texts import composed
+from fomo_dagster.texts import composed, is_text
 
 NOT_YET = (".partial", ".part", ".tmp")
 
@@ -48,10 +48,13 @@ def arrived_datasets(stream: str, folder: Path) -> dict[str, Path]:
     """Dataset name → folder or table, in the order of arrival.
 
     A name is the stream's and the entry's, which is without a table's suffix, with `_` for what is
-    no letter, digit or underscore. Raises `InputError` where two entries come to one name.
+    no letter, digit or underscore. Raises `InputError` where two entries come to one name, or an
+    entry's is not UTF-8.
     """
     datasets: dict[str, Path] = {}
     for path in arrivals(folder):
+        if not is_text(path.name):
+            raise InputError(f"{path.name!r} in {folder} has a name that is not UTF-8: rename it")
         entry = path.name if path.is_dir() else path.stem
         name = f"{stream}_{re.sub('[^A-Za-z0-9_]', '_', composed(entry))}"
         if name in datasets:

@@ -30,6 +30,7 @@ from fomo_dagster.errors import DataError, InputError, nearest
 from fomo_dagster.store.digests import digest_of, digest_of_bytes
 from fomo_dagster.store.files import skipped_where_refused
 from fomo_dagster.store.leases import lease
+from fomo_dagster.texts import is_text
 
 SCAN_VERSION = 1  # raised when a scan of the same files would be another one
 FAILURES = (OSError, RuntimeError, pickle.UnpicklingError)  # how torchvision and requests fail
@@ -161,6 +162,8 @@ class TorchvisionImages:
                 opened = self._open(name)
                 classes = self.set.names(opened)
                 for path, label in self.set.files(opened):
+                    if not is_text(path):
+                        raise DataError(f"the name of {path!r} is not UTF-8: rename the file")
                     key = Path(os.path.relpath(path, self.root)).as_posix()
                     yield split, key, self._concept(classes, label, name), path
 

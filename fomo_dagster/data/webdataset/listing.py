@@ -20,6 +20,7 @@ from fsspec.implementations.local import LocalFileSystem
 from fomo_dagster.data.sources.files import shortlist
 from fomo_dagster.errors import DataError, InputError
 from fomo_dagster.store.digests import digest_of
+from fomo_dagster.texts import is_text
 
 REQUESTS_AT_ONCE = 16
 # What stores tell of a file's content, in order of trust; after these, when it was last written.
@@ -70,6 +71,12 @@ def find_shards(patterns: Sequence[str], base: Path) -> Shards:
     for pattern in patterns:
         located = str(base / Path(pattern).expanduser()) if is_local(pattern) else pattern
         found.update(_found(pattern, located, missing))
+    spoiled = [url for url in found if not is_text(url)]
+    if spoiled:
+        raise DataError(
+            f"{len(spoiled)} shards have names that are not UTF-8: {shortlist(spoiled)}; rename "
+            "them"
+        )
     paths = {url: PurePosixPath(str(info["name"])) for url, info in found.items()}
     common = os.path.commonpath([str(path.parent) for path in paths.values()])
     files = [

@@ -13,8 +13,11 @@ from fomo_dagster.cli.main import main
 from fomo_dagster.data.declarations import Dataset
 from fomo_dagster.data.sources.opening import open_source
 from fomo_dagster.data.sources.source import inspect, twins_said
+from fomo_dagster.data.webdataset.listing import find_shards
 from fomo_dagster.errors import DataError, FomoError, InputError
+from fomo_dagster.home import Home, project_folder
 from fomo_dagster.streams.entries import canonical_entry, read_entries
+from fomo_dagster.streams.growing import arrived_datasets
 
 COMPOSED = {
     "an accent": "café",
@@ -221,6 +224,22 @@ def test_half_a_character_in_an_entry_of_a_stream_is_refused_by_number(tmp_path)
     path.write_text('["birds+++wren", "birds+++\\ud800"]')
     with pytest.raises(InputError, match=r"stream\.json has half a character .* number 2"):
         read_entries(path)
+
+
+def test_names_of_shards_arrivals_and_homes_that_are_no_text_are_refused(tmp_path, monkeypatch):
+    for folder, name in (("tars", "0.tar"), ("incoming", "0.csv")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / name).touch()
+        named_in_bytes(tmp_path / folder, name, b"\xff" + name[1:].encode())
+    with pytest.raises(DataError, match=r"1 shards have names that are not UTF-8: .*udcff\.tar"):
+        find_shards(["tars/*.tar"], tmp_path)
+    with pytest.raises(InputError, match=r"udcff\.csv' in .*incoming has a name that is not UTF-8"):
+        arrived_datasets("live", tmp_path / "incoming")
+    for variable, read in (("FOMO_HOME", Home.from_environment), ("FOMO_PROJECT", project_folder)):
+        with monkeypatch.context() as patch:
+            patch.setenv(variable, str(tmp_path / "\udcff"))
+            with pytest.raises(InputError, match=r"is not UTF-8: rename that folder"):
+                read()
 
 
 def test_every_sentence_can_be_written_whatever_it_quotes():
