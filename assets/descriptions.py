@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping
-from pathlib import Path
+from statistics import median
 from typing import Any
 
 import dagster as dg
@@ -15,7 +15,7 @@ import polars.selectors as cs
 from fomo_dagster.evaluation.results import SCORE
 from fomo_dagster.evaluation.scores import accumulation_and_retention
 from fomo_dagster.graph.budget_nodes import BUDGET
-from fomo_dagster.graph.checkpoints import CURVES, STEPS
+from fomo_dagster.graph.checkpoints import CURVES, STEPS, steps_of
 from fomo_dagster.graph.data_nodes import CONTACT_SHEET, MANIFEST, QUARANTINE
 from fomo_dagster.graph.evaluation_nodes import HEAT_MAP, METRICS, PATHS, SCORES, EvaluationNode
 from fomo_dagster.graph.materialise import Outcome
@@ -25,6 +25,7 @@ from fomo_dagster.graph.order_nodes import ORDER, ORDER_PLOT, OrderNode
 from fomo_dagster.graph.pool_nodes import STREAMED
 from fomo_dagster.graph.tar_nodes import LISTING
 from fomo_dagster.graph.workshop import Workshop
+from fomo_dagster.store.artifacts import Artifact
 from fomo_dagster.tables.results import results
 
 ROWS_SHOWN = 200
@@ -100,7 +101,7 @@ def _shards(node: Node, outcome: Outcome, workshop: Workshop) -> Mapping[str, An
     facts = outcome.head.facts
     quarantined = pl.read_parquet(artifact.path(QUARANTINE))
     metadata: dict[str, Any] = {
-        "contact_sheet": _picture(artifact.path(CONTACT_SHEET)),
+        **_picture("contact_sheet", artifact, CONTACT_SHEET),
         "concepts": len(facts["concepts"]),
         "train_samples": sum(facts["train_samples"].values()),
         "test_samples": facts["test_samples"],
@@ -125,7 +126,7 @@ def _order(node: Node, outcome: Outcome, workshop: Workshop) -> Mapping[str, Any
     order = pl.read_parquet(outcome.artifacts[ONLY].path(ORDER))
     figure = node.shown_name
     return {
-        "stream": _picture(outcome.artifacts[ONLY].path(ORDER_PLOT)),
+        **_picture("stream", outcome.artifacts[ONLY], ORDER_PLOT),
         "concepts": order.height,
         "datasets": order["dataset"].n_unique(),
         **({} if figure is None else {"figure": figure}),
@@ -134,11 +135,11 @@ def _order(node: Node, outcome: Outcome, workshop: Workshop) -> Mapping[str, Any
 
 
 def _listing(node: Node, outcome: Outcome, workshop: Workshop) -> Mapping[str, Any]:
-    artifact = outcome.artifacts[ONLY]
+    shards = pl.read_parquet(outcome.artifacts[ONLY].path(LISTING))
     return {
-        "shards": int(artifact.cost["shards"]),
-        "gibibytes": round(artifact.cost["bytes"] / 2**30, 2),
-        "first_shards": _table(pl.read_parquet(artifact.path(LISTING)).head(5)),
+        "shards": shards.height,
+        "gibibytes": round(sum(size or 0 for size in shards["size"]) / 2**30, 2),
+        "first_shards": _table(shards.head(5)),
     }
 
 
@@ -187,14 +188,18 @@ def _training(node: Node, outcome: Outcome, workshop: Workshop) -> Mapping[str, 
     artifact = outcome.artifacts[ONLY]
     if STEPS not in artifact.manifest["files"]:
         return {}
-    steps = pl.read_parquet(artifact.path(STEPS))
+    steps = steps_of(artifact)
+    speed = steps["samples_per_second"].drop_nulls().to_list()
+    figures = {
+        "samples_per_second": (median(speed) if speed else None, 1),
+        "seconds": (artifact.cost.get("seconds"), 2),
+    }
     return {
-        "loss_curve": _picture(artifact.path(CURVES)),
+        **_picture("loss_curve", artifact, CURVES),
         "final_loss": round(float(steps["loss"][-1]), 4),
-        "samples_per_second": round(float(steps["samples_per_second"].median() or 0.0), 1),  # type: ignore[arg-type]
         "steps": steps.height,
         "processes": int(artifact.cost.get("processes", 1)),
-        "seconds": round(float(artifact.cost["seconds"]), 2),
+        **{name: round(v, places) for name, (v, places) in figures.items() if v is not None},
         **{name: artifact.cost[name] for name in COST_FIGURES if name in artifact.cost},
         **{name: int(artifact.cost[name]) for name in STREAMING_FIGURES if name in artifact.cost},
     }
@@ -241,15 +246,15 @@ def _scores(node: Node, outcome: Outcome, workshop: Workshop) -> Mapping[str, An
     last = scores.row(-1, named=True)
     return {
         **_percentages({name: value for name, value in last.items() if name != "stage"}),
-        "accumulation_and_retention": _picture(artifact.path(PATHS)),
-        "heat_map": _picture(artifact.path(HEAT_MAP)),
+        **_picture("accumulation_and_retention", artifact, PATHS),
+        **_picture("heat_map", artifact, HEAT_MAP),
         "stages": _table(scores),
     }
 
 
 def _leaderboard(node: Node, outcome: Outcome, workshop: Workshop) -> Mapping[str, Any]:
     return {
-        "accumulation_and_retention": _picture(outcome.artifacts[ONLY].path(PATHS)),
+        **_picture("accumulation_and_retention", outcome.artifacts[ONLY], PATHS),
         "leaderboard": _table(results(workshop.home.root).leaderboard),
     }
 
@@ -260,9 +265,13 @@ def _percentages(values: Mapping[str, float | None]) -> dict[str, float]:
     return {name: round(value, 2) for name, value in values.items() if value is not None}
 
 
-def _picture(path: Path) -> dg.MarkdownMetadataValue:
+def _picture(title: str, artifact: Artifact, name: str) -> dict[str, dg.MarkdownMetadataValue]:
+    """A picture of an artifact's record, where that is here."""
+    path = artifact.record(name)
+    if path is None:
+        return {}
     data = base64.b64encode(path.read_bytes()).decode()
-    return dg.MetadataValue.md(f"![{path.stem}](data:image/png;base64,{data})")
+    return {title: dg.MetadataValue.md(f"![{path.stem}](data:image/png;base64,{data})")}
 
 
 def _table(frame: pl.DataFrame) -> dg.TableMetadataValue:

@@ -39,7 +39,8 @@ class Workshops(dg.ConfigurableResource):  # type: ignore[type-arg]
         description="The home folder, FOMO_HOME.",
     )
     remote_store: str | None = Field(
-        default=None, description="An fsspec URL that the artifact store mirrors, FOMO_STORE."
+        default=None,
+        description="An fsspec URL that the artifact store mirrors; by default, FOMO_STORE.",
     )
     processes: int = Field(
         default_factory=lambda: os.cpu_count() or 1, description="Processes that write shards."
@@ -54,7 +55,10 @@ class Workshops(dg.ConfigurableResource):  # type: ignore[type-arg]
     @classmethod
     def of(cls, home: Home, trackers: Sequence[str] = ()) -> "Workshops":
         """The resource of a home."""
-        return cls(home=str(home.root), remote_store=home.remote_url, trackers=list(trackers))
+        # The UI shows what is given here to anyone, and a URL can hold a password.
+        from_environment = home.remote_url == Home.from_environment().remote_url
+        remote = None if from_environment else home.remote_url
+        return cls(home=str(home.root), remote_store=remote, trackers=list(trackers))
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         """Before the first step of a run: refuses trackers that there are not."""
@@ -67,7 +71,8 @@ class Workshops(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     def open(self, graph: Graph, context: Any) -> Workshop:
         """A workshop that tells its progress to the step's log."""
-        log, home = context.log, Home(Path(self.home), self.remote_store)
+        remote_url = self.remote_store or Home.from_environment().remote_url
+        log, home = context.log, Home(Path(self.home), remote_url)
         tracking = Tracking(graph, home, self._trackers, log.warning)
         waiting: Callable[[str], None] = lambda holder: log.info(  # noqa: E731
             f"waiting for process {holder}, which is making the same artifact"

@@ -303,8 +303,9 @@ def contact_sheet_path(one: Known, home: Home, console: Console) -> Path | None:
     head = home.heads.read(shards_key(one.name))
     if head is not None:
         artifact = home.store.open(*head.artifacts[ONLY])
-        if artifact is not None:
-            return artifact.path(CONTACT_SHEET)
+        sheet = artifact.record(CONTACT_SHEET) if artifact is not None else None
+        if sheet is not None:
+            return sheet
     from fomo_dagster.plots.dataset_sheet import dataset_sheet  # with matplotlib
 
     if not _can_be_looked_at(one):

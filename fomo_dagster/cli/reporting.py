@@ -106,9 +106,10 @@ def print_results(home: Home, experiment: str, graph: Graph, console: Console) -
     stages = results(home.root, [experiment]).stages
     print_scores(Results(stages, results(home.root).leaderboard), console)
     workshop = Workshop(graph, home)
-    scores = workshop.artifact(f"{experiment}/scores")
-    say(console, f"\nplots   {scores.path(PATHS)}\n        {scores.path(HEAT_MAP)}")
-    say(console, f"        {workshop.artifact(LEADERBOARD).path(PATHS)}")
+    scores, leaderboard = (workshop.artifact(k) for k in (f"{experiment}/scores", LEADERBOARD))
+    plots = scores.record(PATHS), scores.record(HEAT_MAP), leaderboard.record(PATHS)
+    there = [str(plot) for plot in plots if plot is not None]
+    say(console, "\nplots   " + "\n        ".join(there or ["none"]))
     try:
         place = ensure_database(home.root)
     except StoreError as error:  # other programs need it, and this one does not

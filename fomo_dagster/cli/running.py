@@ -161,6 +161,7 @@ class _Runner:
                 rounds += 1
             if refusal is None:
                 retire(name, Workshop(self.graph, self.home))
+        self.home.store.push_pending()
         if self.trackers:
             self.tracking(self.warn).catch_up(name)
         say(self.console, f"{name} is up to date ({len(planned)} assets)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,8 @@ ADAPTERS = "adapters.safetensors"
 REMEMBERED = "remembered.safetensors"  # features of a stage's samples, for all that follow
 CARRIED = "carried.safetensors"  # what a preservation leaves for the next stage
 STEPS = "training_steps.parquet"
-CURVES = "training.png"
+SPEED = "samples_per_second.parquet"  # of each step: in the record, as its clock is no content
+CURVES = "training.png"  # in the record
 
 
 def training_parameters(settings: TrainingSettings) -> dict[str, Any]:
@@ -36,13 +38,31 @@ def load_weights(backbone: Backbone, path: Path) -> Model:
     return load(told.architecture, path, told.pretrained, told.images, folder=told.weights)
 
 
+def steps_of(artifact: Artifact) -> pl.DataFrame:
+    """The steps of a training, columns of `training.figures.Figures`; samples_per_second is null
+    where nobody knows it any more."""
+    import polars as pl
+
+    steps = pl.read_parquet(artifact.path(STEPS))
+    if "samples_per_second" in steps.columns:  # as it was kept before there were records
+        return steps
+    speed = pl.Series("samples_per_second", [None] * steps.height, pl.Float64)
+    path = artifact.record(SPEED)
+    if path is not None:
+        with contextlib.suppress(pl.exceptions.PolarsError, OSError):
+            told = pl.read_parquet(path)["samples_per_second"]
+            if told.dtype == speed.dtype and len(told) == len(speed):
+                speed = told
+    return steps.with_columns(speed)
+
+
 def steps_table(artifact: Artifact, *, experiment: str, stage: int) -> tuple[str, pl.DataFrame]:
     """The table of a training's steps, as the asset that it belongs to gives it."""
     import polars as pl
 
     from fomo_dagster.tables.schemas import SCHEMAS
 
-    steps = pl.read_parquet(artifact.path(STEPS)).with_columns(
+    steps = steps_of(artifact).with_columns(
         experiment=pl.lit(experiment), stage=pl.lit(stage, pl.Int64)
     )
     if "preservation_loss" not in steps.columns:  # trained before there was anything to add

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from fomo_dagster.data.declarations import Dataset
 from fomo_dagster.graph.node import ONLY, Facts, FactsByKey, Node
-from fomo_dagster.store.artifacts import Artifact
+from fomo_dagster.store.artifacts import Artifact, record_path
 from fomo_dagster.store.digests import digest_of
 from fomo_dagster.store.recipes import Recipe
 
@@ -148,7 +148,8 @@ class ShardsNode(Node):
             samples_per_shard=SAMPLES_PER_SHARD,
             decoding=self.dataset.decoding,
         )  # fmt: skip
-        (folder / CONTACT_SHEET).write_bytes(contact_sheet_of(Index(folder), self.name))
+        sheet = contact_sheet_of(Index(folder), self.name)
+        record_path(folder, CONTACT_SHEET).write_bytes(sheet)
         return {"samples": sum(report.samples.values()), "bytes": report.bytes}
 
     def predict(self, recipes: Mapping[str, Recipe], workshop: Workshop) -> Facts:
@@ -205,23 +206,30 @@ class ShardsNode(Node):
             "quarantined": counts["unreadable"],
             "transparent": counts["transparent"],
             "flat": counts["flat"],
-            "bytes": int(artifact.cost["bytes"]),
+            "bytes": self._bytes(artifact, facts),
         }
         yield "datasets", pl.DataFrame([row], schema=SCHEMAS["datasets"])
         with_name = samples.with_columns(dataset=pl.lit(self.name))
         yield "samples", with_name.select(*SCHEMAS["samples"])
 
+    def _bytes(self, artifact: Artifact, facts: FactsByKey) -> int:
+        """Of all shards."""
+        files: Mapping[str, Any] = artifact.manifest["files"]
+        return sum(entry["size"] for name, entry in files.items() if name.endswith(".tar"))
+
     def warnings(self, artifacts: Mapping[str, Artifact]) -> Iterator[str]:
         import polars as pl
 
+        from fomo_dagster.data.index import Index
         from fomo_dagster.data.sources.files import shortlist
 
         left_out = pl.read_parquet(artifacts[ONLY].path(QUARANTINE))
         if left_out.height:
             named = [f"{key} ({why})" for key, why in left_out.select("key", "reason").iter_rows()]
             count = int(left_out["samples"].sum())
+            samples = Index(artifacts[ONLY].folder).samples.height + count
             yield (
-                f"{count} of {artifacts[ONLY].cost['samples'] + count} samples "
+                f"{count} of {samples} samples "
                 f"of dataset {self.name!r} cannot be used and are left out: {shortlist(named)}"
             )
 
@@ -231,6 +239,7 @@ class ShardsNode(Node):
         """Of what makes a picture other than it may have been meant."""
         import polars as pl
 
+        from fomo_dagster.data.index import Index
         from fomo_dagster.data.sources.files import shortlist
 
         shown = {
@@ -243,11 +252,12 @@ class ShardsNode(Node):
                 "have orientation tags, which are ignored (`upright: true` heeds them)"
             )
         seen = pl.read_parquet(artifact.path(SEEN))
+        count = Index(artifact.folder).samples.height
         for name, said in shown.items():
             keys = seen.filter(pl.col(name))["key"].to_list()
             if keys:
                 yield (
-                    f"{len(keys)} of {artifact.cost['samples']} images of dataset {self.name!r} "
+                    f"{len(keys)} of {count} images of dataset {self.name!r} "
                     f"{said}: {shortlist(keys)}"
                 )
 

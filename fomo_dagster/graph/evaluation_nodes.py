@@ -18,7 +18,7 @@ from fomo_dagster.graph.counted_costs import encoding_flops
 from fomo_dagster.graph.data_nodes import shards_key
 from fomo_dagster.graph.node import ONLY, Facts, FactsByKey, Node, identity
 from fomo_dagster.graph.text_embeddings import text_embeddings
-from fomo_dagster.store.artifacts import Artifact
+from fomo_dagster.store.artifacts import Artifact, record_path
 from fomo_dagster.store.digests import digest_of
 from fomo_dagster.store.recipes import Recipe
 
@@ -258,8 +258,8 @@ class ScoresNode(Node):
         )
         metrics = rows(METRICS)
         scores = stage_scores(metrics, rows(CONCEPTS), chunks, self.since)
-        (folder / PATHS).write_bytes(paths_plot(scores))
-        (folder / HEAT_MAP).write_bytes(heat_map(metrics))
+        record_path(folder, PATHS).write_bytes(paths_plot(scores))
+        record_path(folder, HEAT_MAP).write_bytes(heat_map(metrics))
         scores.write_parquet(folder / SCORES)
 
     @property
@@ -309,5 +309,5 @@ class LeaderboardNode(Node):
             )
             for key in sorted(recipe.inputs)
         )
-        (folder / PATHS).write_bytes(paths_plot(scores))
+        record_path(folder, PATHS).write_bytes(paths_plot(scores))
         scores.write_parquet(folder / SCORES)

@@ -68,7 +68,7 @@ def materialise(key: str, workshop: Workshop) -> Outcome:
         facts=found.details,
         status="computed" if computed else "hit",
         recorded_at=max(artifact.created_at for artifact in artifacts.values()),
-        seconds=cost["seconds"],
+        seconds=cost.get("seconds"),
         cost=cost,
         checked_at=datetime.now(UTC).isoformat(),
         tables=tables,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from fomo_dagster.experiment.stream import Stream
 from fomo_dagster.graph.data_nodes import shards_key
 from fomo_dagster.graph.node import ONLY, Facts, FactsByKey, Node
-from fomo_dagster.store.artifacts import Artifact
+from fomo_dagster.store.artifacts import Artifact, record_path
 from fomo_dagster.store.digests import digest_of
 from fomo_dagster.store.recipes import Recipe
 
@@ -178,7 +178,7 @@ class OrderNode(Node):
             schema_overrides={"position": pl.Int64, "figure": pl.Float64},
         )
         order.write_parquet(folder / ORDER)
-        (folder / ORDER_PLOT).write_bytes(stream_plot(order, self.shown_name))
+        record_path(folder, ORDER_PLOT).write_bytes(stream_plot(order, self.shown_name))
         return cost
 
     @property

@@ -19,7 +19,7 @@ from fomo_dagster.experiment.adapters import Adapters
 from fomo_dagster.experiment.online_selection import AnyOnlineSelection
 from fomo_dagster.experiment.schema import AnyMethod, Execution
 from fomo_dagster.experiment.training import TrainingSettings
-from fomo_dagster.graph.checkpoints import ADAPTERS, CARRIED, CURVES, STEPS, WEIGHTS
+from fomo_dagster.graph.checkpoints import ADAPTERS, CARRIED, CURVES, SPEED, STEPS, WEIGHTS
 from fomo_dagster.graph.counted_costs import reference_of, training_flops
 from fomo_dagster.methods.online_selection import begin_selection
 from fomo_dagster.methods.preservation import Batch, Beside
@@ -29,6 +29,7 @@ from fomo_dagster.models.devices import device_of
 from fomo_dagster.plots.training import training_plot
 from fomo_dagster.process_group import ALONE, ProcessGroup
 from fomo_dagster.progress import silent, told
+from fomo_dagster.store.artifacts import record_path
 from fomo_dagster.store.recipes import Recipe
 from fomo_dagster.training.beginning import make_ready
 from fomo_dagster.training.case import Case
@@ -156,8 +157,9 @@ def train_on(
         model.module.cpu()  # so that the sums do not depend on the device
         adapted.merge()
     save(model.module.state_dict(), folder / WEIGHTS)
-    table.write_parquet(folder / STEPS)
-    (folder / CURVES).write_bytes(training_plot(table))
+    table.drop("samples_per_second").write_parquet(folder / STEPS)
+    table.select("samples_per_second").write_parquet(record_path(folder, SPEED))
+    record_path(folder, CURVES).write_bytes(training_plot(table))
     case = Case(
         architecture=model.architecture,
         method=method,

@@ -21,7 +21,7 @@ from fomo_dagster.graph.data_nodes import (
     with_counts,
 )
 from fomo_dagster.graph.node import ONLY, Facts, FactsByKey, Node, identity
-from fomo_dagster.store.artifacts import Artifact
+from fomo_dagster.store.artifacts import Artifact, record_path
 from fomo_dagster.store.recipes import Recipe
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ class PlacedNode(ShardsNode):
         quarantine.select(*QUARANTINE_COLUMNS).write_parquet(folder / QUARANTINE)
         odd.select(*SEEN_COLUMNS).write_parquet(folder / SEEN)
         index = PlacedIndex(folder, {tar.name: tar.place for tar in tars})
-        (folder / CONTACT_SHEET).write_bytes(contact_sheet_of(index, self.name))
+        record_path(folder, CONTACT_SHEET).write_bytes(contact_sheet_of(index, self.name))
         return {"samples": samples.height, "bytes": sum(tar.place.status.size for tar in tars)}
 
     def _check(self, samples: int, lost: pl.DataFrame, tars: Sequence[IndexedTar]) -> None:
@@ -220,6 +220,10 @@ class PlacedNode(ShardsNode):
 
         found = facts_of_samples(Index(artifacts[ONLY].folder).sample_table)
         return with_counts(found, artifacts[ONLY])
+
+    def _bytes(self, artifact: Artifact, facts: FactsByKey) -> int:
+        tars: Sequence[IndexedTar] = facts[source_key(self.name)].details["tars"]
+        return sum(tar.place.status.size for tar in tars)
 
     @property
     def table_names(self) -> tuple[str, ...]:

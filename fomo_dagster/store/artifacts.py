@@ -1,21 +1,25 @@
 """The artifact store: `<root>/<kind>/<digest>/`, atomic, leased and verified.
 
 An artifact's files are written beside it, flushed, completed by a manifest with each file's size
-and checksum, and renamed into place: nobody ever sees half of one. A lease lets one process make
-an artifact while the others wait for it. With a remote (any fsspec URL), the local store is a cache
-of it: what is missing here is fetched and verified, what was made here is pushed, manifest last.
-Nothing here knows what artifacts contain, or removes one that is intact.
+and checksum, and renamed into place: nobody ever sees half of one. What differs from run to run
+(cost, timings, plots) lies in its folder `record`, which no checksum covers and nothing depends on.
+A lease lets one process make an artifact while the others wait for it. With a remote (any fsspec
+URL), the local store is a cache of it: what is missing here is fetched and verified, what was made
+here is pushed. Nothing here knows what artifacts contain, or removes one that is intact.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import math
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +34,20 @@ from fomo_dagster.store.files import (
     write_bytes,
 )
 from fomo_dagster.store.leases import lease
+from fomo_dagster.store.manifests import (
+    MANIFEST,
+    RECORD,
+    DamagedError,
+    check_address,
+    is_address,
+    parse,
+    why_unsafe,
+)
 from fomo_dagster.store.recipes import Recipe
 from fomo_dagster.store.remotes import Remote
 
-MANIFEST = "manifest.json"
+COST = "cost.json"
+_REPLACE = b"replace"  # what a mark says of a push to where something is damaged
 
 logger = logging.getLogger(__name__)
 
@@ -58,17 +72,45 @@ class Artifact:
             )
         return self.folder / name
 
+    def record(self, name: str) -> Path | None:
+        """The path of what its making left beside the content; None where that is not here."""
+        # Before there were records, they stood among the files.
+        path = self.folder / (name if name in self.manifest["files"] else f"{RECORD}/{name}")
+        return path if path.is_file() else None
+
+    @cached_property
+    def _making(self) -> Mapping[str, Any]:
+        """What its record says; of no use where it was lost or altered, and then nothing fails."""
+        path = self.record(COST)
+        try:
+            making = json.loads(path.read_bytes()) if path is not None else self.manifest
+        except (OSError, ValueError, RecursionError):
+            return {}
+        return making if isinstance(making, dict) else {}
+
     @property
-    def cost(self) -> Mapping[str, Any]:
-        """What making it took: `seconds`, and whatever else its maker measured."""
-        cost: Mapping[str, Any] = self.manifest["cost"]
-        return cost
+    def cost(self) -> Mapping[str, float]:
+        """What making it took: `seconds`, and whatever else its maker measured; nothing where that
+        is not known any more."""
+        cost = self._making.get("cost")
+        if not isinstance(cost, dict):
+            return {}
+        return {name: value for name, value in cost.items() if _is_number(value)}
 
     @property
     def created_at(self) -> str:
-        """When it was made, by whomever: in UTC, as ISO 8601 writes it."""
-        created_at: str = self.manifest["created_at"]
-        return created_at
+        """When it was made, by whomever, or else when it came here: in UTC, as ISO 8601."""
+        try:
+            return datetime.fromisoformat(self._making["created_at"]).isoformat()
+        except (KeyError, ValueError, TypeError):
+            since_1970 = (self.folder / MANIFEST).stat().st_mtime
+            return datetime.fromtimestamp(since_1970, UTC).isoformat()
+
+
+def record_path(folder: Path, name: str) -> Path:
+    """Where a maker that is given `folder` writes what differs from run to run."""
+    (folder / RECORD).mkdir(exist_ok=True)
+    return folder / RECORD / name
 
 
 class Store:
@@ -79,6 +121,8 @@ class Store:
         self.remote = remote
 
     def folder(self, kind: str, digest: str) -> Path:
+        """Raises `StoreError` where these cannot be an address."""
+        check_address(kind, digest)
         return self.root / kind / digest
 
     def find(self, recipe: Recipe) -> Artifact | None:
@@ -92,47 +136,65 @@ class Store:
     def holds(self, recipe: Recipe) -> bool:
         """Whether `get_or_make` would find it; nothing is fetched from the remote."""
         kind, digest = recipe.kind, recipe.digest
-        return self._open_local(kind, digest) is not None or (
-            self.remote is not None and self.remote.has(kind, digest)
-        )
+        if self._open_local(kind, digest) is not None:
+            return True
+        try:
+            return self.remote is not None and self.remote.has(kind, digest)
+        except DamagedError as damage:
+            self._say_of_remote(kind, digest, damage)
+            return False
 
     def open(self, kind: str, digest: str) -> Artifact | None:
         """The verified artifact at an address, fetched from the remote where only it has it."""
         artifact = self._open_local(kind, digest)
-        if artifact is None and self.remote is not None and self.remote.has(kind, digest):
-            with lease(self._lease_path(kind, digest)):
-                artifact = self._open_or_fetch(kind, digest)
+        if artifact is None and self.remote is not None:
+            artifact = self._fetch(kind, digest)
         return artifact
 
     def get_or_make(
-        self, recipe: Recipe, make: Make, waiting: Callable[[str], None] | None = None
+        self,
+        recipe: Recipe,
+        make: Make,
+        waiting: Callable[[str], None] | None = None,
+        claim: Callable[[], AbstractContextManager[bool]] = lambda: nullcontext(False),
     ) -> Artifact:
         """The artifact of `recipe`: found, or made by `make(folder)` under its lease.
 
         `make` writes its files below the empty folder it is given and may return figures of what it
-        cost. Raises what `make` raises (nothing is kept then), `StoreError` where the disk is full.
+        cost. `claim` is held while it is made, and tells whether that took waiting: who waited
+        looks once more. Raises what `make` raises (nothing is kept then), `StoreError` where the
+        disk is full, or the remote cannot be used: before anything is made, or after it was kept.
         """
         kind, digest = recipe.kind, recipe.digest
         artifact = self._open_local(kind, digest)
         if artifact is None:
             with lease(self._lease_path(kind, digest), waiting):
-                artifact = self._open_or_fetch(kind, digest) or self._make(recipe, make)
+                artifact = self.open(kind, digest)
+                if artifact is None and self.remote is not None:
+                    self.remote.check_writable()
+                if artifact is None:
+                    with claim() as waited:
+                        artifact = self.open(kind, digest) if waited else None
+                        artifact = artifact or self._make(recipe, make)
         self._push_if_pending(artifact)
         return artifact
 
-    def _open_or_fetch(self, kind: str, digest: str) -> Artifact | None:
-        """As `open`, for the holder of the lease."""
-        found = self._open_local(kind, digest)
-        if found is None and self.remote is not None and self.remote.has(kind, digest):
-            found = self._fetch(kind, digest)
-        return found
+    def push_pending(self) -> None:
+        """Push whatever was made here and could not be pushed before."""
+        for mark in sorted((self.root / ".pending").glob("*")):
+            kind, _, digest = mark.name.partition("-")
+            artifact = self._open_local(kind, digest) if is_address(kind, digest) else None
+            if artifact is not None:  # else one that is being made now, or whose making was killed
+                self._push_if_pending(artifact)
 
     def _push_if_pending(self, artifact: Artifact) -> None:
         """Push what was made here; a mark stays until that worked, so no push is forgotten."""
         mark = self._pending_path(artifact.kind, artifact.digest)
         if self.remote is not None and mark.exists():
-            self.remote.push(artifact.kind, artifact.digest, artifact.folder)
-            mark.unlink(missing_ok=True)
+            replace = mark.read_bytes() == _REPLACE
+            self.remote.push(artifact.kind, artifact.digest, artifact.folder, replace=replace)
+            with suppress(OSError):  # as on a read-only disk: it is whole there, the next time too
+                mark.unlink()
 
     def _make(self, recipe: Recipe, make: Make) -> Artifact:
         kind, digest = recipe.kind, recipe.digest
@@ -144,37 +206,47 @@ class Store:
                 # of a training that was resumed, those of the processes before count too
                 earlier = cost.pop("earlier_seconds", 0.0)
                 cost["seconds"] = earlier + time.monotonic() - started
-                if self.remote is not None:
+                if self.remote is not None and not self._pending_path(kind, digest).exists():
                     write_bytes(self._pending_path(kind, digest), b"")
-                self._publish(staging, recipe.as_data(), kind, digest, cost)
+                self._publish(staging, recipe, cost)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
-        folder = self.folder(kind, digest)
-        manifest = json.loads((folder / MANIFEST).read_text())
-        return Artifact(kind, digest, folder, manifest, computed=True)
+        artifact = self._open_local(kind, digest)
+        if artifact is None:
+            raise StoreError(
+                f"{kind} {digest} was gone or altered as soon as it was made: see that "
+                "nothing else writes to FOMO_HOME, and run again"
+            )
+        return replace(artifact, computed=True)
 
-    def _publish(
-        self, staging: Path, recipe: Mapping[str, Any], kind: str, digest: str, cost: Any
-    ) -> None:
+    def _publish(self, staging: Path, recipe: Recipe, cost: Any) -> None:
+        of_making = {"cost": cost, "created_at": datetime.now(UTC).isoformat()}
+        record_path(staging, COST).write_text(json.dumps(of_making))
         names = sorted(p.relative_to(staging).as_posix() for p in staging.rglob("*") if p.is_file())
-        if not names:
-            raise StoreError(f"making {kind} {digest} wrote no file")
-        files = {}
+        recorded = [name for name in names if name.startswith(f"{RECORD}/")]
+        content = [name for name in names if name not in recorded]
+        if not content:
+            raise StoreError(f"making {recipe.kind} {recipe.digest} wrote no file")
         for name in names:
+            if why := why_unsafe(name):
+                raise StoreError(f"making {recipe.kind} wrote a file {name!r}: {why}")
             with_usual_permissions(staging / name)
             fsync(staging / name)
-            files[name] = {
+        files = {
+            name: {
                 "size": (staging / name).stat().st_size,
                 "checksum": digest_of_file(staging / name),
             }
+            for name in content
+        }
+        # Nothing of this run: who makes the same elsewhere writes the same manifest.
         manifest = {
-            "recipe": recipe,
+            "recipe": recipe.as_data(),
             "files": files,
-            "cost": cost,
-            "created_at": datetime.now(UTC).isoformat(),
+            "record": [name.removeprefix(f"{RECORD}/") for name in recorded],
         }
         (staging / MANIFEST).write_text(json.dumps(manifest, indent=1))
-        self._install(staging, kind, digest, files)
+        self._install(staging, recipe.kind, recipe.digest, files)
 
     def _install(self, staging: Path, kind: str, digest: str, files: Mapping[str, Any]) -> None:
         """Rename a complete staging folder to its address; the rename is what makes it visible."""
@@ -183,7 +255,12 @@ class Store:
             fsync(folder)
         final = self.folder(kind, digest)
         final.parent.mkdir(parents=True, exist_ok=True)
-        staging.rename(final)
+        try:
+            staging.rename(final)
+        except OSError:
+            if not final.is_dir():
+                raise
+            return  # fetched by one process, and made by another: the first is as good
         fsync(final.parent)
         self._stamp(kind, digest, final, files)
 
@@ -193,9 +270,11 @@ class Store:
         try:
             if not folder.is_dir():
                 return None
-            manifest = json.loads((folder / MANIFEST).read_text())
+            manifest = parse((folder / MANIFEST).read_bytes(), kind, digest)
             problem = self._problem(kind, digest, folder, manifest["files"])
-        except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
+        except DamagedError as damage:
+            problem = str(damage)
+        except FileNotFoundError as error:
             problem = f"its manifest cannot be read ({error})"
         except OSError as error:  # as of another user's files: no reason to make it again
             raise StoreError(
@@ -244,37 +323,49 @@ class Store:
         )
 
     def _fetch(self, kind: str, digest: str) -> Artifact | None:
+        """As `open`. Its lease is not that of making, whose holder may wait for who fetches."""
         assert self.remote is not None
-        staging = self._staging(kind, digest)
-        try:
-            with explained(staging):
-                self.remote.fetch(kind, digest, staging)
-                manifest = json.loads((staging / MANIFEST).read_text())
-                for name, expected in manifest["files"].items():
-                    if digest_of_file(staging / name) != expected["checksum"]:
-                        logger.warning(
-                            "%s of %s %s at %s is damaged; it will be made again.",
-                            name, kind, digest, self.remote.url,
-                        )  # fmt: skip
+        with lease(self._lease_path(kind, digest, "fetched")):
+            found = self._open_local(kind, digest)
+            if found is not None:
+                return found
+            staging = self._staging(kind, digest, "fetched")
+            try:
+                with explained(staging):
+                    manifest = self.remote.fetch(kind, digest, staging)
+                    if manifest is None:
                         return None
-                self._install(staging, kind, digest, manifest["files"])
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
+                    self._install(staging, kind, digest, manifest["files"])
+            except DamagedError as damage:
+                self._say_of_remote(kind, digest, damage)
+                write_bytes(self._pending_path(kind, digest), _REPLACE)
+                return None
+            finally:
+                shutil.rmtree(staging, ignore_errors=True)
+            self._pending_path(kind, digest).unlink(missing_ok=True)
         return self._open_local(kind, digest)
 
-    def _staging(self, kind: str, digest: str) -> Path:
+    def _say_of_remote(self, kind: str, digest: str, damage: DamagedError) -> None:
+        assert self.remote is not None
+        logger.warning(
+            "%s %s at %s is damaged: %s. It counts as missing, and will be made again and replaced "
+            "there.",
+            kind, digest, self.remote.url, damage,
+        )  # fmt: skip
+
+    def _staging(self, kind: str, digest: str, doing: str = "") -> Path:
         """The empty folder in which the holder of the lease works."""
-        staging = self.root / ".staging" / f"{kind}-{digest}"
+        staging = self.root / ".staging" / _name(kind, digest, doing)
         shutil.rmtree(staging, ignore_errors=True)
         with explained(staging):
             staging.mkdir(parents=True)
         return staging
 
-    def _lease_path(self, kind: str, digest: str) -> Path:
-        return self.root / ".leases" / f"{kind}-{digest}"
+    def _lease_path(self, kind: str, digest: str, doing: str = "") -> Path:
+        return self.root / ".leases" / _name(kind, digest, doing)
 
     def _pending_path(self, kind: str, digest: str) -> Path:
-        return self.root / ".pending" / f"{kind}-{digest}"
+        return self.root / ".pending" / _name(kind, digest)
 
     def _stamp_path(self, kind: str, digest: str) -> Path:
         return self.root / ".verified" / kind / f"{digest}.json"
@@ -290,6 +381,15 @@ class Store:
             return json.loads(self._stamp_path(kind, digest).read_text())
         except (OSError, ValueError):
             return None
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and abs(value) < math.inf
+
+
+def _name(kind: str, digest: str, doing: str = "") -> str:
+    check_address(kind, digest)
+    return "-".join(filter(None, (doing, kind, digest)))
 
 
 def _signature(folder: Path, files: Mapping[str, Any]) -> dict[str, list[int]]:

@@ -49,7 +49,7 @@ class Head:
     facts: Mapping[str, Any]
     status: str
     recorded_at: str
-    seconds: float
+    seconds: float | None
     cost: Mapping[str, Any] = field(default_factory=dict)
     checked_at: str | None = None
     tables: Mapping[str, str] | None = None

@@ -1,53 +1,168 @@
 """A remote side of the store on any filesystem that fsspec reaches (S3, GCS, a shared mount).
 
-The manifest is written last and is what makes an artifact exist there. Machines that share a remote
-may make the same artifact at the same time; the results are equal by construction, so the later
-push changes nothing that matters.
+`<kind>/<digest>/manifest.json` is what makes an artifact exist there: one object, written last. Its
+files stand beside it in a folder named by the digest of their bytes, so that machines that push the
+same address at once never mix what they made; the manifest says whose it is. Nothing is fetched but
+what a manifest lists, by names that `manifests.parse` let through, and no more of it than it says.
+Nothing is removed there: what a manifest no longer lists takes space, and nobody sees it.
 """
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-import fsspec
-
-from fomo_dagster.errors import InputError, StoreError
-
-_MANIFEST = "manifest.json"
+from fomo_dagster.errors import StoreError
+from fomo_dagster.store.connections import Connection, TooLongError
+from fomo_dagster.store.manifests import (
+    MANIFEST,
+    MOST_BYTES,
+    RECORD,
+    DamagedError,
+    check_address,
+    content_of,
+    parse,
+)
 
 
 class Remote:
-    """Artifacts below one fsspec URL."""
+    """Artifacts below one fsspec URL. Every method raises `StoreError` or `InputError`, a sentence
+    with the URL, where the remote cannot be used, and but for `push` `DamagedError` where what is
+    there is not a whole artifact."""
 
     def __init__(self, url: str) -> None:
-        self.url = url.rstrip("/")
-        try:
-            self._filesystem, self._root = fsspec.url_to_fs(self.url)
-        except (ValueError, ImportError) as error:
-            raise InputError(f"the remote store {url!r} cannot be opened: {error}") from error
+        self._connection = Connection(url)
+        self.url = self._connection.url
+
+    def check_writable(self) -> None:
+        """Raise where nothing could be pushed; asks once."""
+        self._connection.check()
+        self._connection.check_writable()
 
     def has(self, kind: str, digest: str) -> bool:
-        return bool(self._filesystem.exists(f"{self._root}/{kind}/{digest}/{_MANIFEST}"))
+        """Whether an artifact is there, with all its files in their sizes."""
+        found = self._manifest(kind, digest)
+        if found is not None:
+            self._folder_of(found[1], kind, digest)
+        return found is not None
 
-    def fetch(self, kind: str, digest: str, folder: Path) -> None:
-        """Copy an artifact's files into `folder`; the caller verifies them."""
-        there = f"{self._root}/{kind}/{digest}"
-        for path in self._filesystem.find(there):
-            name = path.split(f"{kind}/{digest}/", 1)[1]
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            self._filesystem.get_file(path, str(folder / name))
+    def fetch(self, kind: str, digest: str, folder: Path) -> Mapping[str, Any] | None:
+        """Copy an artifact into the empty `folder`, verified; its manifest, None where there is
+        none. Raises `OSError` where `folder` cannot take it."""
+        found = self._manifest(kind, digest)
+        if found is None:
+            return None
+        data, manifest = found
+        there = self._folder_of(manifest, kind, digest)
+        needed = sum(expected["size"] for expected in manifest["files"].values())
+        if needed > shutil.disk_usage(folder).free:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
+        for name, expected in manifest["files"].items():
+            target = _inside(folder, name)
+            try:
+                copied = self._connection.download(f"{there}/{name}", target, expected["size"])
+            except FileNotFoundError as error:
+                raise DamagedError(f"{name} is missing") from error
+            except TooLongError as error:
+                raise DamagedError(f"{name} is longer than {expected['size']} bytes") from error
+            if copied != (expected["size"], expected["checksum"]):
+                raise DamagedError(f"the bytes of {name} were altered")
+        for name in manifest["record"]:
+            target = _inside(folder / RECORD, name)
+            try:
+                self._connection.download(f"{there}/{RECORD}/{name}", target, MOST_BYTES)
+            except (FileNotFoundError, TooLongError):  # nothing depends on it
+                target.unlink(missing_ok=True)
+        (folder / MANIFEST).write_bytes(data)
+        return manifest
 
-    def push(self, kind: str, digest: str, folder: Path) -> None:
-        """Copy a finished artifact there, its manifest last; raises `StoreError` where refused."""
-        there = f"{self._root}/{kind}/{digest}"
-        files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != _MANIFEST)
+    def push(self, kind: str, digest: str, folder: Path, *, replace: bool = False) -> None:
+        """Copy a finished artifact there, where no whole one is.
+
+        replace: even where one seems whole, since its bytes were found to be altered. Raises
+        `StoreError` where refused; what is there then is what was there before.
+        """
         try:
-            for path in [*files, folder / _MANIFEST]:
-                target = f"{there}/{path.relative_to(folder).as_posix()}"
-                self._filesystem.makedirs(target.rsplit("/", 1)[0], exist_ok=True)
-                self._filesystem.put_file(str(path), target)
-        except OSError as error:
+            data = (folder / MANIFEST).read_bytes()
+            manifest = parse(data, kind, digest)
+            self._connection.check()
+            try:
+                if self.has(kind, digest) and not replace:
+                    return
+            except DamagedError:
+                replace = True
+            self._upload(manifest, kind, digest, folder, replace=replace)
+            self._connection.write(data, self._path(kind, digest, MANIFEST))
+        except (DamagedError, OSError, StoreError) as error:
             raise StoreError(
-                f"{kind} {digest} could not be pushed to {self.url} ({error}); it is kept in "
-                f"{folder} and pushed when it is next asked for"
+                f"{kind} {digest} could not be pushed to {self.url}; it is kept in {folder}, and "
+                f"pushed by the next run: {error}"
             ) from error
+
+    def _upload(
+        self, manifest: Mapping[str, Any], kind: str, digest: str, folder: Path, *, replace: bool
+    ) -> None:
+        there = self._path(kind, digest, content_of(manifest))
+        for name, expected in manifest["files"].items():
+            size = None
+            with suppress(FileNotFoundError):
+                (size,) = self._connection.sizes([f"{there}/{name}"])
+            if replace or size != expected["size"]:
+                self._connection.upload(folder / name, f"{there}/{name}")
+        for name in manifest["record"]:
+            if (folder / RECORD / name).is_file():
+                self._connection.upload(folder / RECORD / name, f"{there}/{RECORD}/{name}")
+        self._compare_sizes(manifest, there)
+
+    def _manifest(self, kind: str, digest: str) -> tuple[bytes, dict[str, Any]] | None:
+        """The manifest at an address as it stands there, and what it says."""
+        check_address(kind, digest)
+        self._connection.check()
+        try:
+            data = self._connection.read(self._path(kind, digest, MANIFEST), MOST_BYTES + 1)
+        except FileNotFoundError:
+            return None
+        if len(data) > MOST_BYTES:
+            raise DamagedError(f"its manifest is longer than {MOST_BYTES} bytes")
+        return data, parse(data, kind, digest)
+
+    def _folder_of(self, manifest: Mapping[str, Any], kind: str, digest: str) -> str:
+        """Where all files of a manifest stand, each in its size."""
+        folder = self._path(kind, digest)
+        of_content = f"{folder}/{content_of(manifest)}"
+        try:
+            self._compare_sizes(manifest, of_content)
+        except DamagedError as damage:
+            try:  # without a folder of their own, as they were kept before
+                self._compare_sizes(manifest, folder)
+            except DamagedError:
+                raise damage from None
+            return folder
+        return of_content
+
+    def _compare_sizes(self, manifest: Mapping[str, Any], folder: str) -> None:
+        files = manifest["files"]
+        try:
+            sizes = self._connection.sizes([f"{folder}/{name}" for name in files])
+        except FileNotFoundError as error:
+            raise DamagedError("not all of its files are there") from error
+        for (name, expected), size in zip(files.items(), sizes, strict=True):
+            if size not in (None, expected["size"]):
+                raise DamagedError(f"{name} has {size} bytes, not {expected['size']}")
+
+    def _path(self, *parts: str) -> str:
+        return self._connection.path("/".join(parts))
+
+
+def _inside(folder: Path, name: str) -> Path:
+    """The path of a file in `folder`, whose own folder is made; never one outside."""
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.parent.resolve().is_relative_to(folder.resolve()):
+        raise DamagedError(f"{name} leads out of its folder")
+    return path

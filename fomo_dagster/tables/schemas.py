@@ -107,10 +107,11 @@ SCHEMAS: Mapping[str, Mapping[str, pl.DataType]] = {
     },
 }
 
-# A score or a concept's figure is null where there is none; anywhere else a null is a mistake.
+# Null where there is none, or nobody knows it any more; anywhere else a null is a mistake.
 NULLABLE: Mapping[str, frozenset[str]] = {
     "scores": frozenset(SCHEMAS["scores"]) - {"experiment", "stage"},
     "orders": frozenset({"figure"}),
+    "training_steps": frozenset({"samples_per_second"}),
 }
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import polars as pl
 import pytest
 from safetensors.torch import load_file
 
@@ -19,6 +18,7 @@ from assets.specs import key_of
 from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.errors import TrainingError
 from fomo_dagster.graph import stage as training_of_a_stage
+from fomo_dagster.graph.checkpoints import steps_of
 from fomo_dagster.graph.materialise import materialise
 from fomo_dagster.graph.tracking import Tracking
 from fomo_dagster.graph.workshop import Workshop
@@ -199,7 +199,7 @@ def test_a_resumed_training_goes_on_in_the_same_run_without_a_step_twice(
         trackers.close(pytest.fail)
         assert [step for step, _ in recorder.series["toy"]["stage_001/loss"]] == list(range(last))
     head = home.heads.read("toy/trained_001")
-    table = pl.read_parquet(home.store.open(*head.artifacts["only"]).path("training_steps.parquet"))
+    table = steps_of(home.store.open(*head.artifacts["only"]))
     sent = recorder.series["toy"]
     for figure in FIGURES:
         assert [value for _, value in sent[f"stage_001/{figure}"]] == table[figure].to_list()

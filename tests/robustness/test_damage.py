@@ -1,7 +1,10 @@
 """An artifact that was truncated or altered between runs is noticed, and made again as it was."""
 
+import shutil
+
 import pytest
 
+from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.graph.checkpoints import WEIGHTS
 
 
@@ -43,3 +46,24 @@ def test_a_damaged_artifact_is_said_and_it_alone_made_again_with_the_same_bytes(
     computed = [line.split()[1] for line in output.splitlines() if line.split()[:1] == ["computed"]]
     assert computed == [asset]
     assert nursery.run(finished_project, "run", "toy")[1].startswith("toy is up to date")
+
+
+def test_two_homes_hold_the_same_bytes_of_all_that_an_experiment_makes(finished_project, finished):
+    """But for what a run says of itself: clocks, memory, plots."""
+    shutil.rmtree(finished_project.home.root / "store")
+    run_experiment("toy", [])
+
+    def files(project):
+        root = project.home.root / "store"
+        paths = (path for path in root.glob("[!.]*/*/**/*") if path.is_file())
+        names = {path.relative_to(root).as_posix(): path for path in paths}
+        return {name: path for name, path in names.items() if "/record/" not in name}
+
+    one, other = files(finished), files(finished_project)
+    assert one.keys() == other.keys()
+    assert {name.partition("/")[0] for name in one} == {
+        "backbone", "chunk", "evaluation", "leaderboard", "order", "pool", "scores", "shards",
+        "text_embeddings", "trained",
+    }  # fmt: skip
+    different = [name for name in one if one[name].read_bytes() != other[name].read_bytes()]
+    assert different == []

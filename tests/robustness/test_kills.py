@@ -10,7 +10,6 @@ import polars as pl
 import pytest
 
 WALL_CLOCK = ["samples_per_second"]
-OF_WALL_CLOCK = ("training_steps.parquet", "training.png")  # files that show how fast it went
 # What a head says of clocks, or of tables that have what clocks say.
 CLOCKS = ("seconds", "recorded_at", "checked_at", "cost", "status", "tables", "checksum")
 EAGER = ("--set", "execution.resume_seconds=1e-9")
@@ -63,11 +62,7 @@ def state(project):
     artifacts = {}
     for path in root.glob("store/[!.]*/*/manifest.json"):
         manifest = json.loads(path.read_text())
-        files = manifest["files"].items()
-        kept = {
-            n: f for n, f in files if path.parent.parent.name == "shards" or n not in OF_WALL_CLOCK
-        }
-        artifacts[str(path.parent.relative_to(root))] = (manifest["recipe"], kept)
+        artifacts[str(path.parent.relative_to(root))] = manifest
     heads = {
         key: {
             name: value

@@ -1,8 +1,10 @@
 """The store: atomic, leased, verified, mirrored."""
 
 import errno
+import json
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +15,7 @@ import pytest
 
 from fomo_dagster.errors import StoreError
 from fomo_dagster.store import artifacts
-from fomo_dagster.store.artifacts import Store
+from fomo_dagster.store.artifacts import Store, record_path
 from fomo_dagster.store.recipes import Recipe
 from fomo_dagster.store.remotes import Remote
 
@@ -126,6 +128,54 @@ def test_a_damaged_artifact_is_said_set_aside_and_made_again(tmp_path, caplog, d
     assert len(list((tmp_path / ".damaged").iterdir())) == 1
 
 
+@pytest.mark.parametrize("name", ["../../evil", "/etc/passwd", "manifest.json", "x\\y", "a\0"])
+def test_a_manifest_here_that_names_what_lies_elsewhere_is_damaged(tmp_path, caplog, name):
+    store = Store(tmp_path / "store")
+    folder = store.get_or_make(RECIPE, make_thing).folder
+    evil = tmp_path / "store" / "evil"
+    evil.write_text("words")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"][name] = manifest["files"]["below/text"]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    assert store.find(RECIPE) is None
+    assert "is damaged: its manifest names a file" in caplog.text
+    assert store.get_or_make(RECIPE, make_thing).computed
+
+
+def test_what_was_made_of_another_recipe_is_no_hit(tmp_path, caplog):
+    store, other = Store(tmp_path), Recipe("thing", 1, {"number": 2})
+    made = store.get_or_make(RECIPE, make_thing)
+    shutil.copytree(made.folder, tmp_path / "thing" / other.digest)
+    assert store.find(other) is None
+    assert f"is damaged: its manifest is that of 'thing' {RECIPE.digest}" in caplog.text
+    assert store.find(RECIPE) is not None
+
+
+def test_what_older_versions_made_is_a_hit_with_its_cost_and_plots(tmp_path):
+    store = Store(tmp_path)
+    folder = store.get_or_make(RECIPE, make_thing).folder
+    manifest = json.loads((folder / "manifest.json").read_text())
+    del manifest["record"]
+    manifest |= {"cost": {"seconds": 2.5}, "created_at": "2026-01-02T03:04:05+00:00"}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    shutil.rmtree(folder / "record")
+    found = store.get_or_make(RECIPE, lambda folder: pytest.fail("made again"))
+    assert (found.cost, found.created_at) == (manifest["cost"], manifest["created_at"])
+    assert found.record("below/text") == found.path("below/text")
+
+
+def test_making_the_same_twice_leaves_the_same_bytes_but_in_the_record(tmp_path):
+    def make(folder):
+        make_thing(folder)
+        record_path(folder, "plot.png").write_bytes(os.urandom(8))
+
+    folders = [Store(tmp_path / n).get_or_make(RECIPE, make).folder for n in "ab"]
+    for name in ("manifest.json", "data.bin", "below/text"):
+        assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes()
+    for name in ("record/cost.json", "record/plot.png"):
+        assert (folders[0] / name).read_bytes() != (folders[1] / name).read_bytes()
+
+
 def test_a_touched_file_is_verified_again_and_stays_a_hit(tmp_path):
     store = Store(tmp_path)
     path = store.get_or_make(RECIPE, make_thing).path("data.bin")
@@ -164,7 +214,7 @@ def test_a_killed_maker_holds_no_lease_and_leaves_nothing_visible(tmp_path):
         f"""
         import time
         from pathlib import Path
-        from fomo_dagster.store.artifacts import Store
+        from fomo_dagster.store.artifacts import Store, record_path
         from fomo_dagster.store.recipes import Recipe
 
         def make(folder):
@@ -212,7 +262,8 @@ def test_asking_whether_a_remote_holds_an_artifact_fetches_nothing(tmp_path, rem
 
 def test_a_damaged_remote_artifact_is_said_and_made_again(tmp_path, remote_url, caplog):
     Store(tmp_path / "here", Remote(remote_url)).get_or_make(RECIPE, make_thing)
-    (tmp_path / "remote" / "thing" / RECIPE.digest / "data.bin").write_bytes(b"bad")
+    (data,) = (tmp_path / "remote").rglob("data.bin")
+    data.write_bytes(b"bad")
     there = Store(tmp_path / "there", Remote(remote_url))
     assert there.get_or_make(RECIPE, make_thing).computed
     assert "damaged" in caplog.text
@@ -221,7 +272,7 @@ def test_a_damaged_remote_artifact_is_said_and_made_again(tmp_path, remote_url, 
 def test_a_failed_push_keeps_the_artifact_and_is_made_up_for(tmp_path, remote_url, monkeypatch):
     store = Store(tmp_path / "here", Remote(remote_url))
 
-    def refuse(*arguments):
+    def refuse(*arguments, **options):
         raise StoreError("the network is down")
 
     with monkeypatch.context() as patched:
