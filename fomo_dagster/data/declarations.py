@@ -116,8 +116,8 @@ class TableFormat(Declaration):
     @field_validator("separator")
     @classmethod
     def _separates(cls, separator: str | None) -> str | None:
-        if separator is not None and separator in '"\\\r\n\0':
-            raise ValueError("quotes, backslashes and line ends separate nothing")
+        if separator is not None and (separator in '"\\\r\n\0' or not separator.isascii()):
+            raise ValueError("it must be of ASCII, and no quote, backslash or line end")
         return separator
 
     @field_validator("encoding")

@@ -25,7 +25,7 @@ EXCEL = re.compile(r"sep=(.)\s*")  # a first line that tells Excel the separator
 ROWS_AT_ONCE = 1 << 16  # that are held as Python's texts
 STAND_IN = 0xDC00  # added to an escaped character: no decoded text has such characters
 ESCAPED_QUOTE = '\\"'
-ESCAPED_END = chr(STAND_IN + ord("\n"))
+ESCAPED_ENDS = tuple(chr(STAND_IN + ord(end)) for end in "\r\n")
 NULL = r"\N"  # MySQL's, where backslashes escape
 
 NOT_DOUBLED = "none where quotes are letters, backslash where those escape them"
@@ -81,7 +81,7 @@ class _Lines:
         self.record: list[str] = []
         self._file = file
         self._count = 0
-        escaped = re.escape(f'"\\\n{separator}')
+        escaped = re.escape(f'"\\\r\n{separator}')
         self._escape = re.compile(rf"\\([{escaped}])")
 
     @property
@@ -97,14 +97,20 @@ class _Lines:
 
     def __next__(self) -> str:
         line = self._read()
+        if not line:
+            raise StopIteration
         if self.form.quoting == "backslash":
             line = self._escaped(line)
-            while line.endswith(ESCAPED_END):  # which `csv` would take for the record's
-                line += self._escaped(self._read())
+            # `csv` would take the end of what it is given for the record's.
+            while line.endswith(ESCAPED_ENDS) and (more := self._read()):
+                line += self._escaped(more)
         return line
 
     def _read(self) -> str:
-        line = next(self._file)
+        """The next line as it stands; empty after the last."""
+        line = next(self._file, "")
+        if not line:
+            return line
         self._count += 1
         self.record.append(line)
         if "\0" in line:
@@ -199,11 +205,11 @@ def _unescaped(lines: _Lines, fields: Sequence[str]) -> list[str]:
 
 def _refusal(lines: _Lines, what: str, readings: str = "") -> DataError:
     """The error for the present record. readings: other values of `quoting` that may be right."""
-    quoting = lines.form.quoting
+    quoting, escaped = lines.form.quoting, f"\\{lines.separator}"
     if quoting is not None:
         hint = f"correct it, or declare another `quoting` than {quoting}"
-    elif any(ESCAPED_QUOTE in line for line in lines.record):
-        hint = "its quotes look escaped by backslashes: declare `quoting: backslash`"
+    elif any(mark in line for line in lines.record for mark in (ESCAPED_QUOTE, escaped)):
+        hint = "it looks escaped by backslashes: declare `quoting: backslash`"
     elif readings:
         hint = f"declare its `quoting` ({readings}), or correct the line"
     else:

@@ -46,6 +46,10 @@ READ = {
         [(2, "a.png", "x", []), (3, "b.png", "y", ['C:\\dir "q" \\']),
          (4, "c.png", "z", ["two\nlines"]), (6, "d.png", "w", ["a,b"])],
     ),
+    "an escaped line end at the end": (
+        HEADER + "a.png,x,1\nb.png,y,2\\\n", {"quoting": "backslash"},
+        [(2, "a.png", "x", ["1"]), (3, "b.png", "y", ["2\n"])],
+    ),
     "quotes that are letters": (
         HEADER + 'a.png,x,"Hi" she said\nb.png,y,12" wheel\n', {"quoting": "none"},
         [(2, "a.png", "x", ['"Hi" she said']), (3, "b.png", "y", ['12" wheel'])],
@@ -108,6 +112,9 @@ REFUSED = {
     "a backslash quote in an unquoted text": (
         HEADER + 'a.png,x,ok\nb.png,y,5\\" wheel\n', {}, "line 3 .* `quoting: backslash`"
     ),
+    "a comma after a backslash": (
+        HEADER + "a.png,x,one\\, two\n", {}, "line 2 .* 4 fields.* `quoting: backslash`"
+    ),
     "text after a quoted text": (
         HEADER + 'a.png,x,ok\nb.png,y,"Hi" she said\n', {}, "line 3 .* `quoting` .none where"
     ),
@@ -155,18 +162,19 @@ LETTERS = st.text(st.sampled_from('ab",;\t\n\r\\ é'), max_size=8)
 WRITTEN = {
     "doubled": {"doublequote": True},
     "backslash": {"doublequote": False, "escapechar": "\\", "quoting": csv.QUOTE_ALL},
+    "backslash without quotes": {"escapechar": "\\", "quoting": csv.QUOTE_NONE},
 }
 
 
-@pytest.mark.parametrize("quoting", WRITTEN)
+@pytest.mark.parametrize("way", WRITTEN)
 @given(captions=st.lists(LETTERS, min_size=1, max_size=5), separator=st.sampled_from(",;\t|"))
-def test_what_a_csv_writer_writes_is_read_back(tmp_path_factory, quoting, captions, separator):
+def test_what_a_csv_writer_writes_is_read_back(tmp_path_factory, way, captions, separator):
     table = io.StringIO()
-    writer = csv.writer(table, delimiter=separator, **WRITTEN[quoting])
+    writer = csv.writer(table, delimiter=separator, **WRITTEN[way])
     writer.writerows([["path", "concept", "caption"], *([f"{i}.png", "x", caption]
                      for i, caption in enumerate(captions))])  # fmt: skip
     folder = tmp_path_factory.getbasetemp()
-    rows = read(folder, table.getvalue(), quoting=quoting)
+    rows = read(folder, table.getvalue(), quoting=way.partition(" ")[0])
     assert [row[3] for row in rows] == [[c] if c.strip() else [] for c in captions]
 
 
@@ -333,7 +341,8 @@ CASES = {
         spark, ["plan", "toy"], 1, ["line 2 of", "captions.csv", "`quoting: backslash`"],
     ),
     "captions between the wrong marks": (
-        declared(separator='"'), ["plan", "toy"], 2, ["toy.yaml", "separator", "separate nothing"],
+        declared(separator='"'), ["plan", "toy"], 2,
+        ["toy.yaml", "separator", "no quote, backslash or line end"],
     ),
     "an encoding that there is not": (
         declared(encoding="utf-9"), ["plan", "toy"], 2, ["toy.yaml", "encoding", "utf-9", "cp1252"],
