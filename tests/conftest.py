@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import pickle
 import shutil
+import signal
 import tarfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -26,6 +27,8 @@ from fomo_dagster.experiment.loading import load_experiment
 from fomo_dagster.graph.build import build_graph
 from fomo_dagster.home import Home
 from fomo_dagster.process_group import ProcessGroup
+
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup has it ignored, which the product respects
 
 # How long an example takes says more of what else the machine does than of the code.
 settings.register_profile("without_deadline", deadline=None)

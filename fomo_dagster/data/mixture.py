@@ -61,7 +61,8 @@ def batch_sizes(
     batch_size: int, shares: Mapping[str, float | Fraction], may_vanish: Container[str] = ()
 ) -> dict[str, int]:
     """Samples of each pool in a batch: `batch_size` · share rounded down, and what is left over one
-    row each, to pretraining, update and buffer in turn, as in FoMo-in-Flux's code.
+    row each, to pretraining, update and buffer in turn, as in FoMo-in-Flux's code; one that would
+    have none comes first.
 
     All of `POOLS` are in the result, in that order, and add up to `batch_size`. A pool with share 0
     (or none) has 0. Raises `InputError` where a share above 0 comes to no sample at all, which
@@ -75,8 +76,12 @@ def batch_sizes(
         raise InputError(f"no pool has a share above 0: {dict(shares)}")
     quotas = {pool: batch_size * share / total for pool, share in whole.items()}
     sizes = {pool: math.floor(quota) for pool, quota in quotas.items()}
-    # A pool of less than half a sample is no taker, or 2 % of 9 would silently become 11 %.
-    in_turn = sorted((p for p in _LEFT_OVER if quotas[p] > 0), key=lambda p: 2 * quotas[p] < 1)
+    # A pool of less than half a sample is no taker, or 2 % of 9 would silently become 11 %; one of
+    # more than that comes first where it has none, or three thirds of 3 would be 2 and 1.
+    in_turn = sorted(
+        (pool for pool in _LEFT_OVER if quotas[pool] > 0),
+        key=lambda pool: (2 * quotas[pool] < 1, sizes[pool] > 0),
+    )
     for pool in in_turn[: batch_size - sum(sizes.values())]:
         sizes[pool] += 1
     for pool, size in sizes.items():

@@ -43,7 +43,9 @@ def test_sizes_are_rounded_down_and_up_in_turn_and_zero_shares_get_none(
     percents = {pool: round(shares[pool] * 100) for pool in POOLS}
     expected = {pool: batch_size * percents[pool] // 100 for pool in POOLS}
     turns = [pool for pool in ("pretraining", "update", "buffer") if percents[pool]]
-    for pool in sorted(turns, key=lambda pool: batch_size * percents[pool] < 50):
+    for pool in sorted(
+        turns, key=lambda pool: (batch_size * percents[pool] < 50, expected[pool] > 0)
+    ):
         if sum(expected.values()) < batch_size:
             expected[pool] += 1
     starved = [pool for pool in POOLS if percents[pool] and not expected[pool]]
@@ -73,6 +75,11 @@ def test_the_rows_of_a_batch_are_those_of_the_released_code(
     assert tuple(bufferless.sizes(batch_size, 3).at(2).values()) == first
     assert bufferless.mean_size("update", batch_size) == first[0]
     assert bufferless.pools == ("update", "pretraining")
+
+
+def test_every_pool_of_a_small_batch_has_a_sample_where_its_share_is_near_one() -> None:
+    assert set(batch_sizes(3, DEFAULT).values()) == {1}
+    assert batch_sizes(9, {"update": 0.08, "buffer": 0.92})["update"] == 1
 
 
 def test_a_buffer_without_other_pools_than_the_update_pool_is_all_its_own() -> None:
