@@ -158,7 +158,7 @@ def test_a_stream_can_be_asked_for_with_the_stage_of_each_concept(finished_proje
     ]
     picture = project.home.heads.read("streams/toy/order").artifacts[ONLY]
     artifact = project.home.store.open(*picture)
-    assert artifact.path(ORDER_PLOT).read_bytes().startswith(b"\x89PNG")
+    assert artifact.record(ORDER_PLOT).read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_dataset_without_a_year_has_no_place_in_time(project):
