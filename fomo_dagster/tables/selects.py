@@ -159,25 +159,24 @@ def beside(database: str, home: Path) -> Place:
     before both.
     """
     temporary, ending = "current_setting('temp_directory')", f"{database}.tmp"
+    variable = f"getvariable('{VARIABLE}')::VARCHAR"
+    first = f"({temporary} = '{ending}' OR suffix({temporary}, '/{ending}'))"
     folder = (
-        f"coalesce(getvariable('{VARIABLE}')::VARCHAR, CASE "
-        f"WHEN {temporary} = '{ending}' THEN '.' WHEN suffix({temporary}, '/{ending}') "
-        f"THEN left({temporary}, length({temporary}) - {len(ending) + 1}) "
-        f"ELSE {quoted(str(home))} END)"
+        f"coalesce({variable}, CASE WHEN NOT {first} THEN {quoted(str(home))} "
+        f"WHEN {temporary} = '{ending}' THEN '.' "
+        f"ELSE left({temporary}, length({temporary}) - {len(ending) + 1}) END)"
     )
     pattern = f"regexp_replace({folder}, '([*?\\[])', '[\\1]', 'g')"
     elsewhere = quoted(
         f"{database} was moved since it was written, and is not the first database that was opened "
         f"here: SET VARIABLE {VARIABLE} = its folder"
     )
-    found = (
-        f"SELECT count(*) FROM duckdb_databases() "
-        f"WHERE path = {folder} || '/{database}' OR path NOT LIKE '/%'"
-    )
+    attached = quoted(str(home / database))
+    found = f"SELECT count(*) FROM duckdb_databases() WHERE path = {attached} OR path NOT LIKE '/%'"
     heads = (
         "SELECT filename, try(decode(content)) AS text "
-        f"FROM read_blob({pattern} || '/heads/**/*.json') UNION ALL SELECT NULL, NULL "
-        f"WHERE CASE WHEN getvariable('{VARIABLE}') IS NULL AND ({found}) = 0 "
+        f"FROM read_blob({pattern} || '/heads/**/*.json') UNION ALL SELECT '', '' "
+        f"WHERE CASE WHEN {variable} IS NULL AND NOT {first} AND ({found}) = 0 "
         f"THEN error({elsewhere})::BOOLEAN ELSE false END"
     )
     return Place(folder, heads, lambda table: f"{pattern} || '/tables/{table}/**/*.parquet'")

@@ -77,7 +77,12 @@ def answer_as_text(
 def answer_as_json(home: Path, sql: str, *, external: bool = False) -> list[str]:
     """As `query`, as a JSON object for each row, with every digit; NaN and infinities are null."""
     with _answering(home, sql, external=external) as (connection, answer):
-        rows = connection.sql(f"SELECT to_json(a_row)::VARCHAR FROM {answer} AS a_row").fetchall()
+        names = _told_apart(connection.sql(f"FROM {answer}").columns)
+        places = [f"c{place}" for place in range(len(names))]
+        pairs = ", ".join(f"{quoted(n)}, {p}" for n, p in zip(names, places, strict=True))
+        rows = connection.sql(
+            f"SELECT json_object({pairs})::VARCHAR FROM {answer} AS a({', '.join(places)})"
+        ).fetchall()
     return [_NO_JSON.sub(lambda found: found[1] or "null", row) for (row,) in rows]
 
 
@@ -99,7 +104,9 @@ def _answering(
             "--external lets it read files and addresses"
         ) from error
     except (duckdb.IOException, duckdb.InvalidInputException) as error:
-        raise StoreError(f"the tables could not be read: {error}") from error
+        said = str(error).removeprefix("Invalid Input Error: ")
+        ours = said.startswith(("the head ", "the rows "))
+        raise StoreError(said if ours else f"the tables could not be read: {error}") from error
     except duckdb.Error as error:
         others = ("artifacts", "costs", "leaderboard", "published", "streams")
         tables = ", ".join(sorted([*SCHEMAS, *others]))

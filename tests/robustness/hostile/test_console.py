@@ -128,7 +128,11 @@ def test_every_type_that_duckdb_knows_can_be_asked_for(fomo):
 def test_columns_of_one_name_are_told_apart(fomo):
     text = "SELECT 1 AS a, 2 AS a, 3 AS a_1, 4 AS b"
     assert fomo("sql", text, "--csv").splitlines() == ["a,a_1,a_1_1,b", "1,2,3,4"]
-    assert list(json.loads(fomo("sql", text, "--json"))[0].values()) == [1, 2, 3, 4]
+    (row,) = json.loads(fomo("sql", text, "--json"))
+    assert row == {"a": 1, "a_1": 2, "a_1_1": 3, "b": 4}
+    assert json.loads(fomo("sql", 'SELECT 1 AS a_row, 2 AS c0, 3 AS "a\'"', "--json")) == [
+        {"a_row": 1, "c0": 2, "a'": 3}
+    ]
 
 
 def test_a_wide_table_stays_a_row_a_line_and_a_long_cell_is_cut(fomo):

@@ -1,8 +1,11 @@
 """A home in which files were damaged, deleted or put in another's place."""
 
+import json
+
 import pytest
 
 from fomo_dagster.cli.running import run_experiment
+from fomo_dagster.tables.views import query
 
 
 @pytest.fixture
@@ -49,6 +52,14 @@ def stamps(project):
         path.write_bytes(b"\x00[{")
 
 
+def of_an_earlier_version(project):
+    for path in project.home.root.glob("heads/**/*.json"):
+        fields = json.loads(path.read_text())
+        for name in ("checksum", "checked_at", "tables"):
+            del fields[name]
+        path.write_text(json.dumps(fields))
+
+
 CASES = {
     "a bit of a table": (
         flip_table, ["results"], 1, ["toy/scores", "altered", "`fomo run`"],
@@ -87,6 +98,10 @@ CASES = {
         damaged_database, ["sql", "--path"], 0, ["could not be read", "fomo.duckdb"],
     ),
     "a folder in place of the database": (database_folder, ["results"], 0, ["toy"]),
+    "heads of an earlier version": (of_an_earlier_version, ["results"], 0, ["toy"]),
+    "heads of an earlier version, in a plan": (
+        of_an_earlier_version, ["plan", "toy"], 0, ["again, with checksums", "0 to compute"],
+    ),
     "damaged stamps": (stamps, ["plan", "toy"], 0, ["0 to compute"]),
 }  # fmt: skip
 
@@ -98,6 +113,11 @@ def test_a_damaged_home_is_said_and_never_shown_as_it_is(ends, case):
 
 def test_a_run_repairs_rows_and_heads_and_computes_nothing(project, capsys):
     before = project.artifacts()
+    spent = query(project.home.root, "SELECT asset, seconds, recorded_at FROM artifacts ORDER BY 1")
+    of_an_earlier_version(project)
+    run_experiment("toy", [])
+    assert "0 assets to compute, 18 hits" in capsys.readouterr().out
+    assert all(project.home.heads.read(key).tables is not None for key in spent["asset"])
     rows = {
         table(project, name, asset): None
         for name, asset in (
@@ -122,3 +142,5 @@ def test_a_run_repairs_rows_and_heads_and_computes_nothing(project, capsys):
     assert project.home.heads.read("toy/evaluation_002").stage == 2
     run_experiment("toy", [])
     assert capsys.readouterr().out.startswith("toy is up to date")
+    now = query(project.home.root, "SELECT asset, seconds, recorded_at FROM artifacts ORDER BY 1")
+    assert now.equals(spent)
