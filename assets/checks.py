@@ -13,6 +13,7 @@ from fomo_dagster.graph.data_nodes import ShardsNode
 from fomo_dagster.graph.evaluation_nodes import SCORES, EvaluationNode
 from fomo_dagster.graph.materialise import Outcome
 from fomo_dagster.graph.node import ONLY, Facts, Node
+from fomo_dagster.graph.order_nodes import OrderNode
 from fomo_dagster.graph.workshop import Workshop
 
 from assets.specs import key_of  # isort: skip
@@ -56,6 +57,13 @@ def check_specs_of(node: Node) -> list[dg.AssetCheckSpec]:
                 "no model could tell apart.",
             )
         ]  # fmt: skip
+    if isinstance(node, OrderNode) and node.not_as_released is not None:
+        return [
+            dg.AssetCheckSpec(
+                "as_in_the_benchmark", asset=key,
+                description="The order is not computed where the benchmark's release ships one.",
+            )
+        ]  # fmt: skip
     if node.kind == "scores":
         return [
             dg.AssetCheckSpec(
@@ -89,6 +97,13 @@ def checks_of(node: Node, outcome: Outcome, workshop: Workshop) -> Iterator[dg.A
         yield _finite_weights(outcome)
     elif isinstance(node, EvaluationNode) and node.kind == "evaluation":
         yield _classes_told_apart(node, workshop)
+    elif isinstance(node, OrderNode) and node.not_as_released is not None:
+        yield dg.AssetCheckResult(
+            check_name="as_in_the_benchmark",
+            passed=False,
+            severity=dg.AssetCheckSeverity.WARN,
+            metadata={"differences": node.not_as_released},
+        )
     elif node.kind == "scores" and node.experiment is not None:
         experiment = workshop.graph.experiments[node.experiment]
         yield _retention_holds(outcome, experiment.evaluation.retention_warning)

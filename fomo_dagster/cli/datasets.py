@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fomo_dagster.cli.output import cell, line, say
-from fomo_dagster.data.benchmark.registry import BenchmarkDataset, benchmark_datasets, by_any_name
+from fomo_dagster.data.benchmark.registry import BenchmarkDataset, by_any_name
 from fomo_dagster.data.declarations import Dataset, FomoReleaseSource, WebDatasetSource
 from fomo_dagster.data.presence import NO_RELEASE, Presence, differences, presence
 from fomo_dagster.data.sources.opening import open_source
@@ -21,7 +21,7 @@ from fomo_dagster.data.sources.release import ReleaseImages
 from fomo_dagster.data.sources.source import inspect, twins_said
 from fomo_dagster.errors import FomoError, InputError, StoreError, nearest
 from fomo_dagster.evaluation.alike import alike_classes, said_of
-from fomo_dagster.experiment.benchmark import benchmark_declarations
+from fomo_dagster.experiment.benchmark import benchmark_declarations, of_benchmark
 from fomo_dagster.experiment.families import load_family
 from fomo_dagster.experiment.loading import experiment_files, load_datasets
 from fomo_dagster.graph.data_nodes import CONTACT_SHEET, shards_key
@@ -85,6 +85,7 @@ class Known:
             "role": self.benchmark.role if self.benchmark else None,
             "folder": self.benchmark.folder if self.benchmark else None,
             "year": self.benchmark.year if self.benchmark else None,
+            "released_place": self.benchmark.released_place if self.benchmark else None,
             "published_zero_shot": self.benchmark.zero_shot if self.benchmark else None,
             **self.dataset.model_dump(mode="json", exclude_defaults=True),
             "task": self.dataset.task,
@@ -139,9 +140,6 @@ def _others(declared: Iterable[str]) -> dict[str, Dataset]:
 
 
 def _known(name: str, dataset: Dataset, base: Path, home: Home) -> Known:
-    source = dataset.source
-    of_release = isinstance(source, FomoReleaseSource)
-    handle = (source.dataset if isinstance(source, FomoReleaseSource) else None) or name
     head = home.heads.read(shards_key(name))
     counts = None
     if head is not None:
@@ -152,7 +150,7 @@ def _known(name: str, dataset: Dataset, base: Path, home: Home) -> Known:
             "unreadable": len(head.facts["quarantined"]),
             **{name: count for name, count in head.facts.get("counts", {}).items() if count},
         }
-    benchmark = by_any_name().get(handle) if of_release else benchmark_datasets().get(name)
+    benchmark = of_benchmark(name, dataset)
     return Known(name, dataset, base, benchmark, presence(name, dataset, base), counts)
 
 
@@ -283,9 +281,11 @@ def _can_be_looked_at(one: Known) -> bool:
 
 def _of_benchmark(told: BenchmarkDataset) -> list[tuple[str, str]]:
     numbers = _numbers({"concepts": told.classes, "train": told.train, "test": told.test})
+    place = f", place {told.released_place} in the released order of time"
     return [
         ("benchmark", f"{told.role.replace('_', ' ')}; {numbers}"),
-        ("", f"of {told.year}; also {', '.join(told.names[1:])}; caption: {told.caption}"),
+        ("", f"of {told.year}{place if told.released_place else ''}"),
+        ("", f"also {', '.join(told.names[1:])}; caption: {told.caption}"),
         ("zero-shot", f"{told.zero_shot} % published for ViT-B/32 (LAION-2B)"),
     ]
 

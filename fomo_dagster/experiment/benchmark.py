@@ -7,7 +7,12 @@ from functools import cache
 from types import MappingProxyType
 from typing import Any
 
-from fomo_dagster.data.benchmark.registry import BenchmarkDataset, benchmark_datasets, find
+from fomo_dagster.data.benchmark.registry import (
+    BenchmarkDataset,
+    benchmark_datasets,
+    by_any_name,
+    find,
+)
 from fomo_dagster.data.declarations import Dataset, FomoReleaseSource
 
 
@@ -20,6 +25,14 @@ def benchmark_declarations() -> Mapping[str, Dataset]:
             for name, dataset in benchmark_datasets().items()
         }
     )
+
+
+def of_benchmark(name: str, dataset: Dataset) -> BenchmarkDataset | None:
+    """The benchmark's dataset that one declared under `name` is, or takes the place of."""
+    source = dataset.source
+    if isinstance(source, FomoReleaseSource):
+        return by_any_name().get(source.dataset or name)
+    return benchmark_datasets().get(name)
 
 
 def with_benchmark_values(name: str, declaration: Any) -> Any:

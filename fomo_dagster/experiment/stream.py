@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from types import MappingProxyType
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
@@ -27,6 +29,18 @@ def _canonical(entry: str, info: ValidationInfo) -> str:
 
 StreamEntry = Annotated[str, AfterValidator(_canonical)]
 """`dataset+++concept`, the dataset as in `DatasetName`."""
+
+Direction: TypeAlias = Literal[
+    "rare_first", "frequent_first", "easy_first", "hard_first", "oldest_first", "newest_first"
+]
+DIRECTIONS: Mapping[str, tuple[Direction, Direction]] = MappingProxyType(
+    {
+        "frequency": ("rare_first", "frequent_first"),
+        "performance": ("easy_first", "hard_first"),
+        "time_incremental": ("oldest_first", "newest_first"),
+    }
+)
+"""Order → the two ways that it can go, that of the benchmark's released stream first."""
 
 
 class Arriving(DatasetSettings, TableFormat):
@@ -65,12 +79,19 @@ class Stream(Declaration):
         "dataset_incremental",
     ] = Field(
         "as_listed",
-        description="performance: by θ₀'s accuracy, easy to hard; frequency: by how many captions "
-        "of the pretraining pool name the concept; similarity: to the nearest in θ₀'s text "
-        "embeddings; time_incremental: datasets by their `year`; dataset_incremental: a stage a "
-        "dataset.",
+        description="performance: by θ₀'s accuracy; frequency: by how many captions of the "
+        "pretraining pool name the concept; similarity: to the nearest in θ₀'s text embeddings; "
+        "time_incremental: datasets by their `year`; dataset_incremental: a stage a dataset.",
     )  # fmt: skip
-    reverse: bool = Field(False, description="The order backwards, concept by concept.")
+    direction: Direction | None = Field(
+        None,
+        description="Of frequency: rare_first (default) or frequent_first; of performance: "
+        "easy_first (default) or hard_first; of time_incremental: oldest_first (default) or "
+        "newest_first.",
+    )
+    reverse: bool = Field(
+        False, description="Any order backwards, concept by concept; not with `direction`."
+    )
     interleaved: bool = Field(
         False, description="Of time_incremental: mix the concepts of all datasets of a year."
     )
@@ -113,7 +134,8 @@ class Stream(Declaration):
                 "renamed experiment computes nothing again"
             )
         arranged = self.model_fields_set & {
-            "order", "reverse", "interleaved", "starts", "seed", "stages", "cut", "positions"
+            "order", "direction", "reverse", "interleaved", "starts", "seed", "stages", "cut",
+            "positions",
         }  # fmt: skip
         given = sorted(
             k for k in arranged if getattr(self, k) != type(self).model_fields[k].default
@@ -149,3 +171,29 @@ class Stream(Declaration):
         if self.starts > 1 and self.order != "similarity":
             raise ValueError(f"starts goes with order: similarity, not {self.order}")
         return self
+
+    @model_validator(mode="after")
+    def _goes_one_way(self) -> Stream:
+        if self.direction is None:
+            return self
+        ways = DIRECTIONS.get(self.order)
+        if ways is None:
+            raise ValueError(
+                f"direction goes with order: {', '.join(DIRECTIONS)}, not with {self.order}: "
+                "reverse turns any order round"
+            )
+        if self.direction not in ways:
+            raise ValueError(
+                f"direction of order: {self.order} is {' or '.join(ways)}, not {self.direction}"
+            )
+        if self.reverse:
+            raise ValueError(
+                f"direction says already which way order: {self.order} goes: leave out reverse, "
+                "which turns it round again"
+            )
+        return self
+
+    @property
+    def turned(self) -> bool:
+        """Whether a measured order goes against the released one's direction."""
+        return self.direction is not None and self.direction != DIRECTIONS[self.order][0]

@@ -28,6 +28,7 @@ from fomo_dagster.graph.data_nodes import (
 )
 from fomo_dagster.graph.declared_streams import (
     first_evaluated,
+    in_released_streams,
     listing_of,
     roles_of,
     viewed,
@@ -215,7 +216,11 @@ class _Builder:
         """The node of the stream's order, with what it measures added before it."""
         experiment = loaded.experiment
         name, stream = experiment.stream_name, experiment.stream
-        key, backbone, execution = order_key(name), self.backbone_of(theta), experiment.execution
+        backbone, execution = self.backbone_of(theta), experiment.execution
+        common: dict[str, Any] = {
+            "key": order_key(name), "name": name, "stream": stream, "listing": listing,
+            "of_benchmark": in_released_streams(experiment, datasets),
+        }  # fmt: skip
         if stream.order == "performance":
             # Always of whole test splits: two samples a class are no accuracy to go by.
             probe = ProbeNode(
@@ -225,9 +230,7 @@ class _Builder:
                 execution=execution,
             )  # fmt: skip
             self.add(probe)
-            return PerformanceOrder(
-                key=key, name=name, stream=stream, listing=listing, probe_key=probe.key
-            )
+            return PerformanceOrder(probe_key=probe.key, **common)
         if stream.order == "frequency":
             recipe = backbone.pretraining
             pool = experiment.pretraining_pool or (recipe.pool if recipe else None)
@@ -237,18 +240,14 @@ class _Builder:
                     "pretraining pool, and there is none: declare pretraining_pool"
                 )
             pool_key = self.add_pool(loaded, pool, "pretraining_pool")
-            return FrequencyOrder(
-                key=key, name=name, stream=stream, listing=listing, pool_key=pool_key,
-                execution=execution,
-            )  # fmt: skip
+            return FrequencyOrder(pool_key=pool_key, execution=execution, **common)
         if stream.order == "similarity":
             return SimilarityOrder(
-                key=key, name=name, stream=stream, listing=listing, checkpoint_key=theta,
-                backbone=backbone, execution=execution, precision=experiment.evaluation.precision,
-                prompts={d: dataset.prompt for d, dataset in datasets.items()},
+                checkpoint_key=theta, backbone=backbone, execution=execution,
+                precision=experiment.evaluation.precision,
+                prompts={d: dataset.prompt for d, dataset in datasets.items()}, **common,
             )  # fmt: skip
-        years = years_of(experiment, datasets)
-        return OrderNode(key=key, name=name, stream=stream, listing=listing, years=years)
+        return OrderNode(years=years_of(experiment, datasets), **common)
 
     def backbone_of(self, theta: str) -> Backbone:
         """θ₀ as its node declares it, with the paths resolved."""

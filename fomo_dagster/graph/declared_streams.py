@@ -8,11 +8,12 @@ from pathlib import Path
 
 from fomo_dagster.data.declarations import Dataset, DatasetSettings, FolderSource, ManifestSource
 from fomo_dagster.errors import InputError
+from fomo_dagster.experiment.benchmark import of_benchmark
 from fomo_dagster.experiment.loading import Loaded
 from fomo_dagster.experiment.names import check_safe_name
 from fomo_dagster.experiment.schema import Experiment
 from fomo_dagster.graph.order_nodes import Listing
-from fomo_dagster.graph.validation_nodes import view_of
+from fomo_dagster.graph.validation_nodes import view_of, viewed_by
 from fomo_dagster.streams.entries import canonical_entry, format_entry, parse_entry, read_entries
 from fomo_dagster.streams.growing import arrived_datasets
 
@@ -86,6 +87,17 @@ def listing_of(loaded: Loaded) -> Listing:
     entries = [(name_of(dataset), concept) for dataset, concept in map(parse_entry, listed or ())]
     datasets = tuple(dict.fromkeys(dataset for dataset, _ in entries))
     return Listing(datasets, tuple(format_entry(*names) for names in entries))
+
+
+def in_released_streams(experiment: Experiment, datasets: Mapping[str, Dataset]) -> tuple[str, ...]:
+    """Those of a stream's datasets that are in the benchmark's released streams."""
+    validation = experiment.validation
+    return tuple(
+        name
+        for name, dataset in datasets.items()
+        if (known := of_benchmark(viewed_by(name, validation) if validation else name, dataset))
+        and known.released_place is not None
+    )
 
 
 def years_of(experiment: Experiment, datasets: Mapping[str, Dataset]) -> dict[str, int]:

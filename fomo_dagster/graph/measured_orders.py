@@ -56,7 +56,8 @@ class MeasuredOrder(OrderNode):
 
 @dataclass(frozen=True, kw_only=True)
 class PerformanceOrder(MeasuredOrder):
-    """Easy to hard by θ₀'s zero-shot score of each concept: accuracy, or recall@5 for retrieval.
+    """By θ₀'s zero-shot score of each concept: accuracy, or recall@5 for retrieval; easy first
+    unless the stream's direction says otherwise.
 
     Concepts without test samples have no score and come last.
     """
@@ -75,21 +76,24 @@ class PerformanceOrder(MeasuredOrder):
         import polars as pl
 
         from fomo_dagster.streams.entries import format_entry
-        from fomo_dagster.streams.orderings import greatest_first
+        from fomo_dagster.streams.orderings import by_figure
 
         scores: dict[str, float | None] = {}
         for dataset in self.listing.datasets:
             concepts = pl.read_parquet(workshop.artifact(self.probe_key, dataset).path(CONCEPTS))
             for concept, value in concepts.select("concept", "value").rows():
                 scores[format_entry(dataset, concept)] = value
-        ordered = greatest_first(entries, scores, self.stream.seed)
+        easy_first = not self.stream.turned
+        ordered = by_figure(entries, scores, self.stream.seed, greatest_first=easy_first)
         return Ordered(ordered, [scores.get(entry) for entry in ordered])
 
 
 @dataclass(frozen=True, kw_only=True)
 class FrequencyOrder(MeasuredOrder):
-    """By how many captions of a pretraining pool name the concept, the most frequent first."""
+    """By how many captions of a pretraining pool name the concept; rare ones first unless the
+    stream's direction says otherwise."""
 
+    version: ClassVar[int] = 2  # 1 began with the frequent ones
     figure_name: ClassVar[str | None] = "captions of the pretraining pool"
     pool_key: str
     execution: Execution
@@ -105,13 +109,14 @@ class FrequencyOrder(MeasuredOrder):
         from fomo_dagster.graph.opened_pools import pool_captions
         from fomo_dagster.streams.entries import parse_entry
         from fomo_dagster.streams.frequency import count_captions
-        from fomo_dagster.streams.orderings import greatest_first
+        from fomo_dagster.streams.orderings import by_figure
 
         names = {entry: parse_entry(entry)[1] for entry in entries}
         captions = pool_captions(self.pool_key, workshop, self.execution)
         counts = count_captions(names.values(), captions)
         figures = {entry: float(counts[name]) for entry, name in names.items()}
-        ordered = greatest_first(entries, figures, self.stream.seed)
+        frequent_first = self.stream.turned
+        ordered = by_figure(entries, figures, self.stream.seed, greatest_first=frequent_first)
         return Ordered(ordered, [figures[entry] for entry in ordered])
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 ORDER = "order.parquet"  # position (from 1), dataset, concept, figure
 ORDER_PLOT = "order.png"
+NAMED_AT_MOST = 5  # datasets that one remark names
 
 
 def order_key(stream: str) -> str:
@@ -75,6 +76,8 @@ class OrderNode(Node):
     stream: Stream
     listing: Listing
     years: Mapping[str, int] = field(default_factory=dict)
+    of_benchmark: tuple[str, ...] = ()
+    """Those of its datasets that the benchmark's released streams order, too."""
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -94,6 +97,8 @@ class OrderNode(Node):
         parameters: dict[str, Any] = {"order": stream.order, "reverse": stream.reverse}
         if stream.order != "as_listed":
             parameters["seed"] = stream.seed
+        if stream.turned:
+            parameters["direction"] = stream.direction
         if stream.order == "time_incremental":
             parameters["interleaved"] = stream.interleaved
             parameters["years"] = self.years
@@ -129,8 +134,9 @@ class OrderNode(Node):
             return orderings.dataset_incremental(entries, stream.seed)
         if stream.order == "time_incremental":
             return orderings.time_incremental(
-                entries, self.years, stream.seed, interleaved=stream.interleaved
-            )
+                entries, self.years, stream.seed, interleaved=stream.interleaved,
+                newest_first=stream.turned,
+            )  # fmt: skip
         return orderings.as_listed(entries)
 
     def figures(self, entries: Sequence[str], workshop: Workshop) -> Ordered:
@@ -189,6 +195,28 @@ class OrderNode(Node):
     def _reversed(self, figures: list[float | None]) -> list[float | None]:
         """The figures of the reversed order; a concept keeps its own."""
         return figures[::-1]
+
+    @property
+    def not_as_released(self) -> str | None:
+        """That this is not an order of the benchmark's, although the release ships one such; None
+        where it ships none, or has none of these datasets."""
+        from fomo_dagster.data.benchmark.streams import FOLDER, released_files
+
+        stream = self.stream
+        files = released_files(stream.order, interleaved=stream.interleaved)
+        if files is None or not self.of_benchmark:
+            return None
+        named = ", ".join(self.of_benchmark[:NAMED_AT_MOST])
+        more = ", …" if len(self.of_benchmark) > NAMED_AT_MOST else ""
+        return (
+            f"{self.key}: order: {stream.order} is computed here and is not the benchmark's order "
+            f"of its datasets ({named}{more}), which the release ships as {files}: to compare with "
+            f"its results, name such a file of {FOLDER} as stream.file"
+        )
+
+    def remarks(self, facts: FactsByKey, workshop: Workshop) -> Iterator[str]:
+        if self.not_as_released is not None:
+            yield self.not_as_released
 
     @property
     def table_names(self) -> tuple[str, ...]:

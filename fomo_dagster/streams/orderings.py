@@ -34,7 +34,12 @@ def dataset_incremental(entries: Sequence[str], seed: int) -> list[str]:
 
 
 def time_incremental(
-    entries: Sequence[str], years: Mapping[str, int], seed: int, *, interleaved: bool
+    entries: Sequence[str],
+    years: Mapping[str, int],
+    seed: int,
+    *,
+    interleaved: bool,
+    newest_first: bool = False,
 ) -> list[str]:
     """Datasets (the keys of `years`) in the order of their years of publication.
 
@@ -43,7 +48,7 @@ def time_incremental(
     among each other.
     """
     groups = by_dataset(entries)
-    dated = sorted(groups, key=lambda name: years[name])
+    dated = sorted(groups, key=lambda name: years[name], reverse=newest_first)  # stable
     ordered: list[str] = []
     for _, names in groupby(dated, key=lambda name: years[name]):
         of_year = [groups[name] for name in names]
@@ -54,18 +59,24 @@ def time_incremental(
     return ordered
 
 
-def greatest_first(
-    entries: Iterable[str], figures: Mapping[str, float | None], seed: int
+def by_figure(
+    entries: Iterable[str],
+    figures: Mapping[str, float | None],
+    seed: int,
+    *,
+    greatest_first: bool,
 ) -> list[str]:
-    """By `figures` (entry → figure), the greatest first; equal ones in `random` order.
+    """By `figures` (entry → figure); equal ones in `random` order, those without a figure last.
 
-    With θ₀'s accuracies this is the order `performance`, easy to hard; with occurrences in the
-    captions of a pretraining pool `frequency`. Entries without a figure come last.
+    With θ₀'s accuracies, the greatest first, this is the order `performance`; with occurrences in
+    the captions of a pretraining pool, the least first, `frequency`.
     """
 
     def place(entry: str) -> tuple[float, str]:
         figure = figures.get(entry)
-        return (float("inf") if figure is None else -figure), _draw(entry, seed)
+        if figure is None:
+            return float("inf"), _draw(entry, seed)
+        return -figure if greatest_first else figure, _draw(entry, seed)
 
     return sorted(entries, key=place)
 

@@ -1,5 +1,6 @@
 """Orders that measure something first: their definitions, and what plans say before and after."""
 
+import shutil
 from itertools import pairwise
 
 import numpy as np
@@ -53,9 +54,10 @@ def entries_of(order):
     return (order["dataset"] + "+++" + order["concept"]).to_list()
 
 
-def make(project, *kinds):
+def make(project, *kinds, direction=None):
     """The toy's nodes of these kinds, materialised in turn in the home of the environment."""
-    graph = project.graph()
+    settings = [f"stream.direction={direction}"] if direction else []
+    graph = project.graph("toy", *settings)
     workshop = Workshop(graph, Home.from_environment())
     nodes = [node for node in graph.of("toy") if node.kind in kinds]
     return nodes, {node.key: materialise(node.key, workshop) for node in nodes}
@@ -91,6 +93,24 @@ def test_performance_is_easy_to_hard_and_computes_no_evaluation_twice(finished_p
     assert undertake("toy", ["stream.reverse=true"]).plan()  # another order, not yet known
     turned = {e.asset: e for e in undertake("toy", ["stream.reverse=true"]).plan()}
     assert turned["streams/toy/chunk_001"].reasons == AWAITED
+
+
+def test_hard_first_is_by_rising_accuracy_and_what_has_no_test_samples_stays_last(
+    finished_project,
+):
+    project = finished_project
+    shutil.rmtree(project.root / "images/birds/test/wren")
+    measured(project, "performance")
+    figures = {}
+    for direction in ("easy_first", "hard_first"):
+        make(project, *NEEDED, direction=direction)
+        order = order_of(project)
+        assert entries_of(order)[-1] == "birds+++wren"
+        figures[direction] = order["figure"].to_list()
+        assert figures[direction].pop() is None
+    assert figures["hard_first"] == sorted(figures["easy_first"])
+    assert figures["easy_first"] == figures["hard_first"][::-1]
+    assert len(set(figures["easy_first"])) > 1
 
 
 def test_what_waits_for_an_order_is_found_where_it_was_computed_before(finished_project):
@@ -133,13 +153,14 @@ def counted(finished_project):
     return project
 
 
-def test_frequency_counts_the_captions_that_name_a_concept(counted):
-    make(counted, *NEEDED)
-    order = order_of(counted)
+def test_frequency_goes_from_rare_to_frequent_as_the_released_stream_does(counted):
     shuffled = random(ENTRIES, 0)
-    expected = sorted(shuffled, key=lambda entry: -COUNTS[entry.split("+++")[1]])  # stable
-    assert entries_of(order) == expected
-    assert order["figure"].to_list() == [COUNTS[entry.split("+++")[1]] for entry in expected]
+    for direction, sign in ((None, 1), ("rare_first", 1), ("frequent_first", -1)):
+        make(counted, *NEEDED, direction=direction)
+        order = order_of(counted)
+        expected = sorted(shuffled, key=lambda entry: sign * COUNTS[entry.split("+++")[1]])
+        assert entries_of(order) == expected
+        assert order["figure"].to_list() == [COUNTS[entry.split("+++")[1]] for entry in expected]
 
 
 def test_an_order_that_comes_out_the_same_stops_there(counted):

@@ -61,6 +61,10 @@ ORDERS = {
         {"order": "time_incremental", "positions": [2, 6]},
         random(ENTRIES[4:], 0) + random(ENTRIES[:4], 0), [1, 4, 1],
     ),
+    "by year, backwards": (
+        {"order": "time_incremental", "direction": "newest_first", "stages": 2},
+        random(ENTRIES[:4], 0) + random(ENTRIES[4:], 0), [3, 3],
+    ),
     "a stage a dataset": (
         {"order": "dataset_incremental"}, dataset_incremental(ENTRIES, 0), [4, 2]
     ),
@@ -180,6 +184,18 @@ def test_stages_that_contradict_a_stage_a_dataset_are_refused(project):
         ({"order": "dataset_incremental", "positions": [3]}, "leave out cut and positions"),
         ({"stages": 2, "interleaved": True}, "interleaved goes with order: time_incremental"),
         ({"positions": []}, "1 to 998"),
+        (
+            {"stages": 2, "order": "performance", "direction": "rare_first"},
+            "order: performance is easy_first or hard_first, not rare_first",
+        ),
+        (
+            {"stages": 2, "order": "similarity", "direction": "rare_first"},
+            "direction goes with .*not with similarity: reverse turns any order round",
+        ),
+        (
+            {"stages": 2, "order": "frequency", "direction": "rare_first", "reverse": True},
+            "leave out reverse",
+        ),
     ],
 )
 def test_a_stream_that_contradicts_itself_is_refused(project, stream, message):

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from fomo_dagster.streams.entries import parse_entry
 from fomo_dagster.streams.orderings import (
     as_listed,
+    by_figure,
     dataset_incremental,
-    greatest_first,
     random,
     time_incremental,
 )
@@ -38,7 +38,7 @@ def test_every_order_is_a_permutation(entries: list[str], seed: int, interleaved
         random(entries, seed),
         dataset_incremental(entries, seed),
         time_incremental(entries, YEARS, seed, interleaved=interleaved),
-        greatest_first(entries, dict.fromkeys(entries[::2], 1.0), seed),
+        by_figure(entries, dict.fromkeys(entries[::2], 1.0), seed, greatest_first=interleaved),
     ):
         assert Counter(ordered) == Counter(entries)
 
@@ -91,33 +91,43 @@ def test_datasets_come_one_after_another_each_in_random_order(
         assert run == random([e for e in entries if parse_entry(e)[0] == dataset], seed)
 
 
-@given(entries=ENTRIES, seed=st.integers(0, 9))
-def test_time_goes_by_the_year_and_keeps_datasets_together(entries: list[str], seed: int) -> None:
-    ordered = time_incremental(entries, YEARS, seed, interleaved=False)
+@given(entries=ENTRIES, seed=st.integers(0, 9), newest_first=st.booleans())
+def test_time_goes_by_the_year_and_keeps_datasets_together(
+    entries: list[str], seed: int, newest_first: bool
+) -> None:
+    ordered = time_incremental(entries, YEARS, seed, interleaved=False, newest_first=newest_first)
     names = [name for name, _ in groupby(datasets_of(ordered))]
     listed = list(dict.fromkeys(datasets_of(entries)))
-    assert names == sorted(listed, key=lambda name: (YEARS[name], listed.index(name)))
+    sign = -1 if newest_first else 1
+    assert names == sorted(listed, key=lambda name: (sign * YEARS[name], listed.index(name)))
     assert ordered == dataset_incremental(
         sorted(entries, key=lambda entry: names.index(parse_entry(entry)[0])), seed
     )
 
 
-@given(entries=ENTRIES, seed=st.integers(0, 9))
-def test_interleaved_time_mixes_all_concepts_of_a_year(entries: list[str], seed: int) -> None:
-    ordered = time_incremental(entries, YEARS, seed, interleaved=True)
+@given(entries=ENTRIES, seed=st.integers(0, 9), newest_first=st.booleans())
+def test_interleaved_time_mixes_all_concepts_of_a_year(
+    entries: list[str], seed: int, newest_first: bool
+) -> None:
+    ordered = time_incremental(entries, YEARS, seed, interleaved=True, newest_first=newest_first)
     expected = []
-    for year in (1998, 2009, 2021):
+    for year in (2021, 2009, 1998) if newest_first else (1998, 2009, 2021):
         expected += random([e for e in entries if YEARS[parse_entry(e)[0]] == year], seed)
     assert ordered == expected
 
 
-@given(figures=st.dictionaries(st.text("xyz", min_size=1), FIGURES), seed=st.integers(0, 9))
-def test_the_greatest_figure_comes_first_and_equal_ones_are_shuffled(
-    figures: dict[str, float | None], seed: int
+@given(
+    figures=st.dictionaries(st.text("xyz", min_size=1), FIGURES),
+    seed=st.integers(0, 9),
+    greatest_first=st.booleans(),
+)
+def test_figures_rise_or_fall_and_what_has_none_comes_last(
+    figures: dict[str, float | None], seed: int, greatest_first: bool
 ) -> None:
-    ordered = greatest_first(figures, figures, seed)
+    ordered = by_figure(figures, figures, seed, greatest_first=greatest_first)
+    rising: list[float | None] = [0.0, 12.5, 50.0, 100.0]
     expected = []
-    for figure in (100.0, 50.0, 12.5, 0.0, None):
+    for figure in [*(rising[::-1] if greatest_first else rising), None]:
         expected += random([e for e in figures if figures[e] == figure], seed)
     assert ordered == expected
 

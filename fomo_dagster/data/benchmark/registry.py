@@ -45,6 +45,12 @@ class BenchmarkDataset(BaseModel):
     domain: str
     licence: str
     year: int = Field(description="Of publication.")
+    released_place: int | None = Field(
+        None,
+        description="Its place, from 1, among the 41 datasets of the released "
+        "`time_incremental_dschunked` streams, which is not always that of its year; null: it is "
+        "in no stream.",
+    )
     zero_shot: float = Field(
         description="Published score of OpenCLIP's ViT-B/32 (LAION-2B) in percent: accuracy, or "
         "mean recall@5 for retrieval."

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fomo_dagster.data.benchmark.registry import BenchmarkDataset, find
+from fomo_dagster.data.benchmark.streams import FOLDER as STREAMS_FOLDER
 from fomo_dagster.errors import DataError, InputError
 from fomo_dagster.texts import as_text, class_name
 
@@ -65,7 +66,7 @@ class Release:
     @property
     def streams_folder(self) -> Path:
         """The released orders of concepts."""
-        return self.root / "stream_construction"
+        return self.root / STREAMS_FOLDER
 
     def archive(self, dataset: BenchmarkDataset) -> Path:
         """The tar of a dataset's images, whether or not it is there."""

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from assets.building import build_assets
-from assets.checks import checks_of
+from assets.checks import check_specs_of, checks_of
 from fomo_dagster.cli import planning
 from fomo_dagster.cli.main import app
 from fomo_dagster.cli.planning import undertake
@@ -130,6 +130,43 @@ def test_a_released_stream_runs_and_only_what_changed_is_made_again(benchmark_pr
     assert "chunk" not in kinds
     assert to_compute() == {}
     assert "7 cubes" in project.home.heads.read("shards/clevr").facts["concepts"]
+
+
+@pytest.mark.parametrize(
+    ("stream", "files"),
+    [
+        ({"order": "performance"}, "performance_sequence_1.json"),
+        ({"order": "time_incremental"}, "time_incremental_dschunked_1.json"),
+        ({"order": "time_incremental", "interleaved": True}, "time_incremental_rsagg_1.json"),
+        ({"order": "dataset_incremental", "stages": None}, None),
+        ({"datasets": ["MONKEYS10"], "order": "random"}, None),  # in no released stream
+    ],
+)
+def test_an_order_that_the_release_ships_warns_where_it_is_computed(
+    benchmark_project, release, caplog, stream, files
+):
+    write(
+        benchmark_project, release,
+        stream={"name": "toy", "datasets": ["dtd", "MTSD"], "stages": 2, **stream},
+        evaluation={"held_out": ["old"]}, validation={"share": 0.5},
+    )  # fmt: skip
+    planning._said.clear()
+    undertaking = undertake("toy", [])
+    with caplog.at_level(logging.WARNING):
+        undertaking.plan()
+    said = [record.message for record in caplog.records if "stream.file" in record.message]
+    order = undertaking.graph.nodes["streams/toy_validation/order"]
+    checks = [spec.name for spec in check_specs_of(order)]
+    if files is None:
+        assert (said, checks) == ([], [])
+    else:
+        assert len(said) == 1
+        assert f"(dtd_validation, mtsd_validation), which the release ships as {files}" in said[0]
+        assert checks == ["as_in_the_benchmark"]
+        workshop = Workshop(undertaking.graph, benchmark_project.home)
+        [result] = checks_of(order, None, workshop)  # whatever it comes out as
+        assert (result.passed, result.severity) == (False, dg.AssetCheckSeverity.WARN)
+        assert result.metadata["differences"].value == said[0]
 
 
 def test_datasets_are_known_by_any_name_wherever_one_stands(benchmark_project, release):

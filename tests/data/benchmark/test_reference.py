@@ -110,3 +110,14 @@ def test_an_experiment_on_a_released_stream_has_all_its_datasets(release, tmp_pa
 def test_every_dataset_has_an_address_to_be_fetched_from(release):
     addresses = (release.root / "download_data.csv").read_text()
     assert all(f"/{d.folder}.tar" in addresses for d in benchmark_datasets().values())
+
+
+@pytest.mark.parametrize("number", range(1, 6))
+def test_datasets_come_in_time_as_the_registry_says(release, number):
+    path = release.streams_folder / f"time_incremental_dschunked_{number}.json"
+    if not path.is_file():
+        pytest.skip("this copy has not all streams")
+    entries = (canonical_entry(entry, ()) for entry in read_entries(path))
+    in_time = list(dict.fromkeys(parse_entry(entry)[0] for entry in entries))
+    places = {name: dataset.released_place for name, dataset in benchmark_datasets().items()}
+    assert [places[name] for name in in_time] == list(range(1, 42))

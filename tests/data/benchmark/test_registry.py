@@ -1,5 +1,7 @@
 """The table of the benchmark's datasets, held against what its release and paper state."""
 
+from itertools import combinations
+
 import pytest
 
 from fomo_dagster.data.benchmark.registry import benchmark_datasets, by_any_name, find
@@ -62,10 +64,25 @@ def test_every_prompt_has_one_place_for_the_concept():
     assert all(d.prompt.count("{}") == 1 for d in benchmark_datasets().values())
 
 
-def test_years_agree_with_the_releases_first_and_last_dataset(adaptation):
-    in_time = sorted(adaptation, key=lambda d: (d.year, d.name))
-    assert in_time[0].name == "flowers102"
-    assert in_time[-1].name == "synthclip106"
+def test_the_released_order_of_time_has_a_place_for_each_dataset_that_streams_bring(
+    adaptation, held_out
+):
+    in_time = sorted(adaptation, key=lambda d: d.released_place)
+    assert [d.released_place for d in in_time] == list(range(1, 42))
+    assert all(d.released_place is None for d in held_out)
+    assert (in_time[0].name, in_time[-1].name) == ("flowers102", "synthclip106")
+
+
+def test_23_pairs_stand_against_their_years_in_the_released_order_of_time(adaptation):
+    in_time = sorted(adaptation, key=lambda d: d.released_place)
+    inverted = {(a.name, b.name) for a, b in combinations(in_time, 2) if a.year > b.year}
+    assert len(inverted) == 23
+    assert {a for a, b in inverted if b != "resisc45"} == {
+        "openimages", "obsc_animals", "obsc_things"
+    }  # fmt: skip
+    resisc45 = by_any_name()["resisc45"]
+    assert (resisc45.year, resisc45.released_place) == (2017, 33)
+    assert {b for a, b in inverted if a.startswith("obsc")} == {"quilt"}
 
 
 def test_a_dataset_is_found_by_handle_folder_and_alias():
