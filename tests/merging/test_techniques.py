@@ -173,13 +173,15 @@ def selected_and_erased(vectors: Array, signs: Array, own: Array, density: float
     count = vectors.shape[1]
     if count == 0:
         return np.zeros(0)
-    variances = np.array([np.mean((c - c.mean()) ** 2) for c in vectors.T])
-    if len(vectors) == 1:
-        variances *= 0
+    vectors = signs[:, None] * vectors
+    means = [np.average(c, weights=own) for c in vectors.T]
+    variances = [
+        np.average((c - m) ** 2, weights=own) for c, m in zip(vectors.T, means, strict=True)
+    ]
+    variances = np.array(variances) * (len(vectors) > 1)
     kept = min(count, max(1, round(density * count)))
     chosen = variances >= np.sort(variances)[-kept] * (1 - 1e-7)
     weights = own * np.array([sum(v[chosen] ** 2) for v in vectors])
-    vectors = signs[:, None] * vectors
     result = np.zeros(count)
     for j in np.flatnonzero(chosen):
         sign = np.sign((own * vectors[:, j]).sum())
