@@ -6,12 +6,14 @@ header that wants more memory than any real one is damage.
 
 from __future__ import annotations
 
+import re
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
 LARGEST_HEADER = 1 << 20  # bytes of a long name or of extended attributes
+LONG_NUMBER = re.compile(rb"\d{300}")
 COMPRESSED = {  # how such files begin, and what undoes it
     b"\x1f\x8b": "gunzip",
     b"BZh": "bunzip2",
@@ -30,7 +32,11 @@ class _Bounded:
     def read(self, size: int) -> bytes:
         if not 0 <= size <= LARGEST_HEADER:
             raise tarfile.ReadError(f"a header declares {size:,} bytes of its own")
-        return self._file.read(size)
+        data = self._file.read(size)
+        # No name has as many in a row, and tarfile's pattern takes quadratic time for them.
+        if LONG_NUMBER.search(data):
+            raise tarfile.ReadError("a header holds a number of hundreds of digits")
+        return data
 
 
 def headers(file: IO[bytes], *, ends_in_mark: bool = False) -> Iterator[tarfile.TarInfo]:

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from fomo_dagster.graph.workshop import Workshop
 
 LISTING = "listing.parquet"
-REASONS_NAMED = 5
 LISTING_COLUMNS = ("name", "size", "version")
 
 
@@ -60,6 +59,7 @@ class TarsLook:
             progress=workshop.progress,
         )
         tars = source.tars()
+        source.check_usable(tars)
         warnings = source.remarks(tars)
         details = {"source": source, "tars": tars, "classes": (), "warnings": warnings}
         return Facts(version_of(tars), details)
@@ -163,7 +163,7 @@ class PlacedNode(ShardsNode):
         details = workshop.look(source_key(self.name)).details
         source, tars = details["source"], details["tars"]
         samples, lost, odd = source.index(tars)
-        self._check(samples.height, lost, tars)
+        self._check(samples.height, lost)
         write_index(samples, folder, self.dataset.decoding)
         pl.DataFrame(
             {"shard": [tar.name for tar in tars], "digest": [tar.digest for tar in tars]}
@@ -175,34 +175,18 @@ class PlacedNode(ShardsNode):
         record_path(folder, CONTACT_SHEET).write_bytes(contact_sheet_of(index, self.name))
         return {"samples": samples.height, "bytes": sum(tar.place.status.size for tar in tars)}
 
-    def _check(self, samples: int, lost: pl.DataFrame, tars: Sequence[IndexedTar]) -> None:
+    def _check(self, samples: int, lost: pl.DataFrame) -> None:
         """Hold what was lost against the limit, in samples: a lost shard is as many as it had."""
-        import polars as pl
+        from fomo_dagster.data.webdataset.indexed import REASONS_NAMED, reasons
 
-        example = pl.format("{}/{}", "shard", "key").str.strip_suffix("/")
-        by_reason = lost.group_by("reason", maintain_order=True).agg(
-            pl.col("samples").sum(), example.first().alias("example")
-        )
-        reasons = [
-            f"{example} ({reason})" + (f" and {count - 1:,} more" if count > 1 else "")
-            for reason, count, example in by_reason.sort("samples", descending=True).rows()
-        ]
-        if not samples:
-            reasons += [f"{u.members:,} × {u.reason}" for tar in tars for u in tar.unused]
-            raise DataError(
-                f"dataset {self.name!r} has no sample that can be used in its tars "
-                f"({', '.join(tar.name for tar in tars[:REASONS_NAMED])}): "
-                f"{'; '.join(reasons[:REASONS_NAMED]) or 'they are empty'}. A sample is an image "
-                "with a .txt, or a .json that has a caption, by one name"
-            )
         count = int(lost["samples"].sum())
         share = count / (samples + count)
         if share > self.dataset.unreadable_limit:
             raise DataError(
                 f"{count:,} of {samples + count:,} samples ({share:.2%}) cannot be used"
                 f", above unreadable_limit = {self.dataset.unreadable_limit:.2%}: "
-                f"{'; '.join(reasons[:REASONS_NAMED])}. Repair the tars or fetch them again, or "
-                "raise the dataset's unreadable_limit"
+                f"{'; '.join(reasons(lost)[:REASONS_NAMED])}. Repair the tars or fetch them again, "
+                "or raise the dataset's unreadable_limit"
             )
 
     def predict(self, recipes: Mapping[str, Recipe], workshop: Workshop) -> Facts:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
 import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fomo_dagster.data.decoding import DEFAULT
+from fomo_dagster.data.index import write_index
 from fomo_dagster.data.samples import SAMPLES, concept_digests, content_digest, split_digest
+from fomo_dagster.data.sources.source import as_scan
 from fomo_dagster.errors import DataError
 
 Row = tuple[str, str, str, list[str], str]
@@ -28,6 +32,22 @@ contents = st.dictionaries(texts, st.tuples(st.lists(texts, max_size=3), texts),
 
 def table(rows: list[Row]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=SAMPLES, orient="row")
+
+
+def test_keys_that_repeat_in_a_split_are_refused_where_samples_are_listed_or_stored(
+    tmp_path: Path,
+) -> None:
+    same = pl.concat([table(ROWS), table(ROWS[1:2])])
+    with pytest.raises(DataError, match=r"1 keys that several samples share, such as 'cat/2\.png'"):
+        as_scan(same.with_columns(reference=pl.lit("")))
+    places = {"shard": "x.tar", "offset": 0, "size": 1}
+    with pytest.raises(DataError, match="in split 'train'"):
+        write_index(
+            same.with_columns(**{k: pl.lit(v) for k, v in places.items()}), tmp_path, DEFAULT
+        )
+    assert not list(tmp_path.iterdir())
+    in_both = pl.concat([table(ROWS), table(ROWS[1:2]).with_columns(split=pl.lit("test"))])
+    assert as_scan(in_both.with_columns(reference=pl.lit(""))).height == len(ROWS) + 1
 
 
 def test_concept_digest_follows_the_documented_bytes() -> None:

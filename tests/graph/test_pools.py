@@ -1,6 +1,7 @@
 """Pretraining pools with weights or of tars: their identity, and that they reach the training."""
 
 import io
+import json
 import zipfile
 
 import numpy as np
@@ -162,6 +163,23 @@ def test_tars_that_changed_since_are_refused_where_nothing_looked_again(with_tar
     tars.shard(with_tars.root / "tars", 0, 11)
     with pytest.raises(DataError, match=r"'00000.tar'; materialise"):
         drawn(with_tars, "web", 1)
+
+
+def test_a_pool_has_as_many_samples_as_its_tars_however_keys_repeat(finished_project, tars):
+    for shard in range(2):
+        content = {}
+        for n in range(3):
+            about = json.dumps({"key": "same", "caption": f"{shard} {n}"}).encode()
+            content |= {f"{n}.jpg": tars.picture(10 * shard + n), f"{n}.json": about}
+        tars.write(finished_project.root / f"tars/{shard}.tar", content)
+    of_tars(finished_project)
+    workshop = make(finished_project, "shards/web", "pools/web")
+    pool = pretraining_pool("pools/web", workshop, Execution())
+    assert pool.size == workshop.index("web").samples.height == 6
+    seen = [pool.sample(0, 1, position) for position in range(6)]
+    colours = {sample.captions[0]: sample.image.getpixel((5, 5))[0] for sample in seen}
+    expected = {f"{shard} {n}": (10 * shard + n) * 3 for shard in range(2) for n in range(3)}
+    assert colours == pytest.approx(expected, abs=3)  # each caption with its own image
 
 
 def test_an_image_of_a_tar_that_cannot_be_decoded_is_replaced_and_said(with_tars, tars, caplog):

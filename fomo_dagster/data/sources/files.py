@@ -93,7 +93,7 @@ class DigestCache:
             kept = pl.read_parquet(self.path)
         except (OSError, pl.exceptions.PolarsError):
             return nothing
-        return kept if kept.schema == nothing.schema else nothing
+        return kept.unique(list(STATUS)) if kept.schema == nothing.schema else nothing
 
 
 def lies_in(folder: str, path: str) -> bool:

@@ -161,6 +161,19 @@ class IndexedTars:
             f"{'; '.join(said)}",
         )
 
+    def check_usable(self, tars: Sequence[IndexedTar]) -> None:
+        """Raise `DataError`, with the reasons, where no sample of any tar can be used."""
+        if any(tar.samples for tar in tars):
+            return
+        why = reasons(self.index(tars).broken)
+        why += [f"{u.members:,} × {u.reason} ({u.example})" for tar in tars for u in tar.unused]
+        raise DataError(
+            f"{self._title} has no sample that can be used in its tars "
+            f"({shortlist([tar.name for tar in tars])}): "
+            f"{'; '.join(why[:REASONS_NAMED]) or 'they are empty'}. A sample is an image with a "
+            ".txt, or a .json that has a caption, by one name"
+        )
+
     def index(self, tars: Sequence[IndexedTar]) -> TarIndex:
         """All that the tars hold, and the shards that are missing as what is broken.
 
@@ -288,6 +301,18 @@ class IndexedTars:
     def _kept(self, place: Place) -> Path:
         about = digest_of([*place.status, *self.images, RULES, self.decoding.as_data()])[:16]
         return self.cache / f"{_path_digest(place)}-{about}.parquet"
+
+
+def reasons(lost: pl.DataFrame) -> list[str]:
+    """Why samples of LOST cannot be used, with the first of each, the most frequent first."""
+    example = pl.format("{}/{}", "shard", "key").str.strip_suffix("/")
+    by_reason = lost.group_by("reason", maintain_order=True).agg(
+        pl.col("samples").sum(), example.first().alias("example")
+    )
+    return [
+        f"{example} ({reason})" + (f" and {count - 1:,} more" if count > 1 else "")
+        for reason, count, example in by_reason.sort("samples", descending=True).rows()
+    ]
 
 
 def version_of(tars: Sequence[IndexedTar]) -> str:

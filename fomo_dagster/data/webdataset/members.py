@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO, NamedTuple
 
 import polars as pl
@@ -161,20 +161,20 @@ def _members(
     length = os.fstat(file.fileno()).st_size
     for header in headers(file, ends_in_mark=True):
         name = composed(as_text(header.name.removeprefix("./")))
-        path = PurePosixPath(name)
-        stem, dot, extension = path.name.rpartition(".")
-        if header.isdir() or path.name.lower() in LITTER or path.name.startswith("._"):
+        folder, slash, base = name.rpartition("/")
+        if header.isdir() or base.lower() in LITTER or base.startswith("._"):
             continue
+        stem, dot, extension = base.rpartition(".")
         extension = extension.lower()
-        whole = next((e for e in images if "." in e and path.name.lower().endswith(f".{e}")), None)
+        whole = next((e for e in images if "." in e and base.lower().endswith(f".{e}")), None)
         if whole is not None:
-            stem, extension = path.name[: -len(whole) - 1], whole
-        if any(part.startswith(".") for part in path.parts) or not stem:
+            stem, extension = base[: -len(whole) - 1], whole
+        if any(part.startswith(".") and part.strip(".") for part in name.split("/")):
             _count(unused, "hidden", name)
-        elif extension in images or extension in (TEXT, ABOUT):
+        elif stem and (extension in images or extension in (TEXT, ABOUT)):
             member = _Member(name, header.offset_data, header.size)
             read = _read(file.fileno(), header, member, extension, length, digests=digests)
-            yield name[: len(name) - len(path.name)] + stem, extension, read
+            yield folder + slash + stem, extension, read
         else:
             _count(unused, f".{extension}" if dot else "no extension", name)
 

@@ -144,3 +144,75 @@ def test_a_share_is_held_out_where_it_is_asked_for(tmp_path, tars):
     samples, *_ = source.index(source.tars())
     held = samples.filter(pl.col("split") == "test").height
     assert 15 < held < 45
+
+
+def lost(source):
+    return source.index(source.tars()).broken.select("shard", "split", "samples", "reason").rows()
+
+
+def test_a_lost_shard_counts_with_the_samples_that_it_had(tmp_path, tars):
+    for shard, samples in ((0, 20), (2, 30), (4, 8)):
+        tars.shard(tmp_path / "tars", shard, samples)
+    path = tmp_path / "tars" / "00004.tar"
+    path.write_bytes(path.read_bytes()[: 4 * 7 * 512])  # of 8 samples some are left
+    (tmp_path / "tars" / "00001_stats.json").write_text('{"count": 99, "successes": 50}')
+    source = open_tars(tmp_path, "tars/{00000..00004}.tar")
+    left = {tar.name: tar.samples for tar in source.tars()}["00004.tar"]
+    assert 0 < left < 8
+    found = {shard: samples for shard, _, samples, why in lost(source) if "there" in why}
+    assert found == {"00001.tar": 50, "00003.tar": 30}  # what was noted, and the largest other's
+    damaged = sum(samples for shard, _, samples, _ in lost(source) if shard == "00004.tar")
+    assert damaged == 30 - left
+    (tmp_path / "tars" / "00004_stats.json").write_text('{"successes": 8}')
+    damaged = sum(samples for shard, _, samples, _ in lost(source) if shard == "00004.tar")
+    assert damaged == 8 - left
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [(b"", "empty"), (b"\x1f\x8b" + b"0" * 600, "compressed: `gunzip` it"), (b"<html>", "damaged")],
+)
+def test_a_shard_of_which_nothing_can_be_read_counts_whole(tmp_path, tars, data, said):
+    tars.shard(tmp_path / "tars", 0, 12)
+    (tmp_path / "tars" / "00001.tar").write_bytes(data)
+    ((shard, split, samples, reason),) = lost(open_tars(tmp_path))
+    assert (shard, split, samples) == ("00001.tar", "train", 12)
+    assert said in reason
+
+
+def test_keys_are_unique_in_a_split_however_tars_repeat_them(tmp_path, tars):
+    for shard in ("a", "b"):
+        content = {}
+        for name in ("x", "y"):
+            content |= {f"{name}.jpg": tars.picture(ord(name)), f"{name}.txt": b"text",
+                        f"{name}.json": b'{"key": "one"}'}  # fmt: skip
+        tars.write(tmp_path / f"tars/{shard}.tar", content | tars.members(ord(shard)))
+    source = open_tars(tmp_path)
+    samples = source.index(source.tars()).samples
+    assert samples["key"].to_list() == [
+        "000000097", "000000098", "a/x", "a/y", "b/x", "b/y"
+    ]  # fmt: skip
+
+
+def test_shards_named_as_splits_are_those(tmp_path, tars):
+    for name, shard in (("cc-train-0", 0), ("cc-train-1", 1), ("cc-validation-0", 2)):
+        tars.shard(tmp_path / "tars", shard, 5).rename(tmp_path / "tars" / f"{name}.tar")
+    source = open_tars(tmp_path, test_share=0.5)
+    counts = dict(source.index(source.tars()).samples.group_by("split").len().rows())
+    assert counts == {"train": 10, "test": 5}
+    assert "'validation' is taken for it" in source.remarks(source.tars())[0]
+    tars.shard(tmp_path / "tars", 3, 5).rename(tmp_path / "tars" / "cc-test-0.tar")
+    source = open_tars(tmp_path)
+    samples = source.index(source.tars()).samples
+    assert samples.filter(split="test")["shard"].unique().to_list() == ["cc-test-0.tar"]
+    assert "cc-validation-0.tar" not in samples["shard"]
+
+
+def test_what_of_the_tars_is_not_used_is_said_once(tmp_path, tars):
+    for shard in range(2):
+        content = tars.content(shard, 3) | {"a.npy": b"", "b.npy": b""}
+        tars.write(tmp_path / f"tars/{shard}.tar", content)
+    source = open_tars(tmp_path)
+    (remark,) = source.remarks(source.tars())
+    assert "4 members and fields of the tars of the dataset 'web' are not used" in remark
+    assert "4 × .npy (a.npy in 0.tar)" in remark

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import json
 import tarfile
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from fomo_dagster.data.decoding import Decoding
+from fomo_dagster.data.formats import extensions
 from fomo_dagster.data.webdataset.members import TarScan, scan_tar
 from fomo_dagster.store.digests import digest_of_bytes
 
@@ -174,3 +179,144 @@ def test_a_damaged_header_is_said(tmp_path, tars):
     assert broken["reason"].to_list() == [
         f"the tar is damaged or ends early: no header at byte {fifth}"
     ]
+
+
+def keys(path: Path, images: tuple[str, ...] = IMAGES) -> list[str]:
+    return scan_tar(path, images, digests=True).samples["key"].to_list()
+
+
+def test_a_dot_in_a_name_is_part_of_it(tmp_path, tars):
+    content = {
+        f"d.e/photo.v{n}.{kind}": data
+        for n in (1, 2)
+        for kind, data in (("jpg", tars.picture(n)), ("txt", b"text %d" % n))
+    }
+    samples, broken, *_ = scan(tars.write(tmp_path / "x.tar", content))
+    assert samples.select("key", "captions").rows() == [
+        ("d.e/photo.v1", ["text 1"]), ("d.e/photo.v2", ["text 2"])
+    ]  # fmt: skip
+    assert broken.is_empty()
+
+
+def test_parts_of_one_sample_are_those_that_webdataset_groups(tmp_path, tars):
+    wds = pytest.importorskip("webdataset")
+    content = {
+        "a.jpg": tars.picture(1), "a.txt": b"whole", "a.mask.png": tars.picture(2, "PNG"),
+        "b.img.jpg": tars.picture(3), "b.txt": b"by its text",
+        "c.jpg": tars.picture(4), "c.caption.txt": b"by its image",
+        "d.rgb.png": tars.picture(5, "PNG"), "d.words.txt": b"by its key",
+    }  # fmt: skip
+    path = tars.write(tmp_path / "x.tar", content)
+    found = scan(path)
+    grouped = [s["__key__"] for s in wds.WebDataset(str(path), shardshuffle=False)]
+    assert found.samples["key"].to_list() == grouped
+    assert [texts for (texts,) in found.samples.select("captions").rows()] == [
+        ["whole"], ["by its text"], ["by its image"], ["by its key"]
+    ]  # fmt: skip
+    assert found.broken.is_empty()
+    assert [tuple(each) for each in found.unused] == [("further parts of samples", 1, "a.mask.png")]
+    masks = scan_tar(path, ("mask.png", "jpg"), digests=True).samples
+    assert masks.height == 3
+    assert masks["size"][0] == len(content["a.mask.png"])
+
+
+def test_parts_that_could_be_of_several_samples_are_broken_and_each_counts(tmp_path, tars):
+    content = {"a.x.jpg": tars.picture(1), "a.y.jpg": tars.picture(2), "a.txt": b"whose?"}
+    samples, broken, *_ = scan(tars.write(tmp_path / "x.tar", content))
+    assert samples.is_empty()
+    assert broken.select("key", "samples", "reason").rows() == [
+        ("a", 2, "a.x.jpg and a.y.jpg could be its part, 2 members in all")
+    ]  # fmt: skip
+
+
+def test_every_format_that_pillow_decodes_is_used(tmp_path, tars):
+    kinds = {"AVIF": "avif", "TIFF": "tif", "GIF": "gif", "JPEG2000": "jp2", "BMP": "bmp",
+             "PPM": "ppm", "TGA": "TGA", "JPEG": "jfif"}  # fmt: skip
+    content = {}
+    for n, (kind, extension) in enumerate(kinds.items()):
+        content |= {f"{n}.{extension}": tars.picture(n, kind), f"{n}.txt": b"text"}
+    path = tars.write(tmp_path / "x.tar", content)
+    assert len(keys(path, extensions())) == len(kinds)
+    assert scan_tar(path, extensions(), digests=False).samples.height == len(kinds)
+
+
+def test_members_that_are_no_part_of_a_sample_are_counted(tmp_path, tars):
+    content = tars.members(1) | {
+        "1.npy": b"", "2.npy": b"", "3.cls": b"", "README": b"", "._000000001.jpg": b"\0\5\x16\7",
+        ".hidden.jpg": b"", "__MACOSX/._x.jpg": b"", "a/Thumbs.db": b"", "e.heic": b"",
+        "f.txt": b"t",
+    }  # fmt: skip
+    found = scan(tars.write(tmp_path / "x.tar", content))
+    assert found.samples.height == 1
+    assert {u.reason: (u.members, u.example) for u in found.unused} == {
+        ".npy": (2, "1.npy"), ".cls": (1, "3.cls"), "no extension": (1, "README"),
+        "hidden": (1, ".hidden.jpg"), ".heic": (1, "e.heic"),
+    }  # fmt: skip
+    assert found.reasons()[0] == "2 × .npy (1.npy)"
+    assert found.broken["reason"].to_list() == ["it has no image"]
+
+
+def test_keys_that_repeat_in_the_jsons_of_a_tar_give_way_to_names(tmp_path, tars):
+    content = {}
+    for name, key in (("a", "same"), ("b", "same"), ("c", "b")):
+        content |= {f"{name}.jpg": tars.picture(ord(name)), f"{name}.txt": b"text",
+                    f"{name}.json": json.dumps({"key": key}).encode()}  # fmt: skip
+    assert keys(tars.write(tmp_path / "x.tar", content)) == ["a", "b", "c"]
+    for name in "ab":
+        del content[f"{name}.jpg"]
+    assert keys(tars.write(tmp_path / "x.tar", content)) == ["b"]  # alone, its JSON's
+
+
+def test_copies_of_a_member_count_each(tmp_path, tars):
+    path = tars.write(tmp_path / "x.tar", tars.members(1) | tars.members(2))
+    with tarfile.open(path, "a") as tar:
+        for _ in range(2):
+            again = tarfile.TarInfo("000000001.jpg")
+            tar.addfile(again)
+    samples, broken, *_ = scan(path)
+    assert samples["key"].to_list() == ["000000002"]
+    assert broken.select("samples", "reason").rows() == [
+        (3, "3 members are called 000000001.jpg")
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("about", "reason"),
+    [
+        (rb'{"caption": "half \ud83d"}', "half a character"),
+        (b'{"caption": ' + b"[" * 100_000, "JSON cannot be read"),
+        (b'{"caption": 1' + b"0" * 9999 + b"}", "JSON cannot be read"),
+    ],
+)
+def test_a_json_that_means_harm_breaks_its_sample_alone(tmp_path, tars, about, reason):
+    content = {"x.jpg": tars.picture(1), "x.json": about} | tars.members(2)
+    samples, broken, *_ = scan(tars.write(tmp_path / "x.tar", content))
+    assert samples["key"].to_list() == ["000000002"]
+    assert reason in broken["reason"].item()
+
+
+def test_a_name_that_is_no_text_is_written_out(tmp_path, tars):
+    path = tmp_path / "x.tar"
+    with tarfile.open(path, "w", format=tarfile.GNU_FORMAT, encoding="utf-8",
+                      errors="surrogateescape") as tar:  # fmt: skip
+        for kind, data in (("jpg", tars.picture(1)), ("txt", b"text")):
+            member = tarfile.TarInfo(f"caf\udce9.{kind}")
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    assert keys(path) == [r"caf\udce9"]
+
+
+def test_what_decoding_would_change_is_seen_and_no_other_image_is(tmp_path, tars):
+    drawing = io.BytesIO()
+    Image.new("RGBA", (9, 9), (9, 0, 0, 99)).save(drawing, "PNG")
+    content = {"x.png": drawing.getvalue(), "x.txt": b"text"} | tars.members(2)
+    path = tars.write(tmp_path / "x.tar", content)
+    white, black = (
+        scan_tar(path, IMAGES, digests=True, decoding=Decoding(colour))
+        for colour in ("#ffffff", "#000000")
+    )
+    assert white.odd.select("offset", "transparent", "flat").rows() == [
+        (white.samples["offset"][0], True, True), (white.samples["offset"][1], False, True)
+    ]  # fmt: skip
+    same = white.samples["digest"] == black.samples["digest"]
+    assert dict(zip(white.samples["key"], same, strict=True)) == {"x": False, "000000002": True}
