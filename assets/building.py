@@ -17,8 +17,6 @@ from fomo_dagster.graph.node import Node, SourceNode
 from fomo_dagster.graph.workshop import Workshop
 from resources.workshops import WorkshopOpener, Workshops
 
-TRAINING_POOL = "training"  # of limit 1: two trainings never share an accelerator by accident
-POOLED_KINDS = ("backbone", "trained")
 EXPERIMENT_TAG = "fomo/experiment"
 Job = Any  # Dagster does not export the type of what define_asset_job returns
 
@@ -80,7 +78,6 @@ def _asset(
         specs=[specs[node.key] for node in nodes],
         check_specs=[check for node in nodes for check in check_specs_of(node)],
         can_subset=len(nodes) > 1,
-        pool=TRAINING_POOL if nodes[0].kind in POOLED_KINDS else None,
     )
     def compute(
         context: dg.AssetExecutionContext, workshops: dg.ResourceParam[WorkshopOpener]

@@ -4,11 +4,13 @@ FOMO_PROJECT: the folder with `experiments/` and `datasets/`; else the working f
 `experiments/` folder, else the folder this package stands in.
 FOMO_HOME: everything that is made; `.fomo/` in the project by default.
 FOMO_STORE: an fsspec URL that the artifact store mirrors; none by default.
+FOMO_TRAINING_SLOTS: how many trainings go on at once on a machine, whoever starts them; 1.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +30,17 @@ def project_folder() -> Path:
     if (here / "experiments").is_dir():
         return _in_text(here)
     return Path(__file__).resolve().parents[1]
+
+
+def training_slots() -> int:
+    """As FOMO_TRAINING_SLOTS says; raises `InputError` where that is no count."""
+    named = os.environ.get("FOMO_TRAINING_SLOTS") or "1"
+    if not re.fullmatch(r"[1-9]\d{0,3}", named):
+        raise InputError(
+            f"FOMO_TRAINING_SLOTS is {named!r}: how many trainings may go on at once on a machine "
+            "was expected, such as 1"
+        )
+    return int(named)
 
 
 def _in_text(folder: Path) -> Path:

@@ -3,7 +3,7 @@
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,7 +13,7 @@ from pydantic import Field, PrivateAttr
 from fomo_dagster.graph.build import Graph
 from fomo_dagster.graph.tracking import Tracking
 from fomo_dagster.graph.workshop import Workshop
-from fomo_dagster.home import Home
+from fomo_dagster.home import Home, training_slots
 from fomo_dagster.progress import unheard
 from fomo_dagster.trackers.choosing import check_names, open_trackers
 from fomo_dagster.trackers.sending import Trackers
@@ -45,6 +45,11 @@ class Workshops(dg.ConfigurableResource):  # type: ignore[type-arg]
     processes: int = Field(
         default_factory=lambda: os.cpu_count() or 1, description="Processes that write shards."
     )
+    training_slots: int | None = Field(
+        default=None,
+        ge=1,
+        description="Trainings that go on at once on a machine; by default, FOMO_TRAINING_SLOTS.",
+    )
     trackers: list[str] = Field(
         default=[],
         description="What is sent the numbers of the tables, FOMO_TRACKERS: tensorboard, wandb, "
@@ -61,7 +66,8 @@ class Workshops(dg.ConfigurableResource):  # type: ignore[type-arg]
         return cls(home=str(home.root), remote_store=remote, trackers=list(trackers))
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
-        """Before the first step of a run: refuses trackers that there are not."""
+        """Before the first step of a run: refuses trackers that there are not, and no slots."""
+        training_slots()
         names = check_names(self.trackers, "the resource `workshops`, trackers")
         self._trackers = open_trackers(names, Path(self.home))
 
@@ -74,19 +80,18 @@ class Workshops(dg.ConfigurableResource):  # type: ignore[type-arg]
         remote_url = self.remote_store or Home.from_environment().remote_url
         log, home = context.log, Home(Path(self.home), remote_url)
         tracking = Tracking(graph, home, self._trackers, log.warning)
-        waiting: Callable[[str], None] = lambda holder: log.info(  # noqa: E731
-            f"waiting for process {holder}, which is making the same artifact"
-        )
         return Workshop(
             graph,
             home,
             processes=self.processes,
             progress=_LoggedProgress(log),
-            waiting=waiting,
+            waiting=lambda what: log.info(f"waiting for {what}"),
             finished=lambda head, seconds: tracking.finished(head),
             warn=log.warning,
             steps=tracking.steps if self._trackers else unheard,
             channel=PipesChannel(context),
+            slots=self.training_slots or training_slots(),
+            run=context.run.run_id,
         )
 
 

@@ -193,7 +193,6 @@ def test_the_instance_loads_and_keeps_its_runs_in_postgresql(tmp_path, in_a_clus
             assert isinstance(instance.run_coordinator, QueuedRunCoordinator)
             concurrency = instance.get_concurrency_config()
             assert concurrency.run_queue_config.max_concurrent_runs == 4
-            assert concurrency.pool_config.default_pool_limit == 1
             assert instance.run_monitoring_enabled
             assert instance.run_monitoring_cancel_timeout_seconds > GRACE
             assert instance.run_retries_enabled

@@ -47,13 +47,9 @@ class Bars:
         if done >= total:
             self._progress.remove_task(self._tasks.pop(what))
 
-    def waiting(self, holder: str) -> None:
-        """Another process is making what this one wants."""
-        self._say(f"  waiting for process {holder}, which is making the same")
-
-    def waiting_for_slot(self, run_id: str) -> None:
-        """Another run is training, and one trains at a time."""
-        self._say(f"  waiting for run {run_id.partition('-')[0]}, which trains")
+    def waiting(self, what: str) -> None:
+        """Others have what this process needs."""
+        self._say(f"  waiting for {what}")
 
     def finished(self, head: Head, seconds: float) -> None:
         """An asset was materialised, which took so long."""

@@ -1,19 +1,14 @@
-"""DAGSTER_HOME inside the project's home: made once, and cleared of what a killed run left."""
+"""DAGSTER_HOME inside the project's home: made once, and told of the runs that were killed."""
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import os
 import socket
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from dagster import DagsterEventType, DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
-from dagster._core.storage.event_log import SqlEventLogStorage
 from dagster._core.storage.runs.sqlite import SqliteRunStorage
 
 from fomo_dagster.home import Home
@@ -28,20 +23,12 @@ nux:
 run_monitoring:
   enabled: true
   poll_interval_seconds: 20
-  free_slots_after_run_end_seconds: 20
-concurrency:
-  pools:
-    default_limit: 1
-    granularity: op
 python_logs:
   python_log_level: INFO
 """
-SECONDS_BETWEEN_CLEARINGS = 5.0
 PROCESS_TAG = "fomo/process"
 HOST_TAG = "fomo/host"
 CLOCKS_DIFFER_BY = 2.0  # seconds: between the kernel's count since boot and the clock's time
-
-logger = logging.getLogger(__name__)
 
 
 def prepare(home: Home) -> DagsterInstance:
@@ -64,52 +51,11 @@ def run_tags() -> dict[str, str]:
     return {PROCESS_TAG: _process_identity(os.getpid()), HOST_TAG: socket.gethostname()}
 
 
-@contextlib.contextmanager
-def clearing(instance: DagsterInstance, waiting: Callable[[str], None]) -> Iterator[None]:
-    """Within it, runs that are killed meanwhile do not keep this one waiting for their slots.
-
-    waiting: told of each run that does, by its id.
-    """
-    over = threading.Event()
-    told: set[str] = set()
-
-    def clear() -> None:
-        while not over.wait(SECONDS_BETWEEN_CLEARINGS):
-            try:
-                end_dead_runs(instance)
-                for run_id in _holding_this_back(instance) - told:
-                    told.add(run_id)
-                    waiting(run_id)
-            except Exception as error:  # a busy database, for one: the next turn will do
-                logger.debug("dead runs could not be looked for: %s", error)
-
-    thread = threading.Thread(target=clear, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
-
-
-def _holding_this_back(instance: DagsterInstance) -> set[str]:
-    """The runs that hold the pool slots for which a run of this process waits."""
-    storage = instance.event_log_storage
-    here = run_tags()[PROCESS_TAG]
-    holding: set[str] = set()
-    for pool in storage.get_concurrency_keys():
-        slots = storage.get_concurrency_info(pool)
-        waiting = [instance.get_run_by_id(run_id) for run_id in slots.pending_run_ids]
-        if any(run is not None and run.tags.get(PROCESS_TAG) == here for run in waiting):
-            holding |= slots.active_run_ids
-    return holding
-
-
 def end_dead_runs(instance: DagsterInstance) -> None:
-    """Fail the runs whose process on this host is gone, and free the pool slots of ended runs.
+    """Fail the runs whose process on this host is gone.
 
-    Dagster frees such slots only through its daemon, which may not be running, and notices a killed
-    run only where its own code server started it.
+    Dagster notices a killed run only through its daemon, which may not be running, and only where
+    its own code server started it.
     """
     under_way = [
         DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING
@@ -117,16 +63,6 @@ def end_dead_runs(instance: DagsterInstance) -> None:
     for run in instance.get_runs(RunsFilter(statuses=under_way)):
         if _is_gone(run, instance):
             instance.report_run_failed(run, "its process ended without finishing it")
-    storage = instance.event_log_storage
-    for run_id in storage.get_concurrency_run_ids():
-        holder = instance.get_run_by_id(run_id)
-        if holder is None or holder.is_finished:
-            storage.free_concurrency_slots_for_run(run_id)
-    if isinstance(storage, SqlEventLogStorage):
-        for pool in storage.get_concurrency_keys():
-            # A step that began to wait in the moment in which a slot was freed is told by nobody.
-            if storage.has_unassigned_slots(pool):
-                storage.assign_pending_steps([pool])
 
 
 def _is_gone(run: DagsterRun, instance: DagsterInstance) -> bool:

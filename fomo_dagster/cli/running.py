@@ -20,7 +20,7 @@ from rich.console import Console
 from assets.building import build_assets, job_of
 from assets.specs import key_of
 from fomo_dagster.cli.bars import Bars
-from fomo_dagster.cli.dagster_home import clearing, prepare
+from fomo_dagster.cli.dagster_home import prepare
 from fomo_dagster.cli.dagster_runs import run_job
 from fomo_dagster.cli.failures import failure_of, interruption_of
 from fomo_dagster.cli.interruptions import Signals, StoppedError
@@ -34,7 +34,7 @@ from fomo_dagster.graph.materialise import retire
 from fomo_dagster.graph.plan import Planned
 from fomo_dagster.graph.tracking import Tracking
 from fomo_dagster.graph.workshop import Workshop
-from fomo_dagster.home import Home
+from fomo_dagster.home import Home, training_slots
 from fomo_dagster.progress import unheard
 from fomo_dagster.store.heads import Head
 from fomo_dagster.store.leases import lease
@@ -190,8 +190,8 @@ class _Runner:
     ) -> None:
         observe_sources(undertaking, instance)
         keys = [key_of(entry.asset) for entry in wanted]
-        with Bars(self.console, len(wanted)) as bars, clearing(instance, bars.waiting_for_slot):
-            workshops = _ShownWorkshops(self.home, bars, self.tracking(bars.warn))
+        with Bars(self.console, len(wanted)) as bars:
+            workshops = _ShownWorkshops(self.home, bars, self.tracking(bars.warn), training_slots())
             name = undertaking.experiment.name
             definitions = dg.Definitions(
                 self.assets,
@@ -231,6 +231,7 @@ class _ShownWorkshops:
     home: Home
     bars: Bars
     tracking: Tracking
+    slots: int
 
     def open(self, graph: Graph, context: Any) -> Workshop:
         return Workshop(
@@ -243,6 +244,8 @@ class _ShownWorkshops:
             warn=partial(warn_once, say=self.bars.warn),
             steps=self.tracking.steps if self.tracking.trackers else unheard,
             channel=PipesChannel(context),
+            slots=self.slots,
+            run=context.run.run_id,
         )
 
     def _finished(self, head: Head, seconds: float) -> None:

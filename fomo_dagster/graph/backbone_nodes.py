@@ -102,7 +102,11 @@ class BackboneNode(Node):
 
     @property
     def spread(self) -> Execution | None:
-        return self.execution if self.backbone.pretraining is not None else None
+        return self.execution if self.trains else None
+
+    @property
+    def trains(self) -> bool:
+        return self.backbone.pretraining is not None
 
     def make(
         self, name: str, recipe: Recipe, folder: Path, workshop: Workshop

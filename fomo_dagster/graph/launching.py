@@ -115,7 +115,7 @@ def _launch(
         threads=threads, host=socket.gethostname(), tells_steps=workshop.steps is not unheard,
     )  # fmt: skip
     here = workshop.home.root / "launches" / identity(recipes)
-    with lease(workshop.home.leases / f"launch_{here.name}", workshop.waiting):
+    with lease(workshop.home.leases / f"launch_{here.name}", workshop.waits_for_maker):
         _make_private(here)
         write_bytes(here / TASK, task.model_dump_json().encode())
         return _made_by_processes(here, task, execution, recipes, workshop)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 
 from fomo_dagster.graph.launching import make, make_side_by_side
 from fomo_dagster.graph.node import Node, identity
@@ -45,6 +46,7 @@ def materialise(key: str, workshop: Workshop) -> Outcome:
         artifact = workshop.get_or_make(
             recipe,
             lambda folder, name=name, recipe=recipe: make(node, name, recipe, folder, workshop),  # type: ignore[misc]
+            partial(workshop.training_slot, node) if node.trains else None,
         )
         artifacts[name] = replace(artifact, computed=True) if name in made else artifact
     found = node.observe(recipes, artifacts, workshop)

@@ -93,6 +93,11 @@ class Node(ABC):
         artifact each where `is_spread_by_artifact`. None: the process that materialises it."""
         return None
 
+    @property
+    def trains(self) -> bool:
+        """Whether making it takes a training slot, of which a machine has few."""
+        return False
+
     def predict(self, recipes: Mapping[str, Recipe], workshop: Workshop) -> Facts:
         """The facts that making these recipes will bring; exact unless images are unreadable."""
         return Facts(identity(recipes))

@@ -161,6 +161,10 @@ class TrainedNode(Node):
     def spread(self) -> Execution | None:
         return self.execution
 
+    @property
+    def trains(self) -> bool:
+        return True
+
     def make(
         self, name: str, recipe: Recipe, folder: Path, workshop: Workshop
     ) -> Mapping[str, Any]:

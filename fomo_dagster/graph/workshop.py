@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
-from collections.abc import Callable, Iterable
+import socket
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,6 +20,7 @@ from fomo_dagster.home import Home
 from fomo_dagster.progress import Progress, Steps, silent, unheard
 from fomo_dagster.store.artifacts import Artifact, Make
 from fomo_dagster.store.heads import Head
+from fomo_dagster.store.leases import slot
 from fomo_dagster.store.recipes import Recipe
 from fomo_dagster.texts import as_text
 
@@ -36,7 +41,10 @@ class Workshop:
     processes: how many may share work that is parallel, such as sharding.
     group: the processes that train together, of which this is one; None: it is alone.
     finished: told of each asset that was materialised, with the seconds that it took this time.
+    waiting: told what this process waits for.
     steps: told of the steps of trainings.
+    slots: how many trainings go on at once on this machine.
+    run: the run that this work belongs to, for others to know.
     channel: how processes that are launched for work tell what they do; None: none can be.
     """
 
@@ -53,6 +61,8 @@ class Workshop:
         steps: Steps = unheard,
         group: ProcessGroup | None = None,
         channel: Channel | None = None,
+        slots: int = 1,
+        run: str = "",
     ) -> None:
         self.graph = graph
         self.home = home
@@ -60,7 +70,9 @@ class Workshop:
         self.heads = home.heads
         self.processes = processes
         self.progress = progress
-        self.waiting = waiting
+        self.slots = slots
+        self.run = run
+        self._waiting = waiting
         self.finished = finished
         self.warn = warn
         self.steps = steps
@@ -146,11 +158,43 @@ class Workshop:
         """The indexes of several datasets' shards, by dataset."""
         return {dataset: self.index(dataset) for dataset in sorted(datasets)}
 
-    def get_or_make(self, recipe: Recipe, make: Make) -> Artifact:
-        """The artifact of a recipe; once it is safe, its training's resume point goes."""
-        artifact = self.store.get_or_make(recipe, make, self.waiting)
+    def get_or_make(
+        self,
+        recipe: Recipe,
+        make: Make,
+        claim: Callable[[], AbstractContextManager[bool]] | None = None,
+    ) -> Artifact:
+        """The artifact of a recipe; once it is safe, its training's resume point goes.
+
+        claim: as in `Store.get_or_make`.
+        """
+        claim = claim or (lambda: nullcontext(False))
+        artifact = self.store.get_or_make(recipe, make, self.waits_for_maker, claim)
         shutil.rmtree(self.resume_folder(recipe), ignore_errors=True)
         return artifact
+
+    def training_slot(self, node: Node) -> AbstractContextManager[bool]:
+        """Holds one of this machine's slots for the training of `node`, as `leases.slot`.
+
+        Who waits for one may hold the lease of what it makes; so who holds one must never wait for
+        the making of what takes one.
+        """
+        of_machine = re.sub(r"[^\w.-]", "_", socket.gethostname())
+        folder = self.home.leases / "training_slots" / of_machine
+        note = f"process {os.getpid()}, which is making {node.key}"
+        if self.run:
+            note += f" in run {self.run.partition('-')[0]}"
+        paths = [folder / f"slot_{number}" for number in range(self.slots)]
+        return slot(paths, note, self._waits_for_slot)
+
+    def _waits_for_slot(self, holders: Sequence[str]) -> None:
+        if self._waiting is not None:
+            self._waiting(f"a training slot, taken by {'; '.join(holders)}")
+
+    def waits_for_maker(self, process: str) -> None:
+        """Tell that another process, by its number, is making what this one wants."""
+        if self._waiting is not None:
+            self._waiting(f"process {process}, which is making the same")
 
     def resume_folder(self, recipe: Recipe) -> Path:
         """Where a training keeps its resume point; it outlives the process."""

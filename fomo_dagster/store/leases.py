@@ -1,4 +1,7 @@
-"""Leases: at most one process makes a thing; the others wait, and a dead holder holds nothing."""
+"""Leases: at most one process makes a thing; the others wait, and a dead holder holds nothing.
+
+A slot is a lease that any of several files gives: as many processes hold one as there are files.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,13 @@ import contextlib
 import fcntl
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from fomo_dagster.store.files import explained
+
+_SECONDS_BETWEEN_LOOKS = 0.05
+_held: set[int] = set()
 
 
 @contextlib.contextmanager
@@ -21,33 +27,106 @@ def lease(path: Path, waiting: Callable[[str], None] | None = None) -> Iterator[
     `StoreError` where the disk refuses.
     """
     told = False
+    while (descriptor := _take(path, str(os.getpid()))) is None:
+        if waiting is not None and not told:
+            waiting(_note(path) or "unknown")
+            told = True
+        time.sleep(_SECONDS_BETWEEN_LOOKS)
+    with _holding(path, descriptor):
+        yield
+
+
+@contextlib.contextmanager
+def slot(
+    paths: Sequence[Path], note: str, waiting: Callable[[Sequence[str]], None]
+) -> Iterator[bool]:
+    """Hold one of the leases at `paths`, whichever is free first, with a note of who holds it;
+    gives whether that took waiting.
+
+    Who waits first is served first, or nearly so: the first of a queue alone looks for a free one.
+    `waiting` is told the notes of those who hold them, whenever they are others.
+    """
+    told: list[str] = []
+    waited = False
+
+    def tell(_: str = "") -> None:
+        nonlocal told, waited
+        waited = True
+        notes = [found for path in paths if (found := _note(path))]
+        if notes and notes != told:
+            told = notes
+            waiting(notes)
+
+    with contextlib.ExitStack() as stack:
+        with lease(paths[0].with_name("queue"), tell):
+            while (taken := _take_any(paths, note)) is None:
+                tell()
+                time.sleep(_SECONDS_BETWEEN_LOOKS)
+            stack.enter_context(_holding(*taken))
+        yield waited
+
+
+def _take_any(paths: Sequence[Path], note: str) -> tuple[Path, int] | None:
+    for path in paths:
+        descriptor = _take(path, note)
+        if descriptor is not None:
+            return path, descriptor
+    return None
+
+
+def _take(path: Path, note: str) -> int | None:
+    """Take the lease at a path, if it is free: the descriptor that holds it."""
     while True:
         with explained(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            while True:
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if waiting is not None and not told:
-                        waiting(os.pread(descriptor, 100, 0).decode(errors="replace") or "unknown")
-                        told = True
-                    time.sleep(0.05)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # The file may have been removed by its last holder between our open and our lock.
-            if not _is_file_at(descriptor, path):
-                continue
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, str(os.getpid()).encode(), 0)
-            try:
-                yield
-            finally:
-                with contextlib.suppress(FileNotFoundError):
-                    path.unlink()
-            return
-        finally:
+            if _is_file_at(descriptor, path):
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, note.encode(), 0)
+                _held.add(descriptor)
+                return descriptor
+        except BlockingIOError:
             os.close(descriptor)
+            return None
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _holding(path: Path, descriptor: int) -> Iterator[None]:
+    """Within it a lease that was taken is held."""
+    try:
+        yield
+    finally:
+        if descriptor in _held:  # else this is a process that was forked meanwhile
+            with contextlib.suppress(FileNotFoundError):
+                path.unlink()
+            _held.remove(descriptor)
+            os.close(descriptor)
+
+
+def _note(path: Path) -> str:
+    """What the holder of a lease says of itself; empty where nobody holds it, or in that moment."""
+    try:
+        return path.read_bytes()[:1000].decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def _let_go() -> None:
+    """In a process that was forked: it holds nothing, and may outlive the one that does."""
+    for descriptor in _held:
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_let_go)
 
 
 def _is_file_at(descriptor: int, path: Path) -> bool:

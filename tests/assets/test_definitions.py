@@ -5,10 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import dagster as dg
 import pytest
 
-from assets.building import build_assets, build_definitions
+from assets.building import build_definitions
 from assets.specs import key_of
 from fomo_dagster.experiment.families import load_all
 from fomo_dagster.graph.build import build_graph
@@ -113,19 +112,6 @@ def test_checks_that_protect_a_training_block(project):
         **{(f"toy/evaluation_{stage:03d}", "classes_told_apart"): False for stage in range(4)},
         ("toy/scores", "zero_shot_retention_holds"): False,
     }
-
-
-def test_trainings_alone_share_the_pool_of_trainings(project):
-    pools = {
-        key.to_user_string(): asset.op.pool
-        for asset in build_assets(project.graph())
-        if isinstance(asset, dg.AssetsDefinition)
-        for key in asset.keys
-    }
-    assert {key for key, pool in pools.items() if pool == "training"} == {
-        "backbones/toy", "toy/trained_001", "toy/trained_002", "toy/trained_003",
-    }  # fmt: skip
-    assert set(pools.values()) == {"training", None}
 
 
 def code_versions(root):

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from contextlib import contextmanager
 
 import pytest
 
@@ -181,6 +182,20 @@ def test_a_touched_file_is_verified_again_and_stays_a_hit(tmp_path):
     path = store.get_or_make(RECIPE, make_thing).path("data.bin")
     path.touch()
     assert store.find(RECIPE) is not None
+
+
+def test_who_waited_for_its_turn_to_make_looks_once_more(tmp_path):
+    """As for a slot, while another machine made the same and pushed it."""
+    url = f"file://{tmp_path / 'remote'}"
+    here, there = (Store(tmp_path / name, Remote(url)) for name in ("here", "there"))
+
+    @contextmanager
+    def claim():
+        there.get_or_make(RECIPE, make_thing)
+        yield True
+
+    found = here.get_or_make(RECIPE, lambda folder: pytest.fail("made twice"), claim=claim)
+    assert found.path("below/text").read_text() == "words"
 
 
 def _count_makings(root, log, start):
