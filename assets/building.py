@@ -8,11 +8,14 @@ import dagster as dg
 
 from assets.checks import check_specs_of, checks_of
 from assets.descriptions import metadata_of, metadata_of_source
-from assets.growing import GROW, arrival_sensor
-from assets.specs import DATASETS, key_of, owners_of, spec_of
-from fomo_dagster.errors import FomoError
+from assets.growing import GROW_JOB, arrival_sensor
+from assets.specs import key_of, owners_of, spec_of
+from assets.troubles import named_troubles, trouble_assets, trouble_key
+from fomo_dagster.errors import FomoError, InputError
+from fomo_dagster.experiment.families import Trouble
 from fomo_dagster.graph.build import Graph
 from fomo_dagster.graph.materialise import Outcome, materialise, retire
+from fomo_dagster.graph.names import DATASETS, OBSERVATION, OBSERVE, SCHEDULE, UPDATE, step_of
 from fomo_dagster.graph.node import Node, SourceNode
 from fomo_dagster.graph.workshop import Workshop
 from resources.workshops import WorkshopOpener, Workshops
@@ -23,24 +26,28 @@ Job = Any  # Dagster does not export the type of what define_asset_job returns
 
 def build_definitions(graph: Graph, workshops: Workshops) -> dg.Definitions:
     """Everything that Dagster loads for a graph. Imports neither PyTorch nor OpenCLIP."""
-    sweeps = graph.sweeps.items()
+    graph = _without_what_dagster_refuses(graph)
+    troubles = named_troubles(graph)
     jobs = {name: job_of(name, [name], graph) for name in graph.experiments}
-    jobs |= {sweep: job_of(sweep, names, graph) for sweep, names in sweeps}
+    for sweep, names in graph.sweeps.items():
+        wrong = [trouble_key(name) for name, one in troubles.items() if one.sweep == sweep]
+        jobs[sweep] = job_of(sweep, names, graph, wrong)
+    jobs |= {name: job_of(name, [], graph, [trouble_key(name)]) for name in troubles}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.BetaWarning)
         everything = dg.AssetSelection.all(include_sources=True)
     observe_job = dg.define_asset_job(
-        "observe_sources",
+        OBSERVE,
         selection=dg.AssetSelection.assets(*map(key_of, graph.sources)),
         description="Looks at every source, so that new images show as out of date.",
     )
     return dg.Definitions(
-        assets=build_assets(graph),
-        jobs=[*jobs.values(), observe_job, *([GROW] if graph.growing else [])],
-        schedules=[*_schedules(graph, jobs), _observation(observe_job)],
+        assets=[*build_assets(graph), *trouble_assets(troubles, graph.wrong_datasets)],
+        jobs=[*jobs.values(), observe_job, *([GROW_JOB] if graph.growing else [])],
+        schedules=[*_schedules(graph, troubles, jobs), _observation(observe_job)],
         sensors=[
             dg.AutomationConditionSensorDefinition(
-                "update_what_changed",
+                UPDATE,
                 target=everything,
                 description="Materialises what new images or changed declarations touch.",
             ),
@@ -49,6 +56,22 @@ def build_definitions(graph: Graph, workshops: Workshops) -> dg.Definitions:
         resources={"workshops": workshops},
         executor=dg.in_process_executor,
     )
+
+
+def _without_what_dagster_refuses(graph: Graph) -> Graph:
+    """Without experiments whose names, owners or schedules are none to Dagster: it would load
+    nothing at all."""
+    for name, loaded in list(graph.loaded.items()):
+        experiment = graph.experiments[name]
+        try:
+            job = job_of(name, [name], graph)
+            dg.AssetSpec(name, group_name=name, owners=experiment.owners)
+            if experiment.cron_schedule is not None:
+                _schedule(name, job, experiment.cron_schedule)
+        except (dg.DagsterError, ValueError) as error:
+            said = InputError(f"Dagster refuses experiment {name!r}: {error}")
+            graph = graph.without(Trouble(name, loaded.path, said, loaded.sweep))
+    return graph
 
 
 def build_assets(graph: Graph) -> list[dg.AssetsDefinition | dg.SourceAsset]:
@@ -74,7 +97,7 @@ def _asset(
 ) -> dg.AssetsDefinition:
 
     @dg.multi_asset(
-        name=key.replace("/", "__"),
+        name=step_of(key),
         specs=[specs[node.key] for node in nodes],
         check_specs=[check for node in nodes for check in check_specs_of(node)],
         can_subset=len(nodes) > 1,
@@ -142,11 +165,14 @@ def _observable(source: SourceNode) -> dg.SourceAsset:
     return observe
 
 
-def job_of(name: str, experiments: Sequence[str], graph: Graph) -> Job:
-    """The job of an experiment, or of all those of a sweep."""
+def job_of(
+    name: str, experiments: Sequence[str], graph: Graph, troubles: Sequence[dg.AssetKey] = ()
+) -> Job:
+    """The job of an experiment, or of all those of a sweep, with what is said of those that cannot
+    be used."""
     alone = graph.experiments.get(name)
     description = alone.description if alone is not None else ""
-    keys = (key_of(node.key) for node in graph.of(*experiments))
+    keys = [*(key_of(node.key) for node in graph.of(*experiments) if experiments), *troubles]
     return dg.define_asset_job(
         name,
         selection=dg.AssetSelection.assets(*keys),
@@ -156,26 +182,38 @@ def job_of(name: str, experiments: Sequence[str], graph: Graph) -> Job:
     )
 
 
-def _schedules(graph: Graph, jobs: dict[str, Job]) -> Iterator[dg.ScheduleDefinition]:
-    """Of a sweep there is one, and none of each of its experiments."""
+def _schedules(
+    graph: Graph, troubles: Mapping[str, Trouble], jobs: Mapping[str, Job]
+) -> Iterator[dg.ScheduleDefinition]:
+    """Of a sweep there is one, and none of each of its experiments. One of an experiment that
+    cannot be used goes on, so that whoever is told of failures hears of it."""
     sweep_of = {name: sweep for sweep, names in graph.sweeps.items() for name in names}
     crons = {
+        name: one.loaded.experiment.cron_schedule
+        for name, one in troubles.items()
+        if one.loaded is not None and one.sweep is None
+    }
+    crons |= {
         sweep_of.get(name, name): experiment.cron_schedule
         for name, experiment in graph.experiments.items()
     }
     for name, cron in crons.items():
         if cron is not None:
-            yield dg.ScheduleDefinition(
-                name=f"{name}_schedule",
-                job=jobs[name],
-                cron_schedule=cron,
-                description=f"Reruns {name}; what did not change is not computed again.",
-            )
+            yield _schedule(name, jobs[name], cron)
+
+
+def _schedule(name: str, job: Job, cron: str) -> dg.ScheduleDefinition:
+    return dg.ScheduleDefinition(
+        name=f"{name}{SCHEDULE}",
+        job=job,
+        cron_schedule=cron,
+        description=f"Reruns {name}; what did not change is not computed again.",
+    )
 
 
 def _observation(job: Job) -> dg.ScheduleDefinition:
     return dg.ScheduleDefinition(
-        name="observe_sources_schedule",
+        name=OBSERVATION,
         job=job,
         cron_schedule="*/5 * * * *",
         description="Looks for new images every five minutes.",

@@ -14,6 +14,7 @@ from typing import Any
 import dagster as dg
 
 from fomo_dagster.errors import FomoError, InputError
+from fomo_dagster.graph.names import ARRIVALS, GROW
 from fomo_dagster.streams.growing import arrivals, last_change
 
 SECONDS_BETWEEN_LOOKS = 60
@@ -32,7 +33,7 @@ def compute_what_arrived(context: dg.OpExecutionContext, config: Growth) -> None
     from fomo_dagster.cli.running import run_experiment  # it builds on the assets itself
 
     try:
-        run_experiment(config.experiment, [], context.instance, command="arrivals")
+        run_experiment(config.experiment, [], context.instance, command=f"sensor {ARRIVALS}")
     except FomoError as error:
         raise dg.Failure(
             str(error), metadata={"error": type(error).__name__}, allow_retries=False
@@ -41,6 +42,7 @@ def compute_what_arrived(context: dg.OpExecutionContext, config: Growth) -> None
 
 
 @dg.job(
+    name=GROW,
     description="Computes the stages that arrived in a growing stream's folder.",
     executor_def=dg.in_process_executor,
 )
@@ -49,7 +51,7 @@ def grow_streams() -> None:
     compute_what_arrived()
 
 
-GROW: Any = grow_streams
+GROW_JOB: Any = grow_streams
 
 
 def arrival_sensor(growing: Mapping[str, Path]) -> dg.SensorDefinition:
@@ -61,8 +63,8 @@ def arrival_sensor(growing: Mapping[str, Path]) -> dg.SensorDefinition:
     """
 
     @dg.sensor(
-        name="arrivals",
-        job=GROW,
+        name=ARRIVALS,
+        job=GROW_JOB,
         minimum_interval_seconds=SECONDS_BETWEEN_LOOKS,
         description="Notices new entries in the folders of growing streams.",
     )

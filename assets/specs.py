@@ -9,6 +9,7 @@ import dagster as dg
 
 from fomo_dagster.graph.build import Graph
 from fomo_dagster.graph.merge_nodes import DeployedNode
+from fomo_dagster.graph.names import BACKBONES, DATASETS, LEADERBOARD, MANIFESTS
 from fomo_dagster.graph.node import Node
 
 KINDS = {
@@ -45,17 +46,16 @@ DESCRIPTIONS = {
     "scores": "Knowledge accumulation and zero-shot retention at every stage.",
     "leaderboard": "All experiments side by side.",
 }
-DATASETS = "datasets"  # the group of sources and their shards
 SHARED_GROUPS = {
     "shards": DATASETS,
     "validation": DATASETS,
     "listing": DATASETS,
-    "probe": "manifests",
-    "order": "manifests",
-    "chunk": "manifests",
-    "pool": "manifests",
-    "backbone": "backbones",
-    "leaderboard": "leaderboard",
+    "probe": MANIFESTS,
+    "order": MANIFESTS,
+    "chunk": MANIFESTS,
+    "pool": MANIFESTS,
+    "backbone": BACKBONES,
+    "leaderboard": LEADERBOARD,
 }
 
 # New images, a changed declaration or a missing asset request a run, each once; `eager()` asks

@@ -8,10 +8,9 @@ import os
 import dagster as dg
 
 from assets.building import build_definitions
+from fomo_dagster.cli.planning import say_troubles, say_unread
 from fomo_dagster.descriptors import raise_limit
-from fomo_dagster.experiment.families import load_all
-from fomo_dagster.experiment.unread import unread
-from fomo_dagster.graph.build import build_graph
+from fomo_dagster.graph.build import build_project
 from fomo_dagster.home import Home, project_folder
 from fomo_dagster.trackers.choosing import named_by_environment
 from resources.workshops import Workshops
@@ -20,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 def load() -> dg.Definitions:
-    """The project's definitions; raises `InputError` where one of its files is wrong."""
+    """The project's definitions; what is wrong with an experiment is shown in its place."""
     if (too_few := raise_limit()) is not None:
         logger.warning(too_few)
     if "DAGSTER_HOME" not in os.environ:
@@ -29,10 +28,10 @@ def load() -> dg.Definitions:
             "To change that: export DAGSTER_HOME=$(fomo dagster-home)"
         )
     workshops = Workshops.of(Home.from_environment(), named_by_environment())
-    loaded = load_all(project_folder())
-    for sentence in unread(project_folder(), loaded):
-        logger.warning(sentence)
-    return build_definitions(build_graph(loaded), workshops)
+    graph = build_project(project_folder())
+    say_unread(graph)
+    say_troubles(graph)
+    return build_definitions(graph, workshops)
 
 
 defs = load()

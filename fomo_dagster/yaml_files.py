@@ -73,7 +73,7 @@ def line_of(path: Path, keys: Sequence[Any]) -> int | None:
     """The line of a file where the first of these nested keys and places stand, as many as it has;
     None where it has not even the first, as of a value taken over from another file."""
     try:
-        node = _compose(_text_of(path))
+        node = _compose(text_of(path))
     except (InputError, _FaultError):
         return None
     found = None
@@ -118,7 +118,7 @@ class _Value:
 
 def _parts(path: Path) -> Iterable[tuple[str, _Value]]:
     try:
-        node = _compose(_text_of(path))
+        node = _compose(text_of(path))
         if node is None:
             return []
         if not isinstance(node, MappingNode):
@@ -129,7 +129,8 @@ def _parts(path: Path) -> Iterable[tuple[str, _Value]]:
         raise fault.of(path) from fault
 
 
-def _text_of(path: Path) -> str:
+def text_of(path: Path) -> str:
+    """What a file written by hand holds; `InputError` where it cannot be read, or is too large."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for
             raise InputError(f"{path} cannot be read: it is no file")

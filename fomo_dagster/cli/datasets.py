@@ -22,8 +22,8 @@ from fomo_dagster.data.sources.source import inspect, twins_said
 from fomo_dagster.errors import FomoError, InputError, StoreError, nearest
 from fomo_dagster.evaluation.alike import alike_classes, said_of
 from fomo_dagster.experiment.benchmark import benchmark_declarations, of_benchmark
-from fomo_dagster.experiment.families import load_family
-from fomo_dagster.experiment.loading import experiment_files, load_datasets
+from fomo_dagster.experiment.families import load_all
+from fomo_dagster.experiment.loading import load_datasets
 from fomo_dagster.graph.data_nodes import CONTACT_SHEET, shards_key
 from fomo_dagster.graph.node import ONLY
 from fomo_dagster.home import Home
@@ -97,21 +97,19 @@ class Known:
 
 
 def known_datasets(project: Path, home: Home) -> dict[str, Known]:
-    """All datasets: those that the project and its experiments declare, then the benchmark's."""
-    datasets, bases = load_datasets(project)
-    for path in experiment_files(project).values():
-        try:
-            family = load_family(str(path), project)
-        except InputError:
-            continue  # the experiment's own commands say what is wrong with it
-        for loaded in family.members:
-            for name in loaded.experiment.datasets:
-                datasets.setdefault(name, loaded.datasets[name])
-                bases.setdefault(name, loaded.bases[name])
+    """All datasets: those that the project and its experiments declare, then the benchmark's; none
+    whose declaration is wrong."""
+    everything = load_all(project)
+    datasets, bases = dict(everything.datasets.declared), dict(everything.datasets.bases)
+    for loaded in everything.experiments:
+        for name in loaded.experiment.datasets:
+            datasets.setdefault(name, loaded.datasets[name])
+            bases.setdefault(name, loaded.bases[name])
     declared = dict(sorted(datasets.items()))
+    others = _others({*declared, *everything.datasets.wrong})
     return {
         name: _known(name, dataset, bases.get(name, project), home)
-        for name, dataset in {**declared, **_others(declared)}.items()
+        for name, dataset in {**declared, **others}.items()
     }
 
 
@@ -206,8 +204,11 @@ def _cells(one: Known) -> list[Text]:
     return [*told, Text(state, STYLES[state]), cell(note)]
 
 
-def find_known(name: str, known: Mapping[str, Known]) -> Known:
+def find_known(name: str, known: Mapping[str, Known], project: Path) -> Known:
     """The dataset of that name; one of the benchmark's by any of its names."""
+    wrong = load_datasets(project).wrong
+    if name in wrong:
+        raise InputError(wrong[name])
     if name in known:
         return known[name]
     of_benchmark = by_any_name().get(name)

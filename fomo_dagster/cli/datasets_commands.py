@@ -30,6 +30,7 @@ def datasets(
     against the release's lists by name: the first look at a large tar takes a while.
     """
     from fomo_dagster.cli.datasets import known_datasets, looked_through, print_datasets
+    from fomo_dagster.cli.planning import say_troubles_of_project
     from fomo_dagster.experiment.unread import unread_files
 
     if context.invoked_subcommand is not None:
@@ -47,6 +48,7 @@ def datasets(
         print_json([one.as_data() for one in known])
     else:
         print_datasets(known, Terminal())
+    say_troubles_of_project()
 
 
 @datasets_app.command("show")
@@ -68,7 +70,8 @@ def datasets_show(
     )
 
     home = Home.from_environment()
-    one = looked_through(find_known(name, known_datasets(project_folder(), home)), home)
+    project = project_folder()
+    one = looked_through(find_known(name, known_datasets(project, home), project), home)
     if as_json:
         print_json(one.as_data() | {"remarks": remarks_on(one, home)})
     else:

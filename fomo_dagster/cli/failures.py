@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import dagster as dg
 
 from fomo_dagster.errors import DataError, FomoError, InputError, StoreError, TrainingError
@@ -11,14 +13,14 @@ KINDS = {kind.__name__: kind for kind in (InputError, DataError, StoreError, Tra
 INTERRUPTIONS = ("KeyboardInterrupt", "DagsterExecutionInterruptedError")
 
 
-def failure_of(result: dg.JobExecutionResult) -> tuple[str, FomoError]:
+def failure_of(result: dg.JobExecutionResult, assets: Mapping[str, str]) -> tuple[str, FomoError]:
     """The asset that failed first, and its failure: the engine's own error, or what another one
-    says and where to read on."""
+    says and where to read on. assets: by the names of their steps."""
     for event in result.all_events:
         if not event.is_step_failure:
             continue
         failed = event.step_failure_data
-        asset = _asset_of(event)
+        asset = _asset_of(event, assets)
         known = failed.user_failure_data
         if known is not None:
             kind = str(known.metadata["error"].value) if "error" in known.metadata else ""
@@ -31,17 +33,17 @@ def failure_of(result: dg.JobExecutionResult) -> tuple[str, FomoError]:
     return "", StoreError(f"run {result.run_id} failed; see it in the UI")
 
 
-def interruption_of(result: dg.JobExecutionResult) -> str | None:
+def interruption_of(result: dg.JobExecutionResult, assets: Mapping[str, str]) -> str | None:
     """What the interrupted step says of where it stopped; None where none says anything."""
     for event in result.all_events:
         error = event.step_failure_data.error if event.is_step_failure else None
         while error is not None:
             name, _, said = error.message.strip().partition(": ")
             if error.cls_name in INTERRUPTIONS and said and name.endswith("KeyboardInterrupt"):
-                return f"{_asset_of(event)}: {said}"
+                return f"{_asset_of(event, assets)}: {said}"
             error = error.cause
     return None
 
 
-def _asset_of(event: dg.DagsterEvent) -> str:
-    return (event.step_key or "a step").replace("__", "/")
+def _asset_of(event: dg.DagsterEvent, assets: Mapping[str, str]) -> str:
+    return assets.get(event.step_key or "", "a step")

@@ -66,6 +66,7 @@ def plan(experiment: Experiment, overrides: Overrides = None, as_json: AsJson = 
         print_json(plan_as_data(planned))
     else:
         print_plan(planned, undertaking.family)
+    undertaking.check_whole()
 
 
 @app.command()
@@ -86,10 +87,12 @@ def schedule(
     as_csv: AsCsv = False,
 ) -> None:
     """Print the learning rate over all stages; with --json or --csv, that of each step."""
+    from fomo_dagster.cli.planning import say_troubles_of_project
     from fomo_dagster.cli.schedules import print_rates, rates_of
     from fomo_dagster.store.files import write_bytes
 
     name, rates = rates_of(experiment, overrides or [], steps, stages)
+    say_troubles_of_project()
     if plot is not None:
         from fomo_dagster.plots.schedule import learning_rate_plot
 
@@ -126,8 +129,10 @@ def budget(
     steps come to; --set 'budget={mafs: 1.8e9}' tries another.
     """
     from fomo_dagster.cli.budgets import bought, print_bought
+    from fomo_dagster.cli.planning import say_troubles_of_project
 
     found = bought(experiment, overrides or [], beside or [], stages)
+    say_troubles_of_project()
     if as_json:
         print_json(found.as_data())
     elif as_csv:
@@ -164,6 +169,7 @@ def results(
 
     Of a sweep: one leaderboard over its experiments, with what it varies.
     """
+    from fomo_dagster.cli.planning import say_troubles_of_project
     from fomo_dagster.cli.reporting import print_by_cost, print_by_dataset, print_scores
     from fomo_dagster.cli.sweeps import asked_for, leaderboard_of, print_sweep
     from fomo_dagster.store.files import write_bytes
@@ -174,6 +180,7 @@ def results(
         raise InputError("--plot draws scores against a cost: say which with --against")
     home = Home.from_environment()
     names, sweep = asked_for(experiments or (), home)
+    say_troubles_of_project()
     if datasets or against is not None:
         if against is not None:
             frame = scores_by_cost(home.root, names, against)

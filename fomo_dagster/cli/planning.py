@@ -12,12 +12,13 @@ from rich.text import Text
 
 from fomo_dagster.cli.bars import Bars
 from fomo_dagster.cli.output import Terminal, cell
-from fomo_dagster.errors import InputError
+from fomo_dagster.errors import FomoError, InputError
 from fomo_dagster.experiment.families import Family, load_family
-from fomo_dagster.experiment.loading import Loaded, experiment_files
+from fomo_dagster.experiment.loading import experiment_files
 from fomo_dagster.experiment.schema import Experiment
 from fomo_dagster.experiment.unread import unread
-from fomo_dagster.graph.build import Graph, build_graph
+from fomo_dagster.graph.build import Graph, build_project
+from fomo_dagster.graph.names import ConflictError
 from fomo_dagster.graph.node import Node
 from fomo_dagster.graph.plan import REASONS_SHOWN, Planned, plan
 from fomo_dagster.graph.workshop import Workshop
@@ -45,6 +46,13 @@ class Undertaking:
         """The experiment; `InputError` where it is a sweep of several."""
         return self.family.only().experiment
 
+    def check_whole(self) -> None:
+        """Raises `InputError` where some experiments of a sweep cannot be used."""
+        if self.family.troubles:
+            said = "\n".join(f"  {one.name}: {one.sentence}" for one in self.family.troubles)
+            count = f"{len(self.family.troubles)} of {len(self.family.all_names)} experiments"
+            raise InputError(f"{self.family.sweep}: {count} cannot be used\n{said}")
+
     @property
     def nodes(self) -> list[Node]:
         """The nodes that the experiments need, and the leaderboard."""
@@ -53,7 +61,7 @@ class Undertaking:
     def each(self) -> list[Undertaking]:
         """The experiments one by one, over the same graph."""
         return [
-            replace(self, family=replace(self.family, members=(member,)))
+            replace(self, family=replace(self.family, members=(member,), troubles=()))
             for member in self.family.members
         ]
 
@@ -76,30 +84,41 @@ def warn_once(warning: str, say: Callable[[str], None] = logger.warning) -> None
 def undertake(name_or_path: str, overrides: Sequence[str]) -> Undertaking:
     """Read an experiment or a sweep, and build the project's graph with it.
 
-    The others are there for the leaderboard. One whose file is wrong is left out, and said. Where
-    they cannot stand beside this one, as when `overrides` change something that it shares with
-    them, their scores alone are shown; without overrides it is said why.
+    The others are there for the leaderboard. One that cannot be used is left out, and said; one
+    that cannot stand beside what `overrides` make of this one is left out. Raises `InputError`
+    where nothing of this one can be used.
     """
     project = project_folder()
     family = load_family(name_or_path, project, overrides)
-    others: list[Loaded] = []
-    for name, path in experiment_files(project).items():
-        try:
-            other = load_family(str(path), project)
-        except InputError as error:
-            logger.warning("%s is left out of the leaderboard: %s", name, error)
-            continue
-        others += [one for one in other.members if one.experiment.name not in family.names]
-    for sentence in unread(project, [*family.members, *others]):
-        warn_once(sentence)
-    try:
-        graph = build_graph([*family.members, *others])
-    except InputError as error:
-        beside = [other.experiment.name for other in others]
-        graph = build_graph(family.members, beside=beside)
-        if not overrides:
-            logger.warning("Dagster cannot load the experiments together: %s", error)
+    graph = build_project(project, family)
+    members = tuple(m for m in family.members if m.experiment.name in graph.experiments)
+    own = [trouble for trouble in graph.troubles if trouble.loaded in family.members]
+    if not members:
+        raise own[0].error
+    say_unread(graph)
+    say_troubles(graph, but=ConflictError if overrides else ())
+    family = replace(family, members=members, troubles=(*family.troubles, *own))
     return Undertaking(family, graph, Home.from_environment())
+
+
+def say_troubles_of_project() -> None:
+    """As `say_troubles`, for commands that need no graph of the whole project."""
+    say_troubles(build_project(project_folder()))
+
+
+def say_troubles(graph: Graph, but: type[FomoError] | tuple[()] = ()) -> None:
+    """A line for everything of the project that cannot be used. but: errors that are expected."""
+    for trouble in graph.troubles:
+        if not isinstance(trouble.error, but):
+            warn_once(f"experiment {trouble.name} is left out: {trouble.sentence}")
+    for said in graph.wrong_datasets:
+        warn_once(f"a dataset is left out: {said}")
+
+
+def say_unread(graph: Graph) -> None:
+    """A line for what lies among the project's declarations and is not read."""
+    for sentence in unread(project_folder(), list(graph.loaded.values())):
+        warn_once(sentence)
 
 
 def plan_as_data(planned: Sequence[Planned]) -> dict[str, Any]:

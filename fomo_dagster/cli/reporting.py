@@ -14,8 +14,9 @@ from rich.text import Text
 
 from fomo_dagster.cli.output import Terminal, cell, line, say
 from fomo_dagster.errors import StoreError
-from fomo_dagster.graph.build import LEADERBOARD, Graph
+from fomo_dagster.graph.build import Graph
 from fomo_dagster.graph.evaluation_nodes import HEAT_MAP, PATHS
+from fomo_dagster.graph.names import LEADERBOARD
 from fomo_dagster.graph.workshop import Workshop
 from fomo_dagster.home import Home
 from fomo_dagster.tables.database import ensure_database

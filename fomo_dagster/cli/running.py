@@ -31,6 +31,7 @@ from fomo_dagster.cli.sweeps import print_sweep
 from fomo_dagster.errors import FomoError, StoreError
 from fomo_dagster.graph.build import Graph
 from fomo_dagster.graph.materialise import retire
+from fomo_dagster.graph.names import assets_by_step
 from fomo_dagster.graph.plan import Planned
 from fomo_dagster.graph.tracking import Tracking
 from fomo_dagster.graph.workshop import Workshop
@@ -95,14 +96,14 @@ def _run(
 
 
 def _bring_up_to_date(undertaking: Undertaking, runner: _Runner, console: Console) -> None:
-    if undertaking.family.sweep is None or len(undertaking.family.members) == 1:
+    if not undertaking.family.is_several:
         runner.bring_up_to_date(undertaking)
         print_results(undertaking.home, undertaking.experiment.name, undertaking.graph, console)
         return
     failures = runner.bring_all_up_to_date(undertaking)
     print_sweep(undertaking.home, undertaking.family, console)
     if failures:
-        many = f"{len(failures)} of {len(undertaking.family.members)} experiments failed"
+        many = f"{len(failures)} of {len(undertaking.family.all_names)} experiments failed"
         said = "".join(f"\n  {name}: {error}" for name, error in failures.items())
         raise type(next(iter(failures.values())))(f"{undertaking.family.sweep}: {many}{said}")
 
@@ -168,7 +169,7 @@ class _Runner:
 
     def bring_all_up_to_date(self, undertaking: Undertaking) -> dict[str, FomoError]:
         """The experiments of a sweep in turn; the names of those that failed → why."""
-        failures: dict[str, FomoError] = {}
+        failures = {trouble.name: trouble.error for trouble in undertaking.family.troubles}
         members = undertaking.each()
         for number, member in enumerate(members, 1):
             name = member.experiment.name
@@ -210,11 +211,12 @@ class _Runner:
         if result.success:
             return
         number = self.signals.received
+        assets = assets_by_step(self.graph.nodes)
         if number is not None:
             instance.report_run_canceled(result.dagster_run, f"stopped by {number.name}")
-            where = interruption_of(result) or f"stopped by {number.name}"
+            where = interruption_of(result, assets) or f"stopped by {number.name}"
             raise StoppedError(number, f"{where}; the same command goes on from here")
-        asset, failure = failure_of(result)
+        asset, failure = failure_of(result, assets)
         self.failed.append(asset)
         raise failure
 

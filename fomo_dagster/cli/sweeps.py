@@ -31,7 +31,7 @@ def asked_for(references: Sequence[str], home: Home) -> tuple[list[str], Family 
             names.append(reference)
             continue
         family = load_family(reference, project_folder())
-        if family.sweep is None or len(family.members) == 1:
+        if not family.is_several:
             names += family.names
             continue
         sweeps.append(family)

@@ -1,14 +1,19 @@
-"""The experiments that a file declares: one, or those of its sweep."""
+"""The experiments that a file declares, one or those of its sweep; and those of all files.
+
+What is wrong with one of them is a `Trouble`, and leaves the others alone.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from fomo_dagster.errors import InputError, nearest
+from fomo_dagster.errors import FomoError, InputError, nearest
 from fomo_dagster.experiment.extending import merged, nested
 from fomo_dagster.experiment.loading import (
     Datasets,
@@ -23,22 +28,64 @@ from fomo_dagster.experiment.schema import Experiment
 from fomo_dagster.experiment.shared_names import with_shared_names
 from fomo_dagster.experiment.sweeping import EXTENDS, SWEEP, Point, points_of
 
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """An experiment, or a whole file, that cannot be used, and why.
+
+    name: the experiment's, or the sweep's; where nobody knows it, the file's. loaded: the
+    experiment, where its file is right in itself.
+    """
+
+    name: str
+    path: Path
+    error: FomoError
+    sweep: str | None = None
+    loaded: Loaded | None = None
+
+    @property
+    def sentence(self) -> str:
+        """Why, in one line that names the file."""
+        said = "; ".join(str(self.error).splitlines())
+        return said if str(self.path) in said else f"{self.path}: {said}"
+
 
 @dataclass(frozen=True)
 class Family:
-    """The experiments of one file. sweep: the name of their sweep; None where there is none."""
+    """The experiments of one file. sweep: the name of their sweep; None where there is none.
+
+    troubles: its members that cannot be used; of a file that is no sweep there are none.
+    """
 
     reference: str
     path: Path
     sweep: str | None
     members: tuple[Loaded, ...]
+    troubles: tuple[Trouble, ...] = ()
 
     @property
     def names(self) -> list[str]:
         return [member.experiment.name for member in self.members]
 
+    @property
+    def all_names(self) -> list[str]:
+        """Those of the members that cannot be used, too."""
+        return [*self.names, *(trouble.name for trouble in self.troubles)]
+
+    @property
+    def is_several(self) -> bool:
+        """Whether it is a sweep of several experiments, usable or not."""
+        return len(self.all_names) > 1
+
     def member(self, name: str) -> Loaded:
         """The member of a name, whole or without the sweep's; `InputError` if there is none."""
+        for trouble in self.troubles:
+            if name in (trouble.name, self.ending(trouble.name)):
+                raise trouble.error
         endings = {self.ending(one.experiment.name): one for one in self.members}
         by_name = {one.experiment.name: one for one in self.members}
         found = endings.get(name) or by_name.get(name)
@@ -50,10 +97,11 @@ class Family:
 
     def only(self) -> Loaded:
         """The one experiment; `InputError` where there are several to choose from."""
-        if len(self.members) > 1:
+        if self.is_several:
+            count, first = len(self.all_names), self.ending(self.names[0])
             raise InputError(
-                f"{self.reference} is a sweep of {len(self.members)} experiments: name one, as in "
-                f"{self.reference}/{self.ending(self.names[0])}"
+                f"{self.reference} is a sweep of {count} experiments: name one, as in "
+                f"{self.reference}/{first}"
             )
         return self.members[0]
 
@@ -78,12 +126,45 @@ def load_family(name_or_path: str, project: Path, overrides: Sequence[str] = ())
     return _family(name_or_path, path, project, overrides, load_datasets(project))
 
 
-def load_all(project: Path) -> list[Loaded]:
-    """Every experiment of the project, the members of its sweeps among them."""
+@dataclass(frozen=True)
+class Declared:
+    """What the files of a project declare, as far as they can be used."""
+
+    families: tuple[Family, ...]
+    datasets: Datasets
+    troubles: tuple[Trouble, ...]
+
+    @property
+    def experiments(self) -> list[Loaded]:
+        """All of them, the members of sweeps among them."""
+        return [member for family in self.families for member in family.members]
+
+
+def load_all(project: Path) -> Declared:
+    """Everything that a project declares; raises nothing that one of its files is the reason of."""
     datasets = load_datasets(project)
-    files = experiment_files(project).items()
-    families = (_family(name, path, project, (), datasets) for name, path in files)
-    return [member for family in families for member in family.members]
+    families: list[Family] = []
+    troubles: list[Trouble] = []
+    for name, path in experiment_files(project).items():
+        found = attempted(partial(_family, name, path, project, (), datasets), path)
+        if isinstance(found, Family):
+            families.append(found)
+            troubles += found.troubles
+        else:
+            troubles.append(Trouble(name, path, found))
+    return Declared(tuple(families), datasets, tuple(troubles))
+
+
+def attempted(make: Callable[[], T], path: Path) -> T | FomoError:
+    """What `make` makes of a file, or why it cannot, be it by a fault of this program."""
+    try:
+        return make()
+    except FomoError as error:
+        return error
+    except Exception as error:
+        logger.debug("%s", path, exc_info=True)
+        kind = type(error).__name__
+        return FomoError(f"{path}: a fault of fomo-dagster stops this file ({kind}: {error})")
 
 
 def _member(reference: str, project: Path, overrides: Sequence[str]) -> Family | None:
@@ -94,14 +175,12 @@ def _member(reference: str, project: Path, overrides: Sequence[str]) -> Family |
         except InputError:
             return None
         family = load_family(of, project, overrides)
-        return replace(family, members=(family.member(name),)) if family.sweep else None
-    for file in experiment_files(project):
-        try:
-            family = load_family(file, project, overrides)
-        except InputError:
-            continue  # its own commands say what is wrong with it
-        if name in family.names and family.sweep:
-            return replace(family, members=(family.member(name),))
+        one = family.member(name) if family.sweep else None
+        return replace(family, members=(one,), troubles=()) if one else None
+    for file, path in experiment_files(project).items():
+        found = attempted(partial(load_family, file, project, overrides), path)
+        if isinstance(found, Family) and found.sweep and name in found.all_names:
+            return replace(found, members=(found.member(name),), troubles=())
     return None
 
 
@@ -120,7 +199,17 @@ def _family(
         raise InputError(f"{path}: {error}") from error
     _check_overrides(overrides, points, path)
     name = str(data["name"])
-    made = [(_of_point(point, data, path, project, overrides, datasets), point) for point in points]
+    made: list[tuple[Loaded, Point]] = []
+    troubles: list[Trouble] = []
+    for point in points:
+        make = partial(_of_point, point, data, path, project, overrides, datasets)
+        found = attempted(make, path)
+        if isinstance(found, Loaded):
+            made.append((found, point))
+        else:
+            troubles.append(Trouble(f"{name}_{point.label}", path, found, sweep=name))
+    if not made:
+        raise troubles[0].error
     kept = _without_repetitions(made)
     for member, times in Counter(member.experiment.name for member, _ in kept).items():
         if times > 1:
@@ -128,7 +217,7 @@ def _family(
                 f"{path}: {times} experiments of the sweep are called {member!r}: name the values "
                 "that tell them apart, as in `seed: {first: 0, second: 1}`"
             )
-    return Family(reference, path, name, tuple(with_shared_names(kept, name)))
+    return Family(reference, path, name, tuple(with_shared_names(kept, name)), tuple(troubles))
 
 
 def _of_point(

@@ -7,14 +7,15 @@ stands in `fomo_dagster.experiment.families`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
-from pydantic.fields import FieldInfo
+from pydantic import TypeAdapter
 
+from fomo_dagster.data.benchmark.registry import by_any_name
 from fomo_dagster.data.declarations import Dataset
 from fomo_dagster.errors import InputError, nearest
 from fomo_dagster.experiment.benchmark import benchmark_declarations, with_benchmark_values
@@ -22,9 +23,11 @@ from fomo_dagster.experiment.extending import merged, nested
 from fomo_dagster.experiment.names import check_safe_name
 from fomo_dagster.experiment.schema import Experiment
 from fomo_dagster.experiment.sweeping import EXTENDS, SWEEP, grids_of
-from fomo_dagster.yaml_files import line_of, read_mapping, read_value
+from fomo_dagster.experiment.validating import validated
+from fomo_dagster.yaml_files import read_mapping, read_parts, read_value, text_of
 
 SUFFIXES = (".yaml", ".yml")
+_NAME = re.compile(r"^['\"]?([A-Za-z0-9][A-Za-z0-9_]*)['\"]?\s*:(?:\s|$)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class Loaded:
     """An experiment with the datasets it can name, those of the benchmark among them, and the
     folder its relative paths start from.
 
+    path: its file. wrong: dataset → why its declaration cannot be used.
     sweep: the name of the sweep that it is one of; None where it stands in a file of its own.
     swept: what tells it from the others, as tables show it.
     arrived: the datasets of its growing stream; None where it has none, or nobody has looked yet.
@@ -41,15 +45,46 @@ class Loaded:
     experiment: Experiment
     datasets: Mapping[str, Dataset]
     bases: Mapping[str, Path]
-    base: Path
+    path: Path
+    wrong: Mapping[str, str] = field(default_factory=dict)
     sweep: str | None = None
     swept: Mapping[str, Any] = field(default_factory=dict)
     arrived: tuple[str, ...] | None = None
     entries: tuple[str, ...] | None = None
 
+    @property
+    def base(self) -> Path:
+        """The folder that its relative paths start from."""
+        return self.path.parent
 
-Datasets = tuple[dict[str, Dataset], dict[str, Path]]
-"""Declarations, and the folder that each one's paths start from, by dataset."""
+    def dataset(self, name: str, where: str) -> Dataset:
+        """A dataset that the experiment names in a setting, `where`; `InputError` without it."""
+        said = f"experiment {self.experiment.name!r}: {where} names dataset {name!r}, which "
+        if name in self.wrong:
+            raise InputError(f"{said}cannot be used: {self.wrong[name]}")
+        if name not in self.datasets:
+            known = {*self.datasets, *by_any_name()}
+            raise InputError(f"{said}is not declared; " + nearest(name, known))
+        return self.datasets[name]
+
+
+@dataclass(frozen=True)
+class Datasets:
+    """What the files of `datasets/` declare.
+
+    bases: dataset → the folder that its paths start from. wrong: dataset → why its declaration
+    cannot be used. unread: why files cannot be read of which nobody knows what they declare.
+    """
+
+    declared: Mapping[str, Dataset]
+    bases: Mapping[str, Path]
+    wrong: Mapping[str, str]
+    unread: tuple[str, ...]
+
+    @property
+    def troubles(self) -> list[str]:
+        """Everything that is wrong, each once."""
+        return list(dict.fromkeys((*self.unread, *self.wrong.values())))
 
 
 def experiment_files(project: Path) -> dict[str, Path]:
@@ -57,14 +92,20 @@ def experiment_files(project: Path) -> dict[str, Path]:
     differ in their suffixes alone, which are refused when they are read, the second by all of it.
     """
     files: dict[str, Path] = {}
-    for path in filter(is_declaration, sorted((project / "experiments").glob("*"))):
+    for path in declaration_files(project / "experiments"):
         files[path.name if path.stem in files else path.stem] = path
     return files
 
 
 def is_declaration(path: Path) -> bool:
-    """Whether it is a file whose name ends as those of experiments and datasets do."""
-    return path.suffix.lower() in SUFFIXES and not path.is_dir()
+    """Whether its name ends as those of experiments and datasets do; hidden files, such as editors
+    and macOS leave, are none."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+
+
+def declaration_files(folder: Path) -> Iterator[Path]:
+    """The declarations in a folder, in the order of their names."""
+    yield from filter(is_declaration, sorted(folder.glob("*")))
 
 
 def load_experiment(name_or_path: str, project: Path, overrides: Sequence[str] = ()) -> Loaded:
@@ -82,7 +123,7 @@ def load_experiment(name_or_path: str, project: Path, overrides: Sequence[str] =
 
 def declared_in(path: Path, project: Path) -> dict[str, Any]:
     """What a file declares, with what it extends, under its name; a sweep is as it stands."""
-    data = _with_parents(path, ())
+    data = _with_parents(path, (), project)
     data.setdefault("name", _name_of(path, project))
     return data
 
@@ -102,11 +143,11 @@ def experiment_from(
     for override in overrides:
         apply_override(data, override)
     where = where or str(path)
-    datasets, bases = dict(known[0]), dict(known[1])
+    datasets, bases, wrong = dict(known.declared), dict(known.bases), dict(known.wrong)
     own = data.get("datasets")
     if isinstance(own, dict):
         data["datasets"] = {name: _completed(name, own[name], where) for name in own}
-    declared = {*datasets, *(own if isinstance(own, dict) else ())}
+    declared = {*datasets, *wrong, *(own if isinstance(own, dict) else ())}
     experiment: Experiment = validated(
         TypeAdapter(Experiment), data, where, Experiment, declared, place=(path, ())
     )
@@ -117,34 +158,62 @@ def experiment_from(
                 "folder: give it another name, or delete one declaration"
             )
         datasets[name], bases[name] = dataset, path.parent
+        wrong.pop(name, None)
     for name, dataset in benchmark_declarations().items():
-        datasets.setdefault(name, dataset)
-        bases.setdefault(name, project)
-    return Loaded(experiment, datasets, bases, path.parent)
+        if name not in datasets and known.unread:
+            wrong.setdefault(name, f"{known.unread[0]}; it may declare {name}")
+        if name not in wrong:
+            datasets.setdefault(name, dataset)
+            bases.setdefault(name, project)
+    return Loaded(experiment, datasets, bases, path, wrong)
 
 
 def load_datasets(project: Path) -> Datasets:
-    """The project's dataset declarations, and the folder that each one's paths start from."""
-    datasets: dict[str, Dataset] = {}
-    bases: dict[str, Path] = {}
+    """The project's dataset declarations; what is wrong with some leaves the others alone."""
+    declared: dict[str, Dataset] = {}
     origins: dict[str, Path] = {}
-    for path in sorted((project / "datasets").glob("*")):
-        if not is_declaration(path):
-            continue
-        for name, declaration in read_mapping(path).items():
-            where = f"{path}: dataset {name!r}"
+    wrong: dict[str, str] = {}
+    unread: list[str] = []
+    for path in declaration_files(project / "datasets"):
+        try:
+            parts = dict(read_parts(path))
+        except InputError as error:
+            parts = dict.fromkeys(_names_in(path), error)
+            unread += [] if parts else [str(error)]
+        for name, declaration in parts.items():
             try:
-                check_safe_name(str(name))
-            except ValueError as error:
-                raise InputError(f"{path}: {error}") from error
-            if name in origins:
-                raise InputError(f"{where} is declared in {origins[name]} too: rename one")
-            declaration = _completed(name, declaration, where)
-            datasets[name] = validated(
-                TypeAdapter(Dataset), declaration, where, Dataset, place=(path, (name,))
-            )
-            bases[name], origins[name] = path.parent, path
-    return datasets, bases
+                if name in origins:
+                    raise InputError(
+                        f"{path}: dataset {name!r} is declared in {origins[name]} too: rename one"
+                    )
+                declared[name] = _dataset(name, declaration, path)
+            except InputError as error:
+                wrong.setdefault(name, str(error))
+            origins.setdefault(name, path)
+    for name in wrong:
+        declared.pop(name, None)
+    return Datasets(declared, {name: p.parent for name, p in origins.items()}, wrong, tuple(unread))
+
+
+def _dataset(name: str, declaration: Any, path: Path) -> Dataset:
+    if isinstance(declaration, InputError):
+        raise declaration
+    try:
+        check_safe_name(name)
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from error
+    where = f"{path}: dataset {name!r}"
+    whole = _completed(name, declaration, where)
+    dataset: Dataset = validated(TypeAdapter(Dataset), whole, where, Dataset, place=(path, (name,)))
+    return dataset
+
+
+def _names_in(path: Path) -> list[str]:
+    """The names at the beginnings of the lines of a file that is no YAML."""
+    try:
+        return _NAME.findall(text_of(path))
+    except InputError:
+        return []
 
 
 def json_schema() -> dict[str, Any]:
@@ -197,7 +266,7 @@ def find_file(name_or_path: str, project: Path) -> Path:
     )
 
 
-def _with_parents(path: Path, children: tuple[Path, ...]) -> dict[str, Any]:
+def _with_parents(path: Path, children: tuple[Path, ...], project: Path) -> dict[str, Any]:
     if path in children:
         chain = " → ".join(p.stem for p in (*children, path))
         raise InputError(f"{path} extends itself: {chain}")
@@ -211,23 +280,34 @@ def _with_parents(path: Path, children: tuple[Path, ...]) -> dict[str, Any]:
     parent = data.pop(EXTENDS, None)
     for grid in grids_of(data.get(SWEEP)):
         if EXTENDS in grid:
-            grid[EXTENDS] = _parents_of(path, grid[EXTENDS], parent)
+            grid[EXTENDS] = _parents_of(path, grid[EXTENDS], parent, project)
     if parent is None:
         return data
-    base = _with_parents(_parent(path, parent), (*children, path))
+    base = _with_parents(_parent(path, parent, project), (*children, path), project)
     base.pop("name", None)
     return merged(base, data)
 
 
-def _parent(path: Path, parent: Any) -> Path:
+def _parent(path: Path, parent: Any, project: Path) -> Path:
+    """The file that another one extends: by a path from its own folder, or else by the name under
+    which commands know it, or else, where there is no such folder, beside it. So files of a folder
+    can be copied to another one, alone or together."""
     folder, _, name = str(parent).rpartition("/")
-    there = {p.stem: p for p in (path.parent / folder).glob("*") if is_declaration(p)}
-    if name not in there:
-        raise InputError(f"{path} extends {parent!r}, which is not there; " + nearest(name, there))
-    return there[name].resolve()
+    places = [path.parent / folder, project / "experiments" / folder]
+    if not any(place.is_dir() for place in places):
+        places = [path.parent]
+    there: dict[str, Path] = {}
+    for place in places:
+        found = {p.stem: p.resolve() for p in declaration_files(place)}
+        if found.get(name, path.resolve()) != path.resolve():
+            return found[name]
+        there |= found
+    if name in there:
+        raise InputError(f"{path} extends itself: {name}")
+    raise InputError(f"{path} extends {parent!r}, which is not there; " + nearest(name, there))
 
 
-def _parents_of(path: Path, swept: Any, parent: Any) -> Any:
+def _parents_of(path: Path, swept: Any, parent: Any, project: Path) -> Any:
     """The files that a sweep's members extend, found from where the sweep's is."""
     if parent is not None:
         raise InputError(
@@ -235,8 +315,9 @@ def _parents_of(path: Path, swept: Any, parent: Any) -> Any:
             "other files beside it"
         )
     if isinstance(swept, dict):
-        return {name: str(_parent(path, one)) for name, one in swept.items()}
-    return [str(_parent(path, one)) for one in (swept if isinstance(swept, list) else [swept])]
+        return {name: str(_parent(path, one, project)) for name, one in swept.items()}
+    named = swept if isinstance(swept, list) else [swept]
+    return [str(_parent(path, one, project)) for one in named]
 
 
 def apply_override(data: dict[str, Any], override: str) -> None:
@@ -261,127 +342,3 @@ def _completed(name: str, declaration: Any, where: str) -> Any:
         return with_benchmark_values(name, declaration)
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
-
-
-def validated(
-    adapter: TypeAdapter[Any],
-    data: Any,
-    where: str,
-    model: type[BaseModel],
-    declared: Collection[str] = (),
-    whole: str = "the file",
-    place: tuple[Path, tuple[str, ...]] | None = None,
-) -> Any:
-    """The data as the adapter's type, with errors that name the key, its value and the nearest.
-
-    where: begins every error. model: the class that the data describe. declared: see `DatasetName`.
-    whole: what errors call the data where they are about no single key. place: the file, which
-    `where` begins with, and the keys under which the data stand there; errors then name the line.
-    """
-    try:
-        return adapter.validate_python(data, context={"declared": declared})
-    except ValidationError as error:
-        said = []
-        for problem in error.errors(include_url=False):
-            location = _location(problem, model)
-            said.append(f"{_with_line(where, place, location)}: {_explain(problem, model, whole)}")
-        raise InputError("\n".join(said)) from error
-
-
-def _with_line(where: str, place: tuple[Path, tuple[str, ...]] | None, keys: Sequence[Any]) -> str:
-    """`where` with the line after the file that it begins with, where the keys stand there."""
-    if place is None:
-        return where
-    path, above = place
-    line = line_of(path, [*above, *keys])
-    return where if line is None else f"{path}, line {line}{where.removeprefix(str(path))}"
-
-
-def _location(problem: Any, model: type[BaseModel]) -> list[Any]:
-    """The keys and places down to what a problem is about."""
-    if problem["type"] == "extra_forbidden":
-        return [*_keys(problem["loc"][:-1], model), problem["loc"][-1]]
-    return _keys(problem["loc"], model)
-
-
-def _explain(problem: Any, model: type[BaseModel], whole: str) -> str:
-    is_unknown = problem["type"] == "extra_forbidden"
-    location = _location(problem, model)
-    name = ".".join(str(p) for p in location) or whole
-    if is_unknown:
-        valid = _fields_at(model, problem["loc"][:-1])
-        return f"unknown key {name!r} (value {problem['input']!r}); " + nearest(
-            str(location[-1]), valid
-        )
-    if problem["type"] == "missing":
-        return f"{name} is missing"
-    if problem["type"] == "literal_error":
-        allowed = [
-            v.strip(" '") for v in problem["ctx"]["expected"].replace(" or ", ", ").split(",")
-        ]
-        return f"{name} is {problem['input']!r}; " + nearest(str(problem["input"]), allowed)
-    if problem["type"] == "union_tag_invalid":
-        tag, tags = problem["ctx"]["tag"], problem["ctx"]["expected_tags"]
-        given = problem["input"] if isinstance(problem["input"], dict) else {}
-        said_by = [f".{key}" for key, value in given.items() if value == tag]
-        named = name + "".join(said_by[:1])
-        return f"{named} is {tag!r}; " + nearest(tag, tags.replace("'", "").split(", "))
-    if problem["type"] == "union_tag_not_found" and not isinstance(problem["input"], dict):
-        return f"{name} is {problem['input']!r}; a mapping was expected"
-    if problem["type"] == "string_type" and isinstance(problem["input"], int | float):
-        return f"{name} is {problem['input']!r}; text was expected: quote it"
-    message = problem["msg"].removeprefix("Value error, ")
-    shown = "" if isinstance(problem["input"], dict) else f" is {problem['input']!r}"
-    return f"{name}{shown}: {message}"
-
-
-def _keys(location: Sequence[Any], model: type[BaseModel]) -> list[Any]:
-    """The keys and places of pydantic's `location`, without the names of a union's branches."""
-    keys: list[Any] = []
-    models: list[type[BaseModel]] = [model]
-    names_follow = False  # in a mapping, whose keys are no fields
-    for part in location:
-        fields = [m.model_fields[part] for m in models if part in m.model_fields]
-        if isinstance(part, str) and not fields and not (names_follow and "[" not in part):
-            continue
-        keys.append(part)
-        names_follow = any(_is_mapping(field.annotation) for field in fields)
-        if fields:
-            models = [m for field in fields for m in _models_in(field.annotation)]
-    return keys
-
-
-def _is_mapping(annotation: Any) -> bool:
-    """Whether a value of this type is a mapping, alone or beside other types that are no text."""
-    if get_origin(annotation) is dict:
-        return True
-    types = get_args(annotation)
-    return str not in types and any(get_origin(one) is dict for one in types)
-
-
-def _fields_at(model: type[BaseModel], location: Sequence[Any]) -> list[str]:
-    """The valid keys of the mapping that an unknown key stands in; `location` is pydantic's, whose
-    names of a union's branches tell which of its models the mapping was taken for."""
-    models: list[type[BaseModel]] = [model]
-    for part in location:
-        found: list[type[BaseModel]] = []
-        for candidate in models:
-            field = candidate.model_fields.get(str(part))
-            if field is not None:
-                found.extend(_models_in(field.annotation))
-        branch = [m for m in models if any(part in get_args(f.annotation) for f in _tags(m))]
-        models = found or branch or models
-    names = [name for m in models for name in m.model_fields]
-    return [*names, EXTENDS, SWEEP] if not location and model is Experiment else names
-
-
-def _tags(model: type[BaseModel]) -> Iterator[FieldInfo]:
-    """The fields that say by a constant which of a union's models this is."""
-    return (f for f in model.model_fields.values() if get_origin(f.annotation) is Literal)
-
-
-def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for argument in get_args(annotation):
-        yield from _models_in(argument)

@@ -35,7 +35,8 @@ from fomo_dagster.experiment.selections import Train
 from fomo_dagster.experiment.stream import Stream
 from fomo_dagster.experiment.training import TrainingSettings
 
-OWNER = re.compile(r"team:\S.*|[^@\s]+@[^@\s]+\.[^@\s]+")
+# What Dagster takes for an owner; it would load nothing at all with another one.
+OWNER = re.compile(r"team:\S.*|[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,7}")
 
 
 class Buffer(Declaration):
@@ -240,7 +241,10 @@ class Experiment(TrainingSettings):
     def _owners_can_be_reached(cls, owners: tuple[str, ...]) -> tuple[str, ...]:
         for owner in owners:
             if not OWNER.fullmatch(owner):
-                raise ValueError(f"{owner!r} is neither an e-mail address nor `team:name`")
+                raise ValueError(
+                    f"{owner!r} is neither `team:name` nor an e-mail address that Dagster takes "
+                    "(ASCII, and at most 7 letters after the last dot)"
+                )
         return owners
 
     @field_validator("cron_schedule")

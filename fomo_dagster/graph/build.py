@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from fomo_dagster.data.benchmark.registry import by_any_name
-from fomo_dagster.data.declarations import Dataset, PretrainingPool
-from fomo_dagster.errors import InputError, nearest
+from fomo_dagster.data.declarations import Dataset
+from fomo_dagster.errors import FomoError, InputError
 from fomo_dagster.experiment.backbone import Backbone
+from fomo_dagster.experiment.families import Family, Trouble, attempted, load_all
 from fomo_dagster.experiment.loading import Loaded
+from fomo_dagster.experiment.names import SAFE_NAME
 from fomo_dagster.experiment.online_selection import Referring
 from fomo_dagster.experiment.schema import Experiment
-from fomo_dagster.experiment.weights_folder import located
-from fomo_dagster.graph.backbone_nodes import (
-    BackboneNode,
-    WeightsSource,
-    weights_source_key,
-)
 from fomo_dagster.graph.budget_nodes import budget_of
 from fomo_dagster.graph.chunk_nodes import ChunkNode, Chunks, CutOrder, WholeDatasets
-from fomo_dagster.graph.data_nodes import (
-    shards_key,
-    source_key,
-)
 from fomo_dagster.graph.declared_streams import (
     first_evaluated,
     in_released_streams,
@@ -42,18 +33,12 @@ from fomo_dagster.graph.measured_orders import (
     ProbeNode,
     SimilarityOrder,
 )
-from fomo_dagster.graph.names import check_alike, sweeps_of
+from fomo_dagster.graph.names import LEADERBOARD, STREAMS, ConflictError
 from fomo_dagster.graph.node import Node, SourceNode
 from fomo_dagster.graph.order_nodes import Listing, OrderNode, order_key
-from fomo_dagster.graph.pool_nodes import PoolNode
-from fomo_dagster.graph.tar_nodes import is_in_place, is_streamed, nodes_of
+from fomo_dagster.graph.shared_nodes import SharedNodes
 from fomo_dagster.graph.trained_nodes import TrainedNode
-from fomo_dagster.graph.validation_nodes import ValidationNode, viewed_by
 from fomo_dagster.graph.weights_over_time import WeightsOverTime
-from fomo_dagster.store.digests import digest_of
-
-LEADERBOARD = "leaderboard"
-POOL = "pool"  # what the places in an experiment that name a pool end in
 
 
 @dataclass(frozen=True)
@@ -70,6 +55,12 @@ class Graph:
     """Sweep → its experiments."""
     owners: Mapping[str, Loaded] = field(default_factory=dict)
     """Node → the experiment that brought it, from which alone it can be built again."""
+    loaded: Mapping[str, Loaded] = field(default_factory=dict)
+    """Experiment → all that its file says."""
+    troubles: tuple[Trouble, ...] = ()
+    """The experiments that cannot be part of it, and why."""
+    wrong_datasets: tuple[str, ...] = ()
+    """What is wrong with declarations of the project's datasets."""
 
     def of(self, *experiments: str) -> list[Node]:
         """The nodes that experiments need, their streams' order and the leaderboard with them."""
@@ -82,133 +73,111 @@ class Graph:
                     wanted.update(node.inputs)
         return [node for node in self.nodes.values() if node.key in wanted]
 
+    def without(self, trouble: Trouble) -> Graph:
+        """The graph without an experiment's own nodes: it turned out to be in trouble."""
+        name = trouble.name
+        return replace(
+            self,
+            nodes={key: node for key, node in self.nodes.items() if node.experiment != name},
+            experiments={n: one for n, one in self.experiments.items() if n != name},
+            loaded={n: one for n, one in self.loaded.items() if n != name},
+            sweeps={s: tuple(n for n in names if n != name) for s, names in self.sweeps.items()},
+            troubles=(*self.troubles, trouble),
+        )
 
-def build_graph(loaded: Sequence[Loaded], beside: Iterable[str] = ()) -> Graph:
-    """The graph of some experiments.
+
+def build_graph(
+    loaded: Sequence[Loaded], others: Iterable[Loaded] = (), beside: Iterable[str] = ()
+) -> Graph:
+    """The graph of some experiments, and of others as far as they can stand beside them.
 
     beside: names of further experiments, whose scores the leaderboard shows where they are there.
-    Raises `InputError` for a dataset that does not exist, for two different declarations under one
-    shared name, for a dataset that is both trained on and held out.
+    Raises `InputError` where one of the former names a dataset that does not exist, declares
+    something else under a shared name than another, trains on a dataset that is held out, and the
+    like. Where one of the others does, it is a trouble of the graph.
     """
-    sweeps = sweeps_of(loaded)
     builder = _Builder()
     for one in loaded:
         builder.add_experiment(one)
-    names = sorted({one.experiment.name for one in loaded} | set(beside))
+    for one in others:
+        builder.try_experiment(one)
+    troubled = [trouble.name for trouble in builder.troubles]
+    names = sorted({*builder.experiments, *troubled, *beside})
+    builder.experiment = ""
     builder.add(
         LeaderboardNode(key=LEADERBOARD, score_keys=tuple(f"{name}/scores" for name in names))
     )
-    return builder.graph({one.experiment.name: one.experiment for one in loaded}, sweeps)
+    return builder.graph()
 
 
-class _Builder:
+def build_project(project: Path, family: Family | None = None) -> Graph:
+    """The graph of all experiments of a project, as far as they can stand in it side by side.
+
+    What is wrong with the others is in its `troubles`; none raises anything. family: the one that
+    a command is about, which the others then have to go with.
+    """
+    declared = load_all(project)
+    members = family.members if family is not None else ()
+    own = {(member.path, member.experiment.name) for member in members}
+    others = [one for one in declared.experiments if (one.path, one.experiment.name) not in own]
+    troubles = [
+        trouble
+        for trouble in declared.troubles
+        if family is None or (trouble.path, trouble.sweep) != (family.path, family.sweep)
+    ]
+    troubles += family.troubles if family is not None else ()
+    named = [trouble.name for trouble in troubles if SAFE_NAME.fullmatch(trouble.name)]
+    graph = build_graph((), [*members, *others], named)
+    if any(isinstance(trouble.error, ConflictError) for trouble in graph.troubles):
+        # What was changed last is what is wrong; experiments that stood there before go on.
+        tried = build_graph((), [*members, *sorted(others, key=_last_change)], named)
+        wrong = [trouble.loaded for trouble in tried.troubles]
+        good = [one for one in (*members, *others) if one not in wrong]
+        named += [trouble.name for trouble in tried.troubles]
+        graph = replace(build_graph((), good, named), troubles=tried.troubles)
+    return replace(
+        graph,
+        troubles=(*troubles, *graph.troubles),
+        wrong_datasets=tuple(declared.datasets.troubles),
+    )
+
+
+def _last_change(loaded: Loaded) -> int:
+    try:
+        return loaded.path.stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+class _Builder(SharedNodes):
     def __init__(self) -> None:
-        self.sources: dict[str, SourceNode] = {}
-        self.nodes: dict[str, Node] = {}
-        self.owners: dict[str, str] = {}
-        self.code_versions: dict[str, str] = {}
-        self.experiment = ""
+        super().__init__()
+        self.experiments: dict[str, Experiment] = {}
         self.loaded: dict[str, Loaded] = {}
         self.growing: dict[str, Path] = {}
+        self.sweeps: dict[str, tuple[str, ...]] = {}
+        self.troubles: list[Trouble] = []
 
-    def graph(
-        self, experiments: Mapping[str, Experiment], sweeps: Mapping[str, tuple[str, ...]]
-    ) -> Graph:
+    def graph(self) -> Graph:
         owners = {key: self.loaded[name] for key, name in self.owners.items() if name}
         return Graph(
-            self.sources, self.nodes, self.code_versions, experiments, self.growing, sweeps, owners
-        )
-
-    def add(self, node: Node) -> None:
-        """Add a node after what it needs; one that is there must be the same."""
-        there = self.nodes.get(node.key)
-        if there is not None:
-            check_alike(there, node, self.owners[node.key], self.experiment)
-            return
-        self.nodes[node.key] = node
-        self.owners[node.key] = self.experiment
-        upstream = {
-            key: self.code_versions[key] for key in node.inputs if key in self.code_versions
-        }
-        self.code_versions[node.key] = digest_of(
-            {"kind": node.kind, "version": node.version, "declared": node.declared,
-             "upstream": upstream}
+            self.sources, self.nodes, self.code_versions, self.experiments, self.growing,
+            self.sweeps, owners, self.loaded, tuple(self.troubles),
         )  # fmt: skip
 
-    def add_dataset(self, loaded: Loaded, name: str, where: str) -> Dataset:
-        if name not in loaded.datasets:
-            raise InputError(
-                f"experiment {loaded.experiment.name!r}: {where} names dataset {name!r}, which is "
-                "not declared; " + nearest(name, {*loaded.datasets, *by_any_name()})
-            )
-        dataset = loaded.datasets[name]
-        look_of, node_of = nodes_of(dataset)
-        if is_streamed(dataset) and not where.endswith(POOL):
-            raise InputError(
-                f"experiment {loaded.experiment.name!r}: {where} names dataset {name!r}, which is "
-                "streamed (index: false), so that nobody knows its samples: it can be part of a "
-                "pretraining pool alone"
-            )
-        look = look_of(name=name, dataset=dataset, base=loaded.bases[name])
-        source = SourceNode(key=source_key(name), look=look)
-        there = self.sources.setdefault(source.key, source)
-        if there.look != look:
-            raise InputError(
-                f"dataset {name!r} is declared differently by experiments: rename one of the two"
-            )
-        self.add(node_of(key=shards_key(name), name=name, dataset=dataset))
-        return dataset
-
-    def add_samples(self, loaded: Loaded, name: str, where: str) -> Dataset:
-        """A dataset that is trained or evaluated on, or its view where the experiment validates."""
-        validation = loaded.experiment.validation
-        if validation is None:
-            return self.add_dataset(loaded, name, where)
-        of = viewed_by(name, validation)
-        dataset = self.add_dataset(loaded, of, where)
-        if is_in_place(dataset):
-            raise InputError(
-                f"experiment {loaded.experiment.name!r}: {where} names dataset {of!r}, whose "
-                "tars are read where they lie, and validation holds samples out of stored shards "
-                "alone: leave out `validation`, or give the dataset a test_share"
-            )
-        self.add(
-            ValidationNode(key=shards_key(name), of=of, dataset=dataset, validation=validation)
-        )
-        return dataset
-
-    def add_pool(self, loaded: Loaded, pool: PretrainingPool, where: str) -> str:
-        datasets = {name: self.add_dataset(loaded, name, where) for name in pool.names}
-        streamed = [name for name, dataset in datasets.items() if is_streamed(dataset)]
-        if streamed and len(datasets) > 1 and pool.weights is None:
-            raise InputError(
-                f"experiment {loaded.experiment.name!r}: pool {pool.name!r} mixes {streamed[0]!r}, "
-                "which is streamed and of unknown size, with other datasets: give each of its "
-                "datasets a weight"
-            )
-        key = f"pools/{pool.name}"
-        prompts = {name: dataset.prompt for name, dataset in datasets.items()}
-        self.add(PoolNode(key=key, pool=pool, prompts=prompts))
-        return key
-
-    def add_backbone(self, loaded: Loaded, backbone: Backbone, where: str) -> str:
-        """The key of its node. where: the setting that declares it."""
-        pool_key = None
-        backbone = located(backbone, loaded.base)
-        if (path := backbone.weights) is not None:
-            key = weights_source_key(backbone.name)
-            source = SourceNode(key=key, look=WeightsSource(path=path, backbone=backbone))
-            if self.sources.setdefault(key, source).look != source.look:
-                raise InputError(
-                    f"backbone {backbone.name!r} names different weights in two experiments: "
-                    "give one of them another name"
-                )
-        if backbone.pretraining is not None:
-            pool_key = self.add_pool(loaded, backbone.pretraining.pool, f"{where}.pretraining.pool")
-        key = f"backbones/{backbone.name}"
-        execution = loaded.experiment.execution
-        self.add(BackboneNode(key=key, backbone=backbone, pool_key=pool_key, execution=execution))
-        return key
+    def try_experiment(self, loaded: Loaded) -> None:
+        """Add an experiment, or else nothing of it but the trouble that it is in."""
+        whole: list[dict[str, Any]] = [
+            self.sources, self.nodes, self.owners, self.code_versions, self.loaded, self.names.keys,
+        ]  # fmt: skip
+        lengths = [len(part) for part in whole]
+        error = attempted(lambda: self.add_experiment(loaded), loaded.path)
+        if isinstance(error, FomoError):
+            for part, length in zip(whole, lengths, strict=True):
+                while len(part) > length:
+                    part.popitem()
+            name, sweep = loaded.experiment.name, loaded.sweep
+            self.troubles.append(Trouble(name, loaded.path, error, sweep, loaded))
 
     def order_of(
         self, loaded: Loaded, listing: Listing, datasets: Mapping[str, Dataset], theta: str
@@ -224,7 +193,7 @@ class _Builder:
         if stream.order == "performance":
             # Always of whole test splits: two samples a class are no accuracy to go by.
             probe = ProbeNode(
-                key=f"streams/{name}/probe", stage=0, backbone=backbone, checkpoint_key=theta,
+                key=f"{STREAMS}/{name}/probe", stage=0, backbone=backbone, checkpoint_key=theta,
                 settings=experiment.evaluation.model_copy(update={"subset": 1.0}),
                 datasets=datasets, roles=dict.fromkeys(datasets, "adaptation"),
                 execution=execution,
@@ -248,12 +217,6 @@ class _Builder:
                 prompts={d: dataset.prompt for d, dataset in datasets.items()}, **common,
             )  # fmt: skip
         return OrderNode(years=years_of(experiment, datasets), **common)
-
-    def backbone_of(self, theta: str) -> Backbone:
-        """θ₀ as its node declares it, with the paths resolved."""
-        node = self.nodes[theta]
-        assert isinstance(node, BackboneNode)
-        return node.backbone
 
     def add_stream(
         self, loaded: Loaded, theta: str, arrived: tuple[str, ...]
@@ -282,7 +245,7 @@ class _Builder:
             chunks, stages = CutOrder(order=order), stream.stages or len(stream.positions or ()) + 1
         keys = []
         for number in range(1, stages + 1):
-            key = f"streams/{name}/chunk_{number:03d}"
+            key = f"{STREAMS}/{name}/chunk_{number:03d}"
             brings, texts = chunks.datasets(number), experiment.training_texts
             named = [d for d in brings if datasets[d].task == "classification"]
             self.add(
@@ -330,9 +293,10 @@ class _Builder:
     def add_experiment(self, loaded: Loaded) -> None:
         experiment = loaded.experiment
         self.experiment = experiment.name
-        self.loaded[experiment.name] = loaded = with_stream_read(loaded)
-        if experiment.stream.growing is not None:
+        self.names.claim(loaded)
+        if experiment.stream.growing is not None:  # looked at, too, while it is in trouble
             self.growing[experiment.name] = loaded.base / experiment.stream.growing.expanduser()
+        self.loaded[experiment.name] = loaded = with_stream_read(loaded)
         arrived = tuple(map(viewed(experiment), loaded.arrived or ()))
         method = experiment.method
         theta = self.add_backbone(loaded, experiment.backbone, "backbone")
@@ -391,3 +355,6 @@ class _Builder:
                 since=since,
             )
         )  # fmt: skip
+        self.experiments[experiment.name] = experiment
+        if loaded.sweep is not None:
+            self.sweeps[loaded.sweep] = (*self.sweeps.get(loaded.sweep, ()), experiment.name)

@@ -26,7 +26,8 @@ def with_stream_read(loaded: Loaded) -> Loaded:
         return with_arrivals(loaded, loaded.base / stream.growing.expanduser())
     if stream.file is not None and loaded.entries is None:
         written = read_entries(loaded.base / stream.file.expanduser())
-        entries = tuple(canonical_entry(entry, loaded.datasets) for entry in written)
+        declared = {*loaded.datasets, *loaded.wrong}
+        entries = tuple(canonical_entry(entry, declared) for entry in written)
         return replace(loaded, entries=entries)
     return loaded
 
@@ -39,12 +40,18 @@ def with_arrivals(loaded: Loaded, folder: Path) -> Loaded:
     settings = {k: v for k, v in stream.arriving if k in DatasetSettings.model_fields}
     of_source = {k: v for k, v in stream.arriving if k not in settings}
     for name, path in arrived.items():
-        if name in datasets:
+        if name in datasets or name in loaded.wrong:
             raise InputError(
                 f"experiment {loaded.experiment.name!r}: {path} would be the dataset {name!r}, "
                 "which is declared: rename one of the two"
             )
-        check_safe_name(name)
+        try:
+            check_safe_name(name)
+        except ValueError as error:
+            raise InputError(
+                f"experiment {loaded.experiment.name!r}: {path} would be the dataset {name!r}, and "
+                f"{error}: rename what arrived"
+            ) from error
         kind = FolderSource if path.is_dir() else ManifestSource
         fitting = {k: v for k, v in of_source.items() if k in kind.model_fields}
         source = kind(path=path, **fitting)

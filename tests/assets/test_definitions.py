@@ -9,8 +9,7 @@ import pytest
 
 from assets.building import build_definitions
 from assets.specs import key_of
-from fomo_dagster.experiment.families import load_all
-from fomo_dagster.graph.build import build_graph
+from fomo_dagster.graph.build import build_project
 from fomo_dagster.home import Home
 from resources.workshops import Workshops
 
@@ -19,7 +18,7 @@ EXPERIMENTS = ("quickstart", "quickstart_merge", "quickstart_without_replay")
 
 
 def definitions_of(root):
-    return build_definitions(build_graph(load_all(root)), Workshops.of(Home(root / ".fomo")))
+    return build_definitions(build_project(root), Workshops.of(Home(root / ".fomo")))
 
 
 @pytest.fixture(scope="module")

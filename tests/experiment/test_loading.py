@@ -9,6 +9,7 @@ from fomo_dagster.data.benchmark.registry import benchmark_datasets
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.families import load_all
 from fomo_dagster.experiment.loading import json_schema, load_experiment
+from fomo_dagster.graph.build import build_graph
 
 MINIMAL = {
     "backbone": {"name": "b32", "architecture": "ViT-B-32", "weights": "b32.pt"},
@@ -100,7 +101,7 @@ def test_defaults_are_the_benchmarks(project):
             {"evaluation": {"prompts": {"waffle": {"pair": 3}}}},
             r"unknown key 'evaluation.prompts.waffle.pair' \(value 3\); did you mean 'pairs'",
         ),
-        ({"owners": ["Ada"]}, "'Ada' is neither an e-mail address nor `team:name`"),
+        ({"owners": ["Ada"]}, "'Ada' is neither `team:name` nor an e-mail address"),
         ({"cron_schedule": "every night"}, "'every night' is no cron schedule"),
         ({"cron_schedule": "0 0 30 2 *"}, "'0 0 30 2 \\*' is no cron schedule"),
         ({"cron_schedule": "0 0 3 * * *"}, "has seconds"),
@@ -259,7 +260,7 @@ def test_a_dataset_declared_twice_is_refused(project):
     root = project()
     (root / "datasets" / "more.yaml").write_text((root / "datasets" / "birds.yaml").read_text())
     with pytest.raises(InputError, match="'birds' is declared in"):
-        load(root)
+        build_graph([load_experiment("e", root)])
 
 
 def test_an_experiment_brings_its_own_datasets(project):
@@ -276,5 +277,5 @@ def test_the_json_schema_knows_every_key_and_all_shipped_experiments_load(reques
     assert json.loads(shipped_schema.read_text()) == schema, "fomo schema experiments/schema.json"
     shipped = load_all(request.config.rootpath)
     assert {"quickstart", "quickstart_without_replay", "quickstart_merge"} <= {
-        loaded.experiment.name for loaded in shipped
+        loaded.experiment.name for loaded in shipped.experiments
     }

@@ -113,7 +113,7 @@ def test_a_dataset_under_a_handle_of_the_benchmark_has_its_values(tmp_path):
         "dtd": {"source": {"type": "folder", "path": "/data"}, "prompt": "texture: {}"},
     }
     (tmp_path / "datasets" / "mine.yaml").write_text(yaml.safe_dump(declared))
-    datasets, _ = load_datasets(tmp_path)
+    datasets = load_datasets(tmp_path).declared
     benchmark = benchmark_datasets()
     assert datasets["flowers102"].prompt == benchmark["flowers102"].prompt
     assert datasets["flowers102"].year == benchmark["flowers102"].year

@@ -164,7 +164,7 @@ def test_a_member_is_found_by_the_sweep_and_by_its_own_name(write):
         load_family("e", root).only()
     with pytest.raises(InputError, match=r"e\.yaml is a sweep of several experiments"):
         load_experiment("e", root)
-    assert [one.experiment.name for one in load_all(root)] == ["e_seed_0", "e_seed_1"]
+    assert [one.experiment.name for one in load_all(root).experiments] == ["e_seed_0", "e_seed_1"]
 
 
 @pytest.mark.parametrize(
@@ -228,8 +228,8 @@ def test_what_is_swept_below_a_shared_name_gets_a_name_for_each_value(write):
 
 def test_two_of_one_name_are_refused(write):
     write("e_seed_0")
-    with pytest.raises(InputError, match="2 experiments or sweeps are called 'e_seed_0'"):
-        build_graph(load_all(write(sweep={"seed": [0, 1]})))
+    with pytest.raises(InputError, match="two experiments or sweeps are called 'e_seed_0'"):
+        build_graph(load_all(write(sweep={"seed": [0, 1]})).experiments)
 
 
 def test_the_shipped_sweep_is_six_experiments_over_one_model_and_stream(request):

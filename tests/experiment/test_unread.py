@@ -76,4 +76,4 @@ def test_suffixes_count_in_either_case_and_of_datasets_both(project):
     (project.root / "experiments/toy.yaml").rename(project.root / "experiments/toy.YML")
     (datasets / "toy.yml").write_text("more: {source: {type: folder, path: x}}\n")
     assert project.load().experiment.name == "toy"
-    assert set(load_datasets(project.root)[0]) == {"birds", "cats", "old", "more"}
+    assert set(load_datasets(project.root).declared) == {"birds", "cats", "old", "more"}

@@ -250,7 +250,7 @@ def test_experiments_that_measure_one_stream_differently_are_named(project):
     from fomo_dagster.graph.build import build_graph
 
     with pytest.raises(InputError, match=r"declare streams/toy/probe differently"):
-        build_graph(load_all(project.root))
+        build_graph(load_all(project.root).experiments)
 
 
 @pytest.mark.parametrize(

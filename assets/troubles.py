@@ -1,0 +1,55 @@
+"""Experiments that cannot be used: an asset each that says why, where a person looks for theirs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+import dagster as dg
+
+from fomo_dagster.experiment.families import Trouble
+from fomo_dagster.graph.build import Graph
+from fomo_dagster.graph.names import DATASETS, RESERVED, TROUBLE, WORDS
+
+
+def named_troubles(graph: Graph) -> dict[str, Trouble]:
+    """The troubles of a graph by names of groups and jobs that nothing else has: the experiment's
+    own, or else its file's."""
+    taken = {name.casefold() for name in (*graph.experiments, *graph.sweeps, *RESERVED, *WORDS)}
+    named: dict[str, Trouble] = {}
+    for trouble in graph.troubles:
+        candidates = [re.sub(r"\W", "_", one, flags=re.ASCII) or "_"
+                      for one in (trouble.name, trouble.path.stem)]  # fmt: skip
+        candidates += [f"{candidates[0]}_{number}" for number in range(2, len(taken) + 3)]
+        name = next(one for one in candidates if one.casefold() not in taken)
+        taken.add(name.casefold())
+        named[name] = trouble
+    return named
+
+
+def trouble_assets(
+    troubles: Mapping[str, Trouble], wrong_datasets: Sequence[str]
+) -> Iterator[dg.AssetsDefinition]:
+    """An asset in the group of each experiment, and one for the declarations of datasets."""
+    for name, trouble in troubles.items():
+        yield _saying(name, trouble.sentence)
+    if wrong_datasets:
+        yield _saying(DATASETS, "\n\n".join(wrong_datasets))
+
+
+def trouble_key(name: str) -> dg.AssetKey:
+    """The key of the asset in a group that says what is wrong."""
+    return dg.AssetKey([name, TROUBLE])
+
+
+def _saying(name: str, sentence: str) -> dg.AssetsDefinition:
+    @dg.asset(
+        key=trouble_key(name),
+        group_name=name,
+        description=sentence,
+        kinds={"error"},
+    )
+    def say() -> None:
+        raise dg.Failure(sentence, {"then": "reload the code location"}, allow_retries=False)
+
+    return say
