@@ -58,17 +58,23 @@ SHARED_GROUPS = {
     "leaderboard": LEADERBOARD,
 }
 
-# New images, a changed declaration or a missing asset request a run, each once; `eager()` asks
-# again after an unchanged data version and never looks at code versions.
+# The first tick knows of nothing before it, so it asks for everything: what is missing or changed
+# is computed, and the rest are hits. After it, new images, a changed declaration or a missing asset
+# ask for a run, each once, also where that run fails. `eager()` asks again after an unchanged data
+# version and never looks at code versions; `since_last_handled()` takes the first tick for handled.
 _CHANGED: dg.AutomationCondition[Any] = (
-    dg.AutomationCondition.missing().newly_true()
+    dg.AutomationCondition.initial_evaluation()
+    | dg.AutomationCondition.missing().newly_true()
     | dg.AutomationCondition.code_version_changed()
     | dg.AutomationCondition.any_deps_match(
         dg.AutomationCondition.data_version_changed() | dg.AutomationCondition.will_be_requested()
     )
 )
-UPDATE = (
-    _CHANGED.since_last_handled()
+_HANDLED: dg.AutomationCondition[Any] = (
+    dg.AutomationCondition.newly_requested() | dg.AutomationCondition.newly_updated()
+)
+CHANGED = (
+    _CHANGED.since(_HANDLED)
     & ~dg.AutomationCondition.any_deps_missing()
     & ~dg.AutomationCondition.any_deps_in_progress()
     & ~dg.AutomationCondition.in_progress()
@@ -116,5 +122,5 @@ def spec_of(node: Node, graph: Graph, owners: Sequence[str] = ()) -> dg.AssetSpe
         description=description_of(node),
         kinds=KINDS[node.kind],
         owners=owners,
-        automation_condition=UPDATE,
+        automation_condition=CHANGED,
     )

@@ -35,7 +35,7 @@ class Automation:
         job = self.definitions.resolve_job_def("toy")
         assert job.execute_in_process(instance=self.instance).success
 
-    def tick(self) -> set[str]:
+    def tick(self, *, fails: bool = False) -> set[str]:
         """What one tick of the sensor requests; it is run."""
         result = dg.evaluate_automation_conditions(
             self.definitions, self.instance, cursor=self.cursor
@@ -46,12 +46,14 @@ class Automation:
             if result.get_num_requested(key_of(node.key))
         }  # fmt: skip
         if requested:
-            assert dg.materialize(
+            done = dg.materialize(
                 [*self.definitions.assets],
                 selection=dg.AssetSelection.assets(*map(key_of, requested)),
                 resources=self.definitions.resources,
                 instance=self.instance,
-            ).success
+                raise_on_error=False,
+            )
+            assert done.success != fails
         return requested
 
     def ticks(self, most: int = 12) -> list[set[str]]:
@@ -142,3 +144,33 @@ def test_some_chunks_of_a_stream_can_be_asked_for_alone(automation):
     ).success
     after = {t: heads.read(f"streams/toy/chunk_{t:03d}").checked_at for t in (1, 2, 3)}
     assert [t for t in before if before[t] != after[t]] == [2]
+
+
+def test_the_first_tick_asks_for_what_was_missing_or_changed_before_it(finished_project):
+    """As where an experiment ran for long before anybody switched the sensor on."""
+    automation = Automation(finished_project)
+    automation.materialise_all()
+    automation.observe()
+    finished_project.write("toy", optimiser={"learning_rate": 5e-4})
+    finished_project.add_image("cats", "train", "lynx", 1004)
+    finished_project.home.heads.remove("pools/toy")
+    automation.load()
+    automation.observe()
+    first, *later = automation.ticks()
+    assert {"toy/trained_001", "shards/cats", "pools/toy", "toy/scores"} <= first
+    assert all(entry.current for entry in undertake("toy", []).plan())
+    assert later == []
+
+
+def test_what_failed_is_asked_for_once_and_again_when_it_changes(finished_project):
+    automation = Automation(finished_project)
+    automation.observe()
+    broken = finished_project.root / "images/cats/train/lynx/0.png"
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[:60])
+    automation.observe()
+    assert automation.tick(fails=True) == set(automation.graph.nodes)
+    assert [automation.tick() for _ in range(3)] == [set()] * 3
+    broken.write_bytes(whole)
+    automation.observe()
+    assert "shards/cats" in automation.tick()
