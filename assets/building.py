@@ -6,21 +6,23 @@ from typing import Any
 
 import dagster as dg
 
+from assets.announcing import announcing_sensor
 from assets.checks import check_specs_of, checks_of
 from assets.descriptions import metadata_of, metadata_of_source
 from assets.growing import GROW_JOB, arrival_sensor
+from assets.schedules import observation_of, schedule_of, schedules_of
 from assets.specs import key_of, owners_of, spec_of
+from assets.tags import EXPERIMENT_TAG
 from assets.troubles import named_troubles, trouble_assets, trouble_key
 from fomo_dagster.errors import FomoError, InputError
 from fomo_dagster.experiment.families import Trouble
 from fomo_dagster.graph.build import Graph
 from fomo_dagster.graph.materialise import Outcome, materialise, retire
-from fomo_dagster.graph.names import DATASETS, OBSERVATION, OBSERVE, SCHEDULE, UPDATE, step_of
+from fomo_dagster.graph.names import DATASETS, OBSERVE, UPDATE, step_of
 from fomo_dagster.graph.node import Node, SourceNode
 from fomo_dagster.graph.workshop import Workshop
 from resources.workshops import WorkshopOpener, Workshops
 
-EXPERIMENT_TAG = "fomo/experiment"
 Job = Any  # Dagster does not export the type of what define_asset_job returns
 
 
@@ -44,7 +46,7 @@ def build_definitions(graph: Graph, workshops: Workshops) -> dg.Definitions:
     return dg.Definitions(
         assets=[*build_assets(graph), *trouble_assets(troubles, graph.wrong_datasets)],
         jobs=[*jobs.values(), observe_job, *([GROW_JOB] if graph.growing else [])],
-        schedules=[*_schedules(graph, troubles, jobs), _observation(observe_job)],
+        schedules=[*schedules_of(graph, troubles, jobs), observation_of(observe_job)],
         sensors=[
             dg.AutomationConditionSensorDefinition(
                 UPDATE,
@@ -52,6 +54,7 @@ def build_definitions(graph: Graph, workshops: Workshops) -> dg.Definitions:
                 description="Materialises what new images or changed declarations touch.",
             ),
             *([arrival_sensor(graph.growing)] if graph.growing else []),
+            *announcing_sensor(),
         ],
         resources={"workshops": workshops},
         executor=dg.in_process_executor,
@@ -67,7 +70,7 @@ def _without_what_dagster_refuses(graph: Graph) -> Graph:
             job = job_of(name, [name], graph)
             dg.AssetSpec(name, group_name=name, owners=experiment.owners)
             if experiment.cron_schedule is not None:
-                _schedule(name, job, experiment.cron_schedule)
+                schedule_of(name, job, experiment)
         except (dg.DagsterError, ValueError) as error:
             said = InputError(f"Dagster refuses experiment {name!r}: {error}")
             graph = graph.without(Trouble(name, loaded.path, said, loaded.sweep))
@@ -179,42 +182,4 @@ def job_of(
         description=description or f"Materialises every asset of {name}; hits cost nothing.",
         executor_def=dg.in_process_executor,
         tags={EXPERIMENT_TAG: name},
-    )
-
-
-def _schedules(
-    graph: Graph, troubles: Mapping[str, Trouble], jobs: Mapping[str, Job]
-) -> Iterator[dg.ScheduleDefinition]:
-    """Of a sweep there is one, and none of each of its experiments. One of an experiment that
-    cannot be used goes on, so that whoever is told of failures hears of it."""
-    sweep_of = {name: sweep for sweep, names in graph.sweeps.items() for name in names}
-    crons = {
-        name: one.loaded.experiment.cron_schedule
-        for name, one in troubles.items()
-        if one.loaded is not None and one.sweep is None
-    }
-    crons |= {
-        sweep_of.get(name, name): experiment.cron_schedule
-        for name, experiment in graph.experiments.items()
-    }
-    for name, cron in crons.items():
-        if cron is not None:
-            yield _schedule(name, jobs[name], cron)
-
-
-def _schedule(name: str, job: Job, cron: str) -> dg.ScheduleDefinition:
-    return dg.ScheduleDefinition(
-        name=f"{name}{SCHEDULE}",
-        job=job,
-        cron_schedule=cron,
-        description=f"Reruns {name}; what did not change is not computed again.",
-    )
-
-
-def _observation(job: Job) -> dg.ScheduleDefinition:
-    return dg.ScheduleDefinition(
-        name=OBSERVATION,
-        job=job,
-        cron_schedule="*/5 * * * *",
-        description="Looks for new images every five minutes.",
     )

@@ -13,6 +13,8 @@ from typing import Any
 
 import dagster as dg
 
+from assets.schedules import run_that_goes_on
+from assets.tags import EXPERIMENT_TAG
 from fomo_dagster.errors import FomoError, InputError
 from fomo_dagster.graph.names import ARRIVALS, GROW
 from fomo_dagster.streams.growing import arrivals, last_change
@@ -58,8 +60,9 @@ def arrival_sensor(growing: Mapping[str, Path]) -> dg.SensorDefinition:
     """A sensor over the folders (by experiment) that streams grow in.
 
     It asks for a run whenever a folder's entries are others than at its last look or changed since,
-    and the first time. So a run that failed is asked for again once its images are repaired; one
-    that failed for another reason is launched by hand.
+    and the first time; while a run of the experiment goes on, once that has ended. So a run that
+    failed is asked for again once its images are repaired; one that failed for another reason is
+    launched by hand.
     """
 
     @dg.sensor(
@@ -70,18 +73,30 @@ def arrival_sensor(growing: Mapping[str, Path]) -> dg.SensorDefinition:
     )
     def look(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         seen: dict[str, dict[str, int]] = json.loads(context.cursor or "{}")
-        requests = []
+        requests, waiting = [], []
         for experiment, folder in growing.items():
             try:
                 there = {path.name: last_change(path) for path in arrivals(folder)}
             except (InputError, OSError) as error:  # the other streams grow on
                 context.log.error(str(error))
                 continue
-            if there != seen.get(experiment):
-                seen[experiment] = there
-                config = {"ops": {"compute_what_arrived": {"config": {"experiment": experiment}}}}
-                requests.append(dg.RunRequest(run_config=config))
-        return dg.SensorResult(run_requests=requests, cursor=json.dumps(seen))
+            if there == seen.get(experiment):
+                continue
+            tags = {EXPERIMENT_TAG: experiment}
+            other = run_that_goes_on(context.instance, dg.RunsFilter(tags=tags))
+            if other is not None:
+                waiting.append(f"{experiment} waits for run {other}")
+                continue
+            seen[experiment] = there
+            config = {"ops": {"compute_what_arrived": {"config": {"experiment": experiment}}}}
+            requests.append(dg.RunRequest(run_config=config, tags=tags))
+        said = "; ".join(waiting) or None
+        if requests and said:
+            context.log.info(said)
+        return dg.SensorResult(
+            run_requests=requests, cursor=json.dumps(seen),
+            skip_reason=said if not requests else None,
+        )  # fmt: skip
 
     return look
 

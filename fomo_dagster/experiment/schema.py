@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from croniter import CroniterError, croniter
 from pydantic import Field, Tag, field_validator, model_validator
 
 from fomo_dagster.data.declarations import Dataset, Declaration, PretrainingPool, chosen_by
@@ -24,6 +23,7 @@ from fomo_dagster.experiment.adapters import (
 )
 from fomo_dagster.experiment.averaging import AnyAverage
 from fomo_dagster.experiment.backbone import Backbone
+from fomo_dagster.experiment.cron import CronSchedule, TimeZone
 from fomo_dagster.experiment.evaluation import Evaluation, Prompts, Validation
 from fomo_dagster.experiment.machines import Machines
 from fomo_dagster.experiment.merging_over_time import MergingOverTime
@@ -226,8 +226,11 @@ class Experiment(TrainingSettings):
         None, description="Evaluate on held-out training samples in the place of the test splits."
     )
     seed: int = 0
-    cron_schedule: str | None = Field(
+    cron_schedule: CronSchedule | None = Field(
         None, description="Reruns the experiment: minute, hour, day, month, weekday."
+    )
+    cron_timezone: TimeZone | None = Field(
+        None, description="The time zone of cron_schedule, such as Europe/Berlin; null: UTC."
     )
     execution: Execution = Execution()
 
@@ -247,19 +250,11 @@ class Experiment(TrainingSettings):
                 )
         return owners
 
-    @field_validator("cron_schedule")
-    @classmethod
-    def _comes_due(cls, schedule: str | None) -> str | None:
-        if schedule is None:
-            return None
-        try:
-            fields, *_ = croniter.expand(schedule)
-            if len(fields) != 5:
-                raise ValueError(f"{schedule!r} has seconds, and schedules go by the minute")
-            croniter(schedule).get_next()
-        except CroniterError as error:
-            raise ValueError(f"{schedule!r} is no cron schedule ({error})") from error
-        return schedule
+    @model_validator(mode="after")
+    def _has_a_time_for_its_zone(self) -> Experiment:
+        if self.cron_timezone is not None and self.cron_schedule is None:
+            raise ValueError("cron_timezone is given without cron_schedule: give both, or neither")
+        return self
 
     @property
     def pool(self) -> PretrainingPool | None:

@@ -26,7 +26,7 @@ TOGETHER = "together"
 EXTENDS = "extends"
 MOST_MEMBERS = 256
 # They change no number, or would take the name that a point is given.
-NOT_SWEPT = ("name", "description", "owners", "cron_schedule", "execution", SWEEP)
+NOT_SWEPT = ("name", "description", "owners", "cron_schedule", "cron_timezone", "execution", SWEEP)
 TAGS = ("name", "technique")  # the keys that say which form a mapping has
 SMALL, LARGE = 0.01, 1e6  # below and from which numbers are written with an exponent
 

@@ -20,6 +20,7 @@ SOURCES, SHARDS, STREAMS, POOLS, BACKBONES = "sources", "shards", "streams", "po
 DATASETS, MANIFESTS = "datasets", "manifests"
 OBSERVE, GROW = "observe_sources", "grow_streams"
 OBSERVATION, UPDATE, ARRIVALS = "observe_sources_schedule", "update_what_changed", "arrivals"
+ANNOUNCE = "announce_failures"
 SCHEDULE = "_schedule"  # what the name of an experiment's schedule ends in
 TROUBLE = "trouble"  # the second part of the key of what an experiment in trouble shows
 
@@ -29,7 +30,7 @@ RESERVED: Mapping[str, str] = {
     LEADERBOARD: "an asset",
     **dict.fromkeys((OBSERVE, GROW), "a job"),
     OBSERVATION: "a schedule",
-    **dict.fromkeys((UPDATE, ARRIVALS), "a sensor"),
+    **dict.fromkeys((UPDATE, ARRIVALS, ANNOUNCE), "a sensor"),
 }
 """Names that no experiment and no sweep can have → what has them."""
 WORDS = frozenset(keyword.kwlist) | {

@@ -12,11 +12,12 @@ from resources.workshops import Workshops
 ARRIVING = {"name": "live", "growing": "../incoming"}
 
 
-def everything_named(project):
+def everything_named(project, monkeypatch):
     """The names that Dagster is given of a project with all that there can be."""
     project.write("toy", cron_schedule="0 3 * * *", validation={"share": 0.3})
     project.write("growing", stream=ARRIVING)
     (project.root / "incoming").mkdir()
+    monkeypatch.setenv("FOMO_ANNOUNCE_WEBHOOK", "https://example.com/hook")
     definitions = build_definitions(build_project(project.root), Workshops.of(project.home))
     repository = definitions.get_repository_def()
     specs = list(definitions.resolve_all_asset_specs())
@@ -29,9 +30,9 @@ def everything_named(project):
     }
 
 
-def test_every_name_of_ours_is_reserved(project):
+def test_every_name_of_ours_is_reserved(project, monkeypatch):
     own = {"toy", "growing", "toy_schedule"}
-    assert everything_named(project) - own == RESERVED.keys()
+    assert everything_named(project, monkeypatch) - own == RESERVED.keys()
 
 
 def test_every_word_that_names_no_job_of_dagsters_is_known():

@@ -1,0 +1,91 @@
+"""Dagster's schedules: of every experiment that declares one, and of the look at the sources.
+
+A tick while a run of the same experiment goes on, whatever began it, asks for none and says so.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import dagster as dg
+
+from assets.tags import EXPERIMENT_TAG
+from fomo_dagster.experiment.families import Trouble
+from fomo_dagster.experiment.schema import Experiment
+from fomo_dagster.graph.build import Graph
+from fomo_dagster.graph.names import OBSERVATION, SCHEDULE
+
+Job = Any  # Dagster does not export the type of what define_asset_job returns
+GOES_ON = [
+    dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]  # fmt: skip
+
+
+def run_that_goes_on(instance: dg.DagsterInstance, runs: dg.RunsFilter) -> str | None:
+    """The id of one of these runs that waits or goes on; runs whose process is gone have ended."""
+    from fomo_dagster.cli.dagster_home import end_dead_runs  # which the command line builds on
+
+    end_dead_runs(instance)
+    found = instance.get_run_records(
+        dg.RunsFilter(job_name=runs.job_name, tags=runs.tags, statuses=GOES_ON), limit=1
+    )
+    return found[0].dagster_run.run_id if found else None
+
+
+def schedules_of(
+    graph: Graph, troubles: Mapping[str, Trouble], jobs: Mapping[str, Job]
+) -> Iterator[dg.ScheduleDefinition]:
+    """Of a sweep there is one, and none of each of its experiments. One of an experiment that
+    cannot be used goes on, so that whoever is told of failures hears of it."""
+    sweep_of = {name: sweep for sweep, names in graph.sweeps.items() for name in names}
+    experiments = {
+        name: one.loaded.experiment
+        for name, one in troubles.items()
+        if one.loaded is not None and one.sweep is None
+    }
+    experiments |= {
+        sweep_of.get(name, name): experiment for name, experiment in graph.experiments.items()
+    }
+    for name, experiment in experiments.items():
+        if experiment.cron_schedule is not None:
+            yield schedule_of(name, jobs[name], experiment)
+
+
+def schedule_of(name: str, job: Job, experiment: Experiment) -> dg.ScheduleDefinition:
+    """The schedule of an experiment, or of the sweep that it is one of."""
+    assert experiment.cron_schedule is not None
+    return _schedule(
+        f"{name}{SCHEDULE}",
+        job,
+        experiment.cron_schedule,
+        dg.RunsFilter(tags={EXPERIMENT_TAG: name}),
+        description=f"Reruns {name}; what did not change is not computed again.",
+        execution_timezone=experiment.cron_timezone,
+    )
+
+
+def observation_of(job: Job) -> dg.ScheduleDefinition:
+    """The schedule of the job that looks at the sources."""
+    return _schedule(
+        OBSERVATION,
+        job,
+        "*/5 * * * *",
+        dg.RunsFilter(job_name=job.name),
+        description="Looks for new images every five minutes.",
+    )
+
+
+def _schedule(
+    name: str, job: Job, cron: str, same: dg.RunsFilter, **further: Any
+) -> dg.ScheduleDefinition:
+    """same: the runs beside which no other is wanted."""
+
+    def tick(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        other = run_that_goes_on(context.instance, same)
+        if other is not None:
+            return dg.SkipReason(f"run {other} still goes on: skipped, and looked at next time")
+        return dg.RunRequest()
+
+    return dg.ScheduleDefinition(
+        name=name, job=job, cron_schedule=cron, execution_fn=tick, **further
+    )
