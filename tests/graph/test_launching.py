@@ -25,10 +25,12 @@ from fomo_dagster.experiment.machines import Machines
 from fomo_dagster.experiment.schema import Execution
 from fomo_dagster.graph import launching
 from fomo_dagster.graph.materialise import materialise
+from fomo_dagster.graph.names import step_of
 from fomo_dagster.graph.workshop import Workshop
 from fomo_dagster.home import Home
 from resources.workshops import Workshops
 
+ASSETS = {step_of(key): key for key in ("toy/trained_001", "toy/evaluation_003")}
 STEPS = 30
 # An epsilon that leaves gradients of nothing but rounding small.
 OPTIMISER = {"learning_rate": 1e-3, "epsilon": 1e-4}
@@ -118,7 +120,7 @@ def stopped(project: Any, number: signal.Signals, rank: int | None) -> str:
     assert project.artifacts() == before
     assert not list((project.home.root / "store" / ".staging").glob("*"))
     (point,) = project.home.resume_points.glob("*/resume.pt")
-    said = interruption_of(result) if rank is None else str(failure_of(result)[1])
+    said = interruption_of(result, ASSETS) if rank is None else str(failure_of(result, ASSETS)[1])
     assert f"{point} is kept; run again to go on" in said
     return said
 
@@ -198,7 +200,7 @@ def test_why_torchrun_itself_ended_is_said(
     monkeypatch.setattr(launching, "torchrun", lambda execution, task: ["bash", "-c", end])
     longer.write("toy", budget={"steps": STEPS}, optimiser=OPTIMISER, execution=TOGETHER)
     result = run(longer, "toy/trained_001")
-    assert said in str(failure_of(result)[1])
+    assert said in str(failure_of(result, ASSETS)[1])
     assert not list((longer.home.root / "store" / ".staging").glob("*"))
 
 
@@ -208,7 +210,7 @@ def test_an_evaluation_that_lost_its_processes_speaks_of_no_resume_point(
     monkeypatch.setattr(launching, "torchrun", lambda execution, task: ["bash", "-c", "exit 3"])
     evaluation = {"held_out": ["old"], "prompts": ["a {}"]}
     finished_project.write("toy", evaluation=evaluation, execution=TOGETHER)
-    said = str(failure_of(run(finished_project, "toy/evaluation_003"))[1])
+    said = str(failure_of(run(finished_project, "toy/evaluation_003"), ASSETS)[1])
     assert "torchrun ended with status 3. What was finished is kept; run again to go on" in said
 
 

@@ -48,9 +48,9 @@ def toy_sized(values: dict) -> dict:
 def write_as_toy(project, file: Path) -> None:
     """The shipped file's sections over the toy's data, with a resume point after each step."""
     shipped = yaml.safe_load(file.read_text())
-    if not shipped["extends"].startswith("../"):  # another file of the folder
-        beside = yaml.safe_load(file.with_name(f"{shipped['extends']}.yaml").read_text())
-        shipped = merged(beside, shipped)
+    if shipped["extends"] != "quickstart":  # another of them, by its name
+        other = file.parents[1] / f"{shipped['extends']}.yaml"
+        shipped = merged(yaml.safe_load(other.read_text()), shipped)
     assert shipped.keys() <= SECTIONS | {"extends", "description"}, "a section that is not tested"
     project.write(
         "tried",
