@@ -16,6 +16,7 @@ from fomo_dagster.experiment.validating import validated
 from fomo_dagster.merging.technique import Technique
 from fomo_dagster.merging.techniques import TECHNIQUES, merge
 from fomo_dagster.store.files import replacing
+from fomo_dagster.weights_files import format_of
 
 SAFETENSORS = ".safetensors"
 PICKLED = (".pt", ".pth", ".bin")
@@ -43,11 +44,12 @@ def merge_files(
 ) -> str:
     """Write the merge of the files, oldest first, over θ₀; returns what to tell.
 
-    The files are safetensors, or PyTorch files of tensors alone; these are put beside the output as
-    safetensors for the time of the merge. The output replaces what was there, whole or not at all.
-    Raises `InputError` for a file that is neither, for an output that is one of the inputs, and for
-    a repair, which takes samples and a model to run them through; otherwise as
-    `fomo_dagster.merging.techniques.merge`.
+    The files are safetensors, or PyTorch files of tensors alone, as their first bytes say; the
+    latter are put beside the output as safetensors for the time of the merge. The output replaces
+    what was there, whole or not at all.
+    Raises `DataError` for a file that is neither; `InputError` for an output of another suffix or
+    that is one of the inputs, and for a repair, which takes samples and a model to run them
+    through; otherwise as `fomo_dagster.merging.techniques.merge`.
     """
     if technique.repair is not None:
         raise InputError(
@@ -55,11 +57,10 @@ def merge_files(
             "bring: merge in an experiment, or leave repair out"
         )
     given = [*files, *([base] if base is not None else [])]
-    for path in (output, *given):
-        if path.suffix not in (SAFETENSORS, *PICKLED):
-            raise InputError(
-                f"{path}: weights are {SAFETENSORS} or {', '.join(PICKLED)}, not {path.suffix!r}"
-            )
+    if output.suffix not in (SAFETENSORS, *PICKLED):
+        raise InputError(
+            f"{output}: weights are {SAFETENSORS} or {', '.join(PICKLED)}, not {output.suffix!r}"
+        )
     if output.resolve() in [path.resolve() for path in given]:
         raise InputError(f"{output} is one of the files to merge: write to another one")
     started = time.monotonic()
@@ -67,7 +68,7 @@ def merge_files(
     with replacing(output, named=True) as written, ExitStack() as stack:
 
         def readable(number: int, path: Path) -> Path:
-            if path.suffix == SAFETENSORS:
+            if format_of(path) == "safetensors":
                 return path
             place = stack.enter_context(_beside(output, f"input{number}"))
             _convert(path, place)

@@ -177,11 +177,15 @@ class Checkpoints:
 
     def _check_same(self, i: int) -> None:
         expected, found = self.layout, self._layout(i)
-        shared = expected.keys() & found.keys()
+        different = {
+            f"{name} ({_shown(found[name])} instead of {_shown(expected[name])})"
+            for name in expected.keys() & found.keys()
+            if expected[name] != found[name]
+        }
         for what, names in (
             ("lacks", expected.keys() - found.keys()),
             ("has, beyond it,", found.keys() - expected.keys()),
-            ("has in another shape or kind", {n for n in shared if expected[n] != found[n]}),
+            ("has in another shape or kind", different),
         ):
             if names:
                 listed = ", ".join(sorted(names)[:_NAMED_AT_MOST])
@@ -189,6 +193,11 @@ class Checkpoints:
                 raise DataError(
                     f"{self._label(i)} does not go with {self._label(0)}: it {what} {listed}{rest}"
                 )
+
+
+def _shown(tensor: tuple[str, tuple[int, ...]]) -> str:
+    kind, shape = tensor
+    return f"{kind} {list(shape)}"
 
 
 def write_merged(

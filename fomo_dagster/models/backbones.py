@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from fomo_dagster.models.architectures import check_configuration, check_name, s
 from fomo_dagster.models.tokenisers import blank_tokeniser_of, tokeniser_of, tokens_of
 from fomo_dagster.models.transformers_clip import with_openclip_names
 from fomo_dagster.store.files import replacing
+from fomo_dagster.weights_files import format_of
 
 Architecture: TypeAlias = str | dict[str, Any]
 StateDict: TypeAlias = Mapping[str, Tensor]
@@ -294,16 +296,19 @@ def _describe(
 def read(path: Path) -> dict[str, Tensor]:
     """The tensors of a weights file by name, however OpenCLIP's trainer wrapped them.
 
-    Raises `DataError` for a file that is not there, cannot be read, or holds more than tensors.
+    What the file is, its first bytes say. Raises `DataError` for a file that is not there, cannot
+    be read, or holds more than tensors; nothing that it may hold is run.
     """
-    if not path.is_file():
-        raise DataError(f"there is no weights file {path}")
     content: Any
+    written_as = format_of(path)
     try:
-        if path.suffix == ".safetensors":
+        if written_as == "safetensors":
             content = load_file(path)
         else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            # Of a path, PyTorch would believe the suffix; of pickles of old, it warns.
+            with path.open("rb") as file, warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)
+                content = torch.load(file, map_location="cpu", weights_only=True)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
     except Exception as error:  # of bytes that are no weights, an unpickler may raise any

@@ -67,8 +67,9 @@ def _cosine(schedule: Cosine, peak: float, before: int, step: int, steps: int) -
 
     b is L, or where the stages recover what one cosine over several stages, of S-W steps each, has
     come down to: over those up to this one after t (S-W) + 1 of them (autoregressive, dynamic), or
-    over all `stages` after t (S-W) (continued, recovered). dynamic and recovered stay on that one
-    cosine after the warm-up; the others begin one of their own. The released code has the first
+    over all `stages` after t (S-W) (continued, recovered). recovered stays on that one cosine
+    after the warm-up, dynamic on one of all (t+1) S steps with one warm-up, whose share is of all
+    these; the others begin one of their own. The released code has the first
     two; continued and recovered mean what they mean with rsqrt, whose curve needs no end.
     """
     floor = peak * schedule.final_factor
@@ -84,7 +85,13 @@ def _cosine(schedule: Cosine, peak: float, before: int, step: int, steps: int) -
     if warming is not None:
         return warming
     since = step - (steps - decay) + 1  # i-W+1
-    if schedule.recovery in ("dynamic", "recovered"):
+    if schedule.recovery == "dynamic":
+        stages = before + 1
+        all_steps, of_each = stages * steps, schedule.warmup >= 1
+        warmup = stages * int(schedule.warmup) if of_each else steps_in(schedule.warmup, all_steps)
+        passed = before * steps + step - warmup + 1
+        return _along_cosine(peak, floor, passed / (all_steps - warmup))
+    if schedule.recovery == "recovered":
         return _along_cosine(peak, floor, min(1.0, (done + since) / (over * decay)))
     return _along_cosine(base, floor, since / decay)
 

@@ -125,3 +125,10 @@ def test_a_missing_shard_or_index_is_an_error_that_names_it(folder: Path) -> Non
         Index(folder).read("train-009999.tar", 0, 1)
     with pytest.raises(DataError, match=r"no index\.parquet in .*nowhere"):
         Index(folder / "nowhere")
+
+
+@pytest.mark.parametrize("shard", ["../outside.tar", "/etc/hostname", "below/a.tar", "..", "a\\b"])
+def test_an_index_names_no_shard_outside_of_its_folder(tmp_path, shard):
+    pl.DataFrame(schema=INDEX).write_parquet(tmp_path / INDEX_FILE)
+    with pytest.raises(DataError, match="names the shard"):
+        Index(tmp_path).read(shard, 0, 1)

@@ -275,3 +275,16 @@ def test_what_was_stored_with_a_schedule_keeps_its_address() -> None:
         )
         assert dumped["schedule"] == {"name": name, "warmup": 0.1, "final_factor": 0.001}
     assert TrainingSettings().schedule.name == "cosine"
+
+
+@pytest.mark.parametrize(("steps", "share"), [(5, 0.1), (31, 0.1), (142, 0.05), (1420, 0.1)])
+def test_a_dynamic_cosine_has_one_warm_up_over_all_its_stages(steps: int, share: float) -> None:
+    """The released formula, whose share is rounded up once, over (t+1) S steps."""
+    schedule = declared("cosine", recovery="dynamic", warmup=share)
+    for before in range(4):
+        found = rates(schedule, steps, stage=before + 1)
+        warmup, total = math.ceil(round(share * (before + 1) * steps, 9)), (before + 1) * steps
+        for i in range(math.ceil(round(share * steps, 9)), steps):
+            past = (before * steps + i - warmup + 1) / (total - warmup)
+            expected = 0.001 + 0.5 * (1 + math.cos(math.pi * past)) * 0.999
+            assert found[i] == pytest.approx(expected, rel=1e-12)
