@@ -76,7 +76,7 @@ class Index:
     def path(self, shard: str) -> Path:
         """Where the shard of that name lies. Raises `DataError` for a name that leads elsewhere:
         an index may come from a store that others write."""
-        if shard != Path(shard).name or "\\" in shard:
+        if shard in ("", "..") or shard != Path(shard).name or "\\" in shard:
             raise DataError(
                 f"the index in {self.folder} names the shard {shard!r}, and shards lie beside it: "
                 "materialise the dataset's shards again"
