@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import threading
 import weakref
@@ -27,6 +28,9 @@ from fomo_dagster.errors import DataError
 INDEX_FILE = "index.parquet"
 DECODING = "fomo_decoding"  # the key of the file's metadata
 OPEN_SHARDS = 128  # of all indexes together, and at most a quarter of what a process may open
+
+# Beside the index or, of a view, in the artifact of the shards that it is a view of.
+_SHARD = re.compile(r"(\.\./\.\./shards/[0-9a-f]{32}/)?(?!\.{1,2}$)[^/\\\0]+")
 
 _serials = count()
 
@@ -76,10 +80,10 @@ class Index:
     def path(self, shard: str) -> Path:
         """Where the shard of that name lies. Raises `DataError` for a name that leads elsewhere:
         an index may come from a store that others write."""
-        if shard in ("", "..") or shard != Path(shard).name or "\\" in shard:
+        if not _SHARD.fullmatch(shard):
             raise DataError(
-                f"the index in {self.folder} names the shard {shard!r}, and shards lie beside it: "
-                "materialise the dataset's shards again"
+                f"the index in {self.folder} names the shard {shard!r}, and shards lie beside it "
+                "or in the same store: materialise the dataset's shards again"
             )
         return self.folder / shard
 
