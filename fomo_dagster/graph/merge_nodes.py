@@ -63,20 +63,16 @@ class DeployedNode(Node):
 
     @property
     def declared(self) -> Mapping[str, Any]:
-        version = getattr(self.effective_technique, "weighted_version", 1)
-        weighted = getattr(self.effective_technique, "coefficients", None) is not None
-        return self._declared | ({"weighted_version": version} if weighted and version > 1 else {})
-
-    @property
-    def _declared(self) -> dict[str, Any]:
-        if self.joint is None:
-            return self.technique.model_dump(mode="json", exclude_none=True)
-        # By name rather than as coefficients, whose last digits are a matter of the machine.
-        weighed = self.joint.model_dump(
-            mode="json", exclude_defaults=True, exclude={"include_initial"}
-        )
-        alike = at_once(self.technique, len(self.model_keys))
-        return alike.model_dump(mode="json", exclude_none=True) | weighed
+        technique, weighed = self.technique, dict[str, Any]()
+        if self.joint is not None:
+            # By name rather than as coefficients, whose last digits are a matter of the machine.
+            weighed = self.joint.model_dump(
+                mode="json", exclude_defaults=True, exclude={"include_initial"}
+            )
+            technique = at_once(self.technique, len(self.model_keys))
+        if self.effective_technique.is_weighted and technique.weighted_version > 1:
+            weighed["weighted_version"] = technique.weighted_version
+        return technique.model_dump(mode="json", exclude_none=True) | weighed
 
     def recipes(self, facts: FactsByKey) -> dict[str, Recipe]:
         versions = [facts[key].data_version for key in self.models]

@@ -29,8 +29,6 @@ class TaskVectorTechnique(Technique):
     """θ = θ₀ + s · λ · f(τ_1, …, τ_K; c): s the scale, λ LiNeS's factor of the depth."""
 
     needs_base: ClassVar[bool] = True
-    weighted_version: ClassVar[int] = 1
-    """Raised when the numbers of a merge with coefficients change, and no others do."""
 
     coefficients: tuple[float, ...] | None = Field(
         None,
@@ -53,6 +51,10 @@ class TaskVectorTechnique(Technique):
 
     def shares(self, models: int) -> tuple[float, ...]:
         return as_shares(self.coefficients or ()) or super().shares(models)
+
+    @property
+    def is_weighted(self) -> bool:
+        return self.coefficients is not None
 
     @abstractmethod
     def joint(self, checkpoints: Checkpoints) -> Callable[[str], Rule]:

@@ -66,12 +66,19 @@ class Technique(Declaration):
     )
     needs_base: ClassVar[bool] = False
     """Whether it is a function of θ₀ too."""
+    weighted_version: ClassVar[int] = 1
+    """Raised when the numbers of a merge with weights change, and those of no other."""
     by_rows: ClassVar[bool] = False
     """Whether its rules want whole rows (see `Checkpoints.row`) in every piece."""
 
     def refusal(self, models: int) -> str | None:
         """Why it cannot merge that many models, or None."""
         return None
+
+    @property
+    def is_weighted(self) -> bool:
+        """Whether the models are given weights that `weighted_version` is about."""
+        return False
 
     def at(self, stage: int) -> Technique:
         """The same with lots of the stage's own, where it draws any.
