@@ -23,7 +23,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
 from assets.growing import UI
-from assets.tags import EXPERIMENT_TAG
+from assets.specs import EXPERIMENT_TAG
 from fomo_dagster.errors import InputError
 from fomo_dagster.graph.names import ANNOUNCE
 

@@ -11,8 +11,7 @@ from assets.checks import check_specs_of, checks_of
 from assets.descriptions import metadata_of, metadata_of_source
 from assets.growing import GROW_JOB, arrival_sensor
 from assets.schedules import observation_of, schedule_of, schedules_of
-from assets.specs import key_of, owners_of, spec_of
-from assets.tags import EXPERIMENT_TAG
+from assets.specs import EXPERIMENT_TAG, key_of, owners_of, spec_of
 from assets.troubles import named_troubles, trouble_assets, trouble_key
 from fomo_dagster.errors import FomoError, InputError
 from fomo_dagster.experiment.families import Trouble

@@ -14,7 +14,7 @@ from typing import Any
 import dagster as dg
 
 from assets.schedules import run_that_goes_on
-from assets.tags import EXPERIMENT_TAG
+from assets.specs import EXPERIMENT_TAG
 from fomo_dagster.errors import FomoError, InputError
 from fomo_dagster.graph.names import ARRIVALS, GROW
 from fomo_dagster.streams.growing import arrivals, last_change
@@ -82,13 +82,13 @@ def arrival_sensor(growing: Mapping[str, Path]) -> dg.SensorDefinition:
                 continue
             if there == seen.get(experiment):
                 continue
-            tags = {EXPERIMENT_TAG: experiment}
-            other = run_that_goes_on(context.instance, dg.RunsFilter(tags=tags))
+            other = run_that_goes_on(context.instance, experiment=experiment)
             if other is not None:
                 waiting.append(f"{experiment} waits for run {other}")
                 continue
             seen[experiment] = there
             config = {"ops": {"compute_what_arrived": {"config": {"experiment": experiment}}}}
+            tags = {EXPERIMENT_TAG: experiment}
             requests.append(dg.RunRequest(run_config=config, tags=tags))
         said = "; ".join(waiting) or None
         if requests and said:

@@ -8,7 +8,7 @@ from typing import Any
 
 import dagster as dg
 
-from assets.tags import EXPERIMENT_TAG
+from assets.specs import EXPERIMENT_TAG
 from fomo_dagster.experiment.families import Trouble
 from fomo_dagster.experiment.schema import Experiment
 from fomo_dagster.graph.build import Graph
@@ -21,13 +21,17 @@ GOES_ON = [
 ]  # fmt: skip
 
 
-def run_that_goes_on(instance: dg.DagsterInstance, runs: dg.RunsFilter) -> str | None:
-    """The id of one of these runs that waits or goes on; runs whose process is gone have ended."""
+def run_that_goes_on(
+    instance: dg.DagsterInstance, *, experiment: str | None = None, job: str | None = None
+) -> str | None:
+    """The id of a run of the experiment, or of the job, that waits or goes on; runs whose process
+    is gone have ended."""
     from fomo_dagster.cli.dagster_home import end_dead_runs  # which the command line builds on
 
     end_dead_runs(instance)
+    tags = {EXPERIMENT_TAG: experiment} if experiment is not None else None
     found = instance.get_run_records(
-        dg.RunsFilter(job_name=runs.job_name, tags=runs.tags, statuses=GOES_ON), limit=1
+        dg.RunsFilter(job_name=job, tags=tags, statuses=GOES_ON), limit=1
     )
     return found[0].dagster_run.run_id if found else None
 
@@ -58,7 +62,7 @@ def schedule_of(name: str, job: Job, experiment: Experiment) -> dg.ScheduleDefin
         f"{name}{SCHEDULE}",
         job,
         experiment.cron_schedule,
-        dg.RunsFilter(tags={EXPERIMENT_TAG: name}),
+        {"experiment": name},
         description=f"Reruns {name}; what did not change is not computed again.",
         execution_timezone=experiment.cron_timezone,
     )
@@ -70,18 +74,18 @@ def observation_of(job: Job) -> dg.ScheduleDefinition:
         OBSERVATION,
         job,
         "*/5 * * * *",
-        dg.RunsFilter(job_name=job.name),
+        {"job": job.name},
         description="Looks for new images every five minutes.",
     )
 
 
 def _schedule(
-    name: str, job: Job, cron: str, same: dg.RunsFilter, **further: Any
+    name: str, job: Job, cron: str, same: Mapping[str, str], **further: Any
 ) -> dg.ScheduleDefinition:
-    """same: the runs beside which no other is wanted."""
+    """same: the runs beside which no other is wanted, as of `run_that_goes_on`."""
 
     def tick(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-        other = run_that_goes_on(context.instance, same)
+        other = run_that_goes_on(context.instance, **same)
         if other is not None:
             return dg.SkipReason(f"run {other} still goes on: skipped, and looked at next time")
         return dg.RunRequest()

@@ -12,6 +12,7 @@ from fomo_dagster.graph.merge_nodes import DeployedNode
 from fomo_dagster.graph.names import BACKBONES, DATASETS, LEADERBOARD, MANIFESTS
 from fomo_dagster.graph.node import Node
 
+EXPERIMENT_TAG = "fomo/experiment"  # of runs: the experiment or sweep brought up to date
 KINDS = {
     "shards": {"webdataset", "parquet"},
     "validation": {"parquet"},
