@@ -2,9 +2,12 @@
 
 import itertools
 import logging
+import threading
 from collections.abc import Iterator
 
 import pytest
+
+from fomo_dagster.store.connections import Connection
 
 BUCKETS = itertools.count()
 
@@ -39,3 +42,31 @@ def bucket(s3):
     name = f"bucket{next(BUCKETS)}"
     s3.create_bucket(Bucket=name)
     return name
+
+
+@pytest.fixture
+def push_at_once(monkeypatch):
+    """Two stores make three files each that hold their names, and upload them turn by turn."""
+
+    def push(stores, recipe):
+        turns, upload = threading.Barrier(2, timeout=20), Connection.upload
+
+        def in_turns(self, source, path):
+            turns.wait()
+            upload(self, source, path)
+
+        def make(name):
+            def write(folder):
+                for file in ("first", "second", "third"):
+                    (folder / file).write_text(name)
+
+            stores[name].get_or_make(recipe, write)
+
+        monkeypatch.setattr(Connection, "upload", in_turns)
+        threads = [threading.Thread(target=make, args=name) for name in stores]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    return push

@@ -227,28 +227,9 @@ def test_a_push_that_is_killed_leaves_nothing_that_is_seen(machine, remote_url, 
     assert not list((first.root / ".pending").iterdir())
 
 
-def test_machines_that_push_other_bytes_at_once_leave_those_of_one(machine, monkeypatch):
+def test_machines_that_push_other_bytes_at_once_leave_those_of_one(machine, push_at_once):
     """As of two accelerators, whose sums differ in the last place."""
-    stores = {name: machine(name) for name in "ab"}
-    turns, upload = threading.Barrier(2, timeout=20), Connection.upload
-
-    def in_turns(self, source, path):
-        turns.wait()
-        upload(self, source, path)
-
-    def make(name):
-        def write(folder):
-            for file in ("first", "second", "third"):
-                (folder / file).write_text(name)
-
-        stores[name].get_or_make(RECIPE, write)
-
-    monkeypatch.setattr(Connection, "upload", in_turns)
-    threads = [threading.Thread(target=make, args=name) for name in stores]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    push_at_once({name: machine(name) for name in "ab"}, RECIPE)
     found = content(machine("third").get_or_make(RECIPE, never))
     assert set(found.values()) in ({b"a"}, {b"b"})
 

@@ -1,7 +1,6 @@
 """The remote side of the store on S3, by the driver that users have, against a server of moto."""
 
 import json
-import threading
 
 import pytest
 from botocore.exceptions import ClientError
@@ -85,27 +84,8 @@ def test_what_is_damaged_in_a_bucket_is_made_again_and_replaced(
     assert {path.name for path in tmp_path.iterdir()} == {"first", "second", "third"}
 
 
-def test_machines_that_push_to_a_bucket_at_once_leave_what_one_made(machine, monkeypatch):
-    stores = {name: machine(name) for name in "ab"}
-    turns, upload = threading.Barrier(2, timeout=20), Connection.upload
-
-    def in_turns(self, source, path):
-        turns.wait()
-        upload(self, source, path)
-
-    def make(name):
-        def write(folder):
-            for file in ("first", "second", "third"):
-                (folder / file).write_text(name)
-
-        stores[name].get_or_make(RECIPE, write)
-
-    monkeypatch.setattr(Connection, "upload", in_turns)
-    threads = [threading.Thread(target=make, args=name) for name in stores]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+def test_machines_that_push_to_a_bucket_at_once_leave_what_one_made(machine, push_at_once):
+    push_at_once({name: machine(name) for name in "ab"}, RECIPE)
     found = content(machine("third").get_or_make(RECIPE, never))
     assert set(found.values()) in ({b"a"}, {b"b"})
 
