@@ -26,7 +26,7 @@ POOL = "pool"  # what the places in an experiment that name a pool end in
 class SharedNodes:
     """Nodes and sources in an order in which each comes after what it needs.
 
-    owners: node → the experiment that brought it. experiment: that which nodes are added for now.
+    owners: node → the experiment that brought it. experiment: whose nodes are being added.
     """
 
     def __init__(self) -> None:
