@@ -12,10 +12,10 @@ from fomo_dagster.graph.build import build_graph
 
 ADAPTATION = {d.name: d for d in benchmark_datasets().values() if d.role == "adaptation"}
 PRESETS = {
-    "debug": 5, "default": 20, "default_vit_b16": 20, "ema_merge": 20, "ema_task_arithmetic": 20,
+    "debug": 4, "default": 20, "default_vit_b16": 20, "ema_merge": 20, "ema_task_arithmetic": 20,
     "fast": 20, "full_finetune": 20, "offline_merge": 20,
-    "offline_merge_dataset_incremental": len(ADAPTATION), "offline_merge_without_replay": 20,
-    "oracle": 1, "zero_shot": 0,
+    "offline_merge_dataset_incremental": 20, "offline_merge_without_replay": 20,
+    "oracle": 1, "simple_finetune": 1, "zero_shot": 0,
 }  # fmt: skip
 
 
@@ -25,8 +25,9 @@ def release(tmp_path, monkeypatch):
     folder = tmp_path / "release" / "stream_construction"
     folder.mkdir(parents=True)
     entries = [f"{dataset.folder}+++some class" for dataset in ADAPTATION.values()]
-    for name in ("random_sequence_1", "random_sequence_1_fast", "debug_sequence"):
+    for name in ("random_sequence_1", "random_sequence_1_fast", "time_incremental_dschunked_1"):
         (folder / f"{name}.json").write_text(json.dumps(entries))
+    (folder / "debug_seq_small.json").write_text(json.dumps(entries[:5]))
     monkeypatch.setenv("FOMO_RELEASE", str(tmp_path / "release"))
     monkeypatch.setenv("FOMO_PRETRAINING_POOL", str(tmp_path / "laion"))
     return tmp_path
@@ -51,12 +52,13 @@ def test_a_preset_builds_its_graph(request, release, name):
     assert len(trained) == PRESETS[name]
     last = f"{experiment.name}/evaluation_{PRESETS[name]:03d}"
     roles = graph.nodes[last].roles
-    assert {d for d, role in roles.items() if role == "adaptation"} == ADAPTATION.keys()
+    few = {"debug": {*list(ADAPTATION)[:5], "cifar10"}, "simple_finetune": {"caltech101"}}
     assert experiment.evaluation.subset == (1 if name == "zero_shot" else 0.1)
     if trained:
         assert experiment.max_logit_scale is None
-    if name != "debug":
-        assert roles.keys() == benchmark_datasets().keys()
+    assert roles.keys() == few.get(name, benchmark_datasets().keys())
+    if name not in few:
+        assert {d for d, role in roles.items() if role == "adaptation"} == ADAPTATION.keys()
 
 
 def test_the_defaults_are_the_benchmarks(request, release):
@@ -73,6 +75,33 @@ def test_the_defaults_are_the_benchmarks(request, release):
     assert (arithmetic.start_from, arithmetic.merge.technique) == ("deployed", "task_arithmetic")
     full = load(request, "full_finetune").experiment
     assert (full.backbone.architecture, full.budget.mafs) == ("ViT-B-16", 1.8e9)
+
+
+@pytest.mark.parametrize(
+    ("name", "architecture", "rows", "steps"),
+    [
+        ("debug", "ViT-B-32", {"update": 175, "buffer": 168, "pretraining": 169}, 19),
+        ("oracle", "ViT-B-16", {"update": 343, "pretraining": 169}, 28_400),
+        ("simple_finetune", "ViT-B-32", {"update": 256, "pretraining": 256}, 292),
+    ],
+)
+def test_small_and_single_updates_are_the_releases(
+    request, release, name, architecture, rows, steps
+):
+    experiment = load(request, name).experiment
+    assert experiment.backbone.architecture == architecture
+    sizes = experiment.mixture.of_stage(2).sizes(512, 1).at(0)
+    assert {pool: size for pool, size in sizes.items() if size} == rows
+    assert experiment.budget.known_steps(experiment.batch_size) == steps
+
+
+def test_task_vectors_are_added_at_the_releases_scales(request, release):
+    scales = {"ema_task_arithmetic": 0.1, "offline_merge_dataset_incremental": 0.3}
+    for name, scale in scales.items():
+        merge = load(request, name).experiment.method.merge
+        assert (merge.technique, merge.scale) == ("task_arithmetic", scale)
+    stream = load(request, "offline_merge_dataset_incremental").experiment.stream
+    assert (stream.file.stem, stream.stages) == ("time_incremental_dschunked_1", 20)
 
 
 def test_updates_of_offline_merges_depend_on_no_other_update(request, release):
