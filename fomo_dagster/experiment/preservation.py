@@ -16,6 +16,8 @@ class Preservation(Declaration):
     name: str
     carries: ClassVar[bool] = False
     """Whether a stage leaves something in its artifact that the next one starts with."""
+    carried_version: ClassVar[int] = 1
+    """Raised where a stage makes something else of what the one before left it."""
     of_carried: ClassVar[frozenset[str]] = frozenset()
     """The parameters that act on what was carried alone, and so not at the first stage."""
     of_each_pair: ClassVar[bool] = False
@@ -87,6 +89,7 @@ class SI(_Weighed):
     """`strength · Σ Ω (θ - θ*)²` beside the loss, Ω what each weight did for the loss earlier."""
 
     name: Literal["si"]
+    carried_version: ClassVar[int] = 2  # 1 cut each stage's importances at 0, and not their sum
     strength: float = Field(0.5, gt=0)
     damping: float = Field(0.1, gt=0, description="ξ, added to squared changes of weights.")
 

@@ -129,6 +129,8 @@ class TrainedNode(Node):
         preserve = self.method.preserve
         if preserve and preserve.of_likelihood and self.settings.loss.name == "siglip":
             declared["likelihood"] = "sigmoid"  # it was a softmax before, whatever the loss
+        if preserve and preserve.carried_version > 1 and self.carried_key is not None:
+            declared["carried_version"] = preserve.carried_version
         if self.selection is not None:
             declared["selection"] = self.selection.model_dump(mode="json")
         if "buffer" in self._shares.pools:

@@ -25,7 +25,8 @@ class Average:
 
     - exponential: `e_n = decay · e_(n-1) + (1 - decay) · θ_n`, e_0 = θ_0, as in FoMo-in-Flux
       (arXiv 2408.14471);
-    - uniform: the mean of θ_0, …, θ_n (the weight ensemble of ZSCL, arXiv 2303.06628).
+    - uniform: the mean of θ_0, …, θ_n (the weight ensemble of ZSCL, arXiv 2303.06628, whose code
+      counts steps from 0 and so takes those one later, and the first).
 
     Raises `InputError` where none of the `steps` of the stage would be taken.
     """

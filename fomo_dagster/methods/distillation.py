@@ -51,7 +51,8 @@ class ZSCL(Preservation):
     `strength · (KL_T(exp(ā) Ī T̄xᵀ ‖ exp(ā) I T̄xᵀ) + KL_T(exp(ā) T̄x Īᵀ ‖ exp(ā) Tx Īᵀ))`,
     and `l2 · ‖θ - θ_start‖²` (without ½, as the authors' `--l2`), beside the contrastive loss over
     the other rows. The student's features are measured at the teacher's temperature and bias, so
-    that its own stay free to be learnt.
+    that its own stay free to be learnt. The authors' second term is of `T̄x Iᵀ`, the first one's
+    matrix transposed, which leaves the text tower without a term; here each tower has its own.
     """
 
     def __init__(self, settings: declared.ZSCL, beginning: Beginning, beside: Beside) -> None:

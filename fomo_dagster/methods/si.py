@@ -18,8 +18,10 @@ class SI(ImportancePenalty):
 
     Along the way `ω_i ← ω_i - g_i · δ_i`, g being the gradient of the loss alone (before the
     penalty's is added and it is clipped) and δ what the update really changed (optimiser, weight
-    decay and clamp). After the last step `Ω_i ← Ω_i + max(0, ω_i) / (Δ_i² + damping)`, Δ leading
-    from the start to the last step's weights, also where an average of the steps is kept.
+    decay and clamp). After the last step `Ω_i ← max(0, Ω_i + ω_i / (Δ_i² + damping))`, Δ leading
+    from the start to the last step's weights, also where an average of the steps is kept. It is the
+    sum that is cut, as by the authors (ganguli-lab/pathint), so that what raised the loss in one
+    stage counts against what lowered it in those before: cutting each stage would add up noise.
 
     Beside the weights it holds five tensors of their size.
     """
@@ -61,5 +63,5 @@ class SI(ImportancePenalty):
         found = {}
         for name, lowered in self._lowered.items():
             change = self._last[name] - self.anchors[name]
-            found[name] = lowered.clamp(min=0) / (change.square() + self._damping)
-        return self.carry(1.0, found)
+            found[name] = lowered / (change.square() + self._damping)
+        return {name: omega.clamp_(min=0) for name, omega in self.carry(1.0, found).items()}

@@ -95,3 +95,14 @@ def test_a_weighted_mean_of_task_vectors_has_another_address_than_the_sum_it_was
 
     assert declared("ties")["weighted_version"] == 2
     assert "weighted_version" not in declared("task_arithmetic")
+
+
+def test_importances_that_add_up_otherwise_change_the_stages_that_go_on_with_them(project):
+    def declared(stage, name):
+        graph = project.graph("toy", f"method={{preserve: {{name: {name}}}}}")
+        nodes = [node for node in graph.nodes.values() if node.kind == "trained"]
+        return {node.stage: node.declared for node in nodes}[stage]
+
+    assert declared(2, "si")["carried_version"] == 2
+    assert "carried_version" not in declared(1, "si")
+    assert "carried_version" not in declared(2, "mas")
