@@ -139,7 +139,22 @@ REFUSED = {
     "image outside": (["train/cat/1.png", "train/2.png"], r"outside of class folders: '2\.png'"),
     "flat": (["train/2.png"], "declare `task: retrieval`"),
     "another split": (
-        ["train/cat/1.png", "extra/cat/1.png"], "'train' with class folders beside 'extra'"
+        ["train/cat/1.png", "extra/cat/1.png"],
+        "'train', which could be a split or a class, beside 'extra'",
+    ),
+    "splits by parts of their names": (
+        ["seg_train/cat/1.png", "seg_test/cat/1.png", "seg_pred/1.png"],
+        "'seg_test', which could be a split or a class, beside 'seg_pred', 'seg_train'",
+    ),
+    "two domains of two splits": (
+        ["trainA/1.png", "trainB/1.png", "testA/1.png", "testB/1.png"], "'testA', which could be"
+    ),
+    "a test split of unlabelled images": (
+        ["train/cat/1.png", "train/dog/1.png", "test/images/1.png"],
+        "no class in common: 'train' has 'cat', 'dog', 'test' has 'images'",
+    ),
+    "numbered splits without classes": (
+        ["train/cat.1.png", "test1/1.png"], "train has images outside of class folders"
     ),
     "two spellings": (
         ["Train/cat/1.png", "train/cat/2.png"], "'Train' and 'train', and both are called train"
@@ -168,6 +183,28 @@ def test_a_layout_that_means_nothing_is_refused(tmp_path: Path, case: str) -> No
 def test_a_class_called_train_is_a_class(tmp_path: Path) -> None:
     write(tmp_path / "images", "train/1.png", "plane/1.png")
     assert set(scan(tmp_path)["concept"]) == {"train", "plane"}
+
+
+def test_classes_named_after_one_kind_of_split_are_classes(tmp_path: Path) -> None:
+    write(tmp_path / "images", "test_tube/old/1.png", "test_tube/new/1.png", "vial/1.png")
+    assert set(scan(tmp_path)["concept"]) == {"test_tube", "vial"}
+
+
+def test_splits_without_a_common_class_are_taken_where_declared(tmp_path: Path) -> None:
+    write(tmp_path / "images", "train/cat/1.png", "test/dog/1.png")
+    frame = scan(tmp_path, splits={"train": ["train"], "test": ["test"]})
+    assert found(frame) == [("test", "dog/1.png", "dog"), ("train", "cat/1.png", "cat")]
+
+
+@pytest.mark.parametrize("above", ["PetImages", "train/PetImages"])
+def test_a_class_that_could_be_the_folder_of_all_classes_is_said(
+    tmp_path: Path, above: str
+) -> None:
+    write(tmp_path / "images", f"{above}/Cat/1.png", f"{above}/Dog/1.png", "readme.md")
+    warning = inspect(source(tmp_path)).warnings[0]
+    assert "one class 'PetImages', and all images lie in 2 folders below it" in warning
+    write(tmp_path / "images", f"{above}/1.png")
+    assert "one class" not in inspect(source(tmp_path)).warnings[0]
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
@@ -247,7 +284,8 @@ def test_what_ends_as_an_image_is_one_whatever_pillow_calls_it(tmp_path: Path) -
 def test_files_that_are_no_samples_are_counted_and_named(tmp_path: Path) -> None:
     write(tmp_path / "images", "train/cat/1.png", "train/cat/2.heic", "train/cat/deep/3.HEIC")
     write(tmp_path / "images", "train/cat/.4.png", "train/cat/5", "stray.png", "captions.csv")
-    litter = ["train/cat/Thumbs.db", "train/cat/._1.png", "train/cat/.DS_Store"]
+    litter = ["train/@eaDir/cat/thumb.jpg", "train/cat/@eaDir/1.png/thumb.jpg"]
+    litter += ["train/cat/Thumbs.db", "train/cat/._1.png", "train/cat/.DS_Store"]
     write(tmp_path / "images", *litter, "__MACOSX/train/cat/._1.png", "train/.git/6.png")
     os.mkfifo(tmp_path / "images" / "train" / "cat" / "7.png")
     (tmp_path / "images" / "captions.csv").write_text("path,caption\ntrain/cat/1.png,one\n")

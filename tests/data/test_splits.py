@@ -62,10 +62,27 @@ def test_no_rows_have_no_splits() -> None:
 @pytest.mark.parametrize(
     ("kind", "names"),
     [
-        ("train", ["train", "Training", "TRN", "train_images", "Train-Set", "train2017"]),
-        ("test", ["test", "TESTING", "tst", "test data", "testset"]),
+        (
+            "train",
+            ["train", "Training", "TRN", "train_images", "Train-Set", "train2017", "train_1"],
+        ),
+        ("test", ["test", "TESTING", "tst", "test data", "testset", "test1"]),
         ("validation", ["val", "Valid", "validation", "dev", "eval", "Evaluation", "val_split"]),
-        (None, ["", "set", "trainer", "devil", "tram", "trainval", "testament", "s", "2017"]),
+        (
+            None,
+            [
+                "",
+                "set",
+                "trainer",
+                "devil",
+                "tram",
+                "trainval",
+                "testament",
+                "s",
+                "2017",
+                "test1000",
+            ],
+        ),
     ],
 )
 def test_splits_are_known_by_their_usual_names_alone(kind: str | None, names: list[str]) -> None:

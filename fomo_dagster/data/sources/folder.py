@@ -32,11 +32,24 @@ from fomo_dagster.data.sources.files import (
     shortlist,
 )
 from fomo_dagster.data.sources.source import Inspection, as_scan, in_one_form
-from fomo_dagster.data.sources.splits import Assignment, SplitNames, assign, held_out, kind_of
+from fomo_dagster.data.sources.splits import (
+    Assignment,
+    SplitNames,
+    assign,
+    held_out,
+    hinted,
+    kind_of,
+)
+from fomo_dagster.data.sources.walking import (
+    files_below,
+    identity_of,
+    is_folder,
+    path_below,
+    visible,
+)
 from fomo_dagster.errors import DataError, InputError
 from fomo_dagster.texts import as_text, is_text
 
-LITTER = ("thumbs.db", "desktop.ini", "__macosx")  # in lower case: what systems leave behind
 REASONS_NAMED = 5
 
 
@@ -124,6 +137,9 @@ class FolderImages:
         found = in_one_form(found)
         if "test" not in splits.of:
             found = found.with_columns(held_out(found, self.test_share))
+        if self.splits is None and self.one_concept is None:
+            self._check_shared(found, splits)
+            warnings = (*warnings, *self._deeper(found))
         digests = self.cache.digests(
             found["path"].to_list(), f"the folder {self.root}", LARGEST_IMAGE
         )
@@ -168,7 +184,7 @@ class FolderImages:
 
     def _splits(self) -> Assignment:
         """What each folder below the root is for; none where all are class folders."""
-        names = [entry.name for entry in _visible(self.root) if _is_folder(entry)]
+        names = [entry.name for entry in visible(self.root) if is_folder(entry)]
         where = f"the folder {self.root}"
         if self.splits is not None:
             deeper = [
@@ -183,15 +199,21 @@ class FolderImages:
         named = [name for name in names if kind_of(name)]
         if len(named) == len(names):
             return assign(names, None, where)
-        for name in named:
-            if any(_is_folder(entry) for entry in _visible(self.root / name)):
-                others = sorted(set(names) - set(named))
+        hints = {name: kind for name in names if (kind := hinted(name))}
+        likely = list(hints) if len(set(hints.values())) > 1 else named
+        for name in likely:
+            if len(likely) == len(names) or self._has_folders(name):
+                others = sorted(set(names) - {name})
                 raise DataError(
-                    f"{self.root} holds {name!r} with class folders beside {shortlist(others)}: "
-                    "keep only folders of splits, or only class folders, or declare which is which "
-                    "(`splits: {train: […], test: […]}`; `splits: {}`: all are classes)"
+                    f"{self.root} holds {name!r}, which could be a split or a class, beside "
+                    f"{shortlist(others)}: keep only folders of splits, or only class folders, or "
+                    "declare which is which (`splits: {train: […], test: […]}`; `splits: {}`: all "
+                    "are classes)"
                 )
         return Assignment({})
+
+    def _has_folders(self, name: str) -> bool:
+        return any(is_folder(entry) for entry in visible(self.root / name))
 
     def _split(
         self, split: str, name: str, splits: Assignment, unused: list[Unused]
@@ -199,16 +221,16 @@ class FolderImages:
         """The images of one split's folder, of that name below the root."""
         folder = self.root / name
         alone = len(splits.of.get(split, ())) < 2
-        entries = _visible(folder)
-        concepts = [entry.name for entry in entries if _is_folder(entry)]
+        entries = visible(folder)
+        concepts = [entry.name for entry in entries if is_folder(entry)]
         loose = []
         for entry in entries:
-            if not _is_folder(entry):
+            if not is_folder(entry):
                 problem = self._problem(entry)
                 if problem is None:
                     loose.append(entry.name)
                 else:
-                    unused.append(Unused(_below(self.root, entry.path), problem))
+                    unused.append(Unused(path_below(self.root, entry.path), problem))
         if loose and not concepts and self.one_concept is not None:
             images = {self.one_concept: [str(folder / name) for name in loose]}
         elif loose:
@@ -216,19 +238,20 @@ class FolderImages:
                 f"{folder} has images outside of class folders: {shortlist(loose)}; move each into "
                 "the folder of its concept"
                 + ("" if concepts else ", or declare `task: retrieval` if there are no concepts")
+                + (", or leave it out: `splits` names the folders that count" if name else "")
             )
         elif not concepts:
             raise DataError(f"{folder} has no images and no class folders")
         else:
             self._check_concepts(folder, concepts)
-            above = {_identity(path) for path in (self.root, folder)}
+            above = {identity_of(path) for path in (self.root, folder)}
             images = {
                 concept: self._images(folder / concept, above, unused) for concept in concepts
             }
         for concept, paths in images.items():
             for path in paths:
-                key = _below(folder if alone else self.root, path)
-                yield Found(split, concept, key, path, _below(self.root, path))
+                key = path_below(folder if alone else self.root, path)
+                yield Found(split, concept, key, path, path_below(self.root, path))
 
     def _check_concepts(self, folder: Path, concepts: Sequence[str]) -> None:
         if self.splits is None and folder != self.root and all(map(kind_of, concepts)):
@@ -238,11 +261,36 @@ class FolderImages:
                 f"`splits: {{train: [{folder.name}/{concepts[0]}]}}`"
             )
 
+    def _check_shared(self, found: pl.DataFrame, splits: Assignment) -> None:
+        """Refuse splits that have no class in common: then one is likely to have none at all."""
+        classes = [set(found.filter(split=split)["concept"]) for split in splits.of]
+        if len(classes) > 1 and not classes[0] & classes[1]:
+            (train,), (test,) = splits.of.values()
+            raise DataError(
+                f"the splits of {self.root} have no class in common: {train!r} has "
+                f"{shortlist(sorted(classes[0]))}, {test!r} has {shortlist(sorted(classes[1]))}; "
+                "move the images into the folders of their classes, or say with the source's "
+                f"`splits` that it is meant so (`splits: {{train: [{train}], test: [{test}]}}`) or "
+                f"that one has no classes (`splits: {{train: [{train}]}}`)"
+            )
+
+    def _deeper(self, found: pl.DataFrame) -> Iterator[str]:
+        """A sentence where what is taken for the one class could be the folder of all."""
+        concepts = found["concept"].unique().to_list()
+        below = found["key"].str.split("/").list.tail(-1)
+        folders = below.list.first().filter(below.list.len() > 1).n_unique()
+        if len(concepts) == 1 and folders > 1 and (below.list.len() > 1).all():
+            yield (
+                f"the folder {self.root} has the one class {concepts[0]!r}, and all images lie in "
+                f"{folders} folders below it: where these are the classes, let `path` or `splits` "
+                "lead to the folder that holds them"
+            )
+
     def _check_inside(self, concept: Path, images: Sequence[str]) -> None:
         """Refuse splits below a class: whoever mixes them tests on what it trained on."""
         if self.splits is not None:
             return
-        below = {_below(concept, path).partition("/") for path in images}
+        below = {path_below(concept, path).partition("/") for path in images}
         inside = sorted({name for name, slash, _ in below if slash and kind_of(name)})
         if len(set(map(kind_of, inside))) > 1:
             raise DataError(
@@ -256,17 +304,18 @@ class FolderImages:
     ) -> list[str]:
         """The images of a concept's folder, without those of a link back to a folder `above`."""
         images, others = [], []
-        for entry in _files(concept, set(above)):
+        for entry in files_below(concept, set(above)):
             problem = self._problem(entry)
             if problem is None:
                 images.append(entry.path)
             else:
-                others.append(Unused(_below(self.root, entry.path), problem))
+                others.append(Unused(path_below(self.root, entry.path), problem))
         if not images:
             raise DataError(
                 f"the concept folder {concept} has no images ({len(others)} other files"
                 + (f": {_by_reason(others)}" if others else "")
-                + "): add some, or remove the folder"
+                + "): add some, or remove the folder; where another folder here holds the classes, "
+                "`path` is that one"
             )
         self._check_inside(concept, images)
         unused += others
@@ -291,13 +340,13 @@ class FolderImages:
     def _outside(self, splits: Assignment) -> Iterator[Unused]:
         """What lies in no split: files beside the splits' folders, images in others."""
         used = {name.partition("/")[0] for names in splits.of.values() for name in names}
-        for entry in _visible(self.root):
-            if not _is_folder(entry):
+        for entry in visible(self.root):
+            if not is_folder(entry):
                 yield Unused(entry.name, self._problem(entry) or "outside of the splits")
             elif entry.name not in used:
-                for file in _files(entry.path, {_identity(self.root)}):
+                for file in files_below(entry.path, {identity_of(self.root)}):
                     if has_image_suffix(file.name):
-                        yield Unused(_below(self.root, file.path), "outside of the splits")
+                        yield Unused(path_below(self.root, file.path), "outside of the splits")
 
     def _said_of(self, unused: Sequence[Unused]) -> Iterator[str]:
         named = [file for file in unused if self.root / file.place != self.captions]
@@ -316,45 +365,3 @@ def _by_reason(unused: Sequence[Unused]) -> str:
         said.append(f"{count} {reason}: {shortlist(places)}")
     rest = len(counts) - REASONS_NAMED
     return "; ".join(said) + (f"; and for {rest} more reasons" if rest > 0 else "")
-
-
-def _visible(folder: Path | str) -> list[os.DirEntry[str]]:
-    """What there is to look at, in order of names: of what is hidden, files that end as images."""
-    with os.scandir(folder) as entries:
-        return sorted((e for e in entries if not _is_passed_over(e)), key=lambda e: e.name)
-
-
-def _is_passed_over(entry: os.DirEntry[str]) -> bool:
-    name = entry.name.lower()
-    if not name.startswith("."):
-        return name in LITTER
-    return name.startswith("._") or not has_image_suffix(name) or _is_folder(entry)
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    # A link that leads nowhere, or in circles, is no folder; `DirEntry.is_dir` raises for some.
-    return entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and os.path.isdir(entry.path))
-
-
-def _identity(folder: Path | str) -> tuple[int, int]:
-    status = os.stat(folder)
-    return status.st_dev, status.st_ino
-
-
-def _files(folder: Path | str, seen: set[tuple[int, int]]) -> Iterator[os.DirEntry[str]]:
-    """All files below that are looked at, in order of names; a folder in `seen` (device and inode)
-    is not entered again, so that links in circles end."""
-    identity = _identity(folder)
-    if identity in seen:
-        return
-    seen.add(identity)
-    for entry in _visible(folder):
-        if _is_folder(entry):
-            yield from _files(entry.path, seen)
-        else:
-            yield entry
-
-
-def _below(folder: Path, path: str) -> str:
-    """The part of `path` below `folder`, with slashes; `Path.relative_to` is ten times slower."""
-    return path[len(str(folder).rstrip(os.sep)) + 1 :].replace(os.sep, "/")

@@ -2,7 +2,7 @@
 
 One rule for folders, tables, shards and Hugging Face. A split is known by its usual names, in
 either case: train, training, trn; test, testing, tst; and for validation val, valid, validation,
-dev, eval, evaluation and the like, each also followed by set, split, data, images or a year. The
+dev, eval, evaluation and the like, each also followed by set, split, data, images or a number. The
 validation split is the test split where there is no other; beside a test split it is left out. Two
 names of one kind, such as `val` and `validation`, are refused, until the declaration's `splits`
 says what is meant.
@@ -32,7 +32,7 @@ KINDS = {
         "development", "eval", "evaluation", "evaluating", "evaluate",
     ),
 }  # fmt: skip
-_ENDINGS = re.compile(r"(sets?|splits?|data|images?|imgs?|samples?|20\d\d)$")
+_ENDINGS = re.compile(r"(sets?|splits?|data|images?|imgs?|samples?|20\d\d|\d{1,2})$")
 
 SplitNames = Mapping[Any, tuple[str, ...]]
 """Our splits, each with the source's that it is made of."""
@@ -60,6 +60,12 @@ def kind_of(name: str) -> str | None:
         if squeezed in words or _ENDINGS.sub("", squeezed) in words:
             return kind
     return None
+
+
+def hinted(name: str) -> str | None:
+    """What one of the name's words is called, as in `seg_train` or `trainA`; None where none is."""
+    words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+", unicodedata.normalize("NFKC", name))
+    return kind_of(name) or next(filter(None, map(kind_of, words)), None)
 
 
 def assign(names: Sequence[str], declared: SplitNames | None, where: str) -> Assignment:
