@@ -138,7 +138,9 @@ def glimpsed(data: bytes) -> Seen:
     with _opened(data, MAX_PIXELS) as image:
         width, height = image.size
         is_plain = image.mode in PLAIN_MODES and image.format in COMPRESSING
-        could_be_flat = len(data) < FLAT_BYTES + width * height * FLAT_BYTES_PER_PIXEL
+        beside = sum(len(value) for value in image.info.values() if isinstance(value, bytes))
+        flat_bytes = FLAT_BYTES + width * height * FLAT_BYTES_PER_PIXEL
+        could_be_flat = len(data) - beside < flat_bytes  # colour profiles and the like left out
         if is_plain and not could_be_flat and not image.has_transparency_data:
             return Seen(turned=_orientation(image) in TURNS)
         picture, seen = to_picture(image)

@@ -42,7 +42,7 @@ class _Bounded:
 def headers(file: IO[bytes], *, ends_in_mark: bool = False) -> Iterator[tarfile.TarInfo]:
     """The header of each member. Raises `tarfile.ReadError` where the tar is damaged from there on.
 
-    ends_in_mark: a tar without the zeros that end one is damaged, too.
+    ends_in_mark: a tar without the zeros that end one, or with more behind them, is damaged, too.
     """
     last = -1
     try:
@@ -64,6 +64,11 @@ def headers(file: IO[bytes], *, ends_in_mark: bool = False) -> Iterator[tarfile.
                 raise tarfile.ReadError(f"no header at byte {tar.offset}")
             if ends_in_mark and not rest:
                 raise tarfile.ReadError(f"no end mark at byte {tar.offset}")
+            if ends_in_mark and file.read(LARGEST_HEADER).strip(b"\0"):
+                raise tarfile.ReadError(
+                    f"more follows its end mark at byte {tar.offset}, as where tars were joined by "
+                    "`cat` (`tar -Af` joins them)"
+                )
     except tarfile.ReadError:
         raise
     except (tarfile.TarError, ValueError, ArithmeticError, LookupError, RecursionError) as error:

@@ -332,6 +332,13 @@ def test_a_glimpse_finds_every_image_of_one_colour(form: str, size: tuple[int, i
     assert checked(data, None).seen.flat
 
 
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP"])
+def test_a_glimpse_takes_no_metadata_for_pixels(form: str) -> None:
+    image = Image.new("RGB", (16, 16), (90, 160, 30))
+    data = encoded(image, form, icc_profile=bytes(20_000), exif=b"Exif\0\0" + bytes(5000))
+    assert glimpsed(data).flat
+
+
 def test_a_glimpse_sees_what_decoding_sees(monkeypatch: pytest.MonkeyPatch) -> None:
     several = [data for data, *_ in TRANSPARENT.values()] + list(DEEP.values())
     assert [glimpsed(data) for data in several] == [checked(data, None).seen for data in several]

@@ -29,7 +29,7 @@ from fomo_dagster.data.tar_headers import headers, undone_by
 from fomo_dagster.store.digests import digest_of_bytes
 from fomo_dagster.texts import as_text, composed, is_text, read_json
 
-RULES = 2  # raised when the same tar brings other samples
+RULES = 3  # raised when the same tar brings other samples
 PLACED: dict[str, pl.DataType] = {
     "key": pl.String(),
     "captions": pl.List(pl.String()),
@@ -57,6 +57,7 @@ IMG2DATASET = frozenset(  # what it writes into a JSON of its own accord
 )  # fmt: skip
 FIELDS_NAMED = 20  # of JSONs, in one tar
 LARGEST_TEXT = 1 << 20  # bytes; a text member beyond this is no caption
+BEGINNING = 24  # bytes, that tell a page of an error, a pointer of Git LFS or a zip from a tar
 LITTER = ("thumbs.db", "desktop.ini")  # in lower case: what systems leave behind
 
 
@@ -121,6 +122,9 @@ def scan_tar(
         except tarfile.TarError as error:
             tool = undone_by(path)
             said = f"damaged or ends early: {error}" if tool is None else f"compressed: `{tool}` it"
+            file.seek(0)
+            if tool is None and not samples and (start := file.read(BEGINNING)):
+                said += f"; it begins with {start!r}"
             broken.append(("", "", None, f"the tar is {said}"))
     placed: list[tuple[object, ...]] = []
     odd: list[tuple[object, ...]] = []
@@ -284,7 +288,7 @@ def _sample(
             return member.problem
     if TEXT in parts:
         try:
-            captions = [parts[TEXT].text.decode().strip()]
+            captions = [parts[TEXT].text.decode("utf-8-sig").strip()]
         except UnicodeDecodeError:
             return "its text is not UTF-8"
     else:
@@ -309,7 +313,7 @@ def _unread(parts: Parts, about: Mapping[str, object] | None) -> Iterator[str]:
         if field not in IMG2DATASET and any(text.strip() for text in _texts(value)):
             yield f"the field {as_text(field)!r} of a JSON"
     if TEXT in parts and (given := [text.strip() for text in _texts(about.get("caption"))]):
-        text = parts[TEXT].text.decode(errors="replace").strip()
+        text = parts[TEXT].text.decode("utf-8-sig", errors="replace").strip()
         if given != [text]:
             yield "the caption of a JSON that is not the text's, which counts"
 

@@ -21,6 +21,7 @@ import polars as pl
 from fsspec.callbacks import Callback
 
 from fomo_dagster.data.downloading import check_size
+from fomo_dagster.data.images import UnreadableImageError, glimpsed
 from fomo_dagster.data.webdataset.listing import ShardFile, is_local
 from fomo_dagster.data.webdataset.members import PLACED, RULES, scan_tar
 from fomo_dagster.errors import DataError, FomoError
@@ -30,6 +31,7 @@ from fomo_dagster.store.leases import lease
 
 WAITS_SECONDS = (1.0, 4.0, 16.0)  # before each further attempt to fetch
 FINAL = (FileNotFoundError, PermissionError, ImportError, FomoError)  # trying again cannot help
+GLIMPSES = 100  # images of a tar, at most, that are looked at for what is odd of them
 ABANDONED_SECONDS = 3600.0  # a hidden file that nobody wrote to for so long is no download
 
 logger = logging.getLogger(__name__)
@@ -92,8 +94,9 @@ class ShardCache:
         return samples
 
     def counts(self, shard: ShardFile) -> dict[str, Any] | None:
-        """`samples` and `broken` of a tar that was once listed here, and the `reasons` why not all
-        of it can be used; None of another one."""
+        """Of a tar that was once listed here: `samples`, `broken` and the `reasons` why not all of
+        it can be used, and how many of the `glimpsed` images were `transparent` or `flat`; None of
+        another one."""
         with contextlib.suppress(OSError, ValueError):
             counts: dict[str, Any] = json.loads(self._counts_path(shard).read_bytes())
             return counts
@@ -113,11 +116,19 @@ class ShardCache:
                 scan.samples.write_parquet(temporary)
         broken = int(scan.broken["samples"].fill_null(1).sum())
         counts = {"samples": scan.samples.height, "broken": broken, "reasons": scan.reasons()}
+        odd = _glimpsed(path, scan.samples)
+        counts |= odd
         write_bytes(self._counts_path(shard), json.dumps(counts).encode())
         if broken:
             logger.warning(
                 "%d members of the shard %s are skipped, %d can be used: %s",
                 broken, shard.url, scan.samples.height, "; ".join(scan.reasons()[:5]),
+            )  # fmt: skip
+        if odd["transparent"] or odd["flat"]:
+            logger.warning(
+                "of %d images of the shard %s that were looked at, %d have transparency, which "
+                "shows the background, and %d are of one colour alone",
+                odd["glimpsed"], shard.url, odd["transparent"], odd["flat"],
             )  # fmt: skip
         return scan.samples
 
@@ -188,6 +199,20 @@ class _Limited(Callback):  # type: ignore[misc]
         check_size(self._shard.url, self.value)
         if self._shard.size is not None:
             _check_size(self._shard, max(self.value, self._shard.size))
+
+
+def _glimpsed(path: Path, samples: pl.DataFrame) -> dict[str, int]:
+    """How many of some images, spread over the tar, have transparency or one colour alone."""
+    some = samples.gather_every(max(1, -(-samples.height // GLIMPSES)))
+    counts = dict.fromkeys(("glimpsed", "transparent", "flat"), 0)
+    with path.open("rb") as tar:
+        for offset, size in some.select("offset", "size").iter_rows():
+            with contextlib.suppress(UnreadableImageError):  # said where it is drawn
+                seen = glimpsed(os.pread(tar.fileno(), size, offset))
+                counts["glimpsed"] += 1
+                counts["transparent"] += seen.transparent
+                counts["flat"] += seen.flat
+    return counts
 
 
 def _address(shard: ShardFile) -> str:

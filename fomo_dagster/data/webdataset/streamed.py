@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
@@ -88,14 +89,21 @@ class StreamedPool:
         )
 
     def record(self, seed: int, stage: int, count: int) -> dict[str, int]:
-        """Shards that the first `count` positions came from, and members skipped in them."""
+        """Shards that the first `count` positions came from, members skipped in them, and how many
+        of some images of each (`glimpsed_images`) had transparency or one colour alone."""
         groups = -(-count // self._visits.group)
         visits = groups * self._visits.shards_at_once
         numbers = {int(n) for n in self._numbers(seed, stage, 0, visits)}
-        counts = [self._cache.counts(self._shards[number]) for number in numbers]
+        total: Counter[str] = Counter()
+        for number in numbers:
+            counts = self._cache.counts(self._shards[number]) or {}
+            total.update({name: n for name, n in counts.items() if isinstance(n, int)})
         return {
             "streamed_shards": len(numbers),
-            "skipped_members": sum(count["broken"] for count in counts if count is not None),
+            "skipped_members": total["broken"],
+            "glimpsed_images": total["glimpsed"],
+            "transparent_images": total["transparent"],
+            "flat_images": total["flat"],
         }
 
     def _numbers(self, seed: int, stage: int, visit: int, count: int) -> Sequence[int]:

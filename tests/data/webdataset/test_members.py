@@ -160,6 +160,29 @@ def test_a_tar_that_ends_early_gives_what_comes_before(tmp_path, tars, keep):
     assert not broken.is_empty()
 
 
+@pytest.mark.parametrize("joined", [2, 3])
+def test_what_follows_the_end_of_a_tar_is_said(tmp_path, tars, joined):
+    path = tars.shard(tmp_path, 0, 9)
+    whole = scan(path).samples
+    path.write_bytes(path.read_bytes() * joined)
+    samples, broken, *_ = scan(path)
+    assert samples.equals(whole)
+    assert broken["reason"].str.contains("more follows its end mark at byte").to_list() == [True]
+
+
+def test_a_byte_order_mark_is_no_part_of_a_caption(tmp_path, tars):
+    content = {"a.jpg": tars.picture(1), "a.txt": b"\xef\xbb\xbfa text\r\n"}
+    content |= {"b.jpg": tars.picture(2), "b.json": b'\xef\xbb\xbf{"caption": "a text"}'}
+    samples = scan(tars.write(tmp_path / "x.tar", content)).samples
+    assert samples["captions"].to_list() == [["a text"], ["a text"]]
+
+
+def test_what_is_no_tar_is_told_by_how_it_begins(tmp_path):
+    (tmp_path / "x.tar").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    (reason,) = scan(tmp_path / "x.tar").broken["reason"]
+    assert reason.endswith("it begins with b'version https://git-lfs.'")
+
+
 @pytest.mark.parametrize("data", [b"", b"not a tar" * 100])
 def test_what_is_no_tar_is_one_broken_thing(tmp_path, data):
     (tmp_path / "x.tar").write_bytes(data)

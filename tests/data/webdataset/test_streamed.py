@@ -5,6 +5,7 @@ Archives (`zip://…::archive`) stand for remote stores: their tars have to be f
 
 from __future__ import annotations
 
+import io
 import logging
 import multiprocessing
 import pickle
@@ -21,6 +22,7 @@ import open_clip
 import pytest
 import torch
 from fsspec.implementations.zip import ZipFileSystem
+from PIL import Image
 
 from fomo_dagster.data.batches import Batches
 from fomo_dagster.data.mixture import StepSizes
@@ -143,8 +145,32 @@ def test_broken_members_are_skipped_counted_and_said(tmp_path, tars, caplog):
     assert "2 members of the shard" in caplog.text
     assert "1 × it has no text" in caplog.text
     assert "cannot be decoded" in caplog.text
-    assert pool.record(3, 1, 60) == {"streamed_shards": 2, "skipped_members": 2}
+    record = pool.record(3, 1, 60)
+    assert (record["streamed_shards"], record["skipped_members"]) == (2, 2)
     assert drawn == captions(pool_of(tmp_path, list_shards(["tars"], tmp_path), (5, 1)), range(60))
+
+
+def test_transparent_and_flat_images_of_streamed_shards_are_counted_and_said(
+    tmp_path, tars, caplog
+):
+    half = Image.new("RGBA", (64, 64))  # black, of which nothing shows but where it is red
+    half.paste((255, 0, 0, 255), (0, 0, 64, 30))
+    noise = Image.effect_noise((64, 64), 60).convert("RGB")
+    content = {}
+    for number in range(230):
+        image = (half, Image.new("RGB", (64, 64), "navy"), noise)[min(number % 10, 2)]
+        file = io.BytesIO()
+        image.save(file, "PNG")
+        content |= {f"{number:03d}.png": file.getvalue(), f"{number:03d}.txt": b"a text"}
+    tars.write(tmp_path / "tars/00000.tar", content)
+    pool = pool_of(tmp_path, list_shards(["tars"], tmp_path), (5, 1))
+    captions(pool, range(3))
+    record = pool.record(3, 1, 3)
+    looked_at = range(0, 230, 3)
+    assert record["glimpsed_images"] == len(looked_at)
+    assert record["transparent_images"] == sum(n % 10 == 0 for n in looked_at)
+    assert record["flat_images"] == sum(n % 10 == 1 for n in looked_at)
+    assert "of 77 images of the shard" in caplog.text
 
 
 def batches(pool, steps=8, workers=0):
