@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import zipfile
 from pathlib import Path
 from typing import Literal
@@ -14,6 +15,8 @@ _NO_WEIGHTS = {
     b"version https://git-lfs": "is a Git LFS pointer, not what it points to: run `git lfs pull`",
     b"<!doctype": "is a web page: the download went to a page about it",
     b"<html": "is a web page: the download went to a page about it",
+    b"<!--": "is a web page: the download went to a page about it",
+    b"{": "is JSON: a server's error, or an index of several files (then give their folder)",
     b"<?xml": "is an XML text, as servers send with errors: download it again",
     b"\x1f\x8b": "is packed by gzip: unpack it first",
     b"bzh": "is packed by bzip2: unpack it first",
@@ -33,6 +36,8 @@ def format_of(path: Path) -> Format:
     Raises `DataError` for a file that is not there or cannot be read, and for one that is neither,
     with what it is instead.
     """
+    if path.is_dir():
+        raise DataError(f"{path} is a folder, and a file of weights was expected: name one in it")
     if not path.is_file():
         raise DataError(f"there is no weights file {path}")
     try:
@@ -45,7 +50,16 @@ def format_of(path: Path) -> Format:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
     if not start:
         raise DataError(f"{path} is empty: 0 bytes; download or save it again")
-    said = start.lstrip().lower()
+    # First, for the length of a header can be any bytes, as those that gzip begins with.
+    header = int.from_bytes(start[:8], "little")
+    if start[8:9] == b"{" and 2 <= header <= _HEADER_LIMIT:
+        if header + 8 > size:
+            raise DataError(
+                f"{path} ends early: its header alone has {header} bytes, and the file {size}; "
+                "download it again"
+            )
+        return "safetensors"
+    said = start.removeprefix(codecs.BOM_UTF8).lstrip().lower()
     for beginning, what in _NO_WEIGHTS.items():
         if said.startswith(beginning):
             raise DataError(f"{path} holds no weights: it {what}")
@@ -57,14 +71,6 @@ def format_of(path: Path) -> Format:
                 "unpack it, or download it again"
             )
         return "pytorch"
-    header = int.from_bytes(start[:8], "little")
-    if start[8:9] == b"{" and 2 <= header <= _HEADER_LIMIT:
-        if header + 8 > size:
-            raise DataError(
-                f"{path} ends early: its header alone has {header} bytes, and the file {size}; "
-                "download it again"
-            )
-        return "safetensors"
     if start[0] == 0x80 or start[_TAR_MAGIC] == b"ustar":
         return "pytorch"
     raise DataError(

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import json
 import pickle
 import struct
 import zipfile
@@ -12,8 +13,10 @@ from safetensors.torch import load_file, save_file
 
 from fomo_dagster.cli.merging import declared_technique, merge_files
 from fomo_dagster.errors import DataError
-from fomo_dagster.models.backbones import read
+from fomo_dagster.models.backbones import create, load
+from fomo_dagster.models.weights import read
 from fomo_dagster.weights_files import format_of
+from tests.conftest import ARCHITECTURE
 
 WEIGHTS = {"w": torch.arange(6.0).reshape(2, 3)}
 
@@ -66,6 +69,9 @@ NO_WEIGHTS = {
     "a zip of something else": (zipped(["readme.txt"]), "zip archive of readme.txt"),
     "half a zip": (zipped(["data.pkl"])[:40], "zip archive that ends early"),
     "half a header": (struct.pack("<Q", 5000) + b'{"w":', "ends early: its header alone has 5000"),
+    "a web page with a mark of its encoding": (b"\xef\xbb\xbf<!doctype html>", "web page"),
+    "an index of several files": (b'{"metadata": {}, "weight_map": {}}', "give their folder"),
+    "an error in JSON": (b'{"error":"Repository not found"}', "server's error"),
     "text": (b"hello, these are no weights", "begins with b'hello"),
     "HDF5": (b"\x89HDF\r\n\x1a\n", "HDF5"),
 }
@@ -81,6 +87,43 @@ def test_what_is_no_weights_is_called_what_it_is(tmp_path, case, suffix):
         read(path)
     assert f"weights{suffix}" in str(raised.value)
     assert said in str(raised.value)
+
+
+def test_a_header_as_long_as_gzip_begins_is_one(tmp_path):
+    header = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
+    path = tmp_path / "weights.safetensors"
+    length = int.from_bytes(b"\x1f\x8b", "little")
+    path.write_bytes(struct.pack("<Q", length) + header.ljust(length) + struct.pack("<f", 2.5))
+    assert read(path)["w"].tolist() == [2.5]
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
+def test_names_are_read_without_what_wrapped_the_model(tmp_path, prefix):
+    save_file({f"{prefix}w": WEIGHTS["w"]}, tmp_path / "a")
+    assert list(read(tmp_path / "a")) == ["w"]
+
+
+ODD = {
+    "float8_e4m3fn": WEIGHTS["w"].to(torch.float8_e4m3fn),
+    "sparse": WEIGHTS["w"].to_sparse(),
+    "without values": WEIGHTS["w"].to("meta"),
+    "complex64": WEIGHTS["w"].to(torch.complex64),
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_tensors_that_are_no_plain_numbers_are_refused(tmp_path, kind):
+    torch.save({"v": WEIGHTS["w"], "w": ODD[kind]}, tmp_path / "a.pt")
+    with pytest.raises(DataError, match=rf"w \({kind}\)"):
+        read(tmp_path / "a.pt")
+
+
+def test_integers_are_not_taken_for_weights(tmp_path):
+    weights = dict(create(ARCHITECTURE, 0).module.state_dict())
+    weights["text_projection"] = (weights["text_projection"] * 100).to(torch.int8)
+    save_file(weights, tmp_path / "a.safetensors")
+    with pytest.raises(DataError, match="text_projection int8 instead of float32"):
+        load(ARCHITECTURE, tmp_path / "a.safetensors")
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt"])

@@ -99,7 +99,7 @@ def _beside(output: Path, purpose: str) -> Iterator[Path]:
 def _convert(path: Path, place: Path) -> None:
     from safetensors.torch import save_file
 
-    from fomo_dagster.models.backbones import read
+    from fomo_dagster.models.weights import read
 
     # Tensors may share memory in the file, which safetensors do not.
     save_file({name: tensor.contiguous().clone() for name, tensor in read(path).items()}, place)

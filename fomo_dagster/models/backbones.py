@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ import torch
 from open_clip.convert import convert_state_dict
 from open_clip.model import convert_to_custom_text_state_dict
 from open_clip.pretrained import download_pretrained
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fomo_dagster.data.transforms import INTERPOLATIONS
@@ -31,15 +30,14 @@ from fomo_dagster.experiment.weights_folder import read_folder, text_tower_of
 from fomo_dagster.models.architectures import check_configuration, check_name, settings_of
 from fomo_dagster.models.tokenisers import blank_tokeniser_of, tokeniser_of, tokens_of
 from fomo_dagster.models.transformers_clip import with_openclip_names
+from fomo_dagster.models.weights import dtype_name, listed, read
 from fomo_dagster.store.files import replacing
-from fomo_dagster.weights_files import format_of
 
 Architecture: TypeAlias = str | dict[str, Any]
 StateDict: TypeAlias = Mapping[str, Tensor]
 Clip: TypeAlias = open_clip.CLIP | open_clip.CustomTextCLIP
 
 _PICKLED_SUFFIXES = (".pt", ".pth", ".bin")
-_NAMED_AT_MOST = 5
 _NOT_BUILT = (TypeError, ValueError, AssertionError, RuntimeError, OSError, KeyError)
 # What files have beside a model's weights: sizes in OpenAI's, positions in older Hugging Face ones.
 _NO_WEIGHTS = (
@@ -293,44 +291,6 @@ def _describe(
     )
 
 
-def read(path: Path) -> dict[str, Tensor]:
-    """The tensors of a weights file by name, however OpenCLIP's trainer wrapped them.
-
-    What the file is, its first bytes say. Raises `DataError` for a file that is not there, cannot
-    be read, or holds more than tensors; nothing that it may hold is run.
-    """
-    content: Any
-    written_as = format_of(path)
-    try:
-        if written_as == "safetensors":
-            content = load_file(path)
-        else:
-            # Of a path, PyTorch would believe the suffix; of pickles of old, it warns.
-            with path.open("rb") as file, warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)
-                content = torch.load(file, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
-    except Exception as error:  # of bytes that are no weights, an unpickler may raise any
-        reason = str(error).partition("\n")[0].partition(". ")[0]
-        raise DataError(
-            f"{path} cannot be read as weights: {type(error).__name__}: {reason} (a file that "
-            "holds more than tensors is not read; save its state_dict alone, best as safetensors)"
-        ) from error
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]
-    if not isinstance(content, dict) or not content:
-        raise DataError(f"{path} holds no weights by name, but a {type(content).__name__}")
-    strange = [
-        str(name)
-        for name, tensor in content.items()
-        if not (isinstance(name, str) and isinstance(tensor, Tensor))
-    ]
-    if strange:
-        raise DataError(f"{path} holds more than weights: {_listed(strange)}")
-    return {name.removeprefix("module."): tensor for name, tensor in content.items()}
-
-
 def _fit(module: Clip, weights: dict[str, Tensor], origin: str) -> None:
     """Put `weights` into `module`; every tensor of both must have its counterpart."""
     weights = convert_state_dict(module, weights)
@@ -348,11 +308,20 @@ def _fit(module: Clip, weights: dict[str, Tensor], origin: str) -> None:
         for name, tensor in expected.items()
         if name in weights and weights[name].shape != tensor.shape
     ]
-    if missing or unexpected or shapes:
-        found = (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
+    # Copied into real numbers, quantised weights would be taken for values without their scale.
+    kinds = [
+        f"{name} {dtype_name(weights[name])} instead of {dtype_name(tensor)}"
+        for name, tensor in expected.items()
+        if name in weights and tensor.is_floating_point() and not weights[name].is_floating_point()
+    ]
+    if missing or unexpected or shapes or kinds:
+        found = (
+            ("missing", missing), ("unexpected", unexpected), ("of another shape", shapes),
+            ("of another kind", kinds),
+        )  # fmt: skip
         raise DataError(
             f"{origin} does not fit the architecture: "
-            + "; ".join(f"{kind}: {_listed(names)}" for kind, names in found if names)
+            + "; ".join(f"{kind}: {listed(names)}" for kind, names in found if names)
         )
     _check_finite(weights, origin)
     module.load_state_dict(weights)
@@ -361,7 +330,7 @@ def _fit(module: Clip, weights: dict[str, Tensor], origin: str) -> None:
 def _check_finite(weights: StateDict, origin: str) -> None:
     bad = [name for name, tensor in weights.items() if not bool(torch.isfinite(tensor).all())]
     if bad:
-        raise DataError(f"{origin}: not finite: {_listed(bad)}")
+        raise DataError(f"{origin}: not finite: {listed(bad)}")
 
 
 def _portable(weights: StateDict) -> dict[str, Tensor]:
@@ -373,8 +342,3 @@ def _portable(weights: StateDict) -> dict[str, Tensor]:
         .contiguous()
         for name in sorted(weights)
     }
-
-
-def _listed(names: list[str]) -> str:
-    rest = len(names) - _NAMED_AT_MOST
-    return ", ".join(names[:_NAMED_AT_MOST]) + (f" and {rest} more" if rest > 0 else "")
