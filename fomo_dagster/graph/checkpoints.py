@@ -75,10 +75,9 @@ def drawn_samples(
 ) -> int | None:
     """Samples of all pools that a training draws, nearly: enough for an estimate."""
     budget = settings.budget
-    if budget.samples is not None:
-        return budget.samples
-    if budget.steps is not None:
-        return budget.steps * settings.batch_size
+    steps = budget.known_steps(settings.batch_size)
+    if steps is not None:  # of samples, those that fill batches
+        return steps * settings.batch_size
     if budget.epochs is None or update_samples is None:
         return None
     return round(budget.epochs * update_samples / share)

@@ -9,6 +9,7 @@ from fomo_dagster.data.benchmark.registry import benchmark_datasets
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.loading import load_datasets, load_experiment
 from fomo_dagster.graph.build import build_graph
+from fomo_dagster.graph.checkpoints import drawn_samples
 
 ADAPTATION = {d.name: d for d in benchmark_datasets().values() if d.role == "adaptation"}
 PRESETS = {
@@ -93,6 +94,7 @@ def test_small_and_single_updates_are_the_releases(
     sizes = experiment.mixture.of_stage(2).sizes(512, 1).at(0)
     assert {pool: size for pool, size in sizes.items() if size} == rows
     assert experiment.budget.known_steps(experiment.batch_size) == steps
+    assert drawn_samples(experiment, None) == 512 * steps
 
 
 def test_task_vectors_are_added_at_the_releases_scales(request, release):
