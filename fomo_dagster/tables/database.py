@@ -200,10 +200,12 @@ def _locked(path: Path, kind: int) -> Iterator[None]:
 
 
 def _write_empty_tables(home: Path) -> None:
-    """A file without rows for each table: a glob that matches no file is an error to DuckDB."""
+    """A file without rows for each table: a glob that matches no file is an error to DuckDB. A
+    damaged one is written again: it would stop each of another program's queries."""
     for table, columns in SCHEMAS.items():
         empty = home / "tables" / table / "empty.parquet"
-        if not empty.exists():
-            encoded = io.BytesIO()
-            pl.DataFrame(schema=dict(columns)).write_parquet(encoded)
-            write_bytes(empty, encoded.getvalue())
+        encoded = io.BytesIO()
+        pl.DataFrame(schema=dict(columns)).write_parquet(encoded)
+        data = encoded.getvalue()
+        if not empty.exists() or empty.read_bytes() != data:
+            write_bytes(empty, data)

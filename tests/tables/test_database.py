@@ -208,3 +208,12 @@ def test_a_folder_in_its_place_is_said(tmp_path: Path) -> None:
     assert query(tmp_path, "FROM scores").is_empty()
     with pytest.raises(StoreError, match=r"fomo\.duckdb is a folder"):
         ensure_database(tmp_path)
+
+
+def test_a_damaged_file_without_rows_is_written_again(tmp_path):
+    path = ensure_database(tmp_path)
+    empty = tmp_path / "tables" / "evaluations" / "empty.parquet"
+    empty.write_bytes(empty.read_bytes()[:-9])
+    ensure_database(tmp_path)
+    with duckdb.connect(str(path), read_only=True) as connection:
+        assert connection.sql("SELECT count(*) FROM evaluations").fetchall() == [(0,)]
