@@ -12,6 +12,7 @@ FOMO_ANNOUNCE_EMAIL: addresses, separated by commas; FOMO_SMTP says by which ser
 import json
 import os
 import smtplib
+import ssl
 from collections.abc import Callable, Iterator, Mapping
 from email.message import EmailMessage
 from typing import Any
@@ -95,14 +96,21 @@ def senders() -> Iterator[tuple[str, Send]]:
 
 
 def _post(url: str, told: Mapping[str, Any]) -> None:
-    if urlsplit(url).scheme not in ("http", "https"):
+    if not url.lower().startswith(("http://", "https://")):
         raise InputError(f"{WEBHOOK} is no http or https URL")
     # A server that is busy or starts again is asked three times; POST is no reason not to.
-    tries = Retry(3, backoff_factor=1, status_forcelist=(429, 502, 503, 504), allowed_methods=None)
+    # It is not waited for as long as it likes: a sensor has a minute.
+    tries = Retry(
+        3, backoff_factor=1, status_forcelist=(429, 502, 503, 504), allowed_methods=None,
+        raise_on_status=False, respect_retry_after_header=False,
+    )  # fmt: skip
     with requests.Session() as session:
         for scheme in ("http://", "https://"):
             session.mount(scheme, HTTPAdapter(max_retries=tries))
-        session.post(url, json=told, timeout=SECONDS_FOR_AN_ANSWER).raise_for_status()
+        # A redirection would become a GET, and the message be lost with a success.
+        answer = session.post(url, json=told, timeout=SECONDS_FOR_AN_ANSWER, allow_redirects=False)
+    if not 200 <= answer.status_code < 300:
+        raise InputError(f"its server answered {answer.status_code}, not 200 to 299")
 
 
 def _mail(addresses: str, told: Mapping[str, Any]) -> None:
@@ -113,21 +121,34 @@ def _mail(addresses: str, told: Mapping[str, Any]) -> None:
     message["To"], message["From"] = ", ".join(to), user if "@" in user else to[0]
     message["Subject"] = f"{told['experiment'] or told['job']} failed"
     message.set_content(f"{told['text']}\n\n{json.dumps(told, indent=1)}\n")
-    secure = server.scheme == "smtps"
-    connect = smtplib.SMTP_SSL if secure else smtplib.SMTP
+    host, secure = server.hostname or "", server.scheme == "smtps"
     port = server.port or (465 if secure else 25)
-    with connect(server.hostname or "", port, timeout=SECONDS_FOR_AN_ANSWER) as connection:
+    trusted = ssl.create_default_context()  # smtplib's own takes any certificate
+    with (
+        smtplib.SMTP_SSL(host, port, timeout=SECONDS_FOR_AN_ANSWER, context=trusted)
+        if secure
+        else smtplib.SMTP(host, port, timeout=SECONDS_FOR_AN_ANSWER)
+    ) as connection:
         if not secure:
             connection.ehlo()
             if connection.has_extn("starttls"):
-                connection.starttls()
+                connection.starttls(context=trusted)
+            elif user:
+                raise InputError("its server has no STARTTLS: the password would go in clear")
         if user:
             connection.login(user, password)
         connection.send_message(message)
 
 
 def _server(url: str) -> SplitResult:
-    server = urlsplit(url)
-    if server.scheme not in ("smtp", "smtps") or not server.hostname:
-        raise InputError(f"{SMTP} must be smtp://HOST or smtps://HOST, for {EMAIL} to be sent")
+    try:
+        server = urlsplit(url)
+        right = server.scheme in ("smtp", "smtps") and server.hostname and server.port != 0
+    except ValueError:  # whose text may have a piece of a password with `/` or `#` in it
+        right = False
+    if not right:
+        raise InputError(
+            f"{SMTP} must be smtp://HOST or smtps://HOST, for {EMAIL} to be sent; in a user or"
+            " password `/`, `#`, `?` and `@` are written %2F, %23, %3F and %40"
+        )
     return server

@@ -1,6 +1,7 @@
 """Failures of scheduled runs and arrivals reach a webhook and a mailbox, those of people do not."""
 
 import json
+import os
 import socket
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -124,8 +125,14 @@ def test_a_busy_server_is_asked_again_and_a_refusal_is_said_without_the_url(hook
     hook.answers[:] = [404]
     with pytest.raises(dg.Failure) as raised:
         announce(SCHEDULED)
-    assert "the webhook was not sent (HTTPError)" in raised.value.description
+    assert "the webhook was not sent (its server answered 404" in raised.value.description
     assert "secret" not in raised.value.description
+
+
+def test_a_redirection_is_no_success(hook):
+    hook.answers[:] = [302]
+    with pytest.raises(dg.Failure, match="answered 302"):
+        announce(SCHEDULED)
 
 
 def test_a_failure_is_mailed_to_every_address(mailbox):
@@ -140,3 +147,19 @@ def test_a_mail_server_that_is_none_is_named(mailbox, monkeypatch):
     with pytest.raises(dg.Failure) as raised:
         announce(SCHEDULED)
     assert "FOMO_SMTP must be smtp://HOST" in raised.value.description
+
+
+@pytest.mark.parametrize("password", ["s3c/ret", "s3c#ret", "s3c[ret"])
+def test_a_password_that_is_not_escaped_is_refused_and_not_shown(mailbox, monkeypatch, password):
+    monkeypatch.setenv(SMTP, f"smtp://ann:{password}@127.0.0.1:25")
+    with pytest.raises(dg.Failure) as raised:
+        announce(SCHEDULED)
+    assert "FOMO_SMTP must be smtp://HOST" in raised.value.description
+    assert "s3c" not in raised.value.description
+
+
+def test_a_password_does_not_go_in_clear(mailbox, monkeypatch):
+    monkeypatch.setenv(SMTP, os.environ[SMTP].replace("smtp://", "smtp://ann:secret@"))
+    with pytest.raises(dg.Failure, match="no STARTTLS"):
+        announce(SCHEDULED)
+    assert not any(line.upper().startswith("AUTH") for line in mailbox)
