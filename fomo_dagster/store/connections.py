@@ -29,6 +29,8 @@ SLOWEST = 100_000  # bytes a second; what is slower has stopped
 _PIECE = 16 * 2**20
 _PROBE = ".writable"
 # Stores of objects: one is put whole or not at all, and there are no folders to be made.
+_WEB = {"http", "https"}
+_ABSENT = (403, 404, 410)  # with 403 a bucket answers that may not be listed
 _WITH_BUCKETS = frozenset(("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "oci"))
 _OF_OBJECTS = _WITH_BUCKETS | {"http", "https", "memory"}
 _FINAL = (PermissionError, ImportError, NotImplementedError, IsADirectoryError, NotADirectoryError)
@@ -98,7 +100,7 @@ class Connection:
         if "read" in self._checked:
             return
         filesystem, root = self._opened
-        if self._protocols & {"http", "https"}:  # a web server need not list anything
+        if self._protocols & _WEB:  # a web server need not list anything
             return
         bucket = root.split("/")[0] if self._protocols & _WITH_BUCKETS else None
         try:
@@ -204,7 +206,15 @@ class Connection:
         """`ask(…)`, or `_FailedError` where the remote fails at it."""
         try:
             return _within(ANSWER_SECONDS + bytes_ / SLOWEST, lambda: ask(*arguments, **options))
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            cause = error.__cause__
+            # Of a web server, fsspec says so whatever happened, even where there is no server.
+            if (
+                isinstance(cause, Exception)
+                and self._protocols & _WEB
+                and getattr(cause, "status", None) not in _ABSENT
+            ):
+                raise _FailedError(cause) from error
             raise
         except Exception as error:
             raise _FailedError(error) from error

@@ -66,7 +66,7 @@ def ensure_database(home: Path) -> Path:
     except (_InUseError, StoreError) as error:
         if not path.exists():
             raise
-        logger.warning("the views in %s are of another version and stay so: %s", path, error)
+        logger.warning("the views in %s could not be renewed and stay as they are: %s", path, error)
     return path
 
 

@@ -3,6 +3,7 @@
 import json
 import threading
 import uuid
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import ClassVar
 
@@ -384,3 +385,29 @@ def test_no_message_holds_a_secret_of_the_url(moody, tmp_path, url):
     assert "secr" not in str(raised.value)
     assert str(raised.value).count("***") >= 3
     assert "host" in str(raised.value)
+
+
+@pytest.mark.parametrize(("status", "told"), [(404, None), (403, None), (500, "500")])
+def test_a_web_server_that_fails_is_not_one_that_lacks_an_artifact(status, told, monkeypatch):
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_error(status)
+
+        do_HEAD = do_GET  # noqa: N815
+
+        def log_message(self, *_):
+            pass
+
+    monkeypatch.setattr("fomo_dagster.store.connections.WAITS_SECONDS", ())
+    with HTTPServer(("127.0.0.1", 0), Answer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        remote = Remote(f"http://127.0.0.1:{server.server_port}/store")
+        if told is None:
+            assert not remote.has("pool", "0" * 32)
+        else:
+            with pytest.raises(StoreError, match=f"cannot be read.*{told}"):
+                remote.has("pool", "0" * 32)
+        server.shutdown()
+    if told:  # nobody listens there any more
+        with pytest.raises(StoreError, match="cannot be read"):
+            remote.has("pool", "0" * 32)
