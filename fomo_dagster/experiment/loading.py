@@ -180,6 +180,8 @@ def load_datasets(project: Path) -> Datasets:
         except InputError as error:
             parts = dict.fromkeys(_names_in(path), error)
             unread += [] if parts else [str(error)]
+        if _is_nameless(parts):
+            parts = {path.stem: _nameless(path)}
         for name, declaration in parts.items():
             try:
                 if name in origins:
@@ -206,6 +208,20 @@ def _dataset(name: str, declaration: Any, path: Path) -> Dataset:
     whole = _completed(name, declaration, where)
     dataset: Dataset = validated(TypeAdapter(Dataset), whole, where, Dataset, place=(path, (name,)))
     return dataset
+
+
+def _is_nameless(parts: Mapping[str, Any]) -> bool:
+    """Whether a file has what a dataset has in the place of datasets by their names."""
+    source = parts.get("source")
+    is_dataset = isinstance(source, dict) and "source" in source
+    return source is not None and not is_dataset and parts.keys() <= Dataset.model_fields.keys()
+
+
+def _nameless(path: Path) -> InputError:
+    return InputError(
+        f"{path} begins with the keys of a dataset, and a file of this folder with the names of "
+        f"datasets: put what it declares below a name, indented, such as `{path.stem}:`"
+    )
 
 
 def _names_in(path: Path) -> list[str]:

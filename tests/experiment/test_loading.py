@@ -8,7 +8,7 @@ import yaml
 from fomo_dagster.data.benchmark.registry import benchmark_datasets
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.families import load_all
-from fomo_dagster.experiment.loading import json_schema, load_experiment
+from fomo_dagster.experiment.loading import json_schema, load_datasets, load_experiment
 from fomo_dagster.graph.build import build_graph
 
 MINIMAL = {
@@ -279,3 +279,14 @@ def test_the_json_schema_knows_every_key_and_all_shipped_experiments_load(reques
     assert {"quickstart", "quickstart_without_replay", "quickstart_merge"} <= {
         loaded.experiment.name for loaded in shipped.experiments
     }
+
+
+def test_a_dataset_that_is_declared_without_a_name_is_told_where_it_goes(tmp_path):
+    (tmp_path / "datasets").mkdir()
+    path = tmp_path / "datasets/birds.yaml"
+    path.write_text("source: {type: folder, path: /birds}\nunreadable_limit: 0.5\n")
+    loaded = load_datasets(tmp_path)
+    assert loaded.wrong["birds"].startswith(f"{path} begins with the keys of a dataset")
+    assert loaded.wrong.keys() == {"birds"}
+    path.write_text("source:\n  source: {type: folder, path: /birds}\n")
+    assert load_datasets(tmp_path).declared.keys() >= {"source"}  # a name like any other
