@@ -68,8 +68,10 @@ def announcement_of(context: dg.RunFailureSensorContext) -> dict[str, Any]:
     """What is told of a failed run."""
     run = context.dagster_run
     errors = []
-    for event in context.get_step_failure_events():
-        raised = event.step_failure_data.error
+    failures = [event.step_failure_data.error for event in context.get_step_failure_events()]
+    # A run that fails before its first step has its reason in its own event, if anywhere.
+    whole = context.failure_event.event_specific_data
+    for raised in failures or [getattr(whole, "error", None)]:
         while raised is not None and raised.cause is not None:
             raised = raised.cause
         if raised is not None:

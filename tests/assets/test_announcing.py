@@ -81,7 +81,22 @@ def toy():
     fail()
 
 
-def announce(tags):
+@dg.resource
+def broken(_):
+    raise ValueError("the store is gone")
+
+
+@dg.op(required_resource_keys={"store"})
+def never_begins():
+    pass
+
+
+@dg.job(resource_defs={"store": broken})
+def without_steps():
+    never_begins()
+
+
+def announce(tags, toy=toy):
     """What the sensor makes of a run that failed with these tags."""
     (sensor,) = announcing_sensor()
     with dg.DagsterInstance.ephemeral() as instance:
@@ -110,6 +125,11 @@ def test_a_failure_of_a_schedule_or_a_sensor_is_posted_with_its_reason(hook, tag
         "run_id": run, "error": "ValueError: the images are gone",
         "url": f"http://127.0.0.1:3000/runs/{run}",
     }  # fmt: skip
+
+
+def test_a_run_that_fails_before_its_first_step_is_posted_with_its_reason(hook):
+    announce(SCHEDULED, without_steps)
+    assert hook.received[0]["error"] == "ValueError: the store is gone"
 
 
 def test_a_run_that_a_person_began_is_not_announced(hook):
