@@ -118,6 +118,8 @@ def _post(url: str, told: Mapping[str, Any]) -> None:
 def _mail(addresses: str, told: Mapping[str, Any]) -> None:
     server = _server(os.environ.get(SMTP, ""))
     to = [address.strip() for address in addresses.split(",") if address.strip()]
+    if not to:
+        raise InputError(f"{EMAIL} names no address: give one, or several separated by commas")
     user, password = unquote(server.username or ""), unquote(server.password or "")
     message = EmailMessage()
     message["To"], message["From"] = ", ".join(to), user if "@" in user else to[0]

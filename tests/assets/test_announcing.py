@@ -169,6 +169,12 @@ def test_a_mail_server_that_is_none_is_named(mailbox, monkeypatch):
     assert "FOMO_SMTP must be smtp://HOST" in raised.value.description
 
 
+def test_addresses_that_are_none_are_named(mailbox, monkeypatch):
+    monkeypatch.setenv(EMAIL, " , ")
+    with pytest.raises(dg.Failure, match=r"FOMO_ANNOUNCE_EMAIL names no address"):
+        announce(SCHEDULED)
+
+
 @pytest.mark.parametrize("password", ["s3c/ret", "s3c#ret", "s3c[ret"])
 def test_a_password_that_is_not_escaped_is_refused_and_not_shown(mailbox, monkeypatch, password):
     monkeypatch.setenv(SMTP, f"smtp://ann:{password}@127.0.0.1:25")
