@@ -154,7 +154,8 @@ def _made_by_processes(
     if stopped:
         shutil.rmtree(here, ignore_errors=True)
         raise KeyboardInterrupt(result.get("stopped", stopped))
-    if "stopped" in result:
+    # Where a process was lost, torchrun stops the others by a signal, which is not the reason.
+    if "stopped" in result and not _killed((here / OUTPUT).read_text(errors="replace")):
         processes = execution.all_processes
         shutil.rmtree(here, ignore_errors=True)
         raise TrainingError(f"one of {processes} processes was stopped by {result['stopped']}")
@@ -255,8 +256,7 @@ def _failure(
             f"The resume point: {(points or ['none was written yet'])[0]}; run again to go on"
         )
     kept = f"{going_on}. What they wrote: {here / OUTPUT}"
-    killed = [(rank, -int(code)) for rank, code in _FAILED.findall(output) if int(code) < 0]
-    for rank, number in sorted(killed, key=lambda one: one[1] == signal.SIGTERM):
+    for rank, number in _killed(output) or _killed(output, by_term=True):
         name = signal.Signals(number).name
         hint = ", probably for lack of memory" if number == signal.SIGKILL else ""
         return TrainingError(
@@ -270,6 +270,13 @@ def _failure(
     else:
         reason = output.strip().rpartition("\n")[2] or f"torchrun ended with status {status}"
     return TrainingError(f"the {processes} processes failed: {reason}. {kept}")
+
+
+def _killed(output: str, *, by_term: bool = False) -> list[tuple[str, int]]:
+    """(rank, signal) of the processes that a signal ended; by SIGTERM, where nothing else did, or
+    by any other."""
+    ended = [(rank, -int(code)) for rank, code in _FAILED.findall(output) if int(code) < 0]
+    return [(rank, number) for rank, number in ended if (number == signal.SIGTERM) is by_term]
 
 
 def _read(path: Path) -> Any:

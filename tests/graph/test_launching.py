@@ -286,3 +286,11 @@ def test_processes_and_machines_change_no_artifact(project: Any) -> None:
         "toy", execution={"device": "cpu", "processes": 4, "machines": machines, "sharded": True}
     )
     assert project.graph().code_versions == alone
+
+
+def test_a_process_that_was_lost_is_the_reason_not_the_signal_that_stopped_the_others():
+    failed = "  rank      : {} (local_rank: {})\n  exitcode  : {} (pid: 7)\n"
+    output = failed.format(0, 0, -15) + failed.format(1, 1, -9)
+    assert launching._killed(output) == [("1", signal.SIGKILL)]
+    assert launching._killed(failed.format(0, 0, -15)) == []
+    assert launching._killed(failed.format(0, 0, 1)) == []

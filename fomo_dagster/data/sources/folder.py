@@ -264,7 +264,7 @@ class FolderImages:
     def _check_shared(self, found: pl.DataFrame, splits: Assignment) -> None:
         """Refuse splits that have no class in common: then one is likely to have none at all."""
         classes = [set(found.filter(split=split)["concept"]) for split in splits.of]
-        if len(classes) > 1 and not classes[0] & classes[1]:
+        if len(classes) > 1 and all(classes) and not classes[0] & classes[1]:
             (train,), (test,) = splits.of.values()
             raise DataError(
                 f"the splits of {self.root} have no class in common: {train!r} has "
