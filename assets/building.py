@@ -19,13 +19,13 @@ from fomo_dagster.graph.build import Graph
 from fomo_dagster.graph.materialise import Outcome, materialise, retire
 from fomo_dagster.graph.names import DATASETS, OBSERVE, UPDATE, step_of
 from fomo_dagster.graph.node import Node, SourceNode
-from fomo_dagster.graph.workshop import Workshop
-from resources.workshops import WorkshopOpener, Workshops
+from fomo_dagster.graph.run_context import RunContext
+from resources.run_contexts import RunContextOpener, RunContexts
 
 Job = Any  # Dagster does not export the type of what define_asset_job returns
 
 
-def build_definitions(graph: Graph, workshops: Workshops) -> dg.Definitions:
+def build_definitions(graph: Graph, run_contexts: RunContexts) -> dg.Definitions:
     """Everything that Dagster loads for a graph. Imports neither PyTorch nor OpenCLIP."""
     graph = _without_what_dagster_refuses(graph)
     troubles = named_troubles(graph)
@@ -55,7 +55,7 @@ def build_definitions(graph: Graph, workshops: Workshops) -> dg.Definitions:
             *([arrival_sensor(graph.growing)] if graph.growing else []),
             *announcing_sensor(),
         ],
-        resources={"workshops": workshops},
+        resources={"run_contexts": run_contexts},
         executor=dg.in_process_executor,
     )
 
@@ -105,23 +105,23 @@ def _asset(
         can_subset=len(nodes) > 1,
     )
     def compute(
-        context: dg.AssetExecutionContext, workshops: dg.ResourceParam[WorkshopOpener]
+        context: dg.AssetExecutionContext, run_contexts: dg.ResourceParam[RunContextOpener]
     ) -> Iterator[dg.MaterializeResult]:  # type: ignore[type-arg]
-        workshop = workshops.open(graph, context)
+        run_context = run_contexts.open(graph, context)
         done = set()
         for node in nodes:
             if key_of(node.key) not in context.selected_asset_keys:
                 continue
-            outcome = _materialise(node, workshop)
+            outcome = _materialise(node, run_context)
             if node.kind == "scores" and node.experiment is not None:
-                retire(node.experiment, workshop)
+                retire(node.experiment, run_context)
             head = outcome.head
             context.log.info(f"{node.key}: {head.status} {head.digest}, {outcome.seconds:.1f} s")
             yield dg.MaterializeResult(
                 asset_key=key_of(node.key),
                 data_version=dg.DataVersion(head.data_version),
-                metadata=metadata_of(node, outcome, workshop),
-                check_results=list(checks_of(node, outcome, workshop)),
+                metadata=metadata_of(node, outcome, run_context),
+                check_results=list(checks_of(node, outcome, run_context)),
             )
             done.add(key_of(node.key))
         # Dagster ends in success where a selected output is not yielded, and skips what follows.
@@ -132,10 +132,10 @@ def _asset(
     return compute
 
 
-def _materialise(node: Node, workshop: Workshop) -> Outcome:
+def _materialise(node: Node, run_context: RunContext) -> Outcome:
     """A deliberate error of the engine fails the step with its own sentence as the reason."""
     try:
-        return materialise(node.key, workshop)
+        return materialise(node.key, run_context)
     except FomoError as error:
         raise dg.Failure(
             str(error), metadata={"error": type(error).__name__}, allow_retries=False
@@ -153,12 +153,12 @@ def _observable(source: SourceNode) -> dg.SourceAsset:
         key=key_of(source.key),
         group_name=DATASETS,
         description="Observed: its version is a digest of what is there, images and captions.",
-        required_resource_keys={"workshops"},
+        required_resource_keys={"run_contexts"},
     )
     def observe(context: dg.OpExecutionContext) -> dg.ObserveResult:
-        workshops: WorkshopOpener = context.resources.workshops
+        run_contexts: RunContextOpener = context.resources.run_contexts
         graph = Graph({source.key: source}, {}, {}, {})
-        facts = workshops.open(graph, context).look(source.key)
+        facts = run_contexts.open(graph, context).look(source.key)
         return dg.ObserveResult(
             data_version=dg.DataVersion(facts.data_version), metadata=metadata_of_source(facts)
         )

@@ -14,7 +14,7 @@ from fomo_dagster.graph.evaluation_nodes import SCORES, EvaluationNode
 from fomo_dagster.graph.materialise import Outcome
 from fomo_dagster.graph.node import ONLY, Facts, Node
 from fomo_dagster.graph.order_nodes import OrderNode
-from fomo_dagster.graph.workshop import Workshop
+from fomo_dagster.graph.run_context import RunContext
 
 from assets.specs import key_of  # isort: skip
 
@@ -85,18 +85,18 @@ def _release_check_specs(node: ShardsNode) -> list[dg.AssetCheckSpec]:
     ]  # fmt: skip
 
 
-def checks_of(node: Node, outcome: Outcome, workshop: Workshop) -> Iterator[dg.AssetCheckResult]:
+def checks_of(node: Node, outcome: Outcome, context: RunContext) -> Iterator[dg.AssetCheckResult]:
     """The results of a node's checks for what was just materialised."""
     if isinstance(node, ShardsNode):
         yield _readable_images(node.dataset, outcome)
-        source = workshop.look(node.inputs[0])
+        source = context.look(node.inputs[0])
         yield _no_empty_concepts(outcome, source)
         for spec in _release_check_specs(node):
             yield _says_nothing(spec.name, source)
     elif node.kind in WEIGHT_KINDS:
         yield _finite_weights(outcome)
     elif isinstance(node, EvaluationNode) and node.kind == "evaluation":
-        yield _classes_told_apart(node, workshop)
+        yield _classes_told_apart(node, context)
     elif isinstance(node, OrderNode) and node.not_as_released is not None:
         yield dg.AssetCheckResult(
             check_name="as_in_the_benchmark",
@@ -105,7 +105,7 @@ def checks_of(node: Node, outcome: Outcome, workshop: Workshop) -> Iterator[dg.A
             metadata={"differences": node.not_as_released},
         )
     elif node.kind == "scores" and node.experiment is not None:
-        experiment = workshop.graph.experiments[node.experiment]
+        experiment = context.graph.experiments[node.experiment]
         yield _retention_holds(outcome, experiment.evaluation.retention_warning)
 
 
@@ -148,8 +148,8 @@ def _says_nothing(name: str, source: Facts) -> dg.AssetCheckResult:
     )
 
 
-def _classes_told_apart(node: EvaluationNode, workshop: Workshop) -> dg.AssetCheckResult:
-    alike = node.alike(workshop.facts_for(node), workshop, may_fetch=True)
+def _classes_told_apart(node: EvaluationNode, context: RunContext) -> dg.AssetCheckResult:
+    alike = node.alike(context.facts_for(node), context, may_fetch=True)
     return dg.AssetCheckResult(
         check_name="classes_told_apart",
         passed=not alike,

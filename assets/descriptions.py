@@ -23,8 +23,8 @@ from fomo_dagster.graph.merge_nodes import DeployedNode
 from fomo_dagster.graph.node import ONLY, Facts, Node
 from fomo_dagster.graph.order_nodes import ORDER, ORDER_PLOT, OrderNode
 from fomo_dagster.graph.pool_nodes import STREAMED
+from fomo_dagster.graph.run_context import RunContext
 from fomo_dagster.graph.tar_nodes import LISTING
-from fomo_dagster.graph.workshop import Workshop
 from fomo_dagster.store.artifacts import Artifact
 from fomo_dagster.tables.results import results
 
@@ -36,7 +36,7 @@ COST_FIGURES = (
 MAIN_SCORES = ("knowledge_accumulation", "zero_shot_retention", "geometric_mean")
 
 
-def metadata_of(node: Node, outcome: Outcome, workshop: Workshop) -> dict[str, Any]:
+def metadata_of(node: Node, outcome: Outcome, context: RunContext) -> dict[str, Any]:
     """The metadata of a materialisation: what its kind has to show, then where it comes from."""
     describe = {
         "shards": _shards,
@@ -56,7 +56,7 @@ def metadata_of(node: Node, outcome: Outcome, workshop: Workshop) -> dict[str, A
         "leaderboard": _leaderboard,
     }[node.kind]
     return {
-        **describe(node, outcome, workshop),
+        **describe(node, outcome, context),
         "status": outcome.head.status,
         "digest": outcome.head.digest,
         "folders": dg.MetadataValue.md(
@@ -96,7 +96,7 @@ def _warnings(source: Facts) -> dict[str, Any]:
     )
 
 
-def _shards(node: Node, outcome: Outcome, workshop: Workshop) -> Mapping[str, Any]:
+def _shards(node: Node, outcome: Outcome, context: RunContext) -> Mapping[str, Any]:
     artifact = outcome.artifacts[ONLY]
     facts = outcome.head.facts
     quarantined = pl.read_parquet(artifact.path(QUARANTINE))
@@ -106,14 +106,14 @@ def _shards(node: Node, outcome: Outcome, workshop: Workshop) -> Mapping[str, An
         "train_samples": sum(facts["train_samples"].values()),
         "test_samples": facts["test_samples"],
         **{f"{name}_images": count for name, count in facts["counts"].items()},
-        **_warnings(workshop.look(node.inputs[0])),
+        **_warnings(context.look(node.inputs[0])),
     }
     if quarantined.height:
         metadata["unreadable"] = _table(quarantined.select("split", "key", "reason"))
     return metadata
 
 
-def _validation(node: Node, outcome: Outcome, workshop: Workshop) -> dict[str, Any]:
+def _validation(node: Node, outcome: Outcome, context: RunContext) -> dict[str, Any]:
     facts = outcome.head.facts
     return {
         "training_samples": sum(facts["train_samples"].values()),
@@ -121,7 +121,7 @@ def _validation(node: Node, outcome: Outcome, workshop: Workshop) -> dict[str, A
     }
 
 
-def _order(node: Node, outcome: Outcome, workshop: Workshop) -> Mapping[str, Any]:
+def _order(node: Node, outcome: Outcome, context: RunContext) -> Mapping[str, Any]:
     assert isinstance(node, OrderNode)
     order = pl.read_parquet(outcome.artifacts[ONLY].path(ORDER))
     figure = node.shown_name
@@ -134,7 +134,7 @@ def _order(node: Node, outcome: Outcome, workshop: Workshop) -> Mapping[str, Any
     }
 
 
-def _listing(node: Node, outcome: Outcome, workshop: Workshop) -> Mapping[str, Any]:
+def _listing(node: Node, outcome: Outcome, context: RunContext) -> Mapping[str, Any]:
     shards = pl.read_parquet(outcome.artifacts[ONLY].path(LISTING))
     return {
         "shards": shards.height,
@@ -143,10 +143,10 @@ def _listing(node: Node, outcome: Outcome, workshop: Workshop) -> Mapping[str, A
     }
 
 
-def _pool(node: Node, outcome: Outcome, workshop: Workshop) -> Mapping[str, Any]:
+def _pool(node: Node, outcome: Outcome, context: RunContext) -> Mapping[str, Any]:
     """Samples are counted where they are known, which those of streamed datasets are not."""
     artifact = outcome.artifacts[ONLY]
-    metadata = dict(_manifest(node, outcome, workshop))
+    metadata = dict(_manifest(node, outcome, context))
     parameters = artifact.manifest["recipe"]["parameters"]
     if "streamed" in parameters:
         shards = pl.read_parquet(artifact.path(STREAMED)).group_by("dataset").len("shards")
@@ -164,7 +164,7 @@ def _pool(node: Node, outcome: Outcome, workshop: Workshop) -> Mapping[str, Any]
     return metadata
 
 
-def _manifest(node: Node, outcome: Outcome, workshop: Workshop) -> Mapping[str, Any]:
+def _manifest(node: Node, outcome: Outcome, context: RunContext) -> Mapping[str, Any]:
     manifest = pl.read_parquet(outcome.artifacts[ONLY].path(MANIFEST))
     concepts = manifest.group_by("dataset", "concept", maintain_order=True).len("samples")
     return {
@@ -174,7 +174,7 @@ def _manifest(node: Node, outcome: Outcome, workshop: Workshop) -> Mapping[str, 
     }
 
 
-def _budget(node: Node, outcome: Outcome, workshop: Workshop) -> Mapping[str, Any]:
+def _budget(node: Node, outcome: Outcome, context: RunContext) -> Mapping[str, Any]:
     rows = pl.DataFrame(json.loads(outcome.artifacts[ONLY].path(BUDGET).read_text()))
     own = rows.row(0, named=True)
     return {
@@ -184,7 +184,7 @@ def _budget(node: Node, outcome: Outcome, workshop: Workshop) -> Mapping[str, An
     }
 
 
-def _training(node: Node, outcome: Outcome, workshop: Workshop) -> Mapping[str, Any]:
+def _training(node: Node, outcome: Outcome, context: RunContext) -> Mapping[str, Any]:
     artifact = outcome.artifacts[ONLY]
     if STEPS not in artifact.manifest["files"]:
         return {}
@@ -205,7 +205,7 @@ def _training(node: Node, outcome: Outcome, workshop: Workshop) -> Mapping[str, 
     }
 
 
-def _merge(node: Node, outcome: Outcome, workshop: Workshop) -> Mapping[str, Any]:
+def _merge(node: Node, outcome: Outcome, context: RunContext) -> Mapping[str, Any]:
     assert isinstance(node, DeployedNode)
     technique = node.effective_technique
     coefficients = getattr(technique, "coefficients", None)
@@ -219,7 +219,7 @@ def _merge(node: Node, outcome: Outcome, workshop: Workshop) -> Mapping[str, Any
     }
 
 
-def _evaluation(node: Node, outcome: Outcome, workshop: Workshop) -> Mapping[str, Any]:
+def _evaluation(node: Node, outcome: Outcome, context: RunContext) -> Mapping[str, Any]:
     assert isinstance(node, EvaluationNode)
     # By the names they have here: who made one may call the same images otherwise.
     rows = pl.concat(
@@ -240,7 +240,7 @@ def _evaluation(node: Node, outcome: Outcome, workshop: Workshop) -> Mapping[str
     }
 
 
-def _scores(node: Node, outcome: Outcome, workshop: Workshop) -> Mapping[str, Any]:
+def _scores(node: Node, outcome: Outcome, context: RunContext) -> Mapping[str, Any]:
     artifact = outcome.artifacts[ONLY]
     scores = pl.read_parquet(artifact.path(SCORES))
     last = scores.row(-1, named=True)
@@ -252,10 +252,10 @@ def _scores(node: Node, outcome: Outcome, workshop: Workshop) -> Mapping[str, An
     }
 
 
-def _leaderboard(node: Node, outcome: Outcome, workshop: Workshop) -> Mapping[str, Any]:
+def _leaderboard(node: Node, outcome: Outcome, context: RunContext) -> Mapping[str, Any]:
     return {
         **_picture("accumulation_and_retention", outcome.artifacts[ONLY], PATHS),
-        "leaderboard": _table(results(workshop.home.root).leaderboard),
+        "leaderboard": _table(results(context.home.root).leaderboard),
     }
 
 

@@ -32,7 +32,7 @@ from fomo_dagster.data.shards import QUARANTINE, stored_samples
 from fomo_dagster.graph.data_nodes import QUARANTINE as QUARANTINE_FILE
 from fomo_dagster.graph.data_nodes import ShardsNode, source_key
 from fomo_dagster.graph.materialise import materialise
-from fomo_dagster.graph.workshop import Workshop
+from fomo_dagster.graph.run_context import RunContext
 from fomo_dagster.store.digests import digest_of
 
 
@@ -74,9 +74,9 @@ class SimulatedImages:
         raise AssertionError("a simulated dataset has no images")
 
 
-def index_alone(node: ShardsNode, name: str, recipe: object, folder: Path, workshop: Workshop):  # type: ignore[no-untyped-def]
+def index_alone(node: ShardsNode, name: str, recipe: object, folder: Path, context: RunContext):  # type: ignore[no-untyped-def]
     """In the place of `ShardsNode.make`: the index, and no tars."""
-    samples = stored_samples(workshop.look(source_key(node.name)).details["scan"], None)
+    samples = stored_samples(context.look(source_key(node.name)).details["scan"], None)
     places = samples.with_columns(
         shard=pl.lit("train-000000.tar"), offset=pl.int_range(pl.len()), size=pl.lit(1000)
     )
@@ -119,10 +119,10 @@ def of_kind(undertaking: Undertaking, *kinds: str) -> Iterator[str]:
 
 def make(*kinds: str) -> str:
     undertaking = undertake("full", [])
-    workshop = Workshop(undertaking.graph, undertaking.home)
+    context = RunContext(undertaking.graph, undertaking.home)
     count = 0
     for key in of_kind(undertaking, *kinds):
-        materialise(key, workshop)
+        materialise(key, context)
         count += 1
     return f"{count} assets"
 

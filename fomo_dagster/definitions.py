@@ -13,7 +13,7 @@ from fomo_dagster.descriptors import raise_limit
 from fomo_dagster.graph.build import build_project
 from fomo_dagster.home import Home, project_folder
 from fomo_dagster.trackers.choosing import named_by_environment
-from resources.workshops import Workshops
+from resources.run_contexts import RunContexts
 
 logger = logging.getLogger(__name__)
 
@@ -27,11 +27,11 @@ def load() -> dg.Definitions:
             "DAGSTER_HOME is not set: what is made is kept, but the UI will not know of this run. "
             "To change that: export DAGSTER_HOME=$(fomo dagster-home)"
         )
-    workshops = Workshops.of(Home.from_environment(), named_by_environment())
+    run_contexts = RunContexts.of(Home.from_environment(), named_by_environment())
     graph = build_project(project_folder())
     say_unread(graph)
     say_troubles(graph)
-    return build_definitions(graph, workshops)
+    return build_definitions(graph, run_contexts)
 
 
 defs = load()

@@ -10,7 +10,7 @@ from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.weights_folder import described
 from fomo_dagster.graph.checkpoints import WEIGHTS
 from fomo_dagster.graph.evaluation_nodes import EvaluationNode
-from fomo_dagster.graph.workshop import Workshop
+from fomo_dagster.graph.run_context import RunContext
 
 
 def export_weights(
@@ -30,9 +30,9 @@ def export_weights(
         raise InputError(f"{experiment.name} has stages 0 to {last}, and no stage {number}")
     node = undertaking.graph.nodes[f"{experiment.name}/evaluation_{number:03d}"]
     assert isinstance(node, EvaluationNode)
-    workshop = Workshop(undertaking.graph, undertaking.home)
-    workshop.facts(node.checkpoint_key)
-    weights = workshop.artifact(node.checkpoint_key).path(WEIGHTS)
+    context = RunContext(undertaking.graph, undertaking.home)
+    context.facts(node.checkpoint_key)
+    weights = context.artifact(node.checkpoint_key).path(WEIGHTS)
     architecture = described(node.backbone).architecture
     export(load_file(weights), architecture, path)
     shown = repr(architecture) if isinstance(architecture, str) else repr(path.stem)

@@ -21,7 +21,7 @@ from fomo_dagster.graph.build import Graph, build_project
 from fomo_dagster.graph.names import ConflictError
 from fomo_dagster.graph.node import Node
 from fomo_dagster.graph.plan import REASONS_SHOWN, Planned, plan
-from fomo_dagster.graph.workshop import Workshop
+from fomo_dagster.graph.run_context import RunContext
 from fomo_dagster.home import Home, project_folder
 
 logger = logging.getLogger(__name__)
@@ -68,7 +68,9 @@ class Undertaking:
     def plan(self) -> list[Planned]:
         """A first look at large sources takes its time, and shows how far it is."""
         with Bars(Terminal(stderr=True)) as bars:
-            return plan(self.nodes, Workshop(self.graph, self.home, progress=bars, warn=warn_once))
+            return plan(
+                self.nodes, RunContext(self.graph, self.home, progress=bars, warn=warn_once)
+            )
 
 
 _said: set[str] = set()

@@ -17,7 +17,7 @@ from fomo_dagster.errors import StoreError
 from fomo_dagster.graph.build import Graph
 from fomo_dagster.graph.evaluation_nodes import HEAT_MAP, PATHS
 from fomo_dagster.graph.names import LEADERBOARD
-from fomo_dagster.graph.workshop import Workshop
+from fomo_dagster.graph.run_context import RunContext
 from fomo_dagster.home import Home
 from fomo_dagster.tables.database import ensure_database
 from fomo_dagster.tables.results import Results, results
@@ -106,8 +106,8 @@ def print_results(home: Home, experiment: str, graph: Graph, console: Console) -
     """The scores of an experiment stage by stage, the leaderboard, and where everything is."""
     stages = results(home.root, [experiment]).stages
     print_scores(Results(stages, results(home.root).leaderboard), console)
-    workshop = Workshop(graph, home)
-    scores, leaderboard = (workshop.artifact(k) for k in (f"{experiment}/scores", LEADERBOARD))
+    context = RunContext(graph, home)
+    scores, leaderboard = (context.artifact(k) for k in (f"{experiment}/scores", LEADERBOARD))
     plots = scores.record(PATHS), scores.record(HEAT_MAP), leaderboard.record(PATHS)
     there = [str(plot) for plot in plots if plot is not None]
     say(console, "\nplots   " + "\n        ".join(there or ["none"]))

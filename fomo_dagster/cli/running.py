@@ -33,8 +33,8 @@ from fomo_dagster.graph.build import Graph
 from fomo_dagster.graph.materialise import retire
 from fomo_dagster.graph.names import assets_by_step
 from fomo_dagster.graph.plan import Planned
+from fomo_dagster.graph.run_context import RunContext
 from fomo_dagster.graph.tracking import Tracking
-from fomo_dagster.graph.workshop import Workshop
 from fomo_dagster.home import Home, training_slots
 from fomo_dagster.progress import unheard
 from fomo_dagster.store.heads import Head
@@ -161,7 +161,7 @@ class _Runner:
                 planned = undertaking.plan()
                 rounds += 1
             if refusal is None:
-                retire(name, Workshop(self.graph, self.home))
+                retire(name, RunContext(self.graph, self.home))
         self.home.store.push_pending()
         if self.trackers:
             self.tracking(self.warn).catch_up(name)
@@ -192,12 +192,14 @@ class _Runner:
         observe_sources(undertaking, instance)
         keys = [key_of(entry.asset) for entry in wanted]
         with Bars(self.console, len(wanted)) as bars:
-            workshops = _ShownWorkshops(self.home, bars, self.tracking(bars.warn), training_slots())
+            run_contexts = _ShownWorkshops(
+                self.home, bars, self.tracking(bars.warn), training_slots()
+            )
             name = undertaking.experiment.name
             definitions = dg.Definitions(
                 self.assets,
                 jobs=[job_of(name, [name], self.graph)],
-                resources={"workshops": workshops},
+                resources={"run_contexts": run_contexts},
                 executor=dg.in_process_executor,
             )
             result = run_job(
@@ -235,8 +237,8 @@ class _ShownWorkshops:
     tracking: Tracking
     slots: int
 
-    def open(self, graph: Graph, context: Any) -> Workshop:
-        return Workshop(
+    def open(self, graph: Graph, context: Any) -> RunContext:
+        return RunContext(
             graph,
             self.home,
             processes=os.cpu_count() or 1,
@@ -257,8 +259,8 @@ class _ShownWorkshops:
 
 def observe_sources(undertaking: Undertaking, instance: dg.DagsterInstance) -> None:
     """Tell Dagster what the sources hold now, so that its UI calls stale what is."""
-    workshop = Workshop(undertaking.graph, undertaking.home)
+    run_context = RunContext(undertaking.graph, undertaking.home)
     needed = {key for node in undertaking.nodes for key in node.inputs}
     for key in sorted(needed & undertaking.graph.sources.keys()):
-        tags = {DATA_VERSION_TAG: workshop.look(key).data_version}
+        tags = {DATA_VERSION_TAG: run_context.look(key).data_version}
         instance.report_runless_asset_event(dg.AssetObservation(key_of(key), tags=tags))

@@ -16,8 +16,8 @@ from fomo_dagster.experiment.training import TrainingSettings
 from fomo_dagster.graph.budget_nodes import BudgetNode
 from fomo_dagster.graph.build import Graph, build_graph
 from fomo_dagster.graph.node import Node
+from fomo_dagster.graph.run_context import RunContext
 from fomo_dagster.graph.trained_nodes import TrainedNode
-from fomo_dagster.graph.workshop import Workshop
 from fomo_dagster.home import Home, project_folder
 from fomo_dagster.training.schedules import learning_rate, tower_factors
 from fomo_dagster.training.steps import known_steps
@@ -53,8 +53,8 @@ def _bought_steps(graph: Graph, nodes: Sequence[Node]) -> int | None:
     """Of a stage, where the budget is one of memory-adjusted FLOPs."""
     for node in nodes:
         if isinstance(node, BudgetNode):
-            workshop = Workshop(graph, Home.from_environment())
-            return int(node.predict(node.recipes({}), workshop).details["steps"])
+            context = RunContext(graph, Home.from_environment())
+            return int(node.predict(node.recipes({}), context).details["steps"])
     return None
 
 

@@ -31,8 +31,8 @@ from dagster_pipes import open_dagster_pipes
 from fomo_dagster.errors import InputError
 from fomo_dagster.graph.launching import LAUNCHER, RESULT, STOP
 from fomo_dagster.graph.node import Node
+from fomo_dagster.graph.run_context import RunContext
 from fomo_dagster.graph.tasks import Task
-from fomo_dagster.graph.workshop import Workshop
 from fomo_dagster.process_group import ProcessGroup
 from fomo_dagster.progress import Progress, Steps, silent, unheard
 from fomo_dagster.store.files import write_bytes
@@ -82,22 +82,22 @@ def _work(
     graph = task.graph()
     node, device = _on_own_device(graph.nodes[task.key])
     if task.folder is None:
-        workshop = Workshop(graph, task.home, progress=progress, warn=warn)
-        for number, (name, recipe) in enumerate(task.recipes(node, workshop).items()):
+        context = RunContext(graph, task.home, progress=progress, warn=warn)
+        for number, (name, recipe) in enumerate(task.recipes(node, context).items()):
             if _is_first_to(here / f"taken_{number}"):
-                workshop.get_or_make(
+                context.get_or_make(
                     recipe,
                     lambda folder, name=name, recipe=recipe: node.make(  # type: ignore[misc]
-                        name, recipe, folder, workshop
+                        name, recipe, folder, context
                     ),
                 )
         return {}
     with _group(device) as group:
-        workshop = Workshop(
+        context = RunContext(
             graph, task.home, progress=progress, warn=warn, steps=steps, group=group
         )
-        ((name, recipe),) = task.recipes(node, workshop).items()
-        return dict(node.make(name, recipe, task.folder, workshop) or {})
+        ((name, recipe),) = task.recipes(node, context).items()
+        return dict(node.make(name, recipe, task.folder, context) or {})
 
 
 def _on_own_device(node: Node) -> tuple[Node, torch.device]:

@@ -26,7 +26,7 @@ from fomo_dagster.store.recipes import Recipe
 if TYPE_CHECKING:
     import polars as pl
 
-    from fomo_dagster.graph.workshop import Workshop
+    from fomo_dagster.graph.run_context import RunContext
 
 
 def weights_source_key(backbone: str) -> str:
@@ -42,7 +42,7 @@ class WeightsSource:
     path: Path
     backbone: Backbone = field(compare=False)
 
-    def __call__(self, workshop: Workshop) -> Facts:
+    def __call__(self, context: RunContext) -> Facts:
         from fomo_dagster.data.sources.files import DigestCache
 
         name = self.backbone.name
@@ -52,7 +52,7 @@ class WeightsSource:
                 "path of a file or folder, absolute or from the experiment file's folder"
             )
         described(self.backbone)  # raises where the two do not go together
-        cache = DigestCache(workshop.home.cache / "weights" / f"{name}.parquet")
+        cache = DigestCache(context.home.cache / "weights" / f"{name}.parquet")
         named_by = f"backbone {name!r}"
         if self.path.is_file():
             return Facts(cache.digests([str(self.path)], named_by)[0])
@@ -109,7 +109,7 @@ class BackboneNode(Node):
         return self.backbone.pretraining is not None
 
     def make(
-        self, name: str, recipe: Recipe, folder: Path, workshop: Workshop
+        self, name: str, recipe: Recipe, folder: Path, context: RunContext
     ) -> Mapping[str, Any] | None:
         from fomo_dagster.models.backbones import create, download, load, load_folder, save
 
@@ -133,7 +133,7 @@ class BackboneNode(Node):
         assert self.pool_key is not None
         return train_on(
             create(backbone.architecture, settings.seed, backbone.images),
-            {"pretraining": pretraining_pool(self.pool_key, workshop, self.execution)},
+            {"pretraining": pretraining_pool(self.pool_key, context, self.execution)},
             StageShares(((0.0, {"pretraining": 1.0}),)),
             settings=settings,
             method=Finetune(),
@@ -143,7 +143,7 @@ class BackboneNode(Node):
             asset=self.key,
             recipe=recipe,
             folder=folder,
-            workshop=workshop,
+            context=context,
         )
 
     @property

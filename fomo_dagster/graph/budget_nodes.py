@@ -27,7 +27,7 @@ from fomo_dagster.store.recipes import Recipe
 from fomo_dagster.training.case import Case
 
 if TYPE_CHECKING:
-    from fomo_dagster.graph.workshop import Workshop
+    from fomo_dagster.graph.run_context import RunContext
 
 BUDGET = "budget.json"  # a row of the experiment's method, and one of full fine-tuning
 
@@ -66,28 +66,28 @@ class BudgetNode(Node):
     def recipes(self, facts: FactsByKey) -> dict[str, Recipe]:
         return {ONLY: Recipe(self.kind, self.version, self.declared)}
 
-    def predict(self, recipes: Mapping[str, Recipe], workshop: Workshop) -> Facts:
+    def predict(self, recipes: Mapping[str, Recipe], context: RunContext) -> Facts:
         """As it was counted before, or counts: it takes seconds, and nothing of the store."""
-        return self.known(recipes, workshop) or _facts(self._steps(workshop))
+        return self.known(recipes, context) or _facts(self._steps(context))
 
     def observe(
-        self, recipes: Mapping[str, Recipe], artifacts: Mapping[str, Artifact], workshop: Workshop
+        self, recipes: Mapping[str, Recipe], artifacts: Mapping[str, Artifact], context: RunContext
     ) -> Facts:
         own, _ = json.loads(artifacts[ONLY].path(BUDGET).read_text())
         return _facts(own["steps_per_stage"])
 
-    def make(self, name: str, recipe: Recipe, folder: Path, workshop: Workshop) -> None:
-        self._steps(workshop)  # raises where it buys none
+    def make(self, name: str, recipe: Recipe, folder: Path, context: RunContext) -> None:
+        self._steps(context)  # raises where it buys none
         rows = []
         for label, case in (
             ("this experiment", self._case), ("full fine-tuning", full_finetuning(self._case))
         ):  # fmt: skip
-            cost = MemoryAdjusted.of(case, workshop.home.cache)
+            cost = MemoryAdjusted.of(case, context.home.cache)
             rows.append(budget_row(label, case, cost, self.total, self.stages))
         (folder / BUDGET).write_text(json.dumps(rows, indent=1))
 
-    def _steps(self, workshop: Workshop) -> int:
-        cost = MemoryAdjusted.of(self._case, workshop.home.cache)
+    def _steps(self, context: RunContext) -> int:
+        cost = MemoryAdjusted.of(self._case, context.home.cache)
         return cost.steps(self.total, self.stages)
 
 

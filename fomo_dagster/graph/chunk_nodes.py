@@ -18,7 +18,7 @@ from fomo_dagster.store.recipes import Recipe
 if TYPE_CHECKING:
     import polars as pl
 
-    from fomo_dagster.graph.workshop import Workshop
+    from fomo_dagster.graph.run_context import RunContext
 
 
 class Chunks(ABC):
@@ -163,11 +163,11 @@ class ChunkNode(Node):
             brings.append([dataset, concept, details["train"][concept], text])
         return {ONLY: Recipe(self.kind, self.version, {}, {"concepts": brings})}
 
-    def predict(self, recipes: Mapping[str, Recipe], workshop: Workshop) -> Facts:
+    def predict(self, recipes: Mapping[str, Recipe], context: RunContext) -> Facts:
         brings = recipes[ONLY].inputs.get("concepts", [])
         return Facts(recipes[ONLY].digest, {"concepts": [[d, c] for d, c, _, _ in brings]})
 
-    def make(self, name: str, recipe: Recipe, folder: Path, workshop: Workshop) -> None:
+    def make(self, name: str, recipe: Recipe, folder: Path, context: RunContext) -> None:
         from fomo_dagster.evaluation.prompts import templates_of
         from fomo_dagster.streams.entries import format_entry
         from fomo_dagster.streams.manifests import (
@@ -180,10 +180,10 @@ class ChunkNode(Node):
         entries = [format_entry(d, c) for d, c, _, _ in recipe.inputs["concepts"]]
         # All chunks of a stream are made in one go, and draw from the same datasets.
         known: dict[Path, TrainingSamples]
-        known = workshop.remembered(("training samples", self.stream), dict)
+        known = context.remembered(("training samples", self.stream), dict)
         samples = {}
         for dataset in sorted({d for d, _, _, _ in recipe.inputs["concepts"]}):
-            index = workshop.index(dataset)
+            index = context.index(dataset)
             if index.folder not in known:
                 known[index.folder] = TrainingSamples(dataset, index.sample_table)
             samples[dataset] = known[index.folder]

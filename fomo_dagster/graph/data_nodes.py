@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from fomo_dagster.data.index import Index
-    from fomo_dagster.graph.workshop import Workshop
+    from fomo_dagster.graph.run_context import RunContext
 
 SAMPLES_PER_SHARD = 1024
 QUARANTINE = "quarantine.parquet"
@@ -44,12 +44,12 @@ class DatasetSource:
     dataset: Dataset
     base: Path
 
-    def __call__(self, workshop: Workshop) -> Facts:
+    def __call__(self, context: RunContext) -> Facts:
         from fomo_dagster.data.samples import content_digest
         from fomo_dagster.data.sources.opening import open_source
         from fomo_dagster.data.sources.source import inspect, twins_said
 
-        source = open_source(self.name, self.dataset, self.base, workshop.home.cache)
+        source = open_source(self.name, self.dataset, self.base, context.home.cache)
         found = inspect(source)
         content: Any = content_digest(found.scan)
         parts = {"samples": content}
@@ -132,19 +132,19 @@ class ShardsNode(Node):
         return {ONLY: Recipe(self.kind, self.version, self._parameters, {"source": scan})}
 
     def make(
-        self, name: str, recipe: Recipe, folder: Path, workshop: Workshop
+        self, name: str, recipe: Recipe, folder: Path, context: RunContext
     ) -> Mapping[str, Any]:
         from fomo_dagster.data.index import Index
         from fomo_dagster.data.shards import write_shards
 
-        details = workshop.look(source_key(self.name)).details
+        details = context.look(source_key(self.name)).details
         report = write_shards(
             details["scan"], details["source"], folder,
             unusable=details["unusable"],
             resize=self.dataset.resize,
             unreadable_limit=self.dataset.unreadable_limit,
-            workers=workshop.processes,
-            progress=workshop.progress,
+            workers=context.processes,
+            progress=context.progress,
             samples_per_shard=SAMPLES_PER_SHARD,
             decoding=self.dataset.decoding,
         )  # fmt: skip
@@ -152,19 +152,17 @@ class ShardsNode(Node):
         record_path(folder, CONTACT_SHEET).write_bytes(sheet)
         return {"samples": sum(report.samples.values()), "bytes": report.bytes}
 
-    def predict(self, recipes: Mapping[str, Recipe], workshop: Workshop) -> Facts:
+    def predict(self, recipes: Mapping[str, Recipe], context: RunContext) -> Facts:
         """As if all images were readable and opaque, but for those that are known not to be."""
-        known = self.known(recipes, workshop)
+        known = self.known(recipes, context)
         if known is not None:
             return known
-        head = workshop.heads.read(self.key)
+        head = context.heads.read(self.key)
         quarantined = head.facts["quarantined"] if head is not None else []
-        return self._facts(
-            expected_samples(self.name, self.dataset, workshop), quarantined, workshop
-        )
+        return self._facts(expected_samples(self.name, self.dataset, context), quarantined, context)
 
     def observe(
-        self, recipes: Mapping[str, Recipe], artifacts: Mapping[str, Artifact], workshop: Workshop
+        self, recipes: Mapping[str, Recipe], artifacts: Mapping[str, Artifact], context: RunContext
     ) -> Facts:
         import polars as pl
 
@@ -172,11 +170,11 @@ class ShardsNode(Node):
 
         quarantined = pl.read_parquet(artifacts[ONLY].path(QUARANTINE))["digest"].to_list()
         samples = Index(artifacts[ONLY].folder).sample_table
-        found = self._facts(samples, quarantined, workshop)
+        found = self._facts(samples, quarantined, context)
         return with_counts(found, artifacts[ONLY])
 
-    def _facts(self, samples: pl.DataFrame, quarantined: list[str], workshop: Workshop) -> Facts:
-        classes = workshop.look(source_key(self.name)).details["classes"]
+    def _facts(self, samples: pl.DataFrame, quarantined: list[str], context: RunContext) -> Facts:
+        classes = context.look(source_key(self.name)).details["classes"]
         return facts_of_samples(samples, classes, quarantined)
 
     @property
@@ -266,19 +264,19 @@ class ShardsNode(Node):
         return scan.height
 
 
-def expected_samples(name: str, dataset: Dataset, workshop: Workshop) -> pl.DataFrame:
+def expected_samples(name: str, dataset: Dataset, context: RunContext) -> pl.DataFrame:
     """The samples (SAMPLES) that a dataset's shards will hold, by what is known of its images from
     the shards there are; see `ShardsNode.predict`."""
     import polars as pl
 
     from fomo_dagster.data.shards import stored_samples
 
-    scan: pl.DataFrame = workshop.look(source_key(name)).details["scan"]
-    head = workshop.heads.read(shards_key(name))
+    scan: pl.DataFrame = context.look(source_key(name)).details["scan"]
+    head = context.heads.read(shards_key(name))
     if head is None:
         return stored_samples(scan, dataset.resize)
     readable = scan.filter(~pl.col("digest").is_in(head.facts["quarantined"]))
-    made = workshop.store.find_here(Recipe.from_data(head.recipes[ONLY]))
+    made = context.store.find_here(Recipe.from_data(head.recipes[ONLY]))
     seen = None
     if made is not None and SEEN in made.manifest["files"]:
         seen = pl.read_parquet(made.path(SEEN))

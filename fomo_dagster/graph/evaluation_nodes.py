@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import polars as pl
     from torch import Tensor
 
-    from fomo_dagster.graph.workshop import Workshop
+    from fomo_dagster.graph.run_context import RunContext
 
 METRICS = "metrics.parquet"
 CONCEPTS = "concepts.parquet"
@@ -92,7 +92,7 @@ class EvaluationNode(Node):
         return recipes
 
     def alike(
-        self, facts: FactsByKey, workshop: Workshop, *, may_fetch: bool = False
+        self, facts: FactsByKey, context: RunContext, *, may_fetch: bool = False
     ) -> dict[str, tuple[tuple[str, ...], ...]]:
         """Dataset → the classes that its prompts leave alike to the tokeniser, where there are any;
         without the datasets of which nobody knows. may_fetch: see `alike_classes`."""
@@ -105,20 +105,20 @@ class EvaluationNode(Node):
         found = {
             name: alike_classes(
                 facts[shards_key(name)].details["concepts"], self.settings.prompts, dataset.prompt,
-                backbone.architecture, folder, workshop.home.cache / "alike", may_fetch=may_fetch,
+                backbone.architecture, folder, context.home.cache / "alike", may_fetch=may_fetch,
             )
             for name, dataset in self.datasets.items()
             if dataset.task == "classification"
         }  # fmt: skip
         return {name: groups for name, groups in found.items() if groups}
 
-    def remarks(self, facts: FactsByKey, workshop: Workshop) -> Iterator[str]:
+    def remarks(self, facts: FactsByKey, context: RunContext) -> Iterator[str]:
         from fomo_dagster.evaluation.alike import said_of
 
-        for name, groups in self.alike(facts, workshop).items():
+        for name, groups in self.alike(facts, context).items():
             yield said_of(name, groups)
 
-    def predict(self, recipes: Mapping[str, Recipe], workshop: Workshop) -> Facts:
+    def predict(self, recipes: Mapping[str, Recipe], context: RunContext) -> Facts:
         digests = {name: recipe.digest for name, recipe in recipes.items()}
         return Facts(identity(recipes), {"evaluations": digests})
 
@@ -127,15 +127,15 @@ class EvaluationNode(Node):
         return self.execution
 
     def make(
-        self, name: str, recipe: Recipe, folder: Path, workshop: Workshop
+        self, name: str, recipe: Recipe, folder: Path, context: RunContext
     ) -> Mapping[str, Any]:
         from fomo_dagster.evaluation.evaluate import evaluate
         from fomo_dagster.models.devices import device_of
         from fomo_dagster.training.meter import Meter
 
         meter = Meter(device_of(self.execution.device))
-        checkpoint = workshop.artifact(self.checkpoint_key)
-        model = workshop.remembered(
+        checkpoint = context.artifact(self.checkpoint_key)
+        model = context.remembered(
             ("model", checkpoint.digest),
             lambda: load_weights(self.backbone, checkpoint.path(WEIGHTS)),
         )
@@ -145,27 +145,27 @@ class EvaluationNode(Node):
         def embeddings_of(texts: tuple[str, ...], each: int) -> Tensor:
             embeddings, of_texts = text_embeddings(
                 texts, each, checkpoint=checkpoint, model=lambda: model,
-                precision=self.settings.precision, execution=self.execution, workshop=workshop,
+                precision=self.settings.precision, execution=self.execution, context=context,
             )  # fmt: skip
             flops.update(of_texts)
             return embeddings
 
-        index = workshop.index(name)
+        index = context.index(name)
         result = evaluate(
             model,
             name,
             self.datasets[name],
             index,
-            workshop.facts(shards_key(name)).details["concepts"],
+            context.facts(shards_key(name)).details["concepts"],
             self.settings,
             self.execution,
             embeddings_of,
-            workshop.progress,
+            context.progress,
         )
         result.metrics.write_parquet(folder / METRICS)
         result.concepts.write_parquet(folder / CONCEPTS)
         samples = int(result.concepts["samples"].sum())
-        flops.update(encoding_flops(model.architecture, workshop.home.cache, images=samples))
+        flops.update(encoding_flops(model.architecture, context.home.cache, images=samples))
         return {"samples": samples, **flops, **meter.figures()}
 
     @property
@@ -229,7 +229,7 @@ class ScoresNode(Node):
         }
         return {ONLY: Recipe(self.kind, self.version, self.declared, inputs)}
 
-    def make(self, name: str, recipe: Recipe, folder: Path, workshop: Workshop) -> None:
+    def make(self, name: str, recipe: Recipe, folder: Path, context: RunContext) -> None:
         import polars as pl
 
         from fomo_dagster.evaluation.scores import stage_scores
@@ -237,7 +237,7 @@ class ScoresNode(Node):
 
         def rows(file: str) -> pl.DataFrame:
             return pl.concat(
-                pl.read_parquet(workshop.artifact(key, dataset).path(file)).with_columns(
+                pl.read_parquet(context.artifact(key, dataset).path(file)).with_columns(
                     stage=pl.lit(stage, pl.Int64),
                     dataset=pl.lit(dataset),
                     role=pl.lit(role),
@@ -298,13 +298,13 @@ class LeaderboardNode(Node):
         inputs = {key: facts[key].data_version for key in self.score_keys if key in facts}
         return {ONLY: Recipe(self.kind, self.version, {}, inputs)}
 
-    def make(self, name: str, recipe: Recipe, folder: Path, workshop: Workshop) -> None:
+    def make(self, name: str, recipe: Recipe, folder: Path, context: RunContext) -> None:
         import polars as pl
 
         from fomo_dagster.plots.scores import paths_plot
 
         scores = pl.concat(
-            pl.read_parquet(workshop.artifact(key).path(SCORES)).with_columns(
+            pl.read_parquet(context.artifact(key).path(SCORES)).with_columns(
                 experiment=pl.lit(key.rpartition("/")[0])
             )
             for key in sorted(recipe.inputs)

@@ -39,7 +39,7 @@ from fomo_dagster.store.recipes import Recipe
 
 if TYPE_CHECKING:
     from fomo_dagster.experiment.schema import Execution
-    from fomo_dagster.graph.workshop import Workshop
+    from fomo_dagster.graph.run_context import RunContext
 
 WORKER = "fomo_dagster.cli.worker"
 AGENT = "fomo_dagster.cli.agent"
@@ -64,30 +64,30 @@ class Channel(Protocol):
 
 
 def make(
-    node: Node, name: str, recipe: Recipe, folder: Path, workshop: Workshop
+    node: Node, name: str, recipe: Recipe, folder: Path, context: RunContext
 ) -> Mapping[str, Any]:
     """Write the node's artifact into `folder`: here, or by the processes that it is spread over."""
     execution = node.spread
     if execution is None or execution.all_processes == 1 or node.is_spread_by_artifact:
         memory = ProcessMemory()
-        cost = node.make(name, recipe, folder, workshop) or {}
+        cost = node.make(name, recipe, folder, context) or {}
         return memory.figures() | dict(cost)
-    cost = _launch(node, {name: recipe}, folder, execution, workshop)
+    cost = _launch(node, {name: recipe}, folder, execution, context)
     return cost | {"processes": execution.all_processes}
 
 
 def make_side_by_side(
-    node: Node, recipes: Mapping[str, Recipe], workshop: Workshop
+    node: Node, recipes: Mapping[str, Recipe], context: RunContext
 ) -> frozenset[str]:
     """Have a node's artifacts that are not there made by several processes, one each at a time,
     where it is spread so; their names."""
     execution = node.spread
     if execution is None or execution.all_processes == 1 or not node.is_spread_by_artifact:
         return frozenset()
-    missing = {n: recipe for n, recipe in recipes.items() if not workshop.store.holds(recipe)}
+    missing = {n: recipe for n, recipe in recipes.items() if not context.store.holds(recipe)}
     if len(missing) < 2:
         return frozenset()
-    _launch(node, missing, None, execution, workshop)
+    _launch(node, missing, None, execution, context)
     return frozenset(missing)
 
 
@@ -96,13 +96,13 @@ def _launch(
     recipes: Mapping[str, Recipe],
     folder: Path | None,
     execution: Execution,
-    workshop: Workshop,
+    context: RunContext,
 ) -> dict[str, Any]:
     """What it cost. Raises what the processes raise; `TrainingError` where one was lost,
     `KeyboardInterrupt` on a signal that asks to stop, once they have stopped."""
     import torch
 
-    if workshop.channel is None:
+    if context.channel is None:
         raise InputError(
             f"{node.key}: execution.processes needs `fomo run` or Dagster, which launch them"
         )
@@ -110,15 +110,15 @@ def _launch(
     if folder is not None:
         threads = max(1, threads // execution.processes)
     task = Task(
-        declared=as_data(workshop.graph.owners[node.key]), home=workshop.home, key=node.key,
+        declared=as_data(context.graph.owners[node.key]), home=context.home, key=node.key,
         digests={name: recipe.digest for name, recipe in recipes.items()}, folder=folder,
-        threads=threads, host=socket.gethostname(), tells_steps=workshop.steps is not unheard,
+        threads=threads, host=socket.gethostname(), tells_steps=context.steps is not unheard,
     )  # fmt: skip
-    here = workshop.home.root / "launches" / identity(recipes)
-    with lease(workshop.home.leases / f"launch_{here.name}", workshop.waits_for_maker):
+    here = context.home.root / "launches" / identity(recipes)
+    with lease(context.home.leases / f"launch_{here.name}", context.waits_for_maker):
         _make_private(here)
         write_bytes(here / TASK, task.model_dump_json().encode())
-        return _made_by_processes(here, task, execution, recipes, workshop)
+        return _made_by_processes(here, task, execution, recipes, context)
 
 
 def _make_private(folder: Path) -> None:
@@ -138,15 +138,15 @@ def _made_by_processes(
     task: Task,
     execution: Execution,
     recipes: Mapping[str, Recipe],
-    workshop: Workshop,
+    context: RunContext,
 ) -> dict[str, Any]:
     command = torchrun(execution, here / TASK)
-    warn = workshop.warn or (lambda text: None)
-    assert workshop.channel is not None
-    _say_what_others_run(execution, command, workshop)
+    warn = context.warn or (lambda text: None)
+    assert context.channel is not None
+    _say_what_others_run(execution, command, context)
     stopped, status = "", 0
     try:
-        with workshop.channel(here, workshop.progress, warn, workshop.steps) as variables:
+        with context.channel(here, context.progress, warn, context.steps) as variables:
             status = _run(command, here, {**os.environ, **variables})
     except KeyboardInterrupt as stop:
         stopped = str(stop) or "interrupted"
@@ -159,9 +159,9 @@ def _made_by_processes(
         processes = execution.all_processes
         shutil.rmtree(here, ignore_errors=True)
         raise TrainingError(f"one of {processes} processes was stopped by {result['stopped']}")
-    workshop.say(text for said in sorted(here.glob("warned_*")) for text in _read(said))
+    context.say(text for said in sorted(here.glob("warned_*")) for text in _read(said))
     if "cost" not in result:
-        folders = [workshop.resume_folder(r) for r in recipes.values()]
+        folders = [context.resume_folder(r) for r in recipes.values()]
         together = folders if task.folder is not None else None
         raise _failure(here, execution.all_processes, together, status)
     shutil.rmtree(here, ignore_errors=True)
@@ -188,10 +188,10 @@ def torchrun(execution: Execution, task: Path) -> list[str]:
     ]  # fmt: skip
 
 
-def _say_what_others_run(execution: Execution, command: Sequence[str], workshop: Workshop) -> None:
+def _say_what_others_run(execution: Execution, command: Sequence[str], context: RunContext) -> None:
     if execution.machines is not None and not execution.machines.start:
         others = execution.machines.count - 1
-        workshop.say([f"waiting for {others} other machines, each to run: {' '.join(command)}"])
+        context.say([f"waiting for {others} other machines, each to run: {' '.join(command)}"])
 
 
 def _run(command: Sequence[str], here: Path, environment: Mapping[str, str]) -> int:

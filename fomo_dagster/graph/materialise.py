@@ -12,7 +12,7 @@ from functools import partial
 
 from fomo_dagster.graph.launching import make, make_side_by_side
 from fomo_dagster.graph.node import Node, identity
-from fomo_dagster.graph.workshop import Workshop
+from fomo_dagster.graph.run_context import RunContext
 from fomo_dagster.store.artifacts import Artifact
 from fomo_dagster.store.digests import digest_of_file
 from fomo_dagster.store.heads import Head
@@ -30,29 +30,29 @@ class Outcome:
     seconds: float
 
 
-def materialise(key: str, workshop: Workshop) -> Outcome:
+def materialise(key: str, context: RunContext) -> Outcome:
     """Materialise an asset from what its upstream assets are now.
 
     Raises `InputError` where one of these was never materialised or is of another declaration, and
     whatever making raises; nothing of the asset has changed then.
     """
-    node: Node = workshop.graph.nodes[key]
+    node: Node = context.graph.nodes[key]
     started = time.monotonic()
-    facts = workshop.facts_for(node)
+    facts = context.facts_for(node)
     recipes = node.recipes(facts)
-    made = make_side_by_side(node, recipes, workshop)
+    made = make_side_by_side(node, recipes, context)
     artifacts: dict[str, Artifact] = {}
     for name, recipe in recipes.items():
-        artifact = workshop.get_or_make(
+        artifact = context.get_or_make(
             recipe,
-            lambda folder, name=name, recipe=recipe: make(node, name, recipe, folder, workshop),  # type: ignore[misc]
-            partial(workshop.training_slot, node) if node.trains else None,
+            lambda folder, name=name, recipe=recipe: make(node, name, recipe, folder, context),  # type: ignore[misc]
+            partial(context.training_slot, node) if node.trains else None,
         )
         artifacts[name] = replace(artifact, computed=True) if name in made else artifact
-    found = node.observe(recipes, artifacts, workshop)
+    found = node.observe(recipes, artifacts, context)
     digest = identity(recipes)
     tables = {
-        table: digest_of_file(write_table(workshop.home.root, table, key, digest, rows))
+        table: digest_of_file(write_table(context.home.root, table, key, digest, rows))
         for table, rows in node.tables(artifacts, facts)
     }
     computed = tuple(name for name, artifact in artifacts.items() if artifact.computed)
@@ -64,7 +64,7 @@ def materialise(key: str, workshop: Workshop) -> Outcome:
         stage=node.stage,
         digest=digest,
         data_version=found.data_version,
-        code_version=workshop.graph.code_versions[key],
+        code_version=context.graph.code_versions[key],
         recipes={name: recipe.as_data() for name, recipe in recipes.items()},
         artifacts={name: (a.kind, a.digest) for name, a in artifacts.items()},
         facts=found.details,
@@ -75,21 +75,21 @@ def materialise(key: str, workshop: Workshop) -> Outcome:
         checked_at=datetime.now(UTC).isoformat(),
         tables=tables,
     )
-    workshop.heads.write(head)
+    context.heads.write(head)
     seconds = time.monotonic() - started
-    if workshop.finished is not None:
-        workshop.finished(head, seconds)
-    workshop.say(node.warnings(artifacts) if computed else ())
+    if context.finished is not None:
+        context.finished(head, seconds)
+    context.say(node.warnings(artifacts) if computed else ())
     return Outcome(head, artifacts, computed, seconds)
 
 
-def retire(experiment: str, workshop: Workshop) -> list[str]:
+def retire(experiment: str, context: RunContext) -> list[str]:
     """Remove the heads of assets that an experiment no longer has, such as stages past its last."""
-    stream = workshop.graph.experiments[experiment].stream_name
-    there = [*workshop.heads.below(experiment), *workshop.heads.below(f"streams/{stream}")]
-    gone = [key for key in there if key not in workshop.graph.nodes]
+    stream = context.graph.experiments[experiment].stream_name
+    there = [*context.heads.below(experiment), *context.heads.below(f"streams/{stream}")]
+    gone = [key for key in there if key not in context.graph.nodes]
     for key in gone:
-        workshop.heads.remove(key)
+        context.heads.remove(key)
     return gone
 
 

@@ -23,7 +23,7 @@ from fomo_dagster.store.recipes import Recipe
 if TYPE_CHECKING:
     import polars as pl
 
-    from fomo_dagster.graph.workshop import Workshop
+    from fomo_dagster.graph.run_context import RunContext
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +49,8 @@ class MeasuredOrder(OrderNode):
 
     fetched_by_plans: ClassVar[bool] = True  # all the rest depends on it
 
-    def predict(self, recipes: Mapping[str, Recipe], workshop: Workshop) -> Facts:
-        known = self.known(recipes, workshop)
+    def predict(self, recipes: Mapping[str, Recipe], context: RunContext) -> Facts:
+        known = self.known(recipes, context)
         return known or Facts(identity(recipes), awaited=self.key)
 
 
@@ -72,7 +72,7 @@ class PerformanceOrder(MeasuredOrder):
     def _figure_inputs(self, facts: FactsByKey) -> dict[str, Any]:
         return {"accuracies": facts[self.probe_key].details["evaluations"]}
 
-    def figures(self, entries: Sequence[str], workshop: Workshop) -> Ordered:
+    def figures(self, entries: Sequence[str], context: RunContext) -> Ordered:
         import polars as pl
 
         from fomo_dagster.streams.entries import format_entry
@@ -80,7 +80,7 @@ class PerformanceOrder(MeasuredOrder):
 
         scores: dict[str, float | None] = {}
         for dataset in self.listing.datasets:
-            concepts = pl.read_parquet(workshop.artifact(self.probe_key, dataset).path(CONCEPTS))
+            concepts = pl.read_parquet(context.artifact(self.probe_key, dataset).path(CONCEPTS))
             for concept, value in concepts.select("concept", "value").rows():
                 scores[format_entry(dataset, concept)] = value
         easy_first = not self.stream.turned
@@ -105,14 +105,14 @@ class FrequencyOrder(MeasuredOrder):
     def _figure_inputs(self, facts: FactsByKey) -> dict[str, Any]:
         return {"pool": facts[self.pool_key].data_version}
 
-    def figures(self, entries: Sequence[str], workshop: Workshop) -> Ordered:
+    def figures(self, entries: Sequence[str], context: RunContext) -> Ordered:
         from fomo_dagster.graph.opened_pools import pool_captions
         from fomo_dagster.streams.entries import parse_entry
         from fomo_dagster.streams.frequency import count_captions
         from fomo_dagster.streams.orderings import by_figure
 
         names = {entry: parse_entry(entry)[1] for entry in entries}
-        captions = pool_captions(self.pool_key, workshop, self.execution)
+        captions = pool_captions(self.pool_key, context, self.execution)
         counts = count_captions(names.values(), captions)
         figures = {entry: float(counts[name]) for entry, name in names.items()}
         frequent_first = self.stream.turned
@@ -147,13 +147,13 @@ class SimilarityOrder(MeasuredOrder):
     def _figure_inputs(self, facts: FactsByKey) -> dict[str, Any]:
         return {"checkpoint": facts[self.checkpoint_key].data_version}
 
-    def figures(self, entries: Sequence[str], workshop: Workshop) -> Ordered:
+    def figures(self, entries: Sequence[str], context: RunContext) -> Ordered:
         import numpy as np
 
         from fomo_dagster.streams.orderings import random
         from fomo_dagster.streams.similarity import most_similar_path
 
-        by_entry, flops = self._embeddings(workshop)
+        by_entry, flops = self._embeddings(context)
         names = sorted(entries)  # so that no listing decides between equals
         place = {entry: number for number, entry in enumerate(names)}
         starts = [place[entry] for entry in random(names, self.stream.seed)[: self.stream.starts]]
@@ -162,26 +162,26 @@ class SimilarityOrder(MeasuredOrder):
         ordered = [names[number] for number in path.places]
         return Ordered(ordered, [None, *path.similarities], flops)
 
-    def _embeddings(self, workshop: Workshop) -> tuple[dict[str, Any], Mapping[str, int]]:
+    def _embeddings(self, context: RunContext) -> tuple[dict[str, Any], Mapping[str, int]]:
         """Entry → θ₀'s embedding of its prompt, for all concepts of the stream's datasets; and what
         they cost."""
         from fomo_dagster.evaluation.prompts import class_texts
         from fomo_dagster.graph.text_embeddings import text_embeddings
         from fomo_dagster.streams.entries import format_entry
 
-        checkpoint = workshop.artifact(self.checkpoint_key)
+        checkpoint = context.artifact(self.checkpoint_key)
         embeddings: dict[str, Any] = {}
         flops: Counter[str] = Counter()
         for dataset, prompt in self.prompts.items():
             # All classes, as an evaluation of the dataset has them, so that it shares the artifact.
-            concepts = workshop.facts(shards_key(dataset)).details["concepts"]
+            concepts = context.facts(shards_key(dataset)).details["concepts"]
             rows, of_texts = text_embeddings(
                 class_texts(concepts, (prompt,)), 1, checkpoint=checkpoint,
-                model=lambda: workshop.remembered(
+                model=lambda: context.remembered(
                     ("model", checkpoint.digest),
                     lambda: load_weights(self.backbone, checkpoint.path(WEIGHTS)),
                 ),
-                precision=self.precision, execution=self.execution, workshop=workshop,
+                precision=self.precision, execution=self.execution, context=context,
             )  # fmt: skip
             flops.update(of_texts)
             for concept, row in zip(concepts, rows.numpy(), strict=True):

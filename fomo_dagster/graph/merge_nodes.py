@@ -17,7 +17,7 @@ from fomo_dagster.merging.weighting import at_once
 from fomo_dagster.store.recipes import Recipe
 
 if TYPE_CHECKING:
-    from fomo_dagster.graph.workshop import Workshop
+    from fomo_dagster.graph.run_context import RunContext
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,12 +91,12 @@ class DeployedNode(Node):
         return {ONLY: Recipe(kind, self.version, self.declared, inputs)}
 
     def make(
-        self, name: str, recipe: Recipe, folder: Path, workshop: Workshop
+        self, name: str, recipe: Recipe, folder: Path, context: RunContext
     ) -> Mapping[str, int]:
         from fomo_dagster.merging.techniques import merge
 
         def weights(key: str) -> Path:
-            return workshop.artifact(key).path(WEIGHTS)
+            return context.artifact(key).path(WEIGHTS)
 
         base = weights(self.base_key) if self.technique.needs_base else None
         models = [weights(key) for key in self.model_keys]
@@ -104,7 +104,7 @@ class DeployedNode(Node):
         merge(technique, models, folder / WEIGHTS, base)
         if self.repairing is None:
             return {}
-        return self.repairing(technique, models, folder / WEIGHTS, workshop)
+        return self.repairing(technique, models, folder / WEIGHTS, context)
 
 
 @dataclass(frozen=True, kw_only=True)

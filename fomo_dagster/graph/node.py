@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from fomo_dagster.experiment.schema import Execution
-    from fomo_dagster.graph.workshop import Workshop
+    from fomo_dagster.graph.run_context import RunContext
 
 ONLY = "only"  # the artifact's name where a node has one
 
@@ -83,7 +83,7 @@ class Node(ABC):
 
     @abstractmethod
     def make(
-        self, name: str, recipe: Recipe, folder: Path, workshop: Workshop
+        self, name: str, recipe: Recipe, folder: Path, context: RunContext
     ) -> Mapping[str, Any] | None:
         """Write the artifact's files into `folder`; may return figures of what it cost."""
 
@@ -98,16 +98,16 @@ class Node(ABC):
         """Whether making it takes a training slot, of which a machine has few."""
         return False
 
-    def predict(self, recipes: Mapping[str, Recipe], workshop: Workshop) -> Facts:
+    def predict(self, recipes: Mapping[str, Recipe], context: RunContext) -> Facts:
         """The facts that making these recipes will bring; exact unless images are unreadable."""
         return Facts(identity(recipes))
 
-    def known(self, recipes: Mapping[str, Recipe], workshop: Workshop) -> Facts | None:
+    def known(self, recipes: Mapping[str, Recipe], context: RunContext) -> Facts | None:
         """The facts of these very recipes, where they were made before and are there."""
-        head = workshop.heads.read(self.key)
+        head = context.heads.read(self.key)
         if head is not None and head.digest == identity(recipes):
             return Facts(head.data_version, head.facts)
-        store = workshop.store
+        store = context.store
         find = store.find if self.fetched_by_plans else store.find_here
         artifacts = {}
         for name, recipe in recipes.items():
@@ -117,13 +117,13 @@ class Node(ABC):
             if artifact is None:
                 return None
             artifacts[name] = artifact
-        return self.observe(recipes, artifacts, workshop)
+        return self.observe(recipes, artifacts, context)
 
     def observe(
-        self, recipes: Mapping[str, Recipe], artifacts: Mapping[str, Artifact], workshop: Workshop
+        self, recipes: Mapping[str, Recipe], artifacts: Mapping[str, Artifact], context: RunContext
     ) -> Facts:
         """The facts of what was made or found."""
-        return self.predict(recipes, workshop)
+        return self.predict(recipes, context)
 
     @property
     def table_names(self) -> tuple[str, ...]:
@@ -136,7 +136,7 @@ class Node(ABC):
         """(table, rows) that this asset contributes to the tables."""
         yield from ()
 
-    def remarks(self, facts: FactsByKey, workshop: Workshop) -> Iterator[str]:
+    def remarks(self, facts: FactsByKey, context: RunContext) -> Iterator[str]:
         """What a person should hear of it before it is made, from the facts of its inputs."""
         yield from ()
 
@@ -154,4 +154,4 @@ class SourceNode:
     """Something outside that is only observed: a dataset's images, or a file of weights."""
 
     key: str
-    look: Callable[[Workshop], Facts]
+    look: Callable[[RunContext], Facts]

@@ -23,20 +23,20 @@ from fomo_dagster.graph.tar_nodes import LISTING_COLUMNS
 from fomo_dagster.store.artifacts import Artifact
 
 if TYPE_CHECKING:
-    from fomo_dagster.graph.workshop import Workshop
+    from fomo_dagster.graph.run_context import RunContext
 
 
-def manifest_pool(name: str, manifest: pl.DataFrame, workshop: Workshop) -> Pool:
+def manifest_pool(name: str, manifest: pl.DataFrame, context: RunContext) -> Pool:
     """The pool of a MANIFEST table, whose images stand in the shards of its datasets."""
-    return ManifestPool(name, manifest, workshop.indexes(manifest["dataset"].unique()))
+    return ManifestPool(name, manifest, context.indexes(manifest["dataset"].unique()))
 
 
-def pretraining_pool(key: str, workshop: Workshop, execution: Execution) -> Pool:
+def pretraining_pool(key: str, context: RunContext, execution: Execution) -> Pool:
     """The pool that a pool's asset states; with weights, each dataset draws by itself.
 
     Raises `DataError` where a streamed dataset's shards are others than when it was made.
     """
-    artifact = workshop.artifact(key)
+    artifact = context.artifact(key)
     parameters = artifact.manifest["recipe"]["parameters"]
     manifest = pl.read_parquet(artifact.path(MANIFEST))
     weights: Mapping[str, int] = parameters.get("weights", {})
@@ -44,29 +44,29 @@ def pretraining_pool(key: str, workshop: Workshop, execution: Execution) -> Pool
 
     def member(dataset: str, name: str) -> Pool:
         if dataset in streamed:
-            return _streamed_pool(name, dataset, artifact, streamed[dataset], workshop, execution)
-        return manifest_pool(name, manifest.filter(pl.col("dataset") == dataset), workshop)
+            return _streamed_pool(name, dataset, artifact, streamed[dataset], context, execution)
+        return manifest_pool(name, manifest.filter(pl.col("dataset") == dataset), context)
 
     if weights:
         members = {dataset: member(dataset, f"pretraining {dataset}") for dataset in weights}
         return WeightedPool(members, weights)
     if streamed:
         return member(next(iter(streamed)), "pretraining")
-    return manifest_pool("pretraining", manifest, workshop)
+    return manifest_pool("pretraining", manifest, context)
 
 
-def pool_captions(key: str, workshop: Workshop, execution: Execution) -> Iterator[str]:
+def pool_captions(key: str, context: RunContext, execution: Execution) -> Iterator[str]:
     """Every caption of a pool, in little memory; the shards of streamed datasets are all fetched.
 
     Raises what `pretraining_pool` raises.
     """
-    artifact = workshop.artifact(key)
+    artifact = context.artifact(key)
     with ParquetFile(artifact.path(MANIFEST)) as file:
         for batch in file.iter_batches(columns=["captions"]):
             yield from batch.column(0).flatten().to_pylist()
     for dataset, declared in artifact.manifest["recipe"]["parameters"].get("streamed", {}).items():
-        cache = _cache(declared, workshop, execution)
-        for shard in _present(dataset, artifact, workshop):
+        cache = _cache(declared, context, execution)
+        for shard in _present(dataset, artifact, context):
             yield from cache.samples(shard)["captions"].explode()
 
 
@@ -75,19 +75,19 @@ def _streamed_pool(
     dataset: str,
     artifact: Artifact,
     declared: Mapping[str, Any],
-    workshop: Workshop,
+    context: RunContext,
     execution: Execution,
 ) -> Pool:
     visits = Visits(declared["samples_per_visit"], declared["shards_at_once"])
-    shards = _present(dataset, artifact, workshop)
-    cache = _cache(declared, workshop, execution)
+    shards = _present(dataset, artifact, context)
+    cache = _cache(declared, context, execution)
     return StreamedPool(name, shards, visits, cache, Decoding.from_data(declared))
 
 
-def _present(dataset: str, artifact: Artifact, workshop: Workshop) -> Sequence[ShardFile]:
+def _present(dataset: str, artifact: Artifact, context: RunContext) -> Sequence[ShardFile]:
     """The shards of a pool's streamed dataset, where they lie now."""
     listing = pl.read_parquet(artifact.path(STREAMED)).filter(dataset=dataset)
-    files: Sequence[ShardFile] = workshop.look(source_key(dataset)).details["files"]
+    files: Sequence[ShardFile] = context.look(source_key(dataset)).details["files"]
     present = [(file.name, file.size, file.version) for file in files]
     if present != listing.select(*LISTING_COLUMNS).rows():
         raise DataError(
@@ -97,9 +97,9 @@ def _present(dataset: str, artifact: Artifact, workshop: Workshop) -> Sequence[S
     return files
 
 
-def _cache(declared: Mapping[str, Any], workshop: Workshop, execution: Execution) -> ShardCache:
+def _cache(declared: Mapping[str, Any], context: RunContext, execution: Execution) -> ShardCache:
     return ShardCache(
-        workshop.home.cache / "streamed",
+        context.home.cache / "streamed",
         int(execution.shard_cache_gib * 2**30),
         tuple(declared["image_extensions"] or extensions()),
     )

@@ -19,7 +19,7 @@ from fomo_dagster.store.recipes import Recipe
 if TYPE_CHECKING:
     import polars as pl
 
-    from fomo_dagster.graph.workshop import Workshop
+    from fomo_dagster.graph.run_context import RunContext
 
 ORDER = "order.parquet"  # position (from 1), dataset, concept, figure
 ORDER_PLOT = "order.png"
@@ -139,7 +139,7 @@ class OrderNode(Node):
             )  # fmt: skip
         return orderings.as_listed(entries)
 
-    def figures(self, entries: Sequence[str], workshop: Workshop) -> Ordered:
+    def figures(self, entries: Sequence[str], context: RunContext) -> Ordered:
         """The entries in order, before any reversal."""
         ordered = self.ordered(entries)
         if self.stream.order != "time_incremental":
@@ -148,12 +148,12 @@ class OrderNode(Node):
 
         return Ordered(ordered, [float(self.years[parse_entry(entry)[0]]) for entry in ordered])
 
-    def predict(self, recipes: Mapping[str, Recipe], workshop: Workshop) -> Facts:
+    def predict(self, recipes: Mapping[str, Recipe], context: RunContext) -> Facts:
         entries = self.ordered(recipes[ONLY].inputs["concepts"])
         return _facts_of_order(entries[::-1] if self.stream.reverse else entries)
 
     def observe(
-        self, recipes: Mapping[str, Recipe], artifacts: Mapping[str, Artifact], workshop: Workshop
+        self, recipes: Mapping[str, Recipe], artifacts: Mapping[str, Artifact], context: RunContext
     ) -> Facts:
         import polars as pl
 
@@ -163,14 +163,14 @@ class OrderNode(Node):
         return _facts_of_order([format_entry(dataset, concept) for dataset, concept in rows])
 
     def make(
-        self, name: str, recipe: Recipe, folder: Path, workshop: Workshop
+        self, name: str, recipe: Recipe, folder: Path, context: RunContext
     ) -> Mapping[str, int]:
         import polars as pl
 
         from fomo_dagster.plots.stream import stream_plot
         from fomo_dagster.streams.entries import parse_entry
 
-        entries, figures, cost = self.figures(recipe.inputs["concepts"], workshop)
+        entries, figures, cost = self.figures(recipe.inputs["concepts"], context)
         if self.stream.reverse:
             entries, figures = entries[::-1], self._reversed(figures)
         names = [parse_entry(entry) for entry in entries]
@@ -214,7 +214,7 @@ class OrderNode(Node):
             f"its results, name such a file of {FOLDER} as stream.file"
         )
 
-    def remarks(self, facts: FactsByKey, workshop: Workshop) -> Iterator[str]:
+    def remarks(self, facts: FactsByKey, context: RunContext) -> Iterator[str]:
         if self.not_as_released is not None:
             yield self.not_as_released
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from fomo_dagster.graph.node import ONLY, Facts, Node, identity
-from fomo_dagster.graph.workshop import Workshop
+from fomo_dagster.graph.run_context import RunContext
 from fomo_dagster.store.heads import Head
 from fomo_dagster.store.recipes import Difference, Recipe, differences
 from fomo_dagster.tables.intact import Verified
@@ -46,39 +46,39 @@ class Planned:
         return "compute" if self.compute else "hit"
 
 
-def plan(nodes: Iterable[Node], workshop: Workshop) -> list[Planned]:
+def plan(nodes: Iterable[Node], context: RunContext) -> list[Planned]:
     """Plan `nodes`, in their order. Raises `InputError` for what a run would refuse at once."""
-    with Verified(workshop.home.root) as verified:
-        return _planned(nodes, workshop, verified)
+    with Verified(context.home.root) as verified:
+        return _planned(nodes, context, verified)
 
 
-def _planned(nodes: Iterable[Node], workshop: Workshop, verified: Verified) -> list[Planned]:
+def _planned(nodes: Iterable[Node], context: RunContext, verified: Verified) -> list[Planned]:
     facts: dict[str, Facts] = {}
-    speeds = _Speeds(workshop)
+    speeds = _Speeds(context)
     entries = []
     makers: dict[str, str] = {}  # digest of what is to be made → the first asset that makes it
     for node in nodes:
         for key in node.inputs:
-            if key in workshop.graph.sources:
-                facts[key] = workshop.look(key)
+            if key in context.graph.sources:
+                facts[key] = context.look(key)
         known = facts
         if node.takes_what_is_there:
-            known = {**workshop.facts_for(node), **facts}
+            known = {**context.facts_for(node), **facts}
         recipes = node.recipes(known)
-        workshop.say(node.remarks(known, workshop))
-        head = workshop.heads.read(node.key)
-        absent = tuple(n for n, recipe in recipes.items() if not workshop.store.holds(recipe))
+        context.say(node.remarks(known, context))
+        head = context.heads.read(node.key)
+        absent = tuple(n for n, recipe in recipes.items() if not context.store.holds(recipe))
         shared = {n: makers[recipes[n].digest] for n in absent if recipes[n].digest in makers}
         missing = tuple(name for name in absent if name not in shared)
         makers |= {recipes[name].digest: node.key for name in missing}
         hits = tuple(name for name in recipes if name not in missing)
         awaited = next((f.awaited for k in node.inputs if (f := known.get(k)) and f.awaited), "")
-        predicted = node.predict(recipes, workshop)
+        predicted = node.predict(recipes, context)
         facts[node.key] = replace(predicted, awaited=awaited) if awaited else predicted
         as_recorded = (
             head is not None
             and head.digest == identity(recipes)
-            and head.code_version == workshop.graph.code_versions[node.key]
+            and head.code_version == context.graph.code_versions[node.key]
         )
         damages = _damages(head, node, verified) if head is not None and as_recorded else ()
         samples = node.samples(known) if missing else 0
@@ -126,10 +126,10 @@ class _Speeds:
     What several assets have in common, as experiments that begin alike do, counts once.
     """
 
-    def __init__(self, workshop: Workshop) -> None:
+    def __init__(self, context: RunContext) -> None:
         costs: dict[str, list[float]] = {}
         fixed: dict[str, list[float]] = {}
-        heads = (workshop.heads.read(key) for key in workshop.heads.below(""))
+        heads = (context.heads.read(key) for key in context.heads.below(""))
         for head in {head.digest: head for head in heads if head is not None}.values():
             if "seconds" not in head.cost:
                 continue

@@ -17,7 +17,7 @@ from fomo_dagster.store.digests import digest_of
 from fomo_dagster.store.recipes import Recipe
 
 if TYPE_CHECKING:
-    from fomo_dagster.graph.workshop import Workshop
+    from fomo_dagster.graph.run_context import RunContext
 
 STREAMED = "streamed.parquet"  # the shards of streamed datasets
 
@@ -66,11 +66,11 @@ class PoolNode(Node):
             brings.append([dataset, digest_of(details["train"]), text])
         return {ONLY: Recipe(self.kind, self.version, parameters, {"datasets": brings})}
 
-    def predict(self, recipes: Mapping[str, Recipe], workshop: Workshop) -> Facts:
+    def predict(self, recipes: Mapping[str, Recipe], context: RunContext) -> Facts:
         datasets = [dataset for dataset, _, _ in recipes[ONLY].inputs["datasets"]]
         return Facts(recipes[ONLY].digest, {"datasets": datasets})
 
-    def make(self, name: str, recipe: Recipe, folder: Path, workshop: Workshop) -> None:
+    def make(self, name: str, recipe: Recipe, folder: Path, context: RunContext) -> None:
         import polars as pl
 
         from fomo_dagster.streams.entries import format_entry
@@ -78,18 +78,18 @@ class PoolNode(Node):
 
         streamed = recipe.parameters.get("streamed", {})
         listed = [dataset for dataset in self.pool.names if dataset not in streamed]
-        indexes = workshop.indexes(listed)
+        indexes = context.indexes(listed)
         samples = {name: TrainingSamples(name, i.sample_table) for name, i in indexes.items()}
         entries = [
             format_entry(dataset, concept)
             for dataset in listed
-            for concept in workshop.facts(shards_key(dataset)).details["train"]
+            for concept in context.facts(shards_key(dataset)).details["train"]
         ]
         manifest = with_prompts(chunk_manifest(entries, samples), self.prompts)
         manifest.write_parquet(folder / MANIFEST)
         if streamed:
             listings = [
-                pl.read_parquet(workshop.artifact(shards_key(dataset)).path(LISTING)).select(
+                pl.read_parquet(context.artifact(shards_key(dataset)).path(LISTING)).select(
                     pl.lit(dataset).alias("dataset"), *LISTING_COLUMNS
                 )
                 for dataset in sorted(streamed)

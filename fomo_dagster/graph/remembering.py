@@ -22,7 +22,7 @@ from fomo_dagster.experiment.schema import Execution
 from fomo_dagster.models.backbones import Model
 
 if TYPE_CHECKING:
-    from fomo_dagster.graph.workshop import Workshop
+    from fomo_dagster.graph.run_context import RunContext
 
 SAMPLE = ["dataset", "key"]  # what names a sample; a concept, and so it, comes once in a stream
 
@@ -35,7 +35,7 @@ def remember(
     *,
     precision: str,
     execution: Execution,
-    workshop: Workshop,
+    context: RunContext,
 ) -> int:
     """Write the model's features of those samples of `chunk` that are in `kept`, both MANIFESTs.
 
@@ -50,14 +50,14 @@ def remember(
     mine = chunk.with_row_index("row").join(kept, on=SAMPLE, how="semi", maintain_order="left")
     places, blocks = [], []
     for (dataset,), part in mine.with_row_index("place").group_by("dataset", maintain_order=True):
-        index = workshop.index(str(dataset))
+        index = context.index(str(dataset))
         part = part.select("place", "key").join(
             index.rows("train"), on="key", how="left", maintain_order="left"
         )
         blocks.append(
             encode_images(
                 model, str(dataset), part, index, batch_size=size, precision=precision,
-                device=device, blank_where_unreadable=True, progress=workshop.progress,
+                device=device, blank_where_unreadable=True, progress=context.progress,
             )
         )  # fmt: skip
         places += part["place"].to_list()
@@ -70,7 +70,7 @@ def remember(
     if texts:
         encoded = encode_texts(
             model, texts, batch_size=size, precision=precision, device=device,
-            progress=workshop.progress,
+            progress=context.progress,
         )  # fmt: skip
     ends = mine["captions"].list.len().cast(pl.Int64).cum_sum()
     tensors = {

@@ -13,7 +13,7 @@ from fomo_dagster.merging.technique import Repair, Technique
 
 if TYPE_CHECKING:
     from fomo_dagster.data.pools import Pool
-    from fomo_dagster.graph.workshop import Workshop
+    from fomo_dagster.graph.run_context import RunContext
     from fomo_dagster.merging.repair import Calibration
     from fomo_dagster.models.backbones import Model
 
@@ -29,7 +29,7 @@ class Repairing:
     chunk_key: str
 
     def __call__(
-        self, technique: Technique, models: Sequence[Path], weights: Path, workshop: Workshop
+        self, technique: Technique, models: Sequence[Path], weights: Path, context: RunContext
     ) -> Mapping[str, int]:
         """Correct the merged `weights` in place; gives the `flops` that it took."""
         import polars as pl
@@ -40,11 +40,11 @@ class Repairing:
         from fomo_dagster.merging.repair import repair
 
         assert technique.repair is not None
-        manifest = pl.read_parquet(workshop.artifact(self.chunk_key).path(MANIFEST))
+        manifest = pl.read_parquet(context.artifact(self.chunk_key).path(MANIFEST))
         merged = load_weights(self.backbone, weights)
         architecture = merged.architecture
         samples = calibration_samples(
-            merged, manifest_pool(POOL, manifest, workshop), technique.repair
+            merged, manifest_pool(POOL, manifest, context), technique.repair
         )
         del merged  # one model is held at a time
         repair(
@@ -56,7 +56,7 @@ class Repairing:
             technique.shares(len(models)),
         )
         passes = (len(models) + 1) * len(samples.images)  # the models', and one that corrects
-        return encoding_flops(architecture, workshop.home.cache, images=passes, texts=passes)
+        return encoding_flops(architecture, context.home.cache, images=passes, texts=passes)
 
 
 def calibration_samples(model: Model, pool: Pool, declared: Repair) -> Calibration:

@@ -39,7 +39,7 @@ from fomo_dagster.training.meter import Meter
 from fomo_dagster.training.steps import steps_of, steps_that_draw
 
 if TYPE_CHECKING:
-    from fomo_dagster.graph.workshop import Workshop
+    from fomo_dagster.graph.run_context import RunContext
 
 _INITIALISATION = -1  # the step before the first, whose seed adapters begin with
 
@@ -57,7 +57,7 @@ def train_on(
     asset: str,
     recipe: Recipe,
     folder: Path,
-    workshop: Workshop,
+    context: RunContext,
     continued: Path | None = None,
     beside: Beside | None = None,
     selection: AnyOnlineSelection | None = None,
@@ -78,8 +78,8 @@ def train_on(
     sizes = shares.sizes(settings.batch_size, _steps(settings, shares, pools))
     steps = sizes.steps
     of_batches = sizes if selection is None else sizes.enlarged(selection.share)
-    group = workshop.group
-    progress = workshop.progress if group.is_first else silent
+    group = context.group
+    progress = context.progress if group.is_first else silent
     transform = partial(
         augment,
         size=model.image_size,
@@ -136,9 +136,9 @@ def train_on(
         seed=seed,
         stage=stage,
         execution=execution,
-        resume_folder=workshop.resume_folder(recipe),
+        resume_folder=context.resume_folder(recipe),
         progress=progress,
-        told=lambda steps: workshop.steps(asset, recipe.digest, [s._asdict() for s in steps]),
+        told=lambda steps: context.steps(asset, recipe.digest, [s._asdict() for s in steps]),
         identity=recipe.digest,
         average=method.average,
         group=group,
@@ -172,7 +172,7 @@ def train_on(
     )
     cost: dict[str, Any] = {"samples": steps * settings.batch_size, "steps": steps}
     cost |= measured
-    cost |= training_flops(case, steps, workshop.home.cache)
+    cost |= training_flops(case, steps, context.home.cache)
     if selection is not None:
         cost["drawn_samples"] = sum(of_batches.drawn.values())
     for name, pool in pools.items():

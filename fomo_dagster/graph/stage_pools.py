@@ -15,7 +15,7 @@ from fomo_dagster.graph.data_nodes import MANIFEST
 from fomo_dagster.graph.opened_pools import manifest_pool, pretraining_pool
 
 if TYPE_CHECKING:
-    from fomo_dagster.graph.workshop import Workshop
+    from fomo_dagster.graph.run_context import RunContext
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,21 +46,21 @@ def open_pools(
     buffer: Buffer,
     seed: int,
     execution: Execution,
-    workshop: Workshop,
+    context: RunContext,
 ) -> StagePools:
     """Open what the assets of these keys hold. Raises what reading it raises."""
 
     def manifest(key: str) -> pl.DataFrame:
-        return pl.read_parquet(workshop.artifact(key).path(MANIFEST))
+        return pl.read_parquet(context.artifact(key).path(MANIFEST))
 
     def keep(chunks: Sequence[pl.DataFrame]) -> pl.DataFrame:
         return select(chunks, buffer.capacity, buffer.selection, seed)
 
     chunk, earlier = manifest(chunk_key), [manifest(key) for key in earlier_keys]
     kept = keep(earlier)
-    pools = {"update": manifest_pool("update", chunk, workshop)}
+    pools = {"update": manifest_pool("update", chunk, context)}
     if earlier:
-        pools["buffer"] = manifest_pool("buffer", kept, workshop)
+        pools["buffer"] = manifest_pool("buffer", kept, context)
     if pool_key is not None:
-        pools["pretraining"] = pretraining_pool(pool_key, workshop, execution)
+        pools["pretraining"] = pretraining_pool(pool_key, context, execution)
     return StagePools(pools=pools, chunk=chunk, earlier=earlier, kept=kept, keep=keep)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from fomo_dagster.data.webdataset.indexed import IndexedTar
-    from fomo_dagster.graph.workshop import Workshop
+    from fomo_dagster.graph.run_context import RunContext
 
 LISTING = "listing.parquet"
 LISTING_COLUMNS = ("name", "size", "version")
@@ -42,7 +42,7 @@ class TarsLook:
     dataset: Dataset
     base: Path
 
-    def __call__(self, workshop: Workshop) -> Facts:
+    def __call__(self, context: RunContext) -> Facts:
         from fomo_dagster.data.webdataset.indexed import IndexedTars, version_of
 
         declared = self.dataset.source
@@ -55,8 +55,8 @@ class TarsLook:
             test_share=declared.test_share,
             splits=declared.splits,
             decoding=self.dataset.decoding,
-            cache=workshop.home.cache / "tars",
-            progress=workshop.progress,
+            cache=context.home.cache / "tars",
+            progress=context.progress,
         )
         tars = source.tars()
         source.check_usable(tars)
@@ -73,7 +73,7 @@ class StreamLook:
     dataset: Dataset
     base: Path
 
-    def __call__(self, workshop: Workshop) -> Facts:
+    def __call__(self, context: RunContext) -> Facts:
         from fomo_dagster.data.webdataset.listing import list_shards, listing_digest
         from fomo_dagster.data.webdataset.shard_splits import split_shards
 
@@ -119,16 +119,16 @@ class StreamedNode(Node):
         return {ONLY: Recipe(self.kind, self.version, {}, {"source": listing})}
 
     def make(
-        self, name: str, recipe: Recipe, folder: Path, workshop: Workshop
+        self, name: str, recipe: Recipe, folder: Path, context: RunContext
     ) -> Mapping[str, Any]:
         import polars as pl
 
-        files = workshop.look(source_key(self.name)).details["files"]
+        files = context.look(source_key(self.name)).details["files"]
         rows = [(file.name, file.size, file.version) for file in files]
         pl.DataFrame(rows, schema=LISTING_COLUMNS, orient="row").write_parquet(folder / LISTING)
         return {"shards": len(files), "bytes": sum(file.size or 0 for file in files)}
 
-    def predict(self, recipes: Mapping[str, Recipe], workshop: Workshop) -> Facts:
+    def predict(self, recipes: Mapping[str, Recipe], context: RunContext) -> Facts:
         return Facts(identity(recipes), {"streamed": self.declared})
 
 
@@ -150,7 +150,7 @@ class PlacedNode(ShardsNode):
         }
 
     def make(
-        self, name: str, recipe: Recipe, folder: Path, workshop: Workshop
+        self, name: str, recipe: Recipe, folder: Path, context: RunContext
     ) -> Mapping[str, Any]:
         import polars as pl
 
@@ -158,9 +158,9 @@ class PlacedNode(ShardsNode):
         from fomo_dagster.data.samples import QUARANTINE as QUARANTINE_COLUMNS
         from fomo_dagster.data.shards import SEEN as SEEN_COLUMNS
         from fomo_dagster.data.webdataset.indexed import PlacedIndex
-        from fomo_dagster.graph.workshop import PLACED_SHARDS
+        from fomo_dagster.graph.run_context import PLACED_SHARDS
 
-        details = workshop.look(source_key(self.name)).details
+        details = context.look(source_key(self.name)).details
         source, tars = details["source"], details["tars"]
         samples, lost, odd = source.index(tars)
         self._check(samples.height, lost)
@@ -189,16 +189,16 @@ class PlacedNode(ShardsNode):
                 "or raise the dataset's unreadable_limit"
             )
 
-    def predict(self, recipes: Mapping[str, Recipe], workshop: Workshop) -> Facts:
+    def predict(self, recipes: Mapping[str, Recipe], context: RunContext) -> Facts:
         """Exact: whatever cannot be used was found when the tars were looked at."""
-        known = self.known(recipes, workshop)
+        known = self.known(recipes, context)
         if known is not None:
             return known
-        details = workshop.look(source_key(self.name)).details
+        details = context.look(source_key(self.name)).details
         return facts_of_samples(details["source"].index(details["tars"]).samples)
 
     def observe(
-        self, recipes: Mapping[str, Recipe], artifacts: Mapping[str, Artifact], workshop: Workshop
+        self, recipes: Mapping[str, Recipe], artifacts: Mapping[str, Artifact], context: RunContext
     ) -> Facts:
         from fomo_dagster.data.index import Index
 

@@ -16,7 +16,7 @@ from fomo_dagster.errors import StoreError
 from fomo_dagster.experiment.loading import Loaded
 from fomo_dagster.graph.build import Graph, build_graph
 from fomo_dagster.graph.node import Node
-from fomo_dagster.graph.workshop import Workshop
+from fomo_dagster.graph.run_context import RunContext
 from fomo_dagster.home import Home
 from fomo_dagster.store.recipes import Recipe
 
@@ -55,12 +55,12 @@ class Task(BaseModel):
         """The graph of the experiment alone."""
         return build_graph([from_data(self.declared)])
 
-    def recipes(self, node: Node, workshop: Workshop) -> dict[str, Recipe]:
+    def recipes(self, node: Node, run_context: RunContext) -> dict[str, Recipe]:
         """The recipes of what there is to make, from what the inputs are here and now.
 
         Raises `StoreError` where they are not those of the launching process.
         """
-        recipes = node.recipes(workshop.facts_for(node))
+        recipes = node.recipes(run_context.facts_for(node))
         for name, digest in self.digests.items():
             found = recipes[name].digest if name in recipes else "nothing of that name"
             if found != digest:

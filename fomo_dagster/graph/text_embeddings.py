@@ -18,7 +18,7 @@ from fomo_dagster.store.recipes import Recipe
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from fomo_dagster.graph.workshop import Workshop
+    from fomo_dagster.graph.run_context import RunContext
     from fomo_dagster.models.backbones import Model
 
 EMBEDDINGS = "embeddings.safetensors"
@@ -32,7 +32,7 @@ def text_embeddings(
     model: Callable[[], Model],
     precision: str,
     execution: Execution,
-    workshop: Workshop,
+    context: RunContext,
 ) -> tuple[Tensor, Mapping[str, int]]:
     """`mean_embeddings` of the texts, `each` of which in a row share one: (N / each, D), fp32.
 
@@ -58,7 +58,7 @@ def text_embeddings(
         )
         save_file({"embeddings": mean_embeddings(features, each).contiguous()}, folder / EMBEDDINGS)
         count = len(set(texts))
-        spent.update(encoding_flops(encoder.architecture, workshop.home.cache, texts=count))
+        spent.update(encoding_flops(encoder.architecture, context.home.cache, texts=count))
         return spent
 
     recipe = Recipe(
@@ -67,5 +67,5 @@ def text_embeddings(
         {"precision": precision, "each": each},
         {"checkpoint": checkpoint.digest, "texts": digest_of(texts)},
     )
-    artifact = workshop.get_or_make(recipe, make)
+    artifact = context.get_or_make(recipe, make)
     return load_file(artifact.path(EMBEDDINGS))["embeddings"], spent

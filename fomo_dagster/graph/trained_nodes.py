@@ -37,7 +37,7 @@ from fomo_dagster.store.recipes import Recipe
 if TYPE_CHECKING:
     import polars as pl
 
-    from fomo_dagster.graph.workshop import Workshop
+    from fomo_dagster.graph.run_context import RunContext
     from fomo_dagster.methods.preservation import Beside
     from fomo_dagster.models.backbones import Model
 
@@ -168,7 +168,7 @@ class TrainedNode(Node):
         return True
 
     def make(
-        self, name: str, recipe: Recipe, folder: Path, workshop: Workshop
+        self, name: str, recipe: Recipe, folder: Path, context: RunContext
     ) -> Mapping[str, Any]:
         from fomo_dagster.graph.remembering import remember, remembered
         from fomo_dagster.graph.stage import train_on
@@ -176,11 +176,11 @@ class TrainedNode(Node):
 
         opened = open_pools(
             self.chunk_keys[-1], self._buffer_keys, self._drawn_pool_key, buffer=self.buffer,
-            seed=self.seed, execution=self.execution, workshop=workshop,
+            seed=self.seed, execution=self.execution, context=context,
         )  # fmt: skip
-        beside = self._opened_beside(workshop)
+        beside = self._opened_beside(context)
         if self.remembered_keys:
-            paths = [workshop.artifact(key).path(REMEMBERED) for key in self.remembered_keys]
+            paths = [context.artifact(key).path(REMEMBERED) for key in self.remembered_keys]
             beside = replace(beside, remembered=remembered(paths, opened.earlier, opened.kept))
         continued = self._continued_key
         base = self.start_key if continued is None else self.base_key
@@ -190,44 +190,44 @@ class TrainedNode(Node):
             settings = settings.model_copy(update={"budget": budget})
         cost = dict(
             train_on(
-                load_weights(self.backbone, workshop.artifact(base).path(WEIGHTS)),
+                load_weights(self.backbone, context.artifact(base).path(WEIGHTS)),
                 opened.pools,
                 self._shares if self._buffer_keys else self._shares.without_buffer(),
                 settings=settings,
                 method=self.method,
-                continued=workshop.artifact(continued).path(ADAPTERS) if continued else None,
+                continued=context.artifact(continued).path(ADAPTERS) if continued else None,
                 beside=beside,
                 selection=self.selection,
-                selecting=partial(self._selecting, workshop) if self.selecting_key else None,
+                selecting=partial(self._selecting, context) if self.selecting_key else None,
                 seed=self.seed,
                 stage=self.stage,
                 execution=self.execution,
                 asset=self.key,
                 recipe=recipe,
                 folder=folder,
-                workshop=workshop,
+                context=context,
             )
         )
         of_features = cost.pop("flops_per_remembered", 0)
         preserve = self.method.preserve
-        if preserve is not None and preserve.remembers and workshop.group.is_first:
+        if preserve is not None and preserve.remembers and context.group.is_first:
             samples = remember(
                 load_weights(self.backbone, folder / WEIGHTS), opened.chunk, opened.kept_after,
                 folder / REMEMBERED, precision=self.settings.precision, execution=self.execution,
-                workshop=workshop,
+                context=context,
             )  # fmt: skip
             if of_features:
                 cost["flops"] += samples * of_features
         return cost
 
-    def _selecting(self, workshop: Workshop) -> Model:
+    def _selecting(self, context: RunContext) -> Model:
         assert self.selecting_key is not None
         assert self.selecting_backbone is not None
         return load_weights(
-            self.selecting_backbone, workshop.artifact(self.selecting_key).path(WEIGHTS)
+            self.selecting_backbone, context.artifact(self.selecting_key).path(WEIGHTS)
         )
 
-    def _opened_beside(self, workshop: Workshop) -> Beside:
+    def _opened_beside(self, context: RunContext) -> Beside:
         from safetensors.torch import load_file
 
         from fomo_dagster.methods.preservation import Beside
@@ -235,11 +235,11 @@ class TrainedNode(Node):
         def reference() -> Model:
             assert self.reference_key is not None
             backbone = self.reference_backbone or self.backbone
-            return load_weights(backbone, workshop.artifact(self.reference_key).path(WEIGHTS))
+            return load_weights(backbone, context.artifact(self.reference_key).path(WEIGHTS))
 
         carried = {}
         if self.carried_key is not None:
-            carried = load_file(workshop.artifact(self.carried_key).path(CARRIED))
+            carried = load_file(context.artifact(self.carried_key).path(CARRIED))
         return Beside(reference=reference if self.reference_key else None, carried=carried)
 
     @property

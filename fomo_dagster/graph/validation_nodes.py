@@ -22,7 +22,7 @@ from fomo_dagster.store.recipes import Recipe
 if TYPE_CHECKING:
     import polars as pl
 
-    from fomo_dagster.graph.workshop import Workshop
+    from fomo_dagster.graph.run_context import RunContext
 
 
 def view_of(dataset: str, validation: Validation) -> str:
@@ -61,26 +61,26 @@ class ValidationNode(Node):
         }
         return {ONLY: Recipe(self.kind, self.version, self.declared, inputs)}
 
-    def make(self, name: str, recipe: Recipe, folder: Path, workshop: Workshop) -> None:
+    def make(self, name: str, recipe: Recipe, folder: Path, context: RunContext) -> None:
         import polars as pl
 
         from fomo_dagster.data.index import Index, write_index
 
-        shards = workshop.artifact(shards_key(self.of))
+        shards = context.artifact(shards_key(self.of))
         there = f"../../{shards.kind}/{shards.digest}/"  # beside this artifact, in the same store
         places = pl.lit(there) + pl.col("shard")
         index = Index(shards.folder)
         write_index(self._split(index.samples).with_columns(shard=places), folder, index.decoding)
 
-    def predict(self, recipes: Mapping[str, Recipe], workshop: Workshop) -> Facts:
-        known = self.known(recipes, workshop)
+    def predict(self, recipes: Mapping[str, Recipe], context: RunContext) -> Facts:
+        known = self.known(recipes, context)
         if known is not None:
             return known
-        expected = expected_samples(self.of, self.dataset, workshop)
+        expected = expected_samples(self.of, self.dataset, context)
         return self._facts(self._split(expected), recipes)
 
     def observe(
-        self, recipes: Mapping[str, Recipe], artifacts: Mapping[str, Artifact], workshop: Workshop
+        self, recipes: Mapping[str, Recipe], artifacts: Mapping[str, Artifact], context: RunContext
     ) -> Facts:
         from fomo_dagster.data.index import Index
 

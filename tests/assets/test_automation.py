@@ -6,7 +6,7 @@ import pytest
 from assets.building import build_definitions
 from assets.specs import key_of
 from fomo_dagster.cli.planning import undertake
-from resources.workshops import Workshops
+from resources.run_contexts import RunContexts
 
 pytestmark = pytest.mark.filterwarnings("ignore::dagster.BetaWarning")
 
@@ -24,7 +24,7 @@ class Automation:
         """What a reload of the code location does."""
         undertaking = undertake("toy", [])
         self.graph = undertaking.graph
-        self.definitions = build_definitions(self.graph, Workshops.of(self.project.home))
+        self.definitions = build_definitions(self.graph, RunContexts.of(self.project.home))
 
     def observe(self) -> None:
         """Run the job that the schedule runs."""

@@ -16,20 +16,20 @@ from fomo_dagster.graph.checkpoints import WEIGHTS
 from fomo_dagster.graph.evaluation_nodes import SCORES
 from fomo_dagster.graph.materialise import materialise
 from fomo_dagster.graph.node import ONLY
-from fomo_dagster.graph.workshop import Workshop
-from resources.workshops import Workshops
+from fomo_dagster.graph.run_context import RunContext
+from resources.run_contexts import RunContexts
 
 
 def outcome_of(project, key):
     """What materialising an asset that is there gives: hits."""
     undertaking = undertake("toy", [])
-    workshop = Workshop(undertaking.graph, project.home)
-    return workshop, undertaking.graph.nodes[key], materialise(key, workshop)
+    context = RunContext(undertaking.graph, project.home)
+    return context, undertaking.graph.nodes[key], materialise(key, context)
 
 
 def results_of(project, key):
-    workshop, node, outcome = outcome_of(project, key)
-    return {result.check_name: result for result in checks_of(node, outcome, workshop)}
+    context, node, outcome = outcome_of(project, key)
+    return {result.check_name: result for result in checks_of(node, outcome, context)}
 
 
 def run(project, *keys):
@@ -39,7 +39,7 @@ def run(project, *keys):
         return dg.materialize(
             build_assets(undertaking.graph),
             selection=dg.AssetSelection.assets(*map(key_of, keys)),
-            resources={"workshops": Workshops.of(project.home)},
+            resources={"run_contexts": RunContexts.of(project.home)},
             instance=instance,
             raise_on_error=False,
         )
@@ -133,7 +133,7 @@ def alter(outcome, name, change):
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_weights_that_are_not_finite_fail_the_check_and_are_named(finished_project, bad):
-    workshop, node, outcome = outcome_of(finished_project, "toy/trained_001")
+    context, node, outcome = outcome_of(finished_project, "toy/trained_001")
 
     def spoil(path):
         weights = load_file(path)
@@ -141,7 +141,7 @@ def test_weights_that_are_not_finite_fail_the_check_and_are_named(finished_proje
         save_file(weights, path)
 
     alter(outcome, WEIGHTS, spoil)
-    [result] = checks_of(node, outcome, workshop)
+    [result] = checks_of(node, outcome, context)
     assert not result.passed
     assert result.severity is dg.AssetCheckSeverity.ERROR
     assert result.metadata["not_finite"].value == "logit_scale"
@@ -171,7 +171,7 @@ def test_weights_that_are_not_finite_block_the_next_stage_of_the_same_run(
 def test_the_fall_of_zero_shot_retention_in_one_stage_warns_above_the_limit(
     finished_project, retention, falls
 ):
-    workshop, node, outcome = outcome_of(finished_project, "toy/scores")
+    context, node, outcome = outcome_of(finished_project, "toy/scores")
 
     def spoil(path):
         scores = pl.read_parquet(path)
@@ -180,7 +180,7 @@ def test_the_fall_of_zero_shot_retention_in_one_stage_warns_above_the_limit(
         ).write_parquet(path)
 
     alter(outcome, SCORES, spoil)
-    [result] = checks_of(node, outcome, workshop)
+    [result] = checks_of(node, outcome, context)
     assert result.passed == (falls == "none")
     assert result.severity is dg.AssetCheckSeverity.WARN
     assert result.metadata["falls"].value == falls

@@ -11,14 +11,14 @@ from assets.building import build_definitions
 from assets.specs import key_of
 from fomo_dagster.graph.build import build_project
 from fomo_dagster.home import Home
-from resources.workshops import Workshops
+from resources.run_contexts import RunContexts
 
 PROJECT = Path(__file__).resolve().parents[2]
 EXPERIMENTS = ("quickstart", "quickstart_merge", "quickstart_without_replay")
 
 
 def definitions_of(root):
-    return build_definitions(build_project(root), Workshops.of(Home(root / ".fomo")))
+    return build_definitions(build_project(root), RunContexts.of(Home(root / ".fomo")))
 
 
 @pytest.fixture(scope="module")

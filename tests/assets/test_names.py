@@ -7,7 +7,7 @@ from assets.building import build_definitions
 from fomo_dagster.errors import InputError
 from fomo_dagster.graph.build import build_graph, build_project
 from fomo_dagster.graph.names import RESERVED, WORDS
-from resources.workshops import Workshops
+from resources.run_contexts import RunContexts
 
 ARRIVING = {"name": "live", "growing": "../incoming"}
 
@@ -18,7 +18,7 @@ def everything_named(project, monkeypatch):
     project.write("growing", stream=ARRIVING)
     (project.root / "incoming").mkdir()
     monkeypatch.setenv("FOMO_ANNOUNCE_WEBHOOK", "https://example.com/hook")
-    definitions = build_definitions(build_project(project.root), Workshops.of(project.home))
+    definitions = build_definitions(build_project(project.root), RunContexts.of(project.home))
     repository = definitions.get_repository_def()
     specs = list(definitions.resolve_all_asset_specs())
     return {

@@ -5,7 +5,7 @@ import dagster as dg
 from assets.building import build_assets
 from assets.specs import key_of
 from fomo_dagster.cli.planning import undertake
-from resources.workshops import Workshops
+from resources.run_contexts import RunContexts
 
 
 def test_an_order_shows_its_table_and_its_picture(finished_project):
@@ -16,7 +16,7 @@ def test_an_order_shows_its_table_and_its_picture(finished_project):
         done = dg.materialize(
             build_assets(undertake("toy", []).graph),
             selection=dg.AssetSelection.assets(*map(key_of, keys)),
-            resources={"workshops": Workshops.of(finished_project.home)},
+            resources={"run_contexts": RunContexts.of(finished_project.home)},
             instance=instance,
         )
     shown = {

@@ -13,7 +13,7 @@ from fomo_dagster.cli.main import app
 from fomo_dagster.cli.planning import _said
 from fomo_dagster.experiment import families
 from fomo_dagster.graph.build import build_project
-from resources.workshops import Workshops
+from resources.run_contexts import RunContexts
 
 TOY = {"stream": {"name": "toy", "datasets": ["birds", "cats"], "stages": 3}}
 
@@ -24,7 +24,7 @@ def nothing_was_said():
 
 
 def definitions_of(project):
-    return build_definitions(build_project(project.root), Workshops.of(project.home))
+    return build_definitions(build_project(project.root), RunContexts.of(project.home))
 
 
 def groups(definitions):
@@ -238,4 +238,4 @@ def test_all_presets_can_be_copied_beside_the_experiments_as_they_are(project, r
     assert all("the environment variable FOMO_" in said for said in troubles.values())
     assert copied - troubles.keys() - {"learning_rates"} <= found.experiments.keys()
     assert len(found.sweeps["learning_rates"]) == 6
-    build_definitions(found, Workshops.of(project.home)).resolve_job_def("lora")
+    build_definitions(found, RunContexts.of(project.home)).resolve_job_def("lora")

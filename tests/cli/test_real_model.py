@@ -14,7 +14,7 @@ from fomo_dagster.cli.planning import undertake
 from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.errors import FomoError, InputError
 from fomo_dagster.graph.checkpoints import WEIGHTS, load_weights
-from fomo_dagster.graph.workshop import Workshop
+from fomo_dagster.graph.run_context import RunContext
 
 VISION = {"image_size": 16, "layers": 1, "width": 16, "head_width": 8, "patch_size": 8}
 TEXT = {"context_length": 12, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
@@ -76,8 +76,8 @@ def features(module, image_size):
 def stored(stage):
     """The model that a stage deploys, from the store."""
     undertaking = undertake("real", [])
-    workshop = Workshop(undertaking.graph, undertaking.home)
-    path = workshop.artifact(f"real/trained_{stage:03d}").path(WEIGHTS)
+    context = RunContext(undertaking.graph, undertaking.home)
+    path = context.artifact(f"real/trained_{stage:03d}").path(WEIGHTS)
     return load_weights(undertaking.experiment.backbone, path)
 
 

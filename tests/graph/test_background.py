@@ -8,7 +8,7 @@ from PIL import Image
 from fomo_dagster.cli.planning import undertake
 from fomo_dagster.data.decoding import DEFAULT
 from fomo_dagster.graph.materialise import materialise
-from fomo_dagster.graph.workshop import Workshop
+from fomo_dagster.graph.run_context import RunContext
 from fomo_dagster.tables.views import query
 
 
@@ -34,9 +34,9 @@ def run(*assets):
     """Materialise assets of the experiment, by default all; what was to be said."""
     undertaking = undertake("toy", [])
     said = []
-    workshop = Workshop(undertaking.graph, undertaking.home, warn=said.append)
+    context = RunContext(undertaking.graph, undertaking.home, warn=said.append)
     for key in assets or [node.key for node in undertaking.graph.of("toy")]:
-        materialise(key, workshop)
+        materialise(key, context)
     return said
 
 
@@ -89,16 +89,16 @@ def test_a_changed_background_recomputes_what_it_touches_and_no_more(with_drawin
 @pytest.mark.parametrize("resize", [None, 9])
 def test_every_reader_of_shards_shows_the_declared_background(with_drawings, resize):
     declare(with_drawings, "birds", background="#00ff00", resize=resize)
-    workshop = Workshop(undertake("toy", []).graph, with_drawings.home)
-    materialise("shards/birds", workshop)
-    index = workshop.index("birds")
+    context = RunContext(undertake("toy", []).graph, with_drawings.home)
+    materialise("shards/birds", context)
+    index = context.index("birds")
     row = index.rows("train").filter(key="swan/0.png")
     picture = np.asarray(index.picture(*row.select("shard", "offset", "size").row(0)))
     assert picture[0, 0].tolist() == [0, 255, 0]
     assert picture[len(picture) // 2, len(picture) // 2].tolist() == [0, 0, 0]
     plain = index.rows("train").filter(key="swan/1.png")["digest"].item()
     declare(with_drawings, "birds", background="white", resize=resize)
-    again = Workshop(undertake("toy", []).graph, with_drawings.home)
+    again = RunContext(undertake("toy", []).graph, with_drawings.home)
     materialise("shards/birds", again)
     assert again.index("birds").decoding == DEFAULT
     digests = dict(again.index("birds").rows("train").select("key", "digest").iter_rows())

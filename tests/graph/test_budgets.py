@@ -57,9 +57,9 @@ def test_a_cost_that_is_counted_otherwise_and_buys_the_same_changes_nothing(
         monkeypatch.setattr(budgets, "cost_of", lambda case, cache: cost)
         graph = finished_project.graph("toy", f"budget.mafs={TWO_STEPS}")
         from fomo_dagster.graph.plan import plan
-        from fomo_dagster.graph.workshop import Workshop
+        from fomo_dagster.graph.run_context import RunContext
 
-        entries = plan(graph.of("toy"), Workshop(graph, finished_project.home))
+        entries = plan(graph.of("toy"), RunContext(graph, finished_project.home))
         return {e.asset for e in entries if e.compute and e.asset != "toy/budget"}
 
     assert key(3_646_368) == key(3_650_000) == set()

@@ -11,7 +11,7 @@ from fomo_dagster.cli.planning import undertake
 from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.home import Home
 from fomo_dagster.tables.views import query
-from resources.workshops import Workshops
+from resources.run_contexts import RunContexts
 
 STAGES = (1, 2, 3)
 CONCEPTS = [
@@ -28,7 +28,7 @@ def through_fomo_run(name, overrides):
 def through_dagster(name, overrides):
     """The experiment's whole job, as `dagster job execute` or the UI would run it."""
     undertaking = undertake(name, overrides)
-    definitions = build_definitions(undertaking.graph, Workshops.of(undertaking.home))
+    definitions = build_definitions(undertaking.graph, RunContexts.of(undertaking.home))
     with dg.DagsterInstance.ephemeral() as instance:
         job = definitions.resolve_job_def(undertaking.experiment.name)
         assert job.execute_in_process(instance=instance).success

@@ -5,7 +5,7 @@ import pytest
 from fomo_dagster.cli.planning import undertake
 from fomo_dagster.graph.materialise import materialise
 from fomo_dagster.graph.plan import plan
-from fomo_dagster.graph.workshop import Workshop
+from fomo_dagster.graph.run_context import RunContext
 from fomo_dagster.tables.views import query
 
 SPENT = "SELECT asset, recorded_at, seconds, cost FROM artifacts ORDER BY asset"
@@ -14,8 +14,8 @@ SPENT = "SELECT asset, recorded_at, seconds, cost FROM artifacts ORDER BY asset"
 def materialise_all(project, name):
     """Every asset of an experiment, as a job in Dagster does; what each took this time."""
     undertaking = undertake(name, [])
-    workshop = Workshop(undertaking.graph, project.home)
-    return [materialise(node.key, workshop) for node in undertaking.nodes]
+    context = RunContext(undertaking.graph, project.home)
+    return [materialise(node.key, context) for node in undertaking.nodes]
 
 
 def test_a_rerun_of_hits_leaves_what_was_spent_and_says_when_it_looked(finished_project):
@@ -41,7 +41,7 @@ def test_experiments_that_share_their_artifacts_each_show_what_these_cost(finish
     stages = "SELECT stage, samples, seconds FROM costs WHERE experiment = '{}' ORDER BY stage"
     by_stage = query(home.root, stages.format("toy")).rows()
     undertaking = undertake("toy", ["optimiser.learning_rate=5e-4"])
-    estimate = plan(undertaking.nodes, Workshop(undertaking.graph, home))
+    estimate = plan(undertaking.nodes, RunContext(undertaking.graph, home))
     finished_project.write("twin")
     assert {outcome.head.status for outcome in materialise_all(finished_project, "twin")} <= {
         "hit", "computed",
@@ -51,6 +51,6 @@ def test_experiments_that_share_their_artifacts_each_show_what_these_cost(finish
     assert query(home.root, stages.format("twin")).rows() == by_stage
     spent = "SELECT sum(seconds) FROM artifacts WHERE experiment = '{}' AND kind = 'trained'"
     assert query(home.root, spent.format("twin")).equals(query(home.root, spent.format("toy")))
-    after = plan(undertaking.nodes, Workshop(undertaking.graph, home))
+    after = plan(undertaking.nodes, RunContext(undertaking.graph, home))
     trained = [e.estimated_seconds for e in after if e.kind == "trained"]
     assert trained == [e.estimated_seconds for e in estimate if e.kind == "trained"]

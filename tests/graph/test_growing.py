@@ -14,7 +14,7 @@ from fomo_dagster.errors import InputError
 from fomo_dagster.graph.declared_streams import with_arrivals
 from fomo_dagster.tables.results import results
 from fomo_dagster.tables.views import query
-from resources.workshops import Workshops
+from resources.run_contexts import RunContexts
 
 STREAM = {"name": "live", "growing": "../incoming", "arriving": {"prompt": "a photo of a {}"}}
 FIRST = {"2024-01": ("ant", "bee"), "2024-02": ("cow", "dog")}
@@ -65,7 +65,7 @@ def through_fomo_run():
 def through_dagster():
     """The experiment's whole job, after a reload of the definitions."""
     undertaking = undertake("toy", [])
-    definitions = build_definitions(undertaking.graph, Workshops.of(undertaking.home))
+    definitions = build_definitions(undertaking.graph, RunContexts.of(undertaking.home))
     with dg.DagsterInstance.ephemeral() as instance:
         job = definitions.resolve_job_def("toy")
         assert job.execute_in_process(instance=instance).success
@@ -101,7 +101,7 @@ def artifacts_of(project, new):
 @pytest.mark.parametrize("through", [through_fomo_run, through_dagster, through_the_sensor_s_job])
 def test_an_arrival_computes_its_own_stage_and_the_summaries_alone(growing, through):
     undertaking = undertake("toy", [])
-    BEFORE.definitions = build_definitions(undertaking.graph, Workshops.of(undertaking.home))
+    BEFORE.definitions = build_definitions(undertaking.graph, RunContexts.of(undertaking.home))
     BEFORE.sensor = BEFORE.definitions.get_repository_def().get_sensor_def("arrivals")
     with dg.DagsterInstance.ephemeral() as instance:
         BEFORE.cursor = BEFORE.sensor(dg.build_sensor_context(instance=instance)).cursor

@@ -26,9 +26,9 @@ from fomo_dagster.experiment.schema import Execution
 from fomo_dagster.graph import launching
 from fomo_dagster.graph.materialise import materialise
 from fomo_dagster.graph.names import step_of
-from fomo_dagster.graph.workshop import Workshop
+from fomo_dagster.graph.run_context import RunContext
 from fomo_dagster.home import Home
-from resources.workshops import Workshops
+from resources.run_contexts import RunContexts
 
 ASSETS = {step_of(key): key for key in ("toy/trained_001", "toy/evaluation_003")}
 STEPS = 30
@@ -45,13 +45,13 @@ def run(project: Any, key: str) -> dg.ExecuteInProcessResult:
     return dg.materialize(
         build_assets(graph),
         selection=dg.AssetSelection.assets(key_of(key)),
-        resources={"workshops": Workshops.of(project.home)},
+        resources={"run_contexts": RunContexts.of(project.home)},
         raise_on_error=False,
     )
 
 
 def make_alone(project: Any, home: Home, key: str) -> Any:
-    return materialise(key, Workshop(project.graph(), home))
+    return materialise(key, RunContext(project.graph(), home))
 
 
 def alive(process: int) -> bool:
@@ -227,7 +227,7 @@ def test_a_process_that_stops_already_is_not_stopped_again() -> None:
 def test_processes_are_launched_by_a_channel_and_nothing_else(longer: Any) -> None:
     longer.write("toy", budget={"steps": STEPS}, execution=TOGETHER)
     with pytest.raises(InputError, match=r"execution\.processes needs `fomo run` or Dagster"):
-        materialise("toy/trained_001", Workshop(longer.graph(), longer.home))
+        materialise("toy/trained_001", RunContext(longer.graph(), longer.home))
 
 
 def test_torchrun_gets_the_machines_and_what_starts_it_on_them(tmp_path: Path) -> None:

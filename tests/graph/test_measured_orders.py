@@ -17,7 +17,7 @@ from fomo_dagster.graph.materialise import materialise
 from fomo_dagster.graph.node import ONLY
 from fomo_dagster.graph.order_nodes import ORDER
 from fomo_dagster.graph.plan import plan
-from fomo_dagster.graph.workshop import Workshop
+from fomo_dagster.graph.run_context import RunContext
 from fomo_dagster.home import Home
 from fomo_dagster.models.operations import of_encoding
 from fomo_dagster.streams.orderings import random
@@ -58,9 +58,9 @@ def make(project, *kinds, direction=None):
     """The toy's nodes of these kinds, materialised in turn in the home of the environment."""
     settings = [f"stream.direction={direction}"] if direction else []
     graph = project.graph("toy", *settings)
-    workshop = Workshop(graph, Home.from_environment())
+    context = RunContext(graph, Home.from_environment())
     nodes = [node for node in graph.of("toy") if node.kind in kinds]
-    return nodes, {node.key: materialise(node.key, workshop) for node in nodes}
+    return nodes, {node.key: materialise(node.key, context) for node in nodes}
 
 
 def test_performance_is_easy_to_hard_and_computes_no_evaluation_twice(finished_project):
@@ -167,7 +167,7 @@ def test_an_order_that_comes_out_the_same_stops_there(counted):
     nodes, _ = make(counted, *NEEDED)
     before = counted.artifacts()
     counted.add_image("web", "train", "sky", 6000)
-    foreseen = {e.asset: e for e in plan(nodes, Workshop(counted.graph(), counted.home))}
+    foreseen = {e.asset: e for e in plan(nodes, RunContext(counted.graph(), counted.home))}
     assert foreseen["streams/toy/order"].reasons == (
         "the pretraining pool brings other captions or samples",
     )
@@ -176,7 +176,7 @@ def test_an_order_that_comes_out_the_same_stops_there(counted):
     assert {name.partition("/")[0] for name in counted.artifacts() - before} == {
         "shards", "pool", "order"
     }  # fmt: skip
-    assert not any(e.compute for e in plan(nodes, Workshop(counted.graph(), counted.home)))
+    assert not any(e.compute for e in plan(nodes, RunContext(counted.graph(), counted.home)))
 
 
 def test_frequency_without_a_pool_is_refused(project):
@@ -197,9 +197,9 @@ def test_similarity_is_the_greedy_path_through_the_prompts(finished_project, rev
     new = finished_project.artifacts() - before
     assert "text_embeddings" not in {name.partition("/")[0] for name in new}  # the evaluations'
 
-    workshop = Workshop(finished_project.graph(), finished_project.home)
-    node = workshop.graph.nodes["streams/toy/order"]
-    model = load_weights(node.backbone, workshop.artifact("backbones/toy").path(WEIGHTS))
+    context = RunContext(finished_project.graph(), finished_project.home)
+    node = context.graph.nodes["streams/toy/order"]
+    model = load_weights(node.backbone, context.artifact("backbones/toy").path(WEIGHTS))
     texts = [f"a photo of a {entry.split('+++')[1]}" for entry in ENTRIES]
     rows = encode_texts(model, texts, batch_size=8, precision="fp32", device="cpu").numpy()
     embedded = dict(zip(ENTRIES, rows, strict=True))
@@ -234,7 +234,7 @@ def test_a_machine_that_shares_the_store_knows_the_order(project, tmp_path, monk
     measured(project, "similarity")
     nodes, _ = make(project, *NEEDED)
     monkeypatch.setenv("FOMO_HOME", str(tmp_path / "other_machine"))
-    there = Workshop(project.graph(), Home.from_environment())
+    there = RunContext(project.graph(), Home.from_environment())
     assert not any(entry.compute for entry in plan(nodes, there))
     fetched = {path.name for path in (tmp_path / "other_machine/store").glob("[!.]*")}
     assert fetched == {"order"}

@@ -6,7 +6,7 @@ from safetensors.numpy import load_file
 
 from fomo_dagster.graph.checkpoints import WEIGHTS
 from fomo_dagster.graph.materialise import materialise
-from fomo_dagster.graph.workshop import Workshop
+from fomo_dagster.graph.run_context import RunContext
 
 
 @pytest.mark.parametrize(
@@ -37,16 +37,16 @@ def test_what_is_deployed_is_the_merge_of_the_trained_weights_over_theta_0(finis
     arithmetic = {"technique": "task_arithmetic", "coefficients": [0.5, 0.25], "scale": 0.8}
     finished_project.write("toy", method={"merge": arithmetic})
     graph = finished_project.graph()
-    workshop = Workshop(graph, finished_project.home)
+    context = RunContext(graph, finished_project.home)
 
     def weights(key):
-        loaded = load_file(workshop.artifact(key).path(WEIGHTS))
+        loaded = load_file(context.artifact(key).path(WEIGHTS))
         return {name: values.astype(np.float64) for name, values in loaded.items()}
 
     theta = weights(graph.nodes["toy/deployed_001"].base_key)
     deployed = theta
     for stage in (1, 2):
-        materialise(f"toy/deployed_{stage:03d}", workshop)
+        materialise(f"toy/deployed_{stage:03d}", context)
         found, trained = weights(f"toy/deployed_{stage:03d}"), weights(f"toy/trained_{stage:03d}")
         assert any(not np.array_equal(found[name], theta[name]) for name in theta)
         for name, base in theta.items():
@@ -61,10 +61,10 @@ def test_the_first_stage_deploys_what_was_trained_where_there_is_nothing_to_merg
 ):
     """θ₀ is no model of its own here, which would hold a merge of agreement back for ever."""
     finished_project.write("toy", method={"merge": {"technique": technique}})
-    workshop = Workshop(finished_project.graph(), finished_project.home)
-    materialise("toy/deployed_001", workshop)
+    context = RunContext(finished_project.graph(), finished_project.home)
+    materialise("toy/deployed_001", context)
     found, trained = (
-        load_file(workshop.artifact(f"toy/{kind}_001").path(WEIGHTS))
+        load_file(context.artifact(f"toy/{kind}_001").path(WEIGHTS))
         for kind in ("deployed", "trained")
     )
     for name, values in trained.items():

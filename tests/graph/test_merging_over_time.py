@@ -14,7 +14,7 @@ from fomo_dagster.experiment.merging_over_time import COMBINATIONS
 from fomo_dagster.graph.checkpoints import WEIGHTS
 from fomo_dagster.graph.materialise import materialise, retire
 from fomo_dagster.graph.plan import plan
-from fomo_dagster.graph.workshop import Workshop
+from fomo_dagster.graph.run_context import RunContext
 from fomo_dagster.home import Home
 from fomo_dagster.merging.checkpoints import Checkpoints
 
@@ -61,13 +61,13 @@ def weights_of(graph):
 
 def make(graph, home, **options):
     """Materialise all weights in this process; what was computed, by asset."""
-    workshop = Workshop(graph, home, **options)
-    return {node.key for node in weights_of(graph) if materialise(node.key, workshop).computed}
+    run_context = RunContext(graph, home, **options)
+    return {node.key for node in weights_of(graph) if materialise(node.key, run_context).computed}
 
 
 def planned(graph, home):
     """The weights that a plan says are computed."""
-    entries = plan(graph.nodes.values(), Workshop(graph, home))
+    entries = plan(graph.nodes.values(), RunContext(graph, home))
     made = {node.key for node in weights_of(graph)}
     return {entry.asset: entry for entry in entries if entry.compute and entry.asset in made}
 
@@ -163,7 +163,7 @@ def undisturbed(finished, tmp_path_factory):
         graph = finished.graph("toy", f"method.combination={name}", SEED)
         make(graph, home)
         made = [THETA, *(node.key for node in weights_of(graph))]
-        files[name] = {key: Workshop(graph, home).artifact(key).path(WEIGHTS) for key in made}
+        files[name] = {key: RunContext(graph, home).artifact(key).path(WEIGHTS) for key in made}
     return files
 
 
@@ -208,9 +208,9 @@ def test_each_combination_killed_in_a_training_and_in_a_merge_ends_with_the_same
         with pytest.raises(Killed):
             make(graph, home)
     make(graph, home)
-    workshop = Workshop(graph, home)
+    run_context = RunContext(graph, home)
     for key, path in undisturbed[name].items():
-        assert workshop.artifact(key).path(WEIGHTS).read_bytes() == path.read_bytes(), key
+        assert run_context.artifact(key).path(WEIGHTS).read_bytes() == path.read_bytes(), key
 
 
 def method(rules, **merge):
@@ -226,9 +226,11 @@ def test_weights_of_a_joint_merge_are_shares_of_a_mean_and_multiples_of_task_vec
     home = finished_project.home
     graph = finished_project.graph("toy", method(rules, technique="interpolation"))
     assert make(graph, home) == {D1, D2, D3}  # of what was trained before
-    paths = {key: Workshop(graph, home).artifact(key).path(WEIGHTS) for key in (THETA, T1, T2, T3)}
+    paths = {
+        key: RunContext(graph, home).artifact(key).path(WEIGHTS) for key in (THETA, T1, T2, T3)
+    }
     theta, *models = (in_double_precision(path) for path in paths.values())
-    found = in_double_precision(Workshop(graph, home).artifact(D3).path(WEIGHTS))
+    found = in_double_precision(RunContext(graph, home).artifact(D3).path(WEIGHTS))
     squares = [16 / 30, 9 / 30, 4 / 30, 1 / 30]  # the oldest, θ₀, counts the most
     for name, values in found.items():
         shares = zip(squares, [theta, *models], strict=True)
@@ -238,7 +240,7 @@ def test_weights_of_a_joint_merge_are_shares_of_a_mean_and_multiples_of_task_vec
     rules = "deploy: joint, joint: {weighting: linear}"
     graph = finished_project.graph("toy", method(rules, technique="task_arithmetic", scale=0.5))
     assert make(graph, home) == {D2, D3}
-    found = in_double_precision(Workshop(graph, home).artifact(D3).path(WEIGHTS))
+    found = in_double_precision(RunContext(graph, home).artifact(D3).path(WEIGHTS))
     for name, values in found.items():
         vectors = [model[name] - theta[name] for model in models]
         summed = sum(c * vector for c, vector in zip((0.5, 1.0, 1.5), vectors, strict=True))
@@ -296,22 +298,22 @@ def test_a_run_through_dagster_makes_starts_and_folds_and_leaves_nothing_out_of_
     finished_project.write("toy", method={"combination": "double_merge_all_unrolled"})
     run_experiment("toy", [])
     graph, home = finished_project.graph(), finished_project.home
-    assert all(entry.current for entry in plan(graph.nodes.values(), Workshop(graph, home)))
+    assert all(entry.current for entry in plan(graph.nodes.values(), RunContext(graph, home)))
     of_kind = {key: home.heads.read(key).kind for key in (D2, D3, S3, T3)}
     assert of_kind == {D2: "deployed", D3: "deployed", S3: "start", T3: "trained"}
     evaluated = home.heads.read("toy/evaluation_003").recipes["birds"]["inputs"]["checkpoint"]
     assert evaluated == home.heads.read(D3).data_version
     finished_project.write("toy", method={"merge": {}})
-    assert S3 in retire("toy", Workshop(finished_project.graph(), home))
+    assert S3 in retire("toy", RunContext(finished_project.graph(), home))
 
 
 def test_a_person_sees_what_is_merged_of_what_and_how_much_each_counts(finished_project):
     rules = "start_from: fold, deploy: joint, joint: {weighting: linear}"
     graph = finished_project.graph("toy", method(rules, technique="task_arithmetic"))
-    workshop = Workshop(graph, finished_project.home)
+    run_context = RunContext(graph, finished_project.home)
     nodes, outcomes = graph.nodes, {}
     for node in weights_of(graph):
-        outcomes[node.key] = materialise(node.key, workshop)
+        outcomes[node.key] = materialise(node.key, run_context)
     assert description_of(nodes[S3]) == (
         f"The weights that stage 3 starts from: task_arithmetic of {T1} and {T2}."
     )
@@ -319,7 +321,7 @@ def test_a_person_sees_what_is_merged_of_what_and_how_much_each_counts(finished_
         f"The weights that stage 3 serves: task_arithmetic of {T1} to {T3}."
     )
     assert {node.kind for node in weights_of(graph)} <= KINDS.keys() & set(WEIGHT_KINDS)
-    seen = metadata_of(nodes[D3], outcomes[D3], workshop)
+    seen = metadata_of(nodes[D3], outcomes[D3], run_context)
     assert (seen["technique"], seen["weighting"], seen["base"]) == (
         "task_arithmetic", "linear", THETA,
     )  # fmt: skip
@@ -328,5 +330,5 @@ def test_a_person_sees_what_is_merged_of_what_and_how_much_each_counts(finished_
         {"model": T2, "coefficient": "1"},
         {"model": T3, "coefficient": "1.5"},
     ]
-    started = metadata_of(nodes[S3], outcomes[S3], workshop)
+    started = metadata_of(nodes[S3], outcomes[S3], run_context)
     assert [record.data for record in started["merges"].records] == [{"model": T1}, {"model": T2}]

@@ -2,13 +2,13 @@
 
 from fomo_dagster.graph.build import build_graph
 from fomo_dagster.graph.plan import plan
-from fomo_dagster.graph.workshop import Workshop
+from fomo_dagster.graph.run_context import RunContext
 
 
 def test_what_assets_have_in_common_is_computed_once_and_said_so(project):
     project.write("other", optimiser={"learning_rate": 2e-3})
     graph = build_graph([project.load("toy"), project.load("other")])
-    entries = plan(graph.of("toy", "other"), Workshop(graph, project.home))
+    entries = plan(graph.of("toy", "other"), RunContext(graph, project.home))
     of = {entry.asset: entry for entry in entries}
     first, second = of["toy/evaluation_000"], of["other/evaluation_000"]
     assert set(first.compute) == set(second.hits) == {"birds", "cats", "old"}

@@ -17,7 +17,7 @@ from fomo_dagster.experiment.schema import Execution
 from fomo_dagster.experiment.training import Budget
 from fomo_dagster.graph.materialise import materialise
 from fomo_dagster.graph.opened_pools import pool_captions, pretraining_pool
-from fomo_dagster.graph.workshop import Workshop
+from fomo_dagster.graph.run_context import RunContext
 from fomo_dagster.training.steps import steps_of
 
 
@@ -27,10 +27,10 @@ def weighted(**weights):
 
 def make(project, *keys):
     """Materialise some assets alone."""
-    workshop = Workshop(undertake("toy", []).graph, project.home)
+    context = RunContext(undertake("toy", []).graph, project.home)
     for key in keys:
-        materialise(key, workshop)
-    return workshop
+        materialise(key, context)
+    return context
 
 
 def drawn(project, pool, count):
@@ -69,7 +69,7 @@ def test_one_dataset_with_a_weight_is_the_pool_of_it_alone(finished_project):
         pool = {"name": "weighted", "datasets": datasets}
         finished_project.write("toy", pretraining_pool=pool)
         undertaking = undertake("toy", [])
-        facts = Workshop(undertaking.graph, finished_project.home).facts_for(
+        facts = RunContext(undertaking.graph, finished_project.home).facts_for(
             undertaking.graph.nodes["pools/weighted"]
         )
         return undertaking.graph.nodes["pools/weighted"].recipes(facts)["only"].digest
@@ -173,9 +173,9 @@ def test_a_pool_has_as_many_samples_as_its_tars_however_keys_repeat(finished_pro
             content |= {f"{n}.jpg": tars.picture(10 * shard + n), f"{n}.json": about}
         tars.write(finished_project.root / f"tars/{shard}.tar", content)
     of_tars(finished_project)
-    workshop = make(finished_project, "shards/web", "pools/web")
-    pool = pretraining_pool("pools/web", workshop, Execution())
-    assert pool.size == workshop.index("web").samples.height == 6
+    context = make(finished_project, "shards/web", "pools/web")
+    pool = pretraining_pool("pools/web", context, Execution())
+    assert pool.size == context.index("web").samples.height == 6
     seen = [pool.sample(0, 1, position) for position in range(6)]
     colours = {sample.captions[0]: sample.image.getpixel((5, 5))[0] for sample in seen}
     expected = {f"{shard} {n}": (10 * shard + n) * 3 for shard in range(2) for n in range(3)}
@@ -307,11 +307,11 @@ def test_dagster_shows_the_shards_the_shares_and_what_was_skipped(with_stream):
         "placed": WEB["web"],
     }
     of_tars(with_stream, {"web": 3, "placed": 1}, declared)
-    workshop = make(with_stream)
+    context = make(with_stream)
 
     def shown(key):
-        outcome = materialise(key, workshop)
-        return metadata_of(workshop.graph.nodes[key], outcome, workshop)
+        outcome = materialise(key, context)
+        return metadata_of(context.graph.nodes[key], outcome, context)
 
     placed, listing, pool = map(shown, ("shards/placed", "shards/web", "pools/web"))
     assert placed["train_samples"] == 25
@@ -323,5 +323,5 @@ def test_dagster_shows_the_shards_the_shares_and_what_was_skipped(with_stream):
         {"dataset": "web", "percent": 75.0},
     ]
     assert [record.data for record in pool["streamed"].records] == [{"dataset": "web", "shards": 3}]
-    looked = [metadata_of_source(workshop.look(f"sources/{name}")) for name in ("placed", "web")]
+    looked = [metadata_of_source(context.look(f"sources/{name}")) for name in ("placed", "web")]
     assert looked == [{"tars": 3, "samples": 25, "skipped": 1}, {"shards": 3}]

@@ -9,7 +9,7 @@ from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.errors import InputError
 from fomo_dagster.graph.checkpoints import CARRIED
 from fomo_dagster.graph.materialise import materialise
-from fomo_dagster.graph.workshop import Workshop
+from fomo_dagster.graph.run_context import RunContext
 
 
 def inputs(project: Any, name: str, stage: int) -> tuple[str, ...]:
@@ -147,8 +147,8 @@ def test_an_estimate_at_a_stage_s_end_tells_how_far_it_is(
         told.append((what, done, total))
 
     finished_project.write("held", method={"preserve": preserve})
-    workshop = Workshop(finished_project.graph("held"), finished_project.home, progress=tell)
-    materialise("held/trained_001", workshop)
+    context = RunContext(finished_project.graph("held"), finished_project.home, progress=tell)
+    materialise("held/trained_001", context)
     assert [of for of in told if of[0] == "training"] == [("training", n, 2) for n in (1, 2)]
     assert told[-steps:] == [("estimate", n + 1, steps) for n in range(steps)]
 

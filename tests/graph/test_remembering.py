@@ -120,7 +120,7 @@ def test_every_row_finds_what_the_stage_that_brought_it_computed(
         remember(
             models[number], chunks[number], kept[number], path,
             precision="fp32", execution=Execution(device="cpu", evaluation_batch_size=3),
-            workshop=shelf,
+            context=shelf,
         )  # fmt: skip
     stored = [load_file(path) for path in paths]
     assert stored[0]["rows"].tolist() == [0, 2, 3]
@@ -144,7 +144,7 @@ def test_an_image_that_cannot_be_decoded_hinders_nothing(shelf: Shelf, tmp_path:
         here = chunk(*samples)
         remember(
             model_of(0), here, here, path, precision="fp32",
-            execution=Execution(device="cpu"), workshop=shelf,
+            execution=Execution(device="cpu"), context=shelf,
         )  # fmt: skip
         stored = load_file(path)
         assert stored["rows"].tolist() == list(range(len(samples)))

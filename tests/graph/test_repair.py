@@ -16,7 +16,7 @@ from fomo_dagster.graph.data_nodes import MANIFEST
 from fomo_dagster.graph.materialise import materialise
 from fomo_dagster.graph.plan import plan
 from fomo_dagster.graph.repaired import calibration_samples
-from fomo_dagster.graph.workshop import Workshop
+from fomo_dagster.graph.run_context import RunContext
 from fomo_dagster.merging.technique import Repair
 from fomo_dagster.models import backbones
 from fomo_dagster.models.operations import of_encoding
@@ -33,18 +33,18 @@ def method(repair, technique="technique: interpolation", rules=""):
 
 
 def make(graph, home):
-    workshop = Workshop(graph, home)
+    context = RunContext(graph, home)
     nodes = [node for node in graph.nodes.values() if node.kind in KINDS]
-    return {node.key for node in nodes if materialise(node.key, workshop).computed}
+    return {node.key for node in nodes if materialise(node.key, context).computed}
 
 
 def foreseen(graph, home):
-    entries = plan(graph.nodes.values(), Workshop(graph, home))
+    entries = plan(graph.nodes.values(), RunContext(graph, home))
     return {e.asset: e for e in entries if e.compute and graph.nodes[e.asset].kind in KINDS}
 
 
 def weights(graph, home, key):
-    return load_file(Workshop(graph, home).artifact(key).path(WEIGHTS))
+    return load_file(RunContext(graph, home).artifact(key).path(WEIGHTS))
 
 
 def test_the_chunk_of_the_newest_weights_is_an_input_where_a_repair_is_asked_for(project):
@@ -89,8 +89,8 @@ def test_the_repaired_layer_has_the_mean_of_the_models_moments(finished_project)
     home = finished_project.home
     graph = finished_project.graph("toy", method("{}", "technique: interpolation, weight: 0.8"))
     make(graph, home)
-    workshop = Workshop(graph, home)
-    manifest = pl.read_parquet(workshop.artifact(CHUNKS[0]).path(MANIFEST))
+    context = RunContext(graph, home)
+    manifest = pl.read_parquet(context.artifact(CHUNKS[0]).path(MANIFEST))
     paths = [
         finished_project.root / "images" / row["dataset"] / "train" / row["key"]
         for row in manifest.iter_rows(named=True)
@@ -98,7 +98,7 @@ def test_the_repaired_layer_has_the_mean_of_the_models_moments(finished_project)
     backbone = finished_project.load().experiment.backbone
 
     def moments(key):
-        model = load_weights(backbone, workshop.artifact(key).path(WEIGHTS))
+        model = load_weights(backbone, context.artifact(key).path(WEIGHTS))
         transform = evaluate_transform(16, model.mean, model.std)
         images = torch.stack([transform(Image.open(path)) for path in paths])
         found = []

@@ -11,7 +11,7 @@ from fomo_dagster.graph.materialise import materialise
 from fomo_dagster.graph.node import ONLY
 from fomo_dagster.graph.order_nodes import ORDER, ORDER_PLOT
 from fomo_dagster.graph.plan import plan
-from fomo_dagster.graph.workshop import Workshop
+from fomo_dagster.graph.run_context import RunContext
 from fomo_dagster.streams.orderings import dataset_incremental, random
 from fomo_dagster.tables.results import results
 from fomo_dagster.tables.views import query
@@ -38,8 +38,8 @@ def stream_of(project, **stream):
 
 
 def make(project, graph, nodes):
-    workshop = Workshop(graph, project.home)
-    return {node.key: materialise(node.key, workshop) for node in nodes}
+    context = RunContext(graph, project.home)
+    return {node.key: materialise(node.key, context) for node in nodes}
 
 
 def chunks_of(outcomes):
@@ -86,7 +86,7 @@ def test_an_order_that_follows_from_names_is_foreseen_and_cut(finished_project, 
     project = finished_project
     with_years(project)
     graph, nodes = stream_of(project, **stream)
-    planned = {e.asset: e for e in plan(nodes, Workshop(graph, project.home))}
+    planned = {e.asset: e for e in plan(nodes, RunContext(graph, project.home))}
     assert not any("is computed first" in reason for e in planned.values() for reason in e.reasons)
     before = project.artifacts()
     outcomes = make(project, graph, nodes)
@@ -102,9 +102,9 @@ def test_an_order_that_follows_from_names_is_foreseen_and_cut(finished_project, 
     chunks = chunks_of(outcomes)
     assert [entry for chunk in chunks for entry in chunk] == expected
     assert [len(chunk) for chunk in chunks] == lengths
-    assert not any(e.compute for e in plan(nodes, Workshop(graph, project.home)))
-    node, workshop = graph.nodes["streams/toy/order"], Workshop(graph, project.home)
-    predicted = node.predict(node.recipes(workshop.facts_for(node)), workshop)
+    assert not any(e.compute for e in plan(nodes, RunContext(graph, project.home)))
+    node, context = graph.nodes["streams/toy/order"], RunContext(graph, project.home)
+    predicted = node.predict(node.recipes(context.facts_for(node)), context)
     assert predicted.data_version == order.head.data_version
 
 
@@ -129,7 +129,9 @@ def test_the_same_order_from_elsewhere_leaves_the_chunks(finished_project):
     before = project.artifacts()
     listed = {"datasets": None, "concepts": random(ENTRIES, 5), "stages": 3}
     graph, nodes = stream_of(project, **listed)
-    planned = {e.asset: e.compute for e in plan(nodes, Workshop(graph, project.home)) if e.compute}
+    planned = {
+        e.asset: e.compute for e in plan(nodes, RunContext(graph, project.home)) if e.compute
+    }
     assert planned == {"streams/toy/order": (ONLY,)}
     make(project, graph, nodes)
     assert {new.partition("/")[0] for new in project.artifacts() - before} == {"order"}

@@ -11,8 +11,8 @@ from fomo_dagster.errors import StoreError
 from fomo_dagster.experiment import families
 from fomo_dagster.graph.build import build_graph
 from fomo_dagster.graph.launching import _make_private
+from fomo_dagster.graph.run_context import RunContext
 from fomo_dagster.graph.tasks import Task, as_data, from_data
-from fomo_dagster.graph.workshop import Workshop
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted(ROOT.glob("experiments/**/*.yaml"))
@@ -74,7 +74,7 @@ def test_what_changes_after_a_launch_is_not_read_again(project, prepare):
 def task(project, **changes):
     graph = project.graph()
     node = graph.nodes["toy/trained_001"]
-    recipes = node.recipes(Workshop(graph, project.home).facts_for(node))
+    recipes = node.recipes(RunContext(graph, project.home).facts_for(node))
     told = Task(
         declared=as_data(graph.owners[node.key]), home=project.home, key=node.key,
         digests={name: recipe.digest for name, recipe in recipes.items()}, folder=Path("/there"),
@@ -91,7 +91,7 @@ def test_a_task_asks_for_the_recipes_that_it_was_launched_for(finished_project, 
     assert read == told
     graph = read.graph()
     node = graph.nodes[read.key]
-    assert read.recipes(node, Workshop(graph, read.home)) == recipes
+    assert read.recipes(node, RunContext(graph, read.home)) == recipes
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_a_task_of_another_recipe_is_refused(finished_project, changes):
     told, _ = task(finished_project, **changes)
     graph = told.graph()
     with pytest.raises(StoreError, match="what it is made from is not what it was"):
-        told.recipes(graph.nodes[told.key], Workshop(graph, told.home))
+        told.recipes(graph.nodes[told.key], RunContext(graph, told.home))
 
 
 def test_a_task_whose_inputs_moved_meanwhile_is_refused(finished_project):
@@ -110,7 +110,7 @@ def test_a_task_whose_inputs_moved_meanwhile_is_refused(finished_project):
     finished_project.home.heads.write(replace(head, data_version="another"))
     graph = told.graph()
     with pytest.raises(StoreError, match="another run changed it"):
-        told.recipes(graph.nodes[told.key], Workshop(graph, told.home))
+        told.recipes(graph.nodes[told.key], RunContext(graph, told.home))
 
 
 @pytest.mark.parametrize(

@@ -20,13 +20,13 @@ from fomo_dagster.errors import TrainingError
 from fomo_dagster.graph import stage as training_of_a_stage
 from fomo_dagster.graph.checkpoints import steps_of
 from fomo_dagster.graph.materialise import materialise
+from fomo_dagster.graph.run_context import RunContext
 from fomo_dagster.graph.tracking import Tracking
-from fomo_dagster.graph.workshop import Workshop
 from fomo_dagster.tables.views import query
 from fomo_dagster.trackers import choosing
 from fomo_dagster.trackers.lane import Patience
 from fomo_dagster.trackers.sending import Trackers
-from resources.workshops import Workshops
+from resources.run_contexts import RunContexts
 
 FIGURES = (
     "loss", "preservation_loss", "learning_rate", "gradient_norm", "logit_scale",
@@ -189,13 +189,13 @@ def test_a_resumed_training_goes_on_in_the_same_run_without_a_step_twice(
     for last in (5, 9, steps):
         trackers = Trackers({"memory": lambda: recorder}, tmp_path / "sent", patience)
         tracking = Tracking(graph, home, trackers, pytest.fail)
-        workshop = Workshop(graph, home, steps=tracking.steps)
+        context = RunContext(graph, home, steps=tracking.steps)
         monkeypatch.setattr(training_of_a_stage.Batches, "iterate", failing_at(last))
         if last < steps:
             with pytest.raises(TrainingError):
-                materialise("toy/trained_001", workshop)
+                materialise("toy/trained_001", context)
         else:
-            materialise("toy/trained_001", workshop)
+            materialise("toy/trained_001", context)
         trackers.close(pytest.fail)
         assert [step for step, _ in recorder.series["toy"]["stage_001/loss"]] == list(range(last))
     head = home.heads.read("toy/trained_001")
@@ -221,12 +221,12 @@ def test_of_two_processes_the_first_alone_tells_its_steps_while_it_trains(
 
     monkeypatch.setattr(Tracking, "steps", spy)
     graph = finished_project.graph()
-    workshops = Workshops.of(finished_project.home)
-    config = {"resources": {"workshops": {"config": {"trackers": ["tensorboard"]}}}}
+    run_contexts = RunContexts.of(finished_project.home)
+    config = {"resources": {"run_contexts": {"config": {"trackers": ["tensorboard"]}}}}
     result = dg.materialize(
         build_assets(graph),
         selection=dg.AssetSelection.assets(key_of("toy/trained_001")),
-        resources={"workshops": workshops},
+        resources={"run_contexts": run_contexts},
         run_config=config,  # as in the launchpad
     )
     assert result.success
@@ -236,11 +236,11 @@ def test_of_two_processes_the_first_alone_tells_its_steps_while_it_trains(
 
 
 def test_the_launchpad_s_trackers_are_refused_before_any_step(finished_project: Any) -> None:
-    config = {"resources": {"workshops": {"config": {"trackers": ["tensorbord"]}}}}
+    config = {"resources": {"run_contexts": {"config": {"trackers": ["tensorbord"]}}}}
     result = dg.materialize(
         build_assets(finished_project.graph()),
         selection=dg.AssetSelection.assets(key_of("toy/scores")),
-        resources={"workshops": Workshops.of(finished_project.home)},
+        resources={"run_contexts": RunContexts.of(finished_project.home)},
         run_config=config,
         raise_on_error=False,
     )

@@ -13,14 +13,14 @@ import pytest
 from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.errors import InputError
 from fomo_dagster.graph.materialise import materialise
-from fomo_dagster.graph.workshop import Workshop
+from fomo_dagster.graph.run_context import RunContext
 from fomo_dagster.home import training_slots
 
 
 @contextmanager
 def taken(project, graph):
     """The machine's only slot, by another."""
-    other = Workshop(graph, project.home, run="deadbeef-1234")
+    other = RunContext(graph, project.home, run="deadbeef-1234")
     with other.training_slot(graph.nodes["toy/trained_002"]):
         yield
 
@@ -40,7 +40,7 @@ def test_what_trains_nothing_waits_for_no_training(finished_project):
     (folder,) = finished_project.home.root.glob("store/scores")
     folder.rename(folder.with_name(".gone"))
     with taken(finished_project, graph):
-        assert materialise("toy/scores", Workshop(graph, finished_project.home)).computed
+        assert materialise("toy/scores", RunContext(graph, finished_project.home)).computed
 
 
 def test_who_wants_what_another_trains_waits_with_it_and_takes_the_hit(finished_project):
@@ -48,8 +48,8 @@ def test_who_wants_what_another_trains_waits_with_it_and_takes_the_hit(finished_
     graph, told, outcomes = finished_project.graph(), [], []
 
     def train():
-        workshop = Workshop(graph, finished_project.home, waiting=told.append)
-        outcomes.append(materialise("toy/trained_001", workshop))
+        context = RunContext(graph, finished_project.home, waiting=told.append)
+        outcomes.append(materialise("toy/trained_001", context))
 
     threads = [threading.Thread(target=train) for _ in range(2)]
     with taken(finished_project, graph):

@@ -9,12 +9,12 @@ from assets.specs import key_of
 from fomo_dagster.cli.dagster_home import prepare
 from fomo_dagster.cli.planning import undertake
 from fomo_dagster.cli.running import observe_sources
-from resources.workshops import Workshops
+from resources.run_contexts import RunContexts
 
 
 def definitions_of(project):
     undertaking = undertake("toy", [])
-    return build_definitions(undertaking.graph, Workshops.of(project.home))
+    return build_definitions(undertaking.graph, RunContexts.of(project.home))
 
 
 def unsynced(project, instance):

@@ -9,7 +9,7 @@ from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.errors import InputError
 from fomo_dagster.graph.build import build_graph
 from fomo_dagster.graph.data_nodes import MANIFEST
-from fomo_dagster.graph.workshop import Workshop
+from fomo_dagster.graph.run_context import RunContext
 
 VALIDATION = {"share": 0.25, "seed": 3}
 
@@ -25,10 +25,10 @@ def test_every_stage_is_measured_on_training_samples_that_it_is_not_trained_on(v
     before = validated.artifacts()
     run_experiment("tuned", [])
     undertaking = undertake("tuned", [])
-    workshop = Workshop(undertaking.graph, undertaking.home)
-    view, whole = workshop.index("birds_validation"), workshop.index("birds")
+    context = RunContext(undertaking.graph, undertaking.home)
+    view, whole = context.index("birds_validation"), context.index("birds")
     trained = pl.concat(
-        pl.read_parquet(workshop.artifact(f"streams/toy_validation/chunk_{n:03d}").path(MANIFEST))
+        pl.read_parquet(context.artifact(f"streams/toy_validation/chunk_{n:03d}").path(MANIFEST))
         for n in (1, 2, 3)
     ).filter(dataset="birds_validation")
     held_out = view.rows("test")
@@ -44,7 +44,7 @@ def test_every_stage_is_measured_on_training_samples_that_it_is_not_trained_on(v
         assert view.read(shard, offset, size) == whole.read(*there)
     assert not any(a.startswith("shards/") for a in validated.artifacts() - before)
     evaluated = pl.read_parquet(
-        workshop.artifact("tuned/evaluation_003", "birds_validation").path("metrics.parquet")
+        context.artifact("tuned/evaluation_003", "birds_validation").path("metrics.parquet")
     )
     assert evaluated["samples"].max() == held_out.height
     concepts = validated.home.heads.read("shards/birds_validation").facts["concepts"]

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from fomo_dagster.graph.materialise import materialise
 from fomo_dagster.graph.node import ONLY
-from fomo_dagster.graph.workshop import Workshop
+from fomo_dagster.graph.run_context import RunContext
 from fomo_dagster.home import Home
 from fomo_dagster.training.learner import Learner
 
@@ -35,10 +35,10 @@ def trained(project, home=None, execution=None, **changes):
     execution = {"device": "cpu", **(execution or {})}
     project.write("tried", stream=STREAM, execution=execution, **changes)
     graph, home = project.graph("tried"), home or project.home
-    workshop = Workshop(graph, home)
+    run_context = RunContext(graph, home)
     for node in graph.of("tried"):
         if node.kind not in ("evaluation", "scores", "leaderboard"):
-            materialise(node.key, workshop)
+            materialise(node.key, run_context)
     heads = [home.heads.read(f"tried/trained_{stage:03d}") for stage in (1, 2)]
     return [home.store.open(*head.artifacts[ONLY]) for head in heads]
 

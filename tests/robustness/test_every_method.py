@@ -9,7 +9,7 @@ import yaml
 
 from fomo_dagster.experiment.extending import merged
 from fomo_dagster.graph.materialise import materialise
-from fomo_dagster.graph.workshop import Workshop
+from fomo_dagster.graph.run_context import RunContext
 from fomo_dagster.home import Home
 from fomo_dagster.training.learner import Learner
 
@@ -79,10 +79,10 @@ def made(home) -> dict:
 def train(project, home: Home) -> None:
     """What the experiment's weights need, in order; evaluations are the same for all."""
     graph = project.graph("tried")
-    workshop = Workshop(graph, home)
+    run_context = RunContext(graph, home)
     for node in graph.of("tried"):
         if node.kind not in ("evaluation", "scores", "leaderboard"):
-            materialise(node.key, workshop)
+            materialise(node.key, run_context)
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}/{file.stem}")

@@ -17,8 +17,8 @@ from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.errors import DataError, InputError
 from fomo_dagster.evaluation.results import SCORE
 from fomo_dagster.graph.materialise import materialise
-from fomo_dagster.graph.workshop import Workshop
-from resources.workshops import Workshops
+from fomo_dagster.graph.run_context import RunContext
+from resources.run_contexts import RunContexts
 
 STREAM = ["DTD+++banded", "MTSD+++food", "clevr+++2 cubes", "FSCOCO+++sheep", "DTD+++zigzag"]
 
@@ -163,8 +163,8 @@ def test_an_order_that_the_release_ships_warns_where_it_is_computed(
         assert len(said) == 1
         assert f"(dtd_validation, mtsd_validation), which the release ships as {files}" in said[0]
         assert checks == ["as_in_the_benchmark"]
-        workshop = Workshop(undertaking.graph, benchmark_project.home)
-        [result] = checks_of(order, None, workshop)  # whatever it comes out as
+        context = RunContext(undertaking.graph, benchmark_project.home)
+        [result] = checks_of(order, None, context)  # whatever it comes out as
         assert (result.passed, result.severity) == (False, dg.AssetCheckSeverity.WARN)
         assert result.metadata["differences"].value == said[0]
 
@@ -285,7 +285,7 @@ def test_what_is_missing_is_refused_or_said_once(benchmark_project, release, cap
         done = dg.materialize(
             build_assets(undertaking.graph),
             selection=dg.AssetSelection.assets(["shards", "mtsd"], ["shards", "dtd"]),
-            resources={"workshops": Workshops.of(benchmark_project.home)},
+            resources={"run_contexts": RunContexts.of(benchmark_project.home)},
             instance=instance,
         )
     checks = {
@@ -305,9 +305,9 @@ def test_what_is_missing_is_refused_or_said_once(benchmark_project, release, cap
 
 def test_classes_of_the_list_that_have_no_samples_are_no_empty_concepts(benchmark_project):
     """CLEVR's list has six classes here, of which two have images."""
-    workshop = Workshop(undertake("toy", []).graph, benchmark_project.home)
-    outcome = materialise("shards/clevr", workshop)
-    results = checks_of(workshop.graph.nodes["shards/clevr"], outcome, workshop)
+    context = RunContext(undertake("toy", []).graph, benchmark_project.home)
+    outcome = materialise("shards/clevr", context)
+    results = checks_of(context.graph.nodes["shards/clevr"], outcome, context)
     assert {result.check_name: result.passed for result in results}["no_empty_concepts"]
 
 

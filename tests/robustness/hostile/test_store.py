@@ -24,9 +24,9 @@ def holds(name, data):
 
 
 def looks(project, graph):
-    from fomo_dagster.graph.workshop import Workshop
+    from fomo_dagster.graph.run_context import RunContext
 
-    return {"sources/old": Workshop(graph, project.home).look("sources/old")}
+    return {"sources/old": RunContext(graph, project.home).look("sources/old")}
 
 
 CASES = {

@@ -18,7 +18,7 @@ from fomo_dagster.errors import DataError
 from fomo_dagster.graph.data_nodes import QUARANTINE
 from fomo_dagster.graph.materialise import materialise
 from fomo_dagster.graph.node import ONLY
-from fomo_dagster.graph.workshop import Workshop
+from fomo_dagster.graph.run_context import RunContext
 
 HEADER = "path,concept,caption\n"
 
@@ -366,8 +366,8 @@ def test_a_row_with_half_a_character_counts_as_unreadable(project):
     def shards(limit):
         own = {"source": source, "unreadable_limit": limit}
         project.write("toy", datasets={"own": own}, evaluation={"held_out": ["own"]})
-        workshop = Workshop(project.graph(), project.home)
-        return materialise("shards/own", workshop).artifacts[ONLY]
+        context = RunContext(project.graph(), project.home)
+        return materialise("shards/own", context).artifacts[ONLY]
 
     with pytest.raises(DataError, match=r"1 of 3 images .33.33%.*'caption' in line 3 of .*table"):
         shards(limit=0.3)

@@ -34,7 +34,7 @@ T = TypeVar("T")
 PLACED_SHARDS = "placed_shards.parquet"  # name and digest of tars that an index in place knows
 
 
-class Workshop:
+class RunContext:
     """One piece of work on a graph. Sources are looked at once in its life.
 
     graph: what exists and how it is declared.

@@ -11,8 +11,8 @@ import dagster as dg
 from pydantic import Field, PrivateAttr
 
 from fomo_dagster.graph.build import Graph
+from fomo_dagster.graph.run_context import RunContext
 from fomo_dagster.graph.tracking import Tracking
-from fomo_dagster.graph.workshop import Workshop
 from fomo_dagster.home import Home, training_slots
 from fomo_dagster.progress import unheard
 from fomo_dagster.trackers.choosing import check_names, open_trackers
@@ -24,14 +24,14 @@ SECONDS_BETWEEN_LINES = 10.0
 logger = logging.getLogger(__name__)
 
 
-class WorkshopOpener(Protocol):
+class RunContextOpener(Protocol):
     """What assets need: Dagster's resource below, or a command that shows progress itself."""
 
-    def open(self, graph: Graph, context: Any) -> Workshop:
+    def open(self, graph: Graph, context: Any) -> RunContext:
         """A workshop on `graph`, for the step whose context it is."""
 
 
-class Workshops(dg.ConfigurableResource):  # type: ignore[type-arg]
+class RunContexts(dg.ConfigurableResource):  # type: ignore[type-arg]
     """Opens workshops. Nothing is read or written while Dagster loads it."""
 
     home: str = Field(  # has a default so that the launchpad may set anything else alone
@@ -58,7 +58,7 @@ class Workshops(dg.ConfigurableResource):  # type: ignore[type-arg]
     _trackers: Trackers = PrivateAttr(default_factory=Trackers.none)
 
     @classmethod
-    def of(cls, home: Home, trackers: Sequence[str] = ()) -> "Workshops":
+    def of(cls, home: Home, trackers: Sequence[str] = ()) -> "RunContexts":
         """The resource of a home."""
         # The UI shows what is given here to anyone, and a URL can hold a password.
         from_environment = home.remote_url == Home.from_environment().remote_url
@@ -68,19 +68,19 @@ class Workshops(dg.ConfigurableResource):  # type: ignore[type-arg]
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         """Before the first step of a run: refuses trackers that there are not, and no slots."""
         training_slots()
-        names = check_names(self.trackers, "the resource `workshops`, trackers")
+        names = check_names(self.trackers, "the resource `run_contexts`, trackers")
         self._trackers = open_trackers(names, Path(self.home))
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
         """After the last step of a run, however it ended."""
         self._trackers.close(context.log.warning if context.log is not None else logger.warning)
 
-    def open(self, graph: Graph, context: Any) -> Workshop:
+    def open(self, graph: Graph, context: Any) -> RunContext:
         """A workshop that tells its progress to the step's log."""
         remote_url = self.remote_store or Home.from_environment().remote_url
         log, home = context.log, Home(Path(self.home), remote_url)
         tracking = Tracking(graph, home, self._trackers, log.warning)
-        return Workshop(
+        return RunContext(
             graph,
             home,
             processes=self.processes,
