@@ -87,11 +87,11 @@ class Graph:
 
 
 def build_graph(
-    loaded: Sequence[Loaded], others: Iterable[Loaded] = (), beside: Iterable[str] = ()
+    loaded: Sequence[Loaded], others: Iterable[Loaded] = (), also_scored: Iterable[str] = ()
 ) -> Graph:
     """The graph of some experiments, and of others as far as they can stand beside them.
 
-    beside: names of further experiments, whose scores the leaderboard shows where they are there.
+    also_scored: names of further experiments, whose scores the leaderboard shows where they are there.
     Raises `InputError` where one of the former names a dataset that does not exist, declares
     something else under a shared name than another, trains on a dataset that is held out, and the
     like. Where one of the others does, it is a trouble of the graph.
@@ -102,7 +102,7 @@ def build_graph(
     for one in others:
         builder.try_experiment(one)
     troubled = [trouble.name for trouble in builder.troubles]
-    names = sorted({*builder.experiments, *troubled, *beside})
+    names = sorted({*builder.experiments, *troubled, *also_scored})
     builder.experiment = ""
     builder.add(
         LeaderboardNode(key=LEADERBOARD, score_keys=tuple(f"{name}/scores" for name in names))
@@ -258,7 +258,7 @@ class _Builder(SharedNodes):
             keys.append(key)
         return keys, listing.datasets
 
-    def beside(
+    def stage_inputs(
         self, loaded: Loaded, stage: int, theta: str, weights: WeightsOverTime
     ) -> dict[str, Any]:
         """What the method's preservation looks at in a stage, as fields of its `TrainedNode`; the
@@ -340,7 +340,7 @@ class _Builder(SharedNodes):
                     buffer=experiment.buffer, method=method, seed=experiment.seed,
                     start_key=weights.start(stage), base_key=theta,
                     chunk_keys=tuple(chunks[:stage]), pool_key=pool_key,
-                    **self.beside(loaded, stage, theta, weights), **self.selection(loaded),
+                    **self.stage_inputs(loaded, stage, theta, weights), **self.selection(loaded),
                     budget_key=None if budget is None else budget.key,
                     execution=experiment.execution,
                 )

@@ -90,7 +90,7 @@ def remember(
 def remembered(
     paths: Sequence[Path], chunks: Sequence[pl.DataFrame], buffer: pl.DataFrame
 ) -> Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]:
-    """What stages left of their chunks, for rows of the manifest `buffer`; see `Beside`."""
+    """What stages left of their chunks, for rows of the manifest `buffer`; see `StageInputs`."""
     stages = [load_file(path) for path in paths]
     brought = pl.concat(
         chunk[stored["rows"].numpy()]

@@ -22,7 +22,7 @@ from fomo_dagster.experiment.training import TrainingSettings
 from fomo_dagster.graph.checkpoints import ADAPTERS, CARRIED, CURVES, SPEED, STEPS, WEIGHTS
 from fomo_dagster.graph.counted_costs import reference_of, training_flops
 from fomo_dagster.methods.online_selection import begin_selection
-from fomo_dagster.methods.preservation import Batch, Beside
+from fomo_dagster.methods.preservation import Batch, StageInputs
 from fomo_dagster.methods.preservations import begin
 from fomo_dagster.models.backbones import Model, save
 from fomo_dagster.models.devices import device_of
@@ -31,11 +31,11 @@ from fomo_dagster.process_group import ALONE, ProcessGroup
 from fomo_dagster.progress import silent, told
 from fomo_dagster.store.artifacts import record_path
 from fomo_dagster.store.recipes import Recipe
-from fomo_dagster.training.beginning import make_ready
 from fomo_dagster.training.case import Case
 from fomo_dagster.training.determinism import step_seed
 from fomo_dagster.training.loop import train as train_model
 from fomo_dagster.training.meter import Meter
+from fomo_dagster.training.setup import prepare_trainable
 from fomo_dagster.training.steps import steps_of, steps_that_draw
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def train_on(
     folder: Path,
     context: RunContext,
     continued: Path | None = None,
-    beside: Beside | None = None,
+    stage_inputs: StageInputs | None = None,
     selection: AnyOnlineSelection | None = None,
     selecting: Callable[[], Model] | None = None,
 ) -> Mapping[str, Any]:
@@ -120,18 +120,18 @@ def train_on(
         batches = drawn(ones, ALONE).iterate(group.rank, group.count)
         return told(batches, "estimate", -(-count // group.count), progress)
 
-    adapted = make_ready(
+    adapted = prepare_trainable(
         model.module,
         method,
         step_seed(seed, stage, _INITIALISATION),
         load_file(continued) if continued is not None else None,
     )
-    beside = beside or Beside()
+    stage_inputs = stage_inputs or StageInputs()
     meter = Meter(device_of(execution.device), group)
     table, left = train_model(
         model,
         drawn(of_batches, group),
-        partial(begin, method.preserve, replace(beside, update=update, pairs=pairs)),
+        partial(begin, method.preserve, replace(stage_inputs, update=update, pairs=pairs)),
         settings=settings,
         seed=seed,
         stage=stage,
@@ -165,7 +165,7 @@ def train_on(
         method=method,
         settings=settings,
         sizes=batch_sizes(settings.batch_size, sizes.drawn, may_vanish=POOLS),
-        goes_on=bool(beside.carried) or beside.remembered is not None,
+        goes_on=bool(stage_inputs.carried) or stage_inputs.remembered is not None,
         update_samples=pools["update"].size if "update" in pools else None,
         reference=reference_of(method, model.architecture),
         selection=selection,

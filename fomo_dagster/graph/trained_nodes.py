@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from fomo_dagster.graph.run_context import RunContext
-    from fomo_dagster.methods.preservation import Beside
+    from fomo_dagster.methods.preservation import StageInputs
     from fomo_dagster.models.backbones import Model
 
 
@@ -100,7 +100,7 @@ class TrainedNode(Node):
         return tuple(
             dict.fromkeys(
                 (
-                    self.start_key, *self._beside.values(), *self.remembered_keys,
+                    self.start_key, *self._stage_inputs.values(), *self.remembered_keys,
                     *self._buffer_keys, self.chunk_keys[-1],
                     *([self._drawn_pool_key] if self._drawn_pool_key is not None else []),
                     *([self.budget_key] if self.budget_key is not None else []),
@@ -109,7 +109,7 @@ class TrainedNode(Node):
         )  # fmt: skip
 
     @property
-    def _beside(self) -> dict[str, str]:
+    def _stage_inputs(self) -> dict[str, str]:
         """Role → key of the weights and states beside those of the start."""
         base = self.base_key if self._continued_key is not None else None
         roles = {
@@ -142,7 +142,7 @@ class TrainedNode(Node):
             "start": facts[self.start_key].data_version,
             "update": facts[self.chunk_keys[-1]].data_version,
         }
-        inputs |= {role: facts[key].data_version for role, key in self._beside.items()}
+        inputs |= {role: facts[key].data_version for role, key in self._stage_inputs.items()}
         if self._buffer_keys:
             inputs["buffer"] = [facts[key].data_version for key in self._buffer_keys]
         if self._drawn_pool_key is not None:
@@ -178,10 +178,12 @@ class TrainedNode(Node):
             self.chunk_keys[-1], self._buffer_keys, self._drawn_pool_key, buffer=self.buffer,
             seed=self.seed, execution=self.execution, context=context,
         )  # fmt: skip
-        beside = self._opened_beside(context)
+        stage_inputs = self._opened_stage_inputs(context)
         if self.remembered_keys:
             paths = [context.artifact(key).path(REMEMBERED) for key in self.remembered_keys]
-            beside = replace(beside, remembered=remembered(paths, opened.earlier, opened.kept))
+            stage_inputs = replace(
+                stage_inputs, remembered=remembered(paths, opened.earlier, opened.kept)
+            )
         continued = self._continued_key
         base = self.start_key if continued is None else self.base_key
         settings = self.settings
@@ -196,7 +198,7 @@ class TrainedNode(Node):
                 settings=settings,
                 method=self.method,
                 continued=context.artifact(continued).path(ADAPTERS) if continued else None,
-                beside=beside,
+                stage_inputs=stage_inputs,
                 selection=self.selection,
                 selecting=partial(self._selecting, context) if self.selecting_key else None,
                 seed=self.seed,
@@ -227,10 +229,10 @@ class TrainedNode(Node):
             self.selecting_backbone, context.artifact(self.selecting_key).path(WEIGHTS)
         )
 
-    def _opened_beside(self, context: RunContext) -> Beside:
+    def _opened_stage_inputs(self, context: RunContext) -> StageInputs:
         from safetensors.torch import load_file
 
-        from fomo_dagster.methods.preservation import Beside
+        from fomo_dagster.methods.preservation import StageInputs
 
         def reference() -> Model:
             assert self.reference_key is not None
@@ -240,7 +242,7 @@ class TrainedNode(Node):
         carried = {}
         if self.carried_key is not None:
             carried = load_file(context.artifact(self.carried_key).path(CARRIED))
-        return Beside(reference=reference if self.reference_key else None, carried=carried)
+        return StageInputs(reference=reference if self.reference_key else None, carried=carried)
 
     @property
     def table_names(self) -> tuple[str, ...]:

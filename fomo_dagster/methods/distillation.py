@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fomo_dagster.experiment import preservation as declared
 from fomo_dagster.methods.frozen import Frozen
-from fomo_dagster.methods.preservation import Beginning, Beside, Embedded, Preservation
+from fomo_dagster.methods.preservation import Embedded, Preservation, StageContext, StageInputs
 from fomo_dagster.methods.weight_penalty import copies, pull
 
 REFERENCE_POOL = "pretraining"
@@ -27,10 +27,12 @@ class LwF(Preservation):
     `strength · KL_T(exp(ā) Ī T̄xᵀ ‖ exp(a) I Txᵀ)`, beside the contrastive loss over all rows.
     """
 
-    def __init__(self, settings: declared.LwF, beginning: Beginning, beside: Beside) -> None:
-        super().__init__(beginning)
-        assert beside.reference is not None
-        self._settings, self._teacher = settings, Frozen(beside.reference(), beginning)
+    def __init__(
+        self, settings: declared.LwF, stage_context: StageContext, stage_inputs: StageInputs
+    ) -> None:
+        super().__init__(stage_context)
+        assert stage_inputs.reference is not None
+        self._settings, self._teacher = settings, Frozen(stage_inputs.reference(), stage_context)
 
     def loss(self, embedded: Embedded) -> tuple[Tensor, Tensor | None]:
         loss, _ = super().loss(embedded)
@@ -55,12 +57,14 @@ class ZSCL(Preservation):
     matrix transposed, which leaves the text tower without a term; here each tower has its own.
     """
 
-    def __init__(self, settings: declared.ZSCL, beginning: Beginning, beside: Beside) -> None:
-        super().__init__(beginning)
-        assert beside.reference is not None
-        self._settings, self._teacher = settings, Frozen(beside.reference(), beginning)
-        self._trained, self._shards = beginning.trained, beginning.shards
-        self._anchors = copies(beginning.trained) if settings.l2 > 0 else {}
+    def __init__(
+        self, settings: declared.ZSCL, stage_context: StageContext, stage_inputs: StageInputs
+    ) -> None:
+        super().__init__(stage_context)
+        assert stage_inputs.reference is not None
+        self._settings, self._teacher = settings, Frozen(stage_inputs.reference(), stage_context)
+        self._trained, self._shards = stage_context.trained, stage_context.shards
+        self._anchors = copies(stage_context.trained) if settings.l2 > 0 else {}
 
     def loss(self, embedded: Embedded) -> tuple[Tensor, Tensor | None]:
         learnt, rows = embedded.rows("update", "buffer"), embedded.rows(REFERENCE_POOL)

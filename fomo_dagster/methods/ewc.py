@@ -11,9 +11,9 @@ from torch import Tensor
 from fomo_dagster.experiment import preservation as declared
 from fomo_dagster.methods.preservation import (
     Batch,
-    Beginning,
-    Beside,
     Embedded,
+    StageContext,
+    StageInputs,
     forget_gradients,
 )
 from fomo_dagster.methods.weight_penalty import ImportancePenalty
@@ -27,18 +27,20 @@ class EWC(ImportancePenalty):
     pools at the weights that each of them ended with.
     """
 
-    def __init__(self, settings: declared.EWC, beginning: Beginning, beside: Beside) -> None:
-        super().__init__(beginning, settings.strength, beside.carried)
-        assert beside.update is not None
-        self._settings, self._update = settings, beside.update
+    def __init__(
+        self, settings: declared.EWC, stage_context: StageContext, stage_inputs: StageInputs
+    ) -> None:
+        super().__init__(stage_context, settings.strength, stage_inputs.carried)
+        assert stage_inputs.update is not None
+        self._settings, self._update = settings, stage_inputs.update
 
     def finish(self) -> dict[str, Tensor]:
         settings = self._settings
-        found = fisher(self.beginning, self._update(settings.batch_size, settings.samples))
+        found = fisher(self.stage_context, self._update(settings.batch_size, settings.samples))
         return self.carry(settings.decay, found)
 
 
-def fisher(beginning: Beginning, batches: Iterable[Batch]) -> dict[str, Tensor]:
+def fisher(stage_context: StageContext, batches: Iterable[Batch]) -> dict[str, Tensor]:
     """The diagonal of the Fisher information of each trained parameter, by name.
 
     In a batch of B pairs the model makes predictions k, as the declared loss has it. CLIP's makes
@@ -57,11 +59,11 @@ def fisher(beginning: Beginning, batches: Iterable[Batch]) -> dict[str, Tensor]:
 
     The towers are in evaluation mode afterwards, and the gradients none.
     """
-    beginning.model.module.eval()
-    trained = beginning.trained
-    key = ["fisher", beginning.seed, beginning.stage]
+    stage_context.model.module.eval()
+    trained = stage_context.trained
+    key = ["fisher", stage_context.seed, stage_context.stage]
     random = torch.Generator().manual_seed(int(digest_of(key)[:15], 16))
-    likelihood = beginning.loss.likelihood
+    likelihood = stage_context.loss.likelihood
 
     def drawn(embedded: Embedded) -> tuple[Tensor, None]:
         """-Σ_k log p_k(y_k), in the sum of which small gradients survive fp16, too."""
@@ -74,7 +76,7 @@ def fisher(beginning: Beginning, batches: Iterable[Batch]) -> dict[str, Tensor]:
     predictions = 0
     for batch in batches:
         forget_gradients(trained.values())
-        beginning.gradient(batch, beginning.seed, drawn)
+        stage_context.gradient(batch, stage_context.seed, drawn)
         predictions += likelihood.predictions * sum(batch.counts.values())
         for name, parameter in trained.items():
             if parameter.grad is not None:

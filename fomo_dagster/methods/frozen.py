@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fomo_dagster.data.transforms import normalise
-from fomo_dagster.methods.preservation import Beginning, Embedded
+from fomo_dagster.methods.preservation import Embedded, StageContext
 from fomo_dagster.models.backbones import Model
 
 
@@ -19,13 +19,13 @@ class Frozen:
     another architecture: images come as the trained model takes them, and are resized for this one.
     """
 
-    def __init__(self, model: Model, beginning: Beginning) -> None:
+    def __init__(self, model: Model, stage_context: StageContext) -> None:
         self.model = model
-        self._module = model.module.to(beginning.device).eval().requires_grad_(False)
-        self._trained_one = beginning.model
-        self._likelihood = beginning.loss.likelihood
-        self._device, self._autocast = beginning.device, beginning.autocast
-        self._piece_size = beginning.micro_batch_size
+        self._module = model.module.to(stage_context.device).eval().requires_grad_(False)
+        self._trained_one = stage_context.model
+        self._likelihood = stage_context.loss.likelihood
+        self._device, self._autocast = stage_context.device, stage_context.autocast
+        self._piece_size = stage_context.micro_batch_size
 
     @property
     def logit_scale(self) -> Tensor:

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from fomo_dagster.experiment import preservation as declared
-from fomo_dagster.methods.preservation import Beginning, Beside
+from fomo_dagster.methods.preservation import StageContext, StageInputs
 from fomo_dagster.methods.weight_penalty import WeightPenalty, copies
 
 
 class L2(WeightPenalty):
     """`strength / 2 · ‖θ - θ*‖²` over the trained parameters."""
 
-    def __init__(self, settings: declared.L2, beginning: Beginning, beside: Beside) -> None:
+    def __init__(
+        self, settings: declared.L2, stage_context: StageContext, stage_inputs: StageInputs
+    ) -> None:
         if settings.to == "start":
-            anchors = copies(beginning.trained)
+            anchors = copies(stage_context.trained)
         else:
-            assert beside.reference is not None
-            of_reference = dict(beside.reference().module.named_parameters())
-            anchors = copies({name: of_reference[name] for name in beginning.trained})
+            assert stage_inputs.reference is not None
+            of_reference = dict(stage_inputs.reference().module.named_parameters())
+            anchors = copies({name: of_reference[name] for name in stage_context.trained})
             anchors = {
-                name: beginning.shards.part(name, anchor).to(beginning.device)
+                name: stage_context.shards.part(name, anchor).to(stage_context.device)
                 for name, anchor in anchors.items()
             }
-        super().__init__(beginning, settings.strength, anchors, None)
+        super().__init__(stage_context, settings.strength, anchors, None)

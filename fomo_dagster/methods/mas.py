@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fomo_dagster.data.transforms import normalise
 from fomo_dagster.experiment import preservation as declared
-from fomo_dagster.methods.preservation import Batch, Beginning, Beside
+from fomo_dagster.methods.preservation import Batch, StageContext, StageInputs
 from fomo_dagster.methods.weight_penalty import ImportancePenalty
 
 
@@ -19,17 +19,19 @@ class MAS(ImportancePenalty):
     θ* are the weights that the stage starts from.
     """
 
-    def __init__(self, settings: declared.MAS, beginning: Beginning, beside: Beside) -> None:
-        super().__init__(beginning, 2 * settings.strength, beside.carried)
-        assert beside.pairs is not None
-        self._settings, self._pairs = settings, beside.pairs
+    def __init__(
+        self, settings: declared.MAS, stage_context: StageContext, stage_inputs: StageInputs
+    ) -> None:
+        super().__init__(stage_context, 2 * settings.strength, stage_inputs.carried)
+        assert stage_inputs.pairs is not None
+        self._settings, self._pairs = settings, stage_inputs.pairs
 
     def finish(self) -> dict[str, Tensor]:
-        found = sensitivities(self.beginning, self._pairs(self._settings.samples))
+        found = sensitivities(self.stage_context, self._pairs(self._settings.samples))
         return self.carry(self._settings.decay, found)
 
 
-def sensitivities(beginning: Beginning, pairs: Iterable[Batch]) -> dict[str, Tensor]:
+def sensitivities(stage_context: StageContext, pairs: Iterable[Batch]) -> dict[str, Tensor]:
     """The mean over pairs, batches of one, of `|∂(‖f(image)‖² + ‖g(text)‖²) / ∂θ|`, by name.
 
     f and g are the towers' outputs before they are normalised, for normalised ones have a constant
@@ -40,7 +42,7 @@ def sensitivities(beginning: Beginning, pairs: Iterable[Batch]) -> dict[str, Ten
 
     The towers are in evaluation mode afterwards, and the gradients none.
     """
-    model, device, trained = beginning.model, beginning.device, beginning.trained
+    model, device, trained = stage_context.model, stage_context.device, stage_context.trained
     module = model.module.eval()
     sums = {name: torch.zeros_like(p, requires_grad=False) for name, p in trained.items()}
     count = 0
@@ -48,7 +50,7 @@ def sensitivities(beginning: Beginning, pairs: Iterable[Batch]) -> dict[str, Ten
         images = pair.images.to(device)
         if images.dtype == torch.uint8:
             images = normalise(images, model.mean, model.std)
-        with beginning.autocast():
+        with stage_context.autocast():
             outputs = (module.encode_image(images), module.encode_text(pair.tokens.to(device)))
         module.zero_grad()
         for output in outputs:
@@ -60,6 +62,6 @@ def sensitivities(beginning: Beginning, pairs: Iterable[Batch]) -> dict[str, Ten
             if parameter.grad is not None:
                 sums[name] += parameter.grad.abs()
     module.zero_grad()
-    group, pairs_of_all = beginning.group, torch.tensor([count])
+    group, pairs_of_all = stage_context.group, torch.tensor([count])
     group.add_up([*sums.values(), pairs_of_all])
     return {name: total / pairs_of_all.item() for name, total in sums.items()}

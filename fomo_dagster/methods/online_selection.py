@@ -20,7 +20,7 @@ from fomo_dagster.data.batches import Batch as ChosenBatch
 from fomo_dagster.data.mixture import kept_of
 from fomo_dagster.experiment import online_selection as declared
 from fomo_dagster.methods.frozen import Frozen
-from fomo_dagster.methods.preservation import Batch, Beginning
+from fomo_dagster.methods.preservation import Batch, StageContext
 from fomo_dagster.models.backbones import Model
 from fomo_dagster.process_group import ProcessGroup
 from fomo_dagster.store.digests import digest_of
@@ -79,13 +79,13 @@ class _Scoring(OnlineSelection):
     same texts in its own tokens."""
 
     def __init__(
-        self, share: float, beginning: Beginning, features: Features, reference: Model
+        self, share: float, stage_context: StageContext, features: Features, reference: Model
     ) -> None:
-        super().__init__(share, beginning.group)
+        super().__init__(share, stage_context.group)
         self._features = features
-        self._logit_scale: Tensor = beginning.model.module.logit_scale
-        self._device = beginning.device
-        self._reference = Frozen(reference, beginning)
+        self._logit_scale: Tensor = stage_context.model.module.logit_scale
+        self._device = stage_context.device
+        self._reference = Frozen(reference, stage_context)
 
     @torch.no_grad()
     def _logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -158,11 +158,11 @@ class Jest(_Scoring):
         self,
         share: float,
         chunks: int,
-        beginning: Beginning,
+        stage_context: StageContext,
         features: Features,
         reference: Model,
     ) -> None:
-        super().__init__(share, beginning, features, reference)
+        super().__init__(share, stage_context, features, reference)
         self._chunks = chunks
 
     @torch.no_grad()
@@ -231,13 +231,13 @@ def _random_words(what: str, seed: int | list[int], count: int) -> Any:
 def begin_selection(
     settings: declared.AnyOnlineSelection,
     reference: Callable[[], Model] | None,
-    beginning: Beginning,
+    stage_context: StageContext,
     features: Features,
 ) -> OnlineSelection:
     """What `settings` ask for. reference: loads the other model that they name, on the CPU."""
     if isinstance(settings, declared.RandomSelection):
-        return RandomSelection(settings.share, beginning.group)
+        return RandomSelection(settings.share, stage_context.group)
     assert reference is not None
     if isinstance(settings, declared.Jest):
-        return Jest(settings.share, settings.chunks, beginning, features, reference())
-    return Learnability(settings.share, beginning, features, reference())
+        return Jest(settings.share, settings.chunks, stage_context, features, reference())
+    return Learnability(settings.share, stage_context, features, reference())

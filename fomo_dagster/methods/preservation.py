@@ -132,7 +132,7 @@ class Gradient(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Beginning:
+class StageContext:
     """What a stage begins with, on the device that it trains on."""
 
     model: Model
@@ -161,7 +161,7 @@ class Beginning:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Beside:
+class StageInputs:
     """What a preservation may look at beside the training itself; each is there where asked for."""
 
     reference: Callable[[], Model] | None = None
@@ -184,8 +184,8 @@ class Beside:
 class Preservation:
     """Plain training: the contrastive loss over all rows, and nothing beside it."""
 
-    def __init__(self, beginning: Beginning) -> None:
-        self._contrastive, self._likelihood = beginning.loss, beginning.loss.likelihood
+    def __init__(self, stage_context: StageContext) -> None:
+        self._contrastive, self._likelihood = stage_context.loss, stage_context.loss.likelihood
 
     def loss(self, embedded: Embedded) -> tuple[Tensor, Tensor | None]:
         """The loss of what is learnt, and what is added for what shall stay: scalars."""

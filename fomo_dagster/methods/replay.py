@@ -20,16 +20,21 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from fomo_dagster.experiment import preservation as declared
-from fomo_dagster.methods.preservation import Beginning, Beside, Embedded, Preservation
+from fomo_dagster.methods.preservation import Embedded, Preservation, StageContext, StageInputs
 
 
 class _Replay(Preservation):
     def __init__(
-        self, beginning: Beginning, beside: Beside, *, of_loss: float, of_logits: float
+        self,
+        stage_context: StageContext,
+        stage_inputs: StageInputs,
+        *,
+        of_loss: float,
+        of_logits: float,
     ) -> None:
-        super().__init__(beginning)
+        super().__init__(stage_context)
         self._of_loss, self._of_logits = of_loss, of_logits
-        self._remembered = beside.remembered
+        self._remembered = stage_inputs.remembered
 
     def loss(self, embedded: Embedded) -> tuple[Tensor, Tensor | None]:
         replayed = embedded.rows("buffer")
@@ -55,19 +60,27 @@ class _Replay(Preservation):
 class ER(_Replay):
     """See above."""
 
-    def __init__(self, settings: declared.ER, beginning: Beginning, beside: Beside) -> None:
-        super().__init__(beginning, beside, of_loss=settings.alpha, of_logits=0)
+    def __init__(
+        self, settings: declared.ER, stage_context: StageContext, stage_inputs: StageInputs
+    ) -> None:
+        super().__init__(stage_context, stage_inputs, of_loss=settings.alpha, of_logits=0)
 
 
 class DER(_Replay):
     """See above."""
 
-    def __init__(self, settings: declared.DER, beginning: Beginning, beside: Beside) -> None:
-        super().__init__(beginning, beside, of_loss=0, of_logits=settings.alpha)
+    def __init__(
+        self, settings: declared.DER, stage_context: StageContext, stage_inputs: StageInputs
+    ) -> None:
+        super().__init__(stage_context, stage_inputs, of_loss=0, of_logits=settings.alpha)
 
 
 class DERPP(_Replay):
     """See above."""
 
-    def __init__(self, settings: declared.DERPP, beginning: Beginning, beside: Beside) -> None:
-        super().__init__(beginning, beside, of_loss=settings.beta, of_logits=settings.alpha)
+    def __init__(
+        self, settings: declared.DERPP, stage_context: StageContext, stage_inputs: StageInputs
+    ) -> None:
+        super().__init__(
+            stage_context, stage_inputs, of_loss=settings.beta, of_logits=settings.alpha
+        )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fomo_dagster.experiment import preservation as declared
-from fomo_dagster.methods.preservation import Beginning, Beside
+from fomo_dagster.methods.preservation import StageContext, StageInputs
 from fomo_dagster.methods.weight_penalty import ImportancePenalty, copies
 
 
@@ -26,21 +26,23 @@ class SI(ImportancePenalty):
     Beside the weights it holds five tensors of their size.
     """
 
-    def __init__(self, settings: declared.SI, beginning: Beginning, beside: Beside) -> None:
-        super().__init__(beginning, 2 * settings.strength, beside.carried)
+    def __init__(
+        self, settings: declared.SI, stage_context: StageContext, stage_inputs: StageInputs
+    ) -> None:
+        super().__init__(stage_context, 2 * settings.strength, stage_inputs.carried)
         self._damping = settings.damping
-        self._last = copies(beginning.trained)
+        self._last = copies(stage_context.trained)
         self._lowered = {name: torch.zeros_like(tensor) for name, tensor in self._last.items()}
         self._gradients: dict[str, Tensor] = {}
 
     def penalise(self) -> Tensor | None:
-        trained = self.beginning.trained
+        trained = self.stage_context.trained
         self._gradients = {n: p.grad.clone() for n, p in trained.items() if p.grad is not None}
         return super().penalise()
 
     @torch.no_grad()
     def after_update(self) -> None:
-        for name, parameter in self.beginning.trained.items():
+        for name, parameter in self.stage_context.trained.items():
             change = parameter - self._last[name]
             if name in self._gradients:
                 work = self._gradients[name] * change
@@ -50,14 +52,14 @@ class SI(ImportancePenalty):
             self._last[name].copy_(parameter)
 
     def state(self) -> dict[str, Any]:
-        shards = self.beginning.shards
+        shards = self.stage_context.shards
         return {name: shards.whole(name, lowered) for name, lowered in self._lowered.items()}
 
     @torch.no_grad()
     def restore(self, state: Mapping[str, Any]) -> None:
         for name, lowered in self._lowered.items():
-            lowered.copy_(self.beginning.shards.part(name, state[name]))
-            self._last[name].copy_(self.beginning.trained[name])
+            lowered.copy_(self.stage_context.shards.part(name, state[name]))
+            self._last[name].copy_(self.stage_context.trained[name])
 
     def finish(self) -> dict[str, Tensor]:
         found = {}

@@ -13,7 +13,7 @@ from torch import Tensor
 from fomo_dagster.experiment import preservation as declared
 from fomo_dagster.methods.frozen import Frozen
 from fomo_dagster.methods.loss import check_goes_with
-from fomo_dagster.methods.preservation import Beginning, Beside, Embedded, Preservation
+from fomo_dagster.methods.preservation import Embedded, Preservation, StageContext, StageInputs
 
 
 class Transfer(Preservation):
@@ -28,14 +28,16 @@ class Transfer(Preservation):
     The teacher sees the same augmented pixels, resized to its size, and the same texts.
     """
 
-    def __init__(self, settings: declared.Transfer, beginning: Beginning, beside: Beside) -> None:
-        super().__init__(beginning)
-        assert beside.reference is not None
+    def __init__(
+        self, settings: declared.Transfer, stage_context: StageContext, stage_inputs: StageInputs
+    ) -> None:
+        super().__init__(stage_context)
+        assert stage_inputs.reference is not None
         self._settings = settings
-        self._old = Frozen(beginning.copy_of_start(), beginning)
-        teacher = beside.reference()
-        check_goes_with(beginning.loss, teacher.module, "the model of method.preserve.teacher")
-        self._teacher = Frozen(teacher, beginning)
+        self._old = Frozen(stage_context.copy_of_start(), stage_context)
+        teacher = stage_inputs.reference()
+        check_goes_with(stage_context.loss, teacher.module, "the model of method.preserve.teacher")
+        self._teacher = Frozen(teacher, stage_context)
 
     def loss(self, embedded: Embedded) -> tuple[Tensor, Tensor | None]:
         loss, _ = super().loss(embedded)

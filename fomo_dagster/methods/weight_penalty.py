@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fomo_dagster.errors import InputError
-from fomo_dagster.methods.preservation import Beginning, Preservation
+from fomo_dagster.methods.preservation import Preservation, StageContext
 from fomo_dagster.shards import WHOLE, Shards
 
 
@@ -21,19 +21,23 @@ class WeightPenalty(Preservation):
 
     def __init__(
         self,
-        beginning: Beginning,
+        stage_context: StageContext,
         factor: float,
         anchors: Mapping[str, Tensor],
         importances: Mapping[str, Tensor] | None,
     ) -> None:
-        super().__init__(beginning)
-        self.beginning, self.anchors, self.importances = beginning, anchors, importances
+        super().__init__(stage_context)
+        self.stage_context, self.anchors, self.importances = stage_context, anchors, importances
         self._factor = factor
 
     def penalise(self) -> Tensor | None:
-        beginning = self.beginning
+        stage_context = self.stage_context
         return pull(
-            beginning.trained, self.anchors, self.importances, self._factor, beginning.shards
+            stage_context.trained,
+            self.anchors,
+            self.importances,
+            self._factor,
+            stage_context.shards,
         )
 
 
@@ -44,35 +48,37 @@ class ImportancePenalty(WeightPenalty):
     the parameters that are trained, or not of their shapes.
     """
 
-    def __init__(self, beginning: Beginning, factor: float, carried: Mapping[str, Tensor]) -> None:
-        different = sorted(carried.keys() ^ beginning.trained.keys()) if carried else []
+    def __init__(
+        self, stage_context: StageContext, factor: float, carried: Mapping[str, Tensor]
+    ) -> None:
+        different = sorted(carried.keys() ^ stage_context.trained.keys()) if carried else []
         if different:
             lacking = "what the stage before left" if different[0] not in carried else "this stage"
             raise InputError(
-                f"stage {beginning.stage} goes on with importances of other weights than it "
+                f"stage {stage_context.stage} goes on with importances of other weights than it "
                 f"trains: {lacking} has no {different[0]!r}; let all stages train the same ones"
             )
         for name, tensor in carried.items():
-            whole = beginning.shards.shared_out.get(name, beginning.trained[name])
+            whole = stage_context.shards.shared_out.get(name, stage_context.trained[name])
             if tensor.shape != whole.shape:
                 raise InputError(
-                    f"stage {beginning.stage} goes on with importances of other weights than it "
+                    f"stage {stage_context.stage} goes on with importances of other weights than it "
                     f"trains: {name!r} has the shape {tuple(tensor.shape)} in what the stage "
                     f"before left, and {tuple(whole.shape)} here; let all stages train the same "
                     "ones"
                 )
         importances = {
-            name: beginning.shards.part(name, tensor).to(beginning.device)
+            name: stage_context.shards.part(name, tensor).to(stage_context.device)
             for name, tensor in carried.items()
         }
-        super().__init__(beginning, factor, copies(beginning.trained), importances)
+        super().__init__(stage_context, factor, copies(stage_context.trained), importances)
 
     def penalise(self) -> Tensor | None:
         return super().penalise() if self.importances else None
 
     def carry(self, decay: float, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """`decay · Ω + found`, on the CPU, whole at the first process."""
-        earlier, shards = self.importances or {}, self.beginning.shards
+        earlier, shards = self.importances or {}, self.stage_context.shards
         carried = {
             name: decay * earlier[name] + tensor if earlier else tensor
             for name, tensor in found.items()

@@ -30,7 +30,7 @@ from fomo_dagster.data.mixture import POOLS, StepSizes
 from fomo_dagster.experiment.online_selection import Referring
 from fomo_dagster.experiment.optimisers import LowRank
 from fomo_dagster.methods.online_selection import Features, OnlineSelection, begin_selection
-from fomo_dagster.methods.preservation import Beginning, Beside
+from fomo_dagster.methods.preservation import StageContext, StageInputs
 from fomo_dagster.methods.preservations import begin
 from fomo_dagster.models.backbones import Model, outline
 from fomo_dagster.models.operations import (
@@ -40,10 +40,10 @@ from fomo_dagster.models.operations import (
     emptied,
     without_content,
 )
-from fomo_dagster.training.beginning import learner_of, make_ready
 from fomo_dagster.training.case import Case
 from fomo_dagster.training.memory import LiveBytes
 from fomo_dagster.training.precision import autocast_of
+from fomo_dagster.training.setup import build_learner, prepare_trainable
 
 _CPU = torch.device("cpu")
 _MANY_STEPS = 2**31  # more than any average waits for
@@ -122,7 +122,7 @@ class _Counting:
         case, method = self.case, self.case.method
         model = outline(case.architecture)
         with torch.device("meta"):
-            make_ready(model.module, method, 0)
+            prepare_trainable(model.module, method, 0)
         if case.reference is not None:
             self.reference = outline(case.reference)
         selecting, drawn = None, case.sizes
@@ -140,15 +140,15 @@ class _Counting:
             if method.preserve is not None and method.preserve.remembers:
                 features = partial(self._remembered, self._width_of(model, batch, lower))
                 per_remembered = self._total() // len(batch.images)
-            beside = Beside(
+            stage_inputs = StageInputs(
                 reference=self._reference if case.reference is not None else None,
                 carried=self._carried(model) if case.goes_on else {},
                 remembered=features,
                 update=partial(self._update, model),
                 pairs=partial(self._update, model, 1),
             )
-            learner = learner_of(
-                model, partial(begin, method.preserve, beside), settings, device=self.device,
+            learner = build_learner(
+                model, partial(begin, method.preserve, stage_inputs), settings, device=self.device,
                 micro_batch_size=None, seed=0, stage=2 if case.goes_on else 1,
                 average=method.average, steps=_MANY_STEPS,
                 select=self._select(selecting) if case.selection is not None else None,
@@ -173,7 +173,9 @@ class _Counting:
     def _total(self) -> int:
         return int(self.flops.get_total_flops()) + self.unseen
 
-    def _select(self, reference: Model | None) -> Callable[[Beginning, Features], OnlineSelection]:
+    def _select(
+        self, reference: Model | None
+    ) -> Callable[[StageContext, Features], OnlineSelection]:
         assert self.case.selection is not None
         load = None if reference is None else partial(emptied, reference)
         return partial(begin_selection, self.case.selection, load)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fomo_dagster.experiment.training import TrainingSettings
 from fomo_dagster.methods.averaging import Average
 from fomo_dagster.methods.online_selection import OnlineSelection
-from fomo_dagster.methods.preservation import Batch, Beginning, Preservation
+from fomo_dagster.methods.preservation import Batch, Preservation, StageContext
 from fomo_dagster.training.optimisers import create_optimiser
 from fomo_dagster.training.parameter_groups import grouped
 from fomo_dagster.training.sharding import optimiser_state, state_of_parts
@@ -29,23 +29,23 @@ class Learner:
 
     def __init__(
         self,
-        beginning: Beginning,
+        stage_context: StageContext,
         preservation: Preservation,
         settings: TrainingSettings,
         average: Average | None = None,
         selection: OnlineSelection | None = None,
     ) -> None:
-        self._module = beginning.model.module
-        self._trained, self._shards = beginning.trained, beginning.shards
+        self._module = stage_context.model.module
+        self._trained, self._shards = stage_context.trained, stage_context.shards
         self._preservation, self._average, self._selection = preservation, average, selection
         self._clip_norm = settings.optimiser.clip_norm
-        trains_scale = "logit_scale" in beginning.trained
+        trains_scale = "logit_scale" in stage_context.trained
         self._max_logit_scale = settings.max_logit_scale if trains_scale else None
-        groups = grouped(self._module, beginning.trained, settings)
+        groups = grouped(self._module, stage_context.trained, settings)
         self._optimiser = create_optimiser(groups, settings.optimiser)
-        device_type = beginning.device.type
+        device_type = stage_context.device.type
         self._scaler = torch.amp.GradScaler(device_type, enabled=settings.precision == "fp16")
-        self._gradient = beginning.gradient
+        self._gradient = stage_context.gradient
 
     def step(
         self, batch: Batch, learning_rate: float, towers: Mapping[str, float], seed: int

@@ -23,13 +23,12 @@ from fomo_dagster.experiment.averaging import AnyAverage
 from fomo_dagster.experiment.schema import Execution
 from fomo_dagster.experiment.training import TrainingSettings
 from fomo_dagster.methods.online_selection import Features, OnlineSelection
-from fomo_dagster.methods.preservation import Batch, Beginning, Preservation
+from fomo_dagster.methods.preservation import Batch, Preservation, StageContext
 from fomo_dagster.models.backbones import Model
 from fomo_dagster.models.devices import device_of
 from fomo_dagster.process_group import ALONE, ProcessGroup
 from fomo_dagster.progress import Progress, silent
 from fomo_dagster.shards import WHOLE
-from fomo_dagster.training.beginning import learner_of
 from fomo_dagster.training.determinism import deterministic, step_seed
 from fomo_dagster.training.figures import Figures, FigureTable
 from fomo_dagster.training.interruption import Interruption
@@ -38,6 +37,7 @@ from fomo_dagster.training.meter import Meter
 from fomo_dagster.training.precision import matrix_products
 from fomo_dagster.training.resume import ResumePoint
 from fomo_dagster.training.schedules import learning_rate, tower_factors
+from fomo_dagster.training.setup import build_learner
 from fomo_dagster.training.sharding import share_out
 from fomo_dagster.training.towers import checkpoint_gradients, compiler_for
 
@@ -62,7 +62,7 @@ def _nobody(figures: Sequence[Figures]) -> None:
 def train(
     model: Model,
     batches: Batches,
-    preserve: Callable[[Beginning], Preservation] = Preservation,
+    preserve: Callable[[StageContext], Preservation] = Preservation,
     *,
     settings: TrainingSettings,
     seed: int,
@@ -74,7 +74,7 @@ def train(
     told: Callable[[Sequence[Figures]], None] = _nobody,
     average: AnyAverage | None = None,
     group: ProcessGroup = ALONE,
-    select: Callable[[Beginning, Features], OnlineSelection] | None = None,
+    select: Callable[[StageContext, Features], OnlineSelection] | None = None,
     meter: Meter | None = None,
 ) -> tuple[pl.DataFrame, dict[str, Tensor]]:
     """Train `model.module` in place through all batches; of processes that share its weights out,
@@ -107,7 +107,7 @@ def train(
             trained, shards = share_out(model.module, group, device)
         else:
             model.module.to(device)
-        learner = learner_of(
+        learner = build_learner(
             replace(model, module=trained),
             preserve,
             settings,

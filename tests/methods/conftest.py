@@ -22,7 +22,7 @@ from fomo_dagster.experiment.schema import Execution
 from fomo_dagster.experiment.training import Budget, TrainingSettings
 from fomo_dagster.methods.loss import contrastive_loss
 from fomo_dagster.methods.online_selection import Features, OnlineSelection
-from fomo_dagster.methods.preservation import Beginning, Beside
+from fomo_dagster.methods.preservation import StageContext, StageInputs
 from fomo_dagster.methods.preservations import begin
 from fomo_dagster.methods.trained_parameters import select_trained
 from fomo_dagster.models import backbones
@@ -135,14 +135,14 @@ class Toy:
         select_trained(model.module, "all")
         return model
 
-    def second_stage(self, preserve: Mapping[str, Any] | None) -> Beside:
+    def second_stage(self, preserve: Mapping[str, Any] | None) -> StageInputs:
         """What a preservation may ask for as a second stage has it, from random numbers."""
         random = torch.Generator().manual_seed(5)
         images, texts = (torch.randn(8, 16, generator=random) for _ in "it")
         parameters = self.theta().module.named_parameters()
         left = {name: torch.rand(value.shape, generator=random) for name, value in parameters}
         carries = preserve is not None and preserve["name"] in CARRYING
-        return Beside(
+        return StageInputs(
             reference=self.theta, carried=left if carries else {},
             remembered=lambda drawn: (
                 images[drawn[:, 0]], texts[drawn[:, 0]], torch.zeros(len(drawn))
@@ -150,13 +150,13 @@ class Toy:
         )  # fmt: skip
 
     @staticmethod
-    def beginning(
+    def stage_context(
         model: Any,
         micro_batch_size: int | None = None,
         stage: int = 1,
         precision: str = "fp32",
         loss: AnyLoss = CLIP,
-    ) -> Beginning:
+    ) -> StageContext:
         """What a stage that trains all of `model` begins with; pixels are taken as they are."""
         device = torch.device("cpu")
         autocast = autocast_of(precision, device)
@@ -164,7 +164,7 @@ class Toy:
             module=model.module, device=device, normalise=lambda pixels: pixels,
             autocast=autocast, micro_batch_size=micro_batch_size,
         )  # fmt: skip
-        return Beginning(
+        return StageContext(
             model=model, trained=dict(model.module.named_parameters()),
             loss=contrastive_loss(loss), gradient=gradient_pass.backward, device=device,
             autocast=autocast,
@@ -182,7 +182,7 @@ class Toy:
         task: Task,
         preserve: Mapping[str, Any] | None = None,
         *,
-        beside: Beside | None = None,
+        stage_inputs: StageInputs | None = None,
         pools: Mapping[str, Task] | None = None,
         stage: int = 1,
         fail_at: int | None = None,
@@ -191,7 +191,7 @@ class Toy:
         precision: str = "fp32",
         average: AnyAverage | None = None,
         group: ProcessGroup = ALONE,
-        select: Callable[[Beginning, Features], OnlineSelection] | None = None,
+        select: Callable[[StageContext, Features], OnlineSelection] | None = None,
         batches: Any = None,
         execution: Mapping[str, Any] | None = None,
         train: Callable[[Model], None] | None = None,
@@ -218,7 +218,9 @@ class Toy:
         _, left = loop.train(
             model,
             batches or ToyBatches(task, self.steps, pools or {}, fail_at, group),
-            partial(begin, declared, replace(beside or Beside(), update=update, pairs=pairs)),
+            partial(
+                begin, declared, replace(stage_inputs or StageInputs(), update=update, pairs=pairs)
+            ),
             settings=TrainingSettings(
                 batch_size=8 * (1 + len(pools or {})),
                 budget=Budget(steps=self.steps),
@@ -273,16 +275,16 @@ class Linear(nn.Module):
 
 
 @pytest.fixture
-def linear(toy: Toy) -> Callable[..., tuple[Beginning, ToyBatch]]:
+def linear(toy: Toy) -> Callable[..., tuple[StageContext, ToyBatch]]:
     """Makes what a stage on linear towers begins with, and a batch of some pairs for it."""
 
     def make(
         size: int, micro_batch_size: int | None = None, loss: AnyLoss = CLIP
-    ) -> tuple[Beginning, ToyBatch]:
+    ) -> tuple[StageContext, ToyBatch]:
         random = torch.Generator().manual_seed(3)
         images, texts = (torch.randn(size, 4, generator=random).double() for _ in "it")
         model = SimpleNamespace(module=Linear(has_bias=loss.name == "siglip"))
-        beginning = toy.beginning(model, micro_batch_size, loss=loss)
-        return beginning, ToyBatch(images, texts, {"update": size})
+        stage_context = toy.stage_context(model, micro_batch_size, loss=loss)
+        return stage_context, ToyBatch(images, texts, {"update": size})
 
     return make

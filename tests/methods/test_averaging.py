@@ -15,7 +15,7 @@ from fomo_dagster.experiment.schema import Execution, ScaledMethod
 from fomo_dagster.experiment.training import Budget, TrainingSettings
 from fomo_dagster.methods.adapters import add_adapters
 from fomo_dagster.methods.averaging import Average
-from fomo_dagster.methods.preservation import Beginning, Beside, Preservation
+from fomo_dagster.methods.preservation import Preservation, StageContext, StageInputs
 from fomo_dagster.progress import silent
 from fomo_dagster.training import loop
 
@@ -51,9 +51,9 @@ def test_an_average_is_its_closed_form(settings: AnyAverage) -> None:
 class Watching(Preservation):
     """Writes down what each step leaves, and what there is at the end."""
 
-    def __init__(self, beginning: Beginning) -> None:
-        super().__init__(beginning)
-        self.trained = beginning.trained
+    def __init__(self, stage_context: StageContext) -> None:
+        super().__init__(stage_context)
+        self.trained = stage_context.trained
         self.path = [self.now()]
 
     def now(self) -> dict[str, Tensor]:
@@ -87,8 +87,8 @@ def test_a_stage_ends_with_the_average_and_what_it_leaves_is_measured_there(
         add_adapters(model.module, ScaledMethod(name="lora", rank=2), 0)
     watching: list[Watching] = []
 
-    def watch(beginning: Beginning) -> Preservation:
-        watching.append(Watching(beginning))
+    def watch(stage_context: StageContext) -> Preservation:
+        watching.append(Watching(stage_context))
         return watching[0]
 
     _, left = loop.train(
@@ -133,7 +133,12 @@ def test_an_interrupted_second_stage_ends_bit_for_bit_as_a_whole_one(
     """With SI beside it, which goes by the steps and not by their average."""
     si = {"name": "si", "strength": 20}
     first, left = toy.stage(toy.theta(), task(1), si, average=settings, identity="first")
-    given = {"preserve": si, "beside": Beside(carried=left), "average": settings, "stage": 2}
+    given = {
+        "preserve": si,
+        "stage_inputs": StageInputs(carried=left),
+        "average": settings,
+        "stage": 2,
+    }
     whole, whole_left = toy.stage(first, task(2), identity="whole", **given)
     with pytest.raises(OSError, match="disk"):
         toy.stage(first, task(2), identity="broken", fail_at=23, **given)

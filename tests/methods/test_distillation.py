@@ -13,7 +13,7 @@ from fomo_dagster.data.transforms import normalise
 from fomo_dagster.experiment.preservation import AnyPreservation
 from fomo_dagster.methods.frozen import Frozen
 from fomo_dagster.methods.likelihood import Likelihood, Sigmoid, Softmax
-from fomo_dagster.methods.preservation import Beside, Embedded, Preservation
+from fomo_dagster.methods.preservation import Embedded, Preservation, StageInputs
 from fomo_dagster.methods.preservations import begin
 
 Matrix = npt.NDArray[np.float64]
@@ -37,7 +37,7 @@ def doubled(toy: Any, nudge: float) -> Any:
 def distilling(toy: Any, settings: dict[str, Any], size: int | None = None) -> tuple[Any, Any, Any]:
     student, teacher = doubled(toy, 0.05), doubled(toy, 0.02)
     declared = TypeAdapter(AnyPreservation).validate_python(settings)
-    made = begin(declared, Beside(reference=lambda: teacher), toy.beginning(student, size))
+    made = begin(declared, StageInputs(reference=lambda: teacher), toy.stage_context(student, size))
     return student, teacher, made
 
 
@@ -119,7 +119,7 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch(
 ) -> None:
     def gradient(size: int | None) -> tuple[Tensor, list[Tensor]]:
         student, _, made = distilling(toy, settings, size)
-        parts = toy.beginning(student, size).gradient(batch_of(task), 0, made.loss)
+        parts = toy.stage_context(student, size).gradient(batch_of(task), 0, made.loss)
         return parts, [p.grad for p in student.module.parameters() if p.grad is not None]
 
     (whole, gradients), (pieces, of_pieces) = gradient(None), gradient(5)
@@ -131,7 +131,7 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch(
 
 def test_a_frozen_model_sees_the_pixels_as_the_trained_one_does(toy: Any, task: Any) -> None:
     model = toy.theta()
-    frozen = Frozen(model, toy.beginning(toy.theta(), 3))
+    frozen = Frozen(model, toy.stage_context(toy.theta(), 3))
     random = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (8, 3, 16, 16), generator=random, dtype=torch.uint8)
     seen = normalise(pixels, model.mean, model.std)
@@ -145,7 +145,7 @@ def test_a_frozen_model_sees_the_pixels_as_the_trained_one_does(toy: Any, task: 
 def test_a_teacher_makes_forget_less_and_the_new_task_is_learnt(toy: Any, task: Any) -> None:
     """LwF on the new pairs alone; ZSCL with the old ones as reference."""
     first, _ = toy.stage(toy.theta(), task(1), identity="first")
-    beside = Beside(reference=lambda: toy.copy(first))
+    stage_inputs = StageInputs(reference=lambda: toy.copy(first))
     plain, _ = toy.stage(first, task(2), identity="plain")
     before, after = task(2).loss(first), task(2).loss(plain)
     for settings, pools in (
@@ -153,7 +153,12 @@ def test_a_teacher_makes_forget_less_and_the_new_task_is_learnt(toy: Any, task: 
         ({"name": "zscl", "l2": 0.01}, {"pretraining": task(1)}),
     ):
         held, left = toy.stage(
-            first, task(2), settings, beside=beside, pools=pools, identity=settings["name"]
+            first,
+            task(2),
+            settings,
+            stage_inputs=stage_inputs,
+            pools=pools,
+            identity=settings["name"],
         )
         assert left == {}
         assert task(1).loss(held) < task(1).loss(plain), settings
@@ -180,11 +185,11 @@ def test_an_interrupted_stage_ends_bit_for_bit_as_a_whole_one(
     toy: Any, task: Any, settings: dict[str, Any]
 ) -> None:
     theta, pools = toy.theta(), {"pretraining": task(3)}
-    beside = Beside(reference=lambda: toy.copy(theta))
+    stage_inputs = StageInputs(reference=lambda: toy.copy(theta))
 
     def stage(identity: str, fail_at: int | None = None) -> Any:
         return toy.stage(
-            theta, task(1), settings, beside=beside, pools=pools, identity=identity,
+            theta, task(1), settings, stage_inputs=stage_inputs, pools=pools, identity=identity,
             fail_at=fail_at,
         )[0]  # fmt: skip
 

@@ -13,7 +13,7 @@ from fomo_dagster.errors import InputError
 from fomo_dagster.experiment import preservation as declared
 from fomo_dagster.experiment.loss import ClipLoss, SiglipLoss
 from fomo_dagster.methods.ewc import EWC, fisher
-from fomo_dagster.methods.preservation import Beside
+from fomo_dagster.methods.preservation import StageInputs
 
 
 def brute_force(module: Any, pairs: Any) -> dict[str, Tensor]:
@@ -64,26 +64,26 @@ def test_the_information_is_the_mean_over_all_answers_of_squared_gradients(
     linear: Any, loss: Any, expected_of: Any
 ) -> None:
     """Of the loss that is trained with: smoothed labels are not the model's own probabilities."""
-    beginning, pairs = linear(3, loss=loss)
-    expected = expected_of(beginning.model.module, pairs)
+    stage_context, pairs = linear(3, loss=loss)
+    expected = expected_of(stage_context.model.module, pairs)
     assert ("logit_bias" in expected) == (loss.name == "siglip")
-    found = fisher(beginning, [pairs] * 1500)
+    found = fisher(stage_context, [pairs] * 1500)
     for name, values in expected.items():
         torch.testing.assert_close(found[name], values, rtol=0.15, atol=0.002)
-    assert all(p.grad is None for p in beginning.trained.values())
+    assert all(p.grad is None for p in stage_context.trained.values())
 
 
 def test_micro_batches_have_the_information_of_whole_batches(linear: Any) -> None:
     found = []
     for size in (None, 2):
-        beginning, pairs = linear(5, size)
-        found.append(fisher(beginning, [pairs] * 4))
+        stage_context, pairs = linear(5, size)
+        found.append(fisher(stage_context, [pairs] * 4))
     for name, values in found[0].items():
         torch.testing.assert_close(found[1][name], values, rtol=1e-10, atol=1e-14)
 
 
 def test_the_information_decays_and_adds_up_and_pulls_at_the_weights(linear: Any) -> None:
-    beginning, pairs = linear(4)
+    stage_context, pairs = linear(4)
 
     def update(size: int, samples: int) -> Iterator[Any]:
         assert (size, samples) == (4, 12)
@@ -91,39 +91,41 @@ def test_the_information_decays_and_adds_up_and_pulls_at_the_weights(linear: Any
 
     settings = declared.EWC(name="ewc", strength=6, decay=0.25, samples=12, batch_size=4)
     random = torch.Generator().manual_seed(5)
-    carried = {n: torch.rand(p.shape, generator=random) for n, p in beginning.trained.items()}
-    start = {name: parameter.detach().clone() for name, parameter in beginning.trained.items()}
-    held = EWC(settings, beginning, Beside(carried=carried, update=update))
-    moved = {n: torch.randn(p.shape, generator=random) for n, p in beginning.trained.items()}
+    carried = {n: torch.rand(p.shape, generator=random) for n, p in stage_context.trained.items()}
+    start = {name: parameter.detach().clone() for name, parameter in stage_context.trained.items()}
+    held = EWC(settings, stage_context, StageInputs(carried=carried, update=update))
+    moved = {n: torch.randn(p.shape, generator=random) for n, p in stage_context.trained.items()}
     with torch.no_grad():
-        for name, parameter in beginning.trained.items():
+        for name, parameter in stage_context.trained.items():
             parameter += moved[name]
     penalty = held.penalise()
     assert penalty is not None
     expected = sum(float((carried[n].double() * moved[n].double() ** 2).sum()) for n in moved)
     assert float(penalty) == pytest.approx(6 / 2 * expected, rel=1e-6)
-    for name, parameter in beginning.trained.items():
+    for name, parameter in stage_context.trained.items():
         torch.testing.assert_close(
             parameter.grad, 6 * carried[name].double() * (parameter.detach() - start[name])
         )
     left = held.finish()
-    found = fisher(beginning, update(4, 12))
+    found = fisher(stage_context, update(4, 12))
     for name, tensor in left.items():
         torch.testing.assert_close(tensor, 0.25 * carried[name] + found[name])
 
 
 def test_what_was_left_in_other_shapes_is_refused_and_named(linear: Any) -> None:
     """One that broadcasts would pull at weights that it is not of."""
-    beginning, _ = linear(2)
-    carried = {name: torch.ones_like(p) for name, p in beginning.trained.items()}
-    beside = Beside(carried=carried | {"text": torch.ones(3)}, update=lambda *_: iter(()))
+    stage_context, _ = linear(2)
+    carried = {name: torch.ones_like(p) for name, p in stage_context.trained.items()}
+    stage_inputs = StageInputs(
+        carried=carried | {"text": torch.ones(3)}, update=lambda *_: iter(())
+    )
     with pytest.raises(InputError, match=r"'text' has the shape \(3,\) .* and \(4, 3\) here"):
-        EWC(declared.EWC(name="ewc"), beginning, beside)
+        EWC(declared.EWC(name="ewc"), stage_context, stage_inputs)
 
 
 def test_what_was_left_of_other_weights_is_refused_and_named(linear: Any) -> None:
-    beginning, _ = linear(2)
+    stage_context, _ = linear(2)
     carried = {"visual": torch.ones(4, 3), "text": torch.ones(4, 3)}
-    beside = Beside(carried=carried, update=lambda size, samples: iter(()))
+    stage_inputs = StageInputs(carried=carried, update=lambda size, samples: iter(()))
     with pytest.raises(InputError, match="what the stage before left has no 'logit_scale'"):
-        EWC(declared.EWC(name="ewc"), beginning, beside)
+        EWC(declared.EWC(name="ewc"), stage_context, stage_inputs)

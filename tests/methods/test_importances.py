@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fomo_dagster.methods.ewc import fisher
 from fomo_dagster.methods.mas import sensitivities
-from fomo_dagster.methods.preservation import Beside
+from fomo_dagster.methods.preservation import StageInputs
 
 DECLARED: dict[str, dict[str, Any]] = {
     "ewc": {"strength": 3e6, "samples": 64, "batch_size": 8},
@@ -29,8 +29,10 @@ def test_it_forgets_less_and_learns_as_much(toy: Any, task: Any, name: str) -> N
     assert left.keys() == dict(first.module.named_parameters()).keys()
     assert all(bool((tensor >= 0).all()) for tensor in left.values())
     plain, _ = toy.stage(first, task(2), stage=2, identity="plain")
-    beside = Beside(carried=left)
-    held, _ = toy.stage(first, task(2), declared, beside=beside, stage=2, identity="held")
+    stage_inputs = StageInputs(carried=left)
+    held, _ = toy.stage(
+        first, task(2), declared, stage_inputs=stage_inputs, stage=2, identity="held"
+    )
     assert task(1).loss(held) < 0.2 * task(1).loss(plain)
     assert task(2).loss(held) < 0.02 < 0.5 < task(2).loss(first)
 
@@ -41,7 +43,7 @@ def test_an_interrupted_second_stage_ends_bit_for_bit_as_a_whole_one(
 ) -> None:
     declared = {"name": name, **DECLARED[name]}
     first, left = toy.stage(toy.theta(), task(1), declared, identity="first")
-    given = {"preserve": declared, "beside": Beside(carried=left), "stage": 2}
+    given = {"preserve": declared, "stage_inputs": StageInputs(carried=left), "stage": 2}
     whole, whole_left = toy.stage(first, task(2), identity="whole", **given)
     with pytest.raises(OSError, match="disk"):
         toy.stage(first, task(2), identity="broken", fail_at=23, **given)
@@ -63,8 +65,8 @@ def test_what_is_measured_in_lower_precision_is_what_there_is(
     pairs = [type(b)(b.images[:1], b.tokens[:1], {"update": 1}) for b in batches]
 
     def measured(precision: str) -> list[Tensor]:
-        beginning = toy.beginning(model, precision=precision)
-        found = (fisher(beginning, batches), sensitivities(beginning, pairs))
+        stage_context = toy.stage_context(model, precision=precision)
+        found = (fisher(stage_context, batches), sensitivities(stage_context, pairs))
         assert all(t.dtype == torch.float32 for tensors in found for t in tensors.values())
         return [torch.cat([t.flatten() for t in tensors.values()]) for tensors in found]
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.loss import SiglipLoss
 from fomo_dagster.experiment.preservation import AnyPreservation
-from fomo_dagster.methods.preservation import Beside, Embedded
+from fomo_dagster.methods.preservation import Embedded, StageInputs
 from fomo_dagster.methods.preservations import begin
 from fomo_dagster.models import backbones
 
@@ -84,10 +84,10 @@ def batch(task: Any) -> Any:
 
 
 def computed(
-    toy: Any, batch: Any, settings: dict[str, Any], student: Any, beside: Beside
+    toy: Any, batch: Any, settings: dict[str, Any], student: Any, stage_inputs: StageInputs
 ) -> tuple[float, float]:
     declared = TypeAdapter(AnyPreservation).validate_python(settings)
-    made = begin(declared, beside, toy.beginning(student, loss=SiglipLoss(name="siglip")))
+    made = begin(declared, stage_inputs, toy.stage_context(student, loss=SiglipLoss(name="siglip")))
     with torch.no_grad():
         own = student.module.logit_scale, student.module.logit_bias
         loss, added = made.loss(Embedded(*features(student, batch), *own, batch))
@@ -97,7 +97,7 @@ def computed(
 def test_lwf_keeps_what_the_teacher_says_of_each_pair(toy: Any, batch: Any) -> None:
     student, teacher = model_of(0, 1.5, -2.0), model_of(1, 1.8, -3.0)
     settings = {"name": "lwf", "strength": 0.7, "temperature": T}
-    loss, added = computed(toy, batch, settings, student, Beside(reference=lambda: teacher))
+    loss, added = computed(toy, batch, settings, student, StageInputs(reference=lambda: teacher))
     new = slice(0, 8)
     ours, theirs = (
         logits(*(part[new] for part in features(model, batch)), scale, bias)
@@ -111,7 +111,7 @@ def test_lwf_keeps_what_the_teacher_says_of_each_pair(toy: Any, batch: Any) -> N
 def test_zscl_keeps_what_the_teacher_says_of_each_reference_pair(toy: Any, batch: Any) -> None:
     student, teacher = model_of(0, 1.5, -2.0), model_of(1, 1.8, -3.0)
     settings = {"name": "zscl", "strength": 0.7, "temperature": T, "l2": 0}
-    loss, added = computed(toy, batch, settings, student, Beside(reference=lambda: teacher))
+    loss, added = computed(toy, batch, settings, student, StageInputs(reference=lambda: teacher))
     rows, learnt = slice(16, 24), slice(0, 16)
     images, texts = features(student, batch)
     old_images, old_texts = (part[rows] for part in features(teacher, batch))
@@ -131,9 +131,11 @@ def test_stored_logits_have_the_bias_of_the_model_that_left_them(
     random = torch.Generator().manual_seed(5)
     stored = torch.randn(2, 8, 16, generator=random, dtype=torch.float64)
     biases = torch.tensor([-3.0] * 5 + [-4.0] * 3)
-    beside = Beside(remembered=lambda drawn: (*stored[:, drawn[:, 0]], biases[drawn[:, 0]]))
+    stage_inputs = StageInputs(
+        remembered=lambda drawn: (*stored[:, drawn[:, 0]], biases[drawn[:, 0]])
+    )
     settings = {"name": name, "alpha": 0.6} | ({"beta": beta} if beta else {})
-    loss, added = computed(toy, batch, settings, student, beside)
+    loss, added = computed(toy, batch, settings, student, stage_inputs)
     images, texts = features(student, batch)
     replayed, other = slice(8, 16), [*range(8), *range(16, 24)]
     ours = logits(images[replayed], texts[replayed], 1.5, -2.0)
@@ -156,11 +158,11 @@ def test_transfer_is_from_the_model_that_is_surer_of_a_pair(
     }  # fmt: skip
     with torch.no_grad():
         declared = TypeAdapter(AnyPreservation).validate_python(settings)
-        beginning = toy.beginning(student, loss=SiglipLoss(name="siglip"))
+        stage_context = toy.stage_context(student, loss=SiglipLoss(name="siglip"))
         numbers = replace(
             teacher, tokenize=lambda texts: torch.tensor([[*map(int, t.split())] for t in texts])
         )
-        made = begin(declared, Beside(reference=lambda: numbers), beginning)
+        made = begin(declared, StageInputs(reference=lambda: numbers), stage_context)
         for parameter in student.module.parameters():
             parameter.add_(0.03)
         own = student.module.logit_scale, student.module.logit_bias
@@ -181,7 +183,7 @@ def test_a_teacher_without_a_bias_is_refused(toy: Any) -> None:
     declared = TypeAdapter(AnyPreservation).validate_python(
         {"name": "transfer", "teacher": TEACHER}
     )
-    beginning = toy.beginning(model_of(0, 1.5, -2.0), loss=SiglipLoss(name="siglip"))
-    beside = Beside(reference=lambda: model_of(1, 1.7, None))
+    stage_context = toy.stage_context(model_of(0, 1.5, -2.0), loss=SiglipLoss(name="siglip"))
+    stage_inputs = StageInputs(reference=lambda: model_of(1, 1.7, None))
     with pytest.raises(InputError, match=r"method\.preserve\.teacher has no logit_bias"):
-        begin(declared, beside, beginning)
+        begin(declared, stage_inputs, stage_context)

@@ -11,7 +11,7 @@ import torch
 from fomo_dagster.data.transforms import normalise
 from fomo_dagster.experiment import preservation as declared
 from fomo_dagster.methods.mas import MAS, sensitivities
-from fomo_dagster.methods.preservation import Beside
+from fomo_dagster.methods.preservation import StageInputs
 
 
 class Pair(NamedTuple):
@@ -27,30 +27,30 @@ def one_by_one(pairs: Any) -> Iterator[Any]:
 
 def test_sensitivities_are_means_of_absolute_gradients_of_squared_lengths(linear: Any) -> None:
     """‖xW‖² has the gradient 2 xᵀ (xW)."""
-    beginning, pairs = linear(7)
-    found = sensitivities(beginning, one_by_one(pairs))
+    stage_context, pairs = linear(7)
+    found = sensitivities(stage_context, one_by_one(pairs))
     for name, inputs in (("visual", pairs.images.numpy()), ("text", pairs.tokens.numpy())):
-        weights = beginning.trained[name].detach().numpy()
+        weights = stage_context.trained[name].detach().numpy()
         expected = np.mean([np.abs(2 * np.outer(x, x @ weights)) for x in inputs], axis=0)
         np.testing.assert_allclose(found[name].numpy(), expected, rtol=1e-10)
     assert float(found["logit_scale"]) == 0
 
 
 def test_a_locked_tower_has_none_and_is_none_of_the_others_business(linear: Any) -> None:
-    beginning, pairs = linear(3)
-    whole = sensitivities(beginning, one_by_one(pairs))
-    beginning.model.module.visual.requires_grad_(requires_grad=False)
-    trained = {name: p for name, p in beginning.trained.items() if name != "visual"}
-    beginning = type(beginning)(**{**vars(beginning), "trained": trained})
-    found = sensitivities(beginning, one_by_one(pairs))
+    stage_context, pairs = linear(3)
+    whole = sensitivities(stage_context, one_by_one(pairs))
+    stage_context.model.module.visual.requires_grad_(requires_grad=False)
+    trained = {name: p for name, p in stage_context.trained.items() if name != "visual"}
+    stage_context = type(stage_context)(**{**vars(stage_context), "trained": trained})
+    found = sensitivities(stage_context, one_by_one(pairs))
     assert found.keys() == trained.keys()
     assert torch.equal(found["text"], whole["text"])
 
 
 def test_sensitivities_decay_and_add_up_and_pull_at_the_weights(linear: Any) -> None:
-    beginning, pairs = linear(5)
+    stage_context, pairs = linear(5)
     random = torch.Generator().manual_seed(5)
-    carried = {n: torch.rand(p.shape, generator=random) for n, p in beginning.trained.items()}
+    carried = {n: torch.rand(p.shape, generator=random) for n, p in stage_context.trained.items()}
     asked = []
 
     def drawn(samples: int) -> Iterator[Any]:
@@ -58,17 +58,17 @@ def test_sensitivities_decay_and_add_up_and_pull_at_the_weights(linear: Any) -> 
         return one_by_one(pairs)
 
     settings = declared.MAS(name="mas", strength=3, decay=0.25, samples=5)
-    held = MAS(settings, beginning, Beside(carried=carried, pairs=drawn))
+    held = MAS(settings, stage_context, StageInputs(carried=carried, pairs=drawn))
     with torch.no_grad():
-        for parameter in beginning.trained.values():
+        for parameter in stage_context.trained.values():
             parameter += 0.5
     penalty = held.penalise()
     assert penalty is not None
     expected = 3 * sum(float(tensor.sum()) for tensor in carried.values()) * 0.25
     np.testing.assert_allclose(float(penalty), expected, rtol=1e-6)
-    for name, parameter in beginning.trained.items():
+    for name, parameter in stage_context.trained.items():
         torch.testing.assert_close(parameter.grad, 2 * 3 * carried[name].double() * 0.5)
-    left, found = held.finish(), sensitivities(beginning, one_by_one(pairs))
+    left, found = held.finish(), sensitivities(stage_context, one_by_one(pairs))
     assert asked == [5]
     for name, tensor in left.items():
         torch.testing.assert_close(tensor, 0.25 * carried[name] + found[name])
@@ -79,7 +79,7 @@ def test_pixels_are_seen_as_training_sees_them(toy: Any) -> None:
     pixels = torch.randint(0, 256, (1, 3, 16, 16), generator=random, dtype=torch.uint8)
     tokens = torch.randint(1, 49407, (1, 6), generator=random)
     made = [
-        sensitivities(toy.beginning(model), [Pair(images, tokens, {"update": 1})])
+        sensitivities(toy.stage_context(model), [Pair(images, tokens, {"update": 1})])
         for images in (pixels, normalise(pixels, model.mean, model.std), pixels.float())
     ]
     for name, tensor in made[0].items():

@@ -79,7 +79,7 @@ def referring(
     learner.module.double()
     reference.module.double()
     made = begin_selection(
-        declared(name), lambda: reference, toy.beginning(learner, micro_batch_size),
+        declared(name), lambda: reference, toy.stage_context(learner, micro_batch_size),
         pass_over(learner, micro_batch_size).encoded,
     )  # fmt: skip
     return made, learner, reference
@@ -183,7 +183,7 @@ def test_rows_of_a_chunk_are_drawn_from_the_softmax_of_what_they_are_worth(
     toy: Any, monkeypatch: Any
 ) -> None:
     selection = begin_selection(
-        declared("jest", 0.25), lambda: reference_of(toy), toy.beginning(toy.theta()), Any
+        declared("jest", 0.25), lambda: reference_of(toy), toy.stage_context(toy.theta()), Any
     )
     worth = torch.tensor([1.0, 0.0, -1.0, 2.0, 0.5], dtype=torch.float64)
     nothing = torch.zeros(5, 5, dtype=torch.float64)
@@ -217,7 +217,7 @@ def test_the_learner_is_scored_as_it_is_now(toy: Any) -> None:
 
 
 def test_random_rows_follow_from_the_seed_of_the_step_alone(toy: Any) -> None:
-    selection = begin_selection(declared("random"), None, toy.beginning(toy.theta()), Any)
+    selection = begin_selection(declared("random"), None, toy.stage_context(toy.theta()), Any)
     batch = batch_of()
     torch.manual_seed(0)
     kept = [selection.choose(batch, seed) for seed in range(400)]
@@ -264,8 +264,8 @@ def test_learnability_leaves_out_pairs_that_do_not_belong_together(
     reference = replace(trained, tokenize=numbers)
     noisy: list[int] = []
 
-    def select(beginning: Any, features: Any) -> Any:
-        made = begin_selection(declared(name, 0.5), lambda: reference, beginning, features)
+    def select(stage_context: Any, features: Any) -> Any:
+        made = begin_selection(declared(name, 0.5), lambda: reference, stage_context, features)
         choose = made.choose
 
         def noted(batch: Any, seed: int) -> Any:
@@ -304,7 +304,7 @@ def test_processes_keep_together_what_one_keeps(toy: Any, together: Any, name: s
         reference.module.double()
         selection = begin_selection(
             declared(name), lambda: reference,
-            replace(toy.beginning(learner), group=group), pass_over(learner).encoded,
+            replace(toy.stage_context(learner), group=group), pass_over(learner).encoded,
         )  # fmt: skip
         batch = batch_of()
         of_process = slice(group.rank, None, group.count)

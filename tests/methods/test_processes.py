@@ -15,7 +15,7 @@ ALL_POOLS = ("buffer", "pretraining")
 TEACHER = {
     "name": "teacher",
     "architecture": "ViT-B-32",
-    "pretrained": "openai",  # never fetched: the model comes from `Beside`
+    "pretrained": "openai",  # never fetched: the model comes from `StageInputs`
 }
 # Name → how it is declared, and the pools that batches have beside the update pool.
 PRESERVATIONS: dict[str, tuple[dict[str, Any] | None, tuple[str, ...]]] = {
@@ -48,7 +48,7 @@ def test_processes_with_parts_of_a_batch_train_what_one_does_with_the_whole(
     preserve, pools = PRESERVATIONS[name]
     settings = {
         "preserve": preserve,
-        "beside": toy.second_stage(preserve),
+        "stage_inputs": toy.second_stage(preserve),
         "pools": {pool: task(number) for number, pool in enumerate(pools, start=10)},
     }
     start = toy.theta()

@@ -8,7 +8,7 @@ from pydantic import TypeAdapter
 from torch import Tensor
 
 from fomo_dagster.experiment.preservation import AnyPreservation
-from fomo_dagster.methods.preservation import Beside, Embedded
+from fomo_dagster.methods.preservation import Embedded, StageInputs
 from fomo_dagster.methods.preservations import begin
 
 SETTINGS = {
@@ -37,7 +37,9 @@ def made(toy: Any, settings: dict[str, Any], size: int | None = None) -> tuple[A
     images, texts = torch.randn(2, 8, 16, generator=random, dtype=torch.float64)
     declared = TypeAdapter(AnyPreservation).validate_python(settings)
     return model, begin(
-        declared, Beside(remembered=remembering(images, texts)), toy.beginning(model, size, stage=2)
+        declared,
+        StageInputs(remembered=remembering(images, texts)),
+        toy.stage_context(model, size, stage=2),
     )
 
 
@@ -100,7 +102,7 @@ def test_a_batch_without_buffer_is_trained_on_as_if_nothing_was_preserved(
 def test_micro_batches_give_the_gradient_of_the_whole_batch(toy: Any, task: Any, name: str) -> None:
     def gradient(size: int | None) -> list[Tensor]:
         model, preservation = made(toy, SETTINGS[name], size)
-        toy.beginning(model, size).gradient(batch_of(task, "buffer"), 0, preservation.loss)
+        toy.stage_context(model, size).gradient(batch_of(task, "buffer"), 0, preservation.loss)
         return [p.grad for p in model.module.parameters() if p.grad is not None]
 
     whole, pieces = gradient(None), gradient(3)
@@ -110,20 +112,20 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch(toy: Any, task: Any,
 
 
 @torch.no_grad()
-def stored_of(model: Any, task: Any) -> Beside:
+def stored_of(model: Any, task: Any) -> StageInputs:
     images = torch.nn.functional.normalize(model.module.encode_image(task.images), dim=-1)
     texts = torch.nn.functional.normalize(model.module.encode_text(task.tokens), dim=-1)
-    return Beside(remembered=remembering(model.module.logit_scale.exp() * images, texts))
+    return StageInputs(remembered=remembering(model.module.logit_scale.exp() * images, texts))
 
 
 def test_a_replayed_task_is_forgotten_less_and_the_new_one_is_learnt(toy: Any, task: Any) -> None:
     first, _ = toy.stage(toy.theta(), task(1), identity="first")
     plain, _ = toy.stage(first, task(2), identity="plain")
     before, after = task(2).loss(first), task(2).loss(plain)
-    beside = stored_of(first, task(1))
+    stage_inputs = stored_of(first, task(1))
     for name in SETTINGS:
         held, _ = toy.stage(
-            first, task(2), {"name": name}, beside=beside, pools={"buffer": task(1)}, stage=2,
+            first, task(2), {"name": name}, stage_inputs=stage_inputs, pools={"buffer": task(1)}, stage=2,
             identity=name,
         )  # fmt: skip
         assert task(1).loss(held) < task(1).loss(plain), name
@@ -138,7 +140,7 @@ def test_an_interrupted_stage_ends_bit_for_bit_as_a_whole_one(
 
     def stage(identity: str, fail_at: int | None = None) -> Any:
         return toy.stage(
-            theta, task(2), SETTINGS[name], beside=stored_of(theta, task(1)), stage=2,
+            theta, task(2), SETTINGS[name], stage_inputs=stored_of(theta, task(1)), stage=2,
             pools={"buffer": task(1)}, identity=identity, fail_at=fail_at,
         )[0]  # fmt: skip
 

@@ -67,7 +67,7 @@ def few_steps(toy: Any) -> None:
 
 def declared(toy: Any, task: Any, way: str) -> dict[str, Any]:
     settings = {"execution": {}, **WAYS[way][1]}
-    settings["beside"] = toy.second_stage(settings.get("preserve"))
+    settings["stage_inputs"] = toy.second_stage(settings.get("preserve"))
     pools = {"zscl": ["pretraining"], "lwf": ["pretraining"], "derpp": ["buffer"]}.get(way, [])
     settings["pools"] = {pool: task(number) for number, pool in enumerate(pools, start=10)}
     return settings
@@ -105,7 +105,7 @@ def test_a_gradient_that_overflows_in_one_process_has_all_skip_the_step(
     toy: Any, task: Any, together: Any, monkeypatch: Any
 ) -> None:
     """In fp16, at the second step: at the first, all overflow by themselves."""
-    made, start = loop.learner_of, toy.theta()
+    made, start = loop.build_learner, toy.theta()
 
     def overflowing(*arguments: Any, **settings: Any) -> Any:
         learner = made(*arguments, **settings)
@@ -121,7 +121,7 @@ def test_a_gradient_that_overflows_in_one_process_has_all_skip_the_step(
         learner._gradient = second_is_infinite
         return learner
 
-    monkeypatch.setattr(loop, "learner_of", overflowing)
+    monkeypatch.setattr(loop, "build_learner", overflowing)
     optimiser = AdamW(learning_rate=3e-3, weight_decay=0, epsilon=1e-4, clip_norm=None)
     settings = {"precision": "fp16", "optimiser": optimiser}
     expected, _ = toy.stage(start, task(1), identity="alone", **settings)
@@ -143,7 +143,7 @@ def test_selection_sees_the_features_of_weights_that_are_shared_out(
     def work(group: ProcessGroup) -> Any:
         found = []
 
-        def select(beginning: Any, features: Any) -> Any:
+        def select(stage_context: Any, features: Any) -> Any:
             found.append(seen(features, group))
             raise InterruptedError
 
@@ -152,7 +152,7 @@ def test_selection_sees_the_features_of_weights_that_are_shared_out(
         return found[0]
 
     of_three = together(3, work)
-    gradient_pass = toy.beginning(toy.copy(start)).gradient.__self__
+    gradient_pass = toy.stage_context(toy.copy(start)).gradient.__self__
     for whole, parts in zip(
         seen(gradient_pass.encoded, ALONE), zip(*of_three, strict=True), strict=True
     ):
@@ -165,13 +165,13 @@ def test_a_process_holds_its_rows_alone_of_weights_gradients_and_moments(
 ) -> None:
     """Counted in bytes, over parameters, gradients and optimiser state."""
     learners: list[Any] = []
-    made = loop.learner_of
+    made = loop.build_learner
 
     def noted(*arguments: Any, **settings: Any) -> Any:
         learners.append(made(*arguments, **settings))
         return learners[-1]
 
-    monkeypatch.setattr(loop, "learner_of", noted)
+    monkeypatch.setattr(loop, "build_learner", noted)
 
     def work(group: ProcessGroup) -> dict[str, int]:
         sharded(toy, toy.theta(), task(1), group)

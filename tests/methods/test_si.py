@@ -9,40 +9,40 @@ import torch
 from torch import nn
 
 from fomo_dagster.experiment import preservation as declared
-from fomo_dagster.methods.preservation import Beside
+from fomo_dagster.methods.preservation import StageInputs
 from fomo_dagster.methods.si import SI
 
 
 def test_what_it_leaves_is_the_path_integral_of_the_losss_own_gradient(linear: Any) -> None:
     """Random gradients and updates that have nothing to do with each other, under a penalty."""
-    beginning, _ = linear(2)
+    stage_context, _ = linear(2)
     random = torch.Generator().manual_seed(1)
 
     def numbers() -> dict[str, torch.Tensor]:
-        return {n: torch.randn(p.shape, generator=random) for n, p in beginning.trained.items()}
+        return {n: torch.randn(p.shape, generator=random) for n, p in stage_context.trained.items()}
 
     carried = {name: tensor.abs() for name, tensor in numbers().items()}
-    start = {name: parameter.detach().clone() for name, parameter in beginning.trained.items()}
+    start = {name: parameter.detach().clone() for name, parameter in stage_context.trained.items()}
     settings = declared.SI(name="si", strength=0.3, damping=0.05)
-    held = SI(settings, beginning, Beside(carried=carried))
+    held = SI(settings, stage_context, StageInputs(carried=carried))
     lowered = {name: torch.zeros_like(parameter) for name, parameter in start.items()}
     for _ in range(4):
-        before = {n: p.detach() - start[n] for n, p in beginning.trained.items()}
+        before = {n: p.detach() - start[n] for n, p in stage_context.trained.items()}
         gradients, changes = numbers(), numbers()
-        for name, parameter in beginning.trained.items():
+        for name, parameter in stage_context.trained.items():
             parameter.grad = gradients[name].double()
         penalty = held.penalise()
         assert penalty is not None
         expected = 0.3 * sum(float((carried[n] * before[n] ** 2).sum()) for n in before)
         assert float(penalty) == pytest.approx(expected, rel=1e-6, abs=1e-12)
-        for name, parameter in beginning.trained.items():
+        for name, parameter in stage_context.trained.items():
             pulled = gradients[name].double() + 2 * 0.3 * carried[name] * before[name]
             torch.testing.assert_close(parameter.grad, pulled)
             parameter.data += changes[name]
             lowered[name] -= gradients[name].double() * changes[name].double()
         held.after_update()
-    last = {name: parameter.detach().clone() for name, parameter in beginning.trained.items()}
-    for parameter in beginning.trained.values():
+    last = {name: parameter.detach().clone() for name, parameter in stage_context.trained.items()}
+    for parameter in stage_context.trained.values():
         parameter.data += 1  # an average of the steps that was put into their place
     reduced = cut = 0
     for name, left in held.finish().items():
@@ -55,20 +55,20 @@ def test_what_it_leaves_is_the_path_integral_of_the_losss_own_gradient(linear: A
 
 
 def test_the_integral_is_what_the_loss_fell_by(linear: Any) -> None:
-    beginning, pairs = linear(6)
-    held = SI(declared.SI(name="si"), beginning, Beside())
+    stage_context, pairs = linear(6)
+    held = SI(declared.SI(name="si"), stage_context, StageInputs())
 
     def step() -> float:
-        for parameter in beginning.trained.values():
+        for parameter in stage_context.trained.values():
             parameter.grad = None
-        loss, _ = beginning.gradient(pairs, 0, held.loss)
+        loss, _ = stage_context.gradient(pairs, 0, held.loss)
         return float(loss)
 
     first = step()
     for _ in range(300):
         assert held.penalise() is None  # nothing was carried
         with torch.no_grad():
-            for parameter in beginning.trained.values():
+            for parameter in stage_context.trained.values():
                 parameter -= 0.01 * parameter.grad
         held.after_update()
         last = step()
@@ -81,9 +81,9 @@ def test_the_integral_is_what_the_loss_fell_by(linear: Any) -> None:
 def test_an_update_that_was_skipped_for_gradients_that_overflowed_counts_for_nothing(
     linear: Any,
 ) -> None:
-    beginning, _ = linear(2)
-    held = SI(declared.SI(name="si"), beginning, Beside())
-    for parameter in beginning.trained.values():
+    stage_context, _ = linear(2)
+    held = SI(declared.SI(name="si"), stage_context, StageInputs())
+    for parameter in stage_context.trained.values():
         parameter.grad = torch.full_like(nn.Parameter(parameter), float("inf"))
     held.penalise()
     held.after_update()

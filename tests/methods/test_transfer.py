@@ -16,7 +16,7 @@ from fomo_dagster.experiment.loss import ClipLoss
 from fomo_dagster.experiment.preservation import AnyPreservation
 from fomo_dagster.methods.frozen import Frozen
 from fomo_dagster.methods.loss import contrastive_loss
-from fomo_dagster.methods.preservation import Beside, Embedded
+from fomo_dagster.methods.preservation import Embedded, StageInputs
 from fomo_dagster.methods.preservations import begin
 from fomo_dagster.methods.trained_parameters import select_trained
 from fomo_dagster.models import backbones
@@ -75,7 +75,7 @@ def test_every_image_is_learnt_from_the_model_that_knows_it_better(
     with torch.no_grad():
         student.module.logit_scale.fill_(of_start)
     settings = declared(supervised=supervised, strength=0.7, temperature=3)
-    made = begin(settings, Beside(reference=lambda: teacher), toy.beginning(student))
+    made = begin(settings, StageInputs(reference=lambda: teacher), toy.stage_context(student))
     with torch.no_grad():
         start = [
             student.module.encode_image(batch.images),
@@ -122,8 +122,8 @@ def test_a_teacher_sees_pixels_in_its_own_size_and_colours(toy: Any) -> None:
     pixels = torch.randint(64, 192, (5, 3, 16, 16), generator=random, dtype=torch.uint8)
     seen = []
     object.__setattr__(teacher.module, "encode_image", lambda x: seen.append(x) or x.flatten(1))
-    Frozen(teacher, toy.beginning(student, 2)).images(pixels)
-    Frozen(teacher, toy.beginning(student)).images(normalise(pixels, student.mean, student.std))
+    Frozen(teacher, toy.stage_context(student, 2)).images(pixels)
+    Frozen(teacher, toy.stage_context(student)).images(normalise(pixels, student.mean, student.std))
     assert [len(piece) for piece in seen] == [2, 2, 1, 5]
     resized = [
         functional.to_tensor(functional.to_pil_image(image).resize((24, 24), Image.BICUBIC))
@@ -137,8 +137,8 @@ def test_a_teacher_sees_pixels_in_its_own_size_and_colours(toy: Any) -> None:
 def test_micro_batches_give_the_gradient_of_the_whole_batch(toy: Any, task: Any) -> None:
     def gradient(size: int | None) -> list[Tensor]:
         student, teacher = doubled(toy.theta()), doubled(teacher_of())
-        start = toy.beginning(student, size)
-        made = begin(declared(), Beside(reference=lambda: teacher), start)
+        start = toy.stage_context(student, size)
+        made = begin(declared(), StageInputs(reference=lambda: teacher), start)
         with torch.no_grad():
             student.module.logit_scale.add_(0.3)
         start.gradient(batch_of(task), 0, made.loss)
@@ -155,7 +155,7 @@ def knowing(toy: Any, task: Any) -> Any:
     """A teacher that learnt the second task."""
     teacher = teacher_of()
     optimiser = torch.optim.Adam(teacher.module.parameters(), lr=3e-3)
-    frozen = Frozen(teacher, toy.beginning(toy.theta()))
+    frozen = Frozen(teacher, toy.stage_context(toy.theta()))
     images = frozen._as_seen(task(2).images)
     tokens = teacher.tokenize(task(2).batch(0, {}).texts)
     teacher.module.requires_grad_(True)
@@ -177,7 +177,11 @@ def test_what_a_teacher_knows_is_taken_over_and_less_is_forgotten(
     plain, _ = toy.stage(first, task(2), identity="plain")
     settings = {"name": "transfer", "teacher": BACKBONE, "supervised": supervised}
     taught, left = toy.stage(
-        first, task(2), settings, beside=Beside(reference=lambda: knowing), identity="taught"
+        first,
+        task(2),
+        settings,
+        stage_inputs=StageInputs(reference=lambda: knowing),
+        identity="taught",
     )
     assert left == {}
     before, after = task(2).loss(first), task(2).loss(plain)
@@ -190,7 +194,7 @@ def test_an_interrupted_stage_ends_bit_for_bit_as_a_whole_one(toy: Any, task: An
 
     def stage(identity: str, fail_at: int | None = None) -> Any:
         return toy.stage(
-            toy.theta(), task(1), settings, beside=Beside(reference=teacher_of),
+            toy.theta(), task(1), settings, stage_inputs=StageInputs(reference=teacher_of),
             identity=identity, fail_at=fail_at,
         )[0]  # fmt: skip
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from fomo_dagster.methods.preservation import Beside
+from fomo_dagster.methods.preservation import StageInputs
 from fomo_dagster.methods.weight_penalty import pull
 
 
@@ -36,11 +36,11 @@ def test_a_pull_is_the_gradient_of_the_penalty_it_returns() -> None:
 def test_l2_stays_nearer_to_its_anchor_and_forgets_less(toy: Any, task: Any, to: str) -> None:
     theta = toy.theta()
     first, _ = toy.stage(theta, task(1), identity="first")
-    beside = Beside(reference=lambda: toy.copy(theta))
+    stage_inputs = StageInputs(reference=lambda: toy.copy(theta))
     anchor = {"start": first, "initial": theta}[to].module.state_dict()
     declared = {"name": "l2", "strength": 0.3, "to": to}
     plain, left = toy.stage(first, task(2), identity="plain")
-    held, _ = toy.stage(first, task(2), declared, beside=beside, identity="held")
+    held, _ = toy.stage(first, task(2), declared, stage_inputs=stage_inputs, identity="held")
     assert left == {}
 
     def distance(model: Any) -> float:

@@ -13,14 +13,14 @@ from fomo_dagster.experiment.online_selection import Jest, Learnability, RandomS
 from fomo_dagster.experiment.schema import AnyMethod
 from fomo_dagster.experiment.training import TrainingSettings
 from fomo_dagster.graph.budgets import MemoryAdjusted
-from fomo_dagster.methods.preservation import Beside
+from fomo_dagster.methods.preservation import StageInputs
 from fomo_dagster.methods.preservations import begin
 from fomo_dagster.models.backbones import create
 from fomo_dagster.models.operations import counter
-from fomo_dagster.training.beginning import learner_of, make_ready
 from fomo_dagster.training.case import Case
 from fomo_dagster.training.compute import Cost, _run, count, measure
 from fomo_dagster.training.memory import LiveBytes
+from fomo_dagster.training.setup import build_learner, prepare_trainable
 
 TOY = {
     "embed_dim": 16,
@@ -156,7 +156,7 @@ def test_fake_tensors_count_what_real_ones_take():
     method = TypeAdapter(AnyMethod).validate_python({})
     settings = TrainingSettings(batch_size=9)
     model = create(TOY, seed=0)
-    make_ready(model.module, method, 0)
+    prepare_trainable(model.module, method, 0)
     memory = LiveBytes()
     memory.note([*model.module.parameters(), *model.module.buffers()])
     with memory, counter() as flops:
@@ -167,8 +167,8 @@ def test_fake_tensors_count_what_real_ones_take():
             [""] * 9,
             {"update": 9},
         )
-        learner = learner_of(
-            model, partial(begin, None, Beside()), settings, device=torch.device("cpu"),
+        learner = build_learner(
+            model, partial(begin, None, StageInputs()), settings, device=torch.device("cpu"),
             micro_batch_size=None, seed=0, stage=1, average=None, steps=2,
         )  # fmt: skip
         for _ in range(2):

@@ -19,7 +19,7 @@ from fomo_dagster.methods.adapters import Adapted, add_adapters
 from fomo_dagster.methods.averaging import Average
 from fomo_dagster.methods.loss import check_goes_with, contrastive_loss
 from fomo_dagster.methods.online_selection import Features, OnlineSelection
-from fomo_dagster.methods.preservation import Beginning, Preservation
+from fomo_dagster.methods.preservation import Preservation, StageContext
 from fomo_dagster.methods.trained_parameters import select_trained
 from fomo_dagster.models.backbones import Clip, Model
 from fomo_dagster.process_group import ALONE, ProcessGroup
@@ -30,7 +30,7 @@ from fomo_dagster.training.precision import autocast_of
 from fomo_dagster.training.towers import Encode
 
 
-def make_ready(
+def prepare_trainable(
     module: Clip, method: AnyMethod, seed: int, continued: Mapping[str, Tensor] | None = None
 ) -> Adapted | None:
     """Have the module ask for gradients where the method trains; its adapters, where it has any.
@@ -47,9 +47,9 @@ def make_ready(
     return adapted
 
 
-def learner_of(
+def build_learner(
     model: Model,
-    preserve: Callable[[Beginning], Preservation],
+    preserve: Callable[[StageContext], Preservation],
     settings: TrainingSettings,
     *,
     device: torch.device,
@@ -61,7 +61,7 @@ def learner_of(
     compile_tower: Callable[[Encode], Encode] | None = None,
     group: ProcessGroup = ALONE,
     shards: Shards = WHOLE,
-    select: Callable[[Beginning, Features], OnlineSelection] | None = None,
+    select: Callable[[StageContext, Features], OnlineSelection] | None = None,
 ) -> Learner:
     """A learner over what asks for a gradient in a model that is on its device and ready to train.
 
@@ -83,7 +83,7 @@ def learner_of(
         group=group,
         shards=shards,
     )
-    beginning = Beginning(
+    stage_context = StageContext(
         model=model,
         trained=shards.held(model.module),
         loss=loss,
@@ -96,6 +96,6 @@ def learner_of(
         group=group,
         shards=shards,
     )
-    averaged = Average(average, beginning.trained, steps, shards) if average else None
-    selection = select(beginning, gradient_pass.encoded) if select is not None else None
-    return Learner(beginning, preserve(beginning), settings, averaged, selection)
+    averaged = Average(average, stage_context.trained, steps, shards) if average else None
+    selection = select(stage_context, gradient_pass.encoded) if select is not None else None
+    return Learner(stage_context, preserve(stage_context), settings, averaged, selection)
