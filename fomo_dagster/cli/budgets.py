@@ -19,7 +19,7 @@ from fomo_dagster.graph.budgets import MemoryAdjusted, budget_row, case_of, full
 from fomo_dagster.graph.build import build_graph
 from fomo_dagster.graph.trained_nodes import TrainedNode
 from fomo_dagster.home import Home, project_folder
-from fomo_dagster.training.case import Case
+from fomo_dagster.training.cost_case import CostCase
 
 _HEADINGS: Mapping[str, tuple[str, Callable[[Any], str]]] = {
     "method": ("", str),
@@ -92,7 +92,7 @@ def bought(
     return Bought(experiment.name, total, stages, pl.DataFrame(rows, infer_schema_length=None))
 
 
-def _case(loaded: Loaded, stages: int) -> Case:
+def _case(loaded: Loaded, stages: int) -> CostCase:
     experiment = loaded.experiment
     return case_of(
         described(located(experiment.backbone, loaded.base)).architecture, experiment,

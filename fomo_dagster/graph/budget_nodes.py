@@ -24,7 +24,7 @@ from fomo_dagster.graph.node import ONLY, Facts, FactsByKey, Node
 from fomo_dagster.store.artifacts import Artifact
 from fomo_dagster.store.digests import digest_of
 from fomo_dagster.store.recipes import Recipe
-from fomo_dagster.training.case import Case
+from fomo_dagster.training.cost_case import CostCase
 
 if TYPE_CHECKING:
     from fomo_dagster.graph.run_context import RunContext
@@ -57,7 +57,7 @@ class BudgetNode(Node):
         return {"mafs": self.total, "stages": self.stages, **parameters_of(self._case)}
 
     @property
-    def _case(self) -> Case:
+    def _case(self) -> CostCase:
         return case_of(
             self.architecture, self.settings, self.method, self.mixture, self.stages,
             self.selection,

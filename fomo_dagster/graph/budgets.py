@@ -24,7 +24,7 @@ from fomo_dagster.experiment.optimisers import AdamW
 from fomo_dagster.experiment.schema import AnyMethod, Finetune
 from fomo_dagster.experiment.training import TrainingSettings
 from fomo_dagster.graph.counted_costs import cost_of, reference_of
-from fomo_dagster.training.case import Case
+from fomo_dagster.training.cost_case import CostCase
 
 if TYPE_CHECKING:
     from fomo_dagster.training.compute import Cost
@@ -40,11 +40,11 @@ def case_of(
     mixture: AnyMixture,
     stages: int,
     selection: AnyOnlineSelection | None = None,
-) -> Case:
+) -> CostCase:
     """What is counted for a method: a step in which the pools have their mean shares."""
     shares = [mixture.of_stage(stage) for stage in range(1, stages + 1)]
     mean = {pool: sum(of_stage.mean(pool) for of_stage in shares) for pool in POOLS}
-    return Case(
+    return CostCase(
         architecture=architecture,
         settings=settings,
         method=method,
@@ -54,10 +54,10 @@ def case_of(
     )
 
 
-def full_finetuning(case: Case) -> Case:
+def full_finetuning(case: CostCase) -> CostCase:
     """What a method's memory is held against."""
     settings = case.settings.model_copy(update={"optimiser": AdamW()})
-    return Case(
+    return CostCase(
         architecture=case.architecture, method=Finetune(), settings=settings, sizes=case.sizes
     )
 
@@ -73,7 +73,7 @@ class MemoryAdjusted:
     """Its peak memory over that of full fine-tuning."""
 
     @classmethod
-    def of(cls, case: Case, cache: Path) -> MemoryAdjusted:
+    def of(cls, case: CostCase, cache: Path) -> MemoryAdjusted:
         """Counts, or looks up, both. Raises `InputError` for what cannot be counted."""
         cost, full = (_counted(one, cache) for one in (case, full_finetuning(case)))
         renewals = cost.steps_between_renewals and cost.flops_at_renewal // (
@@ -118,7 +118,7 @@ class MemoryAdjusted:
 
 
 def budget_row(
-    name: str, case: Case, cost: MemoryAdjusted, total: float | None, stages: int
+    name: str, case: CostCase, cost: MemoryAdjusted, total: float | None, stages: int
 ) -> dict[str, Any]:
     """What a budget buys a method, as a row of a table; total None: what a step costs alone. A
     budget that does not pay for the work at the end of a stage buys 0 steps, costed without it.
@@ -142,7 +142,7 @@ def budget_row(
     }
 
 
-def _counted(case: Case, cache: Path) -> Cost:
+def _counted(case: CostCase, cache: Path) -> Cost:
     try:
         return cost_of(case, cache)
     except InputError:

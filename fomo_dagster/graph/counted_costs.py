@@ -19,7 +19,7 @@ from fomo_dagster.experiment.schema import AnyMethod, Finetune, Method
 from fomo_dagster.experiment.training import TrainingSettings
 from fomo_dagster.store.digests import digest_of
 from fomo_dagster.store.files import skipped_where_refused, write_bytes
-from fomo_dagster.training.case import Case
+from fomo_dagster.training.cost_case import CostCase
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -58,7 +58,7 @@ def reference_of(method: AnyMethod, architecture: Any) -> Any:
     return reference.architecture if isinstance(reference, Backbone) else reference and architecture
 
 
-def essential(case: Case) -> Case:
+def cost_key(case: CostCase) -> CostCase:
     """A case of the same cost without what does not count for its method, so that as few as can be
     are counted: what preserves nothing does not tell the pools apart, nor stages."""
     preserve = case.method.preserve
@@ -71,9 +71,9 @@ def essential(case: Case) -> Case:
     return case
 
 
-def parameters_of(case: Case) -> dict[str, Any]:
+def parameters_of(case: CostCase) -> dict[str, Any]:
     """What decides a cost, as plain data."""
-    case = essential(case)
+    case = cost_key(case)
     settings = case.settings.model_dump(
         mode="json", include=set(TrainingSettings.model_fields) - _WITHOUT_COST
     )
@@ -88,7 +88,7 @@ def parameters_of(case: Case) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _selecting(case: Case) -> dict[str, Any]:
+def _selecting(case: CostCase) -> dict[str, Any]:
     if case.selection is None:
         return {}
     selection = case.selection.model_dump(mode="json")
@@ -96,15 +96,15 @@ def _selecting(case: Case) -> dict[str, Any]:
     return {"selection": selection, "selecting": reference and reference.architecture}
 
 
-def cost_of(case: Case, cache: Path) -> Cost:
+def cost_of(case: CostCase, cache: Path) -> Cost:
     """The cost of a case, counted where it is not known. Raises as `count` does."""
     from fomo_dagster.training.compute import Cost, count
 
-    case = essential(case)
+    case = cost_key(case)
     return _remembered(Cost, parameters_of(case), cache, lambda: count(case))
 
 
-def training_flops(case: Case, steps: int, cache: Path) -> Mapping[str, int]:
+def training_flops(case: CostCase, steps: int, cache: Path) -> Mapping[str, int]:
     """`flops`: the operations of a stage; nothing where they cannot be counted, since no training
     is lost to its accounts. `flops_per_remembered` is there for who remembers samples."""
     try:

@@ -31,7 +31,7 @@ from fomo_dagster.process_group import ALONE, ProcessGroup
 from fomo_dagster.progress import silent, told
 from fomo_dagster.store.artifacts import record_path
 from fomo_dagster.store.recipes import Recipe
-from fomo_dagster.training.case import Case
+from fomo_dagster.training.cost_case import CostCase
 from fomo_dagster.training.determinism import step_seed
 from fomo_dagster.training.loop import train as train_model
 from fomo_dagster.training.meter import Meter
@@ -160,7 +160,7 @@ def train_on(
     table.drop("samples_per_second").write_parquet(folder / STEPS)
     table.select("samples_per_second").write_parquet(record_path(folder, SPEED))
     record_path(folder, CURVES).write_bytes(training_plot(table))
-    case = Case(
+    case = CostCase(
         architecture=model.architecture,
         method=method,
         settings=settings,

@@ -40,7 +40,7 @@ from fomo_dagster.models.operations import (
     emptied,
     without_content,
 )
-from fomo_dagster.training.case import Case
+from fomo_dagster.training.cost_case import CostCase
 from fomo_dagster.training.memory import LiveBytes
 from fomo_dagster.training.precision import autocast_of
 from fomo_dagster.training.setup import build_learner, prepare_trainable
@@ -76,7 +76,7 @@ class Cost:
         return self.of_steps(steps) + self.flops_at_end + of_features
 
 
-def count(case: Case) -> Cost:
+def count(case: CostCase) -> Cost:
     """Count what a step costs. Takes seconds, and no more memory for larger models or batches.
 
     Raises `InputError` for settings that do not go with the architecture.
@@ -84,7 +84,7 @@ def count(case: Case) -> Cost:
     return _run(case, _CPU, without_content())
 
 
-def measure(case: Case) -> int | None:
+def measure(case: CostCase) -> int | None:
     """Bytes that PyTorch holds at the peak of two steps of whole batches on this machine's CUDA
     device; None where there is none, or it has not as many. Raises as `count` does."""
     if not torch.cuda.is_available():
@@ -101,14 +101,14 @@ def measure(case: Case) -> int | None:
     return torch.cuda.max_memory_allocated(device) - before
 
 
-def _run(case: Case, device: torch.device, tensors: AbstractContextManager[Any]) -> Cost:
+def _run(case: CostCase, device: torch.device, tensors: AbstractContextManager[Any]) -> Cost:
     with counted_in_full():
         return _Counting(case, device, tensors).run()
 
 
 @dataclass
 class _Counting:
-    case: Case
+    case: CostCase
     device: torch.device
     tensors: AbstractContextManager[Any]
     """Within it tensors hold nothing, or what they are filled with."""

@@ -17,8 +17,8 @@ from fomo_dagster.methods.preservation import StageInputs
 from fomo_dagster.methods.preservations import begin
 from fomo_dagster.models.backbones import create
 from fomo_dagster.models.operations import counter
-from fomo_dagster.training.case import Case
 from fomo_dagster.training.compute import Cost, _run, count, measure
+from fomo_dagster.training.cost_case import CostCase
 from fomo_dagster.training.memory import LiveBytes
 from fomo_dagster.training.setup import build_learner, prepare_trainable
 
@@ -58,7 +58,7 @@ def case(architecture, batch_size, precision="fp32", optimiser=None, goes_on=Tru
     chosen = TypeAdapter(AnyMethod).validate_python(method)
     third = batch_size // 3
     reference = None if chosen.preserve is None else chosen.preserve.reference
-    return Case(
+    return CostCase(
         architecture=architecture,
         method=chosen,
         settings=TrainingSettings(

@@ -12,7 +12,7 @@ from fomo_dagster.experiment.training import TrainingSettings
 
 
 @dataclass(frozen=True, kw_only=True)
-class Case:
+class CostCase:
     """A step of a method, in which each pool has so many rows."""
 
     architecture: str | dict[str, Any]
