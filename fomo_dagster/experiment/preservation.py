@@ -22,7 +22,7 @@ class Preservation(Declaration):
     """The parameters that act on what was carried alone, and so not at the first stage."""
     of_each_pair: ClassVar[bool] = False
     """Whether it takes gradients of single pairs, each in one process."""
-    remembers: ClassVar[bool] = False
+    leaves_replay_features: ClassVar[bool] = False
     """Whether a stage leaves features of its samples for all that come after it."""
     of_likelihood: ClassVar[bool] = False
     """Whether it looks at logits or probabilities, which are what the loss makes of features."""
@@ -173,7 +173,7 @@ class DER(_Replayed):
     """The buffer's rows keep the logits that they had."""
 
     name: Literal["der"]
-    remembers: ClassVar[bool] = True
+    leaves_replay_features: ClassVar[bool] = True
     of_likelihood: ClassVar[bool] = True
     alpha: float = Field(0.3, gt=0, description="Times the squared difference of logits.")
 
@@ -182,7 +182,7 @@ class DERPP(_Replayed):
     """DER++: the buffer's rows keep the logits that they had, and are learnt beside."""
 
     name: Literal["derpp"]
-    remembers: ClassVar[bool] = True
+    leaves_replay_features: ClassVar[bool] = True
     of_likelihood: ClassVar[bool] = True
     alpha: float = Field(0.1, gt=0, description="Times the squared difference of logits.")
     beta: float = Field(0.5, gt=0, description="Times the loss of the buffer's rows.")

@@ -79,7 +79,7 @@ class MemoryAdjusted:
         renewals = cost.steps_between_renewals and cost.flops_at_renewal // (
             cost.steps_between_renewals
         )
-        features = case.sizes.get("update", 0) * cost.flops_per_remembered
+        features = case.sizes.get("update", 0) * cost.flops_per_replay_feature
         return cls(
             flops_per_step=cost.flops_per_step + renewals + features,
             flops_at_end=cost.flops_at_end,

@@ -276,8 +276,8 @@ class _Builder(SharedNodes):
             fields["reference_key"] = keys[reference]
         if preserve.carries and before:
             fields["carried_key"] = before[-1]
-        if preserve.remembers:
-            fields["remembered_keys"] = before
+        if preserve.leaves_replay_features:
+            fields["replay_feature_keys"] = before
         return fields
 
     def selection(self, loaded: Loaded) -> dict[str, Any]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 WEIGHTS = "weights.safetensors"
 ADAPTERS = "adapters.safetensors"
-REMEMBERED = "remembered.safetensors"  # features of a stage's samples, for all that follow
+REPLAY_FEATURES = "remembered.safetensors"  # features of a stage's samples, for all that follow
 CARRIED = "carried.safetensors"  # what a preservation leaves for the next stage
 STEPS = "training_steps.parquet"
 SPEED = "samples_per_second.parquet"  # of each step: in the record, as its clock is no content

@@ -180,7 +180,7 @@ class ChunkNode(Node):
         entries = [format_entry(d, c) for d, c, _, _ in recipe.inputs["concepts"]]
         # All chunks of a stream are made in one go, and draw from the same datasets.
         known: dict[Path, TrainingSamples]
-        known = context.remembered(("training samples", self.stream), dict)
+        known = context.cached(("training samples", self.stream), dict)
         samples = {}
         for dataset in sorted({d for d, _, _, _ in recipe.inputs["concepts"]}):
             index = context.index(dataset)

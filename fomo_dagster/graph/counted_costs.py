@@ -101,20 +101,20 @@ def cost_of(case: CostCase, cache: Path) -> Cost:
     from fomo_dagster.training.compute import Cost, count
 
     case = cost_key(case)
-    return _remembered(Cost, parameters_of(case), cache, lambda: count(case))
+    return _cached(Cost, parameters_of(case), cache, lambda: count(case))
 
 
 def training_flops(case: CostCase, steps: int, cache: Path) -> Mapping[str, int]:
     """`flops`: the operations of a stage; nothing where they cannot be counted, since no training
-    is lost to its accounts. `flops_per_remembered` is there for who remembers samples."""
+    is lost to its accounts. `flops_per_replay_feature` is there for who remembers samples."""
     try:
         cost = cost_of(case, cache)
     except Exception as error:  # any code of a backbone's library that fake tensors do not run
         logger.warning("the operations of a training could not be counted: %s", error)
         return {}
     recorded = {"flops": cost.of_stage(steps)}
-    if cost.flops_per_remembered:
-        recorded["flops_per_remembered"] = cost.flops_per_remembered
+    if cost.flops_per_replay_feature:
+        recorded["flops_per_replay_feature"] = cost.flops_per_replay_feature
     return recorded
 
 
@@ -129,7 +129,7 @@ def encoding_flops(
     if digest_of(parameters) in _uncountable:
         return {}
     try:
-        cost = _remembered(EncodingCost, parameters, cache, lambda: of_encoding(architecture))
+        cost = _cached(EncodingCost, parameters, cache, lambda: of_encoding(architecture))
     except Exception as error:  # as above
         _uncountable.add(digest_of(parameters))
         logger.warning("the operations of evaluations could not be counted: %s", error)
@@ -137,7 +137,7 @@ def encoding_flops(
     return {"flops": images * cost.flops_per_image + texts * cost.flops_per_text}
 
 
-def _remembered(
+def _cached(
     kind: Callable[..., T], parameters: Mapping[str, Any], cache: Path, count: Callable[[], T]
 ) -> T:
     """What was counted for the parameters, in this process or in the cache, or is now."""

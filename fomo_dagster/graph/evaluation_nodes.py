@@ -135,7 +135,7 @@ class EvaluationNode(Node):
 
         meter = Meter(device_of(self.execution.device))
         checkpoint = context.artifact(self.checkpoint_key)
-        model = context.remembered(
+        model = context.cached(
             ("model", checkpoint.digest),
             lambda: load_weights(self.backbone, checkpoint.path(WEIGHTS)),
         )

@@ -177,7 +177,7 @@ class SimilarityOrder(MeasuredOrder):
             concepts = context.facts(shards_key(dataset)).details["concepts"]
             rows, of_texts = text_embeddings(
                 class_texts(concepts, (prompt,)), 1, checkpoint=checkpoint,
-                model=lambda: context.remembered(
+                model=lambda: context.cached(
                     ("model", checkpoint.digest),
                     lambda: load_weights(self.backbone, checkpoint.path(WEIGHTS)),
                 ),

@@ -122,7 +122,7 @@ class RunContext:
             for warning in warnings:
                 self.warn(as_text(warning))
 
-    def remembered(self, what: object, build: Callable[[], T]) -> T:
+    def cached(self, what: object, build: Callable[[], T]) -> T:
         """`build()`, or its result where it was the last thing asked for, such as a model."""
         if self._memory[0] != what:
             self._memory = (None, None)

@@ -165,7 +165,7 @@ def train_on(
         method=method,
         settings=settings,
         sizes=batch_sizes(settings.batch_size, sizes.drawn, may_vanish=POOLS),
-        goes_on=bool(stage_inputs.carried) or stage_inputs.remembered is not None,
+        goes_on=bool(stage_inputs.carried) or stage_inputs.replay_features is not None,
         update_samples=pools["update"].size if "update" in pools else None,
         reference=reference_of(method, model.architecture),
         selection=selection,

@@ -22,7 +22,7 @@ from fomo_dagster.experiment.training import Budget, TrainingSettings
 from fomo_dagster.graph.checkpoints import (
     ADAPTERS,
     CARRIED,
-    REMEMBERED,
+    REPLAY_FEATURES,
     WEIGHTS,
     drawn_samples,
     load_weights,
@@ -65,7 +65,7 @@ class TrainedNode(Node):
     """What they are of, where they are not of `backbone`."""
     carried_key: str | None = None
     """The stage before, which left what the preservation goes on with."""
-    remembered_keys: tuple[str, ...] = ()
+    replay_feature_keys: tuple[str, ...] = ()
     """All stages before, which left features of the samples that they brought."""
     selection: AnyOnlineSelection | None = None
     selecting_key: str | None = None
@@ -100,7 +100,7 @@ class TrainedNode(Node):
         return tuple(
             dict.fromkeys(
                 (
-                    self.start_key, *self._stage_inputs.values(), *self.remembered_keys,
+                    self.start_key, *self._stage_inputs.values(), *self.replay_feature_keys,
                     *self._buffer_keys, self.chunk_keys[-1],
                     *([self._drawn_pool_key] if self._drawn_pool_key is not None else []),
                     *([self.budget_key] if self.budget_key is not None else []),
@@ -147,8 +147,8 @@ class TrainedNode(Node):
             inputs["buffer"] = [facts[key].data_version for key in self._buffer_keys]
         if self._drawn_pool_key is not None:
             inputs["pretraining"] = facts[self._drawn_pool_key].data_version
-        if self.remembered_keys:
-            inputs["remembered"] = [facts[key].data_version for key in self.remembered_keys]
+        if self.replay_feature_keys:
+            inputs["remembered"] = [facts[key].data_version for key in self.replay_feature_keys]
         parameters = {**self.declared, **self._length(facts)}
         return {ONLY: Recipe(self.kind, self.version, parameters, inputs)}
 
@@ -170,7 +170,7 @@ class TrainedNode(Node):
     def make(
         self, name: str, recipe: Recipe, folder: Path, context: RunContext
     ) -> Mapping[str, Any]:
-        from fomo_dagster.graph.remembering import remember, remembered
+        from fomo_dagster.graph.replay_features import read_replay_features, write_replay_features
         from fomo_dagster.graph.stage import train_on
         from fomo_dagster.graph.stage_pools import open_pools
 
@@ -179,10 +179,13 @@ class TrainedNode(Node):
             seed=self.seed, execution=self.execution, context=context,
         )  # fmt: skip
         stage_inputs = self._opened_stage_inputs(context)
-        if self.remembered_keys:
-            paths = [context.artifact(key).path(REMEMBERED) for key in self.remembered_keys]
+        if self.replay_feature_keys:
+            paths = [
+                context.artifact(key).path(REPLAY_FEATURES) for key in self.replay_feature_keys
+            ]
             stage_inputs = replace(
-                stage_inputs, remembered=remembered(paths, opened.earlier, opened.kept)
+                stage_inputs,
+                replay_features=read_replay_features(paths, opened.earlier, opened.kept),
             )
         continued = self._continued_key
         base = self.start_key if continued is None else self.base_key
@@ -210,12 +213,12 @@ class TrainedNode(Node):
                 context=context,
             )
         )
-        of_features = cost.pop("flops_per_remembered", 0)
+        of_features = cost.pop("flops_per_replay_feature", 0)
         preserve = self.method.preserve
-        if preserve is not None and preserve.remembers and context.group.is_first:
-            samples = remember(
+        if preserve is not None and preserve.leaves_replay_features and context.group.is_first:
+            samples = write_replay_features(
                 load_weights(self.backbone, folder / WEIGHTS), opened.chunk, opened.kept_after,
-                folder / REMEMBERED, precision=self.settings.precision, execution=self.execution,
+                folder / REPLAY_FEATURES, precision=self.settings.precision, execution=self.execution,
                 context=context,
             )  # fmt: skip
             if of_features:

@@ -169,7 +169,7 @@ class StageInputs:
     CPU."""
     carried: Mapping[str, Tensor] = field(default_factory=dict)
     """What the stage before left; empty at the first."""
-    remembered: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]] | None = None
+    replay_features: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]] | None = None
     """(n, 2) as `Batch.drawn` of buffer rows → the features of image and text, each (n, D), that
     the stage which brought the sample left, those of the image times its temperature; and its
     bias of the logits (n,), 0 where its model had none."""

@@ -34,7 +34,7 @@ class _Replay(Preservation):
     ) -> None:
         super().__init__(stage_context)
         self._of_loss, self._of_logits = of_loss, of_logits
-        self._remembered = stage_inputs.remembered
+        self._replay_features = stage_inputs.replay_features
 
     def loss(self, embedded: Embedded) -> tuple[Tensor, Tensor | None]:
         replayed = embedded.rows("buffer")
@@ -46,8 +46,8 @@ class _Replay(Preservation):
         if self._of_loss:
             added = added + self._of_loss * self._contrastive_of(embedded, replayed)
         if self._of_logits:
-            assert self._remembered is not None
-            old_images, old_texts, old_biases = self._remembered(
+            assert self._replay_features is not None
+            old_images, old_texts, old_biases = self._replay_features(
                 embedded.of_batch(embedded.batch.drawn, replayed)
             )
             likelihood, scale = self._likelihood, embedded.logit_scale.exp()

@@ -61,7 +61,7 @@ class Cost:
     """0: there are none."""
     flops_at_end: int
     """Of what a method does after the last step."""
-    flops_per_remembered: int
+    flops_per_replay_feature: int
     """Of the features that a stage leaves of each sample that it brought."""
     peak_memory_bytes: int
 
@@ -70,9 +70,9 @@ class Cost:
         renewals = -(-steps // self.steps_between_renewals) if self.steps_between_renewals else 0
         return steps * self.flops_per_step + renewals * self.flops_at_renewal
 
-    def of_stage(self, steps: int, remembered: int = 0) -> int:
+    def of_stage(self, steps: int, replay_features: int = 0) -> int:
         """The operations of a whole stage. remembered: samples that it leaves features of."""
-        of_features = remembered * self.flops_per_remembered
+        of_features = replay_features * self.flops_per_replay_feature
         return self.of_steps(steps) + self.flops_at_end + of_features
 
 
@@ -136,14 +136,14 @@ class _Counting:
         with self.device, self.tensors, self.memory, self.flops, numbers:
             model = emptied(model)
             batch = _batch(model, drawn)
-            features, per_remembered = None, 0
-            if method.preserve is not None and method.preserve.remembers:
-                features = partial(self._remembered, self._width_of(model, batch, lower))
-                per_remembered = self._total() // len(batch.images)
+            features, per_replay_feature = None, 0
+            if method.preserve is not None and method.preserve.leaves_replay_features:
+                features = partial(self._replay_features, self._width_of(model, batch, lower))
+                per_replay_feature = self._total() // len(batch.images)
             stage_inputs = StageInputs(
                 reference=self._reference if case.reference is not None else None,
                 carried=self._carried(model) if case.goes_on else {},
-                remembered=features,
+                replay_features=features,
                 update=partial(self._update, model),
                 pairs=partial(self._update, model, 1),
             )
@@ -166,7 +166,7 @@ class _Counting:
             flops_at_renewal=first - step,
             steps_between_renewals=optimiser.update_gap if isinstance(optimiser, LowRank) else 0,
             flops_at_end=end,
-            flops_per_remembered=per_remembered,
+            flops_per_replay_feature=per_replay_feature,
             peak_memory_bytes=self.memory.peak,
         )
 
@@ -191,7 +191,7 @@ class _Counting:
         trained = {n: p for n, p in model.module.named_parameters() if p.requires_grad}
         return {name: torch.zeros_like(p, requires_grad=False) for name, p in trained.items()}
 
-    def _remembered(self, width: int, drawn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _replay_features(self, width: int, drawn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         count = len(drawn)
         return torch.zeros(count, width), torch.zeros(count, width), torch.zeros(count)
 

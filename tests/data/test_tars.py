@@ -20,7 +20,7 @@ LONG = "d/" + "x" * 300 + ".png"  # beyond what a plain header holds
 @pytest.fixture(autouse=True)
 def _settled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files count as settled at once, so that what is kept is used."""
-    monkeypatch.setattr("fomo_dagster.data.sources.remembered.SETTLE_SECONDS", -60)
+    monkeypatch.setattr("fomo_dagster.data.sources.table_cache.SETTLE_SECONDS", -60)
 
 
 def pack(path: Path, files: dict[str, bytes], format: int = tarfile.PAX_FORMAT) -> Path:

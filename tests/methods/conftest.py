@@ -144,7 +144,7 @@ class Toy:
         carries = preserve is not None and preserve["name"] in CARRYING
         return StageInputs(
             reference=self.theta, carried=left if carries else {},
-            remembered=lambda drawn: (
+            replay_features=lambda drawn: (
                 images[drawn[:, 0]], texts[drawn[:, 0]], torch.zeros(len(drawn))
             ),
         )  # fmt: skip

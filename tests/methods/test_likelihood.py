@@ -132,7 +132,7 @@ def test_stored_logits_have_the_bias_of_the_model_that_left_them(
     stored = torch.randn(2, 8, 16, generator=random, dtype=torch.float64)
     biases = torch.tensor([-3.0] * 5 + [-4.0] * 3)
     stage_inputs = StageInputs(
-        remembered=lambda drawn: (*stored[:, drawn[:, 0]], biases[drawn[:, 0]])
+        replay_features=lambda drawn: (*stored[:, drawn[:, 0]], biases[drawn[:, 0]])
     )
     settings = {"name": name, "alpha": 0.6} | ({"beta": beta} if beta else {})
     loss, added = computed(toy, batch, settings, student, stage_inputs)

@@ -19,7 +19,7 @@ SETTINGS = {
 NAMES = pytest.mark.parametrize("name", list(SETTINGS))
 
 
-def remembering(images: Tensor, texts: Tensor) -> Any:
+def replay_features(images: Tensor, texts: Tensor) -> Any:
     """As a stage finds them: image features as long as the temperature, one caption a sample."""
 
     def features(drawn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -38,7 +38,7 @@ def made(toy: Any, settings: dict[str, Any], size: int | None = None) -> tuple[A
     declared = TypeAdapter(AnyPreservation).validate_python(settings)
     return model, begin(
         declared,
-        StageInputs(remembered=remembering(images, texts)),
+        StageInputs(replay_features=replay_features(images, texts)),
         toy.stage_context(model, size, stage=2),
     )
 
@@ -115,7 +115,9 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch(toy: Any, task: Any,
 def stored_of(model: Any, task: Any) -> StageInputs:
     images = torch.nn.functional.normalize(model.module.encode_image(task.images), dim=-1)
     texts = torch.nn.functional.normalize(model.module.encode_text(task.tokens), dim=-1)
-    return StageInputs(remembered=remembering(model.module.logit_scale.exp() * images, texts))
+    return StageInputs(
+        replay_features=replay_features(model.module.logit_scale.exp() * images, texts)
+    )
 
 
 def test_a_replayed_task_is_forgotten_less_and_the_new_one_is_learnt(toy: Any, task: Any) -> None:

@@ -146,7 +146,7 @@ def test_every_method_is_counted_with_all_that_it_holds(plain, name):
     assert cost.flops_per_step > 0
     assert (cost.peak_memory_bytes > plain.peak_memory_bytes) is (name in DEARER)
     assert (cost.flops_at_end > 0) is (name in ("ewc", "mas"))
-    assert (cost.flops_per_remembered > 0) is (name in ("der", "derpp"))
+    assert (cost.flops_per_replay_feature > 0) is (name in ("der", "derpp"))
     assert (cost.steps_between_renewals, cost.flops_at_renewal > 0) == (
         (200, True) if name in ("galore", "fira") else (0, False)
     )
@@ -237,7 +237,7 @@ def test_the_stage_at_which_nothing_is_carried_costs_less_memory():
 def test_a_stage_costs_its_steps_what_is_renewed_within_it_and_its_end():
     cost = Cost(10, 7, 200, 100, 3, 0)
     assert cost.of_stage(200) == 200 * 10 + 7 + 100
-    assert cost.of_stage(201, remembered=5) == 201 * 10 + 2 * 7 + 100 + 5 * 3
+    assert cost.of_stage(201, replay_features=5) == 201 * 10 + 2 * 7 + 100 + 5 * 3
 
 
 def test_live_bytes_peak_where_most_is_held_and_views_hold_nothing():

@@ -18,9 +18,9 @@ import polars as pl
 from fomo_dagster.data.declarations import HuggingfaceSource
 from fomo_dagster.data.samples import SCAN, SPLITS
 from fomo_dagster.data.sources.files import DigestCache, lies_in, shortlist
-from fomo_dagster.data.sources.remembered import keep, recall
 from fomo_dagster.data.sources.source import Inspection, as_scan, in_one_form
 from fomo_dagster.data.sources.splits import Assignment, assign, held_out
+from fomo_dagster.data.sources.table_cache import keep, recall
 from fomo_dagster.errors import DataError, InputError, nearest
 from fomo_dagster.store.digests import digest_of, digest_of_bytes
 from fomo_dagster.texts import is_text

@@ -20,7 +20,7 @@ from pathlib import Path
 import polars as pl
 
 from fomo_dagster.data.sources.files import FILES_PER_TASK, LARGEST_IMAGE
-from fomo_dagster.data.sources.remembered import keep, recall, stamp
+from fomo_dagster.data.sources.table_cache import keep, recall, stamp
 from fomo_dagster.data.tar_headers import headers, undone_by
 from fomo_dagster.errors import DataError
 from fomo_dagster.store.digests import DIGEST_LENGTH, digest_of, digest_of_bytes

@@ -22,9 +22,9 @@ from PIL import Image
 from fomo_dagster.data.declarations import TorchvisionSource
 from fomo_dagster.data.samples import SCAN, SPLITS
 from fomo_dagster.data.sources.files import DigestCache, read_reference, reference_of
-from fomo_dagster.data.sources.remembered import keep, recall
 from fomo_dagster.data.sources.source import as_scan, in_one_form
 from fomo_dagster.data.sources.splits import held_out
+from fomo_dagster.data.sources.table_cache import keep, recall
 from fomo_dagster.data.sources.torchvision_sets import SETS
 from fomo_dagster.errors import DataError, InputError, nearest
 from fomo_dagster.store.digests import digest_of, digest_of_bytes

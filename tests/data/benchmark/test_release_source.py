@@ -284,7 +284,7 @@ def test_text_that_is_not_unicode_is_written_out(release):
 
 
 def test_an_info_file_that_changed_is_read_again(release, monkeypatch):
-    monkeypatch.setattr("fomo_dagster.data.sources.remembered.SETTLE_SECONDS", -60)
+    monkeypatch.setattr("fomo_dagster.data.sources.table_cache.SETTLE_SECONDS", -60)
     release.add("dtd", {"d/1.png": {"target": 0}}, {"d/t.png": {"target": 0}}, classes=["a"])
     assert by_key(release.source("dtd").scan(), "train") == {"d/1.png": ("a", [])}
     path = release.info / "DTD_train.json"

@@ -20,7 +20,7 @@ from fomo_dagster.data.buffer import select
 from fomo_dagster.data.index import Index
 from fomo_dagster.data.samples import INDEX, MANIFEST
 from fomo_dagster.experiment.schema import Execution
-from fomo_dagster.graph.remembering import remember, remembered
+from fomo_dagster.graph.replay_features import read_replay_features, write_replay_features
 from fomo_dagster.models import backbones
 from fomo_dagster.progress import silent
 
@@ -117,7 +117,7 @@ def test_every_row_finds_what_the_stage_that_brought_it_computed(
     kept = [chunks[0][[0, 2, 3]], pl.concat(chunks)]
     paths = [tmp_path / f"{number}.safetensors" for number in (0, 1)]
     for number, path in enumerate(paths):
-        remember(
+        write_replay_features(
             models[number], chunks[number], kept[number], path,
             precision="fp32", execution=Execution(device="cpu", evaluation_batch_size=3),
             context=shelf,
@@ -127,7 +127,7 @@ def test_every_row_finds_what_the_stage_that_brought_it_computed(
     assert (len(stored[1]["images"]), len(stored[1]["texts"])) == (4, 6)  # of 8 captions
     buffer = pl.concat([chunks[1][[3, 0]], chunks[0][[3, 0]], chunks[1][[1]]])
     of_rows = [(1, "birds", 4), (1, "cats", 4), (0, "birds", 2), (0, "cats", 2), (1, "cats", 1)]
-    features = remembered(paths, chunks, buffer)
+    features = read_replay_features(paths, chunks, buffer)
     drawn = [(row, c) for row, (_, d, n) in enumerate(of_rows) for c in range(len(captions(d, n)))]
     images, texts, biases = features(torch.tensor(drawn))
     assert biases.tolist() == [(-7.5, 0.0)[of_rows[row][0]] for row, _ in drawn]
@@ -142,7 +142,7 @@ def test_an_image_that_cannot_be_decoded_hinders_nothing(shelf: Shelf, tmp_path:
     for name, samples in (("broken", [("birds", 3), ("birds", 1)]), ("none", [])):
         path = tmp_path / f"{name}.safetensors"
         here = chunk(*samples)
-        remember(
+        write_replay_features(
             model_of(0), here, here, path, precision="fp32",
             execution=Execution(device="cpu"), context=shelf,
         )  # fmt: skip

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 SAMPLE = ["dataset", "key"]  # what names a sample; a concept, and so it, comes once in a stream
 
 
-def remember(
+def write_replay_features(
     model: Model,
     chunk: pl.DataFrame,
     kept: pl.DataFrame,
@@ -87,7 +87,7 @@ def remember(
     return mine.height
 
 
-def remembered(
+def read_replay_features(
     paths: Sequence[Path], chunks: Sequence[pl.DataFrame], buffer: pl.DataFrame
 ) -> Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]:
     """What stages left of their chunks, for rows of the manifest `buffer`; see `StageInputs`."""
