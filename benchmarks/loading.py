@@ -29,7 +29,7 @@ from fomo_dagster.data.pools import ManifestPool
 from fomo_dagster.data.shards import write_shards
 from fomo_dagster.data.sources.opening import open_source
 from fomo_dagster.data.transforms import augment, normalise
-from fomo_dagster.progress import silent
+from fomo_dagster.progress import no_progress
 from fomo_dagster.streams.entries import format_entry
 from fomo_dagster.streams.manifests import TrainingSamples, chunk_manifest, with_prompts
 
@@ -91,7 +91,7 @@ def main() -> None:
         source = open_source("pictures", Dataset.model_validate(declared), root, root / "cache")
         write_shards(
             source.scan(), source, root / "shards",
-            resize=None, unreadable_limit=0, workers=1, progress=silent,
+            resize=None, unreadable_limit=0, workers=1, progress=no_progress,
         )  # fmt: skip
         for workers in arguments.workers:
             ours, theirs = (

@@ -22,7 +22,7 @@ from pictures import peak_memory, print_figures, write_pictures
 from fomo_dagster.data.declarations import Dataset
 from fomo_dagster.data.shards import write_shards
 from fomo_dagster.data.sources.opening import open_source
-from fomo_dagster.progress import silent
+from fomo_dagster.progress import no_progress
 
 CONCEPTS = 20
 
@@ -36,7 +36,7 @@ def measure(root: Path, workers: int) -> tuple[float, float, float, float]:
     scanned = time.perf_counter()
     report = write_shards(
         scan, source, root / f"shards{workers}",
-        resize=None, unreadable_limit=0, workers=workers, progress=silent,
+        resize=None, unreadable_limit=0, workers=workers, progress=no_progress,
     )  # fmt: skip
     sharded = time.perf_counter() - scanned
     return scanned - started, sharded, report.bytes / 1e6, peak_memory()

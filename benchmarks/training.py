@@ -25,7 +25,7 @@ from fomo_dagster.experiment.schema import Execution
 from fomo_dagster.experiment.training import TrainingSettings
 from fomo_dagster.methods.trained_parameters import select_trained
 from fomo_dagster.models.backbones import create
-from fomo_dagster.progress import silent
+from fomo_dagster.progress import no_progress
 from fomo_dagster.training.loop import train
 
 WARM = 2
@@ -80,7 +80,7 @@ def measure(loop: str, batch_size: int, steps: int, micro: int | None) -> tuple[
                 settings=TrainingSettings(batch_size=batch_size),
                 seed=0, stage=1,
                 execution=Execution(device="cpu", micro_batch_size=micro),
-                resume_folder=Path(folder), progress=silent, identity="benchmark",
+                resume_folder=Path(folder), progress=no_progress, identity="benchmark",
             )  # fmt: skip
     return steps * batch_size / (time.perf_counter() - repeated.started), peak_memory()
 

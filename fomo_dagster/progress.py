@@ -15,7 +15,7 @@ class Progress(Protocol):
         """`done` of `total` units of `what` are finished; `detail` is a short text beside it."""
 
 
-def silent(what: str, done: int, total: int, detail: str = "") -> None:
+def no_progress(what: str, done: int, total: int, detail: str = "") -> None:
     """Tells nobody."""
 
 
@@ -27,11 +27,11 @@ class Steps(Protocol):
         """digest: of the recipe; rows: by the names of the table `training_steps`."""
 
 
-def unheard(asset: str, digest: str, rows: Sequence[Mapping[str, float]]) -> None:
+def ignore_steps(asset: str, digest: str, rows: Sequence[Mapping[str, float]]) -> None:
     """Tells nobody."""
 
 
-def told(items: Iterable[T], what: str, total: int, progress: Progress) -> Iterator[T]:
+def with_progress(items: Iterable[T], what: str, total: int, progress: Progress) -> Iterator[T]:
     """The items, of which there are `total`; each is finished when the next one is asked for."""
     for done, item in enumerate(items, start=1):
         yield item

@@ -14,7 +14,7 @@ from fomo_dagster.graph.build import Graph
 from fomo_dagster.graph.run_context import RunContext
 from fomo_dagster.graph.tracking import Tracking
 from fomo_dagster.home import Home, training_slots
-from fomo_dagster.progress import unheard
+from fomo_dagster.progress import ignore_steps
 from fomo_dagster.trackers.choosing import check_names, open_trackers
 from fomo_dagster.trackers.sending import Trackers
 from resources.pipes import PipesChannel
@@ -88,7 +88,7 @@ class RunContexts(dg.ConfigurableResource):  # type: ignore[type-arg]
             waiting=lambda what: log.info(f"waiting for {what}"),
             finished=lambda head, seconds: tracking.finished(head),
             warn=log.warning,
-            steps=tracking.steps if self._trackers else unheard,
+            steps=tracking.steps if self._trackers else ignore_steps,
             channel=PipesChannel(context),
             slots=self.training_slots or training_slots(),
             run=context.run.run_id,

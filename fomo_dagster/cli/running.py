@@ -36,7 +36,7 @@ from fomo_dagster.graph.plan import Planned
 from fomo_dagster.graph.run_context import RunContext
 from fomo_dagster.graph.tracking import Tracking
 from fomo_dagster.home import Home, training_slots
-from fomo_dagster.progress import unheard
+from fomo_dagster.progress import ignore_steps
 from fomo_dagster.store.heads import Head
 from fomo_dagster.store.leases import lease
 from fomo_dagster.trackers.choosing import named_by_environment, open_trackers
@@ -246,7 +246,7 @@ class _ShownWorkshops:
             waiting=self.bars.waiting,
             finished=self._finished,
             warn=partial(warn_once, say=self.bars.warn),
-            steps=self.tracking.steps if self.tracking.trackers else unheard,
+            steps=self.tracking.steps if self.tracking.trackers else ignore_steps,
             channel=PipesChannel(context),
             slots=self.slots,
             run=context.run.run_id,

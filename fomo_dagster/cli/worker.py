@@ -34,7 +34,7 @@ from fomo_dagster.graph.node import Node
 from fomo_dagster.graph.run_context import RunContext
 from fomo_dagster.graph.tasks import Task
 from fomo_dagster.process_group import ProcessGroup
-from fomo_dagster.progress import Progress, Steps, silent, unheard
+from fomo_dagster.progress import Progress, Steps, ignore_steps, no_progress
 from fomo_dagster.store.files import write_bytes
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -143,7 +143,7 @@ def _telling(
     root = logging.getLogger()
     if rank > 0:
         root.addHandler(_Warnings(warned.append))
-        yield silent, warned.append, unheard
+        yield no_progress, warned.append, ignore_steps
         if warned:
             write_bytes(here / f"warned_{rank:05d}", json.dumps(warned).encode())
         return
@@ -161,7 +161,7 @@ def _telling(
             pipes.report_custom_message({"steps": [asset, digest, rows]})
 
         progress = _Throttled(pipes.report_custom_message)
-        yield progress, warn, steps if task.tells_steps else unheard
+        yield progress, warn, steps if task.tells_steps else ignore_steps
 
 
 class _Throttled:

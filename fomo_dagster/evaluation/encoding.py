@@ -22,7 +22,7 @@ from fomo_dagster.data.transforms import evaluate_transform
 from fomo_dagster.errors import DataError
 from fomo_dagster.models.backbones import Model
 from fomo_dagster.models.devices import device_of
-from fomo_dagster.progress import Progress, silent
+from fomo_dagster.progress import Progress, no_progress
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 BATCHES_AHEAD = 1  # batches that are loaded while one is encoded; bounds the memory
@@ -37,7 +37,7 @@ def encode_texts(
     batch_size: int,
     precision: str,
     device: str,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> Tensor:
     """Features of N texts: (N, D) fp32, L2-normalised, on the CPU.
 
@@ -69,7 +69,7 @@ def encode_images(
     precision: str,
     device: str,
     blank_where_unreadable: bool = False,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> Tensor:
     """Features of the N images of `samples` (rows of `index`): (N, D) as those of `encode_texts`.
 

@@ -15,7 +15,7 @@ from fomo_dagster.evaluation.subsets import subset
 from fomo_dagster.experiment.evaluation import Evaluation
 from fomo_dagster.experiment.schema import Execution
 from fomo_dagster.models.backbones import Model
-from fomo_dagster.progress import Progress, silent
+from fomo_dagster.progress import Progress, no_progress
 
 
 def evaluate(
@@ -27,7 +27,7 @@ def evaluate(
     settings: Evaluation,
     execution: Execution,
     text_embeddings: TextEmbeddings,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> EvaluationResult:
     """Metrics and per-concept scores of a checkpoint on a dataset, as its task asks for.
 

@@ -31,7 +31,7 @@ from fomo_dagster.errors import (
 )
 from fomo_dagster.graph.node import Node, identity
 from fomo_dagster.graph.tasks import Task, as_data
-from fomo_dagster.progress import Progress, Steps, unheard
+from fomo_dagster.progress import Progress, Steps, ignore_steps
 from fomo_dagster.store.files import explained, write_bytes
 from fomo_dagster.store.leases import lease
 from fomo_dagster.store.process_memory import ProcessMemory
@@ -112,7 +112,7 @@ def _launch(
     task = Task(
         declared=as_data(context.graph.owners[node.key]), home=context.home, key=node.key,
         digests={name: recipe.digest for name, recipe in recipes.items()}, folder=folder,
-        threads=threads, host=socket.gethostname(), tells_steps=context.steps is not unheard,
+        threads=threads, host=socket.gethostname(), tells_steps=context.steps is not ignore_steps,
     )  # fmt: skip
     here = context.home.root / "launches" / identity(recipes)
     with lease(context.home.leases / f"launch_{here.name}", context.waits_for_maker):

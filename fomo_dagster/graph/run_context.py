@@ -17,7 +17,7 @@ from fomo_dagster.data.index import Index
 from fomo_dagster.errors import InputError, StoreError
 from fomo_dagster.graph.node import ONLY, Facts, Node
 from fomo_dagster.home import Home
-from fomo_dagster.progress import Progress, Steps, silent, unheard
+from fomo_dagster.progress import Progress, Steps, ignore_steps, no_progress
 from fomo_dagster.store.artifacts import Artifact, Make
 from fomo_dagster.store.heads import Head
 from fomo_dagster.store.leases import slot
@@ -54,11 +54,11 @@ class RunContext:
         home: Home,
         *,
         processes: int = 1,
-        progress: Progress = silent,
+        progress: Progress = no_progress,
         waiting: Callable[[str], None] | None = None,
         finished: Callable[[Head, float], None] | None = None,
         warn: Callable[[str], None] | None = None,
-        steps: Steps = unheard,
+        steps: Steps = ignore_steps,
         group: ProcessGroup | None = None,
         channel: Channel | None = None,
         slots: int = 1,

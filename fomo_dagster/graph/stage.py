@@ -28,7 +28,7 @@ from fomo_dagster.models.backbones import Model, save
 from fomo_dagster.models.devices import device_of
 from fomo_dagster.plots.training import training_plot
 from fomo_dagster.process_group import ALONE, ProcessGroup
-from fomo_dagster.progress import silent, told
+from fomo_dagster.progress import no_progress, with_progress
 from fomo_dagster.store.artifacts import record_path
 from fomo_dagster.store.recipes import Recipe
 from fomo_dagster.training.cost_case import CostCase
@@ -79,7 +79,7 @@ def train_on(
     steps = sizes.steps
     of_batches = sizes if selection is None else sizes.enlarged(selection.share)
     group = context.group
-    progress = context.progress if group.is_first else silent
+    progress = context.progress if group.is_first else no_progress
     transform = partial(
         augment,
         size=model.image_size,
@@ -112,13 +112,13 @@ def train_on(
             )
         steps = max(1, available(samples) // size)
         batches = drawn(StepSizes.constant({"update": size}, steps), group).iterate(0)
-        return told(batches, "estimate", steps, progress)
+        return with_progress(batches, "estimate", steps, progress)
 
     def pairs(samples: int) -> Iterator[Batch]:
         count = max(1, available(samples))
         ones = StepSizes.constant({"update": 1}, count)
         batches = drawn(ones, ALONE).iterate(group.rank, group.count)
-        return told(batches, "estimate", -(-count // group.count), progress)
+        return with_progress(batches, "estimate", -(-count // group.count), progress)
 
     adapted = prepare_trainable(
         model.module,
@@ -138,7 +138,7 @@ def train_on(
         execution=execution,
         resume_folder=context.resume_folder(recipe),
         progress=progress,
-        told=lambda steps: context.steps(asset, recipe.digest, [s._asdict() for s in steps]),
+        on_steps=lambda steps: context.steps(asset, recipe.digest, [s._asdict() for s in steps]),
         identity=recipe.digest,
         average=method.average,
         group=group,

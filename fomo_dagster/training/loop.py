@@ -27,7 +27,7 @@ from fomo_dagster.methods.preservation import Batch, Preservation, StageContext
 from fomo_dagster.models.backbones import Model
 from fomo_dagster.models.devices import device_of
 from fomo_dagster.process_group import ALONE, ProcessGroup
-from fomo_dagster.progress import Progress, silent
+from fomo_dagster.progress import Progress, no_progress
 from fomo_dagster.shards import WHOLE
 from fomo_dagster.training.determinism import deterministic, step_seed
 from fomo_dagster.training.figures import Figures, FigureTable
@@ -55,7 +55,7 @@ class Batches(Protocol):
         """Those of the steps `start`, `start` + 1, … to the last."""
 
 
-def _nobody(figures: Sequence[Figures]) -> None:
+def _ignore_steps(figures: Sequence[Figures]) -> None:
     """Is told, and does nothing."""
 
 
@@ -71,7 +71,7 @@ def train(
     resume_folder: Path,
     progress: Progress,
     identity: str,
-    told: Callable[[Sequence[Figures]], None] = _nobody,
+    on_steps: Callable[[Sequence[Figures]], None] = _ignore_steps,
     average: AnyAverage | None = None,
     group: ProcessGroup = ALONE,
     select: Callable[[StageContext, Features], OnlineSelection] | None = None,
@@ -85,7 +85,7 @@ def train(
     trained, each part of the module in the mode that it is in (see `methods.trained_parameters`);
     where there is an `average`, they end as that of their steps. What `select` makes keeps the rows
     of each batch that are trained on, and that alone are counted; without it all are.
-    `told` hears of the figures of each step as they are read, of a resume point's all at once.
+    `on_steps` hears of the figures of each step as they are read, of a resume point's all at once.
     `identity` says whose resume point it is: a training that finds one of the same identity in
     `resume_folder` goes on from there, to the same weights, bit for bit. `meter` measures what it
     costs, and goes on with what was spent before.
@@ -134,8 +134,8 @@ def train(
                 seconds_between_saves=execution.resume_seconds,
                 steps_between_reads=1 if device.type == "cpu" else _STEPS_BETWEEN_READS,
                 interruption=interruption,
-                progress=progress if group.is_first else silent,
-                told=told if group.is_first else _nobody,
+                progress=progress if group.is_first else no_progress,
+                on_steps=on_steps if group.is_first else _ignore_steps,
                 group=group,
                 meter=meter or Meter(device, group),
             )
@@ -161,7 +161,7 @@ class _Training:
     steps_between_reads: int
     interruption: Interruption
     progress: Progress
-    told: Callable[[Sequence[Figures]], None]
+    on_steps: Callable[[Sequence[Figures]], None]
     group: ProcessGroup
     meter: Meter
 
@@ -241,7 +241,7 @@ class _Training:
                     f"training ({type(error).__name__}: {error}): it is set aside; run again to "
                     "begin the stage anew"
                 ) from error
-            self.told(self.figures.rows)
+            self.on_steps(self.figures.rows)
         return position
 
     def _save(self, done: int) -> None:
@@ -262,7 +262,7 @@ class _Training:
         read = self.figures.read()
         for figures in read:
             self._check(figures)
-        self.told(read)
+        self.on_steps(read)
         if self.figures.rows:
             last = self.figures.rows[-1]
             self.progress(

@@ -34,7 +34,7 @@ from fomo_dagster.data.shards import ShardReport, stored_samples, write_shards
 from fomo_dagster.data.sources.opening import open_source
 from fomo_dagster.data.sources.source import Source
 from fomo_dagster.errors import DataError
-from fomo_dagster.progress import silent
+from fomo_dagster.progress import no_progress
 from fomo_dagster.store.digests import digest_of, digest_of_bytes
 
 CONCEPTS = ("a cat", "cañón", "v1.5")
@@ -83,7 +83,7 @@ def shard(folder: Path, target: Path, **options: object) -> ShardReport:
     settings = {
         "resize": None, "unreadable_limit": 0.0, "workers": 1, "samples_per_shard": 4, **options
     }  # fmt: skip
-    return write_shards(source.scan(), source, target, progress=silent, **settings)  # type: ignore[arg-type]
+    return write_shards(source.scan(), source, target, progress=no_progress, **settings)  # type: ignore[arg-type]
 
 
 def members_of(path: Path) -> list[tarfile.TarInfo]:
@@ -155,7 +155,7 @@ def test_the_bytes_do_not_depend_on_workers_or_on_the_order_of_the_scan(
     source = opened(broken, tmp_path / "cache")
     write_shards(
         source.scan().reverse(), source, tmp_path / "reverse", resize=16, unreadable_limit=0.1,
-        workers=1, progress=silent, samples_per_shard=4,
+        workers=1, progress=no_progress, samples_per_shard=4,
     )  # fmt: skip
     assert contents(tmp_path / "reverse") == contents(tmp_path / "1-16")
 
@@ -183,7 +183,7 @@ def test_a_long_or_odd_key_survives(tmp_path: Path) -> None:
 
     write_shards(
         Memory().scan(), Memory(), tmp_path, resize=None, unreadable_limit=0, workers=1,
-        progress=silent,
+        progress=no_progress,
     )  # fmt: skip
     samples = list(webdataset.WebDataset(str(tmp_path / "train-000000.tar"), shardshuffle=False))
     found = {json.loads(sample["json"])["key"]: sample["png"] for sample in samples}
@@ -269,7 +269,7 @@ def test_a_dataset_with_only_a_test_split_is_whole(tmp_path: Path, images: Path)
     scan = source.scan().filter(pl.col("split") == "test")
     report = write_shards(
         scan, source, tmp_path / "shards", resize=None, unreadable_limit=0, workers=1,
-        progress=silent,
+        progress=no_progress,
     )  # fmt: skip
     assert report.samples == {"train": 0, "test": 6}
 
@@ -286,7 +286,7 @@ def test_an_image_that_changed_after_the_scan_is_an_error(
     with pytest.raises(DataError, match=r"v1\.5/00\.png changed after its folder was scanned"):
         write_shards(
             scan, source, tmp_path / "shards", resize=None, unreadable_limit=1.0, workers=workers,
-            progress=silent,
+            progress=no_progress,
         )  # fmt: skip
 
 
@@ -295,7 +295,7 @@ def test_a_dataset_without_samples_is_an_error(tmp_path: Path, images: Path) -> 
     with pytest.raises(DataError, match="no samples"):
         write_shards(
             source.scan().clear(), source, tmp_path, resize=None, unreadable_limit=1.0, workers=1,
-            progress=silent,
+            progress=no_progress,
         )  # fmt: skip
 
 

@@ -22,7 +22,7 @@ from fomo_dagster.data.samples import INDEX, MANIFEST
 from fomo_dagster.experiment.schema import Execution
 from fomo_dagster.graph.replay_features import read_replay_features, write_replay_features
 from fomo_dagster.models import backbones
-from fomo_dagster.progress import silent
+from fomo_dagster.progress import no_progress
 
 DATASETS = ("cats", "birds")
 PER_DATASET = 5
@@ -40,7 +40,7 @@ class Unchecked(Index):
 class Shelf:
     """As much of a workshop as is asked for: indexes of datasets, and no bars."""
 
-    progress = staticmethod(silent)
+    progress = staticmethod(no_progress)
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

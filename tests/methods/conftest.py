@@ -28,7 +28,7 @@ from fomo_dagster.methods.trained_parameters import select_trained
 from fomo_dagster.models import backbones
 from fomo_dagster.models.backbones import Model
 from fomo_dagster.process_group import ALONE, ProcessGroup
-from fomo_dagster.progress import silent
+from fomo_dagster.progress import no_progress
 from fomo_dagster.training import loop
 from fomo_dagster.training.gradcache import GradientPass
 from fomo_dagster.training.precision import autocast_of
@@ -234,7 +234,7 @@ class Toy:
                 device="cpu", micro_batch_size=micro_batch_size, **(execution or {})
             ),
             resume_folder=self.folder / identity,
-            progress=silent,
+            progress=no_progress,
             identity=identity,
             average=average,
             group=group,

@@ -21,7 +21,7 @@ from fomo_dagster.methods.adapters import add_adapters
 from fomo_dagster.methods.loss import contrastive_loss
 from fomo_dagster.methods.preservation import Embedded
 from fomo_dagster.models import backbones
-from fomo_dagster.progress import silent
+from fomo_dagster.progress import no_progress
 from fomo_dagster.training import loop
 from fomo_dagster.training.gradcache import GradientPass
 
@@ -236,7 +236,7 @@ def test_an_interrupted_training_ends_with_the_same_adapters_bit_for_bit(
                 precision="bf16",
             ),
             seed=0, stage=1, execution=Execution(device="cpu", micro_batch_size=3),
-            resume_folder=tmp_path / folder, progress=silent, identity="recipe",
+            resume_folder=tmp_path / folder, progress=no_progress, identity="recipe",
         )  # fmt: skip
         return dict(model.module.state_dict()) | adapted.state()
 

@@ -16,7 +16,7 @@ from fomo_dagster.experiment.training import Budget, TrainingSettings
 from fomo_dagster.methods.adapters import add_adapters
 from fomo_dagster.methods.averaging import Average
 from fomo_dagster.methods.preservation import Preservation, StageContext, StageInputs
-from fomo_dagster.progress import silent
+from fomo_dagster.progress import no_progress
 from fomo_dagster.training import loop
 
 EXPONENTIAL = ExponentialAverage(name="exponential", decay=0.8, every=2)
@@ -100,7 +100,7 @@ def test_a_stage_ends_with_the_average_and_what_it_leaves_is_measured_there(
         stage=1,
         execution=Execution(device="cpu"),
         resume_folder=tmp_path,
-        progress=silent,
+        progress=no_progress,
         identity="watched",
         average=settings,
     )

@@ -24,7 +24,7 @@ from fomo_dagster.experiment.selections import Parameters, Train
 from fomo_dagster.experiment.training import Budget, RateScaling, TowerWarmup, TrainingSettings
 from fomo_dagster.methods.trained_parameters import select_trained
 from fomo_dagster.models import backbones
-from fomo_dagster.progress import Progress, silent
+from fomo_dagster.progress import Progress, no_progress
 from fomo_dagster.training import loop
 from fomo_dagster.training.schedules import tower_factors
 
@@ -90,7 +90,7 @@ def run(
     stage: int = 1,
     execution: Execution | None = None,
     identity: str = "recipe",
-    progress: Progress = silent,
+    progress: Progress = no_progress,
     configuration: dict[str, Any] = CONFIGURATION,
 ) -> tuple[dict[str, Tensor], pl.DataFrame]:
     model = backbones.create(configuration, seed=0)

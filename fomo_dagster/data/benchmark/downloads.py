@@ -27,7 +27,7 @@ import requests
 
 from fomo_dagster.data.downloading import PIECE, check_size, opened, pieces
 from fomo_dagster.errors import DataError, InputError
-from fomo_dagster.progress import Progress, silent
+from fomo_dagster.progress import Progress, no_progress
 from fomo_dagster.store.files import fsync, write_bytes
 from fomo_dagster.store.leases import lease
 
@@ -106,7 +106,7 @@ def _direct(url: str) -> str:
 def fetch(
     archive: Archive,
     folder: Path,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
     *,
     wait: Callable[[float], None] = time.sleep,
 ) -> Fetched:

@@ -36,7 +36,7 @@ from fomo_dagster.data.webdataset.members import (
 )
 from fomo_dagster.data.webdataset.shard_splits import ShardSplits, split_shards
 from fomo_dagster.errors import DataError
-from fomo_dagster.progress import Progress, silent
+from fomo_dagster.progress import Progress, no_progress
 from fomo_dagster.store.digests import DIGEST_LENGTH, digest_of
 from fomo_dagster.store.files import replacing, skipped_where_refused
 
@@ -113,7 +113,7 @@ class IndexedTars:
         cache: Path,
         splits: SplitNames | None = None,
         decoding: Decoding = DEFAULT,
-        progress: Progress = silent,
+        progress: Progress = no_progress,
     ) -> None:
         self.shards, self.base, self.images = shards, base, images
         self.concept, self.test_share, self.splits = concept, test_share, splits
