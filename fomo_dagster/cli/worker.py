@@ -102,7 +102,7 @@ def _work(
 
 def _on_own_device(node: Node) -> tuple[Node, torch.device]:
     """The node as it is executed by this process, and its device."""
-    execution, number = node.spread, int(os.environ["LOCAL_RANK"])
+    execution, number = node.parallelism, int(os.environ["LOCAL_RANK"])
     assert execution is not None
     name = execution.device
     if name == "cuda" or (name == "auto" and torch.cuda.is_available()):

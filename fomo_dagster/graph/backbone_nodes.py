@@ -101,7 +101,7 @@ class BackboneNode(Node):
         return {ONLY: Recipe(self.kind, self.version, self.declared, inputs)}
 
     @property
-    def spread(self) -> Execution | None:
+    def parallelism(self) -> Execution | None:
         return self.execution if self.trains else None
 
     @property

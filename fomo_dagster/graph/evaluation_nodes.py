@@ -41,7 +41,7 @@ class EvaluationNode(Node):
 
     kind: ClassVar[str] = "evaluation"
     version: ClassVar[int] = 2  # 1 took subsets of retrieval datasets
-    is_spread_by_artifact: ClassVar[bool] = True
+    parallel_over_artifacts: ClassVar[bool] = True
     stage: int
     backbone: Backbone
     checkpoint_key: str
@@ -123,7 +123,7 @@ class EvaluationNode(Node):
         return Facts(identity(recipes), {"evaluations": digests})
 
     @property
-    def spread(self) -> Execution | None:
+    def parallelism(self) -> Execution | None:
         return self.execution
 
     def make(

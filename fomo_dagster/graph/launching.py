@@ -67,8 +67,8 @@ def make(
     node: Node, name: str, recipe: Recipe, folder: Path, context: RunContext
 ) -> Mapping[str, Any]:
     """Write the node's artifact into `folder`: here, or by the processes that it is spread over."""
-    execution = node.spread
-    if execution is None or execution.all_processes == 1 or node.is_spread_by_artifact:
+    execution = node.parallelism
+    if execution is None or execution.all_processes == 1 or node.parallel_over_artifacts:
         memory = ProcessMemory()
         cost = node.make(name, recipe, folder, context) or {}
         return memory.figures() | dict(cost)
@@ -81,8 +81,8 @@ def make_side_by_side(
 ) -> frozenset[str]:
     """Have a node's artifacts that are not there made by several processes, one each at a time,
     where it is spread so; their names."""
-    execution = node.spread
-    if execution is None or execution.all_processes == 1 or not node.is_spread_by_artifact:
+    execution = node.parallelism
+    if execution is None or execution.all_processes == 1 or not node.parallel_over_artifacts:
         return frozenset()
     missing = {n: recipe for n, recipe in recipes.items() if not context.store.holds(recipe)}
     if len(missing) < 2:

@@ -59,7 +59,7 @@ class Node(ABC):
     """Whether inputs that were never materialised are left out instead of refused."""
     fetched_by_plans: ClassVar[bool] = False
     """Whether a plan fetches it from a shared store, to know its content: small tables."""
-    is_spread_by_artifact: ClassVar[bool] = False
+    parallel_over_artifacts: ClassVar[bool] = False
     version: ClassVar[int] = 1
     """Raised when the component's numbers change; part of every recipe of the kind."""
 
@@ -88,9 +88,9 @@ class Node(ABC):
         """Write the artifact's files into `folder`; may return figures of what it cost."""
 
     @property
-    def spread(self) -> Execution | None:
+    def parallelism(self) -> Execution | None:
         """How several processes make it, where they do: all of them one artifact together, or one
-        artifact each where `is_spread_by_artifact`. None: the process that materialises it."""
+        artifact each where `parallel_over_artifacts`. None: the process that materialises it."""
         return None
 
     @property

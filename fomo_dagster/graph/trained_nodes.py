@@ -160,7 +160,7 @@ class TrainedNode(Node):
         return {"budget": Budget(steps=steps).model_dump(mode="json")}
 
     @property
-    def spread(self) -> Execution | None:
+    def parallelism(self) -> Execution | None:
         return self.execution
 
     @property
