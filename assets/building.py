@@ -158,7 +158,7 @@ def _observable(source: SourceNode) -> dg.SourceAsset:
     def observe(context: dg.OpExecutionContext) -> dg.ObserveResult:
         run_contexts: RunContextOpener = context.resources.run_contexts
         graph = Graph({source.key: source}, {}, {}, {})
-        facts = run_contexts.open(graph, context).look(source.key)
+        facts = run_contexts.open(graph, context).observe(source.key)
         return dg.ObserveResult(
             data_version=dg.DataVersion(facts.data_version), metadata=metadata_of_source(facts)
         )

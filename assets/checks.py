@@ -89,7 +89,7 @@ def checks_of(node: Node, outcome: Outcome, context: RunContext) -> Iterator[dg.
     """The results of a node's checks for what was just materialised."""
     if isinstance(node, ShardsNode):
         yield _readable_images(node.dataset, outcome)
-        source = context.look(node.inputs[0])
+        source = context.observe(node.inputs[0])
         yield _no_empty_concepts(outcome, source)
         for spec in _release_check_specs(node):
             yield _says_nothing(spec.name, source)

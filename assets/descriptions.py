@@ -106,7 +106,7 @@ def _shards(node: Node, outcome: Outcome, context: RunContext) -> Mapping[str, A
         "train_samples": sum(facts["train_samples"].values()),
         "test_samples": facts["test_samples"],
         **{f"{name}_images": count for name, count in facts["counts"].items()},
-        **_warnings(context.look(node.inputs[0])),
+        **_warnings(context.observe(node.inputs[0])),
     }
     if quarantined.height:
         metadata["unreadable"] = _table(quarantined.select("split", "key", "reason"))

@@ -76,7 +76,7 @@ class SimulatedImages:
 
 def index_alone(node: ShardsNode, name: str, recipe: object, folder: Path, context: RunContext):  # type: ignore[no-untyped-def]
     """In the place of `ShardsNode.make`: the index, and no tars."""
-    samples = stored_samples(context.look(source_key(node.name)).details["scan"], None)
+    samples = stored_samples(context.observe(source_key(node.name)).details["scan"], None)
     places = samples.with_columns(
         shard=pl.lit("train-000000.tar"), offset=pl.int_range(pl.len()), size=pl.lit(1000)
     )

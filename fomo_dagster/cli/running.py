@@ -262,5 +262,5 @@ def observe_sources(undertaking: Undertaking, instance: dg.DagsterInstance) -> N
     run_context = RunContext(undertaking.graph, undertaking.home)
     needed = {key for node in undertaking.nodes for key in node.inputs}
     for key in sorted(needed & undertaking.graph.sources.keys()):
-        tags = {DATA_VERSION_TAG: run_context.look(key).data_version}
+        tags = {DATA_VERSION_TAG: run_context.observe(key).data_version}
         instance.report_runless_asset_event(dg.AssetObservation(key_of(key), tags=tags))

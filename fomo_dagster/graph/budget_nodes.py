@@ -70,7 +70,7 @@ class BudgetNode(Node):
         """As it was counted before, or counts: it takes seconds, and nothing of the store."""
         return self.known(recipes, context) or _facts(self._steps(context))
 
-    def observe(
+    def facts_of_made(
         self, recipes: Mapping[str, Recipe], artifacts: Mapping[str, Artifact], context: RunContext
     ) -> Facts:
         own, _ = json.loads(artifacts[ONLY].path(BUDGET).read_text())

@@ -137,7 +137,7 @@ class ShardsNode(Node):
         from fomo_dagster.data.index import Index
         from fomo_dagster.data.shards import write_shards
 
-        details = context.look(source_key(self.name)).details
+        details = context.observe(source_key(self.name)).details
         report = write_shards(
             details["scan"], details["source"], folder,
             unusable=details["unusable"],
@@ -161,7 +161,7 @@ class ShardsNode(Node):
         quarantined = head.facts["quarantined"] if head is not None else []
         return self._facts(expected_samples(self.name, self.dataset, context), quarantined, context)
 
-    def observe(
+    def facts_of_made(
         self, recipes: Mapping[str, Recipe], artifacts: Mapping[str, Artifact], context: RunContext
     ) -> Facts:
         import polars as pl
@@ -174,7 +174,7 @@ class ShardsNode(Node):
         return with_counts(found, artifacts[ONLY])
 
     def _facts(self, samples: pl.DataFrame, quarantined: list[str], context: RunContext) -> Facts:
-        classes = context.look(source_key(self.name)).details["classes"]
+        classes = context.observe(source_key(self.name)).details["classes"]
         return facts_of_samples(samples, classes, quarantined)
 
     @property
@@ -271,7 +271,7 @@ def expected_samples(name: str, dataset: Dataset, context: RunContext) -> pl.Dat
 
     from fomo_dagster.data.shards import stored_samples
 
-    scan: pl.DataFrame = context.look(source_key(name)).details["scan"]
+    scan: pl.DataFrame = context.observe(source_key(name)).details["scan"]
     head = context.heads.read(shards_key(name))
     if head is None:
         return stored_samples(scan, dataset.resize)

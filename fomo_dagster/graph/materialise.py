@@ -49,7 +49,7 @@ def materialise(key: str, context: RunContext) -> Outcome:
             partial(context.training_slot, node) if node.trains else None,
         )
         artifacts[name] = replace(artifact, computed=True) if name in made else artifact
-    found = node.observe(recipes, artifacts, context)
+    found = node.facts_of_made(recipes, artifacts, context)
     digest = identity(recipes)
     tables = {
         table: digest_of_file(write_table(context.home.root, table, key, digest, rows))

@@ -117,9 +117,9 @@ class Node(ABC):
             if artifact is None:
                 return None
             artifacts[name] = artifact
-        return self.observe(recipes, artifacts, context)
+        return self.facts_of_made(recipes, artifacts, context)
 
-    def observe(
+    def facts_of_made(
         self, recipes: Mapping[str, Recipe], artifacts: Mapping[str, Artifact], context: RunContext
     ) -> Facts:
         """The facts of what was made or found."""
@@ -154,4 +154,4 @@ class SourceNode:
     """Something outside that is only observed: a dataset's images, or a file of weights."""
 
     key: str
-    look: Callable[[RunContext], Facts]
+    observe: Callable[[RunContext], Facts]

@@ -87,7 +87,7 @@ def _streamed_pool(
 def _present(dataset: str, artifact: Artifact, context: RunContext) -> Sequence[ShardFile]:
     """The shards of a pool's streamed dataset, where they lie now."""
     listing = pl.read_parquet(artifact.path(STREAMED)).filter(dataset=dataset)
-    files: Sequence[ShardFile] = context.look(source_key(dataset)).details["files"]
+    files: Sequence[ShardFile] = context.observe(source_key(dataset)).details["files"]
     present = [(file.name, file.size, file.version) for file in files]
     if present != listing.select(*LISTING_COLUMNS).rows():
         raise DataError(

@@ -152,7 +152,7 @@ class OrderNode(Node):
         entries = self.ordered(recipes[ONLY].inputs["concepts"])
         return _facts_of_order(entries[::-1] if self.stream.reverse else entries)
 
-    def observe(
+    def facts_of_made(
         self, recipes: Mapping[str, Recipe], artifacts: Mapping[str, Artifact], context: RunContext
     ) -> Facts:
         import polars as pl

@@ -78,7 +78,7 @@ class RunContext:
         self.steps = steps
         self.channel = channel
         self._group = group
-        self._looks: dict[str, Facts] = {}
+        self._observed: dict[str, Facts] = {}
         self._memory: tuple[object, Any] = (None, None)
 
     @property
@@ -105,16 +105,16 @@ class RunContext:
         declared now: numbers are never made from what another declaration left behind.
         """
         if key in self.graph.sources:
-            return self.look(key)
+            return self.observe(key)
         head = self._head(key)
         return Facts(head.data_version, head.facts)
 
-    def look(self, key: str) -> Facts:
+    def observe(self, key: str) -> Facts:
         """Look at a source, once; what is to be said of it goes to `warn`."""
-        if key not in self._looks:
-            self._looks[key] = self.graph.sources[key].look(self)
-            self.say(self._looks[key].details.get("warnings", ()))
-        return self._looks[key]
+        if key not in self._observed:
+            self._observed[key] = self.graph.sources[key].observe(self)
+            self.say(self._observed[key].details.get("warnings", ()))
+        return self._observed[key]
 
     def say(self, warnings: Iterable[str]) -> None:
         """Hand what a person should hear to `warn`, where there is one."""
@@ -151,7 +151,7 @@ class RunContext:
         from fomo_dagster.data.webdataset.indexed import PlacedIndex
 
         digests = dict(pl.read_parquet(artifact.path(PLACED_SHARDS)).iter_rows())
-        source = self.look(f"sources/{dataset}").details["source"]
+        source = self.observe(f"sources/{dataset}").details["source"]
         return PlacedIndex(artifact.folder, source.places(digests))
 
     def indexes(self, datasets: Iterable[str]) -> dict[str, Index]:

@@ -56,17 +56,17 @@ class SharedNodes:
 
     def add_dataset(self, loaded: Loaded, name: str, where: str) -> Dataset:
         dataset = loaded.dataset(name, where)
-        look_of, node_of = nodes_of(dataset)
+        observer_of, node_of = nodes_of(dataset)
         if is_streamed(dataset) and not where.endswith(POOL):
             raise InputError(
                 f"experiment {loaded.experiment.name!r}: {where} names dataset {name!r}, which is "
                 "streamed (index: false), so that nobody knows its samples: it can be part of a "
                 "pretraining pool alone"
             )
-        look = look_of(name=name, dataset=dataset, base=loaded.bases[name])
-        source = SourceNode(key=source_key(name), look=look)
+        observe = observer_of(name=name, dataset=dataset, base=loaded.bases[name])
+        source = SourceNode(key=source_key(name), observe=observe)
         there = self.sources.setdefault(source.key, source)
-        if there.look != look:
+        if there.observe != observe:
             raise ConflictError(
                 f"dataset {name!r} of experiment {self.experiment!r} is declared differently by "
                 f"experiment {self.owners.get(shards_key(name), '?')!r}: rename one of the two"
@@ -112,8 +112,8 @@ class SharedNodes:
         backbone = located(backbone, loaded.base)
         if (path := backbone.weights) is not None:
             key = weights_source_key(backbone.name)
-            source = SourceNode(key=key, look=WeightsSource(path=path, backbone=backbone))
-            if self.sources.setdefault(key, source).look != source.look:
+            source = SourceNode(key=key, observe=WeightsSource(path=path, backbone=backbone))
+            if self.sources.setdefault(key, source).observe != source.observe:
                 raise ConflictError(
                     f"backbone {backbone.name!r} of experiment {self.experiment!r} names other "
                     "weights than that of another experiment, or is called as a dataset is: give "

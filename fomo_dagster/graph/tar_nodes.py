@@ -35,7 +35,7 @@ LISTING_COLUMNS = ("name", "size", "version")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TarsLook:
+class ObserveTars:
     """Looks at a dataset's tars; those that are new or changed are read once."""
 
     name: str
@@ -66,7 +66,7 @@ class TarsLook:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StreamLook:
+class ObserveStream:
     """Lists a streamed dataset's shards: names, sizes, and the store's checksums or times."""
 
     name: str
@@ -123,7 +123,7 @@ class StreamedNode(Node):
     ) -> Mapping[str, Any]:
         import polars as pl
 
-        files = context.look(source_key(self.name)).details["files"]
+        files = context.observe(source_key(self.name)).details["files"]
         rows = [(file.name, file.size, file.version) for file in files]
         pl.DataFrame(rows, schema=LISTING_COLUMNS, orient="row").write_parquet(folder / LISTING)
         return {"shards": len(files), "bytes": sum(file.size or 0 for file in files)}
@@ -160,7 +160,7 @@ class PlacedNode(ShardsNode):
         from fomo_dagster.data.webdataset.indexed import PlacedIndex
         from fomo_dagster.graph.run_context import PLACED_SHARDS
 
-        details = context.look(source_key(self.name)).details
+        details = context.observe(source_key(self.name)).details
         source, tars = details["source"], details["tars"]
         samples, lost, odd = source.index(tars)
         self._check(samples.height, lost)
@@ -194,10 +194,10 @@ class PlacedNode(ShardsNode):
         known = self.known(recipes, context)
         if known is not None:
             return known
-        details = context.look(source_key(self.name)).details
+        details = context.observe(source_key(self.name)).details
         return facts_of_samples(details["source"].index(details["tars"]).samples)
 
-    def observe(
+    def facts_of_made(
         self, recipes: Mapping[str, Recipe], artifacts: Mapping[str, Artifact], context: RunContext
     ) -> Facts:
         from fomo_dagster.data.index import Index
@@ -239,7 +239,7 @@ def is_streamed(dataset: Dataset) -> bool:
 def nodes_of(dataset: Dataset) -> tuple[Callable[..., Any], Callable[..., Node]]:
     """The look at a dataset's source and the node of its images, by how these are come by."""
     if is_streamed(dataset):
-        return StreamLook, StreamedNode
+        return ObserveStream, StreamedNode
     if is_in_place(dataset):
-        return TarsLook, PlacedNode
+        return ObserveTars, PlacedNode
     return DatasetSource, ShardsNode

@@ -79,7 +79,7 @@ class ValidationNode(Node):
         expected = expected_samples(self.of, self.dataset, context)
         return self._facts(self._split(expected), recipes)
 
-    def observe(
+    def facts_of_made(
         self, recipes: Mapping[str, Recipe], artifacts: Mapping[str, Artifact], context: RunContext
     ) -> Facts:
         from fomo_dagster.data.index import Index

@@ -323,5 +323,5 @@ def test_dagster_shows_the_shards_the_shares_and_what_was_skipped(with_stream):
         {"dataset": "web", "percent": 75.0},
     ]
     assert [record.data for record in pool["streamed"].records] == [{"dataset": "web", "shards": 3}]
-    looked = [metadata_of_source(context.look(f"sources/{name}")) for name in ("placed", "web")]
+    looked = [metadata_of_source(context.observe(f"sources/{name}")) for name in ("placed", "web")]
     assert looked == [{"tars": 3, "samples": 25, "skipped": 1}, {"shards": 3}]

@@ -66,7 +66,7 @@ def test_a_teacher_may_come_from_a_file_which_is_then_looked_at(
     write(project, from_file)
     graph = project.graph("taught")
     assert graph.nodes["backbones/teacher"].inputs == ("sources/weights_teacher",)
-    assert graph.sources["sources/weights_teacher"].look.path.name == "teacher.safetensors"
+    assert graph.sources["sources/weights_teacher"].observe.path.name == "teacher.safetensors"
 
 
 def test_a_teacher_that_cannot_be_is_refused(project: Any, teacher: dict[str, Any]) -> None:
