@@ -16,7 +16,7 @@ from assets.troubles import named_troubles, trouble_assets, trouble_key
 from fomo_dagster.errors import FomoError, InputError
 from fomo_dagster.experiment.families import Trouble
 from fomo_dagster.graph.build import Graph
-from fomo_dagster.graph.materialise import Outcome, materialise, retire
+from fomo_dagster.graph.materialise import Outcome, materialise, remove_stale_heads
 from fomo_dagster.graph.names import DATASETS, OBSERVE, UPDATE, step_of
 from fomo_dagster.graph.node import Node, SourceNode
 from fomo_dagster.graph.run_context import RunContext
@@ -114,7 +114,7 @@ def _asset(
                 continue
             outcome = _materialise(node, run_context)
             if node.kind == "scores" and node.experiment is not None:
-                retire(node.experiment, run_context)
+                remove_stale_heads(node.experiment, run_context)
             head = outcome.head
             context.log.info(f"{node.key}: {head.status} {head.digest}, {outcome.seconds:.1f} s")
             yield dg.MaterializeResult(

@@ -24,7 +24,7 @@ import polars as pl
 import yaml
 from pictures import print_figures
 
-from fomo_dagster.cli.planning import Undertaking, undertake
+from fomo_dagster.cli.planning import RunRequest, resolve_request
 from fomo_dagster.data.benchmark.registry import BenchmarkDataset, benchmark_datasets
 from fomo_dagster.data.index import INDEX_FILE
 from fomo_dagster.data.samples import INDEX, SCAN
@@ -113,22 +113,22 @@ def write_experiment(root: Path, stages: int, order: str) -> None:
     (root / "experiments" / "full.yaml").write_text(yaml.safe_dump(experiment))
 
 
-def of_kind(undertaking: Undertaking, *kinds: str) -> Iterator[str]:
-    return (node.key for node in undertaking.nodes if node.kind in kinds)
+def of_kind(request: RunRequest, *kinds: str) -> Iterator[str]:
+    return (node.key for node in request.nodes if node.kind in kinds)
 
 
 def make(*kinds: str) -> str:
-    undertaking = undertake("full", [])
-    context = RunContext(undertaking.graph, undertaking.home)
+    request = resolve_request("full", [])
+    context = RunContext(request.graph, request.home)
     count = 0
-    for key in of_kind(undertaking, *kinds):
+    for key in of_kind(request, *kinds):
         materialise(key, context)
         count += 1
     return f"{count} assets"
 
 
 def plan() -> str:
-    entries = undertake("full", []).plan()
+    entries = resolve_request("full", []).plan()
     return f"{sum(e.status == 'hit' for e in entries)} hits of {len(entries)}"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from fomo_dagster.cli.planning import undertake
+from fomo_dagster.cli.planning import resolve_request
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.weights_folder import described
 from fomo_dagster.graph.checkpoints import WEIGHTS
@@ -21,16 +21,16 @@ def export_weights(
 
     from fomo_dagster.models.backbones import export
 
-    undertaking = undertake(name_or_path, overrides)
-    experiment = undertaking.experiment
-    evaluated = (n for n in undertaking.nodes if isinstance(n, EvaluationNode))
+    request = resolve_request(name_or_path, overrides)
+    experiment = request.experiment
+    evaluated = (n for n in request.nodes if isinstance(n, EvaluationNode))
     last = max(node.stage for node in evaluated)
     number = last if stage is None else stage
     if number > last:
         raise InputError(f"{experiment.name} has stages 0 to {last}, and no stage {number}")
-    node = undertaking.graph.nodes[f"{experiment.name}/evaluation_{number:03d}"]
+    node = request.graph.nodes[f"{experiment.name}/evaluation_{number:03d}"]
     assert isinstance(node, EvaluationNode)
-    context = RunContext(undertaking.graph, undertaking.home)
+    context = RunContext(request.graph, request.home)
     context.facts(node.checkpoint_key)
     weights = context.artifact(node.checkpoint_key).path(WEIGHTS)
     architecture = described(node.backbone).architecture

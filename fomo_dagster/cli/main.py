@@ -58,15 +58,15 @@ def run(experiment: Experiment, overrides: Overrides = None) -> None:
 @app.command()
 def plan(experiment: Experiment, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Say what `run` would compute, why, and for how long; compute nothing."""
-    from fomo_dagster.cli.planning import plan_as_data, print_plan, undertake
+    from fomo_dagster.cli.planning import plan_as_data, print_plan, resolve_request
 
-    undertaking = undertake(experiment, overrides or [])
-    planned = undertaking.plan()
+    request = resolve_request(experiment, overrides or [])
+    planned = request.plan()
     if as_json:
         print_json(plan_as_data(planned))
     else:
-        print_plan(planned, undertaking.family)
-    undertaking.check_whole()
+        print_plan(planned, request.family)
+    request.check_whole()
 
 
 @app.command()

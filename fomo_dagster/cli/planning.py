@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Undertaking:
+class RunRequest:
     """An experiment or a sweep, read, with the graph of what it needs."""
 
     family: Family
@@ -58,7 +58,7 @@ class Undertaking:
         """The nodes that the experiments need, and the leaderboard."""
         return self.graph.of(*self.family.names)
 
-    def each(self) -> list[Undertaking]:
+    def each(self) -> list[RunRequest]:
         """The experiments one by one, over the same graph."""
         return [
             replace(self, family=replace(self.family, members=(member,), troubles=()))
@@ -83,7 +83,7 @@ def warn_once(warning: str, say: Callable[[str], None] = logger.warning) -> None
         say(warning)
 
 
-def undertake(name_or_path: str, overrides: Sequence[str]) -> Undertaking:
+def resolve_request(name_or_path: str, overrides: Sequence[str]) -> RunRequest:
     """Read an experiment or a sweep, and build the project's graph with it.
 
     The others are there for the leaderboard. One that cannot be used is left out, and said; one
@@ -100,7 +100,7 @@ def undertake(name_or_path: str, overrides: Sequence[str]) -> Undertaking:
     say_unread(graph)
     say_troubles(graph, but=ConflictError if overrides else ())
     family = replace(family, members=members, troubles=(*family.troubles, *own))
-    return Undertaking(family, graph, Home.from_environment())
+    return RunRequest(family, graph, Home.from_environment())
 
 
 def say_troubles_of_project() -> None:

@@ -25,12 +25,12 @@ from fomo_dagster.cli.dagster_runs import run_job
 from fomo_dagster.cli.failures import failure_of, interruption_of
 from fomo_dagster.cli.interruptions import Signals, StoppedError
 from fomo_dagster.cli.output import Terminal, say
-from fomo_dagster.cli.planning import Undertaking, undertake, warn_once
+from fomo_dagster.cli.planning import RunRequest, resolve_request, warn_once
 from fomo_dagster.cli.reporting import print_results
 from fomo_dagster.cli.sweeps import print_sweep
 from fomo_dagster.errors import FomoError, StoreError
 from fomo_dagster.graph.build import Graph
-from fomo_dagster.graph.materialise import retire
+from fomo_dagster.graph.materialise import remove_stale_heads
 from fomo_dagster.graph.names import assets_by_step
 from fomo_dagster.graph.plan import Planned
 from fomo_dagster.graph.run_context import RunContext
@@ -85,27 +85,25 @@ def _run(
 ) -> None:
     console = Terminal()
     trackers = open_trackers(named_by_environment(), Home.from_environment().root)
-    undertaking = undertake(name_or_path, overrides)
-    runner = _Runner(
-        undertaking.graph, undertaking.home, instance, command, console, signals, trackers
-    )
+    request = resolve_request(name_or_path, overrides)
+    runner = _Runner(request.graph, request.home, instance, command, console, signals, trackers)
     try:
-        _bring_up_to_date(undertaking, runner, console)
+        _bring_up_to_date(request, runner, console)
     finally:
         trackers.close(runner.warn)
 
 
-def _bring_up_to_date(undertaking: Undertaking, runner: _Runner, console: Console) -> None:
-    if not undertaking.family.is_several:
-        runner.bring_up_to_date(undertaking)
-        print_results(undertaking.home, undertaking.experiment.name, undertaking.graph, console)
+def _bring_up_to_date(request: RunRequest, runner: _Runner, console: Console) -> None:
+    if not request.family.is_several:
+        runner.bring_up_to_date(request)
+        print_results(request.home, request.experiment.name, request.graph, console)
         return
-    failures = runner.bring_all_up_to_date(undertaking)
-    print_sweep(undertaking.home, undertaking.family, console)
+    failures = runner.bring_all_up_to_date(request)
+    print_sweep(request.home, request.family, console)
     if failures:
-        many = f"{len(failures)} of {len(undertaking.family.all_names)} experiments failed"
+        many = f"{len(failures)} of {len(request.family.all_names)} experiments failed"
         said = "".join(f"\n  {name}: {error}" for name, error in failures.items())
-        raise type(next(iter(failures.values())))(f"{undertaking.family.sweep}: {many}{said}")
+        raise type(next(iter(failures.values())))(f"{request.family.sweep}: {many}{said}")
 
 
 @dataclass(frozen=True)
@@ -133,9 +131,9 @@ class _Runner:
     def tracking(self, warn: Callable[[str], None]) -> Tracking:
         return Tracking(self.graph, self.home, self.trackers, warn)
 
-    def bring_up_to_date(self, undertaking: Undertaking) -> None:
+    def bring_up_to_date(self, request: RunRequest) -> None:
         """Plan and materialise until nothing is left to do; raises what failed."""
-        name = undertaking.experiment.name
+        name = request.experiment.name
 
         def waiting(holder: str) -> None:
             say(self.console, f"process {holder} is running {name}; waiting for it")
@@ -146,7 +144,7 @@ class _Runner:
                 stack.enter_context(lease(self.home.leases / f"experiment_{name}", waiting))
             except StoreError as error:  # a disk that is read-only, where all may be there
                 refusal = error
-            planned = undertaking.plan()
+            planned = request.plan()
             rounds = 0
             while wanted := [entry for entry in planned if not entry.current]:
                 if rounds == MOST_ROUNDS:
@@ -157,20 +155,20 @@ class _Runner:
                 say(self.console, f"{name}: {computed} assets to compute, {hits} hits")
                 if refusal is not None:
                     raise refusal
-                self._materialise(undertaking, wanted, self.instance or prepare(self.home))
-                planned = undertaking.plan()
+                self._materialise(request, wanted, self.instance or prepare(self.home))
+                planned = request.plan()
                 rounds += 1
             if refusal is None:
-                retire(name, RunContext(self.graph, self.home))
+                remove_stale_heads(name, RunContext(self.graph, self.home))
         self.home.store.push_pending()
         if self.trackers:
             self.tracking(self.warn).catch_up(name)
         say(self.console, f"{name} is up to date ({len(planned)} assets)")
 
-    def bring_all_up_to_date(self, undertaking: Undertaking) -> dict[str, FomoError]:
+    def bring_all_up_to_date(self, request: RunRequest) -> dict[str, FomoError]:
         """The experiments of a sweep in turn; the names of those that failed → why."""
-        failures = {trouble.name: trouble.error for trouble in undertaking.family.troubles}
-        members = undertaking.each()
+        failures = {trouble.name: trouble.error for trouble in request.family.troubles}
+        members = request.each()
         for number, member in enumerate(members, 1):
             name = member.experiment.name
             say(self.console, (name, "bold"), f" ({number} of {len(members)})")
@@ -187,15 +185,15 @@ class _Runner:
         return failures
 
     def _materialise(
-        self, undertaking: Undertaking, wanted: Sequence[Planned], instance: dg.DagsterInstance
+        self, request: RunRequest, wanted: Sequence[Planned], instance: dg.DagsterInstance
     ) -> None:
-        observe_sources(undertaking, instance)
+        observe_sources(request, instance)
         keys = [key_of(entry.asset) for entry in wanted]
         with Bars(self.console, len(wanted)) as bars:
             run_contexts = _ShownWorkshops(
                 self.home, bars, self.tracking(bars.warn), training_slots()
             )
-            name = undertaking.experiment.name
+            name = request.experiment.name
             definitions = dg.Definitions(
                 self.assets,
                 jobs=[job_of(name, [name], self.graph)],
@@ -208,7 +206,7 @@ class _Runner:
                 instance,
                 tags={COMMAND_TAG: self.command},
                 run_config=QUIET,
-                in_ui=undertaking.is_in_project,
+                in_ui=request.is_in_project,
             )
         if result.success:
             return
@@ -223,9 +221,9 @@ class _Runner:
         raise failure
 
 
-def _needs(undertaking: Undertaking, asset: str) -> bool:
+def _needs(request: RunRequest, asset: str) -> bool:
     """asset: a key, or what the keys of a stream's chunks begin with."""
-    return any(node.key == asset or node.key.startswith(f"{asset}/") for node in undertaking.nodes)
+    return any(node.key == asset or node.key.startswith(f"{asset}/") for node in request.nodes)
 
 
 @dataclass(frozen=True)
@@ -257,10 +255,10 @@ class _ShownWorkshops:
         self.tracking.finished(head)
 
 
-def observe_sources(undertaking: Undertaking, instance: dg.DagsterInstance) -> None:
+def observe_sources(request: RunRequest, instance: dg.DagsterInstance) -> None:
     """Tell Dagster what the sources hold now, so that its UI calls stale what is."""
-    run_context = RunContext(undertaking.graph, undertaking.home)
-    needed = {key for node in undertaking.nodes for key in node.inputs}
-    for key in sorted(needed & undertaking.graph.sources.keys()):
+    run_context = RunContext(request.graph, request.home)
+    needed = {key for node in request.nodes for key in node.inputs}
+    for key in sorted(needed & request.graph.sources.keys()):
         tags = {DATA_VERSION_TAG: run_context.observe(key).data_version}
         instance.report_runless_asset_event(dg.AssetObservation(key_of(key), tags=tags))

@@ -83,7 +83,7 @@ def materialise(key: str, context: RunContext) -> Outcome:
     return Outcome(head, artifacts, computed, seconds)
 
 
-def retire(experiment: str, context: RunContext) -> list[str]:
+def remove_stale_heads(experiment: str, context: RunContext) -> list[str]:
     """Remove the heads of assets that an experiment no longer has, such as stages past its last."""
     stream = context.graph.experiments[experiment].stream_name
     there = [*context.heads.below(experiment), *context.heads.below(f"streams/{stream}")]

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from fomo_dagster.trackers.lane import Job, Lane, Patience
 from fomo_dagster.trackers.tracker import Entry, Run, Tracker
+from fomo_dagster.trackers.tracker_queue import Job, Patience, TrackerQueue
 
 
 class Trackers:
@@ -23,7 +23,7 @@ class Trackers:
         ledgers: Path,
         patience: Patience = Patience(),  # noqa: B008
     ) -> None:
-        self._lanes = [Lane(name, make, ledgers, patience) for name, make in kinds.items()]
+        self._queues = [TrackerQueue(name, make, ledgers, patience) for name, make in kinds.items()]
 
     @classmethod
     def none(cls) -> Trackers:
@@ -32,7 +32,7 @@ class Trackers:
 
     def __bool__(self) -> bool:
         """Whether there are any."""
-        return bool(self._lanes)
+        return bool(self._queues)
 
     def send(
         self, run: Run, entries: Callable[[], Iterable[Entry]], warn: Callable[[str], None]
@@ -41,21 +41,21 @@ class Trackers:
 
         warn: told once of each tracker that failed since it was last asked.
         """
-        for lane in self._lanes:
-            lane.put(Job(run, entries))
+        for queue in self._queues:
+            queue.put(Job(run, entries))
         self._say(warn)
 
     def close(self, warn: Callable[[str], None]) -> None:
         """Send what waits, and close them."""
-        for lane in self._lanes:
-            lane.end()
+        for queue in self._queues:
+            queue.end()
         ended = time.monotonic()
-        for lane in self._lanes:
-            lane.wait(ended)
+        for queue in self._queues:
+            queue.wait(ended)
         self._say(warn)
 
     def _say(self, warn: Callable[[str], None]) -> None:
-        for lane in self._lanes:
-            news = lane.news()
+        for queue in self._queues:
+            news = queue.news()
             if news is not None:
                 warn(news)

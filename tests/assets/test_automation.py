@@ -5,7 +5,7 @@ import pytest
 
 from assets.building import build_definitions
 from assets.specs import key_of
-from fomo_dagster.cli.planning import undertake
+from fomo_dagster.cli.planning import resolve_request
 from resources.run_contexts import RunContexts
 
 pytestmark = pytest.mark.filterwarnings("ignore::dagster.BetaWarning")
@@ -22,8 +22,8 @@ class Automation:
 
     def load(self) -> None:
         """What a reload of the code location does."""
-        undertaking = undertake("toy", [])
-        self.graph = undertaking.graph
+        request = resolve_request("toy", [])
+        self.graph = request.graph
         self.definitions = build_definitions(self.graph, RunContexts.of(self.project.home))
 
     def observe(self) -> None:
@@ -85,7 +85,7 @@ def test_what_was_never_made_is_made_once_after_the_first_observation(project):
     automation.tick()
     automation.observe()
     assert automation.ticks() == [set(automation.graph.nodes)]
-    assert all(entry.current for entry in undertake("toy", []).plan())
+    assert all(entry.current for entry in resolve_request("toy", []).plan())
 
 
 def test_a_tick_without_news_requests_nothing_for_ever(automation):
@@ -101,7 +101,7 @@ def test_a_new_training_image_updates_what_it_touches_and_comes_to_rest(automati
     automation.observe()
     requested = set().union(*automation.ticks())
     assert requested >= {"shards/cats", "streams/toy/chunk_003", "toy/trained_003"}
-    assert all(entry.current for entry in undertake("toy", []).plan())
+    assert all(entry.current for entry in resolve_request("toy", []).plan())
     new = project.artifacts() - before
     made = {
         node.key for node in automation.graph.nodes.values()
@@ -130,7 +130,7 @@ def test_a_changed_declaration_requests_its_closure_once(automation):
     ticks = automation.ticks()
     expected = {f"toy/{kind}_{t:03d}" for kind in ("trained", "evaluation") for t in (1, 2, 3)}
     assert set().union(*ticks) == expected | {"toy/scores", "leaderboard"}
-    assert all(entry.current for entry in undertake("toy", []).plan())
+    assert all(entry.current for entry in resolve_request("toy", []).plan())
 
 
 def test_some_chunks_of_a_stream_can_be_asked_for_alone(automation):
@@ -158,7 +158,7 @@ def test_the_first_tick_asks_for_what_was_missing_or_changed_before_it(finished_
     automation.observe()
     first, *later = automation.ticks()
     assert {"toy/trained_001", "shards/cats", "pools/toy", "toy/scores"} <= first
-    assert all(entry.current for entry in undertake("toy", []).plan())
+    assert all(entry.current for entry in resolve_request("toy", []).plan())
     assert later == []
 
 

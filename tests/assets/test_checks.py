@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from assets.building import build_assets
 from assets.checks import checks_of
 from assets.specs import key_of
-from fomo_dagster.cli.planning import undertake
+from fomo_dagster.cli.planning import resolve_request
 from fomo_dagster.graph.checkpoints import WEIGHTS
 from fomo_dagster.graph.evaluation_nodes import SCORES
 from fomo_dagster.graph.materialise import materialise
@@ -22,9 +22,9 @@ from resources.run_contexts import RunContexts
 
 def outcome_of(project, key):
     """What materialising an asset that is there gives: hits."""
-    undertaking = undertake("toy", [])
-    context = RunContext(undertaking.graph, project.home)
-    return context, undertaking.graph.nodes[key], materialise(key, context)
+    request = resolve_request("toy", [])
+    context = RunContext(request.graph, project.home)
+    return context, request.graph.nodes[key], materialise(key, context)
 
 
 def results_of(project, key):
@@ -34,10 +34,10 @@ def results_of(project, key):
 
 def run(project, *keys):
     """A run of some assets, as the UI would start it."""
-    undertaking = undertake("toy", [])
+    request = resolve_request("toy", [])
     with dg.DagsterInstance.ephemeral() as instance:
         return dg.materialize(
-            build_assets(undertaking.graph),
+            build_assets(request.graph),
             selection=dg.AssetSelection.assets(*map(key_of, keys)),
             resources={"run_contexts": RunContexts.of(project.home)},
             instance=instance,

@@ -4,7 +4,7 @@ import dagster as dg
 
 from assets.building import build_assets
 from assets.specs import key_of
-from fomo_dagster.cli.planning import undertake
+from fomo_dagster.cli.planning import resolve_request
 from resources.run_contexts import RunContexts
 
 
@@ -14,7 +14,7 @@ def test_an_order_shows_its_table_and_its_picture(finished_project):
     keys = ("streams/toy/probe", "streams/toy/order", "streams/toy/chunk_001")
     with dg.DagsterInstance.ephemeral() as instance:
         done = dg.materialize(
-            build_assets(undertake("toy", []).graph),
+            build_assets(resolve_request("toy", []).graph),
             selection=dg.AssetSelection.assets(*map(key_of, keys)),
             resources={"run_contexts": RunContexts.of(finished_project.home)},
             instance=instance,

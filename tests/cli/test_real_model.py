@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from fomo_dagster.cli.exporting import export_weights
-from fomo_dagster.cli.planning import undertake
+from fomo_dagster.cli.planning import resolve_request
 from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.errors import FomoError, InputError
 from fomo_dagster.graph.checkpoints import WEIGHTS, load_weights
@@ -75,10 +75,10 @@ def features(module, image_size):
 
 def stored(stage):
     """The model that a stage deploys, from the store."""
-    undertaking = undertake("real", [])
-    context = RunContext(undertaking.graph, undertaking.home)
+    request = resolve_request("real", [])
+    context = RunContext(request.graph, request.home)
     path = context.artifact(f"real/trained_{stage:03d}").path(WEIGHTS)
-    return load_weights(undertaking.experiment.backbone, path)
+    return load_weights(request.experiment.backbone, path)
 
 
 def test_a_vit_b_32_of_openclip_is_trained_and_loads_in_openclip_with_the_same_features(pictures):

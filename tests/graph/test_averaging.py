@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from fomo_dagster.cli.planning import undertake
+from fomo_dagster.cli.planning import resolve_request
 from fomo_dagster.errors import InputError
 
 
@@ -29,7 +29,7 @@ def test_an_average_enters_the_recipe_where_it_is_declared_and_only_there(
 def test_another_decay_trains_all_stages_anew(finished_project: Any) -> None:
     """But θ₀, which is not averaged."""
     finished_project.write("toy", method={"average": {"name": "exponential", "decay": 0.5}})
-    planned = {entry.asset for entry in undertake("toy", []).plan() if entry.compute}
+    planned = {entry.asset for entry in resolve_request("toy", []).plan() if entry.compute}
     assert {f"toy/trained_{stage:03d}" for stage in (1, 2, 3)} <= planned
     assert not {"backbones/toy", "toy/evaluation_000"} & planned
 

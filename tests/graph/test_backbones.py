@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast as FastTokenizer
 
 from fomo_dagster.cli.budgets import bought
 from fomo_dagster.cli.exporting import export_weights
-from fomo_dagster.cli.planning import undertake
+from fomo_dagster.cli.planning import resolve_request
 from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.backbone import Backbone
@@ -56,7 +56,7 @@ def tell(folder: Path, **images: object) -> None:
 
 
 def to_compute() -> set[str]:
-    return {entry.asset for entry in undertake("toy", []).plan() if entry.compute}
+    return {entry.asset for entry in resolve_request("toy", []).plan() if entry.compute}
 
 
 def test_stages_over_a_folder_of_weights_follow_what_is_in_it(finished_project) -> None:
@@ -70,8 +70,8 @@ def test_stages_over_a_folder_of_weights_follow_what_is_in_it(finished_project) 
     folder = write_folder(project.root / "model")
     write("model")
     run_experiment("toy", [])
-    undertaking = undertake("toy", [])
-    node = undertaking.graph.nodes["toy/evaluation_003"]
+    request = resolve_request("toy", [])
+    node = request.graph.nodes["toy/evaluation_003"]
     head = project.home.heads.read("toy/trained_003")
     trained = project.home.store.open(*head.artifacts["only"]).path(WEIGHTS)
     model = load_weights(node.backbone, trained)
@@ -81,7 +81,7 @@ def test_stages_over_a_folder_of_weights_follow_what_is_in_it(finished_project) 
     assert not torch.equal(model.module.state_dict()["visual.proj"], before["visual.proj"])
     head = project.home.heads.read("toy/trained_001")
     assert head.cost["flops"] > 0
-    planned = undertake("toy", ["budget.mafs=0.05"]).plan()
+    planned = resolve_request("toy", ["budget.mafs=0.05"]).plan()
     assert {entry.asset for entry in planned if entry.compute} >= {"toy/budget"}
     assert bought("toy", [], [], None).rows["gigaflops_per_step"].min() > 0
     exported = project.root / "exported.safetensors"
@@ -105,11 +105,11 @@ def test_stages_over_a_folder_of_weights_follow_what_is_in_it(finished_project) 
 
     write("elsewhere", architecture="ViT-B-32")
     with pytest.raises(InputError, match=r"leave out backbone\.architecture"):
-        undertake("toy", []).plan()
+        resolve_request("toy", []).plan()
     write("nowhere")
-    undertaking = undertake("toy", [])  # where it is not there, the graph still is
+    request = resolve_request("toy", [])  # where it is not there, the graph still is
     with pytest.raises(InputError, match=r"nowhere of backbone 'mine' are not there"):
-        undertaking.plan()
+        request.plan()
 
 
 @pytest.mark.parametrize(

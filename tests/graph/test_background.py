@@ -5,7 +5,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from fomo_dagster.cli.planning import undertake
+from fomo_dagster.cli.planning import resolve_request
 from fomo_dagster.data.decoding import DEFAULT
 from fomo_dagster.graph.materialise import materialise
 from fomo_dagster.graph.run_context import RunContext
@@ -27,15 +27,15 @@ def declare(project, dataset, **settings):
 
 
 def planned():
-    return {e.asset: set(e.compute) for e in undertake("toy", []).plan() if e.compute}
+    return {e.asset: set(e.compute) for e in resolve_request("toy", []).plan() if e.compute}
 
 
 def run(*assets):
     """Materialise assets of the experiment, by default all; what was to be said."""
-    undertaking = undertake("toy", [])
+    request = resolve_request("toy", [])
     said = []
-    context = RunContext(undertaking.graph, undertaking.home, warn=said.append)
-    for key in assets or [node.key for node in undertaking.graph.of("toy")]:
+    context = RunContext(request.graph, request.home, warn=said.append)
+    for key in assets or [node.key for node in request.graph.of("toy")]:
         materialise(key, context)
     return said
 
@@ -89,7 +89,7 @@ def test_a_changed_background_recomputes_what_it_touches_and_no_more(with_drawin
 @pytest.mark.parametrize("resize", [None, 9])
 def test_every_reader_of_shards_shows_the_declared_background(with_drawings, resize):
     declare(with_drawings, "birds", background="#00ff00", resize=resize)
-    context = RunContext(undertake("toy", []).graph, with_drawings.home)
+    context = RunContext(resolve_request("toy", []).graph, with_drawings.home)
     materialise("shards/birds", context)
     index = context.index("birds")
     row = index.rows("train").filter(key="swan/0.png")
@@ -98,7 +98,7 @@ def test_every_reader_of_shards_shows_the_declared_background(with_drawings, res
     assert picture[len(picture) // 2, len(picture) // 2].tolist() == [0, 0, 0]
     plain = index.rows("train").filter(key="swan/1.png")["digest"].item()
     declare(with_drawings, "birds", background="white", resize=resize)
-    again = RunContext(undertake("toy", []).graph, with_drawings.home)
+    again = RunContext(resolve_request("toy", []).graph, with_drawings.home)
     materialise("shards/birds", again)
     assert again.index("birds").decoding == DEFAULT
     digests = dict(again.index("birds").rows("train").select("key", "digest").iter_rows())
@@ -112,4 +112,4 @@ def test_every_reader_of_shards_shows_the_declared_background(with_drawings, res
 def test_what_is_no_opaque_colour_is_refused(project, colour):
     declare(project, "birds", background=colour)
     with pytest.raises(Exception, match="is no opaque colour"):
-        undertake("toy", [])
+        resolve_request("toy", [])

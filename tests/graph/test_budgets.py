@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from fomo_dagster.cli.planning import undertake
+from fomo_dagster.cli.planning import resolve_request
 from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.errors import InputError
 from fomo_dagster.graph import budgets
@@ -22,7 +22,7 @@ TWO_STEPS = 3 * 2 * 0.0036464
 
 
 def planned(*overrides):
-    return {e.asset: e for e in undertake("toy", overrides).plan()}
+    return {e.asset: e for e in resolve_request("toy", overrides).plan()}
 
 
 def test_a_budget_that_buys_as_many_steps_shares_all_trainings(finished_project):

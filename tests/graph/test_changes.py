@@ -7,7 +7,7 @@ import dagster as dg
 import pytest
 
 from assets.building import build_definitions
-from fomo_dagster.cli.planning import undertake
+from fomo_dagster.cli.planning import resolve_request
 from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.home import Home
 from fomo_dagster.tables.views import query
@@ -27,19 +27,19 @@ def through_fomo_run(name, overrides):
 
 def through_dagster(name, overrides):
     """The experiment's whole job, as `dagster job execute` or the UI would run it."""
-    undertaking = undertake(name, overrides)
-    definitions = build_definitions(undertaking.graph, RunContexts.of(undertaking.home))
+    request = resolve_request(name, overrides)
+    definitions = build_definitions(request.graph, RunContexts.of(request.home))
     with dg.DagsterInstance.ephemeral() as instance:
-        job = definitions.resolve_job_def(undertaking.experiment.name)
+        job = definitions.resolve_job_def(request.experiment.name)
         assert job.execute_in_process(instance=instance).success
 
 
 def computed(project, before, name):
     """Asset → names of the artifacts that were not in the store before."""
     new = project.artifacts() - before
-    undertaking = undertake(name, [])
+    request = resolve_request(name, [])
     found = {}
-    for node in undertaking.graph.of(undertaking.experiment.name):
+    for node in request.graph.of(request.experiment.name):
         head = project.home.heads.read(node.key)
         names = {n for n, (kind, digest) in head.artifacts.items() if f"{kind}/{digest}" in new}
         if names:
@@ -179,11 +179,11 @@ def test_a_change_computes_what_it_touches_and_the_plan_says_so(finished_project
     change, expected = CASES[case]
     before = finished_project.artifacts()
     change(finished_project)
-    planned = {e.asset: set(e.compute) for e in undertake("toy", []).plan() if e.compute}
+    planned = {e.asset: set(e.compute) for e in resolve_request("toy", []).plan() if e.compute}
     assert planned == expected
     through("toy", [])
     assert computed(finished_project, before, "toy") == expected
-    assert all(entry.current for entry in undertake("toy", []).plan())
+    assert all(entry.current for entry in resolve_request("toy", []).plan())
 
 
 @pytest.mark.parametrize(("first_changed", "through"), by_turns([1, 2, 3]))
@@ -200,7 +200,7 @@ def test_another_order_from_a_chunk_on_computes_from_there(
     chunks = {f"streams/toy/chunk_{stage:03d}": {"only"} for stage in later}
     expected = chunks | stages("trained", later) | evaluations(later) | SUMMARY
     expected |= {"streams/toy/order": {"only"}} if changed != listed else {}
-    planned = {e.asset: set(e.compute) for e in undertake("toy", []).plan() if e.compute}
+    planned = {e.asset: set(e.compute) for e in resolve_request("toy", []).plan() if e.compute}
     assert planned == expected
     through("toy", [])
     assert computed(finished_project, before, "toy") == expected
@@ -209,7 +209,9 @@ def test_another_order_from_a_chunk_on_computes_from_there(
 def test_another_name_shares_everything(finished_project):
     before = finished_project.artifacts()
     finished_project.write("renamed")
-    assert not any(e.compute for e in undertake("renamed", []).plan() if e.asset != "leaderboard")
+    assert not any(
+        e.compute for e in resolve_request("renamed", []).plan() if e.asset != "leaderboard"
+    )
     run_experiment("renamed", [])
     assert {a.partition("/")[0] for a in finished_project.artifacts() - before} == {"leaderboard"}
 
@@ -234,7 +236,7 @@ def test_the_same_images_under_another_name_share_evaluations_too(finished_proje
 
 
 def test_the_plan_gives_the_reason_of_a_changed_value(finished_project):
-    planned = {e.asset: e for e in undertake("toy", ["optimiser.learning_rate=5e-4"]).plan()}
+    planned = {e.asset: e for e in resolve_request("toy", ["optimiser.learning_rate=5e-4"]).plan()}
     assert planned["toy/trained_001"].reasons == ("optimiser.learning_rate 0.001 → 0.0005",)
     assert "it starts from other weights" in planned["toy/trained_002"].reasons
     assert planned["toy/evaluation_001"].reasons[0].endswith("the weights are others")
@@ -245,14 +247,14 @@ def test_the_plan_gives_the_reason_of_a_changed_value(finished_project):
 
 def test_the_plan_says_which_chunk_brings_other_samples(finished_project):
     finished_project.add_image("cats", "train", "lynx", 1004)
-    planned = {e.asset: e for e in undertake("toy", []).plan()}
+    planned = {e.asset: e for e in resolve_request("toy", []).plan()}
     assert planned["shards/cats"].reasons == ("its source brings other samples",)
     assert planned["toy/trained_003"].reasons == ("chunk 3 brings other samples",)
 
 
 def test_the_plan_computes_and_writes_nothing(project):
     before = set(project.root.rglob("*"))
-    entries = undertake("toy", []).plan()
+    entries = resolve_request("toy", []).plan()
     assert {e.reasons for e in entries} == {("never computed",)}
     new = set(project.root.rglob("*")) - before - {project.home.root}
     assert all(path.is_relative_to(project.home.cache) for path in new)
@@ -263,7 +265,7 @@ def test_a_machine_that_shares_the_store_computes_nothing_again(project, tmp_pat
     run_experiment("toy", [])
     scores = project.home.heads.read("toy/scores").digest
     monkeypatch.setenv("FOMO_HOME", str(tmp_path / "other_machine"))
-    planned = undertake("toy", []).plan()
+    planned = resolve_request("toy", []).plan()
     assert not any(entry.compute for entry in planned)
     assert not (tmp_path / "other_machine" / "store").exists()
     run_experiment("toy", [])

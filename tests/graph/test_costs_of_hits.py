@@ -2,7 +2,7 @@
 
 import pytest
 
-from fomo_dagster.cli.planning import undertake
+from fomo_dagster.cli.planning import resolve_request
 from fomo_dagster.graph.materialise import materialise
 from fomo_dagster.graph.plan import plan
 from fomo_dagster.graph.run_context import RunContext
@@ -13,9 +13,9 @@ SPENT = "SELECT asset, recorded_at, seconds, cost FROM artifacts ORDER BY asset"
 
 def materialise_all(project, name):
     """Every asset of an experiment, as a job in Dagster does; what each took this time."""
-    undertaking = undertake(name, [])
-    context = RunContext(undertaking.graph, project.home)
-    return [materialise(node.key, context) for node in undertaking.nodes]
+    request = resolve_request(name, [])
+    context = RunContext(request.graph, project.home)
+    return [materialise(node.key, context) for node in request.nodes]
 
 
 def test_a_rerun_of_hits_leaves_what_was_spent_and_says_when_it_looked(finished_project):
@@ -40,8 +40,8 @@ def test_experiments_that_share_their_artifacts_each_show_what_these_cost(finish
     alone = query(home.root, "SELECT samples, seconds FROM leaderboard").row(0)
     stages = "SELECT stage, samples, seconds FROM costs WHERE experiment = '{}' ORDER BY stage"
     by_stage = query(home.root, stages.format("toy")).rows()
-    undertaking = undertake("toy", ["optimiser.learning_rate=5e-4"])
-    estimate = plan(undertaking.nodes, RunContext(undertaking.graph, home))
+    request = resolve_request("toy", ["optimiser.learning_rate=5e-4"])
+    estimate = plan(request.nodes, RunContext(request.graph, home))
     finished_project.write("twin")
     assert {outcome.head.status for outcome in materialise_all(finished_project, "twin")} <= {
         "hit", "computed",
@@ -51,6 +51,6 @@ def test_experiments_that_share_their_artifacts_each_show_what_these_cost(finish
     assert query(home.root, stages.format("twin")).rows() == by_stage
     spent = "SELECT sum(seconds) FROM artifacts WHERE experiment = '{}' AND kind = 'trained'"
     assert query(home.root, spent.format("twin")).equals(query(home.root, spent.format("toy")))
-    after = plan(undertaking.nodes, RunContext(undertaking.graph, home))
+    after = plan(request.nodes, RunContext(request.graph, home))
     trained = [e.estimated_seconds for e in after if e.kind == "trained"]
     assert trained == [e.estimated_seconds for e in estimate if e.kind == "trained"]

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from assets.building import build_definitions
-from fomo_dagster.cli.planning import undertake
+from fomo_dagster.cli.planning import resolve_request
 from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.errors import InputError
 from fomo_dagster.graph.declared_streams import with_arrivals
@@ -64,8 +64,8 @@ def through_fomo_run():
 
 def through_dagster():
     """The experiment's whole job, after a reload of the definitions."""
-    undertaking = undertake("toy", [])
-    definitions = build_definitions(undertaking.graph, RunContexts.of(undertaking.home))
+    run_request = resolve_request("toy", [])
+    definitions = build_definitions(run_request.graph, RunContexts.of(run_request.home))
     with dg.DagsterInstance.ephemeral() as instance:
         job = definitions.resolve_job_def("toy")
         assert job.execute_in_process(instance=instance).success
@@ -90,7 +90,7 @@ class BEFORE:
 def artifacts_of(project, new):
     """Asset → names of its artifacts among `new`."""
     found = {}
-    for node in undertake("toy", []).nodes:
+    for node in resolve_request("toy", []).nodes:
         head = project.home.heads.read(node.key)
         names = {n for n, (kind, digest) in head.artifacts.items() if f"{kind}/{digest}" in new}
         if names:
@@ -100,15 +100,15 @@ def artifacts_of(project, new):
 
 @pytest.mark.parametrize("through", [through_fomo_run, through_dagster, through_the_sensor_s_job])
 def test_an_arrival_computes_its_own_stage_and_the_summaries_alone(growing, through):
-    undertaking = undertake("toy", [])
-    BEFORE.definitions = build_definitions(undertaking.graph, RunContexts.of(undertaking.home))
+    run_request = resolve_request("toy", [])
+    BEFORE.definitions = build_definitions(run_request.graph, RunContexts.of(run_request.home))
     BEFORE.sensor = BEFORE.definitions.get_repository_def().get_sensor_def("arrivals")
     with dg.DagsterInstance.ephemeral() as instance:
         BEFORE.cursor = BEFORE.sensor(dg.build_sensor_context(instance=instance)).cursor
     before = growing.artifacts()
-    versions = dict(undertaking.graph.code_versions)
+    versions = dict(run_request.graph.code_versions)
     arrive(growing, "2024-03.partial", ("elk", "fox"))
-    assert not any(entry.compute for entry in undertake("toy", []).plan())
+    assert not any(entry.compute for entry in resolve_request("toy", []).plan())
     (growing.root / "incoming/2024-03.partial").rename(growing.root / "incoming/2024-03")
     expected = {
         "shards/live_2024_03": {"only"}, "streams/live/order": {"only"},
@@ -116,13 +116,15 @@ def test_an_arrival_computes_its_own_stage_and_the_summaries_alone(growing, thro
         "toy/evaluation_003": {"live_2024_01", "live_2024_02", "live_2024_03", "old"},
         "toy/scores": {"only"}, "leaderboard": {"only"},
     }  # fmt: skip
-    assert {e.asset: set(e.compute) for e in undertake("toy", []).plan() if e.compute} == expected
-    grown = undertake("toy", []).graph.code_versions
+    assert {
+        e.asset: set(e.compute) for e in resolve_request("toy", []).plan() if e.compute
+    } == expected
+    grown = resolve_request("toy", []).graph.code_versions
     changed = {key for key in versions if versions[key] != grown[key]}
     assert changed == {"streams/live/order", "toy/scores", "leaderboard"}
     through()
     assert artifacts_of(growing, growing.artifacts() - before) == expected
-    assert all(entry.current for entry in undertake("toy", []).plan())
+    assert all(entry.current for entry in resolve_request("toy", []).plan())
 
 
 def test_accumulation_is_the_mean_over_what_has_arrived(growing):
@@ -141,13 +143,13 @@ def test_a_stream_of_which_nothing_has_arrived_is_stage_0_alone(growing):
         path.rename(growing.root / f".{path.name}")
     run_experiment("toy", [])
     assert results(growing.home.root, ["toy"]).stages["stage"].to_list() == [0]
-    assert all(entry.current for entry in undertake("toy", []).plan())
+    assert all(entry.current for entry in resolve_request("toy", []).plan())
 
 
 def test_an_entry_that_sorts_before_others_is_another_order(growing):
-    first = undertake("toy", []).graph.nodes["streams/live/chunk_001"]
+    first = resolve_request("toy", []).graph.nodes["streams/live/chunk_001"]
     arrive(growing, "2023", ("gnu",))
-    graph = undertake("toy", []).graph
+    graph = resolve_request("toy", []).graph
     assert graph.nodes["streams/live/chunk_001"].inputs == ("shards/live_2023",)
     assert graph.nodes["streams/live/chunk_002"].inputs == first.inputs
 
@@ -195,7 +197,7 @@ def test_what_has_no_test_samples_is_refused_before_anything_is_trained(project)
         "toy", stream={"datasets": ["bare"], "stages": 1}, datasets={"bare": {"source": bare}}
     )
     with pytest.raises(InputError, match=r"dataset 'bare' has no test samples.*test_share"):
-        undertake("toy", []).plan()
+        resolve_request("toy", []).plan()
 
 
 def test_how_much_of_an_entry_is_held_out_can_be_said(growing):

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 import yaml
 
-from fomo_dagster.cli.planning import undertake
+from fomo_dagster.cli.planning import resolve_request
 from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.errors import InputError
 from fomo_dagster.evaluation.encoding import encode_texts
@@ -42,7 +42,7 @@ def measured(project, order, **changes):
 
 
 def planned():
-    return {entry.asset: entry for entry in undertake("toy", []).plan()}
+    return {entry.asset: entry for entry in resolve_request("toy", []).plan()}
 
 
 def order_of(project):
@@ -90,8 +90,8 @@ def test_performance_is_easy_to_hard_and_computes_no_evaluation_twice(finished_p
     new = [name.partition("/")[0] for name in finished_project.artifacts() - before]
     assert new.count("evaluation") == 9  # three datasets after each of three stages
     assert all(entry.current for entry in planned().values())
-    assert undertake("toy", ["stream.reverse=true"]).plan()  # another order, not yet known
-    turned = {e.asset: e for e in undertake("toy", ["stream.reverse=true"]).plan()}
+    assert resolve_request("toy", ["stream.reverse=true"]).plan()  # another order, not yet known
+    turned = {e.asset: e for e in resolve_request("toy", ["stream.reverse=true"]).plan()}
     assert turned["streams/toy/chunk_001"].reasons == AWAITED
 
 

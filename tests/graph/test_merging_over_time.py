@@ -12,7 +12,7 @@ from assets.specs import KINDS, description_of
 from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.experiment.merging_over_time import COMBINATIONS
 from fomo_dagster.graph.checkpoints import WEIGHTS
-from fomo_dagster.graph.materialise import materialise, retire
+from fomo_dagster.graph.materialise import materialise, remove_stale_heads
 from fomo_dagster.graph.plan import plan
 from fomo_dagster.graph.run_context import RunContext
 from fomo_dagster.home import Home
@@ -304,7 +304,7 @@ def test_a_run_through_dagster_makes_starts_and_folds_and_leaves_nothing_out_of_
     evaluated = home.heads.read("toy/evaluation_003").recipes["birds"]["inputs"]["checkpoint"]
     assert evaluated == home.heads.read(D3).data_version
     finished_project.write("toy", method={"merge": {}})
-    assert S3 in retire("toy", RunContext(finished_project.graph(), home))
+    assert S3 in remove_stale_heads("toy", RunContext(finished_project.graph(), home))
 
 
 def test_a_person_sees_what_is_merged_of_what_and_how_much_each_counts(finished_project):

@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from fomo_dagster.cli.planning import undertake
+from fomo_dagster.cli.planning import resolve_request
 from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.errors import InputError
 from fomo_dagster.graph.node import ONLY, Facts
@@ -85,7 +85,7 @@ def test_pretraining_first_and_the_mixture_after_it(finished_project: Any) -> No
     project.write(
         "first", mixture={"over": "steps", "points": points}, budget={"epochs": 1.5}, batch_size=6
     )
-    planned = {entry.asset for entry in undertake("first", []).plan() if entry.compute}
+    planned = {entry.asset for entry in resolve_request("first", []).plan() if entry.compute}
     assert planned >= {f"first/trained_{stage:03d}" for stage in (1, 2, 3)}
 
 

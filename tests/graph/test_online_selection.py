@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from fomo_dagster.cli.planning import undertake
+from fomo_dagster.cli.planning import resolve_request
 from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.errors import InputError
 from fomo_dagster.graph.node import ONLY, Facts
@@ -70,7 +70,7 @@ def test_stages_train_on_what_the_reference_finds_worth_it(
     assert trained[3].cost["drawn_samples"] == 3 * (10 + 5 + 8)
 
     def planned() -> set[str]:
-        return {entry.asset for entry in undertake("selecting", []).plan() if entry.compute}
+        return {entry.asset for entry in resolve_request("selecting", []).plan() if entry.compute}
 
     assert planned() == set()
     reference = learnable["reference"]

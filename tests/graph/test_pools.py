@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from assets.descriptions import metadata_of, metadata_of_source
-from fomo_dagster.cli.planning import undertake
+from fomo_dagster.cli.planning import resolve_request
 from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.errors import DataError, InputError
 from fomo_dagster.experiment.schema import Execution
@@ -27,7 +27,7 @@ def weighted(**weights):
 
 def make(project, *keys):
     """Materialise some assets alone."""
-    context = RunContext(undertake("toy", []).graph, project.home)
+    context = RunContext(resolve_request("toy", []).graph, project.home)
     for key in keys:
         materialise(key, context)
     return context
@@ -56,9 +56,9 @@ def test_weights_of_the_same_proportions_are_the_same_pool(finished_project):
     finished_project.write("toy", pretraining_pool=weighted(old=1, cats=2))
     make(finished_project, "pools/weighted")
     finished_project.write("toy", pretraining_pool=weighted(cats=50.0, old=25))
-    assert {e.asset: e for e in undertake("toy", []).plan()}["pools/weighted"].current
+    assert {e.asset: e for e in resolve_request("toy", []).plan()}["pools/weighted"].current
     finished_project.write("toy", pretraining_pool=weighted(cats=50.0, old=26))
-    planned = {e.asset: e for e in undertake("toy", []).plan() if e.compute}
+    planned = {e.asset: e for e in resolve_request("toy", []).plan() if e.compute}
     assert {"pools/weighted", "toy/trained_001"} <= planned.keys()
     assert not any(asset.startswith("shards/") for asset in planned)
     assert "weights.old 1 → 13" in planned["pools/weighted"].reasons
@@ -68,11 +68,11 @@ def test_one_dataset_with_a_weight_is_the_pool_of_it_alone(finished_project):
     def address(datasets):
         pool = {"name": "weighted", "datasets": datasets}
         finished_project.write("toy", pretraining_pool=pool)
-        undertaking = undertake("toy", [])
-        facts = RunContext(undertaking.graph, finished_project.home).facts_for(
-            undertaking.graph.nodes["pools/weighted"]
+        request = resolve_request("toy", [])
+        facts = RunContext(request.graph, finished_project.home).facts_for(
+            request.graph.nodes["pools/weighted"]
         )
-        return undertaking.graph.nodes["pools/weighted"].recipes(facts)["only"].digest
+        return request.graph.nodes["pools/weighted"].recipes(facts)["only"].digest
 
     assert address({"old": 0.3}) == address(["old"])
     assert address({"old": 0.5, "cats": 0.5}) != address(["old", "cats"])
@@ -82,7 +82,7 @@ def test_one_dataset_with_a_weight_is_the_pool_of_it_alone(finished_project):
 def test_a_weight_that_draws_nothing_is_refused(project, weight):
     project.write("toy", pretraining_pool=weighted(old=1, cats=weight))
     with pytest.raises(InputError, match=rf"weight of 'cats' is {weight} and must be above 0"):
-        undertake("toy", [])
+        resolve_request("toy", [])
 
 
 WEB = {"web": {"source": {"type": "webdataset", "shards": "../tars"}, "unreadable_limit": 0.5}}
@@ -105,7 +105,7 @@ def with_tars(finished_project, tars):
 
 
 def test_a_pool_of_tars_is_indexed_in_place_and_trained_on(with_tars, capsys):
-    planned = {e.asset for e in undertake("toy", []).plan() if e.compute}
+    planned = {e.asset for e in resolve_request("toy", []).plan() if e.compute}
     assert {"shards/web", "pools/web", "toy/trained_001"} <= planned
     run_experiment("toy", [])
     said = " ".join(capsys.readouterr().out.split())
@@ -120,7 +120,7 @@ def test_a_pool_of_tars_is_indexed_in_place_and_trained_on(with_tars, capsys):
         ("train", "00009.tar/x", pl.read_parquet(folder / "quarantine.parquet")["digest"][0],
          1, "it has no text")
     ]  # fmt: skip
-    assert all(entry.current for entry in undertake("toy", []).plan())
+    assert all(entry.current for entry in resolve_request("toy", []).plan())
     rows = results_of(with_tars, "datasets").filter(dataset="web")
     assert rows.select("train_samples", "quarantined").row(0) == (25, 1)
 
@@ -137,12 +137,12 @@ def test_tars_that_move_change_nothing_and_new_ones_change_the_pool_alone(with_t
     (with_tars.root / "tars").rename(with_tars.root / "elsewhere")
     moved = {"web": {**WEB["web"], "source": {"type": "webdataset", "shards": "../elsewhere"}}}
     of_tars(with_tars, declared=moved)
-    planned = {e.asset: e for e in undertake("toy", []).plan()}
+    planned = {e.asset: e for e in resolve_request("toy", []).plan()}
     assert planned["shards/web"].current
     assert planned["pools/web"].current
     assert len(drawn(with_tars, "web", 3)) == 3  # the index finds them where they lie now
     tars.shard(with_tars.root / "elsewhere", 3, 2)
-    planned = {e.asset for e in undertake("toy", []).plan() if e.compute}
+    planned = {e.asset for e in resolve_request("toy", []).plan() if e.compute}
     assert {"shards/web", "pools/web", "toy/trained_001"} <= planned
     assert not planned & {"backbones/toy", "shards/old", "streams/toy/chunk_001"}
 
@@ -216,7 +216,7 @@ def test_declarations_of_tars_that_cannot_be_are_refused(with_tars, change, erro
     declared = {"web": {**WEB["web"], "source": {**WEB["web"]["source"], **change}}}
     of_tars(with_tars, declared=declared)
     with pytest.raises(InputError, match=error):
-        undertake("toy", [])
+        resolve_request("toy", [])
 
 
 @pytest.fixture
@@ -235,11 +235,11 @@ def with_stream(with_tars):
 
 
 def test_a_streamed_pool_is_trained_on_and_says_what_it_skipped(with_stream):
-    planned = {e.asset for e in undertake("toy", []).plan() if e.compute}
+    planned = {e.asset for e in resolve_request("toy", []).plan() if e.compute}
     assert {"shards/web", "pools/web", "toy/trained_001"} <= planned
     assert not (with_stream.home.cache / "streamed").exists()  # a plan fetches nothing
     run_experiment("toy", [])
-    assert all(entry.current for entry in undertake("toy", []).plan())
+    assert all(entry.current for entry in resolve_request("toy", []).plan())
     cost = with_stream.home.heads.read("toy/trained_001").cost
     assert cost["streamed_shards"] == 2
     assert cost["skipped_members"] in (0, 1)
@@ -260,7 +260,7 @@ def test_streamed_indexed_and_sharded_datasets_mix_by_weights(with_stream):
     assert captions == drawn(with_stream, "web", 40)
     of_tars(with_stream, ["web", "old"], declared)
     with pytest.raises(InputError, match=r"'web', which is streamed .* give each .* a weight"):
-        undertake("toy", [])
+        resolve_request("toy", [])
 
 
 @pytest.mark.parametrize(
@@ -274,13 +274,13 @@ def test_a_streamed_dataset_is_refused_where_its_samples_must_be_known(with_stre
     declared = {"web": with_stream.load().datasets["web"].model_dump(mode="json")}
     with_stream.write("toy", datasets=declared, **change)
     with pytest.raises(InputError, match=r"dataset 'web', which is streamed .*pretraining pool"):
-        undertake("toy", [])
+        resolve_request("toy", [])
 
 
 def test_validation_of_tars_in_place_is_refused(with_tars):
     with_tars.write("toy", datasets=WEB, evaluation={"held_out": ["web"]}, validation={})
     with pytest.raises(InputError, match="'web', whose tars are read where they lie"):
-        undertake("toy", [])
+        resolve_request("toy", [])
 
 
 def test_a_pool_of_shards_that_changed_since_is_refused(with_stream, tars):
@@ -290,7 +290,7 @@ def test_a_pool_of_shards_that_changed_since_is_refused(with_stream, tars):
         zipped.write(path, path.name)
     with pytest.raises(DataError, match="'web' are not those that its pool was made of"):
         drawn(with_stream, "web", 1)
-    planned = {e.asset for e in undertake("toy", []).plan() if e.compute}
+    planned = {e.asset for e in resolve_request("toy", []).plan() if e.compute}
     assert {"shards/web", "pools/web", "toy/trained_001"} <= planned
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from fomo_dagster.cli.planning import undertake
+from fomo_dagster.cli.planning import resolve_request
 from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.errors import InputError
 from fomo_dagster.graph.checkpoints import CARRIED
@@ -111,7 +111,7 @@ def test_what_a_stage_leaves_is_an_input_of_the_next_and_the_first_has_no_penalt
         project.write("held", method={**merged, "preserve": preserve})
 
     def planned() -> set[str]:
-        return {entry.asset for entry in undertake("held", []).plan() if entry.compute}
+        return {entry.asset for entry in resolve_request("held", []).plan() if entry.compute}
 
     write()
     assert "held/trained_001" in inputs(project, "held", 2)

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from fomo_dagster.cli.planning import undertake
+from fomo_dagster.cli.planning import resolve_request
 from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.data.buffer import select
 from fomo_dagster.data.index import Index
@@ -194,7 +194,7 @@ def test_stages_leave_what_a_later_buffer_may_hold_and_later_ones_depend_on_it(
     assert (pl.read_parquet(steps)["preservation_loss"] > 0).all()
 
     project.write("derpp", method={"preserve": {"name": "derpp", "alpha": 0.2}}, buffer=buffer)
-    changed = {entry.asset for entry in undertake("derpp", []).plan() if entry.compute}
+    changed = {entry.asset for entry in resolve_request("derpp", []).plan() if entry.compute}
     following = {f"derpp/{kind}_{s:03d}" for kind in ("trained", "evaluation") for s in (1, 2, 3)}
     assert changed == following | {"derpp/scores", "leaderboard"}
 

@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 import yaml
 
-from fomo_dagster.cli.planning import undertake
+from fomo_dagster.cli.planning import resolve_request
 from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.errors import InputError
 from fomo_dagster.graph.materialise import materialise
@@ -222,9 +222,9 @@ def test_a_stream_of_no_stage_evaluates_the_backbone_alone(finished_project):
 
 def test_experiments_that_share_a_stream_s_name_alone_are_told_so(project, caplog):
     project.write("other", stream={"name": "toy", "datasets": ["birds", "cats"], "stages": 2})
-    undertake("toy", ["optimiser.learning_rate=1"])
+    resolve_request("toy", ["optimiser.learning_rate=1"])
     assert not caplog.text
-    nodes = undertake("toy", []).graph.nodes
+    nodes = resolve_request("toy", []).graph.nodes
     assert "other/trained_001" not in nodes
     assert "toy/trained_003" in nodes
     assert "streams/toy/chunk_001 differently (stages 3 → 2)" in caplog.text

@@ -24,8 +24,8 @@ from fomo_dagster.graph.run_context import RunContext
 from fomo_dagster.graph.tracking import Tracking
 from fomo_dagster.tables.views import query
 from fomo_dagster.trackers import choosing
-from fomo_dagster.trackers.lane import Patience
 from fomo_dagster.trackers.sending import Trackers
+from fomo_dagster.trackers.tracker_queue import Patience
 from resources.run_contexts import RunContexts
 
 FIGURES = (

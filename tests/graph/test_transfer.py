@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from fomo_dagster.cli.planning import undertake
+from fomo_dagster.cli.planning import resolve_request
 from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.errors import InputError
 
@@ -25,7 +25,7 @@ def write(project: Any, teacher: dict[str, Any], **changes: Any) -> None:
 
 
 def to_compute() -> set[str]:
-    return {entry.asset for entry in undertake("taught", []).plan() if entry.compute}
+    return {entry.asset for entry in resolve_request("taught", []).plan() if entry.compute}
 
 
 def test_stages_learn_from_a_teacher_and_follow_what_it_is_made_of(

@@ -7,19 +7,19 @@ from dagster._core.definitions.data_version import CachingStaleStatusResolver, S
 from assets.building import build_definitions
 from assets.specs import key_of
 from fomo_dagster.cli.dagster_home import prepare
-from fomo_dagster.cli.planning import undertake
+from fomo_dagster.cli.planning import resolve_request
 from fomo_dagster.cli.running import observe_sources
 from resources.run_contexts import RunContexts
 
 
 def definitions_of(project):
-    undertaking = undertake("toy", [])
-    return build_definitions(undertaking.graph, RunContexts.of(project.home))
+    request = resolve_request("toy", [])
+    return build_definitions(request.graph, RunContexts.of(project.home))
 
 
 def unsynced(project, instance):
     """The keys that the UI's "Materialize unsynced" would select."""
-    observe_sources(undertake("toy", []), instance)
+    observe_sources(resolve_request("toy", []), instance)
     graph = definitions_of(project).resolve_asset_graph()
     resolver = CachingStaleStatusResolver(instance, graph, loading_context=_context(instance))
     return {
@@ -37,7 +37,7 @@ def _context(instance):
 
 def follow(*first):
     """The closure of some assets in the toy's graph."""
-    graph = undertake("toy", []).graph
+    graph = resolve_request("toy", []).graph
     found = set(first)
     for node in graph.nodes.values():
         if found & set(node.inputs):
@@ -75,7 +75,7 @@ def test_unsynced_is_what_a_change_touches_and_materialising_it_brings_all_up_to
     if stale:
         materialise(finished_project, stale, instance)
     assert unsynced(finished_project, instance) == set()
-    assert all(entry.current for entry in undertake("toy", []).plan())
+    assert all(entry.current for entry in resolve_request("toy", []).plan())
 
 
 def test_new_images_go_stale_edge_by_edge_until_nothing_they_touch_is(finished_project):
@@ -91,7 +91,7 @@ def test_new_images_go_stale_edge_by_edge_until_nothing_they_touch_is(finished_p
     touched = set().union(*seen)
     assert "toy/trained_003" in touched
     assert touched.isdisjoint({"toy/trained_001", "toy/trained_002", "backbones/toy"})
-    assert all(entry.current for entry in undertake("toy", []).plan())
+    assert all(entry.current for entry in resolve_request("toy", []).plan())
 
 
 def materialise(project, keys, instance):

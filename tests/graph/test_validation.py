@@ -4,7 +4,7 @@ measures."""
 import polars as pl
 import pytest
 
-from fomo_dagster.cli.planning import undertake
+from fomo_dagster.cli.planning import resolve_request
 from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.errors import InputError
 from fomo_dagster.graph.build import build_graph
@@ -21,11 +21,11 @@ def validated(finished_project):
 
 
 def test_every_stage_is_measured_on_training_samples_that_it_is_not_trained_on(validated):
-    planned = {e.asset: set(e.compute) for e in undertake("tuned", []).plan() if e.compute}
+    planned = {e.asset: set(e.compute) for e in resolve_request("tuned", []).plan() if e.compute}
     before = validated.artifacts()
     run_experiment("tuned", [])
-    undertaking = undertake("tuned", [])
-    context = RunContext(undertaking.graph, undertaking.home)
+    request = resolve_request("tuned", [])
+    context = RunContext(request.graph, request.home)
     view, whole = context.index("birds_validation"), context.index("birds")
     trained = pl.concat(
         pl.read_parquet(context.artifact(f"streams/toy_validation/chunk_{n:03d}").path(MANIFEST))
@@ -55,24 +55,24 @@ def test_every_stage_is_measured_on_training_samples_that_it_is_not_trained_on(v
         "streams/toy_validation/order", "streams/toy_validation/chunk_001",
         "streams/toy_validation/chunk_002", "streams/toy_validation/chunk_003", "leaderboard",
     }  # fmt: skip
-    assert all(entry.current for entry in undertake("tuned", []).plan())
+    assert all(entry.current for entry in resolve_request("tuned", []).plan())
 
 
 def test_a_plan_made_before_anything_is_there_is_what_is_then_computed(project):
     project.write("toy", validation=VALIDATION)
-    planned = undertake("toy", []).plan()
+    planned = resolve_request("toy", []).plan()
     run_experiment("toy", [])
     made = {a.partition("/")[0] for a in project.artifacts()}
     assert {entry.kind for entry in planned} <= made | {"evaluation"}
-    assert all(entry.current for entry in undertake("toy", []).plan())
+    assert all(entry.current for entry in resolve_request("toy", []).plan())
 
 
 def test_a_new_test_image_changes_nothing_and_a_new_training_image_does(validated):
     run_experiment("tuned", [])
     validated.add_image("birds", "test", "crow", 1001)
-    assert {e.asset for e in undertake("tuned", []).plan() if e.compute} == {"shards/birds"}
+    assert {e.asset for e in resolve_request("tuned", []).plan() if e.compute} == {"shards/birds"}
     validated.add_image("birds", "train", "crow", 1002)
-    computed = {e.asset for e in undertake("tuned", []).plan() if e.compute}
+    computed = {e.asset for e in resolve_request("tuned", []).plan() if e.compute}
     assert {"shards/birds_validation", "tuned/trained_002", "tuned/trained_003"} <= computed
 
 
@@ -96,4 +96,4 @@ def test_experiments_that_hold_out_otherwise_need_another_name_and_then_share_th
 def test_a_share_that_leaves_one_side_empty_is_refused(project, share):
     project.write("toy", validation={"share": share})
     with pytest.raises(InputError, match=r"validation\.share"):
-        undertake("toy", [])
+        resolve_request("toy", [])

@@ -2,7 +2,7 @@
 
 from assets.building import build_definitions
 from fomo_dagster.cli.dagster_home import prepare
-from fomo_dagster.cli.planning import undertake
+from fomo_dagster.cli.planning import resolve_request
 from resources.run_contexts import RunContexts
 
 
@@ -40,8 +40,8 @@ def test_a_run_beside_a_materialisation_of_dagster_makes_nothing_twice(project, 
     instance = prepare(project.home)
     fomo = nursery.start(project, "run", "toy", watch=("store/.staging/shards-", 2, 1.0))
     assert fomo.sign()
-    undertaking = undertake("toy", [])
-    definitions = build_definitions(undertaking.graph, RunContexts.of(project.home))
+    request = resolve_request("toy", [])
+    definitions = build_definitions(request.graph, RunContexts.of(project.home))
     assert definitions.resolve_job_def("toy").execute_in_process(instance=instance).success
     assert fomo.status() == 0, fomo.output
     made = [a.partition("/")[0] for a in project.artifacts()]

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from fomo_dagster.trackers.lane import Patience
 from fomo_dagster.trackers.sending import Trackers
 from fomo_dagster.trackers.tracker import Entry, Point, Run
+from fomo_dagster.trackers.tracker_queue import Patience
 
 QUICK = Patience(between=0.0, to_answer=0.2, to_close=10.0)
 TOY = Run("toy", {"seed": 0})

@@ -12,7 +12,7 @@ from assets.building import build_assets
 from assets.checks import check_specs_of, checks_of
 from fomo_dagster.cli import planning
 from fomo_dagster.cli.main import app
-from fomo_dagster.cli.planning import undertake
+from fomo_dagster.cli.planning import resolve_request
 from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.errors import DataError, InputError
 from fomo_dagster.evaluation.results import SCORE
@@ -74,7 +74,7 @@ def write(project, release, **changes):
 
 
 def to_compute():
-    return {p.asset: set(p.compute) for p in undertake("toy", []).plan() if p.compute}
+    return {p.asset: set(p.compute) for p in resolve_request("toy", []).plan() if p.compute}
 
 
 def evaluations(project):
@@ -87,7 +87,7 @@ def test_a_released_stream_runs_and_only_what_changed_is_made_again(benchmark_pr
     planned = to_compute()
     run_experiment("toy", [])
     assert to_compute() == {}
-    assert {p.asset for p in undertake("toy", []).plan()} == set(planned)
+    assert {p.asset for p in resolve_request("toy", []).plan()} == set(planned)
     assert {key for key in planned if key.startswith("shards/")} == {
         f"shards/{name}"
         for name in ("dtd", "mtsd", "clevr", "fscoco", "monkeys10", "flickr30k", "old")
@@ -151,11 +151,11 @@ def test_an_order_that_the_release_ships_warns_where_it_is_computed(
         evaluation={"held_out": ["old"]}, validation={"share": 0.5},
     )  # fmt: skip
     planning._said.clear()
-    undertaking = undertake("toy", [])
+    request = resolve_request("toy", [])
     with caplog.at_level(logging.WARNING):
-        undertaking.plan()
+        request.plan()
     said = [record.message for record in caplog.records if "stream.file" in record.message]
-    order = undertaking.graph.nodes["streams/toy_validation/order"]
+    order = request.graph.nodes["streams/toy_validation/order"]
     checks = [spec.name for spec in check_specs_of(order)]
     if files is None:
         assert (said, checks) == ([], [])
@@ -163,7 +163,7 @@ def test_an_order_that_the_release_ships_warns_where_it_is_computed(
         assert len(said) == 1
         assert f"(dtd_validation, mtsd_validation), which the release ships as {files}" in said[0]
         assert checks == ["as_in_the_benchmark"]
-        context = RunContext(undertaking.graph, benchmark_project.home)
+        context = RunContext(request.graph, benchmark_project.home)
         [result] = checks_of(order, None, context)  # whatever it comes out as
         assert (result.passed, result.severity) == (False, dg.AssetCheckSeverity.WARN)
         assert result.metadata["differences"].value == said[0]
@@ -213,10 +213,10 @@ def test_a_dataset_that_the_project_declares_keeps_its_name(benchmark_project, r
 def test_a_name_that_nobody_knows_is_refused_with_the_nearest(benchmark_project, release):
     (release.streams / "short.json").write_text(json.dumps(["DTD+++banded", "MTSS+++food"]))
     with pytest.raises(InputError, match=r"names dataset 'MTSS', which is not declared.*'MTSD'"):
-        undertake("toy", [])
+        resolve_request("toy", [])
     (release.streams / "short.json").write_text(json.dumps(["DTD+++bandit", "MTSD+++food"]))
     with pytest.raises(InputError, match=r"'bandit' of dtd \(did you mean 'banded'"):
-        undertake("toy", []).plan()
+        resolve_request("toy", []).plan()
     write(benchmark_project, release, datasets={"x": {"source": {"type": "fomo_release"}}})
     with pytest.raises(InputError, match=r"toy\.yaml: .*the benchmark has no dataset 'x'"):
         benchmark_project.load()
@@ -269,21 +269,21 @@ def test_what_is_missing_is_refused_or_said_once(benchmark_project, release, cap
     gone = next((release.images / "MTSD").rglob("*.png"))
     gone.unlink()
     with pytest.raises(DataError, match=f"'mtsd' is not as in the benchmark.*{gone.name}"):
-        undertake("toy", []).plan()
+        resolve_request("toy", []).plan()
     allowed = {"mtsd": {"source": {"type": "fomo_release", "allow_incomplete": True}}}
     write(benchmark_project, release, datasets=allowed)
     planning._said.clear()
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
-            undertake("toy", []).plan()
+            resolve_request("toy", []).plan()
     said = [record.message for record in caplog.records if gone.name in record.message]
     assert len(said) == 1
     assert "1 of 3" in said[0]
 
-    undertaking = undertake("toy", [])
+    request = resolve_request("toy", [])
     with dg.DagsterInstance.ephemeral() as instance:
         done = dg.materialize(
-            build_assets(undertaking.graph),
+            build_assets(request.graph),
             selection=dg.AssetSelection.assets(["shards", "mtsd"], ["shards", "dtd"]),
             resources={"run_contexts": RunContexts.of(benchmark_project.home)},
             instance=instance,
@@ -305,7 +305,7 @@ def test_what_is_missing_is_refused_or_said_once(benchmark_project, release, cap
 
 def test_classes_of_the_list_that_have_no_samples_are_no_empty_concepts(benchmark_project):
     """CLEVR's list has six classes here, of which two have images."""
-    context = RunContext(undertake("toy", []).graph, benchmark_project.home)
+    context = RunContext(resolve_request("toy", []).graph, benchmark_project.home)
     outcome = materialise("shards/clevr", context)
     results = checks_of(context.graph.nodes["shards/clevr"], outcome, context)
     assert {result.check_name: result.passed for result in results}["no_empty_concepts"]

@@ -43,7 +43,7 @@ class Patience:
     to_close: float = 30.0
 
 
-class Lane:
+class TrackerQueue:
     """Sends jobs to a tracker in their order."""
 
     def __init__(
