@@ -23,10 +23,10 @@ from hypothesis import settings
 from PIL import Image
 
 from fomo_dagster.cli.running import run_experiment
+from fomo_dagster.distributed.process_group import ProcessGroup
 from fomo_dagster.experiment.loading import load_experiment
 from fomo_dagster.graph.build import build_graph
 from fomo_dagster.home import Home
-from fomo_dagster.process_group import ProcessGroup
 
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup has it ignored, which the product respects
 
@@ -269,8 +269,8 @@ class Together:
     def _one(group: ProcessGroup, folder: Path, work: Callable[[ProcessGroup], Any]) -> None:
         import torch.distributed as dist
 
-        store = dist.FileStore(str(folder / "store"), group.count)
-        dist.init_process_group("gloo", store=store, rank=group.rank, world_size=group.count)
+        store = dist.FileStore(str(folder / "store"), group.world_size)
+        dist.init_process_group("gloo", store=store, rank=group.rank, world_size=group.world_size)
         try:
             result = work(group)
         except BaseException as error:

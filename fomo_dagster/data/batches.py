@@ -21,8 +21,8 @@ from torch.utils.data import DataLoader, Dataset
 from fomo_dagster.data.mixture import StepSizes
 from fomo_dagster.data.pools import Pool
 from fomo_dagster.data.sampling import sample_seed
+from fomo_dagster.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from fomo_dagster.errors import FomoError, InputError
-from fomo_dagster.process_group import ALONE, ProcessGroup
 
 Transform = Callable[[Image.Image, np.random.Generator], torch.Tensor]
 """A decoded image, and the generator of its augmentation, to a tensor of pixels (3, H, W)."""
@@ -70,7 +70,7 @@ class Batches(Dataset[Batch]):
         transform: Transform,
         tokenize: Tokenize,
         workers: int = 0,
-        group: ProcessGroup = ALONE,
+        group: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
         for name, size in sizes.largest.items():
             if size > 0 and (name not in pools or pools[name].size == 0):

@@ -25,9 +25,9 @@ from fomo_dagster.store.recipes import Recipe
 from fomo_dagster.texts import as_text
 
 if TYPE_CHECKING:
+    from fomo_dagster.distributed.process_group import ProcessGroup
     from fomo_dagster.graph.build import Graph
     from fomo_dagster.graph.launching import Channel
-    from fomo_dagster.process_group import ProcessGroup
 
 T = TypeVar("T")
 
@@ -84,9 +84,9 @@ class RunContext:
     @property
     def group(self) -> ProcessGroup:
         """The processes that train together, of which this is one."""
-        from fomo_dagster.process_group import ALONE
+        from fomo_dagster.distributed.process_group import SINGLE_PROCESS
 
-        return self._group or ALONE
+        return self._group or SINGLE_PROCESS
 
     def facts_for(self, node: Node) -> dict[str, Facts]:
         """The facts that a node's recipes are made from; see `facts` for what it raises."""

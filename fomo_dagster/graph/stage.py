@@ -14,6 +14,7 @@ from fomo_dagster.data.batches import Batches
 from fomo_dagster.data.mixture import POOLS, StageShares, StepSizes, batch_sizes
 from fomo_dagster.data.pools import Pool
 from fomo_dagster.data.transforms import augment
+from fomo_dagster.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.adapters import Adapters
 from fomo_dagster.experiment.online_selection import AnyOnlineSelection
@@ -27,7 +28,6 @@ from fomo_dagster.methods.preservations import begin
 from fomo_dagster.models.backbones import Model, save
 from fomo_dagster.models.devices import device_of
 from fomo_dagster.plots.training import training_plot
-from fomo_dagster.process_group import ALONE, ProcessGroup
 from fomo_dagster.progress import no_progress, with_progress
 from fomo_dagster.store.artifacts import record_path
 from fomo_dagster.store.recipes import Recipe
@@ -79,7 +79,7 @@ def train_on(
     steps = sizes.steps
     of_batches = sizes if selection is None else sizes.enlarged(selection.share)
     group = context.group
-    progress = context.progress if group.is_first else no_progress
+    progress = context.progress if group.is_main else no_progress
     transform = partial(
         augment,
         size=model.image_size,
@@ -104,9 +104,9 @@ def train_on(
 
     def update(size: int, samples: int) -> Iterator[Batch]:
         size = min(size, available(samples)) or size
-        if size < group.count:
+        if size < group.world_size:
             raise InputError(
-                f"{group.count} processes cannot share batches of {size} samples, of which "
+                f"{group.world_size} processes cannot share batches of {size} samples, of which "
                 f"{method.preserve.name if method.preserve else 'the method'} makes its estimate: "
                 "lower execution.processes"
             )
@@ -117,8 +117,8 @@ def train_on(
     def pairs(samples: int) -> Iterator[Batch]:
         count = max(1, available(samples))
         ones = StepSizes.constant({"update": 1}, count)
-        batches = drawn(ones, ALONE).iterate(group.rank, group.count)
-        return with_progress(batches, "estimate", -(-count // group.count), progress)
+        batches = drawn(ones, SINGLE_PROCESS).iterate(group.rank, group.world_size)
+        return with_progress(batches, "estimate", -(-count // group.world_size), progress)
 
     adapted = prepare_trainable(
         model.module,
@@ -146,7 +146,7 @@ def train_on(
         meter=meter,
     )
     measured = meter.figures()
-    if not group.is_first:
+    if not group.is_main:
         return {}
     if left:
         save(left, folder / CARRIED)

@@ -215,7 +215,7 @@ class TrainedNode(Node):
         )
         of_features = cost.pop("flops_per_replay_feature", 0)
         preserve = self.method.preserve
-        if preserve is not None and preserve.leaves_replay_features and context.group.is_first:
+        if preserve is not None and preserve.leaves_replay_features and context.group.is_main:
             samples = write_replay_features(
                 load_weights(self.backbone, folder / WEIGHTS), opened.chunk, opened.kept_after,
                 folder / REPLAY_FEATURES, precision=self.settings.precision, execution=self.execution,

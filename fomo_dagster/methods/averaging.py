@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from fomo_dagster.distributed.parameter_shards import UNSHARDED, ParameterShards
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.averaging import AnyAverage, ExponentialAverage
 from fomo_dagster.methods.weight_penalty import copies
-from fomo_dagster.shards import WHOLE, Shards
 
 
 class Average:
@@ -36,7 +36,7 @@ class Average:
         settings: AnyAverage,
         trained: Mapping[str, nn.Parameter],
         steps: int,
-        shards: Shards = WHOLE,
+        shards: ParameterShards = UNSHARDED,
     ) -> None:
         if settings.every > steps:
             raise InputError(

@@ -63,5 +63,5 @@ def sensitivities(stage_context: StageContext, pairs: Iterable[Batch]) -> dict[s
                 sums[name] += parameter.grad.abs()
     module.zero_grad()
     group, pairs_of_all = stage_context.group, torch.tensor([count])
-    group.add_up([*sums.values(), pairs_of_all])
+    group.all_reduce_sum([*sums.values(), pairs_of_all])
     return {name: total / pairs_of_all.item() for name, total in sums.items()}

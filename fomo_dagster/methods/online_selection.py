@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 from fomo_dagster.data.batches import Batch as ChosenBatch
 from fomo_dagster.data.mixture import kept_of
+from fomo_dagster.distributed.process_group import ProcessGroup
 from fomo_dagster.experiment import online_selection as declared
 from fomo_dagster.methods.frozen import Frozen
 from fomo_dagster.methods.preservation import Batch, StageContext
 from fomo_dagster.models.backbones import Model
-from fomo_dagster.process_group import ProcessGroup
 from fomo_dagster.store.digests import digest_of
 
 Features = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]
@@ -56,7 +56,7 @@ class OnlineSelection(ABC):
             kept_of_all(batch.images),
             kept_of_all(batch.tokens),
             kept_of_all(batch.drawn),
-            texts[self._group.rank :: self._group.count],
+            texts[self._group.rank :: self._group.world_size],
             self.kept(batch.counts),
         )
 

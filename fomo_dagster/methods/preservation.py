@@ -16,10 +16,10 @@ from typing import Any, Protocol, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from fomo_dagster.distributed.parameter_shards import UNSHARDED, ParameterShards
+from fomo_dagster.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from fomo_dagster.methods.loss import Loss
 from fomo_dagster.models.backbones import Model
-from fomo_dagster.process_group import ALONE, ProcessGroup
-from fomo_dagster.shards import WHOLE, Shards
 
 
 class Batch(Protocol):
@@ -68,7 +68,7 @@ class Embedded:
     """None where the model has none."""
     batch: Batch
     """The rows that this process has."""
-    group: ProcessGroup = ALONE
+    group: ProcessGroup = SINGLE_PROCESS
 
     def of_batch(
         self,
@@ -150,9 +150,9 @@ class StageContext:
     """Samples on the device at once; None: a whole batch."""
     seed: int
     stage: int
-    group: ProcessGroup = ALONE
+    group: ProcessGroup = SINGLE_PROCESS
     """The processes that train the stage; all of them ask a preservation for the same."""
-    shards: Shards = WHOLE
+    shards: ParameterShards = UNSHARDED
     """How the parameters are shared out over the processes."""
 
     def copy_of_start(self) -> Model:

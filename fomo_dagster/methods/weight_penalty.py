@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from fomo_dagster.distributed.parameter_shards import UNSHARDED, ParameterShards
 from fomo_dagster.errors import InputError
 from fomo_dagster.methods.preservation import Preservation, StageContext
-from fomo_dagster.shards import WHOLE, Shards
 
 
 class WeightPenalty(Preservation):
@@ -92,7 +92,7 @@ def pull(
     anchors: Mapping[str, Tensor],
     importances: Mapping[str, Tensor] | None,
     factor: float,
-    shards: Shards = WHOLE,
+    shards: ParameterShards = UNSHARDED,
 ) -> Tensor:
     """`factor / 2 · Σ_i Ω_i (θ_i - θ*_i)²`, a scalar; its gradient is added to the parameters'."""
     parts = {}

@@ -28,6 +28,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from fomo_dagster.distributed.parameter_shards import UNSHARDED, ParameterShards
+from fomo_dagster.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from fomo_dagster.errors import InputError
 from fomo_dagster.methods.preservation import (
     Batch,
@@ -37,8 +39,6 @@ from fomo_dagster.methods.preservation import (
     unscaled,
 )
 from fomo_dagster.models.backbones import Clip
-from fomo_dagster.process_group import ALONE, ProcessGroup
-from fomo_dagster.shards import WHOLE, Shards
 from fomo_dagster.training.determinism import seed_device
 from fomo_dagster.training.towers import Encode
 
@@ -57,15 +57,15 @@ class GradientPass:
     """Samples whose activations are held at once; None: all that a process has."""
     compile_tower: Callable[[Encode], Encode] | None = None
     """Compiles the pass of a tower; None: it runs as it is."""
-    group: ProcessGroup = ALONE
-    shards: Shards = WHOLE
+    group: ProcessGroup = SINGLE_PROCESS
+    shards: ParameterShards = UNSHARDED
 
     def __post_init__(self) -> None:
-        if self.micro_batch_size is None and self.group.is_alone:
+        if self.micro_batch_size is None and self.group.is_single:
             return
         setting, value = "micro_batch_size", self.micro_batch_size
-        if not self.group.is_alone:
-            setting, value = "processes", self.group.count
+        if not self.group.is_single:
+            setting, value = "processes", self.group.world_size
         for name, part in self.module.named_modules():
             if isinstance(part, _BatchNorm) and part.training:
                 raise InputError(
@@ -81,7 +81,7 @@ class GradientPass:
         scale: Callable[[Tensor], Tensor] = unscaled,
     ) -> Tensor:
         """Add the objective's gradient, as `methods.preservation.Gradient` says."""
-        if not self.group.is_alone:
+        if not self.group.is_single:
             return self._backward_together(batch, seed, objective, scale)
         size = self.micro_batch_size
         if size is None or size >= len(batch.images):
@@ -117,11 +117,11 @@ class GradientPass:
             self.group.gather(f.detach(), rows).requires_grad_(f.requires_grad) for f in own
         )  # (B, D) each
         parts = _backward(self._embedded(images, texts, batch), objective, scale)
-        if not self.group.is_first:
+        if not self.group.is_main:
             forget_gradients(trained)  # those of the logit scale, which are the same for all
         for tower, features, of_all in zip(towers, own, (images, texts), strict=True):
             if of_all.grad is not None:
-                gradient = of_all.grad[self.group.rank :: self.group.count]
+                gradient = of_all.grad[self.group.rank :: self.group.world_size]
                 if features.is_leaf:
                     features.grad = gradient
                     self._carry(tower, features)
@@ -140,7 +140,7 @@ class GradientPass:
         pieces = torch.split(inputs, size)
         if not self.shards.shared_out:
             return pieces
-        (most,) = self.group.highest(len(pieces))
+        (most,) = self.group.all_reduce_max(len(pieces))
         return [*pieces, *[inputs[:0]] * (most - len(pieces))]
 
     def _features(self, tower: _Tower) -> Tensor:

@@ -18,6 +18,8 @@ from typing import Protocol
 import polars as pl
 from torch import Tensor
 
+from fomo_dagster.distributed.parameter_shards import UNSHARDED
+from fomo_dagster.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from fomo_dagster.errors import InputError, PeerError, StoreError, TrainingError
 from fomo_dagster.experiment.averaging import AnyAverage
 from fomo_dagster.experiment.schema import Execution
@@ -26,9 +28,7 @@ from fomo_dagster.methods.online_selection import Features, OnlineSelection
 from fomo_dagster.methods.preservation import Batch, Preservation, StageContext
 from fomo_dagster.models.backbones import Model
 from fomo_dagster.models.devices import device_of
-from fomo_dagster.process_group import ALONE, ProcessGroup
 from fomo_dagster.progress import Progress, no_progress
-from fomo_dagster.shards import WHOLE
 from fomo_dagster.training.determinism import deterministic, step_seed
 from fomo_dagster.training.figures import Figures, FigureTable
 from fomo_dagster.training.interruption import Interruption
@@ -73,7 +73,7 @@ def train(
     identity: str,
     on_steps: Callable[[Sequence[Figures]], None] = _ignore_steps,
     average: AnyAverage | None = None,
-    group: ProcessGroup = ALONE,
+    group: ProcessGroup = SINGLE_PROCESS,
     select: Callable[[StageContext, Features], OnlineSelection] | None = None,
     meter: Meter | None = None,
 ) -> tuple[pl.DataFrame, dict[str, Tensor]]:
@@ -102,7 +102,7 @@ def train(
     if execution.gradient_checkpointing:
         checkpoint_gradients(model.module)
     with deterministic(device), matrix_products(settings.precision, device):
-        trained, shards = model.module, WHOLE
+        trained, shards = model.module, UNSHARDED
         if execution.sharded:
             trained, shards = share_out(model.module, group, device)
         else:
@@ -134,8 +134,8 @@ def train(
                 seconds_between_saves=execution.resume_seconds,
                 steps_between_reads=1 if device.type == "cpu" else _STEPS_BETWEEN_READS,
                 interruption=interruption,
-                progress=progress if group.is_first else no_progress,
-                on_steps=on_steps if group.is_first else _ignore_steps,
+                progress=progress if group.is_main else no_progress,
+                on_steps=on_steps if group.is_main else _ignore_steps,
                 group=group,
                 meter=meter or Meter(device, group),
             )
@@ -143,7 +143,7 @@ def train(
         left = learner.finish()
         if execution.sharded:
             weights = learner.weights()
-            if group.is_first:
+            if group.is_main:
                 model.module.load_state_dict(weights, strict=False)
         return training.figures.frame(), left
 
@@ -198,7 +198,7 @@ class _Training:
             batch = next(iterator, None)
         except Exception as error:
             failure = error
-        if any(self.group.highest(failure is not None)):
+        if any(self.group.all_reduce_max(failure is not None)):
             self._stop_if_asked(step)
             self._save(step)
             raise failure or PeerError(f"another process has no batch for step {step}")
@@ -208,7 +208,7 @@ class _Training:
 
     def _stop_if_asked(self, done: int, *, is_due: bool = False) -> bool:
         """Whether a resume point is due for any process, where none was asked to stop."""
-        received, any_is_due = self.group.highest(self.interruption.number, is_due)
+        received, any_is_due = self.group.all_reduce_max(self.interruption.number, is_due)
         if received:
             self._save(done)
             raise KeyboardInterrupt(
@@ -221,7 +221,7 @@ class _Training:
         """Take up the resume point; return the number of steps that are done."""
         state = self.point.load()
         position = state["position"] if state is not None else 0
-        if self.group.highest(position, -position) != [position, -position]:
+        if self.group.all_reduce_max(position, -position) != [position, -position]:
             raise StoreError(
                 f"not all processes read the same resume point at {self.point.path}: FOMO_HOME "
                 "must be one folder that all machines share"
@@ -234,7 +234,7 @@ class _Training:
                 self.figures.restore(state["figures"])
                 self.meter.restore(state.get("spent", {}))
             except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-                if self.group.is_first:
+                if self.group.is_main:
                     self.point.set_aside()
                 raise TrainingError(
                     f"stage {self.stage}: the resume point {self.point.path} is not of this "
@@ -247,7 +247,7 @@ class _Training:
     def _save(self, done: int) -> None:
         self._read()  # weights that a failed step has touched must not become the resume point
         state, spent = self.learner.state(), self.meter.state()
-        if not self.group.is_first:
+        if not self.group.is_main:
             return
         self.point.save(
             {

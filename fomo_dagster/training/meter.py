@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from fomo_dagster.process_group import ALONE, ProcessGroup
+from fomo_dagster.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from fomo_dagster.store.process_memory import ProcessMemory
 
 logger = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ class Meter:
     All processes of `group` must ask it for the same, in the same order.
     """
 
-    def __init__(self, device: torch.device, group: ProcessGroup = ALONE) -> None:
+    def __init__(self, device: torch.device, group: ProcessGroup = SINGLE_PROCESS) -> None:
         self._device = device
         self._group = group
         self._started = time.monotonic()
@@ -48,13 +48,13 @@ class Meter:
         if "seconds" in before:
             figures["earlier_seconds"] = before["seconds"]
         joules = self._energy.joules()
-        (is_unknown,) = self._group.highest(joules is None)
+        (is_unknown,) = self._group.all_reduce_max(joules is None)
         if not is_unknown and before.get("told_energy", True):
             total = torch.tensor([joules], dtype=torch.float64)
-            self._group.add_up([total])
+            self._group.all_reduce_sum([total])
             figures["energy_joules"] = float(total) + before.get("energy_joules", 0.0)
         for name, peak in self._peaks().items():
-            (highest,) = self._group.highest(peak)
+            (highest,) = self._group.all_reduce_max(peak)
             figures[name] = max(highest, int(before.get(name, 0)))
         return figures
 

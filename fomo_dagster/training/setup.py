@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from fomo_dagster.data.transforms import normalise
+from fomo_dagster.distributed.parameter_shards import UNSHARDED, ParameterShards
+from fomo_dagster.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from fomo_dagster.experiment.averaging import AnyAverage
 from fomo_dagster.experiment.schema import AnyMethod, Finetune
 from fomo_dagster.experiment.training import TrainingSettings
@@ -22,8 +24,6 @@ from fomo_dagster.methods.online_selection import Features, OnlineSelection
 from fomo_dagster.methods.preservation import Preservation, StageContext
 from fomo_dagster.methods.trained_parameters import select_trained
 from fomo_dagster.models.backbones import Clip, Model
-from fomo_dagster.process_group import ALONE, ProcessGroup
-from fomo_dagster.shards import WHOLE, Shards
 from fomo_dagster.training.gradcache import GradientPass
 from fomo_dagster.training.learner import Learner
 from fomo_dagster.training.precision import autocast_of
@@ -59,8 +59,8 @@ def build_learner(
     average: AnyAverage | None,
     steps: int,
     compile_tower: Callable[[Encode], Encode] | None = None,
-    group: ProcessGroup = ALONE,
-    shards: Shards = WHOLE,
+    group: ProcessGroup = SINGLE_PROCESS,
+    shards: ParameterShards = UNSHARDED,
     select: Callable[[StageContext, Features], OnlineSelection] | None = None,
 ) -> Learner:
     """A learner over what asks for a gradient in a model that is on its device and ready to train.

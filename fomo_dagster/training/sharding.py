@@ -20,17 +20,19 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 
+from fomo_dagster.distributed.parameter_shards import ParameterShards
+from fomo_dagster.distributed.process_group import ProcessGroup
 from fomo_dagster.models.backbones import Clip
-from fomo_dagster.process_group import ProcessGroup
-from fomo_dagster.shards import Shards
 
 _OF_THE_LOSS = ("logit_scale", "logit_bias")  # which takes them outside of the towers
 
 
-def share_out(module: Clip, group: ProcessGroup, device: torch.device) -> tuple[Clip, Shards]:
+def share_out(
+    module: Clip, group: ProcessGroup, device: torch.device
+) -> tuple[Clip, ParameterShards]:
     """A copy of a module on the CPU, shared out over the processes onto their devices, and what
     this one holds of it. The module itself stays as it is."""
-    mesh = init_device_mesh(device.type, (group.count,))
+    mesh = init_device_mesh(device.type, (group.world_size,))
     copied = copy.deepcopy(module)
     kept_whole = {
         parameter
@@ -50,7 +52,7 @@ def share_out(module: Clip, group: ProcessGroup, device: torch.device) -> tuple[
         register_fsdp_forward_method(copied, encode)
     trained = {name: p for name, p in copied.named_parameters() if p.requires_grad}
     shared = {name: p for name, p in trained.items() if isinstance(p, DTensor)}
-    return copied, Shards(shared, group, module)
+    return copied, ParameterShards(shared, group, module)
 
 
 def blocks_of(module: nn.Module) -> Iterator[nn.Module]:
@@ -72,7 +74,7 @@ def _are_blocks(parts: list[nn.Module]) -> bool:
 
 
 def optimiser_state(
-    optimiser: torch.optim.Optimizer, names: Mapping[int, str], shards: Shards
+    optimiser: torch.optim.Optimizer, names: Mapping[int, str], shards: ParameterShards
 ) -> dict[str, Any]:
     """The optimiser's state as that of whole parameters, at the first process; a state of one
     element by element, beside numbers. names: the number of a parameter in the state → its name."""
@@ -80,7 +82,7 @@ def optimiser_state(
 
 
 def state_of_parts(
-    state: Mapping[str, Any], names: Mapping[int, str], shards: Shards
+    state: Mapping[str, Any], names: Mapping[int, str], shards: ParameterShards
 ) -> dict[str, Any]:
     """What `optimiser_state` gave, for the parts that this process holds."""
     return _over(state, names, shards.part)

@@ -34,7 +34,7 @@ ASSETS = {step_of(key): key for key in ("toy/trained_001", "toy/evaluation_003")
 STEPS = 30
 # An epsilon that leaves gradients of nothing but rounding small.
 OPTIMISER = {"learning_rate": 1e-3, "epsilon": 1e-4}
-ALONE = {"device": "cpu"}
+SINGLE_PROCESS = {"device": "cpu"}
 SHARDED = {"device": "cpu", "processes": 2, "sharded": True}
 TOGETHER = {"device": "cpu", "processes": 2, "resume_seconds": 1e-9}
 
@@ -127,7 +127,9 @@ def stopped(project: Any, number: signal.Signals, rank: int | None) -> str:
 
 @pytest.fixture
 def longer(finished_project: Any) -> Any:
-    finished_project.write("toy", budget={"steps": STEPS}, optimiser=OPTIMISER, execution=ALONE)
+    finished_project.write(
+        "toy", budget={"steps": STEPS}, optimiser=OPTIMISER, execution=SINGLE_PROCESS
+    )
     return finished_project
 
 
@@ -171,7 +173,7 @@ def test_two_processes_evaluate_bit_for_bit_what_one_does(
     finished_project: Any, tmp_path: Path
 ) -> None:
     evaluation = {"held_out": ["old"], "prompts": ["a {}"]}
-    finished_project.write("toy", evaluation=evaluation, execution=ALONE)
+    finished_project.write("toy", evaluation=evaluation, execution=SINGLE_PROCESS)
     alone = Home(tmp_path / "alone")
     shutil.copytree(finished_project.home.root, alone.root)
     expected = make_alone(finished_project, alone, "toy/evaluation_003").artifacts

@@ -14,6 +14,7 @@ import torch
 from pydantic import TypeAdapter
 from torch import Tensor, nn
 
+from fomo_dagster.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from fomo_dagster.experiment.averaging import AnyAverage
 from fomo_dagster.experiment.loss import AnyLoss, ClipLoss
 from fomo_dagster.experiment.optimisers import AdamW
@@ -27,7 +28,6 @@ from fomo_dagster.methods.preservations import begin
 from fomo_dagster.methods.trained_parameters import select_trained
 from fomo_dagster.models import backbones
 from fomo_dagster.models.backbones import Model
-from fomo_dagster.process_group import ALONE, ProcessGroup
 from fomo_dagster.progress import no_progress
 from fomo_dagster.training import loop
 from fomo_dagster.training.gradcache import GradientPass
@@ -61,9 +61,12 @@ class ToyBatch:
 
     def part(self, group: ProcessGroup) -> ToyBatch:
         """The rows that one of several processes has."""
-        rows = slice(group.rank, None, group.count)
+        rows = slice(group.rank, None, group.world_size)
         return replace(
-            self, images=self.images[rows], tokens=self.tokens[rows], mine=(group.rank, group.count)
+            self,
+            images=self.images[rows],
+            tokens=self.tokens[rows],
+            mine=(group.rank, group.world_size),
         )
 
 
@@ -109,7 +112,7 @@ class ToyBatches:
     steps: int
     pools: Mapping[str, Task] = field(default_factory=dict)
     fail_at: int | None = None
-    group: ProcessGroup = ALONE
+    group: ProcessGroup = SINGLE_PROCESS
 
     def iterate(self, start: int) -> Iterator[ToyBatch]:
         for step in range(start, self.steps):
@@ -190,7 +193,7 @@ class Toy:
         identity: str = "toy",
         precision: str = "fp32",
         average: AnyAverage | None = None,
-        group: ProcessGroup = ALONE,
+        group: ProcessGroup = SINGLE_PROCESS,
         select: Callable[[StageContext, Features], OnlineSelection] | None = None,
         batches: Any = None,
         execution: Mapping[str, Any] | None = None,
@@ -209,7 +212,7 @@ class Toy:
 
         def pairs(samples: int) -> Iterator[ToyBatch]:
             whole = task.batch(0, {})
-            for row in range(group.rank, min(samples, 8), group.count):
+            for row in range(group.rank, min(samples, 8), group.world_size):
                 yield ToyBatch(whole.images[[row]], whole.tokens[[row]], {"update": 1})
 
         model = self.copy(start)

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from fomo_dagster.data.batches import Batch
 from fomo_dagster.data.mixture import kept_of
+from fomo_dagster.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from fomo_dagster.experiment.online_selection import AnyOnlineSelection
 from fomo_dagster.methods.online_selection import begin_selection
-from fomo_dagster.process_group import ALONE, ProcessGroup
 from fomo_dagster.training.gradcache import GradientPass
 
 COUNTS = {"update": 10, "buffer": 5, "pretraining": 5}
@@ -307,12 +307,12 @@ def test_processes_keep_together_what_one_keeps(toy: Any, together: Any, name: s
             replace(toy.stage_context(learner), group=group), pass_over(learner).encoded,
         )  # fmt: skip
         batch = batch_of()
-        of_process = slice(group.rank, None, group.count)
+        of_process = slice(group.rank, None, group.world_size)
         own = Batch(*(part[of_process] for part in batch[:4]), counts=batch.counts)  # type: ignore[arg-type]
         chosen = selection.choose(own, seed=3)
         return (*chosen[:3], chosen.texts, chosen.counts)
 
-    whole = work(ALONE)
+    whole = work(SINGLE_PROCESS)
     assert len(whole[3]) == 8
     for count in (2, 3):
         for rank, part in enumerate(together(count, work)):

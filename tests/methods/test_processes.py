@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from fomo_dagster.process_group import ProcessGroup
+from fomo_dagster.distributed.process_group import ProcessGroup
 
 STEPS = 3
 ALL_POOLS = ("buffer", "pretraining")
@@ -57,7 +57,7 @@ def test_processes_with_parts_of_a_batch_train_what_one_does_with_the_whole(
     def work(group: ProcessGroup) -> Any:
         model, left = toy.stage(
             start, task(1), identity="together", group=group,
-            micro_batch_size=1 if group.count == 3 else None, **settings,
+            micro_batch_size=1 if group.world_size == 3 else None, **settings,
         )  # fmt: skip
         return model.module.state_dict(), left
 

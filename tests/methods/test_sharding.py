@@ -12,12 +12,12 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.testing import assert_close
 
+from fomo_dagster.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from fomo_dagster.experiment.averaging import ExponentialAverage
 from fomo_dagster.experiment.optimisers import AdamW, AdEMAMix
 from fomo_dagster.experiment.schema import ScaledMethod
 from fomo_dagster.methods.adapters import add_adapters
 from fomo_dagster.methods.trained_parameters import select_trained
-from fomo_dagster.process_group import ALONE, ProcessGroup
 from fomo_dagster.training import loop
 from fomo_dagster.training.sharding import blocks_of
 
@@ -74,7 +74,7 @@ def declared(toy: Any, task: Any, way: str) -> dict[str, Any]:
 
 
 def sharded(toy: Any, start: Any, task: Any, group: ProcessGroup, **settings: Any) -> Any:
-    execution = {"processes": group.count, "sharded": True, **settings.pop("execution", {})}
+    execution = {"processes": group.world_size, "sharded": True, **settings.pop("execution", {})}
     model, left = toy.stage(start, task, execution=execution, group=group, **settings)
     return model.module.state_dict(), left
 
@@ -114,7 +114,7 @@ def test_a_gradient_that_overflows_in_one_process_has_all_skip_the_step(
         def second_is_infinite(*given: Any) -> Tensor:
             parts: Tensor = gradient(*given)
             calls.append(given)
-            if len(calls) == 2 and settings["group"].rank == settings["group"].count - 1:
+            if len(calls) == 2 and settings["group"].rank == settings["group"].world_size - 1:
                 learner._trained["visual.conv1.weight"].grad.fill_(torch.inf)
             return parts
 
@@ -154,7 +154,7 @@ def test_selection_sees_the_features_of_weights_that_are_shared_out(
     of_three = together(3, work)
     gradient_pass = toy.stage_context(toy.copy(start)).gradient.__self__
     for whole, parts in zip(
-        seen(gradient_pass.encoded, ALONE), zip(*of_three, strict=True), strict=True
+        seen(gradient_pass.encoded, SINGLE_PROCESS), zip(*of_three, strict=True), strict=True
     ):
         for rank, part in enumerate(parts):
             assert_close(part, whole[rank::3], rtol=1e-5, atol=1e-6)

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from fomo_dagster.process_group import ProcessGroup
+from fomo_dagster.distributed.process_group import ProcessGroup
 from fomo_dagster.training.meter import Meter, _Energy
 
 CPU = torch.device("cpu")
@@ -64,14 +64,14 @@ def test_energy_that_nobody_tells_is_not_there():
 
 def test_processes_tell_the_memory_of_one_and_the_energy_of_all():
     class Pair(ProcessGroup):
-        def highest(self, *numbers):
+        def all_reduce_max(self, *numbers):
             return [n if isinstance(n, bool) else max(n, 7 * 2**30) for n in numbers]
 
-        def add_up(self, tensors):
+        def all_reduce_sum(self, tensors):
             for tensor in tensors:
                 tensor *= 2
 
-    meter = Meter(CPU, Pair(count=2))
+    meter = Meter(CPU, Pair(world_size=2))
     meter._energy = SimpleNamespace(joules=lambda: 3.0)
     meter.restore({"seconds": 1.0, "energy_joules": 10.0, "told_energy": True})
     figures = meter.figures()

@@ -16,18 +16,18 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from fomo_dagster.process_group import ALONE, ProcessGroup
+from fomo_dagster.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 
 
 @dataclass(frozen=True)
-class Shards:
+class ParameterShards:
     """The parameters of one module; where there are several processes, all must call each method
     alike, in the same order. Without anything else, nothing is shared out."""
 
     shared_out: Mapping[str, DTensor] = field(default_factory=dict)
     """Name → the trained parameter, of which each process holds its rows: the first dimension is
     cut as by `torch.chunk`."""
-    group: ProcessGroup = ALONE
+    group: ProcessGroup = SINGLE_PROCESS
     origin: nn.Module | None = None
     """The module whose weights were shared out, on the CPU, as it was; None: none were."""
 
@@ -50,7 +50,7 @@ class Shards:
         """Of a tensor in the shape of a parameter, what belongs to what is held of that."""
         if name not in self.shared_out:
             return whole
-        parts = whole.chunk(self.group.count)
+        parts = whole.chunk(self.group.world_size)
         rank = self.group.rank
         return (parts[rank] if rank < len(parts) else whole[:0]).clone()
 
@@ -63,7 +63,7 @@ class Shards:
         gathered = DTensor.from_local(
             part, like.device_mesh, like.placements, shape=like.shape, stride=like.stride()
         ).full_tensor()
-        return gathered.cpu() if self.group.is_first else part
+        return gathered.cpu() if self.group.is_main else part
 
     def total(self, numbers: Mapping[str, Tensor]) -> Tensor:
         """The sum of scalars, one of each parameter: of all that processes hold of it."""
@@ -73,7 +73,7 @@ class Shards:
         own = [number for name, number in numbers.items() if name not in self.shared_out]
         zero = next(iter(numbers.values())).new_zeros(())
         of_all = torch.stack([zero, *shared]).sum()
-        self.group.add_up([of_all])
+        self.group.all_reduce_sum([of_all])
         return torch.stack([of_all, *own]).sum()
 
     @cached_property
@@ -84,4 +84,4 @@ class Shards:
         }
 
 
-WHOLE = Shards()
+UNSHARDED = ParameterShards()
