@@ -48,7 +48,7 @@ class Average:
         self._steps = 0
 
     @torch.no_grad()
-    def after_update(self) -> None:
+    def after_step(self) -> None:
         """Take in the parameters as a step has left them, if it is one that counts."""
         self._steps += 1
         taken, rest = divmod(self._steps, self._settings.every)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fomo_dagster.experiment import preservation as declared
 from fomo_dagster.methods.frozen import Frozen
-from fomo_dagster.methods.preservation import Embedded, Preservation, StageContext, StageInputs
+from fomo_dagster.methods.preservation import EmbeddedBatch, Preservation, StageContext, StageInputs
 from fomo_dagster.methods.weight_penalty import copies, pull
 
 REFERENCE_POOL = "pretraining"
@@ -34,7 +34,7 @@ class LwF(Preservation):
         assert stage_inputs.reference is not None
         self._settings, self._teacher = settings, Frozen(stage_inputs.reference(), stage_context)
 
-    def loss(self, embedded: Embedded) -> tuple[Tensor, Tensor | None]:
+    def loss(self, embedded: EmbeddedBatch) -> tuple[Tensor, Tensor | None]:
         loss, _ = super().loss(embedded)
         rows, likelihood = embedded.rows("update"), self._likelihood
         student = embedded.images[rows] @ embedded.texts[rows].T  # (n, n)
@@ -66,7 +66,7 @@ class ZSCL(Preservation):
         self._trained, self._shards = stage_context.trained, stage_context.shards
         self._anchors = copies(stage_context.trained) if settings.l2 > 0 else {}
 
-    def loss(self, embedded: Embedded) -> tuple[Tensor, Tensor | None]:
+    def loss(self, embedded: EmbeddedBatch) -> tuple[Tensor, Tensor | None]:
         learnt, rows = embedded.rows("update", "buffer"), embedded.rows(REFERENCE_POOL)
         loss = self._contrastive_of(embedded, learnt)
         images, texts = self._teacher.features(embedded, rows)
@@ -77,7 +77,7 @@ class ZSCL(Preservation):
         by_text = self._likelihood.divergences(of_texts, logits.T, temperature)
         return loss, self._settings.strength * (by_image.mean() + by_text.mean())
 
-    def penalise(self) -> Tensor | None:
+    def add_penalty_gradient(self) -> Tensor | None:
         if self._settings.l2 == 0:
             return None
         return pull(self._trained, self._anchors, None, 2 * self._settings.l2, self._shards)

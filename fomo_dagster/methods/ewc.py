@@ -11,10 +11,10 @@ from torch import Tensor
 from fomo_dagster.experiment import preservation as declared
 from fomo_dagster.methods.preservation import (
     Batch,
-    Embedded,
+    EmbeddedBatch,
     StageContext,
     StageInputs,
-    forget_gradients,
+    zero_gradients,
 )
 from fomo_dagster.methods.weight_penalty import ImportancePenalty
 from fomo_dagster.store.digests import digest_of
@@ -34,7 +34,7 @@ class EWC(ImportancePenalty):
         assert stage_inputs.update is not None
         self._settings, self._update = settings, stage_inputs.update
 
-    def finish(self) -> dict[str, Tensor]:
+    def end_of_stage(self) -> dict[str, Tensor]:
         settings = self._settings
         found = fisher(self.stage_context, self._update(settings.batch_size, settings.samples))
         return self.carry(settings.decay, found)
@@ -65,21 +65,21 @@ def fisher(stage_context: StageContext, batches: Iterable[Batch]) -> dict[str, T
     random = torch.Generator().manual_seed(int(digest_of(key)[:15], 16))
     likelihood = stage_context.loss.likelihood
 
-    def drawn(embedded: Embedded) -> tuple[Tensor, None]:
+    def drawn(embedded: EmbeddedBatch) -> tuple[Tensor, None]:
         """-Σ_k log p_k(y_k), in the sum of which small gradients survive fp16, too."""
         similarities = embedded.logit_scale.exp() * embedded.images @ embedded.texts.T  # (B, B)
-        return likelihood.surprise(
+        return likelihood.negative_log_likelihood(
             likelihood.logits(similarities, embedded.logit_bias), random
         ), None
 
     sums = {name: torch.zeros_like(p, requires_grad=False) for name, p in trained.items()}
     predictions = 0
     for batch in batches:
-        forget_gradients(trained.values())
+        zero_gradients(trained.values())
         stage_context.gradient(batch, stage_context.seed, drawn)
         predictions += likelihood.predictions * sum(batch.counts.values())
         for name, parameter in trained.items():
             if parameter.grad is not None:
                 sums[name].addcmul_(parameter.grad, parameter.grad)
-    forget_gradients(trained.values())
+    zero_gradients(trained.values())
     return {name: total / predictions for name, total in sums.items()}

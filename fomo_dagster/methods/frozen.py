@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fomo_dagster.data.transforms import normalise
-from fomo_dagster.methods.preservation import Embedded, StageContext
+from fomo_dagster.methods.preservation import EmbeddedBatch, StageContext
 from fomo_dagster.models.backbones import Model
 
 
@@ -34,7 +34,7 @@ class Frozen:
         return scale
 
     def logits(
-        self, embedded: Embedded, rows: Tensor | None = None, tokens: Tensor | None = None
+        self, embedded: EmbeddedBatch, rows: Tensor | None = None, tokens: Tensor | None = None
     ) -> Tensor:
         """The logits, as the training's loss has them, of images to texts of n rows of a batch, or
         of all: (n, n), fp32. tokens: the texts of this process, where this model has others."""
@@ -48,7 +48,7 @@ class Frozen:
         return self._likelihood.logits(self.logit_scale.exp() * features @ others.T, bias)
 
     def features(
-        self, embedded: Embedded, rows: Tensor | None = None, tokens: Tensor | None = None
+        self, embedded: EmbeddedBatch, rows: Tensor | None = None, tokens: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Of the images and texts of n rows of a batch, or of all: each (n, D)."""
         batch = embedded.batch

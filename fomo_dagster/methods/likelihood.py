@@ -33,7 +33,7 @@ class Likelihood(ABC):
         """`T² · KL(p(teacher / T) ‖ p(student / T))` of each row of logits (N, M): (N,)."""
 
     @abstractmethod
-    def surprise(self, logits: Tensor, random: torch.Generator) -> Tensor:
+    def negative_log_likelihood(self, logits: Tensor, random: torch.Generator) -> Tensor:
         """-Σ log p(y) of all predictions over a batch's logits (B, B), the answers y drawn from
         the model itself: a scalar. random: on the CPU."""
 
@@ -59,7 +59,7 @@ class Softmax(Likelihood):
         )  # (N, M)
         return temperature**2 * softened.sum(dim=1)
 
-    def surprise(self, logits: Tensor, random: torch.Generator) -> Tensor:
+    def negative_log_likelihood(self, logits: Tensor, random: torch.Generator) -> Tensor:
         predictions = torch.cat([logits, logits.T])  # (2B, B)
         shares = predictions.detach().softmax(dim=1).cpu()
         answers = torch.multinomial(shares, 1, generator=random).squeeze(1).to(logits.device)
@@ -85,7 +85,7 @@ class Sigmoid(Likelihood):
         of_others = (-theirs).sigmoid() * (log_sigmoid(-theirs) - log_sigmoid(-ours))
         return temperature**2 * (of_pairs + of_others).sum(dim=1)
 
-    def surprise(self, logits: Tensor, random: torch.Generator) -> Tensor:
+    def negative_log_likelihood(self, logits: Tensor, random: torch.Generator) -> Tensor:
         answers = torch.bernoulli(logits.detach().sigmoid().cpu(), generator=random)
         return nn.functional.binary_cross_entropy_with_logits(
             logits, answers.to(logits.device), reduction="sum"

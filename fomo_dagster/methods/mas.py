@@ -26,7 +26,7 @@ class MAS(ImportancePenalty):
         assert stage_inputs.pairs is not None
         self._settings, self._pairs = settings, stage_inputs.pairs
 
-    def finish(self) -> dict[str, Tensor]:
+    def end_of_stage(self) -> dict[str, Tensor]:
         found = sensitivities(self.stage_context, self._pairs(self._settings.samples))
         return self.carry(self._settings.decay, found)
 

@@ -1,7 +1,7 @@
 """What a method adds to the steps of a training so that earlier abilities stay.
 
 A preservation is one small file: a class over what a stage begins with. It may replace the loss of
-a batch (`loss`), pull at the weights (`penalise`), follow each update, and leave tensors for the
+a batch (`loss`), pull at the weights (`add_penalty_gradient`), follow each update, and leave tensors for the
 next stage. Everything that it does not say stays as it is in plain training.
 """
 
@@ -54,7 +54,7 @@ def unchanged(inputs: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Embedded:
+class EmbeddedBatch:
     """A batch as the model sees it, of all processes; a gradient flows through features and logit
     scale."""
 
@@ -97,7 +97,7 @@ class Embedded:
         return torch.cat(found) if found else torch.empty(0, dtype=torch.int64)
 
 
-Objective: TypeAlias = Callable[[Embedded], tuple[Tensor, Tensor | None]]
+Objective: TypeAlias = Callable[[EmbeddedBatch], tuple[Tensor, Tensor | None]]
 """The two parts of what is minimised; see `Preservation.loss`."""
 
 
@@ -106,7 +106,7 @@ def unscaled(loss: Tensor) -> Tensor:
     return loss
 
 
-def forget_gradients(parameters: Iterable[nn.Parameter]) -> None:
+def zero_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Leave the parameters without gradients."""
     for parameter in parameters:
         parameter.grad = None
@@ -187,22 +187,22 @@ class Preservation:
     def __init__(self, stage_context: StageContext) -> None:
         self._contrastive, self._likelihood = stage_context.loss, stage_context.loss.likelihood
 
-    def loss(self, embedded: Embedded) -> tuple[Tensor, Tensor | None]:
+    def loss(self, embedded: EmbeddedBatch) -> tuple[Tensor, Tensor | None]:
         """The loss of what is learnt, and what is added for what shall stay: scalars."""
         images, texts = embedded.images, embedded.texts
         return self._contrastive(images, texts, embedded.logit_scale, embedded.logit_bias), None
 
-    def _contrastive_of(self, embedded: Embedded, rows: Tensor) -> Tensor:
+    def _contrastive_of(self, embedded: EmbeddedBatch, rows: Tensor) -> Tensor:
         """The contrastive loss of some rows (n,) among themselves."""
         images, texts = embedded.images[rows], embedded.texts[rows]
         return self._contrastive(images, texts, embedded.logit_scale, embedded.logit_bias)
 
-    def penalise(self) -> Tensor | None:
+    def add_penalty_gradient(self) -> Tensor | None:
         """Add to the gradients of the trained parameters, which are those of the loss, not
         scaled and not clipped yet; return the penalty whose gradient it was, detached."""
         return None
 
-    def after_update(self) -> None:
+    def after_step(self) -> None:
         """Called after the weights changed."""
 
     def state(self) -> dict[str, Any]:
@@ -212,7 +212,7 @@ class Preservation:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from `state`."""
 
-    def finish(self) -> dict[str, Tensor]:
+    def end_of_stage(self) -> dict[str, Tensor]:
         """After the last step: what the next stage starts with, tensors on the CPU by name.
 
         The module's modes and gradients may be left changed.

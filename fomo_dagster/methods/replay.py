@@ -20,7 +20,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from fomo_dagster.experiment import preservation as declared
-from fomo_dagster.methods.preservation import Embedded, Preservation, StageContext, StageInputs
+from fomo_dagster.methods.preservation import EmbeddedBatch, Preservation, StageContext, StageInputs
 
 
 class _Replay(Preservation):
@@ -36,7 +36,7 @@ class _Replay(Preservation):
         self._of_loss, self._of_logits = of_loss, of_logits
         self._replay_features = stage_inputs.replay_features
 
-    def loss(self, embedded: Embedded) -> tuple[Tensor, Tensor | None]:
+    def loss(self, embedded: EmbeddedBatch) -> tuple[Tensor, Tensor | None]:
         replayed = embedded.rows("buffer")
         if not len(replayed):
             return super().loss(embedded)

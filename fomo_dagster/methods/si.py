@@ -35,13 +35,13 @@ class SI(ImportancePenalty):
         self._lowered = {name: torch.zeros_like(tensor) for name, tensor in self._last.items()}
         self._gradients: dict[str, Tensor] = {}
 
-    def penalise(self) -> Tensor | None:
+    def add_penalty_gradient(self) -> Tensor | None:
         trained = self.stage_context.trained
         self._gradients = {n: p.grad.clone() for n, p in trained.items() if p.grad is not None}
-        return super().penalise()
+        return super().add_penalty_gradient()
 
     @torch.no_grad()
-    def after_update(self) -> None:
+    def after_step(self) -> None:
         for name, parameter in self.stage_context.trained.items():
             change = parameter - self._last[name]
             if name in self._gradients:
@@ -61,7 +61,7 @@ class SI(ImportancePenalty):
             lowered.copy_(self.stage_context.shards.part(name, state[name]))
             self._last[name].copy_(self.stage_context.trained[name])
 
-    def finish(self) -> dict[str, Tensor]:
+    def end_of_stage(self) -> dict[str, Tensor]:
         found = {}
         for name, lowered in self._lowered.items():
             change = self._last[name] - self.anchors[name]

@@ -13,7 +13,7 @@ from torch import Tensor
 from fomo_dagster.experiment import preservation as declared
 from fomo_dagster.methods.frozen import Frozen
 from fomo_dagster.methods.loss import check_goes_with
-from fomo_dagster.methods.preservation import Embedded, Preservation, StageContext, StageInputs
+from fomo_dagster.methods.preservation import EmbeddedBatch, Preservation, StageContext, StageInputs
 
 
 class Transfer(Preservation):
@@ -39,7 +39,7 @@ class Transfer(Preservation):
         check_goes_with(stage_context.loss, teacher.module, "the model of method.preserve.teacher")
         self._teacher = Frozen(teacher, stage_context)
 
-    def loss(self, embedded: Embedded) -> tuple[Tensor, Tensor | None]:
+    def loss(self, embedded: EmbeddedBatch) -> tuple[Tensor, Tensor | None]:
         loss, _ = super().loss(embedded)
         old = self._old.logits(embedded)  # (B, B)
         tokens = self._teacher.model.tokenize(embedded.batch.texts)

@@ -30,7 +30,7 @@ class WeightPenalty(Preservation):
         self.stage_context, self.anchors, self.importances = stage_context, anchors, importances
         self._factor = factor
 
-    def penalise(self) -> Tensor | None:
+    def add_penalty_gradient(self) -> Tensor | None:
         stage_context = self.stage_context
         return pull(
             stage_context.trained,
@@ -73,8 +73,8 @@ class ImportancePenalty(WeightPenalty):
         }
         super().__init__(stage_context, factor, copies(stage_context.trained), importances)
 
-    def penalise(self) -> Tensor | None:
-        return super().penalise() if self.importances else None
+    def add_penalty_gradient(self) -> Tensor | None:
+        return super().add_penalty_gradient() if self.importances else None
 
     def carry(self, decay: float, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """`decay · Ω + found`, on the CPU, whole at the first process."""

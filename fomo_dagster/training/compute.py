@@ -157,7 +157,7 @@ class _Counting:
             for _ in range(2):  # the optimiser's state is there from the first on
                 learner.step(batch, learning_rate=0.0, towers={}, seed=0)
                 counts.append(self._total())
-            learner.finish()
+            learner.end_of_stage()
             counts.append(self._total())
         first, step, end = (after - before for before, after in pairwise(counts))
         optimiser = settings.optimiser

@@ -33,10 +33,10 @@ from fomo_dagster.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from fomo_dagster.errors import InputError
 from fomo_dagster.methods.preservation import (
     Batch,
-    Embedded,
+    EmbeddedBatch,
     Objective,
-    forget_gradients,
     unscaled,
+    zero_gradients,
 )
 from fomo_dagster.models.backbones import Clip
 from fomo_dagster.training.determinism import seed_device
@@ -105,7 +105,7 @@ class GradientPass:
         held = self.shards.held(self.module)
         trained = list(held.values())
         earlier = [p.grad for p in trained]
-        forget_gradients(trained)
+        zero_gradients(trained)
         seed, size = self.group.seed(seed), self.micro_batch_size or len(batch.images)
         towers = [
             _Tower(self._encode_image, self._pieces(batch.images, size), seed),
@@ -118,7 +118,7 @@ class GradientPass:
         )  # (B, D) each
         parts = _backward(self._embedded(images, texts, batch), objective, scale)
         if not self.group.is_main:
-            forget_gradients(trained)  # those of the logit scale, which are the same for all
+            zero_gradients(trained)  # those of the logit scale, which are the same for all
         for tower, features, of_all in zip(towers, own, (images, texts), strict=True):
             if of_all.grad is not None:
                 gradient = of_all.grad[self.group.rank :: self.group.world_size]
@@ -175,9 +175,11 @@ class GradientPass:
             return encode_image, encode_text
         return self.compile_tower(encode_image), self.compile_tower(encode_text)
 
-    def _embedded(self, image_features: Tensor, text_features: Tensor, batch: Batch) -> Embedded:
+    def _embedded(
+        self, image_features: Tensor, text_features: Tensor, batch: Batch
+    ) -> EmbeddedBatch:
         scale, bias = self.module.logit_scale, getattr(self.module, "logit_bias", None)
-        return Embedded(image_features, text_features, scale, bias, batch, self.group)
+        return EmbeddedBatch(image_features, text_features, scale, bias, batch, self.group)
 
     def _encode_image(self, images: Tensor) -> Tensor:
         if images.dtype == torch.uint8:
@@ -219,7 +221,7 @@ class GradientPass:
 
 
 def _backward(
-    embedded: Embedded, objective: Objective, scale: Callable[[Tensor], Tensor]
+    embedded: EmbeddedBatch, objective: Objective, scale: Callable[[Tensor], Tensor]
 ) -> Tensor:
     """The objective's gradient to what its features are leaves or results of."""
     loss, added = objective(embedded)

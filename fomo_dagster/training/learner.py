@@ -66,7 +66,7 @@ class Learner:
         if self._shards.shared_out and self._scaler.is_enabled():
             self._share_overflow()
         self._scaler.unscale_(self._optimiser)
-        penalty = self._preservation.penalise()
+        penalty = self._preservation.add_penalty_gradient()
         if penalty is not None:
             added = added + penalty
         norm = self._clip()
@@ -78,21 +78,21 @@ class Learner:
         if self._max_logit_scale is not None:
             with torch.no_grad():
                 self._module.logit_scale.clamp_(0, self._max_logit_scale)  # as OpenCLIP does
-        self._preservation.after_update()
+        self._preservation.after_step()
         if self._average is not None:
-            self._average.after_update()
+            self._average.after_step()
         return measured
 
     def trained_of(self, counts: Mapping[str, int]) -> Mapping[str, int]:
         """How many rows of each pool of a batch are trained on."""
         return counts if self._selection is None else self._selection.kept(counts)
 
-    def finish(self) -> dict[str, Tensor]:
+    def end_of_stage(self) -> dict[str, Tensor]:
         """After the last step: put the average into the place of its weights, where there is one;
         return what the preservation, which sees the weights that are kept, leaves."""
         if self._average is not None:
             self._average.put_in_place()
-        return self._preservation.finish()
+        return self._preservation.end_of_stage()
 
     def _gradients(self) -> dict[str, Tensor]:
         return {n: p.grad for n, p in self._trained.items() if p.grad is not None}

@@ -140,7 +140,7 @@ def train(
                 meter=meter or Meter(device, group),
             )
             training.run()
-        left = learner.finish()
+        left = learner.end_of_stage()
         if execution.sharded:
             weights = learner.weights()
             if group.is_main:

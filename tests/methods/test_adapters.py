@@ -19,7 +19,7 @@ from fomo_dagster.experiment.schema import AnyMethod, Execution
 from fomo_dagster.experiment.training import Budget, TrainingSettings
 from fomo_dagster.methods.adapters import add_adapters
 from fomo_dagster.methods.loss import contrastive_loss
-from fomo_dagster.methods.preservation import Embedded
+from fomo_dagster.methods.preservation import EmbeddedBatch
 from fomo_dagster.models import backbones
 from fomo_dagster.progress import no_progress
 from fomo_dagster.training import loop
@@ -55,7 +55,7 @@ class Batch:
     counts: dict[str, int]
 
 
-def contrastive(embedded: Embedded) -> tuple[Tensor, None]:
+def contrastive(embedded: EmbeddedBatch) -> tuple[Tensor, None]:
     return contrastive_loss(ClipLoss())(embedded.images, embedded.texts, embedded.logit_scale), None
 
 

@@ -42,7 +42,7 @@ def test_an_average_is_its_closed_form(settings: AnyAverage) -> None:
     for _ in range(11):
         parameter.data = torch.randn(5, generator=random)
         path.append(parameter.detach().clone())
-        average.after_update()
+        average.after_step()
     average.put_in_place()
     expected = closed_form(settings, path).float()
     torch.testing.assert_close(parameter.detach(), expected, rtol=1e-6, atol=1e-7)
@@ -59,10 +59,10 @@ class Watching(Preservation):
     def now(self) -> dict[str, Tensor]:
         return {name: parameter.detach().clone() for name, parameter in self.trained.items()}
 
-    def after_update(self) -> None:
+    def after_step(self) -> None:
         self.path.append(self.now())
 
-    def finish(self) -> dict[str, Tensor]:
+    def end_of_stage(self) -> dict[str, Tensor]:
         return self.now()
 
 

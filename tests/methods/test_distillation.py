@@ -13,7 +13,7 @@ from fomo_dagster.data.transforms import normalise
 from fomo_dagster.experiment.preservation import AnyPreservation
 from fomo_dagster.methods.frozen import Frozen
 from fomo_dagster.methods.likelihood import Likelihood, Sigmoid, Softmax
-from fomo_dagster.methods.preservation import Embedded, Preservation, StageInputs
+from fomo_dagster.methods.preservation import EmbeddedBatch, Preservation, StageInputs
 from fomo_dagster.methods.preservations import begin
 
 Matrix = npt.NDArray[np.float64]
@@ -79,7 +79,7 @@ def arrays(toy: Any, task: Any, settings: dict[str, Any]) -> tuple[tuple[float, 
     batch = batch_of(task)
     with torch.no_grad():
         of_student, of_teacher = features(student, batch), features(teacher, batch)
-        loss, added = made.loss(Embedded(*of_student, student.module.logit_scale, None, batch))
+        loss, added = made.loss(EmbeddedBatch(*of_student, student.module.logit_scale, None, batch))
     as_arrays = [tuple(f.numpy() for f in pair) for pair in (of_student, of_teacher)]
     return (float(loss), float(added)), *as_arrays
 
@@ -171,13 +171,13 @@ def test_zscl_pulls_to_the_start_as_strongly_as_it_is_told(toy: Any) -> None:
     name, moved = next(iter(student.module.named_parameters()))
     with torch.no_grad():
         moved.add_(0.5)
-    penalty = made.penalise()
+    penalty = made.add_penalty_gradient()
     assert float(penalty) == pytest.approx(0.4 * 0.25 * moved.numel(), rel=1e-9)
     for other, parameter in student.module.named_parameters():
         expected = 2 * 0.4 * 0.5 if other == name else 0.0
         torch.testing.assert_close(parameter.grad, torch.full_like(parameter, expected))
-    assert Preservation.penalise(made) is None
-    assert distilling(toy, ZSCL)[2].penalise() is None
+    assert Preservation.add_penalty_gradient(made) is None
+    assert distilling(toy, ZSCL)[2].add_penalty_gradient() is None
 
 
 @pytest.mark.parametrize("settings", [LWF, ZSCL | {"l2": 0.1}], ids=["lwf", "zscl"])

@@ -98,7 +98,7 @@ def test_the_information_decays_and_adds_up_and_pulls_at_the_weights(linear: Any
     with torch.no_grad():
         for name, parameter in stage_context.trained.items():
             parameter += moved[name]
-    penalty = held.penalise()
+    penalty = held.add_penalty_gradient()
     assert penalty is not None
     expected = sum(float((carried[n].double() * moved[n].double() ** 2).sum()) for n in moved)
     assert float(penalty) == pytest.approx(6 / 2 * expected, rel=1e-6)
@@ -106,7 +106,7 @@ def test_the_information_decays_and_adds_up_and_pulls_at_the_weights(linear: Any
         torch.testing.assert_close(
             parameter.grad, 6 * carried[name].double() * (parameter.detach() - start[name])
         )
-    left = held.finish()
+    left = held.end_of_stage()
     found = fisher(stage_context, update(4, 12))
     for name, tensor in left.items():
         torch.testing.assert_close(tensor, 0.25 * carried[name] + found[name])

@@ -14,7 +14,7 @@ from torch import Tensor
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.loss import SiglipLoss
 from fomo_dagster.experiment.preservation import AnyPreservation
-from fomo_dagster.methods.preservation import Embedded, StageInputs
+from fomo_dagster.methods.preservation import EmbeddedBatch, StageInputs
 from fomo_dagster.methods.preservations import begin
 from fomo_dagster.models import backbones
 
@@ -90,7 +90,7 @@ def computed(
     made = begin(declared, stage_inputs, toy.stage_context(student, loss=SiglipLoss(name="siglip")))
     with torch.no_grad():
         own = student.module.logit_scale, student.module.logit_bias
-        loss, added = made.loss(Embedded(*features(student, batch), *own, batch))
+        loss, added = made.loss(EmbeddedBatch(*features(student, batch), *own, batch))
     return float(loss), float(added)
 
 
@@ -166,7 +166,7 @@ def test_transfer_is_from_the_model_that_is_surer_of_a_pair(
         for parameter in student.module.parameters():
             parameter.add_(0.03)
         own = student.module.logit_scale, student.module.logit_bias
-        _, added = made.loss(Embedded(*features(student, batch), *own, batch))
+        _, added = made.loss(EmbeddedBatch(*features(student, batch), *own, batch))
     ours = logits(*features(student, batch), 1.53, -1.97)
     old = logits(*features(start, batch), 1.5, -2.0)
     new = logits(*features(teacher, batch), 1.7, bias)

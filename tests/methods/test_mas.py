@@ -62,13 +62,13 @@ def test_sensitivities_decay_and_add_up_and_pull_at_the_weights(linear: Any) -> 
     with torch.no_grad():
         for parameter in stage_context.trained.values():
             parameter += 0.5
-    penalty = held.penalise()
+    penalty = held.add_penalty_gradient()
     assert penalty is not None
     expected = 3 * sum(float(tensor.sum()) for tensor in carried.values()) * 0.25
     np.testing.assert_allclose(float(penalty), expected, rtol=1e-6)
     for name, parameter in stage_context.trained.items():
         torch.testing.assert_close(parameter.grad, 2 * 3 * carried[name].double() * 0.5)
-    left, found = held.finish(), sensitivities(stage_context, one_by_one(pairs))
+    left, found = held.end_of_stage(), sensitivities(stage_context, one_by_one(pairs))
     assert asked == [5]
     for name, tensor in left.items():
         torch.testing.assert_close(tensor, 0.25 * carried[name] + found[name])

@@ -8,7 +8,7 @@ from pydantic import TypeAdapter
 from torch import Tensor
 
 from fomo_dagster.experiment.preservation import AnyPreservation
-from fomo_dagster.methods.preservation import Embedded, StageInputs
+from fomo_dagster.methods.preservation import EmbeddedBatch, StageInputs
 from fomo_dagster.methods.preservations import begin
 
 SETTINGS = {
@@ -68,7 +68,7 @@ def test_the_rows_of_the_buffer_have_the_loss_that_the_formula_says(
     scale = torch.tensor(1.7, dtype=torch.float64)
     batch = batch_of(task, "buffer", "pretraining")
     _, preservation = made(toy, SETTINGS[name])
-    loss, added = preservation.loss(Embedded(images, texts, scale, None, batch))
+    loss, added = preservation.loss(EmbeddedBatch(images, texts, scale, None, batch))
     stored = torch.randn(2, 8, 16, generator=random.manual_seed(3), dtype=torch.float64)
 
     other = [*range(8), *range(16, 24)]

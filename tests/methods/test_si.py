@@ -31,7 +31,7 @@ def test_what_it_leaves_is_the_path_integral_of_the_losss_own_gradient(linear: A
         gradients, changes = numbers(), numbers()
         for name, parameter in stage_context.trained.items():
             parameter.grad = gradients[name].double()
-        penalty = held.penalise()
+        penalty = held.add_penalty_gradient()
         assert penalty is not None
         expected = 0.3 * sum(float((carried[n] * before[n] ** 2).sum()) for n in before)
         assert float(penalty) == pytest.approx(expected, rel=1e-6, abs=1e-12)
@@ -40,12 +40,12 @@ def test_what_it_leaves_is_the_path_integral_of_the_losss_own_gradient(linear: A
             torch.testing.assert_close(parameter.grad, pulled)
             parameter.data += changes[name]
             lowered[name] -= gradients[name].double() * changes[name].double()
-        held.after_update()
+        held.after_step()
     last = {name: parameter.detach().clone() for name, parameter in stage_context.trained.items()}
     for parameter in stage_context.trained.values():
         parameter.data += 1  # an average of the steps that was put into their place
     reduced = cut = 0
-    for name, left in held.finish().items():
+    for name, left in held.end_of_stage().items():
         found = carried[name] + lowered[name] / ((last[name] - start[name]) ** 2 + 0.05)
         torch.testing.assert_close(left, found.clamp(min=0), rtol=1e-6, atol=1e-8)
         reduced += int(((lowered[name] < 0) & (left > 0)).sum())
@@ -66,11 +66,11 @@ def test_the_integral_is_what_the_loss_fell_by(linear: Any) -> None:
 
     first = step()
     for _ in range(300):
-        assert held.penalise() is None  # nothing was carried
+        assert held.add_penalty_gradient() is None  # nothing was carried
         with torch.no_grad():
             for parameter in stage_context.trained.values():
                 parameter -= 0.01 * parameter.grad
-        held.after_update()
+        held.after_step()
         last = step()
     assert first - last > 0.1
     assert sum(float(t.sum()) for t in held.state().values()) == pytest.approx(
@@ -85,6 +85,6 @@ def test_an_update_that_was_skipped_for_gradients_that_overflowed_counts_for_not
     held = SI(declared.SI(name="si"), stage_context, StageInputs())
     for parameter in stage_context.trained.values():
         parameter.grad = torch.full_like(nn.Parameter(parameter), float("inf"))
-    held.penalise()
-    held.after_update()
-    assert all(bool((tensor == 0).all()) for tensor in held.finish().values())
+    held.add_penalty_gradient()
+    held.after_step()
+    assert all(bool((tensor == 0).all()) for tensor in held.end_of_stage().values())

@@ -16,7 +16,7 @@ from fomo_dagster.experiment.loss import ClipLoss
 from fomo_dagster.experiment.preservation import AnyPreservation
 from fomo_dagster.methods.frozen import Frozen
 from fomo_dagster.methods.loss import contrastive_loss
-from fomo_dagster.methods.preservation import Embedded, StageInputs
+from fomo_dagster.methods.preservation import EmbeddedBatch, StageInputs
 from fomo_dagster.methods.preservations import begin
 from fomo_dagster.methods.trained_parameters import select_trained
 from fomo_dagster.models import backbones
@@ -96,7 +96,7 @@ def test_every_image_is_learnt_from_the_model_that_knows_it_better(
         images, texts = torch.randn(2, 8, 16, generator=torch.Generator().manual_seed(4)).double()
         images, texts = unit(images), unit(texts)
         scale = torch.tensor(1.9, dtype=torch.float64)
-        loss, added = made.loss(Embedded(images, texts, scale, None, batch))
+        loss, added = made.loss(EmbeddedBatch(images, texts, scale, None, batch))
     old = torch.tensor(of_start).double().exp() * unit(start[0]) @ unit(start[1]).T
     new = torch.tensor(2.3).double().exp() * unit(taught[0]) @ unit(taught[1]).T
     logits = scale.exp() * images @ texts.T

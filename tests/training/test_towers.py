@@ -12,7 +12,7 @@ from torch import Tensor
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.loss import ClipLoss
 from fomo_dagster.methods.loss import contrastive_loss
-from fomo_dagster.methods.preservation import Embedded
+from fomo_dagster.methods.preservation import EmbeddedBatch
 from fomo_dagster.methods.trained_parameters import select_trained
 from fomo_dagster.models import backbones
 from fomo_dagster.training.gradcache import GradientPass
@@ -49,7 +49,7 @@ def gradients(
     tokens = torch.randint(1, 49407, (6, 6), generator=random)
     loss = contrastive_loss(ClipLoss())
 
-    def objective(embedded: Embedded) -> tuple[Tensor, None]:
+    def objective(embedded: EmbeddedBatch) -> tuple[Tensor, None]:
         return loss(embedded.images, embedded.texts, embedded.logit_scale), None
 
     GradientPass(
