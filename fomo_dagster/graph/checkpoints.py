@@ -39,7 +39,7 @@ def load_weights(backbone: Backbone, path: Path) -> Model:
 
 
 def steps_of(artifact: Artifact) -> pl.DataFrame:
-    """The steps of a training, columns of `training.figures.Figures`; samples_per_second is null
+    """The steps of a training, columns of `training.step_metrics.StepMetrics`; samples_per_second is null
     where nobody knows it any more."""
     import polars as pl
 

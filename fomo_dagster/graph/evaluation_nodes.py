@@ -166,7 +166,7 @@ class EvaluationNode(Node):
         result.concepts.write_parquet(folder / CONCEPTS)
         samples = int(result.concepts["samples"].sum())
         flops.update(encoding_flops(model.architecture, context.home.cache, images=samples))
-        return {"samples": samples, **flops, **meter.figures()}
+        return {"samples": samples, **flops, **meter.costs()}
 
     @property
     def table_names(self) -> tuple[str, ...]:

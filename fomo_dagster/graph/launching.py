@@ -71,7 +71,7 @@ def make(
     if execution is None or execution.all_processes == 1 or node.parallel_over_artifacts:
         memory = ProcessMemory()
         cost = node.make(name, recipe, folder, context) or {}
-        return memory.figures() | dict(cost)
+        return memory.costs() | dict(cost)
     cost = _launch(node, {name: recipe}, folder, execution, context)
     return cost | {"processes": execution.all_processes}
 

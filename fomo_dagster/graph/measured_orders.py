@@ -72,11 +72,11 @@ class PerformanceOrder(MeasuredOrder):
     def _figure_inputs(self, facts: FactsByKey) -> dict[str, Any]:
         return {"accuracies": facts[self.probe_key].details["evaluations"]}
 
-    def figures(self, entries: Sequence[str], context: RunContext) -> Ordered:
+    def sort_keys(self, entries: Sequence[str], context: RunContext) -> Ordered:
         import polars as pl
 
         from fomo_dagster.streams.entries import format_entry
-        from fomo_dagster.streams.orderings import by_figure
+        from fomo_dagster.streams.orderings import by_sort_key
 
         scores: dict[str, float | None] = {}
         for dataset in self.listing.datasets:
@@ -84,7 +84,7 @@ class PerformanceOrder(MeasuredOrder):
             for concept, value in concepts.select("concept", "value").rows():
                 scores[format_entry(dataset, concept)] = value
         easy_first = not self.stream.turned
-        ordered = by_figure(entries, scores, self.stream.seed, greatest_first=easy_first)
+        ordered = by_sort_key(entries, scores, self.stream.seed, greatest_first=easy_first)
         return Ordered(ordered, [scores.get(entry) for entry in ordered])
 
 
@@ -105,19 +105,19 @@ class FrequencyOrder(MeasuredOrder):
     def _figure_inputs(self, facts: FactsByKey) -> dict[str, Any]:
         return {"pool": facts[self.pool_key].data_version}
 
-    def figures(self, entries: Sequence[str], context: RunContext) -> Ordered:
+    def sort_keys(self, entries: Sequence[str], context: RunContext) -> Ordered:
         from fomo_dagster.graph.opened_pools import pool_captions
         from fomo_dagster.streams.entries import parse_entry
         from fomo_dagster.streams.frequency import count_captions
-        from fomo_dagster.streams.orderings import by_figure
+        from fomo_dagster.streams.orderings import by_sort_key
 
         names = {entry: parse_entry(entry)[1] for entry in entries}
         captions = pool_captions(self.pool_key, context, self.execution)
         counts = count_captions(names.values(), captions)
-        figures = {entry: float(counts[name]) for entry, name in names.items()}
+        sort_keys = {entry: float(counts[name]) for entry, name in names.items()}
         frequent_first = self.stream.turned
-        ordered = by_figure(entries, figures, self.stream.seed, greatest_first=frequent_first)
-        return Ordered(ordered, [figures[entry] for entry in ordered])
+        ordered = by_sort_key(entries, sort_keys, self.stream.seed, greatest_first=frequent_first)
+        return Ordered(ordered, [sort_keys[entry] for entry in ordered])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +147,7 @@ class SimilarityOrder(MeasuredOrder):
     def _figure_inputs(self, facts: FactsByKey) -> dict[str, Any]:
         return {"checkpoint": facts[self.checkpoint_key].data_version}
 
-    def figures(self, entries: Sequence[str], context: RunContext) -> Ordered:
+    def sort_keys(self, entries: Sequence[str], context: RunContext) -> Ordered:
         import numpy as np
 
         from fomo_dagster.streams.orderings import random
@@ -188,6 +188,6 @@ class SimilarityOrder(MeasuredOrder):
                 embeddings[format_entry(dataset, concept)] = row
         return embeddings, flops
 
-    def _reversed(self, figures: list[float | None]) -> list[float | None]:
+    def _reversed(self, sort_keys: list[float | None]) -> list[float | None]:
         """The similarity to the one before is a step's, and the steps go the other way."""
-        return [None, *figures[:0:-1]]
+        return [None, *sort_keys[:0:-1]]

@@ -57,7 +57,7 @@ class Ordered(NamedTuple):
     """Concepts in order, the key figure of each, and the operations that it took, where any did."""
 
     entries: list[str]
-    figures: list[float | None]
+    sort_keys: list[float | None]
     cost: Mapping[str, int] = MappingProxyType({})
 
 
@@ -139,7 +139,7 @@ class OrderNode(Node):
             )  # fmt: skip
         return orderings.as_listed(entries)
 
-    def figures(self, entries: Sequence[str], context: RunContext) -> Ordered:
+    def sort_keys(self, entries: Sequence[str], context: RunContext) -> Ordered:
         """The entries in order, before any reversal."""
         ordered = self.ordered(entries)
         if self.stream.order != "time_incremental":
@@ -170,16 +170,16 @@ class OrderNode(Node):
         from fomo_dagster.plots.stream import stream_plot
         from fomo_dagster.streams.entries import parse_entry
 
-        entries, figures, cost = self.figures(recipe.inputs["concepts"], context)
+        entries, sort_keys, cost = self.sort_keys(recipe.inputs["concepts"], context)
         if self.stream.reverse:
-            entries, figures = entries[::-1], self._reversed(figures)
+            entries, sort_keys = entries[::-1], self._reversed(sort_keys)
         names = [parse_entry(entry) for entry in entries]
         order = pl.DataFrame(
             {
                 "position": range(1, len(entries) + 1),
                 "dataset": [dataset for dataset, _ in names],
                 "concept": [concept for _, concept in names],
-                "figure": figures,
+                "figure": sort_keys,
             },
             schema_overrides={"position": pl.Int64, "figure": pl.Float64},
         )
@@ -192,9 +192,9 @@ class OrderNode(Node):
         """What the figure of a concept is, for people; None where the order has none."""
         return "year" if self.stream.order == "time_incremental" else self.figure_name
 
-    def _reversed(self, figures: list[float | None]) -> list[float | None]:
+    def _reversed(self, sort_keys: list[float | None]) -> list[float | None]:
         """The figures of the reversed order; a concept keeps its own."""
-        return figures[::-1]
+        return sort_keys[::-1]
 
     @property
     def not_as_released(self) -> str | None:

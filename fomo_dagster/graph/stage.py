@@ -145,7 +145,7 @@ def train_on(
         select=partial(begin_selection, selection, selecting) if selection is not None else None,
         meter=meter,
     )
-    measured = meter.figures()
+    measured = meter.costs()
     if not group.is_main:
         return {}
     if left:

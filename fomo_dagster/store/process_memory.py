@@ -21,7 +21,7 @@ class ProcessMemory:
             return
         self._resident = _status_bytes("VmRSS")
 
-    def figures(self) -> dict[str, int]:
+    def costs(self) -> dict[str, int]:
         """`peak_process_memory_bytes`, or nothing where nobody tells."""
         peak = _status_bytes("VmHWM")
         if self._resident is None or peak is None:

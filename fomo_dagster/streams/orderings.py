@@ -59,24 +59,24 @@ def time_incremental(
     return ordered
 
 
-def by_figure(
+def by_sort_key(
     entries: Iterable[str],
-    figures: Mapping[str, float | None],
+    sort_keys: Mapping[str, float | None],
     seed: int,
     *,
     greatest_first: bool,
 ) -> list[str]:
-    """By `figures` (entry → figure); equal ones in `random` order, those without a figure last.
+    """By `sort_keys` (entry → figure); equal ones in `random` order, those without a figure last.
 
     With θ₀'s accuracies, the greatest first, this is the order `performance`; with occurrences in
     the captions of a pretraining pool, the least first, `frequency`.
     """
 
     def place(entry: str) -> tuple[float, str]:
-        figure = figures.get(entry)
-        if figure is None:
+        sort_key = sort_keys.get(entry)
+        if sort_key is None:
             return float("inf"), _draw(entry, seed)
-        return -figure if greatest_first else figure, _draw(entry, seed)
+        return -sort_key if greatest_first else sort_key, _draw(entry, seed)
 
     return sorted(entries, key=place)
 

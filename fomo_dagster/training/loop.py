@@ -30,7 +30,6 @@ from fomo_dagster.models.backbones import Model
 from fomo_dagster.models.devices import device_of
 from fomo_dagster.progress import Progress, no_progress
 from fomo_dagster.training.determinism import deterministic, step_seed
-from fomo_dagster.training.figures import Figures, FigureTable
 from fomo_dagster.training.interruption import Interruption
 from fomo_dagster.training.learner import Learner
 from fomo_dagster.training.meter import Meter
@@ -39,6 +38,7 @@ from fomo_dagster.training.resume import ResumePoint
 from fomo_dagster.training.schedules import learning_rate, tower_factors
 from fomo_dagster.training.setup import build_learner
 from fomo_dagster.training.sharding import share_out
+from fomo_dagster.training.step_metrics import StepMetrics, StepMetricsTable
 from fomo_dagster.training.towers import checkpoint_gradients, compiler_for
 
 _STEPS_BETWEEN_READS = 50  # on an accelerator, which would wait for each read
@@ -55,7 +55,7 @@ class Batches(Protocol):
         """Those of the steps `start`, `start` + 1, … to the last."""
 
 
-def _ignore_steps(figures: Sequence[Figures]) -> None:
+def _ignore_steps(metrics: Sequence[StepMetrics]) -> None:
     """Is told, and does nothing."""
 
 
@@ -71,7 +71,7 @@ def train(
     resume_folder: Path,
     progress: Progress,
     identity: str,
-    on_steps: Callable[[Sequence[Figures]], None] = _ignore_steps,
+    on_steps: Callable[[Sequence[StepMetrics]], None] = _ignore_steps,
     average: AnyAverage | None = None,
     group: ProcessGroup = SINGLE_PROCESS,
     select: Callable[[StageContext, Features], OnlineSelection] | None = None,
@@ -80,7 +80,7 @@ def train(
     """Train `model.module` in place through all batches; of processes that share its weights out,
     the first alone has what is trained at the end.
 
-    Returns the figures of each step, in the columns of `figures.Figures`, and what the preservation
+    Returns the figures of each step, in the columns of `metrics.StepMetrics`, and what the preservation
     that `preserve` makes leaves for the next stage. The parameters that ask for a gradient are
     trained, each part of the module in the mode that it is in (see `methods.trained_parameters`);
     where there is an `average`, they end as that of their steps. What `select` makes keeps the rows
@@ -126,7 +126,7 @@ def train(
             training = _Training(
                 batches=batches,
                 learner=learner,
-                figures=FigureTable(),
+                metrics=StepMetricsTable(),
                 settings=settings,
                 seed=seed,
                 stage=stage,
@@ -145,14 +145,14 @@ def train(
             weights = learner.weights()
             if group.is_main:
                 model.module.load_state_dict(weights, strict=False)
-        return training.figures.frame(), left
+        return training.metrics.frame(), left
 
 
 @dataclass(kw_only=True)
 class _Training:
     batches: Batches
     learner: Learner
-    figures: FigureTable
+    metrics: StepMetricsTable
     settings: TrainingSettings
     seed: int
     stage: int
@@ -161,7 +161,7 @@ class _Training:
     steps_between_reads: int
     interruption: Interruption
     progress: Progress
-    on_steps: Callable[[Sequence[Figures]], None]
+    on_steps: Callable[[Sequence[StepMetrics]], None]
     group: ProcessGroup
     meter: Meter
 
@@ -182,8 +182,8 @@ class _Training:
             seed = step_seed(self.seed, self.stage, step)
             towers = tower_factors(self.settings.tower_warmup, step=step, steps=steps)
             measured = self.learner.step(batch, rate, towers, seed)
-            self.figures.add(step, rate, self.learner.trained_of(batch.counts), measured)
-            if self.figures.unread >= self.steps_between_reads or step + 1 == steps:
+            self.metrics.add(step, rate, self.learner.trained_of(batch.counts), measured)
+            if self.metrics.unread >= self.steps_between_reads or step + 1 == steps:
                 self._read()
             is_due = time.monotonic() - saved_at >= self.seconds_between_saves
             if self._stop_if_asked(step + 1, is_due=is_due) and step + 1 < steps:
@@ -231,7 +231,7 @@ class _Training:
                 if not 0 <= position <= self.batches.steps:
                     raise ValueError(f"it stands at step {position} of {self.batches.steps}")
                 self.learner.restore(state["learner"])
-                self.figures.restore(state["figures"])
+                self.metrics.restore(state["figures"])
                 self.meter.restore(state.get("spent", {}))
             except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
                 if self.group.is_main:
@@ -241,7 +241,7 @@ class _Training:
                     f"training ({type(error).__name__}: {error}): it is set aside; run again to "
                     "begin the stage anew"
                 ) from error
-            self.on_steps(self.figures.rows)
+            self.on_steps(self.metrics.rows)
         return position
 
     def _save(self, done: int) -> None:
@@ -252,36 +252,36 @@ class _Training:
         self.point.save(
             {
                 "learner": state,
-                "figures": self.figures.state(),
+                "figures": self.metrics.state(),
                 "position": done,
                 "spent": spent,
             }
         )
 
     def _read(self) -> None:
-        read = self.figures.read()
-        for figures in read:
-            self._check(figures)
+        read = self.metrics.read()
+        for metrics in read:
+            self._check(metrics)
         self.on_steps(read)
-        if self.figures.rows:
-            last = self.figures.rows[-1]
+        if self.metrics.rows:
+            last = self.metrics.rows[-1]
             self.progress(
                 "training", last.step + 1, self.batches.steps, detail=f"loss {last.loss:.4f}"
             )
 
-    def _check(self, figures: Figures) -> None:
+    def _check(self, metrics: StepMetrics) -> None:
         # fp16 looks for too large a loss scale by overflowing, and skips the step where it does
         gradient_counts = self.settings.precision != "fp16"
         for name, value, counts in (
-            ("loss", figures.loss, True),
-            ("preservation loss", figures.preservation_loss, True),
-            ("gradient", figures.gradient_norm, gradient_counts),
+            ("loss", metrics.loss, True),
+            ("preservation loss", metrics.preservation_loss, True),
+            ("gradient", metrics.gradient_norm, gradient_counts),
         ):
             if counts and not math.isfinite(value):
                 raise TrainingError(
-                    f"stage {self.stage}, step {figures.step} of {self.batches.steps}: the {name} "
-                    f"is {value} (learning rate {figures.learning_rate:g}, samples: "
-                    f"{figures.update_samples} update, {figures.buffer_samples} buffer, "
-                    f"{figures.pretraining_samples} pretraining). The resume point before it: "
+                    f"stage {self.stage}, step {metrics.step} of {self.batches.steps}: the {name} "
+                    f"is {value} (learning rate {metrics.learning_rate:g}, samples: "
+                    f"{metrics.update_samples} update, {metrics.buffer_samples} buffer, "
+                    f"{metrics.pretraining_samples} pretraining). The resume point before it: "
                     f"{self.point}. Lower the learning rate, or train in fp32"
                 )

@@ -37,33 +37,33 @@ class Meter:
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
 
-    def figures(self) -> dict[str, float]:
+    def costs(self) -> dict[str, float]:
         """Figures so far, those of before a resume point too; what nobody tells is not there.
 
         `earlier_seconds` (before that), `energy_joules`, `peak_device_memory_bytes`
         and `peak_process_memory_bytes`.
         """
         before = self._before
-        figures: dict[str, float] = {}
+        costs: dict[str, float] = {}
         if "seconds" in before:
-            figures["earlier_seconds"] = before["seconds"]
+            costs["earlier_seconds"] = before["seconds"]
         joules = self._energy.joules()
         (is_unknown,) = self._group.all_reduce_max(joules is None)
         if not is_unknown and before.get("told_energy", True):
             total = torch.tensor([joules], dtype=torch.float64)
             self._group.all_reduce_sum([total])
-            figures["energy_joules"] = float(total) + before.get("energy_joules", 0.0)
+            costs["energy_joules"] = float(total) + before.get("energy_joules", 0.0)
         for name, peak in self._peaks().items():
             (highest,) = self._group.all_reduce_max(peak)
-            figures[name] = max(highest, int(before.get(name, 0)))
-        return figures
+            costs[name] = max(highest, int(before.get(name, 0)))
+        return costs
 
     def state(self) -> dict[str, float]:
         """What was spent so far, for a resume point."""
-        figures = self.figures()
-        earlier = figures.pop("earlier_seconds", 0.0)
-        spent = figures | {"seconds": earlier + time.monotonic() - self._started}
-        return spent | {"told_energy": "energy_joules" in figures}
+        costs = self.costs()
+        earlier = costs.pop("earlier_seconds", 0.0)
+        spent = costs | {"seconds": earlier + time.monotonic() - self._started}
+        return spent | {"told_energy": "energy_joules" in costs}
 
     def restore(self, state: Mapping[str, float]) -> None:
         """Go on from `state`; an empty one is of a resume point that did not tell."""
@@ -72,8 +72,8 @@ class Meter:
     def _peaks(self) -> dict[str, int]:
         if self._device.type == "cuda":
             peak = torch.cuda.max_memory_allocated(self._device)
-            return self._memory.figures() | {"peak_device_memory_bytes": peak}
-        return self._memory.figures()
+            return self._memory.costs() | {"peak_device_memory_bytes": peak}
+        return self._memory.costs()
 
 
 class _Energy:

@@ -8,7 +8,7 @@ from dagster import DagsterRunStatus
 
 from fomo_dagster.cli.dagster_home import prepare
 from fomo_dagster.graph.checkpoints import steps_table
-from fomo_dagster.training.figures import Figures
+from fomo_dagster.training.step_metrics import StepMetrics
 
 SIGNALS = pytest.mark.parametrize(
     ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
@@ -46,7 +46,7 @@ def test_a_signal_in_training_leaves_a_resume_point_and_the_next_run_goes_on_fro
     artifact = finished_project.home.store.open(*head.artifacts["only"])
     _, steps = steps_table(artifact, experiment="toy", stage=1)
     # How fast a step went is never the same twice: these are the steps of the first process.
-    before = saved["figures"][:, Figures._fields.index("samples_per_second")].tolist()
+    before = saved["figures"][:, StepMetrics._fields.index("samples_per_second")].tolist()
     assert len(before) == done
     assert steps["samples_per_second"].to_list()[:done] == before
     assert not list(finished_project.home.root.glob("resume/*"))

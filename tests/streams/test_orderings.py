@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from fomo_dagster.streams.entries import parse_entry
 from fomo_dagster.streams.orderings import (
     as_listed,
-    by_figure,
+    by_sort_key,
     dataset_incremental,
     random,
     time_incremental,
@@ -38,7 +38,7 @@ def test_every_order_is_a_permutation(entries: list[str], seed: int, interleaved
         random(entries, seed),
         dataset_incremental(entries, seed),
         time_incremental(entries, YEARS, seed, interleaved=interleaved),
-        by_figure(entries, dict.fromkeys(entries[::2], 1.0), seed, greatest_first=interleaved),
+        by_sort_key(entries, dict.fromkeys(entries[::2], 1.0), seed, greatest_first=interleaved),
     ):
         assert Counter(ordered) == Counter(entries)
 
@@ -124,7 +124,7 @@ def test_interleaved_time_mixes_all_concepts_of_a_year(
 def test_figures_rise_or_fall_and_what_has_none_comes_last(
     figures: dict[str, float | None], seed: int, greatest_first: bool
 ) -> None:
-    ordered = by_figure(figures, figures, seed, greatest_first=greatest_first)
+    ordered = by_sort_key(figures, figures, seed, greatest_first=greatest_first)
     rising: list[float | None] = [0.0, 12.5, 50.0, 100.0]
     expected = []
     for figure in [*(rising[::-1] if greatest_first else rising), None]:

@@ -19,7 +19,7 @@ def test_memory_of_a_process_is_what_it_grew_by_and_not_what_was_there():
     meter = Meter(CPU)
     held = torch.ones(40 * 2**20)  # 160 MiB
     del held
-    peak = meter.figures()["peak_process_memory_bytes"]
+    peak = meter.costs()["peak_process_memory_bytes"]
     assert 150 * 2**20 < peak < 220 * 2**20
     del there
 
@@ -28,19 +28,19 @@ def test_a_resumed_training_goes_on_with_what_was_spent():
     first = Meter(CPU)
     time.sleep(0.02)
     spent = first.state()
-    assert "earlier_seconds" not in first.figures()
+    assert "earlier_seconds" not in first.costs()
     second = Meter(CPU)
     second.restore(spent | {"peak_process_memory_bytes": 2.0**50})
-    figures = second.figures()
-    assert figures["earlier_seconds"] == spent["seconds"] >= 0.02
-    assert figures["peak_process_memory_bytes"] == 2**50
+    costs = second.costs()
+    assert costs["earlier_seconds"] == spent["seconds"] >= 0.02
+    assert costs["peak_process_memory_bytes"] == 2**50
     assert second.state()["seconds"] >= spent["seconds"]
 
 
 def test_a_resume_point_that_does_not_tell_what_was_spent_is_gone_on_with():
     meter = Meter(CPU)
     meter.restore({})
-    assert "earlier_seconds" not in meter.figures()
+    assert "earlier_seconds" not in meter.costs()
 
 
 def test_energy_is_the_devices_own_counter_from_then_on(monkeypatch):
@@ -59,7 +59,7 @@ def test_energy_is_the_devices_own_counter_from_then_on(monkeypatch):
 
 def test_energy_that_nobody_tells_is_not_there():
     assert _Energy(CPU).joules() is None
-    assert "energy_joules" not in Meter(CPU).figures()
+    assert "energy_joules" not in Meter(CPU).costs()
 
 
 def test_processes_tell_the_memory_of_one_and_the_energy_of_all():
@@ -74,8 +74,8 @@ def test_processes_tell_the_memory_of_one_and_the_energy_of_all():
     meter = Meter(CPU, Pair(world_size=2))
     meter._energy = SimpleNamespace(joules=lambda: 3.0)
     meter.restore({"seconds": 1.0, "energy_joules": 10.0, "told_energy": True})
-    figures = meter.figures()
-    assert figures["energy_joules"] == 16
-    assert figures["peak_process_memory_bytes"] == 7 * 2**30
+    costs = meter.costs()
+    assert costs["energy_joules"] == 16
+    assert costs["peak_process_memory_bytes"] == 7 * 2**30
     meter._energy = SimpleNamespace(joules=lambda: None)
-    assert "energy_joules" not in meter.figures()
+    assert "energy_joules" not in meter.costs()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 
-class Figures(NamedTuple):
+class StepMetrics(NamedTuple):
     """A step, counted from 0."""
 
     step: int
@@ -31,14 +31,14 @@ class Figures(NamedTuple):
     pretraining_samples: int
 
 
-_KINDS = get_type_hints(Figures)  # int and float, which Polars holds in 64 bits
+_KINDS = get_type_hints(StepMetrics)  # int and float, which Polars holds in 64 bits
 
 
-class FigureTable:
+class StepMetricsTable:
     """The figures of all steps so far."""
 
     def __init__(self) -> None:
-        self.rows: list[Figures] = []
+        self.rows: list[StepMetrics] = []
         self._unread: list[tuple[int, float, Mapping[str, int], Tensor]] = []
         self._read_at = time.perf_counter()
 
@@ -53,7 +53,7 @@ class FigureTable:
         """Note a step; `measured` (4,): what `Learner.step` returns, not read yet."""
         self._unread.append((step, learning_rate, counts, measured))
 
-    def read(self) -> list[Figures]:
+    def read(self) -> list[StepMetrics]:
         """Wait for the device, and return the figures that were not read before."""
         if not self._unread:
             return []
@@ -62,7 +62,7 @@ class FigureTable:
         samples = sum(sum(counts.values()) for _, _, counts, _ in self._unread)
         rate = samples / max(now - self._read_at, 1e-9)
         rows = [
-            Figures(
+            StepMetrics(
                 step=step,
                 loss=loss,
                 preservation_loss=preservation_loss,
@@ -88,16 +88,16 @@ class FigureTable:
 
     def state(self) -> Tensor:
         """All rows (steps, columns), float64, for a resume point."""
-        return torch.tensor(self.rows, dtype=torch.float64).reshape(-1, len(Figures._fields))
+        return torch.tensor(self.rows, dtype=torch.float64).reshape(-1, len(StepMetrics._fields))
 
     def restore(self, state: Tensor) -> None:
         """Take the rows of a resume point instead of one's own."""
         kinds = _KINDS.values()
         self.rows = [
-            Figures(*(kind(value) for kind, value in zip(kinds, row, strict=True)))
+            StepMetrics(*(kind(value) for kind, value in zip(kinds, row, strict=True)))
             for row in state.tolist()
         ]
 
     def frame(self) -> pl.DataFrame:
-        """One row a step; the columns are those of `Figures`."""
+        """One row a step; the columns are those of `StepMetrics`."""
         return pl.DataFrame(self.rows, schema=_KINDS, orient="row")
