@@ -13,7 +13,7 @@ from fomo_dagster.data.declarations import Declaration
 from fomo_dagster.errors import nearest
 from fomo_dagster.merging.technique import Technique
 from fomo_dagster.merging.techniques import AnyTechnique
-from fomo_dagster.merging.weighting import Weighting, at_once
+from fomo_dagster.merging.weighting import Weighting, as_joint
 
 StartFrom = Literal["initial", "trained", "deployed", "fold", "joint"]
 Deploy = Literal["trained", "with_previous", "with_initial", "fold", "joint"]
@@ -165,12 +165,12 @@ class MergingOverTime(Declaration):
         return self
 
     def _check_counts(self, merge: Technique, used: set[Rule]) -> None:
-        refusal = merge.refusal(2) if not used.isdisjoint(MERGES_OF_TWO) else None
-        if refusal is not None:
-            raise ValueError(f"{merge.technique} cannot merge two models: {refusal}")
+        reason = merge.why_unsupported(2) if not used.isdisjoint(MERGES_OF_TWO) else None
+        if reason is not None:
+            raise ValueError(f"{merge.technique} cannot merge two models: {reason}")
         if "joint" not in used:
             return
-        at_once(merge, 3, self.joint.weighting, reversed=self.joint.reversed)
+        as_joint(merge, 3, self.joint.weighting, reversed=self.joint.reversed)
         if self.joint.include_initial and merge.needs_base:
             raise ValueError(
                 f"{merge.technique} starts from θ₀, which is no model of its own beside itself: "

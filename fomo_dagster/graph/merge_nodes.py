@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from fomo_dagster.experiment.merging_over_time import Joint
 from fomo_dagster.graph.checkpoints import WEIGHTS
+from fomo_dagster.graph.merge_repair import Repairing
 from fomo_dagster.graph.node import ONLY, FactsByKey, Node
-from fomo_dagster.graph.repaired import Repairing
 from fomo_dagster.merging.task_vectors import TaskVectorTechnique
 from fomo_dagster.merging.technique import Technique
-from fomo_dagster.merging.weighting import at_once
+from fomo_dagster.merging.weighting import as_joint
 from fomo_dagster.store.recipes import Recipe
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class DeployedNode(Node):
         technique, models = self.technique, len(self.model_keys)
         if self.joint is not None:
             weighting, reversed = self.joint.weighting, self.joint.reversed
-            return at_once(technique, models, weighting, reversed=reversed)
+            return as_joint(technique, models, weighting, reversed=reversed)
         if isinstance(technique, TaskVectorTechnique) and technique.coefficients is not None:
             return technique.model_copy(update={"coefficients": technique.coefficients[-models:]})
         return technique
@@ -69,7 +69,7 @@ class DeployedNode(Node):
             weighed = self.joint.model_dump(
                 mode="json", exclude_defaults=True, exclude={"include_initial"}
             )
-            technique = at_once(self.technique, len(self.model_keys))
+            technique = as_joint(self.technique, len(self.model_keys))
         if self.effective_technique.is_weighted and technique.weighted_version > 1:
             weighed["weighted_version"] = technique.weighted_version
         return technique.model_dump(mode="json", exclude_none=True) | weighed

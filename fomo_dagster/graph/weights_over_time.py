@@ -9,7 +9,7 @@ from typing import TypeVar
 from fomo_dagster.experiment.backbone import Backbone
 from fomo_dagster.experiment.merging_over_time import MERGES_OF_TWO, MergingOverTime, Rule
 from fomo_dagster.graph.merge_nodes import DeployedNode, StartNode
-from fomo_dagster.graph.repaired import Repairing
+from fomo_dagster.graph.merge_repair import Repairing
 
 N = TypeVar("N", bound=DeployedNode)
 
@@ -85,7 +85,7 @@ class WeightsOverTime:
             key=key,
             experiment=self.experiment,
             stage=stage,
-            technique=technique.at(after) if of_two else technique,
+            technique=technique.for_stage(after) if of_two else technique,
             base_key=self.base_key,
             models=self._models(after, rule),
             joint=None if of_two else self.method.joint,

@@ -57,7 +57,7 @@ class Slerp(Technique):
         None, description="The same for `image`, `text`, `logit_scale` or a pattern of names."
     )
 
-    def refusal(self, models: int) -> str | None:
+    def why_unsupported(self, models: int) -> str | None:
         return None if models == 2 else "it merges two models; karcher takes any number"
 
     def shares(self, models: int) -> tuple[float, ...]:

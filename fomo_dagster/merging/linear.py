@@ -34,7 +34,7 @@ class Interpolation(Technique):
         None, description="The same for `image`, `text`, `logit_scale` or a pattern of names."
     )
 
-    def refusal(self, models: int) -> str | None:
+    def why_unsupported(self, models: int) -> str | None:
         return None if models == 2 else "it merges two models; weighted_mean takes any number"
 
     def shares(self, models: int) -> tuple[float, ...]:
@@ -56,7 +56,7 @@ class WeightedMean(Technique):
         None, description="The same for `image`, `text`, `logit_scale` or a pattern of names."
     )
 
-    def refusal(self, models: int) -> str | None:
+    def why_unsupported(self, models: int) -> str | None:
         for given in (self.coefficients, *(self.group_coefficients or {}).values()):
             if given is not None and len(given) != models:
                 return f"it has {len(given)} coefficients {list(given)}: give one for each model"

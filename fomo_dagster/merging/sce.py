@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from fomo_dagster.merging.selection import Magnitudes, T, select
+from fomo_dagster.merging.exact_quantiles import Magnitudes, T, select
 from fomo_dagster.merging.task_vectors import TaskVectorTechnique
 from fomo_dagster.merging.technique import Array, Piece, Rule
 

@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
 
+from fomo_dagster.merging.exact_quantiles import Magnitudes, T, select
 from fomo_dagster.merging.groups import tower_of
-from fomo_dagster.merging.selection import Magnitudes, T, select
 from fomo_dagster.merging.task_vectors import Elementwise
 from fomo_dagster.merging.technique import Array, Piece, Rule, Technique
 
@@ -69,7 +69,7 @@ class Drawing(Elementwise):
 
     seed: int = Field(0, ge=0, description="Of the lots.")
 
-    def at(self, stage: int) -> Technique:
+    def for_stage(self, stage: int) -> Technique:
         number = hashlib.sha256(f"{self.seed}/{stage}".encode()).digest()[:4]
         return self.model_copy(update={"seed": int.from_bytes(number, "little")})
 
@@ -83,8 +83,8 @@ class Dropping(Drawing):
         def rule(piece: Piece) -> Array:
             vectors = piece.vectors
             for k, vector in enumerate(vectors):
-                lots = uniform(f"{self.seed}/{k}/{piece.name}", piece.start, len(vector))
-                vector *= (lots >= self.drop) / (1 - self.drop)
+                draws = uniform(f"{self.seed}/{k}/{piece.name}", piece.start, len(vector))
+                vector *= (draws >= self.drop) / (1 - self.drop)
             return vectors
 
         return lambda name: rule
@@ -117,10 +117,10 @@ class RankedDropping(Drawing):
             def rule(piece: Piece) -> Array:
                 vectors = piece.vectors
                 for k, vector in enumerate(vectors):
-                    lots = uniform(f"{self.seed}/{k}/{name}", piece.start, len(vector))
+                    draws = uniform(f"{self.seed}/{k}/{name}", piece.start, len(vector))
                     places = _places_in_rows(_magnitudes(vector).reshape(-1, row)).reshape(-1)
                     chances = self.drop + self.spread * (0.5 - places)
-                    vector *= (lots >= chances) / (1 - chances)
+                    vector *= (draws >= chances) / (1 - chances)
                 return vectors
 
             return rule
@@ -136,12 +136,12 @@ class Choosing(Drawing):
         def rule(piece: Piece) -> Array:
             vectors = piece.vectors
             models, width = vectors.shape
-            lots = uniform(f"{self.seed}/{piece.name}", piece.start, width)
+            draws = uniform(f"{self.seed}/{piece.name}", piece.start, width)
             if self.coefficients is None:
-                chosen = (lots * models).astype(np.int64)
+                chosen = (draws * models).astype(np.int64)
             else:
                 bounds = np.abs(self.weights(models)).cumsum()
-                chosen = np.searchsorted(bounds / (bounds[-1] or 1.0), lots, side="right")
+                chosen = np.searchsorted(bounds / (bounds[-1] or 1.0), draws, side="right")
             vectors *= np.arange(models)[:, None] == chosen
             return vectors
 

@@ -43,7 +43,7 @@ class TaskVectorTechnique(Technique):
         None, description="Scale the merged task vector by depth; null: alike at every depth."
     )
 
-    def refusal(self, models: int) -> str | None:
+    def why_unsupported(self, models: int) -> str | None:
         if self.coefficients is not None and len(self.coefficients) != models:
             given = f"{len(self.coefficients)} coefficients {list(self.coefficients)}"
             return f"it has {given}: give one for each model"

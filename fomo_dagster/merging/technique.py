@@ -71,7 +71,7 @@ class Technique(Declaration):
     by_rows: ClassVar[bool] = False
     """Whether its rules want whole rows (see `Checkpoints.row`) in every piece."""
 
-    def refusal(self, models: int) -> str | None:
+    def why_unsupported(self, models: int) -> str | None:
         """Why it cannot merge that many models, or None."""
         return None
 
@@ -80,7 +80,7 @@ class Technique(Declaration):
         """Whether the models are given weights that `weighted_version` is about."""
         return False
 
-    def at(self, stage: int) -> Technique:
+    def for_stage(self, stage: int) -> Technique:
         """The same with lots of the stage's own, where it draws any.
 
         A merge that a later one goes on from draws anew each time: with the same lots it would

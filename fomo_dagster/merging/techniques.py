@@ -78,10 +78,10 @@ def merge(
             f"{technique.technique} merges differences from θ₀, and there is none: give the "
             "weights that the models were trained from as base"
         )
-    refusal = technique.refusal(len(models))
-    if refusal is not None:
+    reason = technique.why_unsupported(len(models))
+    if reason is not None:
         count = "one model" if len(models) == 1 else f"{len(models)} models"
-        raise InputError(f"{technique.technique} cannot merge {count}: {refusal}")
+        raise InputError(f"{technique.technique} cannot merge {count}: {reason}")
     used_base = base if technique.needs_base else None
     with Checkpoints(models, used_base, labels) as checkpoints:
         write_merged(checkpoints, technique.plan(checkpoints), output, technique.by_rows)

@@ -40,7 +40,7 @@ def shares(weighting: Weighting, models: int, *, reversed: bool = False) -> tupl
     return tuple(weight / total for weight in ordered)
 
 
-def at_once(
+def as_joint(
     technique: Technique, models: int, weighting: Weighting = "uniform", *, reversed: bool = False
 ) -> Technique:
     """The technique for that many models with these weights.
@@ -66,9 +66,9 @@ def at_once(
                 f"{field} of {name} are for a fixed number of models, and a joint merge takes one "
                 "more at every stage: leave them out, and give joint.weighting"
             )
-    refusal = technique.refusal(models)
-    if refusal is not None:
-        raise ValueError(f"{name} cannot merge all trained weights at once: {refusal}")
+    reason = technique.why_unsupported(models)
+    if reason is not None:
+        raise ValueError(f"{name} cannot merge all trained weights at once: {reason}")
     if weighting == "uniform":
         return technique
     parts = shares(weighting, models, reversed=reversed)

@@ -14,8 +14,8 @@ from fomo_dagster.data.transforms import evaluate_transform
 from fomo_dagster.graph.checkpoints import WEIGHTS, load_weights
 from fomo_dagster.graph.data_nodes import MANIFEST
 from fomo_dagster.graph.materialise import materialise
+from fomo_dagster.graph.merge_repair import calibration_samples
 from fomo_dagster.graph.plan import plan
-from fomo_dagster.graph.repaired import calibration_samples
 from fomo_dagster.graph.run_context import RunContext
 from fomo_dagster.merging.technique import Repair
 from fomo_dagster.models import backbones

@@ -19,7 +19,7 @@ from fomo_dagster.errors import InputError
 from fomo_dagster.merging import checkpoints
 from fomo_dagster.merging.sparsifying import uniform
 from fomo_dagster.merging.techniques import TECHNIQUES, AnyTechnique, merge
-from fomo_dagster.merging.weighting import at_once
+from fomo_dagster.merging.weighting import as_joint
 
 FIRST = [0.1713618208513401, 0.5232077042269259]
 Array = NDArray[np.float64]
@@ -139,11 +139,11 @@ def by_tower(vector: Array, function: Callable[[Array], Array]) -> Array:
 
 def dropped(vectors: Array, p: float, seed: int) -> Array:
     """With the sequences of lots as they are documented, not cut into pieces."""
-    lots = [
+    draws = [
         flat({n: uniform(f"{seed}/{k}/{n}", 0, math.prod(s)).reshape(s) for n, s in SHAPES.items()})
         for k in range(len(vectors))
     ]
-    return np.where(np.stack(lots) >= p, vectors / (1 - p), 0)
+    return np.where(np.stack(draws) >= p, vectors / (1 - p), 0)
 
 
 def magpruned(vectors: Array, p: float, spread: float, seed: int) -> Array:
@@ -152,7 +152,7 @@ def magpruned(vectors: Array, p: float, spread: float, seed: int) -> Array:
     for k, vector in enumerate(vectors):
         kept = {}
         for name, tensor in unflat(vector).items():
-            lots = uniform(f"{seed}/{k}/{name}", 0, tensor.size)
+            draws = uniform(f"{seed}/{k}/{name}", 0, tensor.size)
             rows = [t.reshape(-1) for t in tensor] if tensor.ndim > 1 else [tensor.reshape(-1)]
             found = []
             for row in rows:
@@ -162,7 +162,7 @@ def magpruned(vectors: Array, p: float, spread: float, seed: int) -> Array:
                     rank = less + (equal - 1) / 2
                     place = rank / (len(row) - 1) if len(row) > 1 else 0.5
                     chance = p + spread / 2 - spread * place
-                    found.append(0 if lots[len(found)] < chance else x / (1 - chance))
+                    found.append(0 if draws[len(found)] < chance else x / (1 - chance))
             kept[name] = np.array(found, np.float64).reshape(tensor.shape)
         result[k] = flat(kept)
     return result
@@ -216,9 +216,9 @@ def consensus(vectors: Array, threshold: float, agreement: int) -> Array:
 
 
 def chosen(vectors: Array, weights: Array, seed: int) -> Array:
-    lots = {n: uniform(f"{seed}/{n}", 0, math.prod(s)).reshape(s) for n, s in SHAPES.items()}
+    draws = {n: uniform(f"{seed}/{n}", 0, math.prod(s)).reshape(s) for n, s in SHAPES.items()}
     result = np.zeros(vectors.shape[1])
-    for j, lot in enumerate(flat(lots)):
+    for j, lot in enumerate(flat(draws)):
         left = lot * sum(np.abs(weights))
         for vector, weight in zip(vectors, np.abs(weights), strict=True):
             if left < weight:
@@ -357,7 +357,7 @@ def test_weights_never_take_a_mean_beyond_its_inputs(tmp_path, parameters, weigh
     base = model(0)
     models = [model(i + 1, near=base, far=0.1) for i in range(5)]
     technique = TypeAdapter(AnyTechnique).validate_python(parameters)
-    weighted = at_once(technique, len(models), weighting).model_dump(mode="json")
+    weighted = as_joint(technique, len(models), weighting).model_dump(mode="json")
     assert beyond_all(merged(tmp_path, weighted, models, base), models, base) == 0
 
 
@@ -591,8 +591,8 @@ def test_lots_do_not_depend_on_pieces_and_are_uniform(tmp_path, monkeypatch):
     base, models = model(0), [model(1), model(2)]
     pieces = merged(tmp_path, {"technique": "dare"}, models, base)
     monkeypatch.setattr(checkpoints, "NUMBERS_AT_ONCE", 10**6)
-    at_once = merged(tmp_path, {"technique": "dare"}, models, base)
-    assert all(np.array_equal(pieces[name], at_once[name]) for name in SHAPES)
+    as_joint = merged(tmp_path, {"technique": "dare"}, models, base)
+    assert all(np.array_equal(pieces[name], as_joint[name]) for name in SHAPES)
 
 
 def test_equal_magnitudes_of_a_row_have_equal_chances_and_the_largest_stays_most_often(tmp_path):

@@ -18,7 +18,7 @@ from fomo_dagster.merging.sparsifying import uniform
 from fomo_dagster.merging.task_vectors import TaskVectorTechnique
 from fomo_dagster.merging.technique import Technique
 from fomo_dagster.merging.techniques import TECHNIQUES, AnyTechnique, merge
-from fomo_dagster.merging.weighting import Weighting, at_once
+from fomo_dagster.merging.weighting import Weighting, as_joint
 
 Array = NDArray[np.float64]
 WEIGHTS = [(1.0, 4.0, 9.0, 16.0, 25.0), (0.2, 0.0, 0.5, 0.1, 0.2), (3.0, -1.0, 0.0, 2.0, -0.5)]
@@ -141,9 +141,9 @@ def chosen_by_lot(taus: Array, weights: Array) -> Array:
     """Of each parameter the first model until which the shares add up to more than its lot."""
     third = taus.shape[1] // 3
     sizes = {TEXT: third, IMAGE: taus.shape[1] - third}
-    lots = np.concatenate([uniform(f"7/{name}", 0, size) for name, size in sizes.items()])
+    draws = np.concatenate([uniform(f"7/{name}", 0, size) for name, size in sizes.items()])
     until = np.cumsum(weights) / np.sum(weights)
-    place = [next(k for k in range(len(until)) if lot < until[k]) for lot in lots]
+    place = [next(k for k in range(len(until)) if lot < until[k]) for lot in draws]
     return taus[place, np.arange(taus.shape[1])]
 
 
@@ -217,7 +217,7 @@ def test_a_mean_by_shares_lies_between_theta_0_and_the_models(
         scaled = {"scale": scales[0], "group_scales": {"image": scales[1]}, "lines": lines}
         technique = declared(parameters, **scaled)
     if parameters["technique"] != "model_stock":  # which weighs all alike
-        technique = at_once(technique, len(models), weighting, reversed=reversed)
+        technique = as_joint(technique, len(models), weighting, reversed=reversed)
     elif len(models) == 1:
         return
     found = merged(folder, technique, base, models)
@@ -229,7 +229,7 @@ def test_a_mean_by_shares_lies_between_theta_0_and_the_models(
 
 def test_five_models_weighed_by_squares_leave_no_parameter_of_ties_beyond_all(tmp_path):
     base, models = some_models(5, 3000)
-    technique = at_once(declared({"technique": "ties", "density": 0.2}), 5, "quadratic")
+    technique = as_joint(declared({"technique": "ties", "density": 0.2}), 5, "quadratic")
     found = merged(tmp_path, technique, base, models)
     inputs = np.vstack([base, models])
     beyond = (found > inputs.max(axis=0) + 1e-6) | (found < inputs.min(axis=0) - 1e-6)
@@ -239,7 +239,7 @@ def test_five_models_weighed_by_squares_leave_no_parameter_of_ties_beyond_all(tm
 @pytest.mark.parametrize("dropping", ["dare_ties", "della_ties"])
 def test_what_is_rescaled_goes_no_further_than_rescaling_takes_it(tmp_path, dropping):
     base, models = some_models(4)
-    technique = at_once(declared({"technique": dropping, "drop": 0.5}), 4, "cubic")
+    technique = as_joint(declared({"technique": dropping, "drop": 0.5}), 4, "cubic")
     most = 0.5 + (0.1 if dropping == "della_ties" else 0)
     reach = (models - base) / (1 - most)
     found = merged(tmp_path, technique, base, models) - base
@@ -255,7 +255,7 @@ def test_equal_weights_are_none_bit_for_bit(tmp_path, parameters):
     base, models = some_models(5)
     alike = (0.25 if parameters in MEANS else 1.0,) * 5
     plain = merged(tmp_path, technique, base, models)
-    assert np.array_equal(merged(tmp_path, at_once(technique, 5), base, models), plain)
+    assert np.array_equal(merged(tmp_path, as_joint(technique, 5), base, models), plain)
     weighed = merged(tmp_path, declared(parameters, coefficients=alike), base, models)
     assert np.array_equal(weighed, plain)
 

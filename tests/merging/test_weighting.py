@@ -11,7 +11,7 @@ from fomo_dagster.merging.linear import Interpolation
 from fomo_dagster.merging.task_vectors import TaskArithmetic
 from fomo_dagster.merging.technique import Repair
 from fomo_dagster.merging.techniques import TECHNIQUES
-from fomo_dagster.merging.weighting import Weighting, at_once, shares
+from fomo_dagster.merging.weighting import Weighting, as_joint, shares
 
 FOUR = {
     "uniform": [1, 1, 1, 1],
@@ -43,9 +43,9 @@ def test_shares_add_up_and_never_fall(weighting, models):
 
 
 def test_a_mean_has_the_shares_and_task_vectors_are_weighed_by_one_on_average():
-    mean = at_once(TECHNIQUES["weighted_mean"](), 3, "linear")
+    mean = as_joint(TECHNIQUES["weighted_mean"](), 3, "linear")
     assert mean.coefficients == pytest.approx((1 / 6, 2 / 6, 3 / 6))
-    ties = at_once(TECHNIQUES["ties"](density=0.4), 3, "linear", reversed=True)
+    ties = as_joint(TECHNIQUES["ties"](density=0.4), 3, "linear", reversed=True)
     assert ties.coefficients == pytest.approx((1.5, 1.0, 0.5))
     assert ties.density == 0.4
 
@@ -54,7 +54,7 @@ def test_a_mean_has_the_shares_and_task_vectors_are_weighed_by_one_on_average():
 def test_uniform_is_what_the_technique_does_anyway(name):
     technique = TECHNIQUES[name]()
     expected = TECHNIQUES["weighted_mean"]() if name == "interpolation" else technique
-    assert at_once(technique, 5) == expected
+    assert as_joint(technique, 5) == expected
 
 
 @pytest.mark.parametrize(
@@ -70,16 +70,16 @@ def test_uniform_is_what_the_technique_does_anyway(name):
 )
 def test_what_is_of_a_fixed_number_of_models_is_refused(name, parameters, message):
     with pytest.raises(ValueError, match=message):
-        at_once(TECHNIQUES[name](**parameters), 3)
+        as_joint(TECHNIQUES[name](**parameters), 3)
 
 
 @pytest.mark.parametrize("name", ["karcher", "model_stock"])
 def test_a_technique_that_weighs_all_alike_is_not_weighed(name):
     with pytest.raises(ValueError, match=f"{name} weighs all models alike, not sqrt"):
-        at_once(TECHNIQUES[name](), 3, "sqrt")
+        as_joint(TECHNIQUES[name](), 3, "sqrt")
 
 
 def test_an_interpolation_of_all_keeps_its_repair():
     repair = Repair(samples=8)
-    assert at_once(Interpolation(repair=repair), 3).repair == repair
-    assert at_once(TaskArithmetic(repair=repair), 3, "linear").repair == repair
+    assert as_joint(Interpolation(repair=repair), 3).repair == repair
+    assert as_joint(TaskArithmetic(repair=repair), 3, "linear").repair == repair

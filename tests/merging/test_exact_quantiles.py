@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fomo_dagster.merging.selection import select
+from fomo_dagster.merging.exact_quantiles import select
 
 NUMBERS = st.one_of(
     st.floats(0, width=32, allow_nan=False, allow_infinity=False),
