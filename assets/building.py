@@ -14,7 +14,7 @@ from assets.schedules import observation_of, schedule_of, schedules_of
 from assets.specs import EXPERIMENT_TAG, key_of, owners_of, spec_of
 from assets.troubles import named_troubles, trouble_assets, trouble_key
 from fomo_dagster.errors import FomoError, InputError
-from fomo_dagster.experiment.families import Trouble
+from fomo_dagster.experiment.experiment_sets import Trouble
 from fomo_dagster.graph.build import Graph
 from fomo_dagster.graph.materialise import Outcome, materialise, remove_stale_heads
 from fomo_dagster.graph.names import DATASETS, OBSERVE, UPDATE, step_of

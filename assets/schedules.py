@@ -9,7 +9,7 @@ from typing import Any
 import dagster as dg
 
 from assets.specs import EXPERIMENT_TAG
-from fomo_dagster.experiment.families import Trouble
+from fomo_dagster.experiment.experiment_sets import Trouble
 from fomo_dagster.experiment.schema import Experiment
 from fomo_dagster.graph.build import Graph
 from fomo_dagster.graph.names import OBSERVATION, SCHEDULE

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import dagster as dg
 
-from fomo_dagster.experiment.families import Trouble
+from fomo_dagster.experiment.experiment_sets import Trouble
 from fomo_dagster.graph.build import Graph
 from fomo_dagster.graph.names import DATASETS, RESERVED, TROUBLE, WORDS
 

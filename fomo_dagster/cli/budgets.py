@@ -12,7 +12,7 @@ from rich.table import Table
 
 from fomo_dagster.cli.output import Terminal, cell, say
 from fomo_dagster.errors import InputError
-from fomo_dagster.experiment.families import load_family
+from fomo_dagster.experiment.experiment_sets import load_experiment_set
 from fomo_dagster.experiment.loading import Loaded
 from fomo_dagster.experiment.weights_folder import described, located
 from fomo_dagster.graph.budgets import MemoryAdjusted, budget_row, case_of, full_finetuning
@@ -65,9 +65,9 @@ def bought(
     project, home = project_folder(), Home.from_environment()
 
     def loaded_of(name: str, *changes: str) -> tuple[Loaded, ...]:
-        return load_family(name, project, changes).members
+        return load_experiment_set(name, project, changes).members
 
-    one = load_family(name_or_path, project, overrides).only()
+    one = load_experiment_set(name_or_path, project, overrides).only()
     experiment = one.experiment
     nodes = build_graph([one]).of(experiment.name)
     stages = stages or max((n.stage for n in nodes if isinstance(n, TrainedNode)), default=0)

@@ -22,7 +22,7 @@ from fomo_dagster.data.sources.source import inspect, twins_said
 from fomo_dagster.errors import FomoError, InputError, StoreError, nearest
 from fomo_dagster.evaluation.alike import alike_classes, said_of
 from fomo_dagster.experiment.benchmark import benchmark_declarations, of_benchmark
-from fomo_dagster.experiment.families import load_all
+from fomo_dagster.experiment.experiment_sets import load_all
 from fomo_dagster.experiment.loading import load_datasets
 from fomo_dagster.graph.data_nodes import CONTACT_SHEET, shards_key
 from fomo_dagster.graph.node import ONLY

@@ -65,7 +65,7 @@ def plan(experiment: Experiment, overrides: Overrides = None, as_json: AsJson = 
     if as_json:
         print_json(plan_as_data(planned))
     else:
-        print_plan(planned, request.family)
+        print_plan(planned, request.experiment_set)
     request.check_whole()
 
 

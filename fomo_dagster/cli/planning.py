@@ -13,7 +13,7 @@ from rich.text import Text
 from fomo_dagster.cli.bars import Bars
 from fomo_dagster.cli.output import Terminal, cell
 from fomo_dagster.errors import FomoError, InputError
-from fomo_dagster.experiment.families import Family, load_family
+from fomo_dagster.experiment.experiment_sets import ExperimentSet, load_experiment_set
 from fomo_dagster.experiment.loading import experiment_files
 from fomo_dagster.experiment.schema import Experiment
 from fomo_dagster.experiment.unread import unread
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 class RunRequest:
     """An experiment or a sweep, read, with the graph of what it needs."""
 
-    family: Family
+    experiment_set: ExperimentSet
     graph: Graph
     home: Home
 
@@ -39,30 +39,34 @@ class RunRequest:
     def is_in_project(self) -> bool:
         """Whether its file is one of those that Dagster loads."""
         files = experiment_files(project_folder()).values()
-        return self.family.path.resolve() in [path.resolve() for path in files]
+        return self.experiment_set.path.resolve() in [path.resolve() for path in files]
 
     @property
     def experiment(self) -> Experiment:
         """The experiment; `InputError` where it is a sweep of several."""
-        return self.family.only().experiment
+        return self.experiment_set.only().experiment
 
     def check_whole(self) -> None:
         """Raises `InputError` where some experiments of a sweep cannot be used."""
-        if self.family.troubles:
-            said = "\n".join(f"  {one.name}: {one.sentence}" for one in self.family.troubles)
-            count = f"{len(self.family.troubles)} of {len(self.family.all_names)} experiments"
-            raise InputError(f"{self.family.sweep}: {count} cannot be used\n{said}")
+        if self.experiment_set.troubles:
+            said = "\n".join(
+                f"  {one.name}: {one.sentence}" for one in self.experiment_set.troubles
+            )
+            count = f"{len(self.experiment_set.troubles)} of {len(self.experiment_set.all_names)} experiments"
+            raise InputError(f"{self.experiment_set.sweep}: {count} cannot be used\n{said}")
 
     @property
     def nodes(self) -> list[Node]:
         """The nodes that the experiments need, and the leaderboard."""
-        return self.graph.of(*self.family.names)
+        return self.graph.of(*self.experiment_set.names)
 
     def each(self) -> list[RunRequest]:
         """The experiments one by one, over the same graph."""
         return [
-            replace(self, family=replace(self.family, members=(member,), troubles=()))
-            for member in self.family.members
+            replace(
+                self, experiment_set=replace(self.experiment_set, members=(member,), troubles=())
+            )
+            for member in self.experiment_set.members
         ]
 
     def plan(self) -> list[Planned]:
@@ -91,16 +95,18 @@ def resolve_request(name_or_path: str, overrides: Sequence[str]) -> RunRequest:
     where nothing of this one can be used.
     """
     project = project_folder()
-    family = load_family(name_or_path, project, overrides)
-    graph = build_project(project, family)
-    members = tuple(m for m in family.members if m.experiment.name in graph.experiments)
-    own = [trouble for trouble in graph.troubles if trouble.loaded in family.members]
+    experiment_set = load_experiment_set(name_or_path, project, overrides)
+    graph = build_project(project, experiment_set)
+    members = tuple(m for m in experiment_set.members if m.experiment.name in graph.experiments)
+    own = [trouble for trouble in graph.troubles if trouble.loaded in experiment_set.members]
     if not members:
         raise own[0].error
     say_unread(graph)
     say_troubles(graph, but=ConflictError if overrides else ())
-    family = replace(family, members=members, troubles=(*family.troubles, *own))
-    return RunRequest(family, graph, Home.from_environment())
+    experiment_set = replace(
+        experiment_set, members=members, troubles=(*experiment_set.troubles, *own)
+    )
+    return RunRequest(experiment_set, graph, Home.from_environment())
 
 
 def say_troubles_of_project() -> None:
@@ -133,14 +139,16 @@ def plan_as_data(planned: Sequence[Planned]) -> dict[str, Any]:
     }
 
 
-def print_plan(planned: Sequence[Planned], family: Family) -> None:
+def print_plan(planned: Sequence[Planned], experiment_set: ExperimentSet) -> None:
     """A line for each asset, of a sweep one for each of its experiments; what it comes to."""
     console = Terminal()
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in ("asset", "plan", "why", "samples", "estimate"):
         justify: Literal["left", "right"] = "right" if column in ("samples", "estimate") else "left"
         table.add_column(column, justify=justify, no_wrap=column != "why")
-    for entry in planned if family.sweep is None else _by_experiment(planned, family):
+    for entry in (
+        planned if experiment_set.sweep is None else _by_experiment(planned, experiment_set)
+    ):
         compute = entry.status == "compute"
         detail = ""
         if compute and entry.hits:
@@ -161,16 +169,16 @@ def print_plan(planned: Sequence[Planned], family: Family) -> None:
     console.print(f"{computed} to compute, {len(planned) - computed} hits{estimate}")
 
 
-def _by_experiment(planned: Sequence[Planned], family: Family) -> list[Planned]:
+def _by_experiment(planned: Sequence[Planned], experiment_set: ExperimentSet) -> list[Planned]:
     """The plan of a sweep, the assets of each experiment in one entry under its short name."""
-    of: dict[str, list[Planned]] = {name: [] for name in family.names}
+    of: dict[str, list[Planned]] = {name: [] for name in experiment_set.names}
     shared: list[Planned] = []
     for entry in planned:
         of.get(entry.asset.partition("/")[0], shared).append(entry)
     leaderboard = shared.pop()
     folded = [
         Planned(
-            asset=family.ending(name),
+            asset=experiment_set.ending(name),
             kind="experiment",
             stage=None,
             compute=tuple(entry.asset for entry in entries if entry.compute),

@@ -94,16 +94,16 @@ def _run(
 
 
 def _bring_up_to_date(request: RunRequest, runner: _Runner, console: Console) -> None:
-    if not request.family.is_several:
+    if not request.experiment_set.is_several:
         runner.bring_up_to_date(request)
         print_results(request.home, request.experiment.name, request.graph, console)
         return
     failures = runner.bring_all_up_to_date(request)
-    print_sweep(request.home, request.family, console)
+    print_sweep(request.home, request.experiment_set, console)
     if failures:
-        many = f"{len(failures)} of {len(request.family.all_names)} experiments failed"
+        many = f"{len(failures)} of {len(request.experiment_set.all_names)} experiments failed"
         said = "".join(f"\n  {name}: {error}" for name, error in failures.items())
-        raise type(next(iter(failures.values())))(f"{request.family.sweep}: {many}{said}")
+        raise type(next(iter(failures.values())))(f"{request.experiment_set.sweep}: {many}{said}")
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ class _Runner:
 
     def bring_all_up_to_date(self, request: RunRequest) -> dict[str, FomoError]:
         """The experiments of a sweep in turn; the names of those that failed → why."""
-        failures = {trouble.name: trouble.error for trouble in request.family.troubles}
+        failures = {trouble.name: trouble.error for trouble in request.experiment_set.troubles}
         members = request.each()
         for number, member in enumerate(members, 1):
             name = member.experiment.name

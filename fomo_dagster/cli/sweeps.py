@@ -11,12 +11,12 @@ from rich.console import Console
 from fomo_dagster.cli.output import say
 from fomo_dagster.cli.reporting import LEFT_TO_QUERIES, SHORT, print_frame, whole_seconds
 from fomo_dagster.errors import InputError
-from fomo_dagster.experiment.families import Family, load_family
+from fomo_dagster.experiment.experiment_sets import ExperimentSet, load_experiment_set
 from fomo_dagster.home import Home, project_folder
 from fomo_dagster.tables.results import leaderboard, sweep_leaderboard
 
 
-def asked_for(references: Sequence[str], home: Home) -> tuple[list[str], Family | None]:
+def asked_for(references: Sequence[str], home: Home) -> tuple[list[str], ExperimentSet | None]:
     """The experiments that the arguments of a command name, of a sweep those that have scores; and
     the sweep, where they name one and nothing else.
 
@@ -25,17 +25,17 @@ def asked_for(references: Sequence[str], home: Home) -> tuple[list[str], Family 
     """
     with_scores = set(leaderboard(home.root)["experiment"])
     names: list[str] = []
-    sweeps: list[Family] = []
+    sweeps: list[ExperimentSet] = []
     for reference in references:
         if reference in with_scores:
             names.append(reference)
             continue
-        family = load_family(reference, project_folder())
-        if not family.is_several:
-            names += family.names
+        experiment_set = load_experiment_set(reference, project_folder())
+        if not experiment_set.is_several:
+            names += experiment_set.names
             continue
-        sweeps.append(family)
-        there = [name for name in family.names if name in with_scores]
+        sweeps.append(experiment_set)
+        there = [name for name in experiment_set.names if name in with_scores]
         names += there
         if not there:
             raise InputError(
@@ -44,13 +44,13 @@ def asked_for(references: Sequence[str], home: Home) -> tuple[list[str], Family 
     return names, sweeps[0] if len(references) == len(sweeps) == 1 else None
 
 
-def leaderboard_of(home: Home, sweep: Family) -> pl.DataFrame:
+def leaderboard_of(home: Home, sweep: ExperimentSet) -> pl.DataFrame:
     """See `sweep_leaderboard`."""
     swept = {member.experiment.name: member.swept for member in sweep.members}
     return sweep_leaderboard(home.root, swept)
 
 
-def print_sweep(home: Home, sweep: Family, console: Console) -> None:
+def print_sweep(home: Home, sweep: ExperimentSet, console: Console) -> None:
     """The leaderboard of a sweep, with what it varies in the place of the experiments' names, in
     80 columns; which experiments have no scores yet; how one is named."""
     frame = leaderboard_of(home, sweep)

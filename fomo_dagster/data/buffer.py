@@ -20,11 +20,11 @@ from fomo_dagster.store.digests import digest_of
 
 RESERVOIR = "reservoir"
 CLASS_BALANCED = "class_balanced"
-SELECTIONS = (CLASS_BALANCED, RESERVOIR)
+POLICIES = (CLASS_BALANCED, RESERVOIR)
 
 
 def select(
-    chunks: Sequence[pl.DataFrame], capacity: int | None, selection: str, seed: int
+    chunks: Sequence[pl.DataFrame], capacity: int | None, policy: str, seed: int
 ) -> pl.DataFrame:
     """The manifest of the buffer after `chunks`, in their order; `capacity` None keeps all of them.
 
@@ -33,16 +33,14 @@ def select(
     small ones have all of theirs and that the last places go to concepts chosen by priority;
     within a concept every sample is equally likely. Raises `InputError` for another selection.
     """
-    if selection not in SELECTIONS:
-        raise InputError(
-            f"unknown buffer selection {selection!r}: {nearest(selection, SELECTIONS)}"
-        )
+    if policy not in POLICIES:
+        raise InputError(f"unknown buffer selection {policy!r}: {nearest(policy, POLICIES)}")
     past = pl.concat([pl.DataFrame(schema=MANIFEST), *chunks])
     if capacity is None or len(past) <= capacity:
         return past
     ranked = past.with_row_index("place").with_columns(_priorities(past, seed).alias("priority"))
     order = ["priority", "place"]
-    if selection == CLASS_BALANCED:
+    if policy == CLASS_BALANCED:
         # Taking every concept's first sample, then every second one, … fills concepts evenly.
         turn = pl.col("priority").rank("ordinal").over("dataset", "concept").alias("turn")
         ranked = ranked.with_columns(turn)

@@ -1,4 +1,4 @@
-"""Several pools drawn in fixed shares; whose turn a position is, `turns.py` says."""
+"""Several pools drawn in fixed shares; whose turn a position is, `weighted_round_robin.py` says."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 from fomo_dagster.data.pools import Pool, Sample
-from fomo_dagster.data.turns import counts, turn
+from fomo_dagster.data.weighted_round_robin import counts, turn
 
 
 class WeightedPool:

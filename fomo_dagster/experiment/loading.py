@@ -2,7 +2,7 @@
 
 A project is a folder with `experiments/*.yaml`, one experiment or sweep a file, and
 `datasets/*.yaml`, each a mapping from dataset names to declarations. Which experiments a sweep is
-stands in `fomo_dagster.experiment.families`.
+stands in `fomo_dagster.experiment.experiment_sets`.
 """
 
 from __future__ import annotations

@@ -31,8 +31,8 @@ from fomo_dagster.experiment.mixture import AnyMixture, Mixture
 from fomo_dagster.experiment.names import check_safe_name
 from fomo_dagster.experiment.online_selection import AnyOnlineSelection
 from fomo_dagster.experiment.preservation import EWC, AnyPreservation, Transfer
-from fomo_dagster.experiment.selections import Train
 from fomo_dagster.experiment.stream import Stream
+from fomo_dagster.experiment.trainable_parameters import Train
 from fomo_dagster.experiment.training import TrainingSettings
 
 # What Dagster takes for an owner; it would load nothing at all with another one.

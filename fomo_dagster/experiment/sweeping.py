@@ -3,7 +3,7 @@
 An axis is a dotted key of the experiment with a list of values, or a mapping from names to values.
 Two keys are no experiment's: `together` varies several keys at once, and `extends` the file whose
 values are taken over. A list of such grids is all their points, one grid after the other. Which
-experiments the points are is said in `fomo_dagster.experiment.families`.
+experiments the points are is said in `fomo_dagster.experiment.experiment_sets`.
 """
 
 from __future__ import annotations

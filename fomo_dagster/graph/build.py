@@ -10,7 +10,7 @@ from typing import Any
 from fomo_dagster.data.declarations import Dataset
 from fomo_dagster.errors import FomoError, InputError
 from fomo_dagster.experiment.backbone import Backbone
-from fomo_dagster.experiment.families import Family, Trouble, attempted, load_all
+from fomo_dagster.experiment.experiment_sets import ExperimentSet, Trouble, attempted, load_all
 from fomo_dagster.experiment.loading import Loaded
 from fomo_dagster.experiment.names import SAFE_NAME
 from fomo_dagster.experiment.online_selection import Referring
@@ -110,22 +110,23 @@ def build_graph(
     return builder.graph()
 
 
-def build_project(project: Path, family: Family | None = None) -> Graph:
+def build_project(project: Path, experiment_set: ExperimentSet | None = None) -> Graph:
     """The graph of all experiments of a project, as far as they can stand in it side by side.
 
-    What is wrong with the others is in its `troubles`; none raises anything. family: the one that
+    What is wrong with the others is in its `troubles`; none raises anything. experiment_set: the one that
     a command is about, which the others then have to go with.
     """
     declared = load_all(project)
-    members = family.members if family is not None else ()
+    members = experiment_set.members if experiment_set is not None else ()
     own = {(member.path, member.experiment.name) for member in members}
     others = [one for one in declared.experiments if (one.path, one.experiment.name) not in own]
     troubles = [
         trouble
         for trouble in declared.troubles
-        if family is None or (trouble.path, trouble.sweep) != (family.path, family.sweep)
+        if experiment_set is None
+        or (trouble.path, trouble.sweep) != (experiment_set.path, experiment_set.sweep)
     ]
-    troubles += family.troubles if family is not None else ()
+    troubles += experiment_set.troubles if experiment_set is not None else ()
     named = [trouble.name for trouble in troubles if SAFE_NAME.fullmatch(trouble.name)]
     graph = build_graph((), [*members, *others], named)
     if any(isinstance(trouble.error, ConflictError) for trouble in graph.troubles):

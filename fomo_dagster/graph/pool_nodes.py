@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fomo_dagster.data.declarations import PretrainingPool
-from fomo_dagster.data.turns import whole_weights
+from fomo_dagster.data.weighted_round_robin import whole_weights
 from fomo_dagster.errors import InputError
 from fomo_dagster.graph.data_nodes import MANIFEST, shards_key
 from fomo_dagster.graph.node import ONLY, Facts, FactsByKey, Node

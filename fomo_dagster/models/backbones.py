@@ -86,7 +86,7 @@ def create(architecture: Architecture, seed: int, images: Mapping[str, Any] | No
     return _describe(module, architecture, images=images)
 
 
-def outline(architecture: Architecture) -> Model:
+def meta_model(architecture: Architecture) -> Model:
     """A model whose tensors have shapes and hold nothing (on the meta device), however large, and
     whose tokens are as many as there would be, all 0.
 

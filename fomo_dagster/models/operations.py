@@ -26,7 +26,7 @@ from torch.utils.flop_counter import (
     sdpa_flop_count,
 )
 
-from fomo_dagster.models.backbones import Architecture, Clip, Model, outline
+from fomo_dagster.models.backbones import Architecture, Clip, Model, meta_model
 
 _CPU = torch.device("cpu")
 
@@ -40,12 +40,12 @@ class EncodingCost:
 
 
 def of_encoding(architecture: Architecture) -> EncodingCost:
-    """Takes about a second. Raises `InputError` as `outline` does, and whatever a backbone's code
+    """Takes about a second. Raises `InputError` as `meta_model` does, and whatever a backbone's code
     raises that fake tensors do not run."""
-    model = outline(architecture)
+    model = meta_model(architecture)
     operations = counter()
-    with counted_in_full(), _CPU, without_content(), operations:
-        module = emptied(model).module.eval().requires_grad_(False)
+    with counted_in_full(), _CPU, fake_tensors(), operations:
+        module = as_fake(model).module.eval().requires_grad_(False)
         module.encode_image(torch.zeros(1, 3, model.image_size, model.image_size))
         of_image = int(operations.get_total_flops())
         module.encode_text(model.tokenize([""]))
@@ -64,7 +64,7 @@ def counter() -> FlopCounterMode:
     return FlopCounterMode(display=False, custom_mapping=mapping)
 
 
-def without_content() -> FakeTensorMode:
+def fake_tensors() -> FakeTensorMode:
     """Within it tensors hold nothing."""
     # A few are made outside of the mode: seeds, numbers of rows.
     return FakeTensorMode(allow_non_fake_inputs=True)
@@ -86,7 +86,7 @@ def counted_in_full() -> Iterator[None]:
         yield
 
 
-def emptied(model: Model) -> Model:
+def as_fake(model: Model) -> Model:
     """An outline with tensors of the device and the mode that this is called in, in its own
     place."""
     module = model.module

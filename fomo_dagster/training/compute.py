@@ -31,14 +31,14 @@ from fomo_dagster.experiment.online_selection import Referring
 from fomo_dagster.experiment.optimisers import LowRank
 from fomo_dagster.methods.online_selection import Features, OnlineSelection, begin_selection
 from fomo_dagster.methods.preservation import StageContext, StageInputs
-from fomo_dagster.methods.preservations import begin
-from fomo_dagster.models.backbones import Model, outline
+from fomo_dagster.methods.registry import begin
+from fomo_dagster.models.backbones import Model, meta_model
 from fomo_dagster.models.operations import (
     NumbersReadBack,
+    as_fake,
     counted_in_full,
     counter,
-    emptied,
-    without_content,
+    fake_tensors,
 )
 from fomo_dagster.training.cost_case import CostCase
 from fomo_dagster.training.memory import LiveBytes
@@ -81,7 +81,7 @@ def count(case: CostCase) -> Cost:
 
     Raises `InputError` for settings that do not go with the architecture.
     """
-    return _run(case, _CPU, without_content())
+    return _run(case, _CPU, fake_tensors())
 
 
 def measure(case: CostCase) -> int | None:
@@ -120,21 +120,21 @@ class _Counting:
 
     def run(self) -> Cost:
         case, method = self.case, self.case.method
-        model = outline(case.architecture)
+        model = meta_model(case.architecture)
         with torch.device("meta"):
             prepare_trainable(model.module, method, 0)
         if case.reference is not None:
-            self.reference = outline(case.reference)
+            self.reference = meta_model(case.reference)
         selecting, drawn = None, case.sizes
         if case.selection is not None:
             drawn = StepSizes.constant(case.sizes, steps=1).enlarged(case.selection.share).at(0)
             if isinstance(case.selection, Referring):
-                selecting = outline(case.selection.reference.architecture)
+                selecting = meta_model(case.selection.reference.architecture)
         lower = "bf16" if case.settings.precision == "fp16" else case.settings.precision
         settings = case.settings.model_copy(update={"precision": lower})
         numbers = NumbersReadBack()  # type: ignore[no-untyped-call]
         with self.device, self.tensors, self.memory, self.flops, numbers:
-            model = emptied(model)
+            model = as_fake(model)
             batch = _batch(model, drawn)
             features, per_replay_feature = None, 0
             if method.preserve is not None and method.preserve.leaves_replay_features:
@@ -177,12 +177,12 @@ class _Counting:
         self, reference: Model | None
     ) -> Callable[[StageContext, Features], OnlineSelection]:
         assert self.case.selection is not None
-        load = None if reference is None else partial(emptied, reference)
+        load = None if reference is None else partial(as_fake, reference)
         return partial(begin_selection, self.case.selection, load)
 
     def _reference(self) -> Model:
         assert self.reference is not None
-        return emptied(self.reference)
+        return as_fake(self.reference)
 
     def _carried(self, model: Model) -> dict[str, Tensor]:
         preserve = self.case.method.preserve

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from assets.building import build_definitions
 from fomo_dagster.cli.main import app
 from fomo_dagster.cli.planning import _said
-from fomo_dagster.experiment import families
+from fomo_dagster.experiment import experiment_sets as experiment_sets
 from fomo_dagster.graph.build import build_project
 from resources.run_contexts import RunContexts
 
@@ -115,14 +115,14 @@ STAND_ALONE = ("another stream of one name", "a name that is taken")
 def test_one_bad_experiment_stops_no_other(project, monkeypatch, case):
     project.write("other", seed=3)
     before = groups(definitions_of(project))
-    load = families.experiment_from
+    load = experiment_sets.experiment_from
 
     def load_with_a_bug(data, *arguments):
         if data.get("description") == "meets the bug":
             raise ZeroDivisionError("of ours")
         return load(data, *arguments)
 
-    monkeypatch.setattr(families, "experiment_from", load_with_a_bug)
+    monkeypatch.setattr(experiment_sets, "experiment_from", load_with_a_bug)
     spoil, said = SPOILT[case]
     spoil(project)
     definitions = definitions_of(project)

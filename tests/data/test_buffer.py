@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fomo_dagster.data.buffer import SELECTIONS, select
+from fomo_dagster.data.buffer import POLICIES, select
 from fomo_dagster.data.samples import MANIFEST
 from fomo_dagster.errors import InputError
 
@@ -44,7 +44,7 @@ def keys(manifest: pl.DataFrame) -> list[tuple[str, str]]:
     return manifest.select("dataset", "key").rows()
 
 
-@given(past=pasts(), selection=st.sampled_from(SELECTIONS))
+@given(past=pasts(), selection=st.sampled_from(POLICIES))
 def test_without_a_capacity_the_buffer_is_all_earlier_chunks(
     past: list[pl.DataFrame], selection: str
 ) -> None:
@@ -56,7 +56,7 @@ def test_without_a_capacity_the_buffer_is_all_earlier_chunks(
 @given(
     past=pasts(),
     capacity=st.integers(1, 60),
-    selection=st.sampled_from(SELECTIONS),
+    selection=st.sampled_from(POLICIES),
     seed=st.integers(0, 99),
 )
 def test_a_buffer_is_full_and_holds_different_samples_of_the_past_in_stream_order(
@@ -86,7 +86,7 @@ def test_class_balanced_gives_concepts_equal_counts_and_what_small_ones_leave_to
         assert kept.get(concept, 0) == count or kept.get(concept, 0) >= max(kept.values()) - 1
 
 
-@pytest.mark.parametrize("selection", SELECTIONS)
+@pytest.mark.parametrize("selection", POLICIES)
 def test_every_sample_of_equal_concepts_is_equally_likely(selection: str) -> None:
     past = [chunk({"a": 4, "b": 4}), chunk({"c": 4})]
     seeds, capacity = 1500, 5
@@ -111,7 +111,7 @@ def test_reservoir_keeps_concepts_in_proportion_to_their_size() -> None:
 @given(
     past=pasts(),
     capacity=st.integers(1, 30),
-    selection=st.sampled_from(SELECTIONS),
+    selection=st.sampled_from(POLICIES),
     seed=st.integers(0, 99),
 )
 def test_a_growing_past_only_takes_from_what_was_kept(
@@ -125,7 +125,7 @@ def test_a_growing_past_only_takes_from_what_was_kept(
     assert set(keys(grown)) <= before | new
 
 
-@given(past=pasts(), selection=st.sampled_from(SELECTIONS), seed=st.integers(0, 99))
+@given(past=pasts(), selection=st.sampled_from(POLICIES), seed=st.integers(0, 99))
 def test_the_order_of_the_chunks_does_not_change_what_is_kept(
     past: list[pl.DataFrame], selection: str, seed: int
 ) -> None:

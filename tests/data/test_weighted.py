@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fomo_dagster.data.pools import Sample
-from fomo_dagster.data.turns import counts, turn, whole_weights
 from fomo_dagster.data.weighted import WeightedPool
+from fomo_dagster.data.weighted_round_robin import counts, turn, whole_weights
 
 WEIGHTS = st.lists(st.integers(1, 40), min_size=1, max_size=6)
 

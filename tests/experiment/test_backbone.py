@@ -10,8 +10,8 @@ import yaml
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.backbone import Backbone, Preprocessing
 from fomo_dagster.experiment.backbone_names import BACKBONES
+from fomo_dagster.experiment.experiment_sets import load_experiment_set
 from fomo_dagster.experiment.extending import merged
-from fomo_dagster.experiment.families import load_family
 from fomo_dagster.experiment.loading import load_experiment
 from fomo_dagster.experiment.transformers_config import architecture_from, images_from
 from fomo_dagster.experiment.weights_folder import described, files_of, read_folder
@@ -160,17 +160,17 @@ def test_an_experiment_takes_another_backbone_on_the_command_line(write) -> None
 
 def test_a_sweep_over_backbones_names_each_by_itself(write) -> None:
     swept = ["openclip_vit_b32", "openclip_vit_b16", "ViT-L-14/laion2b_s32b_b82k"]
-    family = load_family("e", write(sweep={"backbone": swept, "seed": [0, 1]}))
-    backbones = {m.experiment.backbone.name for m in family.members}
+    experiment_set = load_experiment_set("e", write(sweep={"backbone": swept, "seed": [0, 1]}))
+    backbones = {m.experiment.backbone.name for m in experiment_set.members}
     assert backbones == {"openclip_vit_b32", "openclip_vit_b16", "ViT_L_14_laion2b_s32b_b82k"}
-    assert len(family.members) == 6
-    assert family.names[0] == "e_openclip_vit_b32_seed_0"
+    assert len(experiment_set.members) == 6
+    assert experiment_set.names[0] == "e_openclip_vit_b32_seed_0"
 
 
 def test_the_architecture_may_be_swept_with_its_weights(write) -> None:
     swept = ["openclip_vit_b32", "openclip_vit_b16"]
-    family = load_family("e", write(sweep={"backbone.architecture": swept}))
-    assert [m.experiment.backbone for m in family.members] == [
+    experiment_set = load_experiment_set("e", write(sweep={"backbone.architecture": swept}))
+    assert [m.experiment.backbone for m in experiment_set.members] == [
         Backbone.model_validate(name) for name in swept
     ]
 

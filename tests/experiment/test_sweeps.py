@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from fomo_dagster.errors import InputError
-from fomo_dagster.experiment.families import load_all, load_family
+from fomo_dagster.experiment.experiment_sets import load_all, load_experiment_set
 from fomo_dagster.experiment.loading import load_experiment
 from fomo_dagster.graph.build import build_graph
 
@@ -34,7 +34,7 @@ def write(tmp_path):
 
 
 def members(root, name="e", *overrides):
-    return {m.experiment.name: m for m in load_family(name, root, overrides).members}
+    return {m.experiment.name: m for m in load_experiment_set(name, root, overrides).members}
 
 
 def test_a_grid_is_every_combination_each_a_whole_experiment(write):
@@ -157,11 +157,11 @@ def test_a_member_is_found_by_the_sweep_and_by_its_own_name(write):
     ]:  # fmt: skip
         assert list(members(root, reference)) == [name]
     with pytest.raises(InputError, match="e has no experiment 'seed_11'; did you mean 'seed_1'"):
-        load_family("e/seed_11", root)
+        load_experiment_set("e/seed_11", root)
     with pytest.raises(InputError, match="there is no experiment 'other/seed_1'"):
-        load_family("other/seed_1", root)
+        load_experiment_set("other/seed_1", root)
     with pytest.raises(InputError, match="sweep of 2 experiments: name one, as in e/seed_0"):
-        load_family("e", root).only()
+        load_experiment_set("e", root).only()
     with pytest.raises(InputError, match=r"e\.yaml is a sweep of several experiments"):
         load_experiment("e", root)
     assert [one.experiment.name for one in load_all(root).experiments] == ["e_seed_0", "e_seed_1"]
@@ -195,7 +195,7 @@ def test_a_wrong_sweep_names_what_is_wrong_with_it(write, sweep, message):
 
 
 def graph_of(root):
-    return build_graph(load_family("e", root).members)
+    return build_graph(load_experiment_set("e", root).members)
 
 
 def keys(graph, folder):
@@ -233,8 +233,8 @@ def test_two_of_one_name_are_refused(write):
 
 
 def test_the_shipped_sweep_is_six_experiments_over_one_model_and_stream(request):
-    family = load_family("sweeps/learning_rates", request.config.rootpath)
-    assert len(family.names) == 6
-    graph = build_graph(family.members)
+    experiment_set = load_experiment_set("sweeps/learning_rates", request.config.rootpath)
+    assert len(experiment_set.names) == 6
+    graph = build_graph(experiment_set.members)
     assert keys(graph, "backbones") == {"backbones/quickstart"}
     assert len(keys(graph, "streams")) == 1 + 5

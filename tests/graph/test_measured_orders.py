@@ -246,7 +246,7 @@ def test_experiments_that_measure_one_stream_differently_are_named(project):
         "other", stream={"name": "toy", "datasets": ["birds", "cats"], "stages": 3,
                          "order": "performance"}, evaluation={"prompts": "simple"},
     )  # fmt: skip
-    from fomo_dagster.experiment.families import load_all
+    from fomo_dagster.experiment.experiment_sets import load_all
     from fomo_dagster.graph.build import build_graph
 
     with pytest.raises(InputError, match=r"declare streams/toy/probe differently"):

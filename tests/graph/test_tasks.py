@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fomo_dagster.errors import StoreError
-from fomo_dagster.experiment import families
+from fomo_dagster.experiment import experiment_sets as experiment_sets
 from fomo_dagster.graph.build import build_graph
 from fomo_dagster.graph.launching import _make_private
 from fomo_dagster.graph.run_context import RunContext
@@ -30,9 +30,9 @@ def release(monkeypatch):
 
 def test_every_shipped_experiment_survives_being_sent(monkeypatch):
     assert len(FILES) > 40
-    monkeypatch.setattr(families, "load_datasets", cache(families.load_datasets))
+    monkeypatch.setattr(experiment_sets, "load_datasets", cache(experiment_sets.load_datasets))
     for file in FILES:
-        for member in families.load_family(str(file), ROOT).members:
+        for member in experiment_sets.load_experiment_set(str(file), ROOT).members:
             assert sent(member) == member, file
 
 

@@ -24,7 +24,7 @@ from fomo_dagster.experiment.training import Budget, TrainingSettings
 from fomo_dagster.methods.loss import contrastive_loss
 from fomo_dagster.methods.online_selection import Features, OnlineSelection
 from fomo_dagster.methods.preservation import StageContext, StageInputs
-from fomo_dagster.methods.preservations import begin
+from fomo_dagster.methods.registry import begin
 from fomo_dagster.methods.trained_parameters import select_trained
 from fomo_dagster.models import backbones
 from fomo_dagster.models.backbones import Model

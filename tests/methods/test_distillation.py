@@ -14,7 +14,7 @@ from fomo_dagster.experiment.preservation import AnyPreservation
 from fomo_dagster.methods.frozen import Frozen
 from fomo_dagster.methods.likelihood import Likelihood, Sigmoid, Softmax
 from fomo_dagster.methods.preservation import EmbeddedBatch, Preservation, StageInputs
-from fomo_dagster.methods.preservations import begin
+from fomo_dagster.methods.registry import begin
 
 Matrix = npt.NDArray[np.float64]
 LWF = {"name": "lwf", "strength": 0.7, "temperature": 3}

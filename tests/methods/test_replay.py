@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fomo_dagster.experiment.preservation import AnyPreservation
 from fomo_dagster.methods.preservation import EmbeddedBatch, StageInputs
-from fomo_dagster.methods.preservations import begin
+from fomo_dagster.methods.registry import begin
 
 SETTINGS = {
     "er": {"name": "er", "alpha": 0.7},

@@ -8,7 +8,7 @@ from torch import nn
 
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.optimisers import AdamW
-from fomo_dagster.experiment.selections import Parameters
+from fomo_dagster.experiment.trainable_parameters import Parameters
 from fomo_dagster.methods.trained_parameters import select_trained
 from fomo_dagster.models import backbones
 from fomo_dagster.training.optimisers import create_optimiser

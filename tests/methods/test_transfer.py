@@ -17,7 +17,7 @@ from fomo_dagster.experiment.preservation import AnyPreservation
 from fomo_dagster.methods.frozen import Frozen
 from fomo_dagster.methods.loss import contrastive_loss
 from fomo_dagster.methods.preservation import EmbeddedBatch, StageInputs
-from fomo_dagster.methods.preservations import begin
+from fomo_dagster.methods.registry import begin
 from fomo_dagster.methods.trained_parameters import select_trained
 from fomo_dagster.models import backbones
 

@@ -142,11 +142,11 @@ def test_a_configuration_alone_cannot_have_a_hugging_face_tower_or_tokeniser() -
 
 def test_an_outline_needs_no_tokeniser_and_knows_how_many_tokens_there_are() -> None:
     for architecture, length in ((WITH_OWN_TEXTS, 8), ("ViT-S-32-alt", 77)):
-        outlined = backbones.outline(architecture)
+        outlined = backbones.meta_model(architecture)
         assert all(parameter.is_meta for parameter in outlined.module.parameters())
         assert outlined.tokenize(["", "red"]).shape == (2, length)
     with pytest.raises(InputError, match="from its folder of weights alone"):
-        backbones.outline("")
+        backbones.meta_model("")
 
 
 def changed(folder: Path, to: Path, **text: Any) -> Path:

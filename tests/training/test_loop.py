@@ -20,7 +20,7 @@ from fomo_dagster.errors import TrainingError
 from fomo_dagster.experiment.optimisers import AdamW, GaLore
 from fomo_dagster.experiment.schedules import Constant
 from fomo_dagster.experiment.schema import Execution
-from fomo_dagster.experiment.selections import Parameters, Train
+from fomo_dagster.experiment.trainable_parameters import Parameters, Train
 from fomo_dagster.experiment.training import Budget, RateScaling, TowerWarmup, TrainingSettings
 from fomo_dagster.methods.trained_parameters import select_trained
 from fomo_dagster.models import backbones

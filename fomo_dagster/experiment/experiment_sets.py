@@ -55,7 +55,7 @@ class Trouble:
 
 
 @dataclass(frozen=True)
-class Family:
+class ExperimentSet:
     """The experiments of one file. sweep: the name of their sweep; None where there is none.
 
     troubles: its members that cannot be used; of a file that is no sweep there are none.
@@ -110,7 +110,9 @@ class Family:
         return name.removeprefix(f"{self.sweep}_")
 
 
-def load_family(name_or_path: str, project: Path, overrides: Sequence[str] = ()) -> Family:
+def load_experiment_set(
+    name_or_path: str, project: Path, overrides: Sequence[str] = ()
+) -> ExperimentSet:
     """Read what a name or a path to a YAML file stands for: an experiment, a sweep, or one member
     of it (`SWEEP/MEMBER`, or the member's own name where the sweep is in `experiments/` itself).
 
@@ -130,29 +132,31 @@ def load_family(name_or_path: str, project: Path, overrides: Sequence[str] = ())
 class Declared:
     """What the files of a project declare, as far as they can be used."""
 
-    families: tuple[Family, ...]
+    experiment_sets: tuple[ExperimentSet, ...]
     datasets: Datasets
     troubles: tuple[Trouble, ...]
 
     @property
     def experiments(self) -> list[Loaded]:
         """All of them, the members of sweeps among them."""
-        return [member for family in self.families for member in family.members]
+        return [
+            member for experiment_set in self.experiment_sets for member in experiment_set.members
+        ]
 
 
 def load_all(project: Path) -> Declared:
     """Everything that a project declares; raises nothing that one of its files is the reason of."""
     datasets = load_datasets(project)
-    families: list[Family] = []
+    experiment_sets: list[ExperimentSet] = []
     troubles: list[Trouble] = []
     for name, path in experiment_files(project).items():
         found = attempted(partial(_family, name, path, project, (), datasets), path)
-        if isinstance(found, Family):
-            families.append(found)
+        if isinstance(found, ExperimentSet):
+            experiment_sets.append(found)
             troubles += found.troubles
         else:
             troubles.append(Trouble(name, path, found))
-    return Declared(tuple(families), datasets, tuple(troubles))
+    return Declared(tuple(experiment_sets), datasets, tuple(troubles))
 
 
 def attempted(make: Callable[[], T], path: Path) -> T | FomoError:
@@ -167,30 +171,30 @@ def attempted(make: Callable[[], T], path: Path) -> T | FomoError:
         return FomoError(f"{path}: a fault of fomo-dagster stops this file ({kind}: {error})")
 
 
-def _member(reference: str, project: Path, overrides: Sequence[str]) -> Family | None:
+def _member(reference: str, project: Path, overrides: Sequence[str]) -> ExperimentSet | None:
     of, _, name = reference.rpartition("/")
     if of:
         try:
             find_file(of, project)
         except InputError:
             return None
-        family = load_family(of, project, overrides)
-        one = family.member(name) if family.sweep else None
-        return replace(family, members=(one,), troubles=()) if one else None
+        experiment_set = load_experiment_set(of, project, overrides)
+        one = experiment_set.member(name) if experiment_set.sweep else None
+        return replace(experiment_set, members=(one,), troubles=()) if one else None
     for file, path in experiment_files(project).items():
-        found = attempted(partial(load_family, file, project, overrides), path)
-        if isinstance(found, Family) and found.sweep and name in found.all_names:
+        found = attempted(partial(load_experiment_set, file, project, overrides), path)
+        if isinstance(found, ExperimentSet) and found.sweep and name in found.all_names:
             return replace(found, members=(found.member(name),), troubles=())
     return None
 
 
 def _family(
     reference: str, path: Path, project: Path, overrides: Sequence[str], datasets: Datasets
-) -> Family:
+) -> ExperimentSet:
     data = declared_in(path, project)
     sweep = data.pop(SWEEP, None)
     if sweep is None:
-        return Family(
+        return ExperimentSet(
             reference, path, None, (experiment_from(data, path, project, overrides, datasets),)
         )
     try:
@@ -217,7 +221,9 @@ def _family(
                 f"{path}: {times} experiments of the sweep are called {member!r}: name the values "
                 "that tell them apart, as in `seed: {first: 0, second: 1}`"
             )
-    return Family(reference, path, name, tuple(with_shared_names(kept, name)), tuple(troubles))
+    return ExperimentSet(
+        reference, path, name, tuple(with_shared_names(kept, name)), tuple(troubles)
+    )
 
 
 def _of_point(
