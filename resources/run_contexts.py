@@ -1,4 +1,4 @@
-"""The one resource that assets need: workshops on the engine's graph."""
+"""The one resource that assets need: run contexts on the engine's graph."""
 
 import logging
 import os
@@ -28,11 +28,11 @@ class RunContextOpener(Protocol):
     """What assets need: Dagster's resource below, or a command that shows progress itself."""
 
     def open(self, graph: Graph, context: Any) -> RunContext:
-        """A workshop on `graph`, for the step whose context it is."""
+        """A run context on `graph`, for the step whose context it is."""
 
 
 class RunContexts(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """Opens workshops. Nothing is read or written while Dagster loads it."""
+    """Opens run contexts. Nothing is read or written while Dagster loads it."""
 
     home: str = Field(  # has a default so that the launchpad may set anything else alone
         default_factory=lambda: str(Home.from_environment().root),
@@ -76,7 +76,7 @@ class RunContexts(dg.ConfigurableResource):  # type: ignore[type-arg]
         self._trackers.close(context.log.warning if context.log is not None else logger.warning)
 
     def open(self, graph: Graph, context: Any) -> RunContext:
-        """A workshop that tells its progress to the step's log."""
+        """A run context that tells its progress to the step's log."""
         remote_url = self.remote_store or Home.from_environment().remote_url
         log, home = context.log, Home(Path(self.home), remote_url)
         tracking = Tracking(graph, home, self._trackers, log.warning)

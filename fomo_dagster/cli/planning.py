@@ -52,8 +52,11 @@ class RunRequest:
             said = "\n".join(
                 f"  {one.name}: {one.sentence}" for one in self.experiment_set.troubles
             )
-            count = f"{len(self.experiment_set.troubles)} of {len(self.experiment_set.all_names)} experiments"
-            raise InputError(f"{self.experiment_set.sweep}: {count} cannot be used\n{said}")
+            count = len(self.experiment_set.troubles)
+            raise InputError(
+                f"{self.experiment_set.sweep}: {count} of {len(self.experiment_set.all_names)} "
+                f"experiments cannot be used\n{said}"
+            )
 
     @property
     def nodes(self) -> list[Node]:

@@ -190,7 +190,7 @@ class _Runner:
         observe_sources(request, instance)
         keys = [key_of(entry.asset) for entry in wanted]
         with Bars(self.console, len(wanted)) as bars:
-            run_contexts = _ShownWorkshops(
+            run_contexts = _ShownRunContexts(
                 self.home, bars, self.tracking(bars.warn), training_slots()
             )
             name = request.experiment.name
@@ -227,7 +227,7 @@ def _needs(request: RunRequest, asset: str) -> bool:
 
 
 @dataclass(frozen=True)
-class _ShownWorkshops:
+class _ShownRunContexts:
     """The assets' resource of a command: progress goes to its terminal."""
 
     home: Home

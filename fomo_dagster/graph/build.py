@@ -91,7 +91,8 @@ def build_graph(
 ) -> Graph:
     """The graph of some experiments, and of others as far as they can stand beside them.
 
-    also_scored: names of further experiments, whose scores the leaderboard shows where they are there.
+    also_scored: names of further experiments, whose scores the leaderboard shows where they are
+    there.
     Raises `InputError` where one of the former names a dataset that does not exist, declares
     something else under a shared name than another, trains on a dataset that is held out, and the
     like. Where one of the others does, it is a trouble of the graph.
@@ -113,8 +114,8 @@ def build_graph(
 def build_project(project: Path, experiment_set: ExperimentSet | None = None) -> Graph:
     """The graph of all experiments of a project, as far as they can stand in it side by side.
 
-    What is wrong with the others is in its `troubles`; none raises anything. experiment_set: the one that
-    a command is about, which the others then have to go with.
+    What is wrong with the others is in its `troubles`; none raises anything. experiment_set: the
+    one that a command is about, which the others then have to go with.
     """
     declared = load_all(project)
     members = experiment_set.members if experiment_set is not None else ()

@@ -39,8 +39,8 @@ def load_weights(backbone: Backbone, path: Path) -> Model:
 
 
 def steps_of(artifact: Artifact) -> pl.DataFrame:
-    """The steps of a training, columns of `training.step_metrics.StepMetrics`; samples_per_second is null
-    where nobody knows it any more."""
+    """The steps of a training, columns of `StepMetrics`; samples_per_second is null where nobody
+    knows it any more."""
     import polars as pl
 
     steps = pl.read_parquet(artifact.path(STEPS))

@@ -71,7 +71,7 @@ def train_on(
     samples. selection: which rows of larger batches are trained on. selecting: loads the model that
     it looks at.
 
-    Of several processes (the workshop's), each trains, and the first alone writes.
+    Of several processes (the context's), each trains, and the first alone writes.
     Returns what it cost: samples that were trained on, those that were drawn where they are others,
     steps, operations, and what the meter tells. Raises what reading, training and writing raise.
     """

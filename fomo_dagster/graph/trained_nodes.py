@@ -218,8 +218,8 @@ class TrainedNode(Node):
         if preserve is not None and preserve.leaves_replay_features and context.group.is_main:
             samples = write_replay_features(
                 load_weights(self.backbone, folder / WEIGHTS), opened.chunk, opened.kept_after,
-                folder / REPLAY_FEATURES, precision=self.settings.precision, execution=self.execution,
-                context=context,
+                folder / REPLAY_FEATURES, precision=self.settings.precision,
+                execution=self.execution, context=context,
             )  # fmt: skip
             if of_features:
                 cost["flops"] += samples * of_features

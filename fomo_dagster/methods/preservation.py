@@ -1,8 +1,8 @@
 """What a method adds to the steps of a training so that earlier abilities stay.
 
 A preservation is one small file: a class over what a stage begins with. It may replace the loss of
-a batch (`loss`), pull at the weights (`add_penalty_gradient`), follow each update, and leave tensors for the
-next stage. Everything that it does not say stays as it is in plain training.
+a batch (`loss`), pull at the weights (`add_penalty_gradient`), follow each update, and leave
+tensors for the next stage. Everything that it does not say stays as it is in plain training.
 """
 
 from __future__ import annotations

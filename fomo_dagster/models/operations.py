@@ -40,8 +40,8 @@ class EncodingCost:
 
 
 def of_encoding(architecture: Architecture) -> EncodingCost:
-    """Takes about a second. Raises `InputError` as `meta_model` does, and whatever a backbone's code
-    raises that fake tensors do not run."""
+    """Takes about a second. Raises `InputError` as `meta_model` does, and whatever a backbone's
+    code raises that fake tensors do not run."""
     model = meta_model(architecture)
     operations = counter()
     with counted_in_full(), _CPU, fake_tensors(), operations:

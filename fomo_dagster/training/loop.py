@@ -80,7 +80,7 @@ def train(
     """Train `model.module` in place through all batches; of processes that share its weights out,
     the first alone has what is trained at the end.
 
-    Returns the figures of each step, in the columns of `metrics.StepMetrics`, and what the preservation
+    Returns the metrics of each step, in the columns of `StepMetrics`, and what the preservation
     that `preserve` makes leaves for the next stage. The parameters that ask for a gradient are
     trained, each part of the module in the mode that it is in (see `methods.trained_parameters`);
     where there is an `average`, they end as that of their steps. What `select` makes keeps the rows

@@ -38,7 +38,7 @@ class Unchecked(Index):
 
 
 class Shelf:
-    """As much of a workshop as is asked for: indexes of datasets, and no bars."""
+    """As much of a run context as is asked for: indexes of datasets, and no bars."""
 
     progress = staticmethod(no_progress)
 
