@@ -26,7 +26,7 @@ from urllib3.util import Retry
 from assets.growing import UI
 from assets.specs import EXPERIMENT_TAG
 from fomo_dagster.errors import InputError
-from fomo_dagster.graph.names import ANNOUNCE
+from fomo_dagster.graph.build.names import ANNOUNCE
 
 WEBHOOK, EMAIL, SMTP = "FOMO_ANNOUNCE_WEBHOOK", "FOMO_ANNOUNCE_EMAIL", "FOMO_SMTP"
 SECONDS_FOR_AN_ANSWER = 10

@@ -15,11 +15,11 @@ from assets.specs import EXPERIMENT_TAG, key_of, owners_of, spec_of
 from assets.troubles import named_troubles, trouble_assets, trouble_key
 from fomo_dagster.errors import FomoError, InputError
 from fomo_dagster.experiment.experiment_sets import Trouble
-from fomo_dagster.graph.build import Graph
-from fomo_dagster.graph.materialise import Outcome, materialise, remove_stale_heads
-from fomo_dagster.graph.names import DATASETS, OBSERVE, UPDATE, step_of
-from fomo_dagster.graph.node import Node, SourceNode
-from fomo_dagster.graph.run_context import RunContext
+from fomo_dagster.graph.build.builder import Graph
+from fomo_dagster.graph.build.names import DATASETS, OBSERVE, UPDATE, step_of
+from fomo_dagster.graph.core.node import Node, SourceNode
+from fomo_dagster.graph.run.materialise import Outcome, materialise, remove_stale_heads
+from fomo_dagster.graph.run.run_context import RunContext
 from resources.run_contexts import RunContextOpener, RunContexts
 
 Job = Any  # Dagster does not export the type of what define_asset_job returns

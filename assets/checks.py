@@ -8,13 +8,13 @@ import dagster as dg
 import polars as pl
 
 from fomo_dagster.data.declarations import Dataset, FomoReleaseSource
-from fomo_dagster.graph.checkpoints import WEIGHTS
-from fomo_dagster.graph.data_nodes import ShardsNode
-from fomo_dagster.graph.evaluation_nodes import SCORES, EvaluationNode
-from fomo_dagster.graph.materialise import Outcome
-from fomo_dagster.graph.node import ONLY, Facts, Node
-from fomo_dagster.graph.order_nodes import OrderNode
-from fomo_dagster.graph.run_context import RunContext
+from fomo_dagster.graph.core.node import ONLY, Facts, Node
+from fomo_dagster.graph.nodes.evaluation import SCORES, EvaluationNode
+from fomo_dagster.graph.nodes.order import OrderNode
+from fomo_dagster.graph.nodes.shards import ShardsNode
+from fomo_dagster.graph.run.materialise import Outcome
+from fomo_dagster.graph.run.run_context import RunContext
+from fomo_dagster.graph.work.checkpoints import WEIGHTS
 
 from assets.specs import key_of  # isort: skip
 

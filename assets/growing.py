@@ -16,7 +16,7 @@ import dagster as dg
 from assets.schedules import run_that_goes_on
 from assets.specs import EXPERIMENT_TAG
 from fomo_dagster.errors import FomoError, InputError
-from fomo_dagster.graph.names import ARRIVALS, GROW
+from fomo_dagster.graph.build.names import ARRIVALS, GROW
 from fomo_dagster.streams.growing import arrivals, last_change
 
 SECONDS_BETWEEN_LOOKS = 60

@@ -11,8 +11,8 @@ import dagster as dg
 from assets.specs import EXPERIMENT_TAG
 from fomo_dagster.experiment.experiment_sets import Trouble
 from fomo_dagster.experiment.schema import Experiment
-from fomo_dagster.graph.build import Graph
-from fomo_dagster.graph.names import OBSERVATION, SCHEDULE
+from fomo_dagster.graph.build.builder import Graph
+from fomo_dagster.graph.build.names import OBSERVATION, SCHEDULE
 
 Job = Any  # Dagster does not export the type of what define_asset_job returns
 GOES_ON = [

@@ -7,10 +7,10 @@ from typing import Any
 
 import dagster as dg
 
-from fomo_dagster.graph.build import Graph
-from fomo_dagster.graph.merge_nodes import DeployedNode
-from fomo_dagster.graph.names import BACKBONES, DATASETS, LEADERBOARD, MANIFESTS
-from fomo_dagster.graph.node import Node
+from fomo_dagster.graph.build.builder import Graph
+from fomo_dagster.graph.build.names import BACKBONES, DATASETS, LEADERBOARD, MANIFESTS
+from fomo_dagster.graph.core.node import Node
+from fomo_dagster.graph.nodes.merged import DeployedNode
 
 EXPERIMENT_TAG = "fomo/experiment"  # of runs: the experiment or sweep brought up to date
 KINDS = {

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import dagster as dg
 
 from fomo_dagster.experiment.experiment_sets import Trouble
-from fomo_dagster.graph.build import Graph
-from fomo_dagster.graph.names import DATASETS, RESERVED, TROUBLE, WORDS
+from fomo_dagster.graph.build.builder import Graph
+from fomo_dagster.graph.build.names import DATASETS, RESERVED, TROUBLE, WORDS
 
 
 def named_troubles(graph: Graph) -> dict[str, Trouble]:

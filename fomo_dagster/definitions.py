@@ -10,7 +10,7 @@ import dagster as dg
 from assets.building import build_definitions
 from fomo_dagster.cli.planning import say_troubles, say_unread
 from fomo_dagster.descriptors import raise_limit
-from fomo_dagster.graph.build import build_project
+from fomo_dagster.graph.build.builder import build_project
 from fomo_dagster.home import Home, project_folder
 from fomo_dagster.trackers.choosing import named_by_environment
 from resources.run_contexts import RunContexts

@@ -10,9 +10,9 @@ from typing import Any, Protocol
 import dagster as dg
 from pydantic import Field, PrivateAttr
 
-from fomo_dagster.graph.build import Graph
-from fomo_dagster.graph.run_context import RunContext
-from fomo_dagster.graph.tracking import Tracking
+from fomo_dagster.graph.build.builder import Graph
+from fomo_dagster.graph.run.run_context import RunContext
+from fomo_dagster.graph.run.tracking import Tracking
 from fomo_dagster.home import Home, training_slots
 from fomo_dagster.progress import ignore_steps
 from fomo_dagster.trackers.choosing import check_names, open_trackers

@@ -25,7 +25,7 @@ from PIL import Image
 from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.distributed.process_group import ProcessGroup
 from fomo_dagster.experiment.loading import load_experiment
-from fomo_dagster.graph.build import build_graph
+from fomo_dagster.graph.build.builder import build_graph
 from fomo_dagster.home import Home
 
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup has it ignored, which the product respects

@@ -15,9 +15,9 @@ from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.experiment_sets import load_experiment_set
 from fomo_dagster.experiment.loading import Loaded
 from fomo_dagster.experiment.weights_folder import described, located
-from fomo_dagster.graph.budgets import MemoryAdjusted, budget_row, case_of, full_finetuning
-from fomo_dagster.graph.build import build_graph
-from fomo_dagster.graph.trained_nodes import TrainedNode
+from fomo_dagster.graph.build.builder import build_graph
+from fomo_dagster.graph.nodes.trained import TrainedNode
+from fomo_dagster.graph.work.budgets import MemoryAdjusted, budget_row, case_of, full_finetuning
 from fomo_dagster.home import Home, project_folder
 from fomo_dagster.training.cost_case import CostCase
 

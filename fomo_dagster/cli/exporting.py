@@ -8,9 +8,9 @@ from pathlib import Path
 from fomo_dagster.cli.planning import resolve_request
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.weights_folder import described
-from fomo_dagster.graph.checkpoints import WEIGHTS
-from fomo_dagster.graph.evaluation_nodes import EvaluationNode
-from fomo_dagster.graph.run_context import RunContext
+from fomo_dagster.graph.nodes.evaluation import EvaluationNode
+from fomo_dagster.graph.run.run_context import RunContext
+from fomo_dagster.graph.work.checkpoints import WEIGHTS
 
 
 def export_weights(

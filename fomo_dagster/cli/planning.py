@@ -17,11 +17,11 @@ from fomo_dagster.experiment.experiment_sets import ExperimentSet, load_experime
 from fomo_dagster.experiment.loading import experiment_files
 from fomo_dagster.experiment.schema import Experiment
 from fomo_dagster.experiment.unread import unread
-from fomo_dagster.graph.build import Graph, build_project
-from fomo_dagster.graph.names import ConflictError
-from fomo_dagster.graph.node import Node
-from fomo_dagster.graph.plan import REASONS_SHOWN, Planned, plan
-from fomo_dagster.graph.run_context import RunContext
+from fomo_dagster.graph.build.builder import Graph, build_project
+from fomo_dagster.graph.build.names import ConflictError
+from fomo_dagster.graph.core.node import Node
+from fomo_dagster.graph.run.plan import REASONS_SHOWN, Planned, plan
+from fomo_dagster.graph.run.run_context import RunContext
 from fomo_dagster.home import Home, project_folder
 
 logger = logging.getLogger(__name__)

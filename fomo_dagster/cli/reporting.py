@@ -14,10 +14,10 @@ from rich.text import Text
 
 from fomo_dagster.cli.output import Terminal, cell, line, say
 from fomo_dagster.errors import StoreError
-from fomo_dagster.graph.build import Graph
-from fomo_dagster.graph.evaluation_nodes import HEAT_MAP, PATHS
-from fomo_dagster.graph.names import LEADERBOARD
-from fomo_dagster.graph.run_context import RunContext
+from fomo_dagster.graph.build.builder import Graph
+from fomo_dagster.graph.build.names import LEADERBOARD
+from fomo_dagster.graph.nodes.evaluation import HEAT_MAP, PATHS
+from fomo_dagster.graph.run.run_context import RunContext
 from fomo_dagster.home import Home
 from fomo_dagster.tables.database import ensure_database
 from fomo_dagster.tables.results import Results, results

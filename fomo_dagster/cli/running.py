@@ -29,12 +29,12 @@ from fomo_dagster.cli.planning import RunRequest, resolve_request, warn_once
 from fomo_dagster.cli.reporting import print_results
 from fomo_dagster.cli.sweeps import print_sweep
 from fomo_dagster.errors import FomoError, StoreError
-from fomo_dagster.graph.build import Graph
-from fomo_dagster.graph.materialise import remove_stale_heads
-from fomo_dagster.graph.names import assets_by_step
-from fomo_dagster.graph.plan import Planned
-from fomo_dagster.graph.run_context import RunContext
-from fomo_dagster.graph.tracking import Tracking
+from fomo_dagster.graph.build.builder import Graph
+from fomo_dagster.graph.build.names import assets_by_step
+from fomo_dagster.graph.run.materialise import remove_stale_heads
+from fomo_dagster.graph.run.plan import Planned
+from fomo_dagster.graph.run.run_context import RunContext
+from fomo_dagster.graph.run.tracking import Tracking
 from fomo_dagster.home import Home, training_slots
 from fomo_dagster.progress import ignore_steps
 from fomo_dagster.store.heads import Head

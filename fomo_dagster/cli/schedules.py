@@ -13,11 +13,11 @@ from fomo_dagster.cli.output import Terminal, say
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.loading import load_experiment
 from fomo_dagster.experiment.training import TrainingSettings
-from fomo_dagster.graph.budget_nodes import BudgetNode
-from fomo_dagster.graph.build import Graph, build_graph
-from fomo_dagster.graph.node import Node
-from fomo_dagster.graph.run_context import RunContext
-from fomo_dagster.graph.trained_nodes import TrainedNode
+from fomo_dagster.graph.build.builder import Graph, build_graph
+from fomo_dagster.graph.core.node import Node
+from fomo_dagster.graph.nodes.budget import BudgetNode
+from fomo_dagster.graph.nodes.trained import TrainedNode
+from fomo_dagster.graph.run.run_context import RunContext
 from fomo_dagster.home import Home, project_folder
 from fomo_dagster.training.schedules import learning_rate, tower_factors
 from fomo_dagster.training.steps import known_steps

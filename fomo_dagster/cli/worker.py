@@ -30,10 +30,10 @@ from dagster_pipes import open_dagster_pipes
 
 from fomo_dagster.distributed.process_group import ProcessGroup
 from fomo_dagster.errors import InputError
-from fomo_dagster.graph.launching import LAUNCHER, RESULT, STOP
-from fomo_dagster.graph.node import Node
-from fomo_dagster.graph.run_context import RunContext
-from fomo_dagster.graph.tasks import Task
+from fomo_dagster.graph.core.node import Node
+from fomo_dagster.graph.run.launching import LAUNCHER, RESULT, STOP
+from fomo_dagster.graph.run.run_context import RunContext
+from fomo_dagster.graph.run.tasks import Task
 from fomo_dagster.progress import Progress, Steps, ignore_steps, no_progress
 from fomo_dagster.store.files import write_bytes
 

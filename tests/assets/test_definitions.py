@@ -9,7 +9,7 @@ import pytest
 
 from assets.building import build_definitions
 from assets.specs import key_of
-from fomo_dagster.graph.build import build_project
+from fomo_dagster.graph.build.builder import build_project
 from fomo_dagster.home import Home
 from resources.run_contexts import RunContexts
 

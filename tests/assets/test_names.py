@@ -5,8 +5,8 @@ from dagster._core.definitions.utils import DISALLOWED_NAMES
 
 from assets.building import build_definitions
 from fomo_dagster.errors import InputError
-from fomo_dagster.graph.build import build_graph, build_project
-from fomo_dagster.graph.names import RESERVED, WORDS
+from fomo_dagster.graph.build.builder import build_graph, build_project
+from fomo_dagster.graph.build.names import RESERVED, WORDS
 from resources.run_contexts import RunContexts
 
 ARRIVING = {"name": "live", "growing": "../incoming"}

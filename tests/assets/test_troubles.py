@@ -12,7 +12,7 @@ from assets.building import build_definitions
 from fomo_dagster.cli.main import app
 from fomo_dagster.cli.planning import _said
 from fomo_dagster.experiment import experiment_sets as experiment_sets
-from fomo_dagster.graph.build import build_project
+from fomo_dagster.graph.build.builder import build_project
 from resources.run_contexts import RunContexts
 
 TOY = {"stream": {"name": "toy", "datasets": ["birds", "cats"], "stages": 3}}

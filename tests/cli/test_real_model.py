@@ -13,8 +13,8 @@ from fomo_dagster.cli.exporting import export_weights
 from fomo_dagster.cli.planning import resolve_request
 from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.errors import FomoError, InputError
-from fomo_dagster.graph.checkpoints import WEIGHTS, load_weights
-from fomo_dagster.graph.run_context import RunContext
+from fomo_dagster.graph.run.run_context import RunContext
+from fomo_dagster.graph.work.checkpoints import WEIGHTS, load_weights
 
 VISION = {"image_size": 16, "layers": 1, "width": 16, "head_width": 8, "patch_size": 8}
 TEXT = {"context_length": 12, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}

@@ -10,7 +10,7 @@ from assets.building import build_definitions
 from fomo_dagster.cli.main import app
 from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.errors import DataError, InputError
-from fomo_dagster.graph.build import build_project
+from fomo_dagster.graph.build.builder import build_project
 from fomo_dagster.store.heads import Heads
 from resources.run_contexts import RunContexts
 

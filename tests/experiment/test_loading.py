@@ -9,7 +9,7 @@ from fomo_dagster.data.benchmark.registry import benchmark_datasets
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.experiment_sets import load_all
 from fomo_dagster.experiment.loading import json_schema, load_datasets, load_experiment
-from fomo_dagster.graph.build import build_graph
+from fomo_dagster.graph.build.builder import build_graph
 
 MINIMAL = {
     "backbone": {"name": "b32", "architecture": "ViT-B-32", "weights": "b32.pt"},

@@ -8,7 +8,7 @@ from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.loading import experiment_files, load_experiment
 from fomo_dagster.experiment.merging_over_time import COMBINATIONS
 from fomo_dagster.experiment.schema import AnyMethod
-from fomo_dagster.graph.build import build_graph
+from fomo_dagster.graph.build.builder import build_graph
 
 
 def method(text):

@@ -8,8 +8,8 @@ import yaml
 from fomo_dagster.data.benchmark.registry import benchmark_datasets
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.loading import load_datasets, load_experiment
-from fomo_dagster.graph.build import build_graph
-from fomo_dagster.graph.checkpoints import drawn_samples
+from fomo_dagster.graph.build.builder import build_graph
+from fomo_dagster.graph.work.checkpoints import drawn_samples
 
 ADAPTATION = {d.name: d for d in benchmark_datasets().values() if d.role == "adaptation"}
 PRESETS = {

@@ -8,7 +8,7 @@ import yaml
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.experiment_sets import load_all, load_experiment_set
 from fomo_dagster.experiment.loading import load_experiment
-from fomo_dagster.graph.build import build_graph
+from fomo_dagster.graph.build.builder import build_graph
 
 MINIMAL = {
     "backbone": {"name": "b32", "architecture": "ViT-B-32", "weights": "b32.pt"},

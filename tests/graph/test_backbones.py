@@ -15,8 +15,8 @@ from fomo_dagster.cli.planning import resolve_request
 from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.backbone import Backbone
-from fomo_dagster.graph.backbone_nodes import BackboneNode
-from fomo_dagster.graph.checkpoints import WEIGHTS, load_weights
+from fomo_dagster.graph.nodes.backbone import BackboneNode
+from fomo_dagster.graph.work.checkpoints import WEIGHTS, load_weights
 from fomo_dagster.models import backbones
 
 WORDS = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "a", "photo", "of", "robin", "lion", "red"]

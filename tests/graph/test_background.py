@@ -7,8 +7,8 @@ from PIL import Image
 
 from fomo_dagster.cli.planning import resolve_request
 from fomo_dagster.data.decoding import DEFAULT
-from fomo_dagster.graph.materialise import materialise
-from fomo_dagster.graph.run_context import RunContext
+from fomo_dagster.graph.run.materialise import materialise
+from fomo_dagster.graph.run.run_context import RunContext
 from fomo_dagster.tables.views import query
 
 

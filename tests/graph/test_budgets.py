@@ -8,11 +8,11 @@ import pytest
 from fomo_dagster.cli.planning import resolve_request
 from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.errors import InputError
-from fomo_dagster.graph import budgets
-from fomo_dagster.graph.budget_nodes import BUDGET
-from fomo_dagster.graph.budgets import MemoryAdjusted
-from fomo_dagster.graph.counted_costs import encoding_flops
-from fomo_dagster.graph.node import ONLY
+from fomo_dagster.graph.core.node import ONLY
+from fomo_dagster.graph.nodes.budget import BUDGET
+from fomo_dagster.graph.work import budgets
+from fomo_dagster.graph.work.budgets import MemoryAdjusted
+from fomo_dagster.graph.work.counted_costs import encoding_flops
 from fomo_dagster.models import operations
 from fomo_dagster.models.operations import of_encoding
 from fomo_dagster.training.compute import Cost
@@ -56,8 +56,8 @@ def test_a_cost_that_is_counted_otherwise_and_buys_the_same_changes_nothing(
         cost = Cost(of_step, 0, 0, 0, 0, 10**7)
         monkeypatch.setattr(budgets, "cost_of", lambda case, cache: cost)
         graph = finished_project.graph("toy", f"budget.mafs={TWO_STEPS}")
-        from fomo_dagster.graph.plan import plan
-        from fomo_dagster.graph.run_context import RunContext
+        from fomo_dagster.graph.run.plan import plan
+        from fomo_dagster.graph.run.run_context import RunContext
 
         entries = plan(graph.of("toy"), RunContext(graph, finished_project.home))
         return {e.asset for e in entries if e.compute and e.asset != "toy/budget"}

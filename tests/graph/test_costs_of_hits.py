@@ -3,9 +3,9 @@
 import pytest
 
 from fomo_dagster.cli.planning import resolve_request
-from fomo_dagster.graph.materialise import materialise
-from fomo_dagster.graph.plan import plan
-from fomo_dagster.graph.run_context import RunContext
+from fomo_dagster.graph.run.materialise import materialise
+from fomo_dagster.graph.run.plan import plan
+from fomo_dagster.graph.run.run_context import RunContext
 from fomo_dagster.tables.views import query
 
 SPENT = "SELECT asset, recorded_at, seconds, cost FROM artifacts ORDER BY asset"

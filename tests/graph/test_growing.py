@@ -11,7 +11,7 @@ from assets.building import build_definitions
 from fomo_dagster.cli.planning import resolve_request
 from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.errors import InputError
-from fomo_dagster.graph.declared_streams import with_arrivals
+from fomo_dagster.graph.build.declared_streams import with_arrivals
 from fomo_dagster.tables.results import results
 from fomo_dagster.tables.views import query
 from resources.run_contexts import RunContexts

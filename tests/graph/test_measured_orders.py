@@ -12,12 +12,12 @@ from fomo_dagster.cli.planning import resolve_request
 from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.errors import InputError
 from fomo_dagster.evaluation.encoding import encode_texts
-from fomo_dagster.graph.checkpoints import WEIGHTS, load_weights
-from fomo_dagster.graph.materialise import materialise
-from fomo_dagster.graph.node import ONLY
-from fomo_dagster.graph.order_nodes import ORDER
-from fomo_dagster.graph.plan import plan
-from fomo_dagster.graph.run_context import RunContext
+from fomo_dagster.graph.core.node import ONLY
+from fomo_dagster.graph.nodes.order import ORDER
+from fomo_dagster.graph.run.materialise import materialise
+from fomo_dagster.graph.run.plan import plan
+from fomo_dagster.graph.run.run_context import RunContext
+from fomo_dagster.graph.work.checkpoints import WEIGHTS, load_weights
 from fomo_dagster.home import Home
 from fomo_dagster.models.operations import of_encoding
 from fomo_dagster.streams.orderings import random
@@ -247,7 +247,7 @@ def test_experiments_that_measure_one_stream_differently_are_named(project):
                          "order": "performance"}, evaluation={"prompts": "simple"},
     )  # fmt: skip
     from fomo_dagster.experiment.experiment_sets import load_all
-    from fomo_dagster.graph.build import build_graph
+    from fomo_dagster.graph.build.builder import build_graph
 
     with pytest.raises(InputError, match=r"declare streams/toy/probe differently"):
         build_graph(load_all(project.root).experiments)

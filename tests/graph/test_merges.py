@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from fomo_dagster.graph.checkpoints import WEIGHTS
-from fomo_dagster.graph.materialise import materialise
-from fomo_dagster.graph.run_context import RunContext
+from fomo_dagster.graph.run.materialise import materialise
+from fomo_dagster.graph.run.run_context import RunContext
+from fomo_dagster.graph.work.checkpoints import WEIGHTS
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,10 @@ from assets.descriptions import metadata_of
 from assets.specs import KINDS, description_of
 from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.experiment.merging_over_time import COMBINATIONS
-from fomo_dagster.graph.checkpoints import WEIGHTS
-from fomo_dagster.graph.materialise import materialise, remove_stale_heads
-from fomo_dagster.graph.plan import plan
-from fomo_dagster.graph.run_context import RunContext
+from fomo_dagster.graph.run.materialise import materialise, remove_stale_heads
+from fomo_dagster.graph.run.plan import plan
+from fomo_dagster.graph.run.run_context import RunContext
+from fomo_dagster.graph.work.checkpoints import WEIGHTS
 from fomo_dagster.home import Home
 from fomo_dagster.merging.checkpoints import Checkpoints
 
@@ -149,7 +149,7 @@ def test_lots_are_drawn_anew_for_each_merge_that_a_later_one_goes_on_from(projec
 def without_curves():
     """A picture takes longer than a training here."""
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr("fomo_dagster.graph.stage.training_plot", lambda table: b"")
+        monkeypatch.setattr("fomo_dagster.graph.work.stage.training_plot", lambda table: b"")
         yield
 
 

@@ -1,8 +1,8 @@
 """What a plan counts where assets have something in common."""
 
-from fomo_dagster.graph.build import build_graph
-from fomo_dagster.graph.plan import plan
-from fomo_dagster.graph.run_context import RunContext
+from fomo_dagster.graph.build.builder import build_graph
+from fomo_dagster.graph.run.plan import plan
+from fomo_dagster.graph.run.run_context import RunContext
 
 
 def test_what_assets_have_in_common_is_computed_once_and_said_so(project):

@@ -15,9 +15,9 @@ from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.errors import DataError, InputError
 from fomo_dagster.experiment.schema import Execution
 from fomo_dagster.experiment.training import Budget
-from fomo_dagster.graph.materialise import materialise
-from fomo_dagster.graph.opened_pools import pool_captions, pretraining_pool
-from fomo_dagster.graph.run_context import RunContext
+from fomo_dagster.graph.run.materialise import materialise
+from fomo_dagster.graph.run.run_context import RunContext
+from fomo_dagster.graph.work.opened_pools import pool_captions, pretraining_pool
 from fomo_dagster.training.steps import steps_of
 
 

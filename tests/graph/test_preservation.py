@@ -7,9 +7,9 @@ import pytest
 from fomo_dagster.cli.planning import resolve_request
 from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.errors import InputError
-from fomo_dagster.graph.checkpoints import CARRIED
-from fomo_dagster.graph.materialise import materialise
-from fomo_dagster.graph.run_context import RunContext
+from fomo_dagster.graph.run.materialise import materialise
+from fomo_dagster.graph.run.run_context import RunContext
+from fomo_dagster.graph.work.checkpoints import CARRIED
 
 
 def inputs(project: Any, name: str, stage: int) -> tuple[str, ...]:

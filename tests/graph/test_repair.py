@@ -11,12 +11,12 @@ from safetensors.torch import load_file
 
 from fomo_dagster.data.pools import Sample
 from fomo_dagster.data.transforms import evaluate_transform
-from fomo_dagster.graph.checkpoints import WEIGHTS, load_weights
-from fomo_dagster.graph.data_nodes import MANIFEST
-from fomo_dagster.graph.materialise import materialise
-from fomo_dagster.graph.merge_repair import calibration_samples
-from fomo_dagster.graph.plan import plan
-from fomo_dagster.graph.run_context import RunContext
+from fomo_dagster.graph.nodes.shards import MANIFEST
+from fomo_dagster.graph.run.materialise import materialise
+from fomo_dagster.graph.run.plan import plan
+from fomo_dagster.graph.run.run_context import RunContext
+from fomo_dagster.graph.work.checkpoints import WEIGHTS, load_weights
+from fomo_dagster.graph.work.merge_repair import calibration_samples
 from fomo_dagster.merging.technique import Repair
 from fomo_dagster.models import backbones
 from fomo_dagster.models.operations import of_encoding

@@ -20,7 +20,7 @@ from fomo_dagster.data.buffer import select
 from fomo_dagster.data.index import Index
 from fomo_dagster.data.samples import INDEX, MANIFEST
 from fomo_dagster.experiment.schema import Execution
-from fomo_dagster.graph.replay_features import read_replay_features, write_replay_features
+from fomo_dagster.graph.work.replay_features import read_replay_features, write_replay_features
 from fomo_dagster.models import backbones
 from fomo_dagster.progress import no_progress
 

@@ -7,11 +7,11 @@ import yaml
 from fomo_dagster.cli.planning import resolve_request
 from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.errors import InputError
-from fomo_dagster.graph.materialise import materialise
-from fomo_dagster.graph.node import ONLY
-from fomo_dagster.graph.order_nodes import ORDER, ORDER_PLOT
-from fomo_dagster.graph.plan import plan
-from fomo_dagster.graph.run_context import RunContext
+from fomo_dagster.graph.core.node import ONLY
+from fomo_dagster.graph.nodes.order import ORDER, ORDER_PLOT
+from fomo_dagster.graph.run.materialise import materialise
+from fomo_dagster.graph.run.plan import plan
+from fomo_dagster.graph.run.run_context import RunContext
 from fomo_dagster.streams.orderings import dataset_incremental, random
 from fomo_dagster.tables.results import results
 from fomo_dagster.tables.views import query

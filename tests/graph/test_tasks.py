@@ -9,10 +9,10 @@ import pytest
 
 from fomo_dagster.errors import StoreError
 from fomo_dagster.experiment import experiment_sets as experiment_sets
-from fomo_dagster.graph.build import build_graph
-from fomo_dagster.graph.launching import _make_private
-from fomo_dagster.graph.run_context import RunContext
-from fomo_dagster.graph.tasks import Task, as_data, from_data
+from fomo_dagster.graph.build.builder import build_graph
+from fomo_dagster.graph.run.launching import _make_private
+from fomo_dagster.graph.run.run_context import RunContext
+from fomo_dagster.graph.run.tasks import Task, as_data, from_data
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted(ROOT.glob("experiments/**/*.yaml"))

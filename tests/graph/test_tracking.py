@@ -17,11 +17,11 @@ from assets.building import build_assets
 from assets.specs import key_of
 from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.errors import TrainingError
-from fomo_dagster.graph import stage as training_of_a_stage
-from fomo_dagster.graph.checkpoints import steps_of
-from fomo_dagster.graph.materialise import materialise
-from fomo_dagster.graph.run_context import RunContext
-from fomo_dagster.graph.tracking import Tracking
+from fomo_dagster.graph.run.materialise import materialise
+from fomo_dagster.graph.run.run_context import RunContext
+from fomo_dagster.graph.run.tracking import Tracking
+from fomo_dagster.graph.work import stage as training_of_a_stage
+from fomo_dagster.graph.work.checkpoints import steps_of
 from fomo_dagster.tables.views import query
 from fomo_dagster.trackers import choosing
 from fomo_dagster.trackers.sending import Trackers

@@ -12,8 +12,8 @@ import pytest
 
 from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.errors import InputError
-from fomo_dagster.graph.materialise import materialise
-from fomo_dagster.graph.run_context import RunContext
+from fomo_dagster.graph.run.materialise import materialise
+from fomo_dagster.graph.run.run_context import RunContext
 from fomo_dagster.home import training_slots
 
 

@@ -7,9 +7,9 @@ import pytest
 from fomo_dagster.cli.planning import resolve_request
 from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.errors import InputError
-from fomo_dagster.graph.build import build_graph
-from fomo_dagster.graph.data_nodes import MANIFEST
-from fomo_dagster.graph.run_context import RunContext
+from fomo_dagster.graph.build.builder import build_graph
+from fomo_dagster.graph.nodes.shards import MANIFEST
+from fomo_dagster.graph.run.run_context import RunContext
 
 VALIDATION = {"share": 0.25, "seed": 3}
 

@@ -24,7 +24,7 @@ def main() -> None:
     import fomo_dagster.cli.main
     import fomo_dagster.cli.running
     import fomo_dagster.evaluation.evaluate
-    import fomo_dagster.graph.stage
+    import fomo_dagster.graph.work.stage
     import fomo_dagster.plots.contact_sheet
     import fomo_dagster.plots.scores
     import fomo_dagster.tables.views  # noqa: F401

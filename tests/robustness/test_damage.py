@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from fomo_dagster.cli.running import run_experiment
-from fomo_dagster.graph.checkpoints import WEIGHTS
+from fomo_dagster.graph.work.checkpoints import WEIGHTS
 
 
 def truncate(path):

@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from fomo_dagster.experiment.extending import merged
-from fomo_dagster.graph.materialise import materialise
-from fomo_dagster.graph.run_context import RunContext
+from fomo_dagster.graph.run.materialise import materialise
+from fomo_dagster.graph.run.run_context import RunContext
 from fomo_dagster.home import Home
 from fomo_dagster.training.learner import Learner
 

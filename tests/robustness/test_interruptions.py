@@ -7,7 +7,7 @@ import torch
 from dagster import DagsterRunStatus
 
 from fomo_dagster.cli.dagster_home import prepare
-from fomo_dagster.graph.checkpoints import steps_table
+from fomo_dagster.graph.work.checkpoints import steps_table
 from fomo_dagster.training.step_metrics import StepMetrics
 
 SIGNALS = pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from fomo_dagster.data.batches import Batch
 from fomo_dagster.experiment.online_selection import Jest, Learnability, RandomSelection
 from fomo_dagster.experiment.schema import AnyMethod
 from fomo_dagster.experiment.training import TrainingSettings
-from fomo_dagster.graph.budgets import MemoryAdjusted
+from fomo_dagster.graph.work.budgets import MemoryAdjusted
 from fomo_dagster.methods.preservation import StageInputs
 from fomo_dagster.methods.registry import begin
 from fomo_dagster.models.backbones import create

@@ -11,7 +11,7 @@ from fomo_dagster.data.benchmark.info_files import read_info
 from fomo_dagster.data.benchmark.registry import benchmark_datasets, find
 from fomo_dagster.data.benchmark.release import Release, resized_folder
 from fomo_dagster.experiment.loading import load_experiment
-from fomo_dagster.graph.build import build_graph
+from fomo_dagster.graph.build.builder import build_graph
 from fomo_dagster.streams.entries import canonical_entry, parse_entry, read_entries
 
 WHERE = os.environ.get("FOMO_REFERENCE_RELEASE")

@@ -24,7 +24,7 @@ def holds(name, data):
 
 
 def looks(project, graph):
-    from fomo_dagster.graph.run_context import RunContext
+    from fomo_dagster.graph.run.run_context import RunContext
 
     return {"sources/old": RunContext(graph, project.home).observe("sources/old")}
 

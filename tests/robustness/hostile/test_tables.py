@@ -15,10 +15,10 @@ from fomo_dagster.data.sources.files import DigestCache
 from fomo_dagster.data.sources.manifest import ManifestImages
 from fomo_dagster.data.sources.rows import read_rows
 from fomo_dagster.errors import DataError
-from fomo_dagster.graph.data_nodes import QUARANTINE
-from fomo_dagster.graph.materialise import materialise
-from fomo_dagster.graph.node import ONLY
-from fomo_dagster.graph.run_context import RunContext
+from fomo_dagster.graph.core.node import ONLY
+from fomo_dagster.graph.nodes.shards import QUARANTINE
+from fomo_dagster.graph.run.materialise import materialise
+from fomo_dagster.graph.run.run_context import RunContext
 
 HEADER = "path,concept,caption\n"
 

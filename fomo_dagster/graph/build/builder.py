@@ -1,0 +1,362 @@
+"""From experiments to the graph of nodes they need, shared where they declare the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from fomo_dagster.data.declarations import Dataset
+from fomo_dagster.errors import FomoError, InputError
+from fomo_dagster.experiment.backbone import Backbone
+from fomo_dagster.experiment.experiment_sets import ExperimentSet, Trouble, attempted, load_all
+from fomo_dagster.experiment.loading import Loaded
+from fomo_dagster.experiment.names import SAFE_NAME
+from fomo_dagster.experiment.online_selection import Referring
+from fomo_dagster.experiment.schema import Experiment
+from fomo_dagster.graph.build.declared_streams import (
+    first_evaluated,
+    in_released_streams,
+    listing_of,
+    roles_of,
+    viewed,
+    with_stream_read,
+    years_of,
+)
+from fomo_dagster.graph.build.names import LEADERBOARD, STREAMS, ConflictError
+from fomo_dagster.graph.build.shared_nodes import SharedNodes
+from fomo_dagster.graph.build.weights_over_time import WeightsOverTime
+from fomo_dagster.graph.core.node import Node, SourceNode
+from fomo_dagster.graph.nodes.budget import budget_of
+from fomo_dagster.graph.nodes.chunk import ChunkNode, Chunks, CutOrder, WholeDatasets
+from fomo_dagster.graph.nodes.evaluation import EvaluationNode, LeaderboardNode, ScoresNode
+from fomo_dagster.graph.nodes.measured_orders import (
+    FrequencyOrder,
+    PerformanceOrder,
+    ProbeNode,
+    SimilarityOrder,
+)
+from fomo_dagster.graph.nodes.order import Listing, OrderNode, order_key
+from fomo_dagster.graph.nodes.trained import TrainedNode
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Nodes in an order in which each comes after what it needs."""
+
+    sources: Mapping[str, SourceNode]
+    nodes: Mapping[str, Node]
+    code_versions: Mapping[str, str]
+    experiments: Mapping[str, Experiment]
+    growing: Mapping[str, Path] = field(default_factory=dict)
+    """Experiment → the folder that its stream grows in."""
+    sweeps: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Sweep → its experiments."""
+    owners: Mapping[str, Loaded] = field(default_factory=dict)
+    """Node → the experiment that brought it, from which alone it can be built again."""
+    loaded: Mapping[str, Loaded] = field(default_factory=dict)
+    """Experiment → all that its file says."""
+    troubles: tuple[Trouble, ...] = ()
+    """The experiments that cannot be part of it, and why."""
+    wrong_datasets: tuple[str, ...] = ()
+    """What is wrong with declarations of the project's datasets."""
+
+    def of(self, *experiments: str) -> list[Node]:
+        """The nodes that experiments need, their streams' order and the leaderboard with them."""
+        streams = (order_key(self.experiments[name].stream_name) for name in experiments)
+        wanted: set[str] = {LEADERBOARD, *streams}
+        for node in reversed(list(self.nodes.values())):
+            if node.key in wanted or node.experiment in experiments:
+                wanted.add(node.key)
+                if node.key != LEADERBOARD:
+                    wanted.update(node.inputs)
+        return [node for node in self.nodes.values() if node.key in wanted]
+
+    def without(self, trouble: Trouble) -> Graph:
+        """The graph without an experiment's own nodes: it turned out to be in trouble."""
+        name = trouble.name
+        return replace(
+            self,
+            nodes={key: node for key, node in self.nodes.items() if node.experiment != name},
+            experiments={n: one for n, one in self.experiments.items() if n != name},
+            loaded={n: one for n, one in self.loaded.items() if n != name},
+            sweeps={s: tuple(n for n in names if n != name) for s, names in self.sweeps.items()},
+            troubles=(*self.troubles, trouble),
+        )
+
+
+def build_graph(
+    loaded: Sequence[Loaded], others: Iterable[Loaded] = (), also_scored: Iterable[str] = ()
+) -> Graph:
+    """The graph of some experiments, and of others as far as they can stand beside them.
+
+    also_scored: names of further experiments, whose scores the leaderboard shows where they are
+    there.
+    Raises `InputError` where one of the former names a dataset that does not exist, declares
+    something else under a shared name than another, trains on a dataset that is held out, and the
+    like. Where one of the others does, it is a trouble of the graph.
+    """
+    builder = _Builder()
+    for one in loaded:
+        builder.add_experiment(one)
+    for one in others:
+        builder.try_experiment(one)
+    troubled = [trouble.name for trouble in builder.troubles]
+    names = sorted({*builder.experiments, *troubled, *also_scored})
+    builder.experiment = ""
+    builder.add(
+        LeaderboardNode(key=LEADERBOARD, score_keys=tuple(f"{name}/scores" for name in names))
+    )
+    return builder.graph()
+
+
+def build_project(project: Path, experiment_set: ExperimentSet | None = None) -> Graph:
+    """The graph of all experiments of a project, as far as they can stand in it side by side.
+
+    What is wrong with the others is in its `troubles`; none raises anything. experiment_set: the
+    one that a command is about, which the others then have to go with.
+    """
+    declared = load_all(project)
+    members = experiment_set.members if experiment_set is not None else ()
+    own = {(member.path, member.experiment.name) for member in members}
+    others = [one for one in declared.experiments if (one.path, one.experiment.name) not in own]
+    troubles = [
+        trouble
+        for trouble in declared.troubles
+        if experiment_set is None
+        or (trouble.path, trouble.sweep) != (experiment_set.path, experiment_set.sweep)
+    ]
+    troubles += experiment_set.troubles if experiment_set is not None else ()
+    named = [trouble.name for trouble in troubles if SAFE_NAME.fullmatch(trouble.name)]
+    graph = build_graph((), [*members, *others], named)
+    if any(isinstance(trouble.error, ConflictError) for trouble in graph.troubles):
+        # What was changed last is what is wrong; experiments that stood there before go on.
+        tried = build_graph((), [*members, *sorted(others, key=_last_change)], named)
+        wrong = [trouble.loaded for trouble in tried.troubles]
+        good = [one for one in (*members, *others) if one not in wrong]
+        named += [trouble.name for trouble in tried.troubles]
+        graph = replace(build_graph((), good, named), troubles=tried.troubles)
+    return replace(
+        graph,
+        troubles=(*troubles, *graph.troubles),
+        wrong_datasets=tuple(declared.datasets.troubles),
+    )
+
+
+def _last_change(loaded: Loaded) -> int:
+    try:
+        return loaded.path.stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+class _Builder(SharedNodes):
+    def __init__(self) -> None:
+        super().__init__()
+        self.experiments: dict[str, Experiment] = {}
+        self.loaded: dict[str, Loaded] = {}
+        self.growing: dict[str, Path] = {}
+        self.sweeps: dict[str, tuple[str, ...]] = {}
+        self.troubles: list[Trouble] = []
+
+    def graph(self) -> Graph:
+        owners = {key: self.loaded[name] for key, name in self.owners.items() if name}
+        return Graph(
+            self.sources, self.nodes, self.code_versions, self.experiments, self.growing,
+            self.sweeps, owners, self.loaded, tuple(self.troubles),
+        )  # fmt: skip
+
+    def try_experiment(self, loaded: Loaded) -> None:
+        """Add an experiment, or else nothing of it but the trouble that it is in."""
+        whole: list[dict[str, Any]] = [
+            self.sources, self.nodes, self.owners, self.code_versions, self.loaded, self.names.keys,
+        ]  # fmt: skip
+        lengths = [len(part) for part in whole]
+        error = attempted(lambda: self.add_experiment(loaded), loaded.path)
+        if isinstance(error, FomoError):
+            for part, length in zip(whole, lengths, strict=True):
+                while len(part) > length:
+                    part.popitem()
+            name, sweep = loaded.experiment.name, loaded.sweep
+            self.troubles.append(Trouble(name, loaded.path, error, sweep, loaded))
+
+    def order_of(
+        self, loaded: Loaded, listing: Listing, datasets: Mapping[str, Dataset], theta: str
+    ) -> OrderNode:
+        """The node of the stream's order, with what it measures added before it."""
+        experiment = loaded.experiment
+        name, stream = experiment.stream_name, experiment.stream
+        backbone, execution = self.backbone_of(theta), experiment.execution
+        common: dict[str, Any] = {
+            "key": order_key(name), "name": name, "stream": stream, "listing": listing,
+            "of_benchmark": in_released_streams(experiment, datasets),
+        }  # fmt: skip
+        if stream.order == "performance":
+            # Always of whole test splits: two samples a class are no accuracy to go by.
+            probe = ProbeNode(
+                key=f"{STREAMS}/{name}/probe", stage=0, backbone=backbone, checkpoint_key=theta,
+                settings=experiment.evaluation.model_copy(update={"subset": 1.0}),
+                datasets=datasets, roles=dict.fromkeys(datasets, "adaptation"),
+                execution=execution,
+            )  # fmt: skip
+            self.add(probe)
+            return PerformanceOrder(probe_key=probe.key, **common)
+        if stream.order == "frequency":
+            recipe = backbone.pretraining
+            pool = experiment.pretraining_pool or (recipe.pool if recipe else None)
+            if pool is None:
+                raise InputError(
+                    f"experiment {experiment.name!r}: the order frequency counts captions of the "
+                    "pretraining pool, and there is none: declare pretraining_pool"
+                )
+            pool_key = self.add_pool(loaded, pool, "pretraining_pool")
+            return FrequencyOrder(pool_key=pool_key, execution=execution, **common)
+        if stream.order == "similarity":
+            return SimilarityOrder(
+                checkpoint_key=theta, backbone=backbone, execution=execution,
+                precision=experiment.evaluation.precision,
+                prompts={d: dataset.prompt for d, dataset in datasets.items()}, **common,
+            )  # fmt: skip
+        return OrderNode(years=years_of(experiment, datasets), **common)
+
+    def add_stream(
+        self, loaded: Loaded, theta: str, arrived: tuple[str, ...]
+    ) -> tuple[list[str], tuple[str, ...]]:
+        """The keys of the chunks, and the datasets that the stream draws from.
+
+        arrived: the datasets of a growing stream.
+        """
+        experiment = loaded.experiment
+        name, stream = experiment.stream_name, experiment.stream
+        listing = Listing(arrived) if stream.growing is not None else listing_of(loaded)
+        datasets = {d: self.add_samples(loaded, d, "stream") for d in listing.datasets}
+        if not datasets or stream.stages == 0:  # of a growing stream nothing may have arrived
+            return [], listing.datasets
+        order = self.order_of(loaded, listing, datasets, theta)
+        self.add(order)
+        chunks: Chunks
+        if stream.order == "dataset_incremental" or stream.growing is not None:
+            chunks, stages = WholeDatasets(order=order), len(datasets)
+            if stream.stages not in (None, stages):
+                raise InputError(
+                    f"experiment {experiment.name!r}: stream.stages is {stream.stages}, and a "
+                    f"dataset_incremental stream of {stages} datasets has {stages}: leave it out"
+                )
+        else:
+            chunks, stages = CutOrder(order=order), stream.stages or len(stream.positions or ()) + 1
+        keys = []
+        for number in range(1, stages + 1):
+            key = f"{STREAMS}/{name}/chunk_{number:03d}"
+            brings, texts = chunks.datasets(number), experiment.training_texts
+            named = [d for d in brings if datasets[d].task == "classification"]
+            self.add(
+                ChunkNode(
+                    key=key, stream=name, number=number, chunks=chunks,
+                    prompts={d: datasets[d].prompt for d in brings},
+                    texts=texts, worded=() if texts is None else tuple(named),
+                )
+            )  # fmt: skip
+            keys.append(key)
+        return keys, listing.datasets
+
+    def stage_inputs(
+        self, loaded: Loaded, stage: int, theta: str, weights: WeightsOverTime
+    ) -> dict[str, Any]:
+        """What the method's preservation looks at in a stage, as fields of its `TrainedNode`; the
+        node of another backbone is added."""
+        preserve = loaded.experiment.method.preserve
+        if preserve is None:
+            return {}
+        before = tuple(weights.trained(earlier) for earlier in range(1, stage))
+        reference, fields = preserve.reference, dict[str, Any]()
+        if isinstance(reference, Backbone):
+            key = self.add_backbone(loaded, reference, "method.preserve.teacher")
+            fields |= {"reference_key": key, "reference_backbone": self.backbone_of(key)}
+        elif reference is not None:
+            keys = {"initial": theta, "deployed": weights.deployed(stage - 1)}
+            fields["reference_key"] = keys[reference]
+        if preserve.carries and before:
+            fields["carried_key"] = before[-1]
+        if preserve.leaves_replay_features:
+            fields["replay_feature_keys"] = before
+        return fields
+
+    def selection(self, loaded: Loaded) -> dict[str, Any]:
+        """Which rows a stage trains on, as fields of its `TrainedNode`; the node of the model that
+        is looked at for it is added."""
+        selection = loaded.experiment.selection
+        fields: dict[str, Any] = {"selection": selection}
+        if isinstance(selection, Referring):
+            key = self.add_backbone(loaded, selection.reference, "selection.reference")
+            fields |= {"selecting_key": key, "selecting_backbone": self.backbone_of(key)}
+        return fields
+
+    def add_experiment(self, loaded: Loaded) -> None:
+        experiment = loaded.experiment
+        self.experiment = experiment.name
+        self.names.claim(loaded)
+        if experiment.stream.growing is not None:  # looked at, too, while it is in trouble
+            self.growing[experiment.name] = loaded.base / experiment.stream.growing.expanduser()
+        self.loaded[experiment.name] = loaded = with_stream_read(loaded)
+        arrived = tuple(map(viewed(experiment), loaded.arrived or ()))
+        method = experiment.method
+        theta = self.add_backbone(loaded, experiment.backbone, "backbone")
+        chunks, trained_on = self.add_stream(loaded, theta, arrived)
+        pool = experiment.pool
+        pool_key = self.add_pool(loaded, pool, "pretraining_pool") if pool is not None else None
+        backbone = self.backbone_of(theta)
+        roles = roles_of(experiment, trained_on)
+        since = first_evaluated(experiment, arrived)
+        evaluated = {name: self.add_samples(loaded, name, "evaluation") for name in roles}
+        evaluations = []
+
+        def evaluate(stage: int, checkpoint_key: str) -> None:
+            key = f"{experiment.name}/evaluation_{stage:03d}"
+            there = {d: role for d, role in roles.items() if since.get(d, 0) <= stage}
+            self.add(
+                EvaluationNode(
+                    key=key, experiment=experiment.name, stage=stage, backbone=backbone,
+                    checkpoint_key=checkpoint_key, settings=experiment.evaluation,
+                    datasets={d: evaluated[d] for d in there}, roles=there,
+                    execution=experiment.execution,
+                )
+            )  # fmt: skip
+            evaluations.append(key)
+
+        evaluate(0, theta)
+        budget = budget_of(experiment, backbone, len(chunks))
+        if budget is not None:
+            self.add(budget)
+        weights = WeightsOverTime(
+            experiment=experiment.name, method=method, base_key=theta, backbone=backbone,
+            chunk_keys=chunks,
+        )  # fmt: skip
+        for stage in range(1, len(chunks) + 1):
+            for start in weights.before_training(stage):
+                self.add(start)
+            self.add(
+                TrainedNode(
+                    key=weights.trained(stage), experiment=experiment.name, stage=stage,
+                    backbone=backbone, settings=experiment, mixture=experiment.mixture,
+                    buffer=experiment.buffer, method=method, seed=experiment.seed,
+                    start_key=weights.start(stage), base_key=theta,
+                    chunk_keys=tuple(chunks[:stage]), pool_key=pool_key,
+                    **self.stage_inputs(loaded, stage, theta, weights), **self.selection(loaded),
+                    budget_key=None if budget is None else budget.key,
+                    execution=experiment.execution,
+                )
+            )  # fmt: skip
+            for deployed in weights.after_training(stage):
+                self.add(deployed)
+            evaluate(stage, weights.deployed(stage))
+        self.add(
+            ScoresNode(
+                key=f"{experiment.name}/scores", experiment=experiment.name,
+                evaluation_keys=tuple(evaluations), chunk_keys=tuple(chunks), roles=roles,
+                since=since,
+            )
+        )  # fmt: skip
+        self.experiments[experiment.name] = experiment
+        if loaded.sweep is not None:
+            self.sweeps[loaded.sweep] = (*self.sweeps.get(loaded.sweep, ()), experiment.name)

@@ -1,0 +1,132 @@
+"""Names in a project: which are taken already, and what they say in an error.
+
+Names of experiments and sweeps are the first part of asset keys, Dagster's groups, and the names of
+jobs; datasets, streams, pools and backbones share the other folders of keys.
+"""
+
+from __future__ import annotations
+
+import keyword
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from fomo_dagster.errors import InputError
+from fomo_dagster.experiment.loading import Loaded
+from fomo_dagster.graph.core.node import Node
+from fomo_dagster.store.recipes import Recipe, differences
+
+LEADERBOARD = "leaderboard"
+SOURCES, SHARDS, STREAMS, POOLS, BACKBONES = "sources", "shards", "streams", "pools", "backbones"
+DATASETS, MANIFESTS = "datasets", "manifests"
+OBSERVE, GROW = "observe_sources", "grow_streams"
+OBSERVATION, UPDATE, ARRIVALS = "observe_sources_schedule", "update_what_changed", "arrivals"
+ANNOUNCE = "announce_failures"
+SCHEDULE = "_schedule"  # what the name of an experiment's schedule ends in
+TROUBLE = "trouble"  # the second part of the key of what an experiment in trouble shows
+
+RESERVED: Mapping[str, str] = {
+    **dict.fromkeys((SOURCES, SHARDS, STREAMS, POOLS, BACKBONES), "a folder of assets"),
+    **dict.fromkeys((DATASETS, MANIFESTS), "a group of assets"),
+    LEADERBOARD: "an asset",
+    **dict.fromkeys((OBSERVE, GROW), "a job"),
+    OBSERVATION: "a schedule",
+    **dict.fromkeys((UPDATE, ARRIVALS, ANNOUNCE), "a sensor"),
+}
+"""Names that no experiment and no sweep can have → what has them."""
+WORDS = frozenset(keyword.kwlist) | {
+    "context", "conf", "config", "meta", "arg_dict", "dict", "input_arg_dict", "output_arg_dict",
+    "int", "str", "float", "bool", "input", "output", "type",
+}  # fmt: skip
+"""Words by which Dagster names no job."""
+
+
+class ConflictError(InputError):
+    """Two experiments that are right in themselves cannot stand side by side."""
+
+
+class Names:
+    """The names that are taken so far."""
+
+    def __init__(self) -> None:
+        self.experiments: dict[str, tuple[str, Path]] = {}
+        self.keys: dict[str, str] = {}
+
+    def claim(self, loaded: Loaded) -> None:
+        """Take the names of an experiment and of its sweep.
+
+        Raises `InputError` for one that is something else's, also where case alone tells them
+        apart: on some file systems, and in some databases, it does not.
+        """
+        if loaded.sweep is not None and self._owner(loaded.sweep) != (loaded.sweep, loaded.path):
+            self._claim(loaded.sweep, loaded.path)
+        self._claim(loaded.experiment.name, loaded.path)
+
+    def _owner(self, name: str) -> tuple[str, Path] | None:
+        return self.experiments.get(name.casefold())
+
+    def _claim(self, name: str, path: Path) -> None:
+        what = RESERVED.get(name.casefold()) or (name in WORDS and "nothing in Dagster")
+        if what:
+            raise InputError(
+                f"{path}: no experiment or sweep can be called {name!r}, which is the name of "
+                f"{what}: give it another `name`, or rename the file"
+            )
+        taken = self._owner(name)
+        if taken is not None:
+            other, there = taken
+            alike = "" if other == name else f", and {other!r} differs from it in case alone"
+            raise ConflictError(
+                f"{path}: two experiments or sweeps are called {name!r}{alike}; the other one is "
+                f"in {there}: give one of them another `name`"
+            )
+        self.experiments[name.casefold()] = (name, path)
+
+    def check_key(self, key: str, experiment: str) -> None:
+        """Raises `ConflictError` where an asset's key differs from another one's in case alone, or
+        both would be one step of a job."""
+        made = _chunks(key) or key
+        for form, what in ((key.casefold(), key), (step_of(key), made)):
+            there = self.keys.setdefault(form, what)
+            if there != what:
+                raise ConflictError(
+                    f"experiment {experiment!r}: the assets {there} and {what} cannot be told "
+                    f"apart everywhere (both are {form}): rename one"
+                )
+
+
+def step_of(key: str) -> str:
+    """The name of the step that makes an asset: the chunks of a stream are made by one."""
+    return (_chunks(key) or key).replace("/", "__")
+
+
+def assets_by_step(keys: Iterable[str]) -> dict[str, str]:
+    """The name of each step → the asset that it makes; of chunks, what their keys begin with."""
+    return {step_of(key): _chunks(key) or key for key in keys}
+
+
+def _chunks(key: str) -> str:
+    """What the keys of all chunks of a stream begin with; empty of other assets."""
+    folder, _, last = key.rpartition("/")
+    return folder if folder.startswith(f"{STREAMS}/") and last.startswith("chunk_") else ""
+
+
+def check_alike(one: Node, other: Node, owner: str, experiment: str) -> None:
+    """Raises `ConflictError` where two nodes of one key are not the same.
+
+    owner, experiment: the experiments that declare the one and the other.
+    """
+    old, new = (Recipe(n.kind, n.version, n.declared, {"from": n.inputs}) for n in (one, other))
+    changes = differences(old, new)
+    if changes:
+        what = ", ".join(str(change) for change in changes[:3])
+        raise ConflictError(
+            f"experiments {owner!r} and {experiment!r} declare {one.key} differently ({what}): "
+            f"give one of them another {_setting_of(one)}"
+        )
+
+
+def _setting_of(node: Node) -> str:
+    """The setting that names what experiments share under the node's key."""
+    settings = {STREAMS: "stream.name", POOLS: "pool name", BACKBONES: "backbone.name"}
+    named = "validation.name" if node.kind == "validation" else "name"
+    return settings.get(node.key.partition("/")[0], named)

@@ -1,0 +1,133 @@
+"""The nodes that experiments share where they declare the same: datasets, pools, backbones."""
+
+from __future__ import annotations
+
+from fomo_dagster.data.declarations import Dataset, PretrainingPool
+from fomo_dagster.errors import InputError
+from fomo_dagster.experiment.backbone import Backbone
+from fomo_dagster.experiment.loading import Loaded
+from fomo_dagster.experiment.weights_folder import located
+from fomo_dagster.graph.build.names import BACKBONES, POOLS, ConflictError, Names, check_alike
+from fomo_dagster.graph.core.node import Node, SourceNode
+from fomo_dagster.graph.nodes.backbone import (
+    BackboneNode,
+    WeightsSource,
+    weights_source_key,
+)
+from fomo_dagster.graph.nodes.placed_shards import is_in_place, is_streamed, nodes_of
+from fomo_dagster.graph.nodes.pool import PoolNode
+from fomo_dagster.graph.nodes.shards import shards_key, source_key
+from fomo_dagster.graph.nodes.validation import ValidationNode, viewed_by
+from fomo_dagster.store.digests import digest_of
+
+POOL = "pool"  # what the places in an experiment that name a pool end in
+
+
+class SharedNodes:
+    """Nodes and sources in an order in which each comes after what it needs.
+
+    owners: node → the experiment that brought it. experiment: whose nodes are being added.
+    """
+
+    def __init__(self) -> None:
+        self.sources: dict[str, SourceNode] = {}
+        self.nodes: dict[str, Node] = {}
+        self.owners: dict[str, str] = {}
+        self.code_versions: dict[str, str] = {}
+        self.names = Names()
+        self.experiment = ""
+
+    def add(self, node: Node) -> None:
+        """Add a node after what it needs; one that is there must be the same."""
+        there = self.nodes.get(node.key)
+        if there is not None:
+            check_alike(there, node, self.owners[node.key], self.experiment)
+            return
+        self.names.check_key(node.key, self.experiment)
+        self.nodes[node.key] = node
+        self.owners[node.key] = self.experiment
+        upstream = {
+            key: self.code_versions[key] for key in node.inputs if key in self.code_versions
+        }
+        self.code_versions[node.key] = digest_of(
+            {"kind": node.kind, "version": node.version, "declared": node.declared,
+             "upstream": upstream}
+        )  # fmt: skip
+
+    def add_dataset(self, loaded: Loaded, name: str, where: str) -> Dataset:
+        dataset = loaded.dataset(name, where)
+        observer_of, node_of = nodes_of(dataset)
+        if is_streamed(dataset) and not where.endswith(POOL):
+            raise InputError(
+                f"experiment {loaded.experiment.name!r}: {where} names dataset {name!r}, which is "
+                "streamed (index: false), so that nobody knows its samples: it can be part of a "
+                "pretraining pool alone"
+            )
+        observe = observer_of(name=name, dataset=dataset, base=loaded.bases[name])
+        source = SourceNode(key=source_key(name), observe=observe)
+        there = self.sources.setdefault(source.key, source)
+        if there.observe != observe:
+            raise ConflictError(
+                f"dataset {name!r} of experiment {self.experiment!r} is declared differently by "
+                f"experiment {self.owners.get(shards_key(name), '?')!r}: rename one of the two"
+            )
+        self.add(node_of(key=shards_key(name), name=name, dataset=dataset))
+        return dataset
+
+    def add_samples(self, loaded: Loaded, name: str, where: str) -> Dataset:
+        """A dataset that is trained or evaluated on, or its view where the experiment validates."""
+        validation = loaded.experiment.validation
+        if validation is None:
+            return self.add_dataset(loaded, name, where)
+        of = viewed_by(name, validation)
+        dataset = self.add_dataset(loaded, of, where)
+        if is_in_place(dataset):
+            raise InputError(
+                f"experiment {loaded.experiment.name!r}: {where} names dataset {of!r}, whose "
+                "tars are read where they lie, and validation holds samples out of stored shards "
+                "alone: leave out `validation`, or give the dataset a test_share"
+            )
+        self.add(
+            ValidationNode(key=shards_key(name), of=of, dataset=dataset, validation=validation)
+        )
+        return dataset
+
+    def add_pool(self, loaded: Loaded, pool: PretrainingPool, where: str) -> str:
+        datasets = {name: self.add_dataset(loaded, name, where) for name in pool.names}
+        streamed = [name for name, dataset in datasets.items() if is_streamed(dataset)]
+        if streamed and len(datasets) > 1 and pool.weights is None:
+            raise InputError(
+                f"experiment {loaded.experiment.name!r}: pool {pool.name!r} mixes {streamed[0]!r}, "
+                "which is streamed and of unknown size, with other datasets: give each of its "
+                "datasets a weight"
+            )
+        key = f"{POOLS}/{pool.name}"
+        prompts = {name: dataset.prompt for name, dataset in datasets.items()}
+        self.add(PoolNode(key=key, pool=pool, prompts=prompts))
+        return key
+
+    def add_backbone(self, loaded: Loaded, backbone: Backbone, where: str) -> str:
+        """The key of its node. where: the setting that declares it."""
+        pool_key = None
+        backbone = located(backbone, loaded.base)
+        if (path := backbone.weights) is not None:
+            key = weights_source_key(backbone.name)
+            source = SourceNode(key=key, observe=WeightsSource(path=path, backbone=backbone))
+            if self.sources.setdefault(key, source).observe != source.observe:
+                raise ConflictError(
+                    f"backbone {backbone.name!r} of experiment {self.experiment!r} names other "
+                    "weights than that of another experiment, or is called as a dataset is: give "
+                    "it another name"
+                )
+        if backbone.pretraining is not None:
+            pool_key = self.add_pool(loaded, backbone.pretraining.pool, f"{where}.pretraining.pool")
+        key = f"{BACKBONES}/{backbone.name}"
+        execution = loaded.experiment.execution
+        self.add(BackboneNode(key=key, backbone=backbone, pool_key=pool_key, execution=execution))
+        return key
+
+    def backbone_of(self, theta: str) -> Backbone:
+        """θ₀ as its node declares it, with the paths resolved."""
+        node = self.nodes[theta]
+        assert isinstance(node, BackboneNode)
+        return node.backbone

@@ -1,0 +1,157 @@
+"""What a node of the graph is: an asset's identity and its making, without any orchestrator.
+
+A node's identity is computed from its upstream nodes' *facts*. Materialising uses the facts of what
+is there (heads); planning uses the facts of what would be there. Both go through `Node.recipes`, so
+that a plan cannot disagree with a run.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from fomo_dagster.store.artifacts import Artifact
+from fomo_dagster.store.digests import digest_of
+from fomo_dagster.store.files import skipped_where_refused
+from fomo_dagster.store.recipes import Recipe
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from fomo_dagster.experiment.schema import Execution
+    from fomo_dagster.graph.run.run_context import RunContext
+
+ONLY = "only"  # the artifact's name where a node has one
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What others need to know of a node: its data version, and plain data by name.
+
+    awaited: only in a plan, and empty but where the content can be known only once an asset, whose
+    key this is, was made. The data version is then one that nothing real has.
+    """
+
+    data_version: str
+    details: Mapping[str, Any] = field(default_factory=dict)
+    awaited: str = ""
+
+
+FactsByKey = Mapping[str, Facts]
+
+
+def identity(recipes: Mapping[str, Recipe]) -> str:
+    """The digest of a node's recipes together: of its only one, where there is one."""
+    if recipes.keys() == {ONLY}:
+        return recipes[ONLY].digest
+    return digest_of({name: recipe.digest for name, recipe in recipes.items()})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Node(ABC):
+    """One asset. `key` is its asset key, parts joined by `/`."""
+
+    kind: ClassVar[str]
+    takes_what_is_there: ClassVar[bool] = False
+    """Whether inputs that were never materialised are left out instead of refused."""
+    fetched_by_plans: ClassVar[bool] = False
+    """Whether a plan fetches it from a shared store, to know its content: small tables."""
+    parallel_over_artifacts: ClassVar[bool] = False
+    version: ClassVar[int] = 1
+    """Raised when the component's numbers change; part of every recipe of the kind."""
+
+    key: str
+    experiment: str | None = None
+    stage: int | None = None
+
+    @property
+    @abstractmethod
+    def inputs(self) -> tuple[str, ...]:
+        """Keys of the nodes whose facts decide this one's identity."""
+
+    @property
+    @abstractmethod
+    def declared(self) -> Mapping[str, Any]:
+        """The declaration's part of this node's identity, for its code version."""
+
+    @abstractmethod
+    def recipes(self, facts: FactsByKey) -> dict[str, Recipe]:
+        """Artifact name → recipe, given the facts of every key in `inputs`."""
+
+    @abstractmethod
+    def make(
+        self, name: str, recipe: Recipe, folder: Path, context: RunContext
+    ) -> Mapping[str, Any] | None:
+        """Write the artifact's files into `folder`; may return figures of what it cost."""
+
+    @property
+    def parallelism(self) -> Execution | None:
+        """How several processes make it, where they do: all of them one artifact together, or one
+        artifact each where `parallel_over_artifacts`. None: the process that materialises it."""
+        return None
+
+    @property
+    def trains(self) -> bool:
+        """Whether making it takes a training slot, of which a machine has few."""
+        return False
+
+    def predict(self, recipes: Mapping[str, Recipe], context: RunContext) -> Facts:
+        """The facts that making these recipes will bring; exact unless images are unreadable."""
+        return Facts(identity(recipes))
+
+    def known(self, recipes: Mapping[str, Recipe], context: RunContext) -> Facts | None:
+        """The facts of these very recipes, where they were made before and are there."""
+        head = context.heads.read(self.key)
+        if head is not None and head.digest == identity(recipes):
+            return Facts(head.data_version, head.facts)
+        store = context.store
+        find = store.find if self.fetched_by_plans else store.find_here
+        artifacts = {}
+        for name, recipe in recipes.items():
+            artifact = None
+            with skipped_where_refused():  # what is fetched needs a place
+                artifact = find(recipe)
+            if artifact is None:
+                return None
+            artifacts[name] = artifact
+        return self.facts_of_made(recipes, artifacts, context)
+
+    def facts_of_made(
+        self, recipes: Mapping[str, Recipe], artifacts: Mapping[str, Artifact], context: RunContext
+    ) -> Facts:
+        """The facts of what was made or found."""
+        return self.predict(recipes, context)
+
+    @property
+    def table_names(self) -> tuple[str, ...]:
+        """The tables that `tables` has rows for."""
+        return ()
+
+    def tables(
+        self, artifacts: Mapping[str, Artifact], facts: FactsByKey
+    ) -> Iterator[tuple[str, pl.DataFrame]]:
+        """(table, rows) that this asset contributes to the tables."""
+        yield from ()
+
+    def remarks(self, facts: FactsByKey, context: RunContext) -> Iterator[str]:
+        """What a person should hear of it before it is made, from the facts of its inputs."""
+        yield from ()
+
+    def warnings(self, artifacts: Mapping[str, Artifact]) -> Iterator[str]:
+        """What a person should hear of what was made."""
+        yield from ()
+
+    def samples(self, facts: FactsByKey) -> int | None:
+        """Samples that making it works through, for estimates; None where none are."""
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceNode:
+    """Something outside that is only observed: a dataset's images, or a file of weights."""
+
+    key: str
+    observe: Callable[[RunContext], Facts]

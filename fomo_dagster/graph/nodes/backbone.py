@@ -1,0 +1,161 @@
+"""The nodes of weights that are given, or pretrained here: θ₀ and other models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from fomo_dagster.data.mixture import StageShares
+from fomo_dagster.errors import InputError
+from fomo_dagster.experiment.backbone import Backbone
+from fomo_dagster.experiment.schema import Execution, Finetune
+from fomo_dagster.experiment.weights_folder import described, files_of
+from fomo_dagster.graph.core.node import ONLY, Facts, FactsByKey, Node
+from fomo_dagster.graph.work.checkpoints import (
+    WEIGHTS,
+    drawn_samples,
+    steps_table,
+    training_parameters,
+)
+from fomo_dagster.store.artifacts import Artifact
+from fomo_dagster.store.digests import digest_of
+from fomo_dagster.store.recipes import Recipe
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from fomo_dagster.graph.run.run_context import RunContext
+
+
+def weights_source_key(backbone: str) -> str:
+    """The asset key of a local file of weights."""
+    return f"sources/weights_{backbone}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsSource:
+    """Looks at a local file or folder of weights; the digests of files are remembered while they
+    stay as they are."""
+
+    path: Path
+    backbone: Backbone = field(compare=False)
+
+    def __call__(self, context: RunContext) -> Facts:
+        from fomo_dagster.data.sources.files import DigestCache
+
+        name = self.backbone.name
+        if not self.path.exists():
+            raise InputError(
+                f"the weights {self.path} of backbone {name!r} are not there: give the "
+                "path of a file or folder, absolute or from the experiment file's folder"
+            )
+        described(self.backbone)  # raises where the two do not go together
+        cache = DigestCache(context.home.cache / "weights" / f"{name}.parquet")
+        named_by = f"backbone {name!r}"
+        if self.path.is_file():
+            return Facts(cache.digests([str(self.path)], named_by)[0])
+        files = files_of(self.path)
+        digests = cache.digests([str(path) for path in files.values()], named_by)
+        return Facts(digest_of(dict(zip(files, digests, strict=True))))
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneNode(Node):
+    """θ₀: pretrained weights of OpenCLIP, a local file, or the result of a declared recipe."""
+
+    kind: ClassVar[str] = "backbone"
+    backbone: Backbone
+    pool_key: str | None
+    execution: Execution
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        if self.backbone.weights is not None:
+            return (weights_source_key(self.backbone.name),)
+        return (self.pool_key,) if self.pool_key is not None else ()
+
+    @property
+    def declared(self) -> Mapping[str, Any]:
+        declared: dict[str, Any] = {"architecture": self.backbone.architecture}
+        if self.backbone.pretrained is not None:
+            declared["pretrained"] = self.backbone.pretrained
+        if self.backbone.images:
+            declared["preprocessing"] = self.backbone.images
+        if self.backbone.pretraining is not None:
+            declared |= training_parameters(self.backbone.pretraining)
+            declared["seed"] = self.backbone.pretraining.seed
+            optimiser, schedule = declared["optimiser"], declared["schedule"]
+            if optimiser["name"] in ("galore_adamw", "fira") or schedule.get("recovery"):
+                declared["optimisation"] = 2  # when dimensions are chosen, and the first peak
+        return declared
+
+    def recipes(self, facts: FactsByKey) -> dict[str, Recipe]:
+        if self.backbone.weights is not None:
+            inputs = {"weights": facts[weights_source_key(self.backbone.name)].data_version}
+        elif self.pool_key is not None:
+            inputs = {"pretraining": facts[self.pool_key].data_version}
+        else:
+            inputs = {}
+        return {ONLY: Recipe(self.kind, self.version, self.declared, inputs)}
+
+    @property
+    def parallelism(self) -> Execution | None:
+        return self.execution if self.trains else None
+
+    @property
+    def trains(self) -> bool:
+        return self.backbone.pretraining is not None
+
+    def make(
+        self, name: str, recipe: Recipe, folder: Path, context: RunContext
+    ) -> Mapping[str, Any] | None:
+        from fomo_dagster.models.backbones import create, download, load, load_folder, save
+
+        backbone = self.backbone
+        if backbone.weights is not None:
+            if backbone.weights.is_dir():
+                model = load_folder(backbone.weights)
+            else:
+                model = load(backbone.architecture, backbone.weights, backbone.pretrained)
+            save(model.module.state_dict(), folder / WEIGHTS)
+            return None
+        if backbone.pretrained is not None:
+            assert isinstance(backbone.architecture, str)
+            save(download(backbone.architecture, backbone.pretrained), folder / WEIGHTS)
+            return None
+        from fomo_dagster.graph.work.opened_pools import pretraining_pool
+        from fomo_dagster.graph.work.stage import train_on
+
+        settings = backbone.pretraining
+        assert settings is not None
+        assert self.pool_key is not None
+        return train_on(
+            create(backbone.architecture, settings.seed, backbone.images),
+            {"pretraining": pretraining_pool(self.pool_key, context, self.execution)},
+            StageShares(((0.0, {"pretraining": 1.0}),)),
+            settings=settings,
+            method=Finetune(),
+            seed=settings.seed,
+            stage=0,
+            execution=self.execution,
+            asset=self.key,
+            recipe=recipe,
+            folder=folder,
+            context=context,
+        )
+
+    @property
+    def table_names(self) -> tuple[str, ...]:
+        return ("training_steps",) if self.backbone.pretraining is not None else ()
+
+    def tables(
+        self, artifacts: Mapping[str, Artifact], facts: FactsByKey
+    ) -> Iterator[tuple[str, pl.DataFrame]]:
+        if self.backbone.pretraining is not None:
+            yield steps_table(artifacts[ONLY], experiment=self.key, stage=0)
+
+    def samples(self, facts: FactsByKey) -> int | None:
+        recipe = self.backbone.pretraining
+        return drawn_samples(recipe, None) if recipe is not None else None

@@ -1,0 +1,313 @@
+"""The nodes of evaluation: every stage's datasets, an experiment's scores, the leaderboard."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from fomo_dagster.data.declarations import Dataset
+from fomo_dagster.errors import InputError
+from fomo_dagster.experiment.backbone import Backbone
+from fomo_dagster.experiment.evaluation import Evaluation, Waffle
+from fomo_dagster.experiment.schema import Execution
+from fomo_dagster.graph.core.node import ONLY, Facts, FactsByKey, Node, identity
+from fomo_dagster.graph.nodes.shards import shards_key
+from fomo_dagster.graph.work.checkpoints import WEIGHTS, load_weights
+from fomo_dagster.graph.work.counted_costs import encoding_flops
+from fomo_dagster.graph.work.text_embeddings import text_embeddings
+from fomo_dagster.store.artifacts import Artifact, record_path
+from fomo_dagster.store.digests import digest_of
+from fomo_dagster.store.recipes import Recipe
+
+if TYPE_CHECKING:
+    import polars as pl
+    from torch import Tensor
+
+    from fomo_dagster.graph.run.run_context import RunContext
+
+METRICS = "metrics.parquet"
+CONCEPTS = "concepts.parquet"
+SCORES = "scores.parquet"
+HEAT_MAP = "scores_by_dataset_and_stage.png"
+PATHS = "knowledge_accumulation_against_zero_shot_retention.png"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationNode(Node):
+    """A stage's deployed weights on every evaluation dataset; one artifact a dataset."""
+
+    kind: ClassVar[str] = "evaluation"
+    version: ClassVar[int] = 2  # 1 took subsets of retrieval datasets
+    parallel_over_artifacts: ClassVar[bool] = True
+    stage: int
+    backbone: Backbone
+    checkpoint_key: str
+    settings: Evaluation
+    datasets: Mapping[str, Dataset]
+    roles: Mapping[str, str]  # dataset → adaptation or held_out
+    execution: Execution
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return (self.checkpoint_key, *map(shards_key, self.datasets))
+
+    @property
+    def declared(self) -> Mapping[str, Any]:
+        return {name: self._parameters(name) | {"role": self.roles[name]} for name in self.datasets}
+
+    def _parameters(self, name: str) -> dict[str, Any]:
+        dataset, settings = self.datasets[name], self.settings
+        parameters: dict[str, Any] = {"task": dataset.task, "precision": settings.precision}
+        if dataset.task == "classification":  # of which alone there are subsets
+            parameters["subset"] = settings.subset
+            if settings.subset < 1:
+                parameters["seed"] = settings.seed
+            prompts = settings.model_dump(mode="json", include={"prompts"})["prompts"]
+            parameters["prompts"] = [dataset.prompt] if prompts == "dataset" else prompts
+            if isinstance(settings.prompts, Waffle):
+                parameters["prompt"] = dataset.prompt
+        return parameters
+
+    def recipes(self, facts: FactsByKey) -> dict[str, Recipe]:
+        recipes = {}
+        for name, dataset in self.datasets.items():
+            details = facts[shards_key(name)].details
+            if not details["test_samples"]:  # said before anything is trained
+                raise InputError(
+                    f"{self.key}: dataset {name!r} has no test samples to evaluate on: give it a "
+                    "test split (or a test_share), or leave it out of the evaluation"
+                )
+            inputs = {
+                "checkpoint": facts[self.checkpoint_key].data_version,
+                "test": details["test"],
+            }
+            if dataset.task == "classification":
+                inputs["concepts"] = digest_of(details["concepts"])
+            # Not `self.kind`: what a stage evaluates and what a stream probes is the same artifact.
+            kind = EvaluationNode.kind
+            recipes[name] = Recipe(kind, self.version, self._parameters(name), inputs)
+        return recipes
+
+    def alike(
+        self, facts: FactsByKey, context: RunContext, *, may_fetch: bool = False
+    ) -> dict[str, tuple[tuple[str, ...], ...]]:
+        """Dataset → the classes that its prompts leave alike to the tokeniser, where there are any;
+        without the datasets of which nobody knows. may_fetch: see `alike_classes`."""
+        from fomo_dagster.evaluation.alike import alike_classes
+        from fomo_dagster.experiment.weights_folder import described
+
+        backbone = described(self.backbone)
+        weights = self.backbone.weights
+        folder = weights if weights is not None and weights.is_dir() else None
+        found = {
+            name: alike_classes(
+                facts[shards_key(name)].details["concepts"], self.settings.prompts, dataset.prompt,
+                backbone.architecture, folder, context.home.cache / "alike", may_fetch=may_fetch,
+            )
+            for name, dataset in self.datasets.items()
+            if dataset.task == "classification"
+        }  # fmt: skip
+        return {name: groups for name, groups in found.items() if groups}
+
+    def remarks(self, facts: FactsByKey, context: RunContext) -> Iterator[str]:
+        from fomo_dagster.evaluation.alike import said_of
+
+        for name, groups in self.alike(facts, context).items():
+            yield said_of(name, groups)
+
+    def predict(self, recipes: Mapping[str, Recipe], context: RunContext) -> Facts:
+        digests = {name: recipe.digest for name, recipe in recipes.items()}
+        return Facts(identity(recipes), {"evaluations": digests})
+
+    @property
+    def parallelism(self) -> Execution | None:
+        return self.execution
+
+    def make(
+        self, name: str, recipe: Recipe, folder: Path, context: RunContext
+    ) -> Mapping[str, Any]:
+        from fomo_dagster.evaluation.evaluate import evaluate
+        from fomo_dagster.models.devices import device_of
+        from fomo_dagster.training.meter import Meter
+
+        meter = Meter(device_of(self.execution.device))
+        checkpoint = context.artifact(self.checkpoint_key)
+        model = context.cached(
+            ("model", checkpoint.digest),
+            lambda: load_weights(self.backbone, checkpoint.path(WEIGHTS)),
+        )
+
+        flops: Counter[str] = Counter()
+
+        def embeddings_of(texts: tuple[str, ...], each: int) -> Tensor:
+            embeddings, of_texts = text_embeddings(
+                texts, each, checkpoint=checkpoint, model=lambda: model,
+                precision=self.settings.precision, execution=self.execution, context=context,
+            )  # fmt: skip
+            flops.update(of_texts)
+            return embeddings
+
+        index = context.index(name)
+        result = evaluate(
+            model,
+            name,
+            self.datasets[name],
+            index,
+            context.facts(shards_key(name)).details["concepts"],
+            self.settings,
+            self.execution,
+            embeddings_of,
+            context.progress,
+        )
+        result.metrics.write_parquet(folder / METRICS)
+        result.concepts.write_parquet(folder / CONCEPTS)
+        samples = int(result.concepts["samples"].sum())
+        flops.update(encoding_flops(model.architecture, context.home.cache, images=samples))
+        return {"samples": samples, **flops, **meter.costs()}
+
+    @property
+    def table_names(self) -> tuple[str, ...]:
+        return ("evaluations", "concept_scores")
+
+    def tables(
+        self, artifacts: Mapping[str, Artifact], facts: FactsByKey
+    ) -> Iterator[tuple[str, pl.DataFrame]]:
+        import polars as pl
+
+        from fomo_dagster.tables.schemas import SCHEMAS
+
+        for table, file in (("evaluations", METRICS), ("concept_scores", CONCEPTS)):
+            rows = [
+                pl.read_parquet(artifact.path(file)).with_columns(
+                    experiment=pl.lit(self.experiment),
+                    stage=pl.lit(self.stage, pl.Int64),
+                    dataset=pl.lit(name),
+                    role=pl.lit(self.roles[name]),
+                )
+                for name, artifact in artifacts.items()
+            ]
+            yield table, pl.concat(rows, how="vertical").select(*SCHEMAS[table])
+
+    def samples(self, facts: FactsByKey) -> int | None:
+        from fomo_dagster.evaluation.subsets import subset_size
+
+        total = 0
+        for name, dataset in self.datasets.items():
+            details = facts[shards_key(name)].details
+            tested = int(details["test_samples"])
+            if dataset.task == "classification":
+                tested = subset_size(tested, len(details["concepts"]), self.settings.subset)
+            total += tested
+        return total
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoresNode(Node):
+    """KA, ZS, GM, backward transfer and forgetting of every stage."""
+
+    kind: ClassVar[str] = "scores"
+    evaluation_keys: tuple[str, ...]  # stages 0..T
+    chunk_keys: tuple[str, ...]  # stages 1..T
+    roles: Mapping[str, str]
+    since: Mapping[str, int]  # dataset → first stage that is evaluated on it, if not stage 0
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return (*self.evaluation_keys, *self.chunk_keys)
+
+    @property
+    def declared(self) -> Mapping[str, Any]:
+        return {"roles": self.roles, **({"since": self.since} if self.since else {})}
+
+    def recipes(self, facts: FactsByKey) -> dict[str, Recipe]:
+        inputs = {
+            "evaluations": [facts[key].details["evaluations"] for key in self.evaluation_keys],
+            "chunks": [facts[key].details["concepts"] for key in self.chunk_keys],
+        }
+        return {ONLY: Recipe(self.kind, self.version, self.declared, inputs)}
+
+    def make(self, name: str, recipe: Recipe, folder: Path, context: RunContext) -> None:
+        import polars as pl
+
+        from fomo_dagster.evaluation.scores import stage_scores
+        from fomo_dagster.plots.scores import heat_map, paths_plot
+
+        def rows(file: str) -> pl.DataFrame:
+            return pl.concat(
+                pl.read_parquet(context.artifact(key, dataset).path(file)).with_columns(
+                    stage=pl.lit(stage, pl.Int64),
+                    dataset=pl.lit(dataset),
+                    role=pl.lit(role),
+                )
+                for stage, key in enumerate(self.evaluation_keys)
+                for dataset, role in self.roles.items()
+                if stage >= self.since.get(dataset, 0)
+            )
+
+        chunks = pl.DataFrame(
+            [
+                (stage, dataset, concept)
+                for stage, concepts in enumerate(recipe.inputs["chunks"], start=1)
+                for dataset, concept in concepts
+            ],
+            schema={"stage": pl.Int64(), "dataset": pl.String(), "concept": pl.String()},
+            orient="row",
+        )
+        metrics = rows(METRICS)
+        scores = stage_scores(metrics, rows(CONCEPTS), chunks, self.since)
+        record_path(folder, PATHS).write_bytes(paths_plot(scores))
+        record_path(folder, HEAT_MAP).write_bytes(heat_map(metrics))
+        scores.write_parquet(folder / SCORES)
+
+    @property
+    def table_names(self) -> tuple[str, ...]:
+        return ("scores",)
+
+    def tables(
+        self, artifacts: Mapping[str, Artifact], facts: FactsByKey
+    ) -> Iterator[tuple[str, pl.DataFrame]]:
+        import polars as pl
+
+        from fomo_dagster.tables.schemas import SCHEMAS
+
+        scores = pl.read_parquet(artifacts[ONLY].path(SCORES))
+        with_name = scores.with_columns(experiment=pl.lit(self.experiment))
+        yield "scores", with_name.select(*SCHEMAS["scores"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeaderboardNode(Node):
+    """All experiments side by side, as far as each was scored."""
+
+    kind: ClassVar[str] = "leaderboard"
+    takes_what_is_there: ClassVar[bool] = True
+    score_keys: tuple[str, ...]
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return self.score_keys
+
+    @property
+    def declared(self) -> Mapping[str, Any]:
+        return {}
+
+    def recipes(self, facts: FactsByKey) -> dict[str, Recipe]:
+        inputs = {key: facts[key].data_version for key in self.score_keys if key in facts}
+        return {ONLY: Recipe(self.kind, self.version, {}, inputs)}
+
+    def make(self, name: str, recipe: Recipe, folder: Path, context: RunContext) -> None:
+        import polars as pl
+
+        from fomo_dagster.plots.scores import paths_plot
+
+        scores = pl.concat(
+            pl.read_parquet(context.artifact(key).path(SCORES)).with_columns(
+                experiment=pl.lit(key.rpartition("/")[0])
+            )
+            for key in sorted(recipe.inputs)
+        )
+        record_path(folder, PATHS).write_bytes(paths_plot(scores))
+        scores.write_parquet(folder / SCORES)

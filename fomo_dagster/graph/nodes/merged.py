@@ -1,0 +1,114 @@
+"""The nodes of merged weights: those that a stage deploys, and those that a stage starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from fomo_dagster.experiment.merging_over_time import Joint
+from fomo_dagster.graph.core.node import ONLY, FactsByKey, Node
+from fomo_dagster.graph.work.checkpoints import WEIGHTS
+from fomo_dagster.graph.work.merge_repair import Repairing
+from fomo_dagster.merging.task_vectors import TaskVectorTechnique
+from fomo_dagster.merging.technique import Technique
+from fomo_dagster.merging.weighting import as_joint
+from fomo_dagster.store.recipes import Recipe
+
+if TYPE_CHECKING:
+    from fomo_dagster.graph.run.run_context import RunContext
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeployedNode(Node):
+    """The weights that a stage serves, where they are merged.
+
+    models: keys, oldest first; the newest is what the stage, or the one before, trained. joint: how
+    they are weighed, where all so far are merged at once. repairing: what a technique with a repair
+    needs for it.
+    """
+
+    kind: ClassVar[str] = "deployed"
+    stage: int
+    technique: Technique
+    base_key: str  # θ₀
+    models: tuple[str, ...]
+    joint: Joint | None = None
+    repairing: Repairing | None = None
+
+    @property
+    def model_keys(self) -> tuple[str, ...]:
+        """What is merged, oldest first."""
+        if self.technique.needs_base and self.models[0] == self.base_key:
+            return self.models[1:]  # θ₀ beside itself is no model that was trained
+        return self.models
+
+    @property
+    def effective_technique(self) -> Technique:
+        """The technique for just these models."""
+        technique, models = self.technique, len(self.model_keys)
+        if self.joint is not None:
+            weighting, reversed = self.joint.weighting, self.joint.reversed
+            return as_joint(technique, models, weighting, reversed=reversed)
+        if isinstance(technique, TaskVectorTechnique) and technique.coefficients is not None:
+            return technique.model_copy(update={"coefficients": technique.coefficients[-models:]})
+        return technique
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        base = (self.base_key,) if self.technique.needs_base else ()
+        calibration = (self.repairing.chunk_key,) if self.repairing is not None else ()
+        return tuple(dict.fromkeys((*base, *self.model_keys, *calibration)))
+
+    @property
+    def declared(self) -> Mapping[str, Any]:
+        technique, weighed = self.technique, dict[str, Any]()
+        if self.joint is not None:
+            # By name rather than as coefficients, whose last digits are a matter of the machine.
+            weighed = self.joint.model_dump(
+                mode="json", exclude_defaults=True, exclude={"include_initial"}
+            )
+            technique = as_joint(self.technique, len(self.model_keys))
+        if self.effective_technique.is_weighted and technique.weighted_version > 1:
+            weighed["weighted_version"] = technique.weighted_version
+        return technique.model_dump(mode="json", exclude_none=True) | weighed
+
+    def recipes(self, facts: FactsByKey) -> dict[str, Recipe]:
+        versions = [facts[key].data_version for key in self.models]
+        # Of two models a fold and a joint merge are the same, and so is their artifact.
+        inputs: dict[str, Any] = (
+            dict(zip(("previous", "trained"), versions, strict=True))
+            if len(versions) == 2
+            else {"models": versions}
+        )
+        if self.technique.needs_base:
+            inputs["base"] = facts[self.base_key].data_version
+        if self.repairing is not None:
+            inputs["calibration"] = facts[self.repairing.chunk_key].data_version
+        # Not `self.kind`: what one experiment deploys another may start from.
+        kind = DeployedNode.kind
+        return {ONLY: Recipe(kind, self.version, self.declared, inputs)}
+
+    def make(
+        self, name: str, recipe: Recipe, folder: Path, context: RunContext
+    ) -> Mapping[str, int]:
+        from fomo_dagster.merging.techniques import merge
+
+        def weights(key: str) -> Path:
+            return context.artifact(key).path(WEIGHTS)
+
+        base = weights(self.base_key) if self.technique.needs_base else None
+        models = [weights(key) for key in self.model_keys]
+        technique = self.effective_technique
+        merge(technique, models, folder / WEIGHTS, base)
+        if self.repairing is None:
+            return {}
+        return self.repairing(technique, models, folder / WEIGHTS, context)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartNode(DeployedNode):
+    """The weights that a stage starts from, where they are merged and no stage deploys them."""
+
+    kind: ClassVar[str] = "start"

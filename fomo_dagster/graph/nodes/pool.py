@@ -1,0 +1,97 @@
+"""The nodes of pretraining pools: which samples of which datasets, and in which shares."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from fomo_dagster.data.declarations import PretrainingPool
+from fomo_dagster.data.weighted_round_robin import whole_weights
+from fomo_dagster.errors import InputError
+from fomo_dagster.graph.core.node import ONLY, Facts, FactsByKey, Node
+from fomo_dagster.graph.nodes.placed_shards import LISTING, LISTING_COLUMNS
+from fomo_dagster.graph.nodes.shards import MANIFEST, shards_key
+from fomo_dagster.store.digests import digest_of
+from fomo_dagster.store.recipes import Recipe
+
+if TYPE_CHECKING:
+    from fomo_dagster.graph.run.run_context import RunContext
+
+STREAMED = "streamed.parquet"  # the shards of streamed datasets
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolNode(Node):
+    """The manifest of a pretraining pool: the training splits of its datasets, and the shards of
+    those that are streamed.
+
+    Where the datasets have weights, these are the recipe's parameter `weights`; how shards are
+    streamed is its parameter `streamed`.
+    """
+
+    kind: ClassVar[str] = "pool"
+    pool: PretrainingPool
+    prompts: Mapping[str, str]
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return tuple(shards_key(dataset) for dataset in self.pool.names)
+
+    @property
+    def declared(self) -> Mapping[str, Any]:
+        return {"datasets": self.pool.names, "prompts": self.prompts, **self._weights}
+
+    @property
+    def _weights(self) -> dict[str, Any]:
+        weights = self.pool.weights
+        return {} if weights is None else {"weights": whole_weights(weights)}
+
+    def recipes(self, facts: FactsByKey) -> dict[str, Recipe]:
+        brings = []
+        parameters = self._weights
+        for dataset in self.pool.names:
+            details = facts[shards_key(dataset)].details
+            if "streamed" in details:
+                parameters.setdefault("streamed", {})[dataset] = details["streamed"]
+                brings.append([dataset, facts[shards_key(dataset)].data_version, None])
+                continue
+            if not details["train"]:
+                raise InputError(
+                    f"dataset {dataset!r} of pretraining pool {self.pool.name!r} has no training "
+                    "samples: take it out of the pool"
+                )
+            text = self.prompts[dataset] if details["wordless"] else None
+            brings.append([dataset, digest_of(details["train"]), text])
+        return {ONLY: Recipe(self.kind, self.version, parameters, {"datasets": brings})}
+
+    def predict(self, recipes: Mapping[str, Recipe], context: RunContext) -> Facts:
+        datasets = [dataset for dataset, _, _ in recipes[ONLY].inputs["datasets"]]
+        return Facts(recipes[ONLY].digest, {"datasets": datasets})
+
+    def make(self, name: str, recipe: Recipe, folder: Path, context: RunContext) -> None:
+        import polars as pl
+
+        from fomo_dagster.streams.entries import format_entry
+        from fomo_dagster.streams.manifests import TrainingSamples, chunk_manifest, with_prompts
+
+        streamed = recipe.parameters.get("streamed", {})
+        listed = [dataset for dataset in self.pool.names if dataset not in streamed]
+        indexes = context.indexes(listed)
+        samples = {name: TrainingSamples(name, i.sample_table) for name, i in indexes.items()}
+        entries = [
+            format_entry(dataset, concept)
+            for dataset in listed
+            for concept in context.facts(shards_key(dataset)).details["train"]
+        ]
+        manifest = with_prompts(chunk_manifest(entries, samples), self.prompts)
+        manifest.write_parquet(folder / MANIFEST)
+        if streamed:
+            listings = [
+                pl.read_parquet(context.artifact(shards_key(dataset)).path(LISTING)).select(
+                    pl.lit(dataset).alias("dataset"), *LISTING_COLUMNS
+                )
+                for dataset in sorted(streamed)
+            ]
+            pl.concat(listings, how="vertical_relaxed").write_parquet(folder / STREAMED)

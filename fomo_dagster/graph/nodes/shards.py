@@ -1,0 +1,310 @@
+"""The nodes of data: observed sources and shards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from fomo_dagster.data.declarations import Dataset
+from fomo_dagster.graph.core.node import ONLY, Facts, FactsByKey, Node
+from fomo_dagster.store.artifacts import Artifact, record_path
+from fomo_dagster.store.digests import digest_of
+from fomo_dagster.store.recipes import Recipe
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from fomo_dagster.data.index import Index
+    from fomo_dagster.graph.run.run_context import RunContext
+
+SAMPLES_PER_SHARD = 1024
+QUARANTINE = "quarantine.parquet"
+SEEN = "seen.parquet"
+MANIFEST = "manifest.parquet"
+CONTACT_SHEET = "contact_sheet.png"
+
+
+def source_key(dataset: str) -> str:
+    """The asset key of a dataset's observed source."""
+    return f"sources/{dataset}"
+
+
+def shards_key(dataset: str) -> str:
+    """The asset key of a dataset's shards."""
+    return f"shards/{dataset}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetSource:
+    """Looks at a dataset's source. Its facts hold the scan itself, which is never written."""
+
+    name: str
+    dataset: Dataset
+    base: Path
+
+    def __call__(self, context: RunContext) -> Facts:
+        from fomo_dagster.data.samples import content_digest
+        from fomo_dagster.data.sources.opening import open_source
+        from fomo_dagster.data.sources.source import inspect, twins_said
+
+        source = open_source(self.name, self.dataset, self.base, context.home.cache)
+        found = inspect(source)
+        content: Any = content_digest(found.scan)
+        parts = {"samples": content}
+        if unseen := sorted(set(found.classes) - set(found.scan["concept"].unique())):
+            parts["classes_without_samples"] = unseen
+        if found.unusable.height:
+            parts["unusable"] = [list(row) for row in found.unusable.rows()]
+        return Facts(
+            content if len(parts) == 1 else digest_of(parts),
+            {
+                "scan": found.scan,
+                "unusable": found.unusable,
+                "source": source,
+                "classes": found.classes,
+                "warnings": (*found.warnings, *twins_said(self.name, found)),
+            },
+        )
+
+
+def facts_of_samples(
+    samples: pl.DataFrame, classes: Iterable[str] = (), quarantined: Iterable[str] = ()
+) -> Facts:
+    """What chunks, pools and evaluations need to know of a dataset's samples (SAMPLES).
+
+    classes: those that the source names; with or without samples they are there to choose from, so
+    that those without are part of the content too. quarantined: digests of unreadable images.
+    """
+    import polars as pl
+
+    from fomo_dagster.data.samples import concept_digests, split_digest
+
+    train = samples.filter(pl.col("split") == "train")
+    counts = dict(train.group_by("concept").len().iter_rows())
+    wordless = train.filter(pl.col("captions").list.len() == 0)["concept"].unique()
+    present = set(samples["concept"].unique())
+    details = {
+        "train": concept_digests(samples, "train"),
+        "train_samples": {concept: counts[concept] for concept in sorted(counts)},
+        "wordless": wordless.sort().to_list(),
+        "test": split_digest(samples, "test"),
+        "test_samples": samples.filter(pl.col("split") == "test").height,
+        "concepts": sorted({*present, *classes}),
+        "quarantined": sorted(quarantined),
+    }
+    content = {"train": details["train"], "test": details["test"]}
+    if unseen := sorted(set(classes) - present):
+        content["classes_without_samples"] = unseen
+    return Facts(digest_of(content), details)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardsNode(Node):
+    """A dataset as WebDataset tars and an index; identified by its content."""
+
+    kind: ClassVar[str] = "shards"
+    name: str
+    dataset: Dataset
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return (source_key(self.name),)
+
+    @property
+    def declared(self) -> Mapping[str, Any]:
+        """With the source, so that Dagster sees a changed declaration before it is observed."""
+        paths = {"path", "root", "captions", "download", "release", "images", "shards"}
+        source = self.dataset.source.model_dump(mode="json", exclude=paths)
+        return {"source": source, **self._parameters}
+
+    @property
+    def _parameters(self) -> dict[str, Any]:
+        return {
+            "resize": self.dataset.resize,
+            "samples_per_shard": SAMPLES_PER_SHARD,
+            **self.dataset.decoding.as_data(),
+        }
+
+    def recipes(self, facts: FactsByKey) -> dict[str, Recipe]:
+        scan = facts[source_key(self.name)].data_version
+        return {ONLY: Recipe(self.kind, self.version, self._parameters, {"source": scan})}
+
+    def make(
+        self, name: str, recipe: Recipe, folder: Path, context: RunContext
+    ) -> Mapping[str, Any]:
+        from fomo_dagster.data.index import Index
+        from fomo_dagster.data.shards import write_shards
+
+        details = context.observe(source_key(self.name)).details
+        report = write_shards(
+            details["scan"], details["source"], folder,
+            unusable=details["unusable"],
+            resize=self.dataset.resize,
+            unreadable_limit=self.dataset.unreadable_limit,
+            workers=context.processes,
+            progress=context.progress,
+            samples_per_shard=SAMPLES_PER_SHARD,
+            decoding=self.dataset.decoding,
+        )  # fmt: skip
+        sheet = contact_sheet_of(Index(folder), self.name)
+        record_path(folder, CONTACT_SHEET).write_bytes(sheet)
+        return {"samples": sum(report.samples.values()), "bytes": report.bytes}
+
+    def predict(self, recipes: Mapping[str, Recipe], context: RunContext) -> Facts:
+        """As if all images were readable and opaque, but for those that are known not to be."""
+        known = self.known(recipes, context)
+        if known is not None:
+            return known
+        head = context.heads.read(self.key)
+        quarantined = head.facts["quarantined"] if head is not None else []
+        return self._facts(expected_samples(self.name, self.dataset, context), quarantined, context)
+
+    def facts_of_made(
+        self, recipes: Mapping[str, Recipe], artifacts: Mapping[str, Artifact], context: RunContext
+    ) -> Facts:
+        import polars as pl
+
+        from fomo_dagster.data.index import Index
+
+        quarantined = pl.read_parquet(artifacts[ONLY].path(QUARANTINE))["digest"].to_list()
+        samples = Index(artifacts[ONLY].folder).sample_table
+        found = self._facts(samples, quarantined, context)
+        return with_counts(found, artifacts[ONLY])
+
+    def _facts(self, samples: pl.DataFrame, quarantined: list[str], context: RunContext) -> Facts:
+        classes = context.observe(source_key(self.name)).details["classes"]
+        return facts_of_samples(samples, classes, quarantined)
+
+    @property
+    def table_names(self) -> tuple[str, ...]:
+        return ("datasets", "samples")
+
+    def tables(
+        self, artifacts: Mapping[str, Artifact], facts: FactsByKey
+    ) -> Iterator[tuple[str, pl.DataFrame]]:
+        import polars as pl
+
+        from fomo_dagster.data.index import Index
+        from fomo_dagster.tables.schemas import SCHEMAS
+
+        artifact = artifacts[ONLY]
+        samples = Index(artifact.folder).sample_table
+        splits = samples["split"]
+        counts = image_counts(artifact)
+        row = {
+            "dataset": self.name,
+            "task": self.dataset.task,
+            "domain": self.dataset.domain,
+            "licence": self.dataset.licence,
+            "concepts": samples["concept"].n_unique(),
+            "train_samples": int((splits == "train").sum()),
+            "test_samples": int((splits == "test").sum()),
+            "quarantined": counts["unreadable"],
+            "transparent": counts["transparent"],
+            "flat": counts["flat"],
+            "bytes": self._bytes(artifact, facts),
+        }
+        yield "datasets", pl.DataFrame([row], schema=SCHEMAS["datasets"])
+        with_name = samples.with_columns(dataset=pl.lit(self.name))
+        yield "samples", with_name.select(*SCHEMAS["samples"])
+
+    def _bytes(self, artifact: Artifact, facts: FactsByKey) -> int:
+        """Of all shards."""
+        files: Mapping[str, Any] = artifact.manifest["files"]
+        return sum(entry["size"] for name, entry in files.items() if name.endswith(".tar"))
+
+    def warnings(self, artifacts: Mapping[str, Artifact]) -> Iterator[str]:
+        import polars as pl
+
+        from fomo_dagster.data.index import Index
+        from fomo_dagster.data.sources.files import shortlist
+
+        left_out = pl.read_parquet(artifacts[ONLY].path(QUARANTINE))
+        if left_out.height:
+            named = [f"{key} ({why})" for key, why in left_out.select("key", "reason").iter_rows()]
+            count = int(left_out["samples"].sum())
+            samples = Index(artifacts[ONLY].folder).samples.height + count
+            yield (
+                f"{count} of {samples} samples "
+                f"of dataset {self.name!r} cannot be used and are left out: {shortlist(named)}"
+            )
+
+        yield from self._odd_images(artifacts[ONLY])
+
+    def _odd_images(self, artifact: Artifact) -> Iterator[str]:
+        """Of what makes a picture other than it may have been meant."""
+        import polars as pl
+
+        from fomo_dagster.data.index import Index
+        from fomo_dagster.data.sources.files import shortlist
+
+        shown = {
+            "transparent": "have transparency, which shows the background "
+            f"{self.dataset.background} (`background`)",
+            "flat": "are of one colour alone",
+        }
+        if not self.dataset.upright:
+            shown["turned"] = (
+                "have orientation tags, which are ignored (`upright: true` heeds them)"
+            )
+        seen = pl.read_parquet(artifact.path(SEEN))
+        count = Index(artifact.folder).samples.height
+        for name, said in shown.items():
+            keys = seen.filter(pl.col(name))["key"].to_list()
+            if keys:
+                yield (
+                    f"{len(keys)} of {count} images of dataset {self.name!r} "
+                    f"{said}: {shortlist(keys)}"
+                )
+
+    def samples(self, facts: FactsByKey) -> int | None:
+        scan: pl.DataFrame = facts[source_key(self.name)].details["scan"]
+        return scan.height
+
+
+def expected_samples(name: str, dataset: Dataset, context: RunContext) -> pl.DataFrame:
+    """The samples (SAMPLES) that a dataset's shards will hold, by what is known of its images from
+    the shards there are; see `ShardsNode.predict`."""
+    import polars as pl
+
+    from fomo_dagster.data.shards import stored_samples
+
+    scan: pl.DataFrame = context.observe(source_key(name)).details["scan"]
+    head = context.heads.read(shards_key(name))
+    if head is None:
+        return stored_samples(scan, dataset.resize)
+    readable = scan.filter(~pl.col("digest").is_in(head.facts["quarantined"]))
+    made = context.store.find_here(Recipe.from_data(head.recipes[ONLY]))
+    seen = None
+    if made is not None and SEEN in made.manifest["files"]:
+        seen = pl.read_parquet(made.path(SEEN))
+    return stored_samples(readable, dataset.resize, dataset.decoding, seen)
+
+
+def with_counts(facts: Facts, artifact: Artifact) -> Facts:
+    """`facts` with how many images a dataset's shards left out, and how many are odd."""
+    return replace(facts, details={**facts.details, "counts": image_counts(artifact)})
+
+
+def image_counts(artifact: Artifact) -> dict[str, int]:
+    """How many of a dataset's images are unreadable, transparent, flat and so on (`Seen`)."""
+    import polars as pl
+
+    seen = pl.read_parquet(artifact.path(SEEN))
+    odd = {name: int(seen[name].sum()) for name in seen.columns if seen[name].dtype == pl.Boolean}
+    lost = pl.read_parquet(artifact.path(QUARANTINE))["samples"].sum()
+    return {"unreadable": int(lost), **odd}
+
+
+def contact_sheet_of(index: Index, name: str) -> bytes:
+    """PNG of some samples, spread over the dataset's concepts."""
+    from fomo_dagster.plots.dataset_sheet import dataset_sheet
+
+    return dataset_sheet(
+        index.samples,
+        lambda row: index.read(row["shard"], row["offset"], row["size"]),
+        name,
+        index.decoding,
+    )

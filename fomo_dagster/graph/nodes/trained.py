@@ -1,0 +1,267 @@
+"""The nodes of trained weights, one a stage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from fomo_dagster.data.mixture import StageShares
+from fomo_dagster.experiment.adapters import Adapters
+from fomo_dagster.experiment.backbone import Backbone
+from fomo_dagster.experiment.mixture import AnyMixture
+from fomo_dagster.experiment.online_selection import AnyOnlineSelection
+from fomo_dagster.experiment.schema import (
+    AnyMethod,
+    Buffer,
+    Execution,
+)
+from fomo_dagster.experiment.training import Budget, TrainingSettings
+from fomo_dagster.graph.core.node import ONLY, FactsByKey, Node
+from fomo_dagster.graph.work.checkpoints import (
+    ADAPTERS,
+    CARRIED,
+    REPLAY_FEATURES,
+    WEIGHTS,
+    drawn_samples,
+    load_weights,
+    steps_table,
+    training_parameters,
+)
+from fomo_dagster.graph.work.counted_costs import trained_by
+from fomo_dagster.store.artifacts import Artifact
+from fomo_dagster.store.recipes import Recipe
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from fomo_dagster.graph.run.run_context import RunContext
+    from fomo_dagster.methods.preservation import StageInputs
+    from fomo_dagster.models.backbones import Model
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedNode(Node):
+    """The weights after training a stage."""
+
+    kind: ClassVar[str] = "trained"
+    version: ClassVar[int] = 2  # 2: rows of a batch are rounded as in the released code
+    stage: int
+    backbone: Backbone
+    settings: TrainingSettings
+    mixture: AnyMixture
+    buffer: Buffer
+    method: AnyMethod
+    seed: int
+    start_key: str
+    base_key: str  # θ₀
+    chunk_keys: tuple[str, ...]  # of stages 1..stage; the last is the update pool
+    pool_key: str | None  # where the mixture of some stage draws from it
+    reference_key: str | None = None
+    """The weights that the preservation looks at beside those of the start."""
+    reference_backbone: Backbone | None = None
+    """What they are of, where they are not of `backbone`."""
+    carried_key: str | None = None
+    """The stage before, which left what the preservation goes on with."""
+    replay_feature_keys: tuple[str, ...] = ()
+    """All stages before, which left features of the samples that they brought."""
+    selection: AnyOnlineSelection | None = None
+    selecting_key: str | None = None
+    """The weights that the selection looks at."""
+    selecting_backbone: Backbone | None = None
+    """What they are of."""
+    budget_key: str | None = None
+    """What says how many steps there are, where the budget is one of memory-adjusted FLOPs."""
+    execution: Execution
+
+    @property
+    def _continued_key(self) -> str | None:
+        """Whose adapters this stage goes on with, over θ₀; of stages after the first, alike."""
+        persists = isinstance(self.method, Adapters) and self.method.adapters == "persist"
+        return self.start_key if persists and self.start_key != self.base_key else None
+
+    @property
+    def _shares(self) -> StageShares:
+        """Those declared for this stage, as if it had a buffer."""
+        return self.mixture.of_stage(self.stage)
+
+    @property
+    def _buffer_keys(self) -> tuple[str, ...]:
+        return self.chunk_keys[:-1] if "buffer" in self._shares.pools else ()
+
+    @property
+    def _drawn_pool_key(self) -> str | None:
+        return self.pool_key if "pretraining" in self._shares.pools else None
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return tuple(
+            dict.fromkeys(
+                (
+                    self.start_key, *self._stage_inputs.values(), *self.replay_feature_keys,
+                    *self._buffer_keys, self.chunk_keys[-1],
+                    *([self._drawn_pool_key] if self._drawn_pool_key is not None else []),
+                    *([self.budget_key] if self.budget_key is not None else []),
+                )
+            )
+        )  # fmt: skip
+
+    @property
+    def _stage_inputs(self) -> dict[str, str]:
+        """Role → key of the weights and states beside those of the start."""
+        base = self.base_key if self._continued_key is not None else None
+        roles = {
+            "base": base, "reference": self.reference_key, "carried": self.carried_key,
+            "selecting": self.selecting_key,
+        }  # fmt: skip
+        return {role: key for role, key in roles.items() if key is not None}
+
+    @property
+    def declared(self) -> Mapping[str, Any]:
+        declared = training_parameters(self.settings) | {
+            **trained_by(self.method, goes_on=self.carried_key is not None),
+            "mixture": self._shares.as_data(),
+            "seed": self.seed,
+            "stage": self.stage,
+        }
+        preserve = self.method.preserve
+        if preserve and preserve.of_likelihood and self.settings.loss.name == "siglip":
+            declared["likelihood"] = "sigmoid"  # it was a softmax before, whatever the loss
+        if preserve and preserve.carried_version > 1 and self.carried_key is not None:
+            declared["carried_version"] = preserve.carried_version
+        if self.selection is not None:
+            declared["selection"] = self.selection.model_dump(mode="json")
+        if "buffer" in self._shares.pools:
+            declared["buffer"] = self.buffer.model_dump(mode="json")
+        return declared
+
+    def recipes(self, facts: FactsByKey) -> dict[str, Recipe]:
+        inputs: dict[str, Any] = {
+            "start": facts[self.start_key].data_version,
+            "update": facts[self.chunk_keys[-1]].data_version,
+        }
+        inputs |= {role: facts[key].data_version for role, key in self._stage_inputs.items()}
+        if self._buffer_keys:
+            inputs["buffer"] = [facts[key].data_version for key in self._buffer_keys]
+        if self._drawn_pool_key is not None:
+            inputs["pretraining"] = facts[self._drawn_pool_key].data_version
+        if self.replay_feature_keys:
+            inputs["remembered"] = [facts[key].data_version for key in self.replay_feature_keys]
+        parameters = {**self.declared, **self._length(facts)}
+        return {ONLY: Recipe(self.kind, self.version, parameters, inputs)}
+
+    def _length(self, facts: FactsByKey) -> dict[str, Any]:
+        """The steps that a budget of memory-adjusted FLOPs buys, as if they had been declared."""
+        if self.budget_key is None:
+            return {}
+        steps = facts[self.budget_key].details["steps"]
+        return {"budget": Budget(steps=steps).model_dump(mode="json")}
+
+    @property
+    def parallelism(self) -> Execution | None:
+        return self.execution
+
+    @property
+    def trains(self) -> bool:
+        return True
+
+    def make(
+        self, name: str, recipe: Recipe, folder: Path, context: RunContext
+    ) -> Mapping[str, Any]:
+        from fomo_dagster.graph.work.replay_features import (
+            read_replay_features,
+            write_replay_features,
+        )
+        from fomo_dagster.graph.work.stage import train_on
+        from fomo_dagster.graph.work.stage_pools import open_pools
+
+        opened = open_pools(
+            self.chunk_keys[-1], self._buffer_keys, self._drawn_pool_key, buffer=self.buffer,
+            seed=self.seed, execution=self.execution, context=context,
+        )  # fmt: skip
+        stage_inputs = self._opened_stage_inputs(context)
+        if self.replay_feature_keys:
+            paths = [
+                context.artifact(key).path(REPLAY_FEATURES) for key in self.replay_feature_keys
+            ]
+            stage_inputs = replace(
+                stage_inputs,
+                replay_features=read_replay_features(paths, opened.earlier, opened.kept),
+            )
+        continued = self._continued_key
+        base = self.start_key if continued is None else self.base_key
+        settings = self.settings
+        if self.budget_key is not None:
+            budget = Budget(**recipe.parameters["budget"])
+            settings = settings.model_copy(update={"budget": budget})
+        cost = dict(
+            train_on(
+                load_weights(self.backbone, context.artifact(base).path(WEIGHTS)),
+                opened.pools,
+                self._shares if self._buffer_keys else self._shares.without_buffer(),
+                settings=settings,
+                method=self.method,
+                continued=context.artifact(continued).path(ADAPTERS) if continued else None,
+                stage_inputs=stage_inputs,
+                selection=self.selection,
+                selecting=partial(self._selecting, context) if self.selecting_key else None,
+                seed=self.seed,
+                stage=self.stage,
+                execution=self.execution,
+                asset=self.key,
+                recipe=recipe,
+                folder=folder,
+                context=context,
+            )
+        )
+        of_features = cost.pop("flops_per_replay_feature", 0)
+        preserve = self.method.preserve
+        if preserve is not None and preserve.leaves_replay_features and context.group.is_main:
+            samples = write_replay_features(
+                load_weights(self.backbone, folder / WEIGHTS), opened.chunk, opened.kept_after,
+                folder / REPLAY_FEATURES, precision=self.settings.precision,
+                execution=self.execution, context=context,
+            )  # fmt: skip
+            if of_features:
+                cost["flops"] += samples * of_features
+        return cost
+
+    def _selecting(self, context: RunContext) -> Model:
+        assert self.selecting_key is not None
+        assert self.selecting_backbone is not None
+        return load_weights(
+            self.selecting_backbone, context.artifact(self.selecting_key).path(WEIGHTS)
+        )
+
+    def _opened_stage_inputs(self, context: RunContext) -> StageInputs:
+        from safetensors.torch import load_file
+
+        from fomo_dagster.methods.preservation import StageInputs
+
+        def reference() -> Model:
+            assert self.reference_key is not None
+            backbone = self.reference_backbone or self.backbone
+            return load_weights(backbone, context.artifact(self.reference_key).path(WEIGHTS))
+
+        carried = {}
+        if self.carried_key is not None:
+            carried = load_file(context.artifact(self.carried_key).path(CARRIED))
+        return StageInputs(reference=reference if self.reference_key else None, carried=carried)
+
+    @property
+    def table_names(self) -> tuple[str, ...]:
+        return ("training_steps",)
+
+    def tables(
+        self, artifacts: Mapping[str, Artifact], facts: FactsByKey
+    ) -> Iterator[tuple[str, pl.DataFrame]]:
+        assert self.experiment is not None
+        yield steps_table(artifacts[ONLY], experiment=self.experiment, stage=self.stage)
+
+    def samples(self, facts: FactsByKey) -> int | None:
+        if self.budget_key is not None:
+            return int(facts[self.budget_key].details["steps"]) * self.settings.batch_size
+        counts = facts[self.chunk_keys[-1]].details.get("samples")
+        return drawn_samples(self.settings, counts, self._shares.mean("update"))

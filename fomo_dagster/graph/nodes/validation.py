@@ -1,0 +1,96 @@
+"""Validation: a share of a dataset's training samples in the place of its test split.
+
+Such a dataset is a view of another one's shards under a name of its own, so that no figure measured
+on training samples is ever taken for one of the test split. No image is stored twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from fomo_dagster.data.declarations import Dataset
+from fomo_dagster.experiment.evaluation import Validation
+from fomo_dagster.graph.core.node import ONLY, Facts, FactsByKey, Node
+from fomo_dagster.graph.nodes.shards import expected_samples, facts_of_samples, shards_key
+from fomo_dagster.store.artifacts import Artifact
+from fomo_dagster.store.digests import digest_of
+from fomo_dagster.store.recipes import Recipe
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from fomo_dagster.graph.run.run_context import RunContext
+
+
+def view_of(dataset: str, validation: Validation) -> str:
+    """The name of a dataset's validation view."""
+    return f"{dataset}_{validation.name}"
+
+
+def viewed_by(view: str, validation: Validation) -> str:
+    """The dataset that a view of this name shows."""
+    return view.removesuffix(f"_{validation.name}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidationNode(Node):
+    """The view of a dataset; `shards_key` of its name is its key, as if it were a dataset."""
+
+    kind: ClassVar[str] = "validation"
+    of: str
+    dataset: Dataset
+    validation: Validation
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return (shards_key(self.of),)
+
+    @property
+    def declared(self) -> Mapping[str, Any]:
+        return self.validation.model_dump(mode="json", exclude={"name"})
+
+    def recipes(self, facts: FactsByKey) -> dict[str, Recipe]:
+        details = facts[shards_key(self.of)].details
+        # All classes stay there to choose from, those with test samples alone among them.
+        inputs = {
+            "samples": digest_of(details["train"] or details["test"]),
+            "concepts": details["concepts"],
+        }
+        return {ONLY: Recipe(self.kind, self.version, self.declared, inputs)}
+
+    def make(self, name: str, recipe: Recipe, folder: Path, context: RunContext) -> None:
+        import polars as pl
+
+        from fomo_dagster.data.index import Index, write_index
+
+        shards = context.artifact(shards_key(self.of))
+        there = f"../../{shards.kind}/{shards.digest}/"  # beside this artifact, in the same store
+        places = pl.lit(there) + pl.col("shard")
+        index = Index(shards.folder)
+        write_index(self._split(index.samples).with_columns(shard=places), folder, index.decoding)
+
+    def predict(self, recipes: Mapping[str, Recipe], context: RunContext) -> Facts:
+        known = self.known(recipes, context)
+        if known is not None:
+            return known
+        expected = expected_samples(self.of, self.dataset, context)
+        return self._facts(self._split(expected), recipes)
+
+    def facts_of_made(
+        self, recipes: Mapping[str, Recipe], artifacts: Mapping[str, Artifact], context: RunContext
+    ) -> Facts:
+        from fomo_dagster.data.index import Index
+
+        return self._facts(Index(artifacts[ONLY].folder).sample_table, recipes)
+
+    def _split(self, samples: pl.DataFrame) -> pl.DataFrame:
+        from fomo_dagster.data.validation import validation_split
+
+        return validation_split(samples, self.validation.share, self.validation.seed)
+
+    @staticmethod
+    def _facts(samples: pl.DataFrame, recipes: Mapping[str, Recipe]) -> Facts:
+        return facts_of_samples(samples, recipes[ONLY].inputs["concepts"])

@@ -1,0 +1,283 @@
+"""Work that several processes share: torchrun launches them, and none is ever left behind.
+
+What passes between the process that launches and those that work is a folder in FOMO_HOME: the
+task, a sign to stop, and what came of it. Kernel locks on its files say who is alive: workers end
+when their launcher does, and the launcher returns when they have ended, however any of them ends.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from fomo_dagster.errors import (
+    DataError,
+    FomoError,
+    InputError,
+    StoreError,
+    TrainingError,
+)
+from fomo_dagster.graph.core.node import Node, identity
+from fomo_dagster.graph.run.tasks import Task, as_data
+from fomo_dagster.progress import Progress, Steps, ignore_steps
+from fomo_dagster.store.files import explained, write_bytes
+from fomo_dagster.store.leases import lease
+from fomo_dagster.store.process_memory import ProcessMemory
+from fomo_dagster.store.recipes import Recipe
+
+if TYPE_CHECKING:
+    from fomo_dagster.experiment.schema import Execution
+    from fomo_dagster.graph.run.run_context import RunContext
+
+WORKER = "fomo_dagster.cli.worker"
+AGENT = "fomo_dagster.cli.agent"
+TASK = "task.json"
+LAUNCHER = "launcher"  # locked while the launching process lives
+STOP = "stop"  # holds the name of a signal once one came
+RESULT = "result.json"  # by the first process: cost, or where it was stopped
+OUTPUT = "output.txt"
+_SECONDS_BETWEEN_LOOKS = 0.1
+_SECONDS_TO_END = 60.0  # of a process that was told to, and only has to leave
+_KINDS = {kind.__name__: kind for kind in (InputError, DataError, StoreError, TrainingError)}
+_FAILED = re.compile(r"rank\s*:\s*(\d+)\D[^\n]*\n\s*exitcode\s*:\s*(-?\d+)")  # torchrun's summary
+
+
+class Channel(Protocol):
+    """How launched processes tell what they do."""
+
+    def __call__(
+        self, folder: Path, progress: Progress, warn: Callable[[str], None], steps: Steps
+    ) -> AbstractContextManager[Mapping[str, str]]:
+        """Open within; gives the environment variables by which they find it."""
+
+
+def make(
+    node: Node, name: str, recipe: Recipe, folder: Path, context: RunContext
+) -> Mapping[str, Any]:
+    """Write the node's artifact into `folder`: here, or by the processes that it is spread over."""
+    execution = node.parallelism
+    if execution is None or execution.all_processes == 1 or node.parallel_over_artifacts:
+        memory = ProcessMemory()
+        cost = node.make(name, recipe, folder, context) or {}
+        return memory.costs() | dict(cost)
+    cost = _launch(node, {name: recipe}, folder, execution, context)
+    return cost | {"processes": execution.all_processes}
+
+
+def make_side_by_side(
+    node: Node, recipes: Mapping[str, Recipe], context: RunContext
+) -> frozenset[str]:
+    """Have a node's artifacts that are not there made by several processes, one each at a time,
+    where it is spread so; their names."""
+    execution = node.parallelism
+    if execution is None or execution.all_processes == 1 or not node.parallel_over_artifacts:
+        return frozenset()
+    missing = {n: recipe for n, recipe in recipes.items() if not context.store.holds(recipe)}
+    if len(missing) < 2:
+        return frozenset()
+    _launch(node, missing, None, execution, context)
+    return frozenset(missing)
+
+
+def _launch(
+    node: Node,
+    recipes: Mapping[str, Recipe],
+    folder: Path | None,
+    execution: Execution,
+    context: RunContext,
+) -> dict[str, Any]:
+    """What it cost. Raises what the processes raise; `TrainingError` where one was lost,
+    `KeyboardInterrupt` on a signal that asks to stop, once they have stopped."""
+    import torch
+
+    if context.channel is None:
+        raise InputError(
+            f"{node.key}: execution.processes needs `fomo run` or Dagster, which launch them"
+        )
+    threads = torch.get_num_threads()
+    if folder is not None:
+        threads = max(1, threads // execution.processes)
+    task = Task(
+        declared=as_data(context.graph.owners[node.key]), home=context.home, key=node.key,
+        digests={name: recipe.digest for name, recipe in recipes.items()}, folder=folder,
+        threads=threads, host=socket.gethostname(), tells_steps=context.steps is not ignore_steps,
+    )  # fmt: skip
+    here = context.home.root / "launches" / identity(recipes)
+    with lease(context.home.leases / f"launch_{here.name}", context.waits_for_maker):
+        _make_private(here)
+        write_bytes(here / TASK, task.model_dump_json().encode())
+        return _made_by_processes(here, task, execution, recipes, context)
+
+
+def _make_private(folder: Path) -> None:
+    """An empty folder that nobody else can look into or write to; raises `StoreError` where there
+    can be none."""
+    shutil.rmtree(folder, ignore_errors=True)
+    with explained(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(mode=0o700)
+        except FileExistsError as error:
+            raise StoreError(f"{folder} is in the way and cannot be removed: delete it") from error
+
+
+def _made_by_processes(
+    here: Path,
+    task: Task,
+    execution: Execution,
+    recipes: Mapping[str, Recipe],
+    context: RunContext,
+) -> dict[str, Any]:
+    command = torchrun(execution, here / TASK)
+    warn = context.warn or (lambda text: None)
+    assert context.channel is not None
+    _say_what_others_run(execution, command, context)
+    stopped, status = "", 0
+    try:
+        with context.channel(here, context.progress, warn, context.steps) as variables:
+            status = _run(command, here, {**os.environ, **variables})
+    except KeyboardInterrupt as stop:
+        stopped = str(stop) or "interrupted"
+    result = json.loads((here / RESULT).read_text()) if (here / RESULT).exists() else {}
+    if stopped:
+        shutil.rmtree(here, ignore_errors=True)
+        raise KeyboardInterrupt(result.get("stopped", stopped))
+    # Where a process was lost, torchrun stops the others by a signal, which is not the reason.
+    if "stopped" in result and not _killed((here / OUTPUT).read_text(errors="replace")):
+        processes = execution.all_processes
+        shutil.rmtree(here, ignore_errors=True)
+        raise TrainingError(f"one of {processes} processes was stopped by {result['stopped']}")
+    context.say(text for said in sorted(here.glob("warned_*")) for text in _read(said))
+    if "cost" not in result:
+        folders = [context.resume_folder(r) for r in recipes.values()]
+        together = folders if task.folder is not None else None
+        raise _failure(here, execution.all_processes, together, status)
+    shutil.rmtree(here, ignore_errors=True)
+    cost: dict[str, Any] = result["cost"]
+    return cost
+
+
+def torchrun(execution: Execution, task: Path) -> list[str]:
+    """The command that starts this machine's processes or, with `machines.start`, all of them."""
+    machines = execution.machines
+    count, rendezvous, interface = "1", "127.0.0.1:0", None
+    if machines is not None:
+        count, rendezvous = str(machines.count), machines.rendezvous
+        interface = machines.interface
+    meeting = [
+        "--nnodes", count, "--rdzv-backend", "fomo", "--rdzv-endpoint", rendezvous,
+        "--rdzv-id", task.parent.name,
+        *(["--rdzv-conf", f"interface={interface}"] if interface is not None else ()),
+    ]  # fmt: skip
+    return [
+        *(machines.start if machines is not None else ()),
+        sys.executable, "-m", AGENT, *meeting,
+        "--nproc-per-node", str(execution.processes), "-m", WORKER, str(task),
+    ]  # fmt: skip
+
+
+def _say_what_others_run(execution: Execution, command: Sequence[str], context: RunContext) -> None:
+    if execution.machines is not None and not execution.machines.start:
+        others = execution.machines.count - 1
+        context.say([f"waiting for {others} other machines, each to run: {' '.join(command)}"])
+
+
+def _run(command: Sequence[str], here: Path, environment: Mapping[str, str]) -> int:
+    """Run the command to its end, and see to it that nothing of it is left on this machine; its
+    status, or minus the signal that ended it."""
+    from fomo_dagster.training.interruption import Interruption
+
+    alive = os.open(here / LAUNCHER, os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(alive, fcntl.LOCK_EX)
+    with (here / OUTPUT).open("wb") as output:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment,
+            start_new_session=True,  # Ctrl-C of a terminal is the launcher's, which tells them
+        )  # fmt: skip
+        try:
+            with Interruption() as interruption:
+                while process.poll() is None:
+                    if interruption.received is not None and not (here / STOP).exists():
+                        write_bytes(here / STOP, interruption.received.encode())
+                    time.sleep(_SECONDS_BETWEEN_LOOKS)
+            return process.returncode
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+            os.close(alive)
+            _wait_for_workers(here)
+
+
+def _wait_for_workers(here: Path) -> None:
+    """Until no process of this machine holds its lock, or for as long as leaving can take."""
+    until = time.monotonic() + _SECONDS_TO_END
+    for path in here.glob(f"process_*@{socket.gethostname()}"):
+        with path.open() as file:
+            while time.monotonic() < until:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    time.sleep(_SECONDS_BETWEEN_LOOKS)
+
+
+def _failure(
+    here: Path, processes: int, resume_folders: Sequence[Path] | None, status: int
+) -> FomoError:
+    """The one error to end with: what the processes said or, where one was lost, that.
+
+    resume_folders: of what they made together; None: each made whole artifacts. status: torchrun's,
+    as of `_run`.
+    """
+    said = [_read(path) for path in sorted(here.glob("failed_*"))]
+    for failure in said:
+        if failure["kind"] in _KINDS:
+            shutil.rmtree(here, ignore_errors=True)
+            return _KINDS[failure["kind"]](failure["message"])
+    output = (here / OUTPUT).read_text(errors="replace")
+    if resume_folders is None:
+        going_on = "What was finished is kept; run again to go on"
+    else:
+        points = [f"{path} is kept" for folder in resume_folders for path in folder.glob("*.pt")]
+        going_on = (
+            f"The resume point: {(points or ['none was written yet'])[0]}; run again to go on"
+        )
+    kept = f"{going_on}. What they wrote: {here / OUTPUT}"
+    for rank, number in _killed(output) or _killed(output, by_term=True):
+        name = signal.Signals(number).name
+        hint = ", probably for lack of memory" if number == signal.SIGKILL else ""
+        return TrainingError(
+            f"process {rank} of {processes} was ended by {name}{hint}; the others were stopped. "
+            f"{kept}"
+        )
+    if said:
+        reason = said[0]["message"]
+    elif status < 0:
+        reason = f"torchrun was ended by {signal.Signals(-status).name}"
+    else:
+        reason = output.strip().rpartition("\n")[2] or f"torchrun ended with status {status}"
+    return TrainingError(f"the {processes} processes failed: {reason}. {kept}")
+
+
+def _killed(output: str, *, by_term: bool = False) -> list[tuple[str, int]]:
+    """(rank, signal) of the processes that a signal ended; by SIGTERM, where nothing else did, or
+    by any other."""
+    ended = [(rank, -int(code)) for rank, code in _FAILED.findall(output) if int(code) < 0]
+    return [(rank, number) for rank, number in ended if (number == signal.SIGTERM) is by_term]
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text())

@@ -1,0 +1,102 @@
+"""Materialising one node: find or make its artifacts, write its rows, move its head.
+
+The head moves last: until then the tables show what was there before, whole.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
+
+from fomo_dagster.graph.core.node import Node, identity
+from fomo_dagster.graph.run.launching import make, make_side_by_side
+from fomo_dagster.graph.run.run_context import RunContext
+from fomo_dagster.store.artifacts import Artifact
+from fomo_dagster.store.digests import digest_of_file
+from fomo_dagster.store.heads import Head
+from fomo_dagster.tables.files import write_table
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What materialising did. computed: names of the artifacts made now; the others were hits.
+    seconds: what it took this time, where the head says what making took."""
+
+    head: Head
+    artifacts: dict[str, Artifact]
+    computed: tuple[str, ...]
+    seconds: float
+
+
+def materialise(key: str, context: RunContext) -> Outcome:
+    """Materialise an asset from what its upstream assets are now.
+
+    Raises `InputError` where one of these was never materialised or is of another declaration, and
+    whatever making raises; nothing of the asset has changed then.
+    """
+    node: Node = context.graph.nodes[key]
+    started = time.monotonic()
+    facts = context.facts_for(node)
+    recipes = node.recipes(facts)
+    made = make_side_by_side(node, recipes, context)
+    artifacts: dict[str, Artifact] = {}
+    for name, recipe in recipes.items():
+        artifact = context.get_or_make(
+            recipe,
+            lambda folder, name=name, recipe=recipe: make(node, name, recipe, folder, context),  # type: ignore[misc]
+            partial(context.training_slot, node) if node.trains else None,
+        )
+        artifacts[name] = replace(artifact, computed=True) if name in made else artifact
+    found = node.facts_of_made(recipes, artifacts, context)
+    digest = identity(recipes)
+    tables = {
+        table: digest_of_file(write_table(context.home.root, table, key, digest, rows))
+        for table, rows in node.tables(artifacts, facts)
+    }
+    computed = tuple(name for name, artifact in artifacts.items() if artifact.computed)
+    cost = _total_cost(artifacts)
+    head = Head(
+        asset=key,
+        kind=node.kind,
+        experiment=node.experiment,
+        stage=node.stage,
+        digest=digest,
+        data_version=found.data_version,
+        code_version=context.graph.code_versions[key],
+        recipes={name: recipe.as_data() for name, recipe in recipes.items()},
+        artifacts={name: (a.kind, a.digest) for name, a in artifacts.items()},
+        facts=found.details,
+        status="computed" if computed else "hit",
+        recorded_at=max(artifact.created_at for artifact in artifacts.values()),
+        seconds=cost.get("seconds"),
+        cost=cost,
+        checked_at=datetime.now(UTC).isoformat(),
+        tables=tables,
+    )
+    context.heads.write(head)
+    seconds = time.monotonic() - started
+    if context.finished is not None:
+        context.finished(head, seconds)
+    context.say(node.warnings(artifacts) if computed else ())
+    return Outcome(head, artifacts, computed, seconds)
+
+
+def remove_stale_heads(experiment: str, context: RunContext) -> list[str]:
+    """Remove the heads of assets that an experiment no longer has, such as stages past its last."""
+    stream = context.graph.experiments[experiment].stream_name
+    there = [*context.heads.below(experiment), *context.heads.below(f"streams/{stream}")]
+    gone = [key for key in there if key not in context.graph.nodes]
+    for key in gone:
+        context.heads.remove(key)
+    return gone
+
+
+def _total_cost(artifacts: dict[str, Artifact]) -> dict[str, float]:
+    total: dict[str, float] = {}
+    for artifact in artifacts.values():
+        for name, value in artifact.cost.items():
+            so_far = total.get(name, 0)
+            total[name] = max(so_far, value) if name.startswith("peak_") else so_far + value
+    return total

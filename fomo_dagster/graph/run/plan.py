@@ -1,0 +1,213 @@
+"""What a run would do, without doing it: every asset as a hit or to be computed, and why.
+
+A plan looks at the sources and otherwise reads only heads and the store; it needs no run history.
+It assumes that images which it has not seen before can be read. Where content can be known only
+once something was made, as the order of a stream by accuracy, it says so, and lists what follows as
+to be computed; a run then computes of that only what is really missing. What several assets have in
+common is computed for the first of them, and a hit for the others.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from fomo_dagster.graph.core.node import ONLY, Facts, Node, identity
+from fomo_dagster.graph.run.run_context import RunContext
+from fomo_dagster.store.heads import Head
+from fomo_dagster.store.recipes import Difference, Recipe, differences
+from fomo_dagster.tables.intact import Verified
+
+REASONS_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One asset of a plan.
+
+    compute: names of the artifacts to be made; the asset's others are in the store, or will be once
+    assets before it in the plan are made.
+    current: nothing at all would change, not even what the asset points to or its rows.
+    """
+
+    asset: str
+    kind: str
+    stage: int | None
+    compute: tuple[str, ...]
+    hits: tuple[str, ...]
+    current: bool
+    reasons: tuple[str, ...]
+    samples: int | None
+    estimated_seconds: float | None
+
+    @property
+    def status(self) -> str:
+        return "compute" if self.compute else "hit"
+
+
+def plan(nodes: Iterable[Node], context: RunContext) -> list[Planned]:
+    """Plan `nodes`, in their order. Raises `InputError` for what a run would refuse at once."""
+    with Verified(context.home.root) as verified:
+        return _planned(nodes, context, verified)
+
+
+def _planned(nodes: Iterable[Node], context: RunContext, verified: Verified) -> list[Planned]:
+    facts: dict[str, Facts] = {}
+    speeds = _Speeds(context)
+    entries = []
+    makers: dict[str, str] = {}  # digest of what is to be made → the first asset that makes it
+    for node in nodes:
+        for key in node.inputs:
+            if key in context.graph.sources:
+                facts[key] = context.observe(key)
+        known = facts
+        if node.takes_what_is_there:
+            known = {**context.facts_for(node), **facts}
+        recipes = node.recipes(known)
+        context.say(node.remarks(known, context))
+        head = context.heads.read(node.key)
+        absent = tuple(n for n, recipe in recipes.items() if not context.store.holds(recipe))
+        shared = {n: makers[recipes[n].digest] for n in absent if recipes[n].digest in makers}
+        missing = tuple(name for name in absent if name not in shared)
+        makers |= {recipes[name].digest: node.key for name in missing}
+        hits = tuple(name for name in recipes if name not in missing)
+        awaited = next((f.awaited for k in node.inputs if (f := known.get(k)) and f.awaited), "")
+        predicted = node.predict(recipes, context)
+        facts[node.key] = replace(predicted, awaited=awaited) if awaited else predicted
+        as_recorded = (
+            head is not None
+            and head.digest == identity(recipes)
+            and head.code_version == context.graph.code_versions[node.key]
+        )
+        damages = _damages(head, node, verified) if head is not None and as_recorded else ()
+        samples = node.samples(known) if missing else 0
+        if samples and len(recipes) > 1:
+            samples = round(samples * len(missing) / len(recipes))
+        entries.append(
+            Planned(
+                asset=node.key,
+                kind=node.kind,
+                stage=node.stage,
+                compute=missing,
+                hits=hits,
+                current=as_recorded and not absent and not damages,
+                reasons=(
+                    (f"{awaited} is computed first",)
+                    if awaited and missing
+                    else (
+                        *_reasons(node, recipes, missing, head),
+                        *dict.fromkeys(f"computed once, for {key}" for key in shared.values()),
+                        *damages,
+                    )
+                ),
+                samples=samples,
+                estimated_seconds=speeds.seconds(node.kind, samples) if missing else 0.0,
+            )
+        )
+    return entries
+
+
+def _damages(head: Head, node: Node, verified: Verified) -> tuple[str, ...]:
+    """What is wrong with the files of a node's rows, which are written again from its artifacts."""
+    if head.tables is None:
+        return ("what was recorded of it is written again, with checksums",)
+    problems = {table: verified.problem(head, table) for table in node.table_names}
+    return tuple(
+        f"its rows in the table {table} are written again: {problem}"
+        for table, problem in problems.items()
+        if problem is not None
+    )
+
+
+class _Speeds:
+    """Seconds a sample of each kind of work, as it went on this machine so far.
+
+    What several assets have in common, as experiments that begin alike do, counts once.
+    """
+
+    def __init__(self, context: RunContext) -> None:
+        costs: dict[str, list[float]] = {}
+        fixed: dict[str, list[float]] = {}
+        heads = (context.heads.read(key) for key in context.heads.below(""))
+        for head in {head.digest: head for head in heads if head is not None}.values():
+            if "seconds" not in head.cost:
+                continue
+            fixed.setdefault(head.kind, []).append(head.cost["seconds"])
+            if head.cost.get("samples"):
+                speed = head.cost["seconds"] / head.cost["samples"]
+                costs.setdefault(head.kind, []).append(speed)
+        self._speeds = {kind: statistics.median(values) for kind, values in costs.items()}
+        self._fixed = {kind: statistics.median(values) for kind, values in fixed.items()}
+
+    def seconds(self, kind: str, samples: int | None) -> float | None:
+        """None where nothing of the kind was ever computed here."""
+        if samples is None:
+            return self._fixed.get(kind)
+        speed = self._speeds.get(kind)
+        return None if speed is None else speed * samples
+
+
+def _reasons(
+    node: Node, recipes: Mapping[str, Recipe], missing: tuple[str, ...], head: Head | None
+) -> tuple[str, ...]:
+    if not missing:
+        return ()
+    if head is None:
+        return ("never computed",)
+    reasons: list[str] = []
+    for name in missing:
+        prefix = "" if name == ONLY else f"{name}: "
+        old = head.recipes.get(name)
+        if old is None:
+            reasons.append(f"{prefix}never computed")
+            continue
+        changes = differences(Recipe.from_data(old), recipes[name])
+        if not changes:
+            reasons.append(f"{prefix}its artifact is missing from the store or was damaged")
+        said = dict.fromkeys(_explain(node, change) for change in changes)
+        reasons += [prefix + text for text in said]
+    return tuple(dict.fromkeys(reasons))
+
+
+def _explain(node: Node, change: Difference) -> str:
+    """A change of a recipe in words: values for parameters, the role for inputs."""
+    top, *rest = change.path
+    if top == "parameters":
+        return str(change)
+    if top == "version":
+        return f"the code of {node.kind} changed (version {change.old} → {change.new})"
+    role = rest[0] if rest else ""
+    words = {
+        "source": "its source brings other samples",
+        "start": "it starts from other weights",
+        "base": "θ₀ is another",
+        "reference": "the weights that it looks back at are others",
+        "carried": "the stage before left something else",
+        "selecting": "the model that it selects samples by is another",
+        "update": f"chunk {node.stage} brings other samples",
+        "buffer": "earlier chunks brought other samples",
+        "pretraining": "the pretraining pool brings other samples",
+        "weights": "the file of weights holds others",
+        "previous": "the weights that the trained ones are merged with are others",
+        "trained": "the trained weights are others",
+        "models": "the weights that it merges are others",
+        "calibration": "it is repaired on other samples",
+        "checkpoint": "the weights are others",
+        "test": "its test split changed",
+        "evaluations": "evaluations changed",
+        "chunks": "the stream's chunks changed",
+        "accuracies": "θ₀ has other accuracies",
+        "pool": "the pretraining pool brings other captions or samples",
+    }
+    if role == "concepts":
+        return {
+            "evaluation": "the classes to choose from changed",
+            "probe": "the classes to choose from changed",
+            "order": "the stream has other concepts",
+        }.get(node.kind, "it brings other concepts or samples")
+    if node.kind == "leaderboard":
+        return "scores changed"
+    if node.kind == "pool":
+        return "its datasets bring other samples"
+    return words.get(role, f"{role} changed")

@@ -1,0 +1,105 @@
+"""What launched processes do, as JSON: nothing that others could have written is ever unpickled.
+
+A task holds the experiment as it was read, so that a process builds the same graph whatever has
+changed in the project's files since. What comes of the project's assets is checked by digests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from fomo_dagster.errors import StoreError
+from fomo_dagster.experiment.loading import Loaded
+from fomo_dagster.graph.build.builder import Graph, build_graph
+from fomo_dagster.graph.core.node import Node
+from fomo_dagster.graph.run.run_context import RunContext
+from fomo_dagster.home import Home
+from fomo_dagster.store.recipes import Recipe
+
+_LOADED = TypeAdapter(Loaded)
+
+
+class Task(BaseModel):
+    """Make the artifacts of a node."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    declared: dict[str, Any]
+    """The experiment that brought the node; see `as_data`."""
+    home: Home
+    key: str
+    digests: dict[str, str]
+    """Of the recipes, by the names of the artifacts to make."""
+    folder: Path | None
+    """Where all make one artifact together; None: each makes whole ones, into the store."""
+    threads: int
+    """Of each process, for what runs on the CPU."""
+    host: str
+    """The machine of the launching process."""
+    tells_steps: bool
+    """Whether anyone there wants to know the steps of a training."""
+
+    @classmethod
+    def read(cls, path: Path) -> Task:
+        """The task in a file; raises `StoreError` where it is none."""
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except (OSError, ValidationError) as error:
+            raise StoreError(f"the task {path} cannot be read ({error}): run again") from error
+
+    def graph(self) -> Graph:
+        """The graph of the experiment alone."""
+        return build_graph([from_data(self.declared)])
+
+    def recipes(self, node: Node, run_context: RunContext) -> dict[str, Recipe]:
+        """The recipes of what there is to make, from what the inputs are here and now.
+
+        Raises `StoreError` where they are not those of the launching process.
+        """
+        recipes = node.recipes(run_context.facts_for(node))
+        for name, digest in self.digests.items():
+            found = recipes[name].digest if name in recipes else "nothing of that name"
+            if found != digest:
+                raise StoreError(
+                    f"{node.key}: what it is made from is not what it was when its processes were "
+                    f"launched ({name}: {digest[:12]} was asked for, and here it is {found[:12]}): "
+                    "another run changed it, or this machine has another version of the code or "
+                    "the data; run again"
+                )
+        return {name: recipes[name] for name in self.digests}
+
+
+def as_data(loaded: Loaded) -> dict[str, Any]:
+    """An experiment and its datasets as plain data: what was given of each declaration, since some
+    may not say even what is the default, and what tells the forms of a declaration apart."""
+    data: dict[str, Any] = _plain(vars(loaded))
+    return data
+
+
+def from_data(data: Mapping[str, Any]) -> Loaded:
+    """Raises `StoreError` where the data are not what `as_data` gives."""
+    try:
+        return _LOADED.validate_python(data, context={"declared": data["datasets"]})
+    except (ValidationError, LookupError, TypeError) as error:
+        raise StoreError(f"a task holds no experiment ({error}): run again") from error
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        fields = type(value).model_fields
+        given = {name for name in fields if name in value.model_fields_set}
+        tags = {name for name, field in fields.items() if _is_tag(field.annotation)}
+        return {name: _plain(getattr(value, name)) for name in fields if name in given | tags}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _is_tag(annotation: Any) -> bool:
+    return get_origin(annotation) is Literal and len(get_args(annotation)) == 1

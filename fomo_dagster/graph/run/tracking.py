@@ -1,0 +1,143 @@
+"""What trackers are sent of a graph: the numbers that its assets state in the tables.
+
+A run is an experiment, or a backbone that is pretrained. Of the tables, figures of concepts are not
+sent: they would be thousands of series.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from fomo_dagster.graph.core.node import Node
+from fomo_dagster.graph.nodes.backbone import BackboneNode
+from fomo_dagster.home import Home
+from fomo_dagster.store.digests import digest_of
+from fomo_dagster.store.heads import Head
+from fomo_dagster.tables.files import table_path
+from fomo_dagster.tables.intact import Verified
+from fomo_dagster.trackers.sending import Trackers
+from fomo_dagster.trackers.tracker import Entry, Point, Run
+
+if TYPE_CHECKING:
+    from fomo_dagster.graph.build.builder import Graph
+
+STEPS = "training_steps"
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """Has the trackers follow what is made of a graph. Nothing here fails for what they do."""
+
+    graph: Graph
+    home: Home
+    trackers: Trackers
+    warn: Callable[[str], None]
+    _runs: dict[str, Run | None] = field(default_factory=dict)
+    """By the asset that they are told of at every step."""
+
+    def steps(self, asset: str, digest: str, rows: Sequence[Mapping[str, float]]) -> None:
+        """Steps of a training that goes on; see `progress.Steps`."""
+        node = self.graph.nodes[asset]
+        run = self._run_of(node)
+        if run is not None:
+            entry = _steps_entry(asset, node.stage or 0, digest, rows)
+            self.trackers.send(run, lambda: [entry], self.warn)
+
+    def finished(self, head: Head) -> None:
+        """An asset was materialised. With an experiment's scores, what its other assets state is
+        sent where it was not."""
+        node = self.graph.nodes[head.asset]
+        run = self._run_of(node)
+        if node.kind == "scores" and node.experiment is not None:
+            self.catch_up(node.experiment)
+        elif run is not None:
+            self.trackers.send(run, partial(_entries_of, head, self.home), self.warn)
+
+    def catch_up(self, experiment: str) -> None:
+        """Send all that the tables hold of an experiment as it is declared now."""
+        for node in self.graph.of(experiment):
+            run = self._run_of(node)
+            if run is not None:
+                self.trackers.send(run, partial(self._held, node.key), self.warn)
+
+    def _held(self, asset: str) -> Iterator[Entry]:
+        head = self.home.heads.read(asset)
+        if head is not None and head.code_version == self.graph.code_versions[asset]:
+            yield from _entries_of(head, self.home)
+
+    def _run_of(self, node: Node) -> Run | None:
+        if not self.trackers:
+            return None
+        if node.key not in self._runs:
+            self._runs[node.key] = self._new_run(node)
+        return self._runs[node.key]
+
+    def _new_run(self, node: Node) -> Run | None:
+        if node.experiment is not None:
+            experiment = self.graph.experiments[node.experiment]
+            return Run(node.experiment, experiment.model_dump(mode="json"))
+        if isinstance(node, BackboneNode) and STEPS in node.table_names:
+            return Run(node.key, node.backbone.model_dump(mode="json"))
+        return None
+
+
+def _entries_of(head: Head, home: Home) -> Iterator[Entry]:
+    """What an asset states, from the tables and from what it cost."""
+    stage, name = head.stage or 0, _name_of(head.asset)
+    steps = _rows(head, STEPS, home)
+    if steps:
+        yield _steps_entry(head.asset, stage, head.digest, steps)
+    # A stage's scores may stay as they are where others change, as when a stream grows.
+    for row in _rows(head, "scores", home):
+        figures = {k: v for k, v in row.items() if k not in ("experiment", "stage")}
+        yield Entry(
+            f"{name}/{row['stage']}",
+            digest_of(figures),
+            tuple(
+                Point(f"scores/{figure}", row["stage"], value)
+                for figure, value in figures.items()
+                if value is not None
+            ),
+        )
+    points = [
+        Point(f"evaluation/{row['dataset']}/{row['metric']}".replace("@", "_at_"), stage, value)
+        for row in _rows(head, "evaluations", home)
+        if (value := row["value"]) is not None
+    ]
+    points += [
+        Point(f"cost/{head.kind}/{figure}", stage, float(value))
+        for figure, value in head.cost.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    ]
+    if head.kind != "scores":
+        yield Entry(name, head.digest, tuple(points), {f"digests/{name}": head.digest})
+
+
+def _steps_entry(asset: str, stage: int, digest: str, rows: Sequence[Mapping[str, Any]]) -> Entry:
+    return Entry(
+        f"{_name_of(asset)}/steps",
+        digest,
+        tuple(
+            Point(f"stage_{stage:03d}/{figure}", int(row["step"]), value)
+            for row in rows
+            for figure, value in row.items()
+            if figure not in ("experiment", "stage", "step")
+        ),
+    )
+
+
+def _rows(head: Head, table: str, home: Home) -> list[dict[str, Any]]:
+    if head.tables is None or table not in head.tables:
+        return []
+    if Verified(home.root).problem(head, table) is not None:
+        return []  # the next run writes it again, and sends it
+    return pl.read_parquet(table_path(home.root, table, head.asset, head.digest)).to_dicts()
+
+
+def _name_of(asset: str) -> str:
+    return asset.rpartition("/")[2]

@@ -1,0 +1,105 @@
+"""From manifests and assets to the pools that batches are drawn from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+from pyarrow.parquet import ParquetFile
+
+from fomo_dagster.data.decoding import Decoding
+from fomo_dagster.data.formats import extensions
+from fomo_dagster.data.pools import ManifestPool, Pool
+from fomo_dagster.data.webdataset.listing import ShardFile
+from fomo_dagster.data.webdataset.shard_cache import ShardCache
+from fomo_dagster.data.webdataset.streamed import StreamedPool, Visits
+from fomo_dagster.data.weighted import WeightedPool
+from fomo_dagster.errors import DataError
+from fomo_dagster.experiment.schema import Execution
+from fomo_dagster.graph.nodes.placed_shards import LISTING_COLUMNS
+from fomo_dagster.graph.nodes.pool import STREAMED
+from fomo_dagster.graph.nodes.shards import MANIFEST, shards_key, source_key
+from fomo_dagster.store.artifacts import Artifact
+
+if TYPE_CHECKING:
+    from fomo_dagster.graph.run.run_context import RunContext
+
+
+def manifest_pool(name: str, manifest: pl.DataFrame, context: RunContext) -> Pool:
+    """The pool of a MANIFEST table, whose images stand in the shards of its datasets."""
+    return ManifestPool(name, manifest, context.indexes(manifest["dataset"].unique()))
+
+
+def pretraining_pool(key: str, context: RunContext, execution: Execution) -> Pool:
+    """The pool that a pool's asset states; with weights, each dataset draws by itself.
+
+    Raises `DataError` where a streamed dataset's shards are others than when it was made.
+    """
+    artifact = context.artifact(key)
+    parameters = artifact.manifest["recipe"]["parameters"]
+    manifest = pl.read_parquet(artifact.path(MANIFEST))
+    weights: Mapping[str, int] = parameters.get("weights", {})
+    streamed: Mapping[str, Any] = parameters.get("streamed", {})
+
+    def member(dataset: str, name: str) -> Pool:
+        if dataset in streamed:
+            return _streamed_pool(name, dataset, artifact, streamed[dataset], context, execution)
+        return manifest_pool(name, manifest.filter(pl.col("dataset") == dataset), context)
+
+    if weights:
+        members = {dataset: member(dataset, f"pretraining {dataset}") for dataset in weights}
+        return WeightedPool(members, weights)
+    if streamed:
+        return member(next(iter(streamed)), "pretraining")
+    return manifest_pool("pretraining", manifest, context)
+
+
+def pool_captions(key: str, context: RunContext, execution: Execution) -> Iterator[str]:
+    """Every caption of a pool, in little memory; the shards of streamed datasets are all fetched.
+
+    Raises what `pretraining_pool` raises.
+    """
+    artifact = context.artifact(key)
+    with ParquetFile(artifact.path(MANIFEST)) as file:
+        for batch in file.iter_batches(columns=["captions"]):
+            yield from batch.column(0).flatten().to_pylist()
+    for dataset, declared in artifact.manifest["recipe"]["parameters"].get("streamed", {}).items():
+        cache = _cache(declared, context, execution)
+        for shard in _present(dataset, artifact, context):
+            yield from cache.samples(shard)["captions"].explode()
+
+
+def _streamed_pool(
+    name: str,
+    dataset: str,
+    artifact: Artifact,
+    declared: Mapping[str, Any],
+    context: RunContext,
+    execution: Execution,
+) -> Pool:
+    visits = Visits(declared["samples_per_visit"], declared["shards_at_once"])
+    shards = _present(dataset, artifact, context)
+    cache = _cache(declared, context, execution)
+    return StreamedPool(name, shards, visits, cache, Decoding.from_data(declared))
+
+
+def _present(dataset: str, artifact: Artifact, context: RunContext) -> Sequence[ShardFile]:
+    """The shards of a pool's streamed dataset, where they lie now."""
+    listing = pl.read_parquet(artifact.path(STREAMED)).filter(dataset=dataset)
+    files: Sequence[ShardFile] = context.observe(source_key(dataset)).details["files"]
+    present = [(file.name, file.size, file.version) for file in files]
+    if present != listing.select(*LISTING_COLUMNS).rows():
+        raise DataError(
+            f"the shards of dataset {dataset!r} are not those that its pool was made of: "
+            f"materialise {shards_key(dataset)}, and what follows it, again"
+        )
+    return files
+
+
+def _cache(declared: Mapping[str, Any], context: RunContext, execution: Execution) -> ShardCache:
+    return ShardCache(
+        context.home.cache / "streamed",
+        int(execution.shard_cache_gib * 2**30),
+        tuple(declared["image_extensions"] or extensions()),
+    )

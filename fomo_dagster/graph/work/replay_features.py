@@ -1,0 +1,116 @@
+"""Features that a stage leaves of the samples it brought, for the replay of later stages.
+
+One file a stage, of the samples of its chunk that a later buffer may still hold: N samples and M
+different captions in 2 · D · (N + M) bytes and a few for the places, halves being enough for the
+logits that are made of them (to 0.01 at CLIP's highest temperature); and the bias of the logits,
+where the model has one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import polars as pl
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from fomo_dagster.evaluation.encoding import encode_images, encode_texts
+from fomo_dagster.experiment.schema import Execution
+from fomo_dagster.models.backbones import Model
+
+if TYPE_CHECKING:
+    from fomo_dagster.graph.run.run_context import RunContext
+
+SAMPLE = ["dataset", "key"]  # what names a sample; a concept, and so it, comes once in a stream
+
+
+def write_replay_features(
+    model: Model,
+    chunk: pl.DataFrame,
+    kept: pl.DataFrame,
+    path: Path,
+    *,
+    precision: str,
+    execution: Execution,
+    context: RunContext,
+) -> int:
+    """Write the model's features of those samples of `chunk` that are in `kept`, both MANIFESTs.
+
+    `rows` (N,): the samples' rows in the chunk. `images` (N, D), fp16: as long as the temperature,
+    exp(logit_scale). `texts` (M, D), fp16, L2-normalised: of all different captions. `captions`
+    (C,): the row in `texts` of each sample's each caption, those of sample n from `first[n]` on.
+    `bias` (): that of the logits, fp32, where the model has one.
+    Images are not augmented; one that cannot be decoded is never drawn, and taken as a blank one.
+    Returns N.
+    """
+    size, device = execution.evaluation_batch_size, execution.device
+    mine = chunk.with_row_index("row").join(kept, on=SAMPLE, how="semi", maintain_order="left")
+    places, blocks = [], []
+    for (dataset,), part in mine.with_row_index("place").group_by("dataset", maintain_order=True):
+        index = context.index(str(dataset))
+        part = part.select("place", "key").join(
+            index.rows("train"), on="key", how="left", maintain_order="left"
+        )
+        blocks.append(
+            encode_images(
+                model, str(dataset), part, index, batch_size=size, precision=precision,
+                device=device, blank_where_unreadable=True, progress=context.progress,
+            )
+        )  # fmt: skip
+        places += part["place"].to_list()
+    captions = mine["captions"].explode()
+    texts = captions.unique(maintain_order=True).to_list()
+    row_of = {text: row for row, text in enumerate(texts)}
+    empty = torch.empty(0, 0)
+    images = torch.cat(blocks)[torch.tensor(places).argsort()] if blocks else empty
+    encoded = empty
+    if texts:
+        encoded = encode_texts(
+            model, texts, batch_size=size, precision=precision, device=device,
+            progress=context.progress,
+        )  # fmt: skip
+    ends = mine["captions"].list.len().cast(pl.Int64).cum_sum()
+    tensors = {
+        "rows": mine["row"].cast(pl.Int64).to_torch(),
+        "images": (model.module.logit_scale.detach().exp().cpu() * images).half(),
+        "texts": encoded.half(),
+        "captions": torch.tensor([row_of[text] for text in captions], dtype=torch.int64),
+        "first": (ends - mine["captions"].list.len()).to_torch(),
+    }
+    bias = getattr(model.module, "logit_bias", None)
+    if bias is not None:
+        tensors["bias"] = bias.detach().cpu()
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+    return mine.height
+
+
+def read_replay_features(
+    paths: Sequence[Path], chunks: Sequence[pl.DataFrame], buffer: pl.DataFrame
+) -> Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]:
+    """What stages left of their chunks, for rows of the manifest `buffer`; see `StageInputs`."""
+    stages = [load_file(path) for path in paths]
+    brought = pl.concat(
+        chunk[stored["rows"].numpy()]
+        .select(*SAMPLE, pl.lit(number).alias("stage"))
+        .with_row_index("place")
+        for number, (chunk, stored) in enumerate(zip(chunks, stages, strict=True))
+    )
+    places = buffer.join(brought, on=SAMPLE, how="left", maintain_order="left")
+    where = places.select(pl.col("stage", "place").cast(pl.Int64)).to_torch()  # (rows, 2)
+
+    biases = torch.tensor([float(stored.get("bias", 0.0)) for stored in stages])  # (stages,)
+
+    def features(drawn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        images, texts = [], []
+        for row, caption in drawn.tolist():
+            number, place = where[row].tolist()
+            stored = stages[number]
+            images.append(stored["images"][place])
+            texts.append(stored["texts"][stored["captions"][stored["first"][place] + caption]])
+        of_rows = biases[where[drawn[:, 0], 0]]
+        return torch.stack(images).float(), torch.stack(texts).float(), of_rows
+
+    return features

@@ -1,0 +1,194 @@
+"""One training from pools to an artifact's files; stages and the making of θ₀ share it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors.torch import load_file
+
+from fomo_dagster.data.batches import Batches
+from fomo_dagster.data.mixture import POOLS, StageShares, StepSizes, batch_sizes
+from fomo_dagster.data.pools import Pool
+from fomo_dagster.data.transforms import augment
+from fomo_dagster.distributed.process_group import SINGLE_PROCESS, ProcessGroup
+from fomo_dagster.errors import InputError
+from fomo_dagster.experiment.adapters import Adapters
+from fomo_dagster.experiment.online_selection import AnyOnlineSelection
+from fomo_dagster.experiment.schema import AnyMethod, Execution
+from fomo_dagster.experiment.training import TrainingSettings
+from fomo_dagster.graph.work.checkpoints import ADAPTERS, CARRIED, CURVES, SPEED, STEPS, WEIGHTS
+from fomo_dagster.graph.work.counted_costs import reference_of, training_flops
+from fomo_dagster.methods.online_selection import begin_selection
+from fomo_dagster.methods.preservation import Batch, StageInputs
+from fomo_dagster.methods.registry import begin
+from fomo_dagster.models.backbones import Model, save
+from fomo_dagster.models.devices import device_of
+from fomo_dagster.plots.training import training_plot
+from fomo_dagster.progress import no_progress, with_progress
+from fomo_dagster.store.artifacts import record_path
+from fomo_dagster.store.recipes import Recipe
+from fomo_dagster.training.cost_case import CostCase
+from fomo_dagster.training.determinism import step_seed
+from fomo_dagster.training.loop import train as train_model
+from fomo_dagster.training.meter import Meter
+from fomo_dagster.training.setup import prepare_trainable
+from fomo_dagster.training.steps import steps_of, steps_that_draw
+
+if TYPE_CHECKING:
+    from fomo_dagster.graph.run.run_context import RunContext
+
+_INITIALISATION = -1  # the step before the first, whose seed adapters begin with
+
+
+def train_on(
+    model: Model,
+    pools: Mapping[str, Pool],
+    shares: StageShares,
+    *,
+    settings: TrainingSettings,
+    method: AnyMethod,
+    seed: int,
+    stage: int,
+    execution: Execution,
+    asset: str,
+    recipe: Recipe,
+    folder: Path,
+    context: RunContext,
+    continued: Path | None = None,
+    stage_inputs: StageInputs | None = None,
+    selection: AnyOnlineSelection | None = None,
+    selecting: Callable[[], Model] | None = None,
+) -> Mapping[str, Any]:
+    """Train `model` on batches drawn from the pools; write its weights, steps and curves.
+
+    asset: whose weights they are. shares: of the pools in the batches. continued: a file of
+    adapters to go on with. Adapters that persist are written beside the weights, which have them
+    merged; so is what the method's preservation leaves. beside: what that may look at, but for the
+    samples. selection: which rows of larger batches are trained on. selecting: loads the model that
+    it looks at.
+
+    Of several processes (the context's), each trains, and the first alone writes.
+    Returns what it cost: samples that were trained on, those that were drawn where they are others,
+    steps, operations, and what the meter tells. Raises what reading, training and writing raise.
+    """
+    sizes = shares.sizes(settings.batch_size, _steps(settings, shares, pools))
+    steps = sizes.steps
+    of_batches = sizes if selection is None else sizes.enlarged(selection.share)
+    group = context.group
+    progress = context.progress if group.is_main else no_progress
+    transform = partial(
+        augment,
+        size=model.image_size,
+        crop_scale=settings.crop_scale,
+        interpolation=model.interpolation,
+    )
+
+    def drawn(sizes: StepSizes, group: ProcessGroup) -> Batches:
+        return Batches(
+            pools,
+            sizes,
+            seed=seed,
+            stage=stage,
+            transform=transform,
+            tokenize=model.tokenize,
+            workers=execution.workers,
+            group=group,
+        )
+
+    def available(samples: int) -> int:
+        return min(samples, pools["update"].size or 0) if "update" in pools else 0
+
+    def update(size: int, samples: int) -> Iterator[Batch]:
+        size = min(size, available(samples)) or size
+        if size < group.world_size:
+            raise InputError(
+                f"{group.world_size} processes cannot share batches of {size} samples, of which "
+                f"{method.preserve.name if method.preserve else 'the method'} makes its estimate: "
+                "lower execution.processes"
+            )
+        steps = max(1, available(samples) // size)
+        batches = drawn(StepSizes.constant({"update": size}, steps), group).iterate(0)
+        return with_progress(batches, "estimate", steps, progress)
+
+    def pairs(samples: int) -> Iterator[Batch]:
+        count = max(1, available(samples))
+        ones = StepSizes.constant({"update": 1}, count)
+        batches = drawn(ones, SINGLE_PROCESS).iterate(group.rank, group.world_size)
+        return with_progress(batches, "estimate", -(-count // group.world_size), progress)
+
+    adapted = prepare_trainable(
+        model.module,
+        method,
+        step_seed(seed, stage, _INITIALISATION),
+        load_file(continued) if continued is not None else None,
+    )
+    stage_inputs = stage_inputs or StageInputs()
+    meter = Meter(device_of(execution.device), group)
+    table, left = train_model(
+        model,
+        drawn(of_batches, group),
+        partial(begin, method.preserve, replace(stage_inputs, update=update, pairs=pairs)),
+        settings=settings,
+        seed=seed,
+        stage=stage,
+        execution=execution,
+        resume_folder=context.resume_folder(recipe),
+        progress=progress,
+        on_steps=lambda steps: context.steps(asset, recipe.digest, [s._asdict() for s in steps]),
+        identity=recipe.digest,
+        average=method.average,
+        group=group,
+        select=partial(begin_selection, selection, selecting) if selection is not None else None,
+        meter=meter,
+    )
+    measured = meter.costs()
+    if not group.is_main:
+        return {}
+    if left:
+        save(left, folder / CARRIED)
+    if adapted is not None:
+        assert isinstance(method, Adapters)
+        if method.adapters == "persist":
+            save(adapted.state(), folder / ADAPTERS)
+        model.module.cpu()  # so that the sums do not depend on the device
+        adapted.merge()
+    save(model.module.state_dict(), folder / WEIGHTS)
+    table.drop("samples_per_second").write_parquet(folder / STEPS)
+    table.select("samples_per_second").write_parquet(record_path(folder, SPEED))
+    record_path(folder, CURVES).write_bytes(training_plot(table))
+    case = CostCase(
+        architecture=model.architecture,
+        method=method,
+        settings=settings,
+        sizes=batch_sizes(settings.batch_size, sizes.drawn, may_vanish=POOLS),
+        goes_on=bool(stage_inputs.carried) or stage_inputs.replay_features is not None,
+        update_samples=pools["update"].size if "update" in pools else None,
+        reference=reference_of(method, model.architecture),
+        selection=selection,
+    )
+    cost: dict[str, Any] = {"samples": steps * settings.batch_size, "steps": steps}
+    cost |= measured
+    cost |= training_flops(case, steps, context.home.cache)
+    if selection is not None:
+        cost["drawn_samples"] = sum(of_batches.drawn.values())
+    for name, pool in pools.items():
+        cost |= pool.record(seed, stage, of_batches.drawn[name])
+    return cost
+
+
+def _steps(settings: TrainingSettings, shares: StageShares, pools: Mapping[str, Pool]) -> int:
+    """The steps of a stage; an epoch passes over the update pool or, without one, over that of
+    pretraining."""
+    budget, batch_size = settings.budget, settings.batch_size
+    counted = "update" if "update" in shares.pools else "pretraining"
+    size = pools[counted].size
+    steps = steps_of(budget, batch_size, size, shares.mean_size(counted, batch_size))
+    if budget.epochs is None or size is None or shares.is_constant:
+        return steps
+    return steps_that_draw(
+        budget.epochs * size, partial(shares.drawn, counted, batch_size), near=steps
+    )

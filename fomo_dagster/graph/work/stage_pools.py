@@ -1,0 +1,66 @@
+"""The pools of one stage, opened: its chunk, what is kept of earlier ones, the pretraining pool."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from fomo_dagster.data.buffer import select
+from fomo_dagster.data.pools import Pool
+from fomo_dagster.experiment.schema import Buffer, Execution
+from fomo_dagster.graph.nodes.shards import MANIFEST
+from fomo_dagster.graph.work.opened_pools import manifest_pool, pretraining_pool
+
+if TYPE_CHECKING:
+    from fomo_dagster.graph.run.run_context import RunContext
+
+
+@dataclass(frozen=True, kw_only=True)
+class StagePools:
+    """The pools that a stage draws from, by name, and the manifests that they are made of."""
+
+    pools: Mapping[str, Pool]
+    chunk: pl.DataFrame
+    """What the stage brings."""
+    earlier: Sequence[pl.DataFrame]
+    """What the stages before brought, where there is a buffer."""
+    kept: pl.DataFrame
+    """The buffer, of the earlier ones."""
+    keep: Callable[[Sequence[pl.DataFrame]], pl.DataFrame]
+    """Chooses what the buffer holds after some chunks."""
+
+    @property
+    def kept_after(self) -> pl.DataFrame:
+        """The buffer of the next stage."""
+        return self.keep([*self.earlier, self.chunk])
+
+
+def open_pools(
+    chunk_key: str,
+    earlier_keys: Sequence[str],
+    pool_key: str | None,
+    *,
+    buffer: Buffer,
+    seed: int,
+    execution: Execution,
+    context: RunContext,
+) -> StagePools:
+    """Open what the assets of these keys hold. Raises what reading it raises."""
+
+    def manifest(key: str) -> pl.DataFrame:
+        return pl.read_parquet(context.artifact(key).path(MANIFEST))
+
+    def keep(chunks: Sequence[pl.DataFrame]) -> pl.DataFrame:
+        return select(chunks, buffer.capacity, buffer.selection, seed)
+
+    chunk, earlier = manifest(chunk_key), [manifest(key) for key in earlier_keys]
+    kept = keep(earlier)
+    pools = {"update": manifest_pool("update", chunk, context)}
+    if earlier:
+        pools["buffer"] = manifest_pool("buffer", kept, context)
+    if pool_key is not None:
+        pools["pretraining"] = pretraining_pool(pool_key, context, execution)
+    return StagePools(pools=pools, chunk=chunk, earlier=earlier, kept=kept, keep=keep)
