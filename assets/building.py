@@ -16,8 +16,10 @@ from assets.troubles import named_troubles, trouble_assets, trouble_key
 from fomo_dagster.errors import FomoError, InputError
 from fomo_dagster.experiment.experiment_sets import Trouble
 from fomo_dagster.graph.build.builder import Graph
-from fomo_dagster.graph.build.names import DATASETS, OBSERVE, UPDATE, step_of
-from fomo_dagster.graph.core.node import Node, SourceNode
+from fomo_dagster.graph.build.names import DATASETS, OBSERVE, UPDATE
+from fomo_dagster.graph.core.context import SourceNode
+from fomo_dagster.graph.core.keys import step_of
+from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.run.materialise import Outcome, materialise, remove_stale_heads
 from fomo_dagster.graph.run.run_context import RunContext
 from resources.run_contexts import RunContextOpener, RunContexts

@@ -8,7 +8,8 @@ import dagster as dg
 import polars as pl
 
 from fomo_dagster.data.declarations import Dataset, FomoReleaseSource
-from fomo_dagster.graph.core.node import ONLY, Facts, Node
+from fomo_dagster.graph.core.facts import ONLY, Facts
+from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.nodes.evaluation import SCORES, EvaluationNode
 from fomo_dagster.graph.nodes.order import OrderNode
 from fomo_dagster.graph.nodes.shards import ShardsNode

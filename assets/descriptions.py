@@ -14,14 +14,14 @@ import polars.selectors as cs
 
 from fomo_dagster.evaluation.results import SCORE
 from fomo_dagster.evaluation.scores import accumulation_and_retention
-from fomo_dagster.graph.core.node import ONLY, Facts, Node
+from fomo_dagster.graph.core.facts import ONLY, Facts
+from fomo_dagster.graph.core.files import LISTING, MANIFEST, STREAMED
+from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.nodes.budget import BUDGET
 from fomo_dagster.graph.nodes.evaluation import HEAT_MAP, METRICS, PATHS, SCORES, EvaluationNode
 from fomo_dagster.graph.nodes.merged import DeployedNode
 from fomo_dagster.graph.nodes.order import ORDER, ORDER_PLOT, OrderNode
-from fomo_dagster.graph.nodes.placed_shards import LISTING
-from fomo_dagster.graph.nodes.pool import STREAMED
-from fomo_dagster.graph.nodes.shards import CONTACT_SHEET, MANIFEST, QUARANTINE
+from fomo_dagster.graph.nodes.shards import CONTACT_SHEET, QUARANTINE
 from fomo_dagster.graph.run.materialise import Outcome
 from fomo_dagster.graph.run.run_context import RunContext
 from fomo_dagster.graph.work.checkpoints import CURVES, STEPS, steps_of

@@ -8,7 +8,8 @@ from typing import Any
 import dagster as dg
 
 from fomo_dagster.graph.build.builder import Graph
-from fomo_dagster.graph.build.names import BACKBONES, DATASETS, LEADERBOARD, MANIFESTS
+from fomo_dagster.graph.build.names import DATASETS, MANIFESTS
+from fomo_dagster.graph.core.keys import BACKBONES, LEADERBOARD
 from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.nodes.merged import DeployedNode
 

@@ -29,8 +29,9 @@ from fomo_dagster.data.benchmark.registry import BenchmarkDataset, benchmark_dat
 from fomo_dagster.data.index import INDEX_FILE
 from fomo_dagster.data.samples import INDEX, SCAN
 from fomo_dagster.data.shards import QUARANTINE, stored_samples
+from fomo_dagster.graph.core.keys import source_key
 from fomo_dagster.graph.nodes.shards import QUARANTINE as QUARANTINE_FILE
-from fomo_dagster.graph.nodes.shards import ShardsNode, source_key
+from fomo_dagster.graph.nodes.shards import ShardsNode
 from fomo_dagster.graph.run.materialise import materialise
 from fomo_dagster.graph.run.run_context import RunContext
 from fomo_dagster.store.digests import digest_of

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Protocol, TypeVar
 
 T = TypeVar("T")
@@ -29,6 +31,15 @@ class Steps(Protocol):
 
 def ignore_steps(asset: str, digest: str, rows: Sequence[Mapping[str, float]]) -> None:
     """Tells nobody."""
+
+
+class Channel(Protocol):
+    """How launched processes tell what they do."""
+
+    def __call__(
+        self, folder: Path, progress: Progress, warn: Callable[[str], None], steps: Steps
+    ) -> AbstractContextManager[Mapping[str, str]]:
+        """Open within; gives the environment variables by which they find it."""
 
 
 def with_progress(items: Iterable[T], what: str, total: int, progress: Progress) -> Iterator[T]:

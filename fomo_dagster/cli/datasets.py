@@ -24,8 +24,9 @@ from fomo_dagster.evaluation.alike import alike_classes, said_of
 from fomo_dagster.experiment.benchmark import benchmark_declarations, of_benchmark
 from fomo_dagster.experiment.experiment_sets import load_all
 from fomo_dagster.experiment.loading import load_datasets
-from fomo_dagster.graph.core.node import ONLY
-from fomo_dagster.graph.nodes.shards import CONTACT_SHEET, shards_key
+from fomo_dagster.graph.core.facts import ONLY
+from fomo_dagster.graph.core.keys import shards_key
+from fomo_dagster.graph.nodes.shards import CONTACT_SHEET
 from fomo_dagster.home import Home
 from fomo_dagster.store.files import write_bytes
 

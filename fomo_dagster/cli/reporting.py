@@ -15,7 +15,7 @@ from rich.text import Text
 from fomo_dagster.cli.output import Terminal, cell, line, say
 from fomo_dagster.errors import StoreError
 from fomo_dagster.graph.build.builder import Graph
-from fomo_dagster.graph.build.names import LEADERBOARD
+from fomo_dagster.graph.core.keys import LEADERBOARD
 from fomo_dagster.graph.nodes.evaluation import HEAT_MAP, PATHS
 from fomo_dagster.graph.run.run_context import RunContext
 from fomo_dagster.home import Home

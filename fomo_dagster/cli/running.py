@@ -30,7 +30,7 @@ from fomo_dagster.cli.reporting import print_results
 from fomo_dagster.cli.sweeps import print_sweep
 from fomo_dagster.errors import FomoError, StoreError
 from fomo_dagster.graph.build.builder import Graph
-from fomo_dagster.graph.build.names import assets_by_step
+from fomo_dagster.graph.core.keys import assets_by_step
 from fomo_dagster.graph.run.materialise import remove_stale_heads
 from fomo_dagster.graph.run.plan import Planned
 from fomo_dagster.graph.run.run_context import RunContext

@@ -9,6 +9,7 @@ from fomo_dagster.cli.planning import resolve_request
 from fomo_dagster.data.decoding import DEFAULT
 from fomo_dagster.graph.run.materialise import materialise
 from fomo_dagster.graph.run.run_context import RunContext
+from fomo_dagster.graph.work.indexes import index_of
 from fomo_dagster.tables.views import query
 
 
@@ -91,7 +92,7 @@ def test_every_reader_of_shards_shows_the_declared_background(with_drawings, res
     declare(with_drawings, "birds", background="#00ff00", resize=resize)
     context = RunContext(resolve_request("toy", []).graph, with_drawings.home)
     materialise("shards/birds", context)
-    index = context.index("birds")
+    index = index_of("birds", context)
     row = index.rows("train").filter(key="swan/0.png")
     picture = np.asarray(index.picture(*row.select("shard", "offset", "size").row(0)))
     assert picture[0, 0].tolist() == [0, 255, 0]
@@ -100,8 +101,8 @@ def test_every_reader_of_shards_shows_the_declared_background(with_drawings, res
     declare(with_drawings, "birds", background="white", resize=resize)
     again = RunContext(resolve_request("toy", []).graph, with_drawings.home)
     materialise("shards/birds", again)
-    assert again.index("birds").decoding == DEFAULT
-    digests = dict(again.index("birds").rows("train").select("key", "digest").iter_rows())
+    assert index_of("birds", again).decoding == DEFAULT
+    digests = dict(index_of("birds", again).rows("train").select("key", "digest").iter_rows())
     assert digests["swan/1.png"] == plain
     assert digests["swan/0.png"] != row["digest"].item()
 

@@ -8,7 +8,7 @@ import pytest
 from fomo_dagster.cli.planning import resolve_request
 from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.errors import InputError
-from fomo_dagster.graph.core.node import ONLY
+from fomo_dagster.graph.core.facts import ONLY
 from fomo_dagster.graph.nodes.budget import BUDGET
 from fomo_dagster.graph.work import budgets
 from fomo_dagster.graph.work.budgets import MemoryAdjusted

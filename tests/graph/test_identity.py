@@ -3,7 +3,7 @@ training that anyone has stored is computed again."""
 
 import pytest
 
-from fomo_dagster.graph.core.node import ONLY, Facts
+from fomo_dagster.graph.core.facts import ONLY, Facts
 
 
 def digest(project, key, *overrides):

@@ -23,7 +23,7 @@ from fomo_dagster.cli.failures import failure_of, interruption_of
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.machines import Machines
 from fomo_dagster.experiment.schema import Execution
-from fomo_dagster.graph.build.names import step_of
+from fomo_dagster.graph.core.keys import step_of
 from fomo_dagster.graph.run import launching
 from fomo_dagster.graph.run.materialise import materialise
 from fomo_dagster.graph.run.run_context import RunContext

@@ -10,7 +10,7 @@ import pytest
 from fomo_dagster.cli.planning import resolve_request
 from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.errors import InputError
-from fomo_dagster.graph.core.node import ONLY, Facts
+from fomo_dagster.graph.core.facts import ONLY, Facts
 
 THIRDS = {"update": 0.34, "buffer": 0.33, "pretraining": 0.33}
 CHUNKS = [f"streams/toy/chunk_{number:03d}" for number in (1, 2, 3)]

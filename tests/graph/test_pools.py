@@ -17,6 +17,7 @@ from fomo_dagster.experiment.schema import Execution
 from fomo_dagster.experiment.training import Budget
 from fomo_dagster.graph.run.materialise import materialise
 from fomo_dagster.graph.run.run_context import RunContext
+from fomo_dagster.graph.work.indexes import index_of
 from fomo_dagster.graph.work.opened_pools import pool_captions, pretraining_pool
 from fomo_dagster.training.steps import steps_of
 
@@ -175,7 +176,7 @@ def test_a_pool_has_as_many_samples_as_its_tars_however_keys_repeat(finished_pro
     of_tars(finished_project)
     context = make(finished_project, "shards/web", "pools/web")
     pool = pretraining_pool("pools/web", context, Execution())
-    assert pool.size == context.index("web").samples.height == 6
+    assert pool.size == index_of("web", context).samples.height == 6
     seen = [pool.sample(0, 1, position) for position in range(6)]
     colours = {sample.captions[0]: sample.image.getpixel((5, 5))[0] for sample in seen}
     expected = {f"{shard} {n}": (10 * shard + n) * 3 for shard in range(2) for n in range(3)}

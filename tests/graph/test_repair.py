@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from fomo_dagster.data.pools import Sample
 from fomo_dagster.data.transforms import evaluate_transform
-from fomo_dagster.graph.nodes.shards import MANIFEST
+from fomo_dagster.graph.core.files import MANIFEST
 from fomo_dagster.graph.run.materialise import materialise
 from fomo_dagster.graph.run.plan import plan
 from fomo_dagster.graph.run.run_context import RunContext

@@ -38,15 +38,12 @@ class Unchecked(Index):
 
 
 class Shelf:
-    """As much of a run context as is asked for: indexes of datasets, and no bars."""
+    """As much of a context as is asked for: a folder of indexes, and no bars."""
 
     progress = staticmethod(no_progress)
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-
-    def index(self, dataset: str) -> Index:
-        return Unchecked(self.folder / dataset)
 
 
 def captions(dataset: str, number: int) -> list[str]:
@@ -60,8 +57,13 @@ def picture(dataset: str, number: int) -> Image.Image:
 
 
 @pytest.fixture
-def shelf(tmp_path: Path) -> Shelf:
+def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shelf:
     """Datasets whose fourth image cannot be decoded."""
+
+    def index_of(dataset: str, shelf: Shelf) -> Index:
+        return Unchecked(shelf.folder / dataset)
+
+    monkeypatch.setattr("fomo_dagster.graph.work.replay_features.index_of", index_of)
     for dataset in DATASETS:
         (tmp_path / dataset).mkdir()
         rows = []

@@ -7,7 +7,7 @@ import yaml
 from fomo_dagster.cli.planning import resolve_request
 from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.errors import InputError
-from fomo_dagster.graph.core.node import ONLY
+from fomo_dagster.graph.core.facts import ONLY
 from fomo_dagster.graph.nodes.order import ORDER, ORDER_PLOT
 from fomo_dagster.graph.run.materialise import materialise
 from fomo_dagster.graph.run.plan import plan

@@ -8,8 +8,9 @@ from fomo_dagster.cli.planning import resolve_request
 from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.errors import InputError
 from fomo_dagster.graph.build.builder import build_graph
-from fomo_dagster.graph.nodes.shards import MANIFEST
+from fomo_dagster.graph.core.files import MANIFEST
 from fomo_dagster.graph.run.run_context import RunContext
+from fomo_dagster.graph.work.indexes import index_of
 
 VALIDATION = {"share": 0.25, "seed": 3}
 
@@ -26,7 +27,7 @@ def test_every_stage_is_measured_on_training_samples_that_it_is_not_trained_on(v
     run_experiment("tuned", [])
     request = resolve_request("tuned", [])
     context = RunContext(request.graph, request.home)
-    view, whole = context.index("birds_validation"), context.index("birds")
+    view, whole = index_of("birds_validation", context), index_of("birds", context)
     trained = pl.concat(
         pl.read_parquet(context.artifact(f"streams/toy_validation/chunk_{n:03d}").path(MANIFEST))
         for n in (1, 2, 3)

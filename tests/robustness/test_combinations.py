@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fomo_dagster.graph.core.node import ONLY
+from fomo_dagster.graph.core.facts import ONLY
 from fomo_dagster.graph.run.materialise import materialise
 from fomo_dagster.graph.run.run_context import RunContext
 from fomo_dagster.home import Home

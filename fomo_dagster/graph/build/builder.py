@@ -24,10 +24,12 @@ from fomo_dagster.graph.build.declared_streams import (
     with_stream_read,
     years_of,
 )
-from fomo_dagster.graph.build.names import LEADERBOARD, STREAMS, ConflictError
+from fomo_dagster.graph.build.names import ConflictError
 from fomo_dagster.graph.build.shared_nodes import SharedNodes
 from fomo_dagster.graph.build.weights_over_time import WeightsOverTime
-from fomo_dagster.graph.core.node import Node, SourceNode
+from fomo_dagster.graph.core.context import SourceNode
+from fomo_dagster.graph.core.keys import LEADERBOARD, STREAMS, order_key
+from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.nodes.budget import budget_of
 from fomo_dagster.graph.nodes.chunk import ChunkNode, Chunks, CutOrder, WholeDatasets
 from fomo_dagster.graph.nodes.evaluation import EvaluationNode, LeaderboardNode, ScoresNode
@@ -37,7 +39,7 @@ from fomo_dagster.graph.nodes.measured_orders import (
     ProbeNode,
     SimilarityOrder,
 )
-from fomo_dagster.graph.nodes.order import Listing, OrderNode, order_key
+from fomo_dagster.graph.nodes.order import Listing, OrderNode
 from fomo_dagster.graph.nodes.trained import TrainedNode
 
 

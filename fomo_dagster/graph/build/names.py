@@ -7,16 +7,24 @@ jobs; datasets, streams, pools and backbones share the other folders of keys.
 from __future__ import annotations
 
 import keyword
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.loading import Loaded
+from fomo_dagster.graph.core.keys import (
+    BACKBONES,
+    LEADERBOARD,
+    POOLS,
+    SHARDS,
+    SOURCES,
+    STREAMS,
+    step_of,
+    what_is_made,
+)
 from fomo_dagster.graph.core.node import Node
 from fomo_dagster.store.recipes import Recipe, differences
 
-LEADERBOARD = "leaderboard"
-SOURCES, SHARDS, STREAMS, POOLS, BACKBONES = "sources", "shards", "streams", "pools", "backbones"
 DATASETS, MANIFESTS = "datasets", "manifests"
 OBSERVE, GROW = "observe_sources", "grow_streams"
 OBSERVATION, UPDATE, ARRIVALS = "observe_sources_schedule", "update_what_changed", "arrivals"
@@ -84,7 +92,7 @@ class Names:
     def check_key(self, key: str, experiment: str) -> None:
         """Raises `ConflictError` where an asset's key differs from another one's in case alone, or
         both would be one step of a job."""
-        made = _chunks(key) or key
+        made = what_is_made(key)
         for form, what in ((key.casefold(), key), (step_of(key), made)):
             there = self.keys.setdefault(form, what)
             if there != what:
@@ -92,22 +100,6 @@ class Names:
                     f"experiment {experiment!r}: the assets {there} and {what} cannot be told "
                     f"apart everywhere (both are {form}): rename one"
                 )
-
-
-def step_of(key: str) -> str:
-    """The name of the step that makes an asset: the chunks of a stream are made by one."""
-    return (_chunks(key) or key).replace("/", "__")
-
-
-def assets_by_step(keys: Iterable[str]) -> dict[str, str]:
-    """The name of each step → the asset that it makes; of chunks, what their keys begin with."""
-    return {step_of(key): _chunks(key) or key for key in keys}
-
-
-def _chunks(key: str) -> str:
-    """What the keys of all chunks of a stream begin with; empty of other assets."""
-    folder, _, last = key.rpartition("/")
-    return folder if folder.startswith(f"{STREAMS}/") and last.startswith("chunk_") else ""
 
 
 def check_alike(one: Node, other: Node, owner: str, experiment: str) -> None:

@@ -7,8 +7,10 @@ from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.backbone import Backbone
 from fomo_dagster.experiment.loading import Loaded
 from fomo_dagster.experiment.weights_folder import located
-from fomo_dagster.graph.build.names import BACKBONES, POOLS, ConflictError, Names, check_alike
-from fomo_dagster.graph.core.node import Node, SourceNode
+from fomo_dagster.graph.build.names import ConflictError, Names, check_alike
+from fomo_dagster.graph.core.context import SourceNode
+from fomo_dagster.graph.core.keys import BACKBONES, POOLS, shards_key, source_key
+from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.nodes.backbone import (
     BackboneNode,
     WeightsSource,
@@ -16,7 +18,6 @@ from fomo_dagster.graph.nodes.backbone import (
 )
 from fomo_dagster.graph.nodes.placed_shards import is_in_place, is_streamed, nodes_of
 from fomo_dagster.graph.nodes.pool import PoolNode
-from fomo_dagster.graph.nodes.shards import shards_key, source_key
 from fomo_dagster.graph.nodes.validation import ValidationNode, viewed_by
 from fomo_dagster.store.digests import digest_of
 

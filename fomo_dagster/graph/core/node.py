@@ -8,13 +8,14 @@ that a plan cannot disagree with a run.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from fomo_dagster.graph.core.context import NodeContext
+from fomo_dagster.graph.core.facts import Facts, FactsByKey, identity
 from fomo_dagster.store.artifacts import Artifact
-from fomo_dagster.store.digests import digest_of
 from fomo_dagster.store.files import skipped_where_refused
 from fomo_dagster.store.recipes import Recipe
 
@@ -22,32 +23,6 @@ if TYPE_CHECKING:
     import polars as pl
 
     from fomo_dagster.experiment.schema import Execution
-    from fomo_dagster.graph.run.run_context import RunContext
-
-ONLY = "only"  # the artifact's name where a node has one
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What others need to know of a node: its data version, and plain data by name.
-
-    awaited: only in a plan, and empty but where the content can be known only once an asset, whose
-    key this is, was made. The data version is then one that nothing real has.
-    """
-
-    data_version: str
-    details: Mapping[str, Any] = field(default_factory=dict)
-    awaited: str = ""
-
-
-FactsByKey = Mapping[str, Facts]
-
-
-def identity(recipes: Mapping[str, Recipe]) -> str:
-    """The digest of a node's recipes together: of its only one, where there is one."""
-    if recipes.keys() == {ONLY}:
-        return recipes[ONLY].digest
-    return digest_of({name: recipe.digest for name, recipe in recipes.items()})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +58,7 @@ class Node(ABC):
 
     @abstractmethod
     def make(
-        self, name: str, recipe: Recipe, folder: Path, context: RunContext
+        self, name: str, recipe: Recipe, folder: Path, context: NodeContext
     ) -> Mapping[str, Any] | None:
         """Write the artifact's files into `folder`; may return figures of what it cost."""
 
@@ -98,11 +73,11 @@ class Node(ABC):
         """Whether making it takes a training slot, of which a machine has few."""
         return False
 
-    def predict(self, recipes: Mapping[str, Recipe], context: RunContext) -> Facts:
+    def predict(self, recipes: Mapping[str, Recipe], context: NodeContext) -> Facts:
         """The facts that making these recipes will bring; exact unless images are unreadable."""
         return Facts(identity(recipes))
 
-    def known(self, recipes: Mapping[str, Recipe], context: RunContext) -> Facts | None:
+    def known(self, recipes: Mapping[str, Recipe], context: NodeContext) -> Facts | None:
         """The facts of these very recipes, where they were made before and are there."""
         head = context.heads.read(self.key)
         if head is not None and head.digest == identity(recipes):
@@ -120,7 +95,7 @@ class Node(ABC):
         return self.facts_of_made(recipes, artifacts, context)
 
     def facts_of_made(
-        self, recipes: Mapping[str, Recipe], artifacts: Mapping[str, Artifact], context: RunContext
+        self, recipes: Mapping[str, Recipe], artifacts: Mapping[str, Artifact], context: NodeContext
     ) -> Facts:
         """The facts of what was made or found."""
         return self.predict(recipes, context)
@@ -136,7 +111,7 @@ class Node(ABC):
         """(table, rows) that this asset contributes to the tables."""
         yield from ()
 
-    def remarks(self, facts: FactsByKey, context: RunContext) -> Iterator[str]:
+    def remarks(self, facts: FactsByKey, context: NodeContext) -> Iterator[str]:
         """What a person should hear of it before it is made, from the facts of its inputs."""
         yield from ()
 
@@ -147,11 +122,3 @@ class Node(ABC):
     def samples(self, facts: FactsByKey) -> int | None:
         """Samples that making it works through, for estimates; None where none are."""
         return None
-
-
-@dataclass(frozen=True, kw_only=True)
-class SourceNode:
-    """Something outside that is only observed: a dataset's images, or a file of weights."""
-
-    key: str
-    observe: Callable[[RunContext], Facts]

@@ -12,7 +12,8 @@ from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.backbone import Backbone
 from fomo_dagster.experiment.schema import Execution, Finetune
 from fomo_dagster.experiment.weights_folder import described, files_of
-from fomo_dagster.graph.core.node import ONLY, Facts, FactsByKey, Node
+from fomo_dagster.graph.core.facts import ONLY, Facts, FactsByKey
+from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.work.checkpoints import (
     WEIGHTS,
     drawn_samples,
@@ -26,7 +27,7 @@ from fomo_dagster.store.recipes import Recipe
 if TYPE_CHECKING:
     import polars as pl
 
-    from fomo_dagster.graph.run.run_context import RunContext
+    from fomo_dagster.graph.core.context import NodeContext
 
 
 def weights_source_key(backbone: str) -> str:
@@ -42,7 +43,7 @@ class WeightsSource:
     path: Path
     backbone: Backbone = field(compare=False)
 
-    def __call__(self, context: RunContext) -> Facts:
+    def __call__(self, context: NodeContext) -> Facts:
         from fomo_dagster.data.sources.files import DigestCache
 
         name = self.backbone.name
@@ -109,7 +110,7 @@ class BackboneNode(Node):
         return self.backbone.pretraining is not None
 
     def make(
-        self, name: str, recipe: Recipe, folder: Path, context: RunContext
+        self, name: str, recipe: Recipe, folder: Path, context: NodeContext
     ) -> Mapping[str, Any] | None:
         from fomo_dagster.models.backbones import create, download, load, load_folder, save
 

@@ -18,7 +18,8 @@ from fomo_dagster.experiment.online_selection import AnyOnlineSelection
 from fomo_dagster.experiment.schema import AnyMethod, Experiment
 from fomo_dagster.experiment.training import TrainingSettings
 from fomo_dagster.experiment.weights_folder import described
-from fomo_dagster.graph.core.node import ONLY, Facts, FactsByKey, Node
+from fomo_dagster.graph.core.facts import ONLY, Facts, FactsByKey
+from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.work.budgets import MemoryAdjusted, budget_row, case_of, full_finetuning
 from fomo_dagster.graph.work.counted_costs import parameters_of
 from fomo_dagster.store.artifacts import Artifact
@@ -27,7 +28,7 @@ from fomo_dagster.store.recipes import Recipe
 from fomo_dagster.training.cost_case import CostCase
 
 if TYPE_CHECKING:
-    from fomo_dagster.graph.run.run_context import RunContext
+    from fomo_dagster.graph.core.context import NodeContext
 
 BUDGET = "budget.json"  # a row of the experiment's method, and one of full fine-tuning
 
@@ -66,17 +67,17 @@ class BudgetNode(Node):
     def recipes(self, facts: FactsByKey) -> dict[str, Recipe]:
         return {ONLY: Recipe(self.kind, self.version, self.declared)}
 
-    def predict(self, recipes: Mapping[str, Recipe], context: RunContext) -> Facts:
+    def predict(self, recipes: Mapping[str, Recipe], context: NodeContext) -> Facts:
         """As it was counted before, or counts: it takes seconds, and nothing of the store."""
         return self.known(recipes, context) or _facts(self._steps(context))
 
     def facts_of_made(
-        self, recipes: Mapping[str, Recipe], artifacts: Mapping[str, Artifact], context: RunContext
+        self, recipes: Mapping[str, Recipe], artifacts: Mapping[str, Artifact], context: NodeContext
     ) -> Facts:
         own, _ = json.loads(artifacts[ONLY].path(BUDGET).read_text())
         return _facts(own["steps_per_stage"])
 
-    def make(self, name: str, recipe: Recipe, folder: Path, context: RunContext) -> None:
+    def make(self, name: str, recipe: Recipe, folder: Path, context: NodeContext) -> None:
         self._steps(context)  # raises where it buys none
         rows = []
         for label, case in (
@@ -86,7 +87,7 @@ class BudgetNode(Node):
             rows.append(budget_row(label, case, cost, self.total, self.stages))
         (folder / BUDGET).write_text(json.dumps(rows, indent=1))
 
-    def _steps(self, context: RunContext) -> int:
+    def _steps(self, context: NodeContext) -> int:
         cost = MemoryAdjusted.of(self._case, context.home.cache)
         return cost.steps(self.total, self.stages)
 

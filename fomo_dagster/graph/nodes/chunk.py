@@ -9,16 +9,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fomo_dagster.experiment.evaluation import Prompts, Waffle
-from fomo_dagster.graph.core.node import ONLY, Facts, FactsByKey, Node
+from fomo_dagster.graph.core.facts import ONLY, Facts, FactsByKey
+from fomo_dagster.graph.core.files import MANIFEST
+from fomo_dagster.graph.core.keys import shards_key
+from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.nodes.order import OrderNode
-from fomo_dagster.graph.nodes.shards import MANIFEST, shards_key
+from fomo_dagster.graph.work.indexes import index_of
 from fomo_dagster.store.artifacts import Artifact
 from fomo_dagster.store.recipes import Recipe
 
 if TYPE_CHECKING:
     import polars as pl
 
-    from fomo_dagster.graph.run.run_context import RunContext
+    from fomo_dagster.graph.core.context import NodeContext
 
 
 class Chunks(ABC):
@@ -163,11 +166,11 @@ class ChunkNode(Node):
             brings.append([dataset, concept, details["train"][concept], text])
         return {ONLY: Recipe(self.kind, self.version, {}, {"concepts": brings})}
 
-    def predict(self, recipes: Mapping[str, Recipe], context: RunContext) -> Facts:
+    def predict(self, recipes: Mapping[str, Recipe], context: NodeContext) -> Facts:
         brings = recipes[ONLY].inputs.get("concepts", [])
         return Facts(recipes[ONLY].digest, {"concepts": [[d, c] for d, c, _, _ in brings]})
 
-    def make(self, name: str, recipe: Recipe, folder: Path, context: RunContext) -> None:
+    def make(self, name: str, recipe: Recipe, folder: Path, context: NodeContext) -> None:
         from fomo_dagster.evaluation.prompts import templates_of
         from fomo_dagster.streams.entries import format_entry
         from fomo_dagster.streams.manifests import (
@@ -183,7 +186,7 @@ class ChunkNode(Node):
         known = context.cached(("training samples", self.stream), dict)
         samples = {}
         for dataset in sorted({d for d, _, _, _ in recipe.inputs["concepts"]}):
-            index = context.index(dataset)
+            index = index_of(dataset, context)
             if index.folder not in known:
                 known[index.folder] = TrainingSamples(dataset, index.sample_table)
             samples[dataset] = known[index.folder]

@@ -13,10 +13,12 @@ from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.backbone import Backbone
 from fomo_dagster.experiment.evaluation import Evaluation, Waffle
 from fomo_dagster.experiment.schema import Execution
-from fomo_dagster.graph.core.node import ONLY, Facts, FactsByKey, Node, identity
-from fomo_dagster.graph.nodes.shards import shards_key
+from fomo_dagster.graph.core.facts import ONLY, Facts, FactsByKey, identity
+from fomo_dagster.graph.core.keys import shards_key
+from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.work.checkpoints import WEIGHTS, load_weights
 from fomo_dagster.graph.work.counted_costs import encoding_flops
+from fomo_dagster.graph.work.indexes import index_of
 from fomo_dagster.graph.work.text_embeddings import text_embeddings
 from fomo_dagster.store.artifacts import Artifact, record_path
 from fomo_dagster.store.digests import digest_of
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     import polars as pl
     from torch import Tensor
 
-    from fomo_dagster.graph.run.run_context import RunContext
+    from fomo_dagster.graph.core.context import NodeContext
 
 METRICS = "metrics.parquet"
 CONCEPTS = "concepts.parquet"
@@ -92,7 +94,7 @@ class EvaluationNode(Node):
         return recipes
 
     def alike(
-        self, facts: FactsByKey, context: RunContext, *, may_fetch: bool = False
+        self, facts: FactsByKey, context: NodeContext, *, may_fetch: bool = False
     ) -> dict[str, tuple[tuple[str, ...], ...]]:
         """Dataset → the classes that its prompts leave alike to the tokeniser, where there are any;
         without the datasets of which nobody knows. may_fetch: see `alike_classes`."""
@@ -112,13 +114,13 @@ class EvaluationNode(Node):
         }  # fmt: skip
         return {name: groups for name, groups in found.items() if groups}
 
-    def remarks(self, facts: FactsByKey, context: RunContext) -> Iterator[str]:
+    def remarks(self, facts: FactsByKey, context: NodeContext) -> Iterator[str]:
         from fomo_dagster.evaluation.alike import said_of
 
         for name, groups in self.alike(facts, context).items():
             yield said_of(name, groups)
 
-    def predict(self, recipes: Mapping[str, Recipe], context: RunContext) -> Facts:
+    def predict(self, recipes: Mapping[str, Recipe], context: NodeContext) -> Facts:
         digests = {name: recipe.digest for name, recipe in recipes.items()}
         return Facts(identity(recipes), {"evaluations": digests})
 
@@ -127,7 +129,7 @@ class EvaluationNode(Node):
         return self.execution
 
     def make(
-        self, name: str, recipe: Recipe, folder: Path, context: RunContext
+        self, name: str, recipe: Recipe, folder: Path, context: NodeContext
     ) -> Mapping[str, Any]:
         from fomo_dagster.evaluation.evaluate import evaluate
         from fomo_dagster.models.devices import device_of
@@ -150,7 +152,7 @@ class EvaluationNode(Node):
             flops.update(of_texts)
             return embeddings
 
-        index = context.index(name)
+        index = index_of(name, context)
         result = evaluate(
             model,
             name,
@@ -229,7 +231,7 @@ class ScoresNode(Node):
         }
         return {ONLY: Recipe(self.kind, self.version, self.declared, inputs)}
 
-    def make(self, name: str, recipe: Recipe, folder: Path, context: RunContext) -> None:
+    def make(self, name: str, recipe: Recipe, folder: Path, context: NodeContext) -> None:
         import polars as pl
 
         from fomo_dagster.evaluation.scores import stage_scores
@@ -298,7 +300,7 @@ class LeaderboardNode(Node):
         inputs = {key: facts[key].data_version for key in self.score_keys if key in facts}
         return {ONLY: Recipe(self.kind, self.version, {}, inputs)}
 
-    def make(self, name: str, recipe: Recipe, folder: Path, context: RunContext) -> None:
+    def make(self, name: str, recipe: Recipe, folder: Path, context: NodeContext) -> None:
         import polars as pl
 
         from fomo_dagster.plots.scores import paths_plot

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from fomo_dagster.experiment.backbone import Backbone
 from fomo_dagster.experiment.schema import Execution
-from fomo_dagster.graph.core.node import Facts, FactsByKey, identity
+from fomo_dagster.graph.core.facts import Facts, FactsByKey, identity
+from fomo_dagster.graph.core.keys import shards_key
 from fomo_dagster.graph.nodes.evaluation import CONCEPTS, EvaluationNode
 from fomo_dagster.graph.nodes.order import Ordered, OrderNode
-from fomo_dagster.graph.nodes.shards import shards_key
 from fomo_dagster.graph.work.checkpoints import WEIGHTS, load_weights
 from fomo_dagster.store.artifacts import Artifact
 from fomo_dagster.store.recipes import Recipe
@@ -23,7 +23,7 @@ from fomo_dagster.store.recipes import Recipe
 if TYPE_CHECKING:
     import polars as pl
 
-    from fomo_dagster.graph.run.run_context import RunContext
+    from fomo_dagster.graph.core.context import NodeContext
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ class MeasuredOrder(OrderNode):
 
     fetched_by_plans: ClassVar[bool] = True  # all the rest depends on it
 
-    def predict(self, recipes: Mapping[str, Recipe], context: RunContext) -> Facts:
+    def predict(self, recipes: Mapping[str, Recipe], context: NodeContext) -> Facts:
         known = self.known(recipes, context)
         return known or Facts(identity(recipes), awaited=self.key)
 
@@ -72,7 +72,7 @@ class PerformanceOrder(MeasuredOrder):
     def _figure_inputs(self, facts: FactsByKey) -> dict[str, Any]:
         return {"accuracies": facts[self.probe_key].details["evaluations"]}
 
-    def sort_keys(self, entries: Sequence[str], context: RunContext) -> Ordered:
+    def sort_keys(self, entries: Sequence[str], context: NodeContext) -> Ordered:
         import polars as pl
 
         from fomo_dagster.streams.entries import format_entry
@@ -105,7 +105,7 @@ class FrequencyOrder(MeasuredOrder):
     def _figure_inputs(self, facts: FactsByKey) -> dict[str, Any]:
         return {"pool": facts[self.pool_key].data_version}
 
-    def sort_keys(self, entries: Sequence[str], context: RunContext) -> Ordered:
+    def sort_keys(self, entries: Sequence[str], context: NodeContext) -> Ordered:
         from fomo_dagster.graph.work.opened_pools import pool_captions
         from fomo_dagster.streams.entries import parse_entry
         from fomo_dagster.streams.frequency import count_captions
@@ -147,7 +147,7 @@ class SimilarityOrder(MeasuredOrder):
     def _figure_inputs(self, facts: FactsByKey) -> dict[str, Any]:
         return {"checkpoint": facts[self.checkpoint_key].data_version}
 
-    def sort_keys(self, entries: Sequence[str], context: RunContext) -> Ordered:
+    def sort_keys(self, entries: Sequence[str], context: NodeContext) -> Ordered:
         import numpy as np
 
         from fomo_dagster.streams.orderings import random
@@ -162,7 +162,7 @@ class SimilarityOrder(MeasuredOrder):
         ordered = [names[number] for number in path.places]
         return Ordered(ordered, [None, *path.similarities], flops)
 
-    def _embeddings(self, context: RunContext) -> tuple[dict[str, Any], Mapping[str, int]]:
+    def _embeddings(self, context: NodeContext) -> tuple[dict[str, Any], Mapping[str, int]]:
         """Entry → θ₀'s embedding of its prompt, for all concepts of the stream's datasets; and what
         they cost."""
         from fomo_dagster.evaluation.prompts import class_texts

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fomo_dagster.experiment.merging_over_time import Joint
-from fomo_dagster.graph.core.node import ONLY, FactsByKey, Node
+from fomo_dagster.graph.core.facts import ONLY, FactsByKey
+from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.work.checkpoints import WEIGHTS
 from fomo_dagster.graph.work.merge_repair import Repairing
 from fomo_dagster.merging.task_vectors import TaskVectorTechnique
@@ -17,7 +18,7 @@ from fomo_dagster.merging.weighting import as_joint
 from fomo_dagster.store.recipes import Recipe
 
 if TYPE_CHECKING:
-    from fomo_dagster.graph.run.run_context import RunContext
+    from fomo_dagster.graph.core.context import NodeContext
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +92,7 @@ class DeployedNode(Node):
         return {ONLY: Recipe(kind, self.version, self.declared, inputs)}
 
     def make(
-        self, name: str, recipe: Recipe, folder: Path, context: RunContext
+        self, name: str, recipe: Recipe, folder: Path, context: NodeContext
     ) -> Mapping[str, int]:
         from fomo_dagster.merging.techniques import merge
 

@@ -10,8 +10,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from fomo_dagster.experiment.stream import Stream
-from fomo_dagster.graph.core.node import ONLY, Facts, FactsByKey, Node
-from fomo_dagster.graph.nodes.shards import shards_key
+from fomo_dagster.graph.core.facts import ONLY, Facts, FactsByKey
+from fomo_dagster.graph.core.keys import shards_key
+from fomo_dagster.graph.core.node import Node
 from fomo_dagster.store.artifacts import Artifact, record_path
 from fomo_dagster.store.digests import digest_of
 from fomo_dagster.store.recipes import Recipe
@@ -19,16 +20,11 @@ from fomo_dagster.store.recipes import Recipe
 if TYPE_CHECKING:
     import polars as pl
 
-    from fomo_dagster.graph.run.run_context import RunContext
+    from fomo_dagster.graph.core.context import NodeContext
 
 ORDER = "order.parquet"  # position (from 1), dataset, concept, figure
 ORDER_PLOT = "order.png"
 NAMED_AT_MOST = 5  # datasets that one remark names
-
-
-def order_key(stream: str) -> str:
-    """The asset key of a stream's order."""
-    return f"streams/{stream}/order"
 
 
 @dataclass(frozen=True)
@@ -139,7 +135,7 @@ class OrderNode(Node):
             )  # fmt: skip
         return orderings.as_listed(entries)
 
-    def sort_keys(self, entries: Sequence[str], context: RunContext) -> Ordered:
+    def sort_keys(self, entries: Sequence[str], context: NodeContext) -> Ordered:
         """The entries in order, before any reversal."""
         ordered = self.ordered(entries)
         if self.stream.order != "time_incremental":
@@ -148,12 +144,12 @@ class OrderNode(Node):
 
         return Ordered(ordered, [float(self.years[parse_entry(entry)[0]]) for entry in ordered])
 
-    def predict(self, recipes: Mapping[str, Recipe], context: RunContext) -> Facts:
+    def predict(self, recipes: Mapping[str, Recipe], context: NodeContext) -> Facts:
         entries = self.ordered(recipes[ONLY].inputs["concepts"])
         return _facts_of_order(entries[::-1] if self.stream.reverse else entries)
 
     def facts_of_made(
-        self, recipes: Mapping[str, Recipe], artifacts: Mapping[str, Artifact], context: RunContext
+        self, recipes: Mapping[str, Recipe], artifacts: Mapping[str, Artifact], context: NodeContext
     ) -> Facts:
         import polars as pl
 
@@ -163,7 +159,7 @@ class OrderNode(Node):
         return _facts_of_order([format_entry(dataset, concept) for dataset, concept in rows])
 
     def make(
-        self, name: str, recipe: Recipe, folder: Path, context: RunContext
+        self, name: str, recipe: Recipe, folder: Path, context: NodeContext
     ) -> Mapping[str, int]:
         import polars as pl
 
@@ -214,7 +210,7 @@ class OrderNode(Node):
             f"its results, name such a file of {FOLDER} as stream.file"
         )
 
-    def remarks(self, facts: FactsByKey, context: RunContext) -> Iterator[str]:
+    def remarks(self, facts: FactsByKey, context: NodeContext) -> Iterator[str]:
         if self.not_as_released is not None:
             yield self.not_as_released
 

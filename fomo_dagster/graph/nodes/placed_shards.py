@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from fomo_dagster.data.declarations import Dataset, WebDatasetSource
 from fomo_dagster.errors import DataError
-from fomo_dagster.graph.core.node import ONLY, Facts, FactsByKey, Node, identity
+from fomo_dagster.graph.core.facts import ONLY, Facts, FactsByKey, identity
+from fomo_dagster.graph.core.files import LISTING, LISTING_COLUMNS
+from fomo_dagster.graph.core.keys import source_key
+from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.nodes.shards import (
     CONTACT_SHEET,
     QUARANTINE,
@@ -18,7 +21,6 @@ from fomo_dagster.graph.nodes.shards import (
     ShardsNode,
     contact_sheet_of,
     facts_of_samples,
-    source_key,
     with_counts,
 )
 from fomo_dagster.store.artifacts import Artifact, record_path
@@ -28,10 +30,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from fomo_dagster.data.webdataset.indexed import IndexedTar
-    from fomo_dagster.graph.run.run_context import RunContext
-
-LISTING = "listing.parquet"
-LISTING_COLUMNS = ("name", "size", "version")
+    from fomo_dagster.graph.core.context import NodeContext
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +41,7 @@ class ObserveTars:
     dataset: Dataset
     base: Path
 
-    def __call__(self, context: RunContext) -> Facts:
+    def __call__(self, context: NodeContext) -> Facts:
         from fomo_dagster.data.webdataset.indexed import IndexedTars, version_of
 
         declared = self.dataset.source
@@ -73,7 +72,7 @@ class ObserveStream:
     dataset: Dataset
     base: Path
 
-    def __call__(self, context: RunContext) -> Facts:
+    def __call__(self, context: NodeContext) -> Facts:
         from fomo_dagster.data.webdataset.listing import list_shards, listing_digest
         from fomo_dagster.data.webdataset.shard_splits import split_shards
 
@@ -119,7 +118,7 @@ class StreamedNode(Node):
         return {ONLY: Recipe(self.kind, self.version, {}, {"source": listing})}
 
     def make(
-        self, name: str, recipe: Recipe, folder: Path, context: RunContext
+        self, name: str, recipe: Recipe, folder: Path, context: NodeContext
     ) -> Mapping[str, Any]:
         import polars as pl
 
@@ -128,7 +127,7 @@ class StreamedNode(Node):
         pl.DataFrame(rows, schema=LISTING_COLUMNS, orient="row").write_parquet(folder / LISTING)
         return {"shards": len(files), "bytes": sum(file.size or 0 for file in files)}
 
-    def predict(self, recipes: Mapping[str, Recipe], context: RunContext) -> Facts:
+    def predict(self, recipes: Mapping[str, Recipe], context: NodeContext) -> Facts:
         return Facts(identity(recipes), {"streamed": self.declared})
 
 
@@ -150,7 +149,7 @@ class PlacedNode(ShardsNode):
         }
 
     def make(
-        self, name: str, recipe: Recipe, folder: Path, context: RunContext
+        self, name: str, recipe: Recipe, folder: Path, context: NodeContext
     ) -> Mapping[str, Any]:
         import polars as pl
 
@@ -158,7 +157,7 @@ class PlacedNode(ShardsNode):
         from fomo_dagster.data.samples import QUARANTINE as QUARANTINE_COLUMNS
         from fomo_dagster.data.shards import SEEN as SEEN_COLUMNS
         from fomo_dagster.data.webdataset.indexed import PlacedIndex
-        from fomo_dagster.graph.run.run_context import PLACED_SHARDS
+        from fomo_dagster.graph.core.files import PLACED_SHARDS
 
         details = context.observe(source_key(self.name)).details
         source, tars = details["source"], details["tars"]
@@ -189,7 +188,7 @@ class PlacedNode(ShardsNode):
                 "or raise the dataset's unreadable_limit"
             )
 
-    def predict(self, recipes: Mapping[str, Recipe], context: RunContext) -> Facts:
+    def predict(self, recipes: Mapping[str, Recipe], context: NodeContext) -> Facts:
         """Exact: whatever cannot be used was found when the tars were looked at."""
         known = self.known(recipes, context)
         if known is not None:
@@ -198,7 +197,7 @@ class PlacedNode(ShardsNode):
         return facts_of_samples(details["source"].index(details["tars"]).samples)
 
     def facts_of_made(
-        self, recipes: Mapping[str, Recipe], artifacts: Mapping[str, Artifact], context: RunContext
+        self, recipes: Mapping[str, Recipe], artifacts: Mapping[str, Artifact], context: NodeContext
     ) -> Facts:
         from fomo_dagster.data.index import Index
 

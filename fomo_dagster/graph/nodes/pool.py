@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from fomo_dagster.data.declarations import PretrainingPool
 from fomo_dagster.data.weighted_round_robin import whole_weights
 from fomo_dagster.errors import InputError
-from fomo_dagster.graph.core.node import ONLY, Facts, FactsByKey, Node
-from fomo_dagster.graph.nodes.placed_shards import LISTING, LISTING_COLUMNS
-from fomo_dagster.graph.nodes.shards import MANIFEST, shards_key
+from fomo_dagster.graph.core.facts import ONLY, Facts, FactsByKey
+from fomo_dagster.graph.core.files import LISTING, LISTING_COLUMNS, MANIFEST, STREAMED
+from fomo_dagster.graph.core.keys import shards_key
+from fomo_dagster.graph.core.node import Node
+from fomo_dagster.graph.work.indexes import indexes_of
 from fomo_dagster.store.digests import digest_of
 from fomo_dagster.store.recipes import Recipe
 
 if TYPE_CHECKING:
-    from fomo_dagster.graph.run.run_context import RunContext
-
-STREAMED = "streamed.parquet"  # the shards of streamed datasets
+    from fomo_dagster.graph.core.context import NodeContext
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,11 +66,11 @@ class PoolNode(Node):
             brings.append([dataset, digest_of(details["train"]), text])
         return {ONLY: Recipe(self.kind, self.version, parameters, {"datasets": brings})}
 
-    def predict(self, recipes: Mapping[str, Recipe], context: RunContext) -> Facts:
+    def predict(self, recipes: Mapping[str, Recipe], context: NodeContext) -> Facts:
         datasets = [dataset for dataset, _, _ in recipes[ONLY].inputs["datasets"]]
         return Facts(recipes[ONLY].digest, {"datasets": datasets})
 
-    def make(self, name: str, recipe: Recipe, folder: Path, context: RunContext) -> None:
+    def make(self, name: str, recipe: Recipe, folder: Path, context: NodeContext) -> None:
         import polars as pl
 
         from fomo_dagster.streams.entries import format_entry
@@ -78,7 +78,7 @@ class PoolNode(Node):
 
         streamed = recipe.parameters.get("streamed", {})
         listed = [dataset for dataset in self.pool.names if dataset not in streamed]
-        indexes = context.indexes(listed)
+        indexes = indexes_of(listed, context)
         samples = {name: TrainingSamples(name, i.sample_table) for name, i in indexes.items()}
         entries = [
             format_entry(dataset, concept)

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fomo_dagster.data.declarations import Dataset
-from fomo_dagster.graph.core.node import ONLY, Facts, FactsByKey, Node
+from fomo_dagster.graph.core.facts import ONLY, Facts, FactsByKey
+from fomo_dagster.graph.core.keys import shards_key, source_key
+from fomo_dagster.graph.core.node import Node
 from fomo_dagster.store.artifacts import Artifact, record_path
 from fomo_dagster.store.digests import digest_of
 from fomo_dagster.store.recipes import Recipe
@@ -17,23 +19,12 @@ if TYPE_CHECKING:
     import polars as pl
 
     from fomo_dagster.data.index import Index
-    from fomo_dagster.graph.run.run_context import RunContext
+    from fomo_dagster.graph.core.context import NodeContext
 
 SAMPLES_PER_SHARD = 1024
 QUARANTINE = "quarantine.parquet"
 SEEN = "seen.parquet"
-MANIFEST = "manifest.parquet"
 CONTACT_SHEET = "contact_sheet.png"
-
-
-def source_key(dataset: str) -> str:
-    """The asset key of a dataset's observed source."""
-    return f"sources/{dataset}"
-
-
-def shards_key(dataset: str) -> str:
-    """The asset key of a dataset's shards."""
-    return f"shards/{dataset}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +35,7 @@ class DatasetSource:
     dataset: Dataset
     base: Path
 
-    def __call__(self, context: RunContext) -> Facts:
+    def __call__(self, context: NodeContext) -> Facts:
         from fomo_dagster.data.samples import content_digest
         from fomo_dagster.data.sources.opening import open_source
         from fomo_dagster.data.sources.source import inspect, twins_said
@@ -132,7 +123,7 @@ class ShardsNode(Node):
         return {ONLY: Recipe(self.kind, self.version, self._parameters, {"source": scan})}
 
     def make(
-        self, name: str, recipe: Recipe, folder: Path, context: RunContext
+        self, name: str, recipe: Recipe, folder: Path, context: NodeContext
     ) -> Mapping[str, Any]:
         from fomo_dagster.data.index import Index
         from fomo_dagster.data.shards import write_shards
@@ -152,7 +143,7 @@ class ShardsNode(Node):
         record_path(folder, CONTACT_SHEET).write_bytes(sheet)
         return {"samples": sum(report.samples.values()), "bytes": report.bytes}
 
-    def predict(self, recipes: Mapping[str, Recipe], context: RunContext) -> Facts:
+    def predict(self, recipes: Mapping[str, Recipe], context: NodeContext) -> Facts:
         """As if all images were readable and opaque, but for those that are known not to be."""
         known = self.known(recipes, context)
         if known is not None:
@@ -162,7 +153,7 @@ class ShardsNode(Node):
         return self._facts(expected_samples(self.name, self.dataset, context), quarantined, context)
 
     def facts_of_made(
-        self, recipes: Mapping[str, Recipe], artifacts: Mapping[str, Artifact], context: RunContext
+        self, recipes: Mapping[str, Recipe], artifacts: Mapping[str, Artifact], context: NodeContext
     ) -> Facts:
         import polars as pl
 
@@ -173,7 +164,7 @@ class ShardsNode(Node):
         found = self._facts(samples, quarantined, context)
         return with_counts(found, artifacts[ONLY])
 
-    def _facts(self, samples: pl.DataFrame, quarantined: list[str], context: RunContext) -> Facts:
+    def _facts(self, samples: pl.DataFrame, quarantined: list[str], context: NodeContext) -> Facts:
         classes = context.observe(source_key(self.name)).details["classes"]
         return facts_of_samples(samples, classes, quarantined)
 
@@ -264,7 +255,7 @@ class ShardsNode(Node):
         return scan.height
 
 
-def expected_samples(name: str, dataset: Dataset, context: RunContext) -> pl.DataFrame:
+def expected_samples(name: str, dataset: Dataset, context: NodeContext) -> pl.DataFrame:
     """The samples (SAMPLES) that a dataset's shards will hold, by what is known of its images from
     the shards there are; see `ShardsNode.predict`."""
     import polars as pl

@@ -19,7 +19,8 @@ from fomo_dagster.experiment.schema import (
     Execution,
 )
 from fomo_dagster.experiment.training import Budget, TrainingSettings
-from fomo_dagster.graph.core.node import ONLY, FactsByKey, Node
+from fomo_dagster.graph.core.facts import ONLY, FactsByKey
+from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.work.checkpoints import (
     ADAPTERS,
     CARRIED,
@@ -37,7 +38,7 @@ from fomo_dagster.store.recipes import Recipe
 if TYPE_CHECKING:
     import polars as pl
 
-    from fomo_dagster.graph.run.run_context import RunContext
+    from fomo_dagster.graph.core.context import NodeContext
     from fomo_dagster.methods.preservation import StageInputs
     from fomo_dagster.models.backbones import Model
 
@@ -168,7 +169,7 @@ class TrainedNode(Node):
         return True
 
     def make(
-        self, name: str, recipe: Recipe, folder: Path, context: RunContext
+        self, name: str, recipe: Recipe, folder: Path, context: NodeContext
     ) -> Mapping[str, Any]:
         from fomo_dagster.graph.work.replay_features import (
             read_replay_features,
@@ -228,14 +229,14 @@ class TrainedNode(Node):
                 cost["flops"] += samples * of_features
         return cost
 
-    def _selecting(self, context: RunContext) -> Model:
+    def _selecting(self, context: NodeContext) -> Model:
         assert self.selecting_key is not None
         assert self.selecting_backbone is not None
         return load_weights(
             self.selecting_backbone, context.artifact(self.selecting_key).path(WEIGHTS)
         )
 
-    def _opened_stage_inputs(self, context: RunContext) -> StageInputs:
+    def _opened_stage_inputs(self, context: NodeContext) -> StageInputs:
         from safetensors.torch import load_file
 
         from fomo_dagster.methods.preservation import StageInputs

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from fomo_dagster.data.declarations import Dataset
 from fomo_dagster.experiment.evaluation import Validation
-from fomo_dagster.graph.core.node import ONLY, Facts, FactsByKey, Node
-from fomo_dagster.graph.nodes.shards import expected_samples, facts_of_samples, shards_key
+from fomo_dagster.graph.core.facts import ONLY, Facts, FactsByKey
+from fomo_dagster.graph.core.keys import shards_key
+from fomo_dagster.graph.core.node import Node
+from fomo_dagster.graph.nodes.shards import expected_samples, facts_of_samples
 from fomo_dagster.store.artifacts import Artifact
 from fomo_dagster.store.digests import digest_of
 from fomo_dagster.store.recipes import Recipe
@@ -22,7 +24,7 @@ from fomo_dagster.store.recipes import Recipe
 if TYPE_CHECKING:
     import polars as pl
 
-    from fomo_dagster.graph.run.run_context import RunContext
+    from fomo_dagster.graph.core.context import NodeContext
 
 
 def view_of(dataset: str, validation: Validation) -> str:
@@ -61,7 +63,7 @@ class ValidationNode(Node):
         }
         return {ONLY: Recipe(self.kind, self.version, self.declared, inputs)}
 
-    def make(self, name: str, recipe: Recipe, folder: Path, context: RunContext) -> None:
+    def make(self, name: str, recipe: Recipe, folder: Path, context: NodeContext) -> None:
         import polars as pl
 
         from fomo_dagster.data.index import Index, write_index
@@ -72,7 +74,7 @@ class ValidationNode(Node):
         index = Index(shards.folder)
         write_index(self._split(index.samples).with_columns(shard=places), folder, index.decoding)
 
-    def predict(self, recipes: Mapping[str, Recipe], context: RunContext) -> Facts:
+    def predict(self, recipes: Mapping[str, Recipe], context: NodeContext) -> Facts:
         known = self.known(recipes, context)
         if known is not None:
             return known
@@ -80,7 +82,7 @@ class ValidationNode(Node):
         return self._facts(self._split(expected), recipes)
 
     def facts_of_made(
-        self, recipes: Mapping[str, Recipe], artifacts: Mapping[str, Artifact], context: RunContext
+        self, recipes: Mapping[str, Recipe], artifacts: Mapping[str, Artifact], context: NodeContext
     ) -> Facts:
         from fomo_dagster.data.index import Index
 

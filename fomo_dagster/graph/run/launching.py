@@ -17,10 +17,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from fomo_dagster.errors import (
     DataError,
@@ -29,9 +28,10 @@ from fomo_dagster.errors import (
     StoreError,
     TrainingError,
 )
-from fomo_dagster.graph.core.node import Node, identity
+from fomo_dagster.graph.core.facts import identity
+from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.run.tasks import Task, as_data
-from fomo_dagster.progress import Progress, Steps, ignore_steps
+from fomo_dagster.progress import ignore_steps
 from fomo_dagster.store.files import explained, write_bytes
 from fomo_dagster.store.leases import lease
 from fomo_dagster.store.process_memory import ProcessMemory
@@ -52,15 +52,6 @@ _SECONDS_BETWEEN_LOOKS = 0.1
 _SECONDS_TO_END = 60.0  # of a process that was told to, and only has to leave
 _KINDS = {kind.__name__: kind for kind in (InputError, DataError, StoreError, TrainingError)}
 _FAILED = re.compile(r"rank\s*:\s*(\d+)\D[^\n]*\n\s*exitcode\s*:\s*(-?\d+)")  # torchrun's summary
-
-
-class Channel(Protocol):
-    """How launched processes tell what they do."""
-
-    def __call__(
-        self, folder: Path, progress: Progress, warn: Callable[[str], None], steps: Steps
-    ) -> AbstractContextManager[Mapping[str, str]]:
-        """Open within; gives the environment variables by which they find it."""
 
 
 def make(

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 
-from fomo_dagster.graph.core.node import Node, identity
+from fomo_dagster.graph.core.facts import identity
+from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.run.launching import make, make_side_by_side
 from fomo_dagster.graph.run.run_context import RunContext
 from fomo_dagster.store.artifacts import Artifact

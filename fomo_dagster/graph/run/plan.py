@@ -13,7 +13,8 @@ import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from fomo_dagster.graph.core.node import ONLY, Facts, Node, identity
+from fomo_dagster.graph.core.facts import ONLY, Facts, identity
+from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.run.run_context import RunContext
 from fomo_dagster.store.heads import Head
 from fomo_dagster.store.recipes import Difference, Recipe, differences

@@ -13,7 +13,7 @@ from fomo_dagster.merging.technique import Repair, Technique
 
 if TYPE_CHECKING:
     from fomo_dagster.data.pools import Pool
-    from fomo_dagster.graph.run.run_context import RunContext
+    from fomo_dagster.graph.core.context import NodeContext
     from fomo_dagster.merging.repair import Calibration
     from fomo_dagster.models.backbones import Model
 
@@ -29,12 +29,12 @@ class Repairing:
     chunk_key: str
 
     def __call__(
-        self, technique: Technique, models: Sequence[Path], weights: Path, context: RunContext
+        self, technique: Technique, models: Sequence[Path], weights: Path, context: NodeContext
     ) -> Mapping[str, int]:
         """Correct the merged `weights` in place; gives the `flops` that it took."""
         import polars as pl
 
-        from fomo_dagster.graph.nodes.shards import MANIFEST
+        from fomo_dagster.graph.core.files import MANIFEST
         from fomo_dagster.graph.work.checkpoints import load_weights
         from fomo_dagster.graph.work.opened_pools import manifest_pool
         from fomo_dagster.merging.repair import repair

@@ -17,21 +17,21 @@ from fomo_dagster.data.webdataset.streamed import StreamedPool, Visits
 from fomo_dagster.data.weighted import WeightedPool
 from fomo_dagster.errors import DataError
 from fomo_dagster.experiment.schema import Execution
-from fomo_dagster.graph.nodes.placed_shards import LISTING_COLUMNS
-from fomo_dagster.graph.nodes.pool import STREAMED
-from fomo_dagster.graph.nodes.shards import MANIFEST, shards_key, source_key
+from fomo_dagster.graph.core.files import LISTING_COLUMNS, MANIFEST, STREAMED
+from fomo_dagster.graph.core.keys import shards_key, source_key
+from fomo_dagster.graph.work.indexes import indexes_of
 from fomo_dagster.store.artifacts import Artifact
 
 if TYPE_CHECKING:
-    from fomo_dagster.graph.run.run_context import RunContext
+    from fomo_dagster.graph.core.context import NodeContext
 
 
-def manifest_pool(name: str, manifest: pl.DataFrame, context: RunContext) -> Pool:
+def manifest_pool(name: str, manifest: pl.DataFrame, context: NodeContext) -> Pool:
     """The pool of a MANIFEST table, whose images stand in the shards of its datasets."""
-    return ManifestPool(name, manifest, context.indexes(manifest["dataset"].unique()))
+    return ManifestPool(name, manifest, indexes_of(manifest["dataset"].unique(), context))
 
 
-def pretraining_pool(key: str, context: RunContext, execution: Execution) -> Pool:
+def pretraining_pool(key: str, context: NodeContext, execution: Execution) -> Pool:
     """The pool that a pool's asset states; with weights, each dataset draws by itself.
 
     Raises `DataError` where a streamed dataset's shards are others than when it was made.
@@ -55,7 +55,7 @@ def pretraining_pool(key: str, context: RunContext, execution: Execution) -> Poo
     return manifest_pool("pretraining", manifest, context)
 
 
-def pool_captions(key: str, context: RunContext, execution: Execution) -> Iterator[str]:
+def pool_captions(key: str, context: NodeContext, execution: Execution) -> Iterator[str]:
     """Every caption of a pool, in little memory; the shards of streamed datasets are all fetched.
 
     Raises what `pretraining_pool` raises.
@@ -75,7 +75,7 @@ def _streamed_pool(
     dataset: str,
     artifact: Artifact,
     declared: Mapping[str, Any],
-    context: RunContext,
+    context: NodeContext,
     execution: Execution,
 ) -> Pool:
     visits = Visits(declared["samples_per_visit"], declared["shards_at_once"])
@@ -84,7 +84,7 @@ def _streamed_pool(
     return StreamedPool(name, shards, visits, cache, Decoding.from_data(declared))
 
 
-def _present(dataset: str, artifact: Artifact, context: RunContext) -> Sequence[ShardFile]:
+def _present(dataset: str, artifact: Artifact, context: NodeContext) -> Sequence[ShardFile]:
     """The shards of a pool's streamed dataset, where they lie now."""
     listing = pl.read_parquet(artifact.path(STREAMED)).filter(dataset=dataset)
     files: Sequence[ShardFile] = context.observe(source_key(dataset)).details["files"]
@@ -97,7 +97,7 @@ def _present(dataset: str, artifact: Artifact, context: RunContext) -> Sequence[
     return files
 
 
-def _cache(declared: Mapping[str, Any], context: RunContext, execution: Execution) -> ShardCache:
+def _cache(declared: Mapping[str, Any], context: NodeContext, execution: Execution) -> ShardCache:
     return ShardCache(
         context.home.cache / "streamed",
         int(execution.shard_cache_gib * 2**30),

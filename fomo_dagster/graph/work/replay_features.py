@@ -19,10 +19,11 @@ from torch import Tensor
 
 from fomo_dagster.evaluation.encoding import encode_images, encode_texts
 from fomo_dagster.experiment.schema import Execution
+from fomo_dagster.graph.work.indexes import index_of
 from fomo_dagster.models.backbones import Model
 
 if TYPE_CHECKING:
-    from fomo_dagster.graph.run.run_context import RunContext
+    from fomo_dagster.graph.core.context import NodeContext
 
 SAMPLE = ["dataset", "key"]  # what names a sample; a concept, and so it, comes once in a stream
 
@@ -35,7 +36,7 @@ def write_replay_features(
     *,
     precision: str,
     execution: Execution,
-    context: RunContext,
+    context: NodeContext,
 ) -> int:
     """Write the model's features of those samples of `chunk` that are in `kept`, both MANIFESTs.
 
@@ -50,7 +51,7 @@ def write_replay_features(
     mine = chunk.with_row_index("row").join(kept, on=SAMPLE, how="semi", maintain_order="left")
     places, blocks = [], []
     for (dataset,), part in mine.with_row_index("place").group_by("dataset", maintain_order=True):
-        index = context.index(str(dataset))
+        index = index_of(str(dataset), context)
         part = part.select("place", "key").join(
             index.rows("train"), on="key", how="left", maintain_order="left"
         )

@@ -39,7 +39,7 @@ from fomo_dagster.training.setup import prepare_trainable
 from fomo_dagster.training.steps import steps_of, steps_that_draw
 
 if TYPE_CHECKING:
-    from fomo_dagster.graph.run.run_context import RunContext
+    from fomo_dagster.graph.core.context import NodeContext
 
 _INITIALISATION = -1  # the step before the first, whose seed adapters begin with
 
@@ -57,7 +57,7 @@ def train_on(
     asset: str,
     recipe: Recipe,
     folder: Path,
-    context: RunContext,
+    context: NodeContext,
     continued: Path | None = None,
     stage_inputs: StageInputs | None = None,
     selection: AnyOnlineSelection | None = None,

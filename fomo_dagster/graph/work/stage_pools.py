@@ -11,11 +11,11 @@ import polars as pl
 from fomo_dagster.data.buffer import select
 from fomo_dagster.data.pools import Pool
 from fomo_dagster.experiment.schema import Buffer, Execution
-from fomo_dagster.graph.nodes.shards import MANIFEST
+from fomo_dagster.graph.core.files import MANIFEST
 from fomo_dagster.graph.work.opened_pools import manifest_pool, pretraining_pool
 
 if TYPE_CHECKING:
-    from fomo_dagster.graph.run.run_context import RunContext
+    from fomo_dagster.graph.core.context import NodeContext
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,7 @@ def open_pools(
     buffer: Buffer,
     seed: int,
     execution: Execution,
-    context: RunContext,
+    context: NodeContext,
 ) -> StagePools:
     """Open what the assets of these keys hold. Raises what reading it raises."""
 

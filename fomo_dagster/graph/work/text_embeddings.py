@@ -18,7 +18,7 @@ from fomo_dagster.store.recipes import Recipe
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from fomo_dagster.graph.run.run_context import RunContext
+    from fomo_dagster.graph.core.context import NodeContext
     from fomo_dagster.models.backbones import Model
 
 EMBEDDINGS = "embeddings.safetensors"
@@ -32,7 +32,7 @@ def text_embeddings(
     model: Callable[[], Model],
     precision: str,
     execution: Execution,
-    context: RunContext,
+    context: NodeContext,
 ) -> tuple[Tensor, Mapping[str, int]]:
     """`mean_embeddings` of the texts, `each` of which in a row share one: (N / each, D), fp32.
 

@@ -15,7 +15,7 @@ from fomo_dagster.data.sources.files import DigestCache
 from fomo_dagster.data.sources.manifest import ManifestImages
 from fomo_dagster.data.sources.rows import read_rows
 from fomo_dagster.errors import DataError
-from fomo_dagster.graph.core.node import ONLY
+from fomo_dagster.graph.core.facts import ONLY
 from fomo_dagster.graph.nodes.shards import QUARANTINE
 from fomo_dagster.graph.run.materialise import materialise
 from fomo_dagster.graph.run.run_context import RunContext

@@ -1,0 +1,158 @@
+"""What nodes are made with: the home folder, the sources, the heads of what is there, and how work
+tells how it goes."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from fomo_dagster.errors import InputError, StoreError
+from fomo_dagster.graph.core.facts import ONLY, Facts
+from fomo_dagster.home import Home
+from fomo_dagster.progress import Progress, Steps, ignore_steps, no_progress
+from fomo_dagster.store.artifacts import Artifact, Make
+from fomo_dagster.store.heads import Head
+from fomo_dagster.store.recipes import Recipe
+from fomo_dagster.texts import as_text
+
+if TYPE_CHECKING:
+    from fomo_dagster.distributed.process_group import ProcessGroup
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceNode:
+    """Something outside that is only observed: a dataset's images, or a file of weights."""
+
+    key: str
+    observe: Callable[[NodeContext], Facts]
+
+
+class NodeContext:
+    """What a node may use while it is made. Sources are observed once in its life.
+
+    sources: by key. code_versions: of every node, as it is declared now.
+    processes: how many may share work that is parallel, such as sharding.
+    group: the processes that train together, of which this is one; None: it is alone.
+    waiting: told what this process waits for.
+    steps: told of the steps of trainings.
+    """
+
+    def __init__(
+        self,
+        home: Home,
+        sources: Mapping[str, SourceNode],
+        code_versions: Mapping[str, str],
+        *,
+        processes: int = 1,
+        progress: Progress = no_progress,
+        waiting: Callable[[str], None] | None = None,
+        warn: Callable[[str], None] | None = None,
+        steps: Steps = ignore_steps,
+        group: ProcessGroup | None = None,
+    ) -> None:
+        self.home = home
+        self.store = home.store
+        self.heads = home.heads
+        self.processes = processes
+        self.progress = progress
+        self.warn = warn
+        self.steps = steps
+        self._sources = sources
+        self._code_versions = code_versions
+        self._waiting = waiting
+        self._group = group
+        self._observed: dict[str, Facts] = {}
+        self._memory: tuple[object, Any] = (None, None)
+
+    @property
+    def group(self) -> ProcessGroup:
+        """The processes that train together, of which this is one."""
+        from fomo_dagster.distributed.process_group import SINGLE_PROCESS
+
+        return self._group or SINGLE_PROCESS
+
+    def facts(self, key: str) -> Facts:
+        """The facts of an upstream asset as it is now: a fresh look at a source, or its head.
+
+        Raises `InputError` where it was never materialised, or as something else than what is
+        declared now: numbers are never made from what another declaration left behind.
+        """
+        if key in self._sources:
+            return self.observe(key)
+        head = self._head(key)
+        return Facts(head.data_version, head.facts)
+
+    def observe(self, key: str) -> Facts:
+        """Observe a source, once; what is to be said of it goes to `warn`."""
+        if key not in self._observed:
+            self._observed[key] = self._sources[key].observe(self)
+            self.say(self._observed[key].details.get("warnings", ()))
+        return self._observed[key]
+
+    def say(self, warnings: Iterable[str]) -> None:
+        """Hand what a person should hear to `warn`, where there is one."""
+        if self.warn is not None:
+            for warning in warnings:
+                self.warn(as_text(warning))
+
+    def cached(self, what: object, build: Callable[[], T]) -> T:
+        """`build()`, or its result where it was the last thing asked for, such as a model."""
+        if self._memory[0] != what:
+            self._memory = (None, None)
+            self._memory = (what, build())
+        result: T = self._memory[1]
+        return result
+
+    def artifact(self, key: str, name: str = ONLY) -> Artifact:
+        """An upstream asset's artifact; raises where it is gone or was damaged since."""
+        head = self.heads.read(key)
+        if head is None:
+            raise InputError(f"{key} was never materialised: materialise it first")
+        if name not in head.artifacts:
+            raise StoreError(f"{key} has no artifact {name!r}: {sorted(head.artifacts)}")
+        kind, digest = head.artifacts[name]
+        artifact = self.store.open(kind, digest)
+        if artifact is None:
+            raise StoreError(f"the artifact of {key} ({kind} {digest}) is gone: materialise {key}")
+        return artifact
+
+    def get_or_make(
+        self,
+        recipe: Recipe,
+        make: Make,
+        claim: Callable[[], AbstractContextManager[bool]] | None = None,
+    ) -> Artifact:
+        """The artifact of a recipe; once it is safe, its training's resume point goes.
+
+        claim: as in `Store.get_or_make`.
+        """
+        claim = claim or (lambda: nullcontext(False))
+        artifact = self.store.get_or_make(recipe, make, self.waits_for_maker, claim)
+        shutil.rmtree(self.resume_folder(recipe), ignore_errors=True)
+        return artifact
+
+    def waits_for_maker(self, process: str) -> None:
+        """Tell that another process, by its number, is making what this one wants."""
+        if self._waiting is not None:
+            self._waiting(f"process {process}, which is making the same")
+
+    def resume_folder(self, recipe: Recipe) -> Path:
+        """Where a training keeps its resume point; it outlives the process."""
+        return self.home.resume_points / recipe.digest
+
+    def _head(self, key: str) -> Head:
+        head = self.heads.read(key)
+        if head is None:
+            raise InputError(f"{key} was never materialised: materialise it first")
+        if head.code_version != self._code_versions[key]:
+            raise InputError(
+                f"{key} was last materialised under another declaration than the present one: "
+                "materialise it first, or everything that is out of date together"
+            )
+        return head

@@ -1,0 +1,7 @@
+"""Names of the files in artifacts that other kinds of assets read."""
+
+MANIFEST = "manifest.parquet"
+LISTING = "listing.parquet"
+LISTING_COLUMNS = ("name", "size", "version")
+STREAMED = "streamed.parquet"  # the shards of streamed datasets
+PLACED_SHARDS = "placed_shards.parquet"  # name and digest of tars that an index in place knows

@@ -1,0 +1,29 @@
+"""The indexes of datasets' shards, opened."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import polars as pl
+
+from fomo_dagster.data.index import Index
+from fomo_dagster.graph.core.context import NodeContext
+from fomo_dagster.graph.core.files import PLACED_SHARDS
+from fomo_dagster.graph.core.keys import shards_key, source_key
+
+
+def index_of(dataset: str, context: NodeContext) -> Index:
+    """The index of a dataset's shards, which may lie where the dataset is declared to be."""
+    artifact = context.artifact(shards_key(dataset))
+    if PLACED_SHARDS not in artifact.manifest["files"]:
+        return Index(artifact.folder)
+    from fomo_dagster.data.webdataset.indexed import PlacedIndex
+
+    digests = dict(pl.read_parquet(artifact.path(PLACED_SHARDS)).iter_rows())
+    source = context.observe(source_key(dataset)).details["source"]
+    return PlacedIndex(artifact.folder, source.places(digests))
+
+
+def indexes_of(datasets: Iterable[str], context: NodeContext) -> dict[str, Index]:
+    """The indexes of several datasets' shards, by dataset."""
+    return {dataset: index_of(dataset, context) for dataset in sorted(datasets)}
