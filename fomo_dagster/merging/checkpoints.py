@@ -25,7 +25,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from fomo_dagster.errors import DataError
-from fomo_dagster.merging.technique import Array, Piece, Rule
+from fomo_dagster.merging.pieces import Array, Piece, Rule
 
 Layout: TypeAlias = dict[str, tuple[str, tuple[int, ...]]]
 """The kind (F32, I64, …) of each tensor as the output holds it, and its shape."""

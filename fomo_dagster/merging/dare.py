@@ -6,9 +6,9 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
+from fomo_dagster.merging.pieces import Array
 from fomo_dagster.merging.sparsifying import Choosing, Dropping
 from fomo_dagster.merging.task_vectors import Summing
-from fomo_dagster.merging.technique import Array
 from fomo_dagster.merging.ties import SignElection
 
 

@@ -14,7 +14,8 @@ import numpy as np
 from pydantic import Field
 
 from fomo_dagster.merging.groups import by_group
-from fomo_dagster.merging.technique import Array, Piece, Rule, Technique, weighted_sum
+from fomo_dagster.merging.pieces import Array, Piece, Rule
+from fomo_dagster.merging.technique import Technique, weighted_sum
 
 if TYPE_CHECKING:
     from fomo_dagster.merging.checkpoints import Checkpoints

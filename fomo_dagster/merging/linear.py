@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from fomo_dagster.merging.groups import by_group
-from fomo_dagster.merging.technique import Array, Piece, Rule, Technique, as_shares, weighted_sum
+from fomo_dagster.merging.pieces import Array, Piece, Rule
+from fomo_dagster.merging.technique import Technique, as_shares, weighted_sum
 
 if TYPE_CHECKING:
     from fomo_dagster.merging.checkpoints import Checkpoints

@@ -6,8 +6,8 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
+from fomo_dagster.merging.pieces import Array
 from fomo_dagster.merging.task_vectors import Elementwise
-from fomo_dagster.merging.technique import Array
 
 
 class MagMax(Elementwise):

@@ -9,8 +9,8 @@ import numpy as np
 from pydantic import Field
 
 from fomo_dagster.merging.exact_quantiles import Magnitudes, T, select
+from fomo_dagster.merging.pieces import Array, Piece, Rule
 from fomo_dagster.merging.task_vectors import TaskVectorTechnique
-from fomo_dagster.merging.technique import Array, Piece, Rule
 
 if TYPE_CHECKING:
     from fomo_dagster.merging.checkpoints import Checkpoints

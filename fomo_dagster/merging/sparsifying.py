@@ -17,8 +17,9 @@ from pydantic import Field, model_validator
 
 from fomo_dagster.merging.exact_quantiles import Magnitudes, T, select
 from fomo_dagster.merging.groups import tower_of
+from fomo_dagster.merging.pieces import Array, Piece, Rule
 from fomo_dagster.merging.task_vectors import Elementwise
-from fomo_dagster.merging.technique import Array, Piece, Rule, Technique
+from fomo_dagster.merging.technique import Technique
 
 if TYPE_CHECKING:
     from fomo_dagster.merging.checkpoints import Checkpoints

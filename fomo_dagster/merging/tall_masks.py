@@ -7,8 +7,8 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
+from fomo_dagster.merging.pieces import Array
 from fomo_dagster.merging.task_vectors import Summing
-from fomo_dagster.merging.technique import Array
 
 
 class Consensus(Summing):

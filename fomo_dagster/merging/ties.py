@@ -7,9 +7,9 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
+from fomo_dagster.merging.pieces import Array
 from fomo_dagster.merging.sparsifying import Trimming
 from fomo_dagster.merging.task_vectors import Elementwise
-from fomo_dagster.merging.technique import Array
 
 
 class SignElection(Elementwise):
