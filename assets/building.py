@@ -9,7 +9,7 @@ import dagster as dg
 from assets.announcing import announcing_sensor
 from assets.checks import check_specs_of, checks_of
 from assets.descriptions import metadata_of, metadata_of_source
-from assets.growing import GROW_JOB, arrival_sensor
+from assets.growing import BringUpToDate, arrival_sensor, grow_job
 from assets.schedules import observation_of, schedule_of, schedules_of
 from assets.specs import EXPERIMENT_TAG, key_of, owners_of, spec_of
 from assets.troubles import named_troubles, trouble_assets, trouble_key
@@ -27,8 +27,13 @@ from resources.run_contexts import RunContextOpener, RunContexts
 Job = Any  # Dagster does not export the type of what define_asset_job returns
 
 
-def build_definitions(graph: Graph, run_contexts: RunContexts) -> dg.Definitions:
-    """Everything that Dagster loads for a graph. Imports neither PyTorch nor OpenCLIP."""
+def build_definitions(
+    graph: Graph, run_contexts: RunContexts, bring_up_to_date: BringUpToDate
+) -> dg.Definitions:
+    """Everything that Dagster loads for a graph. Imports neither PyTorch nor OpenCLIP.
+
+    bring_up_to_date: see `grow_job`.
+    """
     graph = _without_what_dagster_refuses(graph)
     troubles = named_troubles(graph)
     jobs = {name: job_of(name, [name], graph) for name in graph.experiments}
@@ -39,6 +44,7 @@ def build_definitions(graph: Graph, run_contexts: RunContexts) -> dg.Definitions
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.BetaWarning)
         everything = dg.AssetSelection.all(include_sources=True)
+    growing_jobs = [grow_job(bring_up_to_date)] if graph.growing else []
     observe_job = dg.define_asset_job(
         OBSERVE,
         selection=dg.AssetSelection.assets(*map(key_of, graph.sources)),
@@ -46,7 +52,7 @@ def build_definitions(graph: Graph, run_contexts: RunContexts) -> dg.Definitions
     )
     return dg.Definitions(
         assets=[*build_assets(graph), *trouble_assets(troubles, graph.wrong_datasets)],
-        jobs=[*jobs.values(), observe_job, *([GROW_JOB] if graph.growing else [])],
+        jobs=[*jobs.values(), observe_job, *growing_jobs],
         schedules=[*schedules_of(graph, troubles, jobs), observation_of(observe_job)],
         sensors=[
             dg.AutomationConditionSensorDefinition(
@@ -54,7 +60,7 @@ def build_definitions(graph: Graph, run_contexts: RunContexts) -> dg.Definitions
                 target=everything,
                 description="Materialises what new images or changed declarations touch.",
             ),
-            *([arrival_sensor(graph.growing)] if graph.growing else []),
+            *(arrival_sensor(graph.growing, job) for job in growing_jobs),
             *announcing_sensor(),
         ],
         resources={"run_contexts": run_contexts},

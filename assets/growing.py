@@ -7,9 +7,8 @@ then it asks the UI to load the code location again, and the new stage's assets 
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 
@@ -29,34 +28,36 @@ class Growth(dg.Config):
     experiment: str
 
 
-@dg.op
-def compute_what_arrived(context: dg.OpExecutionContext, config: Growth) -> None:
-    """Compute the stages that arrived since the definitions were loaded."""
-    from fomo_dagster.cli.running import run_experiment  # it builds on the assets itself
-
-    try:
-        run_experiment(config.experiment, [], context.instance, command=f"sensor {ARRIVALS}")
-    except FomoError as error:
-        raise dg.Failure(
-            str(error), metadata={"error": type(error).__name__}, allow_retries=False
-        ) from error
-    show_what_arrived(context)
+BringUpToDate = Callable[[str, dg.DagsterInstance], None]
 
 
-@dg.job(
-    name=GROW,
-    description="Computes the stages that arrived in a growing stream's folder.",
-    executor_def=dg.in_process_executor,
-)
-def grow_streams() -> None:
-    """The job of `arrivals`."""
-    compute_what_arrived()
+def grow_job(bring_up_to_date: BringUpToDate) -> dg.JobDefinition:
+    """The job of `arrivals`. bring_up_to_date: computes an experiment, by its name, in a run of its
+    own on an instance."""
+
+    @dg.op(name="compute_what_arrived")
+    def compute(context: dg.OpExecutionContext, config: Growth) -> None:
+        """Compute the stages that arrived since the definitions were loaded."""
+        try:
+            bring_up_to_date(config.experiment, context.instance)
+        except FomoError as error:
+            raise dg.Failure(
+                str(error), metadata={"error": type(error).__name__}, allow_retries=False
+            ) from error
+        show_what_arrived(context)
+
+    @dg.job(
+        name=GROW,
+        description="Computes the stages that arrived in a growing stream's folder.",
+        executor_def=dg.in_process_executor,
+    )
+    def grow_streams() -> None:
+        compute()
+
+    return grow_streams
 
 
-GROW_JOB: Any = grow_streams
-
-
-def arrival_sensor(growing: Mapping[str, Path]) -> dg.SensorDefinition:
+def arrival_sensor(growing: Mapping[str, Path], job: dg.JobDefinition) -> dg.SensorDefinition:
     """A sensor over the folders (by experiment) that streams grow in.
 
     It asks for a run whenever a folder's entries are others than at its last look or changed since,
@@ -67,7 +68,7 @@ def arrival_sensor(growing: Mapping[str, Path]) -> dg.SensorDefinition:
 
     @dg.sensor(
         name=ARRIVALS,
-        job=GROW_JOB,
+        job=job,
         minimum_interval_seconds=SECONDS_BETWEEN_LOOKS,
         description="Notices new entries in the folders of growing streams.",
     )

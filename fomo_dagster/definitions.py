@@ -9,6 +9,7 @@ import dagster as dg
 
 from assets.building import build_definitions
 from fomo_dagster.cli.planning import say_troubles, say_unread
+from fomo_dagster.cli.running import compute_arrivals
 from fomo_dagster.descriptors import raise_limit
 from fomo_dagster.graph.build.builder import build_project
 from fomo_dagster.home import Home, project_folder
@@ -31,7 +32,7 @@ def load() -> dg.Definitions:
     graph = build_project(project_folder())
     say_unread(graph)
     say_troubles(graph)
-    return build_definitions(graph, run_contexts)
+    return build_definitions(graph, run_contexts, compute_arrivals)
 
 
 defs = load()

@@ -30,6 +30,7 @@ from fomo_dagster.cli.reporting import print_results
 from fomo_dagster.cli.sweeps import print_sweep
 from fomo_dagster.errors import FomoError, StoreError
 from fomo_dagster.graph.build.builder import Graph
+from fomo_dagster.graph.build.names import ARRIVALS
 from fomo_dagster.graph.core.keys import assets_by_step
 from fomo_dagster.graph.run.materialise import remove_stale_heads
 from fomo_dagster.graph.run.plan import Planned
@@ -74,6 +75,11 @@ def run_experiment(
             number = signals.received or signal.SIGINT
             message = f"stopped by {number.name}; the same command goes on from here"
             raise StoppedError(number, message) from error
+
+
+def compute_arrivals(experiment: str, instance: dg.DagsterInstance) -> None:
+    """Bring an experiment up to date with what arrived in its growing stream; see `grow_job`."""
+    run_experiment(experiment, [], instance, command=f"sensor {ARRIVALS}")
 
 
 def _run(

@@ -62,8 +62,8 @@ class ImportancePenalty(WeightPenalty):
             whole = stage_context.shards.shared_out.get(name, stage_context.trained[name])
             if tensor.shape != whole.shape:
                 raise InputError(
-                    f"stage {stage_context.stage} goes on with importances of other weights than it "
-                    f"trains: {name!r} has the shape {tuple(tensor.shape)} in what the stage "
+                    f"stage {stage_context.stage} goes on with importances of other weights than "
+                    f"it trains: {name!r} has the shape {tuple(tensor.shape)} in what the stage "
                     f"before left, and {tuple(whole.shape)} here; let all stages train the same "
                     "ones"
                 )

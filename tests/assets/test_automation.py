@@ -6,6 +6,7 @@ import pytest
 from assets.building import build_definitions
 from assets.specs import key_of
 from fomo_dagster.cli.planning import resolve_request
+from fomo_dagster.cli.running import compute_arrivals
 from resources.run_contexts import RunContexts
 
 pytestmark = pytest.mark.filterwarnings("ignore::dagster.BetaWarning")
@@ -24,7 +25,9 @@ class Automation:
         """What a reload of the code location does."""
         request = resolve_request("toy", [])
         self.graph = request.graph
-        self.definitions = build_definitions(self.graph, RunContexts.of(self.project.home))
+        self.definitions = build_definitions(
+            self.graph, RunContexts.of(self.project.home), compute_arrivals
+        )
 
     def observe(self) -> None:
         """Run the job that the schedule runs."""

@@ -9,6 +9,7 @@ import pytest
 
 from assets.building import build_definitions
 from assets.specs import key_of
+from fomo_dagster.cli.running import compute_arrivals
 from fomo_dagster.graph.build.builder import build_project
 from fomo_dagster.home import Home
 from resources.run_contexts import RunContexts
@@ -18,7 +19,9 @@ EXPERIMENTS = ("quickstart", "quickstart_merge", "quickstart_without_replay")
 
 
 def definitions_of(root):
-    return build_definitions(build_project(root), RunContexts.of(Home(root / ".fomo")))
+    return build_definitions(
+        build_project(root), RunContexts.of(Home(root / ".fomo")), compute_arrivals
+    )
 
 
 @pytest.fixture(scope="module")

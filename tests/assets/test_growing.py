@@ -8,7 +8,8 @@ import dagster as dg
 import dagster_graphql
 import pytest
 
-from assets.growing import arrival_sensor, show_what_arrived
+from assets.growing import arrival_sensor, grow_job, show_what_arrived
+from fomo_dagster.cli.running import compute_arrivals
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def asked(sensor, cursor):
 
 
 def test_each_arrival_is_asked_for_once(folders):
-    sensor = arrival_sensor(folders)
+    sensor = arrival_sensor(folders, grow_job(compute_arrivals))
     experiments, cursor = asked(sensor, None)
     assert experiments == ["one", "two"]
     assert asked(sensor, cursor) == ([], cursor)
@@ -45,7 +46,7 @@ def test_each_arrival_is_asked_for_once(folders):
 
 @pytest.mark.parametrize("layout", ["ant", "train/ant"])
 def test_an_entry_that_was_repaired_is_asked_for_again(folders, layout):
-    sensor = arrival_sensor(folders)
+    sensor = arrival_sensor(folders, grow_job(compute_arrivals))
     classes, table = folders["one"] / "2024" / layout, folders["two"] / "2024.csv"
     classes.mkdir(parents=True)
     (classes / "0.png").write_bytes(b"broken")
@@ -65,7 +66,7 @@ def test_an_entry_that_was_repaired_is_asked_for_again(folders, layout):
 
 
 def test_a_folder_that_is_gone_stops_no_other(folders):
-    sensor = arrival_sensor(folders)
+    sensor = arrival_sensor(folders, grow_job(compute_arrivals))
     _, cursor = asked(sensor, None)
     folders["one"].rmdir()
     (folders["two"] / "2024").mkdir()

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from assets.building import build_definitions
 from fomo_dagster.cli.main import app
-from fomo_dagster.cli.running import run_experiment
+from fomo_dagster.cli.running import compute_arrivals, run_experiment
 from fomo_dagster.errors import DataError, InputError
 from fomo_dagster.graph.build.builder import build_project
 from fomo_dagster.store.heads import Heads
@@ -115,7 +115,9 @@ def test_what_needs_an_asset_that_failed_is_not_tried_again(project, capsys):
 def test_dagster_has_every_experiment_of_a_sweep_and_a_job_for_all(project):
     write(project, cron_schedule="0 3 * * *")
     graph = build_project(project.root)
-    repository = build_definitions(graph, RunContexts.of(project.home)).get_repository_def()
+    repository = build_definitions(
+        graph, RunContexts.of(project.home), compute_arrivals
+    ).get_repository_def()
     jobs = {job.name: job for job in repository.get_all_jobs() if not job.name.startswith("__")}
     assert jobs.keys() == {"toy", "lr", *NAMES, "observe_sources"}
     selected = {key.to_user_string() for key in jobs["lr"].asset_layer.selected_asset_keys}

@@ -9,7 +9,7 @@ import pytest
 
 from assets.building import build_definitions
 from fomo_dagster.cli.planning import resolve_request
-from fomo_dagster.cli.running import run_experiment
+from fomo_dagster.cli.running import compute_arrivals, run_experiment
 from fomo_dagster.errors import InputError
 from fomo_dagster.graph.build.declared_streams import with_arrivals
 from fomo_dagster.tables.results import results
@@ -65,7 +65,9 @@ def through_fomo_run():
 def through_dagster():
     """The experiment's whole job, after a reload of the definitions."""
     run_request = resolve_request("toy", [])
-    definitions = build_definitions(run_request.graph, RunContexts.of(run_request.home))
+    definitions = build_definitions(
+        run_request.graph, RunContexts.of(run_request.home), compute_arrivals
+    )
     with dg.DagsterInstance.ephemeral() as instance:
         job = definitions.resolve_job_def("toy")
         assert job.execute_in_process(instance=instance).success
@@ -101,7 +103,9 @@ def artifacts_of(project, new):
 @pytest.mark.parametrize("through", [through_fomo_run, through_dagster, through_the_sensor_s_job])
 def test_an_arrival_computes_its_own_stage_and_the_summaries_alone(growing, through):
     run_request = resolve_request("toy", [])
-    BEFORE.definitions = build_definitions(run_request.graph, RunContexts.of(run_request.home))
+    BEFORE.definitions = build_definitions(
+        run_request.graph, RunContexts.of(run_request.home), compute_arrivals
+    )
     BEFORE.sensor = BEFORE.definitions.get_repository_def().get_sensor_def("arrivals")
     with dg.DagsterInstance.ephemeral() as instance:
         BEFORE.cursor = BEFORE.sensor(dg.build_sensor_context(instance=instance)).cursor

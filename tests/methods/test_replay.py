@@ -127,8 +127,8 @@ def test_a_replayed_task_is_forgotten_less_and_the_new_one_is_learnt(toy: Any, t
     stage_inputs = stored_of(first, task(1))
     for name in SETTINGS:
         held, _ = toy.stage(
-            first, task(2), {"name": name}, stage_inputs=stage_inputs, pools={"buffer": task(1)}, stage=2,
-            identity=name,
+            first, task(2), {"name": name}, stage_inputs=stage_inputs,
+            pools={"buffer": task(1)}, stage=2, identity=name,
         )  # fmt: skip
         assert task(1).loss(held) < task(1).loss(plain), name
         assert task(2).loss(held) < after + 0.2 * (before - after), name
