@@ -10,8 +10,9 @@ import polars as pl
 from fomo_dagster.data.declarations import Dataset, FomoReleaseSource
 from fomo_dagster.graph.core.facts import ONLY, Facts
 from fomo_dagster.graph.core.node import Node
-from fomo_dagster.graph.nodes.evaluation import SCORES, EvaluationNode
+from fomo_dagster.graph.nodes.evaluation import EvaluationNode
 from fomo_dagster.graph.nodes.order import OrderNode
+from fomo_dagster.graph.nodes.scores import SCORES
 from fomo_dagster.graph.nodes.shards import ShardsNode
 from fomo_dagster.graph.run.materialise import Outcome
 from fomo_dagster.graph.run.run_context import RunContext

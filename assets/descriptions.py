@@ -18,9 +18,10 @@ from fomo_dagster.graph.core.facts import ONLY, Facts
 from fomo_dagster.graph.core.files import LISTING, MANIFEST, STREAMED
 from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.nodes.budget import BUDGET
-from fomo_dagster.graph.nodes.evaluation import HEAT_MAP, METRICS, PATHS, SCORES, EvaluationNode
+from fomo_dagster.graph.nodes.evaluation import METRICS, EvaluationNode
 from fomo_dagster.graph.nodes.merged import DeployedNode
 from fomo_dagster.graph.nodes.order import ORDER, ORDER_PLOT, OrderNode
+from fomo_dagster.graph.nodes.scores import HEAT_MAP, PATHS, SCORES
 from fomo_dagster.graph.nodes.shards import CONTACT_SHEET, QUARANTINE
 from fomo_dagster.graph.run.materialise import Outcome
 from fomo_dagster.graph.run.run_context import RunContext

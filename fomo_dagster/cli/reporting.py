@@ -16,7 +16,7 @@ from fomo_dagster.cli.output import Terminal, cell, line, say
 from fomo_dagster.errors import StoreError
 from fomo_dagster.graph.build.builder import Graph
 from fomo_dagster.graph.core.keys import LEADERBOARD
-from fomo_dagster.graph.nodes.evaluation import HEAT_MAP, PATHS
+from fomo_dagster.graph.nodes.scores import HEAT_MAP, PATHS
 from fomo_dagster.graph.run.run_context import RunContext
 from fomo_dagster.home import Home
 from fomo_dagster.tables.database import ensure_database

@@ -32,14 +32,16 @@ from fomo_dagster.graph.core.keys import LEADERBOARD, STREAMS, order_key
 from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.nodes.budget import budget_of
 from fomo_dagster.graph.nodes.chunk import ChunkNode, Chunks, CutOrder, WholeDatasets
-from fomo_dagster.graph.nodes.evaluation import EvaluationNode, LeaderboardNode, ScoresNode
+from fomo_dagster.graph.nodes.evaluation import EvaluationNode
+from fomo_dagster.graph.nodes.leaderboard import LeaderboardNode
 from fomo_dagster.graph.nodes.measured_orders import (
     FrequencyOrder,
     PerformanceOrder,
-    ProbeNode,
     SimilarityOrder,
 )
 from fomo_dagster.graph.nodes.order import Listing, OrderNode
+from fomo_dagster.graph.nodes.probe import ProbeNode
+from fomo_dagster.graph.nodes.scores import ScoresNode
 from fomo_dagster.graph.nodes.trained import TrainedNode
 
 

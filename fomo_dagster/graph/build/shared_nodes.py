@@ -16,7 +16,7 @@ from fomo_dagster.graph.nodes.backbone import (
     WeightsSource,
     weights_source_key,
 )
-from fomo_dagster.graph.nodes.placed_shards import is_in_place, is_streamed, nodes_of
+from fomo_dagster.graph.nodes.datasets import is_in_place, is_streamed, nodes_of
 from fomo_dagster.graph.nodes.pool import PoolNode
 from fomo_dagster.graph.nodes.validation import ValidationNode, viewed_by
 from fomo_dagster.store.digests import digest_of

@@ -6,7 +6,7 @@ Their content is known once they were made, or from the store; a plan before tha
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -14,33 +14,13 @@ from fomo_dagster.experiment.backbone import Backbone
 from fomo_dagster.experiment.schema import Execution
 from fomo_dagster.graph.core.facts import Facts, FactsByKey, identity
 from fomo_dagster.graph.core.keys import shards_key
-from fomo_dagster.graph.nodes.evaluation import CONCEPTS, EvaluationNode
+from fomo_dagster.graph.nodes.evaluation import CONCEPTS
 from fomo_dagster.graph.nodes.order import Ordered, OrderNode
 from fomo_dagster.graph.work.checkpoints import WEIGHTS, load_weights
-from fomo_dagster.store.artifacts import Artifact
 from fomo_dagster.store.recipes import Recipe
 
 if TYPE_CHECKING:
-    import polars as pl
-
     from fomo_dagster.graph.core.context import NodeContext
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProbeNode(EvaluationNode):
-    """θ₀ on a stream's datasets. Where an experiment evaluates them at stage 0 with the same
-    settings, the artifacts are the same ones. It states no rows: the experiment's stage 0 does."""
-
-    kind: ClassVar[str] = "probe"
-
-    @property
-    def table_names(self) -> tuple[str, ...]:
-        return ()
-
-    def tables(
-        self, artifacts: Mapping[str, Artifact], facts: FactsByKey
-    ) -> Iterator[tuple[str, pl.DataFrame]]:
-        yield from ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,86 @@
+"""The node of a dataset that is streamed: the list of its shards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from fomo_dagster.data.declarations import Dataset, WebDatasetSource
+from fomo_dagster.errors import DataError
+from fomo_dagster.graph.core.facts import ONLY, Facts, FactsByKey, identity
+from fomo_dagster.graph.core.files import LISTING, LISTING_COLUMNS
+from fomo_dagster.graph.core.keys import source_key
+from fomo_dagster.graph.core.node import Node
+from fomo_dagster.store.recipes import Recipe
+
+if TYPE_CHECKING:
+    from fomo_dagster.graph.core.context import NodeContext
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObserveStream:
+    """Lists a streamed dataset's shards: names, sizes, and the store's checksums or times."""
+
+    name: str
+    dataset: Dataset
+    base: Path
+
+    def __call__(self, context: NodeContext) -> Facts:
+        from fomo_dagster.data.webdataset.listing import list_shards, listing_digest
+        from fomo_dagster.data.webdataset.shard_splits import split_shards
+
+        declared = self.dataset.source
+        assert isinstance(declared, WebDatasetSource)
+        listed = list_shards(declared.patterns, self.base)
+        splits = split_shards(
+            [file.name for file in listed], declared.splits, f"the dataset {self.name!r}"
+        )
+        files = [file for file in listed if splits.of.get(file.name) == "train"]
+        if not files:
+            raise DataError(
+                f"dataset {self.name!r}: none of its {len(listed)} shards is for training, and "
+                "what is streamed is good for nothing else: say with `splits` which are"
+            )
+        return Facts(listing_digest(files), {"files": files, "warnings": splits.notes})
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamedNode(Node):
+    """The list of a streamed dataset's shards, without a look into any."""
+
+    kind: ClassVar[str] = "listing"
+    name: str
+    dataset: Dataset
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return (source_key(self.name),)
+
+    @property
+    def declared(self) -> Mapping[str, Any]:
+        """How positions are spread over shards, which is the pool's to know."""
+        from fomo_dagster.data.webdataset.members import RULES
+
+        declared = self.dataset.source.model_dump(
+            mode="json", include={"image_extensions", "samples_per_visit", "shards_at_once"}
+        )
+        return {**declared, "tars": RULES, **self.dataset.decoding.as_data()}
+
+    def recipes(self, facts: FactsByKey) -> dict[str, Recipe]:
+        listing = facts[source_key(self.name)].data_version
+        return {ONLY: Recipe(self.kind, self.version, {}, {"source": listing})}
+
+    def make(
+        self, name: str, recipe: Recipe, folder: Path, context: NodeContext
+    ) -> Mapping[str, Any]:
+        import polars as pl
+
+        files = context.observe(source_key(self.name)).details["files"]
+        rows = [(file.name, file.size, file.version) for file in files]
+        pl.DataFrame(rows, schema=LISTING_COLUMNS, orient="row").write_parquet(folder / LISTING)
+        return {"shards": len(files), "bytes": sum(file.size or 0 for file in files)}
+
+    def predict(self, recipes: Mapping[str, Recipe], context: NodeContext) -> Facts:
+        return Facts(identity(recipes), {"streamed": self.declared})

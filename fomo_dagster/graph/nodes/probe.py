@@ -1,0 +1,31 @@
+"""The node of θ₀'s accuracies on the datasets of a stream, which its order follows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from fomo_dagster.graph.core.facts import FactsByKey
+from fomo_dagster.graph.nodes.evaluation import EvaluationNode
+from fomo_dagster.store.artifacts import Artifact
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeNode(EvaluationNode):
+    """θ₀ on a stream's datasets. Where an experiment evaluates them at stage 0 with the same
+    settings, the artifacts are the same ones. It states no rows: the experiment's stage 0 does."""
+
+    kind: ClassVar[str] = "probe"
+
+    @property
+    def table_names(self) -> tuple[str, ...]:
+        return ()
+
+    def tables(
+        self, artifacts: Mapping[str, Artifact], facts: FactsByKey
+    ) -> Iterator[tuple[str, pl.DataFrame]]:
+        yield from ()
