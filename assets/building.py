@@ -16,11 +16,12 @@ from assets.troubles import named_troubles, trouble_assets, trouble_key
 from fomo_dagster.errors import FomoError, InputError
 from fomo_dagster.experiment.experiment_sets import Trouble
 from fomo_dagster.graph.build.builder import Graph
-from fomo_dagster.graph.build.names import DATASETS, OBSERVE, UPDATE
+from fomo_dagster.graph.build.names import OBSERVE, UPDATE
 from fomo_dagster.graph.core.context import SourceNode
-from fomo_dagster.graph.core.keys import step_of
+from fomo_dagster.graph.core.keys import DATASETS, step_of, what_is_made
 from fomo_dagster.graph.core.node import Node
-from fomo_dagster.graph.run.materialise import Outcome, materialise, remove_stale_heads
+from fomo_dagster.graph.core.outcome import Outcome
+from fomo_dagster.graph.run.materialise import materialise, remove_stale_heads
 from fomo_dagster.graph.run.run_context import RunContext
 from resources.run_contexts import RunContextOpener, RunContexts
 
@@ -86,19 +87,14 @@ def _without_what_dagster_refuses(graph: Graph) -> Graph:
 
 def build_assets(graph: Graph) -> list[dg.AssetsDefinition | dg.SourceAsset]:
     """An asset for every node, one multi-asset for the chunks of a stream, and the sources."""
-    streams: dict[str, list[Node]] = {}
-    single: list[Node] = []
+    steps: dict[str, list[Node]] = {}
     for node in graph.nodes.values():
-        if node.kind == "chunk":
-            streams.setdefault(node.key.rpartition("/")[0], []).append(node)
-        else:
-            single.append(node)
+        steps.setdefault(what_is_made(node.key), []).append(node)
     owners = owners_of(graph)
     specs = {key: spec_of(node, graph, owners.get(key, ())) for key, node in graph.nodes.items()}
     return [
         *(_source(source) for source in graph.sources.values()),
-        *(_asset(key, nodes, specs, graph) for key, nodes in streams.items()),
-        *(_asset(node.key, [node], specs, graph) for node in single),
+        *(_asset(key, nodes, specs, graph) for key, nodes in steps.items()),
     ]
 
 
@@ -121,7 +117,7 @@ def _asset(
             if key_of(node.key) not in context.selected_asset_keys:
                 continue
             outcome = _materialise(node, run_context)
-            if node.kind == "scores" and node.experiment is not None:
+            if node.ends_experiment and node.experiment is not None:
                 remove_stale_heads(node.experiment, run_context)
             head = outcome.head
             context.log.info(f"{node.key}: {head.status} {head.digest}, {outcome.seconds:.1f} s")

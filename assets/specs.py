@@ -8,57 +8,9 @@ from typing import Any
 import dagster as dg
 
 from fomo_dagster.graph.build.builder import Graph
-from fomo_dagster.graph.build.names import DATASETS, MANIFESTS
-from fomo_dagster.graph.core.keys import BACKBONES, LEADERBOARD
 from fomo_dagster.graph.core.node import Node
-from fomo_dagster.graph.nodes.merged import DeployedNode
 
 EXPERIMENT_TAG = "fomo/experiment"  # of runs: the experiment or sweep brought up to date
-KINDS = {
-    "shards": {"webdataset", "parquet"},
-    "validation": {"parquet"},
-    "probe": {"parquet", "openclip"},
-    "order": {"parquet"},
-    "listing": {"webdataset", "parquet"},
-    "chunk": {"parquet"},
-    "pool": {"parquet"},
-    "budget": {"pytorch"},
-    "backbone": {"pytorch", "openclip"},
-    "trained": {"pytorch", "openclip"},
-    "deployed": {"safetensors", "openclip"},
-    "start": {"safetensors", "openclip"},
-    "evaluation": {"parquet", "openclip"},
-    "scores": {"parquet", "duckdb"},
-    "leaderboard": {"parquet", "duckdb"},
-}
-DESCRIPTIONS = {
-    "shards": "The dataset's images and captions as WebDataset tars, with an index.",
-    "validation": "Training samples held out in the place of the dataset's test split.",
-    "probe": "θ₀ on the stream's datasets, whose accuracies its order follows.",
-    "order": "The stream's concepts in the order in which they arrive.",
-    "listing": "The shards of a streamed dataset, which nobody has looked into.",
-    "chunk": "The manifest of the samples that this chunk of the stream brings.",
-    "pool": "The manifest of the pretraining pool.",
-    "budget": "What a step costs by count, and how many steps the budget gives each stage.",
-    "backbone": "θ₀, the weights that every experiment with this backbone starts from.",
-    "trained": "The weights after training stage {stage}.",
-    "deployed": "The weights that stage {stage} serves: {merge}.",
-    "start": "The weights that stage {stage} starts from: {merge}.",
-    "evaluation": "The weights that stage {stage} deploys, on every evaluation dataset.",
-    "scores": "Knowledge accumulation and zero-shot retention at every stage.",
-    "leaderboard": "All experiments side by side.",
-}
-SHARED_GROUPS = {
-    "shards": DATASETS,
-    "validation": DATASETS,
-    "listing": DATASETS,
-    "probe": MANIFESTS,
-    "order": MANIFESTS,
-    "chunk": MANIFESTS,
-    "pool": MANIFESTS,
-    "backbone": BACKBONES,
-    "leaderboard": LEADERBOARD,
-}
 
 # The first tick knows of nothing before it, so it asks for everything: what is missing or changed
 # is computed, and the rest are hits. After it, new images, a changed declaration or a missing asset
@@ -88,21 +40,6 @@ def key_of(key: str) -> dg.AssetKey:
     return dg.AssetKey(key.split("/"))
 
 
-def group_of(node: Node) -> str:
-    """The Dagster group: the experiment's, or that of the shared kind."""
-    return node.experiment or SHARED_GROUPS[node.kind]
-
-
-def description_of(node: Node) -> str:
-    """What the asset is, in a sentence; of a merge, by what technique it is one of what."""
-    merge = ""
-    if isinstance(node, DeployedNode):
-        keys = node.model_keys
-        named = " and ".join(keys) if len(keys) < 3 else f"{keys[0]} to {keys[-1]}"
-        merge = f"{node.declared['technique']} of {named}"
-    return DESCRIPTIONS[node.kind].format(stage=node.stage, merge=merge)
-
-
 def owners_of(graph: Graph) -> dict[str, list[str]]:
     """Key → owners: those of every experiment that needs the asset, so shared ones have several."""
     owners: dict[str, set[str]] = {}
@@ -120,9 +57,9 @@ def spec_of(node: Node, graph: Graph, owners: Sequence[str] = ()) -> dg.AssetSpe
         key_of(node.key),
         deps=[key_of(key) for key in present],
         code_version=graph.code_versions[node.key],
-        group_name=group_of(node),
-        description=description_of(node),
-        kinds=KINDS[node.kind],
+        group_name=node.group or node.experiment,
+        description=node.description,
+        kinds=set(node.tools),
         owners=owners,
         automation_condition=CHANGED,
     )

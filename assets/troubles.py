@@ -9,12 +9,8 @@ import dagster as dg
 
 from fomo_dagster.experiment.experiment_sets import Trouble
 from fomo_dagster.graph.build.builder import Graph
-from fomo_dagster.graph.build.names import (
-    DATASETS,
-    RESERVED,
-    TROUBLE,
-    WORDS,
-)
+from fomo_dagster.graph.build.names import RESERVED, TROUBLE, WORDS
+from fomo_dagster.graph.core.keys import DATASETS
 
 
 def named_troubles(graph: Graph) -> dict[str, Trouble]:

@@ -35,6 +35,7 @@ class Head:
     materialised, which was at `checked_at`.
     recorded_at, seconds, cost: of making its artifacts, whoever made them; a hit leaves them alone.
     tables: table → checksum of the file with its rows; None in a head from before there were any.
+    makes_weights: whether its cost is one of its experiment's weights; None as `tables`.
     """
 
     asset: str
@@ -53,6 +54,7 @@ class Head:
     cost: Mapping[str, Any] = field(default_factory=dict)
     checked_at: str | None = None
     tables: Mapping[str, str] | None = None
+    makes_weights: bool | None = None
 
 
 class Heads:

@@ -37,6 +37,8 @@ SELECT
     head->>'kind' AS kind,
     head->>'experiment' AS experiment,
     (head->>'stage')::BIGINT AS stage,
+    coalesce((head->>'makes_weights')::BOOLEAN, head->>'kind' IN ('trained', 'start', 'deployed'))
+        AS makes_weights,  -- as it was before heads said so
     head->>'digest' AS digest,
     head->>'data_version' AS data_version,
     head->>'code_version' AS code_version,
@@ -91,7 +93,7 @@ FROM scores LEFT JOIN (
         sum((cost->>'samples')::BIGINT)::BIGINT AS samples,
         sum((cost->>'seconds')::DOUBLE ORDER BY asset) AS seconds
     FROM artifacts
-    WHERE kind IN ('trained', 'start', 'deployed')
+    WHERE makes_weights
     GROUP BY experiment
 ) AS made USING (experiment)
 GROUP BY experiment
@@ -121,7 +123,7 @@ FROM (
         max((cost->>'peak_device_memory_bytes')::BIGINT) AS device,
         max((cost->>'peak_process_memory_bytes')::BIGINT) AS process
     FROM artifacts
-    WHERE kind IN ('trained', 'start', 'deployed') AND experiment IS NOT NULL
+    WHERE makes_weights AND experiment IS NOT NULL
     GROUP BY experiment, stage
     UNION ALL
     SELECT experiment, 0, 0, 0, 0, 0, NULL, NULL FROM scores WHERE stage = 0

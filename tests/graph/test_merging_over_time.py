@@ -6,15 +6,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from assets.checks import WEIGHT_KINDS
 from assets.descriptions import metadata_of
-from assets.specs import KINDS, description_of
 from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.experiment.merging_over_time import COMBINATIONS
 from fomo_dagster.graph.run.materialise import materialise, remove_stale_heads
 from fomo_dagster.graph.run.plan import plan
 from fomo_dagster.graph.run.run_context import RunContext
-from fomo_dagster.graph.work.checkpoints import WEIGHTS
+from fomo_dagster.graph.work.checkpoints import FINITE_WEIGHTS, WEIGHTS
 from fomo_dagster.home import Home
 from fomo_dagster.merging.checkpoints import Checkpoints
 
@@ -314,13 +312,13 @@ def test_a_person_sees_what_is_merged_of_what_and_how_much_each_counts(finished_
     nodes, outcomes = graph.nodes, {}
     for node in weights_of(graph):
         outcomes[node.key] = materialise(node.key, run_context)
-    assert description_of(nodes[S3]) == (
+    assert nodes[S3].description == (
         f"The weights that stage 3 starts from: task_arithmetic of {T1} and {T2}."
     )
-    assert description_of(nodes[D3]) == (
+    assert nodes[D3].description == (
         f"The weights that stage 3 serves: task_arithmetic of {T1} to {T3}."
     )
-    assert {node.kind for node in weights_of(graph)} <= KINDS.keys() & set(WEIGHT_KINDS)
+    assert all(FINITE_WEIGHTS in node.checks for node in weights_of(graph))
     seen = metadata_of(nodes[D3], outcomes[D3], run_context)
     assert (seen["technique"], seen["weighting"], seen["base"]) == (
         "task_arithmetic", "linear", THETA,

@@ -358,7 +358,7 @@ class _Builder(SharedNodes):
             ScoresNode(
                 key=f"{experiment.name}/scores", experiment=experiment.name,
                 evaluation_keys=tuple(evaluations), chunk_keys=tuple(chunks), roles=roles,
-                since=since,
+                since=since, retention_warning=experiment.evaluation.retention_warning,
             )
         )  # fmt: skip
         self.experiments[experiment.name] = experiment

@@ -14,7 +14,9 @@ from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.loading import Loaded
 from fomo_dagster.graph.core.keys import (
     BACKBONES,
+    DATASETS,
     LEADERBOARD,
+    MANIFESTS,
     POOLS,
     SHARDS,
     SOURCES,
@@ -25,7 +27,6 @@ from fomo_dagster.graph.core.keys import (
 from fomo_dagster.graph.core.node import Node
 from fomo_dagster.store.recipes import Recipe, differences
 
-DATASETS, MANIFESTS = "datasets", "manifests"
 OBSERVE, GROW = "observe_sources", "grow_streams"
 OBSERVATION, UPDATE, ARRIVALS = "observe_sources_schedule", "update_what_changed", "arrivals"
 ANNOUNCE = "announce_failures"

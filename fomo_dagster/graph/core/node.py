@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from fomo_dagster.graph.core.context import NodeContext
 from fomo_dagster.graph.core.facts import Facts, FactsByKey, identity
+from fomo_dagster.graph.core.outcome import Outcome
+from fomo_dagster.graph.core.shown import Check, Checked, Shown
 from fomo_dagster.store.artifacts import Artifact
 from fomo_dagster.store.files import skipped_where_refused
 from fomo_dagster.store.recipes import Recipe
@@ -30,6 +32,16 @@ class Node(ABC):
     """One asset. `key` is its asset key, parts joined by `/`."""
 
     kind: ClassVar[str]
+    group: ClassVar[str] = ""
+    """The group that it is shown in; empty: that of its experiment."""
+    tools: ClassVar[frozenset[str]] = frozenset()
+    """The formats and libraries that it is shown to be of."""
+    input_changes: ClassVar[Mapping[str, str]] = {}
+    """Role of an input → what a plan says where that input is another."""
+    makes_weights: ClassVar[bool] = False
+    """Whether what making it took counts as the cost of an experiment's weights."""
+    ends_experiment: ClassVar[bool] = False
+    """Whether all other assets of its experiment are made before it."""
     takes_what_is_there: ClassVar[bool] = False
     """Whether inputs that were never materialised are left out instead of refused."""
     fetched_by_plans: ClassVar[bool] = False
@@ -61,6 +73,11 @@ class Node(ABC):
         self, name: str, recipe: Recipe, folder: Path, context: NodeContext
     ) -> Mapping[str, Any] | None:
         """Write the artifact's files into `folder`; may return figures of what it cost."""
+
+    @property
+    @abstractmethod
+    def description(self) -> str:
+        """What the asset is, in a sentence."""
 
     @property
     def parallelism(self) -> Execution | None:
@@ -118,6 +135,23 @@ class Node(ABC):
     def warnings(self, artifacts: Mapping[str, Artifact]) -> Iterator[str]:
         """What a person should hear of what was made."""
         yield from ()
+
+    def reason(self, role: str) -> str:
+        """What a plan says where the input of this role is another."""
+        return self.input_changes.get(role, f"{role} changed")
+
+    @property
+    def checks(self) -> tuple[Check, ...]:
+        """What is checked of what was made."""
+        return ()
+
+    def checked(self, outcome: Outcome, context: NodeContext) -> Iterator[Checked]:
+        """How each of `checks` came out."""
+        yield from ()
+
+    def shown(self, outcome: Outcome, context: NodeContext) -> Mapping[str, Shown]:
+        """What a person sees of what was made, by titles."""
+        return {}
 
     def samples(self, facts: FactsByKey) -> int | None:
         """Samples that making it works through, for estimates; None where none are."""

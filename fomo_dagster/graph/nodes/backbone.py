@@ -13,10 +13,16 @@ from fomo_dagster.experiment.backbone import Backbone
 from fomo_dagster.experiment.schema import Execution, Finetune
 from fomo_dagster.experiment.weights_folder import described, files_of
 from fomo_dagster.graph.core.facts import ONLY, Facts, FactsByKey
+from fomo_dagster.graph.core.keys import BACKBONES
 from fomo_dagster.graph.core.node import Node
+from fomo_dagster.graph.core.outcome import Outcome
+from fomo_dagster.graph.core.shown import Check, Checked, Shown
 from fomo_dagster.graph.work.checkpoints import (
+    FINITE_WEIGHTS,
     WEIGHTS,
     drawn_samples,
+    finite_weights,
+    shown_of_training,
     steps_table,
     training_parameters,
 )
@@ -67,9 +73,19 @@ class BackboneNode(Node):
     """θ₀: pretrained weights of OpenCLIP, a local file, or the result of a declared recipe."""
 
     kind: ClassVar[str] = "backbone"
+    group: ClassVar[str] = BACKBONES
+    tools: ClassVar[frozenset[str]] = frozenset({"pytorch", "openclip"})
+    input_changes: ClassVar[Mapping[str, str]] = {
+        "weights": "the file of weights holds others",
+        "pretraining": "the pretraining pool brings other samples",
+    }
     backbone: Backbone
     pool_key: str | None
     execution: Execution
+
+    @property
+    def description(self) -> str:
+        return "θ₀, the weights that every experiment with this backbone starts from."
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -160,3 +176,13 @@ class BackboneNode(Node):
     def samples(self, facts: FactsByKey) -> int | None:
         recipe = self.backbone.pretraining
         return drawn_samples(recipe, None) if recipe is not None else None
+
+    @property
+    def checks(self) -> tuple[Check, ...]:
+        return (FINITE_WEIGHTS,)
+
+    def checked(self, outcome: Outcome, context: NodeContext) -> Iterator[Checked]:
+        yield finite_weights(outcome)
+
+    def shown(self, outcome: Outcome, context: NodeContext) -> Mapping[str, Shown]:
+        return shown_of_training(outcome.artifacts[ONLY])

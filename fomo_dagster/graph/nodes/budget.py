@@ -20,6 +20,8 @@ from fomo_dagster.experiment.training import TrainingSettings
 from fomo_dagster.experiment.weights_folder import described
 from fomo_dagster.graph.core.facts import ONLY, Facts, FactsByKey
 from fomo_dagster.graph.core.node import Node
+from fomo_dagster.graph.core.outcome import Outcome
+from fomo_dagster.graph.core.shown import Shown
 from fomo_dagster.graph.work.budgets import MemoryAdjusted, budget_row, case_of, full_finetuning
 from fomo_dagster.graph.work.counted_costs import parameters_of
 from fomo_dagster.store.artifacts import Artifact
@@ -38,6 +40,7 @@ class BudgetNode(Node):
     """How many steps each stage of an experiment has."""
 
     kind: ClassVar[str] = "budget"
+    tools: ClassVar[frozenset[str]] = frozenset({"pytorch"})
     fetched_by_plans: ClassVar[bool] = True  # all trainings depend on it
 
     total: float
@@ -48,6 +51,10 @@ class BudgetNode(Node):
     method: AnyMethod
     mixture: AnyMixture
     selection: AnyOnlineSelection | None
+
+    @property
+    def description(self) -> str:
+        return "What a step costs by count, and how many steps the budget gives each stage."
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -90,6 +97,17 @@ class BudgetNode(Node):
     def _steps(self, context: NodeContext) -> int:
         cost = MemoryAdjusted.of(self._case, context.home.cache)
         return cost.steps(self.total, self.stages)
+
+    def shown(self, outcome: Outcome, context: NodeContext) -> Mapping[str, Shown]:
+        import polars as pl
+
+        rows = pl.DataFrame(json.loads(outcome.artifacts[ONLY].path(BUDGET).read_text()))
+        own = rows.row(0, named=True)
+        return {
+            **{name: own[name] for name in ("steps_per_stage", "samples_per_stage")},
+            **{name: round(own[name], 4) for name in ("gigaflops_per_step", "memory_multiplier")},
+            "methods": rows[[c.name for c in rows if c.null_count() < rows.height]],
+        }
 
 
 def budget_of(experiment: Experiment, backbone: Backbone, stages: int) -> BudgetNode | None:

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from fomo_dagster.experiment.evaluation import Prompts, Waffle
 from fomo_dagster.graph.core.facts import ONLY, Facts, FactsByKey
 from fomo_dagster.graph.core.files import MANIFEST
-from fomo_dagster.graph.core.keys import shards_key
+from fomo_dagster.graph.core.keys import MANIFESTS, shards_key
 from fomo_dagster.graph.core.node import Node
+from fomo_dagster.graph.core.outcome import Outcome
+from fomo_dagster.graph.core.shown import Shown
 from fomo_dagster.graph.nodes.order import OrderNode
 from fomo_dagster.graph.work.indexes import index_of
 from fomo_dagster.store.artifacts import Artifact
@@ -127,12 +129,21 @@ class ChunkNode(Node):
     """The manifest of what one chunk of a stream brings."""
 
     kind: ClassVar[str] = "chunk"
+    group: ClassVar[str] = MANIFESTS
+    tools: ClassVar[frozenset[str]] = frozenset({"parquet"})
+    input_changes: ClassVar[Mapping[str, str]] = {
+        "concepts": "it brings other concepts or samples",
+    }
     stream: str
     number: int
     chunks: Chunks
     prompts: Mapping[str, str]  # of the datasets that the chunk may bring samples of
     texts: Prompts | None = None  # None: every sample's own captions
     worded: tuple[str, ...] = ()  # the datasets whose samples take `texts` in their place
+
+    @property
+    def description(self) -> str:
+        return "The manifest of the samples that this chunk of the stream brings."
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -220,3 +231,15 @@ class ChunkNode(Node):
             )
         )
         yield "chunks", rows.select(*SCHEMAS["chunks"])
+
+    def shown(self, outcome: Outcome, context: NodeContext) -> Mapping[str, Shown]:
+        return shown_of_manifest(outcome.artifacts[ONLY])
+
+
+def shown_of_manifest(artifact: Artifact) -> dict[str, Shown]:
+    """What a person sees of a MANIFEST: how many samples of which concepts."""
+    import polars as pl
+
+    manifest = pl.read_parquet(artifact.path(MANIFEST))
+    concepts = manifest.group_by("dataset", "concept", maintain_order=True).len("samples")
+    return {"samples": manifest.height, "concepts": concepts.height, "brings": concepts}

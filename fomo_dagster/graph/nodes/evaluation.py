@@ -16,6 +16,8 @@ from fomo_dagster.experiment.schema import Execution
 from fomo_dagster.graph.core.facts import Facts, FactsByKey, identity
 from fomo_dagster.graph.core.keys import shards_key
 from fomo_dagster.graph.core.node import Node
+from fomo_dagster.graph.core.outcome import Outcome
+from fomo_dagster.graph.core.shown import Check, Checked, Shown
 from fomo_dagster.graph.work.checkpoints import WEIGHTS, load_weights
 from fomo_dagster.graph.work.counted_costs import encoding_flops
 from fomo_dagster.graph.work.indexes import index_of
@@ -32,6 +34,11 @@ if TYPE_CHECKING:
 
 METRICS = "metrics.parquet"
 CONCEPTS = "concepts.parquet"
+MAIN_SCORES = ("knowledge_accumulation", "zero_shot_retention", "geometric_mean")
+CLASSES_TOLD_APART = Check(
+    "classes_told_apart",
+    "No two classes of a dataset have prompts of the same tokens, which no model could tell apart.",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +46,12 @@ class EvaluationNode(Node):
     """A stage's deployed weights on every evaluation dataset; one artifact a dataset."""
 
     kind: ClassVar[str] = "evaluation"
+    tools: ClassVar[frozenset[str]] = frozenset({"parquet", "openclip"})
+    input_changes: ClassVar[Mapping[str, str]] = {
+        "checkpoint": "the weights are others",
+        "test": "its test split changed",
+        "concepts": "the classes to choose from changed",
+    }
     version: ClassVar[int] = 2  # 1 took subsets of retrieval datasets
     parallel_over_artifacts: ClassVar[bool] = True
     stage: int
@@ -48,6 +61,10 @@ class EvaluationNode(Node):
     datasets: Mapping[str, Dataset]
     roles: Mapping[str, str]  # dataset → adaptation or held_out
     execution: Execution
+
+    @property
+    def description(self) -> str:
+        return f"The weights that stage {self.stage} deploys, on every evaluation dataset."
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -201,3 +218,44 @@ class EvaluationNode(Node):
                 tested = subset_size(tested, len(details["concepts"]), self.settings.subset)
             total += tested
         return total
+
+    @property
+    def checks(self) -> tuple[Check, ...]:
+        return (CLASSES_TOLD_APART,)
+
+    def checked(self, outcome: Outcome, context: NodeContext) -> Iterator[Checked]:
+        facts = {key: context.facts(key) for key in self.inputs}
+        alike = self.alike(facts, context, may_fetch=True)
+        details = {"alike": {name: list(map(list, groups)) for name, groups in alike.items()}}
+        yield Checked(CLASSES_TOLD_APART.name, not alike, details=details)
+
+    def shown(self, outcome: Outcome, context: NodeContext) -> Mapping[str, Shown]:
+        import polars as pl
+
+        from fomo_dagster.evaluation.results import SCORE
+        from fomo_dagster.evaluation.scores import accumulation_and_retention
+
+        # By the names they have here: who made one may call the same images otherwise.
+        rows = pl.concat(
+            pl.read_parquet(artifact.path(METRICS)).with_columns(dataset=pl.lit(name))
+            for name, artifact in outcome.artifacts.items()
+        )
+        of_datasets = rows.filter(pl.col("metric") == SCORE).select("dataset", "value")
+        scores = dict(of_datasets.iter_rows())
+        adaptation, held_out = (
+            [scores[name] for name, of_role in self.roles.items() if of_role == role]
+            for role in ("adaptation", "held_out")
+        )
+        means = accumulation_and_retention(adaptation, held_out)
+        return {
+            **percentages(dict(zip(MAIN_SCORES, means, strict=True))),
+            **percentages({f"score_{name}": value for name, value in sorted(scores.items())}),
+            "metrics": rows,
+            "computed_now": ", ".join(outcome.computed) or "none",
+        }
+
+
+def percentages(values: Mapping[str, float | None]) -> dict[str, float]:
+    """Percentages to two places, which is what Dagster plots over time; what is undefined is not
+    there. The tables hold every digit."""
+    return {name: round(value, 2) for name, value in values.items() if value is not None}

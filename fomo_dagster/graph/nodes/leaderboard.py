@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fomo_dagster.graph.core.facts import ONLY, FactsByKey
+from fomo_dagster.graph.core.keys import LEADERBOARD
 from fomo_dagster.graph.core.node import Node
+from fomo_dagster.graph.core.outcome import Outcome
+from fomo_dagster.graph.core.shown import Picture, Shown
 from fomo_dagster.graph.nodes.scores import PATHS, SCORES
 from fomo_dagster.store.artifacts import record_path
 from fomo_dagster.store.recipes import Recipe
@@ -22,8 +25,14 @@ class LeaderboardNode(Node):
     """All experiments side by side, as far as each was scored."""
 
     kind: ClassVar[str] = "leaderboard"
+    group: ClassVar[str] = LEADERBOARD
+    tools: ClassVar[frozenset[str]] = frozenset({"parquet", "duckdb"})
     takes_what_is_there: ClassVar[bool] = True
     score_keys: tuple[str, ...]
+
+    @property
+    def description(self) -> str:
+        return "All experiments side by side."
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -50,3 +59,14 @@ class LeaderboardNode(Node):
         )
         record_path(folder, PATHS).write_bytes(paths_plot(scores))
         scores.write_parquet(folder / SCORES)
+
+    def reason(self, role: str) -> str:
+        return "scores changed"
+
+    def shown(self, outcome: Outcome, context: NodeContext) -> Mapping[str, Shown]:
+        from fomo_dagster.tables.results import results
+
+        return {
+            "accumulation_and_retention": Picture(outcome.artifacts[ONLY].record(PATHS)),
+            "leaderboard": results(context.home.root).leaderboard,
+        }

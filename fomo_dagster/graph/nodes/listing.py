@@ -11,8 +11,10 @@ from fomo_dagster.data.declarations import Dataset, WebDatasetSource
 from fomo_dagster.errors import DataError
 from fomo_dagster.graph.core.facts import ONLY, Facts, FactsByKey, identity
 from fomo_dagster.graph.core.files import LISTING, LISTING_COLUMNS
-from fomo_dagster.graph.core.keys import source_key
+from fomo_dagster.graph.core.keys import DATASETS, source_key
 from fomo_dagster.graph.core.node import Node
+from fomo_dagster.graph.core.outcome import Outcome
+from fomo_dagster.graph.core.shown import Shown
 from fomo_dagster.store.recipes import Recipe
 
 if TYPE_CHECKING:
@@ -51,8 +53,17 @@ class StreamedNode(Node):
     """The list of a streamed dataset's shards, without a look into any."""
 
     kind: ClassVar[str] = "listing"
+    group: ClassVar[str] = DATASETS
+    tools: ClassVar[frozenset[str]] = frozenset({"webdataset", "parquet"})
+    input_changes: ClassVar[Mapping[str, str]] = {
+        "source": "its source brings other samples",
+    }
     name: str
     dataset: Dataset
+
+    @property
+    def description(self) -> str:
+        return "The shards of a streamed dataset, which nobody has looked into."
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -84,3 +95,13 @@ class StreamedNode(Node):
 
     def predict(self, recipes: Mapping[str, Recipe], context: NodeContext) -> Facts:
         return Facts(identity(recipes), {"streamed": self.declared})
+
+    def shown(self, outcome: Outcome, context: NodeContext) -> Mapping[str, Shown]:
+        import polars as pl
+
+        shards = pl.read_parquet(outcome.artifacts[ONLY].path(LISTING))
+        return {
+            "shards": shards.height,
+            "gibibytes": round(sum(size or 0 for size in shards["size"]) / 2**30, 2),
+            "first_shards": shards.head(5),
+        }

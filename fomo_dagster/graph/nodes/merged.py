@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from fomo_dagster.experiment.merging_over_time import Joint
 from fomo_dagster.graph.core.facts import ONLY, FactsByKey
 from fomo_dagster.graph.core.node import Node
-from fomo_dagster.graph.work.checkpoints import WEIGHTS
+from fomo_dagster.graph.core.outcome import Outcome
+from fomo_dagster.graph.core.shown import Check, Checked, Shown
+from fomo_dagster.graph.work.checkpoints import FINITE_WEIGHTS, WEIGHTS, finite_weights
 from fomo_dagster.graph.work.merge_repair import Repairing
 from fomo_dagster.merging.task_vectors import TaskVectorTechnique
 from fomo_dagster.merging.technique import Technique
@@ -31,12 +33,25 @@ class DeployedNode(Node):
     """
 
     kind: ClassVar[str] = "deployed"
+    tools: ClassVar[frozenset[str]] = frozenset({"safetensors", "openclip"})
+    input_changes: ClassVar[Mapping[str, str]] = {
+        "previous": "the weights that the trained ones are merged with are others",
+        "trained": "the trained weights are others",
+        "models": "the weights that it merges are others",
+        "base": "θ₀ is another",
+        "calibration": "it is repaired on other samples",
+    }
+    makes_weights: ClassVar[bool] = True
     stage: int
     technique: Technique
     base_key: str  # θ₀
     models: tuple[str, ...]
     joint: Joint | None = None
     repairing: Repairing | None = None
+
+    @property
+    def description(self) -> str:
+        return f"The weights that stage {self.stage} serves: {self._merge}."
 
     @property
     def model_keys(self) -> tuple[str, ...]:
@@ -107,9 +122,41 @@ class DeployedNode(Node):
             return {}
         return self.repairing(technique, models, folder / WEIGHTS, context)
 
+    @property
+    def _merge(self) -> str:
+        """By what technique it is one of what."""
+        keys = self.model_keys
+        named = " and ".join(keys) if len(keys) < 3 else f"{keys[0]} to {keys[-1]}"
+        return f"{self.declared['technique']} of {named}"
+
+    @property
+    def checks(self) -> tuple[Check, ...]:
+        return (FINITE_WEIGHTS,)
+
+    def checked(self, outcome: Outcome, context: NodeContext) -> Iterator[Checked]:
+        yield finite_weights(outcome)
+
+    def shown(self, outcome: Outcome, context: NodeContext) -> Mapping[str, Shown]:
+        import polars as pl
+
+        technique = self.effective_technique
+        coefficients = getattr(technique, "coefficients", None)
+        merges = pl.DataFrame({"model": self.model_keys})
+        if coefficients is not None:
+            merges = merges.with_columns(coefficient=pl.Series([f"{c:.3g}" for c in coefficients]))
+        return {
+            **self.declared,
+            **({"base": self.base_key} if technique.needs_base else {}),
+            "merges": merges,
+        }
+
 
 @dataclass(frozen=True, kw_only=True)
 class StartNode(DeployedNode):
     """The weights that a stage starts from, where they are merged and no stage deploys them."""
 
     kind: ClassVar[str] = "start"
+
+    @property
+    def description(self) -> str:
+        return f"The weights that stage {self.stage} starts from: {self._merge}."

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from fomo_dagster.experiment.stream import Stream
 from fomo_dagster.graph.core.facts import ONLY, Facts, FactsByKey
-from fomo_dagster.graph.core.keys import shards_key
+from fomo_dagster.graph.core.keys import MANIFESTS, shards_key
 from fomo_dagster.graph.core.node import Node
+from fomo_dagster.graph.core.outcome import Outcome
+from fomo_dagster.graph.core.shown import Check, Checked, Picture, Shown
 from fomo_dagster.store.artifacts import Artifact, record_path
 from fomo_dagster.store.digests import digest_of
 from fomo_dagster.store.recipes import Recipe
@@ -25,6 +27,10 @@ if TYPE_CHECKING:
 ORDER = "order.parquet"  # position (from 1), dataset, concept, figure
 ORDER_PLOT = "order.png"
 NAMED_AT_MOST = 5  # datasets that one remark names
+AS_IN_THE_BENCHMARK = Check(
+    "as_in_the_benchmark",
+    "The order is not computed where the benchmark's release ships one.",
+)
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,14 @@ class OrderNode(Node):
     """
 
     kind: ClassVar[str] = "order"
+    group: ClassVar[str] = MANIFESTS
+    tools: ClassVar[frozenset[str]] = frozenset({"parquet"})
+    input_changes: ClassVar[Mapping[str, str]] = {
+        "concepts": "the stream has other concepts",
+        "accuracies": "θ₀ has other accuracies",
+        "pool": "the pretraining pool brings other captions or samples",
+        "checkpoint": "the weights are others",
+    }
     figure_name: ClassVar[str | None] = None
     """What the key figure of a concept is; None where the order has none."""
 
@@ -74,6 +88,10 @@ class OrderNode(Node):
     years: Mapping[str, int] = field(default_factory=dict)
     of_benchmark: tuple[str, ...] = ()
     """Those of its datasets that the benchmark's released streams order, too."""
+
+    @property
+    def description(self) -> str:
+        return "The stream's concepts in the order in which they arrive."
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -227,6 +245,28 @@ class OrderNode(Node):
 
         order = pl.read_parquet(artifacts[ONLY].path(ORDER))
         yield "orders", order.with_columns(stream=pl.lit(self.name)).select(*SCHEMAS["orders"])
+
+    @property
+    def checks(self) -> tuple[Check, ...]:
+        return () if self.not_as_released is None else (AS_IN_THE_BENCHMARK,)
+
+    def checked(self, outcome: Outcome, context: NodeContext) -> Iterator[Checked]:
+        if self.not_as_released is not None:
+            details = {"differences": self.not_as_released}
+            yield Checked(AS_IN_THE_BENCHMARK.name, passed=False, details=details)
+
+    def shown(self, outcome: Outcome, context: NodeContext) -> Mapping[str, Shown]:
+        import polars as pl
+
+        order = pl.read_parquet(outcome.artifacts[ONLY].path(ORDER))
+        figure = self.shown_name
+        return {
+            "stream": Picture(outcome.artifacts[ONLY].record(ORDER_PLOT)),
+            "concepts": order.height,
+            "datasets": order["dataset"].n_unique(),
+            **({} if figure is None else {"figure": figure}),
+            "order": order if figure is not None else order.drop("figure"),
+        }
 
 
 def _facts_of_order(entries: list[str]) -> Facts:

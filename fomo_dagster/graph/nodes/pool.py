@@ -12,8 +12,11 @@ from fomo_dagster.data.weighted_round_robin import whole_weights
 from fomo_dagster.errors import InputError
 from fomo_dagster.graph.core.facts import ONLY, Facts, FactsByKey
 from fomo_dagster.graph.core.files import LISTING, LISTING_COLUMNS, MANIFEST, STREAMED
-from fomo_dagster.graph.core.keys import shards_key
+from fomo_dagster.graph.core.keys import MANIFESTS, shards_key
 from fomo_dagster.graph.core.node import Node
+from fomo_dagster.graph.core.outcome import Outcome
+from fomo_dagster.graph.core.shown import Shown
+from fomo_dagster.graph.nodes.chunk import shown_of_manifest
 from fomo_dagster.graph.work.indexes import indexes_of
 from fomo_dagster.store.digests import digest_of
 from fomo_dagster.store.recipes import Recipe
@@ -32,8 +35,17 @@ class PoolNode(Node):
     """
 
     kind: ClassVar[str] = "pool"
+    group: ClassVar[str] = MANIFESTS
+    tools: ClassVar[frozenset[str]] = frozenset({"parquet"})
+    input_changes: ClassVar[Mapping[str, str]] = {
+        "datasets": "its datasets bring other samples",
+    }
     pool: PretrainingPool
     prompts: Mapping[str, str]
+
+    @property
+    def description(self) -> str:
+        return "The manifest of the pretraining pool."
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -95,3 +107,20 @@ class PoolNode(Node):
                 for dataset in sorted(streamed)
             ]
             pl.concat(listings, how="vertical_relaxed").write_parquet(folder / STREAMED)
+
+    def shown(self, outcome: Outcome, context: NodeContext) -> Mapping[str, Shown]:
+        """Samples are counted where they are known, which those of streamed datasets are not."""
+        import polars as pl
+
+        artifact = outcome.artifacts[ONLY]
+        shown = shown_of_manifest(artifact)
+        parameters = artifact.manifest["recipe"]["parameters"]
+        if "streamed" in parameters:
+            shards = pl.read_parquet(artifact.path(STREAMED)).group_by("dataset").len("shards")
+            shown["streamed"] = shards.sort("dataset")
+        if "weights" in parameters:
+            weights = parameters["weights"]
+            total = sum(weights.values())
+            shares = [(name, 100 * weight / total) for name, weight in weights.items()]
+            shown["shares"] = pl.DataFrame(shares, schema=["dataset", "percent"], orient="row")
+        return shown

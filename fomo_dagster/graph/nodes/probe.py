@@ -6,7 +6,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from fomo_dagster.graph.core.context import NodeContext
 from fomo_dagster.graph.core.facts import FactsByKey
+from fomo_dagster.graph.core.keys import MANIFESTS
+from fomo_dagster.graph.core.outcome import Outcome
+from fomo_dagster.graph.core.shown import Check, Checked
 from fomo_dagster.graph.nodes.evaluation import EvaluationNode
 from fomo_dagster.store.artifacts import Artifact
 
@@ -20,6 +24,11 @@ class ProbeNode(EvaluationNode):
     settings, the artifacts are the same ones. It states no rows: the experiment's stage 0 does."""
 
     kind: ClassVar[str] = "probe"
+    group: ClassVar[str] = MANIFESTS
+
+    @property
+    def description(self) -> str:
+        return "θ₀ on the stream's datasets, whose accuracies its order follows."
 
     @property
     def table_names(self) -> tuple[str, ...]:
@@ -28,4 +37,11 @@ class ProbeNode(EvaluationNode):
     def tables(
         self, artifacts: Mapping[str, Artifact], facts: FactsByKey
     ) -> Iterator[tuple[str, pl.DataFrame]]:
+        yield from ()
+
+    @property
+    def checks(self) -> tuple[Check, ...]:
+        return ()
+
+    def checked(self, outcome: Outcome, context: NodeContext) -> Iterator[Checked]:
         yield from ()

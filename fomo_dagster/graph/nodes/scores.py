@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from fomo_dagster.graph.core.facts import ONLY, FactsByKey
 from fomo_dagster.graph.core.node import Node
-from fomo_dagster.graph.nodes.evaluation import CONCEPTS, METRICS
+from fomo_dagster.graph.core.outcome import Outcome
+from fomo_dagster.graph.core.shown import Check, Checked, Picture, Shown
+from fomo_dagster.graph.nodes.evaluation import CONCEPTS, METRICS, percentages
 from fomo_dagster.store.artifacts import Artifact, record_path
 from fomo_dagster.store.recipes import Recipe
 
@@ -22,16 +24,33 @@ SCORES = "scores.parquet"
 HEAT_MAP = "scores_by_dataset_and_stage.png"
 PATHS = "knowledge_accumulation_against_zero_shot_retention.png"
 
+RETENTION_HOLDS = Check(
+    "zero_shot_retention_holds",
+    "ZS falls by no more than the set share in any one stage.",
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ScoresNode(Node):
     """KA, ZS, GM, backward transfer and forgetting of every stage."""
 
     kind: ClassVar[str] = "scores"
+    tools: ClassVar[frozenset[str]] = frozenset({"parquet", "duckdb"})
+    input_changes: ClassVar[Mapping[str, str]] = {
+        "evaluations": "evaluations changed",
+        "chunks": "the stream's chunks changed",
+    }
+    ends_experiment: ClassVar[bool] = True
     evaluation_keys: tuple[str, ...]  # stages 0..T
     chunk_keys: tuple[str, ...]  # stages 1..T
     roles: Mapping[str, str]
     since: Mapping[str, int]  # dataset → first stage that is evaluated on it, if not stage 0
+    retention_warning: float
+    """The share of ZS that a stage may lose without a warning; it changes no number."""
+
+    @property
+    def description(self) -> str:
+        return "Knowledge accumulation and zero-shot retention at every stage."
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -95,3 +114,34 @@ class ScoresNode(Node):
         scores = pl.read_parquet(artifacts[ONLY].path(SCORES))
         with_name = scores.with_columns(experiment=pl.lit(self.experiment))
         yield "scores", with_name.select(*SCHEMAS["scores"])
+
+    @property
+    def checks(self) -> tuple[Check, ...]:
+        return (RETENTION_HOLDS,)
+
+    def checked(self, outcome: Outcome, context: NodeContext) -> Iterator[Checked]:
+        import polars as pl
+
+        scores = pl.read_parquet(outcome.artifacts[ONLY].path(SCORES)).sort("stage")
+        retention = pl.col("zero_shot_retention")
+        before = retention.shift(1)
+        falls = scores.select(
+            "stage",
+            fall=pl.when(before > 0).then(1 - retention / before),  # from 0 there is no falling
+        ).filter(pl.col("fall") > self.retention_warning)
+        stages = ", ".join(f"stage {stage}: {fall:.1%}" for stage, fall in falls.rows())
+        details = {"falls": stages or "none", "limit": self.retention_warning}
+        yield Checked(RETENTION_HOLDS.name, falls.is_empty(), details=details)
+
+    def shown(self, outcome: Outcome, context: NodeContext) -> Mapping[str, Shown]:
+        import polars as pl
+
+        artifact = outcome.artifacts[ONLY]
+        scores = pl.read_parquet(artifact.path(SCORES))
+        last = scores.row(-1, named=True)
+        return {
+            **percentages({name: value for name, value in last.items() if name != "stage"}),
+            "accumulation_and_retention": Picture(artifact.record(PATHS)),
+            "heat_map": Picture(artifact.record(HEAT_MAP)),
+            "stages": scores,
+        }

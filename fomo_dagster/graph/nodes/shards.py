@@ -7,10 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from fomo_dagster.data.declarations import Dataset
+from fomo_dagster.data.declarations import Dataset, FomoReleaseSource
 from fomo_dagster.graph.core.facts import ONLY, Facts, FactsByKey
-from fomo_dagster.graph.core.keys import shards_key, source_key
+from fomo_dagster.graph.core.keys import DATASETS, shards_key, source_key
 from fomo_dagster.graph.core.node import Node
+from fomo_dagster.graph.core.outcome import Outcome
+from fomo_dagster.graph.core.shown import Bullets, Check, Checked, Picture, Shown
 from fomo_dagster.store.artifacts import Artifact, record_path
 from fomo_dagster.store.digests import digest_of
 from fomo_dagster.store.recipes import Recipe
@@ -25,6 +27,20 @@ SAMPLES_PER_SHARD = 1024
 QUARANTINE = "quarantine.parquet"
 SEEN = "seen.parquet"
 CONTACT_SHEET = "contact_sheet.png"
+READABLE_IMAGES = Check(
+    "readable_images",
+    "Few enough images were unreadable; a warning where any was.",
+    blocking=True,
+)
+NO_EMPTY_CONCEPTS = Check(
+    "no_empty_concepts",
+    "Every concept has training samples, where the dataset is trained on and its source does not "
+    "list its concepts.",
+)
+AS_IN_THE_BENCHMARK = Check(
+    "as_in_the_benchmark",
+    "Images, samples and classes are those of the benchmark's registry.",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,8 +112,17 @@ class ShardsNode(Node):
     """A dataset as WebDataset tars and an index; identified by its content."""
 
     kind: ClassVar[str] = "shards"
+    group: ClassVar[str] = DATASETS
+    tools: ClassVar[frozenset[str]] = frozenset({"webdataset", "parquet"})
+    input_changes: ClassVar[Mapping[str, str]] = {
+        "source": "its source brings other samples",
+    }
     name: str
     dataset: Dataset
+
+    @property
+    def description(self) -> str:
+        return "The dataset's images and captions as WebDataset tars, with an index."
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -253,6 +278,55 @@ class ShardsNode(Node):
     def samples(self, facts: FactsByKey) -> int | None:
         scan: pl.DataFrame = facts[source_key(self.name)].details["scan"]
         return scan.height
+
+    @property
+    def checks(self) -> tuple[Check, ...]:
+        """A concept with test images alone is no danger to a training, so that it only warns; one
+        that lost all its training images fails in sharding. Where the source itself lists the
+        classes, one without training images is as it should be: it is there to choose from."""
+        released = isinstance(self.dataset.source, FomoReleaseSource)
+        return (*((AS_IN_THE_BENCHMARK,) if released else ()), READABLE_IMAGES, NO_EMPTY_CONCEPTS)
+
+    def checked(self, outcome: Outcome, context: NodeContext) -> Iterator[Checked]:
+        facts = outcome.head.facts
+        unreadable = facts["counts"]["unreadable"]
+        total = unreadable + facts["test_samples"] + sum(facts["train_samples"].values())
+        share, limit = unreadable / total, self.dataset.unreadable_limit
+        yield Checked(
+            READABLE_IMAGES.name,
+            unreadable == 0,
+            "error" if share > limit else "warning",
+            {"unreadable": unreadable, "share": share, "limit": limit},
+        )
+        source = context.observe(self.inputs[0])
+        expected = set(facts["train_samples"]) | set(source.details["classes"])
+        empty = sorted(set(facts["concepts"]) - expected) if facts["train_samples"] else []
+        named = ", ".join(empty[:20]) or "none"
+        yield Checked(
+            NO_EMPTY_CONCEPTS.name, not empty, details={"without_training_samples": named}
+        )
+        if AS_IN_THE_BENCHMARK in self.checks:
+            said = source.details["warnings"]
+            details = {"differences": "\n".join(said) or "none"}
+            yield Checked(AS_IN_THE_BENCHMARK.name, not said, details=details)
+
+    def shown(self, outcome: Outcome, context: NodeContext) -> Mapping[str, Shown]:
+        import polars as pl
+
+        artifact, facts = outcome.artifacts[ONLY], outcome.head.facts
+        quarantined = pl.read_parquet(artifact.path(QUARANTINE))
+        said = tuple(context.observe(self.inputs[0]).details["warnings"])
+        shown: dict[str, Shown] = {
+            "contact_sheet": Picture(artifact.record(CONTACT_SHEET)),
+            "concepts": len(facts["concepts"]),
+            "train_samples": sum(facts["train_samples"].values()),
+            "test_samples": facts["test_samples"],
+            **{f"{name}_images": count for name, count in facts["counts"].items()},
+            **({"warnings": Bullets(said)} if said else {}),
+        }
+        if quarantined.height:
+            shown["unreadable"] = quarantined.select("split", "key", "reason")
+        return shown
 
 
 def expected_samples(name: str, dataset: Dataset, context: NodeContext) -> pl.DataFrame:

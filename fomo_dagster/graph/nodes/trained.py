@@ -21,13 +21,18 @@ from fomo_dagster.experiment.schema import (
 from fomo_dagster.experiment.training import Budget, TrainingSettings
 from fomo_dagster.graph.core.facts import ONLY, FactsByKey
 from fomo_dagster.graph.core.node import Node
+from fomo_dagster.graph.core.outcome import Outcome
+from fomo_dagster.graph.core.shown import Check, Checked, Shown
 from fomo_dagster.graph.work.checkpoints import (
     ADAPTERS,
     CARRIED,
+    FINITE_WEIGHTS,
     REPLAY_FEATURES,
     WEIGHTS,
     drawn_samples,
+    finite_weights,
     load_weights,
+    shown_of_training,
     steps_table,
     training_parameters,
 )
@@ -48,6 +53,17 @@ class TrainedNode(Node):
     """The weights after training a stage."""
 
     kind: ClassVar[str] = "trained"
+    tools: ClassVar[frozenset[str]] = frozenset({"pytorch", "openclip"})
+    input_changes: ClassVar[Mapping[str, str]] = {
+        "start": "it starts from other weights",
+        "base": "θ₀ is another",
+        "reference": "the weights that it looks back at are others",
+        "carried": "the stage before left something else",
+        "selecting": "the model that it selects samples by is another",
+        "buffer": "earlier chunks brought other samples",
+        "pretraining": "the pretraining pool brings other samples",
+    }
+    makes_weights: ClassVar[bool] = True
     version: ClassVar[int] = 2  # 2: rows of a batch are rounded as in the released code
     stage: int
     backbone: Backbone
@@ -76,6 +92,10 @@ class TrainedNode(Node):
     budget_key: str | None = None
     """What says how many steps there are, where the budget is one of memory-adjusted FLOPs."""
     execution: Execution
+
+    @property
+    def description(self) -> str:
+        return f"The weights after training stage {self.stage}."
 
     @property
     def _continued_key(self) -> str | None:
@@ -266,3 +286,18 @@ class TrainedNode(Node):
             return int(facts[self.budget_key].details["steps"]) * self.settings.batch_size
         counts = facts[self.chunk_keys[-1]].details.get("samples")
         return drawn_samples(self.settings, counts, self._shares.mean("update"))
+
+    @property
+    def checks(self) -> tuple[Check, ...]:
+        return (FINITE_WEIGHTS,)
+
+    def checked(self, outcome: Outcome, context: NodeContext) -> Iterator[Checked]:
+        yield finite_weights(outcome)
+
+    def shown(self, outcome: Outcome, context: NodeContext) -> Mapping[str, Shown]:
+        return shown_of_training(outcome.artifacts[ONLY])
+
+    def reason(self, role: str) -> str:
+        if role == "update":
+            return f"chunk {self.stage} brings other samples"
+        return super().reason(role)

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from fomo_dagster.data.declarations import Dataset
 from fomo_dagster.experiment.evaluation import Validation
 from fomo_dagster.graph.core.facts import ONLY, Facts, FactsByKey
-from fomo_dagster.graph.core.keys import shards_key
+from fomo_dagster.graph.core.keys import DATASETS, shards_key
 from fomo_dagster.graph.core.node import Node
+from fomo_dagster.graph.core.outcome import Outcome
+from fomo_dagster.graph.core.shown import Shown
 from fomo_dagster.graph.nodes.shards import expected_samples, facts_of_samples
 from fomo_dagster.store.artifacts import Artifact
 from fomo_dagster.store.digests import digest_of
@@ -42,9 +44,18 @@ class ValidationNode(Node):
     """The view of a dataset; `shards_key` of its name is its key, as if it were a dataset."""
 
     kind: ClassVar[str] = "validation"
+    group: ClassVar[str] = DATASETS
+    tools: ClassVar[frozenset[str]] = frozenset({"parquet"})
+    input_changes: ClassVar[Mapping[str, str]] = {
+        "concepts": "it brings other concepts or samples",
+    }
     of: str
     dataset: Dataset
     validation: Validation
+
+    @property
+    def description(self) -> str:
+        return "Training samples held out in the place of the dataset's test split."
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -96,3 +107,10 @@ class ValidationNode(Node):
     @staticmethod
     def _facts(samples: pl.DataFrame, recipes: Mapping[str, Recipe]) -> Facts:
         return facts_of_samples(samples, recipes[ONLY].inputs["concepts"])
+
+    def shown(self, outcome: Outcome, context: NodeContext) -> Mapping[str, Shown]:
+        facts = outcome.head.facts
+        return {
+            "training_samples": sum(facts["train_samples"].values()),
+            "validation_samples": facts["test_samples"],
+        }

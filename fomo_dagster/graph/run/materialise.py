@@ -6,29 +6,19 @@ The head moves last: until then the tables show what was there before, whole.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 
 from fomo_dagster.graph.core.facts import identity
 from fomo_dagster.graph.core.node import Node
+from fomo_dagster.graph.core.outcome import Outcome
 from fomo_dagster.graph.run.launching import make, make_side_by_side
 from fomo_dagster.graph.run.run_context import RunContext
 from fomo_dagster.store.artifacts import Artifact
 from fomo_dagster.store.digests import digest_of_file
 from fomo_dagster.store.heads import Head
 from fomo_dagster.tables.files import write_table
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What materialising did. computed: names of the artifacts made now; the others were hits.
-    seconds: what it took this time, where the head says what making took."""
-
-    head: Head
-    artifacts: dict[str, Artifact]
-    computed: tuple[str, ...]
-    seconds: float
 
 
 def materialise(key: str, context: RunContext) -> Outcome:
@@ -61,6 +51,7 @@ def materialise(key: str, context: RunContext) -> Outcome:
     head = Head(
         asset=key,
         kind=node.kind,
+        makes_weights=node.makes_weights,
         experiment=node.experiment,
         stage=node.stage,
         digest=digest,

@@ -179,36 +179,4 @@ def _explain(node: Node, change: Difference) -> str:
     if top == "version":
         return f"the code of {node.kind} changed (version {change.old} → {change.new})"
     role = rest[0] if rest else ""
-    words = {
-        "source": "its source brings other samples",
-        "start": "it starts from other weights",
-        "base": "θ₀ is another",
-        "reference": "the weights that it looks back at are others",
-        "carried": "the stage before left something else",
-        "selecting": "the model that it selects samples by is another",
-        "update": f"chunk {node.stage} brings other samples",
-        "buffer": "earlier chunks brought other samples",
-        "pretraining": "the pretraining pool brings other samples",
-        "weights": "the file of weights holds others",
-        "previous": "the weights that the trained ones are merged with are others",
-        "trained": "the trained weights are others",
-        "models": "the weights that it merges are others",
-        "calibration": "it is repaired on other samples",
-        "checkpoint": "the weights are others",
-        "test": "its test split changed",
-        "evaluations": "evaluations changed",
-        "chunks": "the stream's chunks changed",
-        "accuracies": "θ₀ has other accuracies",
-        "pool": "the pretraining pool brings other captions or samples",
-    }
-    if role == "concepts":
-        return {
-            "evaluation": "the classes to choose from changed",
-            "probe": "the classes to choose from changed",
-            "order": "the stream has other concepts",
-        }.get(node.kind, "it brings other concepts or samples")
-    if node.kind == "leaderboard":
-        return "scores changed"
-    if node.kind == "pool":
-        return "its datasets bring other samples"
-    return words.get(role, f"{role} changed")
+    return node.reason(role)

@@ -53,7 +53,7 @@ class Tracking:
         sent where it was not."""
         node = self.graph.nodes[head.asset]
         run = self._run_of(node)
-        if node.kind == "scores" and node.experiment is not None:
+        if node.ends_experiment and node.experiment is not None:
             self.catch_up(node.experiment)
         elif run is not None:
             self.trackers.send(run, partial(_entries_of, head, self.home), self.warn)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from fomo_dagster.experiment.backbone import Backbone
 from fomo_dagster.experiment.training import TrainingSettings
 from fomo_dagster.experiment.weights_folder import described
+from fomo_dagster.graph.core.facts import ONLY
+from fomo_dagster.graph.core.outcome import Outcome
+from fomo_dagster.graph.core.shown import Check, Checked, Picture, Shown
 from fomo_dagster.store.artifacts import Artifact
 
 if TYPE_CHECKING:
@@ -23,6 +27,8 @@ CARRIED = "carried.safetensors"  # what a preservation leaves for the next stage
 STEPS = "training_steps.parquet"
 SPEED = "samples_per_second.parquet"  # of each step: in the record, as its clock is no content
 CURVES = "training.png"  # in the record
+COSTS = ("flops", "peak_device_memory_bytes", "peak_process_memory_bytes", "energy_joules")
+STREAMING_COSTS = ("streamed_shards", "skipped_members")
 
 
 def training_parameters(settings: TrainingSettings) -> dict[str, Any]:
@@ -81,3 +87,36 @@ def drawn_samples(
     if budget.epochs is None or update_samples is None:
         return None
     return round(budget.epochs * update_samples / share)
+
+
+FINITE_WEIGHTS = Check("finite_weights", "No weight is infinite or not a number.", blocking=True)
+
+
+def finite_weights(outcome: Outcome) -> Checked:
+    """Whether the weights that were made are finite."""
+    from fomo_dagster.models.finite import not_finite
+
+    bad = not_finite(outcome.artifacts[ONLY].path(WEIGHTS))
+    details = {"not_finite": ", ".join(bad[:20]) or "none"}
+    return Checked(FINITE_WEIGHTS.name, not bad, "error", details)
+
+
+def shown_of_training(artifact: Artifact) -> dict[str, Shown]:
+    """What a person sees of a training: nothing where the artifact is of none."""
+    if STEPS not in artifact.manifest["files"]:
+        return {}
+    steps = steps_of(artifact)
+    speed = steps["samples_per_second"].drop_nulls().to_list()
+    rounded = {
+        "samples_per_second": (median(speed) if speed else None, 1),
+        "seconds": (artifact.cost.get("seconds"), 2),
+    }
+    return {
+        "loss_curve": Picture(artifact.record(CURVES)),
+        "final_loss": round(float(steps["loss"][-1]), 4),
+        "steps": steps.height,
+        "processes": int(artifact.cost.get("processes", 1)),
+        **{name: round(v, places) for name, (v, places) in rounded.items() if v is not None},
+        **{name: artifact.cost[name] for name in COSTS if name in artifact.cost},
+        **{name: int(artifact.cost[name]) for name in STREAMING_COSTS if name in artifact.cost},
+    }

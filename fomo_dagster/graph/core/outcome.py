@@ -1,0 +1,19 @@
+"""What materialising an asset did."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fomo_dagster.store.artifacts import Artifact
+from fomo_dagster.store.heads import Head
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """computed: names of the artifacts made now; the others were hits. seconds: what it took this
+    time, where the head says what making took."""
+
+    head: Head
+    artifacts: dict[str, Artifact]
+    computed: tuple[str, ...]
+    seconds: float

@@ -1,0 +1,47 @@
+"""What an asset shows of itself, and what is checked of it, for any front end to draw."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG; it is not shown where it is not there."""
+
+    path: Path | None
+
+
+@dataclass(frozen=True)
+class Bullets:
+    """Texts, one a line."""
+
+    texts: tuple[str, ...]
+
+
+Shown: TypeAlias = "str | int | float | Picture | Bullets | pl.DataFrame"
+
+
+@dataclass(frozen=True)
+class Check:
+    """What must hold of what was made. blocking: where it fails, nothing that follows is made."""
+
+    name: str
+    description: str
+    blocking: bool = False
+
+
+@dataclass(frozen=True)
+class Checked:
+    """How a check, by its name, came out."""
+
+    check: str
+    passed: bool
+    severity: Literal["warning", "error"] = "warning"
+    details: Mapping[str, Any] = field(default_factory=dict)
