@@ -19,6 +19,7 @@ from fomo_dagster.graph.core.keys import LEADERBOARD
 from fomo_dagster.graph.nodes.scores import HEAT_MAP, PATHS
 from fomo_dagster.graph.run.run_context import RunContext
 from fomo_dagster.home import Home
+from fomo_dagster.metrics import STAGE_METRICS
 from fomo_dagster.tables.database import ensure_database
 from fomo_dagster.tables.results import Results, results
 
@@ -26,12 +27,8 @@ WIDEST = 100_000  # characters of a line
 
 logger = logging.getLogger(__name__)
 
-SHORT = {
-    "knowledge_accumulation": "KA",
-    "zero_shot_retention": "ZS",
-    "geometric_mean": "GM",
-    "backward_transfer": "backward transfer",
-    "mean_geometric_mean": "mean GM",
+SHORT = {metric.name: metric.label for metric in STAGE_METRICS} | {
+    f"mean_{metric.name}": f"mean {metric.label}" for metric in STAGE_METRICS
 }
 LEFT_TO_QUERIES = (
     "asset", "asset_digest", "mean_knowledge_accumulation", "mean_zero_shot_retention", "samples",

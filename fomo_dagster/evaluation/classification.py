@@ -4,21 +4,76 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import polars as pl
 
 from fomo_dagster.errors import DataError, nearest
-from fomo_dagster.evaluation.ranking import Floats, first_relevant_ranks
+from fomo_dagster.evaluation.ranking import Floats, Integers, first_relevant_ranks
 from fomo_dagster.evaluation.results import (
     CONCEPT_METRICS,
-    SCORE,
     EvaluationResult,
     metrics_frame,
     percent,
 )
+from fomo_dagster.metrics import DatasetMetric, values_of
 
 TOP = 5
+
+
+@dataclass(frozen=True)
+class Classified:
+    """What N images came out as. ranks: (N,), the place of each one's true class among all, from 0;
+    targets: (N,), that class; classes: how many there are."""
+
+    ranks: Integers
+    targets: Integers
+    classes: int
+
+    @cached_property
+    def hits(self) -> Integers:
+        """(C,), the images of each class that are predicted right."""
+        return np.bincount(self.targets[self.ranks == 0], minlength=self.classes)
+
+    @cached_property
+    def totals(self) -> Integers:
+        """(C,), the images of each class."""
+        return np.bincount(self.targets, minlength=self.classes)
+
+    def accuracy(self) -> tuple[float, int]:
+        return percent(self.ranks == 0), len(self.ranks)
+
+    def mean_per_class_accuracy(self) -> tuple[float, int]:
+        there = self.totals > 0
+        shares = (100 * self.hits[there] / self.totals[there]).tolist()
+        return math.fsum(shares) / len(shares), len(self.ranks)
+
+    def top_accuracy(self) -> tuple[float, int] | None:
+        if self.classes <= TOP:
+            return None
+        return percent(self.ranks < TOP), len(self.ranks)
+
+
+METRICS: tuple[DatasetMetric[Classified], ...] = (
+    DatasetMetric(
+        "accuracy",
+        "share of images whose class is predicted",
+        compute=Classified.accuracy,
+        is_score=True,
+    ),
+    DatasetMetric(
+        "mean_per_class_accuracy",
+        "mean of the accuracies of the classes that have test images",
+        compute=Classified.mean_per_class_accuracy,
+    ),
+    DatasetMetric(
+        f"top_{TOP}_accuracy",
+        f"share of images whose class is among the {TOP} most probable; where there are more",
+        compute=Classified.top_accuracy,
+    ),
+)
 
 
 def classification_result(
@@ -32,8 +87,7 @@ def classification_result(
 
     concepts: the true class of each of N images; image_features: (N, D); embeddings: (C, D), in the
     order of `class_names`. The class with the greatest inner product is predicted, the first listed
-    of equals. `accuracy` is the share of images, `mean_per_class_accuracy` the mean over the
-    classes that have any; `top_5_accuracy` is there where C > 5.
+    of equals. The metrics are those of `METRICS`.
 
     Raises `DataError` for a concept that is no class.
     """
@@ -46,23 +100,15 @@ def classification_result(
             )
     targets = np.array([positions[concept] for concept in concepts])  # (N,)
     ranks = first_relevant_ranks(image_features, embeddings, targets, np.arange(len(class_names)))
-    hits = np.bincount(targets[ranks == 0], minlength=len(class_names))  # (C,)
-    totals = np.bincount(targets, minlength=len(class_names))  # (C,)
+    found = Classified(ranks, targets, len(class_names))
     rows = sorted(
         (dataset, name, "accuracy", 100 * hit / total, total)
-        for name, hit, total in zip(class_names, hits.tolist(), totals.tolist(), strict=True)
+        for name, hit, total in zip(
+            class_names, found.hits.tolist(), found.totals.tolist(), strict=True
+        )
         if total
     )
-    accuracy = (percent(ranks == 0), len(ranks))
-    per_class = math.fsum(value for *_, value, _ in rows) / len(rows)
-    values = {
-        SCORE: accuracy,
-        "accuracy": accuracy,
-        "mean_per_class_accuracy": (per_class, len(ranks)),
-    }
-    if len(class_names) > TOP:
-        values[f"top_{TOP}_accuracy"] = (percent(ranks < TOP), len(ranks))
     return EvaluationResult(
-        metrics_frame(dataset, "classification", values),
+        metrics_frame(dataset, "classification", values_of(METRICS, found)),
         pl.DataFrame(rows, schema=CONCEPT_METRICS, orient="row"),
     )

@@ -9,8 +9,6 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-SCORE = "score"  # the metric that scores are made of: accuracy, or recall@5 both ways
-
 METRICS: dict[str, pl.DataType] = {
     "dataset": pl.String(),
     "task": pl.String(),

@@ -6,22 +6,76 @@ digest, so one that is stored under two keys is one image with the captions of b
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
 import polars as pl
 
 from fomo_dagster.errors import DataError
-from fomo_dagster.evaluation.ranking import Floats, first_relevant_ranks
+from fomo_dagster.evaluation.ranking import Floats, Integers, first_relevant_ranks
 from fomo_dagster.evaluation.results import (
     CONCEPT_METRICS,
-    SCORE,
     EvaluationResult,
     metrics_frame,
     percent,
 )
+from fomo_dagster.metrics import DatasetMetric, values_of
 
 DEPTHS = (1, 5, 10)
 MAIN_DEPTH = 5
 _NAMED_AT_MOST = 5
+
+
+@dataclass(frozen=True)
+class Retrieved:
+    """Where what was asked for came, from 0. image_to_text: (N,), of each of N images the best
+    place of any of its captions; text_to_image: (M,), of each of M captions that of its image."""
+
+    image_to_text: Integers
+    text_to_image: Integers
+
+    def image_to_text_recall(self, depth: int) -> tuple[float, int]:
+        return percent(self.image_to_text < depth), len(self.image_to_text)
+
+    def text_to_image_recall(self, depth: int) -> tuple[float, int]:
+        return percent(self.text_to_image < depth), len(self.text_to_image)
+
+    def recall(self, depth: int) -> tuple[float, int]:
+        images, there = self.image_to_text_recall(depth)
+        texts, _ = self.text_to_image_recall(depth)
+        return (images + texts) / 2, there
+
+
+def _metric(
+    name: str, description: str, recall: Callable[[Retrieved, int], tuple[float, int]], depth: int
+) -> DatasetMetric[Retrieved]:
+    return DatasetMetric(
+        f"{name}@{depth}",
+        description.format(depth),
+        compute=lambda found: recall(found, depth),
+        is_score=(name, depth) == ("recall", MAIN_DEPTH),
+    )
+
+
+_RECALLS = (
+    (
+        "image_to_text_recall",
+        "share of images with any of their captions among the {} most similar ones",
+        Retrieved.image_to_text_recall,
+    ),
+    (
+        "text_to_image_recall",
+        "share of captions whose image is among the {} most similar ones",
+        Retrieved.text_to_image_recall,
+    ),
+    ("recall", "mean of the recalls at {} both ways", Retrieved.recall),
+)
+METRICS: tuple[DatasetMetric[Retrieved], ...] = tuple(
+    _metric(name, description, recall, depth)
+    for name, description, recall in _RECALLS
+    for depth in DEPTHS
+)
 
 
 def images_of(dataset: str, samples: pl.DataFrame) -> pl.DataFrame:
@@ -56,34 +110,22 @@ def retrieval_result(
     """Recalls in percent of N images with M captions together.
 
     images: rows of `images_of`; image_features: (N, D) in their order; caption_features: (M, D),
-    the first image's captions first. `image_to_text_recall@k` is the share of images with any of
-    their captions among the k most similar ones; `text_to_image_recall@k` the share of captions
-    whose image is among the k most similar ones; `recall@k` the mean of the two. A concept's
-    `recall@5` takes its own images and their captions as queries, against all of the dataset.
+    the first image's captions first. The metrics are those of `METRICS`. A concept's `recall@5`
+    takes its own images and their captions as queries, against all of the dataset.
     """
     owners = np.repeat(np.arange(len(images)), images["captions"].list.len().to_numpy())  # (M,)
     own = np.arange(len(images))
-    ranks = {
-        "image_to_text": first_relevant_ranks(image_features, caption_features, own, owners),
-        "text_to_image": first_relevant_ranks(caption_features, image_features, owners, own),
-    }
-    values = {
-        f"{way}_recall@{depth}": (percent(ranks[way] < depth), len(ranks[way]))
-        for way in ranks
-        for depth in DEPTHS
-    }
-    for depth in DEPTHS:
-        both = sum(values[f"{way}_recall@{depth}"][0] for way in ranks) / 2
-        values[f"recall@{depth}"] = (both, len(images))
-    values = {SCORE: values[f"recall@{MAIN_DEPTH}"], **values}
+    found = Retrieved(
+        first_relevant_ranks(image_features, caption_features, own, owners),
+        first_relevant_ranks(caption_features, image_features, owners, own),
+    )
     concepts = images["concept"].to_numpy()
     rows = []
     for concept in sorted(set(concepts)):
-        found = ranks["image_to_text"][concepts == concept] < MAIN_DEPTH
-        placed = ranks["text_to_image"][concepts[owners] == concept] < MAIN_DEPTH
-        value = (percent(found) + percent(placed)) / 2
-        rows.append((dataset, concept, f"recall@{MAIN_DEPTH}", value, len(found)))
+        queries = concepts == concept, concepts[owners] == concept
+        own_part = Retrieved(found.image_to_text[queries[0]], found.text_to_image[queries[1]])
+        rows.append((dataset, concept, f"recall@{MAIN_DEPTH}", *own_part.recall(MAIN_DEPTH)))
     return EvaluationResult(
-        metrics_frame(dataset, "retrieval", values),
+        metrics_frame(dataset, "retrieval", values_of(METRICS, found)),
         pl.DataFrame(rows, schema=CONCEPT_METRICS, orient="row"),
     )

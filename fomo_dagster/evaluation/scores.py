@@ -14,16 +14,15 @@ from typing import Any
 import polars as pl
 
 from fomo_dagster.errors import DataError
-from fomo_dagster.evaluation.results import SCORE
-
-SCORES: dict[str, pl.DataType] = {
-    "stage": pl.Int64(),
-    "knowledge_accumulation": pl.Float64(),
-    "zero_shot_retention": pl.Float64(),  # null where nothing is held out
-    "geometric_mean": pl.Float64(),  # null where zero_shot_retention is
-    "backward_transfer": pl.Float64(),  # null at stages 0 and 1: there is no earlier chunk
-    "forgetting": pl.Float64(),  # null where backward_transfer is
-}
+from fomo_dagster.metrics import (
+    BACKWARD_TRANSFER,
+    FORGETTING,
+    GEOMETRIC_MEAN,
+    KNOWLEDGE_ACCUMULATION,
+    SCORE,
+    SCORES,
+    ZERO_SHOT_RETENTION,
+)
 
 
 def stage_scores(
@@ -72,34 +71,42 @@ def stage_scores(
             ]
             for role in ("adaptation", "held_out")
         )
-        main_scores = accumulation_and_retention(adaptation, held_out)
-        rows.append((stage, *main_scores, *_transfer(means, stage)))
-    return pl.DataFrame(rows, schema=SCORES, orient="row")
+        rows.append(
+            {
+                "stage": stage,
+                **accumulation_and_retention(adaptation, held_out),
+                **_transfer(means, stage),
+            }
+        )
+    return pl.DataFrame(rows, schema=SCORES)
 
 
 def accumulation_and_retention(
     adaptation: Sequence[float], held_out: Sequence[float]
-) -> tuple[float | None, float | None, float | None]:
-    """KA, ZS and GM of one stage from its datasets' scores; None what is not defined."""
+) -> dict[str, float | None]:
+    """KA, ZS and GM of one stage from its datasets' scores, by names; None what is not defined."""
     accumulation = _mean(adaptation) if adaptation else None
     retention = _mean(held_out) if held_out else None
-    if accumulation is None or retention is None:
-        return accumulation, retention, None
-    return accumulation, retention, math.sqrt(accumulation * retention)
+    both = None
+    if accumulation is not None and retention is not None:
+        both = math.sqrt(accumulation * retention)
+    return {
+        KNOWLEDGE_ACCUMULATION.name: accumulation,
+        ZERO_SHOT_RETENTION.name: retention,
+        GEOMETRIC_MEAN.name: both,
+    }
 
 
-def _transfer(
-    means: Mapping[int, Sequence[float]], stage: int
-) -> tuple[float, float] | tuple[None, None]:
-    """BWT_t and F_t from R (`means[i][t]`), or nothing where there is no earlier chunk."""
+def _transfer(means: Mapping[int, Sequence[float]], stage: int) -> dict[str, float | None]:
+    """BWT_t and F_t from R (`means[i][t]`), by names; None where there is no earlier chunk."""
     earlier = [(chunk, scores) for chunk, scores in means.items() if chunk < stage]
     if not earlier:
-        return None, None
+        return {BACKWARD_TRANSFER.name: None, FORGETTING.name: None}
     transfer = _mean([scores[stage] - scores[chunk] for chunk, scores in earlier])
     forgetting = _mean(
         [max(scores[chunk : stage + 1]) - scores[stage] for chunk, scores in earlier]
     )
-    return transfer, forgetting
+    return {BACKWARD_TRANSFER.name: transfer, FORGETTING.name: forgetting}
 
 
 def _stages(evaluations: pl.DataFrame) -> list[int]:

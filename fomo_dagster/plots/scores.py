@@ -10,9 +10,17 @@ from matplotlib.colors import Normalize
 from matplotlib.ticker import MaxNLocator
 
 from fomo_dagster.errors import InputError
+from fomo_dagster.metrics import (
+    GEOMETRIC_MEAN,
+    KNOWLEDGE_ACCUMULATION,
+    SCORE,
+    ZERO_SHOT_RETENTION,
+)
 from fomo_dagster.plots.figure import COLOURS, MARKERS, MUTED, new_figure, png, tidy
 
-KA, ZS = "knowledge_accumulation", "zero_shot_retention"
+KA, ZS, GM = (
+    metric.name for metric in (KNOWLEDGE_ACCUMULATION, ZERO_SHOT_RETENTION, GEOMETRIC_MEAN)
+)
 NUMBERED_POINTS = 40  # points up to which each bears its stage's number
 NUMBERED_STAGES = 21  # stages up to which the cells of a heat map bear their values
 ROLES = {
@@ -67,7 +75,7 @@ def cost_plot(scores: pl.DataFrame, cost: str) -> bytes:
     scores: experiment, stage, geometric_mean, and the column `cost`. A stage where one of the two
     is not known has no place.
     """
-    placed = scores.drop_nulls([cost, "geometric_mean"]).sort("stage")
+    placed = scores.drop_nulls([cost, GM]).sort("stage")
     names = sorted(placed["experiment"].unique())
     figure = new_figure(7 + 0.1 * max(map(len, names), default=0), 4.5)
     axes = figure.subplots()
@@ -75,7 +83,7 @@ def cost_plot(scores: pl.DataFrame, cost: str) -> bytes:
     for number, name in enumerate(names):
         path = placed.filter(experiment=name)
         axes.plot(
-            path[cost].to_numpy(), path["geometric_mean"].to_numpy(), label=name, markersize=4,
+            path[cost].to_numpy(), path[GM].to_numpy(), label=name, markersize=4,
             color=COLOURS[number % len(COLOURS)],
             marker=MARKERS[(number + number // len(COLOURS)) % len(MARKERS)],
             linestyle="-" if number < len(COLOURS) else "--",
@@ -94,7 +102,7 @@ def heat_map(evaluations: pl.DataFrame, title: str = "") -> bytes:
     only the metric `score` is shown. A dataset without score at a stage is a white cell. Raises
     `InputError` where there is no score.
     """
-    scores = evaluations.filter(pl.col("metric") == "score")
+    scores = evaluations.filter(pl.col("metric") == SCORE)
     if scores.is_empty():
         raise InputError(f"the heat map {title!r} has no score to show")
     stages = sorted(scores["stage"].unique())

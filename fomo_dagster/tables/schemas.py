@@ -11,13 +11,15 @@ from collections.abc import Mapping
 import polars as pl
 
 from fomo_dagster.errors import InputError, StoreError, nearest
+from fomo_dagster.metrics import STAGE_METRICS
 
 _TEXT, _INTEGER, _NUMBER = pl.String(), pl.Int64(), pl.Float64()
 
 DESCRIPTIONS: Mapping[str, str] = {
     "evaluations": "a metric of a dataset, for the weights of a stage; `score` is the main one",
     "concept_scores": "a metric of a concept, for the weights of a stage",
-    "scores": "KA, ZS, GM, backward transfer and forgetting of a stage; null where not defined",
+    "scores": f"{', '.join(metric.label for metric in STAGE_METRICS)} of a stage; null where not "
+    "defined",
     "training_steps": "a step of the optimiser, and how many samples of each pool it saw",
     "datasets": "a dataset as it stands in its shards",
     "samples": "an image of a dataset, with its captions",
@@ -49,11 +51,7 @@ SCHEMAS: Mapping[str, Mapping[str, pl.DataType]] = {
     "scores": {
         "experiment": _TEXT,
         "stage": _INTEGER,
-        "knowledge_accumulation": _NUMBER,
-        "zero_shot_retention": _NUMBER,
-        "geometric_mean": _NUMBER,
-        "backward_transfer": _NUMBER,
-        "forgetting": _NUMBER,
+        **{metric.name: _NUMBER for metric in STAGE_METRICS},
     },
     "training_steps": {
         "experiment": _TEXT,
@@ -109,7 +107,7 @@ SCHEMAS: Mapping[str, Mapping[str, pl.DataType]] = {
 
 # Null where there is none, or nobody knows it any more; anywhere else a null is a mistake.
 NULLABLE: Mapping[str, frozenset[str]] = {
-    "scores": frozenset(SCHEMAS["scores"]) - {"experiment", "stage"},
+    "scores": frozenset(metric.name for metric in STAGE_METRICS),
     "orders": frozenset({"figure"}),
     "training_steps": frozenset({"samples_per_second"}),
 }

@@ -14,6 +14,7 @@ from pathlib import Path
 import polars as pl
 
 from fomo_dagster.data.benchmark.registry import benchmark_datasets
+from fomo_dagster.metrics import STAGE_METRICS
 from fomo_dagster.store.digests import DIGEST_LENGTH
 from fomo_dagster.store.heads import CHECKSUM, END
 from fomo_dagster.tables.schemas import DESCRIPTIONS, SCHEMAS
@@ -79,12 +80,7 @@ _LEADERBOARD = """
 SELECT
     experiment,
     max(stage) AS stages,
-    arg_max_null(knowledge_accumulation, stage) AS knowledge_accumulation,
-    arg_max_null(zero_shot_retention, stage) AS zero_shot_retention,
-    arg_max_null(geometric_mean, stage) AS geometric_mean,
-    avg(knowledge_accumulation ORDER BY stage) FILTER (stage >= 1) AS mean_knowledge_accumulation,
-    avg(zero_shot_retention ORDER BY stage) FILTER (stage >= 1) AS mean_zero_shot_retention,
-    avg(geometric_mean ORDER BY stage) FILTER (stage >= 1) AS mean_geometric_mean,
+    {scores},
     any_value(made.samples) AS samples,
     any_value(made.seconds) AS seconds
 FROM scores LEFT JOIN (
@@ -99,6 +95,14 @@ FROM scores LEFT JOIN (
 GROUP BY experiment
 ORDER BY geometric_mean DESC NULLS LAST, knowledge_accumulation DESC NULLS LAST, experiment
 """
+_ON_LEADERBOARD = [
+    *(f"arg_max_null({m.name}, stage) AS {m.name}" for m in STAGE_METRICS if m.on_leaderboard),
+    *(
+        f"avg({m.name} ORDER BY stage) FILTER (stage >= 1) AS mean_{m.name}"
+        for m in STAGE_METRICS
+        if m.with_mean
+    ),
+]
 
 # Of all trainings and merges up to a stage, so that scores can be set against them; null where one
 # of them did not tell. Stage 0 is θ₀, which cost the experiment nothing.
@@ -218,7 +222,7 @@ def views(place: Place) -> dict[str, tuple[str, str]]:
     made["leaderboard"] = (
         "the scores of an experiment's last stage, their means over stages 1..T, and the samples "
         "and seconds that its weights took",
-        _LEADERBOARD,
+        _LEADERBOARD.format(scores=",\n    ".join(_ON_LEADERBOARD)),
     )
     return made
 

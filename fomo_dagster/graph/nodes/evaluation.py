@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 METRICS = "metrics.parquet"
 CONCEPTS = "concepts.parquet"
-MAIN_SCORES = ("knowledge_accumulation", "zero_shot_retention", "geometric_mean")
 CLASSES_TOLD_APART = Check(
     "classes_told_apart",
     "No two classes of a dataset have prompts of the same tokens, which no model could tell apart.",
@@ -232,8 +231,8 @@ class EvaluationNode(Node):
     def shown(self, outcome: Outcome, context: NodeContext) -> Mapping[str, Shown]:
         import polars as pl
 
-        from fomo_dagster.evaluation.results import SCORE
         from fomo_dagster.evaluation.scores import accumulation_and_retention
+        from fomo_dagster.metrics import SCORE
 
         # By the names they have here: who made one may call the same images otherwise.
         rows = pl.concat(
@@ -246,9 +245,8 @@ class EvaluationNode(Node):
             [scores[name] for name, of_role in self.roles.items() if of_role == role]
             for role in ("adaptation", "held_out")
         )
-        means = accumulation_and_retention(adaptation, held_out)
         return {
-            **percentages(dict(zip(MAIN_SCORES, means, strict=True))),
+            **percentages(accumulation_and_retention(adaptation, held_out)),
             **percentages({f"score_{name}": value for name, value in sorted(scores.items())}),
             "metrics": rows,
             "computed_now": ", ".join(outcome.computed) or "none",

@@ -12,6 +12,11 @@ from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.core.outcome import Outcome
 from fomo_dagster.graph.core.shown import Check, Checked, Picture, Shown
 from fomo_dagster.graph.nodes.evaluation import CONCEPTS, METRICS, percentages
+from fomo_dagster.metrics import (
+    STAGE_METRICS,
+    ZERO_SHOT_RETENTION,
+    with_all_scores,
+)
 from fomo_dagster.store.artifacts import Artifact, record_path
 from fomo_dagster.store.recipes import Recipe
 
@@ -65,7 +70,9 @@ class ScoresNode(Node):
             "evaluations": [facts[key].details["evaluations"] for key in self.evaluation_keys],
             "chunks": [facts[key].details["concepts"] for key in self.chunk_keys],
         }
-        return {ONLY: Recipe(self.kind, self.version, self.declared, inputs)}
+        added = [metric.name for metric in STAGE_METRICS if not metric.first]
+        parameters = {**self.declared, **({"metrics": added} if added else {})}
+        return {ONLY: Recipe(self.kind, self.version, parameters, inputs)}
 
     def make(self, name: str, recipe: Recipe, folder: Path, context: NodeContext) -> None:
         import polars as pl
@@ -111,7 +118,7 @@ class ScoresNode(Node):
 
         from fomo_dagster.tables.schemas import SCHEMAS
 
-        scores = pl.read_parquet(artifacts[ONLY].path(SCORES))
+        scores = with_all_scores(pl.read_parquet(artifacts[ONLY].path(SCORES)))
         with_name = scores.with_columns(experiment=pl.lit(self.experiment))
         yield "scores", with_name.select(*SCHEMAS["scores"])
 
@@ -123,7 +130,7 @@ class ScoresNode(Node):
         import polars as pl
 
         scores = pl.read_parquet(outcome.artifacts[ONLY].path(SCORES)).sort("stage")
-        retention = pl.col("zero_shot_retention")
+        retention = pl.col(ZERO_SHOT_RETENTION.name)
         before = retention.shift(1)
         falls = scores.select(
             "stage",
@@ -137,7 +144,7 @@ class ScoresNode(Node):
         import polars as pl
 
         artifact = outcome.artifacts[ONLY]
-        scores = pl.read_parquet(artifact.path(SCORES))
+        scores = with_all_scores(pl.read_parquet(artifact.path(SCORES)))
         last = scores.row(-1, named=True)
         return {
             **percentages({name: value for name, value in last.items() if name != "stage"}),

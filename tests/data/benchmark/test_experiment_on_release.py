@@ -15,9 +15,9 @@ from fomo_dagster.cli.main import app
 from fomo_dagster.cli.planning import resolve_request
 from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.errors import DataError, InputError
-from fomo_dagster.evaluation.results import SCORE
 from fomo_dagster.graph.run.materialise import materialise
 from fomo_dagster.graph.run.run_context import RunContext
+from fomo_dagster.metrics import SCORE
 from resources.run_contexts import RunContexts
 
 STREAM = ["DTD+++banded", "MTSD+++food", "clevr+++2 cubes", "FSCOCO+++sheep", "DTD+++zigzag"]

@@ -1,0 +1,139 @@
+"""What a metric is, and the metrics of a stage: each is declared here once.
+
+Result files, tables, views, the leaderboard, `fomo results`, Dagster's metadata and plots are made
+from these entries. A dataset's metrics are declared beside their formulas, in the file of their
+task. Nothing here loads PyTorch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, Literal, TypeVar
+
+import polars as pl
+
+SCORE = "score"
+"""The metric of a dataset that scores are made of: accuracy, or recall@5 both ways."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number that says how good something is.
+
+    unit: `%` of samples, or `points`, differences of percentages. best: which values are better.
+    short: its name where there is little room.
+    """
+
+    name: str
+    description: str
+    unit: Literal["%", "points"] = "%"
+    best: Literal["high", "low"] = "high"
+    short: str = ""
+
+    @property
+    def label(self) -> str:
+        """Its name as people read it."""
+        return self.short or self.name.replace("_", " ")
+
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class DatasetMetric(Metric, Generic[R]):
+    """A metric of one dataset, from what its task makes of the test samples.
+
+    compute: its value and the number of samples that it is a mean over; None where it is not
+    defined, and has no row. is_score: whether it is the one that scores are made of.
+    """
+
+    compute: Callable[[R], tuple[float, int] | None] = field(kw_only=True)
+    is_score: bool = False
+
+
+def values_of(metrics: Sequence[DatasetMetric[R]], found: R) -> dict[str, tuple[float, int]]:
+    """Metric → value and number of samples, the score first under the name that all tasks share."""
+    values = {m.name: value for m in metrics if (value := m.compute(found)) is not None}
+    (score,) = (m.name for m in metrics if m.is_score)
+    return {SCORE: values[score], **values}
+
+
+@dataclass(frozen=True)
+class StageMetric(Metric):
+    """A metric of all datasets together after a stage; null where it is not defined.
+
+    on_leaderboard: whether the leaderboard has its last value. with_mean: and its mean over the
+    stages 1..T. first: whether it has been there since the first version; the names of the others
+    are part of the recipe of scores, so that adding one computes them again.
+    """
+
+    on_leaderboard: bool = False
+    with_mean: bool = False
+    first: bool = False
+
+
+KNOWLEDGE_ACCUMULATION = StageMetric(
+    "knowledge_accumulation",
+    "mean score over the adaptation datasets",
+    short="KA",
+    on_leaderboard=True,
+    with_mean=True,
+    first=True,
+)
+ZERO_SHOT_RETENTION = StageMetric(
+    "zero_shot_retention",
+    "mean score over the held-out datasets; null where nothing is held out",
+    short="ZS",
+    on_leaderboard=True,
+    with_mean=True,
+    first=True,
+)
+GEOMETRIC_MEAN = StageMetric(
+    "geometric_mean",
+    "√(KA · ZS); null where ZS is",
+    short="GM",
+    on_leaderboard=True,
+    with_mean=True,
+    first=True,
+)
+BACKWARD_TRANSFER = StageMetric(
+    "backward_transfer",
+    "mean change of the scores of earlier chunks' concepts since the stage that brought them; "
+    "null where there is no earlier chunk",
+    unit="points",
+    first=True,
+)
+FORGETTING = StageMetric(
+    "forgetting",
+    "mean fall of the scores of earlier chunks' concepts from the best since they came; null "
+    "where backward transfer is",
+    unit="points",
+    best="low",
+    first=True,
+)
+
+STAGE_METRICS: tuple[StageMetric, ...] = (
+    KNOWLEDGE_ACCUMULATION,
+    ZERO_SHOT_RETENTION,
+    GEOMETRIC_MEAN,
+    BACKWARD_TRANSFER,
+    FORGETTING,
+)
+"""In the order of the columns of the table `scores`."""
+
+SCORES: dict[str, pl.DataType] = {
+    "stage": pl.Int64(),
+    **{metric.name: pl.Float64() for metric in STAGE_METRICS},
+}
+
+
+def with_all_scores(scores: pl.DataFrame) -> pl.DataFrame:
+    """`scores` with every column of `SCORES`: null the metrics that were not there when they were
+    computed."""
+    missing = [
+        pl.lit(None, dtype).alias(name)
+        for name, dtype in SCORES.items()
+        if name not in scores.columns
+    ]
+    return scores.with_columns(missing)
