@@ -19,7 +19,6 @@ from fomo_dagster.graph.nodes.budget import BudgetNode
 from fomo_dagster.graph.nodes.trained import TrainedNode
 from fomo_dagster.graph.run.run_context import RunContext
 from fomo_dagster.home import Home, project_folder
-from fomo_dagster.training.schedules import learning_rate, tower_factors
 from fomo_dagster.training.steps import known_steps
 
 _BARS = "▁▂▃▄▅▆▇█"
@@ -63,10 +62,10 @@ def rates_by_step(settings: TrainingSettings, stages: int, steps: int) -> pl.Dat
     rows = []
     for stage in range(1, stages + 1):
         for step in range(steps):
-            rate = learning_rate(
-                settings.schedule, settings.peak_learning_rate, stage=stage, step=step, steps=steps
+            rate = settings.schedule.learning_rate(
+                settings.peak_learning_rate, stage=stage, step=step, steps=steps
             )
-            factors = tower_factors(settings.tower_warmup, step=step, steps=steps)
+            factors = settings.tower_factors(step, steps)
             towers = (rate * factors.get(tower, 1.0) for tower in ("image", "text"))
             rows.append((stage, step, rate, *towers))
     names = ["stage", "step", "learning_rate", "image_tower", "text_tower"]

@@ -6,9 +6,9 @@ experiment file. It says nothing about the dataset's role: the experiment that u
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, cast
+from typing import Annotated, Any, ClassVar, Literal, Union, cast, get_args
 
 from pydantic import (
     AfterValidator,
@@ -16,6 +16,7 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
+    Tag,
     ValidationInfo,
     ValidatorFunctionWrapHandler,
     field_validator,
@@ -64,6 +65,17 @@ def chosen_by(key: str, default: str | None = None) -> Discriminator:
         return getattr(value, key, None)
 
     return Discriminator(tag)
+
+
+def one_of(forms: Sequence[type[Declaration]], key: str, default: str | None = None) -> Any:
+    """The type of a field that holds any of these forms, told apart by what their field `key` can
+    be (a Literal); `default` where it is not given."""
+    branches = tuple(
+        Annotated[form, Tag(tag)]
+        for form in forms
+        for tag in get_args(form.model_fields[key].annotation)
+    )
+    return Annotated[Union[branches], chosen_by(key, default)]  # noqa: UP007
 
 
 Splits = Annotated[

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from fomo_dagster.data.declarations import Declaration, at_default_left_out
 from fomo_dagster.experiment.loss import AnyLoss, ClipLoss
-from fomo_dagster.experiment.optimisers import AdamW, AnyOptimiser
-from fomo_dagster.experiment.schedules import AnySchedule, Cosine, Length, misfit, steps_in
+from fomo_dagster.optimisation.optimisers import AdamW, AnyOptimiser
+from fomo_dagster.optimisation.schedules import AnySchedule, Cosine, Length, steps_in
 
 OPENCLIP_MAX_LOGIT_SCALE = math.log(100)
 
@@ -66,6 +67,15 @@ class TowerWarmup(Declaration):
         0.0, description="Then the other's learning rate rises to the schedule's: likewise."
     )
 
+    def factors(self, step: int, steps: int) -> dict[str, float]:
+        """Tower → times what it takes the learning rate of a step: the other tower 0 over the W
+        steps of the warm-up, then (i-W+1) / R over the R steps of the ramp, then 1."""
+        waiting, ramp = steps_in(self.length, steps), steps_in(self.ramp, steps)
+        other = {"text": "image", "image": "text"}[self.tower]
+        if step < waiting:
+            return {other: 0.0}
+        return {other: min(1.0, (step - waiting + 1) / ramp) if ramp else 1.0}
+
 
 class TrainingSettings(Declaration):
     """How weights are trained, at a stage or when θ₀ is made."""
@@ -109,7 +119,11 @@ class TrainingSettings(Declaration):
                     f"tower_warmup takes {waiting} steps and its ramp {ramp}, and a stage has "
                     f"{steps}: make them shorter"
                 )
-        return misfit(self.schedule, steps)
+        return self.schedule.misfit(steps)
+
+    def tower_factors(self, step: int, steps: int) -> Mapping[str, float]:
+        """Tower → times what it takes the learning rate of a step, where that is not 1."""
+        return {} if self.tower_warmup is None else self.tower_warmup.factors(step, steps)
 
     @property
     def peak_learning_rate(self) -> float:

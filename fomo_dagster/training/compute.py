@@ -28,7 +28,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from fomo_dagster.data.batches import Batch
 from fomo_dagster.data.mixture import POOLS, StepSizes
 from fomo_dagster.experiment.online_selection import Referring
-from fomo_dagster.experiment.optimisers import LowRank
 from fomo_dagster.methods.online_selection import Features, OnlineSelection, begin_selection
 from fomo_dagster.methods.preservation import StageContext, StageInputs
 from fomo_dagster.methods.registry import begin
@@ -40,6 +39,7 @@ from fomo_dagster.models.operations import (
     counter,
     fake_tensors,
 )
+from fomo_dagster.optimisation.optimisers import LowRank
 from fomo_dagster.training.cost_case import CostCase
 from fomo_dagster.training.memory import LiveBytes
 from fomo_dagster.training.precision import autocast_of

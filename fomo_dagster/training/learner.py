@@ -15,7 +15,6 @@ from fomo_dagster.experiment.training import TrainingSettings
 from fomo_dagster.methods.averaging import Average
 from fomo_dagster.methods.online_selection import OnlineSelection
 from fomo_dagster.methods.preservation import Batch, Preservation, StageContext
-from fomo_dagster.training.optimisers import create_optimiser
 from fomo_dagster.training.parameter_groups import grouped
 from fomo_dagster.training.sharding import optimiser_state, state_of_parts
 
@@ -42,7 +41,7 @@ class Learner:
         trains_scale = "logit_scale" in stage_context.trained
         self._max_logit_scale = settings.max_logit_scale if trains_scale else None
         groups = grouped(self._module, stage_context.trained, settings)
-        self._optimiser = create_optimiser(groups, settings.optimiser)
+        self._optimiser = settings.optimiser.create(groups)
         device_type = stage_context.device.type
         self._scaler = torch.amp.GradScaler(device_type, enabled=settings.precision == "fp16")
         self._gradient = stage_context.gradient

@@ -35,7 +35,6 @@ from fomo_dagster.training.learner import Learner
 from fomo_dagster.training.meter import Meter
 from fomo_dagster.training.precision import matrix_products
 from fomo_dagster.training.resume import ResumePoint
-from fomo_dagster.training.schedules import learning_rate, tower_factors
 from fomo_dagster.training.setup import build_learner
 from fomo_dagster.training.sharding import share_out
 from fomo_dagster.training.step_metrics import StepMetrics, StepMetricsTable
@@ -172,15 +171,14 @@ class _Training:
         iterator = self.batches.iterate(start)
         for step in range(start, steps):
             batch = self._next(iterator, step)
-            rate = learning_rate(
-                self.settings.schedule,
+            rate = self.settings.schedule.learning_rate(
                 self.settings.peak_learning_rate,
                 stage=self.stage,
                 step=step,
                 steps=steps,
             )
             seed = step_seed(self.seed, self.stage, step)
-            towers = tower_factors(self.settings.tower_warmup, step=step, steps=steps)
+            towers = self.settings.tower_factors(step, steps)
             measured = self.learner.step(batch, rate, towers, seed)
             self.metrics.add(step, rate, self.learner.trained_of(batch.counts), measured)
             if self.metrics.unread >= self.steps_between_reads or step + 1 == steps:

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from fomo_dagster.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from fomo_dagster.experiment.averaging import AnyAverage
 from fomo_dagster.experiment.loss import AnyLoss, ClipLoss
-from fomo_dagster.experiment.optimisers import AdamW
 from fomo_dagster.experiment.preservation import AnyPreservation
 from fomo_dagster.experiment.schema import Execution
 from fomo_dagster.experiment.training import Budget, TrainingSettings
@@ -28,6 +27,7 @@ from fomo_dagster.methods.registry import begin
 from fomo_dagster.methods.trained_parameters import select_trained
 from fomo_dagster.models import backbones
 from fomo_dagster.models.backbones import Model
+from fomo_dagster.optimisation.optimisers import AdamW
 from fomo_dagster.progress import no_progress
 from fomo_dagster.training import loop
 from fomo_dagster.training.gradcache import GradientPass

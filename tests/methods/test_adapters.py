@@ -14,13 +14,13 @@ from torch import Tensor
 
 from fomo_dagster.errors import DataError, InputError
 from fomo_dagster.experiment.loss import ClipLoss
-from fomo_dagster.experiment.optimisers import AdamW
 from fomo_dagster.experiment.schema import AnyMethod, Execution
 from fomo_dagster.experiment.training import Budget, TrainingSettings
 from fomo_dagster.methods.adapters import add_adapters
 from fomo_dagster.methods.loss import contrastive_loss
 from fomo_dagster.methods.preservation import EmbeddedBatch
 from fomo_dagster.models import backbones
+from fomo_dagster.optimisation.optimisers import AdamW
 from fomo_dagster.progress import no_progress
 from fomo_dagster.training import loop
 from fomo_dagster.training.gradcache import GradientPass

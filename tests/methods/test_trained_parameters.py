@@ -7,11 +7,10 @@ import torch
 from torch import nn
 
 from fomo_dagster.errors import InputError
-from fomo_dagster.experiment.optimisers import AdamW
 from fomo_dagster.experiment.trainable_parameters import Parameters
 from fomo_dagster.methods.trained_parameters import select_trained
 from fomo_dagster.models import backbones
-from fomo_dagster.training.optimisers import create_optimiser
+from fomo_dagster.optimisation.optimisers import AdamW
 
 SMALL: dict[str, Any] = {
     "embed_dim": 8,
@@ -107,7 +106,7 @@ def test_a_batch_norm_that_is_not_trained_keeps_its_statistics() -> None:
 def test_what_is_not_trained_has_no_optimiser_state() -> None:
     module = backbones.create(SMALL, seed=0).module
     trained = select_trained(module, "projections")
-    optimiser = create_optimiser([{"params": list(trained.values())}], AdamW())
+    optimiser = AdamW().create([{"params": list(trained.values())}])
     features = module.encode_image(torch.zeros(2, 3, 16, 16))
     assert features.grad_fn is not None
     features.sum().backward()

@@ -17,16 +17,15 @@ import torch
 from torch import Tensor
 
 from fomo_dagster.errors import TrainingError
-from fomo_dagster.experiment.optimisers import AdamW, GaLore
-from fomo_dagster.experiment.schedules import Constant
 from fomo_dagster.experiment.schema import Execution
 from fomo_dagster.experiment.trainable_parameters import Parameters, Train
 from fomo_dagster.experiment.training import Budget, RateScaling, TowerWarmup, TrainingSettings
 from fomo_dagster.methods.trained_parameters import select_trained
 from fomo_dagster.models import backbones
+from fomo_dagster.optimisation.optimisers import AdamW, GaLore
+from fomo_dagster.optimisation.schedules import Constant
 from fomo_dagster.progress import Progress, no_progress
 from fomo_dagster.training import loop
-from fomo_dagster.training.schedules import tower_factors
 
 STEPS = 6
 BATCH = 8
@@ -275,10 +274,9 @@ def test_while_a_tower_warms_up_the_other_stands_still(
 
 def test_after_a_towers_warm_up_the_others_rate_rises_to_the_schedules() -> None:
     warmup = TowerWarmup(tower="image", length=0.2, ramp=4)
-    found = [tower_factors(warmup, step=step, steps=10).get("text") for step in range(10)]
+    found = [warmup.factors(step, 10).get("text") for step in range(10)]
     assert found == [0.0, 0.0, 0.25, 0.5, 0.75, 1.0, 1.0, 1.0, 1.0, 1.0]
-    assert not tower_factors(None, step=0, steps=10)
-    assert "image" not in tower_factors(warmup, step=0, steps=10)
+    assert "image" not in warmup.factors(0, 10)
 
 
 def of_other_weights(state: dict[str, Any]) -> None:

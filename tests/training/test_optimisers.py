@@ -14,10 +14,9 @@ from torch import nn
 
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.loading import validated
-from fomo_dagster.experiment.optimisers import AnyOptimiser, Optimiser
 from fomo_dagster.experiment.training import TrainingSettings
+from fomo_dagster.optimisation.optimisers import AnyOptimiser, Optimiser
 from fomo_dagster.store.digests import digest_of
-from fomo_dagster.training.optimisers import create_optimiser
 
 Array = NDArray[np.float64]
 SHAPES = {"tall": (7, 4), "wide": (3, 9), "small": (2, 9), "vector": (5,), "scale": ()}
@@ -127,7 +126,7 @@ def plain_adam(tensor: Array, name: str, steps: int) -> Array:
 def test_matrices_move_as_the_paper_says_and_the_rest_as_with_adamw(family: str) -> None:
     moved = parameters()
     before = {name: p.detach().double().numpy().copy() for name, p in moved.items()}
-    optimiser = create_optimiser(one_group(moved), declared(family))
+    optimiser = declared(family).create(one_group(moved))
     bases: list[list[Array]] = [[], []]
     for step in range(len(RATES)):
         stepped(optimiser, moved, range(step, step + 1))
@@ -149,7 +148,7 @@ def test_matrices_move_as_the_paper_says_and_the_rest_as_with_adamw(family: str)
 def test_momentum_gathers_and_decay_does_not_enter_it() -> None:
     moved = parameters()
     expected = {name: p.detach().double().numpy().copy() for name, p in moved.items()}
-    stepped(create_optimiser(one_group(moved), declared("sgd", momentum=0.8)), moved, range(4))
+    stepped(declared("sgd", momentum=0.8).create(one_group(moved)), moved, range(4))
     velocity = {name: np.zeros(shape) for name, shape in SHAPES.items()}
     for step in range(4):
         for name, gradient in gradients(step).items():
@@ -163,7 +162,7 @@ def test_momentum_gathers_and_decay_does_not_enter_it() -> None:
 def test_lion_takes_the_sign_of_a_mean_that_is_not_the_one_it_keeps() -> None:
     moved = parameters()
     expected = {name: p.detach().double().numpy().copy() for name, p in moved.items()}
-    stepped(create_optimiser(one_group(moved), declared("lion", betas=(0.5, 0.7))), moved, range(4))
+    stepped(declared("lion", betas=(0.5, 0.7)).create(one_group(moved)), moved, range(4))
     mean = {name: np.zeros(shape) for name, shape in SHAPES.items()}
     for step in range(4):
         for name, gradient in gradients(step).items():
@@ -241,9 +240,7 @@ def adafactor(tensor: Array, gradients: list[Array]) -> Array:
 def test_weights_move_as_the_paper_says(formula: Callable[[Array, list[Array]], Array]) -> None:
     moved = parameters()
     before = {name: p.detach().double().numpy().copy() for name, p in moved.items()}
-    stepped(
-        create_optimiser(one_group(moved), declared(formula.__name__)), moved, range(len(RATES))
-    )
+    stepped(declared(formula.__name__).create(one_group(moved)), moved, range(len(RATES)))
     for name, parameter in moved.items():
         expected = formula(
             before[name], [np.asarray(gradients(step)[name]) for step in range(len(RATES))]
@@ -258,15 +255,15 @@ def test_weights_move_as_the_paper_says(formula: Callable[[Array, list[Array]], 
 def test_from_its_saved_state_it_goes_on_bit_for_bit(family: str, stop: int, tmp_path: Any) -> None:
     """Before and after dimensions are chosen anew; what is saved is tensors and plain values."""
     whole = parameters()
-    uninterrupted = create_optimiser(one_group(whole), declared(family))
+    uninterrupted = declared(family).create(one_group(whole))
     stepped(uninterrupted, whole, range(len(RATES)))
     first = parameters()
-    optimiser = create_optimiser(one_group(first), declared(family))
+    optimiser = declared(family).create(one_group(first))
     stepped(optimiser, first, range(stop))
     torch.save({"state": optimiser.state_dict(), "weights": first}, tmp_path / "saved")
     loaded = torch.load(tmp_path / "saved", weights_only=True)
     again = {name: nn.Parameter(loaded["weights"][name].detach()) for name in SHAPES}
-    resumed = create_optimiser(one_group(again), declared(family))
+    resumed = declared(family).create(one_group(again))
     resumed.load_state_dict(loaded["state"])
     stepped(optimiser, first, range(stop, len(RATES)))  # saving has changed nothing
     stepped(resumed, again, range(stop, len(RATES)))
@@ -296,12 +293,11 @@ def test_a_rank_that_is_low_to_nothing_is_an_error(
 ) -> None:
     for family in ("galore_adamw", "fira"):
         with pytest.raises(InputError, match=message):
-            create_optimiser(
-                [{"params": [nn.Parameter(torch.zeros(shape)) for shape in shapes]}],
-                declared(family, rank=rank),
+            declared(family, rank=rank).create(
+                [{"params": [nn.Parameter(torch.zeros(shape)) for shape in shapes]}]
             )
     matrices = [nn.Parameter(torch.zeros(9, 5))]  # and nothing else
-    create_optimiser([{"params": matrices}], declared("fira", rank=4)).step()
+    declared("fira", rank=4).create([{"params": matrices}]).step()
 
 
 def test_adamw_is_declared_as_before_there_were_others() -> None:

@@ -12,9 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from fomo_dagster.experiment.schedules import AnySchedule, Schedule, misfit
 from fomo_dagster.experiment.training import TrainingSettings
-from fomo_dagster.training.schedules import learning_rate
+from fomo_dagster.optimisation.schedules import AnySchedule, Schedule
 
 S, W = 1420, 142  # the benchmark's; as many steps of cool-down as of warm-up
 KEY_STEPS = (0, W - 1, W, S - W - 1, S - W, S - 1)
@@ -30,9 +29,9 @@ def declared(name: str, **values: Any) -> Schedule:
 
 
 def rates(schedule: Schedule, steps: int, peak: float = 1.0, stage: int = 1) -> list[float]:
-    assert misfit(schedule, steps) is None
+    assert schedule.misfit(steps) is None
     return [
-        learning_rate(schedule, peak, stage=stage, step=step, steps=steps) for step in range(steps)
+        schedule.learning_rate(peak, stage=stage, step=step, steps=steps) for step in range(steps)
     ]
 
 
@@ -240,7 +239,7 @@ def test_theta_0s_own_training_is_like_a_first_stage(name: str) -> None:
 @pytest.mark.parametrize("step", [-1, 10])
 def test_a_step_outside_the_stage_is_an_error(step: int) -> None:
     with pytest.raises(ValueError, match=f"step {step} is not one of 10"):
-        learning_rate(declared("cosine"), 1.0, stage=1, step=step, steps=10)
+        declared("cosine").learning_rate(1.0, stage=1, step=step, steps=10)
 
 
 @pytest.mark.parametrize(

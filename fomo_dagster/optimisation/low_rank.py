@@ -11,14 +11,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from pytorch_optimizer import Fira as FiraSteps
 from pytorch_optimizer import GaLore as GaLoreSteps
 from pytorch_optimizer.optimizer.utils.galore import GaLoreProjector
 from torch import Tensor
 
 from fomo_dagster.errors import InputError
-from fomo_dagster.experiment.optimisers import Fira, GaLore
 
 _PROJECTOR = "projector"
 
@@ -66,48 +64,37 @@ class _PlainState:
                 of_one[_PROJECTOR] = projector
 
 
-class _ResumableGaLore(_PlainState, GaLoreSteps):
-    pass
+class ResumableGaLore(_PlainState, GaLoreSteps):
+    """pytorch_optimizer's, whose state is plain."""
 
 
-class _ResumableFira(_PlainState, FiraSteps):
-    pass
+class ResumableFira(_PlainState, FiraSteps):
+    """pytorch_optimizer's, whose state is plain."""
 
 
-def create_low_rank(
-    groups: Sequence[dict[str, Any]], settings: GaLore | Fira
-) -> torch.optim.Optimizer:
-    """The optimiser, with matrices that have both sides above the rank apart from all else.
+def low_rank_groups(
+    groups: Sequence[dict[str, Any]], *, rank: int, update_gap: int, scale: float
+) -> list[dict[str, Any]]:
+    """The groups with matrices that have both sides above the rank apart from all else.
 
     Raises `InputError` where there is no such matrix.
     """
     given = [p for group in groups for p in group["params"]]
-    matrices = {id(p) for p in given if p.dim() == 2 and min(p.shape) > settings.rank}
+    matrices = {id(p) for p in given if p.dim() == 2 and min(p.shape) > rank}
     if not matrices:
         largest = max((min(p.shape) for p in given if p.dim() == 2), default=None)
         there = "no matrix" if largest is None else f"no matrix with both sides above {largest}"
         raise InputError(
-            f"optimiser.rank is {settings.rank}, and {there} is trained: lower the rank, or take "
+            f"optimiser.rank is {rank}, and {there} is trained: lower the rank, or take "
             "optimiser.name: adamw"
         )
     of_matrices = {
-        "rank": settings.rank,
-        "update_proj_gap": settings.update_gap,
-        "scale": settings.scale if isinstance(settings, GaLore) else 1.0,
-        "projection_type": "std",
-    }
+        "rank": rank, "update_proj_gap": update_gap, "scale": scale, "projection_type": "std",
+    }  # fmt: skip
     divided = []
     for group in groups:
         for is_matrix, further in ((True, of_matrices), (False, {})):
             params = [p for p in group["params"] if (id(p) in matrices) is is_matrix]
             if params:
                 divided.append({**group, **further, "params": params})
-    optimiser = _ResumableGaLore if isinstance(settings, GaLore) else _ResumableFira
-    made: torch.optim.Optimizer = optimiser(
-        divided,
-        lr=settings.learning_rate,
-        betas=settings.betas,
-        eps=settings.epsilon,
-        weight_decay=settings.weight_decay,
-    )
-    return made
+    return divided

@@ -1,0 +1,307 @@
+"""How the learning rate goes within a stage: each schedule's declaration, and its formula.
+
+A rate is a function of the stage, the step and how many steps a stage has, and of nothing else.
+Formulas are those of FoMo-in-Flux (arXiv 2408.14471), with the step i = 0 .. S-1 of S, the peak L,
+the floor m = L · final_factor, W steps of warm-up, C of cool-down, and t stages before this one,
+which count as though they had had S, W and C, too. Where the stages recover, a stage warms up to a
+base b below L, and the schedule goes on from there.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
+
+from pydantic import AfterValidator, Field, computed_field, model_validator
+
+from fomo_dagster.data.declarations import Declaration, at_default_left_out, one_of
+
+
+def _is_a_share_or_whole(length: float) -> float:
+    if length >= 1 and not length.is_integer():
+        raise ValueError(
+            f"{length:g} is neither a share of a stage's steps, below 1, nor a number of steps"
+        )
+    return length
+
+
+Length: TypeAlias = Annotated[float, Field(ge=0), AfterValidator(_is_a_share_or_whole)]
+"""Some of a stage's steps: below 1 a share of them, from 1 on their number."""
+
+
+def steps_in(length: Length, steps: int) -> int:
+    """How many of a stage's `steps` it is, a share rounded up; it may be more than there are."""
+    if length >= 1:
+        return int(length)
+    return math.ceil(round(length * steps, 9))  # 0.07 · 100 is above 7 in binary
+
+
+def _along_cosine(peak: float, floor: float, share: float) -> float:
+    """m + ½ (1 + cos(π · share)) (L-m): from L at share 0 to m at 1."""
+    return floor + 0.5 * (1 + math.cos(math.pi * share)) * (peak - floor)
+
+
+class Schedule(Declaration):
+    """The learning rate of each step of a stage."""
+
+    name: str
+
+    def learning_rate(self, peak: float, *, stage: int, step: int, steps: int) -> float:
+        """The learning rate of a step.
+
+        stage: counted from 1; θ₀'s own training, 0, is like a first one. step: i, from 0. steps: S,
+        into which the schedule fits (`misfit`).
+        """
+        if not 0 <= step < steps:
+            raise ValueError(f"step {step} is not one of {steps}")
+        return self._rate(peak, max(stage - 1, 0), step, steps)
+
+    @abstractmethod
+    def _rate(self, peak: float, before: int, step: int, steps: int) -> float:
+        """`learning_rate`, with t as `before`."""
+
+    def misfit(self, steps: int) -> str | None:
+        """Why it does not fit into a stage of `steps` steps; None where it does."""
+        lengths = self.lengths(steps)
+        if sum(lengths.values()) <= steps:
+            return None
+        parts = " and ".join(
+            f"schedule.{name} of {getattr(self, name):g} ({length} steps)"
+            for name, length in lengths.items()
+            if length
+        )
+        return f"{parts} do not fit into a stage of {steps} steps: make them shorter"
+
+    def lengths(self, steps: int) -> Mapping[str, int]:
+        """Its parts that follow each other within a stage of `steps` steps, and their steps."""
+        return {}
+
+
+class _WarmedUp(Schedule):
+    warmup: Length = Field(
+        0.1, description="The rate rises over these steps: a share of the stage's, or their number."
+    )
+
+    def lengths(self, steps: int) -> Mapping[str, int]:
+        return {"warmup": steps_in(self.warmup, steps)}
+
+    def _warmed_up(self, base: float, step: int, steps: int) -> float | None:
+        """b (i+1) / W, which is b at the last step of the warm-up; None after it."""
+        warmup = self.lengths(steps)["warmup"]
+        return base * (step + 1) / warmup if step < warmup else None
+
+
+class _CooledDown(_WarmedUp):
+    cooldown: Length = Field(
+        0.1, description="The rate falls over the last steps: a share, or their number."
+    )
+
+    def lengths(self, steps: int) -> Mapping[str, int]:
+        return {**super().lengths(steps), "cooldown": steps_in(self.cooldown, steps)}
+
+
+FinalFactor: TypeAlias = Annotated[float, Field(ge=0, le=1, description="The floor over the peak.")]
+
+
+class Constant(_WarmedUp):
+    """The peak, after a warm-up."""
+
+    name: Literal["constant"]
+
+    # What it had beside, which did nothing, and is in the digests of all that was trained with it.
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def final_factor(self) -> float:
+        return 0.001
+
+    def _rate(self, peak: float, before: int, step: int, steps: int) -> float:
+        return self._warmed_up(peak, step, steps) or peak
+
+
+class Multistep(_WarmedUp):
+    """The peak, and from each milestone on `factor` times what it was before."""
+
+    name: Literal["multistep"]
+    warmup: Length = Field(0.0, description="A share of the stage's steps, or their number.")
+    milestones: tuple[Length, ...] = Field(
+        min_length=1, description="Shares of the stage's steps, or numbers of steps, in order."
+    )
+    factor: float = Field(0.1, gt=0, le=1)
+
+    def _rate(self, peak: float, before: int, step: int, steps: int) -> float:
+        passed = sum(step >= steps_in(milestone, steps) for milestone in self.milestones)
+        return (self._warmed_up(peak, step, steps) or peak) * self.factor**passed
+
+    def misfit(self, steps: int) -> str | None:
+        starts = [steps_in(milestone, steps) for milestone in self.milestones]
+        if sorted(starts) != starts or starts[-1] >= steps:
+            return super().misfit(steps) or (
+                f"schedule.milestones come to the steps {starts}, which must rise and be below the "
+                f"stage's {steps}"
+            )
+        return super().misfit(steps)
+
+
+class CosineAnnealing(Schedule):
+    """From the peak towards the floor along a cosine, without a warm-up."""
+
+    name: Literal["cosine_annealing"]
+    final_factor: FinalFactor = 0.001
+
+    def _rate(self, peak: float, before: int, step: int, steps: int) -> float:
+        return _along_cosine(peak, peak * self.final_factor, step / steps)
+
+
+class Cosine(_WarmedUp):
+    """From the peak to the floor along a cosine, after a warm-up: the benchmark's."""
+
+    name: Literal["cosine"] = "cosine"
+    final_factor: FinalFactor = 0.001
+    recovery: Literal["autoregressive", "dynamic", "continued", "recovered"] | None = (
+        at_default_left_out(None, description="How stages go on from each other; null: not at all.")
+    )
+    stages: int | None = at_default_left_out(
+        None,
+        ge=1,
+        description="Of continued and recovered: how many stages the one cosine is over.",
+    )
+
+    @model_validator(mode="after")
+    def _has_its_horizon(self) -> Cosine:
+        needs_it = self.recovery in ("continued", "recovered")
+        if needs_it and self.stages is None:
+            raise ValueError(
+                f"recovery: {self.recovery} follows one cosine over all stages: give their number "
+                "as stages"
+            )
+        if self.stages is not None and not needs_it:
+            raise ValueError(
+                "stages goes with recovery: continued or recovered, not with "
+                f"{self.recovery or 'none'}"
+            )
+        return self
+
+    def _rate(self, peak: float, before: int, step: int, steps: int) -> float:
+        """m + ½ (1 + cos(π (i-W+1) / (S-W))) (b-m) after the warm-up: m at the last step.
+
+        b is L, or where the stages recover what one cosine over several stages, of S-W steps each,
+        has come down to: over those up to this one after t (S-W) + 1 of them (autoregressive,
+        dynamic), or over all `stages` after t (S-W) (continued, recovered). recovered stays on that
+        one cosine after the warm-up, dynamic on one of all (t+1) S steps with one warm-up, whose
+        share is of all these; the others begin one of their own. The released code has the first
+        two; continued and recovered mean what they mean with rsqrt, whose curve needs no end.
+        """
+        floor = peak * self.final_factor
+        decay = steps - self.lengths(steps)["warmup"]  # S-W
+        base, over, done = peak, 1, 0  # b is exactly L at the first stage, whatever the recovery
+        if self.recovery is not None and decay:
+            grows = self.recovery in ("autoregressive", "dynamic")
+            over = before + 1 if grows else self.stages or 1
+            done = before * decay
+            if before:
+                base = _along_cosine(peak, floor, min(1.0, (done + grows) / (over * decay)))
+        warming = self._warmed_up(base, step, steps)
+        if warming is not None:
+            return warming
+        since = step - (steps - decay) + 1  # i-W+1
+        if self.recovery == "dynamic":
+            stages = before + 1
+            all_steps, of_each = stages * steps, self.warmup >= 1
+            warmup = stages * int(self.warmup) if of_each else steps_in(self.warmup, all_steps)
+            passed = before * steps + step - warmup + 1
+            return _along_cosine(peak, floor, passed / (all_steps - warmup))
+        if self.recovery == "recovered":
+            return _along_cosine(peak, floor, min(1.0, (done + since) / (over * decay)))
+        return _along_cosine(base, floor, since / decay)
+
+
+class Rsqrt(_CooledDown):
+    """Towards the floor as the reciprocal of the step's square root, without an end that it has to
+    know, and to 0 over the last steps (arXiv 2106.04560)."""
+
+    name: Literal["rsqrt"]
+    warmup: Length = Field(
+        0.1, gt=0, description="A share of the stage's steps, or their number; the decay's unit."
+    )
+    final_factor: FinalFactor = 0.001
+    recovery: Literal["autoregressive", "continued", "recovered", "recovered_released"] | None = (
+        Field(None, description="How stages go on from each other; null: not at all.")
+    )
+
+    def _rate(self, peak: float, before: int, step: int, steps: int) -> float:
+        """m + √(W / i) (b-m) after the warm-up, times (S-1-i) / C over the cool-down: 0 at the end.
+
+        Where the stages recover, b = m + v (L-m):
+
+        - autoregressive: v = √((t+1) W / (t S + W)), where this stage's warm-up ends on one curve
+          over the stages up to it, with all their steps of warm-up at its beginning;
+        - continued: v = √(W / (W + t (S-C-W))), where the stage before stood when its cool-down
+          began, on the curve that goes on from stage to stage without its warm-ups and cool-downs;
+        - recovered: the same v, and this stage stays on that curve: √(W / (i + t (S-C-W)));
+        - recovered_released: the same, but its warm-up leads to v = √(W / (2 t (S-C-W))) where t >
+          0, so that the rate jumps where it ends: the released code counts earlier stages twice.
+        """
+        floor = peak * self.final_factor
+        lengths = self.lengths(steps)
+        warmup, cooldown = lengths["warmup"], lengths["cooldown"]  # W, C
+        earlier = before * (steps - cooldown - warmup)  # t (S-C-W)
+        recovery = self.recovery
+        share = {
+            None: 1.0,
+            "autoregressive": (before + 1) * warmup / (before * steps + warmup),
+            "continued": warmup / (warmup + earlier),
+            "recovered": warmup / (warmup + earlier),
+            "recovered_released": warmup / (2 * earlier) if earlier else 1.0,
+        }[recovery]
+        base = floor + math.sqrt(share) * (peak - floor)
+        warming = self._warmed_up(base, step, steps)
+        if warming is not None:
+            return warming
+        if recovery in ("recovered", "recovered_released"):
+            rate = floor + math.sqrt(warmup / (step + earlier)) * (peak - floor)
+        else:
+            rate = floor + math.sqrt(warmup / step) * (base - floor)
+        left = steps - 1 - step
+        return rate * left / cooldown if left < cooldown else rate
+
+
+class WarmupStableDecay(_CooledDown):
+    """The peak, and to the floor over the last steps (arXiv 2404.06395)."""
+
+    name: Literal["wsd"]
+    final_factor: FinalFactor = 0.001
+    shape: Literal["linear", "sqrt"] = Field(
+        "linear",
+        description="Of the cool-down; sqrt: 1 - √share, steep at first (arXiv 2405.18392).",
+    )
+
+    def _rate(self, peak: float, before: int, step: int, steps: int) -> float:
+        """L after the warm-up; over the cool-down L - x (L-m) or L - √x (L-m), with
+        x = (i-(S-C)+1) / C: m at the last step."""
+        warming = self._warmed_up(peak, step, steps)
+        if warming is not None:
+            return warming
+        cooldown = self.lengths(steps)["cooldown"]
+        cooled = step - (steps - cooldown) + 1
+        if cooled <= 0:
+            return peak
+        share = cooled / cooldown
+        fallen = share if self.shape == "linear" else math.sqrt(share)
+        return peak - fallen * (peak - peak * self.final_factor)
+
+
+SCHEDULES: tuple[type[Schedule], ...] = (
+    Constant,
+    Multistep,
+    CosineAnnealing,
+    Cosine,
+    Rsqrt,
+    WarmupStableDecay,
+)
+
+if TYPE_CHECKING:
+    AnySchedule: TypeAlias = Schedule
+else:
+    AnySchedule = one_of(SCHEDULES, "name", "cosine")
