@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, TypeAlias, get_args
+from typing import TYPE_CHECKING, TypeAlias, get_args
 
-from pydantic import Tag
-
-from fomo_dagster.data.declarations import chosen_by
+from fomo_dagster.data.declarations import one_of
 from fomo_dagster.errors import InputError
 from fomo_dagster.merging.breadcrumbs import Breadcrumbs, BreadcrumbsTies
 from fomo_dagster.merging.dare import Dare, DareTies, RandomSelection
@@ -22,33 +20,36 @@ from fomo_dagster.merging.task_vectors import TaskArithmetic
 from fomo_dagster.merging.technique import Technique
 from fomo_dagster.merging.ties import Ties
 
-AnyTechnique: TypeAlias = Annotated[
-    Annotated[Interpolation, Tag("interpolation")]
-    | Annotated[WeightedMean, Tag("weighted_mean")]
-    | Annotated[Slerp, Tag("slerp")]
-    | Annotated[Karcher, Tag("karcher")]
-    | Annotated[ModelStock, Tag("model_stock")]
-    | Annotated[TaskArithmetic, Tag("task_arithmetic")]
-    | Annotated[Ties, Tag("ties")]
-    | Annotated[Dare, Tag("dare")]
-    | Annotated[DareTies, Tag("dare_ties")]
-    | Annotated[Della, Tag("della")]
-    | Annotated[DellaTies, Tag("della_ties")]
-    | Annotated[Breadcrumbs, Tag("breadcrumbs")]
-    | Annotated[BreadcrumbsTies, Tag("breadcrumbs_ties")]
-    | Annotated[MagMax, Tag("magmax")]
-    | Annotated[Consensus, Tag("consensus")]
-    | Annotated[Sce, Tag("sce")]
-    | Annotated[RandomSelection, Tag("random")],
-    chosen_by("technique", "interpolation"),
-]
-"""A technique with its parameters, as it is declared: `technique` names it."""
-
+_TECHNIQUES: tuple[type[Technique], ...] = (
+    Interpolation,
+    WeightedMean,
+    Slerp,
+    Karcher,
+    ModelStock,
+    TaskArithmetic,
+    Ties,
+    Dare,
+    DareTies,
+    Della,
+    DellaTies,
+    Breadcrumbs,
+    BreadcrumbsTies,
+    MagMax,
+    Consensus,
+    Sce,
+    RandomSelection,
+)
 TECHNIQUES: dict[str, type[Technique]] = {
-    tag.tag: technique
-    for technique, tag in (get_args(branch) for branch in get_args(get_args(AnyTechnique)[0]))
+    name: technique
+    for technique in _TECHNIQUES
+    for name in get_args(technique.model_fields["technique"].annotation)
 }
 """Name → technique."""
+
+if TYPE_CHECKING:
+    AnyTechnique: TypeAlias = Technique
+else:
+    AnyTechnique = one_of(_TECHNIQUES, "technique", "interpolation")
 
 
 def merge(
