@@ -162,9 +162,10 @@ def _observable(source: SourceNode) -> dg.SourceAsset:
     def observe(context: dg.OpExecutionContext) -> dg.ObserveResult:
         run_contexts: RunContextOpener = context.resources.run_contexts
         graph = Graph({source.key: source}, {}, {}, {})
-        facts = run_contexts.open(graph, context).observe(source.key)
+        observed = run_contexts.open(graph, context).observe(source.key)
         return dg.ObserveResult(
-            data_version=dg.DataVersion(facts.data_version), metadata=metadata_of_source(facts)
+            data_version=dg.DataVersion(observed.data_version),
+            metadata=metadata_of_source(observed),
         )
 
     assert isinstance(observe, dg.SourceAsset)

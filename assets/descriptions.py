@@ -10,7 +10,7 @@ import dagster as dg
 import polars as pl
 import polars.selectors as cs
 
-from fomo_dagster.graph.core.facts import Facts
+from fomo_dagster.graph.core.context import Observation
 from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.core.outcome import Outcome
 from fomo_dagster.graph.core.shown import Bullets, Picture, Shown
@@ -31,33 +31,10 @@ def metadata_of(node: Node, outcome: Outcome, context: RunContext) -> dict[str, 
     }
 
 
-def metadata_of_source(facts: Facts) -> dict[str, Any]:
-    """The metadata of an observation: counts, where the source is a dataset's."""
-    if "tars" in facts.details:
-        tars = facts.details["tars"]
-        return {
-            "tars": len(tars),
-            "samples": sum(tar.samples for tar in tars),
-            "skipped": sum(tar.broken for tar in tars),
-            **_warnings(facts),
-        }
-    if "files" in facts.details:
-        return {"shards": len(facts.details["files"]), **_warnings(facts)}
-    if "scan" not in facts.details:
-        return {}
-    scan: pl.DataFrame = facts.details["scan"]
-    return {
-        "concepts": scan["concept"].n_unique(),
-        "train_samples": int((scan["split"] == "train").sum()),
-        "test_samples": int((scan["split"] == "test").sum()),
-        **_warnings(facts),
-    }
-
-
-def _warnings(source: Facts) -> dict[str, Any]:
-    """What observing a dataset's source had to say, where it had."""
-    said = tuple(source.details["warnings"])
-    return _drawn({"warnings": Bullets(said)}) if said else {}
+def metadata_of_source(observed: Observation) -> dict[str, Any]:
+    """The metadata of an observation."""
+    said = {"warnings": Bullets(observed.warnings)} if observed.warnings else {}
+    return _drawn({**observed.shown, **said})
 
 
 def _drawn(shown: Mapping[str, Shown]) -> dict[str, Any]:

@@ -34,6 +34,7 @@ from fomo_dagster.graph.nodes.shards import QUARANTINE as QUARANTINE_FILE
 from fomo_dagster.graph.nodes.shards import ShardsNode
 from fomo_dagster.graph.run.materialise import materialise
 from fomo_dagster.graph.run.run_context import RunContext
+from fomo_dagster.graph.work.observations import ScanObservation
 from fomo_dagster.store.digests import digest_of
 
 
@@ -77,7 +78,7 @@ class SimulatedImages:
 
 def index_alone(node: ShardsNode, name: str, recipe: object, folder: Path, context: RunContext):  # type: ignore[no-untyped-def]
     """In the place of `ShardsNode.make`: the index, and no tars."""
-    samples = stored_samples(context.observe(source_key(node.name)).details["scan"], None)
+    samples = stored_samples(context.observe(source_key(node.name)).of(ScanObservation).scan, None)
     places = samples.with_columns(
         shard=pl.lit("train-000000.tar"), offset=pl.int_range(pl.len()), size=pl.lit(1000)
     )

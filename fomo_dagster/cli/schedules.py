@@ -15,7 +15,7 @@ from fomo_dagster.experiment.loading import load_experiment
 from fomo_dagster.experiment.training import TrainingSettings
 from fomo_dagster.graph.build.builder import Graph, build_graph
 from fomo_dagster.graph.core.node import Node
-from fomo_dagster.graph.nodes.budget import BudgetNode
+from fomo_dagster.graph.nodes.budget import BudgetDetails, BudgetNode
 from fomo_dagster.graph.nodes.trained import TrainedNode
 from fomo_dagster.graph.run.run_context import RunContext
 from fomo_dagster.home import Home, project_folder
@@ -53,7 +53,7 @@ def _bought_steps(graph: Graph, nodes: Sequence[Node]) -> int | None:
     for node in nodes:
         if isinstance(node, BudgetNode):
             context = RunContext(graph, Home.from_environment())
-            return int(node.predict(node.recipes({}), context).details["steps"])
+            return int(node.predict(node.recipes({}), context).of(BudgetDetails).steps)
     return None
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fomo_dagster.errors import InputError, StoreError
-from fomo_dagster.graph.core.facts import ONLY, Facts
+from fomo_dagster.graph.core.facts import NOTHING, ONLY, Details, Facts, facts_of
+from fomo_dagster.graph.core.shown import Shown
 from fomo_dagster.home import Home
 from fomo_dagster.progress import Progress, Steps, ignore_steps, no_progress
 from fomo_dagster.store.artifacts import Artifact, Make
@@ -23,6 +24,30 @@ if TYPE_CHECKING:
     from fomo_dagster.distributed.process_group import ProcessGroup
 
 T = TypeVar("T")
+Observed = TypeVar("Observed", bound="Observation")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observation:
+    """What observing a source brought. What kinds of sources bring beside it are subclasses.
+
+    warnings: sentences for the person whose source it is. details: what nodes are told of it.
+    """
+
+    data_version: str
+    warnings: tuple[str, ...] = ()
+    details: Details = NOTHING
+
+    @property
+    def shown(self) -> Mapping[str, Shown]:
+        """What a person sees of it, by titles."""
+        return {}
+
+    def of(self, kind: type[Observed]) -> Observed:
+        """Itself, as the kind that its source brings."""
+        if not isinstance(self, kind):
+            raise TypeError(f"{self!r} is no {kind.__name__}")
+        return self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +55,7 @@ class SourceNode:
     """Something outside that is only observed: a dataset's images, or a file of weights."""
 
     key: str
-    observe: Callable[[NodeContext], Facts]
+    observe: Callable[[NodeContext], Observation]
 
 
 class NodeContext:
@@ -67,7 +92,7 @@ class NodeContext:
         self._code_versions = code_versions
         self._waiting = waiting
         self._group = group
-        self._observed: dict[str, Facts] = {}
+        self._observed: dict[str, Observation] = {}
         self._memory: tuple[object, Any] = (None, None)
 
     @property
@@ -84,15 +109,15 @@ class NodeContext:
         declared now: numbers are never made from what another declaration left behind.
         """
         if key in self._sources:
-            return self.observe(key)
-        head = self._head(key)
-        return Facts(head.data_version, head.facts)
+            observed = self.observe(key)
+            return Facts(observed.data_version, observed.details)
+        return facts_of(self._head(key))
 
-    def observe(self, key: str) -> Facts:
+    def observe(self, key: str) -> Observation:
         """Observe a source, once; what is to be said of it goes to `warn`."""
         if key not in self._observed:
             self._observed[key] = self._sources[key].observe(self)
-            self.say(self._observed[key].details.get("warnings", ()))
+            self.say(self._observed[key].warnings)
         return self._observed[key]
 
     def say(self, warnings: Iterable[str]) -> None:

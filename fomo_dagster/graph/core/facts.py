@@ -3,26 +3,57 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, Self, TypeVar
 
 from fomo_dagster.store.digests import digest_of
+from fomo_dagster.store.heads import Head
 from fomo_dagster.store.recipes import Recipe
+
+D = TypeVar("D", bound="Details")
 
 ONLY = "only"  # the artifact's name where a node has one
 
 
 @dataclass(frozen=True)
+class Details:
+    """What a kind of asset tells others beside its data version: plain data in typed fields.
+
+    A kind declares a subclass of its own, which heads hold as JSON.
+    """
+
+    def as_data(self) -> dict[str, Any]:
+        """For a head: what is None is left out."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if value is not None}
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any]) -> Self:
+        """Of a head, which may be older or newer than the fields there are."""
+        known = {field.name for field in fields(cls)}
+        return cls(**{name: value for name, value in data.items() if name in known})
+
+
+NOTHING = Details()
+
+
+@dataclass(frozen=True)
 class Facts:
-    """What others need to know of a node: its data version, and plain data by name.
+    """What others need to know of a node.
 
     awaited: only in a plan, and empty but where the content can be known only once an asset, whose
     key this is, was made. The data version is then one that nothing real has.
     """
 
     data_version: str
-    details: Mapping[str, Any] = field(default_factory=dict)
+    details: Details = NOTHING
     awaited: str = ""
+
+    def of(self, kind: type[D]) -> D:
+        """The details, which are of this type."""
+        if not isinstance(self.details, kind):
+            raise TypeError(f"{self.details!r} is no {kind.__name__}")
+        return self.details
 
 
 FactsByKey = Mapping[str, Facts]
@@ -33,3 +64,17 @@ def identity(recipes: Mapping[str, Recipe]) -> str:
     if recipes.keys() == {ONLY}:
         return recipes[ONLY].digest
     return digest_of({name: recipe.digest for name, recipe in recipes.items()})
+
+
+_DETAILS: dict[str, type[Details]] = {}
+"""Kind → the type of its details."""
+
+
+def declare_details(kind: str, details: type[Details]) -> None:
+    """Say what the heads of a kind hold."""
+    _DETAILS[kind] = details
+
+
+def facts_of(head: Head) -> Facts:
+    """The facts that a head holds."""
+    return Facts(head.data_version, _DETAILS[head.kind].from_data(head.facts))

@@ -14,7 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fomo_dagster.graph.core.context import NodeContext
-from fomo_dagster.graph.core.facts import Facts, FactsByKey, identity
+from fomo_dagster.graph.core.facts import (
+    Details,
+    Facts,
+    FactsByKey,
+    declare_details,
+    facts_of,
+    identity,
+)
 from fomo_dagster.graph.core.outcome import Outcome
 from fomo_dagster.graph.core.shown import Check, Checked, Shown
 from fomo_dagster.store.artifacts import Artifact
@@ -50,9 +57,16 @@ class Node(ABC):
     version: ClassVar[int] = 1
     """Raised when the component's numbers change; part of every recipe of the kind."""
 
+    details: ClassVar[type[Details]] = Details
+    """What it tells others beside its data version."""
+
     key: str
     experiment: str | None = None
     stage: int | None = None
+
+    def __init_subclass__(cls) -> None:
+        if "kind" in vars(cls):
+            declare_details(cls.kind, cls.details)
 
     @property
     @abstractmethod
@@ -98,7 +112,7 @@ class Node(ABC):
         """The facts of these very recipes, where they were made before and are there."""
         head = context.heads.read(self.key)
         if head is not None and head.digest == identity(recipes):
-            return Facts(head.data_version, head.facts)
+            return facts_of(head)
         store = context.store
         find = store.find if self.fetched_by_plans else store.find_here
         artifacts = {}

@@ -12,7 +12,8 @@ from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.backbone import Backbone
 from fomo_dagster.experiment.schema import Execution, Finetune
 from fomo_dagster.experiment.weights_folder import described, files_of
-from fomo_dagster.graph.core.facts import ONLY, Facts, FactsByKey
+from fomo_dagster.graph.core.context import Observation
+from fomo_dagster.graph.core.facts import ONLY, FactsByKey
 from fomo_dagster.graph.core.keys import BACKBONES
 from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.core.outcome import Outcome
@@ -49,7 +50,7 @@ class WeightsSource:
     path: Path
     backbone: Backbone = field(compare=False)
 
-    def __call__(self, context: NodeContext) -> Facts:
+    def __call__(self, context: NodeContext) -> Observation:
         from fomo_dagster.data.sources.files import DigestCache
 
         name = self.backbone.name
@@ -62,10 +63,11 @@ class WeightsSource:
         cache = DigestCache(context.home.cache / "weights" / f"{name}.parquet")
         named_by = f"backbone {name!r}"
         if self.path.is_file():
-            return Facts(cache.digests([str(self.path)], named_by)[0])
+            version = cache.digests([str(self.path)], named_by)[0]
+            return Observation(data_version=version)
         files = files_of(self.path)
         digests = cache.digests([str(path) for path in files.values()], named_by)
-        return Facts(digest_of(dict(zip(files, digests, strict=True))))
+        return Observation(data_version=digest_of(dict(zip(files, digests, strict=True))))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +177,7 @@ class BackboneNode(Node):
 
     def samples(self, facts: FactsByKey) -> int | None:
         recipe = self.backbone.pretraining
-        return drawn_samples(recipe, None) if recipe is not None else None
+        return drawn_samples(recipe) if recipe is not None else None
 
     @property
     def checks(self) -> tuple[Check, ...]:

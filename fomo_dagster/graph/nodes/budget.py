@@ -18,7 +18,7 @@ from fomo_dagster.experiment.online_selection import AnyOnlineSelection
 from fomo_dagster.experiment.schema import AnyMethod, Experiment
 from fomo_dagster.experiment.training import TrainingSettings
 from fomo_dagster.experiment.weights_folder import described
-from fomo_dagster.graph.core.facts import ONLY, Facts, FactsByKey
+from fomo_dagster.graph.core.facts import ONLY, Details, Facts, FactsByKey
 from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.core.outcome import Outcome
 from fomo_dagster.graph.core.shown import Shown
@@ -36,10 +36,18 @@ BUDGET = "budget.json"  # a row of the experiment's method, and one of full fine
 
 
 @dataclass(frozen=True, kw_only=True)
+class BudgetDetails(Details):
+    """steps: of each stage."""
+
+    steps: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class BudgetNode(Node):
     """How many steps each stage of an experiment has."""
 
     kind: ClassVar[str] = "budget"
+    details: ClassVar[type[Details]] = BudgetDetails
     tools: ClassVar[frozenset[str]] = frozenset({"pytorch"})
     fetched_by_plans: ClassVar[bool] = True  # all trainings depend on it
 
@@ -129,4 +137,4 @@ def budget_of(experiment: Experiment, backbone: Backbone, stages: int) -> Budget
 
 
 def _facts(steps: int) -> Facts:
-    return Facts(digest_of(["budget", steps]), {"steps": steps})
+    return Facts(digest_of(["budget", steps]), BudgetDetails(steps=steps))

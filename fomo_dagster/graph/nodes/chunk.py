@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fomo_dagster.experiment.evaluation import Prompts, Waffle
-from fomo_dagster.graph.core.facts import ONLY, Facts, FactsByKey
+from fomo_dagster.graph.core.facts import ONLY, Details, Facts, FactsByKey
 from fomo_dagster.graph.core.files import MANIFEST
 from fomo_dagster.graph.core.keys import MANIFESTS, shards_key
 from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.core.outcome import Outcome
 from fomo_dagster.graph.core.shown import Shown
-from fomo_dagster.graph.nodes.order import OrderNode
+from fomo_dagster.graph.nodes.details import SampleDetails
+from fomo_dagster.graph.nodes.order import OrderDetails, OrderNode
 from fomo_dagster.graph.work.indexes import index_of
 from fomo_dagster.store.artifacts import Artifact
 from fomo_dagster.store.recipes import Recipe
@@ -82,13 +83,13 @@ class CutOrder(Chunks):
         from fomo_dagster.streams.chunks import cut, cut_at, cut_by_samples
         from fomo_dagster.streams.entries import parse_entry
 
-        stream, entries = self.order.stream, facts[self.order.key].details["entries"]
+        stream, entries = self.order.stream, facts[self.order.key].of(OrderDetails).entries
         if stream.positions is not None:
             return cut_at(entries, stream.positions)
         assert stream.stages is not None
         if stream.cut == "concepts":
             return cut(entries, stream.stages)
-        counts = {d: facts[shards_key(d)].details["train_samples"] for d in self.datasets(1)}
+        counts = {d: facts[shards_key(d)].of(SampleDetails).train_samples for d in self.datasets(1)}
         samples = [counts[dataset][concept] for dataset, concept in map(parse_entry, entries)]
         return cut_by_samples(entries, samples, stream.stages)
 
@@ -125,10 +126,18 @@ class WholeDatasets(Chunks):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ChunkDetails(Details):
+    """concepts: [dataset, concept] of what the chunk brings, in order."""
+
+    concepts: list[list[str]]
+
+
+@dataclass(frozen=True, kw_only=True)
 class ChunkNode(Node):
     """The manifest of what one chunk of a stream brings."""
 
     kind: ClassVar[str] = "chunk"
+    details: ClassVar[type[Details]] = ChunkDetails
     group: ClassVar[str] = MANIFESTS
     tools: ClassVar[frozenset[str]] = frozenset({"parquet"})
     input_changes: ClassVar[Mapping[str, str]] = {
@@ -170,16 +179,17 @@ class ChunkNode(Node):
         brings = []
         for entry in self.chunks.entries(self.number, facts):
             dataset, concept = parse_entry(entry)
-            details = facts[shards_key(dataset)].details
-            text: Any = self.prompts[dataset] if concept in details["wordless"] else None
+            details = facts[shards_key(dataset)].of(SampleDetails)
+            text: Any = self.prompts[dataset] if concept in details.wordless else None
             if dataset in self.worded:
                 text = [self._texts, self.prompts[dataset]]
-            brings.append([dataset, concept, details["train"][concept], text])
+            brings.append([dataset, concept, details.train[concept], text])
         return {ONLY: Recipe(self.kind, self.version, {}, {"concepts": brings})}
 
     def predict(self, recipes: Mapping[str, Recipe], context: NodeContext) -> Facts:
         brings = recipes[ONLY].inputs.get("concepts", [])
-        return Facts(recipes[ONLY].digest, {"concepts": [[d, c] for d, c, _, _ in brings]})
+        details = ChunkDetails(concepts=[[d, c] for d, c, _, _ in brings])
+        return Facts(recipes[ONLY].digest, details)
 
     def make(self, name: str, recipe: Recipe, folder: Path, context: NodeContext) -> None:
         from fomo_dagster.evaluation.prompts import templates_of

@@ -13,11 +13,12 @@ from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.backbone import Backbone
 from fomo_dagster.experiment.evaluation import Evaluation, Waffle
 from fomo_dagster.experiment.schema import Execution
-from fomo_dagster.graph.core.facts import Facts, FactsByKey, identity
+from fomo_dagster.graph.core.facts import Details, Facts, FactsByKey, identity
 from fomo_dagster.graph.core.keys import shards_key
 from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.core.outcome import Outcome
 from fomo_dagster.graph.core.shown import Check, Checked, Shown
+from fomo_dagster.graph.nodes.details import SampleDetails
 from fomo_dagster.graph.work.checkpoints import WEIGHTS, load_weights
 from fomo_dagster.graph.work.counted_costs import encoding_flops
 from fomo_dagster.graph.work.indexes import index_of
@@ -41,10 +42,18 @@ CLASSES_TOLD_APART = Check(
 
 
 @dataclass(frozen=True, kw_only=True)
+class EvaluationDetails(Details):
+    """evaluations: dataset → digest of its evaluation."""
+
+    evaluations: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvaluationNode(Node):
     """A stage's deployed weights on every evaluation dataset; one artifact a dataset."""
 
     kind: ClassVar[str] = "evaluation"
+    details: ClassVar[type[Details]] = EvaluationDetails
     tools: ClassVar[frozenset[str]] = frozenset({"parquet", "openclip"})
     input_changes: ClassVar[Mapping[str, str]] = {
         "checkpoint": "the weights are others",
@@ -89,18 +98,18 @@ class EvaluationNode(Node):
     def recipes(self, facts: FactsByKey) -> dict[str, Recipe]:
         recipes = {}
         for name, dataset in self.datasets.items():
-            details = facts[shards_key(name)].details
-            if not details["test_samples"]:  # said before anything is trained
+            details = facts[shards_key(name)].of(SampleDetails)
+            if not details.test_samples:  # said before anything is trained
                 raise InputError(
                     f"{self.key}: dataset {name!r} has no test samples to evaluate on: give it a "
                     "test split (or a test_share), or leave it out of the evaluation"
                 )
             inputs = {
                 "checkpoint": facts[self.checkpoint_key].data_version,
-                "test": details["test"],
+                "test": details.test,
             }
             if dataset.task == "classification":
-                inputs["concepts"] = digest_of(details["concepts"])
+                inputs["concepts"] = digest_of(details.concepts)
             # Not `self.kind`: what a stage evaluates and what a stream probes is the same artifact.
             kind = EvaluationNode.kind
             recipes[name] = Recipe(kind, self.version, self._parameters(name), inputs)
@@ -119,7 +128,8 @@ class EvaluationNode(Node):
         folder = weights if weights is not None and weights.is_dir() else None
         found = {
             name: alike_classes(
-                facts[shards_key(name)].details["concepts"], self.settings.prompts, dataset.prompt,
+                facts[shards_key(name)].of(SampleDetails).concepts,
+                self.settings.prompts, dataset.prompt,
                 backbone.architecture, folder, context.home.cache / "alike", may_fetch=may_fetch,
             )
             for name, dataset in self.datasets.items()
@@ -135,7 +145,7 @@ class EvaluationNode(Node):
 
     def predict(self, recipes: Mapping[str, Recipe], context: NodeContext) -> Facts:
         digests = {name: recipe.digest for name, recipe in recipes.items()}
-        return Facts(identity(recipes), {"evaluations": digests})
+        return Facts(identity(recipes), EvaluationDetails(evaluations=digests))
 
     @property
     def parallelism(self) -> Execution | None:
@@ -171,7 +181,7 @@ class EvaluationNode(Node):
             name,
             self.datasets[name],
             index,
-            context.facts(shards_key(name)).details["concepts"],
+            context.facts(shards_key(name)).of(SampleDetails).concepts,
             self.settings,
             self.execution,
             embeddings_of,
@@ -211,10 +221,10 @@ class EvaluationNode(Node):
 
         total = 0
         for name, dataset in self.datasets.items():
-            details = facts[shards_key(name)].details
-            tested = int(details["test_samples"])
+            details = facts[shards_key(name)].of(SampleDetails)
+            tested = details.test_samples
             if dataset.task == "classification":
-                tested = subset_size(tested, len(details["concepts"]), self.settings.subset)
+                tested = subset_size(tested, len(details.concepts), self.settings.subset)
             total += tested
         return total
 

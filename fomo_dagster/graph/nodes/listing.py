@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from fomo_dagster.data.declarations import Dataset, WebDatasetSource
 from fomo_dagster.errors import DataError
-from fomo_dagster.graph.core.facts import ONLY, Facts, FactsByKey, identity
+from fomo_dagster.graph.core.facts import ONLY, Details, Facts, FactsByKey, identity
 from fomo_dagster.graph.core.files import LISTING, LISTING_COLUMNS
 from fomo_dagster.graph.core.keys import DATASETS, source_key
 from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.core.outcome import Outcome
 from fomo_dagster.graph.core.shown import Shown
+from fomo_dagster.graph.nodes.details import StreamedDetails
+from fomo_dagster.graph.work.observations import ListingObservation
 from fomo_dagster.store.recipes import Recipe
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ class ObserveStream:
     dataset: Dataset
     base: Path
 
-    def __call__(self, context: NodeContext) -> Facts:
+    def __call__(self, context: NodeContext) -> ListingObservation:
         from fomo_dagster.data.webdataset.listing import list_shards, listing_digest
         from fomo_dagster.data.webdataset.shard_splits import split_shards
 
@@ -45,7 +47,9 @@ class ObserveStream:
                 f"dataset {self.name!r}: none of its {len(listed)} shards is for training, and "
                 "what is streamed is good for nothing else: say with `splits` which are"
             )
-        return Facts(listing_digest(files), {"files": files, "warnings": splits.notes})
+        return ListingObservation(
+            data_version=listing_digest(files), warnings=tuple(splits.notes), files=files
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +57,7 @@ class StreamedNode(Node):
     """The list of a streamed dataset's shards, without a look into any."""
 
     kind: ClassVar[str] = "listing"
+    details: ClassVar[type[Details]] = StreamedDetails
     group: ClassVar[str] = DATASETS
     tools: ClassVar[frozenset[str]] = frozenset({"webdataset", "parquet"})
     input_changes: ClassVar[Mapping[str, str]] = {
@@ -88,13 +93,13 @@ class StreamedNode(Node):
     ) -> Mapping[str, Any]:
         import polars as pl
 
-        files = context.observe(source_key(self.name)).details["files"]
+        files = context.observe(source_key(self.name)).of(ListingObservation).files
         rows = [(file.name, file.size, file.version) for file in files]
         pl.DataFrame(rows, schema=LISTING_COLUMNS, orient="row").write_parquet(folder / LISTING)
         return {"shards": len(files), "bytes": sum(file.size or 0 for file in files)}
 
     def predict(self, recipes: Mapping[str, Recipe], context: NodeContext) -> Facts:
-        return Facts(identity(recipes), {"streamed": self.declared})
+        return Facts(identity(recipes), StreamedDetails(streamed=self.declared))
 
     def shown(self, outcome: Outcome, context: NodeContext) -> Mapping[str, Shown]:
         import polars as pl

@@ -14,7 +14,8 @@ from fomo_dagster.experiment.backbone import Backbone
 from fomo_dagster.experiment.schema import Execution
 from fomo_dagster.graph.core.facts import Facts, FactsByKey, identity
 from fomo_dagster.graph.core.keys import shards_key
-from fomo_dagster.graph.nodes.evaluation import CONCEPTS
+from fomo_dagster.graph.nodes.details import SampleDetails
+from fomo_dagster.graph.nodes.evaluation import CONCEPTS, EvaluationDetails
 from fomo_dagster.graph.nodes.order import Ordered, OrderNode
 from fomo_dagster.graph.work.checkpoints import WEIGHTS, load_weights
 from fomo_dagster.store.recipes import Recipe
@@ -50,7 +51,7 @@ class PerformanceOrder(MeasuredOrder):
         return (*super().inputs, self.probe_key)
 
     def _figure_inputs(self, facts: FactsByKey) -> dict[str, Any]:
-        return {"accuracies": facts[self.probe_key].details["evaluations"]}
+        return {"accuracies": facts[self.probe_key].of(EvaluationDetails).evaluations}
 
     def sort_keys(self, entries: Sequence[str], context: NodeContext) -> Ordered:
         import polars as pl
@@ -154,7 +155,7 @@ class SimilarityOrder(MeasuredOrder):
         flops: Counter[str] = Counter()
         for dataset, prompt in self.prompts.items():
             # All classes, as an evaluation of the dataset has them, so that it shares the artifact.
-            concepts = context.facts(shards_key(dataset)).details["concepts"]
+            concepts = context.facts(shards_key(dataset)).of(SampleDetails).concepts
             rows, of_texts = text_embeddings(
                 class_texts(concepts, (prompt,)), 1, checkpoint=checkpoint,
                 model=lambda: context.cached(

@@ -10,11 +10,12 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from fomo_dagster.experiment.stream import Stream
-from fomo_dagster.graph.core.facts import ONLY, Facts, FactsByKey
+from fomo_dagster.graph.core.facts import ONLY, Details, Facts, FactsByKey
 from fomo_dagster.graph.core.keys import MANIFESTS, shards_key
 from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.core.outcome import Outcome
 from fomo_dagster.graph.core.shown import Check, Checked, Picture, Shown
+from fomo_dagster.graph.nodes.details import SampleDetails
 from fomo_dagster.store.artifacts import Artifact, record_path
 from fomo_dagster.store.digests import digest_of
 from fomo_dagster.store.recipes import Recipe
@@ -47,7 +48,7 @@ class Listing:
         """
         from fomo_dagster.streams.entries import entries_of, parse_entry, validate
 
-        known = {d: list(facts[shards_key(d)].details["train"]) for d in datasets}
+        known = {d: list(facts[shards_key(d)].of(SampleDetails).train) for d in datasets}
         if self.entries is None:
             return entries_of(datasets, known)
         listed = [entry for entry in self.entries if parse_entry(entry)[0] in known]
@@ -64,6 +65,13 @@ class Ordered(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
+class OrderDetails(Details):
+    """entries: of the stream, in order."""
+
+    entries: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
 class OrderNode(Node):
     """A stream's concepts in their order, which here follows from names and years alone.
 
@@ -71,6 +79,7 @@ class OrderNode(Node):
     """
 
     kind: ClassVar[str] = "order"
+    details: ClassVar[type[Details]] = OrderDetails
     group: ClassVar[str] = MANIFESTS
     tools: ClassVar[frozenset[str]] = frozenset({"parquet"})
     input_changes: ClassVar[Mapping[str, str]] = {
@@ -270,4 +279,4 @@ class OrderNode(Node):
 
 
 def _facts_of_order(entries: list[str]) -> Facts:
-    return Facts(digest_of(["stream", entries]), {"entries": entries})
+    return Facts(digest_of(["stream", entries]), OrderDetails(entries=entries))

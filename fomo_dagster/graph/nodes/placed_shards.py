@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ from fomo_dagster.data.declarations import Dataset, WebDatasetSource
 from fomo_dagster.errors import DataError
 from fomo_dagster.graph.core.facts import ONLY, Facts, FactsByKey
 from fomo_dagster.graph.core.keys import source_key
+from fomo_dagster.graph.nodes.details import SourceDetails
 from fomo_dagster.graph.nodes.shards import (
     CONTACT_SHEET,
     QUARANTINE,
@@ -20,13 +21,13 @@ from fomo_dagster.graph.nodes.shards import (
     facts_of_samples,
     with_counts,
 )
+from fomo_dagster.graph.work.observations import TarsObservation
 from fomo_dagster.store.artifacts import Artifact, record_path
 from fomo_dagster.store.recipes import Recipe
 
 if TYPE_CHECKING:
     import polars as pl
 
-    from fomo_dagster.data.webdataset.indexed import IndexedTar
     from fomo_dagster.graph.core.context import NodeContext
 
 
@@ -38,7 +39,7 @@ class ObserveTars:
     dataset: Dataset
     base: Path
 
-    def __call__(self, context: NodeContext) -> Facts:
+    def __call__(self, context: NodeContext) -> TarsObservation:
         from fomo_dagster.data.webdataset.indexed import IndexedTars, version_of
 
         declared = self.dataset.source
@@ -56,9 +57,17 @@ class ObserveTars:
         )
         tars = source.tars()
         source.check_usable(tars)
-        warnings = source.remarks(tars)
-        details = {"source": source, "tars": tars, "classes": (), "warnings": warnings}
-        return Facts(version_of(tars), details)
+        details = SourceDetails(
+            samples=sum(tar.samples for tar in tars),
+            bytes=sum(tar.place.status.size for tar in tars),
+        )
+        return TarsObservation(
+            data_version=version_of(tars),
+            warnings=tuple(source.remarks(tars)),
+            details=details,
+            source=source,
+            tars=tars,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,8 +98,8 @@ class PlacedNode(ShardsNode):
         from fomo_dagster.data.webdataset.indexed import PlacedIndex
         from fomo_dagster.graph.core.files import PLACED_SHARDS
 
-        details = context.observe(source_key(self.name)).details
-        source, tars = details["source"], details["tars"]
+        observed = context.observe(source_key(self.name)).of(TarsObservation)
+        source, tars = observed.source, observed.tars
         samples, lost, odd = source.index(tars)
         self._check(samples.height, lost)
         write_index(samples, folder, self.dataset.decoding)
@@ -123,8 +132,8 @@ class PlacedNode(ShardsNode):
         known = self.known(recipes, context)
         if known is not None:
             return known
-        details = context.observe(source_key(self.name)).details
-        return facts_of_samples(details["source"].index(details["tars"]).samples)
+        observed = context.observe(source_key(self.name)).of(TarsObservation)
+        return facts_of_samples(observed.source.index(observed.tars).samples)
 
     def facts_of_made(
         self, recipes: Mapping[str, Recipe], artifacts: Mapping[str, Artifact], context: NodeContext
@@ -135,8 +144,7 @@ class PlacedNode(ShardsNode):
         return with_counts(found, artifacts[ONLY])
 
     def _bytes(self, artifact: Artifact, facts: FactsByKey) -> int:
-        tars: Sequence[IndexedTar] = facts[source_key(self.name)].details["tars"]
-        return sum(tar.place.status.size for tar in tars)
+        return facts[source_key(self.name)].of(SourceDetails).bytes
 
     @property
     def table_names(self) -> tuple[str, ...]:
@@ -151,5 +159,4 @@ class PlacedNode(ShardsNode):
                 yield table, rows
 
     def samples(self, facts: FactsByKey) -> int | None:
-        tars: Sequence[IndexedTar] = facts[source_key(self.name)].details["tars"]
-        return sum(tar.samples for tar in tars)
+        return facts[source_key(self.name)].of(SourceDetails).samples

@@ -10,19 +10,27 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from fomo_dagster.data.declarations import PretrainingPool
 from fomo_dagster.data.weighted_round_robin import whole_weights
 from fomo_dagster.errors import InputError
-from fomo_dagster.graph.core.facts import ONLY, Facts, FactsByKey
+from fomo_dagster.graph.core.facts import ONLY, Details, Facts, FactsByKey
 from fomo_dagster.graph.core.files import LISTING, LISTING_COLUMNS, MANIFEST, STREAMED
 from fomo_dagster.graph.core.keys import MANIFESTS, shards_key
 from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.core.outcome import Outcome
 from fomo_dagster.graph.core.shown import Shown
 from fomo_dagster.graph.nodes.chunk import shown_of_manifest
+from fomo_dagster.graph.nodes.details import SampleDetails, StreamedDetails
 from fomo_dagster.graph.work.indexes import indexes_of
 from fomo_dagster.store.digests import digest_of
 from fomo_dagster.store.recipes import Recipe
 
 if TYPE_CHECKING:
     from fomo_dagster.graph.core.context import NodeContext
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolDetails(Details):
+    """datasets: those of the pool."""
+
+    datasets: list[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +43,7 @@ class PoolNode(Node):
     """
 
     kind: ClassVar[str] = "pool"
+    details: ClassVar[type[Details]] = PoolDetails
     group: ClassVar[str] = MANIFESTS
     tools: ClassVar[frozenset[str]] = frozenset({"parquet"})
     input_changes: ClassVar[Mapping[str, str]] = {
@@ -65,22 +74,23 @@ class PoolNode(Node):
         parameters = self._weights
         for dataset in self.pool.names:
             details = facts[shards_key(dataset)].details
-            if "streamed" in details:
-                parameters.setdefault("streamed", {})[dataset] = details["streamed"]
+            if isinstance(details, StreamedDetails):
+                parameters.setdefault("streamed", {})[dataset] = details.streamed
                 brings.append([dataset, facts[shards_key(dataset)].data_version, None])
                 continue
-            if not details["train"]:
+            details = facts[shards_key(dataset)].of(SampleDetails)
+            if not details.train:
                 raise InputError(
                     f"dataset {dataset!r} of pretraining pool {self.pool.name!r} has no training "
                     "samples: take it out of the pool"
                 )
-            text = self.prompts[dataset] if details["wordless"] else None
-            brings.append([dataset, digest_of(details["train"]), text])
+            text = self.prompts[dataset] if details.wordless else None
+            brings.append([dataset, digest_of(details.train), text])
         return {ONLY: Recipe(self.kind, self.version, parameters, {"datasets": brings})}
 
     def predict(self, recipes: Mapping[str, Recipe], context: NodeContext) -> Facts:
         datasets = [dataset for dataset, _, _ in recipes[ONLY].inputs["datasets"]]
-        return Facts(recipes[ONLY].digest, {"datasets": datasets})
+        return Facts(recipes[ONLY].digest, PoolDetails(datasets=datasets))
 
     def make(self, name: str, recipe: Recipe, folder: Path, context: NodeContext) -> None:
         import polars as pl
@@ -95,7 +105,7 @@ class PoolNode(Node):
         entries = [
             format_entry(dataset, concept)
             for dataset in listed
-            for concept in context.facts(shards_key(dataset)).details["train"]
+            for concept in context.facts(shards_key(dataset)).of(SampleDetails).train
         ]
         manifest = with_prompts(chunk_manifest(entries, samples), self.prompts)
         manifest.write_parquet(folder / MANIFEST)

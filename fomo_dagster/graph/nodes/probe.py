@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from fomo_dagster.graph.core.context import NodeContext
-from fomo_dagster.graph.core.facts import FactsByKey
+from fomo_dagster.graph.core.facts import Details, FactsByKey
 from fomo_dagster.graph.core.keys import MANIFESTS
 from fomo_dagster.graph.core.outcome import Outcome
 from fomo_dagster.graph.core.shown import Check, Checked
-from fomo_dagster.graph.nodes.evaluation import EvaluationNode
+from fomo_dagster.graph.nodes.evaluation import EvaluationDetails, EvaluationNode
 from fomo_dagster.store.artifacts import Artifact
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ class ProbeNode(EvaluationNode):
     settings, the artifacts are the same ones. It states no rows: the experiment's stage 0 does."""
 
     kind: ClassVar[str] = "probe"
+    details: ClassVar[type[Details]] = EvaluationDetails
     group: ClassVar[str] = MANIFESTS
 
     @property

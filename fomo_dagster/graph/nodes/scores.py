@@ -11,7 +11,8 @@ from fomo_dagster.graph.core.facts import ONLY, FactsByKey
 from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.core.outcome import Outcome
 from fomo_dagster.graph.core.shown import Check, Checked, Picture, Shown
-from fomo_dagster.graph.nodes.evaluation import CONCEPTS, METRICS, percentages
+from fomo_dagster.graph.nodes.chunk import ChunkDetails
+from fomo_dagster.graph.nodes.evaluation import CONCEPTS, METRICS, EvaluationDetails, percentages
 from fomo_dagster.metrics import (
     STAGE_METRICS,
     ZERO_SHOT_RETENTION,
@@ -67,8 +68,10 @@ class ScoresNode(Node):
 
     def recipes(self, facts: FactsByKey) -> dict[str, Recipe]:
         inputs = {
-            "evaluations": [facts[key].details["evaluations"] for key in self.evaluation_keys],
-            "chunks": [facts[key].details["concepts"] for key in self.chunk_keys],
+            "evaluations": [
+                facts[key].of(EvaluationDetails).evaluations for key in self.evaluation_keys
+            ],
+            "chunks": [facts[key].of(ChunkDetails).concepts for key in self.chunk_keys],
         }
         added = [metric.name for metric in STAGE_METRICS if not metric.first]
         parameters = {**self.declared, **({"metrics": added} if added else {})}

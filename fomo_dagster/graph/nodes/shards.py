@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fomo_dagster.data.declarations import Dataset, FomoReleaseSource
-from fomo_dagster.graph.core.facts import ONLY, Facts, FactsByKey
+from fomo_dagster.graph.core.facts import ONLY, Details, Facts, FactsByKey, facts_of
 from fomo_dagster.graph.core.keys import DATASETS, shards_key, source_key
 from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.core.outcome import Outcome
 from fomo_dagster.graph.core.shown import Bullets, Check, Checked, Picture, Shown
+from fomo_dagster.graph.nodes.details import SampleDetails, SourceDetails
+from fomo_dagster.graph.work.observations import ScanObservation
 from fomo_dagster.store.artifacts import Artifact, record_path
 from fomo_dagster.store.digests import digest_of
 from fomo_dagster.store.recipes import Recipe
@@ -45,13 +47,13 @@ AS_IN_THE_BENCHMARK = Check(
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetSource:
-    """Looks at a dataset's source. Its facts hold the scan itself, which is never written."""
+    """Observes a dataset's source."""
 
     name: str
     dataset: Dataset
     base: Path
 
-    def __call__(self, context: NodeContext) -> Facts:
+    def __call__(self, context: NodeContext) -> ScanObservation:
         from fomo_dagster.data.samples import content_digest
         from fomo_dagster.data.sources.opening import open_source
         from fomo_dagster.data.sources.source import inspect, twins_said
@@ -64,15 +66,14 @@ class DatasetSource:
             parts["classes_without_samples"] = unseen
         if found.unusable.height:
             parts["unusable"] = [list(row) for row in found.unusable.rows()]
-        return Facts(
-            content if len(parts) == 1 else digest_of(parts),
-            {
-                "scan": found.scan,
-                "unusable": found.unusable,
-                "source": source,
-                "classes": found.classes,
-                "warnings": (*found.warnings, *twins_said(self.name, found)),
-            },
+        return ScanObservation(
+            data_version=content if len(parts) == 1 else digest_of(parts),
+            warnings=(*found.warnings, *twins_said(self.name, found)),
+            details=SourceDetails(samples=found.scan.height),
+            scan=found.scan,
+            unusable=found.unusable,
+            source=source,
+            classes=found.classes,
         )
 
 
@@ -89,19 +90,19 @@ def facts_of_samples(
     from fomo_dagster.data.samples import concept_digests, split_digest
 
     train = samples.filter(pl.col("split") == "train")
-    counts = dict(train.group_by("concept").len().iter_rows())
+    numbers = dict(train.group_by("concept").len().iter_rows())
     wordless = train.filter(pl.col("captions").list.len() == 0)["concept"].unique()
     present = set(samples["concept"].unique())
-    details = {
-        "train": concept_digests(samples, "train"),
-        "train_samples": {concept: counts[concept] for concept in sorted(counts)},
-        "wordless": wordless.sort().to_list(),
-        "test": split_digest(samples, "test"),
-        "test_samples": samples.filter(pl.col("split") == "test").height,
-        "concepts": sorted({*present, *classes}),
-        "quarantined": sorted(quarantined),
-    }
-    content = {"train": details["train"], "test": details["test"]}
+    details = SampleDetails(
+        train=concept_digests(samples, "train"),
+        train_samples={concept: numbers[concept] for concept in sorted(numbers)},
+        wordless=wordless.sort().to_list(),
+        test=split_digest(samples, "test"),
+        test_samples=samples.filter(pl.col("split") == "test").height,
+        concepts=sorted({*present, *classes}),
+        quarantined=sorted(quarantined),
+    )
+    content: dict[str, Any] = {"train": details.train, "test": details.test}
     if unseen := sorted(set(classes) - present):
         content["classes_without_samples"] = unseen
     return Facts(digest_of(content), details)
@@ -112,6 +113,7 @@ class ShardsNode(Node):
     """A dataset as WebDataset tars and an index; identified by its content."""
 
     kind: ClassVar[str] = "shards"
+    details: ClassVar[type[Details]] = SampleDetails
     group: ClassVar[str] = DATASETS
     tools: ClassVar[frozenset[str]] = frozenset({"webdataset", "parquet"})
     input_changes: ClassVar[Mapping[str, str]] = {
@@ -153,10 +155,10 @@ class ShardsNode(Node):
         from fomo_dagster.data.index import Index
         from fomo_dagster.data.shards import write_shards
 
-        details = context.observe(source_key(self.name)).details
+        observed = context.observe(source_key(self.name)).of(ScanObservation)
         report = write_shards(
-            details["scan"], details["source"], folder,
-            unusable=details["unusable"],
+            observed.scan, observed.source, folder,
+            unusable=observed.unusable,
             resize=self.dataset.resize,
             unreadable_limit=self.dataset.unreadable_limit,
             workers=context.processes,
@@ -174,7 +176,7 @@ class ShardsNode(Node):
         if known is not None:
             return known
         head = context.heads.read(self.key)
-        quarantined = head.facts["quarantined"] if head is not None else []
+        quarantined = [] if head is None else facts_of(head).of(SampleDetails).quarantined
         return self._facts(expected_samples(self.name, self.dataset, context), quarantined, context)
 
     def facts_of_made(
@@ -190,8 +192,8 @@ class ShardsNode(Node):
         return with_counts(found, artifacts[ONLY])
 
     def _facts(self, samples: pl.DataFrame, quarantined: list[str], context: NodeContext) -> Facts:
-        classes = context.observe(source_key(self.name)).details["classes"]
-        return facts_of_samples(samples, classes, quarantined)
+        observed = context.observe(source_key(self.name)).of(ScanObservation)
+        return facts_of_samples(samples, observed.classes, quarantined)
 
     @property
     def table_names(self) -> tuple[str, ...]:
@@ -276,8 +278,7 @@ class ShardsNode(Node):
                 )
 
     def samples(self, facts: FactsByKey) -> int | None:
-        scan: pl.DataFrame = facts[source_key(self.name)].details["scan"]
-        return scan.height
+        return facts[source_key(self.name)].of(SourceDetails).samples
 
     @property
     def checks(self) -> tuple[Check, ...]:
@@ -288,9 +289,9 @@ class ShardsNode(Node):
         return (*((AS_IN_THE_BENCHMARK,) if released else ()), READABLE_IMAGES, NO_EMPTY_CONCEPTS)
 
     def checked(self, outcome: Outcome, context: NodeContext) -> Iterator[Checked]:
-        facts = outcome.head.facts
-        unreadable = facts["counts"]["unreadable"]
-        total = unreadable + facts["test_samples"] + sum(facts["train_samples"].values())
+        found = facts_of(outcome.head).of(SampleDetails)
+        unreadable = (found.counts or {})["unreadable"]
+        total = unreadable + found.test_samples + sum(found.train_samples.values())
         share, limit = unreadable / total, self.dataset.unreadable_limit
         yield Checked(
             READABLE_IMAGES.name,
@@ -299,29 +300,30 @@ class ShardsNode(Node):
             {"unreadable": unreadable, "share": share, "limit": limit},
         )
         source = context.observe(self.inputs[0])
-        expected = set(facts["train_samples"]) | set(source.details["classes"])
-        empty = sorted(set(facts["concepts"]) - expected) if facts["train_samples"] else []
+        named_there = source.classes if isinstance(source, ScanObservation) else ()
+        expected = {*found.train_samples, *named_there}
+        empty = sorted(set(found.concepts) - expected) if found.train_samples else []
         named = ", ".join(empty[:20]) or "none"
         yield Checked(
             NO_EMPTY_CONCEPTS.name, not empty, details={"without_training_samples": named}
         )
         if AS_IN_THE_BENCHMARK in self.checks:
-            said = source.details["warnings"]
+            said = source.warnings
             details = {"differences": "\n".join(said) or "none"}
             yield Checked(AS_IN_THE_BENCHMARK.name, not said, details=details)
 
     def shown(self, outcome: Outcome, context: NodeContext) -> Mapping[str, Shown]:
         import polars as pl
 
-        artifact, facts = outcome.artifacts[ONLY], outcome.head.facts
+        artifact, found = outcome.artifacts[ONLY], facts_of(outcome.head).of(SampleDetails)
         quarantined = pl.read_parquet(artifact.path(QUARANTINE))
-        said = tuple(context.observe(self.inputs[0]).details["warnings"])
+        said = context.observe(self.inputs[0]).warnings
         shown: dict[str, Shown] = {
             "contact_sheet": Picture(artifact.record(CONTACT_SHEET)),
-            "concepts": len(facts["concepts"]),
-            "train_samples": sum(facts["train_samples"].values()),
-            "test_samples": facts["test_samples"],
-            **{f"{name}_images": count for name, count in facts["counts"].items()},
+            "concepts": len(found.concepts),
+            "train_samples": sum(found.train_samples.values()),
+            "test_samples": found.test_samples,
+            **{f"{name}_images": count for name, count in (found.counts or {}).items()},
             **({"warnings": Bullets(said)} if said else {}),
         }
         if quarantined.height:
@@ -336,11 +338,12 @@ def expected_samples(name: str, dataset: Dataset, context: NodeContext) -> pl.Da
 
     from fomo_dagster.data.shards import stored_samples
 
-    scan: pl.DataFrame = context.observe(source_key(name)).details["scan"]
+    scan = context.observe(source_key(name)).of(ScanObservation).scan
     head = context.heads.read(shards_key(name))
     if head is None:
         return stored_samples(scan, dataset.resize)
-    readable = scan.filter(~pl.col("digest").is_in(head.facts["quarantined"]))
+    quarantined = facts_of(head).of(SampleDetails).quarantined
+    readable = scan.filter(~pl.col("digest").is_in(quarantined))
     made = context.store.find_here(Recipe.from_data(head.recipes[ONLY]))
     seen = None
     if made is not None and SEEN in made.manifest["files"]:
@@ -350,7 +353,8 @@ def expected_samples(name: str, dataset: Dataset, context: NodeContext) -> pl.Da
 
 def with_counts(facts: Facts, artifact: Artifact) -> Facts:
     """`facts` with how many images a dataset's shards left out, and how many are odd."""
-    return replace(facts, details={**facts.details, "counts": image_counts(artifact)})
+    details = replace(facts.of(SampleDetails), counts=image_counts(artifact))
+    return replace(facts, details=details)
 
 
 def image_counts(artifact: Artifact) -> dict[str, int]:

@@ -23,6 +23,7 @@ from fomo_dagster.graph.core.facts import ONLY, FactsByKey
 from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.core.outcome import Outcome
 from fomo_dagster.graph.core.shown import Check, Checked, Shown
+from fomo_dagster.graph.nodes.budget import BudgetDetails
 from fomo_dagster.graph.work.checkpoints import (
     ADAPTERS,
     CARRIED,
@@ -177,7 +178,7 @@ class TrainedNode(Node):
         """The steps that a budget of memory-adjusted FLOPs buys, as if they had been declared."""
         if self.budget_key is None:
             return {}
-        steps = facts[self.budget_key].details["steps"]
+        steps = facts[self.budget_key].of(BudgetDetails).steps
         return {"budget": Budget(steps=steps).model_dump(mode="json")}
 
     @property
@@ -283,9 +284,8 @@ class TrainedNode(Node):
 
     def samples(self, facts: FactsByKey) -> int | None:
         if self.budget_key is not None:
-            return int(facts[self.budget_key].details["steps"]) * self.settings.batch_size
-        counts = facts[self.chunk_keys[-1]].details.get("samples")
-        return drawn_samples(self.settings, counts, self._shares.mean("update"))
+            return facts[self.budget_key].of(BudgetDetails).steps * self.settings.batch_size
+        return drawn_samples(self.settings)
 
     @property
     def checks(self) -> tuple[Check, ...]:

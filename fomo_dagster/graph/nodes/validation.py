@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from fomo_dagster.data.declarations import Dataset
 from fomo_dagster.experiment.evaluation import Validation
-from fomo_dagster.graph.core.facts import ONLY, Facts, FactsByKey
+from fomo_dagster.graph.core.facts import ONLY, Details, Facts, FactsByKey, facts_of
 from fomo_dagster.graph.core.keys import DATASETS, shards_key
 from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.core.outcome import Outcome
 from fomo_dagster.graph.core.shown import Shown
+from fomo_dagster.graph.nodes.details import SampleDetails
 from fomo_dagster.graph.nodes.shards import expected_samples, facts_of_samples
 from fomo_dagster.store.artifacts import Artifact
 from fomo_dagster.store.digests import digest_of
@@ -44,6 +45,7 @@ class ValidationNode(Node):
     """The view of a dataset; `shards_key` of its name is its key, as if it were a dataset."""
 
     kind: ClassVar[str] = "validation"
+    details: ClassVar[type[Details]] = SampleDetails
     group: ClassVar[str] = DATASETS
     tools: ClassVar[frozenset[str]] = frozenset({"parquet"})
     input_changes: ClassVar[Mapping[str, str]] = {
@@ -66,11 +68,11 @@ class ValidationNode(Node):
         return self.validation.model_dump(mode="json", exclude={"name"})
 
     def recipes(self, facts: FactsByKey) -> dict[str, Recipe]:
-        details = facts[shards_key(self.of)].details
+        details = facts[shards_key(self.of)].of(SampleDetails)
         # All classes stay there to choose from, those with test samples alone among them.
         inputs = {
-            "samples": digest_of(details["train"] or details["test"]),
-            "concepts": details["concepts"],
+            "samples": digest_of(details.train or details.test),
+            "concepts": details.concepts,
         }
         return {ONLY: Recipe(self.kind, self.version, self.declared, inputs)}
 
@@ -109,8 +111,8 @@ class ValidationNode(Node):
         return facts_of_samples(samples, recipes[ONLY].inputs["concepts"])
 
     def shown(self, outcome: Outcome, context: NodeContext) -> Mapping[str, Shown]:
-        facts = outcome.head.facts
+        found = facts_of(outcome.head).of(SampleDetails)
         return {
-            "training_samples": sum(facts["train_samples"].values()),
-            "validation_samples": facts["test_samples"],
+            "training_samples": sum(found.train_samples.values()),
+            "validation_samples": found.test_samples,
         }

@@ -59,7 +59,7 @@ def materialise(key: str, context: RunContext) -> Outcome:
         code_version=context.graph.code_versions[key],
         recipes={name: recipe.as_data() for name, recipe in recipes.items()},
         artifacts={name: (a.kind, a.digest) for name, a in artifacts.items()},
-        facts=found.details,
+        facts=found.details.as_data(),
         status="computed" if computed else "hit",
         recorded_at=max(artifact.created_at for artifact in artifacts.values()),
         seconds=cost.get("seconds"),

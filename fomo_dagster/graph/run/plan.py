@@ -61,7 +61,7 @@ def _planned(nodes: Iterable[Node], context: RunContext, verified: Verified) -> 
     for node in nodes:
         for key in node.inputs:
             if key in context.graph.sources:
-                facts[key] = context.observe(key)
+                facts[key] = context.facts(key)
         known = facts
         if node.takes_what_is_there:
             known = {**context.facts_for(node), **facts}

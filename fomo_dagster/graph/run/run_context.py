@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from fomo_dagster.graph.build.builder import Graph
 from fomo_dagster.graph.core.context import NodeContext
-from fomo_dagster.graph.core.facts import Facts
+from fomo_dagster.graph.core.facts import Facts, facts_of
 from fomo_dagster.graph.core.node import Node
 from fomo_dagster.home import Home
 from fomo_dagster.progress import Channel, Progress, Steps, ignore_steps, no_progress
@@ -71,9 +71,7 @@ class RunContext(NodeContext):
         keys = node.inputs
         if node.takes_what_is_there:
             heads = {key: self.heads.read(key) for key in keys}
-            return {
-                key: Facts(head.data_version, head.facts) for key, head in heads.items() if head
-            }
+            return {key: facts_of(head) for key, head in heads.items() if head}
         return {key: self.facts(key) for key in keys}
 
     def training_slot(self, node: Node) -> AbstractContextManager[bool]:

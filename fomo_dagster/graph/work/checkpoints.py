@@ -76,17 +76,12 @@ def steps_table(artifact: Artifact, *, experiment: str, stage: int) -> tuple[str
     return "training_steps", steps.select(*SCHEMAS["training_steps"])
 
 
-def drawn_samples(
-    settings: TrainingSettings, update_samples: int | None, share: float = 1.0
-) -> int | None:
-    """Samples of all pools that a training draws, nearly: enough for an estimate."""
+def drawn_samples(settings: TrainingSettings) -> int | None:
+    """Samples of all pools that a training draws, for an estimate; None where the budget is one of
+    epochs, whose length is its chunk's."""
     budget = settings.budget
     steps = budget.known_steps(settings.batch_size)
-    if steps is not None:  # of samples, those that fill batches
-        return steps * settings.batch_size
-    if budget.epochs is None or update_samples is None:
-        return None
-    return round(budget.epochs * update_samples / share)
+    return None if steps is None else steps * settings.batch_size  # of samples, full batches
 
 
 FINITE_WEIGHTS = Check("finite_weights", "No weight is infinite or not a number.", blocking=True)

@@ -10,6 +10,7 @@ from fomo_dagster.data.index import Index
 from fomo_dagster.graph.core.context import NodeContext
 from fomo_dagster.graph.core.files import PLACED_SHARDS
 from fomo_dagster.graph.core.keys import shards_key, source_key
+from fomo_dagster.graph.work.observations import TarsObservation
 
 
 def index_of(dataset: str, context: NodeContext) -> Index:
@@ -20,7 +21,7 @@ def index_of(dataset: str, context: NodeContext) -> Index:
     from fomo_dagster.data.webdataset.indexed import PlacedIndex
 
     digests = dict(pl.read_parquet(artifact.path(PLACED_SHARDS)).iter_rows())
-    source = context.observe(source_key(dataset)).details["source"]
+    source = context.observe(source_key(dataset)).of(TarsObservation).source
     return PlacedIndex(artifact.folder, source.places(digests))
 
 

@@ -26,7 +26,7 @@ def holds(name, data):
 def looks(project, graph):
     from fomo_dagster.graph.run.run_context import RunContext
 
-    return {"sources/old": RunContext(graph, project.home).observe("sources/old")}
+    return {"sources/old": RunContext(graph, project.home).facts("sources/old")}
 
 
 CASES = {
