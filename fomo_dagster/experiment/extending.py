@@ -13,10 +13,10 @@ from fomo_dagster.experiment.backbone_names import whole_backbone
 from fomo_dagster.experiment.loss import AnyLoss
 from fomo_dagster.experiment.mixture import ChangingMixture, Mixture
 from fomo_dagster.experiment.online_selection import AnyOnlineSelection
-from fomo_dagster.experiment.preservation import AnyPreservation
 from fomo_dagster.experiment.schema import AnyMethod
 from fomo_dagster.experiment.sweeping import SWEEP
 from fomo_dagster.merging.techniques import AnyTechnique
+from fomo_dagster.methods.preservation.registry import AnyPreservation
 from fomo_dagster.optimisation.optimisers import AnyOptimiser
 from fomo_dagster.optimisation.schedules import AnySchedule
 

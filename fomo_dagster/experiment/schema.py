@@ -30,10 +30,10 @@ from fomo_dagster.experiment.merging_over_time import MergingOverTime
 from fomo_dagster.experiment.mixture import AnyMixture, Mixture
 from fomo_dagster.experiment.names import check_safe_name
 from fomo_dagster.experiment.online_selection import AnyOnlineSelection
-from fomo_dagster.experiment.preservation import EWC, AnyPreservation, Transfer
 from fomo_dagster.experiment.stream import Stream
 from fomo_dagster.experiment.trainable_parameters import Train
 from fomo_dagster.experiment.training import TrainingSettings
+from fomo_dagster.methods.preservation.registry import AnyPreservation
 
 # What Dagster takes for an owner; it would load nothing at all with another one.
 OWNER = re.compile(r"team:\S.*|[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,7}")
@@ -305,8 +305,9 @@ class Experiment(TrainingSettings):
     @model_validator(mode="after")
     def _models_go_with_the_loss(self) -> Experiment:
         self.backbone.check_goes_with(self.loss)
-        if isinstance(self.method.preserve, Transfer):
-            self.method.preserve.teacher.check_goes_with(self.loss)
+        preserve = self.method.preserve
+        if preserve is not None and isinstance(preserve.reference, Backbone):
+            preserve.reference.check_goes_with(self.loss)
         return self
 
     @model_validator(mode="after")
@@ -315,8 +316,9 @@ class Experiment(TrainingSettings):
         batches = {"batch_size": self.batch_size}
         if self.backbone.pretraining is not None:
             batches["backbone.pretraining.batch_size"] = self.backbone.pretraining.batch_size
-        if isinstance(self.method.preserve, EWC):
-            batches["method.preserve.batch_size"] = self.method.preserve.batch_size
+        if self.method.preserve is not None:
+            own = self.method.preserve.batches
+            batches |= {f"method.preserve.{name}": size for name, size in own.items()}
         for name, size in batches.items():
             if size < processes:
                 raise ValueError(

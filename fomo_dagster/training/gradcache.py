@@ -31,7 +31,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from fomo_dagster.distributed.parameter_shards import UNSHARDED, ParameterShards
 from fomo_dagster.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from fomo_dagster.errors import InputError
-from fomo_dagster.methods.preservation import (
+from fomo_dagster.methods.preservation.hooks import (
     Batch,
     EmbeddedBatch,
     Objective,

@@ -1,6 +1,6 @@
 """A step of training: gradient, clipping, optimiser, and the state that goes from step to step.
 
-What a method adds to a step is a `Preservation`; when it is asked is decided here.
+What a method adds to a step is a `StageHooks`; when it is asked is decided here.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fomo_dagster.experiment.training import TrainingSettings
 from fomo_dagster.methods.averaging import Average
 from fomo_dagster.methods.online_selection import OnlineSelection
-from fomo_dagster.methods.preservation import Batch, Preservation, StageContext
+from fomo_dagster.methods.preservation.hooks import Batch, StageContext, StageHooks
 from fomo_dagster.training.parameter_groups import grouped
 from fomo_dagster.training.sharding import optimiser_state, state_of_parts
 
@@ -29,7 +29,7 @@ class Learner:
     def __init__(
         self,
         stage_context: StageContext,
-        preservation: Preservation,
+        preservation: StageHooks,
         settings: TrainingSettings,
         average: Average | None = None,
         selection: OnlineSelection | None = None,

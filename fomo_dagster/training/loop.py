@@ -25,7 +25,7 @@ from fomo_dagster.experiment.averaging import AnyAverage
 from fomo_dagster.experiment.schema import Execution
 from fomo_dagster.experiment.training import TrainingSettings
 from fomo_dagster.methods.online_selection import Features, OnlineSelection
-from fomo_dagster.methods.preservation import Batch, Preservation, StageContext
+from fomo_dagster.methods.preservation.hooks import Batch, StageContext, StageHooks
 from fomo_dagster.models.backbones import Model
 from fomo_dagster.models.devices import device_of
 from fomo_dagster.progress import Progress, no_progress
@@ -61,7 +61,7 @@ def _ignore_steps(metrics: Sequence[StepMetrics]) -> None:
 def train(
     model: Model,
     batches: Batches,
-    preserve: Callable[[StageContext], Preservation] = Preservation,
+    preserve: Callable[[StageContext], StageHooks] = StageHooks,
     *,
     settings: TrainingSettings,
     seed: int,

@@ -21,7 +21,7 @@ from fomo_dagster.methods.adapters import Adapted, add_adapters
 from fomo_dagster.methods.averaging import Average
 from fomo_dagster.methods.loss import check_goes_with, contrastive_loss
 from fomo_dagster.methods.online_selection import Features, OnlineSelection
-from fomo_dagster.methods.preservation import Preservation, StageContext
+from fomo_dagster.methods.preservation.hooks import StageContext, StageHooks
 from fomo_dagster.methods.trained_parameters import select_trained
 from fomo_dagster.models.backbones import Clip, Model
 from fomo_dagster.training.gradcache import GradientPass
@@ -49,7 +49,7 @@ def prepare_trainable(
 
 def build_learner(
     model: Model,
-    preserve: Callable[[StageContext], Preservation],
+    preserve: Callable[[StageContext], StageHooks],
     settings: TrainingSettings,
     *,
     device: torch.device,

@@ -94,7 +94,7 @@ def test_small_and_single_updates_are_the_releases(
     sizes = experiment.mixture.of_stage(2).sizes(512, 1).at(0)
     assert {pool: size for pool, size in sizes.items() if size} == rows
     assert experiment.budget.known_steps(experiment.batch_size) == steps
-    assert drawn_samples(experiment, None) == 512 * steps
+    assert drawn_samples(experiment) == 512 * steps
 
 
 def test_task_vectors_are_added_at_the_releases_scales(request, release):

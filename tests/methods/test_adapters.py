@@ -18,7 +18,7 @@ from fomo_dagster.experiment.schema import AnyMethod, Execution
 from fomo_dagster.experiment.training import Budget, TrainingSettings
 from fomo_dagster.methods.adapters import add_adapters
 from fomo_dagster.methods.loss import contrastive_loss
-from fomo_dagster.methods.preservation import EmbeddedBatch
+from fomo_dagster.methods.preservation.hooks import EmbeddedBatch
 from fomo_dagster.models import backbones
 from fomo_dagster.optimisation.optimisers import AdamW
 from fomo_dagster.progress import no_progress

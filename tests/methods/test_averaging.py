@@ -15,7 +15,7 @@ from fomo_dagster.experiment.schema import Execution, ScaledMethod
 from fomo_dagster.experiment.training import Budget, TrainingSettings
 from fomo_dagster.methods.adapters import add_adapters
 from fomo_dagster.methods.averaging import Average
-from fomo_dagster.methods.preservation import Preservation, StageContext, StageInputs
+from fomo_dagster.methods.preservation.hooks import StageContext, StageHooks, StageInputs
 from fomo_dagster.progress import no_progress
 from fomo_dagster.training import loop
 
@@ -48,7 +48,7 @@ def test_an_average_is_its_closed_form(settings: AnyAverage) -> None:
     torch.testing.assert_close(parameter.detach(), expected, rtol=1e-6, atol=1e-7)
 
 
-class Watching(Preservation):
+class Watching(StageHooks):
     """Writes down what each step leaves, and what there is at the end."""
 
     def __init__(self, stage_context: StageContext) -> None:
@@ -87,7 +87,7 @@ def test_a_stage_ends_with_the_average_and_what_it_leaves_is_measured_there(
         add_adapters(model.module, ScaledMethod(name="lora", rank=2), 0)
     watching: list[Watching] = []
 
-    def watch(stage_context: StageContext) -> Preservation:
+    def watch(stage_context: StageContext) -> StageHooks:
         watching.append(Watching(stage_context))
         return watching[0]
 

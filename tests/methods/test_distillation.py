@@ -10,11 +10,10 @@ from pydantic import TypeAdapter
 from torch import Tensor
 
 from fomo_dagster.data.transforms import normalise
-from fomo_dagster.experiment.preservation import AnyPreservation
-from fomo_dagster.methods.frozen import Frozen
 from fomo_dagster.methods.likelihood import Likelihood, Sigmoid, Softmax
-from fomo_dagster.methods.preservation import EmbeddedBatch, Preservation, StageInputs
-from fomo_dagster.methods.registry import begin
+from fomo_dagster.methods.preservation.frozen import Frozen
+from fomo_dagster.methods.preservation.hooks import EmbeddedBatch, StageHooks, StageInputs
+from fomo_dagster.methods.preservation.registry import AnyPreservation, begin
 
 Matrix = npt.NDArray[np.float64]
 LWF = {"name": "lwf", "strength": 0.7, "temperature": 3}
@@ -176,7 +175,7 @@ def test_zscl_pulls_to_the_start_as_strongly_as_it_is_told(toy: Any) -> None:
     for other, parameter in student.module.named_parameters():
         expected = 2 * 0.4 * 0.5 if other == name else 0.0
         torch.testing.assert_close(parameter.grad, torch.full_like(parameter, expected))
-    assert Preservation.add_penalty_gradient(made) is None
+    assert StageHooks.add_penalty_gradient(made) is None
     assert distilling(toy, ZSCL)[2].add_penalty_gradient() is None
 
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from fomo_dagster.errors import InputError
-from fomo_dagster.experiment import preservation as declared
 from fomo_dagster.experiment.loss import ClipLoss, SiglipLoss
-from fomo_dagster.methods.ewc import EWC, fisher
-from fomo_dagster.methods.preservation import StageInputs
+from fomo_dagster.methods.preservation.ewc import EWC
+from fomo_dagster.methods.preservation.ewc.hooks import fisher
+from fomo_dagster.methods.preservation.hooks import StageInputs
 
 
 def brute_force(module: Any, pairs: Any) -> dict[str, Tensor]:
@@ -89,11 +89,11 @@ def test_the_information_decays_and_adds_up_and_pulls_at_the_weights(linear: Any
         assert (size, samples) == (4, 12)
         yield from [pairs] * 3
 
-    settings = declared.EWC(name="ewc", strength=6, decay=0.25, samples=12, batch_size=4)
+    settings = EWC(name="ewc", strength=6, decay=0.25, samples=12, batch_size=4)
     random = torch.Generator().manual_seed(5)
     carried = {n: torch.rand(p.shape, generator=random) for n, p in stage_context.trained.items()}
     start = {name: parameter.detach().clone() for name, parameter in stage_context.trained.items()}
-    held = EWC(settings, stage_context, StageInputs(carried=carried, update=update))
+    held = settings.begin(stage_context, StageInputs(carried=carried, update=update))
     moved = {n: torch.randn(p.shape, generator=random) for n, p in stage_context.trained.items()}
     with torch.no_grad():
         for name, parameter in stage_context.trained.items():
@@ -120,7 +120,7 @@ def test_what_was_left_in_other_shapes_is_refused_and_named(linear: Any) -> None
         carried=carried | {"text": torch.ones(3)}, update=lambda *_: iter(())
     )
     with pytest.raises(InputError, match=r"'text' has the shape \(3,\) .* and \(4, 3\) here"):
-        EWC(declared.EWC(name="ewc"), stage_context, stage_inputs)
+        EWC(name="ewc").begin(stage_context, stage_inputs)
 
 
 def test_what_was_left_of_other_weights_is_refused_and_named(linear: Any) -> None:
@@ -128,4 +128,4 @@ def test_what_was_left_of_other_weights_is_refused_and_named(linear: Any) -> Non
     carried = {"visual": torch.ones(4, 3), "text": torch.ones(4, 3)}
     stage_inputs = StageInputs(carried=carried, update=lambda size, samples: iter(()))
     with pytest.raises(InputError, match="what the stage before left has no 'logit_scale'"):
-        EWC(declared.EWC(name="ewc"), stage_context, stage_inputs)
+        EWC(name="ewc").begin(stage_context, stage_inputs)

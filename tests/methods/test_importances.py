@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from fomo_dagster.methods.ewc import fisher
-from fomo_dagster.methods.mas import sensitivities
-from fomo_dagster.methods.preservation import StageInputs
+from fomo_dagster.methods.preservation.ewc.hooks import fisher
+from fomo_dagster.methods.preservation.hooks import StageInputs
+from fomo_dagster.methods.preservation.mas.hooks import sensitivities
 
 DECLARED: dict[str, dict[str, Any]] = {
     "ewc": {"strength": 3e6, "samples": 64, "batch_size": 8},

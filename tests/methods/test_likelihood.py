@@ -13,9 +13,8 @@ from torch import Tensor
 
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.loss import SiglipLoss
-from fomo_dagster.experiment.preservation import AnyPreservation
-from fomo_dagster.methods.preservation import EmbeddedBatch, StageInputs
-from fomo_dagster.methods.registry import begin
+from fomo_dagster.methods.preservation.hooks import EmbeddedBatch, StageInputs
+from fomo_dagster.methods.preservation.registry import AnyPreservation, begin
 from fomo_dagster.models import backbones
 
 ARCHITECTURE: dict[str, Any] = {

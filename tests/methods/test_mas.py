@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from fomo_dagster.data.transforms import normalise
-from fomo_dagster.experiment import preservation as declared
-from fomo_dagster.methods.mas import MAS, sensitivities
-from fomo_dagster.methods.preservation import StageInputs
+from fomo_dagster.methods.preservation.hooks import StageInputs
+from fomo_dagster.methods.preservation.mas import MAS
+from fomo_dagster.methods.preservation.mas.hooks import sensitivities
 
 
 class Pair(NamedTuple):
@@ -57,8 +57,8 @@ def test_sensitivities_decay_and_add_up_and_pull_at_the_weights(linear: Any) -> 
         asked.append(samples)
         return one_by_one(pairs)
 
-    settings = declared.MAS(name="mas", strength=3, decay=0.25, samples=5)
-    held = MAS(settings, stage_context, StageInputs(carried=carried, pairs=drawn))
+    settings = MAS(name="mas", strength=3, decay=0.25, samples=5)
+    held = settings.begin(stage_context, StageInputs(carried=carried, pairs=drawn))
     with torch.no_grad():
         for parameter in stage_context.trained.values():
             parameter += 0.5

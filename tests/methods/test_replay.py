@@ -7,9 +7,8 @@ import torch
 from pydantic import TypeAdapter
 from torch import Tensor
 
-from fomo_dagster.experiment.preservation import AnyPreservation
-from fomo_dagster.methods.preservation import EmbeddedBatch, StageInputs
-from fomo_dagster.methods.registry import begin
+from fomo_dagster.methods.preservation.hooks import EmbeddedBatch, StageInputs
+from fomo_dagster.methods.preservation.registry import AnyPreservation, begin
 
 SETTINGS = {
     "er": {"name": "er", "alpha": 0.7},

@@ -8,9 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from fomo_dagster.experiment import preservation as declared
-from fomo_dagster.methods.preservation import StageInputs
-from fomo_dagster.methods.si import SI
+from fomo_dagster.methods.preservation.hooks import StageInputs
+from fomo_dagster.methods.preservation.si import SI
 
 
 def test_what_it_leaves_is_the_path_integral_of_the_losss_own_gradient(linear: Any) -> None:
@@ -23,8 +22,8 @@ def test_what_it_leaves_is_the_path_integral_of_the_losss_own_gradient(linear: A
 
     carried = {name: tensor.abs() for name, tensor in numbers().items()}
     start = {name: parameter.detach().clone() for name, parameter in stage_context.trained.items()}
-    settings = declared.SI(name="si", strength=0.3, damping=0.05)
-    held = SI(settings, stage_context, StageInputs(carried=carried))
+    settings = SI(name="si", strength=0.3, damping=0.05)
+    held = settings.begin(stage_context, StageInputs(carried=carried))
     lowered = {name: torch.zeros_like(parameter) for name, parameter in start.items()}
     for _ in range(4):
         before = {n: p.detach() - start[n] for n, p in stage_context.trained.items()}
@@ -56,7 +55,7 @@ def test_what_it_leaves_is_the_path_integral_of_the_losss_own_gradient(linear: A
 
 def test_the_integral_is_what_the_loss_fell_by(linear: Any) -> None:
     stage_context, pairs = linear(6)
-    held = SI(declared.SI(name="si"), stage_context, StageInputs())
+    held = SI(name="si").begin(stage_context, StageInputs())
 
     def step() -> float:
         for parameter in stage_context.trained.values():
@@ -82,7 +81,7 @@ def test_an_update_that_was_skipped_for_gradients_that_overflowed_counts_for_not
     linear: Any,
 ) -> None:
     stage_context, _ = linear(2)
-    held = SI(declared.SI(name="si"), stage_context, StageInputs())
+    held = SI(name="si").begin(stage_context, StageInputs())
     for parameter in stage_context.trained.values():
         parameter.grad = torch.full_like(nn.Parameter(parameter), float("inf"))
     held.add_penalty_gradient()

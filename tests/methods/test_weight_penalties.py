@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 import torch
 
-from fomo_dagster.methods.preservation import StageInputs
-from fomo_dagster.methods.weight_penalty import pull
+from fomo_dagster.methods.preservation.hooks import StageInputs
+from fomo_dagster.methods.preservation.weight_penalty import pull
 
 
 def test_a_pull_is_the_gradient_of_the_penalty_it_returns() -> None:

@@ -13,8 +13,8 @@ from fomo_dagster.experiment.online_selection import Jest, Learnability, RandomS
 from fomo_dagster.experiment.schema import AnyMethod
 from fomo_dagster.experiment.training import TrainingSettings
 from fomo_dagster.graph.work.budgets import MemoryAdjusted
-from fomo_dagster.methods.preservation import StageInputs
-from fomo_dagster.methods.registry import begin
+from fomo_dagster.methods.preservation.hooks import StageInputs
+from fomo_dagster.methods.preservation.registry import begin
 from fomo_dagster.models.backbones import create
 from fomo_dagster.models.operations import counter
 from fomo_dagster.training.compute import Cost, _run, count, measure

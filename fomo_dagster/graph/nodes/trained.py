@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from fomo_dagster.graph.core.context import NodeContext
-    from fomo_dagster.methods.preservation import StageInputs
+    from fomo_dagster.methods.preservation.hooks import StageInputs
     from fomo_dagster.models.backbones import Model
 
 
@@ -260,7 +260,7 @@ class TrainedNode(Node):
     def _opened_stage_inputs(self, context: NodeContext) -> StageInputs:
         from safetensors.torch import load_file
 
-        from fomo_dagster.methods.preservation import StageInputs
+        from fomo_dagster.methods.preservation.hooks import StageInputs
 
         def reference() -> Model:
             assert self.reference_key is not None

@@ -23,8 +23,8 @@ from fomo_dagster.experiment.training import TrainingSettings
 from fomo_dagster.graph.work.checkpoints import ADAPTERS, CARRIED, CURVES, SPEED, STEPS, WEIGHTS
 from fomo_dagster.graph.work.counted_costs import reference_of, training_flops
 from fomo_dagster.methods.online_selection import begin_selection
-from fomo_dagster.methods.preservation import Batch, StageInputs
-from fomo_dagster.methods.registry import begin
+from fomo_dagster.methods.preservation.hooks import Batch, StageInputs
+from fomo_dagster.methods.preservation.registry import begin
 from fomo_dagster.models.backbones import Model, save
 from fomo_dagster.models.devices import device_of
 from fomo_dagster.plots.training import training_plot

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from fomo_dagster.experiment import preservation as declared
-from fomo_dagster.methods.preservation import StageContext, StageInputs
-from fomo_dagster.methods.weight_penalty import WeightPenalty, copies
+from typing import Literal
+
+from fomo_dagster.methods.preservation.hooks import StageContext, StageInputs
+from fomo_dagster.methods.preservation.weight_penalty import WeightPenalty, copies
 
 
-class L2(WeightPenalty):
+class L2Hooks(WeightPenalty):
     """`strength / 2 · ‖θ - θ*‖²` over the trained parameters."""
 
     def __init__(
-        self, settings: declared.L2, stage_context: StageContext, stage_inputs: StageInputs
+        self,
+        stage_context: StageContext,
+        stage_inputs: StageInputs,
+        *,
+        strength: float,
+        to: Literal["start", "initial"],
     ) -> None:
-        if settings.to == "start":
+        if to == "start":
             anchors = copies(stage_context.trained)
         else:
             assert stage_inputs.reference is not None
@@ -23,4 +29,4 @@ class L2(WeightPenalty):
                 name: stage_context.shards.part(name, anchor).to(stage_context.device)
                 for name, anchor in anchors.items()
             }
-        super().__init__(stage_context, settings.strength, anchors, None)
+        super().__init__(stage_context, strength, anchors, None)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fomo_dagster.data.transforms import normalise
-from fomo_dagster.methods.preservation import EmbeddedBatch, StageContext
+from fomo_dagster.methods.preservation.hooks import EmbeddedBatch, StageContext
 from fomo_dagster.models.backbones import Model
 
 

@@ -1,7 +1,7 @@
 """What a method adds to the steps of a training so that earlier abilities stay.
 
-A preservation is one small file: a class over what a stage begins with. It may replace the loss of
-a batch (`loss`), pull at the weights (`add_penalty_gradient`), follow each update, and leave
+A preservation's hooks are a class over what a stage begins with. They may replace the loss of a
+batch (`loss`), pull at the weights (`add_penalty_gradient`), follow each update, and leave
 tensors for the next stage. Everything that it does not say stays as it is in plain training.
 """
 
@@ -98,7 +98,7 @@ class EmbeddedBatch:
 
 
 Objective: TypeAlias = Callable[[EmbeddedBatch], tuple[Tensor, Tensor | None]]
-"""The two parts of what is minimised; see `Preservation.loss`."""
+"""The two parts of what is minimised; see `StageHooks.loss`."""
 
 
 def unscaled(loss: Tensor) -> Tensor:
@@ -181,7 +181,7 @@ class StageInputs:
     the processes."""
 
 
-class Preservation:
+class StageHooks:
     """Plain training: the contrastive loss over all rows, and nothing beside it."""
 
     def __init__(self, stage_context: StageContext) -> None:

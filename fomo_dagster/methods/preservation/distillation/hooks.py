@@ -11,15 +11,19 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from fomo_dagster.experiment import preservation as declared
-from fomo_dagster.methods.frozen import Frozen
-from fomo_dagster.methods.preservation import EmbeddedBatch, Preservation, StageContext, StageInputs
-from fomo_dagster.methods.weight_penalty import copies, pull
+from fomo_dagster.methods.preservation.frozen import Frozen
+from fomo_dagster.methods.preservation.hooks import (
+    EmbeddedBatch,
+    StageContext,
+    StageHooks,
+    StageInputs,
+)
+from fomo_dagster.methods.preservation.weight_penalty import copies, pull
 
 REFERENCE_POOL = "pretraining"
 
 
-class LwF(Preservation):
+class LwFHooks(StageHooks):
     """Learning without forgetting (arXiv 1606.09282; for CLIP as in arXiv 2303.06628).
 
     On the rows of the update pool, with I and Tx their image and text features, `a` the logit
@@ -28,11 +32,17 @@ class LwF(Preservation):
     """
 
     def __init__(
-        self, settings: declared.LwF, stage_context: StageContext, stage_inputs: StageInputs
+        self,
+        stage_context: StageContext,
+        stage_inputs: StageInputs,
+        *,
+        strength: float,
+        temperature: float,
     ) -> None:
         super().__init__(stage_context)
         assert stage_inputs.reference is not None
-        self._settings, self._teacher = settings, Frozen(stage_inputs.reference(), stage_context)
+        self._strength, self._temperature = strength, temperature
+        self._teacher = Frozen(stage_inputs.reference(), stage_context)
 
     def loss(self, embedded: EmbeddedBatch) -> tuple[Tensor, Tensor | None]:
         loss, _ = super().loss(embedded)
@@ -41,12 +51,12 @@ class LwF(Preservation):
         distilled = likelihood.divergences(
             likelihood.logits(embedded.logit_scale.exp() * student, embedded.logit_bias),
             self._teacher.logits(embedded, rows),
-            self._settings.temperature,
+            self._temperature,
         )
-        return loss, self._settings.strength * distilled.mean()
+        return loss, self._strength * distilled.mean()
 
 
-class ZSCL(Preservation):
+class ZSCLHooks(StageHooks):
     """Zero-shot continual learning (arXiv 2303.06628), but for its average of weights.
 
     On the rows of the pretraining pool, with a bar over what is the teacher's:
@@ -58,26 +68,34 @@ class ZSCL(Preservation):
     """
 
     def __init__(
-        self, settings: declared.ZSCL, stage_context: StageContext, stage_inputs: StageInputs
+        self,
+        stage_context: StageContext,
+        stage_inputs: StageInputs,
+        *,
+        strength: float,
+        temperature: float,
+        l2: float,
     ) -> None:
         super().__init__(stage_context)
         assert stage_inputs.reference is not None
-        self._settings, self._teacher = settings, Frozen(stage_inputs.reference(), stage_context)
+        self._strength, self._temperature = strength, temperature
+        self._teacher = Frozen(stage_inputs.reference(), stage_context)
+        self._l2 = l2
         self._trained, self._shards = stage_context.trained, stage_context.shards
-        self._anchors = copies(stage_context.trained) if settings.l2 > 0 else {}
+        self._anchors = copies(stage_context.trained) if l2 > 0 else {}
 
     def loss(self, embedded: EmbeddedBatch) -> tuple[Tensor, Tensor | None]:
         learnt, rows = embedded.rows("update", "buffer"), embedded.rows(REFERENCE_POOL)
         loss = self._contrastive_of(embedded, learnt)
         images, texts = self._teacher.features(embedded, rows)
-        logits, temperature = self._teacher.compared(images, texts), self._settings.temperature
+        logits, temperature = self._teacher.compared(images, texts), self._temperature
         of_images = self._teacher.compared(embedded.images[rows], texts)  # (n, n), as the others
         of_texts = self._teacher.compared(embedded.texts[rows], images)
         by_image = self._likelihood.divergences(of_images, logits, temperature)
         by_text = self._likelihood.divergences(of_texts, logits.T, temperature)
-        return loss, self._settings.strength * (by_image.mean() + by_text.mean())
+        return loss, self._strength * (by_image.mean() + by_text.mean())
 
     def add_penalty_gradient(self) -> Tensor | None:
-        if self._settings.l2 == 0:
+        if self._l2 == 0:
             return None
-        return pull(self._trained, self._anchors, None, 2 * self._settings.l2, self._shards)
+        return pull(self._trained, self._anchors, None, 2 * self._l2, self._shards)

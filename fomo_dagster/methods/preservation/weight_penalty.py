@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from fomo_dagster.distributed.parameter_shards import UNSHARDED, ParameterShards
 from fomo_dagster.errors import InputError
-from fomo_dagster.methods.preservation import Preservation, StageContext
+from fomo_dagster.methods.preservation.hooks import StageContext, StageHooks
 
 
-class WeightPenalty(Preservation):
+class WeightPenalty(StageHooks):
     """`factor / 2 · Σ_i Ω_i (θ_i - θ*_i)²` over the trained parameters, beside the loss.
 
     anchors: θ* by name. importances: Ω by name, of the same shapes; None: 1 for every weight. Its

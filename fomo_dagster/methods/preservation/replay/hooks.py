@@ -19,11 +19,17 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from fomo_dagster.experiment import preservation as declared
-from fomo_dagster.methods.preservation import EmbeddedBatch, Preservation, StageContext, StageInputs
+from fomo_dagster.methods.preservation.hooks import (
+    EmbeddedBatch,
+    StageContext,
+    StageHooks,
+    StageInputs,
+)
 
 
-class _Replay(Preservation):
+class Replay(StageHooks):
+    """See above: `of_loss` times L of the buffer's rows, `of_logits` times MSE."""
+
     def __init__(
         self,
         stage_context: StageContext,
@@ -55,32 +61,3 @@ class _Replay(Preservation):
             stored = likelihood.logits(old_images @ old_texts.T, old_biases[:, None])  # (n, n)
             added = added + self._of_logits * nn.functional.mse_loss(logits, stored.to(logits))
         return loss, added
-
-
-class ER(_Replay):
-    """See above."""
-
-    def __init__(
-        self, settings: declared.ER, stage_context: StageContext, stage_inputs: StageInputs
-    ) -> None:
-        super().__init__(stage_context, stage_inputs, of_loss=settings.alpha, of_logits=0)
-
-
-class DER(_Replay):
-    """See above."""
-
-    def __init__(
-        self, settings: declared.DER, stage_context: StageContext, stage_inputs: StageInputs
-    ) -> None:
-        super().__init__(stage_context, stage_inputs, of_loss=0, of_logits=settings.alpha)
-
-
-class DERPP(_Replay):
-    """See above."""
-
-    def __init__(
-        self, settings: declared.DERPP, stage_context: StageContext, stage_inputs: StageInputs
-    ) -> None:
-        super().__init__(
-            stage_context, stage_inputs, of_loss=settings.beta, of_logits=settings.alpha
-        )

@@ -8,12 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fomo_dagster.experiment import preservation as declared
-from fomo_dagster.methods.preservation import StageContext, StageInputs
-from fomo_dagster.methods.weight_penalty import ImportancePenalty, copies
+from fomo_dagster.methods.preservation.hooks import StageContext, StageInputs
+from fomo_dagster.methods.preservation.weight_penalty import ImportancePenalty, copies
 
 
-class SI(ImportancePenalty):
+class SIHooks(ImportancePenalty):
     """`strength · Σ_i Ω_i (θ_i - θ*_i)²`, θ* being the weights that the stage starts from.
 
     Along the way `ω_i ← ω_i - g_i · δ_i`, g being the gradient of the loss alone (before the
@@ -27,10 +26,15 @@ class SI(ImportancePenalty):
     """
 
     def __init__(
-        self, settings: declared.SI, stage_context: StageContext, stage_inputs: StageInputs
+        self,
+        stage_context: StageContext,
+        stage_inputs: StageInputs,
+        *,
+        strength: float,
+        damping: float,
     ) -> None:
-        super().__init__(stage_context, 2 * settings.strength, stage_inputs.carried)
-        self._damping = settings.damping
+        super().__init__(stage_context, 2 * strength, stage_inputs.carried)
+        self._damping = damping
         self._last = copies(stage_context.trained)
         self._lowered = {name: torch.zeros_like(tensor) for name, tensor in self._last.items()}
         self._gradients: dict[str, Tensor] = {}

@@ -8,27 +8,32 @@ import torch
 from torch import Tensor
 
 from fomo_dagster.data.transforms import normalise
-from fomo_dagster.experiment import preservation as declared
-from fomo_dagster.methods.preservation import Batch, StageContext, StageInputs
-from fomo_dagster.methods.weight_penalty import ImportancePenalty
+from fomo_dagster.methods.preservation.hooks import Batch, StageContext, StageInputs
+from fomo_dagster.methods.preservation.weight_penalty import ImportancePenalty
 
 
-class MAS(ImportancePenalty):
+class MASHooks(ImportancePenalty):
     """`strength · Σ_i Ω_i (θ_i - θ*_i)²`; after the last step `Ω ← decay · Ω + Ω_stage`.
 
     θ* are the weights that the stage starts from.
     """
 
     def __init__(
-        self, settings: declared.MAS, stage_context: StageContext, stage_inputs: StageInputs
+        self,
+        stage_context: StageContext,
+        stage_inputs: StageInputs,
+        *,
+        strength: float,
+        decay: float,
+        samples: int,
     ) -> None:
-        super().__init__(stage_context, 2 * settings.strength, stage_inputs.carried)
+        super().__init__(stage_context, 2 * strength, stage_inputs.carried)
         assert stage_inputs.pairs is not None
-        self._settings, self._pairs = settings, stage_inputs.pairs
+        self._decay, self._samples, self._pairs = decay, samples, stage_inputs.pairs
 
     def end_of_stage(self) -> dict[str, Tensor]:
-        found = sensitivities(self.stage_context, self._pairs(self._settings.samples))
-        return self.carry(self._settings.decay, found)
+        found = sensitivities(self.stage_context, self._pairs(self._samples))
+        return self.carry(self._decay, found)
 
 
 def sensitivities(stage_context: StageContext, pairs: Iterable[Batch]) -> dict[str, Tensor]:

@@ -8,19 +8,18 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from fomo_dagster.experiment import preservation as declared
-from fomo_dagster.methods.preservation import (
+from fomo_dagster.methods.preservation.hooks import (
     Batch,
     EmbeddedBatch,
     StageContext,
     StageInputs,
     zero_gradients,
 )
-from fomo_dagster.methods.weight_penalty import ImportancePenalty
+from fomo_dagster.methods.preservation.weight_penalty import ImportancePenalty
 from fomo_dagster.store.digests import digest_of
 
 
-class EWC(ImportancePenalty):
+class EWCHooks(ImportancePenalty):
     """`strength / 2 · Σ_i F_i (θ_i - θ*_i)²`; after the last step `F ← decay · F + F_stage`.
 
     θ* are the weights that the stage starts from, F what the stages before it found of their update
@@ -28,16 +27,23 @@ class EWC(ImportancePenalty):
     """
 
     def __init__(
-        self, settings: declared.EWC, stage_context: StageContext, stage_inputs: StageInputs
+        self,
+        stage_context: StageContext,
+        stage_inputs: StageInputs,
+        *,
+        strength: float,
+        decay: float,
+        samples: int,
+        batch_size: int,
     ) -> None:
-        super().__init__(stage_context, settings.strength, stage_inputs.carried)
+        super().__init__(stage_context, strength, stage_inputs.carried)
         assert stage_inputs.update is not None
-        self._settings, self._update = settings, stage_inputs.update
+        self._decay, self._samples, self._batch_size = decay, samples, batch_size
+        self._update = stage_inputs.update
 
     def end_of_stage(self) -> dict[str, Tensor]:
-        settings = self._settings
-        found = fisher(self.stage_context, self._update(settings.batch_size, settings.samples))
-        return self.carry(settings.decay, found)
+        found = fisher(self.stage_context, self._update(self._batch_size, self._samples))
+        return self.carry(self._decay, found)
 
 
 def fisher(stage_context: StageContext, batches: Iterable[Batch]) -> dict[str, Tensor]:

@@ -10,13 +10,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fomo_dagster.experiment import preservation as declared
-from fomo_dagster.methods.frozen import Frozen
 from fomo_dagster.methods.loss import check_goes_with
-from fomo_dagster.methods.preservation import EmbeddedBatch, Preservation, StageContext, StageInputs
+from fomo_dagster.methods.preservation.frozen import Frozen
+from fomo_dagster.methods.preservation.hooks import (
+    EmbeddedBatch,
+    StageContext,
+    StageHooks,
+    StageInputs,
+)
 
 
-class Transfer(Preservation):
+class TransferHooks(StageHooks):
     """Beside the contrastive loss over all rows, `strength · T² · mean over images of
     KL(softmax(z*_i / T) ‖ softmax(z_i / T))`, where z_i are the logits of image i to all texts of
     the batch, and z*_i the teacher's or the old self's.
@@ -29,11 +33,17 @@ class Transfer(Preservation):
     """
 
     def __init__(
-        self, settings: declared.Transfer, stage_context: StageContext, stage_inputs: StageInputs
+        self,
+        stage_context: StageContext,
+        stage_inputs: StageInputs,
+        *,
+        supervised: bool,
+        strength: float,
+        temperature: float,
     ) -> None:
         super().__init__(stage_context)
         assert stage_inputs.reference is not None
-        self._settings = settings
+        self._supervised, self._strength, self._temperature = supervised, strength, temperature
         self._old = Frozen(stage_context.copy_of_start(), stage_context)
         teacher = stage_inputs.reference()
         check_goes_with(stage_context.loss, teacher.module, "the model of method.preserve.teacher")
@@ -49,12 +59,12 @@ class Transfer(Preservation):
         student = self._likelihood.logits(
             embedded.logit_scale.exp() * embedded.images @ embedded.texts.T, embedded.logit_bias
         )  # (B, B)
-        transferred = self._likelihood.divergences(student, target, self._settings.temperature)
-        return loss, self._settings.strength * transferred.mean()
+        transferred = self._likelihood.divergences(student, target, self._temperature)
+        return loss, self._strength * transferred.mean()
 
     def _confidence(self, logits: Tensor) -> Tensor:
         """(B, B) → (B,)."""
         probabilities = self._likelihood.probabilities(logits)
-        if self._settings.supervised:
+        if self._supervised:
             return probabilities.diagonal()
         return probabilities.amax(dim=1)

@@ -1,0 +1,76 @@
+"""Distillation from an earlier model: LwF on what is learnt, ZSCL on reference rows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from fomo_dagster.methods.preservation.declaration import Preservation
+
+if TYPE_CHECKING:
+    from fomo_dagster.methods.preservation.hooks import StageContext, StageHooks, StageInputs
+
+
+class _Distilled(Preservation):
+    """Learns from an earlier model too."""
+
+    of_likelihood: ClassVar[bool] = True
+    teacher: Literal["initial", "deployed"]
+    strength: float = Field(1.0, gt=0)
+    temperature: float = Field(2.0, gt=0, description="Divides the logits that are compared.")
+
+    @property
+    def reference(self) -> Literal["initial", "deployed"]:
+        return self.teacher
+
+
+class LwF(_Distilled):
+    """The teacher's similarities of new images to new texts."""
+
+    name: Literal["lwf"]
+    teacher: Literal["initial", "deployed"] = Field(
+        "deployed", description="The weights deployed before the stage, or θ₀ at every stage."
+    )
+
+    @property
+    def pools(self) -> tuple[Literal["update"]]:
+        return ("update",)
+
+    def begin(self, stage_context: StageContext, stage_inputs: StageInputs) -> StageHooks:
+        from fomo_dagster.methods.preservation.distillation.hooks import LwFHooks
+
+        return LwFHooks(
+            stage_context, stage_inputs, strength=self.strength, temperature=self.temperature
+        )
+
+
+class ZSCL(_Distilled):
+    """The teacher's similarities of reference images and texts, both ways."""
+
+    name: Literal["zscl"]
+    teacher: Literal["initial", "deployed"] = Field(
+        "initial", description="θ₀, or the weights deployed before the stage."
+    )
+    l2: float = Field(
+        1.0, ge=0, description="`l2 · ‖θ - θ*‖²` to the weights that the stage starts from."
+    )
+
+    @property
+    def weights_themselves(self) -> bool:
+        return self.l2 > 0
+
+    @property
+    def pools(self) -> tuple[Literal["update", "pretraining"], ...]:
+        return ("update", "pretraining")
+
+    def begin(self, stage_context: StageContext, stage_inputs: StageInputs) -> StageHooks:
+        from fomo_dagster.methods.preservation.distillation.hooks import ZSCLHooks
+
+        return ZSCLHooks(
+            stage_context,
+            stage_inputs,
+            strength=self.strength,
+            temperature=self.temperature,
+            l2=self.l2,
+        )
