@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from fomo_dagster.experiment.schema import Execution
 from fomo_dagster.experiment.training import TrainingSettings
-from fomo_dagster.methods.trained_parameters import select_trained
+from fomo_dagster.methods.trained_parameters.selecting import select_trained
 from fomo_dagster.models.backbones import create
 from fomo_dagster.progress import no_progress
 from fomo_dagster.training.loop import train

@@ -12,9 +12,9 @@ from pydantic_core import CoreSchema
 from fomo_dagster.data.declarations import Declaration, PretrainingPool, at_default_left_out
 from fomo_dagster.errors import nearest
 from fomo_dagster.experiment.backbone_names import BACKBONES, name_of, whole_backbone
-from fomo_dagster.experiment.loss import AnyLoss
 from fomo_dagster.experiment.names import check_safe_name
 from fomo_dagster.experiment.training import TrainingSettings
+from fomo_dagster.methods.loss.declaration import AnyLoss
 
 ORIGINS = ("pretrained", "weights", "pretraining")
 WEIGHTS_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")

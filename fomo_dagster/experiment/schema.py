@@ -13,15 +13,6 @@ from pydantic import Field, Tag, field_validator, model_validator
 
 from fomo_dagster.data.declarations import Dataset, Declaration, PretrainingPool, chosen_by
 from fomo_dagster.errors import InputError
-from fomo_dagster.experiment.adapters import (
-    Adapters,
-    Householder,
-    Orthogonal,
-    Rescaled,
-    Scaled,
-    Vera,
-)
-from fomo_dagster.experiment.averaging import AnyAverage
 from fomo_dagster.experiment.backbone import Backbone
 from fomo_dagster.experiment.cron import CronSchedule, TimeZone
 from fomo_dagster.experiment.evaluation import Evaluation, Prompts, Validation
@@ -29,11 +20,20 @@ from fomo_dagster.experiment.machines import Machines
 from fomo_dagster.experiment.merging_over_time import MergingOverTime
 from fomo_dagster.experiment.mixture import AnyMixture, Mixture
 from fomo_dagster.experiment.names import check_safe_name
-from fomo_dagster.experiment.online_selection import AnyOnlineSelection
 from fomo_dagster.experiment.stream import Stream
-from fomo_dagster.experiment.trainable_parameters import Train
 from fomo_dagster.experiment.training import TrainingSettings
+from fomo_dagster.methods.adapters.declaration import (
+    Adapters,
+    Householder,
+    Orthogonal,
+    Rescaled,
+    Scaled,
+    Vera,
+)
+from fomo_dagster.methods.averaging.declaration import AnyAverage
+from fomo_dagster.methods.online_selection.declaration import AnyOnlineSelection
 from fomo_dagster.methods.preservation.registry import AnyPreservation
+from fomo_dagster.methods.trained_parameters.declaration import Train
 
 # What Dagster takes for an owner; it would load nothing at all with another one.
 OWNER = re.compile(r"team:\S.*|[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,7}")

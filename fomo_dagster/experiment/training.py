@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from fomo_dagster.data.declarations import Declaration, at_default_left_out
-from fomo_dagster.experiment.loss import AnyLoss, ClipLoss
+from fomo_dagster.methods.loss.declaration import AnyLoss, ClipLoss
 from fomo_dagster.optimisation.optimisers import AdamW, AnyOptimiser
 from fomo_dagster.optimisation.schedules import AnySchedule, Cosine, Length, steps_in
 

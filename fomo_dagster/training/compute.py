@@ -27,8 +27,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fomo_dagster.data.batches import Batch
 from fomo_dagster.data.mixture import POOLS, StepSizes
-from fomo_dagster.experiment.online_selection import Referring
-from fomo_dagster.methods.online_selection import Features, OnlineSelection, begin_selection
+from fomo_dagster.methods.online_selection.choosing import (
+    Features,
+    OnlineSelection,
+    begin_selection,
+)
+from fomo_dagster.methods.online_selection.declaration import Referring
 from fomo_dagster.methods.preservation.hooks import StageContext, StageInputs
 from fomo_dagster.methods.preservation.registry import begin
 from fomo_dagster.models.backbones import Model, meta_model

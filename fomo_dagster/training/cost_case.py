@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fomo_dagster.experiment.online_selection import AnyOnlineSelection
 from fomo_dagster.experiment.schema import AnyMethod
 from fomo_dagster.experiment.training import TrainingSettings
+from fomo_dagster.methods.online_selection.declaration import AnyOnlineSelection
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from timm.models import group_parameters
 from torch import nn
 
 from fomo_dagster.errors import InputError
-from fomo_dagster.methods.trained_parameters import tower_of
+from fomo_dagster.methods.trained_parameters.selecting import tower_of
 from fomo_dagster.models.backbones import Clip
 
 _Place: TypeAlias = tuple[float, ...]  # in the order of the layers

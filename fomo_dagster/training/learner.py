@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from fomo_dagster.experiment.training import TrainingSettings
-from fomo_dagster.methods.averaging import Average
-from fomo_dagster.methods.online_selection import OnlineSelection
+from fomo_dagster.methods.averaging.average import Average
+from fomo_dagster.methods.online_selection.choosing import OnlineSelection
 from fomo_dagster.methods.preservation.hooks import Batch, StageContext, StageHooks
 from fomo_dagster.training.parameter_groups import grouped
 from fomo_dagster.training.sharding import optimiser_state, state_of_parts

@@ -21,10 +21,10 @@ from torch import Tensor
 from fomo_dagster.distributed.parameter_shards import UNSHARDED
 from fomo_dagster.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from fomo_dagster.errors import InputError, PeerError, StoreError, TrainingError
-from fomo_dagster.experiment.averaging import AnyAverage
 from fomo_dagster.experiment.schema import Execution
 from fomo_dagster.experiment.training import TrainingSettings
-from fomo_dagster.methods.online_selection import Features, OnlineSelection
+from fomo_dagster.methods.averaging.declaration import AnyAverage
+from fomo_dagster.methods.online_selection.choosing import Features, OnlineSelection
 from fomo_dagster.methods.preservation.hooks import Batch, StageContext, StageHooks
 from fomo_dagster.models.backbones import Model
 from fomo_dagster.models.devices import device_of

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from fomo_dagster.experiment.training import TrainingSettings
-from fomo_dagster.methods.trained_parameters import tower_of
+from fomo_dagster.methods.trained_parameters.selecting import tower_of
 from fomo_dagster.models.backbones import Clip
 from fomo_dagster.training.depth import distances_from_the_end
 

@@ -14,15 +14,15 @@ from torch import Tensor
 from fomo_dagster.data.transforms import normalise
 from fomo_dagster.distributed.parameter_shards import UNSHARDED, ParameterShards
 from fomo_dagster.distributed.process_group import SINGLE_PROCESS, ProcessGroup
-from fomo_dagster.experiment.averaging import AnyAverage
 from fomo_dagster.experiment.schema import AnyMethod, Finetune
 from fomo_dagster.experiment.training import TrainingSettings
-from fomo_dagster.methods.adapters import Adapted, add_adapters
-from fomo_dagster.methods.averaging import Average
-from fomo_dagster.methods.loss import check_goes_with, contrastive_loss
-from fomo_dagster.methods.online_selection import Features, OnlineSelection
+from fomo_dagster.methods.adapters.wrapping import Adapted, add_adapters
+from fomo_dagster.methods.averaging.average import Average
+from fomo_dagster.methods.averaging.declaration import AnyAverage
+from fomo_dagster.methods.loss.contrastive import check_goes_with, contrastive_loss
+from fomo_dagster.methods.online_selection.choosing import Features, OnlineSelection
 from fomo_dagster.methods.preservation.hooks import StageContext, StageHooks
-from fomo_dagster.methods.trained_parameters import select_trained
+from fomo_dagster.methods.trained_parameters.selecting import select_trained
 from fomo_dagster.models.backbones import Clip, Model
 from fomo_dagster.training.gradcache import GradientPass
 from fomo_dagster.training.learner import Learner

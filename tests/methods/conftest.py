@@ -15,15 +15,15 @@ from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from fomo_dagster.distributed.process_group import SINGLE_PROCESS, ProcessGroup
-from fomo_dagster.experiment.averaging import AnyAverage
-from fomo_dagster.experiment.loss import AnyLoss, ClipLoss
 from fomo_dagster.experiment.schema import Execution
 from fomo_dagster.experiment.training import Budget, TrainingSettings
-from fomo_dagster.methods.loss import contrastive_loss
-from fomo_dagster.methods.online_selection import Features, OnlineSelection
+from fomo_dagster.methods.averaging.declaration import AnyAverage
+from fomo_dagster.methods.loss.contrastive import contrastive_loss
+from fomo_dagster.methods.loss.declaration import AnyLoss, ClipLoss
+from fomo_dagster.methods.online_selection.choosing import Features, OnlineSelection
 from fomo_dagster.methods.preservation.hooks import StageContext, StageInputs
 from fomo_dagster.methods.preservation.registry import AnyPreservation, begin
-from fomo_dagster.methods.trained_parameters import select_trained
+from fomo_dagster.methods.trained_parameters.selecting import select_trained
 from fomo_dagster.models import backbones
 from fomo_dagster.models.backbones import Model
 from fomo_dagster.optimisation.optimisers import AdamW

@@ -13,11 +13,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from fomo_dagster.errors import DataError, InputError
-from fomo_dagster.experiment.loss import ClipLoss
 from fomo_dagster.experiment.schema import AnyMethod, Execution
 from fomo_dagster.experiment.training import Budget, TrainingSettings
-from fomo_dagster.methods.adapters import add_adapters
-from fomo_dagster.methods.loss import contrastive_loss
+from fomo_dagster.methods.adapters.wrapping import add_adapters
+from fomo_dagster.methods.loss.contrastive import contrastive_loss
+from fomo_dagster.methods.loss.declaration import ClipLoss
 from fomo_dagster.methods.preservation.hooks import EmbeddedBatch
 from fomo_dagster.models import backbones
 from fomo_dagster.optimisation.optimisers import AdamW

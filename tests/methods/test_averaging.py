@@ -10,11 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from fomo_dagster.errors import InputError
-from fomo_dagster.experiment.averaging import AnyAverage, ExponentialAverage, UniformAverage
 from fomo_dagster.experiment.schema import Execution, ScaledMethod
 from fomo_dagster.experiment.training import Budget, TrainingSettings
-from fomo_dagster.methods.adapters import add_adapters
-from fomo_dagster.methods.averaging import Average
+from fomo_dagster.methods.adapters.wrapping import add_adapters
+from fomo_dagster.methods.averaging.average import Average
+from fomo_dagster.methods.averaging.declaration import (
+    AnyAverage,
+    ExponentialAverage,
+    UniformAverage,
+)
 from fomo_dagster.methods.preservation.hooks import StageContext, StageHooks, StageInputs
 from fomo_dagster.progress import no_progress
 from fomo_dagster.training import loop

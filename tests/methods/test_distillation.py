@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 from torch import Tensor
 
 from fomo_dagster.data.transforms import normalise
-from fomo_dagster.methods.likelihood import Likelihood, Sigmoid, Softmax
+from fomo_dagster.methods.loss.likelihood import Likelihood, Sigmoid, Softmax
 from fomo_dagster.methods.preservation.frozen import Frozen
 from fomo_dagster.methods.preservation.hooks import EmbeddedBatch, StageHooks, StageInputs
 from fomo_dagster.methods.preservation.registry import AnyPreservation, begin

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fomo_dagster.errors import InputError
-from fomo_dagster.experiment.loss import ClipLoss, SiglipLoss
+from fomo_dagster.methods.loss.declaration import ClipLoss, SiglipLoss
 from fomo_dagster.methods.preservation.ewc import EWC
 from fomo_dagster.methods.preservation.ewc.hooks import fisher
 from fomo_dagster.methods.preservation.hooks import StageInputs

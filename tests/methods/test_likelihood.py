@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 from torch import Tensor
 
 from fomo_dagster.errors import InputError
-from fomo_dagster.experiment.loss import SiglipLoss
+from fomo_dagster.methods.loss.declaration import SiglipLoss
 from fomo_dagster.methods.preservation.hooks import EmbeddedBatch, StageInputs
 from fomo_dagster.methods.preservation.registry import AnyPreservation, begin
 from fomo_dagster.models import backbones

@@ -13,8 +13,8 @@ from pydantic import TypeAdapter
 from torch import Tensor
 
 from fomo_dagster.errors import InputError
-from fomo_dagster.experiment.loss import AnyLoss, SiglipLoss
-from fomo_dagster.methods.loss import check_goes_with, contrastive_loss
+from fomo_dagster.methods.loss.contrastive import check_goes_with, contrastive_loss
+from fomo_dagster.methods.loss.declaration import AnyLoss, SiglipLoss
 from fomo_dagster.models import backbones
 
 SCALE, BIAS = math.log(7.0), -3.0

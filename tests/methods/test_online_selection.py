@@ -18,8 +18,8 @@ from torch import Tensor
 from fomo_dagster.data.batches import Batch
 from fomo_dagster.data.mixture import kept_of
 from fomo_dagster.distributed.process_group import SINGLE_PROCESS, ProcessGroup
-from fomo_dagster.experiment.online_selection import AnyOnlineSelection
-from fomo_dagster.methods.online_selection import begin_selection
+from fomo_dagster.methods.online_selection.choosing import begin_selection
+from fomo_dagster.methods.online_selection.declaration import AnyOnlineSelection
 from fomo_dagster.training.gradcache import GradientPass
 
 COUNTS = {"update": 10, "buffer": 5, "pretraining": 5}
@@ -155,7 +155,7 @@ def test_a_batch_is_chosen_chunk_by_chunk_among_what_was_chosen_before(
 ) -> None:
     """Without chance: the highest of each chunk; by hand, from the definition."""
     monkeypatch.setattr(
-        "fomo_dagster.methods.online_selection._gumbel",
+        "fomo_dagster.methods.online_selection.choosing._gumbel",
         lambda seed, turn, count: torch.zeros(count, dtype=torch.float64),
     )
     selection, learner, reference = referring(toy, "jest")

@@ -13,10 +13,10 @@ from torch.distributed.tensor import DTensor
 from torch.testing import assert_close
 
 from fomo_dagster.distributed.process_group import SINGLE_PROCESS, ProcessGroup
-from fomo_dagster.experiment.averaging import ExponentialAverage
 from fomo_dagster.experiment.schema import ScaledMethod
-from fomo_dagster.methods.adapters import add_adapters
-from fomo_dagster.methods.trained_parameters import select_trained
+from fomo_dagster.methods.adapters.wrapping import add_adapters
+from fomo_dagster.methods.averaging.declaration import ExponentialAverage
+from fomo_dagster.methods.trained_parameters.selecting import select_trained
 from fomo_dagster.optimisation.optimisers import AdamW, AdEMAMix
 from fomo_dagster.training import loop
 from fomo_dagster.training.sharding import blocks_of

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from fomo_dagster.errors import InputError
-from fomo_dagster.experiment.trainable_parameters import Parameters
-from fomo_dagster.methods.trained_parameters import select_trained
+from fomo_dagster.methods.trained_parameters.declaration import Parameters
+from fomo_dagster.methods.trained_parameters.selecting import select_trained
 from fomo_dagster.models import backbones
 from fomo_dagster.optimisation.optimisers import AdamW
 

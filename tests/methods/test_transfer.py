@@ -12,12 +12,12 @@ from torch import Tensor
 from torchvision.transforms import functional
 
 from fomo_dagster.data.transforms import normalise
-from fomo_dagster.experiment.loss import ClipLoss
-from fomo_dagster.methods.loss import contrastive_loss
+from fomo_dagster.methods.loss.contrastive import contrastive_loss
+from fomo_dagster.methods.loss.declaration import ClipLoss
 from fomo_dagster.methods.preservation.frozen import Frozen
 from fomo_dagster.methods.preservation.hooks import EmbeddedBatch, StageInputs
 from fomo_dagster.methods.preservation.registry import AnyPreservation, begin
-from fomo_dagster.methods.trained_parameters import select_trained
+from fomo_dagster.methods.trained_parameters.selecting import select_trained
 from fomo_dagster.models import backbones
 
 TEACHER: dict[str, Any] = {

@@ -9,10 +9,10 @@ import torch
 from pydantic import TypeAdapter
 
 from fomo_dagster.data.batches import Batch
-from fomo_dagster.experiment.online_selection import Jest, Learnability, RandomSelection
 from fomo_dagster.experiment.schema import AnyMethod
 from fomo_dagster.experiment.training import TrainingSettings
 from fomo_dagster.graph.work.budgets import MemoryAdjusted
+from fomo_dagster.methods.online_selection.declaration import Jest, Learnability, RandomSelection
 from fomo_dagster.methods.preservation.hooks import StageInputs
 from fomo_dagster.methods.preservation.registry import begin
 from fomo_dagster.models.backbones import create

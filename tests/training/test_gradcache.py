@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from fomo_dagster.errors import InputError
-from fomo_dagster.experiment.loss import ClipLoss
-from fomo_dagster.methods.loss import contrastive_loss
+from fomo_dagster.methods.loss.contrastive import contrastive_loss
+from fomo_dagster.methods.loss.declaration import ClipLoss
 from fomo_dagster.methods.preservation.hooks import EmbeddedBatch
-from fomo_dagster.methods.trained_parameters import select_trained
+from fomo_dagster.methods.trained_parameters.selecting import select_trained
 from fomo_dagster.models import backbones
 from fomo_dagster.training.gradcache import GradientPass
 

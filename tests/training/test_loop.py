@@ -18,9 +18,9 @@ from torch import Tensor
 
 from fomo_dagster.errors import TrainingError
 from fomo_dagster.experiment.schema import Execution
-from fomo_dagster.experiment.trainable_parameters import Parameters, Train
 from fomo_dagster.experiment.training import Budget, RateScaling, TowerWarmup, TrainingSettings
-from fomo_dagster.methods.trained_parameters import select_trained
+from fomo_dagster.methods.trained_parameters.declaration import Parameters, Train
+from fomo_dagster.methods.trained_parameters.selecting import select_trained
 from fomo_dagster.models import backbones
 from fomo_dagster.optimisation.optimisers import AdamW, GaLore
 from fomo_dagster.optimisation.schedules import Constant

@@ -9,7 +9,7 @@ import torch
 
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.training import TrainingSettings
-from fomo_dagster.methods.trained_parameters import select_trained
+from fomo_dagster.methods.trained_parameters.selecting import select_trained
 from fomo_dagster.models import backbones
 from fomo_dagster.models.backbones import Clip
 from fomo_dagster.training.depth import distances_from_the_end

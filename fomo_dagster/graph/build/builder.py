@@ -13,7 +13,6 @@ from fomo_dagster.experiment.backbone import Backbone
 from fomo_dagster.experiment.experiment_sets import ExperimentSet, Trouble, attempted, load_all
 from fomo_dagster.experiment.loading import Loaded
 from fomo_dagster.experiment.names import SAFE_NAME
-from fomo_dagster.experiment.online_selection import Referring
 from fomo_dagster.experiment.schema import Experiment
 from fomo_dagster.graph.build.declared_streams import (
     first_evaluated,
@@ -43,6 +42,7 @@ from fomo_dagster.graph.nodes.order import Listing, OrderNode
 from fomo_dagster.graph.nodes.probe import ProbeNode
 from fomo_dagster.graph.nodes.scores import ScoresNode
 from fomo_dagster.graph.nodes.trained import TrainedNode
+from fomo_dagster.methods.online_selection.declaration import Referring
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fomo_dagster.data.mixture import StageShares
-from fomo_dagster.experiment.adapters import Adapters
 from fomo_dagster.experiment.backbone import Backbone
 from fomo_dagster.experiment.mixture import AnyMixture
-from fomo_dagster.experiment.online_selection import AnyOnlineSelection
 from fomo_dagster.experiment.schema import (
     AnyMethod,
     Buffer,
@@ -38,6 +36,8 @@ from fomo_dagster.graph.work.checkpoints import (
     training_parameters,
 )
 from fomo_dagster.graph.work.counted_costs import trained_by
+from fomo_dagster.methods.adapters.declaration import Adapters
+from fomo_dagster.methods.online_selection.declaration import AnyOnlineSelection
 from fomo_dagster.store.artifacts import Artifact
 from fomo_dagster.store.recipes import Recipe
 

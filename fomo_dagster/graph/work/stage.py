@@ -16,13 +16,13 @@ from fomo_dagster.data.pools import Pool
 from fomo_dagster.data.transforms import augment
 from fomo_dagster.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from fomo_dagster.errors import InputError
-from fomo_dagster.experiment.adapters import Adapters
-from fomo_dagster.experiment.online_selection import AnyOnlineSelection
 from fomo_dagster.experiment.schema import AnyMethod, Execution
 from fomo_dagster.experiment.training import TrainingSettings
 from fomo_dagster.graph.work.checkpoints import ADAPTERS, CARRIED, CURVES, SPEED, STEPS, WEIGHTS
 from fomo_dagster.graph.work.counted_costs import reference_of, training_flops
-from fomo_dagster.methods.online_selection import begin_selection
+from fomo_dagster.methods.adapters.declaration import Adapters
+from fomo_dagster.methods.online_selection.choosing import begin_selection
+from fomo_dagster.methods.online_selection.declaration import AnyOnlineSelection
 from fomo_dagster.methods.preservation.hooks import Batch, StageInputs
 from fomo_dagster.methods.preservation.registry import begin
 from fomo_dagster.models.backbones import Model, save

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from fomo_dagster.distributed.parameter_shards import UNSHARDED, ParameterShards
 from fomo_dagster.distributed.process_group import SINGLE_PROCESS, ProcessGroup
-from fomo_dagster.methods.loss import Loss
+from fomo_dagster.methods.loss.contrastive import Loss
 from fomo_dagster.models.backbones import Model
 
 

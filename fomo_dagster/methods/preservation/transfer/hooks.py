@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fomo_dagster.methods.loss import check_goes_with
+from fomo_dagster.methods.loss.contrastive import check_goes_with
 from fomo_dagster.methods.preservation.frozen import Frozen
 from fomo_dagster.methods.preservation.hooks import (
     EmbeddedBatch,

@@ -13,7 +13,7 @@ from torch import nn
 
 from fomo_dagster.distributed.parameter_shards import UNSHARDED, ParameterShards
 from fomo_dagster.errors import InputError
-from fomo_dagster.experiment.averaging import AnyAverage, ExponentialAverage
+from fomo_dagster.methods.averaging.declaration import AnyAverage, ExponentialAverage
 from fomo_dagster.methods.preservation.weight_penalty import copies
 
 

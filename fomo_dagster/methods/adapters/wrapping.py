@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from fomo_dagster.errors import DataError, InputError, nearest
-from fomo_dagster.experiment.adapters import Adapters
-from fomo_dagster.methods.trained_parameters import set_modes
+from fomo_dagster.methods.adapters.declaration import Adapters
+from fomo_dagster.methods.trained_parameters.selecting import set_modes
 from fomo_dagster.models.attention import join_attention, split_attention
 from fomo_dagster.models.backbones import Clip
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from pydantic import Field, Tag
+from pydantic import Field
 
-from fomo_dagster.data.declarations import Declaration, chosen_by
+from fomo_dagster.data.declarations import Declaration, one_of
 
 
 class ClipLoss(Declaration):
@@ -26,7 +26,9 @@ class SiglipLoss(Declaration):
     name: Literal["siglip"]
 
 
-AnyLoss: TypeAlias = Annotated[
-    Annotated[ClipLoss, Tag("clip")] | Annotated[SiglipLoss, Tag("siglip")],
-    chosen_by("name", "clip"),
-]
+LOSSES = (ClipLoss, SiglipLoss)
+
+if TYPE_CHECKING:
+    AnyLoss: TypeAlias = ClipLoss | SiglipLoss
+else:
+    AnyLoss = one_of(LOSSES, "name", "clip")

@@ -11,8 +11,8 @@ from open_clip.loss import SigLipLoss
 from torch import Tensor, nn
 
 from fomo_dagster.errors import InputError
-from fomo_dagster.experiment.loss import AnyLoss, ClipLoss
-from fomo_dagster.methods.likelihood import Likelihood, Sigmoid, Softmax
+from fomo_dagster.methods.loss.declaration import AnyLoss, ClipLoss
+from fomo_dagster.methods.loss.likelihood import Likelihood, Sigmoid, Softmax
 from fomo_dagster.models.backbones import Clip
 
 Value: TypeAlias = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fomo_dagster.errors import InputError, nearest
-from fomo_dagster.experiment.trainable_parameters import Parameters, Train
+from fomo_dagster.methods.trained_parameters.declaration import Parameters, Train
 from fomo_dagster.models.backbones import Clip
 
 # As OpenCLIP's towers name them: its own, those from timm and Hugging Face, and its ResNets'.

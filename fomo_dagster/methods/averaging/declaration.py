@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from pydantic import Field, Tag
+from pydantic import Field
 
-from fomo_dagster.data.declarations import Declaration, chosen_by
+from fomo_dagster.data.declarations import Declaration, one_of
 
 
 class ExponentialAverage(Declaration):
@@ -26,7 +26,9 @@ class UniformAverage(Declaration):
     every: int = Field(100, ge=1, description="Steps from one that is taken to the next.")
 
 
-AnyAverage = Annotated[
-    Annotated[ExponentialAverage, Tag("exponential")] | Annotated[UniformAverage, Tag("uniform")],
-    chosen_by("name"),
-]
+AVERAGES = (ExponentialAverage, UniformAverage)
+
+if TYPE_CHECKING:
+    AnyAverage: TypeAlias = ExponentialAverage | UniformAverage
+else:
+    AnyAverage = one_of(AVERAGES, "name")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from pydantic import Field, Tag
+from pydantic import Field
 
-from fomo_dagster.data.declarations import Declaration, chosen_by
+from fomo_dagster.data.declarations import Declaration, one_of
 from fomo_dagster.experiment.backbone import Backbone
 
 
@@ -47,9 +47,9 @@ class Jest(Referring):
     chunks: int = Field(16, ge=1, description="In how many turns a batch is chosen.")
 
 
-AnyOnlineSelection: TypeAlias = Annotated[
-    Annotated[RandomSelection, Tag("random")]
-    | Annotated[Learnability, Tag("learnability")]
-    | Annotated[Jest, Tag("jest")],
-    chosen_by("name"),
-]
+ONLINE_SELECTIONS = (RandomSelection, Learnability, Jest)
+
+if TYPE_CHECKING:
+    AnyOnlineSelection: TypeAlias = OnlineSelection
+else:
+    AnyOnlineSelection = one_of(ONLINE_SELECTIONS, "name")

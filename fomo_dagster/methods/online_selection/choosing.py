@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from fomo_dagster.data.batches import Batch as ChosenBatch
 from fomo_dagster.data.mixture import kept_of
 from fomo_dagster.distributed.process_group import ProcessGroup
-from fomo_dagster.experiment import online_selection as declared
+from fomo_dagster.methods.online_selection import declaration as declared
 from fomo_dagster.methods.preservation.frozen import Frozen
 from fomo_dagster.methods.preservation.hooks import Batch, StageContext
 from fomo_dagster.models.backbones import Model
