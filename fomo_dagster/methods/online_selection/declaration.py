@@ -11,7 +11,7 @@ from fomo_dagster.experiment.backbone import Backbone
 
 
 class OnlineSelection(Declaration):
-    """What all have; how one chooses is the engine's (`methods/online_selection.py`)."""
+    """What all have; how one chooses is in `choosing.py`."""
 
     name: str
     share: float = Field(

@@ -4,7 +4,7 @@
 the papers less a constant, so that 0 says that nothing was lost. p is the softmax over a row, as in
 the papers. Where SigLIP's loss is trained with, p is what that makes of logits: the sigmoid of each
 pair by itself, the bias of the logits being part of them, and KL the sum over the pairs of a row.
-Distillation from another backbone is not covered (`transfer.py`).
+Distillation from another backbone is not covered (`preservation/transfer`).
 """
 
 from __future__ import annotations
