@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 
 from dagster import DagsterEventType, DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
-from dagster._core.storage.runs.sqlite import SqliteRunStorage
 
+from fomo_dagster.cli.dagster_internals import DEFINITIONS, keeps_runs_on_this_machine
 from fomo_dagster.home import Home
 from fomo_dagster.store.files import write_bytes
 from fomo_dagster.store.leases import lease
@@ -77,7 +77,7 @@ def _is_gone(run: DagsterRun, instance: DagsterInstance) -> bool:
         process = int(identity.partition("-")[0] or 0)
         here = run.tags[HOST_TAG] == socket.gethostname()
         return here and identity != _process_identity(process)
-    if not isinstance(instance.run_storage, SqliteRunStorage):
+    if not keeps_runs_on_this_machine(instance):
         return False
     for record in reversed(instance.all_logs(run.run_id, of_type=DagsterEventType.ENGINE_EVENT)):
         event = record.dagster_event
@@ -118,14 +118,14 @@ def _is_alive(process: int) -> bool:
 
 
 def serve(home: Home, project: Path, host: str, port: int) -> None:
-    """Become `dagster dev` on the project's workspace."""
+    """Become `dagster dev` on the project's definitions."""
     os.environ["FOMO_PROJECT"] = str(project)
     os.environ["FOMO_HOME"] = str(home.root)
     os.environ["FOMO_UI"] = f"{host}:{port}"
-    workspace = Path(__file__).resolve().parents[2] / "workspace.yaml"
-    os.chdir(workspace.parent)
+    os.chdir(project)
     # `dg dev`, which Dagster would rather be called by, comes with a package of its own.
     ignored = [os.environ.get("PYTHONWARNINGS"), "ignore:Function `dev_command` is superseded"]
     os.environ["PYTHONWARNINGS"] = ",".join(filter(None, ignored))
-    arguments = ["-m", "dagster", "dev", "-w", str(workspace), "-h", host, "-p", str(port)]
+    arguments = ["-m", "dagster", "dev", "-m", DEFINITIONS, "-d", str(project)]
+    arguments += ["-h", host, "-p", str(port)]
     os.execv(sys.executable, [sys.executable, *arguments])

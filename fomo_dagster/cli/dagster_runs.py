@@ -1,26 +1,15 @@
-"""Runs of Dagster's jobs in a command's own process, with their place in Dagster's UI.
-
-`dagster.materialize` and `execute_in_process` leave no trace of where a job was defined, so that
-the UI shows their runs in no job's history and cannot execute them again. Dagster has no public way
-to say it; what this module uses of its internals is held by tests.
-"""
+"""Runs of Dagster's jobs in a command's own process, with their place in Dagster's UI."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from dagster._core.definitions.job_base import InMemoryJob
-from dagster._core.execution.api import execute_run
-from dagster._core.remote_origin import RemoteJobOrigin, RemoteRepositoryOrigin
-from dagster._core.workspace.load_target import WorkspaceFileTarget
 
 from fomo_dagster.cli.dagster_home import run_tags
-
-WORKSPACE = Path(__file__).resolve().parents[2] / "workspace.yaml"
-REPOSITORY = "__repository__"  # Dagster's name for the one of a module with `Definitions`
+from fomo_dagster.cli.dagster_internals import execute, origin_of
+from fomo_dagster.home import project_folder
 
 
 def run_job(
@@ -41,11 +30,6 @@ def run_job(
         run_config=run_config,
         tags={**job.run_tags, **tags, **run_tags()},
         asset_selection=set(keys),
-        remote_job_origin=_origin_of(job.name) if in_ui else None,
+        remote_job_origin=origin_of(job.name, project_folder()) if in_ui else None,
     )
-    return execute_run(InMemoryJob(job), run, instance)
-
-
-def _origin_of(job: str) -> RemoteJobOrigin:
-    (location,) = WorkspaceFileTarget([str(WORKSPACE)]).create_origins()
-    return RemoteRepositoryOrigin(location, REPOSITORY).get_job_origin(job)
+    return execute(job, run, instance)

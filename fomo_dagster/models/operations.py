@@ -17,9 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import (
     FlopCounterMode,
     sdpa_backward_flop_count,
@@ -27,6 +25,7 @@ from torch.utils.flop_counter import (
 )
 
 from fomo_dagster.models.backbones import Architecture, Clip, Model, meta_model
+from fomo_dagster.models.torch_internals import FakeTensor, FakeTensorMode, TorchDispatchMode
 
 _CPU = torch.device("cpu")
 

@@ -26,7 +26,6 @@ from functools import cached_property
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from fomo_dagster.distributed.parameter_shards import UNSHARDED, ParameterShards
 from fomo_dagster.distributed.process_group import SINGLE_PROCESS, ProcessGroup
@@ -38,6 +37,7 @@ from fomo_dagster.methods.preservation.hooks import (
     unscaled,
     zero_gradients,
 )
+from fomo_dagster.methods.trained_parameters.selecting import BATCH_NORMS
 from fomo_dagster.models.backbones import Clip
 from fomo_dagster.training.determinism import seed_device
 from fomo_dagster.training.towers import Encode
@@ -67,7 +67,7 @@ class GradientPass:
         if not self.group.is_single:
             setting, value = "processes", self.group.world_size
         for name, part in self.module.named_modules():
-            if isinstance(part, _BatchNorm) and part.training:
+            if isinstance(part, BATCH_NORMS) and part.training:
                 raise InputError(
                     f"execution.{setting} is {value}, but the model has a "
                     f"batch norm ({name}), whose output depends on the whole batch: leave it out"

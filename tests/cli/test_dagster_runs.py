@@ -11,7 +11,8 @@ from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.errors import DataError
 
 # What the page of a job in the UI asks for.
-OF_THE_PROJECT = {".dagster/repository": "__repository__@fomo_dagster.definitions"}
+MODULE = "fomo_dagster.definitions"
+OF_THE_PROJECT = {".dagster/repository": f"__repository__@{MODULE}"}
 
 
 def history(project, job):
@@ -31,7 +32,10 @@ def test_a_run_is_one_of_the_experiments_job_and_says_its_command(finished_proje
     stages = {f"toy/{kind}_{t:03d}" for kind in ("trained", "evaluation") for t in (1, 2, 3)}
     selected = {key.to_user_string() for key in second.asset_selection}
     assert selected == stages | {"toy/scores", "leaderboard"}
-    assert second.remote_job_origin == first.remote_job_origin
+    for run in (first, second):
+        location = run.remote_job_origin.repository_origin.code_location_origin
+        assert (run.remote_job_origin.job_name, location.location_name) == ("toy", MODULE)
+    assert location.loadable_target_origin.working_directory == str(finished_project.root)
 
 
 def test_a_run_that_fails_is_in_the_history_too(finished_project):

@@ -10,11 +10,12 @@ from collections.abc import Callable, Collection, Mapping
 from fnmatch import fnmatchcase
 
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from fomo_dagster.errors import InputError, nearest
 from fomo_dagster.methods.trained_parameters.declaration import Parameters, Train
 from fomo_dagster.models.backbones import Clip
+
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 # As OpenCLIP's towers name them: its own, those from timm and Hugging Face, and its ResNets'.
 _PROJECTIONS: Mapping[str, tuple[str, ...]] = {
@@ -66,7 +67,7 @@ def set_modes(module: Clip) -> None:
             part.eval()
     for part in module.modules():
         own = list(part.parameters(recurse=False))
-        if isinstance(part, _BatchNorm) and own and not any(p.requires_grad for p in own):
+        if isinstance(part, BATCH_NORMS) and own and not any(p.requires_grad for p in own):
             part.eval()
 
 
