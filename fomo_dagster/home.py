@@ -1,7 +1,8 @@
 """Where things are: the project's declarations and its home folder.
 
-FOMO_PROJECT: the folder with `experiments/` and `datasets/`; else the working folder when it has an
-`experiments/` folder, else the folder this package stands in.
+FOMO_PROJECT: the folder with `experiments/` and `datasets/`. By default the working folder if it
+has `experiments/`, else the nearest folder above it that has both, else the checkout that this
+package is used from, else the working folder.
 FOMO_HOME: everything that is made; `.fomo/` in the project by default.
 FOMO_STORE: an fsspec URL that the artifact store mirrors; none by default.
 FOMO_TRAINING_SLOTS: how many trainings go on at once on a machine, whoever starts them; 1.
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fomo_dagster.errors import InputError
+from fomo_dagster.shipped import checkout
 from fomo_dagster.store.artifacts import Store
 from fomo_dagster.store.heads import Heads
 from fomo_dagster.store.remotes import Remote
@@ -29,7 +31,10 @@ def project_folder() -> Path:
     here = Path.cwd()
     if (here / "experiments").is_dir():
         return _in_text(here)
-    return Path(__file__).resolve().parents[1]
+    for above in here.parents:
+        if (above / "experiments").is_dir() and (above / "datasets").is_dir():
+            return _in_text(above)
+    return checkout() or _in_text(here)
 
 
 def training_slots() -> int:

@@ -1,7 +1,8 @@
 """Reading experiment and dataset files: YAML, `extends`, overrides, and errors that name the key.
 
 A project is a folder with `experiments/*.yaml`, one experiment or sweep a file, and
-`datasets/*.yaml`, each a mapping from dataset names to declarations. Which experiments a sweep is
+`datasets/*.yaml`, each a mapping from dataset names to declarations. What ships with the package is
+found by the same names wherever the project itself has none of them. Which experiments a sweep is
 stands in `fomo_dagster.experiment.experiment_sets`.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from fomo_dagster.experiment.names import check_safe_name
 from fomo_dagster.experiment.schema import Experiment
 from fomo_dagster.experiment.sweeping import EXTENDS, SWEEP, grids_of
 from fomo_dagster.experiment.validating import validated
+from fomo_dagster.shipped import shipped_folder
 from fomo_dagster.yaml_files import read_mapping, read_parts, read_value, text_of
 
 SUFFIXES = (".yaml", ".yml")
@@ -32,8 +35,8 @@ _NAME = re.compile(r"^['\"]?([A-Za-z0-9][A-Za-z0-9_]*)['\"]?\s*:(?:\s|$)", re.MU
 
 @dataclass(frozen=True)
 class Loaded:
-    """An experiment with the datasets it can name, those of the benchmark among them, and the
-    folder its relative paths start from.
+    """An experiment with the datasets it can name, the shipped ones and the benchmark's among them,
+    and the folder its relative paths start from.
 
     path: its file. wrong: dataset → why its declaration cannot be used.
     sweep: the name of the sweep that it is one of; None where it stands in a file of its own.
@@ -147,7 +150,8 @@ def experiment_from(
     own = data.get("datasets")
     if isinstance(own, dict):
         data["datasets"] = {name: _completed(name, own[name], where) for name in own}
-    declared = {*datasets, *wrong, *(own if isinstance(own, dict) else ())}
+    shipped = shipped_datasets()
+    declared = {*datasets, *wrong, *shipped.declared, *(own if isinstance(own, dict) else ())}
     experiment: Experiment = validated(
         TypeAdapter(Experiment), data, where, Experiment, declared, place=(path, ())
     )
@@ -159,12 +163,12 @@ def experiment_from(
             )
         datasets[name], bases[name] = dataset, path.parent
         wrong.pop(name, None)
-    for name, dataset in benchmark_declarations().items():
+    for name, dataset in {**benchmark_declarations(), **shipped.declared}.items():
         if name not in datasets and known.unread:
             wrong.setdefault(name, f"{known.unread[0]}; it may declare {name}")
         if name not in wrong:
             datasets.setdefault(name, dataset)
-            bases.setdefault(name, project)
+            bases.setdefault(name, shipped.bases.get(name, project))
     return Loaded(experiment, datasets, bases, path, wrong)
 
 
@@ -195,6 +199,12 @@ def load_datasets(project: Path) -> Datasets:
     for name in wrong:
         declared.pop(name, None)
     return Datasets(declared, {name: p.parent for name, p in origins.items()}, wrong, tuple(unread))
+
+
+@cache
+def shipped_datasets() -> Datasets:
+    """The declarations that ship with the package; a project's own of the same name go before."""
+    return load_datasets(shipped_folder())
 
 
 def _dataset(name: str, declaration: Any, path: Path) -> Dataset:
@@ -252,25 +262,29 @@ def json_schema() -> dict[str, Any]:
 
 def _name_of(path: Path, project: Path) -> str:
     """The file's, after those of its folders below `experiments/`, so that no two share one."""
-    folder = (project / "experiments").resolve()
     resolved = path.resolve()
-    if not resolved.is_relative_to(folder):
-        return path.stem
-    return "_".join(resolved.relative_to(folder).with_suffix("").parts)
+    for root in (project, shipped_folder()):
+        folder = (root / "experiments").resolve()
+        if resolved.is_relative_to(folder):
+            return "_".join(resolved.relative_to(folder).with_suffix("").parts)
+    return path.stem
 
 
 def find_file(name_or_path: str, project: Path) -> Path:
-    """The file that a name or a path stands for; `InputError` if there is none."""
-    files = experiment_files(project)
-    if name_or_path in files:
-        return files[name_or_path]
-    folder = project / "experiments"
-    for suffix in SUFFIXES:  # of a folder below, which Dagster does not load
-        below = folder / f"{name_or_path}{suffix}"
-        if "/" in name_or_path and below.resolve().is_relative_to(folder.resolve()):
-            if below.is_file():
-                return below
-            files |= {f"{p.parent.name}/{p.stem}": p for p in below.parent.glob(f"*{suffix}")}
+    """The file that a name or a path stands for, the project's before one that ships with the
+    package; `InputError` if there is none."""
+    known: set[str] = set()
+    for folder in (project / "experiments", shipped_folder() / "experiments"):
+        files = experiment_files(folder.parent)
+        if name_or_path in files:
+            return files[name_or_path]
+        for suffix in SUFFIXES:  # of a folder below, which Dagster does not load
+            below = folder / f"{name_or_path}{suffix}"
+            if "/" in name_or_path and below.resolve().is_relative_to(folder.resolve()):
+                if below.is_file():
+                    return below
+                files |= {f"{p.parent.name}/{p.stem}": p for p in below.parent.glob(f"*{suffix}")}
+        known |= files.keys()
     path = Path(name_or_path).expanduser()
     if path.suffix.lower() in SUFFIXES:
         if path.is_file():
@@ -278,7 +292,7 @@ def find_file(name_or_path: str, project: Path) -> Path:
         raise InputError(f"there is no experiment file {path}")
     raise InputError(
         f"there is no experiment {name_or_path!r} in {project / 'experiments'}; "
-        + nearest(name_or_path, files)
+        + nearest(name_or_path, known)
     )
 
 
@@ -306,12 +320,16 @@ def _with_parents(path: Path, children: tuple[Path, ...], project: Path) -> dict
 
 def _parent(path: Path, parent: Any, project: Path) -> Path:
     """The file that another one extends: by a path from its own folder, or else by the name under
-    which commands know it, or else, where there is no such folder, beside it. So files of a folder
-    can be copied to another one, alone or together."""
+    which commands know it, or else, where the project has no such folder, beside it, or else among
+    those that ship with the package. So files of a folder can be copied to another one, alone or
+    together. A shipped file extends shipped ones alone, whatever a project calls its own."""
     folder, _, name = str(parent).rpartition("/")
-    places = [path.parent / folder, project / "experiments" / folder]
+    shipped = shipped_folder() / "experiments"
+    ours = shipped if path.resolve().is_relative_to(shipped) else project / "experiments"
+    places = [path.parent / folder, ours / folder]
     if not any(place.is_dir() for place in places):
         places = [path.parent]
+    places.append(shipped / folder)
     there: dict[str, Path] = {}
     for place in places:
         found = {p.stem: p.resolve() for p in declaration_files(place)}

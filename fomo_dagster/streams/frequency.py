@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable
+from typing import Any
 
-import ahocorasick
+from fomo_dagster.errors import InputError
 
 
 def normalised(text: str) -> str:
@@ -28,7 +29,7 @@ def count_captions(names: Iterable[str], captions: Iterable[str]) -> dict[str, i
     in case or underscores alone have the same count. Memory does not grow with the captions.
     """
     names = list(names)
-    automaton = ahocorasick.Automaton()
+    automaton = _automaton()
     forms: dict[str, int] = {}
     for name in names:
         form = normalised(name)
@@ -46,7 +47,19 @@ def count_captions(names: Iterable[str], captions: Iterable[str]) -> dict[str, i
     }
 
 
-def _found(automaton: ahocorasick.Automaton, caption: str) -> set[int]:
+def _automaton() -> Any:
+    """An empty one; `InputError` where the library that makes them is not installed."""
+    try:
+        import ahocorasick
+    except ModuleNotFoundError:
+        raise InputError(
+            "the order frequency counts captions with pyahocorasick, which is not installed: pip "
+            "install 'fomo-dagster[frequency]'"
+        ) from None
+    return ahocorasick.Automaton()
+
+
+def _found(automaton: Any, caption: str) -> set[int]:
     """The numbers of the names that stand between word boundaries in a normalised caption."""
     found = set()
     for last, (number, length) in automaton.iter(caption):

@@ -8,7 +8,12 @@ import yaml
 from fomo_dagster.data.benchmark.registry import benchmark_datasets
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.experiment_sets import load_all
-from fomo_dagster.experiment.loading import json_schema, load_datasets, load_experiment
+from fomo_dagster.experiment.loading import (
+    json_schema,
+    load_datasets,
+    load_experiment,
+    shipped_datasets,
+)
 from fomo_dagster.graph.build.builder import build_graph
 
 MINIMAL = {
@@ -266,7 +271,8 @@ def test_a_dataset_declared_twice_is_refused(project):
 def test_an_experiment_brings_its_own_datasets(project):
     root = project(datasets={"cats": {"source": {"type": "folder", "path": "cats"}}})
     loaded = load_experiment("e", root)
-    assert set(loaded.datasets) == {"birds", "cats", *benchmark_datasets()}
+    shipped = set(shipped_datasets().declared)
+    assert set(loaded.datasets) == {"birds", "cats", *benchmark_datasets(), *shipped}
     assert loaded.bases["cats"] == root / "experiments"
 
 

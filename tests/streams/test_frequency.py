@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import sys
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fomo_dagster.errors import InputError
 from fomo_dagster.streams.frequency import count_captions, normalised
 
 WORDS = st.sampled_from(
@@ -60,3 +62,9 @@ def test_a_caption_counts_once_and_every_name_in_it() -> None:
 
 def test_nothing_to_look_for_is_found_nowhere() -> None:
     assert count_captions([], ["a"]) == {}
+
+
+def test_without_the_library_the_error_names_the_extra(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "ahocorasick", None)
+    with pytest.raises(InputError, match=r"pip install 'fomo-dagster\[frequency\]'"):
+        count_captions(["a"], ["a"])
