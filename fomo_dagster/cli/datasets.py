@@ -23,7 +23,7 @@ from fomo_dagster.errors import FomoError, InputError, StoreError, nearest
 from fomo_dagster.evaluation.alike import alike_classes, said_of
 from fomo_dagster.experiment.benchmark import benchmark_declarations, of_benchmark
 from fomo_dagster.experiment.experiment_sets import load_all
-from fomo_dagster.experiment.loading import load_datasets
+from fomo_dagster.experiment.loading import load_datasets, shipped_datasets
 from fomo_dagster.graph.core.facts import ONLY
 from fomo_dagster.graph.core.keys import shards_key
 from fomo_dagster.graph.nodes.shards import CONTACT_SHEET
@@ -48,7 +48,8 @@ class Known:
 
     benchmark: what the benchmark says of it, where it is one of the benchmark's. counts: the
     samples of its shards by split, its concepts, and its images that are as in `ODD`; None before
-    it has any.
+    it has any. is_shipped: whether it comes with the package, and the project declares none of its
+    name.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Known:
     benchmark: BenchmarkDataset | None
     presence: Presence
     counts: Mapping[str, int] | None
+    is_shipped: bool = False
 
     @property
     def is_declared(self) -> bool:
@@ -98,8 +100,8 @@ class Known:
 
 
 def known_datasets(project: Path, home: Home) -> dict[str, Known]:
-    """All datasets: those that the project and its experiments declare, then the benchmark's; none
-    whose declaration is wrong."""
+    """All datasets: those that the project and its experiments declare, then the shipped ones, then
+    the benchmark's; none whose declaration is wrong."""
     everything = load_all(project)
     datasets, bases = dict(everything.datasets.declared), dict(everything.datasets.bases)
     for loaded in everything.experiments:
@@ -107,11 +109,14 @@ def known_datasets(project: Path, home: Home) -> dict[str, Known]:
             datasets.setdefault(name, loaded.datasets[name])
             bases.setdefault(name, loaded.bases[name])
     declared = dict(sorted(datasets.items()))
-    others = _others({*declared, *everything.datasets.wrong})
-    return {
+    taken = {*declared, *everything.datasets.wrong}
+    shipped = {n: one for n, one in shipped_datasets().declared.items() if n not in taken}
+    bases = {**shipped_datasets().bases, **bases}
+    known = {
         name: _known(name, dataset, bases.get(name, project), home)
-        for name, dataset in {**declared, **others}.items()
+        for name, dataset in {**declared, **shipped, **_others({*taken, *shipped})}.items()
     }
+    return {name: replace(one, is_shipped=name in shipped) for name, one in known.items()}
 
 
 def looked_through(one: Known, home: Home) -> Known:
@@ -154,12 +159,13 @@ def _known(name: str, dataset: Dataset, base: Path, home: Home) -> Known:
 
 
 def print_datasets(known: Iterable[Known], console: Console) -> None:
-    """The project's datasets and the benchmark's, a line each that fits 80 columns, and
-    below them what there is to say of some."""
+    """The project's datasets, the shipped ones and the benchmark's, a line each that fits 80
+    columns, and below them what there is to say of some."""
     everything = list(known)
-    own = [one for one in everything if one.is_declared]
+    own = [one for one in everything if one.is_declared and not one.is_shipped]
+    shipped = [one for one in everything if one.is_shipped]
     others = [one for one in everything if not one.is_declared]
-    for title, rows in (("Declared here", own), ("FoMo-in-Flux", others)):
+    for title, rows in (("Declared here", own), ("Shipped", shipped), ("FoMo-in-Flux", others)):
         if not rows:
             continue
         table = Table(
@@ -167,7 +173,7 @@ def print_datasets(known: Iterable[Known], console: Console) -> None:
             pad_edge=False, collapse_padding=True,
         )  # fmt: skip
         table.add_column("dataset", no_wrap=True)
-        table.add_column("source" if rows is own else "role", no_wrap=True)
+        table.add_column("role" if rows is others else "source", no_wrap=True)
         for column in ("concepts", "train", "test"):
             table.add_column(column, justify="right", no_wrap=True)
         table.add_column("images", no_wrap=True)

@@ -21,6 +21,8 @@ from fomo_dagster.cli.output import (
     say,
     until_nobody_reads,
 )
+from fomo_dagster.cli.packages import check_packages
+from fomo_dagster.cli.project_commands import doctor, init
 from fomo_dagster.descriptors import raise_limit
 from fomo_dagster.errors import FomoError, InputError
 from fomo_dagster.home import Home, project_folder
@@ -33,6 +35,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+app.command()(init)
+app.command()(doctor)
 app.add_typer(datasets_app, name="datasets")
 Experiment = Annotated[str, typer.Argument(help="An experiment's name, or a path to its file.")]
 Overrides = Annotated[
@@ -50,6 +54,7 @@ def run(experiment: Experiment, overrides: Overrides = None) -> None:
     at a resume point; the same command goes on from there. The exit status is not zero when
     anything failed.
     """
+    check_packages()
     from fomo_dagster.cli.running import run_experiment
 
     run_experiment(experiment, overrides or [])

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from fomo_dagster.cli.datasets import known_datasets, print_datasets
 from fomo_dagster.cli.main import app
 from fomo_dagster.errors import InputError
+from fomo_dagster.experiment.loading import shipped_datasets
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +43,7 @@ def declare(project: Any, **datasets: object) -> None:
     (project.root / "datasets" / "more.yaml").write_text(yaml.safe_dump(datasets))
 
 
-def test_the_list_has_what_is_declared_and_the_benchmarks_63(project: Any) -> None:
+def test_the_list_has_what_is_declared_what_ships_and_the_benchmarks_63(project: Any) -> None:
     sprites = {"type": "generated", "generator": "sprites"}
     declare(project, cifar10={"source": sprites}, gone={"source": folder("nowhere")})
     project.write("other", datasets={"inline": {"source": sprites}})
@@ -50,7 +51,11 @@ def test_the_list_has_what_is_declared_and_the_benchmarks_63(project: Any) -> No
     rows = listed()
     own = ["birds", "cats", "cifar10", "gone", "inline", "old"]
     assert list(rows)[:6] == own
-    assert len(rows) == 6 + 63 - 1  # the project's own cifar10 stands for the benchmark's
+    shipped = sorted(shipped_datasets().declared)
+    assert list(rows)[6 : 6 + len(shipped)] == list(shipped_datasets().declared)
+    assert {rows[name]["state"] for name in shipped} == {"on demand"}
+    # The project's own cifar10 stands for the benchmark's.
+    assert len(rows) == 6 + len(shipped) + 63 - 1
     assert rows["birds"]["state"] == "present"
     assert rows["birds"]["sharded"] is None
     assert (rows["gone"]["state"], rows["gone"]["note"]) == ("missing", "no nowhere")
@@ -81,7 +86,7 @@ def test_the_tables_fit_their_terminal(finished_project: Any, width: int) -> Non
     assert rows["imagenet_s"][:6] == ["imagenet_s", "held", "out", "(1,000)", "(50,889)", "missing"]
     assert rows["domainnet_infograph"][-2:] == ["no", "release"]
     assert "…" not in console.file.getvalue()
-    assert len(lines) < 85  # a line each
+    assert len(lines) < len(known) + 20  # a line each
 
 
 def test_one_dataset_is_shown_with_the_sheet_of_its_shards(finished_project: Any) -> None:
