@@ -114,7 +114,7 @@ def print_results(home: Home, experiment: str, graph: Graph, console: Console) -
         logger.warning("%s", error)
         place = home.root / "tables"
     say(console, f'tables  {place}   (fomo sql "SELECT * FROM scores")')
-    say(console, "UI      make ui")
+    say(console, "UI      fomo ui")
 
 
 def _cell(value: Any, fractions: str) -> Text:
