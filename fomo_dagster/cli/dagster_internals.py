@@ -17,7 +17,8 @@ from dagster._core.remote_origin import RemoteJobOrigin, RemoteRepositoryOrigin
 from dagster._core.storage.runs.sqlite import SqliteRunStorage
 from dagster._core.workspace.load_target import ModuleTarget
 
-DEFINITIONS = "fomo_dagster.definitions"
+from fomo_dagster.project.layout import DEFINITIONS
+
 _REPOSITORY = "__repository__"  # Dagster's name for the one of a module with `Definitions`
 
 

@@ -30,9 +30,11 @@ module_name = "{DEFINITIONS}"
 [tool.dg]
 directory_type = "project"
 
-[tool.dg.project]
-root_module = "fomo_dagster"
+[tool.dg.project] # dg wants its two modules to be in this folder, and imports neither
+root_module = "experiments"
+defs_module = "experiments"
 code_location_target_module = "{DEFINITIONS}"
+code_location_name = "{DEFINITIONS}"
 """
 IGNORED = """\
 # What is made: shards, weights, tables, Dagster's history.

@@ -1,6 +1,7 @@
 """`fomo init --images`: what it says of a person's images, and the files it writes over them."""
 
 import re
+import tomllib
 
 import polars as pl
 import pytest
@@ -12,7 +13,7 @@ from fomo_dagster.errors import DataError, InputError
 from fomo_dagster.experiment.loading import load_datasets, load_experiment
 from fomo_dagster.graph.build.builder import build_project
 from fomo_dagster.project import looking
-from fomo_dagster.project.layout import REAL_MODEL, WITHOUT_IMAGES
+from fomo_dagster.project.layout import DEFINITIONS, REAL_MODEL, WITHOUT_IMAGES
 from fomo_dagster.project.looking import look_at
 from fomo_dagster.shipped import shipped_folder
 from tests.conftest import draw
@@ -160,7 +161,13 @@ def test_the_first_experiments_load_also_with_the_real_model_they_propose(tmp_pa
     assert graph.experiments["first"].optimiser.learning_rate == 1e-5
 
 
-def test_settings_of_dagster_are_the_repositorys(init, tmp_path):
+def test_dagster_and_dg_are_led_to_the_definitions(init, tmp_path):
     init()
     here, new = shipped_folder() / "workspace.yaml", tmp_path / "new" / "workspace.yaml"
     assert yaml.safe_load(new.read_text()) == yaml.safe_load(here.read_text())
+    tools = tomllib.loads((tmp_path / "new" / "pyproject.toml").read_text())["tool"]
+    assert tools["dagster"]["module_name"] == DEFINITIONS
+    dg = tools["dg"]["project"]
+    assert dg["code_location_target_module"] == dg["code_location_name"] == DEFINITIONS
+    for module in (dg["root_module"], dg["defs_module"]):
+        assert (tmp_path / "new" / module).is_dir()  # or `dg` ends with an error
