@@ -41,8 +41,9 @@ def packages_in_the_way() -> Iterator[str]:
             yield f"{found} is in the way of fomo-dagster's package {name!r}: {_way_out(found)}"
         elif (changed := _overwritten(name)) is not None:
             yield (
-                f"{changed} is not the file that fomo-dagster installed there: {_way_out(changed)};"
-                f" then `pip install --force-reinstall --no-deps {OURS}`"
+                f"{changed} is not the file that fomo-dagster installed there: "
+                + (f"{_whose(name)}; then " if _whose(name) else "")
+                + f"`pip install --force-reinstall --no-deps {OURS}` puts it back"
             )
 
 
@@ -65,13 +66,20 @@ def _overwritten(name: str) -> Path | None:
     return None
 
 
+def _whose(name: str) -> str:
+    """Which other distributions bring a package of that name, and what to do; empty for none."""
+    others = sorted({*packages_distributions().get(name, ())} - {OURS})
+    if not others:
+        return ""
+    return (
+        f"it belongs to {' and '.join(others)}: uninstall that, or install {OURS} into an "
+        "environment of its own (`python -m venv`)"
+    )
+
+
 def _way_out(path: Path) -> str:
-    others = sorted({*packages_distributions().get(path.parent.name, ())} - {OURS})
-    if others:
-        return (
-            f"it belongs to {' and '.join(others)}: uninstall that, or install {OURS} into an "
-            "environment of its own (`python -m venv`)"
-        )
+    if said := _whose(path.parent.name):
+        return said
     if path.is_relative_to(Path.cwd()):
         return "rename that folder, or start from another one and set FOMO_PROJECT to this"
     return "rename that folder, or take the folder that holds it from PYTHONPATH"
