@@ -44,15 +44,15 @@ __pycache__/
 """
 REAL_MODEL = """\
 # The quickstart's small CLIP sees 32 x 32 pixels and was trained on drawings. For scores that mean
-# something, start from real weights: remove the `# ` of these lines. 605 MB are downloaded, and an
-# accelerator helps.
+# something, start from real weights: uncomment the next three lines. They download 605 MB; use an
+# accelerator.
 # backbone: openclip_vit_b32
 # mixture: {update: 0.5, buffer: 0.5, pretraining: 0}
 # optimiser: {learning_rate: 1e-5, betas: [0.9, 0.999]}
 """
 WITHOUT_IMAGES = f"""\
 # yaml-language-server: $schema=schema.json
-# The quickstart's experiment, to be changed: `fomo run {FIRST}`. It draws its own images.
+# The quickstart, shortened: `fomo run {FIRST}`. It draws its own images. Change what you like.
 extends: quickstart
 description: A first experiment.
 
@@ -112,7 +112,7 @@ def _dataset(looked: Looked) -> str:
     source = declaration.pop("source")
     lines = [f"{looked.name}:", f"  source: {_inline(source)}"]
     lines += [f"  {key}: {_inline(value)}" for key, value in declaration.items()]
-    lines.append("  # What images show and what is to be said of them: docs/datasets.md of fomo.")
+    lines.append("  # More keys (licence, background, year, …): docs/datasets.md of fomo-dagster.")
     return told + "\n".join(lines) + "\n"
 
 

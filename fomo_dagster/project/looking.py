@@ -29,11 +29,11 @@ from fomo_dagster.progress import Progress
 MOST_DECODED = 5000  # of larger datasets, as many images are looked at, evenly spread
 MOST_CLASSES_NAMED = 5
 ODD = {
-    "transparent": "with transparency, shown on white (`background` sets another colour)",
-    "flat": "of one colour alone",
-    "turned": "with orientation tags, which are ignored (`upright: true` heeds them)",
-    "rescaled": "that declare no white, which is found from their values",
-}  # what `Seen` tells of images, and how it is said
+    "transparent": ("has", "have", "transparency, shown on white (`background` sets a colour)"),
+    "flat": ("is", "are", "of one colour alone"),
+    "turned": ("has", "have", "an orientation tag, which is ignored (`upright: true` heeds it)"),
+    "rescaled": ("declares", "declare", "no white; it is found from the values"),
+}  # what `Seen` tells of one image and of several, and how it is said
 _UNSAFE = re.compile(r"[^A-Za-z0-9]+")
 
 
@@ -76,23 +76,24 @@ class Looked:
         yield f"classes by size: {', '.join(named)}"
         untested = sorted({*self.classes} - {*scan.filter(split="test")["concept"]})
         if untested:
-            yield (
-                f"{len(untested)} of the classes without an image to test on: {shortlist(untested)}"
-            )
-        part = f" of {self.decoded:,} that were looked at" * (self.decoded < scan.height)
+            have = "class has" if len(untested) == 1 else "classes have"
+            yield f"{len(untested):,} {have} no image to test on: {shortlist(untested)}"
+        part = f" of {self.decoded:,} looked at" * (self.decoded < scan.height)
         for kind, keys in self.odd.items():
-            yield f"{len(keys):,}{part} {ODD[kind]}: {shortlist(keys)}"
+            one, several, said = ODD[kind]
+            verb = one if len(keys) == 1 else several
+            yield f"{_images(len(keys))}{part} {verb} {said}: {shortlist(keys)}"
         if self.unreadable:
             first = next(iter(self.unreadable))
             yield (
-                f"{len(self.unreadable):,}{part} left out, which cannot be decoded, such as "
-                f"{first} ({self.unreadable[first]})"
+                f"{_images(len(self.unreadable))}{part} cannot be decoded and will be left out, "
+                f"such as {first} ({self.unreadable[first]})"
             )
         if self.found.unusable.height:
             row = self.found.unusable.row(0, named=True)
             yield (
-                f"{self.found.unusable.height:,} left out, which cannot be used, such as "
-                f"{row['key']} ({row['reason']})"
+                f"{_images(self.found.unusable.height)} cannot be used and will be left out, such "
+                f"as {row['key']} ({row['reason']})"
             )
         yield from self.found.warnings
         yield from twins_said(self.name, self.found)
@@ -144,6 +145,10 @@ def look_at(
         name, path, declaration, found, sample.height, unreadable,
         {kind: tuple(keys) for kind, keys in odd.items() if keys},
     )  # fmt: skip
+
+
+def _images(count: int) -> str:
+    return f"{count:,} image{'' if count == 1 else 's'}"
 
 
 def _declared(path: Path, base: Path) -> dict[str, Any]:
