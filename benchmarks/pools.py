@@ -31,11 +31,11 @@ from fomo_dagster.data.batches import Batches
 from fomo_dagster.data.mixture import StepSizes
 from fomo_dagster.data.pools import ManifestPool, Pool
 from fomo_dagster.data.samples import MANIFEST
+from fomo_dagster.data.sources.webdataset.indexed import IndexedTars, PlacedIndex
+from fomo_dagster.data.sources.webdataset.listing import list_shards
+from fomo_dagster.data.sources.webdataset.shard_cache import ShardCache
+from fomo_dagster.data.sources.webdataset.streamed import StreamedPool, Visits
 from fomo_dagster.data.transforms import augment, normalise
-from fomo_dagster.data.webdataset.indexed import IndexedTars, PlacedIndex
-from fomo_dagster.data.webdataset.listing import list_shards
-from fomo_dagster.data.webdataset.shard_cache import ShardCache
-from fomo_dagster.data.webdataset.streamed import StreamedPool, Visits
 
 MEAN, STD = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
 IMAGES = ("jpg",)

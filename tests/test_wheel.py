@@ -34,7 +34,7 @@ def test_presets_packages_and_data_travel_in_the_wheel(unpacked):
         assert len(files) > 1
         for path in files:
             assert (presets / path.relative_to(REPOSITORY)).read_bytes() == path.read_bytes()
-    for file in ("py.typed", "data/benchmark/registry.yaml", "data/sources/torchvision_names.json"):
+    for file in ("py.typed", "data/benchmark/registry.yaml", "data/sources/torchvision/names.json"):
         assert (unpacked / "fomo_dagster" / file).is_file()
     top = {path.name for path in unpacked.iterdir() if not path.name.endswith(".dist-info")}
     assert top == {"fomo_dagster", "assets", "resources"}

@@ -24,8 +24,8 @@ from fomo_dagster.data.declarations import (
     WebDatasetSource,
 )
 from fomo_dagster.data.sources.opening import locate_release, resolved
-from fomo_dagster.data.sources.torchvision_sets import SETS
-from fomo_dagster.data.webdataset.listing import is_local, list_shards
+from fomo_dagster.data.sources.torchvision.sets import SETS
+from fomo_dagster.data.sources.webdataset.listing import is_local, list_shards
 from fomo_dagster.errors import DataError, InputError
 
 State = Literal["present", "on demand", "incomplete", "missing"]

@@ -11,7 +11,7 @@ from fomo_dagster.data.formats import has_image_suffix
 from fomo_dagster.data.sources.files import shortlist
 from fomo_dagster.data.sources.opening import resolved
 from fomo_dagster.data.sources.rows import SUFFIXES as TABLES
-from fomo_dagster.data.webdataset.listing import is_local
+from fomo_dagster.data.sources.webdataset.listing import is_local
 from fomo_dagster.experiment.loading import SUFFIXES, Loaded, is_declaration
 from fomo_dagster.streams.growing import passed_over
 

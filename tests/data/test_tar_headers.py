@@ -8,8 +8,8 @@ import time
 import pytest
 
 from fomo_dagster.data.sources.tars import TarMembers
+from fomo_dagster.data.sources.webdataset.members import scan_tar
 from fomo_dagster.data.tar_headers import headers
-from fomo_dagster.data.webdataset.members import scan_tar
 from fomo_dagster.errors import DataError
 
 PAX = tarfile.XHDTYPE

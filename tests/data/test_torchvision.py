@@ -21,7 +21,7 @@ from fomo_dagster.data.declarations import Dataset, TorchvisionSource
 from fomo_dagster.data.samples import SCAN
 from fomo_dagster.data.sources.opening import open_source
 from fomo_dagster.data.sources.source import Source
-from fomo_dagster.data.sources.torchvision_sets import SETS
+from fomo_dagster.data.sources.torchvision.sets import SETS
 from fomo_dagster.errors import DataError, InputError
 
 

@@ -17,13 +17,13 @@ from fomo_dagster.data.declarations import (
     WebDatasetSource,
 )
 from fomo_dagster.data.sources.files import DigestCache, OnDisk
-from fomo_dagster.data.sources.folder import FolderImages
+from fomo_dagster.data.sources.folder.images import FolderImages
 from fomo_dagster.data.sources.generated import GeneratedImages
 from fomo_dagster.data.sources.huggingface import HuggingfaceImages
 from fomo_dagster.data.sources.manifest import ManifestImages
 from fomo_dagster.data.sources.release import ReleaseImages
 from fomo_dagster.data.sources.source import Source
-from fomo_dagster.data.sources.torchvision import TorchvisionImages
+from fomo_dagster.data.sources.torchvision.source import TorchvisionImages
 from fomo_dagster.errors import InputError
 from fomo_dagster.store.digests import digest_of
 

@@ -32,8 +32,8 @@ class ObserveStream:
     base: Path
 
     def __call__(self, context: NodeContext) -> ListingObservation:
-        from fomo_dagster.data.webdataset.listing import list_shards, listing_digest
-        from fomo_dagster.data.webdataset.shard_splits import split_shards
+        from fomo_dagster.data.sources.webdataset.listing import list_shards, listing_digest
+        from fomo_dagster.data.sources.webdataset.shard_splits import split_shards
 
         declared = self.dataset.source
         assert isinstance(declared, WebDatasetSource)
@@ -77,7 +77,7 @@ class StreamedNode(Node):
     @property
     def declared(self) -> Mapping[str, Any]:
         """How positions are spread over shards, which is the pool's to know."""
-        from fomo_dagster.data.webdataset.members import RULES
+        from fomo_dagster.data.sources.webdataset.members import RULES
 
         declared = self.dataset.source.model_dump(
             mode="json", include={"image_extensions", "samples_per_visit", "shards_at_once"}

@@ -40,7 +40,7 @@ class ObserveTars:
     base: Path
 
     def __call__(self, context: NodeContext) -> TarsObservation:
-        from fomo_dagster.data.webdataset.indexed import IndexedTars, version_of
+        from fomo_dagster.data.sources.webdataset.indexed import IndexedTars, version_of
 
         declared = self.dataset.source
         assert isinstance(declared, WebDatasetSource)
@@ -95,7 +95,7 @@ class PlacedNode(ShardsNode):
         from fomo_dagster.data.index import write_index
         from fomo_dagster.data.samples import QUARANTINE as QUARANTINE_COLUMNS
         from fomo_dagster.data.shards import SEEN as SEEN_COLUMNS
-        from fomo_dagster.data.webdataset.indexed import PlacedIndex
+        from fomo_dagster.data.sources.webdataset.indexed import PlacedIndex
         from fomo_dagster.graph.core.files import PLACED_SHARDS
 
         observed = context.observe(source_key(self.name)).of(TarsObservation)
@@ -115,7 +115,7 @@ class PlacedNode(ShardsNode):
 
     def _check(self, samples: int, lost: pl.DataFrame) -> None:
         """Hold what was lost against the limit, in samples: a lost shard is as many as it had."""
-        from fomo_dagster.data.webdataset.indexed import REASONS_NAMED, reasons
+        from fomo_dagster.data.sources.webdataset.indexed import REASONS_NAMED, reasons
 
         count = int(lost["samples"].sum())
         share = count / (samples + count)

@@ -18,7 +18,7 @@ def index_of(dataset: str, context: NodeContext) -> Index:
     artifact = context.artifact(shards_key(dataset))
     if PLACED_SHARDS not in artifact.manifest["files"]:
         return Index(artifact.folder)
-    from fomo_dagster.data.webdataset.indexed import PlacedIndex
+    from fomo_dagster.data.sources.webdataset.indexed import PlacedIndex
 
     digests = dict(pl.read_parquet(artifact.path(PLACED_SHARDS)).iter_rows())
     source = context.observe(source_key(dataset)).of(TarsObservation).source

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     import polars as pl
 
     from fomo_dagster.data.sources.source import Source
-    from fomo_dagster.data.webdataset.indexed import IndexedTar, IndexedTars
-    from fomo_dagster.data.webdataset.listing import ShardFile
+    from fomo_dagster.data.sources.webdataset.indexed import IndexedTar, IndexedTars
+    from fomo_dagster.data.sources.webdataset.listing import ShardFile
 
 
 @dataclass(frozen=True, kw_only=True)

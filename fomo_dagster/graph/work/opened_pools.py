@@ -11,9 +11,9 @@ from pyarrow.parquet import ParquetFile
 from fomo_dagster.data.decoding import Decoding
 from fomo_dagster.data.formats import extensions
 from fomo_dagster.data.pools import ManifestPool, Pool
-from fomo_dagster.data.webdataset.listing import ShardFile
-from fomo_dagster.data.webdataset.shard_cache import ShardCache
-from fomo_dagster.data.webdataset.streamed import StreamedPool, Visits
+from fomo_dagster.data.sources.webdataset.listing import ShardFile
+from fomo_dagster.data.sources.webdataset.shard_cache import ShardCache
+from fomo_dagster.data.sources.webdataset.streamed import StreamedPool, Visits
 from fomo_dagster.data.weighted import WeightedPool
 from fomo_dagster.errors import DataError
 from fomo_dagster.experiment.schema import Execution

@@ -8,8 +8,8 @@ import time
 import polars as pl
 import pytest
 
-from fomo_dagster.data.webdataset import indexed
-from fomo_dagster.data.webdataset.indexed import IndexedTars, PlacedIndex, version_of
+from fomo_dagster.data.sources.webdataset import indexed
+from fomo_dagster.data.sources.webdataset.indexed import IndexedTars, PlacedIndex, version_of
 from fomo_dagster.errors import DataError
 
 

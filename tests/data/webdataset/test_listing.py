@@ -8,7 +8,7 @@ import zipfile
 import fsspec
 import pytest
 
-from fomo_dagster.data.webdataset.listing import list_shards, listing_digest
+from fomo_dagster.data.sources.webdataset.listing import list_shards, listing_digest
 from fomo_dagster.errors import DataError, InputError
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from fomo_dagster.data.decoding import Decoding
 from fomo_dagster.data.formats import extensions
-from fomo_dagster.data.webdataset.members import TarScan, scan_tar
+from fomo_dagster.data.sources.webdataset.members import TarScan, scan_tar
 from fomo_dagster.store.digests import digest_of_bytes
 
 IMAGES = ("jpg", "png", "jpeg", "webp")

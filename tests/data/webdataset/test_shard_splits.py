@@ -2,7 +2,7 @@
 
 import pytest
 
-from fomo_dagster.data.webdataset.shard_splits import split_shards
+from fomo_dagster.data.sources.webdataset.shard_splits import split_shards
 from fomo_dagster.errors import DataError, InputError
 
 TOLD = {

@@ -26,11 +26,11 @@ from PIL import Image
 
 from fomo_dagster.data.batches import Batches
 from fomo_dagster.data.mixture import StepSizes
+from fomo_dagster.data.sources.webdataset import shard_cache, streamed
+from fomo_dagster.data.sources.webdataset.listing import ShardFile, list_shards
+from fomo_dagster.data.sources.webdataset.shard_cache import ShardCache
+from fomo_dagster.data.sources.webdataset.streamed import StreamedPool, Visits
 from fomo_dagster.data.transforms import augment
-from fomo_dagster.data.webdataset import shard_cache, streamed
-from fomo_dagster.data.webdataset.listing import ShardFile, list_shards
-from fomo_dagster.data.webdataset.shard_cache import ShardCache
-from fomo_dagster.data.webdataset.streamed import StreamedPool, Visits
 from fomo_dagster.errors import DataError, InputError
 
 IMAGES = ("jpg", "png")

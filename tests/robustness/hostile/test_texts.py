@@ -13,7 +13,7 @@ from fomo_dagster.cli.main import main
 from fomo_dagster.data.declarations import Dataset
 from fomo_dagster.data.sources.opening import open_source
 from fomo_dagster.data.sources.source import inspect, twins_said
-from fomo_dagster.data.webdataset.listing import find_shards
+from fomo_dagster.data.sources.webdataset.listing import find_shards
 from fomo_dagster.errors import DataError, FomoError, InputError
 from fomo_dagster.home import Home, project_folder
 from fomo_dagster.streams.entries import canonical_entry, read_entries

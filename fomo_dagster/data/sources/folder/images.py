@@ -23,7 +23,6 @@ import polars as pl
 from fomo_dagster.data.declarations import TableFormat
 from fomo_dagster.data.formats import has_image_suffix, is_image
 from fomo_dagster.data.samples import QUARANTINE
-from fomo_dagster.data.sources.captions import with_captions
 from fomo_dagster.data.sources.files import (
     LARGEST_IMAGE,
     DigestCache,
@@ -31,6 +30,7 @@ from fomo_dagster.data.sources.files import (
     reference_of,
     shortlist,
 )
+from fomo_dagster.data.sources.folder.captions import with_captions
 from fomo_dagster.data.sources.source import Inspection, as_scan, in_one_form
 from fomo_dagster.data.sources.splits import (
     Assignment,

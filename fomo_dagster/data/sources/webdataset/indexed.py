@@ -24,8 +24,8 @@ from fomo_dagster.data.index import Index
 from fomo_dagster.data.samples import INDEX
 from fomo_dagster.data.sources.files import shortlist
 from fomo_dagster.data.sources.splits import SplitNames, held_out
-from fomo_dagster.data.webdataset.listing import find_shards, list_shards
-from fomo_dagster.data.webdataset.members import (
+from fomo_dagster.data.sources.webdataset.listing import find_shards, list_shards
+from fomo_dagster.data.sources.webdataset.members import (
     BROKEN,
     ODD,
     PLACED,
@@ -34,7 +34,7 @@ from fomo_dagster.data.webdataset.members import (
     Unused,
     scan_tar,
 )
-from fomo_dagster.data.webdataset.shard_splits import ShardSplits, split_shards
+from fomo_dagster.data.sources.webdataset.shard_splits import ShardSplits, split_shards
 from fomo_dagster.errors import DataError
 from fomo_dagster.progress import Progress, no_progress
 from fomo_dagster.store.digests import DIGEST_LENGTH, digest_of

@@ -2,8 +2,7 @@
 
 Images that are files are taken as they are; those in arrays become PNG files. torchvision itself
 checks what it downloads, and the checksums of the pickles and matrices that it opens; both are
-bounded by `torchvision_guarded`. Which sets
-there are and what their classes are called stands in `torchvision_sets.py`.
+bounded by `guarded.py`. Which sets there are and what their classes are called stands in `sets.py`.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from fomo_dagster.data.sources.files import DigestCache, read_reference, referen
 from fomo_dagster.data.sources.source import as_scan, in_one_form
 from fomo_dagster.data.sources.splits import held_out
 from fomo_dagster.data.sources.table_cache import keep, recall
-from fomo_dagster.data.sources.torchvision_sets import SETS
+from fomo_dagster.data.sources.torchvision.sets import SETS
 from fomo_dagster.errors import DataError, InputError, nearest
 from fomo_dagster.store.digests import digest_of, digest_of_bytes
 from fomo_dagster.store.files import skipped_where_refused
@@ -215,7 +214,7 @@ class TorchvisionImages:
             ) from error
 
     def _construct(self, name: str, *, download: bool) -> Any:
-        from fomo_dagster.data.sources.torchvision_guarded import datasets
+        from fomo_dagster.data.sources.torchvision.guarded import datasets
 
         if self.set.argument == "train" and name not in SPLITS:
             raise InputError(

@@ -22,8 +22,8 @@ from fsspec.callbacks import Callback
 
 from fomo_dagster.data.downloading import check_size
 from fomo_dagster.data.images import UnreadableImageError, glimpsed
-from fomo_dagster.data.webdataset.listing import ShardFile, is_local
-from fomo_dagster.data.webdataset.members import PLACED, RULES, scan_tar
+from fomo_dagster.data.sources.webdataset.listing import ShardFile, is_local
+from fomo_dagster.data.sources.webdataset.members import PLACED, RULES, scan_tar
 from fomo_dagster.errors import DataError, FomoError
 from fomo_dagster.store.digests import digest_of
 from fomo_dagster.store.files import replacing, write_bytes

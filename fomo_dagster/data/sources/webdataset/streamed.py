@@ -22,8 +22,8 @@ from fomo_dagster.data.decoding import DEFAULT, Decoding
 from fomo_dagster.data.images import UnreadableImageError, decoded
 from fomo_dagster.data.pools import REPLACEMENTS, Sample
 from fomo_dagster.data.sampling import positions, replacement
-from fomo_dagster.data.webdataset.listing import ShardFile, is_local
-from fomo_dagster.data.webdataset.shard_cache import ShardCache
+from fomo_dagster.data.sources.webdataset.listing import ShardFile, is_local
+from fomo_dagster.data.sources.webdataset.shard_cache import ShardCache
 from fomo_dagster.errors import DataError
 
 OPEN_SHARDS = 16  # in a process: those of a group or two of each streamed pool

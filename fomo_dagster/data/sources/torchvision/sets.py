@@ -21,7 +21,7 @@ from typing import Any
 Files = Callable[[Any], Iterable[tuple[str, int]]]  # an opened set -> (path, class number) a sample
 Names = Callable[[Any], Sequence[str]]  # an opened set -> its classes, by number
 
-NAMES = Path(__file__).with_name("torchvision_names.json")
+NAMES = Path(__file__).with_name("names.json")
 DIGITS = tuple("0123456789")
 
 
