@@ -29,6 +29,7 @@ from fomo_dagster.data.benchmark.registry import BenchmarkDataset, benchmark_dat
 from fomo_dagster.data.index import INDEX_FILE
 from fomo_dagster.data.samples import INDEX, SCAN
 from fomo_dagster.data.shards import QUARANTINE, stored_samples
+from fomo_dagster.data.sources.folder.source import FolderSource
 from fomo_dagster.graph.core.keys import source_key
 from fomo_dagster.graph.nodes.shards import QUARANTINE as QUARANTINE_FILE
 from fomo_dagster.graph.nodes.shards import ShardsNode
@@ -156,11 +157,11 @@ def run(number: int, root: Path, share: float) -> tuple[str, str, str, float, fl
     registered = benchmark_datasets()
     order, part, function = PARTS[number]
 
-    def simulated(name: str, *_: object) -> SimulatedImages:
+    def simulated(source: FolderSource, name: str, *_: object, **__: object) -> SimulatedImages:
         return SimulatedImages(registered[name], share)
 
     with (
-        mock.patch("fomo_dagster.data.sources.opening.open_source", simulated),
+        mock.patch.object(FolderSource, "open", simulated),
         mock.patch.object(ShardsNode, "make", index_alone),
     ):
         started = time.perf_counter()

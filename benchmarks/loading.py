@@ -22,12 +22,11 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
 from fomo_dagster.data.batches import Batches
-from fomo_dagster.data.declarations import Dataset
+from fomo_dagster.data.dataset import Dataset
 from fomo_dagster.data.index import Index
 from fomo_dagster.data.mixture import StepSizes
 from fomo_dagster.data.pools import ManifestPool
 from fomo_dagster.data.shards import write_shards
-from fomo_dagster.data.sources.opening import open_source
 from fomo_dagster.data.transforms import augment, normalise
 from fomo_dagster.progress import no_progress
 from fomo_dagster.streams.entries import format_entry
@@ -88,7 +87,7 @@ def main() -> None:
             pixels=arguments.pixels,
         )  # fmt: skip
         declared = {"source": {"type": "folder", "path": str(root / "images")}}
-        source = open_source("pictures", Dataset.model_validate(declared), root, root / "cache")
+        source = Dataset.model_validate(declared).open("pictures", root, root / "cache")
         write_shards(
             source.scan(), source, root / "shards",
             resize=None, unreadable_limit=0, workers=1, progress=no_progress,

@@ -19,9 +19,8 @@ from pathlib import Path
 
 from pictures import peak_memory, print_figures, write_pictures
 
-from fomo_dagster.data.declarations import Dataset
+from fomo_dagster.data.dataset import Dataset
 from fomo_dagster.data.shards import write_shards
-from fomo_dagster.data.sources.opening import open_source
 from fomo_dagster.progress import no_progress
 
 CONCEPTS = 20
@@ -30,7 +29,7 @@ CONCEPTS = 20
 def measure(root: Path, workers: int) -> tuple[float, float, float, float]:
     """Seconds to scan, to shard, stored megabytes, and this process's peak MiB."""
     dataset = Dataset.model_validate({"source": {"type": "folder", "path": str(root / "images")}})
-    source = open_source("pictures", dataset, root, root / f"cache{workers}")
+    source = dataset.open("pictures", root, root / f"cache{workers}")
     started = time.perf_counter()
     scan = source.scan()
     scanned = time.perf_counter()

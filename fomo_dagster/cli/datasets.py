@@ -14,10 +14,9 @@ from rich.text import Text
 
 from fomo_dagster.cli.output import cell, line, say
 from fomo_dagster.data.benchmark.registry import BenchmarkDataset, by_any_name
-from fomo_dagster.data.declarations import Dataset, FomoReleaseSource, WebDatasetSource
-from fomo_dagster.data.presence import NO_RELEASE, Presence, differences, presence
-from fomo_dagster.data.sources.opening import open_source
-from fomo_dagster.data.sources.release import ReleaseImages
+from fomo_dagster.data.dataset import Dataset
+from fomo_dagster.data.presence import NO_RELEASE, Presence, differences
+from fomo_dagster.data.sources.release.source import FomoReleaseSource
 from fomo_dagster.data.sources.source import inspect, twins_said
 from fomo_dagster.errors import FomoError, InputError, StoreError, nearest
 from fomo_dagster.evaluation.alike import alike_classes, said_of
@@ -124,12 +123,11 @@ def looked_through(one: Known, home: Home) -> Known:
 
     A tar's list of names is read the first time, and kept until the tar changes.
     """
-    if one.presence.state != "present" or not isinstance(one.dataset.source, FomoReleaseSource):
+    source = one.dataset.source
+    if one.presence.state != "present" or not isinstance(source, FomoReleaseSource):
         return one
-    source = open_source(one.name, one.dataset, one.base, home.cache)
-    assert isinstance(source, ReleaseImages)
     try:
-        different = "; ".join(source.differences())
+        different = "; ".join(source.open(one.name, one.base, home.cache).differences())
     except FomoError as error:
         different = str(error)
     if not different:
@@ -155,7 +153,7 @@ def _known(name: str, dataset: Dataset, base: Path, home: Home) -> Known:
             **{name: count for name, count in head.facts.get("counts", {}).items() if count},
         }
     benchmark = of_benchmark(name, dataset)
-    return Known(name, dataset, base, benchmark, presence(name, dataset, base), counts)
+    return Known(name, dataset, base, benchmark, dataset.source.presence(name, base), counts)
 
 
 def print_datasets(known: Iterable[Known], console: Console) -> None:
@@ -269,7 +267,7 @@ def remarks_on(one: Known, home: Home) -> tuple[str, ...]:
     said: tuple[str, ...] = ()
     if _can_be_looked_at(one):
         try:
-            found = inspect(open_source(one.name, one.dataset, one.base, home.cache))
+            found = inspect(one.dataset.open(one.name, one.base, home.cache))
         except FomoError:  # the contact sheet's line says it
             return ()
         classes = {*found.scan["concept"].unique(), *found.classes}
@@ -282,7 +280,7 @@ def remarks_on(one: Known, home: Home) -> tuple[str, ...]:
 
 
 def _can_be_looked_at(one: Known) -> bool:
-    if isinstance(one.dataset.source, WebDatasetSource):
+    if one.dataset.source.access != "copied":
         return False
     return one.presence.state in ("present", "incomplete") or one.presence.note == "rendered"
 
@@ -321,7 +319,7 @@ def contact_sheet_path(one: Known, home: Home, console: Console) -> Path | None:
     path = home.cache / "contact_sheets" / f"{one.name}.png"
     with console.status(line(f"looking at the images of {one.name}")):
         try:
-            source = open_source(one.name, one.dataset, one.base, home.cache)
+            source = one.dataset.open(one.name, one.base, home.cache)
             data = dataset_sheet(
                 source.scan(),
                 lambda row: source.read(row["reference"]),

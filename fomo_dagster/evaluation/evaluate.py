@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fomo_dagster.data.declarations import Dataset
+from fomo_dagster.data.dataset import Dataset
 from fomo_dagster.data.index import Index
 from fomo_dagster.evaluation.classification import classification_result
 from fomo_dagster.evaluation.encoding import encode_images

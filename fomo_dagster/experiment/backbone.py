@@ -9,7 +9,8 @@ from pydantic import Field, GetJsonSchemaHandler, model_validator
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from fomo_dagster.data.declarations import Declaration, PretrainingPool, at_default_left_out
+from fomo_dagster.data.dataset import PretrainingPool
+from fomo_dagster.data.declarations import Declaration, at_default_left_out
 from fomo_dagster.errors import nearest
 from fomo_dagster.experiment.backbone_names import BACKBONES, name_of, whole_backbone
 from fomo_dagster.experiment.names import check_safe_name

@@ -13,7 +13,8 @@ from fomo_dagster.data.benchmark.registry import (
     by_any_name,
     find,
 )
-from fomo_dagster.data.declarations import Dataset, FomoReleaseSource
+from fomo_dagster.data.dataset import Dataset
+from fomo_dagster.data.sources.release.source import FomoReleaseSource
 
 
 @cache

@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, Tag
 
-from fomo_dagster.data.declarations import DatasetName, Declaration
+from fomo_dagster.data.dataset import DatasetName
+from fomo_dagster.data.declarations import Declaration
 from fomo_dagster.experiment.names import check_safe_name
 
 

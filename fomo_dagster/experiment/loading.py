@@ -18,7 +18,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from fomo_dagster.data.benchmark.registry import by_any_name
-from fomo_dagster.data.declarations import Dataset
+from fomo_dagster.data.dataset import Dataset
 from fomo_dagster.errors import InputError, nearest
 from fomo_dagster.experiment.benchmark import benchmark_declarations, with_benchmark_values
 from fomo_dagster.experiment.extending import merged, nested

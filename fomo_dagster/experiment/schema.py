@@ -11,7 +11,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, Tag, field_validator, model_validator
 
-from fomo_dagster.data.declarations import Dataset, Declaration, PretrainingPool, chosen_by
+from fomo_dagster.data.dataset import Dataset, PretrainingPool
+from fomo_dagster.data.declarations import Declaration, chosen_by
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.backbone import Backbone
 from fomo_dagster.experiment.cron import CronSchedule, TimeZone

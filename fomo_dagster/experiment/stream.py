@@ -9,16 +9,10 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
-from fomo_dagster.data.declarations import (
-    ALLOW_OUTSIDE,
-    DatasetName,
-    DatasetSettings,
-    Declaration,
-    Splits,
-    TableFormat,
-    at_default_left_out,
-    declared_names,
-)
+from fomo_dagster.data.dataset import DatasetName, DatasetSettings, declared_names
+from fomo_dagster.data.declarations import Declaration, at_default_left_out
+from fomo_dagster.data.sources.declared import ALLOW_OUTSIDE, Splits
+from fomo_dagster.data.sources.tables import TableFormat
 from fomo_dagster.experiment.names import check_safe_name
 from fomo_dagster.streams.entries import canonical_entry
 

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from fomo_dagster.data.declarations import Dataset, WebDatasetSource
+from fomo_dagster.data.dataset import Dataset
 from fomo_dagster.data.formats import has_image_suffix
-from fomo_dagster.data.sources.files import shortlist
-from fomo_dagster.data.sources.opening import resolved
+from fomo_dagster.data.sources.files import resolved, shortlist
 from fomo_dagster.data.sources.rows import SUFFIXES as TABLES
-from fomo_dagster.data.sources.webdataset.listing import is_local
 from fomo_dagster.experiment.loading import SUFFIXES, Loaded, is_declaration
 from fomo_dagster.streams.growing import passed_over
 
 NO_DECLARATIONS = (".md", ".rst", ".pyc")  # what people and Python leave beside them
 SCHEMA = "schema.json"  # by which editors complete an experiment
-DATA = ("path", "captions", "root", "images", "release")  # of a source
 
 
 def unread_files(project: Path, declared: Iterable[tuple[Dataset, Path]]) -> tuple[str, ...]:
@@ -27,7 +23,7 @@ def unread_files(project: Path, declared: Iterable[tuple[Dataset, Path]]) -> tup
     in `experiments/` hold presets, which are read by their names.
     """
     experiments, datasets = project / "experiments", project / "datasets"
-    data = {place for dataset, base in declared for place in _data_of(dataset, base)}
+    data = {place for dataset, base in declared for place in dataset.source.named_paths(base)}
     found = {
         experiments: list(_others(experiments)),
         datasets: [
@@ -91,16 +87,3 @@ def _visible(folder: Path) -> list[Path]:
         return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError:
         return []
-
-
-def _data_of(dataset: Dataset, base: Path) -> Iterator[Path]:
-    source = dataset.source
-    if isinstance(source, WebDatasetSource):
-        for pattern in filter(is_local, source.patterns):
-            literal = re.split(r"[*?\[{]", pattern, maxsplit=1)[0]
-            yield resolved(base, Path(literal if literal == pattern else literal + "x").parent)
-        return
-    for name in DATA:
-        place = getattr(source, name, None)
-        if isinstance(place, Path):
-            yield resolved(base, place)

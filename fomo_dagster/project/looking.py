@@ -16,11 +16,10 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from fomo_dagster.data.declarations import Dataset
+from fomo_dagster.data.dataset import Dataset
 from fomo_dagster.data.images import MAX_PIXELS
 from fomo_dagster.data.reading import Reading, read_in_order
 from fomo_dagster.data.sources.files import shortlist
-from fomo_dagster.data.sources.opening import open_source
 from fomo_dagster.data.sources.rows import SUFFIXES as TABLES
 from fomo_dagster.data.sources.source import Inspection, inspect, twins_said
 from fomo_dagster.errors import DataError, InputError
@@ -113,7 +112,7 @@ def look_at(
     declaration = _declared(path, base)
     dataset: Dataset = TypeAdapter(Dataset).validate_python(declaration)
     name = _name_of(path, taken)
-    source = open_source(name, dataset, base, cache)
+    source = dataset.open(name, base, cache)
     found = inspect(source)
     classes = {*found.scan["concept"].unique(), *found.classes}
     if len(classes) < 2:

@@ -9,10 +9,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from fomo_dagster.data.declarations import Dataset, FolderSource
+from fomo_dagster.data.dataset import Dataset
 from fomo_dagster.data.images import UnreadableImageError
 from fomo_dagster.data.samples import SCAN
-from fomo_dagster.data.sources.opening import open_source
+from fomo_dagster.data.sources.folder.source import FolderSource
 from fomo_dagster.data.sources.source import Source, inspect
 from fomo_dagster.errors import DataError, InputError
 from fomo_dagster.store.digests import digest_of_bytes
@@ -27,7 +27,7 @@ def write(root: Path, *names: str) -> None:
 def source(base: Path, *, task: str = "classification", **options: object) -> Source:
     declared = FolderSource.model_validate({"path": "images", **options})
     dataset = Dataset.model_validate({"source": declared, "task": task})
-    return open_source("pets", dataset, base, base / "cache")
+    return dataset.open("pets", base, base / "cache")
 
 
 def scan(base: Path, **options: object) -> pl.DataFrame:

@@ -12,10 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fomo_dagster.data.declarations import Dataset, GeneratedSource
+from fomo_dagster.data.dataset import Dataset
 from fomo_dagster.data.samples import SCAN
-from fomo_dagster.data.sources.generated import GeneratedImages
-from fomo_dagster.data.sources.opening import open_source
+from fomo_dagster.data.sources.generated import GeneratedImages, GeneratedSource
 from fomo_dagster.data.suite.generator import GeneratedSample
 from fomo_dagster.errors import DataError, InputError
 from fomo_dagster.store.digests import digest_of
@@ -95,6 +94,6 @@ def test_two_samples_with_one_key_are_refused() -> None:
 
 def test_a_declared_generator_is_opened_by_name(tmp_path: Any) -> None:
     declared = GeneratedSource(generator="nothing_like_it")
-    source = open_source("set", Dataset(source=declared), tmp_path, tmp_path)
+    source = Dataset(source=declared).open("set", tmp_path, tmp_path)
     with pytest.raises(InputError, match="nothing_like_it"):
         source.scan()

@@ -13,10 +13,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from fomo_dagster.data.declarations import Dataset, HuggingfaceSource
+from fomo_dagster.data.dataset import Dataset
 from fomo_dagster.data.samples import SCAN
-from fomo_dagster.data.sources.huggingface import HuggingfaceImages
-from fomo_dagster.data.sources.opening import open_source
+from fomo_dagster.data.sources.huggingface import HuggingfaceImages, HuggingfaceSource
 from fomo_dagster.data.sources.source import Source
 from fomo_dagster.errors import DataError, InputError
 from fomo_dagster.store.digests import digest_of_bytes
@@ -53,7 +52,7 @@ def _feature(values: Sequence[Any]) -> Any:
 def source(base: Path, task: str = "classification", **options: object) -> Source:
     declared = HuggingfaceSource.model_validate({"path": "pets", **options})
     dataset = Dataset.model_validate({"source": declared, "task": task})
-    return open_source("pets", dataset, base, base / "cache")
+    return dataset.open("pets", base, base / "cache")
 
 
 def found(source: Source) -> list[tuple[str, str, str]]:

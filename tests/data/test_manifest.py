@@ -9,9 +9,9 @@ from typing import Any
 import polars as pl
 import pytest
 
-from fomo_dagster.data.declarations import Dataset, ManifestSource
+from fomo_dagster.data.dataset import Dataset
 from fomo_dagster.data.samples import SCAN
-from fomo_dagster.data.sources.opening import open_source
+from fomo_dagster.data.sources.manifest import ManifestSource
 from fomo_dagster.data.sources.source import Source, inspect
 from fomo_dagster.errors import DataError, InputError
 from fomo_dagster.store.digests import digest_of_bytes
@@ -42,7 +42,7 @@ def write(path: Path, rows: list[dict[str, Any]]) -> None:
 def source(base: Path, name: str, *, task: str = "classification", **options: object) -> Source:
     declared = ManifestSource.model_validate({"path": name, **options})
     dataset = Dataset.model_validate({"source": declared, "task": task})
-    return open_source("pets", dataset, base, base / "cache")
+    return dataset.open("pets", base, base / "cache")
 
 
 def scan(base: Path, rows: list[dict[str, Any]], **options: Any) -> pl.DataFrame:

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from fomo_dagster.data.benchmark.registry import find
-from fomo_dagster.data.declarations import Dataset
-from fomo_dagster.data.presence import differences, presence
+from fomo_dagster.data.dataset import Dataset
+from fomo_dagster.data.presence import differences
 
 
 def state(base: Path, **source: object) -> tuple[str, str]:
-    found = presence("pets", Dataset.model_validate({"source": source}), base)
+    found = Dataset.model_validate({"source": source}).source.presence("pets", base)
     return found.state, found.note
 
 
@@ -76,7 +76,7 @@ def test_a_released_dataset_needs_its_images_and_its_lists(release: Path) -> Non
 
     (release / "data" / "MONKEYS10").mkdir()
     source = {"type": "fomo_release", "dataset": "monkeys10", "release": "release"}
-    found = presence("pets", Dataset.model_validate({"source": source}), base)
+    found = Dataset.model_validate({"source": source}).source.presence("pets", base)
     assert found.place.endswith("MONKEYS10.tar")  # which is what is read where both are there
     (release / "data" / "MONKEYS10.tar").unlink()
     assert state(base, **monkeys) == ("present", "")

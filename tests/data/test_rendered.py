@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from fomo_dagster.data.benchmark.registry import find
-from fomo_dagster.data.declarations import Dataset, GeneratedSource
+from fomo_dagster.data.dataset import Dataset
+from fomo_dagster.data.sources.generated import GeneratedSource
 from fomo_dagster.data.suite.factors import FactorGenerator
 from fomo_dagster.data.suite.registry import create_generator
 from fomo_dagster.data.suite.shapes3d import COLOURS, SHAPES

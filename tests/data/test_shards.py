@@ -20,7 +20,7 @@ import webdataset
 from PIL import Image
 
 from fomo_dagster.data import reading
-from fomo_dagster.data.declarations import Dataset, FolderSource
+from fomo_dagster.data.dataset import Dataset
 from fomo_dagster.data.index import Index
 from fomo_dagster.data.reading import (
     IMAGES_PER_TASK,
@@ -31,7 +31,7 @@ from fomo_dagster.data.reading import (
 )
 from fomo_dagster.data.samples import INDEX, SCAN
 from fomo_dagster.data.shards import ShardReport, stored_samples, write_shards
-from fomo_dagster.data.sources.opening import open_source
+from fomo_dagster.data.sources.folder.source import FolderSource
 from fomo_dagster.data.sources.source import Source
 from fomo_dagster.errors import DataError
 from fomo_dagster.progress import no_progress
@@ -75,7 +75,7 @@ def broken(tmp_path: Path, images: Path) -> Path:
 def opened(folder: Path, cache: Path) -> Source:
     captions = folder / "captions.csv"
     declared = FolderSource(path=folder, captions=captions if captions.exists() else None)
-    return open_source("pictures", Dataset(source=declared), folder, cache)
+    return Dataset(source=declared).open("pictures", folder, cache)
 
 
 def shard(folder: Path, target: Path, **options: object) -> ShardReport:

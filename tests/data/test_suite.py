@@ -13,7 +13,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fomo_dagster.data.declarations import Dataset, GeneratedSource
+from fomo_dagster.data.dataset import Dataset
+from fomo_dagster.data.sources.generated import GeneratedSource
 from fomo_dagster.data.suite import photographs
 from fomo_dagster.data.suite.generator import Generator
 from fomo_dagster.data.suite.registry import GENERATORS, create_generator

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from fomo_dagster.data.sources.tars import TarMembers
+from fomo_dagster.data.sources.release.tars import TarMembers
 from fomo_dagster.data.sources.webdataset.members import scan_tar
 from fomo_dagster.data.tar_headers import headers
 from fomo_dagster.errors import DataError

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from fomo_dagster.data.sources.tars import TarMembers, read_member
+from fomo_dagster.data.sources.release.tars import TarMembers, read_member
 from fomo_dagster.errors import DataError
 from fomo_dagster.store.digests import digest_of_bytes
 

@@ -17,17 +17,17 @@ import scipy.io
 from PIL import Image
 from torchvision import datasets
 
-from fomo_dagster.data.declarations import Dataset, TorchvisionSource
+from fomo_dagster.data.dataset import Dataset
 from fomo_dagster.data.samples import SCAN
-from fomo_dagster.data.sources.opening import open_source
 from fomo_dagster.data.sources.source import Source
 from fomo_dagster.data.sources.torchvision.sets import SETS
+from fomo_dagster.data.sources.torchvision.source import TorchvisionSource
 from fomo_dagster.errors import DataError, InputError
 
 
 def source(base: Path, dataset: str, **options: object) -> Source:
     declared = TorchvisionSource.model_validate({"dataset": dataset, "root": "data", **options})
-    return open_source("set", Dataset(source=declared), base, base / "cache")
+    return Dataset(source=declared).open("set", base, base / "cache")
 
 
 def found(source: Source) -> list[tuple[str, str, str]]:

@@ -13,8 +13,9 @@ from open_clip.zero_shot_metadata import SIMPLE_IMAGENET_TEMPLATES
 from PIL import Image
 from torch import Tensor
 
-from fomo_dagster.data.declarations import Dataset, GeneratedSource
+from fomo_dagster.data.dataset import Dataset
 from fomo_dagster.data.index import Index
+from fomo_dagster.data.sources.generated import GeneratedSource
 from fomo_dagster.evaluation.encoding import encode_texts
 from fomo_dagster.evaluation.evaluate import evaluate
 from fomo_dagster.evaluation.prompts import mean_embeddings

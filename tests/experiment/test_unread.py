@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fomo_dagster.data.declarations import Dataset
+from fomo_dagster.data.dataset import Dataset
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.loading import experiment_files, load_datasets, load_experiment
 from fomo_dagster.experiment.unread import unread, unread_files

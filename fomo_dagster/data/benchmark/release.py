@@ -2,7 +2,7 @@
 
 A release is two folders: a copy of its repository (info files, class lists, streams) and the images
 (`<FOLDER>.tar`, or `<FOLDER>/` extracted). Info files are read by `info_files.py`, images by
-`data/sources/release.py`. Nothing is downloaded here.
+`data/sources/release`. Nothing is downloaded here.
 """
 
 from __future__ import annotations

@@ -15,9 +15,8 @@ from typing import IO
 
 import polars as pl
 
-from fomo_dagster.data.declarations import TableFormat
 from fomo_dagster.data.formats import has_image_suffix
-from fomo_dagster.data.sources.tables import PLACE, Table, check_columns, opened_text
+from fomo_dagster.data.sources.tables import PLACE, Table, TableFormat, check_columns, opened_text
 from fomo_dagster.errors import DataError
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}

@@ -57,6 +57,11 @@ class DigestCache:
         self.path = path
         self.settle_seconds = settle_seconds
 
+    @classmethod
+    def of_dataset(cls, folder: Path, name: str, origin: object) -> DigestCache:
+        """That of the dataset `name`, in `folder`; another origin has another one."""
+        return cls(folder / f"{name}-{digest_of(str(origin))[:8]}.parquet")
+
     def digests(self, files: Sequence[str], named_by: str, largest: int | None = None) -> list[str]:
         """The digest of each file's bytes, in order; of a file of more than `largest`, of its size;
         of a link to nothing, `LINK_TO_NOTHING`. `read_reference` refuses these two.
@@ -122,6 +127,11 @@ class OnDisk:
                 names = []
             self._names[folder] = {composed(there): there for there in names}
         return os.path.join(folder, self._names[folder].get(composed(name), name))
+
+
+def resolved(base: Path, path: Path) -> Path:
+    """Absolute, without `..` and as the disk composes its letters, but with links as they are."""
+    return Path(OnDisk().path(os.path.abspath(base / path.expanduser())))
 
 
 def reference_of(path: str, digest: str) -> str:

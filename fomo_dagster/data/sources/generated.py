@@ -5,11 +5,15 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import polars as pl
+from pydantic import Field
 
+from fomo_dagster.data.presence import Presence
 from fomo_dagster.data.samples import SCAN, SPLITS
+from fomo_dagster.data.sources.declared import DeclaredSource
 from fomo_dagster.data.sources.source import as_scan
 from fomo_dagster.data.suite.generator import Generator
 from fomo_dagster.data.suite.registry import create_generator
@@ -17,6 +21,25 @@ from fomo_dagster.errors import DataError
 from fomo_dagster.store.digests import digest_of
 
 Create = Callable[[str, Mapping[str, Any], int], Generator]
+
+
+class GeneratedSource(DeclaredSource):
+    """A set that is rendered, or cut from images that ship inside packages: no download."""
+
+    type: Literal["generated"] = "generated"
+    generator: str
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    seed: int = 0
+
+    def open(
+        self, name: str, base: Path, cache: Path, *, one_concept: str | None = None
+    ) -> GeneratedImages:
+        """See `DeclaredSource.open`; a generator names its concepts itself."""
+        return GeneratedImages(self.generator, self.parameters, self.seed)
+
+    def presence(self, name: str, base: Path) -> Presence:
+        """See `DeclaredSource.presence`."""
+        return Presence("on demand", note="rendered")
 
 
 class GeneratedImages:

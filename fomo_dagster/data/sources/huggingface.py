@@ -11,13 +11,15 @@ import importlib
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import polars as pl
+from pydantic import Field, model_validator
 
-from fomo_dagster.data.declarations import HuggingfaceSource
+from fomo_dagster.data.presence import Presence
 from fomo_dagster.data.samples import SCAN, SPLITS
-from fomo_dagster.data.sources.files import DigestCache, lies_in, shortlist
+from fomo_dagster.data.sources.declared import ALLOW_OUTSIDE, SplitSource
+from fomo_dagster.data.sources.files import DigestCache, lies_in, resolved, shortlist
 from fomo_dagster.data.sources.source import Inspection, as_scan, in_one_form
 from fomo_dagster.data.sources.splits import Assignment, assign, held_out
 from fomo_dagster.data.sources.table_cache import keep, recall
@@ -29,6 +31,51 @@ SCAN_VERSION = 2  # raised when a scan of the same files would be another one
 BATCH = 256  # rows looked at at once
 SAVED = ("dataset_info.json", "dataset_dict.json")  # one of them stands where `save_to_disk` wrote
 FORMATS = {".parquet": "parquet", ".arrow": "arrow"}
+
+
+class HuggingfaceSource(SplitSource):
+    """A dataset that the library `datasets` reads: from local files, or by name from the hub."""
+
+    may_have_none: ClassVar[bool] = False
+    places: ClassVar[frozenset[str]] = frozenset({"path"})
+
+    type: Literal["huggingface"] = "huggingface"
+    path: Path | None = Field(
+        None,
+        description="A folder of `save_to_disk`, a folder of Parquet or Arrow files, or one file.",
+    )
+    name: str | None = Field(None, description="Its name on the hub, where there is no path.")
+    config: str | None = Field(None, description="The hub dataset's configuration.")
+    revision: str | None = Field(None, description="The hub dataset's revision: a commit or a tag.")
+    image: str = Field("image", description="The column of images.")
+    label: str | None = Field("label", description="The column of classes; null: there is none.")
+    caption: str | None = Field(None, description="The column of captions: a text, or a list.")
+    allow_outside: bool = ALLOW_OUTSIDE
+
+    @model_validator(mode="after")
+    def _has_one_origin(self) -> HuggingfaceSource:
+        if (self.path is None) == (self.name is None):
+            raise ValueError("exactly one of path and name must be given")
+        if self.path is not None and (self.config is not None or self.revision is not None):
+            raise ValueError("config and revision belong to a dataset by name, not to a path")
+        return self
+
+    def open(
+        self, name: str, base: Path, cache: Path, *, one_concept: str | None = None
+    ) -> HuggingfaceImages:
+        """See `DeclaredSource.open`."""
+        path = None if self.path is None else resolved(base, self.path)
+        digests = DigestCache.of_dataset(cache, name, path or self.name)
+        return HuggingfaceImages(self, path, one_concept=one_concept, cache=digests)
+
+    def presence(self, name: str, base: Path) -> Presence:
+        """See `DeclaredSource.presence`."""
+        if self.path is None:
+            return Presence("on demand", str(self.name), "from the hub")
+        path = resolved(base, self.path)
+        if not path.exists():
+            return Presence("missing", str(path), f"no {path.name}")
+        return Presence("present", str(path))
 
 
 class HuggingfaceImages:

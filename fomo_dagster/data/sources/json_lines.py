@@ -8,8 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from fomo_dagster.data.declarations import TableFormat
-from fomo_dagster.data.sources.tables import PLACE, Table, check_columns, opened_text
+from fomo_dagster.data.sources.tables import PLACE, Table, TableFormat, check_columns, opened_text
 from fomo_dagster.errors import DataError
 from fomo_dagster.texts import is_text, read_json
 

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import ClassVar, Literal
 
 import polars as pl
+from pydantic import Field
 
-from fomo_dagster.data.declarations import TableFormat
 from fomo_dagster.data.formats import is_image
+from fomo_dagster.data.presence import Presence
 from fomo_dagster.data.samples import QUARANTINE
+from fomo_dagster.data.sources.declared import ALLOW_OUTSIDE, SplitSource
 from fomo_dagster.data.sources.files import (
     LARGEST_IMAGE,
     DigestCache,
@@ -20,6 +23,7 @@ from fomo_dagster.data.sources.files import (
     lies_in,
     read_reference,
     reference_of,
+    resolved,
     shortlist,
 )
 from fomo_dagster.data.sources.rows import Rows, read_rows
@@ -32,9 +36,46 @@ from fomo_dagster.data.sources.splits import (
     held_out,
     kind_of,
 )
-from fomo_dagster.data.sources.tables import PLACE
+from fomo_dagster.data.sources.tables import PLACE, TableFormat
 from fomo_dagster.errors import DataError, nearest
 from fomo_dagster.texts import as_text, composed
+
+
+class ManifestSource(SplitSource, TableFormat):
+    """A table (Parquet, CSV or JSON lines) with a row an image: `path`, and optionally `concept`,
+    `caption` (text or a list), `split` and `key`."""
+
+    places: ClassVar[frozenset[str]] = frozenset({"path", "root"})
+
+    type: Literal["manifest"] = "manifest"
+    path: Path
+    root: Path | None = Field(
+        None, description="What relative image paths start from; the table's folder by default."
+    )
+    allow_outside: bool = ALLOW_OUTSIDE
+
+    def open(
+        self, name: str, base: Path, cache: Path, *, one_concept: str | None = None
+    ) -> ManifestImages:
+        """See `DeclaredSource.open`."""
+        path = resolved(base, self.path)
+        return ManifestImages(
+            path,
+            resolved(base, self.root) if self.root else path.parent,
+            form=self,
+            allow_outside=self.allow_outside,
+            splits=self.splits,
+            test_share=self.test_share,
+            one_concept=one_concept,
+            cache=DigestCache.of_dataset(cache, name, path),
+        )
+
+    def presence(self, name: str, base: Path) -> Presence:
+        """See `DeclaredSource.presence`."""
+        path = resolved(base, self.path)
+        if not path.is_file():
+            return Presence("missing", str(path), f"no {path.name}")
+        return Presence("present", str(path))
 
 
 class ManifestImages:

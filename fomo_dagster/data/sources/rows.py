@@ -12,10 +12,9 @@ from typing import NamedTuple
 
 import polars as pl
 
-from fomo_dagster.data.declarations import TableFormat
 from fomo_dagster.data.sources.csv_tables import read_csv
 from fomo_dagster.data.sources.json_lines import read_json_lines
-from fomo_dagster.data.sources.tables import PLACE, Table, check_columns
+from fomo_dagster.data.sources.tables import PLACE, Table, TableFormat, check_columns
 from fomo_dagster.errors import DataError, InputError
 
 SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson")

@@ -6,11 +6,12 @@ import codecs
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Literal, NamedTuple
 
 import polars as pl
+from pydantic import field_validator
 
-from fomo_dagster.data.declarations import TableFormat
+from fomo_dagster.data.declarations import Declaration, at_default_left_out
 from fomo_dagster.errors import DataError, nearest
 
 PLACE = "place"  # the column that says where a row stands
@@ -21,6 +22,43 @@ BYTE_ORDER_MARKS = (  # UTF-32's first: UTF-16's begin them
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+
+
+class TableFormat(Declaration):
+    """How a table of text is written, where that is not as usual."""
+
+    quoting: Literal["doubled", "backslash", "none"] | None = at_default_left_out(
+        None,
+        description="How a CSV table writes quotes inside quoted texts: doubled, as usual; after a "
+        "backslash, as Spark and MySQL do; none: quotes are letters as others. Where it is left "
+        "out, they are doubled, and a table that could be meant otherwise is refused.",
+    )
+    separator: str | None = at_default_left_out(
+        None,
+        min_length=1,
+        max_length=1,
+        description="What separates the fields of a CSV table; by default the comma, semicolon, "
+        "tab or bar that its header shows.",
+    )
+    encoding: str = at_default_left_out(
+        "utf-8", description="Of a CSV table or JSON lines that do not begin with their mark."
+    )
+
+    @field_validator("separator")
+    @classmethod
+    def _separates(cls, separator: str | None) -> str | None:
+        if separator is not None and (separator in '"\\\r\n\0' or not separator.isascii()):
+            raise ValueError("it must be of ASCII, and no quote, backslash or line end")
+        return separator
+
+    @field_validator("encoding")
+    @classmethod
+    def _is_known(cls, encoding: str) -> str:
+        try:
+            "".encode(encoding)
+        except LookupError as error:
+            raise ValueError(f"{error}; usual are utf-8, utf-16, latin-1 and cp1252") from error
+        return encoding
 
 
 class Table(NamedTuple):

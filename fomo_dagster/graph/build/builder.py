@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from fomo_dagster.data.declarations import Dataset
+from fomo_dagster.data.dataset import Dataset
 from fomo_dagster.errors import FomoError, InputError
 from fomo_dagster.experiment.backbone import Backbone
 from fomo_dagster.experiment.experiment_sets import ExperimentSet, Trouble, attempted, load_all

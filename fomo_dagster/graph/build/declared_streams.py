@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from fomo_dagster.data.declarations import Dataset, DatasetSettings, FolderSource, ManifestSource
+from fomo_dagster.data.dataset import Dataset, DatasetSettings
+from fomo_dagster.data.sources.folder.source import FolderSource
+from fomo_dagster.data.sources.manifest import ManifestSource
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.benchmark import of_benchmark
 from fomo_dagster.experiment.loading import Loaded

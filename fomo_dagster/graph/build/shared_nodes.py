@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fomo_dagster.data.declarations import Dataset, PretrainingPool
+from fomo_dagster.data.dataset import Dataset, PretrainingPool
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.backbone import Backbone
 from fomo_dagster.experiment.loading import Loaded
@@ -16,7 +16,7 @@ from fomo_dagster.graph.nodes.backbone import (
     WeightsSource,
     weights_source_key,
 )
-from fomo_dagster.graph.nodes.datasets import is_in_place, is_streamed, nodes_of
+from fomo_dagster.graph.nodes.datasets import NODES
 from fomo_dagster.graph.nodes.pool import PoolNode
 from fomo_dagster.graph.nodes.validation import ValidationNode, viewed_by
 from fomo_dagster.store.digests import digest_of
@@ -57,8 +57,8 @@ class SharedNodes:
 
     def add_dataset(self, loaded: Loaded, name: str, where: str) -> Dataset:
         dataset = loaded.dataset(name, where)
-        observer_of, node_of = nodes_of(dataset)
-        if is_streamed(dataset) and not where.endswith(POOL):
+        observer_of, node_of = NODES[dataset.source.access]
+        if dataset.source.access == "streamed" and not where.endswith(POOL):
             raise InputError(
                 f"experiment {loaded.experiment.name!r}: {where} names dataset {name!r}, which is "
                 "streamed (index: false), so that nobody knows its samples: it can be part of a "
@@ -82,7 +82,7 @@ class SharedNodes:
             return self.add_dataset(loaded, name, where)
         of = viewed_by(name, validation)
         dataset = self.add_dataset(loaded, of, where)
-        if is_in_place(dataset):
+        if dataset.source.access != "copied":
             raise InputError(
                 f"experiment {loaded.experiment.name!r}: {where} names dataset {of!r}, whose "
                 "tars are read where they lie, and validation holds samples out of stored shards "
@@ -95,7 +95,9 @@ class SharedNodes:
 
     def add_pool(self, loaded: Loaded, pool: PretrainingPool, where: str) -> str:
         datasets = {name: self.add_dataset(loaded, name, where) for name in pool.names}
-        streamed = [name for name, dataset in datasets.items() if is_streamed(dataset)]
+        streamed = [
+            name for name, dataset in datasets.items() if dataset.source.access == "streamed"
+        ]
         if streamed and len(datasets) > 1 and pool.weights is None:
             raise InputError(
                 f"experiment {loaded.experiment.name!r}: pool {pool.name!r} mixes {streamed[0]!r}, "

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from fomo_dagster.data.declarations import Dataset
+from fomo_dagster.data.dataset import Dataset
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.backbone import Backbone
 from fomo_dagster.experiment.evaluation import Evaluation, Waffle

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from fomo_dagster.data.declarations import Dataset, WebDatasetSource
-from fomo_dagster.errors import DataError
+from fomo_dagster.data.dataset import Dataset
+from fomo_dagster.data.sources.webdataset.listing import listing_digest
 from fomo_dagster.graph.core.facts import ONLY, Details, Facts, FactsByKey, identity
 from fomo_dagster.graph.core.files import LISTING, LISTING_COLUMNS
 from fomo_dagster.graph.core.keys import DATASETS, source_key
@@ -32,24 +32,8 @@ class ObserveStream:
     base: Path
 
     def __call__(self, context: NodeContext) -> ListingObservation:
-        from fomo_dagster.data.sources.webdataset.listing import list_shards, listing_digest
-        from fomo_dagster.data.sources.webdataset.shard_splits import split_shards
-
-        declared = self.dataset.source
-        assert isinstance(declared, WebDatasetSource)
-        listed = list_shards(declared.patterns, self.base)
-        splits = split_shards(
-            [file.name for file in listed], declared.splits, f"the dataset {self.name!r}"
-        )
-        files = [file for file in listed if splits.of.get(file.name) == "train"]
-        if not files:
-            raise DataError(
-                f"dataset {self.name!r}: none of its {len(listed)} shards is for training, and "
-                "what is streamed is good for nothing else: say with `splits` which are"
-            )
-        return ListingObservation(
-            data_version=listing_digest(files), warnings=tuple(splits.notes), files=files
-        )
+        files, notes = self.dataset.source.list_tars(self.name, self.base)
+        return ListingObservation(data_version=listing_digest(files), warnings=notes, files=files)
 
 
 @dataclass(frozen=True, kw_only=True)

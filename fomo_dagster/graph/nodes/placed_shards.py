@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fomo_dagster.data.declarations import Dataset, WebDatasetSource
+from fomo_dagster.data.dataset import Dataset
 from fomo_dagster.errors import DataError
 from fomo_dagster.graph.core.facts import ONLY, Facts, FactsByKey
 from fomo_dagster.graph.core.keys import source_key
@@ -40,19 +40,13 @@ class ObserveTars:
     base: Path
 
     def __call__(self, context: NodeContext) -> TarsObservation:
-        from fomo_dagster.data.sources.webdataset.indexed import IndexedTars, version_of
+        from fomo_dagster.data.sources.webdataset.indexed import version_of
 
-        declared = self.dataset.source
-        assert isinstance(declared, WebDatasetSource)
-        source = IndexedTars(
-            declared.patterns,
+        source = self.dataset.source.index_tars(
+            self.name,
             self.base,
-            declared.images,
-            concept=self.name,
-            test_share=declared.test_share,
-            splits=declared.splits,
+            context.home.cache,
             decoding=self.dataset.decoding,
-            cache=context.home.cache / "tars",
             progress=context.progress,
         )
         tars = source.tars()
@@ -76,14 +70,11 @@ class PlacedNode(ShardsNode):
 
     @property
     def _parameters(self) -> dict[str, Any]:
-        source = self.dataset.source
-        assert isinstance(source, WebDatasetSource)
-        splits = {} if source.splits is None else {"splits": source.splits}
+        split = self.dataset.source.model_dump(mode="json", include={"test_share", "splits"})
         return {
             "in_place": True,
             "concept": self.name,
-            "test_share": source.test_share,
-            **splits,
+            **split,
             **self.dataset.decoding.as_data(),
         }
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from fomo_dagster.data.declarations import PretrainingPool
+from fomo_dagster.data.dataset import PretrainingPool
 from fomo_dagster.data.weighted_round_robin import whole_weights
 from fomo_dagster.errors import InputError
 from fomo_dagster.graph.core.facts import ONLY, Details, Facts, FactsByKey

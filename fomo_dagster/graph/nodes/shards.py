@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from fomo_dagster.data.declarations import Dataset, FomoReleaseSource
+from fomo_dagster.data.dataset import Dataset
+from fomo_dagster.data.sources.release.source import FomoReleaseSource
 from fomo_dagster.graph.core.facts import ONLY, Details, Facts, FactsByKey, facts_of
 from fomo_dagster.graph.core.keys import DATASETS, shards_key, source_key
 from fomo_dagster.graph.core.node import Node
@@ -55,10 +56,9 @@ class DatasetSource:
 
     def __call__(self, context: NodeContext) -> ScanObservation:
         from fomo_dagster.data.samples import content_digest
-        from fomo_dagster.data.sources.opening import open_source
         from fomo_dagster.data.sources.source import inspect, twins_said
 
-        source = open_source(self.name, self.dataset, self.base, context.home.cache)
+        source = self.dataset.open(self.name, self.base, context.home.cache)
         found = inspect(source)
         content: Any = content_digest(found.scan)
         parts = {"samples": content}
@@ -133,9 +133,9 @@ class ShardsNode(Node):
     @property
     def declared(self) -> Mapping[str, Any]:
         """With the source, so that Dagster sees a changed declaration before it is observed."""
-        paths = {"path", "root", "captions", "download", "release", "images", "shards"}
-        source = self.dataset.source.model_dump(mode="json", exclude=paths)
-        return {"source": source, **self._parameters}
+        source = self.dataset.source
+        declared = source.model_dump(mode="json", exclude=set(source.places))
+        return {"source": declared, **self._parameters}
 
     @property
     def _parameters(self) -> dict[str, Any]:

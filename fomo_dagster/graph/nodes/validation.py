@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from fomo_dagster.data.declarations import Dataset
+from fomo_dagster.data.dataset import Dataset
 from fomo_dagster.experiment.evaluation import Validation
 from fomo_dagster.graph.core.facts import ONLY, Details, Facts, FactsByKey, facts_of
 from fomo_dagster.graph.core.keys import DATASETS, shards_key

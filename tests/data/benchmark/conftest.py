@@ -13,8 +13,7 @@ import yaml
 from PIL import Image
 
 from fomo_dagster.data.benchmark import registry
-from fomo_dagster.data.declarations import Dataset
-from fomo_dagster.data.sources.opening import open_source
+from fomo_dagster.data.dataset import Dataset
 from fomo_dagster.experiment import benchmark
 
 FIELDS = (
@@ -104,7 +103,7 @@ class Copy:
         """The source of a dataset that says nothing but that it is the release's."""
         declaration = {"source": {"type": "fomo_release", **options}}
         dataset = Dataset.model_validate(benchmark.with_benchmark_values(name, declaration))
-        return open_source(name, dataset, self.base, self.base / "cache")
+        return dataset.open(name, self.base, self.base / "cache")
 
 
 def forget_the_registry() -> None:

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fomo_dagster.data.declarations import ManifestSource, TableFormat
 from fomo_dagster.data.sources.files import DigestCache
-from fomo_dagster.data.sources.manifest import ManifestImages
+from fomo_dagster.data.sources.manifest import ManifestImages, ManifestSource
 from fomo_dagster.data.sources.rows import read_rows
+from fomo_dagster.data.sources.tables import TableFormat
 from fomo_dagster.errors import DataError
 from fomo_dagster.graph.core.facts import ONLY
 from fomo_dagster.graph.nodes.shards import QUARANTINE

@@ -10,8 +10,7 @@ import pytest
 from PIL import Image
 
 from fomo_dagster.cli.main import main
-from fomo_dagster.data.declarations import Dataset
-from fomo_dagster.data.sources.opening import open_source
+from fomo_dagster.data.dataset import Dataset
 from fomo_dagster.data.sources.source import inspect, twins_said
 from fomo_dagster.data.sources.webdataset.listing import find_shards
 from fomo_dagster.errors import DataError, FomoError, InputError
@@ -38,7 +37,7 @@ def draw(path):
 
 def looked_at(base, source, task="classification"):
     declared = Dataset.model_validate({"source": source, "task": task})
-    opened = open_source("own", declared, base, base / "cache")
+    opened = declared.open("own", base, base / "cache")
     found = inspect(opened)
     for reference in found.scan["reference"]:
         assert opened.read(reference)  # by the name that the disk has

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import polars as pl
 
-from fomo_dagster.data.declarations import TableFormat
 from fomo_dagster.data.samples import QUARANTINE
 from fomo_dagster.data.sources.files import shortlist
 from fomo_dagster.data.sources.rows import read_rows
+from fomo_dagster.data.sources.tables import TableFormat
 from fomo_dagster.errors import DataError
 from fomo_dagster.texts import composed
 

@@ -20,7 +20,6 @@ from typing import NamedTuple
 
 import polars as pl
 
-from fomo_dagster.data.declarations import TableFormat
 from fomo_dagster.data.formats import has_image_suffix, is_image
 from fomo_dagster.data.samples import QUARANTINE
 from fomo_dagster.data.sources.files import (
@@ -40,6 +39,7 @@ from fomo_dagster.data.sources.splits import (
     hinted,
     kind_of,
 )
+from fomo_dagster.data.sources.tables import TableFormat
 from fomo_dagster.data.sources.walking import (
     files_below,
     identity_of,

@@ -13,14 +13,16 @@ import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import polars as pl
 from PIL import Image
+from pydantic import Field
 
-from fomo_dagster.data.declarations import TorchvisionSource
+from fomo_dagster.data.presence import Presence
 from fomo_dagster.data.samples import SCAN, SPLITS
-from fomo_dagster.data.sources.files import DigestCache, read_reference, reference_of
+from fomo_dagster.data.sources.declared import SplitSource
+from fomo_dagster.data.sources.files import DigestCache, read_reference, reference_of, resolved
 from fomo_dagster.data.sources.source import as_scan, in_one_form
 from fomo_dagster.data.sources.splits import held_out
 from fomo_dagster.data.sources.table_cache import keep, recall
@@ -34,6 +36,40 @@ from fomo_dagster.texts import is_text
 SCAN_VERSION = 1  # raised when a scan of the same files would be another one
 FAILURES = (OSError, RuntimeError, pickle.UnpicklingError)  # how torchvision and requests fail
 LISTED = {name: SCAN[name] for name in ("split", "key", "concept", "reference")}
+
+
+class TorchvisionSource(SplitSource):
+    """One of torchvision's datasets, in the files that torchvision itself reads."""
+
+    may_have_none: ClassVar[bool] = False
+    places: ClassVar[frozenset[str]] = frozenset({"root", "download"})
+
+    type: Literal["torchvision"] = "torchvision"
+    dataset: Literal[
+        "CIFAR10", "CIFAR100", "Caltech101", "Caltech256", "Country211", "DTD", "EuroSAT",
+        "FGVCAircraft", "FashionMNIST", "Flowers102", "Food101", "GTSRB", "Imagenette", "KMNIST",
+        "MNIST", "OxfordIIITPet", "QMNIST", "RenderedSST2", "SEMEION", "STL10", "SUN397", "SVHN",
+        "StanfordCars", "USPS",
+    ] = Field(description="The name of torchvision's class.")  # fmt: skip
+    root: Path = Field(description="The folder that torchvision is given as `root`.")
+    download: bool = Field(False, description="Let torchvision download what is not there.")
+
+    def open(
+        self, name: str, base: Path, cache: Path, *, one_concept: str | None = None
+    ) -> TorchvisionImages:
+        """See `DeclaredSource.open`; all sets here have classes."""
+        root = resolved(base, self.root)
+        return TorchvisionImages(self, root, DigestCache.of_dataset(cache, name, root))
+
+    def presence(self, name: str, base: Path) -> Presence:
+        """See `DeclaredSource.presence`."""
+        root, layout = resolved(base, self.root), SETS[self.dataset].layout
+        place = str(root / layout)
+        if any(root.glob(layout)):
+            return Presence("present", place)
+        if self.download:
+            return Presence("on demand", place, "torchvision downloads it")
+        return Presence("missing", place, "download: true brings it")
 
 
 class TorchvisionImages:

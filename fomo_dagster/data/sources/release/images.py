@@ -33,9 +33,9 @@ from fomo_dagster.data.sources.files import (
     reference_of,
     shortlist,
 )
+from fomo_dagster.data.sources.release.tars import LOCATED, TarMembers, read_member
 from fomo_dagster.data.sources.source import Inspection, as_scan
 from fomo_dagster.data.sources.table_cache import keep, recall, stamp
-from fomo_dagster.data.sources.tars import LOCATED, TarMembers, read_member
 from fomo_dagster.errors import DataError, InputError
 from fomo_dagster.store.digests import digest_of
 
