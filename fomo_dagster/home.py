@@ -1,8 +1,8 @@
 """Where things are: the project's declarations and its home folder.
 
 FOMO_PROJECT: the folder with `experiments/` and `datasets/`. By default the working folder if it
-has `experiments/`, else the nearest folder above it that has both, else the checkout that this
-package is used from, else the working folder.
+has `experiments/`, else the nearest project above it, as `fomo init` lays them out, else the
+checkout that this package is used from, else the working folder.
 FOMO_HOME: everything that is made; `.fomo/` in the project by default.
 FOMO_STORE: an fsspec URL that the artifact store mirrors; none by default.
 FOMO_TRAINING_SLOTS: how many trainings go on at once on a machine, whoever starts them; 1.
@@ -22,6 +22,8 @@ from fomo_dagster.store.heads import Heads
 from fomo_dagster.store.remotes import Remote
 from fomo_dagster.texts import is_text
 
+DEFINITIONS = "fomo_dagster.definitions"  # what Dagster loads, by which a project is known
+
 
 def project_folder() -> Path:
     """The folder that holds `experiments/` and `datasets/`."""
@@ -32,9 +34,22 @@ def project_folder() -> Path:
     if (here / "experiments").is_dir():
         return _in_text(here)
     for above in here.parents:
-        if (above / "experiments").is_dir() and (above / "datasets").is_dir():
+        if _is_laid_out(above):
             return _in_text(above)
     return checkout() or _in_text(here)
+
+
+def _is_laid_out(folder: Path) -> bool:
+    """Whether a folder is a project: others have `experiments/` too, and know nothing of us."""
+    if not (folder / "experiments").is_dir():
+        return False
+    for name in ("workspace.yaml", "pyproject.toml"):
+        try:
+            if DEFINITIONS in (folder / name).read_text(errors="replace"):
+                return True
+        except OSError:
+            continue
+    return False
 
 
 def training_slots() -> int:

@@ -1,5 +1,6 @@
 """The wheel holds all that an installed `fomo` needs, and works in an empty folder."""
 
+import email
 import os
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 from hatchling.build import build_wheel
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -40,6 +42,13 @@ def test_presets_packages_and_data_travel_in_the_wheel(unpacked):
     assert top == {"fomo_dagster", "assets", "resources"}
     (license_file,) = unpacked.glob("*.dist-info/licenses/LICENSE")
     assert license_file.read_text() == (REPOSITORY / "LICENSE").read_text()
+
+
+def test_the_citation_names_the_version_and_licence_of_the_package(unpacked):
+    (metadata,) = unpacked.glob("*.dist-info/METADATA")
+    told = email.message_from_string(metadata.read_text())
+    cited = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text())
+    assert (cited["version"], cited["license"]) == (told["Version"], told["License-Expression"])
 
 
 def test_from_the_wheel_presets_are_planned_in_an_empty_folder(unpacked, tmp_path):

@@ -11,8 +11,7 @@ from pathlib import Path
 from dagster import DagsterEventType, DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
 
 from fomo_dagster.cli.dagster_internals import keeps_runs_on_this_machine
-from fomo_dagster.home import Home
-from fomo_dagster.project.layout import DEFINITIONS
+from fomo_dagster.home import DEFINITIONS, Home
 from fomo_dagster.store.files import write_bytes
 from fomo_dagster.store.leases import lease
 

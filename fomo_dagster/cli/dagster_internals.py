@@ -17,7 +17,7 @@ from dagster._core.remote_origin import RemoteJobOrigin, RemoteRepositoryOrigin
 from dagster._core.storage.runs.sqlite import SqliteRunStorage
 from dagster._core.workspace.load_target import ModuleTarget
 
-from fomo_dagster.project.layout import DEFINITIONS
+from fomo_dagster.home import DEFINITIONS
 
 _REPOSITORY = "__repository__"  # Dagster's name for the one of a module with `Definitions`
 

@@ -13,8 +13,8 @@ from fomo_dagster.data.benchmark.registry import by_any_name
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.loading import shipped_datasets
 from fomo_dagster.graph.build.names import RESERVED, WORDS
-from fomo_dagster.home import Home
-from fomo_dagster.project.layout import DEFINITIONS, FIRST, files_of, write_new
+from fomo_dagster.home import DEFINITIONS, Home
+from fomo_dagster.project.layout import FIRST, files_of, write_new
 from fomo_dagster.project.looking import Looked, look_at
 
 LONGEST = 240  # characters of a sentence about images

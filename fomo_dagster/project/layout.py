@@ -10,11 +10,11 @@ import yaml
 
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.loading import json_schema
+from fomo_dagster.home import DEFINITIONS
 from fomo_dagster.project.looking import Looked
 
 FIRST = "first"  # the name of the experiment where no images are named
 MOST_STAGES = 5
-DEFINITIONS = "fomo_dagster.definitions"
 WORKSPACE = f"""\
 # What `dagster dev` loads in this folder: the assets of every file in experiments/.
 load_from:

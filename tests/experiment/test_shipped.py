@@ -73,13 +73,15 @@ def test_a_projects_own_dataset_goes_before_a_shipped_one_of_its_name(own):
     assert loaded.bases["greek"] == shipped_folder() / "datasets"
 
 
-def test_the_project_is_the_nearest_folder_with_declarations(tmp_path, monkeypatch):
+@pytest.mark.parametrize("file", ["workspace.yaml", "pyproject.toml"])
+def test_the_project_is_the_nearest_folder_that_dagster_loads(tmp_path, monkeypatch, file):
     monkeypatch.delenv("FOMO_PROJECT", raising=False)
     monkeypatch.delenv("FOMO_HOME", raising=False)
     below = tmp_path / "project" / "experiments" / "deeper"
     below.mkdir(parents=True)
-    (tmp_path / "project" / "datasets").mkdir()
     monkeypatch.chdir(below)
+    assert project_folder() == shipped_folder()  # others have a folder of that name, too
+    (tmp_path / "project" / file).write_text("module_name: fomo_dagster.definitions")
     assert project_folder() == tmp_path / "project"
     monkeypatch.chdir(tmp_path)
     assert project_folder() == shipped_folder()  # a checkout

@@ -12,8 +12,9 @@ from fomo_dagster.cli.main import app
 from fomo_dagster.errors import DataError, InputError
 from fomo_dagster.experiment.loading import load_datasets, load_experiment
 from fomo_dagster.graph.build.builder import build_project
+from fomo_dagster.home import DEFINITIONS
 from fomo_dagster.project import looking
-from fomo_dagster.project.layout import DEFINITIONS, REAL_MODEL, WITHOUT_IMAGES
+from fomo_dagster.project.layout import REAL_MODEL, WITHOUT_IMAGES
 from fomo_dagster.project.looking import look_at
 from fomo_dagster.shipped import shipped_folder
 from tests.conftest import draw
