@@ -25,8 +25,8 @@ from fomo_dagster.experiment.schema import Execution
 from fomo_dagster.experiment.training import TrainingSettings
 from fomo_dagster.methods.trained_parameters.selecting import select_trained
 from fomo_dagster.models.backbones import create
-from fomo_dagster.progress import no_progress
 from fomo_dagster.training.loop import train
+from fomo_dagster.training.spec import StageSpec, TrainingRun
 
 WARM = 2
 
@@ -77,10 +77,11 @@ def measure(loop: str, batch_size: int, steps: int, micro: int | None) -> tuple[
         with tempfile.TemporaryDirectory() as folder:
             train(
                 model, repeated,
-                settings=TrainingSettings(batch_size=batch_size),
-                seed=0, stage=1,
-                execution=Execution(device="cpu", micro_batch_size=micro),
-                resume_folder=Path(folder), progress=no_progress, identity="benchmark",
+                StageSpec(
+                    settings=TrainingSettings(batch_size=batch_size), seed=0, stage=1,
+                    execution=Execution(device="cpu", micro_batch_size=micro),
+                ),
+                TrainingRun(resume_folder=Path(folder), identity="benchmark"),
             )  # fmt: skip
     return steps * batch_size / (time.perf_counter() - repeated.started), peak_memory()
 

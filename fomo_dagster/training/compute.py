@@ -27,6 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fomo_dagster.data.batches import Batch
 from fomo_dagster.data.mixture import POOLS, StepSizes
+from fomo_dagster.experiment.schema import Execution
 from fomo_dagster.methods.online_selection.choosing import (
     Features,
     OnlineSelection,
@@ -47,7 +48,8 @@ from fomo_dagster.optimisation.optimisers import LowRank
 from fomo_dagster.training.cost_case import CostCase
 from fomo_dagster.training.memory import LiveBytes
 from fomo_dagster.training.precision import autocast_of
-from fomo_dagster.training.setup import build_learner, prepare_trainable
+from fomo_dagster.training.setup import Placement, build_learner, prepare_trainable
+from fomo_dagster.training.spec import StageSpec
 
 _CPU = torch.device("cpu")
 _MANY_STEPS = 2**31  # more than any average waits for
@@ -151,11 +153,14 @@ class _Counting:
                 update=partial(self._update, model),
                 pairs=partial(self._update, model, 1),
             )
+            spec = StageSpec(
+                settings=settings, seed=0, stage=2 if case.goes_on else 1,
+                execution=Execution(), method=method,
+            )  # fmt: skip
             learner = build_learner(
-                model, partial(begin, method.preserve, stage_inputs), settings, device=self.device,
-                micro_batch_size=None, seed=0, stage=2 if case.goes_on else 1,
-                average=method.average, steps=_MANY_STEPS,
-                select=self._select(selecting) if case.selection is not None else None,
+                model, spec, Placement(device=self.device), _MANY_STEPS,
+                partial(begin, method.preserve, stage_inputs),
+                self._select(selecting) if case.selection is not None else None,
             )  # fmt: skip
             counts = [self._total()]
             for _ in range(2):  # the optimiser's state is there from the first on

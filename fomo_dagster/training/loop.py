@@ -11,7 +11,6 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from signal import Signals
 from typing import Protocol
 
@@ -19,11 +18,8 @@ import polars as pl
 from torch import Tensor
 
 from fomo_dagster.distributed.parameter_shards import UNSHARDED
-from fomo_dagster.distributed.process_group import SINGLE_PROCESS, ProcessGroup
+from fomo_dagster.distributed.process_group import ProcessGroup
 from fomo_dagster.errors import InputError, PeerError, StoreError, TrainingError
-from fomo_dagster.experiment.schema import Execution
-from fomo_dagster.experiment.training import TrainingSettings
-from fomo_dagster.methods.averaging.declaration import AnyAverage
 from fomo_dagster.methods.online_selection.choosing import Features, OnlineSelection
 from fomo_dagster.methods.preservation.hooks import Batch, StageContext, StageHooks
 from fomo_dagster.models.backbones import Model
@@ -35,8 +31,9 @@ from fomo_dagster.training.learner import Learner
 from fomo_dagster.training.meter import Meter
 from fomo_dagster.training.precision import matrix_products
 from fomo_dagster.training.resume import ResumePoint
-from fomo_dagster.training.setup import build_learner
+from fomo_dagster.training.setup import Placement, build_learner
 from fomo_dagster.training.sharding import share_out
+from fomo_dagster.training.spec import StageSpec, TrainingRun, ignore_metrics
 from fomo_dagster.training.step_metrics import StepMetrics, StepMetricsTable
 from fomo_dagster.training.towers import checkpoint_gradients, compiler_for
 
@@ -54,27 +51,13 @@ class Batches(Protocol):
         """Those of the steps `start`, `start` + 1, … to the last."""
 
 
-def _ignore_steps(metrics: Sequence[StepMetrics]) -> None:
-    """Is told, and does nothing."""
-
-
 def train(
     model: Model,
     batches: Batches,
+    spec: StageSpec,
+    run: TrainingRun,
     preserve: Callable[[StageContext], StageHooks] = StageHooks,
-    *,
-    settings: TrainingSettings,
-    seed: int,
-    stage: int,
-    execution: Execution,
-    resume_folder: Path,
-    progress: Progress,
-    identity: str,
-    on_steps: Callable[[Sequence[StepMetrics]], None] = _ignore_steps,
-    average: AnyAverage | None = None,
-    group: ProcessGroup = SINGLE_PROCESS,
     select: Callable[[StageContext, Features], OnlineSelection] | None = None,
-    meter: Meter | None = None,
 ) -> tuple[pl.DataFrame, dict[str, Tensor]]:
     """Train `model.module` in place through all batches; of processes that share its weights out,
     the first alone has what is trained at the end.
@@ -82,18 +65,15 @@ def train(
     Returns the metrics of each step, in the columns of `StepMetrics`, and what the preservation
     that `preserve` makes leaves for the next stage. The parameters that ask for a gradient are
     trained, each part of the module in the mode that it is in (see `methods.trained_parameters`);
-    where there is an `average`, they end as that of their steps. What `select` makes keeps the rows
-    of each batch that are trained on, and that alone are counted; without it all are.
-    `on_steps` hears of the figures of each step as they are read, of a resume point's all at once.
-    `identity` says whose resume point it is: a training that finds one of the same identity in
-    `resume_folder` goes on from there, to the same weights, bit for bit. `meter` measures what it
-    costs, and goes on with what was spent before.
+    where the method has an average, they end as that of their steps. What `select` makes keeps the
+    rows of each batch that are trained on, and that alone are counted; without it all are.
 
     Raises `TrainingError` for a loss or gradient that is not finite, `KeyboardInterrupt` on SIGINT
     and SIGTERM once the resume point is written (both name it, and it never holds weights that such
     a step touched), `InputError` for settings that this model or machine cannot run, and
     `StoreError` where the resume point cannot be written.
     """
+    settings, execution, group = spec.settings, spec.execution, run.group
     problem = settings.misfit(batches.steps)
     if problem is not None:
         raise InputError(problem)
@@ -106,37 +86,29 @@ def train(
             trained, shards = share_out(model.module, group, device)
         else:
             model.module.to(device)
-        learner = build_learner(
-            replace(model, module=trained),
-            preserve,
-            settings,
+        placement = Placement(
             device=device,
             micro_batch_size=execution.micro_batch_size,
-            seed=seed,
-            stage=stage,
-            average=average,
-            steps=batches.steps,
             compile_tower=compiler_for(device) if execution.compile else None,
             group=group,
             shards=shards,
-            select=select,
+        )
+        learner = build_learner(
+            replace(model, module=trained), spec, placement, batches.steps, preserve, select
         )
         with Interruption() as interruption:
             training = _Training(
                 batches=batches,
                 learner=learner,
                 metrics=StepMetricsTable(),
-                settings=settings,
-                seed=seed,
-                stage=stage,
-                point=ResumePoint(resume_folder, identity),
-                seconds_between_saves=execution.resume_seconds,
+                spec=spec,
+                point=ResumePoint(run.resume_folder, run.identity),
                 steps_between_reads=1 if device.type == "cpu" else _STEPS_BETWEEN_READS,
                 interruption=interruption,
-                progress=progress if group.is_main else no_progress,
-                on_steps=on_steps if group.is_main else _ignore_steps,
+                progress=run.progress if group.is_main else no_progress,
+                on_steps=run.on_steps if group.is_main else ignore_metrics,
                 group=group,
-                meter=meter or Meter(device, group),
+                meter=run.meter or Meter(device, group),
             )
             training.run()
         left = learner.end_of_stage()
@@ -152,11 +124,8 @@ class _Training:
     batches: Batches
     learner: Learner
     metrics: StepMetricsTable
-    settings: TrainingSettings
-    seed: int
-    stage: int
+    spec: StageSpec
     point: ResumePoint
-    seconds_between_saves: float
     steps_between_reads: int
     interruption: Interruption
     progress: Progress
@@ -171,19 +140,19 @@ class _Training:
         iterator = self.batches.iterate(start)
         for step in range(start, steps):
             batch = self._next(iterator, step)
-            rate = self.settings.schedule.learning_rate(
-                self.settings.peak_learning_rate,
-                stage=self.stage,
+            rate = self.spec.settings.schedule.learning_rate(
+                self.spec.settings.peak_learning_rate,
+                stage=self.spec.stage,
                 step=step,
                 steps=steps,
             )
-            seed = step_seed(self.seed, self.stage, step)
-            towers = self.settings.tower_factors(step, steps)
+            seed = step_seed(self.spec.seed, self.spec.stage, step)
+            towers = self.spec.settings.tower_factors(step, steps)
             measured = self.learner.step(batch, rate, towers, seed)
             self.metrics.add(step, rate, self.learner.trained_of(batch.counts), measured)
             if self.metrics.unread >= self.steps_between_reads or step + 1 == steps:
                 self._read()
-            is_due = time.monotonic() - saved_at >= self.seconds_between_saves
+            is_due = time.monotonic() - saved_at >= self.spec.execution.resume_seconds
             if self._stop_if_asked(step + 1, is_due=is_due) and step + 1 < steps:
                 self._save(step + 1)
                 saved_at = time.monotonic()
@@ -210,7 +179,7 @@ class _Training:
         if received:
             self._save(done)
             raise KeyboardInterrupt(
-                f"{Signals(received).name} at stage {self.stage}, after {done} of "
+                f"{Signals(received).name} at stage {self.spec.stage}, after {done} of "
                 f"{self.batches.steps} steps: the resume point {self.point}; run again to go on"
             )
         return bool(any_is_due)
@@ -235,7 +204,7 @@ class _Training:
                 if self.group.is_main:
                     self.point.set_aside()
                 raise TrainingError(
-                    f"stage {self.stage}: the resume point {self.point.path} is not of this "
+                    f"stage {self.spec.stage}: the resume point {self.point.path} is not of this "
                     f"training ({type(error).__name__}: {error}): it is set aside; run again to "
                     "begin the stage anew"
                 ) from error
@@ -269,7 +238,7 @@ class _Training:
 
     def _check(self, metrics: StepMetrics) -> None:
         # fp16 looks for too large a loss scale by overflowing, and skips the step where it does
-        gradient_counts = self.settings.precision != "fp16"
+        gradient_counts = self.spec.settings.precision != "fp16"
         for name, value, counts in (
             ("loss", metrics.loss, True),
             ("preservation loss", metrics.preservation_loss, True),
@@ -277,8 +246,8 @@ class _Training:
         ):
             if counts and not math.isfinite(value):
                 raise TrainingError(
-                    f"stage {self.stage}, step {metrics.step} of {self.batches.steps}: the {name} "
-                    f"is {value} (learning rate {metrics.learning_rate:g}, samples: "
+                    f"stage {self.spec.stage}, step {metrics.step} of {self.batches.steps}: the "
+                    f"{name} is {value} (learning rate {metrics.learning_rate:g}, samples: "
                     f"{metrics.update_samples} update, {metrics.buffer_samples} buffer, "
                     f"{metrics.pretraining_samples} pretraining). The resume point before it: "
                     f"{self.point}. Lower the learning rate, or train in fp32"

@@ -6,6 +6,7 @@ A training and the counting of its cost begin alike, through here.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -15,10 +16,8 @@ from fomo_dagster.data.transforms import normalise
 from fomo_dagster.distributed.parameter_shards import UNSHARDED, ParameterShards
 from fomo_dagster.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from fomo_dagster.experiment.schema import AnyMethod, Finetune
-from fomo_dagster.experiment.training import TrainingSettings
 from fomo_dagster.methods.adapters.wrapping import Adapted, add_adapters
 from fomo_dagster.methods.averaging.average import Average
-from fomo_dagster.methods.averaging.declaration import AnyAverage
 from fomo_dagster.methods.loss.contrastive import check_goes_with, contrastive_loss
 from fomo_dagster.methods.online_selection.choosing import Features, OnlineSelection
 from fomo_dagster.methods.preservation.hooks import StageContext, StageHooks
@@ -27,6 +26,7 @@ from fomo_dagster.models.backbones import Clip, Model
 from fomo_dagster.training.gradcache import GradientPass
 from fomo_dagster.training.learner import Learner
 from fomo_dagster.training.precision import autocast_of
+from fomo_dagster.training.spec import StageSpec
 from fomo_dagster.training.towers import Encode
 
 
@@ -47,29 +47,36 @@ def prepare_trainable(
     return adapted
 
 
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """Where a model trains, and how its passes run.
+
+    compile_tower: what compiles a tower's pass; None: it runs as it is. group: the processes that
+    train together. shards: how the model is shared out over them.
+    """
+
+    device: torch.device
+    micro_batch_size: int | None = None
+    compile_tower: Callable[[Encode], Encode] | None = None
+    group: ProcessGroup = SINGLE_PROCESS
+    shards: ParameterShards = UNSHARDED
+
+
 def build_learner(
     model: Model,
-    preserve: Callable[[StageContext], StageHooks],
-    settings: TrainingSettings,
-    *,
-    device: torch.device,
-    micro_batch_size: int | None,
-    seed: int,
-    stage: int,
-    average: AnyAverage | None,
+    spec: StageSpec,
+    placement: Placement,
     steps: int,
-    compile_tower: Callable[[Encode], Encode] | None = None,
-    group: ProcessGroup = SINGLE_PROCESS,
-    shards: ParameterShards = UNSHARDED,
+    preserve: Callable[[StageContext], StageHooks],
     select: Callable[[StageContext, Features], OnlineSelection] | None = None,
 ) -> Learner:
     """A learner over what asks for a gradient in a model that is on its device and ready to train.
 
-    compile_tower: what compiles a tower's pass; None: it runs as it is. group: the processes that
-    train together. shards: how the model is shared out over them. select: makes what chooses the
-    rows of batches that are trained on; None: all are.
-    Raises what its parts raise for settings that do not go with the model.
+    steps: how many it will make. select: makes what chooses the rows of batches that are trained
+    on; None: all are. Raises what its parts raise for settings that do not go with the model.
     """
+    settings, average = spec.settings, spec.method.average
+    device, shards = placement.device, placement.shards
     loss = contrastive_loss(settings.loss)
     check_goes_with(loss, model.module)
     autocast = autocast_of(settings.precision, device)
@@ -78,9 +85,9 @@ def build_learner(
         device=device,
         normalise=partial(normalise, mean=model.mean, std=model.std),
         autocast=autocast,
-        micro_batch_size=micro_batch_size,
-        compile_tower=compile_tower,
-        group=group,
+        micro_batch_size=placement.micro_batch_size,
+        compile_tower=placement.compile_tower,
+        group=placement.group,
         shards=shards,
     )
     stage_context = StageContext(
@@ -90,10 +97,10 @@ def build_learner(
         gradient=gradient_pass.backward,
         device=device,
         autocast=autocast,
-        micro_batch_size=micro_batch_size,
-        seed=seed,
-        stage=stage,
-        group=group,
+        micro_batch_size=placement.micro_batch_size,
+        seed=spec.seed,
+        stage=spec.stage,
+        group=placement.group,
         shards=shards,
     )
     averaged = Average(average, stage_context.trained, steps, shards) if average else None

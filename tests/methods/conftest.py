@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from fomo_dagster.distributed.process_group import SINGLE_PROCESS, ProcessGroup
-from fomo_dagster.experiment.schema import Execution
+from fomo_dagster.experiment.schema import Execution, Finetune
 from fomo_dagster.experiment.training import Budget, TrainingSettings
 from fomo_dagster.methods.averaging.declaration import AnyAverage
 from fomo_dagster.methods.loss.contrastive import contrastive_loss
@@ -27,10 +27,10 @@ from fomo_dagster.methods.trained_parameters.selecting import select_trained
 from fomo_dagster.models import backbones
 from fomo_dagster.models.backbones import Model
 from fomo_dagster.optimisation.optimisers import AdamW
-from fomo_dagster.progress import no_progress
 from fomo_dagster.training import loop
 from fomo_dagster.training.gradcache import GradientPass
 from fomo_dagster.training.precision import autocast_of
+from fomo_dagster.training.spec import StageSpec, TrainingRun
 
 CLIP = ClipLoss()
 TINY: dict[str, Any] = {
@@ -220,27 +220,28 @@ class Toy:
         _, left = loop.train(
             model,
             batches or ToyBatches(task, self.steps, pools or {}, fail_at, group),
+            StageSpec(
+                settings=TrainingSettings(
+                    batch_size=8 * (1 + len(pools or {})),
+                    budget=Budget(steps=self.steps),
+                    optimiser=optimiser
+                    or AdamW(
+                        learning_rate=self.learning_rate, weight_decay=0, epsilon=self.epsilon
+                    ),
+                    precision=precision,
+                ),
+                seed=0,
+                stage=stage,
+                execution=Execution(
+                    device="cpu", micro_batch_size=micro_batch_size, **(execution or {})
+                ),
+                method=Finetune(average=average),
+            ),
+            TrainingRun(resume_folder=self.folder / identity, identity=identity, group=group),
             partial(
                 begin, declared, replace(stage_inputs or StageInputs(), update=update, pairs=pairs)
             ),
-            settings=TrainingSettings(
-                batch_size=8 * (1 + len(pools or {})),
-                budget=Budget(steps=self.steps),
-                optimiser=optimiser
-                or AdamW(learning_rate=self.learning_rate, weight_decay=0, epsilon=self.epsilon),
-                precision=precision,
-            ),
-            seed=0,
-            stage=stage,
-            execution=Execution(
-                device="cpu", micro_batch_size=micro_batch_size, **(execution or {})
-            ),
-            resume_folder=self.folder / identity,
-            progress=no_progress,
-            identity=identity,
-            average=average,
-            group=group,
-            select=select,
+            select,
         )
         model.module.eval()
         return model, left

@@ -21,9 +21,9 @@ from fomo_dagster.methods.loss.declaration import ClipLoss
 from fomo_dagster.methods.preservation.hooks import EmbeddedBatch
 from fomo_dagster.models import backbones
 from fomo_dagster.optimisation.optimisers import AdamW
-from fomo_dagster.progress import no_progress
 from fomo_dagster.training import loop
 from fomo_dagster.training.gradcache import GradientPass
+from fomo_dagster.training.spec import StageSpec, TrainingRun
 
 SMALL: dict[str, Any] = {
     "embed_dim": 8,
@@ -231,12 +231,14 @@ def test_an_interrupted_training_ends_with_the_same_adapters_bit_for_bit(
         adapted = add_adapters(model.module, chosen, seed=3)
         loop.train(
             model, batches,
-            settings=TrainingSettings(
-                batch_size=8, budget=Budget(steps=4), optimiser=AdamW(learning_rate=1e-2),
-                precision="bf16",
+            StageSpec(
+                settings=TrainingSettings(
+                    batch_size=8, budget=Budget(steps=4), optimiser=AdamW(learning_rate=1e-2),
+                    precision="bf16",
+                ),
+                seed=0, stage=1, execution=Execution(device="cpu", micro_batch_size=3),
             ),
-            seed=0, stage=1, execution=Execution(device="cpu", micro_batch_size=3),
-            resume_folder=tmp_path / folder, progress=no_progress, identity="recipe",
+            TrainingRun(resume_folder=tmp_path / folder, identity="recipe"),
         )  # fmt: skip
         return dict(model.module.state_dict()) | adapted.state()
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fomo_dagster.errors import InputError
-from fomo_dagster.experiment.schema import Execution, ScaledMethod
+from fomo_dagster.experiment.schema import Execution, Finetune, ScaledMethod
 from fomo_dagster.experiment.training import Budget, TrainingSettings
 from fomo_dagster.methods.adapters.wrapping import add_adapters
 from fomo_dagster.methods.averaging.average import Average
@@ -20,8 +20,8 @@ from fomo_dagster.methods.averaging.declaration import (
     UniformAverage,
 )
 from fomo_dagster.methods.preservation.hooks import StageContext, StageHooks, StageInputs
-from fomo_dagster.progress import no_progress
 from fomo_dagster.training import loop
+from fomo_dagster.training.spec import StageSpec, TrainingRun
 
 EXPONENTIAL = ExponentialAverage(name="exponential", decay=0.8, every=2)
 UNIFORM = UniformAverage(name="uniform", every=3)
@@ -98,15 +98,15 @@ def test_a_stage_ends_with_the_average_and_what_it_leaves_is_measured_there(
     _, left = loop.train(
         model,
         Batches(task(1)),
+        StageSpec(
+            settings=TrainingSettings(batch_size=8, budget=Budget(steps=7)),
+            seed=0,
+            stage=1,
+            execution=Execution(device="cpu"),
+            method=Finetune(average=settings),
+        ),
+        TrainingRun(resume_folder=tmp_path, identity="watched"),
         watch,
-        settings=TrainingSettings(batch_size=8, budget=Budget(steps=7)),
-        seed=0,
-        stage=1,
-        execution=Execution(device="cpu"),
-        resume_folder=tmp_path,
-        progress=no_progress,
-        identity="watched",
-        average=settings,
     )
     path, parameters = watching[0].path, dict(model.module.named_parameters())
     assert len(path) == 8

@@ -107,14 +107,14 @@ def test_a_gradient_that_overflows_in_one_process_has_all_skip_the_step(
     """In fp16, at the second step: at the first, all overflow by themselves."""
     made, start = loop.build_learner, toy.theta()
 
-    def overflowing(*arguments: Any, **settings: Any) -> Any:
-        learner = made(*arguments, **settings)
+    def overflowing(model: Any, spec: Any, placement: Any, *further: Any) -> Any:
+        learner, group = made(model, spec, placement, *further), placement.group
         gradient, calls = learner._gradient, []
 
         def second_is_infinite(*given: Any) -> Tensor:
             parts: Tensor = gradient(*given)
             calls.append(given)
-            if len(calls) == 2 and settings["group"].rank == settings["group"].world_size - 1:
+            if len(calls) == 2 and group.rank == group.world_size - 1:
                 learner._trained["visual.conv1.weight"].grad.fill_(torch.inf)
             return parts
 
@@ -167,8 +167,8 @@ def test_a_process_holds_its_rows_alone_of_weights_gradients_and_moments(
     learners: list[Any] = []
     made = loop.build_learner
 
-    def noted(*arguments: Any, **settings: Any) -> Any:
-        learners.append(made(*arguments, **settings))
+    def noted(*arguments: Any) -> Any:
+        learners.append(made(*arguments))
         return learners[-1]
 
     monkeypatch.setattr(loop, "build_learner", noted)

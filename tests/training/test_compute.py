@@ -9,7 +9,7 @@ import torch
 from pydantic import TypeAdapter
 
 from fomo_dagster.data.batches import Batch
-from fomo_dagster.experiment.schema import AnyMethod
+from fomo_dagster.experiment.schema import AnyMethod, Execution
 from fomo_dagster.experiment.training import TrainingSettings
 from fomo_dagster.graph.work.budgets import MemoryAdjusted
 from fomo_dagster.methods.online_selection.declaration import Jest, Learnability, RandomSelection
@@ -20,7 +20,8 @@ from fomo_dagster.models.operations import counter
 from fomo_dagster.training.compute import Cost, _run, count, measure
 from fomo_dagster.training.cost_case import CostCase
 from fomo_dagster.training.memory import LiveBytes
-from fomo_dagster.training.setup import build_learner, prepare_trainable
+from fomo_dagster.training.setup import Placement, build_learner, prepare_trainable
+from fomo_dagster.training.spec import StageSpec
 
 TOY = {
     "embed_dim": 16,
@@ -168,8 +169,8 @@ def test_fake_tensors_count_what_real_ones_take():
             {"update": 9},
         )
         learner = build_learner(
-            model, partial(begin, None, StageInputs()), settings, device=torch.device("cpu"),
-            micro_batch_size=None, seed=0, stage=1, average=None, steps=2,
+            model, StageSpec(settings=settings, seed=0, stage=1, execution=Execution()),
+            Placement(device=torch.device("cpu")), 2, partial(begin, None, StageInputs()),
         )  # fmt: skip
         for _ in range(2):
             learner.step(batch, 0.0, {}, 0)

@@ -26,6 +26,7 @@ from fomo_dagster.optimisation.optimisers import AdamW, GaLore
 from fomo_dagster.optimisation.schedules import Constant
 from fomo_dagster.progress import Progress, no_progress
 from fomo_dagster.training import loop
+from fomo_dagster.training.spec import StageSpec, TrainingRun
 
 STEPS = 6
 BATCH = 8
@@ -97,13 +98,13 @@ def run(
     frame, _ = loop.train(
         model,
         batches or Batches(),
-        settings=training or settings(),
-        seed=seed,
-        stage=stage,
-        execution=execution or Execution(device="cpu"),
-        resume_folder=folder,
-        progress=progress,
-        identity=identity,
+        StageSpec(
+            settings=training or settings(),
+            seed=seed,
+            stage=stage,
+            execution=execution or Execution(device="cpu"),
+        ),
+        TrainingRun(resume_folder=folder, identity=identity, progress=progress),
     )
     return model.module.state_dict(), frame
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from fomo_dagster.data.mixture import StageShares
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.backbone import Backbone
-from fomo_dagster.experiment.schema import Execution, Finetune
+from fomo_dagster.experiment.schema import Execution
 from fomo_dagster.experiment.weights_folder import described, files_of
 from fomo_dagster.graph.core.context import Observation
 from fomo_dagster.graph.core.facts import ONLY, FactsByKey
@@ -145,7 +145,8 @@ class BackboneNode(Node):
             save(download(backbone.architecture, backbone.pretrained), folder / WEIGHTS)
             return None
         from fomo_dagster.graph.work.opened_pools import pretraining_pool
-        from fomo_dagster.graph.work.stage import train_on
+        from fomo_dagster.graph.work.stage import Target, train_on
+        from fomo_dagster.training.spec import StageSpec
 
         settings = backbone.pretraining
         assert settings is not None
@@ -154,15 +155,9 @@ class BackboneNode(Node):
             create(backbone.architecture, settings.seed, backbone.images),
             {"pretraining": pretraining_pool(self.pool_key, context, self.execution)},
             StageShares(((0.0, {"pretraining": 1.0}),)),
-            settings=settings,
-            method=Finetune(),
-            seed=settings.seed,
-            stage=0,
-            execution=self.execution,
-            asset=self.key,
-            recipe=recipe,
-            folder=folder,
-            context=context,
+            StageSpec(settings=settings, seed=settings.seed, stage=0, execution=self.execution),
+            Target(self.key, recipe, folder),
+            context,
         )
 
     @property

@@ -196,8 +196,9 @@ class TrainedNode(Node):
             read_replay_features,
             write_replay_features,
         )
-        from fomo_dagster.graph.work.stage import train_on
+        from fomo_dagster.graph.work.stage import Target, train_on
         from fomo_dagster.graph.work.stage_pools import open_pools
+        from fomo_dagster.training.spec import StageSpec
 
         opened = open_pools(
             self.chunk_keys[-1], self._buffer_keys, self._drawn_pool_key, buffer=self.buffer,
@@ -223,19 +224,21 @@ class TrainedNode(Node):
                 load_weights(self.backbone, context.artifact(base).path(WEIGHTS)),
                 opened.pools,
                 self._shares if self._buffer_keys else self._shares.without_buffer(),
-                settings=settings,
-                method=self.method,
-                continued=context.artifact(continued).path(ADAPTERS) if continued else None,
-                stage_inputs=stage_inputs,
-                selection=self.selection,
-                selecting=partial(self._selecting, context) if self.selecting_key else None,
-                seed=self.seed,
-                stage=self.stage,
-                execution=self.execution,
-                asset=self.key,
-                recipe=recipe,
-                folder=folder,
-                context=context,
+                StageSpec(
+                    settings=settings,
+                    seed=self.seed,
+                    stage=self.stage,
+                    execution=self.execution,
+                    method=self.method,
+                    selection=self.selection,
+                ),
+                Target(self.key, recipe, folder),
+                context,
+                replace(
+                    stage_inputs,
+                    continued=context.artifact(continued).path(ADAPTERS) if continued else None,
+                    selecting=partial(self._selecting, context) if self.selecting_key else None,
+                ),
             )
         )
         of_features = cost.pop("flops_per_replay_feature", 0)

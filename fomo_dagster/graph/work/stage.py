@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,13 +16,11 @@ from fomo_dagster.data.pools import Pool
 from fomo_dagster.data.transforms import augment
 from fomo_dagster.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from fomo_dagster.errors import InputError
-from fomo_dagster.experiment.schema import AnyMethod, Execution
 from fomo_dagster.experiment.training import TrainingSettings
 from fomo_dagster.graph.work.checkpoints import ADAPTERS, CARRIED, CURVES, SPEED, STEPS, WEIGHTS
 from fomo_dagster.graph.work.counted_costs import reference_of, training_flops
 from fomo_dagster.methods.adapters.declaration import Adapters
 from fomo_dagster.methods.online_selection.choosing import begin_selection
-from fomo_dagster.methods.online_selection.declaration import AnyOnlineSelection
 from fomo_dagster.methods.preservation.hooks import Batch, StageInputs
 from fomo_dagster.methods.preservation.registry import begin
 from fomo_dagster.models.backbones import Model, save
@@ -36,6 +34,7 @@ from fomo_dagster.training.determinism import step_seed
 from fomo_dagster.training.loop import train as train_model
 from fomo_dagster.training.meter import Meter
 from fomo_dagster.training.setup import prepare_trainable
+from fomo_dagster.training.spec import StageSpec, TrainingRun
 from fomo_dagster.training.steps import steps_of, steps_that_draw
 
 if TYPE_CHECKING:
@@ -44,37 +43,37 @@ if TYPE_CHECKING:
 _INITIALISATION = -1  # the step before the first, whose seed adapters begin with
 
 
+@dataclass(frozen=True)
+class Target:
+    """Whose weights are trained, by what recipe, and where their files go."""
+
+    asset: str
+    recipe: Recipe
+    folder: Path
+
+
 def train_on(
     model: Model,
     pools: Mapping[str, Pool],
     shares: StageShares,
-    *,
-    settings: TrainingSettings,
-    method: AnyMethod,
-    seed: int,
-    stage: int,
-    execution: Execution,
-    asset: str,
-    recipe: Recipe,
-    folder: Path,
+    spec: StageSpec,
+    target: Target,
     context: NodeContext,
-    continued: Path | None = None,
     stage_inputs: StageInputs | None = None,
-    selection: AnyOnlineSelection | None = None,
-    selecting: Callable[[], Model] | None = None,
 ) -> Mapping[str, Any]:
     """Train `model` on batches drawn from the pools; write its weights, steps and curves.
 
-    asset: whose weights they are. shares: of the pools in the batches. continued: a file of
-    adapters to go on with. Adapters that persist are written beside the weights, which have them
-    merged; so is what the method's preservation leaves. beside: what that may look at, but for the
-    samples. selection: which rows of larger batches are trained on. selecting: loads the model that
-    it looks at.
+    shares: of the pools in the batches. Adapters that persist are written beside the weights, which
+    have them merged; so is what the method's preservation leaves. stage_inputs: what that may look
+    at, but for the samples.
 
     Of several processes (the context's), each trains, and the first alone writes.
     Returns what it cost: samples that were trained on, those that were drawn where they are others,
     steps, operations, and what the meter tells. Raises what reading, training and writing raise.
     """
+    settings, method, selection = spec.settings, spec.method, spec.selection
+    seed, stage, execution, folder = spec.seed, spec.stage, spec.execution, target.folder
+    stage_inputs = stage_inputs or StageInputs()
     sizes = shares.sizes(settings.batch_size, _steps(settings, shares, pools))
     steps = sizes.steps
     of_batches = sizes if selection is None else sizes.enlarged(selection.share)
@@ -124,27 +123,24 @@ def train_on(
         model.module,
         method,
         step_seed(seed, stage, _INITIALISATION),
-        load_file(continued) if continued is not None else None,
+        load_file(stage_inputs.continued) if stage_inputs.continued is not None else None,
     )
-    stage_inputs = stage_inputs or StageInputs()
     meter = Meter(device_of(execution.device), group)
-    table, left = train_model(
-        model,
-        drawn(of_batches, group),
-        partial(begin, method.preserve, replace(stage_inputs, update=update, pairs=pairs)),
-        settings=settings,
-        seed=seed,
-        stage=stage,
-        execution=execution,
-        resume_folder=context.resume_folder(recipe),
+    run = TrainingRun(
+        resume_folder=context.resume_folder(target.recipe),
+        identity=target.recipe.digest,
         progress=progress,
-        on_steps=lambda steps: context.steps(asset, recipe.digest, [s._asdict() for s in steps]),
-        identity=recipe.digest,
-        average=method.average,
+        on_steps=lambda steps: context.steps(
+            target.asset, target.recipe.digest, [s._asdict() for s in steps]
+        ),
         group=group,
-        select=partial(begin_selection, selection, selecting) if selection is not None else None,
         meter=meter,
     )
+    select = None
+    if selection is not None:
+        select = partial(begin_selection, selection, stage_inputs.selecting)
+    preserve = partial(begin, method.preserve, replace(stage_inputs, update=update, pairs=pairs))
+    table, left = train_model(model, drawn(of_batches, group), spec, run, preserve, select)
     measured = meter.costs()
     if not group.is_main:
         return {}

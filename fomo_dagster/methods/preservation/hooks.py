@@ -11,6 +11,7 @@ import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 import torch
@@ -173,6 +174,10 @@ class StageInputs:
     """(n, 2) as `Batch.drawn` of buffer rows → the features of image and text, each (n, D), that
     the stage which brought the sample left, those of the image times its temperature; and its
     bias of the logits (n,), 0 where its model had none."""
+    continued: Path | None = None
+    """A file of adapters to go on with."""
+    selecting: Callable[[], Model] | None = None
+    """Loads the model that the selection of rows looks at."""
     update: Callable[[int, int], Iterator[Batch]] | None = None
     """(samples of a batch, samples in all) → whole batches of the update pool alone, in its seeded
     order, as they are trained on: of so many samples, and of none twice."""

@@ -1,0 +1,53 @@
+"""What a stage trains with, and what a training runs with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fomo_dagster.distributed.process_group import SINGLE_PROCESS, ProcessGroup
+from fomo_dagster.experiment.schema import AnyMethod, Execution, Finetune
+from fomo_dagster.experiment.training import TrainingSettings
+from fomo_dagster.methods.online_selection.declaration import AnyOnlineSelection
+from fomo_dagster.progress import Progress, no_progress
+from fomo_dagster.training.meter import Meter
+from fomo_dagster.training.step_metrics import StepMetrics
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageSpec:
+    """What a stage trains with, beside weights and data.
+
+    stage: counted from 1; 0 is the making of θ₀. selection: which rows of larger batches are
+    trained on. execution changes no number but by rounding.
+    """
+
+    settings: TrainingSettings
+    seed: int
+    stage: int
+    execution: Execution
+    method: AnyMethod = field(default_factory=Finetune)
+    selection: AnyOnlineSelection | None = None
+
+
+def ignore_metrics(metrics: Sequence[StepMetrics]) -> None:
+    """Is told, and does nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingRun:
+    """What a training runs with; none of it changes what it computes.
+
+    identity: whose resume point it is. A training that finds one of the same identity in
+    `resume_folder` goes on from there, to the same weights, bit for bit. on_steps: hears of the
+    metrics of each step as they are read, of a resume point's all at once. meter: measures what it
+    costs, and goes on with what was spent before; None: one of its own.
+    """
+
+    resume_folder: Path
+    identity: str
+    progress: Progress = no_progress
+    on_steps: Callable[[Sequence[StepMetrics]], None] = ignore_metrics
+    group: ProcessGroup = SINGLE_PROCESS
+    meter: Meter | None = None
