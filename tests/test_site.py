@@ -89,3 +89,8 @@ def test_a_broken_link_or_anchor_fails_the_build(tmp_path):
         )  # fmt: skip
         with pytest.raises(Abort):
             build(config)
+
+
+def test_links_of_the_readme_lead_to_files():
+    for link in re.findall(r"\]\((?!https?:)([^)#]+)", (ROOT / "README.md").read_text()):
+        assert (ROOT / link).exists(), link
