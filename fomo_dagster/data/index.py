@@ -24,6 +24,7 @@ from fomo_dagster.data.decoding import Decoding
 from fomo_dagster.data.images import UnreadableImageError, decoded
 from fomo_dagster.data.samples import INDEX, SAMPLES, check_keys
 from fomo_dagster.errors import DataError
+from fomo_dagster.parquet import read_parquet
 
 INDEX_FILE = "index.parquet"
 DECODING = "fomo_decoding"  # the key of the file's metadata
@@ -66,7 +67,7 @@ class Index:
     @cached_property
     def samples(self) -> pl.DataFrame:
         """All rows, columns of `INDEX`, sorted by split and key (`test` before `train`)."""
-        return pl.read_parquet(self.folder / INDEX_FILE, columns=list(INDEX))
+        return read_parquet(self.folder / INDEX_FILE, columns=INDEX)
 
     @property
     def sample_table(self) -> pl.DataFrame:

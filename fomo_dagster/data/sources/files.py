@@ -19,6 +19,7 @@ import polars as pl
 
 from fomo_dagster.data.images import UnreadableImageError
 from fomo_dagster.errors import DataError
+from fomo_dagster.parquet import read_parquet
 from fomo_dagster.store.digests import digest_of, digest_of_bytes, digest_of_file
 from fomo_dagster.store.files import replacing, skipped_where_refused
 from fomo_dagster.texts import composed
@@ -95,7 +96,7 @@ class DigestCache:
         """What the last scan left; nothing where the file is absent or not whole."""
         nothing = pl.DataFrame(schema={**STATUS, "digest": pl.String()})
         try:
-            kept = pl.read_parquet(self.path)
+            kept = read_parquet(self.path)
         except (OSError, pl.exceptions.PolarsError):
             return nothing
         return kept.unique(list(STATUS)) if kept.schema == nothing.schema else nothing

@@ -18,6 +18,7 @@ from fomo_dagster.graph.core.shown import Shown
 from fomo_dagster.graph.nodes.details import SampleDetails
 from fomo_dagster.graph.nodes.order import OrderDetails, OrderNode
 from fomo_dagster.graph.work.indexes import index_of
+from fomo_dagster.parquet import read_parquet
 from fomo_dagster.store.artifacts import Artifact
 from fomo_dagster.store.recipes import Recipe
 
@@ -229,7 +230,7 @@ class ChunkNode(Node):
 
         from fomo_dagster.tables.schemas import SCHEMAS
 
-        manifest = pl.read_parquet(artifacts[ONLY].path(MANIFEST))
+        manifest = read_parquet(artifacts[ONLY].path(MANIFEST))
         rows = (
             manifest.group_by("dataset", "concept", maintain_order=True)
             .agg(samples=pl.len().cast(pl.Int64))
@@ -248,8 +249,7 @@ class ChunkNode(Node):
 
 def shown_of_manifest(artifact: Artifact) -> dict[str, Shown]:
     """What a person sees of a MANIFEST: how many samples of which concepts."""
-    import polars as pl
 
-    manifest = pl.read_parquet(artifact.path(MANIFEST))
+    manifest = read_parquet(artifact.path(MANIFEST))
     concepts = manifest.group_by("dataset", "concept", maintain_order=True).len("samples")
     return {"samples": manifest.height, "concepts": concepts.height, "brings": concepts}

@@ -23,6 +23,7 @@ from fomo_dagster.graph.work.checkpoints import WEIGHTS, load_weights
 from fomo_dagster.graph.work.counted_costs import encoding_flops
 from fomo_dagster.graph.work.indexes import index_of
 from fomo_dagster.graph.work.text_embeddings import text_embeddings
+from fomo_dagster.parquet import read_parquet
 from fomo_dagster.store.artifacts import Artifact
 from fomo_dagster.store.digests import digest_of
 from fomo_dagster.store.recipes import Recipe
@@ -206,7 +207,7 @@ class EvaluationNode(Node):
 
         for table, file in (("evaluations", METRICS), ("concept_scores", CONCEPTS)):
             rows = [
-                pl.read_parquet(artifact.path(file)).with_columns(
+                read_parquet(artifact.path(file)).with_columns(
                     experiment=pl.lit(self.experiment),
                     stage=pl.lit(self.stage, pl.Int64),
                     dataset=pl.lit(name),
@@ -246,7 +247,7 @@ class EvaluationNode(Node):
 
         # By the names they have here: who made one may call the same images otherwise.
         rows = pl.concat(
-            pl.read_parquet(artifact.path(METRICS)).with_columns(dataset=pl.lit(name))
+            read_parquet(artifact.path(METRICS)).with_columns(dataset=pl.lit(name))
             for name, artifact in outcome.artifacts.items()
         )
         of_datasets = rows.filter(pl.col("metric") == SCORE).select("dataset", "value")

@@ -14,6 +14,7 @@ from fomo_dagster.graph.core.outcome import Outcome
 from fomo_dagster.graph.core.shown import Picture, Shown
 from fomo_dagster.graph.nodes.scores import PATHS, SCORES
 from fomo_dagster.metrics import with_all_scores
+from fomo_dagster.parquet import read_parquet
 from fomo_dagster.store.artifacts import record_path
 from fomo_dagster.store.recipes import Recipe
 
@@ -53,7 +54,7 @@ class LeaderboardNode(Node):
         from fomo_dagster.plots.scores import paths_plot
 
         scores = pl.concat(
-            with_all_scores(pl.read_parquet(context.artifact(key).path(SCORES))).with_columns(
+            with_all_scores(read_parquet(context.artifact(key).path(SCORES))).with_columns(
                 experiment=pl.lit(key.rpartition("/")[0])
             )
             for key in sorted(recipe.inputs)

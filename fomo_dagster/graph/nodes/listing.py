@@ -17,6 +17,7 @@ from fomo_dagster.graph.core.outcome import Outcome
 from fomo_dagster.graph.core.shown import Shown
 from fomo_dagster.graph.nodes.details import StreamedDetails
 from fomo_dagster.graph.work.observations import ListingObservation
+from fomo_dagster.parquet import read_parquet
 from fomo_dagster.store.recipes import Recipe
 
 if TYPE_CHECKING:
@@ -86,9 +87,8 @@ class StreamedNode(Node):
         return Facts(identity(recipes), StreamedDetails(streamed=self.declared))
 
     def shown(self, outcome: Outcome, context: NodeContext) -> Mapping[str, Shown]:
-        import polars as pl
 
-        shards = pl.read_parquet(outcome.artifacts[ONLY].path(LISTING))
+        shards = read_parquet(outcome.artifacts[ONLY].path(LISTING))
         return {
             "shards": shards.height,
             "gibibytes": round(sum(size or 0 for size in shards["size"]) / 2**30, 2),

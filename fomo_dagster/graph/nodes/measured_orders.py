@@ -18,6 +18,7 @@ from fomo_dagster.graph.nodes.details import SampleDetails
 from fomo_dagster.graph.nodes.evaluation import CONCEPTS, EvaluationDetails
 from fomo_dagster.graph.nodes.order import Ordered, OrderNode
 from fomo_dagster.graph.work.checkpoints import WEIGHTS, load_weights
+from fomo_dagster.parquet import read_parquet
 from fomo_dagster.store.recipes import Recipe
 
 if TYPE_CHECKING:
@@ -54,14 +55,13 @@ class PerformanceOrder(MeasuredOrder):
         return {"accuracies": facts[self.probe_key].of(EvaluationDetails).evaluations}
 
     def sort_keys(self, entries: Sequence[str], context: NodeContext) -> Ordered:
-        import polars as pl
 
         from fomo_dagster.streams.entries import format_entry
         from fomo_dagster.streams.orderings import by_sort_key
 
         scores: dict[str, float | None] = {}
         for dataset in self.listing.datasets:
-            concepts = pl.read_parquet(context.artifact(self.probe_key, dataset).path(CONCEPTS))
+            concepts = read_parquet(context.artifact(self.probe_key, dataset).path(CONCEPTS))
             for concept, value in concepts.select("concept", "value").rows():
                 scores[format_entry(dataset, concept)] = value
         easy_first = not self.stream.turned

@@ -16,6 +16,7 @@ from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.core.outcome import Outcome
 from fomo_dagster.graph.core.shown import Check, Checked, Picture, Shown
 from fomo_dagster.graph.nodes.details import SampleDetails
+from fomo_dagster.parquet import read_parquet
 from fomo_dagster.store.artifacts import Artifact, record_path
 from fomo_dagster.store.digests import digest_of
 from fomo_dagster.store.recipes import Recipe
@@ -178,11 +179,10 @@ class OrderNode(Node):
     def facts_of_made(
         self, recipes: Mapping[str, Recipe], artifacts: Mapping[str, Artifact], context: NodeContext
     ) -> Facts:
-        import polars as pl
 
         from fomo_dagster.streams.entries import format_entry
 
-        rows = pl.read_parquet(artifacts[ONLY].path(ORDER)).select("dataset", "concept").rows()
+        rows = read_parquet(artifacts[ONLY].path(ORDER)).select("dataset", "concept").rows()
         return _facts_of_order([format_entry(dataset, concept) for dataset, concept in rows])
 
     def make(
@@ -252,7 +252,7 @@ class OrderNode(Node):
 
         from fomo_dagster.tables.schemas import SCHEMAS
 
-        order = pl.read_parquet(artifacts[ONLY].path(ORDER))
+        order = read_parquet(artifacts[ONLY].path(ORDER))
         yield "orders", order.with_columns(stream=pl.lit(self.name)).select(*SCHEMAS["orders"])
 
     @property
@@ -265,9 +265,8 @@ class OrderNode(Node):
             yield Checked(AS_IN_THE_BENCHMARK.name, passed=False, details=details)
 
     def shown(self, outcome: Outcome, context: NodeContext) -> Mapping[str, Shown]:
-        import polars as pl
 
-        order = pl.read_parquet(outcome.artifacts[ONLY].path(ORDER))
+        order = read_parquet(outcome.artifacts[ONLY].path(ORDER))
         figure = self.shown_name
         return {
             "stream": Picture(outcome.artifacts[ONLY].record(ORDER_PLOT)),

@@ -19,6 +19,7 @@ from fomo_dagster.graph.core.shown import Shown
 from fomo_dagster.graph.nodes.chunk import shown_of_manifest
 from fomo_dagster.graph.nodes.details import SampleDetails, StreamedDetails
 from fomo_dagster.graph.work.indexes import indexes_of
+from fomo_dagster.parquet import read_parquet
 from fomo_dagster.store.digests import digest_of
 from fomo_dagster.store.recipes import Recipe
 
@@ -111,7 +112,7 @@ class PoolNode(Node):
         manifest.write_parquet(folder / MANIFEST)
         if streamed:
             listings = [
-                pl.read_parquet(context.artifact(shards_key(dataset)).path(LISTING)).select(
+                read_parquet(context.artifact(shards_key(dataset)).path(LISTING)).select(
                     pl.lit(dataset).alias("dataset"), *LISTING_COLUMNS
                 )
                 for dataset in sorted(streamed)
@@ -126,7 +127,7 @@ class PoolNode(Node):
         shown = shown_of_manifest(artifact)
         parameters = artifact.manifest["recipe"]["parameters"]
         if "streamed" in parameters:
-            shards = pl.read_parquet(artifact.path(STREAMED)).group_by("dataset").len("shards")
+            shards = read_parquet(artifact.path(STREAMED)).group_by("dataset").len("shards")
             shown["streamed"] = shards.sort("dataset")
         if "weights" in parameters:
             weights = parameters["weights"]

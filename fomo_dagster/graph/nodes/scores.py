@@ -18,6 +18,7 @@ from fomo_dagster.metrics import (
     ZERO_SHOT_RETENTION,
     with_all_scores,
 )
+from fomo_dagster.parquet import read_parquet
 from fomo_dagster.store.artifacts import Artifact, record_path
 from fomo_dagster.store.recipes import Recipe
 
@@ -85,7 +86,7 @@ class ScoresNode(Node):
 
         def rows(file: str) -> pl.DataFrame:
             return pl.concat(
-                pl.read_parquet(context.artifact(key, dataset).path(file)).with_columns(
+                read_parquet(context.artifact(key, dataset).path(file)).with_columns(
                     stage=pl.lit(stage, pl.Int64),
                     dataset=pl.lit(dataset),
                     role=pl.lit(role),
@@ -121,7 +122,7 @@ class ScoresNode(Node):
 
         from fomo_dagster.tables.schemas import SCHEMAS
 
-        scores = with_all_scores(pl.read_parquet(artifacts[ONLY].path(SCORES)))
+        scores = with_all_scores(read_parquet(artifacts[ONLY].path(SCORES)))
         with_name = scores.with_columns(experiment=pl.lit(self.experiment))
         yield "scores", with_name.select(*SCHEMAS["scores"])
 
@@ -132,7 +133,7 @@ class ScoresNode(Node):
     def checked(self, outcome: Outcome, context: NodeContext) -> Iterator[Checked]:
         import polars as pl
 
-        scores = pl.read_parquet(outcome.artifacts[ONLY].path(SCORES)).sort("stage")
+        scores = read_parquet(outcome.artifacts[ONLY].path(SCORES)).sort("stage")
         retention = pl.col(ZERO_SHOT_RETENTION.name)
         before = retention.shift(1)
         falls = scores.select(
@@ -144,10 +145,9 @@ class ScoresNode(Node):
         yield Checked(RETENTION_HOLDS.name, falls.is_empty(), details=details)
 
     def shown(self, outcome: Outcome, context: NodeContext) -> Mapping[str, Shown]:
-        import polars as pl
 
         artifact = outcome.artifacts[ONLY]
-        scores = with_all_scores(pl.read_parquet(artifact.path(SCORES)))
+        scores = with_all_scores(read_parquet(artifact.path(SCORES)))
         last = scores.row(-1, named=True)
         return {
             **percentages({name: value for name, value in last.items() if name != "stage"}),

@@ -16,6 +16,7 @@ from fomo_dagster.graph.core.outcome import Outcome
 from fomo_dagster.graph.core.shown import Bullets, Check, Checked, Picture, Shown
 from fomo_dagster.graph.nodes.details import SampleDetails, SourceDetails
 from fomo_dagster.graph.work.observations import ScanObservation
+from fomo_dagster.parquet import read_parquet
 from fomo_dagster.store.artifacts import Artifact, record_path
 from fomo_dagster.store.digests import digest_of
 from fomo_dagster.store.recipes import Recipe
@@ -182,11 +183,10 @@ class ShardsNode(Node):
     def facts_of_made(
         self, recipes: Mapping[str, Recipe], artifacts: Mapping[str, Artifact], context: NodeContext
     ) -> Facts:
-        import polars as pl
 
         from fomo_dagster.data.index import Index
 
-        quarantined = pl.read_parquet(artifacts[ONLY].path(QUARANTINE))["digest"].to_list()
+        quarantined = read_parquet(artifacts[ONLY].path(QUARANTINE))["digest"].to_list()
         samples = Index(artifacts[ONLY].folder).sample_table
         found = self._facts(samples, quarantined, context)
         return with_counts(found, artifacts[ONLY])
@@ -234,12 +234,11 @@ class ShardsNode(Node):
         return sum(entry["size"] for name, entry in files.items() if name.endswith(".tar"))
 
     def warnings(self, artifacts: Mapping[str, Artifact]) -> Iterator[str]:
-        import polars as pl
 
         from fomo_dagster.data.index import Index
         from fomo_dagster.data.sources.files import shortlist
 
-        left_out = pl.read_parquet(artifacts[ONLY].path(QUARANTINE))
+        left_out = read_parquet(artifacts[ONLY].path(QUARANTINE))
         if left_out.height:
             named = [f"{key} ({why})" for key, why in left_out.select("key", "reason").iter_rows()]
             count = int(left_out["samples"].sum())
@@ -267,7 +266,7 @@ class ShardsNode(Node):
             shown["turned"] = (
                 "have orientation tags, which are ignored (`upright: true` heeds them)"
             )
-        seen = pl.read_parquet(artifact.path(SEEN))
+        seen = read_parquet(artifact.path(SEEN))
         count = Index(artifact.folder).samples.height
         for name, said in shown.items():
             keys = seen.filter(pl.col(name))["key"].to_list()
@@ -313,10 +312,9 @@ class ShardsNode(Node):
             yield Checked(AS_IN_THE_BENCHMARK.name, not said, details=details)
 
     def shown(self, outcome: Outcome, context: NodeContext) -> Mapping[str, Shown]:
-        import polars as pl
 
         artifact, found = outcome.artifacts[ONLY], facts_of(outcome.head).of(SampleDetails)
-        quarantined = pl.read_parquet(artifact.path(QUARANTINE))
+        quarantined = read_parquet(artifact.path(QUARANTINE))
         said = context.observe(self.inputs[0]).warnings
         shown: dict[str, Shown] = {
             "contact_sheet": Picture(artifact.record(CONTACT_SHEET)),
@@ -347,7 +345,7 @@ def expected_samples(name: str, dataset: Dataset, context: NodeContext) -> pl.Da
     made = context.store.find_here(Recipe.from_data(head.recipes[ONLY]))
     seen = None
     if made is not None and SEEN in made.manifest["files"]:
-        seen = pl.read_parquet(made.path(SEEN))
+        seen = read_parquet(made.path(SEEN))
     return stored_samples(readable, dataset.resize, dataset.decoding, seen)
 
 
@@ -361,9 +359,9 @@ def image_counts(artifact: Artifact) -> dict[str, int]:
     """How many of a dataset's images are unreadable, transparent, flat and so on (`Seen`)."""
     import polars as pl
 
-    seen = pl.read_parquet(artifact.path(SEEN))
+    seen = read_parquet(artifact.path(SEEN))
     odd = {name: int(seen[name].sum()) for name in seen.columns if seen[name].dtype == pl.Boolean}
-    lost = pl.read_parquet(artifact.path(QUARANTINE))["samples"].sum()
+    lost = read_parquet(artifact.path(QUARANTINE))["samples"].sum()
     return {"unreadable": int(lost), **odd}
 
 

@@ -11,11 +11,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import polars as pl
-
 from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.nodes.backbone import BackboneNode
 from fomo_dagster.home import Home
+from fomo_dagster.parquet import read_parquet
 from fomo_dagster.store.digests import digest_of
 from fomo_dagster.store.heads import Head
 from fomo_dagster.tables.files import table_path
@@ -136,7 +135,7 @@ def _rows(head: Head, table: str, home: Home) -> list[dict[str, Any]]:
         return []
     if Verified(home.root).problem(head, table) is not None:
         return []  # the next run writes it again, and sends it
-    return pl.read_parquet(table_path(home.root, table, head.asset, head.digest)).to_dicts()
+    return read_parquet(table_path(home.root, table, head.asset, head.digest)).to_dicts()
 
 
 def _name_of(asset: str) -> str:

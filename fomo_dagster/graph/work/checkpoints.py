@@ -13,6 +13,7 @@ from fomo_dagster.experiment.weights_folder import described
 from fomo_dagster.graph.core.facts import ONLY
 from fomo_dagster.graph.core.outcome import Outcome
 from fomo_dagster.graph.core.shown import Check, Checked, Picture, Shown
+from fomo_dagster.parquet import read_parquet
 from fomo_dagster.store.artifacts import Artifact
 
 if TYPE_CHECKING:
@@ -49,14 +50,14 @@ def steps_of(artifact: Artifact) -> pl.DataFrame:
     knows it any more."""
     import polars as pl
 
-    steps = pl.read_parquet(artifact.path(STEPS))
+    steps = read_parquet(artifact.path(STEPS))
     if "samples_per_second" in steps.columns:  # as it was kept before there were records
         return steps
     speed = pl.Series("samples_per_second", [None] * steps.height, pl.Float64)
     path = artifact.record(SPEED)
     if path is not None:
         with contextlib.suppress(pl.exceptions.PolarsError, OSError):
-            told = pl.read_parquet(path)["samples_per_second"]
+            told = read_parquet(path)["samples_per_second"]
             if told.dtype == speed.dtype and len(told) == len(speed):
                 speed = told
     return steps.with_columns(speed)

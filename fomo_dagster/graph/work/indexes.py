@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import polars as pl
-
 from fomo_dagster.data.index import Index
 from fomo_dagster.graph.core.context import NodeContext
 from fomo_dagster.graph.core.files import PLACED_SHARDS
 from fomo_dagster.graph.core.keys import shards_key, source_key
 from fomo_dagster.graph.work.observations import TarsObservation
+from fomo_dagster.parquet import read_parquet
 
 
 def index_of(dataset: str, context: NodeContext) -> Index:
@@ -20,7 +19,7 @@ def index_of(dataset: str, context: NodeContext) -> Index:
         return Index(artifact.folder)
     from fomo_dagster.data.sources.webdataset.indexed import PlacedIndex
 
-    digests = dict(pl.read_parquet(artifact.path(PLACED_SHARDS)).iter_rows())
+    digests = dict(read_parquet(artifact.path(PLACED_SHARDS)).iter_rows())
     source = context.observe(source_key(dataset)).of(TarsObservation).source
     return PlacedIndex(artifact.folder, source.places(digests))
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from fomo_dagster.experiment.backbone import Backbone
 from fomo_dagster.graph.work.counted_costs import encoding_flops
 from fomo_dagster.merging.technique import Repair, Technique
+from fomo_dagster.parquet import read_parquet
 
 if TYPE_CHECKING:
     from fomo_dagster.data.pools import Pool
@@ -32,7 +33,6 @@ class Repairing:
         self, technique: Technique, models: Sequence[Path], weights: Path, context: NodeContext
     ) -> Mapping[str, int]:
         """Correct the merged `weights` in place; gives the `flops` that it took."""
-        import polars as pl
 
         from fomo_dagster.graph.core.files import MANIFEST
         from fomo_dagster.graph.work.checkpoints import load_weights
@@ -40,7 +40,7 @@ class Repairing:
         from fomo_dagster.merging.repair import repair
 
         assert technique.repair is not None
-        manifest = pl.read_parquet(context.artifact(self.chunk_key).path(MANIFEST))
+        manifest = read_parquet(context.artifact(self.chunk_key).path(MANIFEST))
         merged = load_weights(self.backbone, weights)
         architecture = merged.architecture
         samples = calibration_samples(

@@ -21,6 +21,7 @@ from fomo_dagster.graph.core.files import LISTING_COLUMNS, MANIFEST, STREAMED
 from fomo_dagster.graph.core.keys import shards_key, source_key
 from fomo_dagster.graph.work.indexes import indexes_of
 from fomo_dagster.graph.work.observations import ListingObservation
+from fomo_dagster.parquet import read_parquet
 from fomo_dagster.store.artifacts import Artifact
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def pretraining_pool(key: str, context: NodeContext, execution: Execution) -> Po
     """
     artifact = context.artifact(key)
     parameters = artifact.manifest["recipe"]["parameters"]
-    manifest = pl.read_parquet(artifact.path(MANIFEST))
+    manifest = read_parquet(artifact.path(MANIFEST))
     weights: Mapping[str, int] = parameters.get("weights", {})
     streamed: Mapping[str, Any] = parameters.get("streamed", {})
 
@@ -87,7 +88,7 @@ def _streamed_pool(
 
 def _present(dataset: str, artifact: Artifact, context: NodeContext) -> Sequence[ShardFile]:
     """The shards of a pool's streamed dataset, where they lie now."""
-    listing = pl.read_parquet(artifact.path(STREAMED)).filter(dataset=dataset)
+    listing = read_parquet(artifact.path(STREAMED)).filter(dataset=dataset)
     files = context.observe(source_key(dataset)).of(ListingObservation).files
     present = [(file.name, file.size, file.version) for file in files]
     if present != listing.select(*LISTING_COLUMNS).rows():

@@ -13,6 +13,7 @@ from fomo_dagster.data.pools import Pool
 from fomo_dagster.experiment.schema import Buffer, Execution
 from fomo_dagster.graph.core.files import MANIFEST
 from fomo_dagster.graph.work.opened_pools import manifest_pool, pretraining_pool
+from fomo_dagster.parquet import read_parquet
 
 if TYPE_CHECKING:
     from fomo_dagster.graph.core.context import NodeContext
@@ -51,7 +52,7 @@ def open_pools(
     """Open what the assets of these keys hold. Raises what reading it raises."""
 
     def manifest(key: str) -> pl.DataFrame:
-        return pl.read_parquet(context.artifact(key).path(MANIFEST))
+        return read_parquet(context.artifact(key).path(MANIFEST))
 
     def keep(chunks: Sequence[pl.DataFrame]) -> pl.DataFrame:
         return select(chunks, buffer.capacity, buffer.selection, seed)

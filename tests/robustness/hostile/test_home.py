@@ -1,11 +1,13 @@
 """A home in which files were damaged, deleted or put in another's place."""
 
 import json
+import shutil
 
 import pytest
 
 from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.tables.views import query
+from tests.conftest import Project, enter
 
 
 @pytest.fixture
@@ -109,6 +111,18 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_a_damaged_home_is_said_and_never_shown_as_it_is(ends, case):
     ends(*CASES[case])
+
+
+def test_a_home_may_lie_in_a_folder_whose_name_is_a_pattern(ends, project, monkeypatch):
+    moved = Project(project.root.with_name("toy [v2] {a,b} * 50% #'"))
+    project.root.rename(moved.root)
+    (moved.home.root / "heads/toy/scores.json").unlink()
+    shutil.rmtree(moved.home.root / "store/scores")
+    monkeypatch.setattr(project, "root", moved.root)
+    enter(moved, monkeypatch)
+    ends(lambda _: None, ["run", "toy"], 0, ["1 assets to compute"])
+    ends(lambda _: None, ["results", "toy"], 0, ["toy"])
+    ends(lambda _: None, ["sql", "SELECT count(*) FROM evaluations"], 0, [])
 
 
 def test_a_run_repairs_rows_and_heads_and_computes_nothing(project, capsys):

@@ -36,6 +36,7 @@ from fomo_dagster.data.sources.webdataset.members import (
 )
 from fomo_dagster.data.sources.webdataset.shard_splits import ShardSplits, split_shards
 from fomo_dagster.errors import DataError
+from fomo_dagster.parquet import read_parquet
 from fomo_dagster.progress import Progress, no_progress
 from fomo_dagster.store.digests import DIGEST_LENGTH, digest_of
 from fomo_dagster.store.files import replacing, skipped_where_refused
@@ -291,7 +292,7 @@ class IndexedTars:
     def _scan(self, place: Place) -> TarScan:
         if place in self._fresh:
             return self._fresh[place]
-        rows = pl.read_parquet(self._kept(place))
+        rows = read_parquet(self._kept(place))
         samples, broken, odd = (
             rows.filter(part=number).select(*schema)
             for number, schema in enumerate((PLACED, BROKEN, ODD))

@@ -25,6 +25,7 @@ from fomo_dagster.data.images import UnreadableImageError, glimpsed
 from fomo_dagster.data.sources.webdataset.listing import ShardFile, is_local
 from fomo_dagster.data.sources.webdataset.members import PLACED, RULES, scan_tar
 from fomo_dagster.errors import DataError, FomoError
+from fomo_dagster.parquet import read_parquet
 from fomo_dagster.store.digests import digest_of
 from fomo_dagster.store.files import replacing, write_bytes
 from fomo_dagster.store.leases import lease
@@ -106,11 +107,11 @@ class ShardCache:
         listing = self.folder / f"{self._listed(shard)}.parquet"
         if _touched(listing):
             with contextlib.suppress(OSError, pl.exceptions.PolarsError):
-                return pl.read_parquet(listing, columns=list(PLACED))
+                return read_parquet(listing, columns=PLACED)
         with self._lease(listing.name):
             if _touched(listing):
                 with contextlib.suppress(OSError, pl.exceptions.PolarsError):
-                    return pl.read_parquet(listing, columns=list(PLACED))
+                    return read_parquet(listing, columns=PLACED)
             scan = scan_tar(path, self.images, digests=False)
             with replacing(listing) as temporary:
                 scan.samples.write_parquet(temporary)

@@ -1,0 +1,22 @@
+"""Parquet files that this project wrote: one by its name, of which nothing is a pattern.
+
+Polars by itself takes `[`, `*` and `?` in a path, such as that of a home, for a pattern and reads
+whatever fits it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+def read_parquet(path: Path, columns: Iterable[str] | None = None) -> pl.DataFrame:
+    """The rows of the file at `path`; of all columns where `columns` does not choose some."""
+    import polars as pl
+
+    names = None if columns is None else list(columns)
+    return pl.read_parquet(path, columns=names, glob=False)
