@@ -16,8 +16,16 @@ from typing import IO
 import polars as pl
 
 from fomo_dagster.data.formats import has_image_suffix
-from fomo_dagster.data.sources.tables import PLACE, Table, TableFormat, check_columns, opened_text
+from fomo_dagster.data.sources.tables import (
+    PLACE,
+    Table,
+    TableFormat,
+    check_columns,
+    check_once,
+    opened_text,
+)
 from fomo_dagster.errors import DataError
+from fomo_dagster.texts import visible
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 EXCEL = re.compile(r"sep=(.)\s*")  # a first line that tells Excel the separator
@@ -47,13 +55,11 @@ def read_csv(
             next(lines)
         records = _records(lines)
         _, header = next(records, (0, []))
-        columns = tuple(name.strip("\ufeff \t") for name in header)
+        columns = tuple(map(visible, header))
         check_columns(path, columns, required, optional)
         lines.columns = columns
         wanted = [name for name in (*required, *optional) if name in columns]
-        twice = [name for name in wanted if columns.count(name) > 1]
-        if twice:
-            raise DataError(f"{path} has two columns {twice[0]!r}: remove or rename one")
+        check_once(path, columns, wanted)
         places = [columns.index(name) for name in wanted]
         schema = {PLACE: pl.Int64, **dict.fromkeys(wanted, pl.String)}
         parts = [pl.DataFrame(schema=schema)]
@@ -166,6 +172,13 @@ def _doubt(lines: _Lines, fields: Sequence[str]) -> str | None:
     doubled = any(ESCAPED_QUOTE + '"' in line for line in lines.record)
     if escaped and not doubled and any(ESCAPED_QUOTE in field for field in fields):
         return "has a backslash before a quote"
+    if NULL in fields:
+        return f"has a field {NULL}, which databases write for a missing value"
+    after_blank = [field for field in fields if field[:1].isspace() and field.lstrip()[:1] == '"']
+    if after_blank:
+        whole = lines.separator + "".join(lines.record)
+        if any(lines.separator + field in whole for field in after_blank):  # so it is not quoted
+            return "has a quote after a blank, where it is a letter"
     return None
 
 

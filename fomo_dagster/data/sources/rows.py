@@ -14,7 +14,7 @@ import polars as pl
 
 from fomo_dagster.data.sources.csv_tables import read_csv
 from fomo_dagster.data.sources.json_lines import read_json_lines
-from fomo_dagster.data.sources.tables import PLACE, Table, TableFormat, check_columns
+from fomo_dagster.data.sources.tables import PLACE, Table, TableFormat, check_columns, check_once
 from fomo_dagster.errors import DataError, InputError
 
 SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson")
@@ -76,10 +76,25 @@ def read_rows(
 
 
 def _read_parquet(path: Path, required: Sequence[str], optional: Sequence[str]) -> Table:
-    columns = tuple(pl.read_parquet_schema(path))
-    check_columns(path, columns, required, optional)
-    wanted = [name for name in (*required, *optional) if name in columns]
-    rows = pl.read_parquet(path, columns=wanted)
+    """By Arrow: a damaged file panics in Polars, or aborts the process."""
+    from pyarrow import ArrowException
+    from pyarrow.parquet import ParquetFile
+
+    try:
+        with ParquetFile(path, page_checksum_verification=True) as file:
+            columns = tuple(file.schema_arrow.names)
+            check_columns(path, columns, required, optional)
+            wanted = [name for name in (*required, *optional) if name in columns]
+            check_once(path, columns, wanted)
+            table, told = file.read(wanted), file.metadata.num_rows
+        table.validate(full=True)  # its texts, among others, are UTF-8
+        rows = pl.DataFrame(pl.from_arrow(table)).select(wanted)
+    except (ArrowException, UnicodeError, pl.exceptions.PanicException) as error:
+        raise DataError(f"{path} cannot be read as a table: {error}") from error
+    if rows.height != told:
+        raise DataError(
+            f"{path} is damaged: it says that it has {told} rows, and has {rows.height}"
+        )
     places = pl.int_range(1, pl.len() + 1, dtype=pl.Int64).alias(PLACE)
     return Table(columns, rows.select(places, pl.all()), "row")
 

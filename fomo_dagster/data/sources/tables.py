@@ -13,6 +13,7 @@ from pydantic import field_validator
 
 from fomo_dagster.data.declarations import Declaration, at_default_left_out
 from fomo_dagster.errors import DataError, nearest
+from fomo_dagster.texts import visible
 
 PLACE = "place"  # the column that says where a row stands
 BYTE_ORDER_MARKS = (  # UTF-32's first: UTF-16's begin them
@@ -87,11 +88,19 @@ def check_columns(
                 f"for {name!r}, {nearest(name, columns)}"
             )
     for name in optional:
-        meant = [c for c in columns if c.lower().rstrip("s") == name and name not in columns]
+        alike = (c for c in columns if visible(c).lower().rstrip("s") == name)
+        meant = [c for c in alike if name not in columns]
         if meant:
             raise DataError(
                 f"{path} has a column {meant[0]!r}, which would be ignored: rename it to {name!r}"
             )
+
+
+def check_once(path: Path, columns: Sequence[str], wanted: Sequence[str]) -> None:
+    """Refuse a table that has a column that is `wanted` twice."""
+    twice = [name for name in wanted if columns.count(name) > 1]
+    if twice:
+        raise DataError(f"{path} has two columns {twice[0]!r}: remove or rename one")
 
 
 @contextmanager

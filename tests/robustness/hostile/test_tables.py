@@ -6,6 +6,8 @@ import io
 import json
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -77,6 +79,12 @@ READ = {
     "tabs in a .csv": ("path\tconcept\tnote\na.png\tx, y\t\n", {}, [(2, "a.png", "x, y")]),
     "a line that tells Excel": ("sep=|\npath|concept\na.png|x\n", {}, [(3, "a.png", "x")]),
     "another separator": ("path#concept\na.png#x\n", {"separator": "#"}, [(2, "a.png", "x")]),
+    "quoted blanks and quotes": (
+        HEADER + 'a.png," ""x""",1\n', {}, [(2, "a.png", ' "x"', ["1"])]
+    ),
+    "characters of no width in the header": (
+        "path,\u200bconcept,\u00a0caption\na.png,x,1\n", {}, [(2, "a.png", "x", ["1"])]
+    ),
     "blanks in the header": ("path, concept ,caption\na.png,x,\n", {}, [(2, "a.png", "x", [])]),
     "names that look like something else": (
         "path,concept\n" + "".join(f"{n}.png,{n}\n" for n in ("007", "NA", "null", "1e5", "true")),
@@ -135,6 +143,13 @@ REFUSED = {
     ),
     "a quote that is doubled where backslashes escape": (
         HEADER + 'a.png,x,"a ""b"""\n', {"quoting": "backslash"}, "line 2 .* another `quoting`"
+    ),
+    "a quote after a blank": (
+        HEADER + 'a.png,x,ok\nb.png, "y", "z"\n', {}, "line 3 .* quote after a blank.* `quoting`"
+    ),
+    "a quote after a blank in the header": ('path, "concept"\na.png, "x"\n', {}, "line 1 .* blank"),
+    "a database's missing value": (
+        HEADER + "a.png,x,ok\nb.png,y,\\N\n", {}, r"line 3 .* field .N.* `quoting`"
     ),
     "a comma too many": (HEADER + "a.png,x,1\nb.png,y,2,3\n", {}, "line 3 .* 4 fields, .* 3"),
     "a last line cut short": (HEADER + "a.png,x,1\nb.png,y", {}, "line 3 .* 2 fields"),
@@ -229,6 +244,64 @@ def test_parquet_columns_of_other_text_types_are_text(tmp_path, case):
         assert rows.frame.rows() == [(1, "a.png", "x", ["x"])]
     pl.DataFrame(table | {"concept": [b"x"]}).write_parquet(file)
     with pytest.raises(DataError, match=r"'concept' of .* must be text, not Binary"):
+        read_rows(file, ["path", "concept"], [], TableFormat())
+
+
+def test_no_path_of_a_parquet_table_is_a_pattern(tmp_path):
+    folder = tmp_path / "data [v2]" / "split=train"
+    folder.mkdir(parents=True)
+    for name in ("t[1]", "t1", "t*", "{t1}"):
+        pl.DataFrame({"path": [name], "concept": ["x"]}).write_parquet(folder / f"{name}.parquet")
+    for name in ("t[1]", "t1", "t*", "{t1}"):
+        rows = read_rows(folder / f"{name}.parquet", ["path", "concept"], ["split"], TableFormat())
+        assert rows.frame.rows() == [(1, name, "x")]
+
+
+def half_a_character():
+    texts = pa.array([b"a.png", b"\xed\xa0\xbd.png"]).view(pa.string())
+    file = io.BytesIO()
+    pq.write_table(pa.table({"path": texts, "concept": texts}), file)
+    return file.getvalue()
+
+
+UNREADABLE = {
+    "nothing": b"",
+    "a CSV": b"path,concept\na.png,x\n",
+    "cut short": half_a_character()[:-9],
+    "half a character": half_a_character(),
+}
+
+
+@pytest.mark.parametrize("case", UNREADABLE)
+def test_a_parquet_table_that_is_none_is_refused_in_a_sentence(tmp_path, case):
+    file = tmp_path / "table.parquet"
+    file.write_bytes(UNREADABLE[case])
+    with pytest.raises(DataError, match=r"table\.parquet cannot be read as a table: \S"):
+        read_rows(file, ["path", "concept"], [], TableFormat())
+
+
+def test_damage_refuses_a_parquet_table_or_leaves_its_rows(tmp_path):
+    file = tmp_path / "table.parquet"
+    paths = [f"{number}.png" for number in range(99)]
+    pl.DataFrame({"path": paths, "concept": paths}).write_parquet(file, compression="uncompressed")
+    content, refused = file.read_bytes(), 0
+    for place in range(4, len(content), 3):  # at some of which Polars aborts the process
+        spoiled = bytearray(content)
+        spoiled[place] ^= 0x10 if place % 2 else 0x01
+        file.write_bytes(spoiled)
+        try:
+            rows = read_rows(file, ["path", "concept"], [], TableFormat())
+        except DataError:
+            refused += 1
+        else:
+            assert rows.frame.height == 99
+    assert refused > 100
+
+
+def test_a_parquet_column_that_is_there_twice_is_refused(tmp_path):
+    file = tmp_path / "table.parquet"
+    pq.write_table(pa.table([["a"], ["x"], ["b"]], names=["path", "concept", "path"]), file)
+    with pytest.raises(DataError, match="two columns 'path'"):
         read_rows(file, ["path", "concept"], [], TableFormat())
 
 
