@@ -26,6 +26,7 @@ from fomo_dagster.texts import is_text
 
 MOST_BYTES = 16 * 2**20
 MOST_VALUES = 1_000_000  # with what aliases stand for counted at every place
+LONG_TEXT = 64  # characters
 MOST_LEVELS = 64
 
 VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)\}")
@@ -212,8 +213,8 @@ class _Composer(Composer, BaseResolver):
 
 def _count(node: Node, counts: dict[int, int], above: set[int]) -> int:
     """The values in a node, each alias counted for what it stands for."""
-    if isinstance(node, ScalarNode):
-        return 1
+    if isinstance(node, ScalarNode):  # a long one counts as several: an alias repeats its length
+        return 1 + len(node.value) // LONG_TEXT
     line = node.start_mark.line + 1
     if id(node) in above:
         raise _FaultError("an anchor stands for something that it is part of", line)

@@ -63,6 +63,10 @@ def doubled(levels, first, form):
 
 REFUSED = {
     "a list that doubles": (doubled(30, "[x]", "[{}]"), "with what anchors repeat"),
+    "a long text in many places": (
+        f"a: &a {'x' * 2**20}\nb: [{'*a,' * 10_000}]",
+        "line 2: .* with what anchors repeat",
+    ),
     "merges that double": (doubled(30, "{x: 1}", "{{<<: [{}]}}"), "with what anchors repeat"),
     "a list in itself": ("a: &a [*a]", "part of"),
     "a mapping in itself by a merge": ("a: &a {<<: *a}", "part of"),
