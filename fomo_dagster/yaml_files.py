@@ -70,14 +70,14 @@ def read_value(text: str) -> Any:
         raise InputError(fault.what) from fault
 
 
-def line_of(path: Path, keys: Sequence[Any]) -> int | None:
+def line_of(path: Path, keys: Sequence[Any], *, whole: bool = False) -> int | None:
     """The line of a file where the first of these nested keys and places stand, as many as it has;
-    None where it has not even the first, as of a value taken over from another file."""
+    None where it has not even the first or, for `whole`, not all of them."""
     try:
         node = _compose(text_of(path))
     except (InputError, _FaultError):
         return None
-    found = None
+    found, depth = None, 0
     for key in keys:
         if isinstance(node, MappingNode):
             pair = next((pair for pair in node.value if pair[0].value == key), None)
@@ -88,8 +88,8 @@ def line_of(path: Path, keys: Sequence[Any]) -> int | None:
             break
         if place is None:
             break
-        found = place.start_mark.line + 1
-    return found
+        found, depth = place.start_mark.line + 1, depth + 1
+    return None if whole and depth < len(keys) else found
 
 
 class _FaultError(Exception):

@@ -244,7 +244,9 @@ def _of_point(
         values = merged(values, nested(key, value))
     values["name"] = f"{data['name']}_{point.label}"
     where = f"{path} ({point.label})"
-    loaded = experiment_from(values, path, project, overrides, datasets, where)
+    loaded = experiment_from(
+        values, path, project, overrides, datasets, where, swept=tuple(point.changes)
+    )
     told = ", ".join(f"{column} {value}" for column, value in point.shown.items())
     description = f"{loaded.experiment.description} ({told})".strip()
     experiment = loaded.experiment.model_copy(update={"description": description})

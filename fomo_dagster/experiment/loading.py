@@ -9,7 +9,7 @@ stands in `fomo_dagster.experiment.experiment_sets`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -25,7 +25,7 @@ from fomo_dagster.experiment.extending import merged, nested
 from fomo_dagster.experiment.names import check_safe_name
 from fomo_dagster.experiment.schema import Experiment
 from fomo_dagster.experiment.sweeping import EXTENDS, SWEEP, grids_of
-from fomo_dagster.experiment.validating import validated
+from fomo_dagster.experiment.validating import Place, validated
 from fomo_dagster.shipped import shipped_folder
 from fomo_dagster.yaml_files import read_mapping, read_parts, read_value, text_of
 
@@ -138,10 +138,12 @@ def experiment_from(
     overrides: Sequence[str],
     known: Datasets,
     where: str | None = None,
+    swept: Collection[str] = (),
 ) -> Loaded:
     """The experiment that `data` of a file declare; see `load_experiment`.
 
-    known: the project's datasets. where: begins every error; the file by default.
+    known: the project's datasets. where: begins every error; the file by default. swept: the keys
+    whose values the file's sweep gives.
     """
     for override in overrides:
         apply_override(data, override)
@@ -153,8 +155,9 @@ def experiment_from(
     shipped = shipped_datasets()
     declared = {*datasets, *wrong, *shipped.declared, *(own if isinstance(own, dict) else ())}
     experiment: Experiment = validated(
-        TypeAdapter(Experiment), data, where, Experiment, declared, place=(path, ())
-    )
+        TypeAdapter(Experiment), data, where, Experiment, declared,
+        place=Place(path, (), _parents(path, project), overrides, swept),
+    )  # fmt: skip
     for name, dataset in experiment.datasets.items():
         if name in datasets and datasets[name] != dataset:
             raise InputError(
@@ -216,7 +219,9 @@ def _dataset(name: str, declaration: Any, path: Path) -> Dataset:
         raise InputError(f"{path}: {error}") from error
     where = f"{path}: dataset {name!r}"
     whole = _completed(name, declaration, where)
-    dataset: Dataset = validated(TypeAdapter(Dataset), whole, where, Dataset, place=(path, (name,)))
+    dataset: Dataset = validated(
+        TypeAdapter(Dataset), whole, where, Dataset, place=Place(path, (name,))
+    )
     return dataset
 
 
@@ -316,6 +321,13 @@ def _with_parents(path: Path, children: tuple[Path, ...], project: Path) -> dict
     base = _with_parents(_parent(path, parent, project), (*children, path), project)
     base.pop("name", None)
     return merged(base, data)
+
+
+def _parents(path: Path, project: Path) -> Iterator[Path]:
+    """The files that a file extends, the nearest first."""
+    while (parent := read_mapping(path).get(EXTENDS)) is not None:
+        path = _parent(path, parent, project)
+        yield path
 
 
 def _parent(path: Path, parent: Any, project: Path) -> Path:

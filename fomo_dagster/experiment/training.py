@@ -103,6 +103,12 @@ class TrainingSettings(Declaration):
 
     @model_validator(mode="after")
     def _fits_into_a_stage(self) -> TrainingSettings:
+        samples = self.budget.samples
+        if samples is not None and samples < self.batch_size:
+            raise ValueError(
+                f"budget.samples is {samples}, less than one batch of {self.batch_size}: raise "
+                "it, or lower batch_size"
+            )
         steps = self.budget.known_steps(self.batch_size)
         problem = self.misfit(steps) if steps else None
         if problem is not None:

@@ -3,7 +3,8 @@ out."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -15,6 +16,68 @@ from fomo_dagster.experiment.schema import Experiment
 from fomo_dagster.experiment.sweeping import EXTENDS, SWEEP
 from fomo_dagster.yaml_files import line_of
 
+# What was expected, where pydantic would say it in the terms of Python.
+_EXPECTED = {
+    "bool_parsing": "true or false was expected",
+    "bool_type": "true or false was expected",
+    "dict_type": "keys and values were expected",
+    "finite_number": "a finite number was expected",
+    "float_parsing": "a number was expected",
+    "float_type": "a number was expected",
+    "greater_than": "it must be above {gt:g}",
+    "greater_than_equal": "it must be at least {ge:g}",
+    "int_from_float": "a whole number was expected",
+    "int_parsing": "a whole number was expected",
+    "int_type": "a whole number was expected",
+    "less_than": "it must be below {lt:g}",
+    "less_than_equal": "it must be at most {le:g}",
+    "list_type": "a list was expected, as in [a, b]",
+    "model_attributes_type": "keys and values were expected",
+    "model_type": "keys and values were expected",
+    "path_type": "a path was expected",
+    "string_type": "text was expected",
+    "tuple_type": "a list was expected, as in [a, b]",
+}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the data that are validated were written, so that errors can say so.
+
+    path: their file, which `where` of an error begins with. above: the keys that they stand under.
+    parents: the files that it extends, the nearest first. overrides: each `key=value` of `--set`.
+    swept: the dotted keys whose values the file's sweep gives.
+    """
+
+    path: Path
+    above: tuple[str, ...] = ()
+    parents: Iterable[Path] = ()
+    overrides: Sequence[str] = ()
+    swept: Collection[str] = ()
+
+    def begin(self, where: str, keys: Sequence[Any]) -> str:
+        """`where` with what says the value at these keys: a `--set`, or the line of a file."""
+        for override in reversed(self.overrides):
+            if _overlap(keys, override.partition("=")[0].strip()):
+                return f"{where}, --set {override!r}"
+        axis = next((key for key in self.swept if _overlap(keys, key)), None)
+        sought = [*self.above, *(keys if axis is None else (SWEEP, axis))]
+        if axis is None and line_of(self.path, sought, whole=True) is None:
+            for parent in self.parents:
+                if (line := line_of(parent, sought, whole=True)) is not None:
+                    return f"{where} (inherited from {parent}, line {line})"
+        line = line_of(self.path, sought)
+        rest = where.removeprefix(str(self.path))
+        return where if line is None else f"{self.path}, line {line}{rest}"
+
+
+def _overlap(keys: Sequence[Any], dotted: str) -> bool:
+    """Whether one of two places is the other one, or holds it."""
+    return bool(keys) and all(str(a) == b for a, b in zip(keys, dotted.split("."), strict=False))
+
+
+_DEEPEST = 3  # levels that an unknown key is looked for in
+
 
 def validated(
     adapter: TypeAdapter[Any],
@@ -22,32 +85,29 @@ def validated(
     where: str,
     model: type[BaseModel],
     declared: Collection[str] = (),
-    whole: str = "the file",
-    place: tuple[Path, tuple[str, ...]] | None = None,
+    whole: str = "",
+    place: Place | None = None,
 ) -> Any:
     """The data as the adapter's type, with errors that name the key, its value and the nearest.
 
     where: begins every error. model: the class that the data describe. declared: see `DatasetName`.
-    whole: what errors call the data where they are about no single key. place: the file, which
-    `where` begins with, and the keys under which the data stand there; errors then name the line.
+    whole: what errors call the data where they are about no single key.
     """
     try:
         return adapter.validate_python(data, context={"declared": declared})
     except ValidationError as error:
         said = []
         for problem in error.errors(include_url=False):
-            location = _location(problem, model)
-            said.append(f"{_with_line(where, place, location)}: {_explain(problem, model, whole)}")
+            explained = _explain(problem, model, whole)
+            keys = _location(problem, model) or _named_in(explained)
+            begun = where if place is None else place.begin(where, keys)
+            said.append(f"{begun}: {explained}")
         raise InputError("\n".join(said)) from error
 
 
-def _with_line(where: str, place: tuple[Path, tuple[str, ...]] | None, keys: Sequence[Any]) -> str:
-    """`where` with the line after the file that it begins with, where the keys stand there."""
-    if place is None:
-        return where
-    path, above = place
-    line = line_of(path, [*above, *keys])
-    return where if line is None else f"{path}, line {line}{where.removeprefix(str(path))}"
+def _named_in(sentence: str) -> list[str]:
+    """The setting that a sentence about a whole file begins with, such as `budget.samples is 1`."""
+    return sentence.partition(" is ")[0].split(".") if " is " in sentence else []
 
 
 def _location(problem: Any, model: type[BaseModel]) -> list[Any]:
@@ -62,10 +122,12 @@ def _explain(problem: Any, model: type[BaseModel], whole: str) -> str:
     location = _location(problem, model)
     name = ".".join(str(p) for p in location) or whole
     if is_unknown:
-        valid = _fields_at(model, problem["loc"][:-1])
-        return f"unknown key {name!r} (value {problem['input']!r}); " + nearest(
-            str(location[-1]), valid
-        )
+        key = str(location[-1])
+        there = _places_of(key, model)
+        hint = nearest(key, _fields_at(model, problem["loc"][:-1]))
+        if there and name not in there:  # as another form of a mapping may have it
+            hint = f"did you mean {' or '.join(map(repr, there[:3]))}?"
+        return f"unknown key {name!r} (value {problem['input']!r}); {hint}"
     if problem["type"] == "missing":
         return f"{name} is missing"
     if problem["type"] == "literal_error":
@@ -83,9 +145,11 @@ def _explain(problem: Any, model: type[BaseModel], whole: str) -> str:
         return f"{name} is {problem['input']!r}; a mapping was expected"
     if problem["type"] == "string_type" and isinstance(problem["input"], int | float):
         return f"{name} is {problem['input']!r}; text was expected: quote it"
-    message = problem["msg"].removeprefix("Value error, ")
-    shown = "" if isinstance(problem["input"], dict) else f" is {problem['input']!r}"
-    return f"{name}{shown}: {message}"
+    message = _EXPECTED.get(problem["type"], "").format_map(problem.get("ctx", {}))
+    message = message or problem["msg"].removeprefix("Value error, ")
+    if isinstance(problem["input"], dict):  # too long to be shown
+        return f"{name}: {message}" if name else message
+    return f"{name} is {problem['input']!r}: {message}"
 
 
 def _keys(location: Sequence[Any], model: type[BaseModel]) -> list[Any]:
@@ -126,6 +190,23 @@ def _fields_at(model: type[BaseModel], location: Sequence[Any]) -> list[str]:
         models = found or branch or models
     names = [name for m in models for name in m.model_fields]
     return [*names, EXTENDS, SWEEP] if not location and model is Experiment else names
+
+
+def _places_of(key: str, model: type[BaseModel]) -> list[str]:
+    """The dotted places of a key, as far up in the whole file as it stands in any mapping."""
+    level: list[tuple[str, type[BaseModel]]] = [("", model)]
+    for _ in range(_DEEPEST):
+        found = [place + key for place, one in level if key in one.model_fields]
+        if found:
+            return list(dict.fromkeys(found))
+        level = [
+            (f"{place}{name}.", inner)
+            for place, one in level
+            for name, field in one.model_fields.items()
+            if not _is_mapping(field.annotation)
+            for inner in _models_in(field.annotation)
+        ]
+    return []
 
 
 def _tags(model: type[BaseModel]) -> Iterator[FieldInfo]:

@@ -61,8 +61,8 @@ def check_stages(concepts: int, stages: int) -> None:
     """Raise `InputError` where a stream of so many concepts cannot have so many stages."""
     if not 1 <= stages <= concepts:
         raise InputError(
-            f"a stream of {concepts} concepts cannot have {stages} stages: "
-            f"each needs at least one concept, so choose from 1 to {concepts}"
+            f"stream.stages is {stages}, and the stream has {concepts} concepts: each stage needs "
+            f"at least one, so choose from 1 to {concepts}"
         )
 
 
@@ -71,9 +71,9 @@ def check_positions(concepts: int, positions: Sequence[int]) -> None:
     for before, after in pairwise([1, *positions, concepts + 1]):
         if before >= after:
             raise InputError(
-                f"the positions {list(positions)} cannot cut a stream of {concepts} concepts: "
-                "they are where chunks 2..T begin, so they must increase from 2 to at most "
-                f"{concepts}"
+                f"stream.positions is {list(positions)}, and the stream has {concepts} concepts: "
+                "positions are where stages 2, 3, … begin, so they must increase from 2 to at "
+                f"most {concepts}"
             )
 
 

@@ -83,7 +83,7 @@ def test_a_merge_that_fails_leaves_the_old_file_and_nothing_beside_it(files):
         ),
         (
             ["--technique", "ties", "--set", "density=2"],
-            "ties: density is 2: Input should be less than or equal to 1",
+            "ties: density is 2: it must be at most 1",
         ),
         (
             ["--technique", "breadcrumbs", "--set", "smallest=0.995"],

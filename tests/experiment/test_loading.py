@@ -7,7 +7,7 @@ import yaml
 
 from fomo_dagster.data.benchmark.registry import benchmark_datasets
 from fomo_dagster.errors import InputError
-from fomo_dagster.experiment.experiment_sets import load_all
+from fomo_dagster.experiment.experiment_sets import load_all, load_experiment_set
 from fomo_dagster.experiment.loading import (
     json_schema,
     load_datasets,
@@ -58,7 +58,9 @@ def test_defaults_are_the_benchmarks(project):
     [
         ({"optimizer": {}}, "unknown key 'optimizer'.*did you mean 'optimiser'"),
         ({"optimiser": {"learningrate": 1}}, "optimiser.learningrate.*'learning_rate'"),
-        ({"optimiser": {"learning_rate": -1}}, "optimiser.learning_rate is -1.*greater than 0"),
+        ({"optimiser": {"learning_rate": -1}}, "optimiser.learning_rate is -1: it must be above 0"),
+        ({"learning_rate": 1}, "key 'learning_rate' .*; did you mean 'optimiser.learning_rate'"),
+        ({"stages": 2}, "unknown key 'stages' .*; did you mean .*'stream.stages'"),
         ({"optimiser": {"learning_rate": float("nan")}}, "learning_rate is nan"),
         ({"precision": "bf61"}, "precision is 'bf61'; did you mean 'bf16'"),
         ({"mixture": {"update": 0.5, "buffer": 0.1, "pretraining": 0}}, "add up to 1, not 0.6"),
@@ -66,7 +68,11 @@ def test_defaults_are_the_benchmarks(project):
         ({"mixture": {}}, "pretraining is 0.33 and there is no pretraining_pool"),
         ({"budget": {"samples": 10, "steps": 3}}, "exactly one of samples, steps, epochs"),
         ({"budget": {}}, "exactly one of samples, steps, epochs"),
+        ({"budget": 100}, "budget is 100: keys and values were expected"),
+        ({"batch_size": "many"}, "batch_size is 'many': a whole number was expected"),
+        ({"evaluation": {"held_out": "birds"}}, r"held_out is 'birds': a list .* as in \[a, b\]"),
         ({"stream": {"stages": 2}}, "exactly one of datasets, concepts, file"),
+        ({"budget": {"samples": 500}}, r"yaml, line \d+: budget\.samples is 500, .* batch of 512"),
         ({"stream": {"datasets": ["birds"], "stages": -1}}, "stream.stages is -1"),
         ({"backbone": {"name": "x", "architecture": "ViT-B-32"}}, "exactly one of pretrained"),
         ({"method": {"start_from": "deployed"}}, "start_from: deployed needs a merge"),
@@ -88,7 +94,7 @@ def test_defaults_are_the_benchmarks(project):
         ),
         ({"method": {"rank": 3}}, r"unknown key 'method.rank' \(value 3\)"),
         ({"method": {"name": "ia3", "rank": 3}}, r"unknown key 'method.rank' \(value 3\)"),
-        ({"method": {"name": "lora", "rank": 0}}, "method.rank is 0.*greater than or equal to 1"),
+        ({"method": {"name": "lora", "rank": 0}}, "method.rank is 0: it must be at least 1"),
         ({"method": {"name": "hra", "rank": 3}}, "rank of hra is 3, and must be even"),
         (
             {"method": {"name": "lora", "start_from": "initial"}},
@@ -117,6 +123,21 @@ def test_defaults_are_the_benchmarks(project):
 def test_a_wrong_file_names_the_key_the_value_and_the_way_out(project, changes, message):
     with pytest.raises(InputError, match=message):
         load(project(**changes))
+
+
+def test_a_wrong_value_is_said_to_stand_where_it_was_written(project):
+    root = project(seed="x")
+    parent, child = root / "experiments" / "e.yaml", root / "experiments" / "child.yaml"
+    child.write_text("extends: e\nbatch_size: 64\nsweep: {optimiser.weight_decay: [0.1, -1]}\n")
+    line = next(n for n, text in enumerate(parent.read_text().splitlines(), 1) if "seed" in text)
+    inherited = rf"child\.yaml .*\(inherited from {parent}, line {line}\): seed is 'x'"
+    with pytest.raises(InputError, match=inherited):
+        load_experiment_set("child", root)
+    with pytest.raises(InputError, match=r"child\.yaml \(.*\), --set 'seed=y': seed is 'y'"):
+        load_experiment_set("child", root, ["seed=y"])
+    trouble = load_experiment_set("child", root, ["seed=1"]).troubles[0]
+    assert str(trouble.error).startswith(f"{child}, line 3 (")
+    assert "optimiser.weight_decay is -1: it must be at least 0" in str(trouble.error)
 
 
 def test_owners_and_schedules_that_dagster_takes_are_taken(project):

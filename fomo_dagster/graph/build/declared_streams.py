@@ -134,4 +134,9 @@ def roles_of(experiment: Experiment, trained_on: Sequence[str]) -> dict[str, str
                 "once: take it out of evaluation.held_out, or out of the stream"
             )
         roles[name] = "held_out"
+    if not roles:
+        raise InputError(
+            f"experiment {experiment.name!r} has no dataset to evaluate on: name some in its "
+            "stream, or in evaluation.held_out"
+        )
     return roles

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.stream import Stream
 from fomo_dagster.graph.core.facts import ONLY, Details, Facts, FactsByKey
 from fomo_dagster.graph.core.keys import MANIFESTS, shards_key
@@ -138,10 +139,13 @@ class OrderNode(Node):
         """What cannot be cut is refused before anything is measured."""
         from fomo_dagster.streams.chunks import check_positions, check_stages
 
-        if self.stream.positions is not None:
-            check_positions(concepts, self.stream.positions)
-        elif self.stream.stages is not None:
-            check_stages(concepts, self.stream.stages)
+        try:
+            if self.stream.positions is not None:
+                check_positions(concepts, self.stream.positions)
+            elif self.stream.stages is not None:
+                check_stages(concepts, self.stream.stages)
+        except InputError as error:
+            raise InputError(f"{self.key}: {error}") from error
 
     def _figure_inputs(self, facts: FactsByKey) -> dict[str, Any]:
         """Role → digest of what the key figures come from."""

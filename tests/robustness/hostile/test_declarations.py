@@ -44,6 +44,19 @@ CASES = {
         lambda p: append(p.root / "experiments/toy.yaml", "description: 1e3\n"),
         ["plan", "toy"], 2, ["toy.yaml, line ", "description is 1000.0", "quote it"],
     ),
+    "more stages than concepts": (
+        lambda p: None, ["plan", "toy", "--set", "stream.stages=99"], 2,
+        ["streams/toy/order: stream.stages is 99", "choose from 1 to "],
+    ),
+    "nothing to evaluate on": (
+        lambda p: None,
+        ["plan", "toy", "--set", "stream.datasets=[]", "--set", "evaluation.held_out=[]"],
+        2, ["'toy' has no dataset to evaluate on", "evaluation.held_out"],
+    ),
+    "a budget of less than a batch": (
+        lambda p: None, ["plan", "toy", "--set", "budget={samples: 2}"], 2,
+        ["--set 'budget={samples: 2}': budget.samples is 2", "lower batch_size"],
+    ),
 }  # fmt: skip
 
 
