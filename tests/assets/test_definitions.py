@@ -89,7 +89,7 @@ def test_owners_are_those_of_every_experiment_that_needs_an_asset(project):
     assert list(specs["backbones/toy"].owners) == ["ann@example.org", "team:models"]
 
 
-def test_every_asset_has_a_description_and_all_that_are_made_have_kinds_and_a_code_version(shipped):
+def test_assets_have_descriptions_and_made_ones_kinds_and_a_code_version(shipped):
     for spec in shipped.resolve_all_asset_specs():
         assert spec.description, spec.key
         assert "{" not in spec.description

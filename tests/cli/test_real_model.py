@@ -81,7 +81,7 @@ def stored(stage):
     return load_weights(request.experiment.backbone, path)
 
 
-def test_a_vit_b_32_of_openclip_is_trained_and_loads_in_openclip_with_the_same_features(pictures):
+def test_a_trained_vit_b_32_loads_in_openclip_with_the_same_features(pictures):
     torch.manual_seed(0)
     module = open_clip.create_model("ViT-B-32")
     weights = pictures.root / "weights.pt"

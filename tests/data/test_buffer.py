@@ -70,7 +70,7 @@ def test_a_buffer_is_full_and_holds_different_samples_of_the_past_in_stream_orde
 
 
 @given(counts=COUNTS, capacity=st.integers(1, 60), seed=st.integers(0, 99))
-def test_class_balanced_gives_concepts_equal_counts_and_what_small_ones_leave_to_others(
+def test_class_balanced_fills_concepts_equally_and_small_ones_leave_their_rest(
     counts: list[int], capacity: int, seed: int
 ) -> None:
     concepts = {str(number): count for number, count in enumerate(counts)}

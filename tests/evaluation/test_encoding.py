@@ -78,7 +78,7 @@ def test_image_features_are_those_of_one_pass_an_image_in_the_rows_order(
     torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-5)
 
 
-def test_text_features_are_those_of_one_pass_a_text_and_equal_texts_are_encoded_once(
+def test_text_features_equal_one_pass_per_text_and_encode_equal_texts_once(
     tiny_model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     values = [f"a photo of number {i % 7}" for i in range(20)]

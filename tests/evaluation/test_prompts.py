@@ -36,7 +36,7 @@ def test_other_settings_are_the_datasets_prompt_and_the_list_itself() -> None:
     assert templates_of(("{} one", "two {}"), "unused {}") == ("{} one", "two {}")
 
 
-def test_waffle_appends_words_and_characters_of_the_same_lengths_to_the_datasets_prompt() -> None:
+def test_waffle_appends_words_and_characters_of_equal_lengths_to_the_prompt() -> None:
     prompts = Waffle(waffle=WaffleDescriptors(pairs=4, words=3, seed=5))
     templates = templates_of(prompts, "A photo of a {}, a type of bird.")
     assert len(set(templates)) == 8

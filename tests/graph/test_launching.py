@@ -133,7 +133,7 @@ def longer(finished_project: Any) -> Any:
     return finished_project
 
 
-def test_a_stage_stopped_in_any_way_goes_on_and_ends_with_the_weights_of_one_process(
+def test_a_stage_stopped_in_any_way_resumes_to_the_weights_of_one_process(
     longer: Any, tmp_path: Path
 ) -> None:
     """Stopped by SIGTERM of the launching process and of one of the launched, then one of them

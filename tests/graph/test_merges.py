@@ -56,7 +56,7 @@ def test_what_is_deployed_is_the_merge_of_the_trained_weights_over_theta_0(finis
 
 
 @pytest.mark.parametrize("technique", ["model_stock", "consensus"])
-def test_the_first_stage_deploys_what_was_trained_where_there_is_nothing_to_merge_with(
+def test_the_first_stage_deploys_what_was_trained_where_no_other_can_be_merged(
     finished_project, technique
 ):
     """θ₀ is no model of its own here, which would hold a merge of agreement back for ever."""

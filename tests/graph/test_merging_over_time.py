@@ -176,7 +176,7 @@ def test_the_weights_of_each_combination_are_the_means_that_it_says(undisturbed,
 
 
 @pytest.mark.parametrize("name", EXPECTED)
-def test_each_combination_killed_in_a_training_and_in_a_merge_ends_with_the_same_weights(
+def test_each_combination_killed_in_training_and_merging_ends_with_equal_weights(
     finished_project, undisturbed, monkeypatch, name
 ):
     overrides = (f"method.combination={name}", SEED, "execution.resume_seconds=1e-9")
@@ -217,7 +217,7 @@ def method(rules, **merge):
     return f"method={{{rules}, merge: {{{declared}}}}}"
 
 
-def test_weights_of_a_joint_merge_are_shares_of_a_mean_and_multiples_of_task_vectors(
+def test_weights_of_a_joint_merge_are_mean_shares_and_task_vector_multiples(
     finished_project,
 ):
     rules = "deploy: joint, joint: {weighting: quadratic, reversed: true, include_initial: true}"
@@ -290,7 +290,7 @@ def test_what_one_experiment_starts_from_and_another_deploys_is_made_once(finish
         assert make(graph, home) == computed  # of two models both are the same
 
 
-def test_a_run_through_dagster_makes_starts_and_folds_and_leaves_nothing_out_of_date(
+def test_dagster_makes_starts_and_folds_and_leaves_nothing_out_of_date(
     finished_project,
 ):
     finished_project.write("toy", method={"combination": "double_merge_all_unrolled"})

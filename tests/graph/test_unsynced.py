@@ -63,7 +63,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_unsynced_is_what_a_change_touches_and_materialising_it_brings_all_up_to_date(
+def test_unsynced_is_what_a_change_touches_and_materialising_it_updates_all(
     finished_project, change
 ):
     do, expected = CHANGES[change]

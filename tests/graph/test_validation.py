@@ -77,7 +77,7 @@ def test_a_new_test_image_changes_nothing_and_a_new_training_image_does(validate
     assert {"shards/birds_validation", "tuned/trained_002", "tuned/trained_003"} <= computed
 
 
-def test_experiments_that_hold_out_otherwise_need_another_name_and_then_share_the_rest(project):
+def test_another_holdout_needs_another_name_and_then_shares_the_rest(project):
     folds = [{"share": 0.25, "seed": 0}, {"share": 0.25, "seed": 1}]
     for name, validation in zip("ab", folds, strict=True):
         project.write(name, validation=validation)

@@ -595,7 +595,7 @@ def test_lots_do_not_depend_on_pieces_and_are_uniform(tmp_path, monkeypatch):
     assert all(np.array_equal(pieces[name], as_joint[name]) for name in SHAPES)
 
 
-def test_equal_magnitudes_of_a_row_have_equal_chances_and_the_largest_stays_most_often(tmp_path):
+def test_equal_magnitudes_in_a_row_have_equal_chances_and_the_largest_the_best(tmp_path):
     """Of a row of 0.1, then 2000 ones, then 9: chances of 0.9, 0.5 and 0.1."""
     vector = torch.cat([torch.full((1,), 0.1), torch.ones(1999), torch.full((1,), 9.0)])
     many = vector.repeat(300, 1)

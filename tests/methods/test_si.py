@@ -77,7 +77,7 @@ def test_the_integral_is_what_the_loss_fell_by(linear: Any) -> None:
     )
 
 
-def test_an_update_that_was_skipped_for_gradients_that_overflowed_counts_for_nothing(
+def test_an_update_skipped_for_overflowed_gradients_counts_for_nothing(
     linear: Any,
 ) -> None:
     stage_context, _ = linear(2)

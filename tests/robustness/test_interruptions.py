@@ -21,7 +21,7 @@ def last_run(project):
 
 
 @SIGNALS
-def test_a_signal_in_training_leaves_a_resume_point_and_the_next_run_goes_on_from_it(
+def test_a_signal_in_training_leaves_a_resume_point_that_the_next_run_takes_up(
     finished_project, nursery, number, status
 ):
     finished_project.write("toy", budget={"steps": 6})

@@ -95,7 +95,7 @@ def test_rsqrt_falls_by_the_root_of_its_step_and_to_nothing_at_the_end() -> None
 
 
 @given(st.integers(20, 120), st.integers(1, 9), st.integers(0, 9), st.integers(1, 6))
-def test_recovered_rsqrt_is_one_curve_whose_warm_ups_and_cool_downs_are_put_in_between(
+def test_recovered_rsqrt_is_one_curve_with_warm_ups_and_cool_downs_between(
     steps: int, warmup: int, cooldown: int, stage: int
 ) -> None:
     lengths = {"warmup": warmup, "cooldown": cooldown, "final_factor": 0.01}
