@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test ui clean
+.PHONY: demo check test lint ui clean
 
 # Tests start many processes: what the first one compiles of the packages, the others must find.
 # What nothing imports is never compiled (--no-compile), which spares a minute of the installation.
@@ -23,12 +23,17 @@ $(VENV)/.installed-dev: pyproject.toml
 demo: $(VENV)/.installed  ## install, run the quickstart, print its scores
 	$(BIN)/fomo run quickstart
 
-test: $(VENV)/.installed-dev  ## lint, types, import layers, tests
+check: lint  ## what to run while working: lint, types, import layers, fast tests
+	$(BIN)/pytest -m "not slow and not kill and not gpu" --durations 5 --durations-min 1
+
+test: lint  ## lint, types, import layers, all tests
+	$(BIN)/pytest
+
+lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest
 
 ui: $(VENV)/.installed  ## Dagster's UI on this machine
 	$(BIN)/fomo ui

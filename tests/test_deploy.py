@@ -27,6 +27,8 @@ from kubernetes import client, config
 
 from fomo_dagster.experiment.schema import Execution
 
+pytestmark = pytest.mark.slow
+
 DEPLOY = Path(__file__).resolve().parents[1] / "deploy"
 SCRIPT = DEPLOY / "slurm" / "run.sbatch"
 

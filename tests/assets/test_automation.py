@@ -9,7 +9,7 @@ from fomo_dagster.cli.planning import resolve_request
 from fomo_dagster.cli.running import compute_arrivals
 from resources.run_contexts import RunContexts
 
-pytestmark = pytest.mark.filterwarnings("ignore::dagster.BetaWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::dagster.BetaWarning")]
 
 
 class Automation:

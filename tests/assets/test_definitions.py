@@ -139,6 +139,7 @@ def test_an_asset_depends_on_what_its_node_needs(project):
         assert parents == set(node.inputs), node.key
 
 
+@pytest.mark.slow
 def test_loading_definitions_imports_neither_torch_nor_open_clip(project):
     script = (
         "import sys, fomo_dagster.definitions;"

@@ -10,6 +10,8 @@ from fomo_dagster.cli.dagster_home import end_dead_runs, prepare
 from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.errors import DataError
 
+pytestmark = pytest.mark.slow
+
 # What the page of a job in the UI asks for.
 MODULE = "fomo_dagster.definitions"
 OF_THE_PROJECT = {".dagster/repository": f"__repository__@{MODULE}"}

@@ -9,6 +9,8 @@ import pytest
 from fomo_dagster.cli.interruptions import Signals
 from fomo_dagster.training.interruption import STOPPING, Interruption, leave_terminal
 
+pytestmark = pytest.mark.kill
+
 
 @pytest.fixture(autouse=True)
 def terminal_of_these_tests(monkeypatch):

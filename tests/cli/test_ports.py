@@ -11,6 +11,8 @@ from fomo_dagster.cli import ports
 from fomo_dagster.cli.main import app
 from fomo_dagster.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def taken():

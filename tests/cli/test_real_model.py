@@ -16,6 +16,8 @@ from fomo_dagster.errors import FomoError, InputError
 from fomo_dagster.graph.run.run_context import RunContext
 from fomo_dagster.graph.work.checkpoints import WEIGHTS, load_weights
 
+pytestmark = pytest.mark.slow
+
 VISION = {"image_size": 16, "layers": 1, "width": 16, "head_width": 8, "patch_size": 8}
 TEXT = {"context_length": 12, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
 CONFIGURATION = {"embed_dim": 16, "vision_cfg": VISION, "text_cfg": TEXT}

@@ -14,6 +14,8 @@ from fomo_dagster.graph.build.builder import build_project
 from fomo_dagster.store.heads import Heads
 from resources.run_contexts import RunContexts
 
+pytestmark = pytest.mark.slow
+
 SWEEP = {
     "extends": "toy",
     "stream": {"name": None, "datasets": ["birds"], "stages": 1},

@@ -424,6 +424,7 @@ def run(tmp_path: Path) -> Iterator[Run]:
         run.process.communicate()
 
 
+@pytest.mark.kill
 @pytest.mark.skipif(sys.platform != "linux", reason="looks processes up in /proc")
 def test_no_worker_outlives_a_killed_run(run: Run) -> None:
     assert len(run.living()) == 2
@@ -431,6 +432,7 @@ def test_no_worker_outlives_a_killed_run(run: Run) -> None:
     run.wait_until(lambda: run.living() == [])
 
 
+@pytest.mark.kill
 def test_a_killed_worker_is_an_error_that_says_what_to_do(run: Run) -> None:
     os.kill(run.workers()[0], signal.SIGKILL)
     _, errors = run.process.communicate(timeout=60)

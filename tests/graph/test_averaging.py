@@ -7,6 +7,8 @@ import pytest
 from fomo_dagster.cli.planning import resolve_request
 from fomo_dagster.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 
 def declared(project: Any, stage: int, **method: Any) -> dict[str, Any]:
     project.write("averaged", method=method)

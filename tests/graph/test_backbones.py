@@ -19,6 +19,8 @@ from fomo_dagster.graph.nodes.backbone import BackboneNode
 from fomo_dagster.graph.work.checkpoints import WEIGHTS, load_weights
 from fomo_dagster.models import backbones
 
+pytestmark = pytest.mark.slow
+
 WORDS = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "a", "photo", "of", "robin", "lion", "red"]
 ARCHITECTURE = {
     "embed_dim": 16,

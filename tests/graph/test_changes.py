@@ -13,6 +13,8 @@ from fomo_dagster.home import Home
 from fomo_dagster.tables.views import query
 from resources.run_contexts import RunContexts
 
+pytestmark = pytest.mark.slow
+
 STAGES = (1, 2, 3)
 CONCEPTS = [
     "birds+++robin", "birds+++wren", "birds+++crow", "birds+++swan", "cats+++lion", "cats+++lynx",

@@ -16,6 +16,8 @@ from fomo_dagster.tables.results import results
 from fomo_dagster.tables.views import query
 from resources.run_contexts import RunContexts
 
+pytestmark = pytest.mark.slow
+
 STREAM = {"name": "live", "growing": "../incoming", "arriving": {"prompt": "a photo of a {}"}}
 FIRST = {"2024-01": ("ant", "bee"), "2024-02": ("cow", "dog")}
 

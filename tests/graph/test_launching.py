@@ -133,6 +133,7 @@ def longer(finished_project: Any) -> Any:
     return finished_project
 
 
+@pytest.mark.kill
 def test_a_stage_stopped_in_any_way_resumes_to_the_weights_of_one_process(
     longer: Any, tmp_path: Path
 ) -> None:

@@ -23,6 +23,8 @@ from fomo_dagster.models.operations import of_encoding
 from fomo_dagster.streams.orderings import random
 from fomo_dagster.tables.views import query
 
+pytestmark = pytest.mark.slow
+
 ENTRIES = [
     "birds+++crow", "birds+++robin", "birds+++swan", "birds+++wren", "cats+++lion", "cats+++lynx",
 ]  # fmt: skip

@@ -8,6 +8,8 @@ from fomo_dagster.graph.run.materialise import materialise
 from fomo_dagster.graph.run.run_context import RunContext
 from fomo_dagster.graph.work.checkpoints import WEIGHTS
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     ("merge", "declared", "bases"),

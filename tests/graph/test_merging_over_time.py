@@ -16,6 +16,8 @@ from fomo_dagster.graph.work.checkpoints import FINITE_WEIGHTS, WEIGHTS
 from fomo_dagster.home import Home
 from fomo_dagster.merging.checkpoints import Checkpoints
 
+pytestmark = pytest.mark.slow
+
 SOME = "visual.conv1.weight"
 THETA = "backbones/toy"
 SEED = "seed=1"  # nothing of which was trained yet

@@ -12,6 +12,8 @@ from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.errors import InputError
 from fomo_dagster.graph.core.facts import ONLY, Facts
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def learnable(small_backbone: dict[str, Any]) -> dict[str, Any]:

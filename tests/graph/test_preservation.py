@@ -11,6 +11,8 @@ from fomo_dagster.graph.run.materialise import materialise
 from fomo_dagster.graph.run.run_context import RunContext
 from fomo_dagster.graph.work.checkpoints import CARRIED
 
+pytestmark = pytest.mark.slow
+
 
 def inputs(project: Any, name: str, stage: int) -> tuple[str, ...]:
     return project.graph(name).nodes[f"{name}/trained_{stage:03d}"].inputs

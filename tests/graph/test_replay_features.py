@@ -24,6 +24,8 @@ from fomo_dagster.graph.work.replay_features import read_replay_features, write_
 from fomo_dagster.models import backbones
 from fomo_dagster.progress import no_progress
 
+pytestmark = pytest.mark.slow
+
 DATASETS = ("cats", "birds")
 PER_DATASET = 5
 ARCHITECTURE = {

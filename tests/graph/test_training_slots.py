@@ -16,6 +16,8 @@ from fomo_dagster.graph.run.materialise import materialise
 from fomo_dagster.graph.run.run_context import RunContext
 from fomo_dagster.home import training_slots
 
+pytestmark = pytest.mark.slow
+
 
 @contextmanager
 def taken(project, graph):

@@ -12,6 +12,8 @@ from fomo_dagster.cli.planning import resolve_request
 from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def teacher(small_backbone: dict[str, Any]) -> dict[str, Any]:

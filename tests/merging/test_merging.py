@@ -171,6 +171,7 @@ def test_a_file_that_is_no_checkpoint_is_named(tmp_path: Path) -> None:
             interpolate([tmp_path / name], [1.0], tmp_path / "out.safetensors")
 
 
+@pytest.mark.slow
 def test_merging_never_holds_a_checkpoint_nor_a_tensor_of_every_model(tmp_path: Path) -> None:
     """Four models of 32 MiB, half of it one tensor, through two passes of selection and one of
     writing; what is allocated beyond the beginning is less than that tensor of all of them."""

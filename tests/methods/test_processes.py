@@ -10,6 +10,8 @@ from torch.testing import assert_close
 
 from fomo_dagster.distributed.process_group import ProcessGroup
 
+pytestmark = pytest.mark.slow
+
 STEPS = 3
 ALL_POOLS = ("buffer", "pretraining")
 TEACHER = {

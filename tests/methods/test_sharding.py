@@ -21,6 +21,8 @@ from fomo_dagster.optimisation.optimisers import AdamW, AdEMAMix
 from fomo_dagster.training import loop
 from fomo_dagster.training.sharding import blocks_of
 
+pytestmark = pytest.mark.slow
+
 STEPS = 3
 TEACHER = {"name": "teacher", "architecture": "ViT-B-32", "pretrained": "openai"}  # never fetched
 # Name → how a training is declared beside plain one, and by how many processes.

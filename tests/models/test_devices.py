@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from fomo_dagster.errors import InputError
+from fomo_dagster.models.backbones import create
 from fomo_dagster.models.devices import device_of
 
 
@@ -25,3 +26,20 @@ def test_a_device_that_is_there_can_be_named(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_device_that_is_not_there_is_named_with_those_that_are(name: str) -> None:
     with pytest.raises(InputError, match=rf"execution\.device '{name}' is not there: .*cpu"):
         device_of(name)
+
+
+@pytest.mark.gpu
+def test_features_on_cuda_are_those_of_the_cpu() -> None:
+    tower = {"layers": 1, "width": 16}
+    model = create(
+        {
+            "embed_dim": 16,
+            "vision_cfg": {**tower, "image_size": 16, "head_width": 8, "patch_size": 8},
+            "text_cfg": {**tower, "context_length": 12, "vocab_size": 49408, "heads": 2},
+        },
+        0,
+    )
+    images = torch.linspace(-2, 2, 2 * 3 * 16 * 16).reshape(2, 3, 16, 16).sin()
+    expected = model.module.encode_image(images)
+    found = model.module.to("cuda").encode_image(images.to("cuda"))
+    torch.testing.assert_close(found.cpu(), expected, rtol=1e-3, atol=1e-4)

@@ -9,6 +9,8 @@ import torch
 
 from fomo_dagster.cli.main import main
 
+pytestmark = pytest.mark.slow
+
 STREAM = {"name": "toy", "datasets": ["birds", "cats"], "stages": 3}
 
 

@@ -11,6 +11,8 @@ from dagster import DagsterRunStatus
 
 from fomo_dagster.cli.dagster_home import end_dead_runs, prepare
 
+pytestmark = pytest.mark.kill
+
 # Dagster's own way in: no tags, and a step that never ends.
 UNTAGGED = """
 import sys, time, dagster as dg

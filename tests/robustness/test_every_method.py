@@ -13,6 +13,8 @@ from fomo_dagster.graph.run.run_context import RunContext
 from fomo_dagster.home import Home
 from fomo_dagster.training.learner import Learner
 
+pytestmark = pytest.mark.slow
+
 SHIPPED = Path(__file__).resolve().parents[2] / "experiments"
 FOLDERS = ("methods", "merging", "mixtures")
 FILES = [file for folder in FOLDERS for file in sorted((SHIPPED / folder).glob("*"))]

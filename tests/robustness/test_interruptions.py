@@ -10,6 +10,8 @@ from fomo_dagster.cli.dagster_home import prepare
 from fomo_dagster.graph.work.checkpoints import steps_table
 from fomo_dagster.training.step_metrics import StepMetrics
 
+pytestmark = pytest.mark.kill
+
 SIGNALS = pytest.mark.parametrize(
     ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 )

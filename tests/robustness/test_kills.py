@@ -9,6 +9,8 @@ import time
 import polars as pl
 import pytest
 
+pytestmark = pytest.mark.kill
+
 WALL_CLOCK = ["samples_per_second"]
 # What a head says of clocks, or of tables that have what clocks say.
 CLOCKS = ("seconds", "recorded_at", "checked_at", "cost", "status", "tables", "checksum")

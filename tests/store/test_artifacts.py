@@ -224,6 +224,7 @@ def test_processes_that_want_the_same_artifact_make_it_once(tmp_path):
     assert len((tmp_path / "log").read_text().splitlines()) == 1
 
 
+@pytest.mark.kill
 def test_a_killed_maker_holds_no_lease_and_leaves_nothing_visible(tmp_path):
     program = textwrap.dedent(
         f"""

@@ -80,6 +80,7 @@ def test_who_has_just_let_go_of_a_slot_comes_after_who_waits(paths):
     assert order == ["other", "self"]
 
 
+@pytest.mark.kill
 @pytest.mark.parametrize("held", [lease, lambda path: slot([path], "it", silent)])
 def test_what_a_killed_process_held_is_free_although_its_child_lives(tmp_path, held):
     """As of a training's loader processes, which were forked and notice late."""

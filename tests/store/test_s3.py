@@ -13,6 +13,8 @@ from fomo_dagster.store.connections import Connection
 from fomo_dagster.store.recipes import Recipe
 from fomo_dagster.store.remotes import Remote
 
+pytestmark = pytest.mark.slow
+
 RECIPE = Recipe("thing", 1, {"number": 1})
 MANIFEST = f"store/thing/{RECIPE.digest}/manifest.json"
 

@@ -171,6 +171,7 @@ def test_their_files_hold_what_was_sent_over_two_processes(name: str, at_home: P
     assert [path.name for path in at_home.parent.iterdir()] == ["home"]  # and nowhere else
 
 
+@pytest.mark.kill
 @pytest.mark.parametrize("name", KINDS)
 def test_a_kill_loses_nothing_of_what_was_sent(name: str, at_home: Path) -> None:
     script = (

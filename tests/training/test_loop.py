@@ -340,6 +340,7 @@ def marks_of(folder: Path) -> list[int]:
     return [int(line) for line in marks.read_text().split()] if marks.exists() else []
 
 
+@pytest.mark.kill
 def test_a_run_killed_again_and_again_ends_with_the_same_weights(tmp_path: Path) -> None:
     """SIGKILL at several steps of one training, each time in a new process, then to the end."""
     whole, _ = run(tmp_path / "whole")

@@ -82,6 +82,7 @@ def evaluations(project):
     return pl.concat(pl.read_parquet(file) for file in files)
 
 
+@pytest.mark.slow
 def test_a_released_stream_runs_and_only_what_changed_is_made_again(benchmark_project, release):
     project = benchmark_project
     planned = to_compute()

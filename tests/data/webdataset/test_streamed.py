@@ -192,6 +192,7 @@ def test_workers_and_the_step_to_start_from_change_nothing(tmp_path, remote, wor
         assert torch.equal(one.tokens, other.tokens)
 
 
+@pytest.mark.slow
 def test_threads_and_processes_fetch_a_shard_once(tmp_path, remote, monkeypatch):
     fetched = []
     real = ZipFileSystem.get_file

@@ -9,6 +9,8 @@ import pytest
 import yaml
 from PIL import Image
 
+pytestmark = pytest.mark.slow
+
 
 def declare(project, **settings):
     """Settings of the source of `birds`, or of the dataset where it has them."""

@@ -4,6 +4,8 @@ import os
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 
 def shares(url):
     return lambda project: os.environ.update(FOMO_STORE=url.format(root=project.root))

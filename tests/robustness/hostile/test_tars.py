@@ -8,6 +8,8 @@ import pytest
 import yaml
 from PIL import Image
 
+pytestmark = pytest.mark.slow
+
 HUGE = 64 << 30
 
 
