@@ -43,6 +43,7 @@ def test_where_it_may_not_be_raised_the_run_goes_on(monkeypatch):
     assert "only 100 files open" in descriptors.raise_limit()
 
 
+@pytest.mark.slow
 def test_a_run_of_several_stages_leaves_nothing_open(finished):
     gc.collect()  # what a failed test before this one still refers to
     left = []

@@ -60,6 +60,7 @@ def with_drawings(project):
     return project
 
 
+@pytest.mark.slow
 def test_a_changed_background_recomputes_what_it_touches_and_no_more(with_drawings):
     said = " ".join(run())
     assert "1 of 24 images of dataset 'birds' have transparency, which shows the background" in said

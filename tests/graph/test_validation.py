@@ -59,6 +59,7 @@ def test_every_stage_is_measured_on_training_samples_that_it_is_not_trained_on(v
     assert all(entry.current for entry in resolve_request("tuned", []).plan())
 
 
+@pytest.mark.slow
 def test_a_plan_made_before_anything_is_there_is_what_is_then_computed(project):
     project.write("toy", validation=VALIDATION)
     planned = resolve_request("toy", []).plan()

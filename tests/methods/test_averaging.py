@@ -130,6 +130,7 @@ def test_an_average_forgets_less_and_learns(toy: Any, task: Any, settings: AnyAv
     assert task(2).loss(held) < 0.1 * task(2).loss(first)
 
 
+@pytest.mark.slow
 @SETTINGS
 def test_an_interrupted_second_stage_ends_bit_for_bit_as_a_whole_one(
     toy: Any, task: Any, settings: AnyAverage

@@ -19,6 +19,7 @@ DECLARED: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DECLARED)
 def test_it_forgets_less_and_learns_as_much(toy: Any, task: Any, name: str) -> None:
     declared = {"name": name, **DECLARED[name]}
@@ -37,6 +38,7 @@ def test_it_forgets_less_and_learns_as_much(toy: Any, task: Any, name: str) -> N
     assert task(2).loss(held) < 0.02 < 0.5 < task(2).loss(first)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DECLARED)
 def test_an_interrupted_second_stage_ends_bit_for_bit_as_a_whole_one(
     toy: Any, task: Any, name: str

@@ -168,6 +168,7 @@ def knowing(toy: Any, task: Any) -> Any:
     return teacher
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("supervised", [True, False])
 def test_what_a_teacher_knows_is_taken_over_and_less_is_forgotten(
     toy: Any, task: Any, knowing: Any, supervised: bool

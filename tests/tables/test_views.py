@@ -347,6 +347,7 @@ def test_no_query_needs_the_database_or_writes_one(tmp_path: Path) -> None:
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
 
 
+@pytest.mark.slow
 def test_many_processes_read_while_others_write(tmp_path: Path) -> None:
     """They also race to make the database."""
     reader = """

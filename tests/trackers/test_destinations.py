@@ -149,6 +149,7 @@ SCORES = Entry(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
 def test_their_files_hold_what_was_sent_over_two_processes(name: str, at_home: Path) -> None:
     run = Run("toy", CONFIGURATION)

@@ -84,6 +84,7 @@ def vit_b16():
     return cost
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["full", "locked_text", "locked_image", "layer_norms", "biases", "lora r4"]
 )

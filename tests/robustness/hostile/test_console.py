@@ -195,6 +195,7 @@ main()
 """
 
 
+@pytest.mark.slow
 def test_any_encoding_will_do_and_a_reader_may_go_early(project):
     """One process of each: this is about the streams that a process has."""
 
