@@ -291,7 +291,7 @@ def test_processes_and_machines_change_no_artifact(project: Any) -> None:
     assert project.graph().code_versions == alone
 
 
-def test_a_process_that_was_lost_is_the_reason_not_the_signal_that_stopped_the_others():
+def test_the_reason_is_the_process_that_was_lost_not_how_others_were_stopped():
     failed = "  rank      : {} (local_rank: {})\n  exitcode  : {} (pid: 7)\n"
     output = failed.format(0, 0, -15) + failed.format(1, 1, -9)
     assert launching._killed(output) == [("1", signal.SIGKILL)]
