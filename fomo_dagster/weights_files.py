@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import codecs
+import os
 import zipfile
 from pathlib import Path
 from typing import Literal
 
 from fomo_dagster.errors import DataError
+from fomo_dagster.paths import problem_of
 
 Format = Literal["safetensors", "pytorch"]
 
@@ -36,10 +38,10 @@ def format_of(path: Path) -> Format:
     Raises `DataError` for a file that is not there or cannot be read, and for one that is neither,
     with what it is instead.
     """
-    if path.is_dir():
+    if os.path.isdir(path):
         raise DataError(f"{path} is a folder, and a file of weights was expected: name one in it")
-    if not path.is_file():
-        raise DataError(f"there is no weights file {path}")
+    if (problem := problem_of(path, "file")) is not None:
+        raise DataError(problem)
     try:
         with path.open("rb") as file:
             start = file.read(512)

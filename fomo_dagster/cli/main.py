@@ -26,6 +26,7 @@ from fomo_dagster.cli.project_commands import doctor, init
 from fomo_dagster.descriptors import raise_limit
 from fomo_dagster.errors import FomoError, InputError
 from fomo_dagster.home import Home, project_folder
+from fomo_dagster.paths import said_of
 
 app = typer.Typer(
     help="Keep CLIP-like models up to date. EXPERIMENT is the name of a file in experiments/, or "
@@ -395,6 +396,13 @@ def main() -> None:
         except FomoError as error:
             say(Terminal(stderr=True), ("error:", "bold red"), f" {error}")
             sys.exit(2 if isinstance(error, InputError) else 1)
+        except BrokenPipeError:
+            raise
+        except OSError as error:  # a fault of the machine that nothing within knew better of
+            if error.errno is None:
+                raise
+            say(Terminal(stderr=True), ("error:", "bold red"), f" {said_of(error)}")
+            sys.exit(1)
         except StoppedError as stop:
             say(Terminal(stderr=True), ("stopped:", "bold"), f" {stop}")
             sys.exit(stop.status)

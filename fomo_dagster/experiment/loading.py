@@ -8,6 +8,7 @@ stands in `fomo_dagster.experiment.experiment_sets`.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ from fomo_dagster.experiment.names import check_safe_name
 from fomo_dagster.experiment.schema import Experiment
 from fomo_dagster.experiment.sweeping import EXTENDS, SWEEP, grids_of
 from fomo_dagster.experiment.validating import Place, validated
+from fomo_dagster.paths import said_of
 from fomo_dagster.shipped import shipped_folder
 from fomo_dagster.yaml_files import read_mapping, read_parts, read_value, text_of
 
@@ -108,7 +110,13 @@ def is_declaration(path: Path) -> bool:
 
 def declaration_files(folder: Path) -> Iterator[Path]:
     """The declarations in a folder, in the order of their names."""
-    yield from filter(is_declaration, sorted(folder.glob("*")))
+    try:
+        names = sorted(os.listdir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise InputError(said_of(error, folder)) from error
+    yield from filter(is_declaration, (folder / name for name in names))
 
 
 def load_experiment(name_or_path: str, project: Path, overrides: Sequence[str] = ()) -> Loaded:

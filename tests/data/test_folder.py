@@ -135,7 +135,7 @@ def test_a_second_scan_sees_what_was_added_and_changed(tmp_path: Path) -> None:
 
 
 REFUSED = {
-    "empty concept": (["train/cat/1.png", "train/dog/x.txt"], r"train/dog has no images \(1 other"),
+    "empty concept": (["train/cat/1.png", "train/dog/x.txt"], r"dog has no images \(other files"),
     "image outside": (["train/cat/1.png", "train/2.png"], r"outside of class folders: '2\.png'"),
     "flat": (["train/2.png"], "declare `task: retrieval`"),
     "another split": (
@@ -292,10 +292,10 @@ def test_files_that_are_no_samples_are_counted_and_named(tmp_path: Path) -> None
     told = inspect(source(tmp_path, captions="images/captions.csv"))
     assert told.scan["key"].to_list() == ["cat/1.png"]
     (warning,) = told.warnings
-    assert "holds 6 files that are not used: 2 no image by its name (.heic): " in warning
+    assert "holds 6 files that are not used: 2 no image by its suffix (.heic): " in warning
     for said in (
         "'train/cat/2.heic', 'train/cat/deep/3.HEIC'", "1 hidden: 'train/cat/.4.png'",
-        "1 no image by its name (no suffix): 'train/cat/5'", "1 no plain file: 'train/cat/7.png'",
+        "1 no image by its suffix (none): 'train/cat/5'", "1 no plain file: 'train/cat/7.png'",
         "1 outside of the splits: 'stray.png'",
     ):  # fmt: skip
         assert said in warning

@@ -139,7 +139,10 @@ REFUSED = {
         "'concept' .* blank in 1 of 3 rows, .* in line 2",
     ),
     "null path": (altered(2, path=None), "'path' .* blank in 1 of 3 rows, first in line 3"),
-    "no path": (renamed("path", "paths"), "no column 'path'; .* did you mean 'paths'"),
+    "no path": (
+        renamed("path", "paths"),
+        "columns: paths, .* rename the one that is meant to 'path'",
+    ),
     "no concept": (renamed("concept", "class"), "no column 'concept'; its columns: path, class"),
     "near miss": (renamed("caption", "Captions"), "'Captions', which would be ignored: rename"),
     "odd caption": (altered(0, caption=3), "'caption' in line 1 .* list of texts, not 3"),

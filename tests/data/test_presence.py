@@ -23,16 +23,25 @@ def touch(path: Path) -> None:
 
 
 def test_folders_and_tables_are_present_where_they_exist(tmp_path: Path) -> None:
-    assert state(tmp_path, type="folder", path="pets") == ("missing", "no pets")
+    assert state(tmp_path, type="folder", path="pets") == (
+        "missing",
+        f"there is no folder {tmp_path}/pets",
+    )
     touch(tmp_path / "pets" / "cat" / "1.png")
     assert state(tmp_path, type="folder", path="pets") == ("present", "")
     with_captions = {"type": "folder", "path": "pets", "captions": "texts.csv"}
-    assert state(tmp_path, **with_captions) == ("incomplete", "no texts.csv")
+    assert state(tmp_path, **with_captions) == (
+        "incomplete",
+        f"there is no file {tmp_path}/texts.csv",
+    )
     touch(tmp_path / "texts.csv")
     assert state(tmp_path, **with_captions) == ("present", "")
-    assert state(tmp_path, type="manifest", path="pets") == ("missing", "no pets")
+    hub = f"{tmp_path}/hub"
+    assert state(tmp_path, type="manifest", path="pets")[1].startswith(
+        f"{tmp_path}/pets is no file"
+    )
     assert state(tmp_path, type="manifest", path="texts.csv") == ("present", "")
-    assert state(tmp_path, type="huggingface", path="hub") == ("missing", "no hub")
+    assert state(tmp_path, type="huggingface", path="hub")[1].endswith("file or folder " + hub)
 
 
 def test_what_comes_when_it_is_needed_is_on_demand(tmp_path: Path) -> None:

@@ -110,7 +110,9 @@ def test_stages_over_a_folder_of_weights_follow_what_is_in_it(finished_project) 
         resolve_request("toy", []).plan()
     write("nowhere")
     request = resolve_request("toy", [])  # where it is not there, the graph still is
-    with pytest.raises(InputError, match=r"nowhere of backbone 'mine' are not there"):
+    with pytest.raises(
+        InputError, match=r"weights of backbone 'mine': there is no file or folder .*nowhere"
+    ):
         request.plan()
 
 

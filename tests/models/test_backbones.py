@@ -224,7 +224,7 @@ def test_a_file_of_tensors_without_names_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no weights file .*nowhere\.pt"):
+    with pytest.raises(DataError, match=r"there is no file .*nowhere\.pt"):
         backbones.load(SMALL, tmp_path / "nowhere.pt")
 
 

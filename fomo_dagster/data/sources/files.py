@@ -40,10 +40,11 @@ FILES_PER_TASK = 64
 Value = TypeVar("Value")
 
 
-def shortlist(names: Sequence[str]) -> str:
-    """Up to five names for an error message, and how many more there are."""
-    rest = len(names) - 5
-    return ", ".join(repr(name) for name in names[:5]) + (f" and {rest} more" if rest > 0 else "")
+def shortlist(names: Sequence[str], most: int = 5) -> str:
+    """Up to so many names for an error message, and how many more there are."""
+    rest = len(names) - most
+    listed = ", ".join(repr(name) for name in names[:most])
+    return listed + (f" and {rest} more" if rest > 0 else "")
 
 
 class DigestCache:

@@ -24,6 +24,7 @@ from fomo_dagster.data.sources.source import Inspection, as_scan, in_one_form
 from fomo_dagster.data.sources.splits import Assignment, assign, held_out
 from fomo_dagster.data.sources.table_cache import keep, recall
 from fomo_dagster.errors import DataError, InputError, nearest
+from fomo_dagster.paths import problem_of
 from fomo_dagster.store.digests import digest_of, digest_of_bytes
 from fomo_dagster.texts import is_text
 
@@ -73,8 +74,8 @@ class HuggingfaceSource(SplitSource):
         if self.path is None:
             return Presence("on demand", str(self.name), "from the hub")
         path = resolved(base, self.path)
-        if not path.exists():
-            return Presence("missing", str(path), f"no {path.name}")
+        if (problem := problem_of(path, "file or folder")) is not None:
+            return Presence("missing", str(path), problem)
         return Presence("present", str(path))
 
 
@@ -186,8 +187,8 @@ class HuggingfaceImages:
             return datasets.load_dataset(
                 self.declared.name, self.declared.config, revision=self.declared.revision
             )
-        if not self.path.exists():
-            raise InputError(f"there is no file or folder {self.path}")
+        if (problem := problem_of(self.path, "file or folder")) is not None:
+            raise InputError(problem)
         datasets.disable_progress_bars()
         if any((self.path / name).is_file() for name in SAVED):
             return datasets.load_from_disk(str(self.path))

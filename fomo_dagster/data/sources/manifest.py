@@ -38,6 +38,7 @@ from fomo_dagster.data.sources.splits import (
 )
 from fomo_dagster.data.sources.tables import PLACE, TableFormat
 from fomo_dagster.errors import DataError, nearest
+from fomo_dagster.paths import problem_of
 from fomo_dagster.texts import as_text, composed
 
 
@@ -73,8 +74,8 @@ class ManifestSource(SplitSource, TableFormat):
     def presence(self, name: str, base: Path) -> Presence:
         """See `DeclaredSource.presence`."""
         path = resolved(base, self.path)
-        if not path.is_file():
-            return Presence("missing", str(path), f"no {path.name}")
+        if (problem := problem_of(path, "file")) is not None:
+            return Presence("missing", str(path), problem)
         return Presence("present", str(path))
 
 

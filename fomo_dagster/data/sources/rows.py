@@ -16,6 +16,7 @@ from fomo_dagster.data.sources.csv_tables import read_csv
 from fomo_dagster.data.sources.json_lines import read_json_lines
 from fomo_dagster.data.sources.tables import PLACE, Table, TableFormat, check_columns, check_once
 from fomo_dagster.errors import DataError, InputError
+from fomo_dagster.paths import problem_of, said_of
 
 SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson")
 
@@ -49,8 +50,8 @@ def read_rows(
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise InputError(f"{path} is not a table: expected a file {', '.join(SUFFIXES)}")
-    if not path.is_file():
-        raise InputError(f"there is no file {path}")
+    if (problem := problem_of(path, "file")) is not None:
+        raise InputError(problem)
     wanted = [*required, *optional]
     try:
         if suffix == ".parquet":
@@ -60,7 +61,8 @@ def read_rows(
         else:
             table = read_json_lines(path, required, optional, form)
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise DataError(f"{path} cannot be read as a table: {error}") from error
+        said = said_of(error, path) if isinstance(error, OSError) else error
+        raise DataError(f"{path} cannot be read as a table: {said}") from error
     if table.rows.is_empty() and not table.unusable:
         raise DataError(f"{path} has no rows")
     frame = table.rows.select(

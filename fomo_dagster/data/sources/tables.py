@@ -12,7 +12,7 @@ import polars as pl
 from pydantic import field_validator
 
 from fomo_dagster.data.declarations import Declaration, at_default_left_out
-from fomo_dagster.errors import DataError, nearest
+from fomo_dagster.errors import DataError
 from fomo_dagster.texts import visible
 
 PLACE = "place"  # the column that says where a row stands
@@ -84,8 +84,8 @@ def check_columns(
     for name in required:
         if name not in columns:
             raise DataError(
-                f"{path} has no column {name!r}; its columns: {', '.join(columns)}; "
-                f"for {name!r}, {nearest(name, columns)}"
+                f"{path} has no column {name!r}; its columns: {', '.join(columns)}; rename the "
+                f"one that is meant to {name!r}"
             )
     for name in optional:
         alike = (c for c in columns if visible(c).lower().rstrip("s") == name)

@@ -14,6 +14,7 @@ from fomo_dagster.errors import InputError, StoreError
 from fomo_dagster.graph.core.facts import NOTHING, ONLY, Details, Facts, facts_of
 from fomo_dagster.graph.core.shown import Shown
 from fomo_dagster.home import Home
+from fomo_dagster.paths import named
 from fomo_dagster.progress import Progress, Steps, ignore_steps, no_progress
 from fomo_dagster.store.artifacts import Artifact, Make
 from fomo_dagster.store.heads import Head
@@ -116,7 +117,8 @@ class NodeContext:
     def observe(self, key: str) -> Observation:
         """Observe a source, once; what is to be said of it goes to `warn`."""
         if key not in self._observed:
-            self._observed[key] = self._sources[key].observe(self)
+            with named(key):
+                self._observed[key] = self._sources[key].observe(self)
             self.say(self._observed[key].warnings)
         return self._observed[key]
 

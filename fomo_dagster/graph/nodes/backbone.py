@@ -27,6 +27,7 @@ from fomo_dagster.graph.work.checkpoints import (
     steps_table,
     training_parameters,
 )
+from fomo_dagster.paths import problem_of
 from fomo_dagster.store.artifacts import Artifact
 from fomo_dagster.store.digests import digest_of
 from fomo_dagster.store.recipes import Recipe
@@ -54,10 +55,10 @@ class WeightsSource:
         from fomo_dagster.data.sources.files import DigestCache
 
         name = self.backbone.name
-        if not self.path.exists():
+        if (problem := problem_of(self.path, "file or folder")) is not None:
             raise InputError(
-                f"the weights {self.path} of backbone {name!r} are not there: give the "
-                "path of a file or folder, absolute or from the experiment file's folder"
+                f"the weights of backbone {name!r}: {problem} (a path is absolute, or starts from "
+                "the folder of the file that names it)"
             )
         described(self.backbone)  # raises where the two do not go together
         cache = DigestCache(context.home.cache / "weights" / f"{name}.parquet")

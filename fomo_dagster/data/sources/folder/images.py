@@ -48,9 +48,11 @@ from fomo_dagster.data.sources.walking import (
     visible,
 )
 from fomo_dagster.errors import DataError, InputError
+from fomo_dagster.paths import problem_of, said_of
 from fomo_dagster.texts import as_text, is_text
 
 REASONS_NAMED = 5
+NAMES_OF_EACH = 2
 
 
 class Found(NamedTuple):
@@ -112,8 +114,8 @@ class FolderImages:
         Raises `InputError` where there is no such folder, and `DataError` for a layout that is none
         of the above, a concept without images, or captions without images.
         """
-        if not self.root.is_dir():
-            raise InputError(f"there is no folder {self.root}")
+        if (problem := problem_of(self.root, "folder")) is not None:
+            raise InputError(problem)
         unused: list[Unused] = []
         warnings: tuple[str, ...] = ()
         try:
@@ -127,7 +129,7 @@ class FolderImages:
             else:
                 unused += self._outside(splits)
         except OSError as error:
-            raise DataError(f"cannot look into {error.filename}: {error.strerror}") from error
+            raise DataError(said_of(error, self.root)) from error
         found, unusable = self._with_names(rows)
         if self.captions is None:
             found = found.with_columns(captions=pl.lit([], pl.List(pl.String)))
@@ -237,7 +239,12 @@ class FolderImages:
             raise DataError(
                 f"{folder} has images outside of class folders: {shortlist(loose)}; move each into "
                 "the folder of its concept"
-                + ("" if concepts else ", or declare `task: retrieval` if there are no concepts")
+                + (
+                    ""
+                    if concepts
+                    else f"; where this folder is one class of several, `path` is {folder.parent}; "
+                    "where there are no classes, declare `task: retrieval`"
+                )
                 + (", or leave it out: `splits` names the folders that count" if name else "")
             )
         elif not concepts:
@@ -312,9 +319,9 @@ class FolderImages:
                 others.append(Unused(path_below(self.root, entry.path), problem))
         if not images:
             raise DataError(
-                f"the concept folder {concept} has no images ({len(others)} other files"
-                + (f": {_by_reason(others)}" if others else "")
-                + "): add some, or remove the folder; where another folder here holds the classes, "
+                f"the concept folder {concept} has no images"
+                + (f" (other files: {_by_reason(others)})" if others else "")
+                + ": add some, or remove the folder; where another folder here holds the classes, "
                 "`path` is that one"
             )
         self._check_inside(concept, images)
@@ -335,7 +342,7 @@ class FolderImages:
             return "no plain file"
         if is_image(entry.path):
             return None
-        return f"no image by its name ({os.path.splitext(entry.name)[1].lower() or 'no suffix'})"
+        return f"no image by its suffix ({os.path.splitext(entry.name)[1].lower() or 'none'})"
 
     def _outside(self, splits: Assignment) -> Iterator[Unused]:
         """What lies in no split: files beside the splits' folders, images in others."""
@@ -362,6 +369,6 @@ def _by_reason(unused: Sequence[Unused]) -> str:
     said = []
     for reason, count in counts.most_common(REASONS_NAMED):
         places = [file.place for file in unused if file.reason == reason]
-        said.append(f"{count} {reason}: {shortlist(places)}")
+        said.append(f"{count} {reason}: {shortlist(places, NAMES_OF_EACH)}")
     rest = len(counts) - REASONS_NAMED
     return "; ".join(said) + (f"; and for {rest} more reasons" if rest > 0 else "")

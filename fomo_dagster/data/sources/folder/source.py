@@ -12,6 +12,7 @@ from fomo_dagster.data.sources.declared import SplitSource
 from fomo_dagster.data.sources.files import DigestCache, resolved
 from fomo_dagster.data.sources.folder.images import FolderImages
 from fomo_dagster.data.sources.tables import TableFormat
+from fomo_dagster.paths import problem_of
 
 
 class FolderSource(SplitSource, TableFormat):
@@ -46,8 +47,9 @@ class FolderSource(SplitSource, TableFormat):
     def presence(self, name: str, base: Path) -> Presence:
         """See `DeclaredSource.presence`."""
         path = resolved(base, self.path)
-        if not path.exists():
-            return Presence("missing", str(path), f"no {path.name}")
-        if self.captions is not None and not resolved(base, self.captions).is_file():
-            return Presence("incomplete", str(path), f"no {self.captions.name}")
+        if (problem := problem_of(path, "folder")) is not None:
+            return Presence("missing", str(path), problem)
+        captions = None if self.captions is None else resolved(base, self.captions)
+        if captions is not None and (problem := problem_of(captions, "file")) is not None:
+            return Presence("incomplete", str(path), problem)
         return Presence("present", str(path))
