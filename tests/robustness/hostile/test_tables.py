@@ -9,7 +9,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fomo_dagster.data.sources.files import DigestCache
@@ -193,12 +193,15 @@ def test_what_a_csv_writer_writes_is_read_back(tmp_path_factory, way, captions, 
     assert [row[3] for row in rows] == [[c] if c.strip() else [] for c in captions]
 
 
-@given(damage=st.lists(st.sampled_from(',"\\\n\r'), max_size=4), where=st.integers(0, 103))
+@given(damage=st.lists(st.sampled_from(',"\\\n\r'), max_size=4), where=st.integers(0, 92))
+@example(damage=[",", "\\", ",", "\n"], where=1)
 def test_damage_refuses_a_table_or_leaves_its_rows(tmp_path_factory, damage, where):
+    """Two separators can make a record of what stands around them, which nobody can tell."""
     plain = "".join(f"{i}.png,x,a caption of {i}\n" for i in range(4))
     damaged = plain[:where] + "".join(damage) + plain[where:]
     with contextlib.suppress(DataError):
-        assert len(read(tmp_path_factory.getbasetemp(), HEADER + damaged)) == 4
+        rows = len(read(tmp_path_factory.getbasetemp(), HEADER + damaged))
+        assert rows == 4 or (rows == 5 and damage.count(",") >= 2)
 
 
 LINES = {
