@@ -105,11 +105,6 @@ def test_the_access_of_a_source_says_which_node_a_dataset_has() -> None:
     assert kind("webdataset", index=False) == "StreamedNode"
 
 
-def test_only_tars_are_indexed_or_streamed(tmp_path: Path) -> None:
-    with pytest.raises(NotImplementedError, match="'folder' has no tars"):
-        declared("folder").source.list_tars("pets", tmp_path)
-
-
 def test_an_added_source_is_declared_opened_and_found_by_its_own_methods(tmp_path: Path) -> None:
     dataset = PhoneDataset.model_validate(
         {"source": {"type": "phone", "album": "summer"}, "task": "retrieval"}

@@ -10,13 +10,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypeAlias
 from pydantic import Field, model_validator
 
 from fomo_dagster.data.declarations import Declaration, at_default_left_out
-from fomo_dagster.data.decoding import Decoding
 from fomo_dagster.data.presence import Presence
 from fomo_dagster.data.sources.files import resolved
 from fomo_dagster.data.sources.source import Source
-from fomo_dagster.data.sources.webdataset.indexed import IndexedTars
-from fomo_dagster.data.sources.webdataset.listing import ShardFile
-from fomo_dagster.progress import Progress
 
 Access: TypeAlias = Literal["copied", "indexed", "streamed"]
 """How a training comes by images: from shards that they are copied to, from where they lie by an
@@ -56,17 +52,6 @@ class DeclaredSource(Declaration, ABC):
         Nothing is read through: that all images are there, and the right ones, is what a scan finds
         out. Relative paths start from `base`.
         """
-
-    def index_tars(
-        self, name: str, base: Path, cache: Path, *, decoding: Decoding, progress: Progress
-    ) -> IndexedTars:
-        """The tars of the dataset `name`, where `access` is "indexed"; see `open`."""
-        raise NotImplementedError(f"a source of type {self.type!r} has no tars to be indexed")
-
-    def list_tars(self, name: str, base: Path) -> tuple[list[ShardFile], tuple[str, ...]]:
-        """The tars of the dataset `name` that are for training, and sentences about the others,
-        where `access` is "streamed"; see `open`."""
-        raise NotImplementedError(f"a source of type {self.type!r} has no tars to be streamed")
 
     def named_paths(self, base: Path) -> Iterator[Path]:
         """The files and folders on this machine that it names."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from fomo_dagster.data.dataset import Dataset
 from fomo_dagster.data.sources.webdataset.listing import listing_digest
+from fomo_dagster.data.sources.webdataset.source import WebDatasetSource
 from fomo_dagster.graph.core.facts import ONLY, Details, Facts, FactsByKey, identity
 from fomo_dagster.graph.core.files import LISTING, LISTING_COLUMNS
 from fomo_dagster.graph.core.keys import DATASETS, source_key
@@ -33,7 +34,9 @@ class ObserveStream:
     base: Path
 
     def __call__(self, context: NodeContext) -> ListingObservation:
-        files, notes = self.dataset.source.list_tars(self.name, self.base)
+        declared = self.dataset.source
+        assert isinstance(declared, WebDatasetSource)
+        files, notes = declared.list_tars(self.name, self.base)
         return ListingObservation(data_version=listing_digest(files), warnings=notes, files=files)
 
 

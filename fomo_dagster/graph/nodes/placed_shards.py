@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fomo_dagster.data.dataset import Dataset
+from fomo_dagster.data.sources.webdataset.source import WebDatasetSource
 from fomo_dagster.errors import DataError
 from fomo_dagster.graph.core.facts import ONLY, Facts, FactsByKey
 from fomo_dagster.graph.core.keys import source_key
@@ -42,7 +43,9 @@ class ObserveTars:
     def __call__(self, context: NodeContext) -> TarsObservation:
         from fomo_dagster.data.sources.webdataset.indexed import version_of
 
-        source = self.dataset.source.index_tars(
+        declared = self.dataset.source
+        assert isinstance(declared, WebDatasetSource)
+        source = declared.index_tars(
             self.name,
             self.base,
             context.home.cache,

@@ -116,7 +116,7 @@ class WebDatasetSource(SplitSource):
     def index_tars(
         self, name: str, base: Path, cache: Path, *, decoding: Decoding, progress: Progress
     ) -> IndexedTars:
-        """See `DeclaredSource.index_tars`."""
+        """The tars of the dataset `name`, where they are indexed; see `open`."""
         return IndexedTars(
             self.patterns,
             base,
@@ -130,7 +130,8 @@ class WebDatasetSource(SplitSource):
         )
 
     def list_tars(self, name: str, base: Path) -> tuple[list[ShardFile], tuple[str, ...]]:
-        """See `DeclaredSource.list_tars`. Raises `DataError` where none is for training."""
+        """The tars of the dataset `name` that are for training, and sentences about the others,
+        where they are streamed. Raises `DataError` where none is for training."""
         listed = list_shards(self.patterns, base)
         names = [file.name for file in listed]
         splits = split_shards(names, self.splits, f"the dataset {name!r}")
