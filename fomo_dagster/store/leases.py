@@ -19,21 +19,24 @@ _held: set[int] = set()
 
 
 @contextlib.contextmanager
-def lease(path: Path, waiting: Callable[[str], None] | None = None) -> Iterator[None]:
-    """Hold the lease at `path`, waiting while another thread or process holds it.
+def lease(path: Path, waiting: Callable[[str], None] | None = None) -> Iterator[bool]:
+    """Hold the lease at `path`, waiting while another thread or process holds it; gives whether
+    that took waiting.
 
     The kernel's file lock is the lease, so it ends with its holder, however that ends. `waiting` is
     told once, with the holder's process number, when the lease is not free at once. Raises
     `StoreError` where the disk refuses.
     """
-    told = False
+    waited = told = False
     while (descriptor := _take(path, str(os.getpid()))) is None:
-        if waiting is not None and not told:
-            waiting(_note(path) or "unknown")
+        waited = True
+        # A holder locks first and then writes its note: it is asked again where there is none yet.
+        if waiting is not None and not told and (note := _note(path)):
+            waiting(note)
             told = True
         time.sleep(_SECONDS_BETWEEN_LOOKS)
     with _holding(path, descriptor):
-        yield
+        yield waited
 
 
 @contextlib.contextmanager
@@ -47,19 +50,18 @@ def slot(
     `waiting` is told the notes of those who hold them, whenever they are others.
     """
     told: list[str] = []
-    waited = False
 
     def tell(_: str = "") -> None:
-        nonlocal told, waited
-        waited = True
+        nonlocal told
         notes = [found for path in paths if (found := _note(path))]
         if notes and notes != told:
             told = notes
             waiting(notes)
 
     with contextlib.ExitStack() as stack:
-        with lease(paths[0].with_name("queue"), tell):
+        with lease(paths[0].with_name("queue"), tell) as waited:
             while (taken := _take_any(paths, note)) is None:
+                waited = True
                 tell()
                 time.sleep(_SECONDS_BETWEEN_LOOKS)
             stack.enter_context(_holding(*taken))

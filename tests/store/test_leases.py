@@ -63,6 +63,24 @@ def test_who_waits_hears_of_another_holder(paths):
     thread.join(20)
 
 
+def test_a_holder_that_has_not_yet_said_who_it_is_is_asked_again(tmp_path):
+    path, told = tmp_path / "lease", []
+    with lease(path) as first:
+        path.write_text("")  # as in the moment between its lock and its note
+
+        def other():
+            with lease(path, told.append) as waited:
+                told.append(waited)
+
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join(0.2)
+        path.write_text("77")
+        wait_until(lambda: told)
+    thread.join(20)
+    assert (first, told) == (False, ["77", True])
+
+
 def test_who_has_just_let_go_of_a_slot_comes_after_who_waits(paths):
     order, waits = [], threading.Event()
 
