@@ -15,14 +15,12 @@ from fomo_dagster.experiment.weights_folder import described, files_of
 from fomo_dagster.graph.core.context import Observation
 from fomo_dagster.graph.core.facts import ONLY, FactsByKey
 from fomo_dagster.graph.core.keys import BACKBONES
-from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.core.outcome import Outcome
-from fomo_dagster.graph.core.shown import Check, Checked, Shown
+from fomo_dagster.graph.core.shown import Shown
+from fomo_dagster.graph.nodes.weights import WeightsNode
 from fomo_dagster.graph.work.checkpoints import (
-    FINITE_WEIGHTS,
     WEIGHTS,
     drawn_samples,
-    finite_weights,
     shown_of_training,
     steps_table,
     training_parameters,
@@ -72,7 +70,7 @@ class WeightsSource:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BackboneNode(Node):
+class BackboneNode(WeightsNode):
     """θ₀: pretrained weights of OpenCLIP, a local file, or the result of a declared recipe."""
 
     kind: ClassVar[str] = "backbone"
@@ -174,13 +172,6 @@ class BackboneNode(Node):
     def samples(self, facts: FactsByKey) -> int | None:
         recipe = self.backbone.pretraining
         return drawn_samples(recipe) if recipe is not None else None
-
-    @property
-    def checks(self) -> tuple[Check, ...]:
-        return (FINITE_WEIGHTS,)
-
-    def checked(self, outcome: Outcome, context: NodeContext) -> Iterator[Checked]:
-        yield finite_weights(outcome)
 
     def shown(self, outcome: Outcome, context: NodeContext) -> Mapping[str, Shown]:
         return shown_of_training(outcome.artifacts[ONLY])

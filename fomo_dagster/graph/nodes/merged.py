@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fomo_dagster.experiment.merging_over_time import Joint
 from fomo_dagster.graph.core.facts import ONLY, FactsByKey
-from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.core.outcome import Outcome
-from fomo_dagster.graph.core.shown import Check, Checked, Shown
-from fomo_dagster.graph.work.checkpoints import FINITE_WEIGHTS, WEIGHTS, finite_weights
+from fomo_dagster.graph.core.shown import Shown
+from fomo_dagster.graph.nodes.weights import WeightsNode
+from fomo_dagster.graph.work.checkpoints import WEIGHTS
 from fomo_dagster.graph.work.merge_repair import Repairing
 from fomo_dagster.merging.task_vectors import TaskVectorTechnique
 from fomo_dagster.merging.technique import Technique
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeployedNode(Node):
+class DeployedNode(WeightsNode):
     """The weights that a stage serves, where they are merged.
 
     models: keys, oldest first; the newest is what the stage, or the one before, trained. joint: how
@@ -128,13 +128,6 @@ class DeployedNode(Node):
         keys = self.model_keys
         named = " and ".join(keys) if len(keys) < 3 else f"{keys[0]} to {keys[-1]}"
         return f"{self.declared['technique']} of {named}"
-
-    @property
-    def checks(self) -> tuple[Check, ...]:
-        return (FINITE_WEIGHTS,)
-
-    def checked(self, outcome: Outcome, context: NodeContext) -> Iterator[Checked]:
-        yield finite_weights(outcome)
 
     def shown(self, outcome: Outcome, context: NodeContext) -> Mapping[str, Shown]:
         import polars as pl

@@ -18,18 +18,16 @@ from fomo_dagster.experiment.schema import (
 )
 from fomo_dagster.experiment.training import Budget, TrainingSettings
 from fomo_dagster.graph.core.facts import ONLY, FactsByKey
-from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.core.outcome import Outcome
-from fomo_dagster.graph.core.shown import Check, Checked, Shown
+from fomo_dagster.graph.core.shown import Shown
 from fomo_dagster.graph.nodes.budget import BudgetDetails
+from fomo_dagster.graph.nodes.weights import WeightsNode
 from fomo_dagster.graph.work.checkpoints import (
     ADAPTERS,
     CARRIED,
-    FINITE_WEIGHTS,
     REPLAY_FEATURES,
     WEIGHTS,
     drawn_samples,
-    finite_weights,
     load_weights,
     shown_of_training,
     steps_table,
@@ -50,7 +48,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainedNode(Node):
+class TrainedNode(WeightsNode):
     """The weights after training a stage."""
 
     kind: ClassVar[str] = "trained"
@@ -289,13 +287,6 @@ class TrainedNode(Node):
         if self.budget_key is not None:
             return facts[self.budget_key].of(BudgetDetails).steps * self.settings.batch_size
         return drawn_samples(self.settings)
-
-    @property
-    def checks(self) -> tuple[Check, ...]:
-        return (FINITE_WEIGHTS,)
-
-    def checked(self, outcome: Outcome, context: NodeContext) -> Iterator[Checked]:
-        yield finite_weights(outcome)
 
     def shown(self, outcome: Outcome, context: NodeContext) -> Mapping[str, Shown]:
         return shown_of_training(outcome.artifacts[ONLY])

@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fomo_dagster.experiment.backbone import Backbone
 from fomo_dagster.experiment.training import TrainingSettings
 from fomo_dagster.experiment.weights_folder import described
-from fomo_dagster.graph.core.facts import ONLY
-from fomo_dagster.graph.core.outcome import Outcome
-from fomo_dagster.graph.core.shown import Check, Checked, Picture, Shown
+from fomo_dagster.graph.core.shown import Picture, Shown
 from fomo_dagster.parquet import read_parquet
 from fomo_dagster.store.artifacts import Artifact
 
@@ -83,18 +81,6 @@ def drawn_samples(settings: TrainingSettings) -> int | None:
     budget = settings.budget
     steps = budget.known_steps(settings.batch_size)
     return None if steps is None else steps * settings.batch_size  # of samples, full batches
-
-
-FINITE_WEIGHTS = Check("finite_weights", "No weight is infinite or not a number.", blocking=True)
-
-
-def finite_weights(outcome: Outcome) -> Checked:
-    """Whether the weights that were made are finite."""
-    from fomo_dagster.models.finite import not_finite
-
-    bad = not_finite(outcome.artifacts[ONLY].path(WEIGHTS))
-    details = {"not_finite": ", ".join(bad[:20]) or "none"}
-    return Checked(FINITE_WEIGHTS.name, not bad, "error", details)
 
 
 def shown_of_training(artifact: Artifact) -> dict[str, Shown]:
