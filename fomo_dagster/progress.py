@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -33,11 +34,28 @@ def ignore_steps(asset: str, digest: str, rows: Sequence[Mapping[str, float]]) -
     """Tells nobody."""
 
 
+def ignore_text(text: str) -> None:
+    """Tells nobody."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Callbacks:
+    """Whom work tells how it goes; by default, nobody.
+
+    waiting: told what this process waits for. warn: told what the person should hear.
+    """
+
+    progress: Progress = no_progress
+    steps: Steps = ignore_steps
+    waiting: Callable[[str], None] = ignore_text
+    warn: Callable[[str], None] = ignore_text
+
+
 class Channel(Protocol):
     """How launched processes tell what they do."""
 
     def __call__(
-        self, folder: Path, progress: Progress, warn: Callable[[str], None], steps: Steps
+        self, folder: Path, callbacks: Callbacks
     ) -> AbstractContextManager[Mapping[str, str]]:
         """Open within; gives the environment variables by which they find it."""
 

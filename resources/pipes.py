@@ -14,7 +14,7 @@ from typing import Any, cast
 import dagster as dg
 from dagster_pipes import PipesMessage, PipesParams
 
-from fomo_dagster.progress import Progress, Steps
+from fomo_dagster.progress import Callbacks
 
 SECONDS_BETWEEN_LOOKS = 0.01
 
@@ -31,16 +31,14 @@ class PipesChannel:
     context: Any
 
     @contextmanager
-    def __call__(
-        self, folder: Path, progress: Progress, warn: Callable[[str], None], steps: Steps
-    ) -> Iterator[Mapping[str, str]]:
+    def __call__(self, folder: Path, callbacks: Callbacks) -> Iterator[Mapping[str, str]]:
         """The variables that a launched process finds it by; open within."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", dg.PreviewWarning)  # of its own
             with dg.open_pipes_session(
                 context=self.context,
                 context_injector=dg.PipesFileContextInjector(str(folder / "pipes_context")),
-                message_reader=_Messages(str(folder / "pipes_messages"), progress, warn, steps),
+                message_reader=_Messages(str(folder / "pipes_messages"), callbacks),
             ) as session:
                 yield session.get_bootstrap_env_vars()
 
@@ -52,15 +50,13 @@ class _Messages(dg.PipesFileMessageReader):
     come in pieces: this one waits for its end.
     """
 
-    def __init__(
-        self, path: str, progress: Progress, warn: Callable[[str], None], steps: Steps
-    ) -> None:
+    def __init__(self, path: str, callbacks: Callbacks) -> None:
         super().__init__(path)
-        self._progress, self._warn, self._steps = progress, warn, steps
+        self._callbacks = callbacks
 
     @contextmanager
     def read_messages(self, handler: dg.PipesMessageHandler) -> Iterator[PipesParams]:
-        taking = _Taking(handler, self._progress, self._warn, self._steps)
+        taking = _Taking(handler, self._callbacks)
         with super().read_messages(cast(dg.PipesMessageHandler, taking)) as params:
             yield params
 
@@ -96,20 +92,18 @@ def whole_lines(path: Path, is_over: Callable[[], bool]) -> Iterator[bytes]:
 @dataclass(frozen=True)
 class _Taking:
     handler: dg.PipesMessageHandler
-    progress: Progress
-    warn: Callable[[str], None]
-    steps: Steps
+    callbacks: Callbacks
 
     def handle_message(self, message: PipesMessage) -> None:
         params = message.get("params") or {}
         payload = params.get("payload") if message["method"] == "report_custom_message" else None
         match payload:
             case {"progress": [what, done, total, detail]}:
-                self.progress(what, done, total, detail)
+                self.callbacks.progress(what, done, total, detail)
             case {"warning": text}:
-                self.warn(text)
+                self.callbacks.warn(text)
             case {"steps": [asset, digest, rows]}:
-                self.steps(asset, digest, rows)
+                self.callbacks.steps(asset, digest, rows)
             case _:
                 self.handler.handle_message(message)
 

@@ -11,10 +11,10 @@ import dagster as dg
 from pydantic import Field, PrivateAttr
 
 from fomo_dagster.graph.build.builder import Graph
-from fomo_dagster.graph.run.run_context import RunContext
+from fomo_dagster.graph.run.run_context import Run, RunContext
 from fomo_dagster.graph.run.tracking import Tracking
 from fomo_dagster.home import Home, training_slots
-from fomo_dagster.progress import ignore_steps
+from fomo_dagster.progress import Callbacks, ignore_steps
 from fomo_dagster.trackers.choosing import check_names, open_trackers
 from fomo_dagster.trackers.sending import Trackers
 from resources.pipes import PipesChannel
@@ -84,14 +84,18 @@ class RunContexts(dg.ConfigurableResource):  # type: ignore[type-arg]
             graph,
             home,
             processes=self.processes,
-            progress=_LoggedProgress(log),
-            waiting=lambda what: log.info(f"waiting for {what}"),
-            finished=lambda head, seconds: tracking.finished(head),
-            warn=log.warning,
-            steps=tracking.steps if self._trackers else ignore_steps,
-            channel=PipesChannel(context),
-            slots=self.training_slots or training_slots(),
-            run=context.run.run_id,
+            callbacks=Callbacks(
+                progress=_LoggedProgress(log),
+                steps=tracking.steps if self._trackers else ignore_steps,
+                waiting=lambda what: log.info(f"waiting for {what}"),
+                warn=log.warning,
+            ),
+            run=Run(
+                id=context.run.run_id,
+                channel=PipesChannel(context),
+                slots=self.training_slots or training_slots(),
+                finished=lambda head, seconds: tracking.finished(head),
+            ),
         )
 
 

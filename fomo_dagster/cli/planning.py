@@ -23,6 +23,7 @@ from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.run.plan import REASONS_SHOWN, Planned, plan
 from fomo_dagster.graph.run.run_context import RunContext
 from fomo_dagster.home import Home, project_folder
+from fomo_dagster.progress import Callbacks
 
 logger = logging.getLogger(__name__)
 
@@ -75,9 +76,8 @@ class RunRequest:
     def plan(self) -> list[Planned]:
         """A first look at large sources takes its time, and shows how far it is."""
         with Bars(Terminal(stderr=True)) as bars:
-            return plan(
-                self.nodes, RunContext(self.graph, self.home, progress=bars, warn=warn_once)
-            )
+            callbacks = Callbacks(progress=bars, warn=warn_once)
+            return plan(self.nodes, RunContext(self.graph, self.home, callbacks=callbacks))
 
 
 _said: set[str] = set()

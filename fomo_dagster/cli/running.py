@@ -34,10 +34,10 @@ from fomo_dagster.graph.build.names import ARRIVALS
 from fomo_dagster.graph.core.keys import assets_by_step
 from fomo_dagster.graph.run.materialise import remove_stale_heads
 from fomo_dagster.graph.run.plan import Planned
-from fomo_dagster.graph.run.run_context import RunContext
+from fomo_dagster.graph.run.run_context import Run, RunContext
 from fomo_dagster.graph.run.tracking import Tracking
 from fomo_dagster.home import Home, training_slots
-from fomo_dagster.progress import ignore_steps
+from fomo_dagster.progress import Callbacks, ignore_steps
 from fomo_dagster.store.heads import Head
 from fomo_dagster.store.leases import lease
 from fomo_dagster.trackers.choosing import named_by_environment, open_trackers
@@ -246,14 +246,18 @@ class _ShownRunContexts:
             graph,
             self.home,
             processes=os.cpu_count() or 1,
-            progress=self.bars,
-            waiting=self.bars.waiting,
-            finished=self._finished,
-            warn=partial(warn_once, say=self.bars.warn),
-            steps=self.tracking.steps if self.tracking.trackers else ignore_steps,
-            channel=PipesChannel(context),
-            slots=self.slots,
-            run=context.run.run_id,
+            callbacks=Callbacks(
+                progress=self.bars,
+                steps=self.tracking.steps if self.tracking.trackers else ignore_steps,
+                waiting=self.bars.waiting,
+                warn=partial(warn_once, say=self.bars.warn),
+            ),
+            run=Run(
+                id=context.run.run_id,
+                channel=PipesChannel(context),
+                slots=self.slots,
+                finished=self._finished,
+            ),
         )
 
     def _finished(self, head: Head, seconds: float) -> None:

@@ -34,7 +34,7 @@ from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.run.launching import LAUNCHER, RESULT, STOP
 from fomo_dagster.graph.run.run_context import RunContext
 from fomo_dagster.graph.run.tasks import Task
-from fomo_dagster.progress import Progress, Steps, ignore_steps, no_progress
+from fomo_dagster.progress import Callbacks, ignore_steps
 from fomo_dagster.store.files import write_bytes
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -53,8 +53,8 @@ def main(path: Path) -> None:
                 signal.signal(number, _interrupt)
             _watch(here, launched_here=task.host == socket.gethostname())
             torch.set_num_threads(task.threads)
-            with _telling(here, rank, task) as tellings:
-                result: dict[str, Any] = {"cost": _work(task, here, *tellings)}
+            with _telling(here, rank, task) as callbacks:
+                result: dict[str, Any] = {"cost": _work(task, here, callbacks)}
         except KeyboardInterrupt as stop:
             for number in _SIGNALS:
                 signal.signal(number, signal.SIG_IGN)
@@ -76,13 +76,11 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt(signal.Signals(number).name)
 
 
-def _work(
-    task: Task, here: Path, progress: Progress, warn: Callable[[str], None], steps: Steps
-) -> dict[str, Any]:
+def _work(task: Task, here: Path, callbacks: Callbacks) -> dict[str, Any]:
     graph = task.graph()
     node, device = _on_own_device(graph.nodes[task.key])
     if task.folder is None:
-        context = RunContext(graph, task.home, progress=progress, warn=warn)
+        context = RunContext(graph, task.home, callbacks=callbacks)
         for number, (name, recipe) in enumerate(task.recipes(node, context).items()):
             if _is_first_to(here / f"taken_{number}"):
                 context.get_or_make(
@@ -93,9 +91,7 @@ def _work(
                 )
         return {}
     with _group(device) as group:
-        context = RunContext(
-            graph, task.home, progress=progress, warn=warn, steps=steps, group=group
-        )
+        context = RunContext(graph, task.home, callbacks=callbacks, group=group)
         ((name, recipe),) = task.recipes(node, context).items()
         return dict(node.make(name, recipe, task.folder, context) or {})
 
@@ -134,16 +130,14 @@ def _group(device: torch.device) -> Iterator[ProcessGroup]:
 
 
 @contextlib.contextmanager
-def _telling(
-    here: Path, rank: int, task: Task
-) -> Iterator[tuple[Progress, Callable[[str], None], Steps]]:
-    """Progress, warnings and steps of this process. The first tells them at once; of the others
-    there are warnings alone, at the end."""
+def _telling(here: Path, rank: int, task: Task) -> Iterator[Callbacks]:
+    """The callbacks of this process. The first tells all at once; the others tell warnings alone,
+    at the end."""
     warned: list[str] = []
     root = logging.getLogger()
     if rank > 0:
         root.addHandler(_Warnings(warned.append))
-        yield no_progress, warned.append, ignore_steps
+        yield Callbacks(warn=warned.append)
         if warned:
             write_bytes(here / f"warned_{rank:05d}", json.dumps(warned).encode())
         return
@@ -160,8 +154,11 @@ def _telling(
         def steps(asset: str, digest: str, rows: Sequence[Mapping[str, float]]) -> None:
             pipes.report_custom_message({"steps": [asset, digest, rows]})
 
-        progress = _Throttled(pipes.report_custom_message)
-        yield progress, warn, steps if task.tells_steps else ignore_steps
+        yield Callbacks(
+            progress=_Throttled(pipes.report_custom_message),
+            steps=steps if task.tells_steps else ignore_steps,
+            warn=warn,
+        )
 
 
 class _Throttled:

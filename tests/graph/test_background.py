@@ -10,6 +10,7 @@ from fomo_dagster.data.decoding import DEFAULT
 from fomo_dagster.graph.run.materialise import materialise
 from fomo_dagster.graph.run.run_context import RunContext
 from fomo_dagster.graph.work.indexes import index_of
+from fomo_dagster.progress import Callbacks
 from fomo_dagster.tables.views import query
 
 
@@ -35,7 +36,7 @@ def run(*assets):
     """Materialise assets of the experiment, by default all; what was to be said."""
     request = resolve_request("toy", [])
     said = []
-    context = RunContext(request.graph, request.home, warn=said.append)
+    context = RunContext(request.graph, request.home, callbacks=Callbacks(warn=said.append))
     for key in assets or [node.key for node in request.graph.of("toy")]:
         materialise(key, context)
     return said

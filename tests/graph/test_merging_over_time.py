@@ -15,6 +15,7 @@ from fomo_dagster.graph.run.plan import plan
 from fomo_dagster.graph.run.run_context import RunContext
 from fomo_dagster.home import Home
 from fomo_dagster.merging.checkpoints import Checkpoints
+from fomo_dagster.progress import Callbacks
 
 pytestmark = pytest.mark.slow
 
@@ -59,9 +60,9 @@ def weights_of(graph):
     return [n for n in graph.nodes.values() if n.kind in ("trained", "deployed", "start")]
 
 
-def make(graph, home, **options):
+def make(graph, home, callbacks=None):
     """Materialise all weights in this process; what was computed, by asset."""
-    run_context = RunContext(graph, home, **options)
+    run_context = RunContext(graph, home, callbacks=callbacks)
     return {node.key for node in weights_of(graph) if materialise(node.key, run_context).computed}
 
 
@@ -191,7 +192,7 @@ def test_each_combination_killed_in_training_and_merging_ends_with_equal_weights
             raise Killed
 
     with pytest.raises(Killed):
-        make(graph, home, progress=die_in_the_last_step_of_stage_2)
+        make(graph, home, Callbacks(progress=die_in_the_last_step_of_stage_2))
     assert home.heads.read(T1).status == "computed"
     assert len(list(home.resume_points.glob("*/resume.pt"))) == 1
 

@@ -70,10 +70,9 @@ def test_one_dataset_with_a_weight_is_the_pool_of_it_alone(finished_project):
         pool = {"name": "weighted", "datasets": datasets}
         finished_project.write("toy", pretraining_pool=pool)
         request = resolve_request("toy", [])
-        facts = RunContext(request.graph, finished_project.home).facts_for(
-            request.graph.nodes["pools/weighted"]
-        )
-        return request.graph.nodes["pools/weighted"].recipes(facts)["only"].digest
+        node = request.graph.nodes["pools/weighted"]
+        facts = node.input_facts(RunContext(request.graph, finished_project.home))
+        return node.recipes(facts)["only"].digest
 
     assert address({"old": 0.3}) == address(["old"])
     assert address({"old": 0.5, "cats": 0.5}) != address(["old", "cats"])

@@ -10,6 +10,7 @@ from fomo_dagster.errors import InputError
 from fomo_dagster.graph.run.materialise import materialise
 from fomo_dagster.graph.run.run_context import RunContext
 from fomo_dagster.graph.work.checkpoints import CARRIED
+from fomo_dagster.progress import Callbacks
 
 pytestmark = pytest.mark.slow
 
@@ -149,7 +150,8 @@ def test_an_estimate_at_a_stage_s_end_tells_how_far_it_is(
         told.append((what, done, total))
 
     finished_project.write("held", method={"preserve": preserve})
-    context = RunContext(finished_project.graph("held"), finished_project.home, progress=tell)
+    callbacks = Callbacks(progress=tell)
+    context = RunContext(finished_project.graph("held"), finished_project.home, callbacks=callbacks)
     materialise("held/trained_001", context)
     assert [of for of in told if of[0] == "training"] == [("training", n, 2) for n in (1, 2)]
     assert told[-steps:] == [("estimate", n + 1, steps) for n in range(steps)]

@@ -104,7 +104,7 @@ def test_an_order_that_follows_from_names_is_foreseen_and_cut(finished_project, 
     assert [len(chunk) for chunk in chunks] == lengths
     assert not any(e.compute for e in plan(nodes, RunContext(graph, project.home)))
     node, context = graph.nodes["streams/toy/order"], RunContext(graph, project.home)
-    predicted = node.predict(node.recipes(context.facts_for(node)), context)
+    predicted = node.predict(node.recipes(node.input_facts(context)), context)
     assert predicted.data_version == order.head.data_version
 
 

@@ -74,7 +74,7 @@ def test_what_changes_after_a_launch_is_not_read_again(project, prepare):
 def task(project, **changes):
     graph = project.graph()
     node = graph.nodes["toy/trained_001"]
-    recipes = node.recipes(RunContext(graph, project.home).facts_for(node))
+    recipes = node.recipes(node.input_facts(RunContext(graph, project.home)))
     told = Task(
         declared=as_data(graph.owners[node.key]), home=project.home, key=node.key,
         digests={name: recipe.digest for name, recipe in recipes.items()}, folder=Path("/there"),

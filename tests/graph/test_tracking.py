@@ -22,6 +22,7 @@ from fomo_dagster.graph.run.run_context import RunContext
 from fomo_dagster.graph.run.tracking import Tracking
 from fomo_dagster.graph.work import stage as training_of_a_stage
 from fomo_dagster.graph.work.checkpoints import steps_of
+from fomo_dagster.progress import Callbacks
 from fomo_dagster.tables.views import query
 from fomo_dagster.trackers import choosing
 from fomo_dagster.trackers.sending import Trackers
@@ -189,7 +190,7 @@ def test_a_resumed_training_goes_on_in_the_same_run_without_a_step_twice(
     for last in (5, 9, steps):
         trackers = Trackers({"memory": lambda: recorder}, tmp_path / "sent", patience)
         tracking = Tracking(graph, home, trackers, pytest.fail)
-        context = RunContext(graph, home, steps=tracking.steps)
+        context = RunContext(graph, home, callbacks=Callbacks(steps=tracking.steps))
         monkeypatch.setattr(training_of_a_stage.Batches, "iterate", failing_at(last))
         if last < steps:
             with pytest.raises(TrainingError):

@@ -13,8 +13,9 @@ import pytest
 from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.errors import InputError
 from fomo_dagster.graph.run.materialise import materialise
-from fomo_dagster.graph.run.run_context import RunContext
+from fomo_dagster.graph.run.run_context import Run, RunContext
 from fomo_dagster.home import training_slots
+from fomo_dagster.progress import Callbacks
 
 pytestmark = pytest.mark.slow
 
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.slow
 @contextmanager
 def taken(project, graph):
     """The machine's only slot, by another."""
-    other = RunContext(graph, project.home, run="deadbeef-1234")
+    other = RunContext(graph, project.home, run=Run(id="deadbeef-1234"))
     with other.training_slot(graph.nodes["toy/trained_002"]):
         yield
 
@@ -50,7 +51,7 @@ def test_who_wants_what_another_trains_waits_with_it_and_takes_the_hit(finished_
     graph, told, outcomes = finished_project.graph(), [], []
 
     def train():
-        context = RunContext(graph, finished_project.home, waiting=told.append)
+        context = RunContext(graph, finished_project.home, callbacks=Callbacks(waiting=told.append))
         outcomes.append(materialise("toy/trained_001", context))
 
     threads = [threading.Thread(target=train) for _ in range(2)]

@@ -15,7 +15,7 @@ from fomo_dagster.graph.core.facts import NOTHING, ONLY, Details, Facts, facts_o
 from fomo_dagster.graph.core.shown import Shown
 from fomo_dagster.home import Home
 from fomo_dagster.paths import named
-from fomo_dagster.progress import Progress, Steps, ignore_steps, no_progress
+from fomo_dagster.progress import Callbacks
 from fomo_dagster.store.artifacts import Artifact, Make
 from fomo_dagster.store.heads import Head
 from fomo_dagster.store.recipes import Recipe
@@ -63,10 +63,9 @@ class NodeContext:
     """What a node may use while it is made. Sources are observed once in its life.
 
     sources: by key. code_versions: of every node, as it is declared now.
+    callbacks: whom it tells how its work goes.
     processes: how many may share work that is parallel, such as sharding.
     group: the processes that train together, of which this is one; None: it is alone.
-    waiting: told what this process waits for.
-    steps: told of the steps of trainings.
     """
 
     def __init__(
@@ -75,23 +74,17 @@ class NodeContext:
         sources: Mapping[str, SourceNode],
         code_versions: Mapping[str, str],
         *,
+        callbacks: Callbacks | None = None,
         processes: int = 1,
-        progress: Progress = no_progress,
-        waiting: Callable[[str], None] | None = None,
-        warn: Callable[[str], None] | None = None,
-        steps: Steps = ignore_steps,
         group: ProcessGroup | None = None,
     ) -> None:
         self.home = home
         self.store = home.store
         self.heads = home.heads
+        self.callbacks = callbacks or Callbacks()
         self.processes = processes
-        self.progress = progress
-        self.warn = warn
-        self.steps = steps
         self._sources = sources
         self._code_versions = code_versions
-        self._waiting = waiting
         self._group = group
         self._observed: dict[str, Observation] = {}
         self._memory: tuple[object, Any] = (None, None)
@@ -114,6 +107,11 @@ class NodeContext:
             return Facts(observed.data_version, observed.details)
         return facts_of(self._head(key))
 
+    def facts_there(self, keys: Iterable[str]) -> dict[str, Facts]:
+        """The facts of those of some assets that were ever materialised, as whatever they were."""
+        heads = {key: self.heads.read(key) for key in keys}
+        return {key: facts_of(head) for key, head in heads.items() if head}
+
     def observe(self, key: str) -> Observation:
         """Observe a source, once; what is to be said of it goes to `warn`."""
         if key not in self._observed:
@@ -123,10 +121,9 @@ class NodeContext:
         return self._observed[key]
 
     def say(self, warnings: Iterable[str]) -> None:
-        """Hand what a person should hear to `warn`, where there is one."""
-        if self.warn is not None:
-            for warning in warnings:
-                self.warn(as_text(warning))
+        """Hand what a person should hear to whoever listens."""
+        for warning in warnings:
+            self.callbacks.warn(as_text(warning))
 
     def cached(self, what: object, build: Callable[[], T]) -> T:
         """`build()`, or its result where it was the last thing asked for, such as a model."""
@@ -166,8 +163,7 @@ class NodeContext:
 
     def waits_for_maker(self, process: str) -> None:
         """Tell that another process, by its number, is making what this one wants."""
-        if self._waiting is not None:
-            self._waiting(f"process {process}, which is making the same")
+        self.callbacks.waiting(f"process {process}, which is making the same")
 
     def resume_folder(self, recipe: Recipe) -> Path:
         """Where a training keeps its resume point; it outlives the process."""

@@ -73,6 +73,12 @@ class Node(ABC):
     def inputs(self) -> tuple[str, ...]:
         """Keys of the nodes whose facts decide this one's identity."""
 
+    def input_facts(self, context: NodeContext) -> dict[str, Facts]:
+        """The facts of the inputs, that its recipes are made from; raises as `context.facts`."""
+        if self.takes_what_is_there:
+            return context.facts_there(self.inputs)
+        return {key: context.facts(key) for key in self.inputs}
+
     @property
     @abstractmethod
     def declared(self) -> Mapping[str, Any]:

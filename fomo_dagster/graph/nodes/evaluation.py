@@ -186,7 +186,7 @@ class EvaluationNode(Node):
             self.settings,
             self.execution,
             embeddings_of,
-            context.progress,
+            context.callbacks.progress,
         )
         result.metrics.write_parquet(folder / METRICS)
         result.concepts.write_parquet(folder / CONCEPTS)
@@ -234,8 +234,7 @@ class EvaluationNode(Node):
         return (CLASSES_TOLD_APART,)
 
     def checked(self, outcome: Outcome, context: NodeContext) -> Iterator[Checked]:
-        facts = {key: context.facts(key) for key in self.inputs}
-        alike = self.alike(facts, context, may_fetch=True)
+        alike = self.alike(self.input_facts(context), context, may_fetch=True)
         details = {"alike": {name: list(map(list, groups)) for name, groups in alike.items()}}
         yield Checked(CLASSES_TOLD_APART.name, not alike, details=details)
 

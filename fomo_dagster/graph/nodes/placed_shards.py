@@ -50,7 +50,7 @@ class ObserveTars:
             self.base,
             context.home.cache,
             decoding=self.dataset.decoding,
-            progress=context.progress,
+            progress=context.callbacks.progress,
         )
         tars = source.tars()
         source.check_usable(tars)

@@ -163,7 +163,7 @@ class ShardsNode(Node):
             resize=self.dataset.resize,
             unreadable_limit=self.dataset.unreadable_limit,
             workers=context.processes,
-            progress=context.progress,
+            progress=context.callbacks.progress,
             samples_per_shard=SAMPLES_PER_SHARD,
             decoding=self.dataset.decoding,
         )  # fmt: skip

@@ -93,7 +93,7 @@ def _launch(
     `KeyboardInterrupt` on a signal that asks to stop, once they have stopped."""
     import torch
 
-    if context.channel is None:
+    if context.run.channel is None:
         raise InputError(
             f"{node.key}: execution.processes needs `fomo run` or Dagster, which launch them"
         )
@@ -103,7 +103,8 @@ def _launch(
     task = Task(
         declared=as_data(context.graph.owners[node.key]), home=context.home, key=node.key,
         digests={name: recipe.digest for name, recipe in recipes.items()}, folder=folder,
-        threads=threads, host=socket.gethostname(), tells_steps=context.steps is not ignore_steps,
+        threads=threads, host=socket.gethostname(),
+        tells_steps=context.callbacks.steps is not ignore_steps,
     )  # fmt: skip
     here = context.home.root / "launches" / identity(recipes)
     with lease(context.home.leases / f"launch_{here.name}", context.waits_for_maker):
@@ -132,12 +133,11 @@ def _made_by_processes(
     context: RunContext,
 ) -> dict[str, Any]:
     command = torchrun(execution, here / TASK)
-    warn = context.warn or (lambda text: None)
-    assert context.channel is not None
+    assert context.run.channel is not None
     _say_what_others_run(execution, command, context)
     stopped, status = "", 0
     try:
-        with context.channel(here, context.progress, warn, context.steps) as variables:
+        with context.run.channel(here, context.callbacks) as variables:
             status = _run(command, here, {**os.environ, **variables})
     except KeyboardInterrupt as stop:
         stopped = str(stop) or "interrupted"

@@ -29,7 +29,7 @@ def materialise(key: str, context: RunContext) -> Outcome:
     """
     node: Node = context.graph.nodes[key]
     started = time.monotonic()
-    facts = context.facts_for(node)
+    facts = node.input_facts(context)
     recipes = node.recipes(facts)
     made = make_side_by_side(node, recipes, context)
     artifacts: dict[str, Artifact] = {}
@@ -69,8 +69,7 @@ def materialise(key: str, context: RunContext) -> Outcome:
     )
     context.heads.write(head)
     seconds = time.monotonic() - started
-    if context.finished is not None:
-        context.finished(head, seconds)
+    context.run.finished(head, seconds)
     context.say(node.warnings(artifacts) if computed else ())
     return Outcome(head, artifacts, computed, seconds)
 

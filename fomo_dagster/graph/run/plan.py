@@ -64,7 +64,7 @@ def _planned(nodes: Iterable[Node], context: RunContext, verified: Verified) -> 
                 facts[key] = context.facts(key)
         known = facts
         if node.takes_what_is_there:
-            known = {**context.facts_for(node), **facts}
+            known = {**node.input_facts(context), **facts}
         recipes = node.recipes(known)
         context.say(node.remarks(known, context))
         head = context.heads.read(node.key)

@@ -60,7 +60,7 @@ class Task(BaseModel):
 
         Raises `StoreError` where they are not those of the launching process.
         """
-        recipes = node.recipes(run_context.facts_for(node))
+        recipes = node.recipes(node.input_facts(run_context))
         for name, digest in self.digests.items():
             found = recipes[name].digest if name in recipes else "nothing of that name"
             if found != digest:

@@ -58,7 +58,7 @@ def write_replay_features(
         blocks.append(
             encode_images(
                 model, str(dataset), part, index, batch_size=size, precision=precision,
-                device=device, blank_where_unreadable=True, progress=context.progress,
+                device=device, blank_where_unreadable=True, progress=context.callbacks.progress,
             )
         )  # fmt: skip
         places += part["place"].to_list()
@@ -71,7 +71,7 @@ def write_replay_features(
     if texts:
         encoded = encode_texts(
             model, texts, batch_size=size, precision=precision, device=device,
-            progress=context.progress,
+            progress=context.callbacks.progress,
         )  # fmt: skip
     ends = mine["captions"].list.len().cast(pl.Int64).cum_sum()
     tensors = {

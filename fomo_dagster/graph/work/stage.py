@@ -78,7 +78,7 @@ def train_on(
     steps = sizes.steps
     of_batches = sizes if selection is None else sizes.enlarged(selection.share)
     group = context.group
-    progress = context.progress if group.is_main else no_progress
+    progress = context.callbacks.progress if group.is_main else no_progress
     transform = partial(
         augment,
         size=model.image_size,
@@ -130,7 +130,7 @@ def train_on(
         resume_folder=context.resume_folder(target.recipe),
         identity=target.recipe.digest,
         progress=progress,
-        on_steps=lambda steps: context.steps(
+        on_steps=lambda steps: context.callbacks.steps(
             target.asset, target.recipe.digest, [s._asdict() for s in steps]
         ),
         group=group,
