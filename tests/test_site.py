@@ -9,13 +9,41 @@ from mkdocs.commands.build import build
 from mkdocs.config import load_config
 from mkdocs.exceptions import Abort
 
+from fomo_dagster.data.sources.registry import SOURCES
+from fomo_dagster.evaluation.classification import METRICS as CLASSIFICATION_METRICS
+from fomo_dagster.evaluation.retrieval import METRICS as RETRIEVAL_METRICS
+from fomo_dagster.experiment.training import Budget
 from fomo_dagster.merging.techniques import TECHNIQUES
+from fomo_dagster.methods.averaging.declaration import AVERAGES
+from fomo_dagster.methods.loss.declaration import LOSSES
+from fomo_dagster.methods.online_selection.declaration import ONLINE_SELECTIONS
 from fomo_dagster.methods.preservation.registry import PRESERVATIONS
-from fomo_dagster.optimisation.optimisers import OPTIMISERS, Optimiser
+from fomo_dagster.metrics import STAGE_METRICS
+from fomo_dagster.optimisation.optimisers import OPTIMISERS
 from fomo_dagster.optimisation.schedules import SCHEDULES
-from fomo_dagster.tables.schemas import SCHEMAS
+from fomo_dagster.tables.schemas import SCHEMAS, comments_of
 
 ROOT = Path(__file__).parents[1]
+FAMILIES = [
+    ("techniques", "technique", TECHNIQUES.values()),
+    ("preservations", "name", PRESERVATIONS),
+    ("averages", "name", AVERAGES),
+    ("optimisers", "name", OPTIMISERS),
+    ("schedules", "name", SCHEDULES),
+    ("losses", "name", LOSSES),
+    ("selections", "name", ONLINE_SELECTIONS),
+    ("sources", "type", SOURCES),
+]
+GUIDES = {
+    "techniques": "merging",
+    "preservations": "methods",
+    "averages": "methods",
+    "optimisers": "training",
+    "schedules": "training",
+    "losses": "training",
+    "selections": "mixtures",
+    "sources": "datasets",
+}
 
 
 @pytest.fixture(scope="module")
@@ -31,15 +59,7 @@ def text_of(site: Path, page: str) -> str:
     return (site / "reference" / page / "index.html").read_text()
 
 
-@pytest.mark.parametrize(
-    ("page", "key", "declared"),
-    [
-        ("techniques", "technique", TECHNIQUES.values()),
-        ("preservations", "name", PRESERVATIONS),
-        ("optimisers", "name", OPTIMISERS),
-        ("schedules", "name", SCHEDULES),
-    ],
-)
+@pytest.mark.parametrize(("page", "key", "declared"), FAMILIES)
 def test_reference_has_every_registered_name_and_key(site, page, key, declared):
     text = text_of(site, page)
     for entry in declared:
@@ -49,6 +69,22 @@ def test_reference_has_every_registered_name_and_key(site, page, key, declared):
             assert field == key or f"<td><code>{field}</code></td>" in text
 
 
+@pytest.mark.parametrize(("page", "key", "declared"), FAMILIES)
+def test_the_guide_of_a_family_mentions_each_of_its_names(page, key, declared):
+    guide = (ROOT / "docs" / f"{GUIDES[page]}.md").read_text()
+    for entry in declared:
+        for name in entry.model_fields[key].annotation.__args__:
+            assert re.search(rf"[`: ]{name}[`,}}]", guide), name
+
+
+def test_reference_has_every_metric_of_stages_and_datasets(site):
+    text = text_of(site, "metrics")
+    for metric in (*STAGE_METRICS, *CLASSIFICATION_METRICS, *RETRIEVAL_METRICS):
+        assert re.search(
+            rf"<code>{metric.name}</code>.*?{re.escape(metric.description)}", text, re.S
+        )
+
+
 def test_reference_of_tables_has_the_columns_of_every_table(site):
     text = text_of(site, "tables")
     for table, columns in SCHEMAS.items():
@@ -56,19 +92,26 @@ def test_reference_of_tables_has_the_columns_of_every_table(site):
             section = re.search(rf'<h2 id="{table}">(.*?)(<h2|</article>)', text, re.DOTALL)
             assert section is not None, table
             for column, kind in columns.items():
-                row = re.search(rf"<code>{column}</code></td>\s*<td>(.*?)</td>", section[1])
+                row = re.search(
+                    rf"<code>{column}</code></td>\s*<td>(.*?)</td>\s*<td>(.*?)</td>", section[1]
+                )
                 assert row is not None, (table, column)
                 assert (row[1] == "DOUBLE") == (kind == pl.Float64()), (table, column)
+                meaning = re.sub(r"</?code>", "`", row[2])
+                assert meaning == comments_of(table)[column], (table, column)
 
 
 def test_reference_has_commands_and_defaults_as_they_are_in_code(site):
     assert re.search(r'<h2 id="fomo-datasets-show">', text_of(site, "commands"))
     experiment = text_of(site, "experiment")
-    for name, field in Optimiser.model_fields.items():
-        assert f"<td><code>{name}</code></td>" in experiment, (name, field)
-    adamw = re.search(r'<h2 id="adamw">.*?</table>', experiment, re.DOTALL)
+    for name in Budget.model_fields:
+        assert f"<td><code>{name}</code></td>" in experiment, name
+    adamw = re.search(r'<h2 id="adamw">.*?</table>', text_of(site, "optimisers"), re.DOTALL)
     assert adamw is not None
     assert "<code>1e-05</code>" in adamw[0]
+    chosen = re.search(r"<code>optimiser</code></td>\s*<td>(.*?)</td>", experiment)
+    assert chosen is not None
+    assert 'href="../optimisers/"' in chosen[1]
 
 
 def test_site_loads_nothing_from_another_host(site):
@@ -91,6 +134,12 @@ def test_a_broken_link_or_anchor_fails_the_build(tmp_path):
             build(config)
 
 
-def test_links_of_the_readme_lead_to_files():
-    for link in re.findall(r"\]\((?!https?:)([^)#]+)", (ROOT / "README.md").read_text()):
-        assert (ROOT / link).exists(), link
+def test_links_lead_to_files_of_the_repository():
+    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")):
+        for link in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+            assert (page.parent / link).exists(), (page.name, link)
+
+
+def test_links_of_guides_to_declarations_lead_to_their_reference_on_the_site(site):
+    page = (site / "methods" / "index.html").read_text()
+    assert 'href="../reference/preservations/"' in page

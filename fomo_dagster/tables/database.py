@@ -23,7 +23,7 @@ import polars as pl
 from fomo_dagster.errors import StoreError
 from fomo_dagster.store.digests import digest_of
 from fomo_dagster.store.files import explained, replacing, skipped_where_refused, write_bytes
-from fomo_dagster.tables.schemas import SCHEMAS
+from fomo_dagster.tables.schemas import DESCRIPTIONS, SCHEMAS, comments_of
 from fomo_dagster.tables.selects import beside, quoted, views
 
 DATABASE = "fomo.duckdb"
@@ -92,9 +92,11 @@ def _bring_up_to_date(path: Path) -> None:
 
 def _statements(home: Path) -> list[str]:
     statements = []
-    for name, (description, select) in views(beside(DATABASE, home)).items():
+    for name, select in views(beside(DATABASE, home)).items():
         statements.append(f"CREATE OR REPLACE VIEW {name} AS {select}")
-        statements.append(f"COMMENT ON VIEW {name} IS {quoted(description)}")
+        statements.append(f"COMMENT ON VIEW {name} IS {quoted(DESCRIPTIONS[name])}")
+        for column, meaning in comments_of(name).items():
+            statements.append(f"COMMENT ON COLUMN {name}.{column} IS {quoted(meaning)}")
     return statements
 
 

@@ -1,12 +1,13 @@
-"""The tables: what a row states, its columns and their types.
+"""The tables and views: what a row states, and the type and meaning of each column.
 
-Every table is in long form, one fact a row. Which rows count is decided elsewhere, by the heads
-that the views of `fomo_dagster.tables.views` join with.
+Types, DuckDB's comments and the reference of the site come from here. Every table is in long form,
+one fact a row. Which rows count is decided by the heads that the views join with (`selects.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import polars as pl
 
@@ -15,102 +16,246 @@ from fomo_dagster.metrics import STAGE_METRICS
 
 _TEXT, _INTEGER, _NUMBER = pl.String(), pl.Int64(), pl.Float64()
 
-DESCRIPTIONS: Mapping[str, str] = {
-    "evaluations": "a metric of a dataset, for the weights of a stage; `score` is the main one",
-    "concept_scores": "a metric of a concept, for the weights of a stage",
-    "scores": f"{', '.join(metric.label for metric in STAGE_METRICS)} of a stage; null where not "
-    "defined",
-    "training_steps": "a step of the optimiser, and how many samples of each pool it saw",
-    "datasets": "a dataset as it stands in its shards",
-    "samples": "an image of a dataset, with its captions",
-    "orders": "a concept and its position in a stream; see the view `streams`",
-    "chunks": "a concept, its position in its chunk, and the samples it brings to a stage",
+
+class Column(NamedTuple):
+    """A column of a table. nullable: whether a value may be missing or unknown."""
+
+    type: pl.DataType
+    meaning: str
+    nullable: bool = False
+
+
+class Table(NamedTuple):
+    """description: completes the sentence "a row is …"."""
+
+    description: str
+    columns: Mapping[str, Column]
+
+
+class View(NamedTuple):
+    """A view that is computed from tables and heads. columns: name → meaning."""
+
+    description: str
+    columns: Mapping[str, str]
+
+
+_EXPERIMENT = Column(_TEXT, "the experiment's name")
+_STAGE = Column(_INTEGER, "the stage, counted from 1; 0 is θ₀")
+_DATASET = Column(_TEXT, "the dataset's name")
+_CONCEPT = Column(_TEXT, "the concept's name, a class of the dataset")
+_ROLE = Column(_TEXT, "`adaptation` or `held_out`")
+_STREAM = Column(_TEXT, "the stream's name")
+_SCORES = ", ".join(metric.label for metric in STAGE_METRICS)
+
+TABLES: Mapping[str, Table] = {
+    "evaluations": Table(
+        "a metric of a dataset, for the weights of a stage; `score` is the main one",
+        {
+            "experiment": _EXPERIMENT,
+            "stage": _STAGE,
+            "dataset": _DATASET,
+            "role": _ROLE,
+            "task": Column(_TEXT, "`classification` or `retrieval`"),
+            "metric": Column(_TEXT, "the metric's name; `score` is accuracy or recall@5"),
+            "value": Column(_NUMBER, "the metric's value, in percent"),
+            "samples": Column(_INTEGER, "how many test samples the value is computed from"),
+        },
+    ),
+    "concept_scores": Table(
+        "a metric of a concept, for the weights of a stage",
+        {
+            "experiment": _EXPERIMENT,
+            "stage": _STAGE,
+            "dataset": _DATASET,
+            "role": _ROLE,
+            "concept": _CONCEPT,
+            "metric": Column(_TEXT, "`accuracy` or `recall@5`"),
+            "value": Column(_NUMBER, "the metric's value, in percent"),
+            "samples": Column(
+                _INTEGER, "how many of the concept's test samples it is computed from"
+            ),
+        },
+    ),
+    "scores": Table(
+        f"{_SCORES} of a stage; null where not defined",
+        {
+            "experiment": _EXPERIMENT,
+            "stage": _STAGE,
+            **{
+                metric.name: Column(_NUMBER, f"{metric.description} ({metric.unit})", True)
+                for metric in STAGE_METRICS
+            },
+        },
+    ),
+    "training_steps": Table(
+        "a step of the optimiser, and how many samples of each pool it saw",
+        {
+            "experiment": _EXPERIMENT,
+            "stage": _STAGE,
+            "step": Column(_INTEGER, "the step within the stage, counted from 0"),
+            "loss": Column(_NUMBER, "the contrastive loss"),
+            "preservation_loss": Column(_NUMBER, "what `method.preserve` adds to the loss; else 0"),
+            "learning_rate": Column(
+                _NUMBER, "the schedule's rate, before the factors of layers and towers"
+            ),
+            "gradient_norm": Column(
+                _NUMBER, "before clipping; infinite if fp16 overflowed and the step was skipped"
+            ),
+            "logit_scale": Column(_NUMBER, "the logarithm of the inverse temperature"),
+            "samples_per_second": Column(_NUMBER, "throughput, over all pools", True),
+            "update_samples": Column(_INTEGER, "samples of the batch from the stage's own chunk"),
+            "buffer_samples": Column(_INTEGER, "samples of the batch from earlier chunks"),
+            "pretraining_samples": Column(
+                _INTEGER, "samples of the batch from the pretraining pool"
+            ),
+        },
+    ),
+    "datasets": Table(
+        "a dataset as it stands in its shards",
+        {
+            "dataset": _DATASET,
+            "task": Column(_TEXT, "`classification` or `retrieval`"),
+            "domain": Column(_TEXT, "the declared domain"),
+            "licence": Column(_TEXT, "the declared licence"),
+            "concepts": Column(_INTEGER, "how many concepts have samples"),
+            "train_samples": Column(_INTEGER, "samples of the training split"),
+            "test_samples": Column(_INTEGER, "samples of the test split"),
+            "quarantined": Column(_INTEGER, "images left out because they cannot be decoded"),
+            "transparent": Column(_INTEGER, "images with transparency"),
+            "flat": Column(_INTEGER, "images of a single colour"),
+            "bytes": Column(_INTEGER, "size of all shards"),
+        },
+    ),
+    "samples": Table(
+        "an image of a dataset, with its captions",
+        {
+            "dataset": _DATASET,
+            "split": Column(_TEXT, "`train` or `test`"),
+            "key": Column(_TEXT, "the sample's name, unique within the split"),
+            "concept": _CONCEPT,
+            "captions": Column(pl.List(pl.String()), "the sample's captions; may be empty"),
+            "digest": Column(_TEXT, "identifies the stored image"),
+        },
+    ),
+    "orders": Table(
+        "a concept and its position in a stream; see the view `streams`",
+        {
+            "stream": _STREAM,
+            "position": Column(_INTEGER, "the concept's place in the stream, counted from 1"),
+            "dataset": _DATASET,
+            "concept": _CONCEPT,
+            "figure": Column(
+                _NUMBER, "what the order sorts by, such as a score or a year; null if nothing", True
+            ),
+        },
+    ),
+    "chunks": Table(
+        "a concept, its position in its chunk, and the samples it brings to a stage",
+        {
+            "stream": _STREAM,
+            "stage": Column(_INTEGER, "the stage that trains on the chunk, counted from 1"),
+            "position": Column(_INTEGER, "the concept's place in the chunk, counted from 1"),
+            "dataset": _DATASET,
+            "concept": _CONCEPT,
+            "samples": Column(_INTEGER, "how many training samples the concept brings"),
+        },
+    ),
 }
 
 SCHEMAS: Mapping[str, Mapping[str, pl.DataType]] = {
-    "evaluations": {
-        "experiment": _TEXT,
-        "stage": _INTEGER,
-        "dataset": _TEXT,
-        "role": _TEXT,
-        "task": _TEXT,
-        "metric": _TEXT,
-        "value": _NUMBER,
-        "samples": _INTEGER,
-    },
-    "concept_scores": {
-        "experiment": _TEXT,
-        "stage": _INTEGER,
-        "dataset": _TEXT,
-        "role": _TEXT,
-        "concept": _TEXT,
-        "metric": _TEXT,
-        "value": _NUMBER,
-        "samples": _INTEGER,
-    },
-    "scores": {
-        "experiment": _TEXT,
-        "stage": _INTEGER,
-        **{metric.name: _NUMBER for metric in STAGE_METRICS},
-    },
-    "training_steps": {
-        "experiment": _TEXT,
-        "stage": _INTEGER,
-        "step": _INTEGER,
-        "loss": _NUMBER,
-        "preservation_loss": _NUMBER,
-        "learning_rate": _NUMBER,
-        "gradient_norm": _NUMBER,
-        "logit_scale": _NUMBER,
-        "samples_per_second": _NUMBER,
-        "update_samples": _INTEGER,
-        "buffer_samples": _INTEGER,
-        "pretraining_samples": _INTEGER,
-    },
-    "datasets": {
-        "dataset": _TEXT,
-        "task": _TEXT,
-        "domain": _TEXT,
-        "licence": _TEXT,
-        "concepts": _INTEGER,
-        "train_samples": _INTEGER,
-        "test_samples": _INTEGER,
-        "quarantined": _INTEGER,
-        "transparent": _INTEGER,
-        "flat": _INTEGER,
-        "bytes": _INTEGER,
-    },
-    "samples": {
-        "dataset": _TEXT,
-        "split": _TEXT,
-        "key": _TEXT,
-        "concept": _TEXT,
-        "captions": pl.List(pl.String()),
-        "digest": _TEXT,
-    },
-    "orders": {
-        "stream": _TEXT,
-        "position": _INTEGER,
-        "dataset": _TEXT,
-        "concept": _TEXT,
-        "figure": _NUMBER,
-    },
-    "chunks": {
-        "stream": _TEXT,
-        "stage": _INTEGER,
-        "position": _INTEGER,
-        "dataset": _TEXT,
-        "concept": _TEXT,
-        "samples": _INTEGER,
-    },
+    name: {column: declared.type for column, declared in table.columns.items()}
+    for name, table in TABLES.items()
+}
+"""Table → column → type."""
+
+OF_EVERY_TABLE: Mapping[str, str] = {
+    "asset": "the asset that the row belongs to",
+    "asset_digest": "the asset's digest; rows of earlier digests are not shown",
+}
+"""The columns that the view of a table has beside the table's own."""
+
+VIEWS: Mapping[str, View] = {
+    "artifacts": View(
+        "an asset as it is now, and what making it took",
+        {
+            "asset": "the asset's key, with `/` between its parts",
+            "kind": "the kind of asset, such as `shards`, `trained` or `scores`",
+            "experiment": _EXPERIMENT.meaning + "; null for what experiments share",
+            "stage": _STAGE.meaning + "; null for what belongs to no stage",
+            "makes_weights": "whether its cost counts for the weights of its experiment",
+            "digest": "identifies its recipes",
+            "data_version": "what downstream assets and Dagster see of it",
+            "code_version": "the version of the code that makes this kind",
+            "status": "what the last run found: `computed`, or `hit` if it was in the store",
+            "recorded_at": "when the last of its artifacts was made (UTC)",
+            "seconds": "how long making its artifacts took, whoever made them",
+            "recipes": "artifact name → recipe",
+            "artifacts": "artifact name → kind and digest, its address in the store",
+            "facts": "what downstream recipes need to know of it",
+            "cost": "what making its artifacts took: samples, FLOPs, seconds, memory, energy",
+            "checked_at": "when a run or job last materialised it (UTC)",
+        },
+    ),
+    "streams": View(
+        "a concept, its position in a stream, the stage it comes to, and the order's key figure",
+        {
+            **{name: column.meaning for name, column in TABLES["orders"].columns.items()},
+            "stage": "the stage that brings the concept; null before the stream is cut",
+        },
+    ),
+    "published": View(
+        "a dataset of the benchmark, and the zero-shot score that its authors publish",
+        {"dataset": "the benchmark's handle", "zero_shot": "the published score, in percent"},
+    ),
+    "costs": View(
+        "what all trainings and merges of an experiment took up to a stage, and the most memory",
+        {
+            "experiment": _EXPERIMENT.meaning,
+            "stage": _STAGE.meaning + ", which costs the experiment nothing",
+            "samples": "samples trained on; null if a training did not record them",
+            "flops": "counted floating point operations; null if a step did not record them",
+            "seconds": "time that the trainings and merges took when they were made",
+            "energy_joules": "energy that the devices used; null if a step did not record it",
+            "peak_device_memory_bytes": "the most that PyTorch allocated on a device",
+            "peak_process_memory_bytes": "the most by which a process's memory grew",
+        },
+    ),
+    "leaderboard": View(
+        "the scores of an experiment's last stage, their means over stages 1..T, and the samples "
+        "and seconds that its weights took",
+        {
+            "experiment": _EXPERIMENT.meaning,
+            "stages": "the last stage",
+            **{
+                metric.name: f"{metric.label} of the last stage ({metric.unit})"
+                for metric in STAGE_METRICS
+                if metric.on_leaderboard
+            },
+            **{
+                f"mean_{metric.name}": f"mean {metric.label} over stages 1..T ({metric.unit})"
+                for metric in STAGE_METRICS
+                if metric.with_mean
+            },
+            "samples": "samples that its trainings saw",
+            "seconds": "time that its trainings and merges took when they were made",
+        },
+    ),
 }
 
-# Null where there is none, or nobody knows it any more; anywhere else a null is a mistake.
-NULLABLE: Mapping[str, frozenset[str]] = {
-    "scores": frozenset(metric.name for metric in STAGE_METRICS),
-    "orders": frozenset({"figure"}),
-    "training_steps": frozenset({"samples_per_second"}),
+
+DESCRIPTIONS: Mapping[str, str] = {
+    **{name: table.description for name, table in TABLES.items()},
+    **{name: view.description for name, view in VIEWS.items()},
 }
+"""Table or view → what a row of it is."""
+
+
+def comments_of(view: str) -> Mapping[str, str]:
+    """Column → meaning, for a view of any kind."""
+    if view in VIEWS:
+        return VIEWS[view].columns
+    own = {name: column.meaning for name, column in TABLES[view].columns.items()}
+    return {**own, **OF_EVERY_TABLE}
 
 
 def schema_of(table: str) -> Mapping[str, pl.DataType]:
@@ -123,8 +268,8 @@ def schema_of(table: str) -> Mapping[str, pl.DataType]:
 def conform(table: str, frame: pl.DataFrame) -> pl.DataFrame:
     """`frame` with its columns in the order of the table's.
 
-    Raises `StoreError` naming every column that is missing, not the table's, of another type, or
-    null where it may not be: a wrong row would be served for ever.
+    Raises `StoreError` that names every column which is missing, unknown, of another type, or null
+    where it may not be: a wrong row would be served forever.
     """
     columns = schema_of(table)
     wrong = [f"column {name!r} is missing" for name in columns if name not in frame.columns]
@@ -133,7 +278,7 @@ def conform(table: str, frame: pl.DataFrame) -> pl.DataFrame:
             wrong.append(f"it has no column {name!r}, {nearest(name, columns)}")
         elif found != columns[name]:
             wrong.append(f"column {name!r} is {found}, not {columns[name]}")
-        elif name not in NULLABLE.get(table, ()) and (nulls := frame[name].null_count()):
+        elif not TABLES[table].columns[name].nullable and (nulls := frame[name].null_count()):
             wrong.append(f"column {name!r} is null in {nulls} of {frame.height} rows")
     if wrong:
         raise StoreError(f"these rows do not fit the table {table!r}: " + "; ".join(wrong))

@@ -17,7 +17,7 @@ from fomo_dagster.data.benchmark.registry import benchmark_datasets
 from fomo_dagster.metrics import STAGE_METRICS
 from fomo_dagster.store.digests import DIGEST_LENGTH
 from fomo_dagster.store.heads import CHECKSUM, END
-from fomo_dagster.tables.schemas import DESCRIPTIONS, SCHEMAS
+from fomo_dagster.tables.schemas import SCHEMAS
 
 VARIABLE = "fomo_home"
 DAMAGED_HEAD = (
@@ -188,10 +188,10 @@ def beside(database: str, home: Path) -> Place:
     return Place(folder, heads, lambda table: f"{pattern} || '/tables/{table}/**/*.parquet'")
 
 
-def views(place: Place) -> dict[str, tuple[str, str]]:
-    """View name → description and SELECT, in the order in which they can be created."""
+def views(place: Place) -> dict[str, str]:
+    """View name → SELECT, in the order in which they can be created."""
     artifacts = _ARTIFACTS.format(intact=_INTACT, damaged=quoted(DAMAGED_HEAD), heads=place.heads)
-    made = {"artifacts": ("an asset as it is now, and what making it took", artifacts)}
+    made = {"artifacts": artifacts}
     for table, columns in SCHEMAS.items():
         types = {c: _SQL_TYPES[t] for c, t in columns.items()}
         # Columns by name, so that a file written before a column was added still reads: as null.
@@ -199,31 +199,17 @@ def views(place: Place) -> dict[str, tuple[str, str]]:
             f"'{c}': {{name: '{c}', type: '{t}', default_value: NULL}}" for c, t in types.items()
         )
         made[table] = (
-            DESCRIPTIONS[table],
             f"SELECT {', '.join(f'rows.{c}' for c in types)}, "
             "artifacts.asset, artifacts.digest AS asset_digest "
             f"FROM read_parquet({place.files(table)}, filename = true, "
             f"schema = MAP {{{typed}}}) AS rows "
             f"JOIN artifacts ON rows.filename = {place.folder} || '/tables/{table}/' "
-            "|| artifacts.asset || '/' || artifacts.digest || '.parquet'",
+            "|| artifacts.asset || '/' || artifacts.digest || '.parquet'"
         )
-    made["streams"] = (
-        "a concept, its position in a stream, the stage it comes to, and the order's key figure",
-        _STREAMS,
-    )
-    made["published"] = (
-        "a dataset of the benchmark, and the zero-shot score that its authors publish",
-        _published(),
-    )
-    made["costs"] = (
-        "what all trainings and merges of an experiment took up to a stage, and the most memory",
-        _COSTS,
-    )
-    made["leaderboard"] = (
-        "the scores of an experiment's last stage, their means over stages 1..T, and the samples "
-        "and seconds that its weights took",
-        _LEADERBOARD.format(scores=",\n    ".join(_ON_LEADERBOARD)),
-    )
+    made["streams"] = _STREAMS
+    made["published"] = _published()
+    made["costs"] = _COSTS
+    made["leaderboard"] = _LEADERBOARD.format(scores=",\n    ".join(_ON_LEADERBOARD))
     return made
 
 

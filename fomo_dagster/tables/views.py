@@ -21,7 +21,7 @@ from fomo_dagster.errors import InputError, StoreError
 from fomo_dagster.store.heads import Head, Heads, decoded
 from fomo_dagster.tables.files import table_path
 from fomo_dagster.tables.intact import Verified
-from fomo_dagster.tables.schemas import SCHEMAS
+from fomo_dagster.tables.schemas import SCHEMAS, VIEWS
 from fomo_dagster.tables.selects import (
     DAMAGED_HEAD,
     Place,
@@ -108,8 +108,7 @@ def _answering(
         ours = said.startswith(("the head ", "the rows "))
         raise StoreError(said if ours else f"the tables could not be read: {error}") from error
     except duckdb.Error as error:
-        others = ("artifacts", "costs", "leaderboard", "published", "streams")
-        tables = ", ".join(sorted([*SCHEMAS, *others]))
+        tables = ", ".join(sorted([*SCHEMAS, *VIEWS]))
         raise InputError(f"the query failed: {error}\nTables: {tables}") from error
 
 
@@ -204,7 +203,7 @@ class _Now:
         """View name → SELECT. A table without files is empty; one of which something is damaged
         refuses, since no answer is better than one without these rows."""
         place = Place(quoted(str(self._home)), "FROM home.heads", self._listed)
-        selects = {name: select for name, (_, select) in views(place).items()}
+        selects = views(place)
         selects |= {table: without_rows(table) for table, files in self._files.items() if not files}
         return selects | {name: refusing(name, why) for name, why in self._damages.items()}
 

@@ -17,7 +17,7 @@ from fomo_dagster.store.digests import digest_of_file
 from fomo_dagster.store.heads import Head, Heads
 from fomo_dagster.tables.database import ensure_database
 from fomo_dagster.tables.files import write_table
-from fomo_dagster.tables.schemas import SCHEMAS
+from fomo_dagster.tables.schemas import DESCRIPTIONS, SCHEMAS, comments_of
 from fomo_dagster.tables.views import query
 
 DIGEST = "0" * 32
@@ -217,3 +217,15 @@ def test_a_damaged_file_without_rows_is_written_again(tmp_path):
     ensure_database(tmp_path)
     with duckdb.connect(str(path), read_only=True) as connection:
         assert connection.sql("SELECT count(*) FROM evaluations").fetchall() == [(0,)]
+
+
+def test_every_view_and_column_has_its_comment_for_other_programs(tmp_path: Path) -> None:
+    database = ensure_database(tmp_path)
+    views = asked(
+        database,
+        "SELECT view_name, comment FROM duckdb_views() WHERE NOT internal AND comment <> ''",
+    )
+    assert dict(views) == DESCRIPTIONS
+    columns = "SELECT table_name, column_name, comment FROM duckdb_columns() WHERE NOT internal"
+    for view, column, comment in asked(database, f"{columns} AND table_name <> 'views_version'"):
+        assert comment == comments_of(view)[column], (view, column)

@@ -8,7 +8,7 @@ from polars.testing import assert_frame_equal
 
 from fomo_dagster.errors import InputError, StoreError
 from fomo_dagster.tables.files import table_path, write_table
-from fomo_dagster.tables.schemas import DESCRIPTIONS, SCHEMAS
+from fomo_dagster.tables.schemas import SCHEMAS
 
 DIGEST = "0123456789abcdef" * 2
 
@@ -103,7 +103,3 @@ def test_a_full_disk_is_said_and_leaves_the_file_as_it_was(
         write_table(tmp_path, "chunks", "a", DIGEST, chunks().head(1))
     assert path.read_bytes() == before
     assert [p for p in tmp_path.rglob("*") if p.is_file()] == [path]
-
-
-def test_every_table_has_a_description() -> None:
-    assert DESCRIPTIONS.keys() == SCHEMAS.keys()
