@@ -81,8 +81,13 @@ def test_a_saved_dataset_brings_its_rows_and_the_very_bytes(tmp_path: Path) -> N
     ]
 
 
+@pytest.mark.parametrize("base", ["plain", "a[b] * ?"])
 @pytest.mark.parametrize("layout", ["file", "folder"])
-def test_parquet_files_bring_the_same(tmp_path: Path, layout: str) -> None:
+def test_parquet_files_bring_the_same_wherever_they_lie(
+    tmp_path: Path, layout: str, base: str
+) -> None:
+    tmp_path = tmp_path / base
+    tmp_path.mkdir()
     (tmp_path / "pets").mkdir()
     table(40).to_parquet(str(tmp_path / "pets" / "train-00000-of-00001.parquet"))
     path = "pets/train-00000-of-00001.parquet" if layout == "file" else "pets"

@@ -7,6 +7,7 @@ covered: `datasets` downloads a dataset by name whole.
 
 from __future__ import annotations
 
+import glob
 import importlib
 import os
 from collections.abc import Iterator, Mapping
@@ -193,12 +194,17 @@ class HuggingfaceImages:
         if any((self.path / name).is_file() for name in SAVED):
             return datasets.load_from_disk(str(self.path))
         converted = str(self.cache.path.with_suffix(".arrow"))
+        escaped = glob.escape(str(self.path))  # the library takes a whole path for a pattern
         if self.path.is_dir():
-            return datasets.load_dataset(str(self.path), cache_dir=converted)
+            files = None
+            if escaped != str(self.path):
+                patterns = datasets.data_files.get_data_patterns(escaped)
+                files = {s: [f"{escaped}/{one}" for one in of] for s, of in patterns.items()}
+            return datasets.load_dataset(str(self.path), data_files=files, cache_dir=converted)
         if self.path.suffix not in FORMATS:
             raise InputError(f"{self.path} is no dataset: expected a file {', '.join(FORMATS)}")
         return datasets.load_dataset(
-            FORMATS[self.path.suffix], data_files={"train": str(self.path)}, cache_dir=converted
+            FORMATS[self.path.suffix], data_files={"train": escaped}, cache_dir=converted
         )
 
     def _checked(self, part: Any, datasets: Any) -> Any:

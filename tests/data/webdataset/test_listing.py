@@ -32,6 +32,27 @@ def test_folders_globs_ranges_and_lists_name_the_same_shards(tmp_path, tars, pat
     ]
 
 
+def test_the_folder_that_patterns_start_from_is_no_pattern(tmp_path, tars, monkeypatch):
+    base = tmp_path / "a[b] {c,d} * ? ~ x::y"
+    for shard in range(3):
+        tars.shard(base / "tars [1]", shard, 2)
+    tars.shard(tmp_path / "ab {c,d} * ? ~ x::y/tars [1]", 7, 2)  # what it means as a pattern
+    every = ["00000.tar", "00001.tar", "00002.tar"]
+    for pattern in ("t*/*.tar", "**/*.tar", "tars [[]1]/{00000..00002}.tar"):
+        assert names([pattern], base) == every, pattern
+    assert names(["tars [[]1]/0000[12].tar", str(tmp_path / "ab*/tars*/*")], base) == [
+        "a[b] {c,d} * ? ~ x::y/tars [1]/00001.tar", "a[b] {c,d} * ? ~ x::y/tars [1]/00002.tar",
+        "ab {c,d} * ? ~ x::y/tars [1]/00007.tar",
+    ]  # fmt: skip
+    assert names(["."], base / "tars [1]") == names(["*.tar"], base / "tars [1]") == every
+    monkeypatch.setenv("HOME", str(base))
+    assert names(["~/*/*.tar"], tmp_path) == every
+    (base / "packed").mkdir()
+    (base / "packed/1.tar.gz").touch()
+    with pytest.raises(DataError, match=r"it holds '1.tar.gz', and images are read from uncompr"):
+        names(["packed"], base)
+
+
 def test_a_range_leaves_out_what_is_not_there_and_says_so(tmp_path, tars, caplog):
     for shard in (0, 2):
         tars.shard(tmp_path, shard, 2)

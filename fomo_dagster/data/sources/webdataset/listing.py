@@ -6,6 +6,7 @@ Nothing is read but folder listings and the status of files.
 
 from __future__ import annotations
 
+import glob
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -43,6 +44,19 @@ class ShardFile(NamedTuple):
     """A checksum of the store's, or the time of the last change; empty where it tells neither."""
 
 
+class _Wanted(NamedTuple):
+    """What a declaration names. written: as a person wrote it, from `folder` on, which is no
+    pattern whatever its name; None: of a store, where all of the path was written."""
+
+    path: str
+    written: str
+    folder: str | None = None
+
+    @property
+    def is_glob(self) -> bool:
+        return any(letter in self.written for letter in "*?[")
+
+
 class Shards(NamedTuple):
     """What a declaration means. missing: URLs of a brace range that are not there."""
 
@@ -69,8 +83,7 @@ def find_shards(patterns: Sequence[str], base: Path) -> Shards:
     found: dict[str, Mapping[str, Any]] = {}
     missing: list[str] = []
     for pattern in patterns:
-        located = str(base / Path(pattern).expanduser()) if is_local(pattern) else pattern
-        found.update(_found(pattern, located, missing))
+        found.update(_found(pattern, base, missing))
     spoiled = [url for url in found if not is_text(url)]
     if spoiled:
         raise DataError(
@@ -96,24 +109,22 @@ def listing_digest(files: Sequence[ShardFile]) -> str:
     return digest_of([[file.name, file.size, file.version] for file in files])
 
 
-def _found(pattern: str, located: str, lost: list[str]) -> dict[str, Mapping[str, Any]]:
+def _found(pattern: str, base: Path, lost: list[str]) -> dict[str, Mapping[str, Any]]:
     """URL → fsspec's information of the tars that one pattern means; those that are missing are
     added to `lost`."""
     try:
-        filesystem, _ = fsspec.url_to_fs(located)
+        filesystem, wanted = _wanted(pattern, base)
     except (ValueError, ImportError, OSError) as error:
         raise InputError(f"the shards {pattern!r} cannot be opened: {error}") from error
-    chain = "".join(located.partition("::")[1:])
-    wanted = [fsspec.url_to_fs(url)[1] for url in braceexpand.braceexpand(located)]
     try:
         found = dict(_matches(filesystem, wanted))
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise DataError(f"the shards {pattern!r} cannot be listed: {error}") from error
     infos = [info for several in found.values() for info in several]
-    missing = [path for path in wanted if path not in found and not _is_glob(path)]
+    missing = [one.path for one in wanted if one.path not in found and not one.is_glob]
     if not infos or (missing and len(wanted) == 1):
         raise DataError(
-            f"there are no shards {pattern!r}: {shortlist(missing or wanted)}"
+            f"there are no shards {pattern!r}: {shortlist(missing or [w.path for w in wanted])}"
             + _compressed(filesystem, wanted)
         )
     if missing:
@@ -123,20 +134,41 @@ def _found(pattern: str, located: str, lost: list[str]) -> dict[str, Mapping[str
         )
     if isinstance(filesystem, LocalFileSystem):
         return {str(info["name"]): info for info in infos}
+    chain = "".join(pattern.partition("::")[1:])
     return {filesystem.unstrip_protocol(str(info["name"])) + chain: info for info in infos}
 
 
-def _matches(filesystem: Any, wanted: Sequence[str]) -> Iterator[tuple[str, list[Any]]]:
-    """(path or pattern, what it means) of those that mean anything."""
+def _wanted(pattern: str, base: Path) -> tuple[Any, list[_Wanted]]:
+    """The filesystem of a pattern, and what its braces come to.
+
+    Only what a person wrote is a pattern: `base` and the home folder may have any name.
+    """
+    urls = list(braceexpand.braceexpand(pattern))
+    if not is_local(pattern):
+        filesystem, _ = fsspec.url_to_fs(pattern)
+        paths = [str(fsspec.url_to_fs(url)[1]) for url in urls]
+        return filesystem, [_Wanted(path, path) for path in paths]
+    wanted = []
+    for url in urls:
+        user, _, rest = url.partition("/")
+        folder, written = (Path(user).expanduser(), rest) if user[:1] == "~" else (base, url)
+        wanted.append(_Wanted(os.path.abspath(folder / written), written, str(folder)))
+    return LocalFileSystem(), wanted
+
+
+def _matches(filesystem: Any, wanted: Sequence[_Wanted]) -> Iterator[tuple[str, list[Any]]]:
+    """(path, what it means) of those that mean anything."""
     single = []
-    for path in wanted:
-        if _is_glob(path):
-            yield path, list(filesystem.glob(path, detail=True).values())
-        elif len(wanted) == 1 and filesystem.isdir(path):
-            tars = filesystem.glob(path.rstrip("/") + "/*.tar", detail=True)
-            yield path, list(tars.values())
+    for one in wanted:
+        if one.is_glob:
+            yield one.path, _globbed(filesystem, one)
+        elif len(wanted) == 1 and filesystem.isdir(one.path):
+            folder = one.path.rstrip("/")
+            within = None if one.folder is None else folder
+            tars = _Wanted(folder, "*.tar" if within else f"{folder}/*.tar", within)
+            yield one.path, _globbed(filesystem, tars)
         else:
-            single.append(path)
+            single.append(one.path)
     with ThreadPoolExecutor(REQUESTS_AT_ONCE) as threads:
         infos = threads.map(lambda path: _info(filesystem, path), single)
         for path, info in zip(single, infos, strict=True):
@@ -144,11 +176,18 @@ def _matches(filesystem: Any, wanted: Sequence[str]) -> Iterator[tuple[str, list
                 yield path, [info]
 
 
-def _compressed(filesystem: Any, wanted: Sequence[str]) -> str:
+def _globbed(filesystem: Any, one: _Wanted) -> list[Any]:
+    if one.folder is None:
+        return list(filesystem.glob(one.written, detail=True).values())
+    found = glob.glob(one.written, root_dir=one.folder, recursive=True, include_hidden=True)
+    return [filesystem.info(os.path.abspath(os.path.join(one.folder, name))) for name in found]
+
+
+def _compressed(filesystem: Any, wanted: Sequence[_Wanted]) -> str:
     """A clause about compressed tars where a folder has those alone."""
-    if len(wanted) != 1 or _is_glob(wanted[0]) or not filesystem.isdir(wanted[0]):
+    if len(wanted) != 1 or wanted[0].is_glob or not filesystem.isdir(wanted[0].path):
         return ""
-    names = [PurePosixPath(path).name for path in filesystem.ls(wanted[0], detail=False)]
+    names = [PurePosixPath(path).name for path in filesystem.ls(wanted[0].path, detail=False)]
     packed = sorted(name for name in names if ".tar." in name or name.endswith((".tgz", ".tbz2")))
     if not packed:
         return ""
@@ -160,10 +199,6 @@ def _info(filesystem: Any, path: str) -> Any:
         return filesystem.info(path)
     except FileNotFoundError:
         return None
-
-
-def _is_glob(path: str) -> bool:
-    return any(letter in path for letter in "*?[")
 
 
 def _version(info: Mapping[str, Any]) -> str:
