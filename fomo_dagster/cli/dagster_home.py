@@ -11,6 +11,7 @@ from pathlib import Path
 from dagster import DagsterEventType, DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
 
 from fomo_dagster.cli.dagster_internals import keeps_runs_on_this_machine
+from fomo_dagster.errors import InputError
 from fomo_dagster.home import DEFINITIONS, Home
 from fomo_dagster.store.files import write_bytes
 from fomo_dagster.store.leases import lease
@@ -33,7 +34,11 @@ CLOCKS_DIFFER_BY = 2.0  # seconds: between the kernel's count since boot and the
 
 def prepare(home: Home) -> DagsterInstance:
     """The instance of a home. Two processes that first touch a fresh DAGSTER_HOME together can
-    corrupt it for good, so its databases are made under a lease."""
+    corrupt it for good, so its databases are made under a lease.
+
+    Raises as `check_path`.
+    """
+    check_path(home)
     os.environ["DAGSTER_HOME"] = str(home.dagster)
     with lease(home.leases / "dagster_home"):
         settings = home.dagster / "dagster.yaml"
@@ -44,6 +49,16 @@ def prepare(home: Home) -> DagsterInstance:
         instance.get_runs(limit=1)
         end_dead_runs(instance)
     return instance
+
+
+def check_path(home: Home) -> None:
+    """Raise `InputError` where Dagster cannot keep its databases in a home: in the addresses that
+    it gives SQLite, a path ends at the first `?`."""
+    if "?" in str(home.dagster):
+        raise InputError(
+            f"Dagster cannot keep its databases in {home.dagster}, for the path has a `?`: set "
+            "FOMO_HOME to a folder whose path has none, or rename the folder"
+        )
 
 
 def run_tags() -> dict[str, str]:

@@ -20,7 +20,7 @@ from rich.console import Console
 from assets.building import build_assets, job_of
 from assets.specs import key_of
 from fomo_dagster.cli.bars import Bars
-from fomo_dagster.cli.dagster_home import prepare
+from fomo_dagster.cli.dagster_home import check_path, prepare
 from fomo_dagster.cli.dagster_runs import run_job
 from fomo_dagster.cli.failures import failure_of, interruption_of
 from fomo_dagster.cli.interruptions import Signals, StoppedError
@@ -89,8 +89,10 @@ def _run(
     command: str,
     signals: Signals,
 ) -> None:
-    console = Terminal()
-    trackers = open_trackers(named_by_environment(), Home.from_environment().root)
+    console, home = Terminal(), Home.from_environment()
+    if instance is None:
+        check_path(home)
+    trackers = open_trackers(named_by_environment(), home.root)
     request = resolve_request(name_or_path, overrides)
     runner = _Runner(request.graph, request.home, instance, command, console, signals, trackers)
     try:

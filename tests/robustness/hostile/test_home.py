@@ -125,6 +125,23 @@ def test_a_home_may_lie_in_a_folder_whose_name_is_a_pattern(ends, project, monke
     ends(lambda _: None, ["sql", "SELECT count(*) FROM evaluations"], 0, [])
 
 
+def test_a_home_where_sqlite_cannot_keep_a_file_is_refused_before_anything(ends, project):
+    moved = Project(project.root.with_name("toy?x=1"))
+    project.root.rename(moved.root)
+    moved.write("toy", seed=1)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(project, "root", moved.root)
+        enter(moved, monkeypatch)
+        said = [f"in {moved.root}/.fomo/dagster, for the path has a `?`: set FOMO_HOME"]
+        ends(lambda _: None, ["run", "toy"], 2, said)
+        ends(lambda _: None, ["ui", "--port", "1"], 2, said)
+        ends(lambda _: None, ["dagster-home"], 2, said)
+        ends(lambda _: None, ["results"], 0, ["toy"])  # what needs no Dagster goes on
+        monkeypatch.setenv("FOMO_HOME", str(moved.root / "../elsewhere"))
+        monkeypatch.setattr(project, "root", moved.root.parent)
+        ends(lambda _: None, ["dagster-home"], 0, [])
+
+
 def test_a_run_repairs_rows_and_heads_and_computes_nothing(project, capsys):
     before = project.artifacts()
     spent = query(project.home.root, "SELECT asset, seconds, recorded_at FROM artifacts ORDER BY 1")
