@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
@@ -20,6 +21,7 @@ from fomo_dagster.data.images import UnreadableImageError
 from fomo_dagster.data.index import Index
 from fomo_dagster.data.transforms import evaluate_transform
 from fomo_dagster.errors import DataError
+from fomo_dagster.experiment.schema import Execution
 from fomo_dagster.models.backbones import Model
 from fomo_dagster.models.devices import device_of
 from fomo_dagster.progress import Progress, no_progress
@@ -30,82 +32,96 @@ BATCHES_AHEAD = 1  # batches that are loaded while one is encoded; bounds the me
 Row = tuple[str, str, int, int]  # key, shard, offset, size
 
 
-def encode_texts(
-    model: Model,
-    texts: Sequence[str],
-    *,
-    batch_size: int,
-    precision: str,
-    device: str,
-    progress: Progress = no_progress,
-) -> Tensor:
-    """Features of N texts: (N, D) fp32, L2-normalised, on the CPU.
+@dataclass(frozen=True, kw_only=True)
+class Encoder:
+    """A model with how it encodes.
 
-    Equal texts are encoded once and so have the same features bit for bit. `precision` is that of
-    the autocast: fp32 (none), bf16 or fp16. `device` is a name that `device_of` takes. Raises
-    `DataError`, naming the text, where a feature is not finite.
+    precision: that of the autocast: fp32 (none), bf16 or fp16. device: a name that `device_of`
+    takes.
     """
-    rows = {text: row for row, text in enumerate(dict.fromkeys(texts))}
-    distinct = list(rows)
-    blocks = []
-    target = device_of(device)
-    with _inference(model.module, precision, target) as encoder:
-        for start in range(0, len(distinct), batch_size):
-            batch = distinct[start : start + batch_size]
-            tokens = model.tokenize(batch).to(target)
-            names = [f"the text {text!r}" for text in batch]
-            blocks.append(_unit(encoder.encode_text(tokens), names, precision))
-            progress("texts", start + len(batch), len(distinct))
-    return torch.cat(blocks)[[rows[text] for text in texts]]
 
+    model: Model
+    batch_size: int
+    precision: str
+    device: str
+    progress: Progress = no_progress
 
-def encode_images(
-    model: Model,
-    dataset: str,
-    samples: pl.DataFrame,
-    index: Index,
-    *,
-    batch_size: int,
-    precision: str,
-    device: str,
-    blank_where_unreadable: bool = False,
-    progress: Progress = no_progress,
-) -> Tensor:
-    """Features of the N images of `samples` (rows of `index`): (N, D) as those of `encode_texts`.
+    @classmethod
+    def of(
+        cls, model: Model, precision: str, execution: Execution, progress: Progress = no_progress
+    ) -> Encoder:
+        """One that encodes as evaluations are executed."""
+        return cls(
+            model=model,
+            batch_size=execution.evaluation_batch_size,
+            precision=precision,
+            device=execution.device,
+            progress=progress,
+        )
 
-    Threads decode the next batch while the model encodes one; no more than that is held. Raises
-    `DataError`, naming dataset and key, for an image that cannot be decoded or whose features are
-    not finite. blank_where_unreadable: where nobody said that an image could be decoded, it is
-    taken as one of zeros instead.
-    """
-    transform = evaluate_transform(
-        model.image_size, model.mean, model.std, model.resize_mode, model.interpolation
-    )
+    def texts(self, texts: Sequence[str]) -> Tensor:
+        """Features of N texts: (N, D) fp32, L2-normalised, on the CPU.
 
-    def load(row: Row) -> Tensor:
-        key, shard, offset, size = row
-        try:
-            return transform(index.picture(shard, offset, size))
-        except UnreadableImageError as error:
-            if blank_where_unreadable and not index.is_checked:
-                return torch.zeros(3, model.image_size, model.image_size)
-            raise DataError(f"the image {key!r} of dataset {dataset!r} {error}") from error
+        Equal texts are encoded once and so have the same features bit for bit. Raises `DataError`,
+        naming the text, where a feature is not finite.
+        """
+        rows = {text: row for row, text in enumerate(dict.fromkeys(texts))}
+        distinct = list(rows)
+        blocks = []
+        target = device_of(self.device)
+        with _inference(self.model.module, self.precision, target) as encoder:
+            for start in range(0, len(distinct), self.batch_size):
+                batch = distinct[start : start + self.batch_size]
+                tokens = self.model.tokenize(batch).to(target)
+                names = [f"the text {text!r}" for text in batch]
+                blocks.append(_unit(encoder.encode_text(tokens), names, self.precision))
+                self.progress("texts", start + len(batch), len(distinct))
+        return torch.cat(blocks)[[rows[text] for text in texts]]
 
-    rows: list[Row] = samples.select("key", "shard", "offset", "size").rows()
-    blocks = []
-    done = 0
-    target = device_of(device)
-    with (
-        _inference(model.module, precision, target) as encoder,
-        closing(_loaded(rows, load, batch_size)) as batches,
-    ):
-        for batch, images in batches:
-            names = [f"the image {key!r} of dataset {dataset!r}" for key, *_ in batch]
-            features = encoder.encode_image(torch.stack(images).to(target))
-            blocks.append(_unit(features, names, precision))
-            done += len(batch)
-            progress(f"images of {dataset}", done, len(rows))
-    return torch.cat(blocks)
+    def images(
+        self,
+        dataset: str,
+        samples: pl.DataFrame,
+        index: Index,
+        *,
+        blank_where_unreadable: bool = False,
+    ) -> Tensor:
+        """Features of the N images of `samples` (rows of `index`): (N, D) as those of `texts`.
+
+        Threads decode the next batch while the model encodes one; no more than that is held. Raises
+        `DataError`, naming dataset and key, for an image that cannot be decoded or whose features
+        are not finite. blank_where_unreadable: where nobody said that an image could be decoded, it
+        is taken as one of zeros instead.
+        """
+        model = self.model
+        transform = evaluate_transform(
+            model.image_size, model.mean, model.std, model.resize_mode, model.interpolation
+        )
+
+        def load(row: Row) -> Tensor:
+            key, shard, offset, size = row
+            try:
+                return transform(index.picture(shard, offset, size))
+            except UnreadableImageError as error:
+                if blank_where_unreadable and not index.is_checked:
+                    return torch.zeros(3, model.image_size, model.image_size)
+                raise DataError(f"the image {key!r} of dataset {dataset!r} {error}") from error
+
+        rows: list[Row] = samples.select("key", "shard", "offset", "size").rows()
+        blocks = []
+        done = 0
+        target = device_of(self.device)
+        with (
+            _inference(model.module, self.precision, target) as encoder,
+            closing(_loaded(rows, load, self.batch_size)) as batches,
+        ):
+            for batch, images in batches:
+                names = [f"the image {key!r} of dataset {dataset!r}" for key, *_ in batch]
+                features = encoder.encode_image(torch.stack(images).to(target))
+                blocks.append(_unit(features, names, self.precision))
+                done += len(batch)
+                self.progress(f"images of {dataset}", done, len(rows))
+        return torch.cat(blocks)
 
 
 @contextmanager

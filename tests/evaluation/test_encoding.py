@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fomo_dagster.data.index import Index
 from fomo_dagster.errors import DataError
-from fomo_dagster.evaluation.encoding import encode_images, encode_texts
+from fomo_dagster.evaluation.encoding import Encoder
 from fomo_dagster.models.backbones import Model
 
 StoreImages = Callable[[Sequence[tuple[str, str, list[str], bytes]]], Index]
@@ -34,21 +34,15 @@ def images(
     precision: str = "fp32",
     rows: pl.DataFrame | None = None,
 ) -> Tensor:
-    return encode_images(
-        model,
-        "birds",
-        index.rows("test") if rows is None else rows,
-        index,
-        batch_size=batch_size,
-        precision=precision,
-        device="cpu",
-    )
+    encoder = Encoder(model=model, batch_size=batch_size, precision=precision, device="cpu")
+    return encoder.images("birds", index.rows("test") if rows is None else rows, index)
 
 
 def texts(
     model: Model, values: Sequence[str], batch_size: int = 8, precision: str = "fp32"
 ) -> Tensor:
-    return encode_texts(model, values, batch_size=batch_size, precision=precision, device="cpu")
+    encoder = Encoder(model=model, batch_size=batch_size, precision=precision, device="cpu")
+    return encoder.texts(values)
 
 
 def reference_features(model: Model, index: Index, rows: pl.DataFrame) -> Tensor:
@@ -169,16 +163,14 @@ def test_each_image_is_read_once_and_only_the_next_batch_ahead(
 
 def test_progress_tells_every_batch_up_to_the_whole(tiny_model: Model, index: Index) -> None:
     told: list[tuple[str, int, int]] = []
-    encode_images(
-        tiny_model,
-        "birds",
-        index.rows("test"),
-        index,
+    encoder = Encoder(
+        model=tiny_model,
         batch_size=10,
         precision="fp32",
         device="cpu",
         progress=lambda what, done, total, detail="": told.append((what, done, total)),
     )
+    encoder.images("birds", index.rows("test"), index)
     assert told == [("images of birds", done, 23) for done in (10, 20, 23)]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from statistics import fmean
 
 import open_clip
@@ -16,12 +17,11 @@ from torch import Tensor
 from fomo_dagster.data.dataset import Dataset
 from fomo_dagster.data.index import Index
 from fomo_dagster.data.sources.generated import GeneratedSource
-from fomo_dagster.evaluation.encoding import encode_texts
-from fomo_dagster.evaluation.evaluate import evaluate
+from fomo_dagster.evaluation.encoding import Encoder
+from fomo_dagster.evaluation.evaluate import EvaluationSet, evaluate
 from fomo_dagster.evaluation.prompts import mean_embeddings
 from fomo_dagster.evaluation.results import EvaluationResult
 from fomo_dagster.experiment.evaluation import Evaluation
-from fomo_dagster.experiment.schema import Execution
 from fomo_dagster.models.backbones import Model
 
 StoreImages = Callable[[Sequence[tuple[str, str, list[str], bytes]]], Index]
@@ -43,12 +43,10 @@ def evaluated(
     def text_embeddings(texts: tuple[str, ...], each: int) -> Tensor:
         if asked is not None:
             asked.append(texts)
-        precision = settings.precision
-        features = encode_texts(model, texts, batch_size=50, precision=precision, device="cpu")
-        return mean_embeddings(features, each)
+        return mean_embeddings(replace(encoder, batch_size=50).texts(texts), each)
 
-    execution = Execution(device="cpu", evaluation_batch_size=16)
-    return evaluate(model, "set", dataset, index, NAMES, settings, execution, text_embeddings)
+    encoder = Encoder(model=model, batch_size=16, precision=settings.precision, device="cpu")
+    return evaluate(encoder, EvaluationSet("set", dataset, index, NAMES), settings, text_embeddings)
 
 
 def values_of(result: EvaluationResult) -> dict[str, float]:
@@ -194,19 +192,19 @@ def test_a_retrieval_gallery_is_never_cut(
         ]
     )
     monkeypatch.setattr(
-        "fomo_dagster.evaluation.evaluate.encode_images",
-        lambda model, name, samples, *_, **__: features[list(map(int, samples["key"]))],
+        Encoder,
+        "images",
+        lambda encoder, name, samples, index: features[list(map(int, samples["key"]))],
     )
+    encoder = Encoder(model=tiny_model, batch_size=16, precision="fp32", device="cpu")
 
     def text_embeddings(texts: tuple[str, ...], each_text: int) -> Tensor:
         places = [each * int(name) + int(n) for name, n in map(str.split, texts)]
         return of_captions[places]
 
     def result(subset: float) -> EvaluationResult:
-        return evaluate(
-            tiny_model, "set", SCENES, index, (), Evaluation(subset=subset),
-            Execution(device="cpu"), text_embeddings,
-        )  # fmt: skip
+        evaluation_set = EvaluationSet("set", SCENES, index, ())
+        return evaluate(encoder, evaluation_set, Evaluation(subset=subset), text_embeddings)
 
     def recall(chosen: Tensor) -> float:
         """Mean recall@5 both ways among these images and their captions, by lists of the best."""

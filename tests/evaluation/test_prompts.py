@@ -12,7 +12,7 @@ import torch
 from open_clip.tokenizer import SimpleTokenizer
 from open_clip.zero_shot_metadata import OPENAI_IMAGENET_TEMPLATES, SIMPLE_IMAGENET_TEMPLATES
 
-from fomo_dagster.evaluation.encoding import encode_texts
+from fomo_dagster.evaluation.encoding import Encoder
 from fomo_dagster.evaluation.prompts import class_texts, mean_embeddings, templates_of
 from fomo_dagster.experiment.evaluation import Waffle, WaffleDescriptors
 from fomo_dagster.models.backbones import Model
@@ -65,7 +65,8 @@ def test_other_braces_of_a_template_are_text() -> None:
 def test_class_embeddings_are_openclips(tiny_model: Model, prompts: str | tuple[str, ...]) -> None:
     templates = templates_of(prompts, "A photo of a {}.")
     texts = class_texts(NAMES, templates)
-    features = encode_texts(tiny_model, texts, batch_size=33, precision="fp32", device="cpu")
+    encoder = Encoder(model=tiny_model, batch_size=33, precision="fp32", device="cpu")
+    features = encoder.texts(texts)
     found = mean_embeddings(features, len(templates))
     expected = open_clip.build_zero_shot_classifier(
         tiny_model.module.eval(), tiny_model.tokenize, NAMES, templates

@@ -11,7 +11,7 @@ import yaml
 from fomo_dagster.cli.planning import resolve_request
 from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.errors import InputError
-from fomo_dagster.evaluation.encoding import encode_texts
+from fomo_dagster.evaluation.encoding import Encoder
 from fomo_dagster.graph.core.facts import ONLY
 from fomo_dagster.graph.nodes.order import ORDER
 from fomo_dagster.graph.run.materialise import materialise
@@ -203,7 +203,8 @@ def test_similarity_is_the_greedy_path_through_the_prompts(finished_project, rev
     node = context.graph.nodes["streams/toy/order"]
     model = load_weights(node.backbone, context.artifact("backbones/toy").path(WEIGHTS))
     texts = [f"a photo of a {entry.split('+++')[1]}" for entry in ENTRIES]
-    rows = encode_texts(model, texts, batch_size=8, precision="fp32", device="cpu").numpy()
+    encoder = Encoder(model=model, batch_size=8, precision="fp32", device="cpu")
+    rows = encoder.texts(texts).numpy()
     embedded = dict(zip(ENTRIES, rows, strict=True))
 
     def path_from(start):

@@ -19,7 +19,7 @@ from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.data.buffer import select
 from fomo_dagster.data.index import Index
 from fomo_dagster.data.samples import INDEX, MANIFEST
-from fomo_dagster.experiment.schema import Execution
+from fomo_dagster.evaluation.encoding import Encoder
 from fomo_dagster.graph.work.replay_features import read_replay_features, write_replay_features
 from fomo_dagster.models import backbones
 from fomo_dagster.progress import no_progress
@@ -121,11 +121,8 @@ def test_every_row_finds_what_the_stage_that_brought_it_computed(
     kept = [chunks[0][[0, 2, 3]], pl.concat(chunks)]
     paths = [tmp_path / f"{number}.safetensors" for number in (0, 1)]
     for number, path in enumerate(paths):
-        write_replay_features(
-            models[number], chunks[number], kept[number], path,
-            precision="fp32", execution=Execution(device="cpu", evaluation_batch_size=3),
-            context=shelf,
-        )  # fmt: skip
+        encoder = Encoder(model=models[number], batch_size=3, precision="fp32", device="cpu")
+        write_replay_features(encoder, chunks[number], kept[number], path, shelf)
     stored = [load_file(path) for path in paths]
     assert stored[0]["rows"].tolist() == [0, 2, 3]
     assert (len(stored[1]["images"]), len(stored[1]["texts"])) == (4, 6)  # of 8 captions
@@ -146,10 +143,8 @@ def test_an_image_that_cannot_be_decoded_hinders_nothing(shelf: Shelf, tmp_path:
     for name, samples in (("broken", [("birds", 3), ("birds", 1)]), ("none", [])):
         path = tmp_path / f"{name}.safetensors"
         here = chunk(*samples)
-        write_replay_features(
-            model_of(0), here, here, path, precision="fp32",
-            execution=Execution(device="cpu"), context=shelf,
-        )  # fmt: skip
+        encoder = Encoder(model=model_of(0), batch_size=64, precision="fp32", device="cpu")
+        write_replay_features(encoder, here, here, path, shelf)
         stored = load_file(path)
         assert stored["rows"].tolist() == list(range(len(samples)))
         assert bool(stored["images"].isfinite().all())

@@ -155,7 +155,8 @@ class EvaluationNode(Node):
     def make(
         self, name: str, recipe: Recipe, folder: Path, context: NodeContext
     ) -> Mapping[str, Any]:
-        from fomo_dagster.evaluation.evaluate import evaluate
+        from fomo_dagster.evaluation.encoding import Encoder
+        from fomo_dagster.evaluation.evaluate import EvaluationSet, evaluate
         from fomo_dagster.models.devices import device_of
         from fomo_dagster.training.meter import Meter
 
@@ -165,29 +166,22 @@ class EvaluationNode(Node):
             ("model", checkpoint.digest),
             lambda: load_weights(self.backbone, checkpoint.path(WEIGHTS)),
         )
-
+        precision, execution = self.settings.precision, self.execution
+        encoder = Encoder.of(model, precision, execution, context.callbacks.progress)
         flops: Counter[str] = Counter()
 
         def embeddings_of(texts: tuple[str, ...], each: int) -> Tensor:
             embeddings, of_texts = text_embeddings(
-                texts, each, checkpoint=checkpoint, model=lambda: model,
-                precision=self.settings.precision, execution=self.execution, context=context,
+                texts, each, checkpoint=checkpoint, precision=precision,
+                encoder=lambda: encoder, context=context,
             )  # fmt: skip
             flops.update(of_texts)
             return embeddings
 
         index = index_of(name, context)
-        result = evaluate(
-            model,
-            name,
-            self.datasets[name],
-            index,
-            context.facts(shards_key(name)).of(SampleDetails).concepts,
-            self.settings,
-            self.execution,
-            embeddings_of,
-            context.callbacks.progress,
-        )
+        classes = context.facts(shards_key(name)).of(SampleDetails).concepts
+        evaluation_set = EvaluationSet(name, self.datasets[name], index, classes)
+        result = evaluate(encoder, evaluation_set, self.settings, embeddings_of)
         result.metrics.write_parquet(folder / METRICS)
         result.concepts.write_parquet(folder / CONCEPTS)
         samples = int(result.concepts["samples"].sum())

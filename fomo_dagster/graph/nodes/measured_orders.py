@@ -146,11 +146,20 @@ class SimilarityOrder(MeasuredOrder):
     def _embeddings(self, context: NodeContext) -> tuple[dict[str, Any], Mapping[str, int]]:
         """Entry → θ₀'s embedding of its prompt, for all concepts of the stream's datasets; and what
         they cost."""
+        from fomo_dagster.evaluation.encoding import Encoder
         from fomo_dagster.evaluation.prompts import class_texts
         from fomo_dagster.graph.work.text_embeddings import text_embeddings
         from fomo_dagster.streams.entries import format_entry
 
         checkpoint = context.artifact(self.checkpoint_key)
+
+        def encoder() -> Encoder:
+            model = context.cached(
+                ("model", checkpoint.digest),
+                lambda: load_weights(self.backbone, checkpoint.path(WEIGHTS)),
+            )
+            return Encoder.of(model, self.precision, self.execution)
+
         embeddings: dict[str, Any] = {}
         flops: Counter[str] = Counter()
         for dataset, prompt in self.prompts.items():
@@ -158,11 +167,7 @@ class SimilarityOrder(MeasuredOrder):
             concepts = context.facts(shards_key(dataset)).of(SampleDetails).concepts
             rows, of_texts = text_embeddings(
                 class_texts(concepts, (prompt,)), 1, checkpoint=checkpoint,
-                model=lambda: context.cached(
-                    ("model", checkpoint.digest),
-                    lambda: load_weights(self.backbone, checkpoint.path(WEIGHTS)),
-                ),
-                precision=self.precision, execution=self.execution, context=context,
+                precision=self.precision, encoder=encoder, context=context,
             )  # fmt: skip
             flops.update(of_texts)
             for concept, row in zip(concepts, rows.numpy(), strict=True):

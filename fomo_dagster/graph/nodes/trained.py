@@ -190,6 +190,7 @@ class TrainedNode(WeightsNode):
     def make(
         self, name: str, recipe: Recipe, folder: Path, context: NodeContext
     ) -> Mapping[str, Any]:
+        from fomo_dagster.evaluation.encoding import Encoder
         from fomo_dagster.graph.work.replay_features import (
             read_replay_features,
             write_replay_features,
@@ -242,11 +243,15 @@ class TrainedNode(WeightsNode):
         of_features = cost.pop("flops_per_replay_feature", 0)
         preserve = self.method.preserve
         if preserve is not None and preserve.leaves_replay_features and context.group.is_main:
+            encoder = Encoder.of(
+                load_weights(self.backbone, folder / WEIGHTS),
+                self.settings.precision,
+                self.execution,
+                context.callbacks.progress,
+            )
             samples = write_replay_features(
-                load_weights(self.backbone, folder / WEIGHTS), opened.chunk, opened.kept_after,
-                folder / REPLAY_FEATURES, precision=self.settings.precision,
-                execution=self.execution, context=context,
-            )  # fmt: skip
+                encoder, opened.chunk, opened.kept_after, folder / REPLAY_FEATURES, context
+            )
             if of_features:
                 cost["flops"] += samples * of_features
         return cost

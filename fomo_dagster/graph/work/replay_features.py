@@ -17,10 +17,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from fomo_dagster.evaluation.encoding import encode_images, encode_texts
-from fomo_dagster.experiment.schema import Execution
+from fomo_dagster.evaluation.encoding import Encoder
 from fomo_dagster.graph.work.indexes import index_of
-from fomo_dagster.models.backbones import Model
 
 if TYPE_CHECKING:
     from fomo_dagster.graph.core.context import NodeContext
@@ -29,13 +27,10 @@ SAMPLE = ["dataset", "key"]  # what names a sample; a concept, and so it, comes 
 
 
 def write_replay_features(
-    model: Model,
+    encoder: Encoder,
     chunk: pl.DataFrame,
     kept: pl.DataFrame,
     path: Path,
-    *,
-    precision: str,
-    execution: Execution,
     context: NodeContext,
 ) -> int:
     """Write the model's features of those samples of `chunk` that are in `kept`, both MANIFESTs.
@@ -47,7 +42,6 @@ def write_replay_features(
     Images are not augmented; one that cannot be decoded is never drawn, and taken as a blank one.
     Returns N.
     """
-    size, device = execution.evaluation_batch_size, execution.device
     mine = chunk.with_row_index("row").join(kept, on=SAMPLE, how="semi", maintain_order="left")
     places, blocks = [], []
     for (dataset,), part in mine.with_row_index("place").group_by("dataset", maintain_order=True):
@@ -55,12 +49,7 @@ def write_replay_features(
         part = part.select("place", "key").join(
             index.rows("train"), on="key", how="left", maintain_order="left"
         )
-        blocks.append(
-            encode_images(
-                model, str(dataset), part, index, batch_size=size, precision=precision,
-                device=device, blank_where_unreadable=True, progress=context.callbacks.progress,
-            )
-        )  # fmt: skip
+        blocks.append(encoder.images(str(dataset), part, index, blank_where_unreadable=True))
         places += part["place"].to_list()
     captions = mine["captions"].explode()
     texts = captions.unique(maintain_order=True).to_list()
@@ -69,19 +58,17 @@ def write_replay_features(
     images = torch.cat(blocks)[torch.tensor(places).argsort()] if blocks else empty
     encoded = empty
     if texts:
-        encoded = encode_texts(
-            model, texts, batch_size=size, precision=precision, device=device,
-            progress=context.callbacks.progress,
-        )  # fmt: skip
+        encoded = encoder.texts(texts)
+    module = encoder.model.module
     ends = mine["captions"].list.len().cast(pl.Int64).cum_sum()
     tensors = {
         "rows": mine["row"].cast(pl.Int64).to_torch(),
-        "images": (model.module.logit_scale.detach().exp().cpu() * images).half(),
+        "images": (module.logit_scale.detach().exp().cpu() * images).half(),
         "texts": encoded.half(),
         "captions": torch.tensor([row_of[text] for text in captions], dtype=torch.int64),
         "first": (ends - mine["captions"].list.len()).to_torch(),
     }
-    bias = getattr(model.module, "logit_bias", None)
+    bias = getattr(module, "logit_bias", None)
     if bias is not None:
         tensors["bias"] = bias.detach().cpu()
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)

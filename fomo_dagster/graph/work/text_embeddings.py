@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fomo_dagster.experiment.schema import Execution
 from fomo_dagster.graph.work.counted_costs import encoding_flops
 from fomo_dagster.store.artifacts import Artifact
 from fomo_dagster.store.digests import digest_of
@@ -18,8 +17,8 @@ from fomo_dagster.store.recipes import Recipe
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from fomo_dagster.evaluation.encoding import Encoder
     from fomo_dagster.graph.core.context import NodeContext
-    from fomo_dagster.models.backbones import Model
 
 EMBEDDINGS = "embeddings.safetensors"
 
@@ -29,36 +28,28 @@ def text_embeddings(
     each: int,
     *,
     checkpoint: Artifact,
-    model: Callable[[], Model],
     precision: str,
-    execution: Execution,
+    encoder: Callable[[], Encoder],
     context: NodeContext,
 ) -> tuple[Tensor, Mapping[str, int]]:
     """`mean_embeddings` of the texts, `each` of which in a row share one: (N / each, D), fp32.
 
-    `model` gives the model with the checkpoint's weights; it is called only where the store does
-    not have the embeddings. What it cost comes with them: `flops`, or nothing where they were there
-    or the operations cannot be counted.
+    `encoder` gives that of the model with the checkpoint's weights, in this precision; it is called
+    only where the store does not have the embeddings. What it cost comes with them: `flops`, or
+    nothing where they were there or the operations cannot be counted.
     """
     from safetensors.torch import load_file, save_file
 
-    from fomo_dagster.evaluation.encoding import encode_texts
     from fomo_dagster.evaluation.prompts import mean_embeddings
 
     spent: dict[str, int] = {}
 
     def make(folder: Path) -> Mapping[str, int]:
-        encoder = model()
-        features = encode_texts(
-            encoder,
-            texts,
-            batch_size=execution.evaluation_batch_size,
-            precision=precision,
-            device=execution.device,
-        )
+        encodes = encoder()
+        features = encodes.texts(texts)
         save_file({"embeddings": mean_embeddings(features, each).contiguous()}, folder / EMBEDDINGS)
         count = len(set(texts))
-        spent.update(encoding_flops(encoder.architecture, context.home.cache, texts=count))
+        spent.update(encoding_flops(encodes.model.architecture, context.home.cache, texts=count))
         return spent
 
     recipe = Recipe(
