@@ -26,9 +26,10 @@ from fomo_dagster.data.dataset import Dataset
 from fomo_dagster.data.index import Index
 from fomo_dagster.data.mixture import StepSizes
 from fomo_dagster.data.pools import ManifestPool
+from fomo_dagster.data.reading import Reading
 from fomo_dagster.data.shards import write_shards
+from fomo_dagster.data.sources.source import Inspection
 from fomo_dagster.data.transforms import augment, normalise
-from fomo_dagster.progress import no_progress
 from fomo_dagster.streams.entries import format_entry
 from fomo_dagster.streams.manifests import TrainingSamples, chunk_manifest, with_prompts
 
@@ -89,8 +90,7 @@ def main() -> None:
         declared = {"source": {"type": "folder", "path": str(root / "images")}}
         source = Dataset.model_validate(declared).open("pictures", root, root / "cache")
         write_shards(
-            source.scan(), source, root / "shards",
-            resize=None, unreadable_limit=0, workers=1, progress=no_progress,
+            Inspection(source.scan()), Reading(source), root / "shards", unreadable_limit=0
         )  # fmt: skip
         for workers in arguments.workers:
             ours, theirs = (

@@ -20,8 +20,9 @@ from pathlib import Path
 from pictures import peak_memory, print_figures, write_pictures
 
 from fomo_dagster.data.dataset import Dataset
+from fomo_dagster.data.reading import Reading
 from fomo_dagster.data.shards import write_shards
-from fomo_dagster.progress import no_progress
+from fomo_dagster.data.sources.source import Inspection
 
 CONCEPTS = 20
 
@@ -34,8 +35,8 @@ def measure(root: Path, workers: int) -> tuple[float, float, float, float]:
     scan = source.scan()
     scanned = time.perf_counter()
     report = write_shards(
-        scan, source, root / f"shards{workers}",
-        resize=None, unreadable_limit=0, workers=workers, progress=no_progress,
+        Inspection(scan), Reading(source), root / f"shards{workers}",
+        unreadable_limit=0, workers=workers,
     )  # fmt: skip
     sharded = time.perf_counter() - scanned
     return scanned - started, sharded, report.bytes / 1e6, peak_memory()

@@ -17,7 +17,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import NamedTuple
 
 from fomo_dagster.data.decoding import DEFAULT, Decoding
-from fomo_dagster.data.images import Seen, UnreadableImageError, checked
+from fomo_dagster.data.images import MAX_PIXELS, Seen, UnreadableImageError, checked
 from fomo_dagster.data.sources.source import Source
 from fomo_dagster.errors import DataError
 
@@ -39,8 +39,8 @@ class Reading(NamedTuple):
     """All that a process needs to read images for storing."""
 
     source: Source
-    resize: int | None
-    max_pixels: int
+    resize: int | None = None
+    max_pixels: int = MAX_PIXELS
     decoding: Decoding = DEFAULT
 
     def of(self, references: list[str]) -> list[Stored]:

@@ -22,14 +22,14 @@ from urllib.parse import quote
 import polars as pl
 
 from fomo_dagster.data.decoding import DEFAULT, Decoding
-from fomo_dagster.data.images import MAX_PIXELS, Seen
+from fomo_dagster.data.images import Seen
 from fomo_dagster.data.index import write_index
 from fomo_dagster.data.reading import IMAGES_PER_TASK, Reading, Stored, read_in_order
 from fomo_dagster.data.samples import INDEX, QUARANTINE, SAMPLES, SPLITS
 from fomo_dagster.data.sources.files import shortlist
-from fomo_dagster.data.sources.source import Source
+from fomo_dagster.data.sources.source import Inspection
 from fomo_dagster.errors import DataError
-from fomo_dagster.progress import Progress
+from fomo_dagster.progress import Progress, no_progress
 
 QUARANTINE_FILE = "quarantine.parquet"
 SEEN_FILE = "seen.parquet"
@@ -72,35 +72,29 @@ def stored_samples(
 
 
 def write_shards(
-    scan: pl.DataFrame,
-    source: Source,
+    found: Inspection,
+    reading: Reading,
     folder: Path,
     *,
-    resize: int | None,
-    unusable: pl.DataFrame | None = None,
     unreadable_limit: float,
-    workers: int,
-    progress: Progress,
+    workers: int = 1,
+    progress: Progress = no_progress,
     samples_per_shard: int = 1024,
-    max_pixels: int = MAX_PIXELS,
-    decoding: Decoding = DEFAULT,
 ) -> ShardReport:
-    """Write the shards of the samples in `scan` (SCAN) into `folder`.
+    """Write the shards of the samples that a source was found to have into `folder`.
 
-    unusable: QUARANTINE, what the source left out of its scan. `workers` processes read and decode;
-    1 is this process alone. Images that cannot be read are left out and listed in the quarantine
-    with those. Raises `DataError` where they are more than the share `unreadable_limit` of all,
-    where a concept loses all its training samples to them, and where the source no longer holds
-    what was scanned.
+    `workers` processes read and decode; 1 is this process alone. Images that cannot be read are
+    left out and listed in the quarantine, with what the source left out itself. Raises `DataError`
+    where they are more than the share `unreadable_limit` of all, where a concept loses all its
+    training samples to them, and where the source no longer holds what was scanned.
     """
-    if scan.is_empty() and (unusable is None or unusable.is_empty()):
+    if found.scan.is_empty() and found.unusable.is_empty():
         raise DataError("the dataset has no samples: check the path of its source")
     folder.mkdir(parents=True, exist_ok=True)
-    scan = scan.sort("split", "key")
+    scan = found.scan.sort("split", "key")
     places: list[tuple[int, str, str, int, int]] = []  # row, digest, shard, offset, size
     reasons: list[tuple[int, int, str]] = []  # row, samples, reason
     seen: list[tuple[Any, ...]] = []  # row, Seen
-    reading = Reading(source, resize, max_pixels, decoding)
     images = read_in_order(reading, scan["reference"].to_list(), workers)
     with closing(images), ShardWriter(folder, samples_per_shard) as shards:
         for row, (sample, image) in enumerate(
@@ -109,7 +103,9 @@ def write_shards(
             if any(image.seen):
                 seen.append((row, *image.seen))
             if image.reason is None:
-                sample["digest"] = image.seen.digest(sample["digest"], decoding, resize)
+                sample["digest"] = image.seen.digest(
+                    sample["digest"], reading.decoding, reading.resize
+                )
                 places.append((row, sample["digest"], *shards.write(sample, image)))
             else:
                 reasons.append((row, 1, image.reason))
@@ -117,10 +113,8 @@ def write_shards(
                 detail = f"{len(reasons)} unreadable" if reasons else ""
                 progress("images", row + 1, scan.height, detail)
     index = _with(scan.drop("digest"), places, INDEX)
-    quarantine = _with(scan, reasons, QUARANTINE)
-    if unusable is not None:
-        quarantine = pl.concat([unusable, quarantine])
-    write_index(index, folder, decoding)
+    quarantine = pl.concat([found.unusable, _with(scan, reasons, QUARANTINE)])
+    write_index(index, folder, reading.decoding)
     _with(scan, seen, SEEN).write_parquet(folder / SEEN_FILE)
     quarantine.write_parquet(folder / QUARANTINE_FILE)
     _check_quarantine(quarantine, scan, index, unreadable_limit)

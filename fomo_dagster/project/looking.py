@@ -17,7 +17,6 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from fomo_dagster.data.dataset import Dataset
-from fomo_dagster.data.images import MAX_PIXELS
 from fomo_dagster.data.reading import Reading, read_in_order
 from fomo_dagster.data.sources.files import shortlist
 from fomo_dagster.data.sources.rows import SUFFIXES as TABLES
@@ -126,7 +125,7 @@ def look_at(
     sample = found.scan.gather_every(every)
     unreadable: dict[str, str] = {}
     odd: dict[str, list[str]] = {kind: [] for kind in ODD}
-    reading = Reading(source, dataset.resize, MAX_PIXELS, dataset.decoding)
+    reading = Reading(source, dataset.resize, decoding=dataset.decoding)
     workers = os.cpu_count() or 1
     with closing(read_in_order(reading, sample["reference"].to_list(), workers)) as images:
         for done, (key, image) in enumerate(zip(sample["key"], images, strict=True), start=1):

@@ -32,9 +32,8 @@ from fomo_dagster.data.reading import (
 from fomo_dagster.data.samples import INDEX, SCAN
 from fomo_dagster.data.shards import ShardReport, stored_samples, write_shards
 from fomo_dagster.data.sources.folder.source import FolderSource
-from fomo_dagster.data.sources.source import Source
+from fomo_dagster.data.sources.source import Inspection, Source
 from fomo_dagster.errors import DataError
-from fomo_dagster.progress import no_progress
 from fomo_dagster.store.digests import digest_of, digest_of_bytes
 
 CONCEPTS = ("a cat", "cañón", "v1.5")
@@ -80,10 +79,10 @@ def opened(folder: Path, cache: Path) -> Source:
 
 def shard(folder: Path, target: Path, **options: object) -> ShardReport:
     source = opened(folder, target.parent / "cache")
-    settings = {
-        "resize": None, "unreadable_limit": 0.0, "workers": 1, "samples_per_shard": 4, **options
-    }  # fmt: skip
-    return write_shards(source.scan(), source, target, progress=no_progress, **settings)  # type: ignore[arg-type]
+    of_reading = {name: options.pop(name) for name in Reading._fields if name in options}
+    settings = {"unreadable_limit": 0.0, "samples_per_shard": 4, **options}
+    reading = Reading(source, **of_reading)  # type: ignore[arg-type]
+    return write_shards(Inspection(source.scan()), reading, target, **settings)  # type: ignore[arg-type]
 
 
 def members_of(path: Path) -> list[tarfile.TarInfo]:
@@ -154,8 +153,8 @@ def test_the_bytes_do_not_depend_on_workers_or_on_the_order_of_the_scan(
     assert contents(tmp_path / "3-16") == contents(tmp_path / "1-16")
     source = opened(broken, tmp_path / "cache")
     write_shards(
-        source.scan().reverse(), source, tmp_path / "reverse", resize=16, unreadable_limit=0.1,
-        workers=1, progress=no_progress, samples_per_shard=4,
+        Inspection(source.scan().reverse()), Reading(source, 16), tmp_path / "reverse",
+        unreadable_limit=0.1, samples_per_shard=4,
     )  # fmt: skip
     assert contents(tmp_path / "reverse") == contents(tmp_path / "1-16")
 
@@ -182,8 +181,7 @@ def test_a_long_or_odd_key_survives(tmp_path: Path) -> None:
             return file.getvalue()
 
     write_shards(
-        Memory().scan(), Memory(), tmp_path, resize=None, unreadable_limit=0, workers=1,
-        progress=no_progress,
+        Inspection(Memory().scan()), Reading(Memory()), tmp_path, unreadable_limit=0
     )  # fmt: skip
     samples = list(webdataset.WebDataset(str(tmp_path / "train-000000.tar"), shardshuffle=False))
     found = {json.loads(sample["json"])["key"]: sample["png"] for sample in samples}
@@ -268,8 +266,7 @@ def test_a_dataset_with_only_a_test_split_is_whole(tmp_path: Path, images: Path)
     source = opened(images, tmp_path / "cache")
     scan = source.scan().filter(pl.col("split") == "test")
     report = write_shards(
-        scan, source, tmp_path / "shards", resize=None, unreadable_limit=0, workers=1,
-        progress=no_progress,
+        Inspection(scan), Reading(source), tmp_path / "shards", unreadable_limit=0
     )  # fmt: skip
     assert report.samples == {"train": 0, "test": 6}
 
@@ -285,8 +282,8 @@ def test_an_image_that_changed_after_the_scan_is_an_error(
     Image.new("L", (9, 9)).save(changed)
     with pytest.raises(DataError, match=r"v1\.5/00\.png changed after its folder was scanned"):
         write_shards(
-            scan, source, tmp_path / "shards", resize=None, unreadable_limit=1.0, workers=workers,
-            progress=no_progress,
+            Inspection(scan), Reading(source), tmp_path / "shards", unreadable_limit=1.0,
+            workers=workers,
         )  # fmt: skip
 
 
@@ -294,8 +291,7 @@ def test_a_dataset_without_samples_is_an_error(tmp_path: Path, images: Path) -> 
     source = opened(images, tmp_path / "cache")
     with pytest.raises(DataError, match="no samples"):
         write_shards(
-            source.scan().clear(), source, tmp_path, resize=None, unreadable_limit=1.0, workers=1,
-            progress=no_progress,
+            Inspection(source.scan().clear()), Reading(source), tmp_path, unreadable_limit=1.0
         )  # fmt: skip
 
 
@@ -303,7 +299,7 @@ def test_progress_counts_every_image_to_the_end(tmp_path: Path, broken: Path) ->
     told: list[tuple[str, int, int, str]] = []
     source = opened(broken, tmp_path / "cache")
     write_shards(
-        source.scan(), source, tmp_path / "shards", resize=None, unreadable_limit=0.1, workers=1,
+        Inspection(source.scan()), Reading(source), tmp_path / "shards", unreadable_limit=0.1,
         progress=lambda what, done, total, detail="": told.append((what, done, total, detail)),
     )  # fmt: skip
     assert told == [("images", 16, 27, "1 unreadable"), ("images", 27, 27, "2 unreadable")]
@@ -349,13 +345,14 @@ SHARDING = """
 import pathlib
 from fomo_dagster.data import reading
 from fomo_dagster.data.shards import write_shards
+from fomo_dagster.data.sources.source import Inspection
 from endless import Endless
 
 if __name__ == "__main__":
     reading.PATIENCE_SECONDS = 0.0
     write_shards(
-        Endless().scan(), Endless(), pathlib.Path("out"), resize=None, unreadable_limit=1.0,
-        workers=2, progress=lambda *_: None,
+        Inspection(Endless().scan()), reading.Reading(Endless()), pathlib.Path("out"),
+        unreadable_limit=1.0, workers=2,
     )
 """
 ENDLESS = """

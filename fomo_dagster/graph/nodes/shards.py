@@ -154,19 +154,20 @@ class ShardsNode(Node):
         self, name: str, recipe: Recipe, folder: Path, context: NodeContext
     ) -> Mapping[str, Any]:
         from fomo_dagster.data.index import Index
+        from fomo_dagster.data.reading import Reading
         from fomo_dagster.data.shards import write_shards
+        from fomo_dagster.data.sources.source import Inspection
 
         observed = context.observe(source_key(self.name)).of(ScanObservation)
         report = write_shards(
-            observed.scan, observed.source, folder,
-            unusable=observed.unusable,
-            resize=self.dataset.resize,
+            Inspection(observed.scan, unusable=observed.unusable),
+            Reading(observed.source, self.dataset.resize, decoding=self.dataset.decoding),
+            folder,
             unreadable_limit=self.dataset.unreadable_limit,
             workers=context.processes,
             progress=context.callbacks.progress,
             samples_per_shard=SAMPLES_PER_SHARD,
-            decoding=self.dataset.decoding,
-        )  # fmt: skip
+        )
         sheet = contact_sheet_of(Index(folder), self.name)
         record_path(folder, CONTACT_SHEET).write_bytes(sheet)
         return {"samples": sum(report.samples.values()), "bytes": report.bytes}
