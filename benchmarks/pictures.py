@@ -12,7 +12,7 @@ import polars as pl
 from PIL import Image
 from rich.console import Console
 
-from fomo_dagster.cli.reporting import print_frame
+from fomo_dagster.cli.rows import print_frame
 
 WARM_BATCHES = 3  # before the clock starts
 SMALL_CLIP = {

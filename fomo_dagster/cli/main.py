@@ -23,6 +23,7 @@ from fomo_dagster.cli.output import (
 )
 from fomo_dagster.cli.packages import check_packages
 from fomo_dagster.cli.project_commands import doctor, init
+from fomo_dagster.cli.query_commands import AsCsv, results, sql
 from fomo_dagster.descriptors import raise_limit
 from fomo_dagster.errors import FomoError, InputError
 from fomo_dagster.home import Home, project_folder
@@ -44,7 +45,6 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a value of the file; may be repeated."),
 ]
-AsCsv = Annotated[bool, typer.Option("--csv", help="Print CSV.")]
 
 
 @app.command()
@@ -147,116 +147,8 @@ def budget(
         print_bought(found)
 
 
-@app.command()
-def results(
-    experiments: Annotated[list[str] | None, typer.Argument(metavar="[EXPERIMENT …]")] = None,
-    datasets: Annotated[
-        bool,
-        typer.Option(
-            "--datasets",
-            help="By dataset instead: the last stage and θ₀, beside what the benchmark publishes.",
-        ),
-    ] = False,
-    against: Annotated[
-        str | None,
-        typer.Option(
-            metavar="COST",
-            help="By what the stages took together instead: samples, flops, seconds, "
-            "energy_joules, peak_device_memory_bytes or peak_process_memory_bytes.",
-        ),
-    ] = None,
-    plot: Annotated[
-        Path | None, typer.Option(metavar="FILE.png", help="With --against: draw it, too.")
-    ] = None,
-    as_json: AsJson = False,
-    as_csv: AsCsv = False,
-) -> None:
-    """Print KA, ZS and GM by stage, and the leaderboard over experiments.
-
-    Of a sweep: one leaderboard over its experiments, with what it varies.
-    """
-    from fomo_dagster.cli.planning import say_troubles_of_project
-    from fomo_dagster.cli.reporting import print_by_cost, print_by_dataset, print_scores
-    from fomo_dagster.cli.sweeps import asked_for, leaderboard_of, print_sweep
-    from fomo_dagster.store.files import write_bytes
-    from fomo_dagster.tables.results import results as read_results
-    from fomo_dagster.tables.results import results_by_dataset, scores_by_cost
-
-    if plot is not None and against is None:
-        raise InputError("--plot draws scores against a cost: say which with --against")
-    home = Home.from_environment()
-    names, sweep = asked_for(experiments or (), home)
-    say_troubles_of_project()
-    if datasets or against is not None:
-        if against is not None:
-            frame = scores_by_cost(home.root, names, against)
-        else:
-            frame = results_by_dataset(home.root, names)
-        if plot is not None and against is not None:
-            from fomo_dagster.plots.scores import cost_plot
-
-            write_bytes(plot, cost_plot(frame, against))
-        if as_json:
-            print_json(frame.to_dicts())
-        elif as_csv:
-            print_csv(frame)
-        else:
-            (print_by_dataset if against is None else print_by_cost)(frame)
-        return
-    found = read_results(home.root, names)
-    board = found.leaderboard if sweep is None else leaderboard_of(home, sweep)
-    if as_json:
-        print_json({"stages": found.stages.to_dicts(), "leaderboard": board.to_dicts()})
-    elif as_csv:
-        print_csv(found.stages)
-    elif sweep is not None:
-        print_sweep(home, sweep, Terminal())
-    else:
-        print_scores(found)
-
-
-@app.command()
-def sql(
-    query: Annotated[
-        str | None, typer.Argument(help='For example "SELECT * FROM scores". None: list the views.')
-    ] = None,
-    as_json: AsJson = False,
-    as_csv: AsCsv = False,
-    external: Annotated[
-        bool,
-        typer.Option(
-            "--external",
-            help="Let the query read other files and addresses too, and DuckDB install what it "
-            "needs for that.",
-        ),
-    ] = False,
-    path: Annotated[
-        bool, typer.Option("--path", help="Print the path of the DuckDB file for other programs.")
-    ] = False,
-) -> None:
-    """Query the tables with DuckDB; nothing can be written, and nothing else be read."""
-    from fomo_dagster.cli.reporting import print_frame
-    from fomo_dagster.tables.database import ensure_database
-    from fomo_dagster.tables.views import answer_as_json, answer_as_text
-
-    home = Home.from_environment()
-    if path:
-        print_data(f"{ensure_database(home.root)}\n")
-        return
-    asked = query or (
-        "SELECT view_name AS view, string_agg(column_name, ', ' ORDER BY column_index) AS columns "
-        "FROM duckdb_views() JOIN duckdb_columns() ON view_name = table_name "
-        "WHERE NOT duckdb_views.internal GROUP BY view_name ORDER BY view_name"
-    )
-    if as_json:
-        rows = answer_as_json(home.root, asked, external=external)
-        print_data("[" + ",".join(f"\n {row}" for row in rows) + "\n]\n")
-        return
-    frame, numbers = answer_as_text(home.root, asked, external=external)
-    if as_csv:
-        print_csv(frame)
-    else:  # numbers of any size, as learning rates are
-        print_frame(frame, fractions=".6g", numbers=numbers)
+app.command()(results)
+app.command()(sql)
 
 
 @app.command()

@@ -39,10 +39,15 @@ def printable(text: str) -> str:
 
 def cell(value: object) -> Text:
     """A value in a table: on one line, and cut with an ellipsis where it is very long."""
-    text = "" if value is None else printable(str(value).translate(_CONTROLS))
+    text = whole_cell(value)
     if len(text) > LONGEST_CELL:
-        text = f"{text[: LONGEST_CELL - 1]}…"
-    return Text(text)
+        return Text(f"{text.plain[: LONGEST_CELL - 1]}…")
+    return text
+
+
+def whole_cell(value: object) -> Text:
+    """As `cell`, however long it is."""
+    return Text("" if value is None else printable(str(value).translate(_CONTROLS)))
 
 
 def line(*parts: str | tuple[str, str]) -> Text:

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
-from typing import Any
 
 import polars as pl
 from rich.console import Console
-from rich.measure import Measurement
-from rich.table import Table
-from rich.text import Text
 
-from fomo_dagster.cli.output import Terminal, cell, line, say
+from fomo_dagster.cli.output import Terminal, say
+from fomo_dagster.cli.rows import print_frame
 from fomo_dagster.errors import StoreError
 from fomo_dagster.graph.build.builder import Graph
 from fomo_dagster.graph.core.keys import LEADERBOARD
@@ -22,11 +18,11 @@ from fomo_dagster.home import Home
 from fomo_dagster.metrics import STAGE_METRICS
 from fomo_dagster.tables.database import ensure_database
 from fomo_dagster.tables.results import Results, results
-
-WIDEST = 100_000  # characters of a line
+from fomo_dagster.units import duration, in_units
 
 logger = logging.getLogger(__name__)
 
+TIME = "time"
 SHORT = {metric.name: metric.label for metric in STAGE_METRICS} | {
     f"mean_{metric.name}": f"mean {metric.label}" for metric in STAGE_METRICS
 }
@@ -37,15 +33,28 @@ LEFT_TO_QUERIES = (
 
 def print_scores(found: Results, console: Console | None = None) -> None:
     """The scores stage by stage and the leaderboard, under their short names, in 80 columns."""
-    board = whole_seconds(found.leaderboard)
-    for title, frame in (("Stages", found.stages), ("Leaderboard", board)):
-        shown = frame.drop(LEFT_TO_QUERIES, strict=False)
-        print_frame(shown.rename(SHORT, strict=False), title, console)
+    console = console or Terminal()
+    for title, frame in (("Stages", found.stages), ("Leaderboard", found.leaderboard)):
+        print_frame(as_shown(frame), title, console, numbers=(TIME,))
+    say_units(console)
 
 
-def whole_seconds(board: pl.DataFrame) -> pl.DataFrame:
-    """A leaderboard without fractions of seconds."""
-    return board.with_columns(pl.col("seconds").round().cast(pl.Int64))
+def as_shown(scores: pl.DataFrame) -> pl.DataFrame:
+    """Rows of scores for people: short names, and what they took as a duration."""
+    if "seconds" in scores.columns:
+        scores = scores.with_columns(pl.col("seconds").map_elements(duration, pl.String))
+    shown = scores.drop(LEFT_TO_QUERIES, strict=False)
+    return shown.rename({**SHORT, "seconds": TIME}, strict=False)
+
+
+def say_units(console: Console) -> None:
+    """What the scores are numbers of."""
+    units = dict.fromkeys(metric.unit for metric in STAGE_METRICS)
+    said = (
+        f"{', '.join(metric.label for metric in STAGE_METRICS if metric.unit == unit)} in {unit}"
+        for unit in units
+    )
+    say(console, "; ".join(said))
 
 
 def print_by_dataset(frame: pl.DataFrame, console: Console | None = None) -> None:
@@ -56,47 +65,15 @@ def print_by_dataset(frame: pl.DataFrame, console: Console | None = None) -> Non
             "dataset", pl.col("role").str.replace("_", " "), "score",
             pl.col("zero_shot").alias("θ₀"), "published", "difference",
         )  # fmt: skip
-        print_frame(shown, f"{name}, stage {max(rows['stage'])}", console)
+        print_frame(shown, f"{name}, stage {max(rows['stage'])}, in %", console, narrow="dataset")
 
 
 def print_by_cost(frame: pl.DataFrame, console: Console | None = None) -> None:
-    """The scores of stages beside what they took (`scores_by_cost`); large numbers in short."""
+    """The scores of stages beside what they took (`scores_by_cost`), in its unit."""
     cost = frame.columns[-1]
-    shown = frame.with_columns(
-        pl.col(cost).map_elements("{:.6g}".format, return_dtype=pl.String)
-    )  # fmt: skip
-    print_frame(shown.rename(SHORT, strict=False), f"GM against {cost}", console)
-
-
-def print_frame(
-    frame: pl.DataFrame,
-    title: str | None = None,
-    console: Console | None = None,
-    fractions: str = ".2f",
-    numbers: Collection[str] = (),
-) -> None:
-    """A frame as a table; whole numbers as they are, others in the form of `fractions`.
-
-    numbers: columns that hold numbers as texts. A table that is wider than the terminal goes past
-    its edge, a row a line, rather than broken within cells.
-    """
-    table = Table(
-        title=None if title is None else line(title), title_justify="left", title_style="bold",
-        header_style="bold", box=None,
-    )  # fmt: skip
-    for name, dtype in frame.schema.items():
-        right = dtype.is_numeric() or name in numbers
-        table.add_column(cell(name), justify="right" if right else "left", no_wrap=True)
-    for row in frame.rows():
-        table.add_row(*(_cell(value, fractions) for value in row))
-    console = console or Terminal()
-    room = console.width
-    natural = Measurement.get(console, console.options.update(max_width=WIDEST), table).maximum
-    console.width = max(room, natural)
-    try:
-        console.print(table, crop=False)
-    finally:
-        console.width = room
+    written = pl.col(cost).map_elements(lambda value: in_units(cost, value), pl.String)
+    shown = frame.with_columns(written).rename(SHORT, strict=False)
+    print_frame(shown, f"GM in % against {cost}", console, numbers=(cost,))
 
 
 def print_results(home: Home, experiment: str, graph: Graph, console: Console) -> None:
@@ -115,7 +92,3 @@ def print_results(home: Home, experiment: str, graph: Graph, console: Console) -
         place = home.root / "tables"
     say(console, f'tables  {place}   (fomo sql "SELECT * FROM scores")')
     say(console, "UI      fomo ui")
-
-
-def _cell(value: Any, fractions: str) -> Text:
-    return cell(f"{value:{fractions}}" if isinstance(value, float) else value)

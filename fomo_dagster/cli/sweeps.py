@@ -9,7 +9,8 @@ import polars as pl
 from rich.console import Console
 
 from fomo_dagster.cli.output import say
-from fomo_dagster.cli.reporting import LEFT_TO_QUERIES, SHORT, print_frame, whole_seconds
+from fomo_dagster.cli.reporting import TIME, as_shown, say_units
+from fomo_dagster.cli.rows import print_frame
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.experiment_sets import ExperimentSet, load_experiment_set
 from fomo_dagster.home import Home, project_folder
@@ -55,11 +56,11 @@ def print_sweep(home: Home, sweep: ExperimentSet, console: Console) -> None:
     80 columns; which experiments have no scores yet; how one is named."""
     frame = leaderboard_of(home, sweep)
     varied = frame.columns[1 : frame.columns.index("stages")]
-    shown = whole_seconds(frame).with_columns(
+    shown = as_shown(frame.drop("experiment")).with_columns(
         pl.col(varied).map_elements(_exact, return_dtype=pl.String)
     )
-    shown = shown.drop("experiment", *LEFT_TO_QUERIES, strict=False)
-    print_frame(shown.rename(SHORT, strict=False), sweep.sweep, console)
+    print_frame(shown, sweep.sweep, console, numbers=(TIME,))
+    say_units(console)
     there = frame["experiment"].to_list()
     missing = [name for name in sweep.names if name not in there]
     if missing:

@@ -61,11 +61,11 @@ def test_scores_by_dataset_fit_a_terminal_and_keep_every_name(finished_project):
     console = Console(file=io.StringIO(), width=80)
     print_by_dataset(frame, console)
     lines = [line.split() for line in console.file.getvalue().splitlines()]
-    assert lines[0] == ["fomo_in_flux_zero_shot,", "stage", "200"]
+    assert lines[0] == ["fomo_in_flux_zero_shot,", "stage", "200,", "in", "%"]
     assert lines[1] == ["dataset", "role", "score", "θ₀", "published", "difference"]
     assert lines[2] == ["domainnet_infograph", "adaptation", "50.70", "50.70", "50.70", "0.00"]
     assert lines[3] == ["mscoco", "held", "out", "100.00", "100.00", "72.00", "28.00"]
-    assert run("results", "--datasets").split()[:3] == ["toy,", "stage", "3"]
+    assert run("results", "--datasets").split()[:3] == ["toy,", "stage", "3,"]
 
 
 def test_sql_prints_every_format_and_lists_the_views(finished_project):
@@ -172,7 +172,11 @@ def test_scores_stand_against_any_cost(finished_project, tmp_path):
     assert float(first[3]) == 0
     assert [float(stage[3]) for stage in stages] == [2 * 3_646_368 * n for n in (1, 2, 3)]
     assert picture.read_bytes().startswith(b"\x89PNG")
-    assert "GM against seconds" in run("results", "toy", "--against", "seconds")
+    lines = run("results", "toy", "--against", "flops").splitlines()
+    assert lines[0].strip() == "GM in % against flops"
+    assert [line.split()[-2:] for line in lines[3:]] == [
+        ["7.29", "MFLOPs"], ["14.6", "MFLOPs"], ["21.9", "MFLOPs"],
+    ]  # fmt: skip
     with pytest.raises(InputError, match="no cost 'flop': did you mean 'flops'"):
         run("results", "toy", "--against", "flop")
     with pytest.raises(InputError, match="no training of toy told its energy_joules"):

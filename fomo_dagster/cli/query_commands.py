@@ -1,0 +1,157 @@
+"""`fomo results` and `fomo sql`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from fomo_dagster.cli.datasets_commands import AsJson
+from fomo_dagster.cli.output import Terminal, print_csv, print_data, print_json
+from fomo_dagster.errors import InputError
+from fomo_dagster.home import Home
+
+AsCsv = Annotated[bool, typer.Option("--csv", help="Print CSV.")]
+Format = Literal["table", "records", "csv", "json"]
+
+
+def results(
+    experiments: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[EXPERIMENT …]", help="Experiments or sweeps; all by default."),
+    ] = None,
+    datasets: Annotated[
+        bool,
+        typer.Option(
+            "--datasets",
+            help="Show scores by dataset instead: the last stage's, θ₀'s and the published ones.",
+        ),
+    ] = False,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COST",
+            help="Show GM against a cost, summed over the stages so far: samples, flops, seconds, "
+            "energy_joules, peak_device_memory_bytes or peak_process_memory_bytes.",
+        ),
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.png", help="With --against: draw the curves into this file."),
+    ] = None,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
+) -> None:
+    """Print the scores of every stage, and the leaderboard.
+
+    KA is the mean score over the adaptation datasets, ZS over the held-out ones, and GM is
+    √(KA · ZS). A sweep gets one leaderboard, with a column for each value that it varies.
+    """
+    from fomo_dagster.cli.planning import say_troubles_of_project
+    from fomo_dagster.cli.reporting import print_by_cost, print_by_dataset, print_scores
+    from fomo_dagster.cli.sweeps import asked_for, leaderboard_of, print_sweep
+    from fomo_dagster.store.files import write_bytes
+    from fomo_dagster.tables.results import results as read_results
+    from fomo_dagster.tables.results import results_by_dataset, scores_by_cost
+
+    if plot is not None and against is None:
+        raise InputError("--plot draws scores against a cost: say which with --against")
+    home = Home.from_environment()
+    names, sweep = asked_for(experiments or (), home)
+    say_troubles_of_project()
+    if datasets or against is not None:
+        if against is not None:
+            frame = scores_by_cost(home.root, names, against)
+        else:
+            frame = results_by_dataset(home.root, names)
+        if plot is not None and against is not None:
+            from fomo_dagster.plots.scores import cost_plot
+
+            write_bytes(plot, cost_plot(frame, against))
+        if as_json:
+            print_json(frame.to_dicts())
+        elif as_csv:
+            print_csv(frame)
+        else:
+            (print_by_dataset if against is None else print_by_cost)(frame)
+        return
+    found = read_results(home.root, names)
+    board = found.leaderboard if sweep is None else leaderboard_of(home, sweep)
+    if as_json:
+        print_json({"stages": found.stages.to_dicts(), "leaderboard": board.to_dicts()})
+    elif as_csv:
+        print_csv(found.stages)
+    elif sweep is not None:
+        print_sweep(home, sweep, Terminal())
+    else:
+        print_scores(found)
+
+
+def sql(
+    query: Annotated[
+        str | None,
+        typer.Argument(help='Such as "SELECT * FROM scores". Without a query: list the views.'),
+    ] = None,
+    layout: Annotated[
+        Format | None,
+        typer.Option(
+            "--format",
+            help="How to print the rows. By default a table, or records if the terminal is too "
+            "narrow for a table.",
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Same as --format json.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Same as --format csv.")] = False,
+    external: Annotated[
+        bool,
+        typer.Option(
+            "--external",
+            help="Let the query read any file or address; DuckDB installs what it needs for that.",
+        ),
+    ] = False,
+    path: Annotated[
+        bool, typer.Option("--path", help="Print the path of the DuckDB file, for other programs.")
+    ] = False,
+) -> None:
+    """Query the tables with DuckDB's SQL.
+
+    A query can read the tables of this project and nothing else, and it cannot write.
+    """
+    from fomo_dagster.cli.rows import print_rows
+    from fomo_dagster.tables.database import ensure_database
+    from fomo_dagster.tables.views import answer_as_json, answer_as_text
+
+    chosen = _chosen(layout, as_json=as_json, as_csv=as_csv)
+    home = Home.from_environment()
+    if path:
+        print_data(f"{ensure_database(home.root)}\n")
+        return
+    asked = query or (
+        "SELECT view_name AS view, string_agg(column_name, ', ' ORDER BY column_index) AS columns "
+        "FROM duckdb_views() JOIN duckdb_columns() ON view_name = table_name "
+        "WHERE NOT duckdb_views.internal GROUP BY view_name ORDER BY view_name"
+    )
+    if chosen == "json":
+        rows = answer_as_json(home.root, asked, external=external)
+        print_data("[" + ",".join(f"\n {row}" for row in rows) + "\n]\n")
+        return
+    frame, numbers = answer_as_text(home.root, asked, external=external)
+    if chosen == "csv":
+        print_csv(frame)
+    else:
+        print_rows(frame, chosen or "auto", numbers)
+
+
+def _chosen(layout: Format | None, *, as_json: bool, as_csv: bool) -> Format | None:
+    """The one format that is asked for."""
+    asked: dict[Format, str] = {}
+    if layout is not None:
+        asked[layout] = f"--format {layout}"
+    if as_json:
+        asked.setdefault("json", "--json")
+    if as_csv:
+        asked.setdefault("csv", "--csv")
+    if len(asked) > 1:
+        raise InputError(f"{' and '.join(asked.values())} ask for several formats: choose one")
+    return next(iter(asked), None)
