@@ -10,6 +10,7 @@ from assets.announcing import announcing_sensor
 from assets.checks import check_specs_of, checks_of
 from assets.descriptions import metadata_of, metadata_of_source
 from assets.growing import BringUpToDate, arrival_sensor, grow_job
+from assets.histories import history_specs, report_history
 from assets.schedules import observation_of, schedule_of, schedules_of
 from assets.specs import EXPERIMENT_TAG, key_of, owners_of, spec_of
 from assets.troubles import named_troubles, trouble_assets, trouble_key
@@ -52,7 +53,11 @@ def build_definitions(
         description="Looks at every source, so that new images show as out of date.",
     )
     return dg.Definitions(
-        assets=[*build_assets(graph), *trouble_assets(troubles, graph.wrong_datasets)],
+        assets=[
+            *build_assets(graph),
+            *history_specs(graph),
+            *trouble_assets(troubles, graph.wrong_datasets),
+        ],
         jobs=[*jobs.values(), observe_job, *growing_jobs],
         schedules=[*schedules_of(graph, troubles, jobs), observation_of(observe_job)],
         sensors=[
@@ -121,6 +126,7 @@ def _asset(
                 remove_stale_heads(node.experiment, run_context)
             head = outcome.head
             context.log.info(f"{node.key}: {head.status} {head.digest}, {outcome.seconds:.1f} s")
+            report_history(node, outcome, run_context, context)
             yield dg.MaterializeResult(
                 asset_key=key_of(node.key),
                 data_version=dg.DataVersion(head.data_version),

@@ -44,7 +44,7 @@ def _drawn(shown: Mapping[str, Shown]) -> dict[str, Any]:
         if isinstance(what, Picture):
             if what.path is not None:
                 data = base64.b64encode(what.path.read_bytes()).decode()
-                picture = f"![{what.path.stem}](data:image/png;base64,{data})"
+                picture = f"![{title.replace('_', ' ')}](data:image/png;base64,{data})"
                 drawn[title] = dg.MetadataValue.md(picture)
         elif isinstance(what, Bullets):
             drawn[title] = dg.MetadataValue.md("\n".join(f"- {text}" for text in what.texts))

@@ -31,5 +31,7 @@ def test_an_order_shows_its_table_and_its_picture(finished_project):
     figures = [record["figure"] for record in records]
     assert figures == sorted(figures, reverse=True)
     assert order["figure"].value == "zero-shot score of θ₀ (%)"
-    assert order["stream"].value.startswith("![order](data:image/png;base64,")
+    assert order["datasets_by_position_in_the_stream"].value.startswith(
+        "![datasets by position in the stream](data:image/png;base64,"
+    )
     assert (order["concepts"].value, order["datasets"].value) == (6, 2)

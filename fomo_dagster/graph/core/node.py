@@ -173,6 +173,17 @@ class Node(ABC):
         """What a person sees of what was made, by titles."""
         return {}
 
+    @property
+    def stages_told(self) -> tuple[int, ...]:
+        """The stages that `over_stages` has numbers of, in order; empty where it has none."""
+        return ()
+
+    def over_stages(
+        self, outcome: Outcome, context: NodeContext
+    ) -> Mapping[int, Mapping[str, float]]:
+        """Stage → its numbers by name, to be drawn as one history, without those undefined."""
+        return {}
+
     def samples(self, facts: FactsByKey) -> int | None:
         """Samples that making it works through, for estimates; None where none are."""
         return None

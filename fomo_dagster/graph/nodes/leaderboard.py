@@ -68,7 +68,8 @@ class LeaderboardNode(Node):
     def shown(self, outcome: Outcome, context: NodeContext) -> Mapping[str, Shown]:
         from fomo_dagster.tables.results import results
 
+        paths = Picture(outcome.artifacts[ONLY].record(PATHS))
         return {
-            "accumulation_and_retention": Picture(outcome.artifacts[ONLY].record(PATHS)),
+            "knowledge_accumulation_against_zero_shot_retention": paths,
             "leaderboard": results(context.home.root).leaderboard,
         }

@@ -270,10 +270,10 @@ class OrderNode(Node):
 
     def shown(self, outcome: Outcome, context: NodeContext) -> Mapping[str, Shown]:
 
-        order = read_parquet(outcome.artifacts[ONLY].path(ORDER))
-        figure = self.shown_name
+        artifact, figure = outcome.artifacts[ONLY], self.shown_name
+        order = read_parquet(artifact.path(ORDER))
         return {
-            "stream": Picture(outcome.artifacts[ONLY].record(ORDER_PLOT)),
+            "datasets_by_position_in_the_stream": Picture(artifact.record(ORDER_PLOT)),
             "concepts": order.height,
             "datasets": order["dataset"].n_unique(),
             **({} if figure is None else {"figure": figure}),

@@ -151,7 +151,17 @@ class ScoresNode(Node):
         last = scores.row(-1, named=True)
         return {
             **percentages({name: value for name, value in last.items() if name != "stage"}),
-            "accumulation_and_retention": Picture(artifact.record(PATHS)),
-            "heat_map": Picture(artifact.record(HEAT_MAP)),
+            "knowledge_accumulation_against_zero_shot_retention": Picture(artifact.record(PATHS)),
+            "scores_by_dataset_and_stage": Picture(artifact.record(HEAT_MAP)),
             "stages": scores,
         }
+
+    @property
+    def stages_told(self) -> tuple[int, ...]:
+        return tuple(range(len(self.evaluation_keys)))
+
+    def over_stages(
+        self, outcome: Outcome, context: NodeContext
+    ) -> Mapping[int, Mapping[str, float]]:
+        rows = read_parquet(outcome.artifacts[ONLY].path(SCORES)).sort("stage").to_dicts()
+        return {row.pop("stage"): percentages(row) for row in rows}

@@ -318,7 +318,7 @@ class ShardsNode(Node):
         quarantined = read_parquet(artifact.path(QUARANTINE))
         said = context.observe(self.inputs[0]).warnings
         shown: dict[str, Shown] = {
-            "contact_sheet": Picture(artifact.record(CONTACT_SHEET)),
+            "images_of_concepts": Picture(artifact.record(CONTACT_SHEET)),
             "concepts": len(found.concepts),
             "train_samples": sum(found.train_samples.values()),
             "test_samples": found.test_samples,

@@ -94,7 +94,7 @@ def shown_of_training(artifact: Artifact) -> dict[str, Shown]:
         "seconds": (artifact.cost.get("seconds"), 2),
     }
     return {
-        "loss_curve": Picture(artifact.record(CURVES)),
+        "loss_over_steps": Picture(artifact.record(CURVES)),
         "final_loss": round(float(steps["loss"][-1]), 4),
         "steps": steps.height,
         "processes": int(artifact.cost.get("processes", 1)),
