@@ -1,6 +1,12 @@
 """What a plan counts where assets have something in common."""
 
+from dataclasses import replace
+
+import pytest
+
+from fomo_dagster.errors import StoreError
 from fomo_dagster.graph.build.builder import build_graph
+from fomo_dagster.graph.core.facts import facts_of
 from fomo_dagster.graph.run.plan import plan
 from fomo_dagster.graph.run.run_context import RunContext
 
@@ -19,3 +25,12 @@ def test_what_assets_have_in_common_is_computed_once_and_said_so(project):
     for name in ("trained_001", "evaluation_001", "scores"):
         assert of[f"toy/{name}"].compute
         assert of[f"other/{name}"].compute
+
+
+@pytest.mark.parametrize(
+    ("other", "said"), [({"kind": "of_tomorrow"}, "of_tomorrow"), ({"facts": {}}, "samples")]
+)
+def test_a_head_of_another_version_is_a_sentence_with_the_asset(finished_project, other, said):
+    head = finished_project.home.heads.read("shards/cats")
+    with pytest.raises(StoreError, match=f"^the head of shards/cats .*{said}.*: materialise"):
+        facts_of(replace(head, **other))

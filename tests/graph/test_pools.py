@@ -263,6 +263,14 @@ def test_streamed_indexed_and_sharded_datasets_mix_by_weights(with_stream):
         resolve_request("toy", [])
 
 
+def test_what_was_streamed_can_become_a_folder_of_the_same_name(with_stream):
+    make(with_stream, "shards/web")
+    folder = with_stream.load("toy").datasets["old"].model_dump(mode="json")
+    of_tars(with_stream, declared={"web": {**folder, "resize": 20}})
+    planned = {e.asset for e in resolve_request("toy", []).plan() if e.compute}
+    assert {"shards/web", "pools/web"} <= planned
+
+
 @pytest.mark.parametrize(
     "change",
     [

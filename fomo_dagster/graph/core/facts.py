@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Self, TypeVar
 
+from fomo_dagster.errors import StoreError
 from fomo_dagster.store.digests import digest_of
 from fomo_dagster.store.heads import Head
 from fomo_dagster.store.recipes import Recipe
@@ -76,5 +77,12 @@ def declare_details(kind: str, details: type[Details]) -> None:
 
 
 def facts_of(head: Head) -> Facts:
-    """The facts that a head holds."""
-    return Facts(head.data_version, _DETAILS[head.kind].from_data(head.facts))
+    """The facts that a head holds; raises `StoreError` where another version of this package wrote
+    it, and told something else."""
+    try:
+        return Facts(head.data_version, _DETAILS[head.kind].from_data(head.facts))
+    except (KeyError, TypeError) as error:  # an unknown kind; a field that is missing
+        raise StoreError(
+            f"the head of {head.asset} is of the kind {head.kind!r} as another version of "
+            f"fomo-dagster writes it ({error}): materialise {head.asset} with this one"
+        ) from error

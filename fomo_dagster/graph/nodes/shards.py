@@ -15,10 +15,11 @@ from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.core.outcome import Outcome
 from fomo_dagster.graph.core.shown import Bullets, Check, Checked, Picture, Shown
 from fomo_dagster.graph.nodes.details import SampleDetails, SourceDetails
-from fomo_dagster.graph.work.observations import ScanObservation
+from fomo_dagster.graph.work.observations import DatasetObservation, ScanObservation
 from fomo_dagster.parquet import read_parquet
 from fomo_dagster.store.artifacts import Artifact, record_path
 from fomo_dagster.store.digests import digest_of
+from fomo_dagster.store.heads import Head
 from fomo_dagster.store.recipes import Recipe
 
 if TYPE_CHECKING:
@@ -178,13 +179,12 @@ class ShardsNode(Node):
         if known is not None:
             return known
         head = context.heads.read(self.key)
-        quarantined = [] if head is None else facts_of(head).of(SampleDetails).quarantined
+        quarantined = _quarantined(head) if head else []
         return self._facts(expected_samples(self.name, self.dataset, context), quarantined, context)
 
     def facts_of_made(
         self, recipes: Mapping[str, Recipe], artifacts: Mapping[str, Artifact], context: NodeContext
     ) -> Facts:
-
         from fomo_dagster.data.index import Index
 
         quarantined = read_parquet(artifacts[ONLY].path(QUARANTINE))["digest"].to_list()
@@ -235,7 +235,6 @@ class ShardsNode(Node):
         return sum(entry["size"] for name, entry in files.items() if name.endswith(".tar"))
 
     def warnings(self, artifacts: Mapping[str, Artifact]) -> Iterator[str]:
-
         from fomo_dagster.data.index import Index
         from fomo_dagster.data.sources.files import shortlist
 
@@ -299,9 +298,8 @@ class ShardsNode(Node):
             "error" if share > limit else "warning",
             {"unreadable": unreadable, "share": share, "limit": limit},
         )
-        source = context.observe(self.inputs[0])
-        named_there = source.classes if isinstance(source, ScanObservation) else ()
-        expected = {*found.train_samples, *named_there}
+        source = context.observe(self.inputs[0]).of(DatasetObservation)
+        expected = {*found.train_samples, *source.classes}
         empty = sorted(set(found.concepts) - expected) if found.train_samples else []
         named = ", ".join(empty[:20]) or "none"
         yield Checked(
@@ -313,7 +311,6 @@ class ShardsNode(Node):
             yield Checked(AS_IN_THE_BENCHMARK.name, not said, details=details)
 
     def shown(self, outcome: Outcome, context: NodeContext) -> Mapping[str, Shown]:
-
         artifact, found = outcome.artifacts[ONLY], facts_of(outcome.head).of(SampleDetails)
         quarantined = read_parquet(artifact.path(QUARANTINE))
         said = context.observe(self.inputs[0]).warnings
@@ -341,8 +338,7 @@ def expected_samples(name: str, dataset: Dataset, context: NodeContext) -> pl.Da
     head = context.heads.read(shards_key(name))
     if head is None:
         return stored_samples(scan, dataset.resize)
-    quarantined = facts_of(head).of(SampleDetails).quarantined
-    readable = scan.filter(~pl.col("digest").is_in(quarantined))
+    readable = scan.filter(~pl.col("digest").is_in(_quarantined(head)))
     made = context.store.find_here(Recipe.from_data(head.recipes[ONLY]))
     seen = None
     if made is not None and SEEN in made.manifest["files"]:
@@ -376,3 +372,10 @@ def contact_sheet_of(index: Index, name: str) -> bytes:
         name,
         index.decoding,
     )
+
+
+def _quarantined(head: Head) -> list[str]:
+    """Digests of the images that were unreadable when a dataset's shards were made; none where it
+    was streamed then, when nobody looked."""
+    details = facts_of(head).details
+    return details.quarantined if isinstance(details, SampleDetails) else []

@@ -18,13 +18,22 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScanObservation(Observation):
-    """What a dataset's source holds. classes: those to choose from that the source names."""
+class DatasetObservation(Observation):
+    """What the source of a dataset that is not streamed holds.
+
+    classes: those to choose from, where the source names them.
+    """
+
+    classes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScanObservation(DatasetObservation):
+    """The samples of a source that was scanned."""
 
     scan: pl.DataFrame
     unusable: pl.DataFrame
     source: Source
-    classes: tuple[str, ...]
 
     @property
     def shown(self) -> Mapping[str, Shown]:
@@ -36,7 +45,7 @@ class ScanObservation(Observation):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TarsObservation(Observation):
+class TarsObservation(DatasetObservation):
     """A dataset's tars as they lie."""
 
     source: IndexedTars
