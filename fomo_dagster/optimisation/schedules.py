@@ -135,13 +135,14 @@ class Multistep(_WarmedUp):
         return (self._warmed_up(peak, step, steps) or peak) * self.factor**passed
 
     def misfit(self, steps: int) -> str | None:
+        misfit = super().misfit(steps)
         starts = [steps_in(milestone, steps) for milestone in self.milestones]
-        if sorted(starts) != starts or starts[-1] >= steps:
-            return super().misfit(steps) or (
+        if misfit is None and (sorted(starts) != starts or starts[-1] >= steps):
+            return (
                 f"schedule.milestones come to the steps {starts}, which must rise and be below the "
                 f"stage's {steps}"
             )
-        return super().misfit(steps)
+        return misfit
 
 
 class CosineAnnealing(Schedule):

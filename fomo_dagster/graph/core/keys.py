@@ -11,17 +11,17 @@ SOURCES, SHARDS, STREAMS, POOLS, BACKBONES = "sources", "shards", "streams", "po
 
 def source_key(dataset: str) -> str:
     """The asset key of a dataset's observed source."""
-    return f"sources/{dataset}"
+    return f"{SOURCES}/{dataset}"
 
 
 def shards_key(dataset: str) -> str:
     """The asset key of a dataset's shards."""
-    return f"shards/{dataset}"
+    return f"{SHARDS}/{dataset}"
 
 
 def step_of(key: str) -> str:
     """The name of the step that makes an asset: the chunks of a stream are made by one."""
-    return (_chunks(key) or key).replace("/", "__")
+    return what_is_made(key).replace("/", "__")
 
 
 def assets_by_step(keys: Iterable[str]) -> dict[str, str]:
@@ -31,15 +31,11 @@ def assets_by_step(keys: Iterable[str]) -> dict[str, str]:
 
 def what_is_made(key: str) -> str:
     """The asset that the step of `key` makes; of chunks, what their keys begin with."""
-    return _chunks(key) or key
-
-
-def _chunks(key: str) -> str:
-    """What the keys of all chunks of a stream begin with; empty of other assets."""
     folder, _, last = key.rpartition("/")
-    return folder if folder.startswith(f"{STREAMS}/") and last.startswith("chunk_") else ""
+    is_chunk = folder.startswith(f"{STREAMS}/") and last.startswith("chunk_")
+    return folder if is_chunk else key
 
 
 def order_key(stream: str) -> str:
     """The asset key of a stream's order."""
-    return f"streams/{stream}/order"
+    return f"{STREAMS}/{stream}/order"

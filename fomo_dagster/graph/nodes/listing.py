@@ -90,7 +90,6 @@ class StreamedNode(Node):
         return Facts(identity(recipes), StreamedDetails(streamed=self.declared))
 
     def shown(self, outcome: Outcome, context: NodeContext) -> Mapping[str, Shown]:
-
         shards = read_parquet(outcome.artifacts[ONLY].path(LISTING))
         return {
             "shards": shards.height,

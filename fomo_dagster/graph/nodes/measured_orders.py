@@ -55,7 +55,6 @@ class PerformanceOrder(MeasuredOrder):
         return {"accuracies": facts[self.probe_key].of(EvaluationDetails).evaluations}
 
     def sort_keys(self, entries: Sequence[str], context: NodeContext) -> Ordered:
-
         from fomo_dagster.streams.entries import format_entry
         from fomo_dagster.streams.orderings import by_sort_key
 

@@ -183,7 +183,6 @@ class OrderNode(Node):
     def facts_of_made(
         self, recipes: Mapping[str, Recipe], artifacts: Mapping[str, Artifact], context: NodeContext
     ) -> Facts:
-
         from fomo_dagster.streams.entries import format_entry
 
         rows = read_parquet(artifacts[ONLY].path(ORDER)).select("dataset", "concept").rows()
@@ -269,7 +268,6 @@ class OrderNode(Node):
             yield Checked(AS_IN_THE_BENCHMARK.name, passed=False, details=details)
 
     def shown(self, outcome: Outcome, context: NodeContext) -> Mapping[str, Shown]:
-
         artifact, figure = outcome.artifacts[ONLY], self.shown_name
         order = read_parquet(artifact.path(ORDER))
         return {

@@ -145,7 +145,6 @@ class ScoresNode(Node):
         yield Checked(RETENTION_HOLDS.name, falls.is_empty(), details=details)
 
     def shown(self, outcome: Outcome, context: NodeContext) -> Mapping[str, Shown]:
-
         artifact = outcome.artifacts[ONLY]
         scores = with_all_scores(read_parquet(artifact.path(SCORES)))
         last = scores.row(-1, named=True)

@@ -29,9 +29,6 @@ from fomo_dagster.training.cost_case import CostCase
 if TYPE_CHECKING:
     from fomo_dagster.training.compute import Cost
 
-DATACOMP_SMALL = 1.8e9
-"""GFLOPs: the budget of DataComp's smallest track, which is FoMo-in-Flux's."""
-
 
 def case_of(
     architecture: Any,

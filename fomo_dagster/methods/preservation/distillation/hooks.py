@@ -23,13 +23,8 @@ from fomo_dagster.methods.preservation.weight_penalty import copies, pull
 REFERENCE_POOL = "pretraining"
 
 
-class LwFHooks(StageHooks):
-    """Learning without forgetting (arXiv 1606.09282; for CLIP as in arXiv 2303.06628).
-
-    On the rows of the update pool, with I and Tx their image and text features, `a` the logit
-    scale, and a bar over what is the teacher's:
-    `strength · KL_T(exp(ā) Ī T̄xᵀ ‖ exp(a) I Txᵀ)`, beside the contrastive loss over all rows.
-    """
+class _Distilling(StageHooks):
+    """Hooks with a frozen teacher: the weights that the stage refers to."""
 
     def __init__(
         self,
@@ -44,6 +39,15 @@ class LwFHooks(StageHooks):
         self._strength, self._temperature = strength, temperature
         self._teacher = Frozen(stage_inputs.reference(), stage_context)
 
+
+class LwFHooks(_Distilling):
+    """Learning without forgetting (arXiv 1606.09282; for CLIP as in arXiv 2303.06628).
+
+    On the rows of the update pool, with I and Tx their image and text features, `a` the logit
+    scale, and a bar over what is the teacher's:
+    `strength · KL_T(exp(ā) Ī T̄xᵀ ‖ exp(a) I Txᵀ)`, beside the contrastive loss over all rows.
+    """
+
     def loss(self, embedded: EmbeddedBatch) -> tuple[Tensor, Tensor | None]:
         loss, _ = super().loss(embedded)
         rows, likelihood = embedded.rows("update"), self._likelihood
@@ -56,7 +60,7 @@ class LwFHooks(StageHooks):
         return loss, self._strength * distilled.mean()
 
 
-class ZSCLHooks(StageHooks):
+class ZSCLHooks(_Distilling):
     """Zero-shot continual learning (arXiv 2303.06628), but for its average of weights.
 
     On the rows of the pretraining pool, with a bar over what is the teacher's:
@@ -76,10 +80,7 @@ class ZSCLHooks(StageHooks):
         temperature: float,
         l2: float,
     ) -> None:
-        super().__init__(stage_context)
-        assert stage_inputs.reference is not None
-        self._strength, self._temperature = strength, temperature
-        self._teacher = Frozen(stage_inputs.reference(), stage_context)
+        super().__init__(stage_context, stage_inputs, strength=strength, temperature=temperature)
         self._l2 = l2
         self._trained, self._shards = stage_context.trained, stage_context.shards
         self._anchors = copies(stage_context.trained) if l2 > 0 else {}
