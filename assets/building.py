@@ -24,6 +24,7 @@ from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.core.outcome import Outcome
 from fomo_dagster.graph.run.materialise import materialise, remove_stale_heads
 from fomo_dagster.graph.run.run_context import RunContext
+from fomo_dagster.units import duration
 from resources.run_contexts import RunContextOpener, RunContexts
 
 Job = Any  # Dagster does not export the type of what define_asset_job returns
@@ -125,7 +126,9 @@ def _asset(
             if node.ends_experiment and node.experiment is not None:
                 remove_stale_heads(node.experiment, run_context)
             head = outcome.head
-            context.log.info(f"{node.key}: {head.status} {head.digest}, {outcome.seconds:.1f} s")
+            context.log.info(
+                f"{node.key}: {head.status} {head.digest}, {duration(outcome.seconds)}"
+            )
             report_history(node, outcome, run_context, context)
             yield dg.MaterializeResult(
                 asset_key=key_of(node.key),

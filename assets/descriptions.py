@@ -15,14 +15,21 @@ from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.core.outcome import Outcome
 from fomo_dagster.graph.core.shown import Bullets, Picture, Shown
 from fomo_dagster.graph.run.run_context import RunContext
+from fomo_dagster.units import all_in_units
 
 ROWS_SHOWN = 200
 
 
 def metadata_of(node: Node, outcome: Outcome, context: RunContext) -> dict[str, Any]:
-    """The metadata of a materialisation: what its kind has to show, then where it comes from."""
+    """The metadata of a materialisation: what its kind has to show, what it cost, and where it
+    comes from."""
+    shown = node.shown(outcome, context)
+    numbers = {name: v for name, v in shown.items() if isinstance(v, int | float)}
+    cost = all_in_units({**numbers, **outcome.head.cost})
     return {
-        **_drawn(node.shown(outcome, context)),
+        **_drawn(shown),
+        # Dagster plots the plain numbers; people read these.
+        **({"cost": cost} if cost else {}),
         "status": outcome.head.status,
         "digest": outcome.head.digest,
         "folders": dg.MetadataValue.md(

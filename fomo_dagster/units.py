@@ -12,8 +12,8 @@ _BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _DECIMAL = ("", "k", "M", "G", "T", "P", "E", "Z", "Y")
 
 
-def size(count: float) -> str:
-    """Bytes: `512 B`, `1.50 KiB`, `12.3 GiB`."""
+def byte_size(count: float) -> str:
+    """`512 B`, `1.50 KiB`, `12.3 GiB`."""
     number, unit = _scaled(count, 1024, _BINARY)
     return f"{number} {unit}"
 
@@ -68,6 +68,13 @@ def in_units(name: str, value: float) -> str | None:
     return None if written is None else written(value)
 
 
+def all_in_units(values: Mapping[str, float]) -> str:
+    """The values that have a unit, in one line: `0.8 s, peak device memory 2.00 GiB`."""
+    written = {name: in_units(name, value) for name, value in values.items()}
+    labels = {name: " ".join(name.removesuffix("_per_second").split("_")[:-1]) for name in written}
+    return ", ".join(f"{labels[n]} {text}".strip() for n, text in written.items() if text)
+
+
 def _decimal(count: float, unit: str) -> str:
     number, prefix = _scaled(count, 1000, _DECIMAL)
     return f"{number} {prefix}{unit}"
@@ -87,7 +94,7 @@ def _scaled(count: float, step: int, names: tuple[str, ...]) -> tuple[str, str]:
 
 
 _BY_UNIT: Mapping[str, Callable[[float], str]] = {
-    "bytes": size,
+    "bytes": byte_size,
     "flops": operations,
     "joules": energy,
     "samples": "{:,} samples".format,

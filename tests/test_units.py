@@ -2,7 +2,16 @@
 
 import pytest
 
-from fomo_dagster.units import counted, duration, in_units, number, operations, rate, size
+from fomo_dagster.units import (
+    all_in_units,
+    byte_size,
+    counted,
+    duration,
+    in_units,
+    number,
+    operations,
+    rate,
+)
 
 
 @pytest.mark.parametrize(
@@ -14,7 +23,7 @@ from fomo_dagster.units import counted, duration, in_units, number, operations, 
     ],
 )  # fmt: skip
 def test_bytes_are_written_in_binary_units(count, written):
-    assert size(count) == written
+    assert byte_size(count) == written
 
 
 @pytest.mark.parametrize(
@@ -47,6 +56,12 @@ def test_the_name_of_a_column_gives_its_unit():
     assert in_units("energy_joules", 12_300) == "12.3 kJ"
     assert in_units("samples", 12_345) == "12,345 samples"
     assert in_units("geometric_mean", 1.0) is None
+
+
+def test_all_quantities_stand_in_one_line_and_other_numbers_do_not():
+    values = {"seconds": 0.8, "steps": 2, "peak_device_memory_bytes": 2**31}
+    values |= {"samples_per_second": 330.2, "samples": 18}
+    assert all_in_units(values) == ("0.8 s, peak device memory 2.00 GiB, 330 samples/s, 18 samples")
 
 
 def test_counts_rates_and_numbers():

@@ -20,14 +20,15 @@ from fomo_dagster.graph.nodes.trained import TrainedNode
 from fomo_dagster.graph.work.budgets import MemoryAdjusted, budget_row, case_of, full_finetuning
 from fomo_dagster.home import Home, project_folder
 from fomo_dagster.training.cost_case import CostCase
+from fomo_dagster.units import counted, number
 
 _HEADINGS: Mapping[str, tuple[str, Callable[[Any], str]]] = {
     "method": ("", str),
-    "gigaflops_per_step": ("GFLOPs/step", "{:,.6g}".format),
+    "gigaflops_per_step": ("GFLOPs/step", number),
     "peak_memory_gib": ("GiB", "{:.3g}".format),
-    "measured_memory_gib": ("measured", "{:.3g}".format),
+    "measured_memory_gib": ("measured GiB", "{:.3g}".format),
     "memory_multiplier": ("× memory", "{:.4f}".format),
-    "mafs_per_step": ("MAFs/step", "{:,.6g}".format),
+    "mafs_per_step": ("MAFs/step", number),
     "steps_per_stage": ("steps", "{:,}".format),
     "samples_per_stage": ("samples", "{:,}".format),
 }
@@ -103,7 +104,11 @@ def _case(loaded: Loaded, stages: int) -> CostCase:
 def print_bought(found: Bought, console: Console | None = None) -> None:
     """A line for each method; a column where any of them has something to say."""
     console = console or Terminal()
-    buys = "" if found.total is None else f": {found.total:.4g} MAFs over {found.stages} stages"
+    buys = (
+        ""
+        if found.total is None
+        else f": {number(found.total)} MAFs over {counted(found.stages, 'stage')}"
+    )
     table = Table(
         title=f"{found.experiment}{buys}",
         title_justify="left", title_style="bold", header_style="bold", box=None,

@@ -30,6 +30,7 @@ from fomo_dagster.home import Home, project_folder, training_slots
 from fomo_dagster.shipped import checkout
 from fomo_dagster.store.remotes import Remote
 from fomo_dagster.trackers.choosing import named_by_environment
+from fomo_dagster.units import byte_size, counted
 
 State = Literal["fine", "note", "problem"]
 STYLES: dict[State, str] = {"fine": "green", "note": "yellow", "problem": "bold red"}
@@ -78,7 +79,7 @@ def print_findings(findings: list[Finding], console: Console) -> None:
         if one.advice:
             say(console, " " * (width + 11), one.advice)
     counts = [sum(one.state == state for one in findings) for state in ("problem", "note")]
-    say(console, f"\n{_many(counts[0], 'problem')}, {_many(counts[1], 'note')}")
+    say(console, f"\n{counted(counts[0], 'problem')}, {counted(counts[1], 'note')}")
 
 
 def as_data(findings: list[Finding]) -> list[dict[str, Any]]:
@@ -114,7 +115,8 @@ def _devices() -> Iterator[Finding]:
     memory = psutil.virtual_memory()
     yield Finding(
         "devices", "fine",
-        f"CPU: {cores} cores, {_size(memory.total)} of memory, {_size(memory.available)} free",
+        f"CPU: {cores} cores, {byte_size(memory.total)} of memory, "
+        f"{byte_size(memory.available)} free",
     )  # fmt: skip
     import torch
 
@@ -127,7 +129,7 @@ def _devices() -> Iterator[Finding]:
                           "another process may hold it; nvidia-smi shows which")  # fmt: skip
             continue
         name = torch.cuda.get_device_name(number)
-        said = f"cuda:{number}: {name}, {_size(total)} of memory, {_size(free)} free"
+        said = f"cuda:{number}: {name}, {byte_size(total)} of memory, {byte_size(free)} free"
         busy = free < total / 2
         advice = "other processes hold more than half of it: nvidia-smi shows which" * busy
         yield Finding("devices", "note" if busy else "fine", said, advice)
@@ -141,15 +143,15 @@ def _devices() -> Iterator[Finding]:
         )  # fmt: skip
         advice = f"models of the benchmark's size want one; {advice}"
         yield Finding("devices", "note", "no accelerator: trainings run on the CPU", advice)
-    yield Finding("devices", "fine", f"{_many(training_slots(), 'training')} at once "
+    yield Finding("devices", "fine", f"{counted(training_slots(), 'training')} at once "
                   "(FOMO_TRAINING_SLOTS)")  # fmt: skip
 
 
 def _project() -> Iterator[Finding]:
     project = project_folder()
     declared = load_all(project)
-    experiments = _many(len(declared.experiments), "experiment")
-    datasets = _many(len(declared.datasets.declared), "dataset")
+    experiments = counted(len(declared.experiments), "experiment")
+    datasets = counted(len(declared.datasets.declared), "dataset")
     is_empty = not declared.experiments and not declared.troubles
     yield Finding("project", "note" if is_empty else "fine",
                   f"{project}: {experiments}, {datasets} declared",
@@ -168,9 +170,10 @@ def _home() -> Iterator[Finding]:
                       "what is there can be planned, queried and exported; to make more, set "
                       "FOMO_HOME to a folder of yours")  # fmt: skip
     made = sum(1 for _ in home.root.glob("store/[!.]*/*/manifest.json"))
-    yield Finding("home", "fine", f"{home.root}: {_many(made, 'artifact')} in its store")
+    yield Finding("home", "fine", f"{home.root}: {counted(made, 'artifact')} in its store")
     free = shutil.disk_usage(there).free
-    yield Finding("home", "fine" if free >= LITTLE_DISK else "note", f"{_size(free)} of disk free",
+    yield Finding("home", "fine" if free >= LITTLE_DISK else "note",
+                  f"{byte_size(free)} of disk free",
                   "weights of every stage are kept: set FOMO_HOME to a larger disk"
                   * (free < LITTLE_DISK))  # fmt: skip
     if home.remote_url is None:
@@ -192,7 +195,7 @@ def _system() -> Iterator[Finding]:
     if shared.is_dir():
         size = shutil.disk_usage(shared).total
         little = size < LITTLE_SHARED_MEMORY
-        yield Finding("limits", "note" if little else "fine", f"shared memory: {_size(size)}",
+        yield Finding("limits", "note" if little else "fine", f"shared memory: {byte_size(size)}",
                       "loader processes pass batches through it: give the container more "
                       "(--shm-size), or set execution.workers: 0" * little)  # fmt: skip
 
@@ -264,13 +267,5 @@ def _nearest_folder(path: Path) -> Path:
     return next(folder for folder in (path, *path.parents) if folder.is_dir())
 
 
-def _size(count: float) -> str:
-    return f"{count / GIB:,.1f} GiB"
-
-
 def _limit(value: int) -> str:
     return "unlimited" if value == resource.RLIM_INFINITY else f"{value:,}"
-
-
-def _many(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"

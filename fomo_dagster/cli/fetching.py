@@ -23,6 +23,7 @@ from fomo_dagster.data.benchmark.downloads import Archive, fetch, read_list
 from fomo_dagster.data.benchmark.registry import BenchmarkDataset, benchmark_datasets, find
 from fomo_dagster.data.benchmark.release import Release
 from fomo_dagster.errors import DataError, InputError, nearest
+from fomo_dagster.units import byte_size
 
 LIST_FILE = "download_data.csv"
 
@@ -112,6 +113,6 @@ def _fetch_one(
     else:
         fetched = fetch(archive, folder, bars)
         word = "downloaded" if fetched.downloaded else "there"
-        told = f"{word}, {fetched.size:,} bytes in {fetched.path}"
+        told = f"{word}, {byte_size(fetched.size)} in {fetched.path}"
     bars.finished(archive.name)
     say(console, "  ", (f"{dataset.name:20}", "green"), f" {told}")

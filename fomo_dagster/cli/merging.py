@@ -16,6 +16,7 @@ from fomo_dagster.experiment.validating import validated
 from fomo_dagster.merging.technique import Technique
 from fomo_dagster.merging.techniques import TECHNIQUES, merge
 from fomo_dagster.store.files import replacing
+from fomo_dagster.units import byte_size, duration
 from fomo_dagster.weights_files import format_of
 
 SAFETENSORS = ".safetensors"
@@ -120,5 +121,5 @@ def _told(
     return (
         f"{output}: {technique.technique}{f' ({shown})' * bool(shown)} of "
         f"{', '.join(str(path) for path in files)} (oldest first){' over θ₀' * over_base}, "
-        f"{output.stat().st_size / 2**20:.1f} MiB in {seconds:.1f} s"
+        f"{byte_size(output.stat().st_size)} in {duration(seconds)}"
     )

@@ -24,6 +24,7 @@ from fomo_dagster.graph.run.plan import REASONS_SHOWN, Planned, plan
 from fomo_dagster.graph.run.run_context import RunContext
 from fomo_dagster.home import Home, project_folder
 from fomo_dagster.progress import Callbacks
+from fomo_dagster.units import duration
 
 logger = logging.getLogger(__name__)
 
@@ -163,12 +164,12 @@ def print_plan(planned: Sequence[Planned], experiment_set: ExperimentSet) -> Non
             Text(f"compute{detail}", "yellow") if compute else Text("hit", "green"),
             cell("; ".join(reasons) + (f"; and {more} more" if more else "")),
             f"{entry.samples:,}" if compute and entry.samples else "",
-            _duration(entry.estimated_seconds) if compute else "",
+            _estimate(entry.estimated_seconds) if compute else "",
         )
     console.print(table)
     computed = sum(entry.status == "compute" for entry in planned)
     total = _total(planned)
-    estimate = f", about {_duration(total)}" if total is not None and computed else ""
+    estimate = f", about {duration(total)}" if total is not None and computed else ""
     console.print(f"{computed} to compute, {len(planned) - computed} hits{estimate}")
 
 
@@ -203,11 +204,5 @@ def _total(planned: Sequence[Planned]) -> float | None:
     return sum(known) if len(known) == len(seconds) else None
 
 
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return "?"
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+def _estimate(seconds: float | None) -> str:
+    return "?" if seconds is None else duration(seconds)

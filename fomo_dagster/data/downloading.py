@@ -10,6 +10,7 @@ from pathlib import Path
 import requests
 
 from fomo_dagster.errors import InputError
+from fomo_dagster.units import byte_size
 
 PIECE = 1 << 16  # bytes read at once, and at most lost when a connection breaks
 TIMEOUT_SECONDS = (30.0, 60.0)  # to connect; between two pieces
@@ -36,7 +37,7 @@ def check_size(what: str, size: int) -> None:
     if size > limit:
         raise InputError(
             f"{what} has more than the {limit / GIB:g} GiB that one download may have (it is at "
-            f"{size:,} bytes): where that is right, set {LIMIT} higher"
+            f"{byte_size(size)}): where that is right, set {LIMIT} higher"
         )
 
 

@@ -23,6 +23,7 @@ from fomo_dagster.data.sources.rows import SUFFIXES as TABLES
 from fomo_dagster.data.sources.source import Inspection, inspect, twins_said
 from fomo_dagster.errors import DataError, InputError
 from fomo_dagster.progress import Progress
+from fomo_dagster.units import counted
 
 MOST_DECODED = 5000  # of larger datasets, as many images are looked at, evenly spread
 MOST_CLASSES_NAMED = 5
@@ -80,18 +81,20 @@ class Looked:
         for kind, keys in self.odd.items():
             one, several, said = ODD[kind]
             verb = one if len(keys) == 1 else several
-            yield f"{_images(len(keys))}{part} {verb} {said}: {shortlist(keys)}"
+            yield f"{counted(len(keys), 'image')}{part} {verb} {said}: {shortlist(keys)}"
         if self.unreadable:
             first = next(iter(self.unreadable))
+            count = counted(len(self.unreadable), "image")
             yield (
-                f"{_images(len(self.unreadable))}{part} cannot be decoded and will be left out, "
-                f"such as {first} ({self.unreadable[first]})"
+                f"{count}{part} cannot be decoded and will be left "
+                f"out, such as {first} ({self.unreadable[first]})"
             )
         if self.found.unusable.height:
             row = self.found.unusable.row(0, named=True)
+            count = counted(self.found.unusable.height, "image")
             yield (
-                f"{_images(self.found.unusable.height)} cannot be used and will be left out, such "
-                f"as {row['key']} ({row['reason']})"
+                f"{count} cannot be used and will be left out, "
+                f"such as {row['key']} ({row['reason']})"
             )
         yield from self.found.warnings
         yield from twins_said(self.name, self.found)
@@ -143,10 +146,6 @@ def look_at(
         name, path, declaration, found, sample.height, unreadable,
         {kind: tuple(keys) for kind, keys in odd.items() if keys},
     )  # fmt: skip
-
-
-def _images(count: int) -> str:
-    return f"{count:,} image{'' if count == 1 else 's'}"
 
 
 def _declared(path: Path, base: Path) -> dict[str, Any]:

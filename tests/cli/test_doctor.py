@@ -60,7 +60,7 @@ def test_a_full_disk_and_few_files_are_notes_with_a_way_out(project, monkeypatch
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: usage(2**40, 2**40, 2**31))
     monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 4096))
     noted = dict(of("note", "home", "limits"))
-    assert noted["2.0 GiB of disk free"].endswith("set FOMO_HOME to a larger disk")
+    assert noted["2.00 GiB of disk free"].endswith("set FOMO_HOME to a larger disk")
     assert "nofile" in noted["open files: 1,024, at most 4,096"]
 
 

@@ -72,7 +72,7 @@ def test_a_released_dataset_needs_its_images_and_its_lists(release: Path) -> Non
     part = release / "data" / "MONKEYS10.tar.part"
     part.parent.mkdir()
     part.write_bytes(bytes(3_000_000))
-    assert state(base, **monkeys) == ("incomplete", "3 MB downloaded")
+    assert state(base, **monkeys) == ("incomplete", "2.86 MiB downloaded")
 
     touch(release / "data" / "MONKEYS10.tar")
     lacking = "no MONKEYS10_train.json, MONKEYS10_test.json, class list"

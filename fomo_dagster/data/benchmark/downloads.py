@@ -30,6 +30,7 @@ from fomo_dagster.errors import DataError, InputError
 from fomo_dagster.progress import Progress, no_progress
 from fomo_dagster.store.files import fsync, write_bytes
 from fomo_dagster.store.leases import lease
+from fomo_dagster.units import byte_size
 
 CHECKSUMS = "checksums.json"
 _END_BYTES = 1024  # of zeros, that a tar ends with
@@ -207,9 +208,9 @@ class _Download:
                 fruitless = 0 if self.received > before else fruitless + 1
                 if fruitless == MOST_FRUITLESS:
                     raise DataError(
-                        f"the download of {self.archive.name} was cut off at {self.received:,} of "
-                        f"{self.state.get('length', 0):,} bytes ({reason}): the same command goes "
-                        "on from there"
+                        f"the download of {self.archive.name} was cut off at "
+                        f"{byte_size(self.received)} of {byte_size(self.state.get('length', 0))} "
+                        f"({reason}): the same command goes on from there"
                     )
                 if fruitless:
                     wait(2.0**fruitless)
@@ -277,8 +278,8 @@ class _Download:
         free = shutil.disk_usage(self.part.parent).free
         if needed > free:
             raise InputError(
-                f"{self.archive.name} needs {needed:,} more bytes, and {self.part.parent} has "
-                f"{free:,} left: free some, or name another folder (FOMO_RELEASE_IMAGES)"
+                f"{self.archive.name} needs {byte_size(needed)} more, and {self.part.parent} has "
+                f"{byte_size(free)} left: free some, or name another folder (FOMO_RELEASE_IMAGES)"
             )
 
     def finish(self, recorded: dict[str, Any] | None) -> Fetched:

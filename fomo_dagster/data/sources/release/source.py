@@ -14,6 +14,7 @@ from fomo_dagster.data.sources.declared import DeclaredSource
 from fomo_dagster.data.sources.files import resolved
 from fomo_dagster.data.sources.release.images import ReleaseImages
 from fomo_dagster.errors import DataError, InputError
+from fomo_dagster.units import byte_size
 
 
 class FomoReleaseSource(DeclaredSource):
@@ -78,8 +79,8 @@ def _in_release(dataset: BenchmarkDataset, release: Release) -> Presence:
     if not place.exists():
         part = archive.with_name(f"{archive.name}.part")
         if part.exists():
-            size = part.stat().st_size / 1e6
-            return Presence("incomplete", str(archive), f"{size:,.0f} MB downloaded")
+            said = f"{byte_size(part.stat().st_size)} downloaded"
+            return Presence("incomplete", str(archive), said)
         return Presence("missing", str(archive), "no archive")
     lacking = [
         path.name
