@@ -103,8 +103,8 @@ def test_wrong_files_are_named(files):
     save_file({}, files / "empty.safetensors")
     for arguments, message in (
         (["old.pt", "old.pt", "new.pt"], r"old\.pt is one of the files to merge"),
-        (["out.pt", "old.pt", "none.pt"], r"no weights file .*none\.pt"),
-        (["out.pt", "old.pt", "none.safetensors"], r"there is no weights file .*none\.safetensors"),
+        (["out.pt", "old.pt", "none.pt"], r"there is no file .*none\.pt"),
+        (["out.pt", "old.pt", "none.safetensors"], r"there is no file .*none\.safetensors"),
         (["out.onnx", "old.pt", "new.pt"], r"out\.onnx: weights are \.safetensors or \.pt"),
         (["old.pt/out.pt", "old.pt", "new.pt"], r"old\.pt is no folder .* write to another place"),
         (["folder.pt", "old.pt", "new.pt"], r"folder\.pt cannot be written \(there is a folder"),
