@@ -12,6 +12,7 @@ from mkdocs.exceptions import Abort
 from fomo_dagster.data.sources.registry import SOURCES
 from fomo_dagster.evaluation.classification import METRICS as CLASSIFICATION_METRICS
 from fomo_dagster.evaluation.retrieval import METRICS as RETRIEVAL_METRICS
+from fomo_dagster.experiment.loading import json_schema
 from fomo_dagster.experiment.training import Budget
 from fomo_dagster.merging.techniques import TECHNIQUES
 from fomo_dagster.methods.averaging.declaration import AVERAGES
@@ -75,6 +76,16 @@ def test_the_guide_of_a_family_mentions_each_of_its_names(page, key, declared):
     for entry in declared:
         for name in entry.model_fields[key].annotation.__args__:
             assert re.search(rf"[`: ]{name}[`,}}]", guide), name
+
+
+def test_every_key_of_the_experiment_file_has_a_meaning():
+    """But for those whose value names what they belong to, such as `optimiser.name`."""
+    schema = json_schema()
+    for title, part in (("Experiment", schema), *schema["$defs"].items()):
+        for form in (part, *part.get("anyOf", ())):
+            for key, field in form.get("properties", {}).items():
+                names = key in ("name", "technique", "type") and field.keys() & {"const", "enum"}
+                assert names or field.get("description"), (title, key)
 
 
 def test_reference_has_every_metric_of_stages_and_datasets(site):

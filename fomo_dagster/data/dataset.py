@@ -1,7 +1,7 @@
-"""What a person declares of a dataset: where its images come from and how they are described.
+"""The declaration of a dataset: where its images come from and how they are described.
 
-A declaration stands in a YAML file of the project's `datasets/` folder, or under `datasets:` in an
-experiment file. It says nothing about the dataset's role: the experiment that uses it does.
+A declaration is in a YAML file of the project's `datasets/` folder, or under `datasets:` in an
+experiment file. It does not state the dataset's role: the experiment that uses it does.
 """
 
 from __future__ import annotations
@@ -44,34 +44,38 @@ dataset of the benchmark goes; the latter become its handle."""
 class DatasetSettings(Declaration):
     """How a set of images is described and stored, wherever it comes from."""
 
-    task: Literal["classification", "retrieval"] = "classification"
+    task: Literal["classification", "retrieval"] = Field(
+        "classification",
+        description="How the dataset is scored: by accuracy over its classes, or by recall over "
+        "captions.",
+    )
     prompt: str = Field(
         "A photo of a {}.",
-        description="The prompt of evaluation, and the training text of a sample without caption; "
-        "`{}` stands for the concept.",
+        description="The prompt of evaluation, and the training text of a sample without a "
+        "caption. `{}` stands for the concept.",
     )
     resize: int | None = Field(
-        None, ge=8, description="Store images with this short side instead of as they come."
+        None, ge=8, description="Store images with this short side; null: store them as they come."
     )
     background: str = at_default_left_out(
         WHITE, description="The colour that transparency shows: #rrggbb, or a name such as black."
     )
     upright: bool = at_default_left_out(
-        False, description="Turn images as their orientation tags say, which are else ignored."
+        False, description="Turn images by their orientation tags, which are otherwise ignored."
     )
     unreadable_limit: float = Field(
-        0.01, ge=0, le=1, description="Share of unreadable images above which sharding fails."
+        0.01, ge=0, le=1, description="Fail if more than this share of the images is unreadable."
     )
     year: int | None = Field(
-        None, ge=1900, le=2200, description="Of publication, for streams in order of time."
+        None, ge=1900, le=2200, description="Year of publication, for streams in order of time."
     )
-    domain: str = ""
-    licence: str = ""
-    description: str = ""
+    domain: str = Field("", description="The kind of images, such as animals; for information.")
+    licence: str = Field("", description="The licence of the images; for information.")
+    description: str = Field("", description="Shown by `fomo datasets show`.")
 
     @property
     def decoding(self) -> Decoding:
-        """How the images are shown."""
+        """How the images are decoded."""
         return Decoding(self.background, self.upright)
 
     @field_validator("background")
@@ -102,10 +106,10 @@ class DatasetSettings(Declaration):
 class Dataset(DatasetSettings):
     """A named set of images with text."""
 
-    source: AnySource
+    source: AnySource = Field(description="Where the images come from.")
 
     def open(self, name: str, base: Path, cache: Path) -> Source:
-        """What reads the dataset's images, where it is called `name`; see `DeclaredSource.open`."""
+        """What reads the images of the dataset `name`; see `DeclaredSource.open`."""
         one_concept = name if self.task == "retrieval" else None
         return self.source.open(name, base, cache, one_concept=one_concept)
 
@@ -119,21 +123,22 @@ class Dataset(DatasetSettings):
 class PretrainingPool(Declaration):
     """Samples like those that θ₀ was trained on: the training splits of some datasets."""
 
-    name: str
+    name: str = Field(description="Names the pool's asset.")
     datasets: tuple[DatasetName, ...] | dict[DatasetName, float] = Field(
         min_length=1,
-        description="A list: all their samples together, each as often. A mapping from datasets to "
-        "weights: each dataset's share of the pool's samples; weights need not add up to one.",
+        description="A list: all their samples together, each equally often. A mapping from "
+        "datasets to weights: each dataset's share of the pool's samples. Weights "
+        "need not add up to 1.",
     )
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The datasets; where they have weights, their order means nothing and they are sorted."""
+        """The datasets. With weights, their order means nothing and they are sorted."""
         return self.datasets if isinstance(self.datasets, tuple) else tuple(sorted(self.datasets))
 
     @property
     def weights(self) -> dict[str, float] | None:
-        """Dataset → weight; None where none is given, or there is but one to give it to."""
+        """Dataset → weight; None if no weights are given or there is only one dataset."""
         one = len(self.datasets) == 1
         return None if isinstance(self.datasets, tuple) or one else self.datasets
 

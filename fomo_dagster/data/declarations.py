@@ -1,4 +1,4 @@
-"""What all declarations share: their base, fields that came later, and unions of forms."""
+"""What all declarations share: their base, fields that were added later, and unions of forms."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 
 class Declaration(BaseModel):
-    """Base of all declared things: frozen, and no key that is not a field."""
+    """Base of everything declared: frozen, and without unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 

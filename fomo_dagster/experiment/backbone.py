@@ -1,4 +1,4 @@
-"""Models as an experiment file says them: an architecture, and where its weights come from."""
+"""The declaration of a model: an architecture, and where its weights come from."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def can_be_a_folder(weights: Any) -> bool:
 
 
 class PretrainingRecipe(TrainingSettings):
-    """θ₀ trained here from random weights on a pretraining pool."""
+    """θ₀ trained here from random weights, on a pretraining pool."""
 
-    pool: PretrainingPool
-    seed: int = 0
+    pool: PretrainingPool = Field(description="The pool to train on.")
+    seed: int = Field(0, description="Seed of the initial weights and of the training.")
 
     @model_validator(mode="after")
     def _is_no_stage(self) -> PretrainingRecipe:
@@ -45,43 +45,51 @@ class PretrainingRecipe(TrainingSettings):
 
 
 class Preprocessing(Declaration):
-    """What images must look like; what is left out is the model's own."""
+    """What images must look like. What you leave out is the model's own."""
 
     mean: tuple[float, float, float] | None = Field(
         None, description="Subtracted from the red, green and blue of an image in [0, 1]."
     )
     std: tuple[_Scale, _Scale, _Scale] | None = Field(None, description="Divides what remains.")
-    interpolation: Literal["bicubic", "bilinear"] | None = None
+    interpolation: Literal["bicubic", "bilinear"] | None = Field(
+        None, description="How images are resized."
+    )
     resize_mode: Literal["shortest", "longest", "squash"] | None = Field(
         None,
-        description="How an image becomes square at evaluation: its shortest side is fitted and "
-        "the centre cut out, its longest is and the rest padded, or both are.",
+        description="How an image becomes square in evaluation. shortest: fit the shortest side "
+        "and crop the centre. longest: fit the longest side and pad. squash: fit "
+        "both.",
     )
 
 
 class Backbone(Declaration):
     """An OpenCLIP architecture, and where its weights come from.
 
-    A text stands for all of it: a name of `BACKBONES`, or `architecture/tag` of OpenCLIP's.
+    A text can stand for all of it: a name of `BACKBONES`, or OpenCLIP's `architecture/tag`.
     """
 
-    name: str
+    name: str = Field(
+        description="Names the asset `backbones/<name>`; a backbone given as text names itself."
+    )
     architecture: str | dict[str, Any] = Field(
         "",
-        description="The name of an OpenCLIP architecture, a model configuration in its format, or "
-        "a text for architecture and weights (openclip_vit_b32, ViT-B-32/laion2b_s34b_b79k); left "
-        "out where weights are a folder, which says it.",
+        description="The name of an OpenCLIP architecture, a model configuration in its format, "
+        "or a text for architecture and weights (openclip_vit_b32, "
+        "ViT-B-32/laion2b_s34b_b79k). Leave it out if weights are a folder, which "
+        "says it.",
     )
     pretrained: str | None = Field(None, description="An OpenCLIP pretrained tag.")
     weights: Path | None = Field(
         None,
-        description="A local file in OpenCLIP's format, or a folder as Hugging Face has them: with "
-        "open_clip_config.json, or config.json of transformers' CLIPModel. Beside a tag, a file of "
-        "that tag's weights.",
+        description="A local file in OpenCLIP's format, or a folder in Hugging Face's layout: "
+        "with open_clip_config.json, or with config.json of transformers' CLIPModel. "
+        "Together with a tag: a file of that tag's weights.",
     )
-    pretraining: PretrainingRecipe | None = None
+    pretraining: PretrainingRecipe | None = Field(
+        None, description="Train the weights here, by this recipe."
+    )
     preprocessing: Preprocessing | None = at_default_left_out(
-        None, description="Where images must look otherwise than the model says."
+        None, description="Prepare images differently from what the model says."
     )
 
     @classmethod
@@ -93,7 +101,7 @@ class Backbone(Declaration):
 
     @property
     def images(self) -> dict[str, Any]:
-        """What of its preprocessing is declared, as plain data."""
+        """The declared preprocessing, as plain data."""
         if self.preprocessing is None:
             return {}
         return self.preprocessing.model_dump(mode="json", exclude_none=True)
@@ -141,8 +149,8 @@ class Backbone(Declaration):
         return self
 
     def check_goes_with(self, loss: AnyLoss) -> None:
-        """Raises `ValueError` where the loss needs what the configuration does not give; that of an
-        architecture which is a name is not known here."""
+        """Raises `ValueError` if the loss needs what the configuration does not give. The
+        configuration of an architecture that is a name is not known here."""
         if loss.name != "siglip" or isinstance(self.architecture, str):
             return
         if self.architecture.get("init_logit_bias") is None:

@@ -1,4 +1,4 @@
-"""What every stage is measured on, as an experiment declares it, and prompts."""
+"""The declaration of what every stage is measured on, and of prompts."""
 
 from __future__ import annotations
 
@@ -12,17 +12,20 @@ from fomo_dagster.experiment.names import check_safe_name
 
 
 class WaffleDescriptors(Declaration):
-    """WaffleCLIP's random descriptors (arXiv 2306.07282): one of words, one of characters each."""
+    """WaffleCLIP's random descriptors (arXiv 2306.07282), in pairs of one of words and one of
+    characters."""
 
-    pairs: int = Field(15, ge=1, description="Each is two templates.")
-    words: int = Field(2, ge=1, le=20, description="Words, or groups of characters, of each.")
-    seed: int = Field(0, ge=0)
+    pairs: int = Field(15, ge=1, description="Number of pairs; each gives two templates.")
+    words: int = Field(
+        2, ge=1, le=20, description="Words, or groups of characters, per descriptor."
+    )
+    seed: int = Field(0, ge=0, description="Seed of the descriptors.")
 
 
 class Waffle(Declaration):
     """The dataset's own prompt with random descriptors."""
 
-    waffle: WaffleDescriptors = WaffleDescriptors()
+    waffle: WaffleDescriptors = Field(WaffleDescriptors(), description="The descriptors.")
 
 
 def _have_places(prompts: Prompts) -> Prompts:
@@ -55,35 +58,41 @@ class Evaluation(Declaration):
         None, description="Datasets of knowledge accumulation; null: those of the stream."
     )
     held_out: tuple[DatasetName, ...] = Field(
-        (), description="Datasets of zero-shot retention, never trained on."
+        (), description="Datasets of zero-shot retention. They are never trained on."
     )
     prompts: Prompts = Field(
         "dataset",
-        description="The dataset's own prompt, an OpenCLIP template set, a list of templates, or "
-        "`waffle:` for the dataset's own prompt with random descriptors.",
+        description="The dataset's own prompt, one of OpenCLIP's template sets, a list of "
+        "templates, or `waffle:` for the dataset's own prompt with random "
+        "descriptors.",
     )
     subset: float = Field(
         1.0,
         gt=0,
         le=1,
-        description="Share of a stratified, seeded subset of each classification dataset, of at "
-        "least 300 samples and two a class; retrieval datasets are always evaluated whole.",
+        description="Evaluate a stratified, seeded share of each classification dataset, with at "
+        "least 300 samples and two per class. Retrieval datasets are always evaluated "
+        "whole.",
     )
-    seed: int = 0
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    seed: int = Field(0, description="Seed of the subset.")
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        "fp32", description="Precision of the features."
+    )
     retention_warning: float = Field(
-        0.1, ge=0, description="Warn when ZS falls by more than this share in one stage."
+        0.1, ge=0, description="Warn if ZS falls by more than this share in one stage."
     )
 
 
 class Validation(Declaration):
-    """Choosing settings without the test splits: every stage is measured on held-out training
-    samples of the stream's datasets instead, which it then does not train on."""
+    """Choosing settings without the test splits. Every stage is measured on held-out training
+    samples of the stream's datasets, and does not train on them."""
 
-    share: float = Field(0.2, gt=0, lt=1, description="Of every concept's training samples.")
-    seed: int = 0
+    share: float = Field(
+        0.2, gt=0, lt=1, description="Share of every concept's training samples to hold out."
+    )
+    seed: int = Field(0, description="Seed of the held-out samples.")
     name: Annotated[str, AfterValidator(check_safe_name)] = Field(
         "validation",
-        description="What the names of the datasets it makes end in; experiments that hold out "
-        "otherwise need another.",
+        description="Suffix of the names of the datasets that it makes. Experiments that hold out "
+        "differently need different names.",
     )

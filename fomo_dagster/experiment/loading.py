@@ -260,14 +260,14 @@ def json_schema() -> dict[str, Any]:
     schema = Experiment.model_json_schema()
     schema["properties"]["extends"] = {
         "type": "string",
-        "description": "Another experiment whose values this one changes: its name, after a folder "
-        "where it is in another one (`fomo_in_flux/default`).",
+        "description": "The experiment to inherit from: its name, with the folder if it is in "
+        "another one (`fomo_in_flux/default`).",
     }
     schema["properties"][SWEEP] = {
         "anyOf": [{"type": "object"}, {"type": "array", "items": {"type": "object"}}],
-        "description": "Dotted keys with a list of values each (or names with a value each): an "
-        "experiment for every combination; or a list of such mappings. `together` varies several "
-        "keys at once, `extends` the file whose values are taken over.",
+        "description": "Declare one experiment for every combination of values: dotted keys, each "
+        "with a list of values or a mapping from names to values; or a list of such mappings. "
+        "`together` varies several keys at once, `extends` the file to inherit from.",
     }
     schema["required"] = []  # a file that extends another may leave anything out
     return schema

@@ -1,4 +1,4 @@
-"""Several machines that work on one experiment, as its file says it."""
+"""The declaration of several machines that work on one experiment."""
 
 from __future__ import annotations
 
@@ -12,24 +12,27 @@ _ENDPOINT = re.compile(r"\w[\w.-]*:(\d{1,5})")
 
 
 class Machines(Declaration):
-    """Several machines that share FOMO_HOME, each with so many processes.
+    """Several machines that share FOMO_HOME, each with `processes` processes.
 
-    `start` is put before the command that every machine has to run. Without it, this machine runs
-    the command, and its log says what to run on the others.
+    `start` precedes the command that every machine must run. Without it, this machine runs the
+    command, and its log says what to run on the others.
     """
 
-    count: int = Field(ge=2)
+    count: int = Field(ge=2, description="Number of machines.")
     rendezvous: str = Field(
-        description="host:port, where torchrun's processes meet: one of the machines, a free port."
+        description="host:port where torchrun's processes meet: one of the machines, and a free "
+        "port."
     )
     interface: str | None = Field(
         None,
         pattern=r"^[\w.:-]+$",
-        description="The network interface that they reach each other by, as `eth0`, where nothing "
-        "else is to be listened on; null: what `rendezvous` stands for, and what NCCL chooses.",
+        description="The network interface between the machines, such as `eth0`; nothing then "
+        "listens elsewhere. null: the interface of `rendezvous`, and for NCCL the one "
+        "that it chooses.",
     )
     start: tuple[str, ...] = Field(
-        (), description="What runs a command on each, as `[srun, --ntasks-per-node=1]`."
+        (),
+        description="What runs a command on each machine, such as `[srun, --ntasks-per-node=1]`.",
     )
 
     @field_validator("rendezvous")

@@ -1,6 +1,6 @@
-"""When weights are merged: what a stage starts from, what it deploys, and names for both at once.
+"""When weights are merged: what a stage starts from, what it deploys, and names for known pairs.
 
-The two axes are those of TIME (arXiv 2412.06712). By what technique is `fomo_dagster.merging`'s.
+The two axes are those of TIME (arXiv 2412.06712). The techniques are in `fomo_dagster.merging`.
 """
 
 from __future__ import annotations
@@ -65,13 +65,13 @@ class Joint(Declaration):
 
     weighting: Weighting = Field(
         "uniform",
-        description="How the weight of the i-th model grows with i, oldest first: alike, i, √i, "
+        description="How the weight of the i-th model grows with i, oldest first: equal, i, √i, "
         "i², i³, i⁵, i¹⁰, 2^i, ln(i + 1).",
     )
-    reversed: bool = Field(False, description="The older a model, the more it counts.")
+    reversed: bool = Field(False, description="Let older models count more.")
     include_initial: bool = Field(
         False,
-        description="θ₀ is the oldest of the models, for techniques that do not start from it.",
+        description="Add θ₀ as the oldest model; not with techniques that have θ₀ as their base.",
     )
 
     @model_validator(mode="after")
@@ -85,28 +85,30 @@ class Joint(Declaration):
 
 
 class MergingOverTime(Declaration):
-    """From which weights a stage starts, what it deploys, and the technique of the merges in it."""
+    """Which weights a stage starts from, what it deploys, and how they are merged."""
 
     combination: CombinationName | None = Field(
-        None, description="A known pair of start_from and deploy, which need not be given then."
+        None, description="A known pair of start_from and deploy, which you then leave out."
     )
     start_from: StartFrom = Field(
         "trained",
-        description="θ₀ at every stage (initial), or what there was after the stage before: the "
-        "trained weights, the deployed ones, or of all trained ones a left fold or a joint merge.",
+        description="The weights that a stage starts from: θ₀ (initial); the trained or deployed "
+        "weights of the stage before; or a left fold or joint merge of all trained "
+        "weights.",
     )
     deploy: Deploy = Field(
         "trained",
-        description="The trained weights; their merge with those deployed before (with_previous, "
-        "the default where a merge is given; at stage 1 with θ₀) or with θ₀ (with_initial); of all "
-        "trained ones a left fold or a joint merge.",
+        description="The weights that a stage deploys: the trained ones; their merge with those "
+        "deployed before (with_previous, the default if there is a merge; at stage 1 "
+        "with θ₀) or with θ₀ (with_initial); or a left fold or joint merge of all "
+        "trained weights.",
     )
     merge: AnyTechnique | None = Field(
         None,
-        description="The technique, for the models oldest first; interpolation by default where a "
-        "combination is given, null where nothing is merged.",
+        description="The technique, for the models oldest first. null: nothing is merged, or "
+        "interpolation if a combination is given.",
     )
-    joint: Joint = Joint()
+    joint: Joint = Field(Joint(), description="How a joint merge weighs the models.")
 
     @model_validator(mode="before")
     @classmethod
@@ -132,7 +134,7 @@ class MergingOverTime(Declaration):
 
     @property
     def start_rule(self) -> Rule:
-        """The rule that gives what a stage starts from, applied to the stage before."""
+        """The rule that, applied to the stage before, gives what a stage starts from."""
         if self.start_from == "deployed":
             return self.deploy
         return self.start_from

@@ -1,6 +1,6 @@
-"""The shares of the pools in every batch, as an experiment file says them.
+"""The declaration of the shares of the pools in every batch.
 
-They are the same throughout, or change over the stages or over the steps of each stage.
+The shares are constant, or change over the stages or over the steps of each stage.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from fomo_dagster.errors import InputError
 
 
 class Mixture(Declaration):
-    """The shares of every batch (λ_D, λ_B, λ_P); they add up to one."""
+    """The shares of every batch (λ_D, λ_B, λ_P). They add up to 1."""
 
-    update: float = Field(0.34, ge=0, le=1)
-    buffer: float = Field(0.33, ge=0, le=1)
-    pretraining: float = Field(0.33, ge=0, le=1)
+    update: float = Field(0.34, ge=0, le=1, description="Share of the stage's own chunk.")
+    buffer: float = Field(0.33, ge=0, le=1, description="Share of earlier chunks.")
+    pretraining: float = Field(0.33, ge=0, le=1, description="Share of the pretraining pool.")
 
     @model_validator(mode="after")
     def _adds_up(self) -> Mixture:
@@ -42,19 +42,19 @@ class Mixture(Declaration):
         yield f"mixture.{pool}", getattr(self, pool)
 
     def check(self, batch_size: int, steps: int | None) -> None:
-        """Raise `InputError` where a share comes to no sample of a batch that has a buffer."""
+        """Raise `InputError` if a share comes to no sample of a batch that has a buffer."""
         batch_sizes(batch_size, self.model_dump())
 
 
 class Point(Declaration):
-    """The shares at a place; they add up to one."""
+    """The shares at a place. They add up to 1."""
 
     at: float = Field(
-        ge=0, description="The number of a stage, or a share of the steps, from 0 on."
+        ge=0, description="The number of a stage, or a share of the steps, counted from 0."
     )
-    update: float = Field(0.0, ge=0, le=1)
-    buffer: float = Field(0.0, ge=0, le=1)
-    pretraining: float = Field(0.0, ge=0, le=1)
+    update: float = Field(0.0, ge=0, le=1, description="Share of the stage's own chunk.")
+    buffer: float = Field(0.0, ge=0, le=1, description="Share of earlier chunks.")
+    pretraining: float = Field(0.0, ge=0, le=1, description="Share of the pretraining pool.")
 
     @model_validator(mode="after")
     def _adds_up(self) -> Point:
@@ -65,18 +65,19 @@ class Point(Declaration):
 
 
 class ChangingMixture(Declaration):
-    """Shares that change; those of a batch add up to one."""
+    """Shares that change. Those of a batch add up to 1."""
 
     over: Literal["stages", "steps"] = Field(
-        description="From stage to stage, or within each stage over its steps."
+        description="Change from stage to stage, or over the steps of each stage."
     )
     between: Literal["held", "linear"] = Field(
         "held",
-        description="held: a point's shares stay until the next point; linear: they change evenly "
+        description="held: a point's shares stay until the next point. linear: they change evenly "
         "from one point to the next. After the last point they stay.",
     )
     points: tuple[Point, ...] = Field(
-        min_length=1, description="In ascending order: from stage 1 on, or from 0 to 1."
+        min_length=1,
+        description="The points in ascending order: from stage 1 on, or from 0 to 1 of the steps.",
     )
 
     @model_validator(mode="after")
@@ -142,9 +143,9 @@ class ChangingMixture(Declaration):
             yield f"mixture.points.{number}.{pool}", getattr(point, pool)
 
     def check(self, batch_size: int, steps: int | None) -> None:
-        """Raise `InputError` where a share comes to no sample of a batch, with the place: over
-        stages in any of them, over steps at a point; and where a point that is held comes to none
-        of a stage's steps, if their number is known."""
+        """Raise `InputError`, with the place, if a share comes to no sample of a batch: over stages
+        in any of them, over steps at a point. Also raise it if no step of a stage reaches a held
+        point, where the number of steps is known."""
         if self.over == "stages":
             last = int(self.points[-1].at)
             for stage in range(1, last + 1):

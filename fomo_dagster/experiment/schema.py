@@ -1,7 +1,7 @@
-"""The experiment file as frozen models; defaults are the benchmark's (arXiv 2408.14471).
+"""The experiment file as frozen models. Defaults are the benchmark's (arXiv 2408.14471).
 
-What changes numbers is identity; `execution`, names, descriptions, owners and the cron schedule are
-not, and never change an artifact's address.
+Whatever changes numbers is identity. `execution`, names, descriptions, owners and the cron schedule
+are not, and never change an artifact's address.
 """
 
 from __future__ import annotations
@@ -43,20 +43,26 @@ OWNER = re.compile(r"team:\S.*|[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,7}")
 class Buffer(Declaration):
     """What is kept of earlier chunks."""
 
-    capacity: int | None = Field(None, ge=1, description="Samples kept; null: all of them.")
-    selection: Literal["class_balanced", "reservoir"] = "class_balanced"
+    capacity: int | None = Field(
+        None, ge=1, description="How many samples to keep; null: all of them."
+    )
+    selection: Literal["class_balanced", "reservoir"] = Field(
+        "class_balanced",
+        description="Which samples to keep. class_balanced: about as many of each concept. "
+        "reservoir: any, with equal chances.",
+    )
 
 
 class Method(MergingOverTime):
-    """What all methods share; what one trains is its own."""
+    """What all methods have; each adds what it trains."""
 
     preserve: AnyPreservation | None = Field(
-        None, description="What keeps earlier abilities beside replay; null: nothing."
+        None, description="What keeps earlier abilities in addition to replay; null: nothing."
     )
     average: AnyAverage | None = Field(
         None,
-        description="Of the weights over the steps of a stage, which the stage ends with; null: it "
-        "ends with those of its last step.",
+        description="Average the weights over the steps of a stage and end the stage with the "
+        "average; null: end it with the weights of its last step.",
     )
 
     @model_validator(mode="after")
@@ -70,13 +76,14 @@ class Method(MergingOverTime):
 
 
 class Finetune(Method):
-    """Trains the weights themselves, all or some."""
+    """Trains the model's weights, all or some."""
 
     name: Literal["finetune"] = "finetune"
     train: Train = Field(
         "all",
-        description="all; one tower (locked_image, locked_text); layer_norms (LNFit); biases "
-        "(BitFit); projections (linear probing); or globs over the names of parameters.",
+        description="Which parameters to train: all; one tower (locked_image, locked_text); "
+        "layer_norms (LNFit); biases (BitFit); projections (linear probing); or globs "
+        "over parameter names.",
     )
 
 
@@ -103,23 +110,23 @@ class _Adapting(Method, Adapters):
 
 
 class ScaledMethod(Scaled, _Adapting):
-    """LoRA, DoRA, LoHa or LoKr."""
+    """Trains LoRA, DoRA, LoHa or LoKr adapters, which add scale · ΔW to a layer."""
 
 
 class VeraMethod(Vera, _Adapting):
-    """VeRA."""
+    """Trains VeRA adapters: vectors between random matrices that all layers share."""
 
 
 class HouseholderMethod(Householder, _Adapting):
-    """HRA."""
+    """Trains HRA adapters: a chain of Householder reflections before each layer."""
 
 
 class OrthogonalMethod(Orthogonal, _Adapting):
-    """OFT."""
+    """Trains OFT adapters: block-diagonal rotations before each layer."""
 
 
 class RescaledMethod(Rescaled, _Adapting):
-    """(IA)³."""
+    """Trains (IA)³ adapters: one factor for every output of each layer."""
 
 
 AnyMethod = Annotated[
@@ -137,40 +144,44 @@ AnyMethod = Annotated[
 
 
 class Execution(Declaration):
-    """Where and how fast things run; never part of identity."""
+    """Where and how fast things run. It is never part of identity."""
 
-    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1 or mps.")
     processes: int = Field(
         1,
         ge=1,
-        description="Processes on each machine that train a stage together, and that share out the "
-        "datasets of an evaluation; each has a CUDA device of its own.",
+        description="Processes on each machine that train a stage together and divide the "
+        "datasets of an evaluation. Each has its own CUDA device.",
     )
-    machines: Machines | None = Field(None, description="Several of them; null: this one.")
+    machines: Machines | None = Field(None, description="Several machines; null: only this one.")
     sharded: bool = Field(
         False,
-        description="Share weights, gradients and the optimiser's state out over the processes of "
-        "a training (FSDP2), for models that are too large for one device.",
+        description="Divide weights, gradients and the optimiser's state among the processes of a "
+        "training (FSDP2), for models that are too large for one device.",
     )
     workers: int = Field(0, ge=0, description="Processes that load training batches.")
     micro_batch_size: int | None = Field(
         None, ge=1, description="Samples on the device at once (GradCache); null: the whole batch."
     )
     gradient_checkpointing: bool = Field(
-        False, description="Compute activations twice, and hold few of them: for less memory."
+        False, description="Save memory by computing activations twice."
     )
     compile: bool = Field(
-        False, description="Compile the towers by torch.compile; rounding alone differs."
+        False, description="Compile the towers with torch.compile. Only rounding differs."
     )
-    evaluation_batch_size: int = Field(256, ge=1)
+    evaluation_batch_size: int = Field(
+        256, ge=1, description="Samples on the device at once in evaluation."
+    )
     shard_cache_gib: float = Field(
-        50.0, gt=0, description="Disk for fetched tars of streamed datasets, in the cache folder."
+        50.0,
+        gt=0,
+        description="Disk space for fetched tars of streamed datasets, in the cache folder.",
     )
     resume_seconds: float = Field(60.0, gt=0, description="Seconds between resume points.")
 
     @property
     def all_processes(self) -> int:
-        """Those of all machines."""
+        """The number of processes on all machines."""
         return self.processes * (self.machines.count if self.machines is not None else 1)
 
     @model_validator(mode="after")
@@ -200,40 +211,56 @@ class Execution(Declaration):
 class Experiment(TrainingSettings):
     """One experiment: data, order, method, budget, evaluation and seed."""
 
-    name: str
-    description: str = ""
-    owners: tuple[str, ...] = Field((), description="Addresses, or teams as `team:name`.")
-    datasets: dict[str, Dataset] = Field(default_factory=dict)
-    backbone: Backbone
-    stream: Stream
+    name: str = Field(description="The experiment's name; by default the file's, with its folder.")
+    description: str = Field("", description="Shown in Dagster.")
+    owners: tuple[str, ...] = Field((), description="E-mail addresses, or teams as `team:name`.")
+    datasets: dict[str, Dataset] = Field(
+        default_factory=dict, description="Datasets that only this experiment declares, by name."
+    )
+    backbone: Backbone = Field(description="θ₀, the model that is updated.")
+    stream: Stream = Field(
+        description="Which concepts arrive, in which order, and in how many stages."
+    )
     training_texts: Prompts | None = Field(
         None,
-        description="What the images of the stream's classification datasets are trained with, as "
-        "evaluation.prompts says it, one text drawn per sample and epoch; null: their captions.",
+        description="Texts to train the images of the stream's classification datasets with, in "
+        "the forms of evaluation.prompts. One is drawn per sample and epoch. null: "
+        "their captions.",
     )
     mixture: AnyMixture = Field(
-        Mixture(), description="The shares of the pools: update, buffer and pretraining."
+        Mixture(), description="Shares of each batch for the pools update, buffer and pretraining."
     )
-    buffer: Buffer = Buffer()
+    buffer: Buffer = Field(
+        Buffer(), description="How many samples of earlier chunks to keep, and which."
+    )
     selection: AnyOnlineSelection | None = Field(
-        None, description="Which samples of larger batches are trained on; null: all, of batches."
+        None,
+        description="Draw larger batches and train on the samples that this selects; null: train "
+        "on all samples drawn.",
     )
     pretraining_pool: PretrainingPool | None = Field(
-        None, description="P; by default the pool that θ₀ was pretrained on, where declared."
+        None,
+        description="Samples like those that θ₀ was trained on; by default the pool of the "
+        "backbone's pretraining recipe, if it has one.",
     )
-    method: AnyMethod = Finetune()
-    evaluation: Evaluation = Evaluation()
+    method: AnyMethod = Field(
+        Finetune(),
+        description="What a stage trains and preserves, where it starts, and what it deploys.",
+    )
+    evaluation: Evaluation = Field(Evaluation(), description="What every stage is measured on.")
     validation: Validation | None = Field(
-        None, description="Evaluate on held-out training samples in the place of the test splits."
+        None, description="Evaluate on held-out training samples instead of the test splits."
     )
-    seed: int = 0
+    seed: int = Field(0, description="Seed of everything random that has no seed of its own.")
     cron_schedule: CronSchedule | None = Field(
-        None, description="Reruns the experiment: minute, hour, day, month, weekday."
+        None, description="When to run the experiment again: minute, hour, day, month, weekday."
     )
     cron_timezone: TimeZone | None = Field(
-        None, description="The time zone of cron_schedule, such as Europe/Berlin; null: UTC."
+        None, description="Time zone of cron_schedule, such as Europe/Berlin; null: UTC."
     )
-    execution: Execution = Execution()
+    execution: Execution = Field(
+        Execution(), description="Where and how fast things run. It never changes what is computed."
+    )
 
     @field_validator("name")
     @classmethod
@@ -259,7 +286,7 @@ class Experiment(TrainingSettings):
 
     @property
     def pool(self) -> PretrainingPool | None:
-        """P, or None where the mixture uses none."""
+        """The pretraining pool; None if the mixture does not use one."""
         used = any(share for _, share in self.mixture.shares("pretraining"))
         if not used or self.stream.stages == 0:
             return None

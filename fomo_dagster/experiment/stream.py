@@ -1,4 +1,4 @@
-"""A stream as an experiment declares it: its concepts, their order, and how it is cut."""
+"""The declaration of a stream: its concepts, their order, and how it is cut."""
 
 from __future__ import annotations
 
@@ -38,11 +38,15 @@ DIRECTIONS: Mapping[str, tuple[Direction, Direction]] = MappingProxyType(
 
 
 class Arriving(DatasetSettings, TableFormat):
-    """How the datasets of a growing stream are declared: what an entry does not say itself."""
+    """Declares the datasets of a growing stream: what an entry does not say itself."""
 
-    splits: Splits | None = at_default_left_out(None)
+    splits: Splits | None = at_default_left_out(
+        None,
+        description="Which of an entry's splits make up ours; by default the usual names are "
+        "known. {}: an entry has no splits.",
+    )
     test_share: float = Field(
-        0.2, ge=0, lt=1, description="Share held out of an entry that has no test split of its own."
+        0.2, ge=0, lt=1, description="Share held out of an entry that has no test split."
     )
     allow_outside: bool = ALLOW_OUTSIDE
 
@@ -51,59 +55,61 @@ class Stream(Declaration):
     """The order in which concepts arrive, and how it is cut into the chunks of the stages."""
 
     name: str | None = Field(
-        None, description="Names the stream's assets; experiments that share a stream share them."
+        None, description="Names the stream's assets. Experiments that share a stream share them."
     )
     datasets: tuple[DatasetName, ...] | None = Field(
-        None, description="All concepts of these datasets."
+        None, description="Use all concepts of these datasets."
     )
     concepts: tuple[StreamEntry, ...] | None = Field(
-        None, description="Entries `dataset+++concept`."
+        None, description="Use these concepts: entries `dataset+++concept`."
     )
     file: Path | None = Field(None, description="A JSON list of such entries.")
     growing: Path | None = Field(
         None,
-        description="A folder of which each subfolder (a folder per class) or table, in the order "
-        "of names, is a further stage.",
+        description="A folder in which data arrives. Each subfolder (a folder per class) or table "
+        "is a stage, in the order of names.",
     )
-    arriving: Arriving = Field(
-        Arriving(), description="How the datasets of a growing stream are declared."
-    )
+    arriving: Arriving = Field(Arriving(), description="Declares the datasets of a growing stream.")
     order: Literal[
         "as_listed", "random", "performance", "frequency", "similarity", "time_incremental",
         "dataset_incremental",
     ] = Field(
         "as_listed",
-        description="performance: by θ₀'s accuracy; frequency: by how many captions of the "
-        "pretraining pool name the concept; similarity: to the nearest in θ₀'s text embeddings; "
-        "time_incremental: datasets by their `year`; dataset_incremental: a stage a dataset.",
+        description="performance: by θ₀'s score of the concept. frequency: by how many captions "
+"of the pretraining pool name the concept. similarity: each concept is "
+"followed by the nearest one in θ₀'s text embeddings. time_incremental: "
+"datasets by their `year`. dataset_incremental: one stage per dataset.",
     )  # fmt: skip
     direction: Direction | None = Field(
         None,
-        description="Of frequency: rare_first (default) or frequent_first; of performance: "
-        "easy_first (default) or hard_first; of time_incremental: oldest_first (default) or "
-        "newest_first.",
+        description="For frequency: rare_first (default) or frequent_first. For performance: "
+        "easy_first (default) or hard_first. For time_incremental: oldest_first "
+        "(default) or newest_first.",
     )
     reverse: bool = Field(
-        False, description="Any order backwards, concept by concept; not with `direction`."
+        False, description="Reverse any order, concept by concept. Not with `direction`."
     )
     interleaved: bool = Field(
-        False, description="Of time_incremental: mix the concepts of all datasets of a year."
+        False, description="For time_incremental: mix the concepts of all datasets of a year."
     )
     starts: int = Field(
         1, ge=1, le=1000,
-        description="Of similarity: seeded starts, whose path of most similarity is kept.",
+        description="For similarity: try this many seeded starts, and keep the path with the "
+"greatest similarity.",
     )  # fmt: skip
-    seed: int = Field(0, description="Of what an order leaves open; as_listed leaves nothing.")
+    seed: int = Field(0, description="Seed of what an order leaves open; as_listed leaves nothing.")
     stages: int | None = Field(
         None, ge=0, le=999,
-        description="T; may be left out where the order or `positions` says it. 0: nothing is "
-        "trained, and θ₀ alone is evaluated.",
+        description="Number of stages T. Leave it out if the order or `positions` gives it. 0: "
+"train nothing and evaluate only θ₀.",
     )  # fmt: skip
     cut: Literal["concepts", "samples"] = Field(
-        "concepts", description="What the chunks have equally many of; samples: training samples."
+        "concepts",
+        description="What the chunks have equally many of: concepts, or training samples.",
     )
     positions: tuple[int, ...] | None = Field(
-        None, description="Where chunks 2..T begin, counted in concepts from 1, instead of stages."
+        None,
+        description="Instead of stages: the concepts, counted from 1, where chunks 2..T begin.",
     )
 
     @model_validator(mode="after")
@@ -189,5 +195,5 @@ class Stream(Declaration):
 
     @property
     def turned(self) -> bool:
-        """Whether a measured order goes against the released one's direction."""
+        """Whether a measured order runs against the released one's direction."""
         return self.direction is not None and self.direction != DIRECTIONS[self.order][0]

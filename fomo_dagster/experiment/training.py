@@ -1,4 +1,4 @@
-"""How weights are trained, as an experiment declares it: optimiser, schedule, budget, precision."""
+"""How weights are trained: the declaration of optimiser, schedule, budget and precision."""
 
 from __future__ import annotations
 
@@ -17,16 +17,18 @@ OPENCLIP_MAX_LOGIT_SCALE = math.log(100)
 
 
 class Budget(Declaration):
-    """The length of a stage, in exactly one unit; samples count all pools together."""
+    """The length of a stage, in exactly one unit."""
 
-    samples: int | None = Field(None, gt=0)
-    steps: int | None = Field(None, gt=0)
+    samples: int | None = Field(
+        None, gt=0, description="Samples that a stage trains on, over all pools."
+    )
+    steps: int | None = Field(None, gt=0, description="Optimiser steps of a stage.")
     epochs: float | None = Field(None, gt=0, description="Passes over the update pool.")
     mafs: float | None = at_default_left_out(
         None,
         gt=0,
-        description="Memory-adjusted GFLOPs of all stages together, each of which takes as many "
-        "steps: what a step costs, times its peak memory over full fine-tuning's.",
+        description="Memory-adjusted GFLOPs of all stages together, divided equally: the GFLOPs "
+        "of a step, times its peak memory relative to full fine-tuning.",
     )
 
     @model_validator(mode="after")
@@ -40,36 +42,43 @@ class Budget(Declaration):
         return self
 
     def known_steps(self, batch_size: int) -> int | None:
-        """The steps of a stage as far as the declaration tells; None where they depend on the
-        samples of its chunk."""
+        """The steps of a stage, if the declaration alone tells; None if they depend on the samples
+        of its chunk."""
         if self.steps is not None:
             return self.steps
         return self.samples // batch_size if self.samples is not None else None
 
 
 class RateScaling(Declaration):
-    """`optimiser.learning_rate` is meant for another batch size than the training's."""
+    """Adapts `optimiser.learning_rate`, which was chosen for another batch size."""
 
-    reference_batch_size: int = Field(256, ge=1, description="The one that it is meant for.")
+    reference_batch_size: int = Field(
+        256, ge=1, description="The batch size that the learning rate was chosen for."
+    )
     rule: Literal["linear", "sqrt"] = Field(
         "linear",
-        description="Times the ratio of the batch sizes (arXiv 1706.02677), or its square root.",
+        description="Multiply by the ratio of the batch sizes (arXiv 1706.02677), or by its "
+        "square root.",
     )
 
 
 class TowerWarmup(Declaration):
-    """Trains one tower alone over the first steps of each stage; the learning rate of the other
-    one is 0."""
+    """Trains one tower alone over the first steps of each stage. The other tower has a learning
+    rate of 0."""
 
-    tower: Literal["text", "image"] = "text"
-    length: Length = Field(description="Of the warm-up: a share of the stage's steps, or steps.")
+    tower: Literal["text", "image"] = Field("text", description="The tower that learns alone.")
+    length: Length = Field(
+        description="How long: below 1 a share of the stage's steps, otherwise their number."
+    )
     ramp: Length = Field(
-        0.0, description="Then the other's learning rate rises to the schedule's: likewise."
+        0.0,
+        description="How long the other tower's learning rate then rises to the schedule's: below "
+        "1 a share of the stage's steps, otherwise their number.",
     )
 
     def factors(self, step: int, steps: int) -> dict[str, float]:
-        """Tower → times what it takes the learning rate of a step: the other tower 0 over the W
-        steps of the warm-up, then (i-W+1) / R over the R steps of the ramp, then 1."""
+        """Tower → factor of its learning rate at a step: for the other tower 0 over the W steps of
+        the warm-up, then (i-W+1) / R over the R steps of the ramp, then 1."""
         waiting, ramp = steps_in(self.length, steps), steps_in(self.ramp, steps)
         other = {"text": "image", "image": "text"}[self.tower]
         if step < waiting:
@@ -78,27 +87,34 @@ class TowerWarmup(Declaration):
 
 
 class TrainingSettings(Declaration):
-    """How weights are trained, at a stage or when θ₀ is made."""
+    """How weights are trained, in a stage or when θ₀ is made."""
 
-    optimiser: AnyOptimiser = AdamW()
-    schedule: AnySchedule = Cosine()
+    optimiser: AnyOptimiser = Field(AdamW(), description="What turns gradients into steps.")
+    schedule: AnySchedule = Field(Cosine(), description="The learning rate of each step.")
     scale_learning_rate: RateScaling | None = at_default_left_out(
-        None, description="By the batch size; null: not at all."
+        None, description="Scale the learning rate with the batch size; null: do not."
     )
     tower_warmup: TowerWarmup | None = at_default_left_out(
-        None, description="One tower learns before the other; null: both from the first step on."
+        None,
+        description="Let one tower learn before the other; null: both learn from the first step "
+        "on.",
     )
-    batch_size: int = Field(512, ge=2, description="Samples of the contrastive batch, all pools.")
-    budget: Budget = Budget(samples=727_040)
-    loss: AnyLoss = at_default_left_out(ClipLoss())
+    batch_size: int = Field(
+        512, ge=2, description="Samples of the contrastive batch, over all pools."
+    )
+    budget: Budget = Field(Budget(samples=727_040), description="How long a stage trains.")
+    loss: AnyLoss = at_default_left_out(ClipLoss(), description="The contrastive loss.")
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = Field(
-        "fp32", description="Of the towers; tf32: of all matrix products, on CUDA alone."
+        "fp32",
+        description="Precision of the towers. tf32 applies to all matrix products, and needs CUDA.",
     )
     max_logit_scale: float | None = Field(
-        OPENCLIP_MAX_LOGIT_SCALE, description="Clamp on the log temperature; null: none."
+        OPENCLIP_MAX_LOGIT_SCALE,
+        description="Clamp the log temperature at this value; null: do not clamp.",
     )
     crop_scale: tuple[float, float] = Field(
-        (0.9, 1.0), description="Range of the area that the random resized crop keeps."
+        (0.9, 1.0),
+        description="Range of the share of an image's area that the random resized crop keeps.",
     )
 
     @model_validator(mode="after")
@@ -116,7 +132,7 @@ class TrainingSettings(Declaration):
         return self
 
     def misfit(self, steps: int) -> str | None:
-        """What does not fit into a stage of `steps` steps, and why; None where all does."""
+        """What does not fit into a stage of `steps` steps, and why; None if everything fits."""
         warmup = self.tower_warmup
         if warmup is not None:
             waiting, ramp = steps_in(warmup.length, steps), steps_in(warmup.ramp, steps)
@@ -128,12 +144,12 @@ class TrainingSettings(Declaration):
         return self.schedule.misfit(steps)
 
     def tower_factors(self, step: int, steps: int) -> Mapping[str, float]:
-        """Tower → times what it takes the learning rate of a step, where that is not 1."""
+        """Tower → factor of its learning rate at a step, where that is not 1."""
         return {} if self.tower_warmup is None else self.tower_warmup.factors(step, steps)
 
     @property
     def peak_learning_rate(self) -> float:
-        """What the schedule starts from, for this batch size."""
+        """The peak of the schedule for this batch size."""
         given = self.optimiser.learning_rate
         if self.scale_learning_rate is None:
             return given

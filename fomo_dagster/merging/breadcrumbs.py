@@ -1,4 +1,4 @@
-"""Model Breadcrumbs: neither the smallest nor the largest changes (arXiv 2312.06795)."""
+"""Model Breadcrumbs: drops the smallest and the largest changes (arXiv 2312.06795)."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from fomo_dagster.merging.ties import SignElection
 
 
 class Breadcrumbs(TailCutting, Summing):
-    """`θ₀ + s · Σ_k m_k τ_k`, the mask m_k without the largest and smallest magnitudes of τ_k."""
+    """`θ₀ + s · Σ_k m_k τ_k`. The mask m_k drops the largest and smallest magnitudes of τ_k
+    (arXiv 2312.06795)."""
 
     technique: Literal["breadcrumbs"] = "breadcrumbs"
 
 
 class BreadcrumbsTies(TailCutting, SignElection):
-    """The same masks, then TIES's election of signs in the place of the sum."""
+    """Drops the same magnitudes as `breadcrumbs`, then elects signs like TIES instead of adding
+    up."""
 
     technique: Literal["breadcrumbs_ties"] = "breadcrumbs_ties"

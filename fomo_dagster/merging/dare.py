@@ -1,4 +1,5 @@
-"""DARE: drop changes by lot, rescale the rest (arXiv 2311.03099); a choice by lot as baseline."""
+"""DARE: drops changes at random and rescales the rest (arXiv 2311.03099); a random choice as
+baseline."""
 
 from __future__ import annotations
 
@@ -13,20 +14,21 @@ from fomo_dagster.merging.ties import SignElection
 
 
 class Dare(Dropping, Summing):
-    """`θ₀ + s · Σ_k m_k τ_k / (1 - p)`, each number of m_k 0 with the chance p, else 1."""
+    """`θ₀ + s · Σ_k m_k τ_k / (1 - p)`. Each number of the mask m_k is 0 with probability p, else 1
+    (arXiv 2311.03099)."""
 
     technique: Literal["dare"] = "dare"
 
 
 class DareTies(Dropping, SignElection):
-    """Dropped and rescaled as in DARE, then TIES's election of signs in the place of the sum."""
+    """Drops and rescales like DARE, then elects signs like TIES instead of adding up."""
 
     technique: Literal["dare_ties"] = "dare_ties"
 
 
 class RandomSelection(Choosing, Summing):
-    """`θ₀ + s · τ_k`, k drawn for every parameter alone with the chance |c_k| / Σ |c|: a baseline.
-    A negative coefficient takes -τ_k."""
+    """`θ₀ + s · τ_k`, with k drawn for each parameter with probability |c_k| / Σ |c|: a baseline. A
+    negative coefficient takes -τ_k."""
 
     technique: Literal["random"] = "random"
     weighted_version: ClassVar[int] = 2

@@ -47,15 +47,18 @@ def _cosines(products: Array) -> Array:
 
 class Slerp(Technique):
     """Spherical interpolation of two models, tensor by tensor (Shoemake 1985):
-    `(sin((1 - weight) Ω) · θ_1 + sin(weight · Ω) · θ_2) / sin Ω`, Ω the angle between the tensors.
+    `(sin((1 - weight) Ω) · θ_1 + sin(weight · Ω) · θ_2) / sin Ω`, where Ω is the angle between the
+    tensors.
 
-    Nearly (anti)parallel tensors, and those that are zero, are interpolated linearly.
+    Tensors that are nearly (anti)parallel, or zero, are interpolated linearly.
     """
 
     technique: Literal["slerp"] = "slerp"
-    weight: float = Field(0.5, ge=0, le=1, description="Of the newer, the second, of the models.")
+    weight: float = Field(0.5, ge=0, le=1, description="Weight of the newer model, the second one.")
     group_weights: dict[str, Annotated[float, Field(ge=0, le=1)]] | None = Field(
-        None, description="The same for `image`, `text`, `logit_scale` or a pattern of names."
+        None,
+        description="Overrides it for `image`, `text`, `logit_scale`, or a pattern of parameter "
+        "names.",
     )
 
     def why_unsupported(self, models: int) -> str | None:
@@ -89,14 +92,16 @@ def _on_the_arc(products: Array, weight: float) -> tuple[float, float]:
 
 class Karcher(Technique):
     """The models' mean on the sphere, tensor by tensor: the direction m with the least
-    `Σ_k angle(m, θ_k)²` (Karcher 1977), as long as the models are on average.
+    `Σ_k angle(m, θ_k)²` (Karcher 1977), with the models' average length.
 
     Found by gradient descent, m ← exp_m(mean of log_m(θ_k / |θ_k|)), from the directions' mean.
     Tensors that are zero in some model, or whose directions cancel out, get the linear mean.
     """
 
     technique: Literal["karcher"] = "karcher"
-    steps: int = Field(100, ge=1, description="At most; it stops where nothing moves any more.")
+    steps: int = Field(
+        100, ge=1, description="Largest number of steps; it stops when nothing moves any more."
+    )
 
     def plan(self, checkpoints: Checkpoints) -> Callable[[str], Rule]:
         def rule_of(name: str) -> Rule:
@@ -137,13 +142,13 @@ def _mean_on_the_sphere(products: Array, steps: int) -> Array:
 
 
 class ModelStock(Technique):
-    """Towards the centre of the fine-tuned models, as far as their angles say, tensor by tensor:
-    `t · mean_k θ_k + (1 - t) · θ₀`, `t = K cos ω / ((K - 1) cos ω + 1)` (arXiv 2403.19522), cos ω
-    the mean of the cosines between every two task vectors.
+    """Moves towards the centre of the fine-tuned models, as far as their angles say, tensor by
+    tensor: `t · mean_k θ_k + (1 - t) · θ₀`, `t = K cos ω / ((K - 1) cos ω + 1)` (arXiv 2403.19522).
+    cos ω is the mean of the cosines between every two task vectors.
 
-    Beyond the paper: a model that did not change a tensor tells nothing of where the centre is and
-    is left out for it, a tensor that one model changed is taken from that one, and task vectors
-    that are on average more than a right angle apart (cos ω < 0) give θ₀.
+    Beyond the paper: a model that did not change a tensor says nothing about the centre and is left
+    out for it. A tensor that only one model changed is taken from that model. Task vectors that are
+    on average more than a right angle apart (cos ω < 0) give θ₀.
     """
 
     technique: Literal["model_stock"] = "model_stock"

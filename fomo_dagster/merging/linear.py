@@ -26,13 +26,15 @@ Shares = Annotated[tuple[float, ...], AfterValidator(_adds_up)]
 
 
 class Interpolation(Technique):
-    """`(1 - weight) · θ_1 + weight · θ_2`: the older and the newer of two models, for example
+    """`(1 - weight) · θ_1 + weight · θ_2` of an older and a newer model, for example
     `deployed_t = (1 - weight) · deployed_{t-1} + weight · trained_t`."""
 
     technique: Literal["interpolation"] = "interpolation"
-    weight: float = Field(0.5, ge=0, le=1, description="Of the newer (newly trained) weights.")
+    weight: float = Field(0.5, ge=0, le=1, description="Weight of the newer model.")
     group_weights: dict[str, Annotated[float, Field(ge=0, le=1)]] | None = Field(
-        None, description="The same for `image`, `text`, `logit_scale` or a pattern of names."
+        None,
+        description="Overrides it for `image`, `text`, `logit_scale`, or a pattern of parameter "
+        "names.",
     )
 
     def why_unsupported(self, models: int) -> str | None:
@@ -47,14 +49,16 @@ class Interpolation(Technique):
 
 
 class WeightedMean(Technique):
-    """`Σ_k c_k · θ_k` over any number of models; the coefficients add up to 1."""
+    """`Σ_k c_k · θ_k` over any number of models. The coefficients add up to 1."""
 
     technique: Literal["weighted_mean"] = "weighted_mean"
     coefficients: Shares | None = Field(
-        None, description="One a model, oldest first; null: all alike."
+        None, description="One per model, oldest first; null: all equal."
     )
     group_coefficients: dict[str, Shares] | None = Field(
-        None, description="The same for `image`, `text`, `logit_scale` or a pattern of names."
+        None,
+        description="Overrides it for `image`, `text`, `logit_scale`, or a pattern of parameter "
+        "names.",
     )
 
     def why_unsupported(self, models: int) -> str | None:

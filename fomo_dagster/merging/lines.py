@@ -1,4 +1,4 @@
-"""LiNeS: a task vector is scaled by depth, less where features are general (arXiv 2410.17146)."""
+"""LiNeS: scales a task vector by depth, less where features are general (arXiv 2410.17146)."""
 
 from __future__ import annotations
 
@@ -16,15 +16,17 @@ _CURVES: dict[str, float] = {"linear": 1, "quadratic": 2, "sqrt": 0.5}
 
 
 class Lines(Declaration):
-    """Block l of L of a tower is scaled by `α + β · ((l - 1) / (L - 1)) ** p`.
+    """Scales block l of L of a tower by `α + β · ((l - 1) / (L - 1)) ** p`.
 
-    What is outside of the blocks (embeddings, last norms, projections, temperature) is scaled by
-    α, as in the authors' code. The blocks of each tower are counted for themselves.
+    Everything outside the blocks (embeddings, last norms, projections, temperature) is scaled by α,
+    as in the authors' code. Each tower's blocks are counted separately.
     """
 
-    alpha: float = Field(0.5, description="The factor of the first block.")
-    beta: float = Field(0.5, description="What the last block has beyond it.")
-    curve: Literal["linear", "quadratic", "sqrt"] = "linear"
+    alpha: float = Field(0.5, description="α: the factor of the first block.")
+    beta: float = Field(0.5, description="β: how much more the last block has.")
+    curve: Literal["linear", "quadratic", "sqrt"] = Field(
+        "linear", description="The exponent p: 1, 2 or ½."
+    )
 
     def factors(self, names: Iterable[str]) -> Callable[[str], float]:
         """Parameter's name → its factor. Raises `InputError` where no name is that of a block."""

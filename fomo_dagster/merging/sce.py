@@ -1,4 +1,4 @@
-"""SCE: select what varies, weigh by the size of changes, erase minorities (arXiv 2408.07990)."""
+"""SCE: selects what varies, weighs by the size of changes, erases minorities (arXiv 2408.07990)."""
 
 from __future__ import annotations
 
@@ -17,20 +17,21 @@ if TYPE_CHECKING:
 
 
 class Sce(TaskVectorTechnique):
-    """f, tensor by tensor: of its P parameters the `round(density · P)` with the largest variance
-    between the models are selected, at least one; model k weighs |c_k| η_k, η_k the share of its
-    squares Σ τ_k² among those of all; of each parameter the sign of Σ_k c_k τ_k is elected, and the
-    values of that sign are averaged with the weights of their models. Coefficients are not the
-    paper's: a model with |c_k| = 2 counts, in variance, election and mean, as two, with 0 as none.
+    """f works tensor by tensor (arXiv 2408.07990). Of P parameters it selects the
+    `round(density · P)` with the largest variance between the models, at least one. Model k weighs
+    |c_k| η_k, where η_k is its share of all models' sums of squares Σ τ_k². For each parameter it
+    elects the sign of Σ_k c_k τ_k, and averages the values with that sign by the weights of their
+    models. The paper has no coefficients. Here a model with |c_k| = 2 counts as two in variance,
+    election and mean, and one with 0 as none.
 
-    The paper leaves open what becomes of the weights of erased values: here, as in mergekit, those
-    that stay add up to 1. Where the last variance that is selected has equals, so are they: equal
-    models are selected whole.
+    The paper does not say what becomes of the weights of erased values. Here, as in mergekit, the
+    remaining weights add up to 1. If several parameters have the variance at the cut-off, all of
+    them are selected: equal models are selected whole.
     """
 
     technique: Literal["sce"] = "sce"
     weighted_version: ClassVar[int] = 3  # 3: what is selected is by the weights, too
-    density: float = Field(0.1, gt=0, le=1, description="Share of parameters that is selected.")
+    density: float = Field(0.1, gt=0, le=1, description="Share of parameters to select.")
 
     def joint(self, checkpoints: Checkpoints) -> Callable[[str], Rule]:
         coefficients = self.weights(checkpoints.count)

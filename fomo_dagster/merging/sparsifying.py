@@ -1,7 +1,7 @@
-"""What of a task vector is kept, before several become one: by magnitude, or by lot.
+"""What of a task vector is kept before several become one: by magnitude, or at random.
 
-Magnitudes are compared in single precision. Where the last one that is kept has equals, all of them
-are kept: what is kept depends on values alone, never on the order of parameters.
+Magnitudes are compared in single precision. If several have the magnitude at the cut-off, all of
+them are kept. So what is kept depends on values alone, never on the order of parameters.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ EVERYTHING: Window = (0.0, math.inf)
 class Trimming(Elementwise):
     """Each task vector keeps its `round(density · P)` largest magnitudes of P parameters."""
 
-    density: float = Field(0.2, gt=0, le=1, description="Share of parameters that is kept.")
+    density: float = Field(0.2, gt=0, le=1, description="Share of parameters to keep.")
     over: Over = Field("model", description="Among which parameters magnitudes are compared.")
 
     def sparsify(self, checkpoints: Checkpoints) -> Callable[[str], Rule]:
@@ -48,8 +48,10 @@ class TailCutting(Elementwise):
     """Each task vector loses its `round(smallest · P)` smallest and `round(largest · P)` largest
     magnitudes."""
 
-    smallest: float = Field(0.85, ge=0, lt=1, description="Share of the smallest, which go.")
-    largest: float = Field(0.01, ge=0, lt=1, description="Share of the largest, which go.")
+    smallest: float = Field(
+        0.85, ge=0, lt=1, description="Share of the smallest magnitudes to drop."
+    )
+    largest: float = Field(0.01, ge=0, lt=1, description="Share of the largest magnitudes to drop.")
     over: Over = Field("tensor", description="Among which parameters magnitudes are compared.")
 
     @model_validator(mode="after")
@@ -66,9 +68,9 @@ class TailCutting(Elementwise):
 
 
 class Drawing(Elementwise):
-    """What is kept is drawn by lot."""
+    """What is kept is drawn at random."""
 
-    seed: int = Field(0, ge=0, description="Of the lots.")
+    seed: int = Field(0, ge=0, description="Seed of the random draws.")
 
     def for_stage(self, stage: int) -> Technique:
         number = hashlib.sha256(f"{self.seed}/{stage}".encode()).digest()[:4]
@@ -76,9 +78,9 @@ class Drawing(Elementwise):
 
 
 class Dropping(Drawing):
-    """Each number of each task vector goes with the chance p; the others are divided by 1 − p."""
+    """Drops each number of each task vector with probability p, and divides the others by 1 − p."""
 
-    drop: float = Field(0.9, ge=0, lt=1, description="p, the chance of a number to go.")
+    drop: float = Field(0.9, ge=0, lt=1, description="p: the probability to drop a number.")
 
     def sparsify(self, checkpoints: Checkpoints) -> Callable[[str], Rule]:
         def rule(piece: Piece) -> Array:
@@ -92,15 +94,20 @@ class Dropping(Drawing):
 
 
 class RankedDropping(Drawing):
-    """MAGPRUNE: the chance of a number to go falls with the rank of its magnitude in its row, from
-    p + ε/2 of the smallest to p − ε/2 of the largest by equal steps; others are divided by 1 − p_i
-    (arXiv 2406.11617). Equal magnitudes share the mean of their ranks.
-    """
+    """MAGPRUNE: the probability to drop a number falls with the rank of its magnitude in its row,
+    from p + ε/2 for the smallest to p − ε/2 for the largest, in equal steps. The others are divided
+    by 1 − p_i (arXiv 2406.11617). Equal magnitudes share the mean of their ranks."""
 
     by_rows: ClassVar[bool] = True
 
-    drop: float = Field(0.7, ge=0, lt=1, description="p, the mean chance of a number to go.")
-    spread: float = Field(0.2, ge=0, lt=1, description="ε, between the smallest and the largest.")
+    drop: float = Field(0.7, ge=0, lt=1, description="p: the mean probability to drop a number.")
+    spread: float = Field(
+        0.2,
+        ge=0,
+        lt=1,
+        description="ε: the difference in probability between the smallest and the largest "
+        "magnitude.",
+    )
 
     @model_validator(mode="after")
     def _has_chances(self) -> RankedDropping:
@@ -130,8 +137,8 @@ class RankedDropping(Drawing):
 
 
 class Choosing(Drawing):
-    """Every parameter is kept in one task vector, drawn by lot: model k with the chance
-    |c_k| / Σ |c|."""
+    """Keeps each parameter in one task vector, drawn at random: model k with probability |c_k| / Σ
+    |c|."""
 
     def sparsify(self, checkpoints: Checkpoints) -> Callable[[str], Rule]:
         def rule(piece: Piece) -> Array:

@@ -1,4 +1,4 @@
-"""Consensus of TALL masks: what helps a single task alone is left out (arXiv 2405.07813)."""
+"""Consensus of TALL masks: drops what helps only a single task (arXiv 2405.07813)."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from fomo_dagster.merging.task_vectors import Summing
 
 
 class Consensus(Summing):
-    """f: Στ where at least `agreement` models use a parameter, else 0; model k uses those where
-    `|τ_k| ≥ λ · |Στ - τ_k|`, its TALL mask. τ_k stands for c_k τ_k.
+    """f is Στ where at least `agreement` models use a parameter, else 0. Model k uses a parameter
+    if `|τ_k| ≥ λ · |Στ - τ_k|`, which is its TALL mask (arXiv 2405.07813). τ_k stands for c_k τ_k.
 
-    Fewer models than `agreement` must all use it. Where no model changed a parameter, 0 ≥ 0 counts
-    as use, which changes nothing.
+    If there are fewer models than `agreement`, all must use it. If no model changed a parameter, 0
+    ≥ 0 counts as use, which changes nothing.
     """
 
     technique: Literal["consensus"] = "consensus"
     threshold: float = Field(0.4, ge=0, description="λ; 0 keeps everything.")
-    agreement: int = Field(2, ge=1, description="Models that use a parameter, at least.")
+    agreement: int = Field(2, ge=1, description="Least number of models that must use a parameter.")
 
     def join(self, vectors: Array, weights: Array) -> Array:
         vectors = vectors * weights[:, None]

@@ -33,15 +33,18 @@ class TaskVectorTechnique(Technique):
 
     coefficients: tuple[float, ...] | None = Field(
         None,
-        description="c, one a model, oldest first; null: 1 for each. In means and choices only "
+        description="c: one per model, oldest first; null: 1 for each. In means and choices only "
         "their proportions count.",
     )
-    scale: float = Field(1.0, description="s, of the merged task vector.")
+    scale: float = Field(1.0, description="s: multiplies the merged task vector.")
     group_scales: dict[str, float] | None = Field(
-        None, description="The same for `image`, `text`, `logit_scale` or a pattern of names."
+        None,
+        description="Overrides it for `image`, `text`, `logit_scale`, or a pattern of parameter "
+        "names.",
     )
     lines: Lines | None = Field(
-        None, description="Scale the merged task vector by depth; null: alike at every depth."
+        None,
+        description="Scale the merged task vector by depth (LiNeS); null: the same at every depth.",
     )
 
     def why_unsupported(self, models: int) -> str | None:
@@ -113,6 +116,6 @@ class Summing(Elementwise):
 
 
 class TaskArithmetic(Summing):
-    """`θ₀ + s · Σ_k c_k τ_k` (arXiv 2212.04089); a negative coefficient takes a task away."""
+    """`θ₀ + s · Σ_k c_k τ_k` (arXiv 2212.04089). A negative coefficient subtracts a task."""
 
     technique: Literal["task_arithmetic"] = "task_arithmetic"

@@ -1,8 +1,8 @@
-"""What a technique of merging is: its parameters, and the rule that makes a number of several.
+"""What a merging technique is: its parameters, and the rule that makes one number of several.
 
 A technique is one small file: a declaration (its parameters) whose `plan` says how each tensor is
-merged. Techniques know nothing of files: they are given pieces of tensors, and may go through all
-of them beforehand for what they must know of a whole tensor or of a whole model.
+merged. Techniques know nothing of files. They get pieces of tensors, and may first scan a whole
+tensor or model for what they need to know.
 """
 
 from __future__ import annotations
@@ -24,18 +24,22 @@ if TYPE_CHECKING:
 class Repair(Declaration):
     """The correction of activations after a merge (`repair.py`)."""
 
-    samples: int = Field(256, ge=2, description="Of the calibration set; all are held at once.")
-    seed: int = Field(0, ge=0, description="Of their choice among the stage's new samples.")
+    samples: int = Field(
+        256, ge=2, description="Size of the calibration set; all of it is in memory at once."
+    )
+    seed: int = Field(
+        0, ge=0, description="Seed that draws the calibration set from the stage's new samples."
+    )
 
 
 class Technique(Declaration):
-    """A technique with its parameters; each has a field `technique` that is its name."""
+    """A technique with its parameters. The field `technique` is its name."""
 
     technique: str
     repair: Repair | None = Field(
         None,
-        description="Afterwards, give the MLPs' pre-activations the mean and the deviation that "
-        "they have on average in the models (REPAIR); null: no correction.",
+        description="After the merge, give the MLPs' pre-activations the mean and deviation that "
+        "they have on average in the models (REPAIR); null: do not.",
     )
     needs_base: ClassVar[bool] = False
     """Whether it is a function of θ₀ too."""
@@ -45,33 +49,33 @@ class Technique(Declaration):
     """Whether its rules want whole rows (see `Checkpoints.row`) in every piece."""
 
     def why_unsupported(self, models: int) -> str | None:
-        """Why it cannot merge that many models, or None."""
+        """Why it cannot merge that many models; None if it can."""
         return None
 
     @property
     def is_weighted(self) -> bool:
-        """Whether the models are given weights that `weighted_version` is about."""
+        """Whether the models have weights that `weighted_version` applies to."""
         return False
 
     def for_stage(self, stage: int) -> Technique:
-        """The same with lots of the stage's own, where it draws any.
+        """The same technique with the stage's own random draws, if it draws any.
 
-        A merge that a later one goes on from draws anew each time: with the same lots it would
-        drop, or keep, the same parameters of what was merged before at every stage.
+        A merge that a later one continues draws anew each time. With the same draws it would drop,
+        or keep, the same parameters of earlier merges at every stage.
         """
         return self
 
     def shares(self, models: int) -> tuple[float, ...]:
-        """How much each model counts where the models are averaged beside it; they add up to 1."""
+        """How much each model counts when models are averaged; the shares add up to 1."""
         return (1 / models,) * models
 
     @abstractmethod
     def plan(self, checkpoints: Checkpoints) -> Callable[[str], Rule]:
         """Tensor's name → the rule for its pieces.
 
-        What is computed here is computed once; the function is called once for each tensor. Both
-        may read what they need (`Checkpoints.over_pieces`).
-        Raises `InputError` for parameters that do not go with these checkpoints.
+        What is computed here is computed once; the returned function is called once for each
+        tensor. Both may read what they need (`Checkpoints.over_pieces`). Raises `InputError` for
+        parameters that do not suit these checkpoints.
         """
 
 

@@ -1,4 +1,4 @@
-"""TIES: trim, elect a sign, merge what agrees with it (arXiv 2306.01708)."""
+"""TIES: trims, elects a sign, and merges what agrees with it (arXiv 2306.01708)."""
 
 from __future__ import annotations
 
@@ -13,18 +13,20 @@ from fomo_dagster.merging.task_vectors import Elementwise
 
 
 class SignElection(Elementwise):
-    """f: of each parameter the sign of Σ_k c_k τ_k is elected; the values c_k τ_k of that sign are
-    merged. Their mean is `Σ c_k τ_k / Σ |c_k|` over these models alone, the sum is not divided, and
-    of the largest c_k τ_k in magnitude it is τ_k that is taken (-τ_k where c_k is negative).
+    """f elects the sign of Σ_k c_k τ_k for each parameter, and merges the values c_k τ_k with that
+    sign. mean: `Σ c_k τ_k / Σ |c_k|` over these models only. sum: not divided. max: τ_k of the c_k
+    τ_k that is largest in magnitude (-τ_k if c_k is negative).
 
-    Where the values cancel out exactly there is no sign (sgn 0 = 0), and θ₀ stays: a sign of the
-    majority, as in the authors' code, would prefer one of two equals.
+    If values cancel out exactly there is no sign (sgn 0 = 0), and θ₀ stays. The authors' code uses
+    the majority's sign, which would prefer one of two equals.
     """
 
     weighted_version: ClassVar[int] = 2
 
     combine: Literal["mean", "sum", "max"] = Field(
-        "mean", description="Of the values that have the elected sign; max: the largest magnitude."
+        "mean",
+        description="What is made of the values with the elected sign. max: the one of largest "
+        "magnitude.",
     )
 
     def join(self, vectors: Array, weights: Array) -> Array:
@@ -50,7 +52,7 @@ def _or_one(divisors: Array) -> Array:
 
 
 class Ties(Trimming, SignElection):
-    """Each task vector keeps the `density` largest magnitudes of all its parameters; then signs are
-    elected, and the values that have the elected one are averaged (arXiv 2306.01708)."""
+    """Each task vector keeps its share `density` of largest magnitudes. Then a sign is elected for
+    each parameter, and the values with that sign are averaged (arXiv 2306.01708)."""
 
     technique: Literal["ties"] = "ties"

@@ -1,7 +1,7 @@
-"""What turns gradients into steps: an optimiser's declaration, and how it is made.
+"""The optimisers: each one's declaration, and how it is created.
 
-AdamW is PyTorch's fused one, the fastest on every device; NAdam and Adafactor are PyTorch's, too,
-and the others pytorch_optimizer's. PyTorch is imported when one is made.
+AdamW is PyTorch's fused one, the fastest on every device. NAdam and Adafactor are PyTorch's too,
+the others are pytorch_optimizer's. PyTorch is imported when an optimiser is created.
 """
 
 from __future__ import annotations
@@ -25,48 +25,53 @@ _SMALLEST = (1e-15, 1e-3)  # of Adafactor: the root of ε₁, and ε₂
 
 
 class Optimiser(Declaration):
-    """What turns gradients into steps; its state starts anew at each stage.
+    """An optimiser; its state starts anew at each stage.
 
-    Weight decay is decoupled (arXiv 1711.05101) and the gradient is clipped as a whole, with each.
+    Every optimiser decouples weight decay (arXiv 1711.05101) and clips the gradient as a whole.
     """
 
     by_element: ClassVar[bool] = True
     """Whether the step of a weight follows from its own gradients alone, not from its matrix'."""
     name: str
-    learning_rate: float = Field(gt=0, description="The schedule's peak.")
-    weight_decay: float = Field(0.2, ge=0, description="Of what weight_decay_on says.")
+    learning_rate: float = Field(gt=0, description="The peak of the schedule.")
+    weight_decay: float = Field(
+        0.2, ge=0, description="Weight decay of the parameters that `weight_decay_on` selects."
+    )
     weight_decay_on: Literal["all", "matrices"] = at_default_left_out(
         "all",
-        description="all: every trained parameter, as in the benchmark; matrices: those of two and "
-        "more dimensions, so no biases, gains of norms, class embeddings or logit scale.",
+        description="Which parameters decay. all: every trained parameter, as in the benchmark. "
+        "matrices: those with two or more dimensions, so no biases, gains of norms, "
+        "class embeddings or logit scale.",
     )
     layer_decay: float = at_default_left_out(
         1.0,
         gt=0,
         le=1,
-        description="Each layer of a tower has this times the learning rate of the one after it.",
+        description="Each layer of a tower has this times the learning rate of the layer after it.",
     )
     clip_norm: float | None = Field(
-        1.0, gt=0, description="Global gradient norm; null: no clipping."
+        1.0, gt=0, description="Largest norm of the whole gradient; null: do not clip."
     )
 
     @abstractmethod
     def create(self, groups: Sequence[dict[str, Any]]) -> torch.optim.Optimizer:
-        """The optimiser over groups of fp32 parameters (`training.parameter_groups`). The learning
-        rate is the schedule's to set.
+        """The optimiser over groups of fp32 parameters (`training.parameter_groups`). The schedule
+        sets the learning rate.
 
-        Raises `InputError` where it does not go with the parameters.
+        Raises `InputError` if it does not suit the parameters.
         """
 
 
 class _Adam(Optimiser):
-    learning_rate: float = Field(1e-5, gt=0, description="The schedule's peak.")
-    betas: tuple[Beta, Beta] = (0.9, 0.999)
-    epsilon: float = Field(1e-8, gt=0)
+    learning_rate: float = Field(1e-5, gt=0, description="The peak of the schedule.")
+    betas: tuple[Beta, Beta] = Field(
+        (0.9, 0.999), description="Decay of the first and the second moment."
+    )
+    epsilon: float = Field(1e-8, gt=0, description="Added to the denominator.")
 
 
 class AdamW(_Adam):
-    """arXiv 1711.05101, with the benchmark's values."""
+    """AdamW with the benchmark's values (arXiv 1711.05101)."""
 
     name: Literal["adamw"] = "adamw"
 
@@ -84,21 +89,25 @@ class AdamW(_Adam):
 
 
 class LowRank(_Adam):
-    """AdamW that holds a matrix's moments in `rank` dimensions of its shorter side: those of its
-    gradient's largest singular values. All other parameters have AdamW itself."""
+    """AdamW that keeps a matrix's moments in `rank` dimensions of its shorter side: those of its
+    gradient's largest singular values. All other parameters get AdamW itself."""
 
     by_element: ClassVar[bool] = False
     rank: int = Field(
-        8, ge=1, description="A matrix whose shorter side is not above it has AdamW itself."
+        8,
+        ge=1,
+        description="Dimensions to keep. A matrix whose shorter side is not longer than this gets "
+        "AdamW itself.",
     )
-    update_gap: int = Field(200, ge=1, description="Steps until dimensions are chosen anew.")
+    update_gap: int = Field(200, ge=1, description="Choose new dimensions after this many steps.")
 
 
 class GaLore(LowRank):
-    """arXiv 2403.03507: what lies outside of these dimensions is left out of the step."""
+    """AdamW in a few dimensions of each matrix; the gradient outside them is dropped
+    (arXiv 2403.03507)."""
 
     name: Literal["galore_adamw"]
-    scale: float = Field(2.0, gt=0, description="α, times the step of a matrix.")
+    scale: float = Field(2.0, gt=0, description="α: multiplies the step of a matrix.")
 
     def create(self, groups: Sequence[dict[str, Any]]) -> torch.optim.Optimizer:
         from fomo_dagster.optimisation.low_rank import ResumableGaLore, low_rank_groups
@@ -114,7 +123,8 @@ class GaLore(LowRank):
 
 
 class Fira(LowRank):
-    """arXiv 2410.01623: what lies outside is scaled as AdamW scales what lies within; α is 1."""
+    """AdamW in a few dimensions of each matrix; the gradient outside them is kept, scaled as AdamW
+    scales the part within (arXiv 2410.01623). α is 1."""
 
     name: Literal["fira"]
 
@@ -135,7 +145,9 @@ class Sgd(Optimiser):
     """Stochastic gradient descent."""
 
     name: Literal["sgd"]
-    momentum: float = Field(0.9, ge=0, lt=1)
+    momentum: float = Field(
+        0.9, ge=0, lt=1, description="Share of the earlier updates that a step keeps."
+    )
 
     def create(self, groups: Sequence[dict[str, Any]]) -> torch.optim.Optimizer:
         from pytorch_optimizer import SGDW
@@ -145,11 +157,12 @@ class Sgd(Optimiser):
 
 
 class Lion(Optimiser):
-    """arXiv 2302.06675: the sign of a mean of gradients."""
+    """Steps by the sign of a mean of gradients (arXiv 2302.06675)."""
 
     name: Literal["lion"]
     betas: tuple[Beta, Beta] = Field(
-        (0.9, 0.99), description="Of the mean whose sign is taken, and of the one that is kept."
+        (0.9, 0.99),
+        description="Decay for the mean whose sign is taken, and for the mean that is kept.",
     )
 
     def create(self, groups: Sequence[dict[str, Any]]) -> torch.optim.Optimizer:
@@ -160,8 +173,8 @@ class Lion(Optimiser):
 
 
 class NAdam(_Adam):
-    """Adam with Nesterov's momentum (Dozat 2016, "Incorporating Nesterov Momentum into Adam"), its
-    momentum being β₁ · (1 - ½ · 0.96^(0.004 t)) at step t."""
+    """Adam with Nesterov's momentum (Dozat 2016, "Incorporating Nesterov Momentum into Adam"). The
+    momentum at step t is β₁ · (1 - ½ · 0.96^(0.004 t))."""
 
     name: Literal["nadam"]
 
@@ -179,12 +192,15 @@ class NAdam(_Adam):
 
 
 class Adopt(_Adam):
-    """arXiv 2411.02853: a gradient is divided by the root of the second moment before it, clipped
-    at t^¼, and then gathered. The first one is taken for that moment alone."""
+    """Divides a gradient by the root of the second moment before it, clips the result at t^¼,
+    and adds it to the first moment (arXiv 2411.02853). The first gradient only sets the second
+    moment."""
 
     name: Literal["adopt"]
-    betas: tuple[Beta, Beta] = (0.9, 0.9999)
-    epsilon: float = Field(1e-6, gt=0)
+    betas: tuple[Beta, Beta] = Field(
+        (0.9, 0.9999), description="Decay of the first and the second moment."
+    )
+    epsilon: float = Field(1e-6, gt=0, description="Smallest denominator.")
 
     def create(self, groups: Sequence[dict[str, Any]]) -> torch.optim.Optimizer:
         from pytorch_optimizer import ADOPT
@@ -201,16 +217,20 @@ class Adopt(_Adam):
 
 
 class AdEMAMix(Optimiser):
-    """arXiv 2409.03137: AdamW with a second, slower mean of gradients beside the first."""
+    """AdamW with a second, slower mean of gradients (arXiv 2409.03137)."""
 
     name: Literal["ademamix"]
     betas: tuple[Beta, Beta, Beta] = Field(
-        (0.9, 0.999, 0.9999), description="Of the mean, the second moment, and the slow mean."
+        (0.9, 0.999, 0.9999),
+        description="Decay of the mean, of the second moment, and of the slow mean.",
     )
-    epsilon: float = Field(1e-8, gt=0)
-    alpha: float = Field(5.0, ge=0, description="Times the slow mean, beside the other.")
+    epsilon: float = Field(1e-8, gt=0, description="Added to the denominator.")
+    alpha: float = Field(5.0, ge=0, description="Weight of the slow mean.")
     slow_warmup_steps: int | None = Field(
-        None, ge=1, description="Until alpha and the slow mean's beta are reached; null: at once."
+        None,
+        ge=1,
+        description="Steps until alpha and the slow mean's beta reach their values; null: they "
+        "have them at once.",
     )
 
     def create(self, groups: Sequence[dict[str, Any]]) -> torch.optim.Optimizer:
@@ -229,9 +249,10 @@ class AdEMAMix(Optimiser):
 
 
 class Adafactor(Optimiser):
-    """arXiv 1804.04235, without momentum: of a matrix' second moment the means of rows and columns.
+    """Without momentum; of a matrix's second moment it keeps the means of rows and columns
+    (arXiv 1804.04235).
 
-    The step is relative to the weights: max(0.001, RMS(θ)) · min(learning rate, 1 / √t).
+    Steps are relative to the weights: max(0.001, RMS(θ)) · min(learning rate, 1 / √t).
     """
 
     by_element: ClassVar[bool] = False

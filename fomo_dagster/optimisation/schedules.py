@@ -1,10 +1,10 @@
-"""How the learning rate goes within a stage: each schedule's declaration, and its formula.
+"""Learning rate schedules: each one's declaration and formula.
 
-A rate is a function of the stage, the step and how many steps a stage has, and of nothing else.
-Formulas are those of FoMo-in-Flux (arXiv 2408.14471), with the step i = 0 .. S-1 of S, the peak L,
-the floor m = L · final_factor, W steps of warm-up, C of cool-down, and t stages before this one,
-which count as though they had had S, W and C, too. Where the stages recover, a stage warms up to a
-base b below L, and the schedule goes on from there.
+A rate depends only on the stage, the step, and the number of steps in a stage. Formulas are those
+of FoMo-in-Flux (arXiv 2408.14471): step i = 0 .. S-1 of S, peak L, floor m = L · final_factor, W
+steps of warm-up, C of cool-down. t is the number of stages before this one, which count as if they
+had S, W and C too. With a recovery, a stage warms up to a base b below L, and the schedule
+continues from there.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ class Schedule(Declaration):
     def learning_rate(self, peak: float, *, stage: int, step: int, steps: int) -> float:
         """The learning rate of a step.
 
-        stage: counted from 1; θ₀'s own training, 0, is like a first one. step: i, from 0. steps: S,
-        into which the schedule fits (`misfit`).
+        stage: counted from 1; 0 is θ₀'s own training, which works like a first stage. step: i, from
+        0. steps: S, into which the schedule must fit (`misfit`).
         """
         if not 0 <= step < steps:
             raise ValueError(f"step {step} is not one of {steps}")
@@ -63,7 +63,7 @@ class Schedule(Declaration):
         """`learning_rate`, with t as `before`."""
 
     def misfit(self, steps: int) -> str | None:
-        """Why it does not fit into a stage of `steps` steps; None where it does."""
+        """Why the schedule does not fit into a stage of `steps` steps; None if it does."""
         lengths = self.lengths(steps)
         if sum(lengths.values()) <= steps:
             return None
@@ -75,13 +75,15 @@ class Schedule(Declaration):
         return f"{parts} do not fit into a stage of {steps} steps: make them shorter"
 
     def lengths(self, steps: int) -> Mapping[str, int]:
-        """Its parts that follow each other within a stage of `steps` steps, and their steps."""
+        """The schedule's parts in a stage of `steps` steps, in order, and the steps of each."""
         return {}
 
 
 class _WarmedUp(Schedule):
     warmup: Length = Field(
-        0.1, description="The rate rises over these steps: a share of the stage's, or their number."
+        0.1,
+        description="Steps over which the rate rises: below 1 a share of the stage's steps, "
+        "otherwise their number.",
     )
 
     def lengths(self, steps: int) -> Mapping[str, int]:
@@ -95,7 +97,9 @@ class _WarmedUp(Schedule):
 
 class _CooledDown(_WarmedUp):
     cooldown: Length = Field(
-        0.1, description="The rate falls over the last steps: a share, or their number."
+        0.1,
+        description="Last steps over which the rate falls: below 1 a share of the stage's steps, "
+        "otherwise their number.",
     )
 
     def lengths(self, steps: int) -> Mapping[str, int]:
@@ -121,14 +125,20 @@ class Constant(_WarmedUp):
 
 
 class Multistep(_WarmedUp):
-    """The peak, and from each milestone on `factor` times what it was before."""
+    """The peak, multiplied by `factor` at each milestone."""
 
     name: Literal["multistep"]
-    warmup: Length = Field(0.0, description="A share of the stage's steps, or their number.")
-    milestones: tuple[Length, ...] = Field(
-        min_length=1, description="Shares of the stage's steps, or numbers of steps, in order."
+    warmup: Length = Field(
+        0.0,
+        description="Steps over which the rate rises: below 1 a share of the stage's steps, "
+        "otherwise their number.",
     )
-    factor: float = Field(0.1, gt=0, le=1)
+    milestones: tuple[Length, ...] = Field(
+        min_length=1,
+        description="Places in ascending order: below 1 a share of the stage's steps, otherwise a "
+        "number of steps.",
+    )
+    factor: float = Field(0.1, gt=0, le=1, description="Multiplies the rate at each milestone.")
 
     def _rate(self, peak: float, before: int, step: int, steps: int) -> float:
         passed = sum(step >= steps_in(milestone, steps) for milestone in self.milestones)
@@ -146,7 +156,7 @@ class Multistep(_WarmedUp):
 
 
 class CosineAnnealing(Schedule):
-    """From the peak towards the floor along a cosine, without a warm-up."""
+    """From the peak down to the floor along a cosine, without a warm-up."""
 
     name: Literal["cosine_annealing"]
     final_factor: FinalFactor = 0.001
@@ -156,17 +166,19 @@ class CosineAnnealing(Schedule):
 
 
 class Cosine(_WarmedUp):
-    """From the peak to the floor along a cosine, after a warm-up: the benchmark's."""
+    """A warm-up, then from the peak down to the floor along a cosine. This is the benchmark's."""
 
     name: Literal["cosine"] = "cosine"
     final_factor: FinalFactor = 0.001
     recovery: Literal["autoregressive", "dynamic", "continued", "recovered"] | None = (
-        at_default_left_out(None, description="How stages go on from each other; null: not at all.")
+        at_default_left_out(
+            None, description="How a stage continues from earlier ones; null: it starts over."
+        )
     )
     stages: int | None = at_default_left_out(
         None,
         ge=1,
-        description="Of continued and recovered: how many stages the one cosine is over.",
+        description="For continued and recovered: the number of stages that the one cosine covers.",
     )
 
     @model_validator(mode="after")
@@ -219,16 +231,19 @@ class Cosine(_WarmedUp):
 
 
 class Rsqrt(_CooledDown):
-    """Towards the floor as the reciprocal of the step's square root, without an end that it has to
-    know, and to 0 over the last steps (arXiv 2106.04560)."""
+    """A warm-up, then down towards the floor with the reciprocal square root of the step, and to 0
+    over the last steps (arXiv 2106.04560). It does not need to know when training ends."""
 
     name: Literal["rsqrt"]
     warmup: Length = Field(
-        0.1, gt=0, description="A share of the stage's steps, or their number; the decay's unit."
+        0.1,
+        gt=0,
+        description="Steps over which the rate rises, and the unit of the decay: below 1 a share "
+        "of the stage's steps, otherwise their number.",
     )
     final_factor: FinalFactor = 0.001
     recovery: Literal["autoregressive", "continued", "recovered", "recovered_released"] | None = (
-        Field(None, description="How stages go on from each other; null: not at all.")
+        Field(None, description="How a stage continues from earlier ones; null: it starts over.")
     )
 
     def _rate(self, peak: float, before: int, step: int, steps: int) -> float:
@@ -269,13 +284,14 @@ class Rsqrt(_CooledDown):
 
 
 class WarmupStableDecay(_CooledDown):
-    """The peak, and to the floor over the last steps (arXiv 2404.06395)."""
+    """The peak after a warm-up, then down to the floor over the last steps (arXiv 2404.06395)."""
 
     name: Literal["wsd"]
     final_factor: FinalFactor = 0.001
     shape: Literal["linear", "sqrt"] = Field(
         "linear",
-        description="Of the cool-down; sqrt: 1 - √share, steep at first (arXiv 2405.18392).",
+        description="How the rate falls over the cool-down. sqrt: 1 - √share, steep at first "
+        "(arXiv 2405.18392).",
     )
 
     def _rate(self, peak: float, before: int, step: int, steps: int) -> float:

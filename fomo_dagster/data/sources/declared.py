@@ -1,11 +1,11 @@
-"""What the declarations of sources share. `registry.py` lists them all."""
+"""What all declarations of sources share; `registry.py` lists them."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
 from pydantic import Field, model_validator
 
@@ -22,8 +22,8 @@ index, or from where they lie without one."""
 class DeclaredSource(Declaration, ABC):
     """Where a dataset's images come from, and how they are found and read.
 
-    places: the fields that say where the images are or how they get there, which is no part of what
-    they are.
+    places: the fields that say where the images are or how they get there. They are no part of what
+    the images are.
     """
 
     places: ClassVar[frozenset[str]] = frozenset()
@@ -33,24 +33,24 @@ class DeclaredSource(Declaration, ABC):
 
     @property
     def access(self) -> Access:
-        """How a training comes by the images."""
+        """How a training gets the images."""
         return "copied"
 
     @abstractmethod
     def open(self, name: str, base: Path, cache: Path, *, one_concept: str | None = None) -> Source:
-        """What reads the images of the dataset `name`; nothing is read yet.
+        """What reads the images of the dataset `name`. Nothing is read yet.
 
-        base: the folder that relative paths start from. cache: a folder for digests and for what
-        was worked out. one_concept: the concept of all images where the source names none; None
-        makes it name them.
+        base: the folder that relative paths start from. cache: a folder for digests and derived
+        tables. one_concept: the concept of all images if the source names none; None makes it name
+        them.
         """
 
     @abstractmethod
     def presence(self, name: str, base: Path) -> Presence:
         """Whether the images of the dataset `name` are on this machine, from a look at few files.
 
-        Nothing is read through: that all images are there, and the right ones, is what a scan finds
-        out. Relative paths start from `base`.
+        Only a scan finds out whether all images are there, and the right ones. Relative paths start
+        from `base`.
         """
 
     def named_paths(self, base: Path) -> Iterator[Path]:
@@ -61,21 +61,22 @@ class DeclaredSource(Declaration, ABC):
                 yield resolved(base, place)
 
 
-Splits = Annotated[
-    dict[Literal["train", "test"], tuple[str, ...]],
-    Field(description="Our splits, each with the source's that it is made of; the usual names are "
-    "known without. {}: the source has none."),
-]  # fmt: skip
+Splits: TypeAlias = dict[Literal["train", "test"], tuple[str, ...]]
+"""Our splits, each with the source's that it is made of."""
 
 
 class SplitSource(DeclaredSource):
-    """Base of sources whose splits have names of their own."""
+    """Base of sources that name their own splits."""
 
     may_have_none: ClassVar[bool] = True
 
-    splits: Splits | None = at_default_left_out(None)
+    splits: Splits | None = at_default_left_out(
+        None,
+        description="Which of the source's splits make up ours; by default the usual names are "
+        "known. {}: the source has no splits.",
+    )
     test_share: float = Field(
-        0.2, ge=0, lt=1, description="Share of each concept held out where nothing is for testing."
+        0.2, ge=0, lt=1, description="Share of each concept to hold out if no split is for testing."
     )
 
     @model_validator(mode="after")
@@ -90,6 +91,6 @@ class SplitSource(DeclaredSource):
 
 ALLOW_OUTSIDE = at_default_left_out(
     False,
-    description="Read images that a table names outside its root (of a dataset for the library "
-    "`datasets`, its folder), by `..`, a link or a path.",
+    description="Also read images that a table names outside its root (for the library `datasets`, "
+    "outside the dataset's folder), by `..`, a link or a path.",
 )

@@ -24,12 +24,15 @@ Create = Callable[[str, Mapping[str, Any], int], Generator]
 
 
 class GeneratedSource(DeclaredSource):
-    """A set that is rendered, or cut from images that ship inside packages: no download."""
+    """A set that is rendered, or cut from images that ship inside packages. Nothing is
+    downloaded."""
 
     type: Literal["generated"] = "generated"
-    generator: str
-    parameters: dict[str, Any] = Field(default_factory=dict)
-    seed: int = 0
+    generator: str = Field(description="The generator's name.")
+    parameters: dict[str, Any] = Field(
+        default_factory=dict, description="The generator's parameters."
+    )
+    seed: int = Field(0, description="The generator's seed.")
 
     def open(
         self, name: str, base: Path, cache: Path, *, one_concept: str | None = None

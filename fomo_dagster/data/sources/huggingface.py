@@ -36,7 +36,7 @@ FORMATS = {".parquet": "parquet", ".arrow": "arrow"}
 
 
 class HuggingfaceSource(SplitSource):
-    """A dataset that the library `datasets` reads: from local files, or by name from the hub."""
+    """A dataset that the library `datasets` reads, from local files or by name from the hub."""
 
     may_have_none: ClassVar[bool] = False
     places: ClassVar[frozenset[str]] = frozenset({"path"})
@@ -44,9 +44,12 @@ class HuggingfaceSource(SplitSource):
     type: Literal["huggingface"] = "huggingface"
     path: Path | None = Field(
         None,
-        description="A folder of `save_to_disk`, a folder of Parquet or Arrow files, or one file.",
+        description="A `save_to_disk` folder, a folder of Parquet or Arrow files, or one such "
+        "file.",
     )
-    name: str | None = Field(None, description="Its name on the hub, where there is no path.")
+    name: str | None = Field(
+        None, description="The dataset's name on the hub, if there is no path."
+    )
     config: str | None = Field(None, description="The hub dataset's configuration.")
     revision: str | None = Field(None, description="The hub dataset's revision: a commit or a tag.")
     image: str = Field("image", description="The column of images.")

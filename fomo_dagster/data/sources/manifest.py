@@ -43,15 +43,15 @@ from fomo_dagster.texts import as_text, composed
 
 
 class ManifestSource(SplitSource, TableFormat):
-    """A table (Parquet, CSV or JSON lines) with a row an image: `path`, and optionally `concept`,
-    `caption` (text or a list), `split` and `key`."""
+    """A table (Parquet, CSV or JSON lines) with one row per image: `path`, and optionally
+    `concept`, `caption` (a text or a list), `split` and `key`."""
 
     places: ClassVar[frozenset[str]] = frozenset({"path", "root"})
 
     type: Literal["manifest"] = "manifest"
-    path: Path
+    path: Path = Field(description="The table.")
     root: Path | None = Field(
-        None, description="What relative image paths start from; the table's folder by default."
+        None, description="The folder that relative image paths start from; by default the table's."
     )
     allow_outside: bool = ALLOW_OUTSIDE
 

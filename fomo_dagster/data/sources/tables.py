@@ -1,4 +1,4 @@
-"""What the readers of tables have in common: what they give, and how text files are opened."""
+"""What the readers of tables share: what they return, and how text files are opened."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ BYTE_ORDER_MARKS = (  # UTF-32's first: UTF-16's begin them
 
 
 class TableFormat(Declaration):
-    """How a table of text is written, where that is not as usual."""
+    """How a text table is written, if not in the usual way."""
 
     quoting: Literal["doubled", "backslash", "none"] | None = at_default_left_out(
         None,
-        description="How a CSV table writes quotes inside quoted texts: doubled, as usual; after a "
-        "backslash, as Spark and MySQL do; none: quotes are letters as others. Where it is left "
-        "out, they are doubled, and a table that could be meant otherwise is refused.",
+        description="How a CSV table writes quotes inside quoted texts. doubled: as usual. "
+        "backslash: as Spark and MySQL do. none: quotes are ordinary letters. null: "
+        "doubled, and an ambiguous table is refused.",
     )
     separator: str | None = at_default_left_out(
         None,
         min_length=1,
         max_length=1,
-        description="What separates the fields of a CSV table; by default the comma, semicolon, "
-        "tab or bar that its header shows.",
+        description="What separates the fields of a CSV table; null: the comma, semicolon, tab or "
+        "bar in its header.",
     )
     encoding: str = at_default_left_out(
-        "utf-8", description="Of a CSV table or JSON lines that do not begin with their mark."
+        "utf-8", description="Encoding of a CSV table, or of JSON lines, without a byte order mark."
     )
 
     @field_validator("separator")

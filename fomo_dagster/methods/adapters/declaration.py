@@ -1,4 +1,4 @@
-"""Adapters as an experiment file says them: the family, its size, and the layers that it adapts."""
+"""The declarations of adapters: the family, its size, and the layers to adapt."""
 
 from __future__ import annotations
 
@@ -12,47 +12,56 @@ TARGETS = ("query", "key", "value", "out_proj", "c_fc", "c_proj")
 
 
 class Adapters(Declaration):
-    """What every family has. Everything but the adapters is frozen, the logit scale too."""
+    """What every family has. Everything except the adapters is frozen, including the logit
+    scale."""
 
     name: str
     targets: tuple[str, ...] = Field(
         TARGETS,
         min_length=1,
-        description="Linear layers: a last name (query), a whole one, or a glob over whole names "
-        "(`visual.*.c_fc`).",
+        description="Linear layers to adapt: a last name (query), a whole name, or a glob over "
+        "whole names (`visual.*.c_fc`).",
     )
     adapters: Literal["persist", "merge_each_stage"] = Field(
         "persist",
-        description="persist: a stage goes on with the adapters of the stage before, over θ₀; "
-        "merge_each_stage: each has new ones, over the weights that it starts from.",
+        description="persist: each stage continues with the adapters of the stage before, over "
+        "θ₀. merge_each_stage: each stage gets new adapters, over the weights that it "
+        "starts from.",
     )
 
 
 class Scaled(Adapters):
-    """Families whose change of a layer is scale · ΔW; rsLoRA is a matter of the scale."""
+    """Families that add scale · ΔW to a layer. For rsLoRA, set the scale."""
 
     name: Literal["lora", "dora", "loha", "lokr"]
-    rank: int = Field(64, ge=1)
-    scale: float = Field(1.0, gt=0, description="Times ΔW: alpha / rank of the papers.")
+    rank: int = Field(64, ge=1, description="Rank of ΔW.")
+    scale: float = Field(1.0, gt=0, description="Multiplies ΔW; alpha / rank in the papers.")
     dropout: float = Field(
-        0.0, ge=0, lt=1, description="Of the adapters' inputs; for loha and lokr, of their ranks."
+        0.0,
+        ge=0,
+        lt=1,
+        description="Dropout on the adapters' inputs; for loha and lokr, on their ranks.",
     )
 
 
 class Vera(Adapters):
-    """VeRA: vectors trained between random matrices that all layers share."""
+    """VeRA: trained vectors between random matrices that all layers share."""
 
     name: Literal["vera"]
-    rank: int = Field(256, ge=1)
-    initial_d: float = Field(0.1, description="Of the vector d; b begins with 0.")
-    dropout: float = Field(0.0, ge=0, lt=1, description="Of the adapters' inputs.")
+    rank: int = Field(256, ge=1, description="Rank of the random matrices.")
+    initial_d: float = Field(0.1, description="Initial value of the vector d; b starts at 0.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the adapters' inputs.")
 
 
 class Householder(Adapters):
     """HRA: a chain of `rank` Householder reflections before each layer, in pairs."""
 
     name: Literal["hra"]
-    rank: int = Field(8, ge=2, description="Even: pairs of reflections begin as the identity.")
+    rank: int = Field(
+        8,
+        ge=2,
+        description="Number of reflections. It must be even, because pairs start as the identity.",
+    )
 
     @model_validator(mode="after")
     def _is_even(self) -> Householder:
@@ -65,7 +74,9 @@ class Orthogonal(Adapters):
     """OFT: block-diagonal rotations before each layer."""
 
     name: Literal["oft"]
-    block_size: int = Field(32, ge=2, description="Must divide the inputs of every target.")
+    block_size: int = Field(
+        32, ge=2, description="Size of a block; it must divide the inputs of every target."
+    )
 
 
 class Rescaled(Adapters):

@@ -1,4 +1,4 @@
-"""The average of the weights over the steps of a stage, as an experiment file says it."""
+"""The declarations of averages of the weights over the steps of a stage."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from fomo_dagster.data.declarations import Declaration, one_of
 
 
 class ExponentialAverage(Declaration):
-    """Earlier steps count less and less."""
+    """An exponential moving average: earlier steps count less and less."""
 
     name: Literal["exponential"]
     decay: float = Field(
-        0.999, ge=0, lt=1, description="What the average so far counts at each step that is taken."
+        0.999, ge=0, lt=1, description="Weight of the average so far at each update."
     )
-    every: int = Field(1, ge=1, description="Steps from one that is taken to the next.")
+    every: int = Field(1, ge=1, description="Update the average every so many steps.")
 
 
 class UniformAverage(Declaration):
-    """All steps that are taken count alike, and so does the stage's start."""
+    """The mean of the stage's start and of every `every`-th step."""
 
     name: Literal["uniform"]
-    every: int = Field(100, ge=1, description="Steps from one that is taken to the next.")
+    every: int = Field(100, ge=1, description="Update the average every so many steps.")
 
 
 AVERAGES = (ExponentialAverage, UniformAverage)

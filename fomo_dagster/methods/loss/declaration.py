@@ -1,4 +1,4 @@
-"""What is minimised over a batch of pairs, as an experiment declares it."""
+"""The declarations of losses over a batch of pairs."""
 
 from __future__ import annotations
 
@@ -10,18 +10,21 @@ from fomo_dagster.data.declarations import Declaration, one_of
 
 
 class ClipLoss(Declaration):
-    """CLIP's (arXiv 2103.00020): which text of the batch belongs to an image, and which image to
-    a text."""
+    """CLIP's cross entropy (arXiv 2103.00020): which text of the batch belongs to an image, and
+    which image to a text."""
 
     name: Literal["clip"] = "clip"
     label_smoothing: float = Field(
-        0.0, ge=0, lt=1, description="Share of the answer that all pairs of a row have alike."
+        0.0,
+        ge=0,
+        lt=1,
+        description="Share of each answer that is spread evenly over the whole batch.",
     )
 
 
 class SiglipLoss(Declaration):
-    """SigLIP's (arXiv 2303.15343): of every pair by itself, whether it is one. It needs an
-    architecture with a bias of the logits (`init_logit_bias`)."""
+    """SigLIP's loss (arXiv 2303.15343): for each pair separately, whether it belongs together. It
+    needs an architecture with a bias of the logits (`init_logit_bias`)."""
 
     name: Literal["siglip"]
 

@@ -1,4 +1,4 @@
-"""Which samples of larger batches are trained on, as an experiment file says it."""
+"""The declarations of online selection: which samples of a larger batch are trained on."""
 
 from __future__ import annotations
 
@@ -11,40 +11,39 @@ from fomo_dagster.experiment.backbone import Backbone
 
 
 class OnlineSelection(Declaration):
-    """What all have; how one chooses is in `choosing.py`."""
+    """What every selection has; `choosing.py` implements them."""
 
     name: str
-    share: float = Field(
-        gt=0, lt=1, description="Of the samples that are drawn, those that are trained on."
-    )
+    share: float = Field(gt=0, lt=1, description="Share of the drawn samples that is trained on.")
 
 
 class RandomSelection(OnlineSelection):
-    """Any of them: what the others are compared with."""
+    """Any samples: the control for the others."""
 
     name: Literal["random"]
 
 
 class Referring(OnlineSelection):
-    """Looks at a reference model."""
+    """A selection that uses a reference model."""
 
     reference: Backbone = Field(
         exclude=True,  # it is an asset of its own, whose identity is that of what depends on it
-        description="Any OpenCLIP model, with an image size and a tokeniser of its own.",
+        description="Any OpenCLIP model; it may have its own image size and tokeniser.",
     )
 
 
 class Learnability(Referring):
-    """Those that are hard for the learner and easy for a reference model (arXiv 2312.05328)."""
+    """The samples that are hard for the learner and easy for a reference model
+    (arXiv 2312.05328)."""
 
     name: Literal["learnability"]
 
 
 class Jest(Referring):
-    """Those that are so among each other, chunk by chunk (JEST, arXiv 2406.17711)."""
+    """A batch that is learnable as a whole, chosen chunk by chunk (JEST, arXiv 2406.17711)."""
 
     name: Literal["jest"]
-    chunks: int = Field(16, ge=1, description="In how many turns a batch is chosen.")
+    chunks: int = Field(16, ge=1, description="Number of turns in which a batch is chosen.")
 
 
 ONLINE_SELECTIONS = (RandomSelection, Learnability, Jest)

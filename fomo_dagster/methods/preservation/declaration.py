@@ -1,7 +1,7 @@
-"""What keeps earlier abilities while new ones are learnt, as an experiment file says it.
+"""What every preservation declares: what keeps earlier abilities while new ones are learned.
 
-A preservation is a package of this room: its declaration, which imports no PyTorch, and beside it
-the hooks that a training calls.
+A preservation is a package of this folder. Its `__init__.py` holds the declaration and imports no
+PyTorch; its `hooks.py` holds the hooks that training calls.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Preservation(Declaration):
-    """What all have: a name, and what a stage needs for it."""
+    """What every preservation has: a name, and what a stage needs for it."""
 
     name: str
     carries: ClassVar[bool] = False
@@ -36,36 +36,37 @@ class Preservation(Declaration):
 
     @property
     def weights_themselves(self) -> bool:
-        """Whether it holds the weights that are trained, so that these must be the model's own."""
+        """Whether it anchors the trained weights, which must then be the model's own."""
         return False
 
     @property
     def reference(self) -> Literal["initial", "deployed"] | Backbone | None:
-        """The weights that a stage looks at beside those it starts from: θ₀, those deployed
-        before it, or those of another model; None: no others."""
+        """Another model that a stage looks at: θ₀, the weights deployed before the stage, or a
+        declared model; None if it needs none."""
         return None
 
     @property
     def pools(self) -> tuple[Literal["update", "buffer", "pretraining"], ...]:
-        """The pools that every batch must hold samples of, but that the first stage has no
-        buffer."""
+        """The pools of which every batch must hold samples. The first stage has no buffer, and is
+        exempt from it."""
         return ()
 
     @property
     def batches(self) -> Mapping[str, int]:
-        """The sizes of batches of its own, by the names of its settings."""
+        """Batch sizes of its own, by the names of its settings."""
         return {}
 
     @abstractmethod
     def begin(self, stage_context: StageContext, stage_inputs: StageInputs) -> StageHooks:
-        """What it does in one stage; imports PyTorch.
+        """What it does in one stage. This imports PyTorch.
 
-        Raises `InputError` where it does not go with the model or with what is trained.
+        Raises `InputError` if it does not suit the model or what is trained.
         """
 
 
 class ByImportance(Preservation):
-    """Holds each weight as much as it counted in the stages before; the first has no penalty."""
+    """Holds each weight by how much it mattered in earlier stages. The first stage has no
+    penalty."""
 
     carries: ClassVar[bool] = True
     of_carried: ClassVar[frozenset[str]] = frozenset({"strength", "decay"})

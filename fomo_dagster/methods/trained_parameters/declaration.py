@@ -1,4 +1,4 @@
-"""Which parameters a stage trains, as an experiment file says it."""
+"""The declaration of the parameters that a stage trains."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from fomo_dagster.data.declarations import Declaration
 
 
 class Parameters(Declaration):
-    """Parameters by the globs that their names match; `*` stands for dots too."""
+    """Parameters selected by globs over their names. `*` matches dots too."""
 
-    include: tuple[str, ...] = Field(("*",), min_length=1)
-    exclude: tuple[str, ...] = Field((), description="Not trained, though included.")
+    include: tuple[str, ...] = Field(
+        ("*",), min_length=1, description="Globs of parameters to train."
+    )
+    exclude: tuple[str, ...] = Field((), description="Globs of included parameters not to train.")
 
 
 def _written_as(value: Any) -> str:

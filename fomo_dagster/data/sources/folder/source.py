@@ -22,11 +22,12 @@ class FolderSource(SplitSource, TableFormat):
     places: ClassVar[frozenset[str]] = frozenset({"path", "captions"})
 
     type: Literal["folder"] = "folder"
-    path: Path
+    path: Path = Field(description="The folder.")
     captions: Path | None = Field(
         None,
         description="A CSV, Parquet or JSON-lines table with the columns `path` (relative to the "
-        "folder) and `caption`; several rows an image, or a list, are several captions.",
+        "folder) and `caption`. Several rows per image, or a list, are several "
+        "captions.",
     )
 
     def open(

@@ -18,24 +18,24 @@ from fomo_dagster.units import byte_size
 
 
 class FomoReleaseSource(DeclaredSource):
-    """A dataset of FoMo-in-Flux from a local copy of the benchmark's release."""
+    """A dataset of FoMo-in-Flux, from a local copy of the benchmark's release."""
 
     places: ClassVar[frozenset[str]] = frozenset({"release", "images"})
 
     type: Literal["fomo_release"] = "fomo_release"
     dataset: str | None = Field(
-        None, description="Its handle, folder or alias in the benchmark; the declared name if null."
+        None, description="Its handle, folder or alias in the benchmark; null: the declared name."
     )
     release: Path | None = Field(
-        None, description="The copy of the release's repository; $FOMO_RELEASE by default."
+        None, description="The copy of the release's repository; by default $FOMO_RELEASE."
     )
     images: Path | None = Field(
         None,
-        description="The folder with `<FOLDER>.tar` or `<FOLDER>/`; $FOMO_RELEASE_IMAGES by "
-        "default, or else the folder `data` in the release.",
+        description="The folder with `<FOLDER>.tar` or `<FOLDER>/`; by default "
+        "$FOMO_RELEASE_IMAGES, or else the folder `data` in the release.",
     )
     resized: bool = Field(
-        True, description="Use the release's copies at 224 pixels where it has them."
+        True, description="Use the release's copies at 224 pixels if it has them."
     )
     allow_incomplete: bool = Field(
         False, description="Leave out what is missing, with a warning, instead of refusing."

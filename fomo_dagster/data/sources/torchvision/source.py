@@ -39,7 +39,7 @@ LISTED = {name: SCAN[name] for name in ("split", "key", "concept", "reference")}
 
 
 class TorchvisionSource(SplitSource):
-    """One of torchvision's datasets, in the files that torchvision itself reads."""
+    """One of torchvision's datasets, from the files that torchvision reads."""
 
     may_have_none: ClassVar[bool] = False
     places: ClassVar[frozenset[str]] = frozenset({"root", "download"})
@@ -51,8 +51,8 @@ class TorchvisionSource(SplitSource):
         "MNIST", "OxfordIIITPet", "QMNIST", "RenderedSST2", "SEMEION", "STL10", "SUN397", "SVHN",
         "StanfordCars", "USPS",
     ] = Field(description="The name of torchvision's class.")  # fmt: skip
-    root: Path = Field(description="The folder that torchvision is given as `root`.")
-    download: bool = Field(False, description="Let torchvision download what is not there.")
+    root: Path = Field(description="The folder to give torchvision as `root`.")
+    download: bool = Field(False, description="Let torchvision download what is missing.")
 
     def open(
         self, name: str, base: Path, cache: Path, *, one_concept: str | None = None

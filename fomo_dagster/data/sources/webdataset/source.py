@@ -23,8 +23,8 @@ from fomo_dagster.progress import Progress
 
 
 class WebDatasetSource(SplitSource):
-    """Tars as img2dataset writes them, an image and a text by one name, where they lie: indexed in
-    place, or streamed without an index."""
+    """Tars in img2dataset's layout, an image and a text under one name. They are read where they
+    are: indexed, or streamed without an index."""
 
     places: ClassVar[frozenset[str]] = frozenset({"shards"})
 
@@ -35,24 +35,28 @@ class WebDatasetSource(SplitSource):
     )
     index: bool = Field(
         True,
-        description="Read all tars once and know every sample. false: they are streamed, for "
-        "remote stores and sets too large to be listed; good for pretraining pools alone.",
+        description="true: read all tars once and index every sample. false: stream them, for "
+        "remote stores and sets that are too large to index; only pretraining pools "
+        "can use them.",
     )
     image_extensions: tuple[str, ...] | None = Field(
         None,
         min_length=1,
-        description="Extensions of images, such as jpg or mask.png; of several in a sample, the "
-        "first here counts. By default all that Pillow decodes.",
+        description="Extensions of images, such as jpg or mask.png. Of several in a sample, the "
+        "first in this list counts. By default all that Pillow decodes.",
     )
     splits: Splits | None = at_default_left_out(
-        None, description="Our splits, each with patterns of the names of its shards."
+        None, description="Our splits, each with patterns of its shards' names."
     )
-    test_share: float = Field(0.0, ge=0, lt=1, description="Share of samples held out.")
+    test_share: float = Field(0.0, ge=0, lt=1, description="Share of samples to hold out.")
     samples_per_visit: int = Field(
-        1000, ge=1, description="Streamed: samples drawn from a shard before another has its turn."
+        1000,
+        ge=1,
+        description="For streamed tars: draw this many samples from a shard before another has "
+        "its turn.",
     )
     shards_at_once: int = Field(
-        4, ge=1, description="Streamed: shards that neighbouring samples are drawn from."
+        4, ge=1, description="For streamed tars: draw neighbouring samples from this many shards."
     )
 
     @field_validator("image_extensions")

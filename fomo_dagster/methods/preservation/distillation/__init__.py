@@ -1,4 +1,4 @@
-"""Distillation from an earlier model: LwF on what is learnt, ZSCL on reference rows."""
+"""Distillation from an earlier model: LwF on new samples, ZSCL on pretraining samples."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ if TYPE_CHECKING:
 
 
 class _Distilled(Preservation):
-    """Learns from an earlier model too."""
+    """Also learns from an earlier model."""
 
     of_likelihood: ClassVar[bool] = True
     teacher: Literal["initial", "deployed"]
-    strength: float = Field(1.0, gt=0)
-    temperature: float = Field(2.0, gt=0, description="Divides the logits that are compared.")
+    strength: float = Field(1.0, gt=0, description="Multiplies the divergence from the teacher.")
+    temperature: float = Field(
+        2.0, gt=0, description="Divides the logits before they are compared."
+    )
 
     @property
     def reference(self) -> Literal["initial", "deployed"]:
@@ -26,7 +28,8 @@ class _Distilled(Preservation):
 
 
 class LwF(_Distilled):
-    """The teacher's similarities of new images to new texts."""
+    """Learning without forgetting: stay close to the teacher's similarities of new images to new
+    texts (arXiv 1606.09282)."""
 
     name: Literal["lwf"]
     teacher: Literal["initial", "deployed"] = Field(
@@ -46,14 +49,17 @@ class LwF(_Distilled):
 
 
 class ZSCL(_Distilled):
-    """The teacher's similarities of reference images and texts, both ways."""
+    """Stay close to the teacher's similarities of pretraining images and texts, in both directions
+    (arXiv 2303.06628)."""
 
     name: Literal["zscl"]
     teacher: Literal["initial", "deployed"] = Field(
         "initial", description="θ₀, or the weights deployed before the stage."
     )
     l2: float = Field(
-        1.0, ge=0, description="`l2 · ‖θ - θ*‖²` to the weights that the stage starts from."
+        1.0,
+        ge=0,
+        description="Adds `l2 · ‖θ - θ*‖²`, where θ* are the weights that the stage starts from.",
     )
 
     @property

@@ -1,4 +1,4 @@
-"""EWC: weights that the data before made certain stay where they are (arXiv 1612.00796)."""
+"""EWC: anchors the weights that earlier data determined well (arXiv 1612.00796)."""
 
 from __future__ import annotations
 
@@ -14,19 +14,28 @@ if TYPE_CHECKING:
 
 
 class EWC(ByImportance):
-    """`strength / 2 · Σ F (θ - θ*)²` beside the loss, F the Fisher information of earlier data."""
+    """Adds `strength / 2 · Σ F (θ - θ*)²` to the loss. F is the Fisher information of earlier data
+    (arXiv 1612.00796, 1805.06370)."""
 
     name: Literal["ewc"]
     of_likelihood: ClassVar[bool] = True
-    strength: float = Field(1.0, gt=0)
+    strength: float = Field(1.0, gt=0, description="Weight of the penalty.")
     decay: float = Field(
-        1.0, ge=0, le=1, description="Of the Fisher information of all stages before, each stage."
+        1.0,
+        ge=0,
+        le=1,
+        description="At each stage, multiplies the Fisher information of all earlier stages.",
     )
     samples: int = Field(
-        2048, ge=1, description="Of the chunk, from which it is estimated; no more than it has."
+        2048,
+        ge=1,
+        description="Samples of the chunk that the Fisher information is estimated from; at most "
+        "all of them.",
     )
     batch_size: int = Field(
-        64, ge=2, description="Of the estimate: as many texts are told apart for each image."
+        64,
+        ge=2,
+        description="Batch size of the estimate: each image is told apart among as many texts.",
     )
 
     @property

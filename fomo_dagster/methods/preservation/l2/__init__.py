@@ -1,4 +1,4 @@
-"""L2: weights stay close to those that the stage starts from, or to θ₀ (arXiv 1802.01483)."""
+"""L2: weights stay close to those at the stage's start, or to θ₀ (arXiv 1802.01483)."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 
 class L2(Preservation):
-    """`strength / 2 · ‖θ - θ*‖²` beside the loss."""
+    """Adds `strength / 2 · ‖θ - θ*‖²` to the loss (arXiv 1802.01483)."""
 
     name: Literal["l2"]
     weights_themselves: ClassVar[bool] = True
-    strength: float = Field(1.0, gt=0)
+    strength: float = Field(1.0, gt=0, description="Weight of the penalty.")
     to: Literal["start", "initial"] = Field(
         "start", description="θ*: the weights that the stage starts from, or θ₀."
     )

@@ -1,4 +1,4 @@
-"""MAS: weights that the outputs are sensitive to stay where they are (arXiv 1711.09601)."""
+"""MAS: anchors the weights that the outputs are sensitive to (arXiv 1711.09601)."""
 
 from __future__ import annotations
 
@@ -13,16 +13,23 @@ if TYPE_CHECKING:
 
 
 class MAS(ByImportance):
-    """`strength · Σ Ω (θ - θ*)²` beside the loss, Ω how sensitive outputs of earlier data are."""
+    """Adds `strength · Σ Ω (θ - θ*)²` to the loss. Ω is the sensitivity of the outputs for earlier
+    data (arXiv 1711.09601)."""
 
     name: Literal["mas"]
     of_each_pair: ClassVar[bool] = True
-    strength: float = Field(1.0, gt=0)
+    strength: float = Field(1.0, gt=0, description="Weight of the penalty.")
     decay: float = Field(
-        1.0, ge=0, le=1, description="Of the sensitivities of all stages before, each stage."
+        1.0,
+        ge=0,
+        le=1,
+        description="At each stage, multiplies the sensitivities of all earlier stages.",
     )
     samples: int = Field(
-        512, ge=1, description="Of the chunk, each with a backward pass; no more than it has."
+        512,
+        ge=1,
+        description="Samples of the chunk to measure, at most all of them. Each takes a backward "
+        "pass.",
     )
 
     def begin(self, stage_context: StageContext, stage_inputs: StageInputs) -> StageHooks:

@@ -1,4 +1,4 @@
-"""Replay with a loss of its own: ER (arXiv 1902.10486), DER and DER++ (arXiv 2004.07211)."""
+"""Replay with its own loss: ER (arXiv 1902.10486), DER and DER++ (arXiv 2004.07211)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class _Replayed(Preservation):
-    """Treats the buffer's rows in another way than the others."""
+    """Treats the buffer's rows differently from the others."""
 
     @property
     def pools(self) -> tuple[Literal["buffer"]]:
@@ -21,10 +21,10 @@ class _Replayed(Preservation):
 
 
 class ER(_Replayed):
-    """A contrastive loss of the buffer's rows for themselves."""
+    """Experience replay: a separate contrastive loss for the buffer's rows (arXiv 1902.10486)."""
 
     name: Literal["er"]
-    alpha: float = Field(1.0, gt=0, description="Times the loss of the buffer's rows.")
+    alpha: float = Field(1.0, gt=0, description="Weight of the loss of the buffer's rows.")
 
     def begin(self, stage_context: StageContext, stage_inputs: StageInputs) -> StageHooks:
         from fomo_dagster.methods.preservation.replay.hooks import Replay
@@ -33,12 +33,12 @@ class ER(_Replayed):
 
 
 class DER(_Replayed):
-    """The buffer's rows keep the logits that they had."""
+    """Dark experience replay: the buffer's rows keep their stored logits (arXiv 2004.07211)."""
 
     name: Literal["der"]
     leaves_replay_features: ClassVar[bool] = True
     of_likelihood: ClassVar[bool] = True
-    alpha: float = Field(0.3, gt=0, description="Times the squared difference of logits.")
+    alpha: float = Field(0.3, gt=0, description="Weight of the squared difference of logits.")
 
     def begin(self, stage_context: StageContext, stage_inputs: StageInputs) -> StageHooks:
         from fomo_dagster.methods.preservation.replay.hooks import Replay
@@ -47,13 +47,16 @@ class DER(_Replayed):
 
 
 class DERPP(_Replayed):
-    """DER++: the buffer's rows keep the logits that they had, and are learnt beside."""
+    """DER++: the buffer's rows keep their stored logits, and also have a contrastive loss
+    (arXiv 2004.07211)."""
 
     name: Literal["derpp"]
     leaves_replay_features: ClassVar[bool] = True
     of_likelihood: ClassVar[bool] = True
-    alpha: float = Field(0.1, gt=0, description="Times the squared difference of logits.")
-    beta: float = Field(0.5, gt=0, description="Times the loss of the buffer's rows.")
+    alpha: float = Field(0.1, gt=0, description="Weight of the squared difference of logits.")
+    beta: float = Field(
+        0.5, gt=0, description="Weight of the contrastive loss of the buffer's rows."
+    )
 
     def begin(self, stage_context: StageContext, stage_inputs: StageInputs) -> StageHooks:
         from fomo_dagster.methods.preservation.replay.hooks import Replay

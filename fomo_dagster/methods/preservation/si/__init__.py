@@ -1,4 +1,4 @@
-"""SI: what each weight did for the loss on its way says how much it counts (arXiv 1703.04200)."""
+"""SI: anchors the weights that lowered the loss of earlier data (arXiv 1703.04200)."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ if TYPE_CHECKING:
 
 
 class SI(ByImportance):
-    """`strength · Σ Ω (θ - θ*)²` beside the loss, Ω what each weight did for the loss earlier."""
+    """Adds `strength · Σ Ω (θ - θ*)²` to the loss. Ω measures how much each weight lowered the loss
+    of earlier stages (arXiv 1703.04200)."""
 
     name: Literal["si"]
     carried_version: ClassVar[int] = 2  # 1 cut each stage's importances at 0, and not their sum
-    strength: float = Field(0.5, gt=0)
-    damping: float = Field(0.1, gt=0, description="ξ, added to squared changes of weights.")
+    strength: float = Field(0.5, gt=0, description="Weight of the penalty.")
+    damping: float = Field(0.1, gt=0, description="ξ, added to the squared change of a weight.")
 
     def begin(self, stage_context: StageContext, stage_inputs: StageInputs) -> StageHooks:
         from fomo_dagster.methods.preservation.si.hooks import SIHooks

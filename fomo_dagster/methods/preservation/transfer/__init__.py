@@ -14,21 +14,24 @@ if TYPE_CHECKING:
 
 
 class Transfer(Preservation):
-    """What another model knows, where it knows it better than the weights at the stage's start."""
+    """Learns from another model where it knows an image better, and from the model at the stage's
+    start elsewhere (arXiv 2310.17653)."""
 
     name: Literal["transfer"]
     of_likelihood: ClassVar[bool] = True
     teacher: Backbone = Field(
         exclude=True,  # it is an asset of its own, whose identity is that of what depends on it
-        description="Any OpenCLIP model, with an image size and a tokeniser of its own.",
+        description="Any OpenCLIP model; it may have its own image size and tokeniser.",
     )
     supervised: bool = Field(
         True,
-        description="An image is learnt from the model that finds its text the more probable; "
-        "false: from the one whose highest probability is the higher.",
+        description="Which model knows an image better. true: the one that gives its own text the "
+        "higher probability. false: the one with the higher top probability.",
     )
-    strength: float = Field(1.0, gt=0)
-    temperature: float = Field(2.0, gt=0, description="Divides the logits that are compared.")
+    strength: float = Field(1.0, gt=0, description="Multiplies the divergence from the teacher.")
+    temperature: float = Field(
+        2.0, gt=0, description="Divides the logits before they are compared."
+    )
 
     @property
     def reference(self) -> Backbone:
