@@ -113,6 +113,38 @@ def test_captions_come_from_the_table_in_its_order(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_a_table_of_captions_is_looked_for_in_the_folder_of_images_first(tmp_path: Path) -> None:
+    write(tmp_path / "images", "train/cat/1.png", "test/cat/1.png")
+    inside, beside = tmp_path / "images" / "texts.csv", tmp_path / "texts.csv"
+    inside.write_text("path,caption\ntrain/cat/1.png,inside\n")
+    told = inspect(source(tmp_path, captions="texts.csv"))
+    assert (told.scan["captions"].to_list(), told.warnings) == ([[], ["inside"]], ())
+    beside.symlink_to(inside)  # one file by two names could not be another
+    assert scan(tmp_path, captions="texts.csv").equals(told.scan)
+    beside.unlink()
+    beside.write_text("path,caption\ntrain/cat/1.png,beside\n")
+    with pytest.raises(InputError, match=f"could be {inside} or {beside}: declare the whole path"):
+        scan(tmp_path, captions="texts.csv")
+    assert scan(tmp_path, captions=str(beside))["captions"][1].to_list() == ["beside"]
+    inside.unlink()
+    assert scan(tmp_path, captions="texts.csv")["captions"][1].to_list() == ["beside"]
+    beside.unlink()
+    with pytest.raises(InputError, match=f"no file {inside} and there is no file {beside}"):
+        scan(tmp_path, captions="texts.csv")
+
+
+def test_a_table_of_captions_may_call_its_columns_otherwise(tmp_path: Path) -> None:
+    write(tmp_path / "images", "train/cat/1.png", "test/cat/1.png")
+    table = "file_name,text,caption\ntrain/cat/1.png,one,no\n"
+    (tmp_path / "images" / "metadata.csv").write_text(table)
+    columns = {"path": "file_name", "caption": "text"}
+    told = inspect(source(tmp_path, captions="metadata.csv", columns=columns))
+    assert told.scan["captions"].to_list() == [[], ["one"]]
+    assert told.warnings[0].endswith("columns that are not read: 'caption'")
+    with pytest.raises(ValueError, match="classes and splits are folders here; `type: manifest`"):
+        scan(tmp_path, captions="metadata.csv", columns={"concept": "label"})
+
+
 def test_a_retrieval_set_without_class_folders_is_one_concept(tmp_path: Path) -> None:
     write(tmp_path / "images", "test/b.png", "test/a.png")
     assert found(scan(tmp_path, task="retrieval")) == [

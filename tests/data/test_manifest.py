@@ -175,6 +175,38 @@ def test_splits_go_by_their_usual_names_or_by_those_declared(tmp_path: Path) -> 
     assert set(scan(tmp_path, rows, splits={}, test_share=0)["split"]) == {"train"}
 
 
+@pytest.mark.parametrize("name", ["t.parquet", "t.csv", "t.jsonl"])
+def test_declared_columns_are_read_by_the_names_of_the_table(tmp_path: Path, name: str) -> None:
+    theirs = {"path": "place", "concept": "label", "caption": "text", "split": "fold", "key": "id"}
+    rows = [{theirs[ours]: value for ours, value in row.items()} | {"key": 1} for row in ROWS]
+    write(tmp_path / "ours.jsonl", ROWS)
+    write(tmp_path / name, rows)
+    told = inspect(source(tmp_path, name, columns=theirs))
+    assert told.scan.equals(source(tmp_path, "ours.jsonl").scan())
+    assert told.warnings[-1].endswith("columns that are not read: 'key'")
+    with pytest.raises(
+        DataError, match="no column 'lable', which `columns` declares as its concep"
+    ):
+        source(tmp_path, name, columns=theirs | {"concept": "lable"}).scan()
+    with pytest.raises(DataError, match=r"no column 'bold', .* its split; its columns: place, lab"):
+        source(tmp_path, name, columns=theirs | {"split": "bold"}).scan()
+
+
+def test_columns_may_be_exchanged_and_none_is_two(tmp_path: Path) -> None:
+    rows = [{"path": "dog", "concept": "b/1.png"}, {"path": "cat", "concept": "b/2.png"}]
+    exchanged = {"path": "concept", "concept": "path"}
+    frame = scan(tmp_path, rows, columns=exchanged, test_share=0)
+    assert frame.select("key", "concept").rows() == [("b/1.png", "dog"), ("b/2.png", "cat")]
+    for columns in ({"path": "x", "key": "x"}, {"caption": "concept"}):
+        with pytest.raises(ValueError, match=r"column '\w+' cannot be both \w+ and \w+"):
+            scan(tmp_path, rows, columns=columns)
+
+
+def test_a_table_without_path_names_the_columns_there_are(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"its columns: file, .*declare `columns: \{path: …\}`"):
+        scan(tmp_path, renamed("path", "file"))
+
+
 def test_the_same_key_in_both_splits_is_two_samples(tmp_path: Path) -> None:
     assert scan(tmp_path, altered(1, key="two")).height == 3
 

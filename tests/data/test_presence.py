@@ -32,10 +32,14 @@ def test_folders_and_tables_are_present_where_they_exist(tmp_path: Path) -> None
     with_captions = {"type": "folder", "path": "pets", "captions": "texts.csv"}
     assert state(tmp_path, **with_captions) == (
         "incomplete",
-        f"there is no file {tmp_path}/texts.csv",
+        f"there is no file {tmp_path}/pets/texts.csv and there is no file {tmp_path}/texts.csv",
     )
     touch(tmp_path / "texts.csv")
     assert state(tmp_path, **with_captions) == ("present", "")
+    touch(tmp_path / "pets" / "texts.csv")
+    note = f"could be {tmp_path}/pets/texts.csv or {tmp_path}/texts.csv: declare the whole path"
+    assert state(tmp_path, **with_captions)[0] == "incomplete"
+    assert note in state(tmp_path, **with_captions)[1]
     hub = f"{tmp_path}/hub"
     assert state(tmp_path, type="manifest", path="pets")[1].startswith(
         f"{tmp_path}/pets is no file"

@@ -45,8 +45,8 @@ def read_csv(
 ) -> Table:
     """The columns `required`, and of `optional` those that the table has, as text.
 
-    By `required` the separator is known where `form` does not say it. Raises `DataError`, with the
-    line where it begins, for what cannot be read in one way only.
+    Names are the table's own. By `required` the separator is known where `form` does not say it.
+    Raises `DataError`, with the line where it begins, for what cannot be read in one way only.
     """
     separator, skipped = _separator(path, form, required)
     with opened_text(path, form) as file:
@@ -56,7 +56,7 @@ def read_csv(
         records = _records(lines)
         _, header = next(records, (0, []))
         columns = tuple(map(visible, header))
-        check_columns(path, columns, required, optional)
+        check_columns(path, columns, required, optional, form)
         lines.columns = columns
         wanted = [name for name in (*required, *optional) if name in columns]
         check_once(path, columns, wanted)
@@ -188,9 +188,10 @@ def _swallows_records(lines: _Lines, fields: Sequence[str]) -> bool:
     Where the record's own path does not end as images do, any line with as many fields is one.
     """
     broken = [number for number, field in enumerate(fields) if "\n" in field or "\r" in field]
-    if "path" not in lines.columns or not broken:
+    path = lines.form.column("path")
+    if path not in lines.columns or not broken:
         return False
-    place, count = lines.columns.index("path"), len(lines.columns)
+    place, count = lines.columns.index(path), len(lines.columns)
     inner = lines.record[1:-1]
     if place <= broken[0]:  # the record's own path is in its first line
         inner = lines.record[1:]

@@ -40,7 +40,8 @@ def read_rows(
     optional: Sequence[str],
     form: TableFormat,
 ) -> Rows:
-    """The rows of a table: columns `required`, and of `optional` those that it has.
+    """The rows of a table: columns `required`, and of `optional` those that it has or that `form`
+    names, all by our names.
 
     `caption` (text or a list) becomes List(String) without blank captions; whole numbers become
     text. Raises `InputError` where there is no such table and `DataError` where it does not hold
@@ -52,10 +53,13 @@ def read_rows(
         raise InputError(f"{path} is not a table: expected a file {', '.join(SUFFIXES)}")
     if (problem := problem_of(path, "file")) is not None:
         raise InputError(problem)
-    wanted = [*required, *optional]
+    ours = {form.column(name): name for name in (*required, *optional)}
+    required = [*required, *(name for name in optional if name in form.columns)]
+    optional = [name for name in optional if name not in required]
+    required, optional = [*map(form.column, required)], [*map(form.column, optional)]
     try:
         if suffix == ".parquet":
-            table = _read_parquet(path, required, optional)
+            table = _read_parquet(path, required, optional, form)
         elif suffix in (".csv", ".tsv"):
             table = read_csv(path, required, optional, form)
         else:
@@ -68,16 +72,22 @@ def read_rows(
     frame = table.rows.select(
         PLACE,
         *(
-            _captions(path, table.rows[name]) if name == "caption" else _text(path, table, name)
-            for name in wanted
+            (
+                _captions(path, table.rows[name])
+                if ours[name] == "caption"
+                else _text(path, table, name)
+            ).alias(ours[name])
+            for name in ours
             if name in table.rows.columns
         ),
     )
-    unread = tuple(name for name in table.columns if name not in wanted)
+    unread = tuple(name for name in table.columns if name not in ours)
     return Rows(frame, table.counted_in, table.unusable, unread)
 
 
-def _read_parquet(path: Path, required: Sequence[str], optional: Sequence[str]) -> Table:
+def _read_parquet(
+    path: Path, required: Sequence[str], optional: Sequence[str], form: TableFormat
+) -> Table:
     """By Arrow: a damaged file panics in Polars, or aborts the process."""
     from pyarrow import ArrowException
     from pyarrow.parquet import ParquetFile
@@ -85,7 +95,7 @@ def _read_parquet(path: Path, required: Sequence[str], optional: Sequence[str]) 
     try:
         with ParquetFile(path, page_checksum_verification=True) as file:
             columns = tuple(file.schema_arrow.names)
-            check_columns(path, columns, required, optional)
+            check_columns(path, columns, required, optional, form)
             wanted = [name for name in (*required, *optional) if name in columns]
             check_once(path, columns, wanted)
             table, told = file.read(wanted), file.metadata.num_rows

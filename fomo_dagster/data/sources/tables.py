@@ -6,7 +6,7 @@ import codecs
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Literal, NamedTuple
+from typing import IO, Literal, NamedTuple, TypeAlias, get_args
 
 import polars as pl
 from pydantic import field_validator
@@ -15,7 +15,9 @@ from fomo_dagster.data.declarations import Declaration, at_default_left_out
 from fomo_dagster.errors import DataError
 from fomo_dagster.texts import visible
 
-PLACE = "place"  # the column that says where a row stands
+PLACE = "\0place"  # the column that says where a row stands; no table has one of this name
+
+Column: TypeAlias = Literal["path", "concept", "caption", "split", "key"]
 BYTE_ORDER_MARKS = (  # UTF-32's first: UTF-16's begin them
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -44,6 +46,13 @@ class TableFormat(Declaration):
     encoding: str = at_default_left_out(
         "utf-8", description="Encoding of a CSV table, or of JSON lines, without a byte order mark."
     )
+    columns: dict[Column, str] = at_default_left_out(
+        {}, description="The table's own names of columns: `{path: file_name, caption: text}`."
+    )
+
+    def column(self, name: str) -> str:
+        """What the table calls our column `name`."""
+        return next((theirs for ours, theirs in self.columns.items() if ours == name), name)
 
     @field_validator("separator")
     @classmethod
@@ -51,6 +60,16 @@ class TableFormat(Declaration):
         if separator is not None and (separator in '"\\\r\n\0' or not separator.isascii()):
             raise ValueError("it must be of ASCII, and no quote, backslash or line end")
         return separator
+
+    @field_validator("columns")
+    @classmethod
+    def _are_distinct(cls, columns: dict[Column, str]) -> dict[Column, str]:
+        names = {ours: ours for ours in get_args(Column)} | columns
+        for ours, theirs in columns.items():
+            others = [other for other in names if other != ours and names[other] == theirs]
+            if others:
+                raise ValueError(f"column {theirs!r} cannot be both {ours} and {others[0]}")
+        return columns
 
     @field_validator("encoding")
     @classmethod
@@ -76,23 +95,38 @@ class Table(NamedTuple):
 
 
 def check_columns(
-    path: Path, columns: Sequence[str], required: Sequence[str], optional: Sequence[str]
+    path: Path,
+    columns: Sequence[str],
+    required: Sequence[str],
+    optional: Sequence[str],
+    form: TableFormat,
 ) -> None:
-    """Refuse a table without a column that is `required`, or with one that looks like another."""
+    """Refuse a table without a column that is `required`, or with one that looks like another.
+
+    Names are the table's own.
+    """
     if not columns:
         raise DataError(f"{path} is empty: a table begins with the names of its columns")
     for name in required:
         if name not in columns:
+            declared = [ours for ours, theirs in form.columns.items() if theirs == name]
+            there = f"its columns: {', '.join(columns)}"
+            if declared:
+                raise DataError(
+                    f"{path} has no column {name!r}, which `columns` declares as its "
+                    f"{declared[0]}; {there}"
+                )
             raise DataError(
-                f"{path} has no column {name!r}; its columns: {', '.join(columns)}; rename the "
-                f"one that is meant to {name!r}"
+                f"{path} has no column {name!r}; {there}; rename the one that is meant to "
+                f"{name!r}, or declare `columns: {{{name}: …}}`"
             )
     for name in optional:
         alike = (c for c in columns if visible(c).lower().rstrip("s") == name)
         meant = [c for c in alike if name not in columns]
         if meant:
             raise DataError(
-                f"{path} has a column {meant[0]!r}, which would be ignored: rename it to {name!r}"
+                f"{path} has a column {meant[0]!r}, which would be ignored: rename it to "
+                f"{name!r}, or declare `columns: {{{name}: {meant[0]}}}`"
             )
 
 

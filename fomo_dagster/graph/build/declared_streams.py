@@ -56,6 +56,9 @@ def with_arrivals(loaded: Loaded, folder: Path) -> Loaded:
             ) from error
         kind = FolderSource if path.is_dir() else ManifestSource
         fitting = {k: v for k, v in of_source.items() if k in kind.model_fields}
+        if kind is FolderSource:  # a folder says by itself what its classes and splits are
+            columns = {**stream.arriving.columns}
+            fitting["columns"] = {k: columns[k] for k in ("path", "caption") if k in columns}
         source = kind(path=path, **fitting)
         datasets[name] = Dataset(source=source, **settings)
         bases[name] = loaded.base

@@ -1,68 +1,121 @@
-"""The captions that a table has for the images of a folder."""
+"""The captions of a folder's images: those that a table has for them."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import polars as pl
 
 from fomo_dagster.data.samples import QUARANTINE
-from fomo_dagster.data.sources.files import shortlist
+from fomo_dagster.data.sources.files import resolved, shortlist
 from fomo_dagster.data.sources.rows import read_rows
 from fomo_dagster.data.sources.tables import TableFormat
-from fomo_dagster.errors import DataError
+from fomo_dagster.errors import DataError, InputError
+from fomo_dagster.paths import problem_of
 from fomo_dagster.texts import composed
 
 
-def with_captions(
-    found: pl.DataFrame, table: Path, form: TableFormat, root: Path
-) -> tuple[pl.DataFrame, pl.DataFrame, tuple[str, ...]]:
-    """`found` with `captions`, those of each image in the order of the table.
+class Captioned(NamedTuple):
+    """Images with their captions.
 
-    found: images with their `place` below `root`, as the table names them. Also gives those that
-    are left out because a caption of theirs cannot be used (QUARANTINE), and sentences about what
-    of the table is not read. Raises `DataError` where it has none of the images.
+    found: the images with `captions`. unusable: QUARANTINE, those that are left out because a
+    caption of theirs cannot be used. warnings: sentences about what is not read. used: places of
+    the files that captions were read from.
     """
-    rows = read_rows(table, ["path", "caption"], [], form)
-    frame = rows.frame.with_columns(
-        pl.Series("path", [_place(path) for path in rows.frame["path"]])
-    )
-    texts = frame.group_by("path").agg(
-        pl.col("caption").explode(empty_as_null=False).alias("captions")
-    )
-    absent = texts.join(found, left_on="path", right_on="place", how="anti")["path"].sort()
-    warnings = []
-    if len(absent):
-        said = (
-            f"{table} has captions of {len(absent)} images that are not in {root}: "
-            f"{shortlist(absent.to_list())}; its paths start from that folder"
+
+    found: pl.DataFrame
+    unusable: pl.DataFrame
+    warnings: tuple[str, ...]
+    used: frozenset[str]
+
+
+@dataclass(frozen=True)
+class CaptionTable:
+    """A table of captions for the images of the folder `root`.
+
+    written: its path as it is declared. A relative one starts from `root`, or else from `base`, the
+    folder of the declaration.
+    """
+
+    written: Path
+    root: Path
+    base: Path
+    form: TableFormat
+
+    @property
+    def places(self) -> tuple[Path, ...]:
+        """Where it may lie."""
+        folders = (self.root, self.base)
+        return tuple(dict.fromkeys(resolved(folder, self.written) for folder in folders))
+
+    def path(self) -> Path:
+        """Where it lies. Raises `InputError` where it is in no place, or another one in each."""
+        problems = {place: problem_of(place, "file") for place in self.places}
+        there = [place for place, problem in problems.items() if problem is None]
+        if not there:
+            raise InputError(" and ".join(filter(None, problems.values())))
+        if len(there) > 1 and not os.path.samefile(*there):
+            raise InputError(
+                f"captions {str(self.written)!r} could be {there[0]} or {there[1]}: declare the "
+                "whole path of one, or remove the other"
+            )
+        return there[0]
+
+    def of(self, found: pl.DataFrame) -> Captioned:
+        """`found`, images with their `place` below `root`, with captions in the order of the table.
+
+        Raises `InputError` as `path`, and `DataError` where the table has none of the images.
+        """
+        table = self.path()
+        rows = read_rows(table, ["path", "caption"], [], self.form)
+        frame = rows.frame.with_columns(
+            pl.Series("path", [_place(path) for path in rows.frame["path"]])
         )
-        if len(absent) == texts.height:
-            raise DataError(said)
-        warnings.append(said)
-    if rows.unread:
-        warnings.append(f"{table} has columns that are not read: {shortlist(rows.unread)}")
-    reasons = {_place(path): why for _, path, why in rows.unusable if path is not None}
-    spoiled = found.filter(pl.col("place").is_in(list(reasons)))
-    nowhere = [
-        why
-        for _, path, why in rows.unusable
-        if path is None or _place(path) not in spoiled["place"]
-    ]
-    if nowhere:
-        warnings.append(f"{table} has {len(nowhere)} captions that are not read: {nowhere[0]}")
-    left_out = spoiled.select(
+        texts = frame.group_by("path").agg(
+            pl.col("caption").explode(empty_as_null=False).alias("captions")
+        )
+        absent = texts.join(found, left_on="path", right_on="place", how="anti")["path"].sort()
+        warnings = []
+        if len(absent):
+            said = (
+                f"{table} has captions of {len(absent)} images that are not in {self.root}: "
+                f"{shortlist(absent.to_list())}; its paths start from that folder"
+            )
+            if len(absent) == texts.height:
+                raise DataError(said)
+            warnings.append(said)
+        if rows.unread:
+            warnings.append(f"{table} has columns that are not read: {shortlist(rows.unread)}")
+        reasons = {_place(path): why for _, path, why in rows.unusable if path is not None}
+        nowhere = [
+            why
+            for _, path, why in rows.unusable
+            if path is None or _place(path) not in found["place"]
+        ]
+        if nowhere:
+            warnings.append(f"{table} has {len(nowhere)} captions that are not read: {nowhere[0]}")
+        usable, unusable = without_spoiled(found, reasons)
+        joined = usable.join(
+            texts, left_on="place", right_on="path", how="left", maintain_order="left"
+        ).with_columns(pl.col("captions").fill_null([]))
+        used = frozenset({os.path.relpath(table, self.root).replace(os.sep, "/")})
+        return Captioned(joined, unusable, tuple(warnings), used)
+
+
+def without_spoiled(
+    found: pl.DataFrame, reasons: Mapping[str, str]
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The images whose places have no reason to leave them out, and the others (QUARANTINE)."""
+    is_spoiled = pl.col("place").is_in(list(reasons))
+    left_out = found.filter(is_spoiled).select(
         "split", "key", pl.lit("").alias("digest"), pl.lit(1, pl.Int64).alias("samples"),
         pl.col("place").replace_strict(reasons, return_dtype=pl.String).alias("reason"),
     )  # fmt: skip
-    usable = found.filter(~pl.col("place").is_in(list(reasons)))
-    joined = usable.join(texts, left_on="place", right_on="path", how="left", maintain_order="left")
-    return (
-        joined.with_columns(pl.col("captions").fill_null([])),
-        left_out.select(*QUARANTINE),
-        tuple(warnings),
-    )
+    return found.filter(~is_spoiled), left_out.select(*QUARANTINE)
 
 
 def _place(path: str) -> str:

@@ -13,7 +13,6 @@ as images do. Hidden folders, and what Windows and macOS leave behind, are passe
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -29,7 +28,8 @@ from fomo_dagster.data.sources.files import (
     reference_of,
     shortlist,
 )
-from fomo_dagster.data.sources.folder.captions import with_captions
+from fomo_dagster.data.sources.folder.captions import CaptionTable
+from fomo_dagster.data.sources.folder.unused import Unused, by_reason
 from fomo_dagster.data.sources.source import Inspection, as_scan, in_one_form
 from fomo_dagster.data.sources.splits import (
     Assignment,
@@ -39,7 +39,6 @@ from fomo_dagster.data.sources.splits import (
     hinted,
     kind_of,
 )
-from fomo_dagster.data.sources.tables import TableFormat
 from fomo_dagster.data.sources.walking import (
     files_below,
     identity_of,
@@ -50,9 +49,6 @@ from fomo_dagster.data.sources.walking import (
 from fomo_dagster.errors import DataError, InputError
 from fomo_dagster.paths import problem_of, said_of
 from fomo_dagster.texts import as_text, is_text
-
-REASONS_NAMED = 5
-NAMES_OF_EACH = 2
 
 
 class Found(NamedTuple):
@@ -69,17 +65,10 @@ class Found(NamedTuple):
 FOUND = dict.fromkeys(Found._fields, pl.String())
 
 
-class Unused(NamedTuple):
-    """A file that is no sample."""
-
-    place: str
-    reason: str
-
-
 class FolderImages:
     """The images below `root`.
 
-    form: how the table of captions is written.
+    captions: where they are; None: there are none.
     splits: train and test, each with the folders it is made of; empty: all folders are classes;
     None: by their names. one_concept: the concept of images that lie in no class folder; None
     forbids them.
@@ -89,8 +78,7 @@ class FolderImages:
         self,
         root: Path,
         *,
-        captions: Path | None,
-        form: TableFormat,
+        captions: CaptionTable | None,
         splits: SplitNames | None,
         test_share: float,
         one_concept: str | None,
@@ -98,7 +86,6 @@ class FolderImages:
     ) -> None:
         self.root = root
         self.captions = captions
-        self.form = form
         self.splits = splits
         self.test_share = test_share
         self.one_concept = one_concept
@@ -134,8 +121,10 @@ class FolderImages:
         if self.captions is None:
             found = found.with_columns(captions=pl.lit([], pl.List(pl.String)))
         else:
-            found, wordless, warnings = with_captions(found, self.captions, self.form, self.root)
-            unusable = pl.concat([unusable, wordless])
+            captioned = self.captions.of(found)
+            found, warnings = captioned.found, captioned.warnings
+            unusable = pl.concat([unusable, captioned.unusable])
+            unused = [file for file in unused if file.place not in captioned.used]
         found = in_one_form(found)
         if "test" not in splits.of:
             found = found.with_columns(held_out(found, self.test_share))
@@ -320,7 +309,7 @@ class FolderImages:
         if not images:
             raise DataError(
                 f"the concept folder {concept} has no images"
-                + (f" (other files: {_by_reason(others)})" if others else "")
+                + (f" (other files: {by_reason(others)})" if others else "")
                 + ": add some, or remove the folder; where another folder here holds the classes, "
                 "`path` is that one"
             )
@@ -356,19 +345,8 @@ class FolderImages:
                         yield Unused(path_below(self.root, file.path), "outside of the splits")
 
     def _said_of(self, unused: Sequence[Unused]) -> Iterator[str]:
-        named = [file for file in unused if self.root / file.place != self.captions]
-        if named:
+        if unused:
             yield (
-                f"the folder {self.root} holds {len(named)} files that are not used: "
-                f"{_by_reason(named)}"
+                f"the folder {self.root} holds {len(unused)} files that are not used: "
+                f"{by_reason(unused)}"
             )
-
-
-def _by_reason(unused: Sequence[Unused]) -> str:
-    counts = Counter(file.reason for file in unused)
-    said = []
-    for reason, count in counts.most_common(REASONS_NAMED):
-        places = [file.place for file in unused if file.reason == reason]
-        said.append(f"{count} {reason}: {shortlist(places, NAMES_OF_EACH)}")
-    rest = len(counts) - REASONS_NAMED
-    return "; ".join(said) + (f"; and for {rest} more reasons" if rest > 0 else "")

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from fomo_dagster.data.presence import Presence
 from fomo_dagster.data.sources.declared import SplitSource
 from fomo_dagster.data.sources.files import DigestCache, resolved
+from fomo_dagster.data.sources.folder.captions import CaptionTable
 from fomo_dagster.data.sources.folder.images import FolderImages
-from fomo_dagster.data.sources.tables import TableFormat
+from fomo_dagster.data.sources.tables import Column, TableFormat
+from fomo_dagster.errors import InputError
 from fomo_dagster.paths import problem_of
 
 
@@ -26,9 +29,20 @@ class FolderSource(SplitSource, TableFormat):
     captions: Path | None = Field(
         None,
         description="A CSV, Parquet or JSON-lines table with the columns `path` (relative to the "
-        "folder) and `caption`. Several rows per image, or a list, are several "
-        "captions.",
+        "folder) and `caption`. Several rows per image, or a list, are several captions. It is "
+        "looked for in the folder of images, then beside the declaration.",
     )
+
+    @field_validator("columns")
+    @classmethod
+    def _are_of_captions(cls, columns: dict[Column, str]) -> dict[Column, str]:
+        others = sorted(set(columns) - {"path", "caption"})
+        if others:
+            raise ValueError(
+                f"a folder's table names path and caption, not {others[0]}: classes and splits are "
+                "folders here; `type: manifest` reads them from a table"
+            )
+        return columns
 
     def open(
         self, name: str, base: Path, cache: Path, *, one_concept: str | None = None
@@ -37,8 +51,7 @@ class FolderSource(SplitSource, TableFormat):
         path = resolved(base, self.path)
         return FolderImages(
             path,
-            captions=resolved(base, self.captions) if self.captions else None,
-            form=self,
+            captions=self._captions(path, base),
             splits=self.splits,
             test_share=self.test_share,
             one_concept=one_concept,
@@ -50,7 +63,21 @@ class FolderSource(SplitSource, TableFormat):
         path = resolved(base, self.path)
         if (problem := problem_of(path, "folder")) is not None:
             return Presence("missing", str(path), problem)
-        captions = None if self.captions is None else resolved(base, self.captions)
-        if captions is not None and (problem := problem_of(captions, "file")) is not None:
-            return Presence("incomplete", str(path), problem)
+        captions = self._captions(path, base)
+        if captions is not None:
+            try:
+                captions.path()
+            except InputError as error:
+                return Presence("incomplete", str(path), str(error))
         return Presence("present", str(path))
+
+    def named_paths(self, base: Path) -> Iterator[Path]:
+        """See `DeclaredSource.named_paths`."""
+        path = resolved(base, self.path)
+        yield path
+        captions = self._captions(path, base)
+        if captions is not None:
+            yield from captions.places
+
+    def _captions(self, path: Path, base: Path) -> CaptionTable | None:
+        return None if self.captions is None else CaptionTable(self.captions, path, base, self)
