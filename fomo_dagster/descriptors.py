@@ -10,8 +10,8 @@ LEAST = 256  # a run needs about 40, loader processes and Dagster some more
 
 
 def raise_limit() -> str | None:
-    """Raise the limit of open files as far as is wanted and allowed; processes that are started
-    have it too. Gives what a person should hear where it stays too low."""
+    """Raise the limit of open files as far as is wanted and allowed; child processes inherit it.
+    Returns a warning for the user if it stays too low."""
     allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     if allowed == resource.RLIM_INFINITY:
         return None

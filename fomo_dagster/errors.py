@@ -1,7 +1,7 @@
 """The errors that this project raises on purpose, and the helper that suggests a name.
 
-Each message names the thing, its value, what was expected and the way out. Commands print such
-an error without a traceback and exit with status 1 (2 for bad input).
+Each message names the thing, its value, what was expected and the way out. Commands print such an
+error without a traceback and exit with status 1 (2 for bad input).
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from fomo_dagster.texts import as_text
 
 
 class FomoError(Exception):
-    """Base of every error raised deliberately by this project.
+    """Base of every error that this project raises deliberately.
 
-    Its sentence is text that anything can print or store, whatever names it quotes.
+    Its message can be printed and stored anywhere, whatever names it quotes.
     """
 
     def __init__(self, message: str = "") -> None:
@@ -35,15 +35,15 @@ class StoreError(FomoError):
 
 
 class TrainingError(FomoError):
-    """A training could not go on; its last resume point is kept."""
+    """A training could not continue. Its last resume point is kept."""
 
 
 class PeerError(FomoError):
-    """Another of several processes failed, and says why."""
+    """Another process of the same training failed; the message says why."""
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
-    """A clause that names the valid names nearest to `name`, or lists all when none is near."""
+    """A clause that names the valid names nearest to `name`, or all of them if none is near."""
     names = sorted(set(valid))
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
     if close:

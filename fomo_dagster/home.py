@@ -1,11 +1,14 @@
 """Where things are: the project's declarations and its home folder.
 
 FOMO_PROJECT: the folder with `experiments/` and `datasets/`. By default the working folder if it
-has `experiments/`, else the nearest project above it, as `fomo init` lays them out, else the
+has `experiments/`, else the nearest project above it (as `fomo init` creates them), else the
 checkout that this package is used from, else the working folder.
-FOMO_HOME: everything that is made; `.fomo/` in the project by default.
-FOMO_STORE: an fsspec URL that the artifact store mirrors; none by default.
-FOMO_TRAINING_SLOTS: how many trainings go on at once on a machine, whoever starts them; 1.
+
+FOMO_HOME: everything that is made; by default `.fomo/` in the project.
+
+FOMO_STORE: an fsspec URL that the artifact store mirrors; by default none.
+
+FOMO_TRAINING_SLOTS: how many trainings run at once on a machine, whoever starts them; by default 1.
 """
 
 from __future__ import annotations
@@ -53,7 +56,7 @@ def _is_laid_out(folder: Path) -> bool:
 
 
 def training_slots() -> int:
-    """As FOMO_TRAINING_SLOTS says; raises `InputError` where that is no count."""
+    """The value of FOMO_TRAINING_SLOTS. Raises `InputError` if it is not a positive number."""
     named = os.environ.get("FOMO_TRAINING_SLOTS") or "1"
     if not re.fullmatch(r"[1-9]\d{0,3}", named):
         raise InputError(
@@ -64,7 +67,7 @@ def training_slots() -> int:
 
 
 def _in_text(folder: Path) -> Path:
-    """The folder. Raises `InputError` where its path is not UTF-8: no table holds such names."""
+    """The folder. Raises `InputError` if its path is not UTF-8: no table holds such names."""
     if not is_text(str(folder)):
         raise InputError(
             f"the path {folder} is not UTF-8: rename that folder, or set FOMO_PROJECT and FOMO_HOME"
@@ -74,7 +77,7 @@ def _in_text(folder: Path) -> Path:
 
 @dataclass(frozen=True)
 class Home:
-    """The folder of everything made."""
+    """The folder of everything that is made."""
 
     root: Path
     remote_url: str | None = None
@@ -105,7 +108,7 @@ class Home:
 
     @property
     def cache(self) -> Path:
-        """What can be deleted at no loss but time."""
+        """What can be deleted at no cost but time."""
         return self.root / "cache"
 
     @property

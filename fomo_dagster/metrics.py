@@ -1,8 +1,8 @@
-"""What a metric is, and the metrics of a stage: each is declared here once.
+"""What a metric is, and the metrics of a stage. Each is declared here once.
 
 Result files, tables, views, the leaderboard, `fomo results`, Dagster's metadata and plots are made
-from these entries. A dataset's metrics are declared beside their formulas, in the file of their
-task. Nothing here loads PyTorch.
+from these entries. The metrics of a dataset are declared next to their formulas, in the file of
+their task. Nothing here loads PyTorch.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ SCORE = "score"
 class Metric:
     """A number that says how good something is.
 
-    unit: `%` of samples, or `points`, differences of percentages. best: which values are better.
-    short: its name where there is little room.
+    unit: `%` of samples, or `points`, which are differences of percentages. best: which values are
+    better. short: its name where space is short.
     """
 
     name: str
@@ -42,10 +42,10 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class DatasetMetric(Metric, Generic[R]):
-    """A metric of one dataset, from what its task makes of the test samples.
+    """A metric of one dataset, computed from its test samples.
 
-    compute: its value and the number of samples that it is a mean over; None where it is not
-    defined, and has no row. is_score: whether it is the one that scores are made of.
+    compute: its value and the number of samples behind it; None if it is not defined, and then it
+    has no row. is_score: whether it is the metric that scores are made of.
     """
 
     compute: Callable[[R], tuple[float, int] | None] = field(kw_only=True)
@@ -53,7 +53,8 @@ class DatasetMetric(Metric, Generic[R]):
 
 
 def values_of(metrics: Sequence[DatasetMetric[R]], found: R) -> dict[str, tuple[float, int]]:
-    """Metric → value and number of samples, the score first under the name that all tasks share."""
+    """Metric → value and number of samples. The score comes first, under the name that all tasks
+    share."""
     values = {m.name: value for m in metrics if (value := m.compute(found)) is not None}
     (score,) = (m.name for m in metrics if m.is_score)
     return {SCORE: values[score], **values}
@@ -61,11 +62,11 @@ def values_of(metrics: Sequence[DatasetMetric[R]], found: R) -> dict[str, tuple[
 
 @dataclass(frozen=True)
 class StageMetric(Metric):
-    """A metric of all datasets together after a stage; null where it is not defined.
+    """A metric of all datasets together after a stage; null if it is not defined.
 
-    on_leaderboard: whether the leaderboard has its last value. with_mean: and its mean over the
-    stages 1..T. first: whether it has been there since the first version; the names of the others
-    are part of the recipe of scores, so that adding one computes them again.
+    on_leaderboard: whether the leaderboard shows its last value. with_mean: whether it also shows
+    its mean over stages 1..T. first: whether it existed in the first version. The names of the
+    others are part of the recipe of scores, so adding one computes scores again.
     """
 
     on_leaderboard: bool = False
@@ -129,8 +130,8 @@ SCORES: dict[str, pl.DataType] = {
 
 
 def with_all_scores(scores: pl.DataFrame) -> pl.DataFrame:
-    """`scores` with every column of `SCORES`: null the metrics that were not there when they were
-    computed."""
+    """`scores` with every column of `SCORES`; metrics that did not exist when they were computed
+    are null."""
     missing = [
         pl.lit(None, dtype).alias(name)
         for name, dtype in SCORES.items()

@@ -1,7 +1,6 @@
-"""Parquet files that this project wrote: one by its name, of which nothing is a pattern.
+"""Reading Parquet files that this project wrote, by their exact names.
 
-Polars by itself takes `[`, `*` and `?` in a path, such as that of a home, for a pattern and reads
-whatever fits it.
+Polars by itself takes `[`, `*` and `?` in a path for a pattern and reads every file that matches.
 """
 
 from __future__ import annotations

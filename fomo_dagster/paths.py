@@ -1,4 +1,4 @@
-"""What is the matter with a path that a person gave."""
+"""What is wrong with a path that a person gave."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Kind = Literal["file", "folder", "file or folder"]
 
 
 def problem_of(path: Path, kind: Kind) -> str | None:
-    """A sentence where `path` is not of the kind that was expected there, or is out of reach."""
+    """A sentence if `path` is not of the expected kind, or cannot be reached; else None."""
     path = Path(os.path.normpath(path))
     try:
         path.stat()
@@ -32,7 +32,7 @@ def problem_of(path: Path, kind: Kind) -> str | None:
 
 @contextmanager
 def named(what: str) -> Iterator[None]:
-    """Begin what goes wrong within by `what`, a fault of the machine too."""
+    """Prefix errors raised within by `what`, including errors of the machine."""
     try:
         yield
     except (InputError, DataError) as error:
@@ -44,7 +44,7 @@ def named(what: str) -> Iterator[None]:
 
 
 def said_of(error: OSError, path: Path | str | None = None) -> str:
-    """An error of the machine as a sentence that names the file, where it has one."""
+    """An error of the machine as a sentence that names the file, if it has one."""
     place, reason = error.filename or path, error.strerror or str(error) or type(error).__name__
     said = reason if place is None else f"{place}: {reason}"
     if isinstance(error, PermissionError):
@@ -53,7 +53,7 @@ def said_of(error: OSError, path: Path | str | None = None) -> str:
 
 
 def _nearest_to(path: Path) -> str:
-    """What is there in the place of the first part of `path` that is not."""
+    """What is there in place of the first part of `path` that is not."""
     name, parent = path.name, path.parent
     while not parent.is_dir() and parent != parent.parent:
         name, parent = parent.name, parent.parent

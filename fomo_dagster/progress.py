@@ -1,4 +1,4 @@
-"""How long work tells that it goes on: callables, given to it by whoever started it."""
+"""How work reports its progress: callables that whoever started it passes in."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class Progress(Protocol):
-    """Called again and again while work goes on."""
+    """Called again and again while work continues."""
 
     def __call__(self, what: str, done: int, total: int, detail: str = "") -> None:
         """`done` of `total` units of `what` are finished; `detail` is a short text beside it."""
@@ -23,8 +23,8 @@ def no_progress(what: str, done: int, total: int, detail: str = "") -> None:
 
 
 class Steps(Protocol):
-    """Called with the figures of a training's steps as they are known, of each step once or more
-    often: a training that is resumed begins with those that it has."""
+    """Called with the figures of a training's steps as they become known, at least once for each
+    step. A resumed training begins with the steps that it already has."""
 
     def __call__(self, asset: str, digest: str, rows: Sequence[Mapping[str, float]]) -> None:
         """digest: of the recipe; rows: by the names of the table `training_steps`."""
@@ -40,9 +40,9 @@ def ignore_text(text: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Callbacks:
-    """Whom work tells how it goes; by default, nobody.
+    """Whom work reports to; by default nobody.
 
-    waiting: told what this process waits for. warn: told what the person should hear.
+    waiting: told what this process waits for. warn: told what the user should hear.
     """
 
     progress: Progress = no_progress
@@ -52,7 +52,7 @@ class Callbacks:
 
 
 class Channel(Protocol):
-    """How launched processes tell what they do."""
+    """How launched processes report what they do."""
 
     def __call__(
         self, folder: Path, callbacks: Callbacks

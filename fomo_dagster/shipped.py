@@ -15,5 +15,5 @@ def shipped_folder() -> Path:
 
 
 def checkout() -> Path | None:
-    """The repository that the package is used from; None where it was installed from a wheel."""
+    """The repository that the package is used from; None if it was installed from a wheel."""
     return None if _IN_WHEEL.is_dir() else _PACKAGE.parent

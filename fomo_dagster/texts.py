@@ -1,7 +1,7 @@
-"""Text as it is read and compared: names that read alike are one, and half a character is none.
+"""How text is read and compared: names that look the same are the same.
 
-`é` can be one character or two (e and an accent, as a Mac writes file names). Whatever is compared
-is brought into the composed form, NFC, first; files are still opened by the name that they have.
+`é` can be one character or two (e and an accent, as a Mac writes file names). Text is brought into
+the composed form, NFC, before it is compared. Files are still opened by their own name.
 """
 
 from __future__ import annotations
@@ -19,18 +19,19 @@ def composed(text: str) -> str:
 
 
 def class_name(text: str) -> str:
-    """The one form of a class's name: composed, and without white space around it."""
+    """A class's name in its one form: composed, and without surrounding white space."""
     return composed(text).strip()
 
 
 def visible(text: str) -> str:
-    """What a person sees of it: without characters of no width, any blanks as one space."""
+    """What a person sees of a text: without zero-width characters, with any white space as one
+    space."""
     shown = (c for c in composed(text) if c.isspace() or unicodedata.category(c) not in UNSEEN)
     return " ".join("".join(shown).split())
 
 
 def is_text(text: str) -> bool:
-    """Whether it has no lone surrogate: half a character, which no file of text can hold."""
+    """Whether a text has no lone surrogate (half a character), which no text file can hold."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -44,7 +45,8 @@ def as_text(text: str) -> str:
 
 
 def read_json(text: str | bytes) -> Any:
-    """A JSON value. Raises `ValueError` for what is none, has a key twice or is nested deeply."""
+    """A JSON value. Raises `ValueError` for invalid JSON, for a key given twice and for deep
+    nesting."""
     try:
         return json.loads(text, object_pairs_hook=_with_keys_once)
     except RecursionError:

@@ -1,7 +1,7 @@
-"""Quantities as people read them: bytes, operations, durations, energies, counts.
+"""Quantities for people: bytes, operations, durations, energies, counts.
 
-Programs get plain numbers instead, in fields and columns whose names end with the unit (`bytes`,
-`flops`, `seconds`, `energy_joules`, `samples_per_second`); `in_units` reads the unit from there.
+Programs get plain numbers, in fields and columns whose names end with the unit (`bytes`, `flops`,
+`seconds`, `energy_joules`, `samples_per_second`). `in_units` reads the unit from there.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def number(value: float) -> str:
 
 
 def in_units(name: str, value: float) -> str | None:
-    """A value in the unit that the name of its field or column ends with; None where that is none.
+    """A value in the unit that the name of its field or column ends with; None if that is none.
 
     `in_units("peak_device_memory_bytes", 2**31)` is `2.00 GiB`.
     """

@@ -1,4 +1,4 @@
-"""What a file of weights is, told by its first bytes: suffixes are changed, and downloads fail."""
+"""Tells what a weights file is from its first bytes, since suffixes change and downloads fail."""
 
 from __future__ import annotations
 
@@ -33,9 +33,10 @@ _TAR_MAGIC = slice(257, 262)
 
 
 def format_of(path: Path) -> Format:
-    """Safetensors, or what `torch.save` writes or has written (a zip, a tar, a bare pickle).
+    """The format of a file: safetensors, or one that `torch.save` writes or has written (a zip, a
+    tar, a bare pickle).
 
-    Raises `DataError` for a file that is not there or cannot be read, and for one that is neither,
+    Raises `DataError` for a file that does not exist or cannot be read, and for any other format,
     with what it is instead.
     """
     if os.path.isdir(path):

@@ -1,10 +1,10 @@
-"""YAML as the project's files are written in it: one reader for all of them.
+"""The one reader for the project's YAML files.
 
-What is plainly a number, true, false or null is one, by the core schema of YAML 1.2; all else is
-text, so that `no`, `on`, `2020-01-01`, `1:30` and `2024_01` are what stands there. Keys are text
-always. `${NAME}` stands for an environment variable's value. Refused before anything is made of
-them are files that are too large, nested too deeply, or that anchors make too large, and tags that
-would make objects.
+Values that are plainly a number, true, false or null are read as such, by the core schema of YAML
+1.2. Everything else is text, such as `no`, `on`, `2020-01-01`, `1:30` and `2024_01`. Keys are
+always text. `${NAME}` stands for an environment variable. Refused before anything is built from
+them: files that are too large, nested too deeply, or too large after their anchors are expanded,
+and tags that would create objects.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
 
 def read_parts(path: Path) -> Iterator[tuple[str, Any]]:
     """Each key of a YAML file with its value, or with the `InputError` of what is wrong with that
-    value alone. Raises `InputError` where the file as a whole cannot be read."""
+    value alone. Raises `InputError` if the file as a whole cannot be read."""
     for key, value in _parts(path):
         try:
             yield key, value()
@@ -62,7 +62,7 @@ def read_parts(path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def read_value(text: str) -> Any:
-    """A value as it may stand in a file; raises `InputError` where it is no YAML."""
+    """A value as it could be written in a file; raises `InputError` if it is not YAML."""
     try:
         node = _compose(text)
         return None if node is None else _built(node)
@@ -71,8 +71,8 @@ def read_value(text: str) -> Any:
 
 
 def line_of(path: Path, keys: Sequence[Any], *, whole: bool = False) -> int | None:
-    """The line of a file where the first of these nested keys and places stand, as many as it has;
-    None where it has not even the first or, for `whole`, not all of them."""
+    """The line of a file where the first of these nested keys is written, as many keys as the file
+    has; None if it does not have the first one or, for `whole`, not all of them."""
     try:
         node = _compose(text_of(path))
     except (InputError, _FaultError):
@@ -131,7 +131,7 @@ def _parts(path: Path) -> Iterable[tuple[str, _Value]]:
 
 
 def text_of(path: Path) -> str:
-    """What a file written by hand holds; `InputError` where it cannot be read, or is too large."""
+    """The text of a file written by hand; `InputError` if it cannot be read, or is too large."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for
             raise InputError(f"{path} cannot be read: it is no file")

@@ -57,7 +57,7 @@ class Batches(Dataset[Batch]):
     batches before it held, so that every pool is drawn position by position. With `workers`,
     iteration makes batches in so many processes, and `transform` and `tokenize` must be picklable.
     Of a `group` of processes, each has its rows of each batch, and reads no others. Raises
-    `InputError` where a pool that batches draw from is missing or empty.
+    `InputError` if a pool that batches draw from is missing or empty.
     """
 
     def __init__(

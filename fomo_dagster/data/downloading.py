@@ -32,7 +32,7 @@ def limit_bytes() -> int:
 
 
 def check_size(what: str, size: int) -> None:
-    """Raises `InputError` where a download has, or comes to, more bytes than the limit."""
+    """Raises `InputError` if a download has, or comes to, more bytes than the limit."""
     limit = limit_bytes()
     if size > limit:
         raise InputError(

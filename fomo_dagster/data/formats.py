@@ -96,5 +96,5 @@ def _accepts(name: str, start: bytes) -> bool:
     formats()
     accept = Image.OPEN[name][1]
     assert accept is not None
-    # A text in the place of True says why this Pillow cannot read the format.
+    # A text in place of True says why this Pillow cannot read the format.
     return accept(start.ljust(FIRST_BYTES, b"\0")) is True

@@ -159,7 +159,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def to_picture(image: Image.Image, decoding: Decoding = DEFAULT) -> tuple[Image.Image, Seen]:
-    """`image` by the rules above, in mode RGB, and what was seen of it but for `flat`.
+    """`image` by the rules above, in mode RGB, and what was seen of it except for `flat`.
 
     Raises what decoding raises, which can be nearly anything.
     """

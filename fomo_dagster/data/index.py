@@ -41,7 +41,7 @@ class Index:
 
     `is_checked`: whether every image was decoded whole before it came in here. Safe to read from
     several threads. A pickled copy holds the folder alone and opens its files
-    again, so that sending it to worker processes is cheap. Raises `DataError` where the folder has
+    again, so that sending it to worker processes is cheap. Raises `DataError` if the folder has
     no index.
     """
 
@@ -107,7 +107,7 @@ class Index:
         return "repair its tar, or take the image out of it"
 
     def read(self, shard: str, offset: int, size: int) -> bytes:
-        """The bytes of an image as stored. Raises `DataError` where the shard lacks them."""
+        """The bytes of an image as stored. Raises `DataError` if the shard lacks them."""
         try:
             opened = _shards.open(self.path(shard), self._serial)
         except OSError as error:
@@ -127,7 +127,7 @@ class Index:
 def write_index(samples: pl.DataFrame, folder: Path, decoding: Decoding) -> None:
     """Write the index of a folder of shards: INDEX, and how the images are shown.
 
-    Raises `DataError` where a key repeats in a split: every join on keys counts on its being one.
+    Raises `DataError` if a key repeats in a split: every join on keys counts on its being one.
     """
     check_keys(samples, f"the index in {folder}")
     told = {DECODING: json.dumps(decoding.as_data())}

@@ -36,7 +36,7 @@ def exact(share: float) -> Fraction:
 def first_stage_shares(shares: Mapping[str, float]) -> dict[str, float]:
     """The shares of a stage without buffer: half of its share to each other pool in use.
 
-    Where only one other pool is in use it takes all. Raises `InputError` where none is. Whole rows
+    Where only one other pool is in use it takes all. Raises `InputError` if none is. Whole rows
     are divided by `first_stage_sizes`.
     """
     used = [pool for pool in POOLS if pool != "buffer" and shares.get(pool, 0) > 0]
@@ -65,8 +65,8 @@ def batch_sizes(
     have none comes first.
 
     All of `POOLS` are in the result, in that order, and add up to `batch_size`. A pool with share 0
-    (or none) has 0. Raises `InputError` where a share above 0 comes to no sample at all, which
-    would silently change the method, but for the pools that `may_vanish`.
+    (or none) has 0. Raises `InputError` if a share above 0 comes to no sample at all, which
+    would silently change the method, except for the pools that `may_vanish`.
     """
     whole = {
         pool: Fraction(shares.get(pool, 0)).limit_denominator(LARGEST_DENOMINATOR) for pool in POOLS
@@ -201,7 +201,7 @@ class StageShares:
         return {"between": "linear" if self.linear else "held", "points": points}
 
     def mean(self, pool: str) -> float:
-        """A pool's share of all samples of the stage, but for the rounding to whole ones."""
+        """A pool's share of all samples of the stage, except for the rounding to whole ones."""
         total = 0.0
         shares = [(place, of_pools.get(pool, 0)) for place, of_pools in self.points]
         for (start, here), (end, there) in pairwise([*shares, (1.0, shares[-1][1])]):

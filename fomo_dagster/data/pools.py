@@ -44,12 +44,12 @@ class Pool(Protocol):
 
     @property
     def size(self) -> int | None:
-        """How many different samples there are; None where that is not known."""
+        """How many different samples there are; None if that is not known."""
 
     def sample(self, seed: int, stage: int, position: int) -> Sample:
         """The sample at a position: a pure function of (seed, stage, position) and the content.
 
-        Raises `DataError` where it cannot be read.
+        Raises `DataError` if it cannot be read.
         """
 
     def record(self, seed: int, stage: int, count: int) -> dict[str, int]:
@@ -60,7 +60,7 @@ class ManifestPool:
     """The samples of a manifest, found in the shards of their datasets.
 
     They are drawn as consecutive permutations that belong to `name`. `indexes` are by dataset.
-    Raises `DataError` where a dataset has no index, where its training split does not hold the
+    Raises `DataError` if a dataset has no index, where its training split does not hold the
     very images that the manifest names, or a sample has no caption.
     """
 
@@ -123,7 +123,7 @@ class ManifestPool:
         return len(self._places)
 
     def sample(self, seed: int, stage: int, position: int) -> Sample:
-        """See `Pool`. Raises `DataError` where the image cannot be decoded.
+        """See `Pool`. Raises `DataError` if the image cannot be decoded.
 
         Where it was never decoded before, another sample takes its place instead, and it is said.
         """
@@ -143,7 +143,7 @@ class ManifestPool:
         return {}
 
     def _image(self, row: int) -> Image.Image | None:
-        """None where it cannot be decoded, and nobody said that it could be."""
+        """None if it cannot be decoded, and nobody said that it could be."""
         number, offset, size = self._places[row].tolist()
         dataset, shard = self._shards[number]
         index = self._indexes[dataset]

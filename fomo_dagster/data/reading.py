@@ -44,7 +44,7 @@ class Reading(NamedTuple):
     decoding: Decoding = DEFAULT
 
     def of(self, references: list[str]) -> list[Stored]:
-        """The images, in order. Raises `DataError` where the source cannot give one."""
+        """The images, in order. Raises `DataError` if the source cannot give one."""
         return [self._one(reference) for reference in references]
 
     def _one(self, reference: str) -> Stored:

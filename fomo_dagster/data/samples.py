@@ -35,7 +35,7 @@ INDEX: dict[str, pl.DataType] = {
 QUARANTINE: dict[str, pl.DataType] = {
     "split": pl.String(),
     "key": pl.String(),
-    "digest": pl.String(),  # the source's, before any resizing; empty where no image was read
+    "digest": pl.String(),  # the source's, before any resizing; empty if no image was read
     "samples": pl.Int64(),  # that are lost with it: more than one where it is a whole tar
     "reason": pl.String(),
 }
@@ -49,7 +49,7 @@ MANIFEST: dict[str, pl.DataType] = {
 
 
 def check_keys(samples: pl.DataFrame, where: str) -> None:
-    """Raise `DataError`, which names them, where keys repeat in a split (columns split and key)."""
+    """Raise `DataError`, which names them, if keys repeat in a split (columns split and key)."""
     same = samples.filter(pl.struct("split", "key").is_duplicated())
     if same.height:
         split, key = same.select("split", "key").row(0)

@@ -85,7 +85,7 @@ def write_shards(
 
     `workers` processes read and decode; 1 is this process alone. Images that cannot be read are
     left out and listed in the quarantine, with what the source left out itself. Raises `DataError`
-    where they are more than the share `unreadable_limit` of all, where a concept loses all its
+    if they are more than the share `unreadable_limit` of all, where a concept loses all its
     training samples to them, and where the source no longer holds what was scanned.
     """
     if found.scan.is_empty() and found.unusable.is_empty():

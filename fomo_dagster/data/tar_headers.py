@@ -77,7 +77,7 @@ def headers(file: IO[bytes], *, ends_in_mark: bool = False) -> Iterator[tarfile.
 
 
 def undone_by(path: Path) -> str | None:
-    """The tool that decompresses the file; None where it is not compressed."""
+    """The tool that decompresses the file; None if it is not compressed."""
     with path.open("rb") as file:
         start = file.read(len(max(COMPRESSED, key=len)))
     return next((tool for magic, tool in COMPRESSED.items() if start.startswith(magic)), None)

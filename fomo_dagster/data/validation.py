@@ -1,4 +1,4 @@
-"""Training samples held out in the place of the test split, for choosing settings without it."""
+"""Training samples held out in place of the test split, for choosing settings without it."""
 
 from __future__ import annotations
 

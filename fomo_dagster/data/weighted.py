@@ -18,7 +18,7 @@ class WeightedPool:
 
     @property
     def size(self) -> int | None:
-        """All members together; None where that of one is not known."""
+        """All members together; None if that of one is not known."""
         sizes = [member.size for member in self._members]
         known = [size for size in sizes if size is not None]
         return sum(known) if len(known) == len(sizes) else None

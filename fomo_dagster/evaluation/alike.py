@@ -36,7 +36,7 @@ def alike_classes(
     *,
     may_fetch: bool = False,
 ) -> Groups | None:
-    """The classes whose texts have equal token rows in every template; None where nobody knows.
+    """The classes whose texts have equal token rows in every template; None if nobody knows.
 
     prompts, own_prompt: see `templates_of`. folder: that of the weights, where it says the
     architecture. kept: a folder for what was worked out. may_fetch: whether a tokeniser that is

@@ -63,7 +63,7 @@ class Encoder:
         """Features of N texts: (N, D) fp32, L2-normalised, on the CPU.
 
         Equal texts are encoded once and so have the same features bit for bit. Raises `DataError`,
-        naming the text, where a feature is not finite.
+        naming the text, if a feature is not finite.
         """
         rows = {text: row for row, text in enumerate(dict.fromkeys(texts))}
         distinct = list(rows)

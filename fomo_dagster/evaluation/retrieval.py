@@ -81,7 +81,7 @@ METRICS: tuple[DatasetMetric[Retrieved], ...] = tuple(
 def images_of(dataset: str, samples: pl.DataFrame) -> pl.DataFrame:
     """One row for each distinct image of `samples`, with all its captions, by key.
 
-    Key, concept and place are those of the image's first key. Raises `DataError` where an image has
+    Key, concept and place are those of the image's first key. Raises `DataError` if an image has
     no caption: nothing could ever find it, nor it anything.
     """
     images = (

@@ -47,7 +47,7 @@ def stage_scores(
     ends with t itself, so that F_t ≥ 0). Concepts without test samples, and chunks of none but
     such, are left out.
 
-    Raises `DataError` where a stage, or a dataset or concept at one stage, is missing or given
+    Raises `DataError` if a stage, or a dataset or concept at one stage, is missing or given
     twice: a mean over what happens to be there would not compare with the others.
     """
     main = evaluations.filter(pl.col("metric") == SCORE)
@@ -98,7 +98,7 @@ def accumulation_and_retention(
 
 
 def _transfer(means: Mapping[int, Sequence[float]], stage: int) -> dict[str, float | None]:
-    """BWT_t and F_t from R (`means[i][t]`), by names; None where there is no earlier chunk."""
+    """BWT_t and F_t from R (`means[i][t]`), by names; None if there is no earlier chunk."""
     earlier = [(chunk, scores) for chunk, scores in means.items() if chunk < stage]
     if not earlier:
         return {BACKWARD_TRANSFER.name: None, FORGETTING.name: None}

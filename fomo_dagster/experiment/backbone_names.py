@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 
 class Named(NamedTuple):
-    """An OpenCLIP architecture, and its tag; None where OpenCLIP lists no such weights."""
+    """An OpenCLIP architecture, and its tag; None if OpenCLIP lists no such weights."""
 
     architecture: str
     pretrained: str | None

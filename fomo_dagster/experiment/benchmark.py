@@ -41,7 +41,7 @@ def with_benchmark_values(name: str, declaration: Any) -> Any:
     licence) is the benchmark's where its source is the release, and where it is declared under a
     handle of the benchmark, whose place it takes.
 
-    Raises `InputError` where the release has no such dataset.
+    Raises `InputError` if the release has no such dataset.
     """
     source = declaration.get("source") if isinstance(declaration, dict) else None
     if not isinstance(source, dict):

@@ -56,7 +56,7 @@ class Trouble:
 
 @dataclass(frozen=True)
 class ExperimentSet:
-    """The experiments of one file. sweep: the name of their sweep; None where there is none.
+    """The experiments of one file. sweep: the name of their sweep; None if there is none.
 
     troubles: its members that cannot be used; of a file that is no sweep there are none.
     """
@@ -267,7 +267,7 @@ def _check_overrides(overrides: Sequence[str], points: Sequence[Point], path: Pa
 
 
 def _without_repetitions(made: Sequence[tuple[Loaded, Point]]) -> list[tuple[Loaded, Point]]:
-    """The members, but for those that declare what an earlier one does."""
+    """The members, except for those that declare what an earlier one does."""
     kept: list[tuple[Loaded, Point]] = []
     seen: list[Experiment] = []
     for member, point in made:

@@ -41,9 +41,9 @@ class Loaded:
     and the folder its relative paths start from.
 
     path: its file. wrong: dataset → why its declaration cannot be used.
-    sweep: the name of the sweep that it is one of; None where it stands in a file of its own.
+    sweep: the name of the sweep that it is one of; None if it stands in a file of its own.
     swept: what tells it from the others, as tables show it.
-    arrived: the datasets of its growing stream; None where it has none, or nobody has looked yet.
+    arrived: the datasets of its growing stream; None if it has none, or nobody has looked yet.
     entries: what its stream's file lists; None likewise.
     """
 
@@ -234,7 +234,7 @@ def _dataset(name: str, declaration: Any, path: Path) -> Dataset:
 
 
 def _is_nameless(parts: Mapping[str, Any]) -> bool:
-    """Whether a file has what a dataset has in the place of datasets by their names."""
+    """Whether a file has what a dataset has in place of datasets by their names."""
     source = parts.get("source")
     is_dataset = isinstance(source, dict) and "source" in source
     return source is not None and not is_dataset and parts.keys() <= Dataset.model_fields.keys()

@@ -84,7 +84,7 @@ def located(backbone: Backbone, base: Path) -> Backbone:
 def described(backbone: Backbone) -> Backbone:
     """The backbone with the architecture and preprocessing of its folder, where it has one.
 
-    Raises `InputError` where the folder and the declaration do not go together.
+    Raises `InputError` if the folder and the declaration do not go together.
     """
     path = backbone.weights
     if path is None or not path.is_dir():
@@ -119,7 +119,7 @@ def files_of(folder: Path) -> dict[str, Path]:
 def text_tower_of(architecture: dict[str, Any], folder: Path) -> Path | None:
     """The folder that describes a Hugging Face text tower: within or `folder` itself.
 
-    None where the text tower is OpenCLIP's own. Raises `InputError` where it is not described.
+    None if the text tower is OpenCLIP's own. Raises `InputError` if it is not described.
     """
     name = (architecture.get("text_cfg") or {}).get("hf_model_name")
     if not name:

@@ -121,7 +121,7 @@ class Checkpoints:
     def integers(self, name: str) -> Tensor:
         """A tensor of integers (a counter), which must be the same in all files.
 
-        Raises `DataError` where it is not: integers have no merge.
+        Raises `DataError` if it is not: integers have no merge.
         """
         tensors: list[Tensor] = [file.get_tensor(name) for file in self._files]
         first, *others = tensors

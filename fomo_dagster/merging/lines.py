@@ -29,7 +29,7 @@ class Lines(Declaration):
     )
 
     def factors(self, names: Iterable[str]) -> Callable[[str], float]:
-        """Parameter's name → its factor. Raises `InputError` where no name is that of a block."""
+        """Parameter's name → its factor. Raises `InputError` if no name is that of a block."""
         blocks = {name: (m[1] or "", int(m[2])) for name in names if (m := BLOCK.match(name))}
         if not blocks:
             raise InputError(

@@ -132,7 +132,7 @@ def _pass_through(model: Clip, calibration: Calibration, visit: Visit) -> None:
 
 
 def _first_layers(model: Clip, tower: str) -> dict[str, nn.Linear]:
-    """Raises `InputError` where there are none, or one has no bias."""
+    """Raises `InputError` if there are none, or one has no bias."""
     layers = {
         name: module
         for name, module in model.named_modules()

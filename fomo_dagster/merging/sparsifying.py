@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 Over = Literal["model", "tower", "tensor"]
 Window = tuple[float, float]
-"""The least and the largest magnitude that is kept; nothing where they are the wrong way round."""
+"""The least and the largest magnitude that is kept; nothing if they are the wrong way round."""
 NOTHING: Window = (math.inf, -math.inf)
 EVERYTHING: Window = (0.0, math.inf)
 

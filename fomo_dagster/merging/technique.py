@@ -80,7 +80,7 @@ class Technique(Declaration):
 
 
 def as_shares(coefficients: Sequence[float]) -> tuple[float, ...] | None:
-    """Coefficients over their sum; None where they are no shares: one is negative, or all are 0."""
+    """Coefficients over their sum; None if they are no shares: one is negative, or all are 0."""
     total = math.fsum(coefficients)
     if min(coefficients, default=0) < 0 or total == 0:
         return None

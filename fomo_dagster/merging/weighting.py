@@ -15,7 +15,7 @@ Weighting = Literal[
     "logarithmic",
 ]  # fmt: skip
 
-# The weight of the i-th of K models, oldest first and counted from 1, but for a common factor.
+# The weight of the i-th of K models, oldest first and counted from 1, except for a common factor.
 _CURVES: dict[Weighting, Callable[[int, int], float]] = {
     "uniform": lambda i, models: 1.0,
     "linear": lambda i, models: float(i),

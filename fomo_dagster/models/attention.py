@@ -55,7 +55,7 @@ class SplitAttention(nn.Module):
         attn_mask: Tensor | None = None,
     ) -> tuple[Tensor, None]:
         """Attend: query (B, L, D) or, without `batch_first`, (L, B, D); key and value alike with S
-        in the place of L. `attn_mask`, (L, S) or (B · heads, L, S): True where one may not look, or
+        in place of L. `attn_mask`, (L, S) or (B · heads, L, S): True where one may not look, or
         what is added to the logits.
 
         Returns the output in the form of `query`, and None: weights are never given.

@@ -44,7 +44,7 @@ def tokens_of(text: str) -> tuple[str, ...]:
 
 
 def context_length(architecture: str | Mapping[str, Any]) -> int | None:
-    """How many tokens the architecture takes; None where its tokeniser is not CLIP's."""
+    """How many tokens the architecture takes; None if its tokeniser is not CLIP's."""
     configuration = _named(architecture) if isinstance(architecture, str) else architecture
     text: Any = configuration.get("text_cfg", {})
     siglip = isinstance(architecture, str) and "siglip" in architecture.lower()

@@ -28,7 +28,7 @@ def tokeniser_of(architecture: str | Mapping[str, Any], folder: Path | None) -> 
     """A picklable callable: texts → (N, context length), int64.
 
     folder: where the files of a Hugging Face tokeniser lie. Raises `DataError` for one that cannot
-    be had, `InputError` where a configuration names one and there is no folder, or has settings
+    be had, `InputError` if a configuration names one and there is no folder, or has settings
     that OpenCLIP's tokenisers do not.
     """
     if isinstance(architecture, str):

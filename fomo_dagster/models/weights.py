@@ -72,7 +72,7 @@ def read(path: Path) -> dict[str, Tensor]:
 
 
 def _why_odd(tensor: Tensor) -> str:
-    """Why a tensor cannot be taken for weights as it is; empty where it can."""
+    """Why a tensor cannot be taken for weights as it is; empty if it can."""
     if tensor.is_meta:
         return "without values"
     if tensor.is_nested or tensor.layout != torch.strided:

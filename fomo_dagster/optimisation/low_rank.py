@@ -77,7 +77,7 @@ def low_rank_groups(
 ) -> list[dict[str, Any]]:
     """The groups with matrices that have both sides above the rank apart from all else.
 
-    Raises `InputError` where there is no such matrix.
+    Raises `InputError` if there is no such matrix.
     """
     given = [p for group in groups for p in group["params"]]
     matrices = {id(p) for p in given if p.dim() == 2 and min(p.shape) > rank}

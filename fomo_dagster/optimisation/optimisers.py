@@ -31,7 +31,7 @@ class Optimiser(Declaration):
     """
 
     by_element: ClassVar[bool] = True
-    """Whether the step of a weight follows from its own gradients alone, not from its matrix'."""
+    """Whether the step of a weight follows from its own gradients alone, not from its matrix's."""
     name: str
     learning_rate: float = Field(gt=0, description="The peak of the schedule.")
     weight_decay: float = Field(

@@ -254,7 +254,7 @@ class Rsqrt(_CooledDown):
         - autoregressive: v = √((t+1) W / (t S + W)), where this stage's warm-up ends on one curve
           over the stages up to it, with all their steps of warm-up at its beginning;
         - continued: v = √(W / (W + t (S-C-W))), where the stage before stood when its cool-down
-          began, on the curve that goes on from stage to stage without its warm-ups and cool-downs;
+          began, on one curve through all stages without their warm-ups and cool-downs;
         - recovered: the same v, and this stage stays on that curve: √(W / (i + t (S-C-W)));
         - recovered_released: the same, but its warm-up leads to v = √(W / (2 t (S-C-W))) where t >
           0, so that the rate jumps where it ends: the released code counts earlier stages twice.

@@ -35,7 +35,7 @@ class Tile:
 def contact_sheet(tiles: Sequence[Tile], title: str = "") -> bytes:
     """The tiles in rows of `COLUMNS`, as PNG; long texts are cut with an ellipsis.
 
-    Raises `InputError` where there is no tile.
+    Raises `InputError` if there is no tile.
     """
     if not tiles:
         raise InputError(f"the contact sheet {title!r} has no image to show")

@@ -1,7 +1,7 @@
 """What all pictures share: a figure without global state, colours, and PNG bytes.
 
-Pictures are drawn through matplotlib's object API: pyplot keeps figures alive and picks a window
-system, which a long-running service must not.
+Pictures are drawn through matplotlib's object API. pyplot keeps figures alive and picks a window
+system, which a long-running service must not do.
 """
 
 from __future__ import annotations

@@ -30,11 +30,11 @@ ROLES = {
 
 
 def paths_plot(scores: pl.DataFrame, title: str = "") -> bytes:
-    """Each experiment's way from θ₀ through the plane of KA and ZS, as PNG.
+    """Each experiment's path from θ₀ through the plane of KA and ZS, as PNG.
 
-    scores: stage, knowledge_accumulation, zero_shot_retention, and experiment where there are
-    several. Grey lines join points of equal geometric mean. A stage where one of the two is not
-    defined has no place in the plane; a note names the experiments that are not shown at all.
+    scores: stage, knowledge_accumulation, zero_shot_retention, and experiment if there are several.
+    Grey lines join points of equal geometric mean. A stage where one of the two is not defined has
+    no place in the plane. A note names the experiments that are not shown at all.
     """
     named = "experiment" in scores.columns
     if not named:
@@ -73,7 +73,7 @@ def cost_plot(scores: pl.DataFrame, cost: str) -> bytes:
     """Each experiment's geometric mean over what its stages took together up to then, as PNG.
 
     scores: experiment, stage, geometric_mean, and the column `cost`. A stage where one of the two
-    is not known has no place.
+    is unknown is left out.
     """
     placed = scores.drop_nulls([cost, GM]).sort("stage")
     names = sorted(placed["experiment"].unique())
@@ -100,7 +100,7 @@ def heat_map(evaluations: pl.DataFrame, title: str = "") -> bytes:
 
     evaluations: role (`adaptation` or `held_out`), dataset, stage, metric and value in percent;
     only the metric `score` is shown. A dataset without score at a stage is a white cell. Raises
-    `InputError` where there is no score.
+    `InputError` if there is no score.
     """
     scores = evaluations.filter(pl.col("metric") == SCORE)
     if scores.is_empty():

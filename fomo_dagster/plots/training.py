@@ -21,7 +21,7 @@ def training_plot(steps: pl.DataFrame, title: str = "") -> bytes:
 
     steps: rows of `training_steps` with loss, learning_rate and samples_per_second, in order; of
     one stage, or of several one after the other where there is a column stage. Raises
-    `InputError` where there is none.
+    `InputError` if there is none.
     """
     if steps.is_empty():
         raise InputError(f"the training {title!r} has no steps to show")

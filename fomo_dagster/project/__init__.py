@@ -1,1 +1,1 @@
-"""A project of a person's own: its files, and a first look at the images it is about."""
+"""A person's own project: its files, and a first look at their images."""

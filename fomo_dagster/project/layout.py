@@ -1,4 +1,4 @@
-"""The files of a new project; none that is there already is touched."""
+"""The files of a new project. Existing files are never touched."""
 
 from __future__ import annotations
 
@@ -79,9 +79,9 @@ def files_of(looked: Looked | None) -> dict[str, str]:
 
 
 def write_new(root: Path, files: Mapping[str, str]) -> dict[str, bool]:
-    """Write those that are not there; path → whether it was written.
+    """Write the files that do not exist yet; path → whether it was written.
 
-    Raises `InputError` where the folder cannot be written to.
+    Raises `InputError` if the folder cannot be written to.
     """
     written = {}
     try:

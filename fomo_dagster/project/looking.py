@@ -1,7 +1,7 @@
-"""A first look at a person's images: the dataset they make, and what is odd about them.
+"""A first look at a person's images: the dataset that they make, and what is odd about them.
 
-The dataset's own source inspects the folder or table; its images are decoded as its shards would
-have them decoded. Images in tars, on Hugging Face's hub and in torchvision's sets are not covered.
+The dataset's own source inspects the folder or table, and its images are decoded as for its shards.
+Images in tars, on Hugging Face's hub and in torchvision's sets are not covered.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """The artifact store: `<root>/<kind>/<digest>/`, atomic, leased and verified.
 
-An artifact's files are written beside it, flushed, completed by a manifest with each file's size
-and checksum, and renamed into place: nobody ever sees half of one. What differs from run to run
-(cost, timings, plots) lies in its folder `record`, which no checksum covers and nothing depends on.
-A lease lets one process make an artifact while the others wait for it. With a remote (any fsspec
-URL), the local store is a cache of it: what is missing here is fetched and verified, what was made
-here is pushed. Nothing here knows what artifacts contain, or removes one that is intact.
+An artifact's files are written next to their place, flushed, completed by a manifest with each
+file's size and checksum, and renamed into place. Nobody ever sees half an artifact. What differs
+from run to run (cost, timings, plots) is in its folder `record`, which no checksum covers and
+nothing depends on. A lease lets one process make an artifact while the others wait for it. With a
+remote (any fsspec URL), the local store is a cache: missing artifacts are fetched and verified, new
+ones are pushed. Nothing here knows what artifacts contain, or removes an intact one.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Artifact:
     computed: bool = False
 
     def path(self, name: str) -> Path:
-        """The path of one of its files; raises `StoreError` where it has none of that name."""
+        """The path of one of its files; raises `StoreError` if it has no file of that name."""
         if name not in self.manifest["files"]:
             raise StoreError(
                 f"{self.kind} {self.digest} has no file {name!r}: {sorted(self.manifest['files'])}"
@@ -73,7 +73,7 @@ class Artifact:
         return self.folder / name
 
     def record(self, name: str) -> Path | None:
-        """The path of what its making left beside the content; None where that is not here."""
+        """The path of a file in its record; None if it is not here."""
         # Before there were records, they stood among the files.
         path = self.folder / (name if name in self.manifest["files"] else f"{RECORD}/{name}")
         return path if path.is_file() else None
@@ -90,8 +90,8 @@ class Artifact:
 
     @property
     def cost(self) -> Mapping[str, float]:
-        """What making it took: `seconds`, and whatever else its maker measured; nothing where that
-        is not known any more."""
+        """What making it took: `seconds`, and whatever else its maker measured; empty if that is no
+        longer known."""
         cost = self._making.get("cost")
         if not isinstance(cost, dict):
             return {}
@@ -99,7 +99,7 @@ class Artifact:
 
     @property
     def created_at(self) -> str:
-        """When it was made, by whomever, or else when it came here: in UTC, as ISO 8601."""
+        """When it was made, by whomever, or else when it arrived here: in UTC, as ISO 8601."""
         try:
             return datetime.fromisoformat(self._making["created_at"]).isoformat()
         except (KeyError, ValueError, TypeError):
@@ -121,12 +121,13 @@ class Store:
         self.remote = remote
 
     def folder(self, kind: str, digest: str) -> Path:
-        """Raises `StoreError` where these cannot be an address."""
+        """Raises `StoreError` if these cannot be an address."""
         check_address(kind, digest)
         return self.root / kind / digest
 
     def find(self, recipe: Recipe) -> Artifact | None:
-        """The verified artifact of `recipe`, or None; an altered one is set aside and said."""
+        """The verified artifact of `recipe`, or None. An altered artifact is set aside and
+        reported."""
         return self.open(recipe.kind, recipe.digest)
 
     def find_here(self, recipe: Recipe) -> Artifact | None:
@@ -160,10 +161,11 @@ class Store:
     ) -> Artifact:
         """The artifact of `recipe`: found, or made by `make(folder)` under its lease.
 
-        `make` writes its files below the empty folder it is given and may return figures of what it
-        cost. `claim` is held while it is made, and tells whether that took waiting: who waited
-        looks once more. Raises what `make` raises (nothing is kept then), `StoreError` where the
-        disk is full, or the remote cannot be used: before anything is made, or after it was kept.
+        `make` writes its files below the empty folder that it is given, and may return figures of
+        what it cost. `claim` is held while it runs, and tells whether that took waiting; after
+        waiting, the store is searched again. Raises what `make` raises, and then keeps nothing.
+        Raises `StoreError` if the disk is full, or if the remote cannot be used: before anything is
+        made, or after it was kept.
         """
         kind, digest = recipe.kind, recipe.digest
         artifact = self._open_local(kind, digest)

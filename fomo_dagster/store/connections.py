@@ -1,6 +1,6 @@
-"""One remote folder on any filesystem of fsspec, asked within a limit of time and of attempts.
+"""One remote folder on any filesystem of fsspec, with limited time and attempts.
 
-What a remote refuses is one sentence with its URL, without the secrets that a URL can hold.
+A refusal of the remote becomes one sentence with its URL, without the secrets that a URL can hold.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ class TooLongError(Exception):
 class Connection:
     """The folder at `url`; `path(name)` is that of a file in it.
 
-    Where a file is absent, `FileNotFoundError` is raised at once; `StoreError` for any other
-    refusal after a few attempts, `InputError` for a URL that cannot be one.
+    If a file does not exist, `FileNotFoundError` is raised at once. Any other refusal raises
+    `StoreError` after a few attempts. A malformed URL raises `InputError`.
     """
 
     def __init__(self, url: str) -> None:
@@ -96,7 +96,7 @@ class Connection:
         return f"{self._opened[1]}/{name}"
 
     def check(self) -> None:
-        """Raise where nothing can be read there; asks once."""
+        """Raise if nothing can be read there; asks once."""
         if "read" in self._checked:
             return
         filesystem, root = self._opened
@@ -119,7 +119,7 @@ class Connection:
             raise self._refusal("read", error) from None
 
     def check_writable(self) -> None:
-        """Raise where nothing can be written there; asks once."""
+        """Raise if nothing can be written there; asks once."""
         if "written" in self._checked:
             return
         self.write(b"fomo", self.path(_PROBE))
@@ -137,7 +137,7 @@ class Connection:
         return self._patiently("read", attempt)
 
     def sizes(self, paths: Sequence[str]) -> list[int | None]:
-        """In bytes; None where the remote does not tell. Raises `FileNotFoundError` where any is
+        """In bytes; None if the remote does not tell. Raises `FileNotFoundError` if any is
         absent."""
         self._filesystem.invalidate_cache()
         sizes = self._patiently("read", lambda: self._call(self._filesystem.sizes, list(paths)))
@@ -146,7 +146,7 @@ class Connection:
     def download(self, path: str, target: Path, size: int) -> tuple[int, str]:
         """Copy a file to the new file `target`; the number of its bytes, and their digest.
 
-        Raises `TooLongError` once there are more than `size`, `OSError` where `target` cannot be
+        Raises `TooLongError` once there are more than `size`, `OSError` if `target` cannot be
         written.
         """
 
@@ -166,7 +166,7 @@ class Connection:
         return self._patiently("read", attempt)
 
     def upload(self, source: Path, path: str) -> None:
-        """Copy a file there: at `path` is the whole of it, or what was there before."""
+        """Copy a file there. Afterwards `path` holds the whole file, or what was there before."""
         size = source.stat().st_size
         self._put(path, size, lambda at: self._filesystem.put_file(str(source), at))
 

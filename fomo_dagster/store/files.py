@@ -79,8 +79,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 @contextlib.contextmanager
 def skipped_where_refused() -> Iterator[None]:
-    """Around the writing of what is kept to save time alone, as a cache: a disk that is read-only
-    or full keeps nobody from reading."""
+    """Wraps the writing of caches: if the disk is read-only or full, reading still works."""
     try:
         yield
     except StoreError as error:
@@ -89,7 +88,7 @@ def skipped_where_refused() -> Iterator[None]:
 
 
 def signature_of(path: Path) -> list[int]:
-    """What a change of a file cannot leave as it was: a writer can set mtime back, not ctime."""
+    """What changes with every change of a file: a writer can set mtime back, but not ctime."""
     status = path.stat()
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
 
@@ -123,7 +122,7 @@ _DENIED = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def _what_is_in_the_way(error: Exception, path: Path) -> str:
-    """A file where a folder should be, or the other way round; nothing where it is another error,
+    """A file where a folder should be, or the other way round; nothing if it is another error,
     as of what is read meanwhile."""
     if not isinstance(error, OSError) or error.filename is None:
         return ""

@@ -1,9 +1,9 @@
 """Heads: for each asset, what it was last materialised as.
 
-A head is a small JSON file per asset, replaced whole. It points to artifacts in the store and holds
-the facts that downstream identities are made of, so that a plan reads no artifact. Tables join on
-it: only rows of an asset's current digest show. Its first key is a checksum of the others, so that
-a changed bit is noticed; a damaged head counts as none, and the next run writes it again.
+A head is a small JSON file per asset, replaced as a whole. It points to artifacts in the store and
+holds the facts that downstream identities are made of, so a plan reads no artifact. Tables join on
+it, so that only rows of an asset's current digest show. Its first key is a checksum of the others,
+so a changed bit is noticed. A damaged head counts as missing, and the next run writes it again.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Heads:
         self.folder = folder
 
     def read(self, asset: str) -> Head | None:
-        """The head of an asset; None where there is none, or a damaged one, which is said."""
+        """The head of an asset; None if there is none, or if it is damaged, which is reported."""
         path = self.path(asset)
         try:
             return decoded(asset, path.read_bytes())
@@ -104,7 +104,7 @@ def _encoded(head: Head) -> bytes:
 
 
 def decoded(asset: str, data: bytes) -> Head:
-    """The head of an asset from the bytes of its file; `ValueError` where they are damaged."""
+    """The head of an asset from the bytes of its file; `ValueError` if they are damaged."""
     if data.startswith(CHECKSUM):  # heads from before there were checksums have none
         found, _, rest = data.removeprefix(CHECKSUM).partition(END)
         data = b"{" + rest

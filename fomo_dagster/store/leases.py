@@ -1,6 +1,6 @@
-"""Leases: at most one process makes a thing; the others wait, and a dead holder holds nothing.
+"""Leases: at most one process makes a thing while the others wait. A dead holder holds nothing.
 
-A slot is a lease that any of several files gives: as many processes hold one as there are files.
+A slot is a lease on any one of several files: as many processes can hold one as there are files.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ _held: set[int] = set()
 
 @contextlib.contextmanager
 def lease(path: Path, waiting: Callable[[str], None] | None = None) -> Iterator[bool]:
-    """Hold the lease at `path`, waiting while another thread or process holds it; gives whether
+    """Hold the lease at `path`, waiting while another thread or process holds it; returns whether
     that took waiting.
 
-    The kernel's file lock is the lease, so it ends with its holder, however that ends. `waiting` is
-    told once, with the holder's process number, when the lease is not free at once. Raises
-    `StoreError` where the disk refuses.
+    The lease is a file lock of the kernel, so it ends with its holder, however that ends. If the
+    lease is not free at once, `waiting` is called once with the holder's process number. Raises
+    `StoreError` if the disk refuses.
     """
     waited = told = False
     while (descriptor := _take(path, str(os.getpid()))) is None:
@@ -44,10 +44,10 @@ def slot(
     paths: Sequence[Path], note: str, waiting: Callable[[Sequence[str]], None]
 ) -> Iterator[bool]:
     """Hold one of the leases at `paths`, whichever is free first, with a note of who holds it;
-    gives whether that took waiting.
+    returns whether that took waiting.
 
-    Who waits first is served first, or nearly so: the first of a queue alone looks for a free one.
-    `waiting` is told the notes of those who hold them, whenever they are others.
+    First come, first served, or nearly so: only the first of the queue looks for a free lease.
+    `waiting` is called with the notes of the holders, whenever these change.
     """
     told: list[str] = []
 
@@ -113,7 +113,7 @@ def _holding(path: Path, descriptor: int) -> Iterator[None]:
 
 
 def _note(path: Path) -> str:
-    """What the holder of a lease says of itself; empty where nobody holds it, or in that moment."""
+    """What the holder of a lease says of itself; empty if nobody holds it, or in that moment."""
     try:
         return path.read_bytes()[:1000].decode(errors="replace")
     except OSError:

@@ -1,7 +1,7 @@
-"""What a manifest may say: a recipe, and files by names that stay in the artifact's folder.
+"""What a manifest may contain: a recipe, and names of files that stay in the artifact's folder.
 
 A manifest may come from another machine or another hand. Nothing in it is used before `parse` has
-looked at all of it.
+checked all of it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def is_address(kind: str, digest: str) -> bool:
 
 
 def check_address(kind: str, digest: str) -> None:
-    """Raise `StoreError` where these cannot be an artifact's kind and digest."""
+    """Raise `StoreError` if these cannot be an artifact's kind and digest."""
     if not is_address(kind, digest):
         raise StoreError(
             f"kind {kind!r} and digest {digest!r} are no address in the store: a kind is a word, "
@@ -44,7 +44,7 @@ def check_address(kind: str, digest: str) -> None:
 
 
 def why_unsafe(name: object) -> str:
-    """Why a name from outside cannot be that of a file in a folder; empty where it can."""
+    """Why a name from outside cannot name a file in a folder; empty if it can."""
     if not isinstance(name, str) or not name:
         return "it is no text"
     if not name.isprintable():  # control characters, NUL, lone surrogates, other directions
@@ -60,8 +60,8 @@ def why_unsafe(name: object) -> str:
 
 
 def parse(data: bytes, kind: str, digest: str) -> dict[str, Any]:
-    """The manifest of the artifact at an address. Raises `DamagedError` where it is another's, or
-    says anything that no manifest says."""
+    """The manifest of the artifact at an address. Raises `DamagedError` if it belongs to another
+    artifact, or contains anything that no manifest contains."""
     try:
         manifest = json.loads(data)
         recipe, files = manifest["recipe"], manifest["files"]

@@ -22,7 +22,7 @@ class ProcessMemory:
         self._resident = _status_bytes("VmRSS")
 
     def costs(self) -> dict[str, int]:
-        """`peak_process_memory_bytes`, or nothing where nobody tells."""
+        """`peak_process_memory_bytes`, or nothing if nobody tells."""
         peak = _status_bytes("VmHWM")
         if self._resident is None or peak is None:
             return {}

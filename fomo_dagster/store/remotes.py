@@ -1,10 +1,10 @@
 """A remote side of the store on any filesystem that fsspec reaches (S3, GCS, a shared mount).
 
-`<kind>/<digest>/manifest.json` is what makes an artifact exist there: one object, written last. Its
-files stand beside it in a folder named by the digest of their bytes, so that machines that push the
-same address at once never mix what they made; the manifest says whose it is. Nothing is fetched but
-what a manifest lists, by names that `manifests.parse` let through, and no more of it than it says.
-Nothing is removed there: what a manifest no longer lists takes space, and nobody sees it.
+`<kind>/<digest>/manifest.json` makes an artifact exist there: one object, written last. Its files
+are in a folder next to it, named by the digest of their bytes. So machines that push the same
+address at once never mix their files, and the manifest says which files are its own. Only what a
+manifest lists is fetched, by names that `manifests.parse` accepted, and no more bytes than it says.
+Nothing is removed there: files that no manifest lists any more take space unseen.
 """
 
 from __future__ import annotations
@@ -31,16 +31,18 @@ from fomo_dagster.store.manifests import (
 
 
 class Remote:
-    """Artifacts below one fsspec URL. Every method raises `StoreError` or `InputError`, a sentence
-    with the URL, where the remote cannot be used, and but for `push` `DamagedError` where what is
-    there is not a whole artifact."""
+    """Artifacts below one fsspec URL.
+
+    Every method raises `StoreError` or `InputError`, with the URL, if the remote cannot be used.
+    All except `push` raise `DamagedError` if what is there is not a whole artifact.
+    """
 
     def __init__(self, url: str) -> None:
         self._connection = Connection(url)
         self.url = self._connection.url
 
     def check_writable(self) -> None:
-        """Raise where nothing could be pushed; asks once."""
+        """Raise if nothing could be pushed; asks once."""
         self._connection.check()
         self._connection.check_writable()
 
@@ -52,8 +54,8 @@ class Remote:
         return found is not None
 
     def fetch(self, kind: str, digest: str, folder: Path) -> Mapping[str, Any] | None:
-        """Copy an artifact into the empty `folder`, verified; its manifest, None where there is
-        none. Raises `OSError` where `folder` cannot take it."""
+        """Copy an artifact into the empty `folder`, verified, and return its manifest; None if
+        there is none. Raises `OSError` if `folder` cannot take it."""
         found = self._manifest(kind, digest)
         if found is None:
             return None
@@ -82,10 +84,10 @@ class Remote:
         return manifest
 
     def push(self, kind: str, digest: str, folder: Path, *, replace: bool = False) -> None:
-        """Copy a finished artifact there, where no whole one is.
+        """Copy a finished artifact there, unless a whole one exists.
 
-        replace: even where one seems whole, since its bytes were found to be altered. Raises
-        `StoreError` where refused; what is there then is what was there before.
+        replace: copy even if a whole one seems to exist, because its bytes were found to be
+        altered. Raises `StoreError` if refused; what was there before then stays.
         """
         try:
             data = (folder / MANIFEST).read_bytes()

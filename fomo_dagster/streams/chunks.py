@@ -31,7 +31,7 @@ def cut_by_samples(entries: Sequence[str], samples: Sequence[int], stages: int) 
     samples: of each entry. With S samples in all, the cut after chunk t falls where the number of
     samples so far is nearest to t·S/T, the earlier of two equally near places; where that would
     leave a chunk without a concept, it moves to the nearest place that does not. So no chunk is
-    further from S/T than one concept's samples, but for those that a larger concept forces. Raises
+    further from S/T than one concept's samples, except those that a larger concept forces. Raises
     `InputError` as `cut`.
     """
     check_stages(len(entries), stages)
@@ -51,14 +51,14 @@ def cut_by_samples(entries: Sequence[str], samples: Sequence[int], stages: int) 
 def cut_at(entries: Sequence[str], positions: Sequence[int]) -> list[list[str]]:
     """`entries` cut before each of `positions`, which count from 1: where chunks 2..T begin.
 
-    Raises `InputError` where they do not increase or would leave a chunk without a concept.
+    Raises `InputError` if they do not increase or would leave a chunk without a concept.
     """
     check_positions(len(entries), positions)
     return _between(entries, [position - 1 for position in positions])
 
 
 def check_stages(concepts: int, stages: int) -> None:
-    """Raise `InputError` where a stream of so many concepts cannot have so many stages."""
+    """Raise `InputError` if a stream of so many concepts cannot have so many stages."""
     if not 1 <= stages <= concepts:
         raise InputError(
             f"stream.stages is {stages}, and the stream has {concepts} concepts: each stage needs "
@@ -67,7 +67,7 @@ def check_stages(concepts: int, stages: int) -> None:
 
 
 def check_positions(concepts: int, positions: Sequence[int]) -> None:
-    """Raise `InputError` where a stream of so many concepts cannot be cut there."""
+    """Raise `InputError` if a stream of so many concepts cannot be cut at these positions."""
     for before, after in pairwise([1, *positions, concepts + 1]):
         if before >= after:
             raise InputError(

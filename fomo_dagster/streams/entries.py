@@ -19,7 +19,7 @@ NAMED_AT_MOST = 5  # entries that one error names
 
 
 def format_entry(dataset: str, concept: str) -> str:
-    """The entry of a concept. Raises `InputError` where it could not be read back."""
+    """The entry of a concept. Raises `InputError` if it could not be read back."""
     entry = f"{dataset}{SEPARATOR}{concept}"
     if parse_entry(entry) != (dataset, concept):
         raise InputError(
@@ -50,7 +50,7 @@ def canonical_entry(entry: str, declared: Container[str]) -> str:
 def read_entries(path: Path) -> list[str]:
     """The entries of a stream file, one JSON list of texts, in its order.
 
-    Raises `InputError` where the file cannot be read or holds anything else.
+    Raises `InputError` if the file cannot be read or holds anything else.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

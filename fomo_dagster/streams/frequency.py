@@ -1,8 +1,8 @@
-"""How often concepts occur in captions: every name is looked for at once, in one pass.
+"""How often concepts occur in captions: all names are searched for in one pass.
 
-The names make one Aho–Corasick automaton (Aho and Corasick 1975, "Efficient string matching"), so
-that a caption is read once however many names there are. Which captions, and what follows from the
-counts, is not covered.
+The names make one Aho–Corasick automaton (Aho and Corasick 1975, "Efficient string matching"), so a
+caption is read once however many names there are. Not covered: which captions are searched, and
+what follows from the counts.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ def normalised(text: str) -> str:
 def count_captions(names: Iterable[str], captions: Iterable[str]) -> dict[str, int]:
     """Name → number of captions in which it occurs, as a whole word or phrase, once or more.
 
-    A name of several words is looked for as the phrase. It stands between word boundaries: neither
-    a letter nor a digit follows or precedes it, so that "cat" is not in "cattle". Names that differ
-    in case or underscores alone have the same count. Memory does not grow with the captions.
+    A name of several words is searched for as a phrase. It must stand between word boundaries, with
+    no letter or digit before or after it: "cat" is not in "cattle". Names that differ only in case
+    or underscores have the same count. Memory does not grow with the captions.
     """
     names = list(names)
     automaton = _automaton()

@@ -1,8 +1,8 @@
-"""A growing stream: a folder in which every further subfolder or table of images is a stage.
+"""A growing stream: a folder in which each new subfolder or table of images is a stage.
 
-What has arrived is what is there under its final name, in the order of the names; so name entries
-such that later ones sort later, for example by date. One that sorts before others makes another
-order of the stream, and the stages from there on are computed anew. Entries under a hidden name, or
+What has arrived is what exists under its final name, in the order of the names. So name entries
+such that later ones sort later, for example by date. An entry that sorts before others changes the
+order of the stream, and the stages from there on are computed again. Entries with a hidden name, or
 a name that ends in .partial, .part or .tmp, have not arrived: copy under such a name, then rename.
 """
 
@@ -23,7 +23,7 @@ NOT_YET = (".partial", ".part", ".tmp")
 def arrivals(folder: Path) -> list[Path]:
     """The subfolders and tables of a growing stream that have arrived, in the order of their names.
 
-    Raises `InputError` where the folder is not there.
+    Raises `InputError` if the folder is not there.
     """
     try:
         entries = sorted(folder.iterdir(), key=lambda path: path.name)
@@ -36,7 +36,7 @@ def arrivals(folder: Path) -> list[Path]:
 
 
 def passed_over(folder: Path) -> list[Path]:
-    """The files there that are no tables, so that they never arrive; empty without the folder."""
+    """The files there that are not tables, so they never arrive; empty without the folder."""
     try:
         entries = sorted(folder.iterdir())
     except OSError:
@@ -47,9 +47,9 @@ def passed_over(folder: Path) -> list[Path]:
 def arrived_datasets(stream: str, folder: Path) -> dict[str, Path]:
     """Dataset name → folder or table, in the order of arrival.
 
-    A name is the stream's and the entry's, which is without a table's suffix, with `_` for what is
-    no letter, digit or underscore. Raises `InputError` where two entries come to one name, or an
-    entry's is not UTF-8.
+    A dataset's name is the stream's and the entry's, without a table's suffix, with `_` for
+    anything but a letter, digit or underscore. Raises `InputError` if two entries come to the same
+    name, or an entry's name is not UTF-8.
     """
     datasets: dict[str, Path] = {}
     for path in arrivals(folder):
@@ -69,9 +69,9 @@ def arrived_datasets(stream: str, folder: Path) -> dict[str, Path]:
 def last_change(path: Path) -> int:
     """When something was last added to an arrival, replaced or removed: nanoseconds since 1970.
 
-    Of a subfolder its own folders tell, down to those of the classes, so that a look costs the same
-    however many images there are; an image that is overwritten in place is not seen. Raises
-    `OSError` where something vanishes meanwhile.
+    For a subfolder, its own folders tell, down to those of the classes. So a look costs the same
+    however many images there are, but an image that is overwritten in place is not noticed. Raises
+    `OSError` if something vanishes meanwhile.
     """
     folders = [path]
     if path.is_dir():

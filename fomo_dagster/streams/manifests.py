@@ -1,6 +1,6 @@
 """Manifests: the table of samples (`MANIFEST`) that a chunk or a pool brings.
 
-Which concepts a chunk has is `chunks.py`'s; where the images lie is no part of a manifest.
+`chunks.py` decides which concepts a chunk has. A manifest does not say where images are.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class TrainingSamples:
 def chunk_manifest(entries: Sequence[str], samples: Mapping[str, TrainingSamples]) -> pl.DataFrame:
     """The manifest of a chunk: its concepts' training samples, by entry and then by key.
 
-    Raises `InputError` where an entry stands twice, or names a dataset that is not in `samples` or
+    Raises `InputError` if an entry stands twice, or names a dataset that is not in `samples` or
     a concept without training samples.
     """
     validate(entries, {dataset: table.concepts for dataset, table in samples.items()})
@@ -52,8 +52,8 @@ def chunk_manifest(entries: Sequence[str], samples: Mapping[str, TrainingSamples
 
 
 def with_prompts(manifest: pl.DataFrame, prompts: Mapping[str, str]) -> pl.DataFrame:
-    """The MANIFEST with, as the caption of each sample that has none, its dataset's prompt with the
-    concept in the place of `{}`."""
+    """The MANIFEST in which each sample without a caption has its dataset's prompt, with the
+    concept in place of `{}`."""
     prompt = pl.col("dataset").replace_strict(dict(prompts), return_dtype=pl.String)
     prompted = prompt.str.replace("{}", pl.col("concept"), literal=True)
     captioned = pl.col("captions").list.len() > 0
@@ -62,8 +62,8 @@ def with_prompts(manifest: pl.DataFrame, prompts: Mapping[str, str]) -> pl.DataF
 
 
 def with_texts(manifest: pl.DataFrame, templates: Mapping[str, Sequence[str]]) -> pl.DataFrame:
-    """The MANIFEST with other captions for all samples of the datasets in `templates`: each of the
-    dataset's templates, the concept in the place of `{}`."""
+    """The MANIFEST with new captions for all samples of the datasets in `templates`: each of the
+    dataset's templates, with the concept in place of `{}`."""
     named = manifest.filter(pl.col("dataset").is_in(list(templates)))
     concepts = named.select("dataset", "concept").unique(maintain_order=True)
     texts = [

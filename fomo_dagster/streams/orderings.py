@@ -1,8 +1,8 @@
 """The orders in which a stream's concepts can arrive (FoMo-in-Flux, arXiv 2408.14471, section 3).
 
-Here are the orders that follow from names, years and a figure of each concept. How the figures come
-about is not covered: θ₀'s accuracies are evaluations, occurrences are `frequency.py`'s, and the
-path through the text embeddings, an order of its own, is `similarity.py`'s.
+Here are the orders that follow from names, years and a figure of each concept. Not covered is how
+the figures are computed: θ₀'s scores are evaluations, counts are in `frequency.py`, and the path
+through text embeddings, an order of its own, is in `similarity.py`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def as_listed(entries: Iterable[str]) -> list[str]:
 
 
 def random(entries: Iterable[str], seed: int) -> list[str]:
-    """A seeded permutation, in which each entry's place comes from a hash of its own.
+    """A seeded permutation, in which each entry's place comes from its own hash.
 
     So it does not depend on how the entries were listed, and a concept that joins or leaves does
     not change the order of the others.
@@ -29,7 +29,8 @@ def random(entries: Iterable[str], seed: int) -> list[str]:
 
 
 def dataset_incremental(entries: Sequence[str], seed: int) -> list[str]:
-    """Dataset after dataset, as they are first listed, the classes of each in `random` order."""
+    """Dataset after dataset, in the order in which they are first listed, with each one's classes
+    in `random` order."""
     return [entry for group in by_dataset(entries).values() for entry in random(group, seed)]
 
 
@@ -44,8 +45,8 @@ def time_incremental(
     """Datasets (the keys of `years`) in the order of their years of publication.
 
     Each dataset's classes stay together in `random` order, and datasets of one year keep the order
-    in which they are listed; or, `interleaved`, all concepts of one year are in `random` order
-    among each other.
+    in which they are listed. With `interleaved`, all concepts of one year are in `random` order
+    together.
     """
     groups = by_dataset(entries)
     dated = sorted(groups, key=lambda name: years[name], reverse=newest_first)  # stable
@@ -66,10 +67,11 @@ def by_sort_key(
     *,
     greatest_first: bool,
 ) -> list[str]:
-    """By `sort_keys` (entry → figure); equal ones in `random` order, those without a figure last.
+    """By `sort_keys` (entry → figure). Equal ones are in `random` order, those without a figure
+    come last.
 
-    With θ₀'s accuracies, the greatest first, this is the order `performance`; with occurrences in
-    the captions of a pretraining pool, the least first, `frequency`.
+    With θ₀'s scores, greatest first, this is the order `performance`; with counts in the captions
+    of a pretraining pool, least first, `frequency`.
     """
 
     def place(entry: str) -> tuple[float, str]:

@@ -1,9 +1,9 @@
-"""The order `similarity`: a path that goes from each concept to the most similar one that is left.
+"""The order `similarity`: a path from each concept to the most similar one that is left.
 
-The greedy nearest-neighbour path of FoMo-in-Flux (arXiv 2408.14471) through L2-normalised text
-embeddings. Making the embeddings is not covered. Exact, without a matrix of all similarities: a
-block of rows at a time gives each concept's nearest neighbours, which decide nearly every step; the
-others, where all of these have been passed, look at what is left.
+This is the greedy nearest-neighbour path of FoMo-in-Flux (arXiv 2408.14471) through L2-normalised
+text embeddings. Making the embeddings is not covered. The path is exact, without a matrix of all
+similarities: a block of rows at a time gives each concept's nearest neighbours, which decide nearly
+every step. Where all of these have been passed, the step searches what is left.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """`home/fomo.duckdb`: the views for other programs, such as DuckDB's own shell.
 
-It holds no data, and finds the files beside it wherever it is moved: it can be deleted at any time.
-Another program may have it open, or keep something of its own in it. So it is replaced only where
-nobody writes to it and all in it is ours, and set aside where it cannot be read.
+It holds no data, finds the files beside it wherever it is moved, and can be deleted at any time.
+Another program may have it open, or keep something of its own in it. So it is replaced only if
+nobody writes to it and everything in it is ours, and set aside if it cannot be read.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ class _InUseError(Exception):
 
 
 def ensure_database(home: Path) -> Path:
-    """The path of the database below `home`, made or renewed where its views are not today's.
+    """The path of the database below `home`, made or renewed if its views are out of date.
 
-    One that cannot be renewed now keeps its older views, and that is said. Raises `StoreError`
-    where there is none, and none can be written.
+    If it cannot be renewed now, it keeps its older views and a warning says so. Raises `StoreError`
+    if there is none and none can be written.
     """
     home = home.resolve()
     path = home / DATABASE
@@ -103,7 +103,7 @@ def _statements(home: Path) -> list[str]:
 def _content(path: Path) -> tuple[str | None, bool]:
     """The version of the views in a database, and whether something in it is not ours.
 
-    Raises `_InUseError` where another program keeps it, and DuckDB's error where it is damaged.
+    Raises `_InUseError` if another program keeps it, and DuckDB's error where it is damaged.
     """
     try:
         with duckdb.connect(str(path), read_only=True) as connection:

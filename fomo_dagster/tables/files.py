@@ -1,8 +1,8 @@
 """Table files: the rows that one asset states, in one Parquet file per asset and digest.
 
-`home/tables/<table>/<asset key>/<digest>.parquet`, written whole and never edited, so that any
-number of runs can write and any number of people can read. A file is history until a head points to
-its digest; joining the two is the work of `fomo_dagster.tables.views`.
+`home/tables/<table>/<asset key>/<digest>.parquet` is written as a whole and never edited, so any
+number of runs can write and any number of people can read. A file is history unless a head points
+to its digest; `fomo_dagster.tables.views` joins the two.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _DIGEST = re.compile(r"[0-9a-f]{32}")
 
 
 def table_path(home: Path, table: str, asset: str, digest: str) -> Path:
-    """Where the rows of `table` stand that the asset states under that digest.
+    """Where the rows of `table` are that the asset states under that digest.
 
-    asset: the parts of its key, joined by `/`. Raises `InputError` where a name cannot be a path.
+    asset: the parts of its key, joined by `/`. Raises `InputError` if a name cannot be a path.
     """
     schema_of(table)
     if not _ASSET.fullmatch(asset):
@@ -41,7 +41,7 @@ def table_path(home: Path, table: str, asset: str, digest: str) -> Path:
 def write_table(home: Path, table: str, asset: str, digest: str, frame: pl.DataFrame) -> Path:
     """Write the rows that the asset states under `digest`, whole or not at all; return the file.
 
-    Writing the same rows again leaves the same bytes. Raises `StoreError` where the frame does not
+    Writing the same rows again leaves the same bytes. Raises `StoreError` if the frame does not
     fit the table's schema, or the disk refuses.
     """
     path = table_path(home, table, asset, digest)

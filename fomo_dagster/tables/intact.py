@@ -1,8 +1,8 @@
-"""Whether table files are what their heads say: one flipped bit is another score.
+"""Verifies that table files are what their heads say, since one flipped bit is another score.
 
-Neither DuckDB nor Polars tells a changed byte of a Parquet file from a value, and some changes end
-the process that reads it. So a head holds the checksum of each file with its asset's rows, and a
-file is verified before anything reads it.
+Neither DuckDB nor Polars tells a changed byte of a Parquet file from a value, and some changes
+crash the process that reads it. So a head holds the checksum of each file with its asset's rows,
+and a file is verified before anything reads it.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from fomo_dagster.tables.files import table_path
 
 
 class Verified:
-    """Verifies the table files of a home; within it, what was verified is kept for the next time.
+    """Verifies the table files of a home, and keeps what was verified for the next time.
 
-    Bytes are hashed again only where a file's size, times or inode are not those of its last
-    verification, so that 1,000 untouched files take as many stats.
+    Bytes are hashed again only if a file's size, times or inode differ from its last verification.
+    So 1,000 untouched files cost 1,000 stats.
     """
 
     def __init__(self, home: Path) -> None:
@@ -41,7 +41,7 @@ class Verified:
                 write_bytes(self._stamps_path, json.dumps(self._stamps).encode())
 
     def problem(self, head: Head, table: str) -> str | None:
-        """What is wrong with the file of an asset's rows, or None where it is as it was written."""
+        """What is wrong with the file of an asset's rows; None if it is as it was written."""
         path = table_path(self._home, table, head.asset, head.digest)
         name = str(path.relative_to(self._home))
         expected = (head.tables or {}).get(table)

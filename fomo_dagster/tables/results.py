@@ -43,10 +43,10 @@ COSTS = (
 
 
 def scores_by_cost(home: Path, experiments: Sequence[str], cost: str) -> pl.DataFrame:
-    """The geometric mean of each stage of the experiments, or of all, beside what the stages up to
-    it took together (one of COSTS): experiment, stage, geometric_mean, and that cost.
+    """The geometric mean of each stage, with what all stages up to it took (one of COSTS), of the
+    named experiments or of all: experiment, stage, geometric_mean, and that cost.
 
-    Raises `InputError` for another cost, for one that no training of them told, and as `results`.
+    Raises `InputError` for an unknown cost, for one that no training recorded, and as `results`.
     """
     if cost not in COSTS:
         raise InputError(f"there is no cost {cost!r}: {nearest(cost, COSTS)}")
@@ -67,11 +67,11 @@ def leaderboard(home: Path) -> pl.DataFrame:
 
 
 def sweep_leaderboard(home: Path, swept: Mapping[str, Mapping[str, Any]]) -> pl.DataFrame:
-    """The rows of `leaderboard` of the experiments of a sweep that have scores, with a column for
-    each thing that it varies after their names.
+    """The rows of `leaderboard` for the experiments of a sweep that have scores, with a column
+    after their names for each thing that the sweep varies.
 
-    swept: experiment → column → value; null where an experiment does not vary it. A column of
-    numbers alone holds numbers, any other text.
+    swept: experiment → column → value; null if an experiment does not vary it. A column of numbers
+    alone holds numbers, any other text.
     """
     board, names = leaderboard(home), list(swept)
     told = pl.DataFrame({"experiment": pl.Series(names, dtype=pl.String)})
@@ -87,7 +87,7 @@ def sweep_leaderboard(home: Path, swept: Mapping[str, Mapping[str, Any]]) -> pl.
 
 def results_by_dataset(home: Path, experiments: Sequence[str] = ()) -> pl.DataFrame:
     """A row for each experiment and dataset: the last stage's score, that of θ₀, and the zero-shot
-    score that the benchmark publishes of OpenCLIP's ViT-B/32 (LAION-2B), where it has the dataset.
+    score that the benchmark publishes for OpenCLIP's ViT-B/32 (LAION-2B), if it has the dataset.
 
     Raises `InputError` as `results` does.
     """
@@ -98,7 +98,7 @@ def results_by_dataset(home: Path, experiments: Sequence[str] = ()) -> pl.DataFr
 def results(home: Path, experiments: Sequence[str] = ()) -> Results:
     """The results of the named experiments, or of all.
 
-    Raises `InputError` naming an experiment that has no scores yet, with the nearest that has.
+    Raises `InputError` for an experiment without scores, with the nearest that has some.
     """
     stages = query(home, "SELECT * FROM scores ORDER BY experiment, stage")
     board = leaderboard(home)

@@ -269,7 +269,7 @@ def conform(table: str, frame: pl.DataFrame) -> pl.DataFrame:
     """`frame` with its columns in the order of the table's.
 
     Raises `StoreError` that names every column which is missing, unknown, of another type, or null
-    where it may not be: a wrong row would be served forever.
+    if it may not be: a wrong row would be served forever.
     """
     columns = schema_of(table)
     wrong = [f"column {name!r} is missing" for name in columns if name not in frame.columns]

@@ -1,6 +1,6 @@
-"""The views: what each selects from the heads and the table files below a home.
+"""The views: what each selects from the heads and table files below a home.
 
-They hold no data: they read the files each time they are asked, and show the rows of each asset's
+They hold no data. They read the files whenever they are queried, and show the rows of each asset's
 current digest. So they are never out of date, and no reader ever waits for a writer.
 """
 
@@ -104,7 +104,7 @@ _ON_LEADERBOARD = [
     ),
 ]
 
-# Of all trainings and merges up to a stage, so that scores can be set against them; null where one
+# Of all trainings and merges up to a stage, so that scores can be set against them; null if one
 # of them did not tell. Stage 0 is θ₀, which cost the experiment nothing.
 _COSTS = """
 SELECT
@@ -158,11 +158,11 @@ class Place:
 def beside(database: str, home: Path) -> Place:
     """The home in which the opened file `database` lies, wherever it was moved.
 
-    DuckDB resolves paths against the working folder, and tells a view where its own file is by
-    nothing but a default: the folder for temporary files is named after the first database of the
-    process. Where the file was attached later, its place is where it was written, `home`, and a
-    query ends with an error if it was attached from elsewhere. The variable `fomo_home` goes
-    before both.
+    DuckDB resolves paths against the working folder. The only thing that tells a view where its own
+    file is, is a default: the folder for temporary files is named after the first database of the
+    process. If the file was attached later, its place is taken to be `home`, where it was written,
+    and a query fails if it was attached from elsewhere. The variable `fomo_home` takes precedence
+    over both.
     """
     temporary, ending = "current_setting('temp_directory')", f"{database}.tmp"
     variable = f"getvariable('{VARIABLE}')::VARCHAR"
@@ -220,13 +220,13 @@ def _published() -> str:
 
 
 def without_rows(table: str) -> str:
-    """A SELECT in the place of a table's that has its columns and no row."""
+    """A SELECT with a table's columns and no rows."""
     return f"SELECT {_columns(table, 'NULL')} WHERE false"
 
 
 def refusing(table: str, reason: str) -> str:
-    """A SELECT in the place of a table's that ends every query over it with an error, whether that
-    asks for rows, filters them, or counts."""
+    """A SELECT with a table's columns that ends every query with an error, whether the query asks
+    for rows, filters them or counts."""
     error = f"error({quoted(reason)})"
     return f"SELECT {_columns(table, error)} WHERE {error}::BOOLEAN"
 

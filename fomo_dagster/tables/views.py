@@ -1,7 +1,7 @@
-"""The one door for SQL: a query over the views of a home, which reads and nothing else.
+"""The only way to run SQL: a query over the views of a home, which can only read.
 
-The views stand in memory, so that no query needs or touches `fomo.duckdb`, which is for other
-programs (`fomo_dagster.tables.database`). Statements other than queries are refused.
+The views are in memory, so no query needs or touches `fomo.duckdb`, which is for other programs
+(`fomo_dagster.tables.database`). Statements other than queries are refused.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ _NO_JSON = re.compile(r'("(?:[^"\\]|\\.)*")|-?Infinity|NaN')
 def query(home: Path, sql: str, *, external: bool = False) -> pl.DataFrame:
     """The answer to one query over the views.
 
-    external: whether it may read any file or address, and have DuckDB install and load what it
-    needs for that; otherwise it sees the home's tables and heads alone. Raises `InputError` where
-    `sql` is not one query, or the query is wrong; `StoreError` where a table file or a head that it
+    external: whether the query may read any file or address, and DuckDB may install and load what
+    it needs for that. Otherwise it sees only the home's tables and heads. Raises `InputError` if
+    `sql` is not one query, or the query is wrong; `StoreError` if a table file or head that it
     reads is damaged.
     """
     with _answering(home, sql, external=external) as (connection, answer):
@@ -58,10 +58,10 @@ def query(home: Path, sql: str, *, external: bool = False) -> pl.DataFrame:
 def answer_as_text(
     home: Path, sql: str, *, external: bool = False
 ) -> tuple[pl.DataFrame, list[str]]:
-    """As `query`, for people: what is neither a truth value nor a number that Polars holds exactly
-    is a text, as DuckDB writes it; nested values are JSON. Names that repeat have numbers.
+    """Like `query`, for people: anything but truth values and numbers that Polars holds exactly is
+    text, as DuckDB writes it; nested values are JSON. Repeated names get numbers.
 
-    Also gives the names of those columns that hold numbers as texts.
+    Also returns the names of those columns that hold numbers as text.
     """
     with _answering(home, sql, external=external) as (connection, answer):
         asked = connection.sql(f"FROM {answer}")
@@ -75,7 +75,8 @@ def answer_as_text(
 
 
 def answer_as_json(home: Path, sql: str, *, external: bool = False) -> list[str]:
-    """As `query`, as a JSON object for each row, with every digit; NaN and infinities are null."""
+    """Like `query`, as a JSON object for each row, with every digit. NaN and infinities are
+    null."""
     with _answering(home, sql, external=external) as (connection, answer):
         names = _told_apart(connection.sql(f"FROM {answer}").columns)
         places = [f"c{place}" for place in range(len(names))]
@@ -213,7 +214,7 @@ class _Now:
 
 
 def _spill_folder() -> str:
-    """A new folder, which DuckDB makes and removes where memory does not suffice; nothing where no
+    """A new folder, which DuckDB makes and removes where memory does not suffice; nothing if no
     disk can be written. A query may read what is in it."""
     try:
         return str(Path(tempfile.gettempdir()) / f"fomo-sql-{uuid4().hex}")

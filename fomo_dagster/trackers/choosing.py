@@ -1,7 +1,7 @@
-"""Which trackers are wanted: by name, each in an extra of this package that is called like it.
+"""Which trackers are used: by name, each with an extra of this package of the same name.
 
-FOMO_TRACKERS: their names, with commas; none by default. Where each sends to is said by its own
-variables (see its module) and is below FOMO_HOME by default: nothing leaves the machine unasked.
+FOMO_TRACKERS: their names, separated by commas; by default none. Each tracker's own variables say
+where it sends to (see its module), by default below FOMO_HOME: nothing leaves the machine unasked.
 """
 
 from __future__ import annotations

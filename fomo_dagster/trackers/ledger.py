@@ -1,8 +1,8 @@
-"""What a tracker was sent, so that nothing is sent twice: one small file a run's name.
+"""What a tracker was sent, so that nothing is sent twice: one small file for each run's name.
 
-A run holds one digest for each key. What was made otherwise, as after a change of the experiment,
-belongs to a run of its own: to an earlier one that has it, or to a new one with a number in its
-name. A file is read and replaced under a lease.
+A run holds one digest for each key. What was made differently, for example after a change of the
+experiment, belongs to another run: to an earlier one that has it, or to a new one with a number in
+its name. A file is read and replaced under a lease.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from fomo_dagster.trackers.tracker import Entry, Point
 
 @dataclass
 class Sent:
-    """What one run was sent. known: key → its digest, and the step after the last that it has."""
+    """What one run was sent. known: key → its digest, and the step after the last one sent."""
 
     name: str
     id: str | None = None
@@ -29,15 +29,15 @@ class Sent:
     known: dict[str, tuple[str, int]] = field(default_factory=dict)
 
     def has(self, entry: Entry) -> bool:
-        """Whether it has any of it, of the same digest."""
+        """Whether the run has any of it, with the same digest."""
         return self.known.get(entry.key, ("", 0))[0] == entry.digest
 
     def fits(self, entry: Entry) -> bool:
-        """Whether nothing else stands there."""
+        """Whether the run holds nothing different under this key."""
         return entry.key not in self.known or self.has(entry)
 
     def missing(self, entry: Entry) -> list[Point]:
-        """The points that it does not have yet."""
+        """The points that the run does not have yet."""
         after = self.known[entry.key][1] if entry.key in self.known else -1
         return [point for point in entry.points if point.step >= after]
 
@@ -51,19 +51,19 @@ class Sent:
 
 @dataclass
 class Account:
-    """The runs of one name; the last is the one that is gone on with."""
+    """The runs of one name; the last one is continued."""
 
     name: str
     runs: list[Sent]
     path: Path
 
     def save(self) -> None:
-        """Keep what it says now."""
+        """Write the current state."""
         runs = [asdict(run) for run in self.runs]
         write_bytes(self.path, json.dumps(runs).encode())
 
     def run_of(self, entry: Entry) -> Sent:
-        """The run that an entry belongs to, which becomes the one to go on with."""
+        """The run that an entry belongs to, which then becomes the one to continue."""
         if not self.runs or not self.runs[-1].fits(entry):
             there = [run for run in self.runs if run.has(entry)]
             number = len(self.runs) + 1

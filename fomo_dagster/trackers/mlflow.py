@@ -1,7 +1,8 @@
-"""MLflow: a run of an experiment there, by its client; its global state is left alone.
+"""MLflow: a run per experiment, by its client. Its global state is left alone.
 
-MLFLOW_TRACKING_URI: the store, `trackers/mlflow.db` in FOMO_HOME by default (SQLite).
-MLFLOW_EXPERIMENT_NAME: `fomo` by default. MLflow's own telemetry is off unless
+MLFLOW_TRACKING_URI: the store; by default `trackers/mlflow.db` in FOMO_HOME (SQLite).
+
+MLFLOW_EXPERIMENT_NAME: by default `fomo`. MLflow's own telemetry is off unless
 MLFLOW_DISABLE_TELEMETRY says otherwise.
 """
 

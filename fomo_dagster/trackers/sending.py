@@ -1,4 +1,4 @@
-"""The trackers of a command or a Dagster run together: what one does, no other notices."""
+"""The trackers of a command or a Dagster run. They do not affect each other."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fomo_dagster.trackers.tracker_queue import Job, Patience, TrackerQueue
 
 
 class Trackers:
-    """Sends to trackers on lanes of their own; nothing here waits for them, but `close`.
+    """Sends to trackers, each through its own queue. Only `close` waits for them.
 
     kinds: name → what makes the tracker, called when there is something to send. ledgers: the
     folder of what each was sent.
@@ -37,16 +37,16 @@ class Trackers:
     def send(
         self, run: Run, entries: Callable[[], Iterable[Entry]], warn: Callable[[str], None]
     ) -> None:
-        """Have entries of a run sent that its trackers do not have yet.
+        """Send entries of a run that its trackers do not have yet.
 
-        warn: told once of each tracker that failed since it was last asked.
+        warn: called once for each tracker that failed since the last call.
         """
         for queue in self._queues:
             queue.put(Job(run, entries))
         self._say(warn)
 
     def close(self, warn: Callable[[str], None]) -> None:
-        """Send what waits, and close them."""
+        """Send what is waiting, and close the trackers."""
         for queue in self._queues:
             queue.end()
         ended = time.monotonic()

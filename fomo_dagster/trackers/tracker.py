@@ -1,6 +1,6 @@
 """What a tracker is, and what it is sent: the numbers of the tables, as series over steps.
 
-Trackers are outside of every computation: nothing of them enters an identity.
+Trackers take no part in any computation, and nothing of them enters an identity.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ class Point:
 
 @dataclass(frozen=True)
 class Entry:
-    """What an asset states, or some steps of it: a run has each step of a key once.
+    """What an asset states, or some steps of it. A run has each step of a key once.
 
-    digest: of what the asset was made as. A run holds one digest for a key.
-    parameters: such as digests, which belong to the run as a whole.
+    digest: what the asset was made as. A run holds one digest for a key. parameters: values that
+    belong to the run as a whole, such as digests.
     """
 
     key: str
@@ -36,7 +36,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Run:
-    """What a tracker shows as one. configuration: plain data, nested."""
+    """What a tracker shows as one run. configuration: plain data, nested."""
 
     name: str
     configuration: Mapping[str, Any]
@@ -47,24 +47,24 @@ class OpenRun(Protocol):
 
     @property
     def id(self) -> str:
-        """What the tracker finds it by when it is opened again."""
+        """What the tracker finds the run by when it is opened again."""
 
     def log(self, points: Sequence[Point], parameters: Mapping[str, str]) -> None:
-        """Send; once it returns, the end of this process loses nothing of it."""
+        """Send. Once it returns, the end of this process loses nothing of it."""
 
     def close(self) -> None:
-        """What was told is sent; nothing more comes."""
+        """Finish: everything was sent, and nothing more comes."""
 
 
 class Tracker(Protocol):
-    """Where runs are sent to. Any of its methods, and its making, may fail or hang."""
+    """Where runs are sent to. Creating it, and any of its methods, may fail or hang."""
 
     @property
     def destination(self) -> str:
         """What tells this place from another, such as a folder or an address."""
 
     def open(self, run: Run, earlier: str | None, sent: int) -> OpenRun:
-        """Go on with the run whose id is `earlier`, or begin one where there is none (any more).
+        """Continue the run whose id is `earlier`, or begin one if it no longer exists.
 
         sent: how many points it was sent before.
         """

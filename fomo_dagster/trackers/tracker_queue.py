@@ -1,7 +1,7 @@
-"""The way to one tracker: a thread of its own, so that nobody waits for it or fails with it.
+"""The queue to one tracker, on its own thread, so that nobody waits for it or fails with it.
 
-What is to be sent is put on a queue. Whatever goes wrong on the way, an exception, a server that
-does not answer, or one that is too slow, ends the lane and nothing else.
+Whatever goes wrong (an exception, a server that does not answer, or one that is too slow) ends this
+queue and nothing else.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class TrackerQueue:
         self._open: dict[str, OpenRun] = {}
 
     def put(self, job: Job) -> None:
-        """Have a job sent; never waits, never fails."""
+        """Queue a job; never waits, never fails."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name=self.name, daemon=True)
             self._thread.start()
@@ -74,7 +74,7 @@ class TrackerQueue:
                 self._fail("it is too slow for what it is sent")
 
     def end(self) -> None:
-        """Have the tracker closed once everything that waits is sent."""
+        """Close the tracker once everything that waits is sent."""
         self._closing.set()
         if self._thread is not None:
             with contextlib.suppress(queue.Full):
@@ -92,7 +92,7 @@ class TrackerQueue:
             self._thread.join(min(max(left, 0.0), _SECONDS_BETWEEN_LOOKS))
 
     def news(self) -> str | None:
-        """What a person should hear, said once: why nothing more is sent."""
+        """What the user should hear, reported once: why nothing more is sent."""
         if not self._failure or self._said:
             return None
         self._said = True
@@ -159,7 +159,7 @@ class TrackerQueue:
                         opened.log(points, parameters)
                         account.save()
                         self._busy_since = time.monotonic()
-                account.save()  # also which run is gone on with
+                account.save()  # also which run is continued
 
     def _opened(self, tracker: Tracker, run: Run, sent: Sent) -> OpenRun:
         if run.name not in self._open:

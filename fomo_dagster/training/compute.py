@@ -85,14 +85,14 @@ class Cost:
 def count(case: CostCase) -> Cost:
     """Count what a step costs. Takes seconds, and no more memory for larger models or batches.
 
-    Raises `InputError` for settings that do not go with the architecture.
+    Raises `InputError` for settings that do not suit the architecture.
     """
     return _run(case, _CPU, fake_tensors())
 
 
 def measure(case: CostCase) -> int | None:
     """Bytes that PyTorch holds at the peak of two steps of whole batches on this machine's CUDA
-    device; None where there is none, or it has not as many. Raises as `count` does."""
+    device; None if there is none, or it has not as many. Raises as `count` does."""
     if not torch.cuda.is_available():
         return None
     device = torch.device("cuda", torch.cuda.current_device())

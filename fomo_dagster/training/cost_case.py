@@ -21,7 +21,7 @@ class CostCase:
     sizes: Mapping[str, int]
     """Pool → rows of a batch."""
     goes_on: bool = True
-    """Whether there is a stage before, whose importances and features are gone on with."""
+    """Whether there is a stage before, whose importances and features are continued."""
     update_samples: int | None = None
     """Of the chunk, where it is known: estimates over it take no more."""
     reference: str | dict[str, Any] | None = None

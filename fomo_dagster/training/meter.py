@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 class Meter:
-    """Measures from its making on; a resumed training goes on with what was spent before.
+    """Measures from its making on; a resumed training continues with what was spent before.
 
     All processes of `group` must ask it for the same, in the same order.
     """

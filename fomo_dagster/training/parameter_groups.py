@@ -21,7 +21,7 @@ def grouped(
     Beside `params` and `weight_decay` a group has `factor`, times which it takes the learning rate,
     and `tower`, image or text, where one of them warms up (None: there is no telling apart). As
     long as nothing is to be told apart there is one group.
-    Raises `InputError` where the depth that a learning rate goes by cannot be told.
+    Raises `InputError` if the depth that a learning rate goes by cannot be told.
     """
     optimiser = settings.optimiser
     decayed = {

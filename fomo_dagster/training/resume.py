@@ -32,14 +32,14 @@ class ResumePoint:
     def save(self, state: dict[str, Any]) -> None:
         """Replace the point by `state`: mappings, lists, numbers, text and tensors.
 
-        Raises `StoreError` where the disk is full or cannot be written; the old point then stays.
+        Raises `StoreError` if the disk is full or cannot be written; the old point then stays.
         """
         with replacing(self.path) as temporary, temporary.open("wb") as file:
             content = {"format": _FORMAT, "identity": self._identity, "state": state}
             torch.save(content, file)
 
     def load(self) -> dict[str, Any] | None:
-        """The state that was saved last, its tensors on the CPU; None where there is none.
+        """The state that was saved last, its tensors on the CPU; None if there is none.
 
         A point of another training or of another version of this package, or one that is damaged,
         counts as none, with a warning. What a killed process had begun to write is removed.

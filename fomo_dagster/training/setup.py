@@ -35,7 +35,7 @@ def prepare_trainable(
 ) -> Adapted | None:
     """Have the module ask for gradients where the method trains; its adapters, where it has any.
 
-    seed: of what is random in new adapters. continued: adapters to go on with. Raises as
+    seed: of what is random in new adapters. continued: adapters to continue with. Raises as
     `select_trained` and `add_adapters` do.
     """
     if isinstance(method, Finetune):
@@ -73,7 +73,7 @@ def build_learner(
     """A learner over what asks for a gradient in a model that is on its device and ready to train.
 
     steps: how many it will make. select: makes what chooses the rows of batches that are trained
-    on; None: all are. Raises what its parts raise for settings that do not go with the model.
+    on; None: all are. Raises what its parts raise for settings that do not suit the model.
     """
     settings, average = spec.settings, spec.method.average
     device, shards = placement.device, placement.shards

@@ -40,9 +40,9 @@ class TrainingRun:
     """What a training runs with; none of it changes what it computes.
 
     identity: whose resume point it is. A training that finds one of the same identity in
-    `resume_folder` goes on from there, to the same weights, bit for bit. on_steps: hears of the
+    `resume_folder` continues from there, to the same weights, bit for bit. on_steps: hears of the
     metrics of each step as they are read, of a resume point's all at once. meter: measures what it
-    costs, and goes on with what was spent before; None: one of its own.
+    costs, and continues with what was spent before; None: one of its own.
     """
 
     resume_folder: Path

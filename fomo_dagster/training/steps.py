@@ -14,7 +14,7 @@ _GUESSES = 4  # each as if all steps drew alike, which brings them close
 def known_steps(settings: TrainingSettings) -> int:
     """The steps of a stage as far as they are known before anything is made.
 
-    Raises `InputError` where they depend on the samples of a chunk.
+    Raises `InputError` if they depend on the samples of a chunk.
     """
     steps = settings.budget.known_steps(settings.batch_size)
     if steps is None:
@@ -34,7 +34,7 @@ def steps_of(
     pool of `update_size` samples, `update_batch_size` of them a step, is passed over that often,
     rounded up; None is a size that is not known. See `steps_that_draw` for batches that change.
 
-    Raises `InputError` where the budget does not pay for one step.
+    Raises `InputError` if the budget does not pay for one step.
     """
     if budget.steps is not None:
         return budget.steps

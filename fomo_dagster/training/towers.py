@@ -37,7 +37,7 @@ def compiler_for(device: torch.device) -> Callable[[Encode], Encode]:
     Numbers are drawn as without it, and each shape of a batch has a program of its own, so that
     resuming makes the same. The module itself stays as it is, and so do its weights' names. What
     was compiled before, of other models, is forgotten.
-    Raises `InputError` where nothing can be compiled.
+    Raises `InputError` if nothing can be compiled.
     """
     torch.compiler.reset()
     compiled = torch.compile(lambda x: 2 * x.sin(), dynamic=False)

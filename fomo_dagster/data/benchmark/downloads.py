@@ -61,7 +61,7 @@ class Fetched:
 def read_list(path: Path) -> dict[str, Archive]:
     """Folder → archive, from the release's list: an address a line, `#` before a comment.
 
-    Raises `InputError` where there is no list, and `DataError` for a line that is not an address
+    Raises `InputError` if there is no list, and `DataError` for a line that is not an address
     of an archive, or two of one name.
     """
     try:
@@ -85,7 +85,7 @@ def read_list(path: Path) -> dict[str, Archive]:
 
 
 def _archive_at(url: str) -> str | None:
-    """The name of the archive at an address; None where it is no address of one."""
+    """The name of the archive at an address; None if it is no address of one."""
     try:
         parts = urlsplit(url)
     except ValueError:  # as of a bracket that begins an IPv6 address and ends none
@@ -113,7 +113,7 @@ def fetch(
 ) -> Fetched:
     """Have the archive in `folder`: find it there, or download it, going on where that stopped.
 
-    wait: called with the seconds to pass before another try. Raises `InputError` where its server
+    wait: called with the seconds to pass before another try. Raises `InputError` if its server
     cannot be reached or refuses, and `DataError` where the connection is lost again and again,
     what came is no archive, or it is not what came before. What was received is kept then, and
     on any interruption.

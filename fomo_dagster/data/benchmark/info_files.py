@@ -18,7 +18,7 @@ from fomo_dagster.texts import as_text, class_name, composed
 
 INFO: dict[str, pl.DataType] = {
     "key": pl.String(),  # the image's path in the dataset's folder, without that of resized copies
-    "classname": pl.String(),  # null where the dataset has no classes
+    "classname": pl.String(),  # null if the dataset has no classes
     "target": pl.Int64(),  # its number in the class list, or the image's without classes
     "captions": pl.List(pl.String()),  # may be empty
 }
@@ -29,7 +29,7 @@ def read_info(path: Path, prefix: str = "") -> pl.DataFrame:
     """The rows of an info file, columns of `INFO`, in the file's order.
 
     prefix: the folder of the resized copies, which stands before every path of their info file.
-    Raises `DataError` where the file or a row is not of the release's form.
+    Raises `DataError` if the file or a row is not of the release's form.
     """
     content = read_json(path)
     if not isinstance(content, dict):

@@ -40,7 +40,7 @@ class Release:
         """The copy at these paths or, where they are None, at those of the environment:
         FOMO_RELEASE, and FOMO_RELEASE_IMAGES or else the folder `data` in the former.
 
-        Raises `InputError` where neither says where it is, or there is none.
+        Raises `InputError` if neither says where it is, or there is none.
         """
         root = root or _from_environment(RELEASE_VARIABLE)
         if root is None:
@@ -85,7 +85,7 @@ class Release:
     def class_names(self, dataset: BenchmarkDataset) -> tuple[str, ...] | None:
         """The classes in the order of their numbers; None for a dataset without a class list.
 
-        Raises `DataError` where the list is not there or not a list of distinct names.
+        Raises `DataError` if the list is not there or not a list of distinct names.
         """
         if dataset.classes is None:
             return None
@@ -117,7 +117,7 @@ def resized_folder(dataset: BenchmarkDataset, split: str) -> str:
 
 
 def read_json(path: Path) -> Any:
-    """The content of one of the release's files. Raises `DataError` where it cannot be read."""
+    """The content of one of the release's files. Raises `DataError` if it cannot be read."""
     try:
         return json.loads(path.read_bytes())
     except OSError as error:

@@ -25,5 +25,5 @@ RELEASED: Mapping[str, str] = MappingProxyType(
 
 
 def released_files(order: str, *, interleaved: bool = False) -> str | None:
-    """The files of an order, for people; None where the release ships none."""
+    """The files of an order, for people; None if the release ships none."""
     return RELEASED.get("interleaved" if interleaved else order)

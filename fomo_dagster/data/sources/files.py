@@ -68,7 +68,7 @@ class DigestCache:
         """The digest of each file's bytes, in order; of a file of more than `largest`, of its size;
         of a link to nothing, `LINK_TO_NOTHING`. `read_reference` refuses these two.
 
-        `named_by` tells, in an error, what brought the files up. Raises `DataError` where any
+        `named_by` tells, in an error, what brought the files up. Raises `DataError` if any
         cannot be read.
         """
         started_ns = time.time_ns()
@@ -94,7 +94,7 @@ class DigestCache:
         return found["digest"].to_list()
 
     def _kept(self) -> pl.DataFrame:
-        """What the last scan left; nothing where the file is absent or not whole."""
+        """What the last scan left; nothing if the file is absent or not whole."""
         nothing = pl.DataFrame(schema={**STATUS, "digest": pl.String()})
         try:
             kept = read_parquet(self.path)
@@ -144,7 +144,7 @@ def reference_of(path: str, digest: str) -> str:
 def read_reference(reference: str) -> bytes:
     """The file's bytes.
 
-    Raises `DataError` where they are not those whose digest was taken, and `UnreadableImageError`
+    Raises `DataError` if they are not those whose digest was taken, and `UnreadableImageError`
     where they are more than `LARGEST_IMAGE`, or the file is a link to nothing.
     """
     digest, _, path = reference.partition(":")

@@ -115,7 +115,7 @@ class HuggingfaceImages:
     def inspect(self) -> Inspection:
         """The samples; a key is the library's split and the row's number in it.
 
-        Raises `InputError` where there is no such dataset, split or column, or the library is not
+        Raises `InputError` if there is no such dataset, split or column, or the library is not
         installed, and `DataError` for a row without image or class.
         """
         self._loaded = None
@@ -318,7 +318,7 @@ class HuggingfaceImages:
 
 
 def _library() -> Any:
-    """Hugging Face's `datasets`; None where it is not installed.
+    """Hugging Face's `datasets`; None if it is not installed.
 
     Started in a project's folder, Python would then take its folder `datasets/` for the library.
     """

@@ -116,7 +116,7 @@ class ManifestImages:
     def inspect(self) -> Inspection:
         """The samples; a key is by default the image's path below `root`.
 
-        Raises `InputError` where there is no such table, and `DataError` for rows that are not as
+        Raises `InputError` if there is no such table, and `DataError` for rows that are not as
         declared, images that do not exist or lie elsewhere, or two samples with one key.
         """
         required, optional = ["path", "concept"], ["caption", "split", "key"]

@@ -1,7 +1,7 @@
 """Tables that name images and tell about them: Parquet, CSV or JSON lines, read into one form.
 
-Only the columns asked for are read; every one is text, but for `caption`, which becomes a list of
-captions. What the images are, and whether they exist, is not looked at here.
+Only the columns asked for are read. Each is text, except `caption`, which becomes a list of
+captions. Whether the images exist, and what they are, is not checked here.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def read_rows(
     names, all by our names.
 
     `caption` (text or a list) becomes List(String) without blank captions; whole numbers become
-    text. Raises `InputError` where there is no such table and `DataError` where it does not hold
+    text. Raises `InputError` if there is no such table and `DataError` where it does not hold
     what it should: a column missing or of another type, a blank value in a column of text, or
     anything that could be read in two ways.
     """

@@ -18,14 +18,14 @@ class Source(Protocol):
     def scan(self) -> pl.DataFrame:
         """All samples, columns of `SCAN`, sorted by split and key.
 
-        Raises `DataError` where the images are not what the declaration says.
+        Raises `DataError` if the images are not what the declaration says.
         """
         ...
 
     def read(self, reference: str) -> bytes:
         """The encoded image that a scan's `reference` names.
 
-        Raises `DataError` where it is gone or is not the one that was scanned, and
+        Raises `DataError` if it is gone or is not the one that was scanned, and
         `UnreadableImageError` where it is never read, for its size.
         """
         ...
@@ -97,7 +97,7 @@ def in_one_form(rows: pl.DataFrame) -> pl.DataFrame:
 def as_scan(rows: pl.DataFrame) -> pl.DataFrame:
     """`rows` with the columns of `SCAN` alone, in the order that every scan has.
 
-    Raises `DataError` where a key repeats in a split.
+    Raises `DataError` if a key repeats in a split.
     """
     check_keys(rows, "the dataset")
     return rows.select(*SCAN).sort("split", "key")

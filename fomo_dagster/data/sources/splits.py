@@ -63,16 +63,16 @@ def kind_of(name: str) -> str | None:
 
 
 def hinted(name: str) -> str | None:
-    """What one of the name's words is called, as in `seg_train` or `trainA`; None where none is."""
+    """What one of the name's words is called, as in `seg_train` or `trainA`; None if none is."""
     words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+", unicodedata.normalize("NFKC", name))
     return kind_of(name) or next(filter(None, map(kind_of, words)), None)
 
 
 def assign(names: Sequence[str], declared: SplitNames | None, where: str) -> Assignment:
-    """What each of the splits `names` of a source is for; empty where none of them is a split.
+    """What each of the splits `names` of a source is for; empty if none of them is a split.
 
     declared: our splits, each with the source's; empty: none of them is a split; None: by their
-    usual names. where: the source, for messages. Raises `InputError` where a declared one is not
+    usual names. where: the source, for messages. Raises `InputError` if a declared one is not
     there, and `DataError` where two names say the same.
     """
     if declared is not None:

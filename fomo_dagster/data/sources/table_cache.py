@@ -19,9 +19,9 @@ SETTLE_SECONDS = 2.0  # see `DigestCache`
 
 
 def stamp(file: Path) -> str | None:
-    """Of a file's state; None where it changed too recently to tell its next change from that.
+    """Of a file's state; None if it changed too recently to tell its next change from that.
 
-    Raises `DataError` where there is no such file.
+    Raises `DataError` if there is no such file.
     """
     try:
         status = os.stat(file)
@@ -36,7 +36,7 @@ def stamp(file: Path) -> str | None:
 
 
 def recall(path: Path, key: str | None, schema: Mapping[str, pl.DataType]) -> pl.DataFrame | None:
-    """The table that is kept at `path`; None where there is none, or not one made for `key`.
+    """The table that is kept at `path`; None if there is none, or not one made for `key`.
 
     key: a digest of everything that the table is a function of; None: that is not known.
     """

@@ -141,7 +141,7 @@ def check_once(path: Path, columns: Sequence[str], wanted: Sequence[str]) -> Non
 def opened_text(path: Path, form: TableFormat) -> Iterator[IO[str]]:
     """The file as text whose lines keep their ends. A byte order mark tells its encoding.
 
-    Raises `DataError`, with the line where it can be told, for bytes of another encoding.
+    Raises `DataError`, with the line if it can be told, for bytes of another encoding.
     """
     with path.open("rb") as file:
         start = file.read(4)

@@ -46,7 +46,7 @@ class DrawnGenerator(ABC):
     Parameters: type[DrawnParameters] = DrawnParameters
 
     def __init__(self, parameters: DrawnParameters, seed: int) -> None:
-        """Raises `InputError` where a concept is unknown or named twice."""
+        """Raises `InputError` if a concept is unknown or named twice."""
         self.parameters = parameters
         self.seed = seed
         known = self.known_concepts()

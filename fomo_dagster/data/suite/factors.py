@@ -42,7 +42,7 @@ class FactorGenerator(ABC):
     Parameters: type[FactorParameters] = FactorParameters
 
     def __init__(self, parameters: FactorParameters, seed: int) -> None:
-        """Raises `InputError` where there are fewer cells than samples."""
+        """Raises `InputError` if there are fewer cells than samples."""
         self.parameters = parameters
         self.seed = seed
         wanted = parameters.samples + parameters.test_samples

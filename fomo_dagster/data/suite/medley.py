@@ -35,7 +35,7 @@ class Medley:
     Parameters = MedleyParameters
 
     def __init__(self, parameters: MedleyParameters, seed: int) -> None:
-        """Raises `InputError` where a part's name or its own parameters will not do."""
+        """Raises `InputError` if a part's name or its own parameters will not do."""
         if "/" in parameters.concept or not parameters.concept:
             raise InputError(
                 f"a medley's concept is {parameters.concept!r}; use a name without '/'"

@@ -97,7 +97,7 @@ def build_graph(
 
     also_scored: names of further experiments, whose scores the leaderboard shows where they are
     there.
-    Raises `InputError` where one of the former names a dataset that does not exist, declares
+    Raises `InputError` if one of the former names a dataset that does not exist, declares
     something else under a shared name than another, trains on a dataset that is held out, and the
     like. Where one of the others does, it is a trouble of the graph.
     """

@@ -91,7 +91,7 @@ class Names:
         self.experiments[name.casefold()] = (name, path)
 
     def check_key(self, key: str, experiment: str) -> None:
-        """Raises `ConflictError` where an asset's key differs from another one's in case alone, or
+        """Raises `ConflictError` if an asset's key differs from another one's in case alone, or
         both would be one step of a job."""
         made = what_is_made(key)
         for form, what in ((key.casefold(), key), (step_of(key), made)):
@@ -104,7 +104,7 @@ class Names:
 
 
 def check_alike(one: Node, other: Node, owner: str, experiment: str) -> None:
-    """Raises `ConflictError` where two nodes of one key are not the same.
+    """Raises `ConflictError` if two nodes of one key are not the same.
 
     owner, experiment: the experiments that declare the one and the other.
     """

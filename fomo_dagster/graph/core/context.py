@@ -99,7 +99,7 @@ class NodeContext:
     def facts(self, key: str) -> Facts:
         """The facts of an upstream asset as it is now: a fresh look at a source, or its head.
 
-        Raises `InputError` where it was never materialised, or as something else than what is
+        Raises `InputError` if it was never materialised, or as something else than what is
         declared now: numbers are never made from what another declaration left behind.
         """
         if key in self._sources:

@@ -175,7 +175,7 @@ class Node(ABC):
 
     @property
     def stages_told(self) -> tuple[int, ...]:
-        """The stages that `over_stages` has numbers of, in order; empty where it has none."""
+        """The stages that `over_stages` has numbers of, in order; empty if it has none."""
         return ()
 
     def over_stages(
@@ -185,5 +185,5 @@ class Node(ABC):
         return {}
 
     def samples(self, facts: FactsByKey) -> int | None:
-        """Samples that making it works through, for estimates; None where none are."""
+        """Samples that making it works through, for estimates; None if none are."""
         return None

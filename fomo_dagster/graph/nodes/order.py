@@ -91,7 +91,7 @@ class OrderNode(Node):
         "checkpoint": "the weights are others",
     }
     figure_name: ClassVar[str | None] = None
-    """What the key figure of a concept is; None where the order has none."""
+    """What the key figure of a concept is; None if the order has none."""
 
     name: str
     stream: Stream
@@ -215,7 +215,7 @@ class OrderNode(Node):
 
     @property
     def shown_name(self) -> str | None:
-        """What the figure of a concept is, for people; None where the order has none."""
+        """What the figure of a concept is, for people; None if the order has none."""
         return "year" if self.stream.order == "time_incremental" else self.figure_name
 
     def _reversed(self, sort_keys: list[float | None]) -> list[float | None]:
@@ -225,7 +225,7 @@ class OrderNode(Node):
     @property
     def not_as_released(self) -> str | None:
         """That this is not an order of the benchmark's, although the release ships one such; None
-        where it ships none, or has none of these datasets."""
+        if it ships none, or has none of these datasets."""
         from fomo_dagster.data.benchmark.streams import FOLDER, released_files
 
         stream = self.stream

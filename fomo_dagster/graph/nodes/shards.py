@@ -174,7 +174,7 @@ class ShardsNode(Node):
         return {"samples": sum(report.samples.values()), "bytes": report.bytes}
 
     def predict(self, recipes: Mapping[str, Recipe], context: NodeContext) -> Facts:
-        """As if all images were readable and opaque, but for those that are known not to be."""
+        """As if all images were readable and opaque, except for those that are known not to be."""
         known = self.known(recipes, context)
         if known is not None:
             return known

@@ -80,7 +80,7 @@ class TrainedNode(WeightsNode):
     reference_backbone: Backbone | None = None
     """What they are of, where they are not of `backbone`."""
     carried_key: str | None = None
-    """The stage before, which left what the preservation goes on with."""
+    """The stage before, which left what the preservation continues with."""
     replay_feature_keys: tuple[str, ...] = ()
     """All stages before, which left features of the samples that they brought."""
     selection: AnyOnlineSelection | None = None
@@ -98,7 +98,7 @@ class TrainedNode(WeightsNode):
 
     @property
     def _continued_key(self) -> str | None:
-        """Whose adapters this stage goes on with, over θ₀; of stages after the first, alike."""
+        """Whose adapters this stage continues with, over θ₀; of stages after the first, alike."""
         persists = isinstance(self.method, Adapters) and self.method.adapters == "persist"
         return self.start_key if persists and self.start_key != self.base_key else None
 

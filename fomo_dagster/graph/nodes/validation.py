@@ -1,4 +1,4 @@
-"""Validation: a share of a dataset's training samples in the place of its test split.
+"""Validation: a share of a dataset's training samples in place of its test split.
 
 Such a dataset is a view of another one's shards under a name of its own, so that no figure measured
 on training samples is ever taken for one of the test split. No image is stored twice.

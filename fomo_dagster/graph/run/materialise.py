@@ -24,7 +24,7 @@ from fomo_dagster.tables.files import write_table
 def materialise(key: str, context: RunContext) -> Outcome:
     """Materialise an asset from what its upstream assets are now.
 
-    Raises `InputError` where one of these was never materialised or is of another declaration, and
+    Raises `InputError` if one of these was never materialised or is of another declaration, and
     whatever making raises; nothing of the asset has changed then.
     """
     node: Node = context.graph.nodes[key]

@@ -142,7 +142,7 @@ class _Speeds:
         self._fixed = {kind: statistics.median(values) for kind, values in fixed.items()}
 
     def seconds(self, kind: str, samples: int | None) -> float | None:
-        """None where nothing of the kind was ever computed here."""
+        """None if nothing of the kind was ever computed here."""
         if samples is None:
             return self._fixed.get(kind)
         speed = self._speeds.get(kind)

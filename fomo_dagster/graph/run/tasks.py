@@ -58,7 +58,7 @@ class Task(BaseModel):
     def recipes(self, node: Node, run_context: RunContext) -> dict[str, Recipe]:
         """The recipes of what there is to make, from what the inputs are here and now.
 
-        Raises `StoreError` where they are not those of the launching process.
+        Raises `StoreError` if they are not those of the launching process.
         """
         recipes = node.recipes(node.input_facts(run_context))
         for name, digest in self.digests.items():
@@ -81,7 +81,7 @@ def as_data(loaded: Loaded) -> dict[str, Any]:
 
 
 def from_data(data: Mapping[str, Any]) -> Loaded:
-    """Raises `StoreError` where the data are not what `as_data` gives."""
+    """Raises `StoreError` if the data are not what `as_data` gives."""
     try:
         return _LOADED.validate_python(data, context={"declared": data["datasets"]})
     except (ValidationError, LookupError, TypeError) as error:

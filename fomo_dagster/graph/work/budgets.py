@@ -87,7 +87,7 @@ class MemoryAdjusted:
     def steps(self, total: float, stages: int) -> int:
         """The steps of a stage, `round(total / MAFs / stages)`; the end's work is theirs too.
 
-        Raises `InputError` where the budget does not pay for one step a stage.
+        Raises `InputError` if the budget does not pay for one step a stage.
         """
         steps = self.paid(total, stages)
         if steps < 1:
@@ -120,7 +120,7 @@ def budget_row(
     """What a budget buys a method, as a row of a table; total None: what a step costs alone. A
     budget that does not pay for the work at the end of a stage buys 0 steps, costed without it.
 
-    measured_memory_gib: of this machine's CUDA device; null where it has none, or too small a one.
+    measured_memory_gib: of this machine's CUDA device; null if it has none, or too small a one.
     """
     from fomo_dagster.training.compute import measure
 

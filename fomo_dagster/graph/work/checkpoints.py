@@ -44,7 +44,7 @@ def load_weights(backbone: Backbone, path: Path) -> Model:
 
 
 def steps_of(artifact: Artifact) -> pl.DataFrame:
-    """The steps of a training, columns of `StepMetrics`; samples_per_second is null where nobody
+    """The steps of a training, columns of `StepMetrics`; samples_per_second is null if nobody
     knows it any more."""
     import polars as pl
 
@@ -76,7 +76,7 @@ def steps_table(artifact: Artifact, *, experiment: str, stage: int) -> tuple[str
 
 
 def drawn_samples(settings: TrainingSettings) -> int | None:
-    """Samples of all pools that a training draws, for an estimate; None where the budget is one of
+    """Samples of all pools that a training draws, for an estimate; None if the budget is one of
     epochs, whose length is its chunk's."""
     budget = settings.budget
     steps = budget.known_steps(settings.batch_size)
@@ -84,7 +84,7 @@ def drawn_samples(settings: TrainingSettings) -> int | None:
 
 
 def shown_of_training(artifact: Artifact) -> dict[str, Shown]:
-    """What a person sees of a training: nothing where the artifact is of none."""
+    """What a person sees of a training: nothing if the artifact is of none."""
     if STEPS not in artifact.manifest["files"]:
         return {}
     steps = steps_of(artifact)

@@ -105,7 +105,7 @@ def cost_of(case: CostCase, cache: Path) -> Cost:
 
 
 def training_flops(case: CostCase, steps: int, cache: Path) -> Mapping[str, int]:
-    """`flops`: the operations of a stage; nothing where they cannot be counted, since no training
+    """`flops`: the operations of a stage; nothing if they cannot be counted, since no training
     is lost to its accounts. `flops_per_replay_feature` is there for who remembers samples."""
     try:
         cost = cost_of(case, cache)
@@ -121,7 +121,7 @@ def training_flops(case: CostCase, steps: int, cache: Path) -> Mapping[str, int]
 def encoding_flops(
     architecture: Architecture, cache: Path, *, images: int = 0, texts: int = 0
 ) -> Mapping[str, int]:
-    """`flops`: the operations that features of so many images and texts take; nothing where they
+    """`flops`: the operations that features of so many images and texts take; nothing if they
     cannot be counted, which is said once."""
     from fomo_dagster.models.operations import EncodingCost, of_encoding
 

@@ -36,7 +36,7 @@ def manifest_pool(name: str, manifest: pl.DataFrame, context: NodeContext) -> Po
 def pretraining_pool(key: str, context: NodeContext, execution: Execution) -> Pool:
     """The pool that a pool's asset states; with weights, each dataset draws by itself.
 
-    Raises `DataError` where a streamed dataset's shards are others than when it was made.
+    Raises `DataError` if a streamed dataset's shards are others than when it was made.
     """
     artifact = context.artifact(key)
     parameters = artifact.manifest["recipe"]["parameters"]

@@ -65,7 +65,7 @@ def train_on(
 
     shares: of the pools in the batches. Adapters that persist are written beside the weights, which
     have them merged; so is what the method's preservation leaves. stage_inputs: what that may look
-    at, but for the samples.
+    at, except for the samples.
 
     Of several processes (the context's), each trains, and the first alone writes.
     Returns what it cost: samples that were trained on, those that were drawn where they are others,

@@ -36,7 +36,7 @@ def text_embeddings(
 
     `encoder` gives that of the model with the checkpoint's weights, in this precision; it is called
     only where the store does not have the embeddings. What it cost comes with them: `flops`, or
-    nothing where they were there or the operations cannot be counted.
+    nothing if they were there or the operations cannot be counted.
     """
     from safetensors.torch import load_file, save_file
 

@@ -83,7 +83,7 @@ class Adapted:
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Take over what `state` gave for adapters of the same kind.
 
-        Raises `DataError` where a tensor is missing, left over or of another shape.
+        Raises `DataError` if a tensor is missing, left over or of another shape.
         """
         own = self.state()
         if own.keys() != tensors.keys():

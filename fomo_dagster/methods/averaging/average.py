@@ -28,7 +28,7 @@ class Average:
     - uniform: the mean of θ_0, …, θ_n (the weight ensemble of ZSCL, arXiv 2303.06628, whose code
       counts steps from 0 and so takes those one later, and the first).
 
-    Raises `InputError` where none of the `steps` of the stage would be taken.
+    Raises `InputError` if none of the `steps` of the stage would be taken.
     """
 
     def __init__(

@@ -53,7 +53,7 @@ def contrastive_loss(settings: AnyLoss) -> Loss:
 
 
 def check_goes_with(loss: Loss, module: Clip, model: str = "the model") -> None:
-    """Raises `InputError` where the loss needs what the model does not have."""
+    """Raises `InputError` if the loss needs what the model does not have."""
     if isinstance(loss.likelihood, Sigmoid) and getattr(module, "logit_bias", None) is None:
         raise InputError(
             f"loss.name is siglip, but {model} has no logit_bias: take an architecture that has "

@@ -66,7 +66,7 @@ class EmbeddedBatch:
     logit_scale: Tensor
     """The logarithm, as the model holds it."""
     logit_bias: Tensor | None
-    """None where the model has none."""
+    """None if the model has none."""
     batch: Batch
     """The rows that this process has."""
     group: ProcessGroup = SINGLE_PROCESS
@@ -175,7 +175,7 @@ class StageInputs:
     the stage which brought the sample left, those of the image times its temperature; and its
     bias of the logits (n,), 0 where its model had none."""
     continued: Path | None = None
-    """A file of adapters to go on with."""
+    """A file of adapters to continue with."""
     selecting: Callable[[], Model] | None = None
     """Loads the model that the selection of rows looks at."""
     update: Callable[[int, int], Iterator[Batch]] | None = None

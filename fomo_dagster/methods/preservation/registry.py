@@ -1,4 +1,4 @@
-"""All preservations: those that the packages of this room declare."""
+"""All preservations: those that the packages of this folder declare."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class WeightPenalty(StageHooks):
 class ImportancePenalty(WeightPenalty):
     """A pull towards where the stage starts, by importances that the stages before it left.
 
-    Before the first stage nothing was important. Raises `InputError` where what was left is not of
+    Before the first stage nothing was important. Raises `InputError` if what was left is not of
     the parameters that are trained, or not of their shapes.
     """
 

@@ -37,7 +37,7 @@ def select_trained(module: Clip, train: Train) -> dict[str, nn.Parameter]:
       among them;
     - biases (BitFit, arXiv 2106.10199): of all layers, those of norms among them;
     - projections (linear probing): of both towers into the space that they share;
-    - globs over names. What they include is trained but for what they exclude.
+    - globs over names. What they include is trained except for what they exclude.
 
     The logit scale is trained by all, by locked_image and by globs that include it, and by nothing
     else, as in the benchmark. A parameter that is not trained asks for no gradient, so that no

@@ -98,7 +98,7 @@ class FolderImages:
     def inspect(self) -> Inspection:
         """The samples, and what the folder holds beside them.
 
-        Raises `InputError` where there is no such folder, and `DataError` for a layout that is none
+        Raises `InputError` if there is no such folder, and `DataError` for a layout that is none
         of the above, a concept without images, or captions without images.
         """
         if (problem := problem_of(self.root, "folder")) is not None:
@@ -318,7 +318,7 @@ class FolderImages:
         return images
 
     def _problem(self, entry: os.DirEntry[str]) -> str | None:
-        """Why a file is no image that is used; None where it is one."""
+        """Why a file is no image that is used; None if it is one."""
         if entry.name.startswith("."):
             return "hidden"
         try:

@@ -134,7 +134,7 @@ class ReleaseImages:
     def inspect(self) -> Inspection:
         """The samples, the class list, and what differs from the registry.
 
-        Raises `InputError` where the images are not there at all, and `DataError` where something
+        Raises `InputError` if the images are not there at all, and `DataError` where something
         differs and `allow_incomplete` is not set, or a file is not of the release's form.
         """
         samples, classes, remarks = self._look(digested=True)
@@ -149,7 +149,7 @@ class ReleaseImages:
     def differences(self) -> tuple[str, ...]:
         """What is not as in the benchmark: images by their names, samples and classes by number.
 
-        No image is read. Raises `InputError` where the images are not there at all, and `DataError`
+        No image is read. Raises `InputError` if the images are not there at all, and `DataError`
         where a file is not of the release's form.
         """
         _, _, remarks = self._look(digested=False)

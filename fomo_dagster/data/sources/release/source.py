@@ -46,7 +46,7 @@ class FomoReleaseSource(DeclaredSource):
     ) -> ReleaseImages:
         """See `DeclaredSource.open`; the release says what has classes.
 
-        Raises `InputError` where there is no copy of the release or no such dataset.
+        Raises `InputError` if there is no copy of the release or no such dataset.
         """
         return ReleaseImages(
             name,

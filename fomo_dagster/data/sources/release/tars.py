@@ -35,8 +35,8 @@ MEMBERS: dict[str, pl.DataType] = {
 }
 LOCATED: dict[str, pl.DataType] = {
     "name": pl.String(),
-    "problem": pl.String(),  # why it cannot be read; null where it can
-    "digest": pl.String(),  # null where it was not asked for
+    "problem": pl.String(),  # why it cannot be read; null if it can
+    "digest": pl.String(),  # null if it was not asked for
     "reference": pl.String(),  # what `read_member` needs; null as the digest is
 }
 MEMBERS_VERSION = 2  # raised when the same tar would be listed otherwise
@@ -60,7 +60,7 @@ class TarMembers:
         """Columns of `LOCATED`, a row for each of `names`, in order.
 
         digested: with digests and references, for which the members are read once. Raises
-        `DataError` where the tar is not a whole uncompressed one, or cannot be read.
+        `DataError` if the tar is not a whole uncompressed one, or cannot be read.
         """
         state = self._state()
         members = self._members(state)
@@ -140,7 +140,7 @@ def member_name(name: str) -> str:
 
 
 def read_member(reference: str) -> bytes:
-    """The member's bytes. Raises `DataError` where they are not those whose digest was taken."""
+    """The member's bytes. Raises `DataError` if they are not those whose digest was taken."""
     digest, offset, size, path = reference.split(":", 3)
     try:
         with open(path, "rb", buffering=0) as tar:

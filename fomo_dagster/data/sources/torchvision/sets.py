@@ -101,7 +101,7 @@ class TorchvisionSet:
     train, test: the splits, in torchvision's words, that ours are made of; without any for test, a
         share is held out.
     argument: the constructor's argument that takes a split: `split`, the boolean `train`, or none.
-    files: the image files; None where it holds arrays.
+    files: the image files; None if it holds arrays.
     """
 
     layout: str

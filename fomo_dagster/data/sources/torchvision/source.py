@@ -92,7 +92,7 @@ class TorchvisionImages:
     def scan(self) -> pl.DataFrame:
         """See `Source.scan`. Keys are paths below the root, or the split and the number in it.
 
-        Raises `InputError` where the files are not there (and could not be downloaded, where that
+        Raises `InputError` if the files are not there (and could not be downloaded, where that
         is declared) or a split is none of the set's, and `DataError` where an image has no class.
         """
         splits = self._splits()

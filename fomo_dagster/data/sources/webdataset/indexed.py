@@ -126,7 +126,7 @@ class IndexedTars:
     def tars(self) -> list[IndexedTar]:
         """Every tar, in order of names; those that are not known as they are now are read.
 
-        Raises `DataError` where one is missing, cannot be read, or changes meanwhile.
+        Raises `DataError` if one is missing, cannot be read, or changes meanwhile.
         """
         files = list_shards(self.shards, self.base)
         split_shards([file.name for file in files], self.splits, self._title)  # refused first
@@ -163,7 +163,7 @@ class IndexedTars:
         )
 
     def check_usable(self, tars: Sequence[IndexedTar]) -> None:
-        """Raise `DataError`, with the reasons, where no sample of any tar can be used."""
+        """Raise `DataError`, with the reasons, if no sample of any tar can be used."""
         if any(tar.samples for tar in tars):
             return
         why = reasons(self.index(tars).broken)
@@ -235,7 +235,7 @@ class IndexedTars:
     def places(self, digests: Mapping[str, str]) -> dict[str, Place]:
         """Where the tars of an index lie: those names whose content is that of `digests`.
 
-        Raises `DataError` where a tar is gone, or holds other samples now.
+        Raises `DataError` if a tar is gone, or holds other samples now.
         """
         present = {tar.name: tar for tar in self.tars()}
         gone = [name for name in digests if name not in present]

@@ -39,9 +39,9 @@ class ShardFile(NamedTuple):
     url: str
     """What `fsspec.url_to_fs` takes."""
     size: int | None
-    """In bytes; None where the store does not say."""
+    """In bytes; None if the store does not say."""
     version: str
-    """A checksum of the store's, or the time of the last change; empty where it tells neither."""
+    """A checksum of the store's, or the time of the last change; empty if it tells neither."""
 
 
 class _Wanted(NamedTuple):
@@ -77,7 +77,7 @@ def list_shards(patterns: Sequence[str], base: Path) -> list[ShardFile]:
 def find_shards(patterns: Sequence[str], base: Path) -> Shards:
     """The tars that `patterns` name, sorted by name; relative paths start from `base`.
 
-    Of a brace range, numbers that are not there are left out and said. Raises `InputError` where a
+    Of a brace range, numbers that are not there are left out and said. Raises `InputError` if a
     store cannot be opened, and `DataError` where nothing is found, a tar is missing or comes twice.
     """
     found: dict[str, Mapping[str, Any]] = {}

@@ -33,7 +33,7 @@ RULES = 3  # raised when the same tar brings other samples
 PLACED: dict[str, pl.DataType] = {
     "key": pl.String(),
     "captions": pl.List(pl.String()),
-    "digest": pl.String(),  # of the picture (`Seen.digest`); empty where it was not read
+    "digest": pl.String(),  # of the picture (`Seen.digest`); empty if it was not read
     "offset": pl.Int64(),
     "size": pl.Int64(),
 }
@@ -105,7 +105,7 @@ def scan_tar(
     """Look through the tar at `path` for images with one of the extensions `images`.
 
     digests: read every image whole, take its digest, and see what is odd of it. A tar that ends
-    early gives what comes before. Raises `OSError` where the file cannot be read.
+    early gives what comes before. Raises `OSError` if the file cannot be read.
     """
     samples: dict[str, Parts] = {}
     unused: dict[str, Unused] = {}
@@ -324,7 +324,7 @@ def _texts(value: object) -> list[str]:
 
 
 def _about(parts: Parts) -> Mapping[str, object] | None:
-    """What the JSON says, nothing without one; None where it cannot be read."""
+    """What the JSON says, nothing without one; None if it cannot be read."""
     if ABOUT not in parts:
         return {}
     try:

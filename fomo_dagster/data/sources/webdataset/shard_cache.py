@@ -53,7 +53,7 @@ class ShardCache:
     def tar(self, shard: ShardFile) -> Path:
         """The tar on this machine, fetched where it is not there.
 
-        Raises `DataError`, naming the shard, where that fails several times or it is another one
+        Raises `DataError`, naming the shard, if that fails several times or it is another one
         than was listed.
         """
         if is_local(shard.url):

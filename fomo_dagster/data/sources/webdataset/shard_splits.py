@@ -29,7 +29,7 @@ def split_shards(names: Sequence[str], declared: SplitNames | None, where: str) 
     """The splits of shards by their names below the folder that all have in common.
 
     declared: our splits, each with patterns of names (`*-train-*.tar`); empty: all train; None: by
-    the names' words. Raises `InputError` where a pattern is no shard's, and `DataError` where some
+    the names' words. Raises `InputError` if a pattern is no shard's, and `DataError` where some
     names tell of testing and others of nothing, or two words say the same.
     """
     if declared:

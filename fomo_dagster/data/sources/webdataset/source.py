@@ -135,7 +135,7 @@ class WebDatasetSource(SplitSource):
 
     def list_tars(self, name: str, base: Path) -> tuple[list[ShardFile], tuple[str, ...]]:
         """The tars of the dataset `name` that are for training, and sentences about the others,
-        where they are streamed. Raises `DataError` where none is for training."""
+        where they are streamed. Raises `DataError` if none is for training."""
         listed = list_shards(self.patterns, base)
         names = [file.name for file in listed]
         splits = split_shards(names, self.splits, f"the dataset {name!r}")

@@ -61,7 +61,7 @@ class LwFHooks(_Distilling):
 
 
 class ZSCLHooks(_Distilling):
-    """Zero-shot continual learning (arXiv 2303.06628), but for its average of weights.
+    """Zero-shot continual learning (arXiv 2303.06628), except for its average of weights.
 
     On the rows of the pretraining pool, with a bar over what is the teacher's:
     `strength · (KL_T(exp(ā) Ī T̄xᵀ ‖ exp(ā) I T̄xᵀ) + KL_T(exp(ā) T̄x Īᵀ ‖ exp(ā) Tx Īᵀ))`,

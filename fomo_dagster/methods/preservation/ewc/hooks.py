@@ -1,5 +1,5 @@
 """EWC: weights that the data before made certain stay where they are (arXiv 1612.00796), with one
-Fisher information that goes on from stage to stage (online EWC, arXiv 1805.06370)."""
+Fisher information that continues from stage to stage (online EWC, arXiv 1805.06370)."""
 
 from __future__ import annotations
 
