@@ -141,6 +141,6 @@ def serve(home: Home, project: Path, host: str, port: int) -> None:
     # `dg dev`, which Dagster would rather be called by, comes with a package of its own.
     ignored = [os.environ.get("PYTHONWARNINGS"), "ignore:Function `dev_command` is superseded"]
     os.environ["PYTHONWARNINGS"] = ",".join(filter(None, ignored))
-    arguments = ["-m", "dagster", "dev", "-m", DEFINITIONS, "-d", str(project)]
+    arguments = ["-m", "fomo_dagster.cli.ui_process", "dev", "-m", DEFINITIONS, "-d", str(project)]
     arguments += ["-h", host, "-p", str(port)]
     os.execv(sys.executable, [sys.executable, *arguments])

@@ -38,7 +38,7 @@ class Signals:
         for descriptor in (self._read, self._write):
             os.set_blocking(descriptor, False)
         self._previous_descriptor = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
-        handlers = {signal.SIGTERM: signal.default_int_handler, signal.SIGHUP: _as_termination}
+        handlers = {signal.SIGTERM: signal.default_int_handler, signal.SIGHUP: as_termination}
         for number, handler in handlers.items():
             if signal.getsignal(number) is not signal.SIG_IGN:
                 self._previous[number] = signal.signal(number, handler)
@@ -70,7 +70,7 @@ class Signals:
         return self._received
 
 
-def _as_termination(number: int, frame: FrameType | None) -> None:
-    """Dagster handles SIGTERM by itself, where and while it can, and SIGHUP nowhere."""
+def as_termination(number: int, frame: FrameType | None) -> None:
+    """Handle SIGHUP as Dagster handles SIGTERM: it has no handler of its own for it."""
     leave_terminal()
     signal.raise_signal(signal.SIGTERM)

@@ -3,6 +3,8 @@
 import os
 import pty
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -72,3 +74,28 @@ def test_what_is_printed_after_the_terminal_was_closed_is_no_error(is_closed_whe
         os.write(1, b"nobody reads it")
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
+
+
+STAND_IN = """
+import os, signal, sys
+signal.signal(signal.SIGTERM, signal.default_int_handler)
+try:
+    os.kill(os.getpid(), signal.SIGHUP)
+    signal.pause()
+except KeyboardInterrupt:
+    print("the servers were stopped of", *sys.argv[1:])
+"""
+
+
+def test_a_closed_terminal_stops_the_ui_s_servers_as_well(tmp_path):
+    """`dagster dev` stops them where SIGTERM reaches it, and knows nothing of SIGHUP."""
+    package = tmp_path / "dagster"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "__main__.py").write_text(STAND_IN)
+    done = subprocess.run(
+        [sys.executable, "-m", "fomo_dagster.cli.ui_process", "dev", "-p", "3000"],
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"},
+        capture_output=True, text=True, timeout=30,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "the servers were stopped of dev -p 3000\n")
