@@ -142,7 +142,7 @@ def _others(declared: Iterable[str]) -> dict[str, Dataset]:
 
 
 def _known(name: str, dataset: Dataset, base: Path, home: Home) -> Known:
-    head = home.heads.read(shards_key(name))
+    head = home.heads.look(shards_key(name))
     counts = None
     if head is not None:
         counts = {
@@ -262,7 +262,7 @@ def print_dataset(one: Known, home: Home, console: Console) -> None:
 def remarks_on(one: Known, home: Home) -> tuple[str, ...]:
     """What there is to say of a dataset's content: what of its source is not read, and classes that
     CLIP's tokeniser cannot tell apart in its own prompt. Empty where its samples are not here."""
-    head = home.heads.read(shards_key(one.name))
+    head = home.heads.look(shards_key(one.name))
     classes = [] if head is None else head.facts["concepts"]
     said: tuple[str, ...] = ()
     if _can_be_looked_at(one):
@@ -306,7 +306,7 @@ def _numbers(counts: Mapping[str, int | None]) -> str:
 def contact_sheet_path(one: Known, home: Home, console: Console) -> Path | None:
     """The contact sheet of its shards, or else one made of its source's samples; None where
     neither can be had without a download."""
-    head = home.heads.read(shards_key(one.name))
+    head = home.heads.look(shards_key(one.name))
     if head is not None:
         artifact = home.store.open(*head.artifacts[ONLY])
         sheet = artifact.record(CONTACT_SHEET) if artifact is not None else None

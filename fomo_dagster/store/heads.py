@@ -71,16 +71,36 @@ class Heads:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise StoreError(f"the head of asset {asset} cannot be read: {error}") from error
+            raise StoreError(
+                f"the head of asset {asset} in {path} cannot be read ({error.strerror}): let this "
+                "user read it, or remove it, and `fomo run` writes it again"
+            ) from error
         except ValueError as error:
-            if (path, str(error)) not in _said:  # a plan looks at it again and again
-                _said.add((path, str(error)))
-                logger.warning(
-                    "the head of asset %s in %s is damaged (%s) and counts as missing: `fomo run` "
-                    "writes it again, from the artifacts in the store",
-                    asset, path, error,
-                )  # fmt: skip
+            _say_damaged(asset, path, str(error))
             return None
+
+    def look(self, asset: str) -> Head | None:
+        """As `read`, where it is only shown: None if it cannot be read, too, which is reported."""
+        try:
+            return self.read(asset)
+        except StoreError as error:
+            logger.warning("%s", error)
+            return None
+
+    def all(self) -> Iterator[tuple[Path, bytes, Head | None]]:
+        """The file, its bytes and the head of every asset that has one. The head is None if it is
+        damaged or cannot be read, which is reported."""
+        for asset in self.below(""):
+            path, data = self.path(asset), b""
+            try:
+                data = path.read_bytes()
+                yield path, data, decoded(asset, data)
+            except FileNotFoundError:  # removed since it was listed
+                continue
+            except (OSError, ValueError) as error:
+                said = error.strerror if isinstance(error, OSError) else str(error)
+                _say_damaged(asset, path, str(said))
+                yield path, data, None
 
     def write(self, head: Head) -> None:
         write_bytes(self.path(head.asset), _encoded(head))
@@ -96,6 +116,17 @@ class Heads:
     def path(self, asset: str) -> Path:
         """The file of an asset's head, whether it is there or not."""
         return self.folder / f"{asset}.json"
+
+
+def _say_damaged(asset: str, path: Path, reason: str) -> None:
+    if (path, reason) in _said:  # a plan looks at it again and again
+        return
+    _said.add((path, reason))
+    logger.warning(
+        "the head of asset %s in %s is damaged (%s) and counts as missing: `fomo run` writes it "
+        "again, from the artifacts in the store",
+        asset, path, reason,
+    )  # fmt: skip
 
 
 def _encoded(head: Head) -> bytes:

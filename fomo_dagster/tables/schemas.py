@@ -196,6 +196,14 @@ VIEWS: Mapping[str, View] = {
             "checked_at": "when a run or job last materialised it (UTC)",
         },
     ),
+    "damaged": View(
+        "an asset whose head cannot be read, so that the other views leave it out",
+        {
+            "asset": "the asset's key, with `/` between its parts",
+            "experiment": "the first part of the key: the experiment's name, if it is one's asset",
+            "head": "the damaged file, which `fomo run` writes again",
+        },
+    ),
     "streams": View(
         "a concept, its position in a stream, the stage it comes to, and the order's key figure",
         {
@@ -236,8 +244,8 @@ VIEWS: Mapping[str, View] = {
                 for metric in STAGE_METRICS
                 if metric.with_mean
             },
-            "samples": "samples that its trainings saw",
-            "seconds": "time that its trainings and merges took when they were made",
+            "samples": "samples that its trainings saw; null if one of its heads is damaged",
+            "seconds": "time that its trainings and merges took; null likewise",
         },
     ),
 }

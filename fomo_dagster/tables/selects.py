@@ -20,10 +20,6 @@ from fomo_dagster.store.heads import CHECKSUM, END
 from fomo_dagster.tables.schemas import SCHEMAS
 
 VARIABLE = "fomo_home"
-DAMAGED_HEAD = (
-    "the head {} is damaged: `fomo run` of an experiment with it writes it again; without that "
-    "file the other assets are shown"
-)
 
 _SQL_TYPES = {
     pl.String(): "VARCHAR",
@@ -52,15 +48,28 @@ SELECT
     head->'cost' AS cost,
     (head->>'checked_at')::TIMESTAMP AS checked_at
 FROM (
-    SELECT CASE
-        WHEN {intact} THEN text::JSON
-        ELSE error(format({damaged}, filename))
-    END AS head
+    SELECT CASE WHEN {intact} THEN text::JSON END AS head
     FROM (
         {heads}
     )
 )
-WHERE head IS NOT NULL -- so that a count, too, looks at every head
+WHERE head IS NOT NULL
+"""
+
+# The asset's key is part of its head's path, and an experiment's name is the first part of that.
+_DAMAGED = """
+SELECT
+    asset,
+    split_part(asset, '/', 1) AS experiment,
+    filename AS head
+FROM (
+    SELECT filename, substr(filename, length({folder}) + length('/heads/') + 1) AS rest,
+        left(rest, length(rest) - length('.json')) AS asset
+    FROM (
+        {heads}
+    )
+    WHERE NOT coalesce({intact}, false)
+)
 """
 
 # As `store.heads` reads one: the checksum is of what follows it. Heads from before there were
@@ -89,7 +98,7 @@ FROM scores LEFT JOIN (
         sum((cost->>'samples')::BIGINT)::BIGINT AS samples,
         sum((cost->>'seconds')::DOUBLE ORDER BY asset) AS seconds
     FROM artifacts
-    WHERE makes_weights
+    WHERE makes_weights AND experiment NOT IN (SELECT experiment FROM damaged)
     GROUP BY experiment
 ) AS made USING (experiment)
 GROUP BY experiment
@@ -128,6 +137,7 @@ FROM (
         max((cost->>'peak_process_memory_bytes')::BIGINT) AS process
     FROM artifacts
     WHERE makes_weights AND experiment IS NOT NULL
+        AND experiment NOT IN (SELECT experiment FROM damaged)
     GROUP BY experiment, stage
     UNION ALL
     SELECT experiment, 0, 0, 0, 0, 0, NULL, NULL FROM scores WHERE stage = 0
@@ -190,8 +200,8 @@ def beside(database: str, home: Path) -> Place:
 
 def views(place: Place) -> dict[str, str]:
     """View name → SELECT, in the order in which they can be created."""
-    artifacts = _ARTIFACTS.format(intact=_INTACT, damaged=quoted(DAMAGED_HEAD), heads=place.heads)
-    made = {"artifacts": artifacts}
+    found = {"intact": _INTACT, "heads": place.heads, "folder": place.folder}
+    made = {"artifacts": _ARTIFACTS.format(**found), "damaged": _DAMAGED.format(**found)}
     for table, columns in SCHEMAS.items():
         types = {c: _SQL_TYPES[t] for c, t in columns.items()}
         # Columns by name, so that a file written before a column was added still reads: as null.

@@ -18,12 +18,11 @@ import polars as pl
 from duckdb.sqltypes import DuckDBPyType
 
 from fomo_dagster.errors import InputError, StoreError
-from fomo_dagster.store.heads import Head, Heads, decoded
+from fomo_dagster.store.heads import Head, Heads
 from fomo_dagster.tables.files import table_path
 from fomo_dagster.tables.intact import Verified
 from fomo_dagster.tables.schemas import SCHEMAS, VIEWS
 from fomo_dagster.tables.selects import (
-    DAMAGED_HEAD,
     Place,
     escaped,
     quoted,
@@ -47,8 +46,8 @@ def query(home: Path, sql: str, *, external: bool = False) -> pl.DataFrame:
 
     external: whether the query may read any file or address, and DuckDB may install and load what
     it needs for that. Otherwise it sees only the home's tables and heads. Raises `InputError` if
-    `sql` is not one query, or the query is wrong; `StoreError` if a table file or head that it
-    reads is damaged.
+    `sql` is not one query, or the query is wrong; `StoreError` if a table file that it reads
+    is damaged.
     """
     with _answering(home, sql, external=external) as (connection, answer):
         rows: pl.DataFrame = connection.sql(f"FROM {answer}").pl()
@@ -106,7 +105,7 @@ def _answering(
         ) from error
     except (duckdb.IOException, duckdb.InvalidInputException) as error:
         said = str(error).removeprefix("Invalid Input Error: ")
-        ours = said.startswith(("the head ", "the rows "))
+        ours = said.startswith("the rows ")
         raise StoreError(said if ours else f"the tables could not be read: {error}") from error
     except duckdb.Error as error:
         tables = ", ".join(sorted([*SCHEMAS, *VIEWS]))
@@ -157,7 +156,8 @@ def _connection(home: Path, *, external: bool) -> Iterator[duckdb.DuckDBPyConnec
 class _Now:
     """The heads as they are at one moment, and the files that they point to.
 
-    What runs and reruns left behind is no concern of a query, so damage there is none to it.
+    What runs and reruns left behind is no concern of a query, so damage there is none to it. A
+    damaged head is said, and its asset left out, as in a plan.
     """
 
     def __init__(self, home: Path) -> None:
@@ -165,21 +165,11 @@ class _Now:
         self._files: dict[str, list[Path]] = {table: [] for table in SCHEMAS}
         self._damages: dict[str, str] = {}  # table → what is wrong with a file of it
         texts: list[tuple[str, str]] = []
-        heads = Heads(home / "heads")
         with Verified(home) as verified:
-            for asset in heads.below(""):
-                path = heads.path(asset)
-                try:
-                    data = path.read_bytes()
-                    head = decoded(asset, data)
-                except FileNotFoundError:  # removed since it was listed
-                    continue
-                except ValueError:
-                    texts.append((str(path), ""))  # which is an error to the view `artifacts`
-                    self._damages |= dict.fromkeys(SCHEMAS, DAMAGED_HEAD.format(path))
-                    continue
-                texts.append((str(path), data.decode()))
-                self._take(head, path, verified)
+            for path, data, head in Heads(home / "heads").all():
+                texts.append((str(path), "" if head is None else data.decode()))
+                if head is not None:
+                    self._take(head, path, verified)
         columns = {"filename": pl.String(), "text": pl.String()}
         self.heads = pl.DataFrame(texts, schema=columns, orient="row")
 

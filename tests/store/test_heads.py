@@ -65,5 +65,5 @@ def test_a_head_from_before_there_were_checksums_is_read(heads):
 def test_what_cannot_be_read_is_no_damage(heads):
     heads.path("e/scores").unlink()
     heads.path("e/scores").mkdir()
-    with pytest.raises(StoreError, match="e/scores cannot be read"):
+    with pytest.raises(StoreError, match=r"e/scores in .* cannot be read \(Is a dir"):
         heads.read("e/scores")

@@ -4,6 +4,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+import duckdb
 import polars as pl
 import pytest
 
@@ -11,6 +12,7 @@ from fomo_dagster.errors import StoreError
 from fomo_dagster.store.digests import digest_of_file
 from fomo_dagster.store.heads import Head, Heads
 from fomo_dagster.tables import intact
+from fomo_dagster.tables.database import ensure_database
 from fomo_dagster.tables.files import table_path, write_table
 from fomo_dagster.tables.intact import Verified
 from fomo_dagster.tables.schemas import SCHEMAS
@@ -90,14 +92,26 @@ def test_damage_that_no_head_points_to_stops_nothing(tmp_path: Path) -> None:
     assert query(tmp_path, "FROM evaluations").height == 2
 
 
-def test_a_damaged_head_is_never_taken_for_no_rows(tmp_path: Path) -> None:
-    head = make(tmp_path, "e")
+@pytest.mark.parametrize("damage", ["cut", "no text", "folder"])
+def test_a_damaged_head_leaves_the_others_and_is_named(
+    tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    head, _ = make(tmp_path, "e"), make(tmp_path, "other")
     path = Heads(tmp_path / "heads").path(head.asset)
-    path.write_bytes(path.read_bytes()[:-3])
-    for table in ("evaluations", "scores", "artifacts", "leaderboard", "costs"):
-        with pytest.raises(StoreError, match=r"the head .*e/all\.json is damaged: `fomo run`"):
-            query(tmp_path, f"SELECT count(*) FROM {table}")
-    assert query(tmp_path, "FROM published").height == 63
+    if damage == "folder":
+        path.unlink()
+        path.mkdir()
+    else:
+        path.write_bytes(path.read_bytes()[:-3] if damage == "cut" else b"\xff\xfe")
+    assert query(tmp_path, "SELECT asset FROM artifacts").rows() == [("other/all",)]
+    assert query(tmp_path, "SELECT DISTINCT asset FROM evaluations").rows() == [("other/all",)]
+    assert query(tmp_path, "FROM damaged").rows() == [("e/all", "e", str(path))]
+    assert f"the head of asset e/all in {path} is damaged" in caplog.text
+    assert "`fomo run` writes it again" in caplog.text
+    if damage != "folder":  # as another program sees it
+        with duckdb.connect(str(ensure_database(tmp_path)), read_only=True) as connection:
+            assert connection.sql("SELECT asset FROM artifacts").fetchall() == [("other/all",)]
+            assert connection.sql("FROM damaged").fetchall() == [("e/all", "e", str(path))]
 
 
 def test_only_what_may_have_changed_is_hashed_again(

@@ -322,8 +322,20 @@ def test_a_damaged_file_or_head_is_named(tmp_path: Path) -> None:
         query(tmp_path, "FROM scores")
 
     (tmp_path / "heads/e/scores.json").write_text('{"asset": "e/sc')
-    with pytest.raises(StoreError, match=r"head .*e/scores\.json is damaged"):
-        query(tmp_path, "FROM scores")
+    assert query(tmp_path, "FROM scores").height == 0
+    assert query(tmp_path, "FROM damaged")["asset"].to_list() == ["e/scores"]
+
+
+def test_costs_that_a_damaged_head_would_lower_are_null(tmp_path: Path) -> None:
+    for stage in (1, 2):
+        point(tmp_path, f"e/trained_{stage}", stage, kind="trained", experiment="e", stage=stage,
+              makes_weights=True, cost={"samples": 8, "seconds": 2.0})  # fmt: skip
+    write_scores(tmp_path, "e", (1, 2), (3, 4), (5, 6))
+    asked = "SELECT samples, seconds FROM leaderboard"
+    assert query(tmp_path, asked).rows() == [(16, 4.0)]
+    (tmp_path / "heads/e/trained_2.json").write_text("{")
+    assert query(tmp_path, asked).rows() == [(None, None)]
+    assert query(tmp_path, "SELECT stage FROM costs").rows() == [(0,)]
 
 
 def test_the_database_is_replaced_only_where_its_views_are_not_todays(tmp_path: Path) -> None:

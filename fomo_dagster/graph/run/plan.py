@@ -130,7 +130,7 @@ class _Speeds:
     def __init__(self, context: RunContext) -> None:
         costs: dict[str, list[float]] = {}
         fixed: dict[str, list[float]] = {}
-        heads = (context.heads.read(key) for key in context.heads.below(""))
+        heads = (head for _, _, head in context.heads.all())
         for head in {head.digest: head for head in heads if head is not None}.values():
             if "seconds" not in head.cost:
                 continue

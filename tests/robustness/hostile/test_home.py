@@ -82,7 +82,16 @@ CASES = {
     ),
     "another table": (another_table, ["results", "toy"], 1, ["toy/scores", "altered"]),
     "a bit of a head": (
-        flip_head, ["results"], 1, ["toy/scores.json is damaged", "`fomo run`"],
+        flip_head, ["results"], 0, ["toy/scores.json is damaged", "`fomo run`"],
+    ),
+    "a folder in place of a head of another experiment": (
+        lambda p: (p.home.heads.path("other/scores")).mkdir(parents=True),
+        ["plan", "toy"], 0, ["other/scores.json is damaged (Is a directory)", "0 to compute"],
+    ),
+    "a folder in place of a head of a dataset": (
+        lambda p: (p.home.heads.path("shards/birds").unlink(),
+                   p.home.heads.path("shards/birds").mkdir()),
+        ["datasets", "--quick"], 0, ["shards/birds", "Is a directory", "cats"],
     ),
     "a bit of a head, in a plan": (
         flip_head, ["plan", "toy"], 0, ["head of asset toy/scores", "0 to compute"],
