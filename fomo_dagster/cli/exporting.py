@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from fomo_dagster.cli.planning import resolve_request
+from fomo_dagster.cli.planning import say_troubles_of_project
 from fomo_dagster.errors import InputError
+from fomo_dagster.experiment.experiment_sets import load_experiment_set
 from fomo_dagster.experiment.weights_folder import described
+from fomo_dagster.graph.build.builder import build_graph
 from fomo_dagster.graph.nodes.evaluation import EvaluationNode
 from fomo_dagster.graph.run.run_context import RunContext
 from fomo_dagster.graph.work.checkpoints import WEIGHTS
+from fomo_dagster.home import Home, project_folder
 
 
 def export_weights(
@@ -21,16 +24,18 @@ def export_weights(
 
     from fomo_dagster.models.backbones import export
 
-    request = resolve_request(name_or_path, overrides)
-    experiment = request.experiment
-    evaluated = (n for n in request.nodes if isinstance(n, EvaluationNode))
+    loaded = load_experiment_set(name_or_path, project_folder(), overrides).only()
+    graph = build_graph([loaded])
+    say_troubles_of_project()
+    experiment = loaded.experiment
+    evaluated = (n for n in graph.nodes.values() if isinstance(n, EvaluationNode))
     last = max(node.stage for node in evaluated)
     number = last if stage is None else stage
     if number > last:
         raise InputError(f"{experiment.name} has stages 0 to {last}, and no stage {number}")
-    node = request.graph.nodes[f"{experiment.name}/evaluation_{number:03d}"]
+    node = graph.nodes[f"{experiment.name}/evaluation_{number:03d}"]
     assert isinstance(node, EvaluationNode)
-    context = RunContext(request.graph, request.home)
+    context = RunContext(graph, Home.from_environment())
     context.facts(node.checkpoint_key)
     weights = context.artifact(node.checkpoint_key).path(WEIGHTS)
     architecture = described(node.backbone).architecture

@@ -103,6 +103,11 @@ SPOILT = {
     "a loop": (lambda p: text(p, "bad.yaml", "extends: bad\n"), ["bad.yaml extends itself"]),
     "a name that is taken": (lambda p: named(p, "Toy"), ["'Toy'", "case alone"]),
     "the name of a job": (lambda p: named(p, "observe_sources"), ["name of a job"]),
+    "weights that are gone": (
+        lambda p: p.write("bad", pretraining_pool={"name": "old", "datasets": ["old"]}, backbone={
+            "name": "mine", "architecture": "ViT-B-32", "weights": "../mine.pt"}),
+        ["bad.yaml: the weights of backbone 'mine': there is no file or folder", "mine.pt"],
+    ),
     "an owner whom Dagster does not take": (
         lambda p: p.write("bad", owners=["ann@example.photography"]), ["ann@example.photography"],
     ),

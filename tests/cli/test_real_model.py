@@ -156,6 +156,6 @@ def test_weights_that_do_not_fit_are_refused_by_name_and_nothing_is_kept(picture
 
 def test_weights_that_are_not_there_are_named_before_anything_is_made(pictures):
     write(pictures, CONFIGURATION, pictures.root / "absent.pt")
-    with pytest.raises(InputError, match=r"absent\.pt of backbone .real. are not there"):
+    with pytest.raises(InputError, match=r"weights of backbone .real.: .*absent\.pt"):
         run_experiment("real", [])
     assert not pictures.artifacts()

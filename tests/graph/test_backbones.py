@@ -1,6 +1,7 @@
 """Where θ₀ comes from, through the stages of an experiment."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.backbone import Backbone
 from fomo_dagster.graph.nodes.backbone import BackboneNode
+from fomo_dagster.graph.run.materialise import materialise
+from fomo_dagster.graph.run.run_context import RunContext
 from fomo_dagster.graph.work.checkpoints import WEIGHTS, load_weights
 from fomo_dagster.models import backbones
 
@@ -109,11 +112,26 @@ def test_stages_over_a_folder_of_weights_follow_what_is_in_it(finished_project) 
     with pytest.raises(InputError, match=r"leave out backbone\.architecture"):
         resolve_request("toy", []).plan()
     write("nowhere")
-    request = resolve_request("toy", [])  # where it is not there, the graph still is
     with pytest.raises(
         InputError, match=r"weights of backbone 'mine': there is no file or folder .*nowhere"
     ):
-        request.plan()
+        resolve_request("toy", [])
+
+
+def test_what_is_made_of_weights_can_be_exported_when_their_file_is_gone(finished_project) -> None:
+    project = finished_project
+    before = project.root / "before.pt"
+    export_weights("toy", [], 0, before)
+    shutil.copy(before, project.root / "mine.pt")
+    architecture = project.load().experiment.backbone.architecture
+    backbone = {"name": "mine", "architecture": architecture, "weights": "../mine.pt"}
+    project.write("toy", backbone=backbone, pretraining_pool={"name": "toy", "datasets": ["old"]})
+    materialise("backbones/mine", RunContext(project.graph(), project.home))
+    (project.root / "mine.pt").unlink()
+    export_weights("toy", [], 0, project.root / "exported.pt")
+    exported = torch.load(project.root / "exported.pt")
+    assert exported.keys() == torch.load(before).keys()
+    assert all(torch.equal(exported[name], value) for name, value in torch.load(before).items())
 
 
 @pytest.mark.parametrize(

@@ -177,7 +177,7 @@ class _Builder(SharedNodes):
             self.sources, self.nodes, self.owners, self.code_versions, self.loaded, self.names.keys,
         ]  # fmt: skip
         lengths = [len(part) for part in whole]
-        error = attempted(lambda: self.add_experiment(loaded), loaded.path)
+        error = attempted(lambda: self.add_experiment(loaded, look_for_weights=True), loaded.path)
         if isinstance(error, FomoError):
             for part, length in zip(whole, lengths, strict=True):
                 while len(part) > length:
@@ -296,7 +296,9 @@ class _Builder(SharedNodes):
             fields |= {"selecting_key": key, "selecting_backbone": self.backbone_of(key)}
         return fields
 
-    def add_experiment(self, loaded: Loaded) -> None:
+    def add_experiment(self, loaded: Loaded, *, look_for_weights: bool = False) -> None:
+        """look_for_weights: refuse an experiment whose backbones' files are not there. What is
+        made of them already can be used without."""
         experiment = loaded.experiment
         self.experiment = experiment.name
         self.names.claim(loaded)
@@ -361,6 +363,8 @@ class _Builder(SharedNodes):
                 since=since, retention_warning=experiment.evaluation.retention_warning,
             )
         )  # fmt: skip
+        for file in self.weights[experiment.name] if look_for_weights else ():
+            file.check_is_there()
         self.experiments[experiment.name] = experiment
         if loaded.sweep is not None:
             self.sweeps[loaded.sweep] = (*self.sweeps.get(loaded.sweep, ()), experiment.name)

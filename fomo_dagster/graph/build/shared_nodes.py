@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+
 from fomo_dagster.data.dataset import Dataset, PretrainingPool
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.backbone import Backbone
@@ -27,7 +29,8 @@ POOL = "pool"  # what the places in an experiment that name a pool end in
 class SharedNodes:
     """Nodes and sources in an order in which each comes after what it needs.
 
-    owners: node → the experiment that brought it. experiment: whose nodes are being added.
+    owners: node → the experiment that brought it. weights: experiment → the files that its
+    backbones are read from. experiment: whose nodes are being added.
     """
 
     def __init__(self) -> None:
@@ -35,6 +38,7 @@ class SharedNodes:
         self.nodes: dict[str, Node] = {}
         self.owners: dict[str, str] = {}
         self.code_versions: dict[str, str] = {}
+        self.weights: defaultdict[str, list[WeightsSource]] = defaultdict(list)
         self.names = Names()
         self.experiment = ""
 
@@ -115,7 +119,9 @@ class SharedNodes:
         backbone = located(backbone, loaded.base)
         if (path := backbone.weights) is not None:
             key = weights_source_key(backbone.name)
-            source = SourceNode(key=key, observe=WeightsSource(path=path, backbone=backbone))
+            observe = WeightsSource(path=path, backbone=backbone)
+            self.weights[self.experiment].append(observe)
+            source = SourceNode(key=key, observe=observe)
             if self.sources.setdefault(key, source).observe != source.observe:
                 raise ConflictError(
                     f"backbone {backbone.name!r} of experiment {self.experiment!r} names other "

@@ -49,15 +49,19 @@ class WeightsSource:
     path: Path
     backbone: Backbone = field(compare=False)
 
+    def check_is_there(self) -> None:
+        """Raise `InputError` where there is no such file or folder."""
+        if (problem := problem_of(self.path, "file or folder")) is not None:
+            raise InputError(
+                f"the weights of backbone {self.backbone.name!r}: {problem} (a path is absolute, "
+                "or starts from the folder of the file that names it)"
+            )
+
     def __call__(self, context: NodeContext) -> Observation:
         from fomo_dagster.data.sources.files import DigestCache
 
+        self.check_is_there()
         name = self.backbone.name
-        if (problem := problem_of(self.path, "file or folder")) is not None:
-            raise InputError(
-                f"the weights of backbone {name!r}: {problem} (a path is absolute, or starts from "
-                "the folder of the file that names it)"
-            )
         described(self.backbone)  # raises where the two do not go together
         cache = DigestCache(context.home.cache / "weights" / f"{name}.parquet")
         named_by = f"backbone {name!r}"
