@@ -37,7 +37,7 @@ def build_definitions(
 
     bring_up_to_date: see `grow_job`.
     """
-    graph = _without_what_dagster_refuses(graph)
+    graph = without_what_dagster_refuses(graph)
     troubles = named_troubles(graph)
     jobs = {name: job_of(name, [name], graph) for name in graph.experiments}
     for sweep, names in graph.sweeps.items():
@@ -75,7 +75,7 @@ def build_definitions(
     )
 
 
-def _without_what_dagster_refuses(graph: Graph) -> Graph:
+def without_what_dagster_refuses(graph: Graph) -> Graph:
     """Without experiments whose names, owners or schedules are none to Dagster: it would load
     nothing at all."""
     for name, loaded in list(graph.loaded.items()):

@@ -223,7 +223,10 @@ def find_known(name: str, known: Mapping[str, Known], project: Path) -> Known:
 
 
 def print_dataset(one: Known, home: Home, console: Console) -> None:
-    """Everything about a dataset, and where its contact sheet is."""
+    """Everything about a dataset, and where its contact sheet is.
+
+    Raises `FomoError` where its images are here and cannot be read, after all there is to say.
+    """
     state = str(one.presence.state)
     lines = [
         ("", one.dataset.description),
@@ -252,31 +255,44 @@ def print_dataset(one: Known, home: Home, console: Console) -> None:
     for label, text in lines:
         if text:
             say(console, f"  {label:10} {text}")
-    for remark in remarks_on(one, home):
+    content = look_into(one, home)
+    for remark in content.remarks:
         say(console, f"  {'note':10} {remark}")
-    sheet = contact_sheet_path(one, home, console)
+    sheet = sheet_of_shards(one, home)
+    if sheet is None and content.error is None:
+        sheet = sheet_of_source(one, home, console)
     if sheet is not None:
         say(console, f"  {'picture':10} {sheet}")
+    if content.error is not None:
+        raise content.error
 
 
-def remarks_on(one: Known, home: Home) -> tuple[str, ...]:
-    """What there is to say of a dataset's content: what of its source is not read, and classes that
-    CLIP's tokeniser cannot tell apart in its own prompt. Empty where its samples are not here."""
+@dataclass(frozen=True)
+class Content:
+    """What there is to say of a dataset's content. error: why it cannot be read."""
+
+    remarks: tuple[str, ...] = ()
+    error: FomoError | None = None
+
+
+def look_into(one: Known, home: Home) -> Content:
+    """What of a dataset's source is not read, and classes that CLIP's tokeniser cannot tell apart
+    in its own prompt. Empty where its samples are not here."""
     head = home.heads.look(shards_key(one.name))
     classes = [] if head is None else head.facts["concepts"]
     said: tuple[str, ...] = ()
     if _can_be_looked_at(one):
         try:
             found = inspect(one.dataset.open(one.name, one.base, home.cache))
-        except FomoError:  # the contact sheet's line says it
-            return ()
+        except FomoError as error:
+            return Content(error=error)
         classes = {*found.scan["concept"].unique(), *found.classes}
         said = (*found.warnings, *twins_said(one.name, found))
     if one.dataset.task != "classification":
-        return said
+        return Content(said)
     prompt, cache = one.dataset.prompt, home.cache / "alike"
     alike = alike_classes(sorted(classes), "dataset", prompt, CLIP, None, cache)
-    return (*said, said_of(one.name, alike)) if alike else said
+    return Content((*said, said_of(one.name, alike)) if alike else said)
 
 
 def _can_be_looked_at(one: Known) -> bool:
@@ -303,32 +319,29 @@ def _numbers(counts: Mapping[str, int | None]) -> str:
     )
 
 
-def contact_sheet_path(one: Known, home: Home, console: Console) -> Path | None:
-    """The contact sheet of its shards, or else one made of its source's samples; None where
-    neither can be had without a download."""
+def sheet_of_shards(one: Known, home: Home) -> Path | None:
+    """The contact sheet of its shards; None before it has any."""
     head = home.heads.look(shards_key(one.name))
-    if head is not None:
-        artifact = home.store.open(*head.artifacts[ONLY])
-        sheet = artifact.record(CONTACT_SHEET) if artifact is not None else None
-        if sheet is not None:
-            return sheet
+    artifact = None if head is None else home.store.open(*head.artifacts[ONLY])
+    return None if artifact is None else artifact.record(CONTACT_SHEET)
+
+
+def sheet_of_source(one: Known, home: Home, console: Console) -> Path | None:
+    """A contact sheet made of its source's samples; None where they cannot be had without a
+    download, or the sheet cannot be kept."""
     from fomo_dagster.plots.dataset_sheet import dataset_sheet  # with matplotlib
 
     if not _can_be_looked_at(one):
         return None
     path = home.cache / "contact_sheets" / f"{one.name}.png"
     with console.status(line(f"looking at the images of {one.name}")):
-        try:
-            source = one.dataset.open(one.name, one.base, home.cache)
-            data = dataset_sheet(
-                source.scan(),
-                lambda row: source.read(row["reference"]),
-                one.name,
-                one.dataset.decoding,
-            )
-        except FomoError as error:
-            say(console, f"  {'picture':10} none: {error}")
-            return None
+        source = one.dataset.open(one.name, one.base, home.cache)
+        data = dataset_sheet(
+            source.scan(),
+            lambda row: source.read(row["reference"]),
+            one.name,
+            one.dataset.decoding,
+        )
     try:
         write_bytes(path, data)
     except StoreError as error:

@@ -60,19 +60,23 @@ def datasets_show(
     of its contact sheet.
 
     The sheet is that of its shards or, before it has any, made from its images where they are here.
+    The exit status is 1 where they are here and cannot be read.
     """
     from fomo_dagster.cli.datasets import (
         find_known,
         known_datasets,
+        look_into,
         looked_through,
         print_dataset,
-        remarks_on,
     )
 
     home = Home.from_environment()
     project = project_folder()
     one = looked_through(find_known(name, known_datasets(project, home), project), home)
     if as_json:
-        print_json(one.as_data() | {"remarks": remarks_on(one, home)})
+        content = look_into(one, home)
+        print_json(one.as_data() | {"remarks": content.remarks})
+        if content.error is not None:
+            raise content.error
     else:
         print_dataset(one, home, Terminal())

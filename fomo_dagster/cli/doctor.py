@@ -21,11 +21,14 @@ import psutil
 from packaging.requirements import Requirement
 from rich.console import Console
 
+from assets.building import without_what_dagster_refuses
+from fomo_dagster.cli.dagster_home import check_path
 from fomo_dagster.cli.output import say
 from fomo_dagster.cli.packages import OURS, packages_in_the_way
 from fomo_dagster.descriptors import LEAST, WANTED
 from fomo_dagster.errors import FomoError
 from fomo_dagster.experiment.experiment_sets import load_all
+from fomo_dagster.graph.build.builder import build_project
 from fomo_dagster.home import Home, project_folder, training_slots
 from fomo_dagster.shipped import checkout
 from fomo_dagster.store.remotes import Remote
@@ -150,15 +153,16 @@ def _devices() -> Iterator[Finding]:
 def _project() -> Iterator[Finding]:
     project = project_folder()
     declared = load_all(project)
+    graph = without_what_dagster_refuses(build_project(project))
     experiments = counted(len(declared.experiments), "experiment")
     datasets = counted(len(declared.datasets.declared), "dataset")
     is_empty = not declared.experiments and not declared.troubles
     yield Finding("project", "note" if is_empty else "fine",
                   f"{project}: {experiments}, {datasets} declared",
                   "`fomo init` lays out a project" * is_empty)  # fmt: skip
-    for trouble in declared.troubles:
+    for trouble in graph.troubles:
         yield Finding("project", "problem", trouble.sentence)
-    for sentence in declared.datasets.troubles:
+    for sentence in graph.wrong_datasets:
         yield Finding("project", "problem", sentence)
 
 
@@ -201,7 +205,9 @@ def _system() -> Iterator[Finding]:
 
 
 def _dagster() -> Iterator[Finding]:
-    ours = Home.from_environment().dagster
+    home = Home.from_environment()
+    check_path(home)
+    ours = home.dagster
     named = os.environ.get("DAGSTER_HOME")
     command = "export DAGSTER_HOME=$(fomo dagster-home)"
     if not named:

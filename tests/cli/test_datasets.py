@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from fomo_dagster.cli.datasets import known_datasets, print_datasets
 from fomo_dagster.cli.main import app
-from fomo_dagster.errors import InputError
+from fomo_dagster.errors import DataError, InputError
 from fomo_dagster.experiment.loading import shipped_datasets
 
 
@@ -120,7 +120,21 @@ def test_without_shards_the_sheet_is_made_of_the_images(project: Any) -> None:
     declare(project, gone={"source": folder("nowhere")}, empty={"source": folder("bare")})
     (project.root / "datasets" / "bare").mkdir()
     assert "picture" not in run("show", "gone")
-    assert "no images and no class folders" in run("show", "empty")
+
+
+def test_a_dataset_that_cannot_be_read_is_shown_and_ends_in_a_status(project: Any) -> None:
+    declare(project, empty={"source": folder("bare")}, torn={"source": folder("torn")})
+    (project.root / "datasets" / "bare").mkdir()
+    for split in ("train", "test"):
+        path = project.root / "datasets" / "torn" / split / "red" / "1.png"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"no image")
+    folders = {"empty": "bare", "torn": "torn"}
+    for arguments in (["empty"], ["empty", "--json"], ["torn"]):
+        ended = CliRunner().invoke(app, ["datasets", "show", *arguments])
+        assert isinstance(ended.exception, DataError), ended.output
+        assert folders[arguments[0]] in str(ended.exception)
+        assert "present" in ended.output
 
 
 def test_the_benchmarks_are_found_by_any_of_their_names(project: Any) -> None:

@@ -55,6 +55,21 @@ def test_a_wrong_file_is_a_problem_and_ends_in_a_status(project):
     assert "unknown key 'learning_rat'" in found
 
 
+def test_what_goes_with_no_other_experiment_or_dagster_is_a_problem(project):
+    project.write("other", stream={"name": "toy", "datasets": ["birds"], "stages": 1})
+    project.write("named", owners=["ann@example.photography"])
+    found = dict(of("problem", "project"))
+    assert len(found) == 2
+    assert any("streams/toy" in said for said in found)
+    assert any("ann@example.photography" in said for said in found)
+
+
+def test_a_home_where_dagster_cannot_keep_its_databases_is_a_problem(project, monkeypatch):
+    monkeypatch.setenv("FOMO_HOME", str(project.root / "what?"))
+    ((found, _),) = of("problem", "dagster")
+    assert "what?/dagster, for the path has a `?`" in found
+
+
 def test_a_full_disk_and_few_files_are_notes_with_a_way_out(project, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: usage(2**40, 2**40, 2**31))
