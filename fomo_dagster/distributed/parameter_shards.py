@@ -1,9 +1,9 @@
 """What each of several processes holds of a model's parameters: all of them, or some rows of each.
 
-What is done to weights element by element (a step of AdamW, a pull, an average) is done to the rows
-that a process holds, as if they were parameters; here is what it takes to have them and the whole
-from each other. Which parameters are shared out, and how a model computes with them, is decided
-elsewhere (`training.sharding`).
+Elementwise work on weights (a step of AdamW, a pull, an average) is done on the rows that a process
+holds, as if they were parameters. This module converts between rows and whole tensors. Which
+parameters are divided, and how a model computes with them, is decided elsewhere
+(`training.sharding`).
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from fomo_dagster.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 
 @dataclass(frozen=True)
 class ParameterShards:
-    """The parameters of one module; where there are several processes, all must call each method
-    alike, in the same order. Without anything else, nothing is shared out."""
+    """The parameters of one module. With several processes, all must call each method, in the same
+    order. This base class divides nothing."""
 
     shared_out: Mapping[str, DTensor] = field(default_factory=dict)
     """Name → the trained parameter, of which each process holds its rows: the first dimension is
@@ -32,14 +32,14 @@ class ParameterShards:
     """The module whose weights were shared out, on the CPU, as it was; None: none were."""
 
     def held(self, module: nn.Module) -> dict[str, nn.Parameter]:
-        """The trained parameters of the module by name, of those that are shared out the rows that
-        this process holds, in the same memory."""
+        """The trained parameters of the module by name. Of divided ones, the rows that this process
+        holds, in the same memory."""
         trained = {n: p for n, p in module.named_parameters() if p.requires_grad}
         return {name: self._rows.get(name, parameter) for name, parameter in trained.items()}
 
     def take_gradients(self) -> None:
-        """Hand the gradients of what is shared out, which are those of all processes together, to
-        the rows that are held."""
+        """Move the gradients of divided parameters, which are summed over all processes, to the
+        rows that are held."""
         for name, parameter in self.shared_out.items():
             gradient = parameter.grad
             if isinstance(gradient, DTensor):
@@ -47,7 +47,7 @@ class ParameterShards:
             parameter.grad = None
 
     def part(self, name: str, whole: Tensor) -> Tensor:
-        """Of a tensor in the shape of a parameter, what belongs to what is held of that."""
+        """The part of a parameter-shaped tensor that belongs to the rows held."""
         if name not in self.shared_out:
             return whole
         parts = whole.chunk(self.group.world_size)
@@ -55,8 +55,8 @@ class ParameterShards:
         return (parts[rank] if rank < len(parts) else whole[:0]).clone()
 
     def whole(self, name: str, part: Tensor) -> Tensor:
-        """The tensor of which each process has such a part: at the first one, on the CPU where the
-        parameter is shared out. The others get what they gave."""
+        """The whole tensor from each process's part: at the first process, on the CPU if the
+        parameter is divided. The other processes get what they gave."""
         if name not in self.shared_out:
             return part
         like = self.shared_out[name]
@@ -66,7 +66,7 @@ class ParameterShards:
         return gathered.cpu() if self.group.is_main else part
 
     def total(self, numbers: Mapping[str, Tensor]) -> Tensor:
-        """The sum of scalars, one of each parameter: of all that processes hold of it."""
+        """The sum of scalars, one per parameter, over everything that the processes hold of it."""
         if not self.shared_out:
             return torch.stack([*numbers.values()]).sum()
         shared = [number for name, number in numbers.items() if name in self.shared_out]

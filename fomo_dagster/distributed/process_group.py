@@ -1,8 +1,8 @@
-"""The processes that train one stage together: who has which rows, and what they exchange.
+"""The processes that train one stage together: which rows each has, and what they exchange.
 
-Row i of a batch of B is that of process i mod n, so that each pool is spread evenly. What is
-computed from the whole batch is computed by all of them alike, from features that were gathered.
-How the processes are started is not decided here.
+Row i of a batch of B belongs to process i mod n, so each pool is spread evenly. What is computed
+from the whole batch is computed by every process, from gathered features. How the processes are
+started is not decided here.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _BUCKET_BYTES = 64 * 2**20  # of gradients that travel together; bounds what the
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """`world_size` processes of which this is the one with number `rank`; one by itself exchanges
-    nothing. Where there are several, all must call each method alike, in the same order."""
+    """`world_size` processes, of which this is number `rank`. A single process exchanges nothing.
+    With several, all must call each method, in the same order."""
 
     rank: int = 0
     world_size: int = 1
@@ -33,32 +33,34 @@ class ProcessGroup:
 
     @property
     def is_main(self) -> bool:
-        """Whether it is the one that writes and tells."""
+        """Whether this process is the one that writes and reports."""
         return self.rank == 0
 
     @property
     def is_single(self) -> bool:
-        """Whether there is no other."""
+        """Whether it is the only process."""
         return self.world_size == 1
 
     def has(self, row: int) -> bool:
-        """Whether it has that row of a batch."""
+        """Whether this process has that row of a batch."""
         return row % self.world_size == self.rank
 
     def mine(self, rows: Tensor) -> Tensor:
-        """Of some rows of a batch (n,), int64, those that it has: their places in its part."""
+        """Of some rows of a batch (n,), int64, those that this process has: their places in its
+        part."""
         if self.is_single:
             return rows
         return rows[rows % self.world_size == self.rank] // self.world_size
 
     def seed(self, seed: int) -> int:
-        """The seed of what is random in this process alone (dropout); the first keeps `seed`."""
+        """The seed of what is random in this process only (dropout). The first process keeps
+        `seed`."""
         return seed if self.is_main else int(digest_of([seed, "process", self.rank])[:15], 16)
 
     def gather(self, own: Tensor, rows: Tensor) -> Tensor:
-        """What the processes have of some rows of a batch (n,): (n, …), in the order of `rows`.
+        """Some rows of a batch (n,) from all processes: (n, …), in the order of `rows`.
 
-        own: that of `mine(rows)`, in their order, without a gradient.
+        own: this process's part, that of `mine(rows)`, in order, without a gradient.
         """
         if self.is_single:
             return own
@@ -75,7 +77,7 @@ class ProcessGroup:
         return whole
 
     def gather_texts(self, own: Sequence[str], rows: Tensor) -> list[str]:
-        """As `gather`, of texts."""
+        """Like `gather`, for texts."""
         if self.is_single:
             return list(own)
         encoded = [text.encode() for text in own]
@@ -96,8 +98,8 @@ class ProcessGroup:
                 tensor.copy_(piece.view_as(tensor))
 
     def add_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Give each parameter the sum of its gradients in all processes; those that have none in
-        any keep none."""
+        """Sum each parameter's gradients over all processes. A parameter without a gradient in any
+        process keeps none."""
         if self.is_single:
             return
         there = torch.tensor([p.grad is not None for p in parameters], dtype=torch.uint8)
@@ -109,11 +111,11 @@ class ProcessGroup:
         self.all_reduce_sum(p.grad for p in used if p.grad is not None)
 
     def part(self, whole: Tensor) -> Tensor:
-        """Of what is there of all rows of a batch (B, …), that of the rows that it has."""
+        """This process's rows of something that covers all rows of a batch (B, …)."""
         return whole[self.rank :: self.world_size]
 
     def all_reduce_max(self, *numbers: int) -> list[int]:
-        """The highest that any process gives for each: what they all then agree on."""
+        """The maximum over all processes for each, so that they agree."""
         if self.is_single:
             return list(numbers)
         told = torch.tensor(numbers)

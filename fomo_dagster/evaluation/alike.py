@@ -1,8 +1,9 @@
-"""Classes that no model can tell apart, since its tokeniser makes the same of all their prompts.
+"""Finds classes that no model can tell apart, because its tokeniser gives the same tokens for all
+their prompts.
 
-`Crane` and `crane` are one to a tokeniser that lowers its texts, and names that differ past the
-context length are one to any. CLIP's tokeniser is asked without PyTorch; any other is loaded once,
-as are OpenCLIP's sets of templates, and what came out is kept.
+`Crane` and `crane` are the same to a tokeniser that lowers its texts. Names that differ only past
+the context length are the same to any. CLIP's tokeniser is asked without PyTorch. Any other is
+loaded once, as are OpenCLIP's sets of templates, and the result is kept.
 """
 
 from __future__ import annotations
@@ -38,9 +39,9 @@ def alike_classes(
 ) -> Groups | None:
     """The classes whose texts have equal token rows in every template; None if nobody knows.
 
-    prompts, own_prompt: see `templates_of`. folder: that of the weights, where it says the
-    architecture. kept: a folder for what was worked out. may_fetch: whether a tokeniser that is
-    only to be had from a hub may be fetched.
+    prompts, own_prompt: see `templates_of`. folder: the folder of the weights, if it states the
+    architecture. kept: a folder for results. may_fetch: whether to fetch a tokeniser that only a
+    hub has.
     """
     is_set = isinstance(prompts, Waffle) or prompts in ("openai", "simple")
     length = context_length(architecture)

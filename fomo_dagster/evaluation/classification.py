@@ -25,8 +25,8 @@ TOP = 5
 
 @dataclass(frozen=True)
 class Classified:
-    """What N images came out as. ranks: (N,), the place of each one's true class among all, from 0;
-    targets: (N,), that class; classes: how many there are."""
+    """The result of classifying N images. ranks: (N,), the place of each image's true class among
+    all classes, from 0; targets: (N,), that class; classes: the number of classes."""
 
     ranks: Integers
     targets: Integers
@@ -83,13 +83,13 @@ def classification_result(
     image_features: Floats,
     embeddings: Floats,
 ) -> EvaluationResult:
-    """Accuracy in percent over all classes, never only those that were seen.
+    """Accuracy in percent, over all classes and not only those seen so far.
 
     concepts: the true class of each of N images; image_features: (N, D); embeddings: (C, D), in the
-    order of `class_names`. The class with the greatest inner product is predicted, the first listed
-    of equals. The metrics are those of `METRICS`.
+    order of `class_names`. The class with the greatest inner product is predicted; of equal ones,
+    the first listed. The metrics are those of `METRICS`.
 
-    Raises `DataError` for a concept that is no class.
+    Raises `DataError` for a concept that is not a class.
     """
     positions = {name: position for position, name in enumerate(class_names)}
     for concept in concepts:

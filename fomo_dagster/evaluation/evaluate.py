@@ -1,4 +1,5 @@
-"""One checkpoint on one dataset's test split: each image and each text is encoded once."""
+"""Evaluates one checkpoint on one dataset's test split: each image and each text is encoded
+once."""
 
 from __future__ import annotations
 
@@ -18,10 +19,10 @@ from fomo_dagster.experiment.evaluation import Evaluation
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """The test split of a dataset. It is not empty.
+    """The test split of a dataset; it is not empty.
 
-    classes: all distinct ones of a classification dataset, whether or not they have test samples;
-    unused for retrieval.
+    classes: all distinct classes of a classification dataset, whether or not they have test
+    samples; unused for retrieval.
     """
 
     name: str
@@ -36,7 +37,7 @@ def evaluate(
     settings: Evaluation,
     text_embeddings: TextEmbeddings,
 ) -> EvaluationResult:
-    """Metrics and per-concept scores of a checkpoint on a dataset, as its task asks for.
+    """Metrics and per-concept scores of a checkpoint on a dataset, by the dataset's task.
 
     text_embeddings: see `TextEmbeddings`; it is called once, with the classes' prompts or the
     captions of the images.

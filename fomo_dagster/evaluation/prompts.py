@@ -1,6 +1,6 @@
-"""Zero-shot classifiers from prompts: which templates, which texts, and one embedding a class.
+"""Zero-shot classifiers from prompts: which templates, which texts, and one embedding per class.
 
-Encoding the texts is `evaluation/encoding.py`'s, so this module loads no PyTorch.
+`evaluation/encoding.py` encodes the texts, so this module loads no PyTorch.
 """
 
 from __future__ import annotations
@@ -44,16 +44,17 @@ def templates_of(prompts: Prompts, own_prompt: str) -> tuple[str, ...]:
 
 
 def class_texts(class_names: Sequence[str], templates: Sequence[str]) -> tuple[str, ...]:
-    """Every class in every template: C·K texts, the K of the first class first."""
+    """Every class in every template: C·K texts, all K of the first class first."""
     # Not str.format: other braces in a template, such as a LaTeX formula's, are text.
     return tuple(template.replace(PLACE, name) for name in class_names for template in templates)
 
 
 def mean_embeddings(features: Tensor, each: int) -> Tensor:
-    """features: (N·K, D), L2-normalised, `each` = K in a row for one embedding. Returns (N, D).
+    """features: (N·K, D), L2-normalised; each run of K = `each` makes one embedding. Returns (N,
+    D).
 
     An embedding is the mean of its K features, normalised again, as in
-    `open_clip.build_zero_shot_classifier`; with K = 1 it is the feature itself.
+    `open_clip.build_zero_shot_classifier`. With K = 1 it is the feature itself.
     """
     if each == 1:
         return features

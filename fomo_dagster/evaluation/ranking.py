@@ -1,7 +1,7 @@
-"""How far down its list each query finds what it looks for: the core of accuracy and recall.
+"""The rank of the first relevant item for each query: the core of accuracy and recall.
 
-Classification is the case where the queries are images and the items are classes; retrieval has
-images and captions, either way round.
+In classification, the queries are images and the items are classes. In retrieval they are images
+and captions, either way round.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What an evaluation of one checkpoint on one dataset gives: facts in long form, in percent."""
+"""The result of evaluating one checkpoint on one dataset: facts in long form, in percent."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CONCEPT_METRICS: dict[str, pl.DataType] = {
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """The dataset's metrics, and one row a concept with that concept's part of the score."""
+    """The dataset's metrics, and one row per concept with its part of the score."""
 
     metrics: pl.DataFrame
     """Columns of `METRICS`; the dataset's main value stands under its name and as `score`."""

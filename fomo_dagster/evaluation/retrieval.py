@@ -1,7 +1,7 @@
-"""Retrieval between images and captions: recall@1, 5 and 10, both ways.
+"""Retrieval between images and captions: recall@1, 5 and 10, in both directions.
 
-A caption belongs to an image, whatever their places in the table: images are told apart by their
-digest, so one that is stored under two keys is one image with the captions of both.
+A caption belongs to an image, whatever their places in the table. Images are identified by their
+digest, so an image that is stored under two keys is one image with the captions of both.
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ _NAMED_AT_MOST = 5
 
 @dataclass(frozen=True)
 class Retrieved:
-    """Where what was asked for came, from 0. image_to_text: (N,), of each of N images the best
-    place of any of its captions; text_to_image: (M,), of each of M captions that of its image."""
+    """The ranks of what was searched for, from 0. image_to_text: (N,), for each of N images the
+    best rank of any of its captions; text_to_image: (M,), for each of M captions the rank of its
+    image."""
 
     image_to_text: Integers
     text_to_image: Integers
@@ -81,8 +82,8 @@ METRICS: tuple[DatasetMetric[Retrieved], ...] = tuple(
 def images_of(dataset: str, samples: pl.DataFrame) -> pl.DataFrame:
     """One row for each distinct image of `samples`, with all its captions, by key.
 
-    Key, concept and place are those of the image's first key. Raises `DataError` if an image has
-    no caption: nothing could ever find it, nor it anything.
+    Key, concept and place are those of the image's first key. Raises `DataError` if an image has no
+    caption: it could neither find nor be found.
     """
     images = (
         samples.sort("key")
@@ -111,7 +112,7 @@ def retrieval_result(
 
     images: rows of `images_of`; image_features: (N, D) in their order; caption_features: (M, D),
     the first image's captions first. The metrics are those of `METRICS`. A concept's `recall@5`
-    takes its own images and their captions as queries, against all of the dataset.
+    queries with its own images and captions, against the whole dataset.
     """
     owners = np.repeat(np.arange(len(images)), images["captions"].list.len().to_numpy())  # (M,)
     own = np.arange(len(images))

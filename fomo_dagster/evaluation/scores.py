@@ -1,7 +1,7 @@
-"""What a stream of stages is judged by: KA, ZS, GM, backward transfer and forgetting.
+"""The scores of a stream of stages: KA, ZS, GM, backward transfer and forgetting.
 
-All in percent, from the tables of evaluations; nothing here loads PyTorch. Sums are exactly rounded
-(`math.fsum`), so no order of rows changes the last digit.
+All are in percent, from the tables of evaluations. Nothing here loads PyTorch. Sums are rounded
+exactly (`math.fsum`), so no order of rows changes the last digit.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def stage_scores(
 def accumulation_and_retention(
     adaptation: Sequence[float], held_out: Sequence[float]
 ) -> dict[str, float | None]:
-    """KA, ZS and GM of one stage from its datasets' scores, by names; None what is not defined."""
+    """KA, ZS and GM of one stage from its datasets' scores, by name; None for those not defined."""
     accumulation = _mean(adaptation) if adaptation else None
     retention = _mean(held_out) if held_out else None
     both = None

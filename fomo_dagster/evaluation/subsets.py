@@ -1,9 +1,9 @@
-"""The stratified, seeded subset of a test split that quick evaluations use.
+"""The stratified, seeded subset of a test split for quick evaluations.
 
 The benchmark's rule (FoMo-in-Flux, arXiv 2408.14471): of n samples with C distinct targets and a
 share f, take min(n, max(2C, 300, ⌊f·n⌋)). The targets of a classification dataset are its classes.
-Those of a retrieval dataset are its images, so that 2C is above n and the rule takes all of them: a
-recall among fewer images and captions is another, easier task, whose values do not compare.
+Those of a retrieval dataset are its images, so 2C exceeds n and the rule takes all of them: recall
+among fewer images and captions is an easier task, whose values do not compare.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ def subset_size(samples: int, classes: int, share: float) -> int:
 
 
 def subset(samples: pl.DataFrame, share: float, seed: int) -> pl.DataFrame:
-    """The rows of `samples` (columns `key`, unique, and `concept`) that are evaluated, by key.
+    """The rows of `samples` (columns `key`, unique, and `concept`) to evaluate, by key.
 
-    Each class brings min(⌊size / C⌋, n_c) samples drawn without replacement; what is then missing
+    Each class brings min(⌊size / C⌋, n_c) samples drawn without replacement. What is then missing
     is drawn uniformly from all that is left. A draw takes the samples of lowest priority, which is
-    a hash of seed and key: so the choice depends neither on the rows' order nor on the machine, and
+    a hash of seed and key. So the choice depends neither on the rows' order nor on the machine, and
     another image in one class changes few of the choices.
     """
     classes = samples["concept"].n_unique()

@@ -1,9 +1,9 @@
-"""Several checkpoints of one architecture, gone through in pieces of their tensors.
+"""Several checkpoints of one architecture, read in pieces of their tensors.
 
-The inputs are memory-mapped safetensors and the output is written as it is made: what is held is a
-piece of every model's tensor and the one tensor that is being merged, never a checkpoint. Pieces
-are worked on by some threads; what comes of them is given in the order of the pieces, so that
-nothing depends on how many there are. What is made of the pieces is a technique's business.
+The inputs are memory-mapped safetensors, and the output is written as it is made. Memory holds a
+piece of every model's tensor and the one tensor that is being merged, never a checkpoint. Threads
+work on the pieces; the results come in the order of the pieces, so nothing depends on how many
+threads there are. What is made of the pieces is the technique's business.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ _NAMED_AT_MOST = 5
 
 
 class Checkpoints:
-    """The models of a merge, oldest first, and θ₀ where it is given; a context manager.
+    """The models of a merge, oldest first, and θ₀ if given; a context manager.
 
-    labels: what errors call a file instead of its path.
-    Raises `DataError` on entering for a file that cannot be read, and for tensors that are missing
-    somewhere or differ in shape or kind; while reading for values that are not finite.
+    labels: what errors call a file instead of its path. Raises `DataError` on entering for a file
+    that cannot be read, and for tensors that are missing somewhere or differ in shape or kind;
+    while reading for values that are not finite.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Checkpoints:
 
     @property
     def names(self) -> list[str]:
-        """The tensors that are merged: those of real numbers."""
+        """The tensors to merge: those of real numbers."""
         return [name for name, (kind, _) in self.layout.items() if kind == "F32"]
 
     def size(self, name: str) -> int:
@@ -89,7 +89,7 @@ class Checkpoints:
         return math.prod(self.layout[name][1])
 
     def row(self, name: str) -> int:
-        """How many numbers a row has: all that go into one output of a matrix or a convolution; a
+        """How many numbers a row has: all that go into one output of a matrix or a convolution. A
         vector is one row."""
         shape = self.layout[name][1]
         return math.prod(shape[1:] if len(shape) > 1 else shape)
@@ -97,10 +97,10 @@ class Checkpoints:
     def over_pieces(
         self, name: str, work: Callable[[Piece], T], model: int | None = None, rows: bool = False
     ) -> Iterator[T]:
-        """What `work` makes of each piece of the tensor, in their order.
+        """The results of `work` for each piece of the tensor, in order.
 
-        model: the only one that the pieces shall have, by its place; none: all. rows: whether a
-        piece shall have whole rows, however long.
+        model: the place of the only model to include; none: all. rows: whether pieces consist of
+        whole rows, however long.
         """
         size = self.size(name)
         of_models = range(self.count) if model is None else (model,)

@@ -1,8 +1,8 @@
 """The numbers of given ranks among very many, exactly, without sorting or holding them.
 
-Non-negative numbers in single precision are ordered as their 31 bits are. A first pass over the
-numbers counts how often each value of the upper 15 bits occurs, which tells those of the number
-of every rank; a second pass counts the lower 16 bits among the numbers that begin so.
+Non-negative numbers in single precision are ordered like their 31 bits. A first pass counts how
+often each value of the upper 15 bits occurs, which gives those of the number at every rank. A
+second pass counts the lower 16 bits among the numbers with these upper bits.
 """
 
 from __future__ import annotations

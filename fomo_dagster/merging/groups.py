@@ -1,8 +1,8 @@
 """Values for groups of parameters: the towers of a CLIP model, and names that match a pattern.
 
 `image` is every parameter below `visual.`, `logit_scale` is the temperature (and the bias of the
-logits, where there is one), `text` is the rest. Anything else is a pattern as of a shell: `*`
-stands for any characters, dots among them.
+logits, if there is one), `text` is the rest. Anything else is a shell pattern, where `*` matches
+any characters, dots included.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ def by_group(
     """Parameter's name → its value: that of the pattern that matches it, else that of its tower,
     else the default.
 
-    Raises `InputError` for a group that has no parameter, and for a parameter that two patterns
-    with different values match: there is no order between patterns.
+    Raises `InputError` for a group without parameters, and for a parameter that matches two
+    patterns with different values: patterns have no order.
     """
     groups = groups or {}
     listed = list(names)

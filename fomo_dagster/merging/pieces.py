@@ -1,4 +1,4 @@
-"""Pieces of tensors, which merges work through one after the other."""
+"""Pieces of tensors, which merges process one after the other."""
 
 from __future__ import annotations
 

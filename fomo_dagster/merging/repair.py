@@ -1,14 +1,14 @@
-"""REPAIR: a merged model's activations get back what averaging weights took (arXiv 2211.08403).
+"""REPAIR: restores the activation statistics that averaging weights destroys (arXiv 2211.08403).
 
 Merged weights let the variance of activations collapse. Every MLP of the transformer blocks is
-corrected: each channel of its first layer's output is re-scaled to the mean and the standard
-deviation that it has on average in the models that were merged, over the samples and positions of a
-small calibration set. A correction is folded into the layer's weight and bias, so that the result
-is a model like any other; the layers after it see what it changed.
+corrected: each channel of its first layer's output gets the mean and standard deviation that it has
+on average in the merged models, over the samples and positions of a small calibration set. A
+correction is folded into the layer's weight and bias, so the result is a model like any other.
+Later layers see it.
 
 Not covered: the normalisation layers that the paper's networks want reset (a transformer has none
 with running statistics), attention, and towers without such layers, which are refused. Everything
-is computed on the CPU in single precision, statistics in double; one model is held at a time, with
+is computed on the CPU in single precision, statistics in double. One model is held at a time, with
 the activations of one layer for all samples.
 """
 

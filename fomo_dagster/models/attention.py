@@ -1,11 +1,11 @@
-"""Attention whose query, key and value projections are layers of their own.
+"""Attention with separate layers for query, key and value projections.
 
 `nn.MultiheadAttention` keeps the three in one parameter (`in_proj_weight`) that its forward pass
-reads directly, so that nothing that wraps linear layers reaches them. A model is split before such
-a wrapping and joined after it; the weights are the same numbers in both forms.
+reads directly, so wrappers of linear layers cannot reach them. A model is split before such a
+wrapping and joined after it. The weights are the same numbers in both forms.
 
-Covers what OpenCLIP's transformers use: query, key and value of one width, no added key or value
-biases. Attention of other kinds (the fused layer of its custom blocks, a pooler over another width,
+Covers what OpenCLIP's transformers use: query, key and value of one width, without added key or
+value biases. Other attention (the fused layer of its custom blocks, a pooler over another width,
 timm's) stays as it is.
 """
 
@@ -19,8 +19,8 @@ from torch.nn import functional
 
 
 class SplitAttention(nn.Module):
-    """What `nn.MultiheadAttention` computes, to the rounding of its kernels, from four linear
-    layers: query, key, value (each (D, D)) and out_proj."""
+    """Computes what `nn.MultiheadAttention` does, up to the rounding of its kernels, with four
+    linear layers: query, key, value (each (D, D)) and out_proj."""
 
     def __init__(self, fused: nn.MultiheadAttention) -> None:
         """Takes over `fused`'s weights (copies for the three, `out_proj` itself)."""
@@ -54,11 +54,11 @@ class SplitAttention(nn.Module):
         need_weights: bool = False,
         attn_mask: Tensor | None = None,
     ) -> tuple[Tensor, None]:
-        """Attend: query (B, L, D) or, without `batch_first`, (L, B, D); key and value alike with S
-        in place of L. `attn_mask`, (L, S) or (B · heads, L, S): True where one may not look, or
-        what is added to the logits.
+        """Attend: query (B, L, D) or, without `batch_first`, (L, B, D); key and value likewise with
+        S in place of L. `attn_mask`, (L, S) or (B · heads, L, S): True where attention is
+        forbidden, or what is added to the logits.
 
-        Returns the output in the form of `query`, and None: weights are never given.
+        Returns the output in the form of `query`, and None: weights are never returned.
         """
         if need_weights:
             raise ValueError("split attention gives no attention weights: need_weights=False")

@@ -1,8 +1,9 @@
-"""What CLIP's tokeniser makes of a text, without PyTorch: for what is asked before anything runs.
+"""What CLIP's tokeniser makes of a text, without PyTorch, for questions before anything runs.
 
-As OpenCLIP's `SimpleTokenizer`, over its own vocabulary (Radford et al. 2021, arXiv 2103.00020): a
-text is cleaned, lowered and split into words, and the bytes of a word are joined pair by pair, the
-most frequent pair first (Sennrich et al. 2016, arXiv 1508.07909). Models take its own tokens.
+Like OpenCLIP's `SimpleTokenizer`, over its own vocabulary (Radford et al. 2021, arXiv 2103.00020):
+a text is cleaned, lowered and split into words, and the bytes of a word are joined pair by pair,
+the most frequent pair first (Sennrich et al. 2016, arXiv 1508.07909). Models use OpenCLIP's own
+tokeniser.
 """
 
 from __future__ import annotations
@@ -33,13 +34,13 @@ WORD = regex.compile(
 
 
 def words_of(text: str) -> tuple[str, ...]:
-    """The words of a text; two texts have the same tokens exactly where they have the same ones."""
+    """The words of a text. Two texts have the same tokens exactly if they have the same words."""
     cleaned = html.unescape(html.unescape(ftfy.fix_text(text)))
     return tuple(WORD.findall(" ".join(cleaned.split()).lower()))
 
 
 def tokens_of(text: str) -> tuple[str, ...]:
-    """The tokens of a text, as the vocabulary writes them, without those around it."""
+    """The tokens of a text, as the vocabulary writes them, without the start and end tokens."""
     return tuple(token for word in words_of(text) for token in _tokens(word))
 
 

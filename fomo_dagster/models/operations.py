@@ -40,7 +40,7 @@ class EncodingCost:
 
 def of_encoding(architecture: Architecture) -> EncodingCost:
     """Takes about a second. Raises `InputError` as `meta_model` does, and whatever a backbone's
-    code raises that fake tensors do not run."""
+    code raises if fake tensors cannot run it."""
     model = meta_model(architecture)
     operations = counter()
     with counted_in_full(), _CPU, fake_tensors(), operations:
@@ -64,15 +64,15 @@ def counter() -> FlopCounterMode:
 
 
 def fake_tensors() -> FakeTensorMode:
-    """Within it tensors hold nothing."""
+    """Within it, tensors have shapes but hold no data."""
     # A few are made outside of the mode: seeds, numbers of rows.
     return FakeTensorMode(allow_non_fake_inputs=True)
 
 
 @contextmanager
 def counted_in_full() -> Iterator[None]:
-    """Within it PyTorch computes by operations that the counter knows, draws no random numbers that
-    count, and does not warn of tensors without content."""
+    """Within it, PyTorch uses operations that the counter knows, draws no random numbers that
+    count, and does not warn of tensors without data."""
     fused = torch.backends.mha.get_fastpath_enabled()
     with ExitStack() as stack:
         # A fused layer of inference would be one operation that the counter does not know.

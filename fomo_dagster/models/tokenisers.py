@@ -1,7 +1,7 @@
-"""Texts to tokens as an architecture wants them; longer texts are cut.
+"""Texts to tokens as an architecture needs them. Longer texts are truncated.
 
-Hugging Face tokenisers of OpenCLIP's own architectures come from its hub; those of a folder of
-weights from its files alone.
+Hugging Face tokenisers of OpenCLIP's own architectures come from its hub. Those of a folder of
+weights come from its files alone.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def blank_tokeniser_of(architecture: str | Mapping[str, Any]) -> Callable[[list[
 
 
 def tokens_of(tokeniser: Any) -> int:
-    """How many rows an embedding needs for the tokens of texts, and for those around them."""
+    """How many rows an embedding needs for the tokens of texts, and for the special ones."""
     if isinstance(tokeniser, open_clip.SimpleTokenizer):
         return int(tokeniser.vocab_size)
     inner = tokeniser.tokenizer

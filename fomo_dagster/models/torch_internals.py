@@ -1,5 +1,5 @@
-"""Everything that is used of PyTorch's private modules, because no public one does it: tensors
-without content, modes that see every operation, and the tensors in an operation's results.
+"""Everything that is used of PyTorch's private modules because no public one does it: tensors
+without data, modes that see every operation, and the tensors in an operation's results.
 
 When a release moves one of these names, `tests/test_private_modules.py` says which.
 """

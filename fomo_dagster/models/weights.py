@@ -1,4 +1,4 @@
-"""Tensors by name from files of weights, whoever wrote them, with nothing in them run."""
+"""Tensors by name from files of weights, whoever wrote them, without running anything in them."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ _READ_DTYPES = (
 def read(path: Path) -> dict[str, Tensor]:
     """The tensors of a weights file by name, however OpenCLIP's trainer wrapped them.
 
-    What the file is, its first bytes say. Raises `DataError` for a file that is not there, cannot
-    be read, or holds more than tensors; nothing that it may hold is run.
+    The file's first bytes say what it is. Raises `DataError` for a file that does not exist, cannot
+    be read, or holds more than tensors. Nothing in it is run.
     """
     content: Any
     written_as = format_of(path)

@@ -1,9 +1,9 @@
-"""GaLore and Fira by pytorch_optimizer, so that their state can be saved as plain data.
+"""GaLore and Fira by pytorch_optimizer, with state that can be saved as plain data.
 
-The dimensions that a matrix's moments are held in are chosen by singular value decomposition of its
-gradient at the first step and `update_gap` steps after each choice, as in the authors' code; the
-library counts the first step as 1 and would choose a step early. It keeps them in an object of its
-own beside the moments; a resume point holds tensors and numbers alone.
+The dimensions that hold a matrix's moments come from a singular value decomposition of its
+gradient, at the first step and `update_gap` steps after each choice, as in the authors' code. The
+library counts the first step as 1 and would choose a step early. It keeps the dimensions in an
+object of its own next to the moments, while a resume point holds only tensors and numbers.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Which layer of its tower a parameter belongs to, counted from its input as BEiT counts
-(arXiv 2106.08254): what is before the first block is layer 0, block i is layer i, and what is after
-the last block is a layer of its own. The towers are counted apart.
+(arXiv 2106.08254). What comes before the first block is layer 0, block i is layer i, and what comes
+after the last block is a layer of its own. The towers are counted separately.
 
-OpenCLIP's transformers and ResNets are told by their names, where every residual block is a block,
-and towers of timm by timm itself. Text towers of Hugging Face are not covered.
+OpenCLIP's transformers and ResNets are recognised by names, where every residual block is a block.
+timm counts its own towers. Text towers of Hugging Face are not covered.
 """
 
 from __future__ import annotations

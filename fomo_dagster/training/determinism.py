@@ -1,6 +1,6 @@
 """What makes a training repeat bit for bit: the seed of each step, and deterministic kernels.
 
-It repeats on the same machine with the same number of threads; other hardware rounds differently.
+It repeats on the same machine with the same number of threads. Other hardware rounds differently.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ _memory: Any = torch.utils.deterministic  # a module whose properties type check
 
 
 def step_seed(seed: int, stage: int, step: int) -> int:
-    """The seed of all that is random within a step, so that no generator's state outlives one."""
+    """The seed of everything random within a step, so that no generator's state outlives it."""
     return int(digest_of([seed, stage, step])[:15], 16)  # 60 bits: room for what adds to it
 
 
 def seed_device(device: torch.device, seed: int) -> None:
-    """Seed what draws at random on the CPU and on `device`.
+    """Seed the generators of the CPU and of `device`.
 
-    `torch.manual_seed` does so for all devices, which takes 0.5 ms where CUDA was not used yet: as
-    much as a step of a small model can spare.
+    `torch.manual_seed` seeds all devices, which takes 0.5 ms if CUDA was not used yet: as much as a
+    step of a small model.
     """
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
@@ -39,9 +39,10 @@ def seed_device(device: torch.device, seed: int) -> None:
 
 @contextmanager
 def deterministic(device: torch.device) -> Iterator[None]:
-    """Only deterministic kernels within; torch's generators and settings are put back at the end.
+    """Use only deterministic kernels within; torch's generators and settings are restored at the
+    end.
 
-    cuBLAS wants `CUBLAS_WORKSPACE_CONFIG` to be set, which stays so.
+    cuBLAS needs `CUBLAS_WORKSPACE_CONFIG`, which stays set.
     """
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

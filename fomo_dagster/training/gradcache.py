@@ -2,19 +2,19 @@
 
 GradCache (arXiv 2101.06983): the features of all micro-batches are computed without a graph, the
 loss gives its gradient with respect to them, and a second pass carries that through the towers, one
-micro-batch at a time. It is the gradient of the whole batch, not a mean over smaller ones, for the
-price of a second forward pass of the towers that are trained.
+micro-batch at a time. It is the gradient of the whole batch, not a mean over smaller ones, at the
+price of a second forward pass of the trained towers.
 
-Several processes do the same with their parts of the batch: features without a graph are gathered,
-the loss and its gradient with respect to them are computed by all alike, each carries that of its
-own rows through the towers, and the parameters' gradients are added up once, at the end. (PyTorch's
-DDP would add them up after the first of several backward passes, and only where the towers ran
-through its own `forward`.)
+Several processes do the same with their parts of the batch. Features without a graph are gathered,
+every process computes the loss and its gradient with respect to them, each carries that of its own
+rows through the towers, and the parameters' gradients are added up once, at the end. (PyTorch's DDP
+would add them up after the first of several backward passes, and only if the towers ran through its
+own `forward`.)
 
-Where weights are shared out, each process carries gradients into the rows that it holds, and all
-go through as many passes (`training.sharding`).
+If weights are divided, each process carries gradients into the rows that it holds, and all make the
+same number of passes (`training.sharding`).
 
-A module with batch norms has neither micro-batches nor parts, and is refused.
+A module with batch norms cannot have micro-batches or parts, and is refused.
 """
 
 from __future__ import annotations

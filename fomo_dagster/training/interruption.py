@@ -1,4 +1,4 @@
-"""Being asked to stop, and stopping where nothing is lost."""
+"""Handles requests to stop, at a point where nothing is lost."""
 
 from __future__ import annotations
 

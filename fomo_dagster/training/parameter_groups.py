@@ -1,4 +1,4 @@
-"""The trained parameters in groups that the optimiser treats alike."""
+"""The trained parameters in groups that the optimiser treats the same."""
 
 from __future__ import annotations
 

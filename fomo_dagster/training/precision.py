@@ -1,6 +1,6 @@
-"""In which precision the towers compute; weights, gradients, loss and optimiser are fp32.
+"""The precision in which the towers compute. Weights, gradients, loss and optimiser are fp32.
 
-With tf32, numbers are fp32 everywhere, and tensor cores multiply matrices of them with ten bits of
+With tf32, numbers are fp32 everywhere, and tensor cores multiply their matrices with ten bits of
 mantissa: the towers' and the loss's, forward and backward.
 """
 
@@ -24,10 +24,10 @@ def autocast_of(precision: str, device: torch.device) -> Callable[[], AbstractCo
 
 @contextmanager
 def matrix_products(precision: str, device: torch.device) -> Iterator[None]:
-    """Within it, matrices of fp32 are multiplied as `precision` says; put back at the end.
+    """Within it, matrices of fp32 are multiplied as `precision` says; restored at the end.
 
-    Raises `InputError` for tf32 on a device that is not CUDA's: it would be fp32 there, and the
-    weights of the same experiment others.
+    Raises `InputError` for tf32 on a device other than CUDA: it would be fp32 there, and the same
+    experiment would give different weights.
     """
     if precision != "tf32":
         yield

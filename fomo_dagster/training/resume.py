@@ -1,7 +1,7 @@
-"""The rolling resume point of a training: one file, replaced as a whole, that a kill cannot halve.
+"""The rolling resume point of a training: one file, replaced as a whole, so a kill cannot halve it.
 
-It belongs to one recipe. It is no artifact: whoever started the training removes its folder once
-the weights are safe.
+It belongs to one recipe. It is not an artifact: whoever started the training removes its folder
+once the weights are safe.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _FORMAT = 3  # raised when what a training puts into its state changes
 
 
 class ResumePoint:
-    """The resume point of the training that `identity` names, in a folder that it has alone."""
+    """The resume point of the training named by `identity`, in a folder of its own."""
 
     def __init__(self, folder: Path, identity: str) -> None:
         self.path = folder / _NAME
@@ -39,10 +39,10 @@ class ResumePoint:
             torch.save(content, file)
 
     def load(self) -> dict[str, Any] | None:
-        """The state that was saved last, its tensors on the CPU; None if there is none.
+        """The state saved last, with its tensors on the CPU; None if there is none.
 
-        A point of another training or of another version of this package, or one that is damaged,
-        counts as none, with a warning. What a killed process had begun to write is removed.
+        A point of another training or of another version of this package, or a damaged one, counts
+        as none, with a warning. What a killed process had begun to write is removed.
         """
         for unfinished in self.path.parent.glob(f".{_NAME}.*"):
             unfinished.unlink(missing_ok=True)
@@ -76,7 +76,7 @@ class ResumePoint:
         return loaded
 
     def set_aside(self) -> None:
-        """Keep the point for a person to look at, where no training looks for it."""
+        """Keep the point for a person to look at, where no training finds it."""
         self.path.replace(self.path.with_name(_ASIDE))
 
     def __str__(self) -> str:

@@ -1,11 +1,11 @@
-"""Sharing a model's weights, gradients and optimiser state out over processes, by PyTorch's FSDP2.
+"""Divides a model's weights, gradients and optimiser state among processes, by PyTorch's FSDP2.
 
 Each block of a tower, and what is left of each part of the model, is gathered when it computes and
-let go of afterwards; gradients are added up into the rows that each process holds. Numbers stay
-single precision, autocast aside, so that the weights are those of one process.
+released afterwards. Gradients are added up into the rows that each process holds. Numbers stay
+single precision, apart from autocast, so the weights are those of one process.
 
-What needs whole matrices or gradients of single processes is refused where an experiment is loaded.
-Compilation is not covered.
+Settings that need whole matrices or gradients of single processes are refused when an experiment is
+loaded. Compilation is not covered.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ _OF_THE_LOSS = ("logit_scale", "logit_bias")  # which takes them outside of the 
 def share_out(
     module: Clip, group: ProcessGroup, device: torch.device
 ) -> tuple[Clip, ParameterShards]:
-    """A copy of a module on the CPU, shared out over the processes onto their devices, and what
-    this one holds of it. The module itself stays as it is."""
+    """A copy of a CPU module divided over the processes' devices, and what this process holds of
+    it. The module itself stays as it is."""
     mesh = init_device_mesh(device.type, (group.world_size,))
     copied = copy.deepcopy(module)
     kept_whole = {

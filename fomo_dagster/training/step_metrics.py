@@ -1,4 +1,4 @@
-"""The figures of each step, read back from the device in bunches so that it is not held up."""
+"""The figures of each step, read back from the device in batches so that it does not wait."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class StepMetricsTable:
         self._unread.append((step, learning_rate, counts, measured))
 
     def read(self) -> list[StepMetrics]:
-        """Wait for the device, and return the figures that were not read before."""
+        """Wait for the device, and return the figures not read before."""
         if not self._unread:
             return []
         measured = torch.stack([values for *_, values in self._unread]).tolist()
@@ -91,7 +91,7 @@ class StepMetricsTable:
         return torch.tensor(self.rows, dtype=torch.float64).reshape(-1, len(StepMetrics._fields))
 
     def restore(self, state: Tensor) -> None:
-        """Take the rows of a resume point instead of one's own."""
+        """Replace the rows by those of a resume point."""
         kinds = _KINDS.values()
         self.rows = [
             StepMetrics(*(kind(value) for kind, value in zip(kinds, row, strict=True)))

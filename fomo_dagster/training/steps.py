@@ -1,4 +1,4 @@
-"""How many steps a budget buys: the one door from samples, steps or epochs to steps."""
+"""How many steps a budget buys: the one place that turns samples, steps or epochs into steps."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _GUESSES = 4  # each as if all steps drew alike, which brings them close
 
 
 def known_steps(settings: TrainingSettings) -> int:
-    """The steps of a stage as far as they are known before anything is made.
+    """The steps of a stage, if they are known before anything is made.
 
     Raises `InputError` if they depend on the samples of a chunk.
     """
@@ -30,9 +30,9 @@ def steps_of(
 ) -> int:
     """The steps of a stage, at least one.
 
-    samples: ⌊samples / batch_size⌋, all pools counted together. epochs: so many that the update
-    pool of `update_size` samples, `update_batch_size` of them a step, is passed over that often,
-    rounded up; None is a size that is not known. See `steps_that_draw` for batches that change.
+    samples: ⌊samples / batch_size⌋, all pools counted together. epochs: enough steps to pass that
+    often over the update pool of `update_size` samples, with `update_batch_size` of them a step,
+    rounded up; None is an unknown size. See `steps_that_draw` for batches that change.
 
     Raises `InputError` if the budget does not pay for one step.
     """
@@ -61,10 +61,10 @@ def steps_of(
 
 
 def steps_that_draw(samples: float, drawn: Callable[[int], int], *, near: int) -> int:
-    """A number of steps, at least one, that draws so many samples where one step less does not.
+    """A number of steps, at least one, that draws so many samples while one step less does not.
 
-    drawn: steps → samples, where how many a step draws depends on the number of all. near: where
-    the search starts.
+    drawn: steps → samples, since the samples of a step can depend on the total. near: where the
+    search starts.
     """
     steps, wanted = max(1, near), round(samples, 9)
     for _ in range(_GUESSES):

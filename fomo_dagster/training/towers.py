@@ -1,4 +1,4 @@
-"""Ways to run a model's towers that change no weight but by rounding: gradient checkpointing and
+"""Ways to run a model's towers that change weights only by rounding: gradient checkpointing and
 compilation."""
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ Encode: TypeAlias = Callable[[Tensor], Tensor]
 
 
 def checkpoint_gradients(module: Clip) -> None:
-    """Have the towers keep the input of each block alone, and compute the rest of its activations
-    again in the backward pass (arXiv 1604.06174): the same gradients, what is random included.
+    """Let the towers keep only the input of each block, and compute its other activations again in
+    the backward pass (arXiv 1604.06174). Gradients are the same, including what is random.
 
     Raises `InputError` for an image tower that cannot do so: OpenCLIP's ResNets, some of timm's.
     """

@@ -1,7 +1,7 @@
-"""Adapters on a model's linear layers, through PEFT: add them, train them, merge them away.
+"""Adapters on a model's linear layers, through PEFT: adds them, trains them, merges them away.
 
 A family is a row of `_FAMILIES`. The layers inside attention are split first, so that each family
-reaches query, key and value (PEFT reaches the fused ones for LoRA alone). Merged, a model is plain
+reaches query, key and value (PEFT reaches the fused ones only for LoRA). A merged model is plain
 OpenCLIP again. AdaLoRA, whose ranks follow a schedule of their own, is not covered.
 """
 
@@ -107,12 +107,12 @@ class Adapted:
 
 
 def add_adapters(module: Clip, settings: Adapters, seed: int) -> Adapted:
-    """Put adapters on the module, in place, and make it ready to train them alone.
+    """Put adapters on the module, in place, and make it ready to train only them.
 
-    It computes then what it did before (hra: to rounding). `seed` decides what is random at first
+    At first it computes what it did before (hra: to rounding). `seed` decides what starts random
     (LoRA's A, VeRA's projections); torch's own generator stays as it was. Modes: see `set_modes`.
 
-    Raises `InputError` for a target that is not there, a rank above a target's width, and a block
+    Raises `InputError` for a target that does not exist, a rank above a target's width, and a block
     size that does not divide it.
     """
     import peft

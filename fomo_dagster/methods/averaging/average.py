@@ -1,4 +1,4 @@
-"""The average of what is trained over the steps of a stage, which takes its place at the end.
+"""The average of the trained parameters over the steps of a stage, which replaces them at the end.
 
 Statistics of batch norms are not averaged: they stay those of the last step.
 """

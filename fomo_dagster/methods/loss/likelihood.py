@@ -1,8 +1,8 @@
-"""How a loss reads logits: each row as one answer among many, or each pair as one by itself.
+"""How a loss reads logits: each row as one answer among many, or each pair separately.
 
-CLIP's loss is the likelihood of a softmax over a row, SigLIP's of a sigmoid of each pair. What
-measures a model's probabilities, or keeps them, does so as the loss that is trained with has them.
-Of logits here, rows are images and columns texts, or the other way round.
+CLIP's loss is the likelihood of a softmax over a row, SigLIP's of a sigmoid of each pair. Methods
+that measure or keep a model's probabilities use those of the loss that is trained with. In logits
+here, rows are images and columns texts, or the other way round.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Likelihood(ABC):
 
     @abstractmethod
     def probabilities(self, logits: Tensor) -> Tensor:
-        """That the one of a row and the one of a column belong together: (N, M)."""
+        """The probability that the row's and the column's item belong together: (N, M)."""
 
     @abstractmethod
     def divergences(self, student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
@@ -39,8 +39,9 @@ class Likelihood(ABC):
 
 
 class Softmax(Likelihood):
-    """CLIP's (arXiv 2103.00020), with or without smoothed labels: of each image, which of the texts
-    is its own, and of each text, which image. A bias is the same for all answers, and drops out."""
+    """CLIP's (arXiv 2103.00020), with or without smoothed labels: for each image, which of the
+    texts is its own, and for each text, which image. A bias is the same for all answers, and
+    cancels out."""
 
     predictions = 2
 
@@ -67,8 +68,9 @@ class Softmax(Likelihood):
 
 
 class Sigmoid(Likelihood):
-    """SigLIP's (arXiv 2303.15343): of each pair by itself, whether it is one. The answers about all
-    texts of an image are one prediction, so that a sum over pairs weighs as in the loss."""
+    """SigLIP's (arXiv 2303.15343): for each pair separately, whether it belongs together. The
+    answers about all texts of an image are one prediction, so that a sum over pairs weighs as in
+    the loss."""
 
     predictions = 1
 

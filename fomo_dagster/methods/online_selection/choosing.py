@@ -1,8 +1,8 @@
-"""Online selection: of a larger batch, which rows are trained on.
+"""Online selection: which rows of a larger batch are trained on.
 
-A training that selects draws ⌊k / share + ½⌋ samples of a pool for each k that its mixture asks
-for, and keeps k of them, pool by pool, so that the mixture stays what it is. Which ones is decided
-anew at every step, and nothing is remembered of it.
+For each k samples that the mixture asks of a pool, a training with selection draws ⌊k / share + ½⌋
+and keeps k, pool by pool, so the mixture stays exact. The choice is made anew at every step, and
+nothing is remembered of it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ model which is trained has of them now, each (N, D), fp32, L2-normalised, withou
 class OnlineSelection(ABC):
     """Keeps some rows of each pool.
 
-    Of several processes each has its part of a batch, and its part of the rows that are kept.
+    With several processes, each has its part of a batch and its part of the rows kept.
     """
 
     def __init__(self, share: float, group: ProcessGroup) -> None:
@@ -44,7 +44,7 @@ class OnlineSelection(ABC):
         return {pool: kept_of(count, self._share) for pool, count in counts.items()}
 
     def choose(self, batch: Batch, seed: int) -> Batch:
-        """The batch of the rows that are kept, in their order. seed: of the step."""
+        """The batch of the rows that are kept, in their order. seed: that of the step."""
         rows = self._rows(batch, self.kept(batch.counts), seed).sort().values.cpu()
         own = self._group.mine(rows)
 
@@ -66,7 +66,7 @@ class OnlineSelection(ABC):
 
 
 class RandomSelection(OnlineSelection):
-    """Keeps any, from the seed of the step alone."""
+    """Keeps any rows, chosen by the seed of the step alone."""
 
     def _rows(self, batch: Batch, kept: Mapping[str, int], seed: int) -> Tensor:
         words = _random_words("online selection", seed, sum(batch.counts.values()))
@@ -74,9 +74,9 @@ class RandomSelection(OnlineSelection):
 
 
 class _Scoring(OnlineSelection):
-    """Looks at the learner as it is before the step and at a reference model, both in evaluation
-    mode; they see the same augmented pixels, the reference in its own size and colours, and the
-    same texts in its own tokens."""
+    """Uses the learner as it is before the step, and a reference model, both in evaluation mode.
+    They see the same augmented pixels, the reference in its own size and colours, and the same
+    texts in its own tokens."""
 
     def __init__(
         self, share: float, stage_context: StageContext, features: Features, reference: Model

@@ -1,4 +1,4 @@
-"""A model that is looked at while another one is trained, and never changed itself."""
+"""A model that is used while another one is trained, and never changed itself."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """What a method adds to the steps of a training so that earlier abilities stay.
 
-A preservation's hooks are a class over what a stage begins with. They may replace the loss of a
-batch (`loss`), pull at the weights (`add_penalty_gradient`), follow each update, and leave
-tensors for the next stage. Everything that it does not say stays as it is in plain training.
+A preservation's hooks are a class over what a stage starts with. They can replace the loss of a
+batch (`loss`), pull at the weights (`add_penalty_gradient`), follow each update, and leave tensors
+for the next stage. Whatever they do not override is plain training.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ class Batch(Protocol):
 
     @property
     def drawn(self) -> Tensor:
-        """(B, 2), int64: the row of each one's sample in its pool's manifest, where there is one,
-        and the number of its caption among the sample's."""
+        """(B, 2), int64: the row of each one's sample in its pool's manifest, if there is one, and
+        the number of its caption among the sample's."""
 
     @property
     def texts(self) -> list[str]:
-        """What the tokens are of."""
+        """The texts of the tokens."""
 
     @property
     def counts(self) -> Mapping[str, int]:
@@ -134,7 +134,7 @@ class Gradient(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class StageContext:
-    """What a stage begins with, on the device that it trains on."""
+    """What a stage starts with, on the device that it trains on."""
 
     model: Model
     """With the weights that the stage starts from, ready to train."""
@@ -163,7 +163,8 @@ class StageContext:
 
 @dataclass(frozen=True, kw_only=True)
 class StageInputs:
-    """What a preservation may look at beside the training itself; each is there where asked for."""
+    """What a preservation may use besides the training itself. Each is present if the preservation
+    asks for it."""
 
     reference: Callable[[], Model] | None = None
     """Loads the other model that the declaration names, or the other weights of this one, on the
@@ -187,13 +188,13 @@ class StageInputs:
 
 
 class StageHooks:
-    """Plain training: the contrastive loss over all rows, and nothing beside it."""
+    """Plain training: the contrastive loss over all rows, and nothing else."""
 
     def __init__(self, stage_context: StageContext) -> None:
         self._contrastive, self._likelihood = stage_context.loss, stage_context.loss.likelihood
 
     def loss(self, embedded: EmbeddedBatch) -> tuple[Tensor, Tensor | None]:
-        """The loss of what is learnt, and what is added for what shall stay: scalars."""
+        """The contrastive loss, and what is added to preserve earlier abilities: scalars."""
         images, texts = embedded.images, embedded.texts
         return self._contrastive(images, texts, embedded.logit_scale, embedded.logit_bias), None
 
@@ -211,11 +212,11 @@ class StageHooks:
         """Called after the weights changed."""
 
     def state(self) -> dict[str, Any]:
-        """What it gathered since the stage began, for a resume point: tensors by name."""
+        """What was gathered since the stage began, for a resume point: tensors by name."""
         return {}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state`."""
+        """Continue from `state`."""
 
     def end_of_stage(self) -> dict[str, Tensor]:
         """After the last step: what the next stage starts with, tensors on the CPU by name.

@@ -39,7 +39,7 @@ else:
 def begin(
     settings: Preservation | None, stage_inputs: StageInputs, stage_context: StageContext
 ) -> StageHooks:
-    """What `settings` ask for, for one stage; plain training where they are None."""
+    """The hooks that `settings` ask for, for one stage; plain training if they are None."""
     from fomo_dagster.methods.preservation.hooks import StageHooks
 
     if settings is None:

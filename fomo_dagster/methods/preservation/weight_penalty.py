@@ -1,4 +1,4 @@
-"""A pull of the weights towards where they were, and how strong it is for each of them."""
+"""A pull of the weights towards earlier values, with a strength for each of them."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ class WeightPenalty(StageHooks):
 
 
 class ImportancePenalty(WeightPenalty):
-    """A pull towards where the stage starts, by importances that the stages before it left.
+    """A pull towards the stage's start, by importances that earlier stages left.
 
-    Before the first stage nothing was important. Raises `InputError` if what was left is not of
-    the parameters that are trained, or not of their shapes.
+    Before the first stage nothing is important. Raises `InputError` if the importances are for
+    other parameters than those trained, or for other shapes.
     """
 
     def __init__(

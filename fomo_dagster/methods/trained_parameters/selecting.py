@@ -1,7 +1,7 @@
-"""Which of a model's parameters a stage trains, and the mode that each part of it trains in.
+"""Which of a model's parameters a stage trains, and in which mode each part of the model trains.
 
-The image tower is OpenCLIP's `visual`; everything else is the text tower, the logit scale with it
-(`freeze_features` and `freeze_head` of FoMo-in-Flux, arXiv 2408.14471).
+The image tower is OpenCLIP's `visual`. Everything else, including the logit scale, is the text
+tower (`freeze_features` and `freeze_head` of FoMo-in-Flux, arXiv 2408.14471).
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ def select_trained(module: Clip, train: Train) -> dict[str, nn.Parameter]:
 
 
 def set_modes(module: Clip) -> None:
-    """Training mode where there is something to train: a tower without trained parameters is in
-    evaluation mode, with no dropout; so is a batch norm whose parameters are not trained, so that
-    its statistics stay as they are."""
+    """Training mode where there is something to train. A tower without trained parameters is in
+    evaluation mode, without dropout. So is a batch norm whose parameters are not trained, so its
+    statistics stay as they are."""
     trained = [name for name, value in module.named_parameters() if value.requires_grad]
     towers = {tower_of(name) for name in trained}
     module.train()
@@ -149,5 +149,5 @@ def _by_globs(train: Parameters, names: Collection[str]) -> Collection[str]:
 
 
 def tower_of(name: str) -> str:
-    """image or text, for the name of a parameter or part of a module."""
+    """image or text, from the name of a parameter or part of a module."""
     return "image" if name.partition(".")[0] == "visual" else "text"

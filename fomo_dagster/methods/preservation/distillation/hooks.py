@@ -1,10 +1,10 @@
-"""Distillation from an earlier model: LwF on what is learnt, ZSCL on reference rows.
+"""Distillation from an earlier model: LwF on new samples, ZSCL on pretraining samples.
 
-`KL_T(t ‖ s) = T² · mean over rows of KL(p(t / T) ‖ p(s / T))` stands for both: the cross entropy of
-the papers less a constant, so that 0 says that nothing was lost. p is the softmax over a row, as in
-the papers. Where SigLIP's loss is trained with, p is what that makes of logits: the sigmoid of each
-pair by itself, the bias of the logits being part of them, and KL the sum over the pairs of a row.
-Distillation from another backbone is not covered (`preservation/transfer`).
+`KL_T(t ‖ s) = T² · mean over rows of KL(p(t / T) ‖ p(s / T))` is the added term of both: the
+papers' cross entropy less a constant, so that 0 means nothing was lost. p is the softmax over a
+row, as in the papers. With SigLIP's loss, p is the sigmoid of each pair separately, logits include
+the bias, and KL is the sum over the pairs of a row. Distillation from another backbone is not
+covered (`preservation/transfer`).
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ class _Distilling(StageHooks):
 class LwFHooks(_Distilling):
     """Learning without forgetting (arXiv 1606.09282; for CLIP as in arXiv 2303.06628).
 
-    On the rows of the update pool, with I and Tx their image and text features, `a` the logit
-    scale, and a bar over what is the teacher's:
-    `strength · KL_T(exp(ā) Ī T̄xᵀ ‖ exp(a) I Txᵀ)`, beside the contrastive loss over all rows.
+    On the rows of the update pool, with image and text features I and Tx, logit scale `a`, and a
+    bar over what is the teacher's, it adds `strength · KL_T(exp(ā) Ī T̄xᵀ ‖ exp(a) I Txᵀ)` to the
+    contrastive loss over all rows.
     """
 
     def loss(self, embedded: EmbeddedBatch) -> tuple[Tensor, Tensor | None]:

@@ -1,5 +1,5 @@
-"""EWC: weights that the data before made certain stay where they are (arXiv 1612.00796), with one
-Fisher information that continues from stage to stage (online EWC, arXiv 1805.06370)."""
+"""EWC: anchors the weights that earlier data determined well (arXiv 1612.00796), with one Fisher
+information that is carried from stage to stage (online EWC, arXiv 1805.06370)."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from fomo_dagster.store.digests import digest_of
 class EWCHooks(ImportancePenalty):
     """`strength / 2 · Σ_i F_i (θ_i - θ*_i)²`; after the last step `F ← decay · F + F_stage`.
 
-    θ* are the weights that the stage starts from, F what the stages before it found of their update
-    pools at the weights that each of them ended with.
+    θ* are the weights that the stage starts from. F is what earlier stages measured on their update
+    pools, at the weights that each of them ended with.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""MAS: weights that the outputs are sensitive to stay where they are (arXiv 1711.09601)."""
+"""MAS: anchors the weights that the outputs are sensitive to (arXiv 1711.09601)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SI: what each weight did for the loss on its way says how much it counts (arXiv 1703.04200)."""
+"""SI: anchors the weights that lowered the loss of earlier data (arXiv 1703.04200)."""
 
 from __future__ import annotations
 

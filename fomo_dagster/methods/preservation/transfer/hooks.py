@@ -1,8 +1,8 @@
 """Transfer between two models of any architectures, without forgetting (arXiv 2310.17653).
 
-Each image of a batch is learnt from one of two models: the teacher, where it is the more confident
-one, and the student's old self, the weights that the stage starts from, elsewhere: so only what the
-teacher knows better is taken over.
+Each image of a batch is learned from one of two models: from the teacher if it is more confident,
+else from the weights that the stage starts from. So only what the teacher knows better is
+transferred.
 """
 
 from __future__ import annotations
