@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 from fomo_dagster.data.dataset import DatasetName, DatasetSettings, declared_names
 from fomo_dagster.data.declarations import Declaration, at_default_left_out
 from fomo_dagster.data.sources.declared import ALLOW_OUTSIDE, Splits
-from fomo_dagster.data.sources.tables import TableFormat
+from fomo_dagster.data.sources.folder.source import FolderLayout
 from fomo_dagster.experiment.names import check_safe_name
 from fomo_dagster.streams.entries import canonical_entry
 
@@ -37,7 +37,7 @@ DIRECTIONS: Mapping[str, tuple[Direction, Direction]] = MappingProxyType(
 """Order → the two ways that it can go, that of the benchmark's released stream first."""
 
 
-class Arriving(DatasetSettings, TableFormat):
+class Arriving(DatasetSettings, FolderLayout):
     """Declares the datasets of a growing stream: what an entry does not say itself."""
 
     splits: Splits | None = at_default_left_out(

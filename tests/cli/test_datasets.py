@@ -107,7 +107,9 @@ def test_what_is_not_read_and_not_told_apart_is_shown(project: Any) -> None:
     told = run("show", "cats")
     assert "'train/lion/0.txt'" in told
     assert "'LION' and 'lion'" in told
-    assert len(json.loads(run("show", "cats", "--json"))["remarks"]) == 2
+    remarks = json.loads(run("show", "cats", "--json"))["remarks"]
+    assert len(remarks) == 3
+    assert remarks[0].endswith("`captions: beside` reads it as their caption")
     assert json.loads(run("show", "birds", "--json"))["remarks"] == []
 
 

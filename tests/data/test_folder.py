@@ -212,6 +212,30 @@ def test_a_layout_that_means_nothing_is_refused(tmp_path: Path, case: str) -> No
         scan(tmp_path)
 
 
+NESTED = ["animals/1.png", "animals/dogs/1.png", "animals/dogs/old/2.png", "plants/old/3.png"]
+CLASSES = {
+    "top": ["animals", "animals", "animals", "plants"],
+    "nearest": ["animals", "dogs", "old", "old"],
+    "path": ["animals", "animals/dogs", "animals/dogs/old", "plants/old"],
+}
+
+
+@pytest.mark.parametrize("prefix", ["", "train/"])
+@pytest.mark.parametrize("which", CLASSES)
+def test_the_declared_folder_names_the_class(tmp_path: Path, which: str, prefix: str) -> None:
+    write(tmp_path / "images", *(prefix + name for name in NESTED))
+    told = inspect(source(tmp_path, class_folder=which, test_share=0))
+    assert told.scan.select("key", "concept").rows() == [*zip(NESTED, CLASSES[which], strict=True)]
+    if which == "nearest":
+        (warning,) = told.warnings
+        assert "1 classes that are made of several folders of one name, such as 'old': " in warning
+        assert "'animals/dogs/old', 'plants/old'; `class_folder: path` tells them" in warning
+    else:
+        assert told.warnings == ()
+    by_default = scan(tmp_path, test_share=0)
+    assert by_default.equals(told.scan) is (which == "top")
+
+
 def test_a_class_called_train_is_a_class(tmp_path: Path) -> None:
     write(tmp_path / "images", "train/1.png", "plane/1.png")
     assert set(scan(tmp_path)["concept"]) == {"train", "plane"}

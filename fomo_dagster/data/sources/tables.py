@@ -144,9 +144,7 @@ def opened_text(path: Path, form: TableFormat) -> Iterator[IO[str]]:
     Raises `DataError`, with the line if it can be told, for bytes of another encoding.
     """
     with path.open("rb") as file:
-        start = file.read(4)
-    marked = (encoding for mark, encoding in BYTE_ORDER_MARKS if start.startswith(mark))
-    encoding = next(marked, form.encoding)
+        encoding = encoding_of(file.read(4), form)
     try:
         with path.open(encoding=encoding, newline="") as text:
             yield text
@@ -155,6 +153,12 @@ def opened_text(path: Path, form: TableFormat) -> Iterator[IO[str]]:
             f"{_undecodable_line(path, encoding)}{path} is not {encoding}: {error}. Declare its "
             "`encoding`, such as cp1252 or utf-16"
         ) from error
+
+
+def encoding_of(start: bytes, form: TableFormat) -> str:
+    """That of a text that starts so: its byte order mark's, or else the declared one."""
+    marked = (encoding for mark, encoding in BYTE_ORDER_MARKS if start.startswith(mark))
+    return next(marked, form.encoding)
 
 
 def _undecodable_line(path: Path, encoding: str) -> str:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import polars as pl
 
 from fomo_dagster.data.samples import QUARANTINE
 from fomo_dagster.data.sources.files import resolved, shortlist
+from fomo_dagster.data.sources.folder.unused import Unused
 from fomo_dagster.data.sources.rows import read_rows
 from fomo_dagster.data.sources.tables import TableFormat
 from fomo_dagster.errors import DataError, InputError
@@ -31,6 +32,17 @@ class Captioned(NamedTuple):
     unusable: pl.DataFrame
     warnings: tuple[str, ...]
     used: frozenset[str]
+
+
+class Captions(Protocol):
+    """Where the captions of a folder's images are."""
+
+    def of(self, found: pl.DataFrame, unused: Sequence[Unused]) -> Captioned:
+        """The images `found`, which have their `place` below the folder, with their captions.
+
+        unused: the files there that are no images.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -65,7 +77,7 @@ class CaptionTable:
             )
         return there[0]
 
-    def of(self, found: pl.DataFrame) -> Captioned:
+    def of(self, found: pl.DataFrame, unused: Sequence[Unused]) -> Captioned:
         """`found`, images with their `place` below `root`, with captions in the order of the table.
 
         Raises `InputError` as `path`, and `DataError` where the table has none of the images.

@@ -1,4 +1,4 @@
-"""Images in a folder per class, with an optional table of captions.
+"""Images in a folder per class, with optional captions.
 
 `path/train/<concept>/…` and `path/test/<concept>/…`, one of the two, or `path/<concept>/…`; which
 folders are splits, `splits.py` says. Where there is no test split, a share of every concept is held
@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 import polars as pl
 
@@ -28,8 +28,9 @@ from fomo_dagster.data.sources.files import (
     reference_of,
     shortlist,
 )
-from fomo_dagster.data.sources.folder.captions import CaptionTable
-from fomo_dagster.data.sources.folder.unused import Unused, by_reason
+from fomo_dagster.data.sources.folder.beside import texts_beside
+from fomo_dagster.data.sources.folder.captions import Captions
+from fomo_dagster.data.sources.folder.unused import NO_IMAGE, Unused, by_reason
 from fomo_dagster.data.sources.source import Inspection, as_scan, in_one_form
 from fomo_dagster.data.sources.splits import (
     Assignment,
@@ -53,14 +54,17 @@ from fomo_dagster.texts import as_text, is_text
 
 class Found(NamedTuple):
     """An image that was found. place: its path below the dataset's folder, by which a table of
-    captions names it."""
+    captions names it. folder: that which it lies in, below its split's."""
 
     split: str
     concept: str
     key: str
     path: str
     place: str
+    folder: str
 
+
+ClassFolder: TypeAlias = Literal["top", "nearest", "path"]
 
 FOUND = dict.fromkeys(Found._fields, pl.String())
 
@@ -70,21 +74,24 @@ class FolderImages:
 
     captions: where they are; None: there are none.
     splits: train and test, each with the folders it is made of; empty: all folders are classes;
-    None: by their names. one_concept: the concept of images that lie in no class folder; None
-    forbids them.
+    None: by their names. class_folder: which of the folders that an image lies in names its class:
+    the first below its split's, the last, or all. one_concept: the concept of images that lie in no
+    class folder; None forbids them.
     """
 
     def __init__(
         self,
         root: Path,
         *,
-        captions: CaptionTable | None,
+        captions: Captions | None,
         splits: SplitNames | None,
+        class_folder: ClassFolder = "top",
         test_share: float,
         one_concept: str | None,
         cache: DigestCache,
     ) -> None:
         self.root = root
+        self.class_folder = class_folder
         self.captions = captions
         self.splits = splits
         self.test_share = test_share
@@ -121,7 +128,7 @@ class FolderImages:
         if self.captions is None:
             found = found.with_columns(captions=pl.lit([], pl.List(pl.String)))
         else:
-            captioned = self.captions.of(found)
+            captioned = self.captions.of(found, unused)
             found, warnings = captioned.found, captioned.warnings
             unusable = pl.concat([unusable, captioned.unusable])
             unused = [file for file in unused if file.place not in captioned.used]
@@ -131,6 +138,7 @@ class FolderImages:
         if self.splits is None and self.one_concept is None:
             self._check_shared(found, splits)
             warnings = (*warnings, *self._deeper(found))
+        warnings = (*warnings, *self._merged(found), *self._read_as_captions(found, unused))
         digests = self.cache.digests(
             found["path"].to_list(), f"the folder {self.root}", LARGEST_IMAGE
         )
@@ -247,7 +255,12 @@ class FolderImages:
         for concept, paths in images.items():
             for path in paths:
                 key = path_below(folder if alone else self.root, path)
-                yield Found(split, concept, key, path, path_below(self.root, path))
+                within = path_below(folder, path).rpartition("/")[0]
+                if self.class_folder != "top" and within:
+                    concept = (
+                        within.rpartition("/")[2] if self.class_folder == "nearest" else within
+                    )
+                yield Found(split, concept, key, path, path_below(self.root, path), within)
 
     def _check_concepts(self, folder: Path, concepts: Sequence[str]) -> None:
         if self.splits is None and folder != self.root and all(map(kind_of, concepts)):
@@ -279,7 +292,30 @@ class FolderImages:
             yield (
                 f"the folder {self.root} has the one class {concepts[0]!r}, and all images lie in "
                 f"{folders} folders below it: where these are the classes, let `path` or `splits` "
-                "lead to the folder that holds them"
+                "lead to the folder that holds them, or declare `class_folder: nearest`"
+            )
+
+    def _merged(self, found: pl.DataFrame) -> Iterator[str]:
+        """A sentence where folders of one name in different places are one class."""
+        if self.class_folder != "nearest":
+            return
+        folders = found.group_by("concept").agg(pl.col("folder").unique().sort())
+        several = folders.filter(pl.col("folder").list.len() > 1).sort("concept")
+        if several.height:
+            concept, places = several.row(0)
+            yield (
+                f"the folder {self.root} has {several.height} classes that are made of several "
+                f"folders of one name, such as {concept!r}: {shortlist(places)}; `class_folder: "
+                "path` tells them apart"
+            )
+
+    def _read_as_captions(self, found: pl.DataFrame, unused: Sequence[Unused]) -> Iterator[str]:
+        """A sentence where files that are not read could be captions."""
+        if self.captions is None and (beside := texts_beside(found["place"].to_list(), unused)):
+            first = next(iter(beside.values()))[0]
+            yield (
+                f"the folder {self.root} has {len(beside)} images with a text of their name, such "
+                f"as {first!r}, which is not read: `captions: beside` reads it as their caption"
             )
 
     def _check_inside(self, concept: Path, images: Sequence[str]) -> None:
@@ -331,7 +367,7 @@ class FolderImages:
             return "no plain file"
         if is_image(entry.path):
             return None
-        return f"no image by its suffix ({os.path.splitext(entry.name)[1].lower() or 'none'})"
+        return f"{NO_IMAGE} ({os.path.splitext(entry.name)[1].lower() or 'none'})"
 
     def _outside(self, splits: Assignment) -> Iterator[Unused]:
         """What lies in no split: files beside the splits' folders, images in others."""

@@ -6,19 +6,49 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
+from fomo_dagster.data.declarations import at_default_left_out
 from fomo_dagster.data.presence import Presence
 from fomo_dagster.data.sources.declared import SplitSource
 from fomo_dagster.data.sources.files import DigestCache, resolved
-from fomo_dagster.data.sources.folder.captions import CaptionTable
-from fomo_dagster.data.sources.folder.images import FolderImages
+from fomo_dagster.data.sources.folder.beside import CaptionsBeside, Lines
+from fomo_dagster.data.sources.folder.captions import Captions, CaptionTable
+from fomo_dagster.data.sources.folder.images import ClassFolder, FolderImages
 from fomo_dagster.data.sources.tables import Column, TableFormat
 from fomo_dagster.errors import InputError
 from fomo_dagster.paths import problem_of
 
 
-class FolderSource(SplitSource, TableFormat):
+class FolderLayout(TableFormat):
+    """How a folder of images is laid out: which folders are classes, and where captions are."""
+
+    captions: Literal["beside"] | Path | None = at_default_left_out(
+        None,
+        description="A CSV, Parquet or JSON-lines table with the columns `path` (relative to the "
+        "folder) and `caption`. Several rows per image, or a list, are several captions. It is "
+        "looked for in the folder of images, then beside the declaration. `beside`: captions are "
+        "in `dog.txt`, `dog.caption` or `dog.json` beside `dog.jpg`.",
+    )
+    caption_lines: Lines | None = at_default_left_out(
+        None,
+        description="Of captions beside images: which lines of a text are captions. `first`, "
+        "`each`, or `whole` for all lines as one caption. Texts of several lines need it.",
+    )
+    class_folder: ClassFolder = at_default_left_out(
+        "top",
+        description="Which folder names an image's class, of `animals/dogs/1.jpg`: `top` "
+        "(`animals`, as torchvision's ImageFolder), `nearest` (`dogs`) or `path` (`animals/dogs`).",
+    )
+
+    @model_validator(mode="after")
+    def _lines_are_beside(self) -> FolderLayout:
+        if self.caption_lines is not None and self.captions != "beside":
+            raise ValueError("caption_lines goes with `captions: beside` alone")
+        return self
+
+
+class FolderSource(SplitSource, FolderLayout):
     """A folder per class: `path/train/<concept>/…` and `path/test/<concept>/…`, or
     `path/<concept>/…` with a seeded share of every concept held out for testing."""
 
@@ -26,12 +56,6 @@ class FolderSource(SplitSource, TableFormat):
 
     type: Literal["folder"] = "folder"
     path: Path = Field(description="The folder.")
-    captions: Path | None = Field(
-        None,
-        description="A CSV, Parquet or JSON-lines table with the columns `path` (relative to the "
-        "folder) and `caption`. Several rows per image, or a list, are several captions. It is "
-        "looked for in the folder of images, then beside the declaration.",
-    )
 
     @field_validator("columns")
     @classmethod
@@ -53,6 +77,7 @@ class FolderSource(SplitSource, TableFormat):
             path,
             captions=self._captions(path, base),
             splits=self.splits,
+            class_folder=self.class_folder,
             test_share=self.test_share,
             one_concept=one_concept,
             cache=DigestCache.of_dataset(cache, name, path),
@@ -64,7 +89,7 @@ class FolderSource(SplitSource, TableFormat):
         if (problem := problem_of(path, "folder")) is not None:
             return Presence("missing", str(path), problem)
         captions = self._captions(path, base)
-        if captions is not None:
+        if isinstance(captions, CaptionTable):
             try:
                 captions.path()
             except InputError as error:
@@ -76,8 +101,12 @@ class FolderSource(SplitSource, TableFormat):
         path = resolved(base, self.path)
         yield path
         captions = self._captions(path, base)
-        if captions is not None:
+        if isinstance(captions, CaptionTable):
             yield from captions.places
 
-    def _captions(self, path: Path, base: Path) -> CaptionTable | None:
-        return None if self.captions is None else CaptionTable(self.captions, path, base, self)
+    def _captions(self, path: Path, base: Path) -> Captions | None:
+        if self.captions is None:
+            return None
+        if self.captions == "beside":
+            return CaptionsBeside(path, self, self.caption_lines)
+        return CaptionTable(self.captions, path, base, self)

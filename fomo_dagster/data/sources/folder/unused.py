@@ -10,6 +10,7 @@ from fomo_dagster.data.sources.files import shortlist
 
 REASONS_NAMED = 5
 NAMES_OF_EACH = 2
+NO_IMAGE = "no image by its suffix"  # how such a reason begins
 
 
 class Unused(NamedTuple):
