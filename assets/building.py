@@ -8,9 +8,11 @@ import dagster as dg
 
 from assets.announcing import announcing_sensor
 from assets.checks import check_specs_of, checks_of
+from assets.commands import Commands
 from assets.descriptions import metadata_of, metadata_of_source
-from assets.growing import BringUpToDate, arrival_sensor, grow_job
+from assets.growing import arrival_sensor, grow_job
 from assets.histories import history_specs, report_history
+from assets.launchpad import launch_job
 from assets.schedules import observation_of, schedule_of, schedules_of
 from assets.specs import EXPERIMENT_TAG, key_of, owners_of, spec_of
 from assets.troubles import named_troubles, trouble_assets, trouble_key
@@ -31,12 +33,9 @@ Job = Any  # Dagster does not export the type of what define_asset_job returns
 
 
 def build_definitions(
-    graph: Graph, run_contexts: RunContexts, bring_up_to_date: BringUpToDate
+    graph: Graph, run_contexts: RunContexts, commands: Commands
 ) -> dg.Definitions:
-    """Everything that Dagster loads for a graph. Imports neither PyTorch nor OpenCLIP.
-
-    bring_up_to_date: see `grow_job`.
-    """
+    """Everything that Dagster loads for a graph. Imports neither PyTorch nor OpenCLIP."""
     graph = without_what_dagster_refuses(graph)
     troubles = named_troubles(graph)
     jobs = {name: job_of(name, [name], graph) for name in graph.experiments}
@@ -47,7 +46,8 @@ def build_definitions(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.BetaWarning)
         everything = dg.AssetSelection.all(include_sources=True)
-    growing_jobs = [grow_job(bring_up_to_date)] if graph.growing else []
+    growing_jobs = [grow_job(commands)] if graph.growing else []
+    launch_jobs = [launch_job(commands, min(jobs))] if jobs else []
     observe_job = dg.define_asset_job(
         OBSERVE,
         selection=dg.AssetSelection.assets(*map(key_of, graph.sources)),
@@ -59,7 +59,7 @@ def build_definitions(
             *history_specs(graph),
             *trouble_assets(troubles, graph.wrong_datasets),
         ],
-        jobs=[*jobs.values(), observe_job, *growing_jobs],
+        jobs=[*jobs.values(), *launch_jobs, observe_job, *growing_jobs],
         schedules=[*schedules_of(graph, troubles, jobs), observation_of(observe_job)],
         sensors=[
             dg.AutomationConditionSensorDefinition(

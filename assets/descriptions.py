@@ -56,13 +56,13 @@ def _drawn(shown: Mapping[str, Shown]) -> dict[str, Any]:
         elif isinstance(what, Bullets):
             drawn[title] = dg.MetadataValue.md("\n".join(f"- {text}" for text in what.texts))
         elif isinstance(what, pl.DataFrame):
-            drawn[title] = _table(what)
+            drawn[title] = table_of(what)
         else:
             drawn[title] = what
     return drawn
 
 
-def _table(frame: pl.DataFrame) -> dg.TableMetadataValue:
+def table_of(frame: pl.DataFrame) -> dg.TableMetadataValue:
     """The first rows of a table; figures to two places."""
     shown = frame.head(ROWS_SHOWN).with_columns(cs.float().round(2))
     records = [

@@ -7,11 +7,12 @@ then it asks the UI to load the code location again, and the new stage's assets 
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import dagster as dg
 
+from assets.commands import Commands
 from assets.schedules import run_that_goes_on
 from assets.specs import EXPERIMENT_TAG
 from fomo_dagster.errors import FomoError, InputError
@@ -28,18 +29,14 @@ class Growth(dg.Config):
     experiment: str
 
 
-BringUpToDate = Callable[[str, dg.DagsterInstance], None]
-
-
-def grow_job(bring_up_to_date: BringUpToDate) -> dg.JobDefinition:
-    """The job of `arrivals`. bring_up_to_date: computes an experiment, by its name, in a run of its
-    own on an instance."""
+def grow_job(commands: Commands) -> dg.JobDefinition:
+    """The job of `arrivals`."""
 
     @dg.op(name="compute_what_arrived")
     def compute(context: dg.OpExecutionContext, config: Growth) -> None:
         """Compute the stages that arrived since the definitions were loaded."""
         try:
-            bring_up_to_date(config.experiment, context.instance)
+            commands.run(config.experiment, [], context.instance, command=f"sensor {ARRIVALS}")
         except FomoError as error:
             raise dg.Failure(
                 str(error), metadata={"error": type(error).__name__}, allow_retries=False

@@ -21,7 +21,7 @@ def load() -> dg.Definitions:
     """The project's definitions; what is wrong with an experiment is shown in its place."""
     check_packages()
     from assets.building import build_definitions
-    from fomo_dagster.cli.running import compute_arrivals
+    from fomo_dagster.cli.running import COMMANDS
     from resources.run_contexts import RunContexts
 
     if (too_few := raise_limit()) is not None:
@@ -41,7 +41,7 @@ def load() -> dg.Definitions:
         )
     say_unread(graph)
     say_troubles(graph)
-    return build_definitions(graph, run_contexts, compute_arrivals)
+    return build_definitions(graph, run_contexts, COMMANDS)
 
 
 defs = load()

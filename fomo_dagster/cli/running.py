@@ -18,6 +18,7 @@ import dagster as dg
 from rich.console import Console
 
 from assets.building import build_assets, job_of
+from assets.commands import Commands
 from assets.specs import key_of
 from fomo_dagster.cli.bars import Bars
 from fomo_dagster.cli.dagster_home import check_path, prepare
@@ -30,7 +31,6 @@ from fomo_dagster.cli.reporting import print_results
 from fomo_dagster.cli.sweeps import print_sweep
 from fomo_dagster.errors import FomoError, StoreError
 from fomo_dagster.graph.build.builder import Graph
-from fomo_dagster.graph.build.names import ARRIVALS
 from fomo_dagster.graph.core.keys import assets_by_step
 from fomo_dagster.graph.run.materialise import remove_stale_heads
 from fomo_dagster.graph.run.plan import Planned
@@ -77,9 +77,14 @@ def run_experiment(
             raise StoppedError(number, message) from error
 
 
-def compute_arrivals(experiment: str, instance: dg.DagsterInstance) -> None:
-    """Bring an experiment up to date with what arrived in its growing stream; see `grow_job`."""
-    run_experiment(experiment, [], instance, command=f"sensor {ARRIVALS}")
+def plan_experiment(name_or_path: str, overrides: Sequence[str]) -> list[Planned]:
+    """Plan an experiment, or those of a sweep; raises `InputError` where one cannot be used."""
+    request = resolve_request(name_or_path, overrides)
+    request.check_whole()
+    return request.plan()
+
+
+COMMANDS = Commands(run=run_experiment, plan=plan_experiment)
 
 
 def _run(

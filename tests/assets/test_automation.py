@@ -6,7 +6,7 @@ import pytest
 from assets.building import build_definitions
 from assets.specs import key_of
 from fomo_dagster.cli.planning import resolve_request
-from fomo_dagster.cli.running import compute_arrivals
+from fomo_dagster.cli.running import COMMANDS
 from resources.run_contexts import RunContexts
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::dagster.BetaWarning")]
@@ -26,7 +26,7 @@ class Automation:
         request = resolve_request("toy", [])
         self.graph = request.graph
         self.definitions = build_definitions(
-            self.graph, RunContexts.of(self.project.home), compute_arrivals
+            self.graph, RunContexts.of(self.project.home), COMMANDS
         )
 
     def observe(self) -> None:

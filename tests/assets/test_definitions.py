@@ -9,7 +9,7 @@ import pytest
 
 from assets.building import build_definitions
 from assets.specs import key_of
-from fomo_dagster.cli.running import compute_arrivals
+from fomo_dagster.cli.running import COMMANDS
 from fomo_dagster.graph.build.builder import build_project
 from fomo_dagster.home import Home
 from resources.run_contexts import RunContexts
@@ -19,9 +19,7 @@ EXPERIMENTS = ("quickstart", "quickstart_merge", "quickstart_without_replay")
 
 
 def definitions_of(root):
-    return build_definitions(
-        build_project(root), RunContexts.of(Home(root / ".fomo")), compute_arrivals
-    )
+    return build_definitions(build_project(root), RunContexts.of(Home(root / ".fomo")), COMMANDS)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +53,7 @@ def test_the_shipped_experiments_have_these_assets(shipped):
 def test_the_shipped_experiments_have_these_jobs_schedules_and_sensors(shipped):
     repository = shipped.get_repository_def()
     jobs = {job.name for job in repository.get_all_jobs() if not job.name.startswith("__")}
-    assert jobs == {*EXPERIMENTS, "observe_sources"}
+    assert jobs == {*EXPERIMENTS, "observe_sources", "run_experiment"}
     assert {s.name for s in repository.schedule_defs} == {"observe_sources_schedule"}
     assert {s.name for s in repository.sensor_defs} == {"update_what_changed"}
 

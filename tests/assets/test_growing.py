@@ -9,7 +9,7 @@ import dagster_graphql
 import pytest
 
 from assets.growing import arrival_sensor, grow_job, show_what_arrived
-from fomo_dagster.cli.running import compute_arrivals
+from fomo_dagster.cli.running import COMMANDS
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def asked(sensor, cursor):
 
 
 def test_each_arrival_is_asked_for_once(folders):
-    sensor = arrival_sensor(folders, grow_job(compute_arrivals))
+    sensor = arrival_sensor(folders, grow_job(COMMANDS))
     experiments, cursor = asked(sensor, None)
     assert experiments == ["one", "two"]
     assert asked(sensor, cursor) == ([], cursor)
@@ -46,7 +46,7 @@ def test_each_arrival_is_asked_for_once(folders):
 
 @pytest.mark.parametrize("layout", ["ant", "train/ant"])
 def test_an_entry_that_was_repaired_is_asked_for_again(folders, layout):
-    sensor = arrival_sensor(folders, grow_job(compute_arrivals))
+    sensor = arrival_sensor(folders, grow_job(COMMANDS))
     classes, table = folders["one"] / "2024" / layout, folders["two"] / "2024.csv"
     classes.mkdir(parents=True)
     (classes / "0.png").write_bytes(b"broken")
@@ -66,7 +66,7 @@ def test_an_entry_that_was_repaired_is_asked_for_again(folders, layout):
 
 
 def test_a_folder_that_is_gone_stops_no_other(folders):
-    sensor = arrival_sensor(folders, grow_job(compute_arrivals))
+    sensor = arrival_sensor(folders, grow_job(COMMANDS))
     _, cursor = asked(sensor, None)
     folders["one"].rmdir()
     (folders["two"] / "2024").mkdir()

@@ -8,7 +8,7 @@ from assets.building import build_assets, build_definitions
 from assets.histories import history_key, report_history
 from fomo_dagster.cli.dagster_home import prepare
 from fomo_dagster.cli.planning import resolve_request
-from fomo_dagster.cli.running import compute_arrivals
+from fomo_dagster.cli.running import COMMANDS
 from fomo_dagster.graph.build.builder import build_project
 from fomo_dagster.metrics import STAGE_METRICS
 from fomo_dagster.tables.results import results
@@ -103,7 +103,7 @@ def test_only_stages_with_other_numbers_than_before_are_reported_again(then, add
 
 def test_the_history_has_a_partition_a_stage_and_is_no_part_of_a_job(project):
     graph = build_project(project.root)
-    definitions = build_definitions(graph, RunContexts.of(project.home), compute_arrivals)
+    definitions = build_definitions(graph, RunContexts.of(project.home), COMMANDS)
     node = definitions.resolve_asset_graph().get(HISTORY)
     assert node.partitions_def.get_partition_keys() == [f"stage_{t:03d}" for t in range(4)]
     assert node.parent_keys == {SCORES}

@@ -4,7 +4,7 @@ import pytest
 from dagster._core.definitions.utils import DISALLOWED_NAMES
 
 from assets.building import build_definitions
-from fomo_dagster.cli.running import compute_arrivals
+from fomo_dagster.cli.running import COMMANDS
 from fomo_dagster.errors import InputError
 from fomo_dagster.graph.build.builder import build_graph, build_project
 from fomo_dagster.graph.build.names import RESERVED, WORDS
@@ -20,7 +20,7 @@ def everything_named(project, monkeypatch):
     (project.root / "incoming").mkdir()
     monkeypatch.setenv("FOMO_ANNOUNCE_WEBHOOK", "https://example.com/hook")
     definitions = build_definitions(
-        build_project(project.root), RunContexts.of(project.home), compute_arrivals
+        build_project(project.root), RunContexts.of(project.home), COMMANDS
     )
     repository = definitions.get_repository_def()
     specs = list(definitions.resolve_all_asset_specs())

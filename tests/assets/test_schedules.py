@@ -7,7 +7,7 @@ import pytest
 
 from assets.growing import arrival_sensor, grow_job
 from fomo_dagster.cli.dagster_home import HOST_TAG, PROCESS_TAG, run_tags
-from fomo_dagster.cli.running import compute_arrivals
+from fomo_dagster.cli.running import COMMANDS
 from fomo_dagster.definitions import load
 from fomo_dagster.errors import InputError
 
@@ -69,7 +69,7 @@ def test_the_look_at_the_sources_is_not_begun_beside_itself(project, instance):
 def test_an_arrival_waits_for_the_run_that_goes_on_and_is_not_forgotten(tmp_path, instance):
     folder = tmp_path / "one"
     folder.mkdir()
-    sensor = arrival_sensor({"one": folder}, grow_job(compute_arrivals))
+    sensor = arrival_sensor({"one": folder}, grow_job(COMMANDS))
 
     def look(cursor):
         return sensor(dg.build_sensor_context(instance=instance, cursor=cursor))

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from assets.building import build_definitions
 from fomo_dagster.cli.main import app
 from fomo_dagster.cli.planning import _said
-from fomo_dagster.cli.running import compute_arrivals
+from fomo_dagster.cli.running import COMMANDS
 from fomo_dagster.experiment import experiment_sets as experiment_sets
 from fomo_dagster.graph.build.builder import build_project
 from resources.run_contexts import RunContexts
@@ -25,9 +25,7 @@ def nothing_was_said():
 
 
 def definitions_of(project):
-    return build_definitions(
-        build_project(project.root), RunContexts.of(project.home), compute_arrivals
-    )
+    return build_definitions(build_project(project.root), RunContexts.of(project.home), COMMANDS)
 
 
 def groups(definitions):
@@ -246,4 +244,4 @@ def test_all_presets_can_be_copied_beside_the_experiments_as_they_are(project, r
     assert all("the environment variable FOMO_" in said for said in troubles.values())
     assert copied - troubles.keys() - {"learning_rates"} <= found.experiments.keys()
     assert len(found.sweeps["learning_rates"]) == 6
-    build_definitions(found, RunContexts.of(project.home), compute_arrivals).resolve_job_def("lora")
+    build_definitions(found, RunContexts.of(project.home), COMMANDS).resolve_job_def("lora")

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from assets.building import build_definitions
 from fomo_dagster.cli.main import app
-from fomo_dagster.cli.running import compute_arrivals, run_experiment
+from fomo_dagster.cli.running import COMMANDS, run_experiment
 from fomo_dagster.errors import DataError, InputError
 from fomo_dagster.graph.build.builder import build_project
 from fomo_dagster.store.heads import Heads
@@ -118,10 +118,10 @@ def test_dagster_has_every_experiment_of_a_sweep_and_a_job_for_all(project):
     write(project, cron_schedule="0 3 * * *")
     graph = build_project(project.root)
     repository = build_definitions(
-        graph, RunContexts.of(project.home), compute_arrivals
+        graph, RunContexts.of(project.home), COMMANDS
     ).get_repository_def()
     jobs = {job.name: job for job in repository.get_all_jobs() if not job.name.startswith("__")}
-    assert jobs.keys() == {"toy", "lr", *NAMES, "observe_sources"}
+    assert jobs.keys() == {"toy", "lr", *NAMES, "observe_sources", "run_experiment"}
     selected = {key.to_user_string() for key in jobs["lr"].asset_layer.selected_asset_keys}
     assert selected == {node.key for node in graph.of(*NAMES)}
     assert {f"{name}/scores" for name in NAMES} <= selected

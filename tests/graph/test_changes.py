@@ -8,7 +8,7 @@ import pytest
 
 from assets.building import build_definitions
 from fomo_dagster.cli.planning import resolve_request
-from fomo_dagster.cli.running import compute_arrivals, run_experiment
+from fomo_dagster.cli.running import COMMANDS, run_experiment
 from fomo_dagster.home import Home
 from fomo_dagster.tables.views import query
 from resources.run_contexts import RunContexts
@@ -30,7 +30,7 @@ def through_fomo_run(name, overrides):
 def through_dagster(name, overrides):
     """The experiment's whole job, as `dagster job execute` or the UI would run it."""
     request = resolve_request(name, overrides)
-    definitions = build_definitions(request.graph, RunContexts.of(request.home), compute_arrivals)
+    definitions = build_definitions(request.graph, RunContexts.of(request.home), COMMANDS)
     with dg.DagsterInstance.ephemeral() as instance:
         job = definitions.resolve_job_def(request.experiment.name)
         assert job.execute_in_process(instance=instance).success

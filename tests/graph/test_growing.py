@@ -9,7 +9,7 @@ import pytest
 
 from assets.building import build_definitions
 from fomo_dagster.cli.planning import resolve_request
-from fomo_dagster.cli.running import compute_arrivals, run_experiment
+from fomo_dagster.cli.running import COMMANDS, run_experiment
 from fomo_dagster.errors import InputError
 from fomo_dagster.graph.build.declared_streams import with_arrivals
 from fomo_dagster.tables.results import results
@@ -67,9 +67,7 @@ def through_fomo_run():
 def through_dagster():
     """The experiment's whole job, after a reload of the definitions."""
     run_request = resolve_request("toy", [])
-    definitions = build_definitions(
-        run_request.graph, RunContexts.of(run_request.home), compute_arrivals
-    )
+    definitions = build_definitions(run_request.graph, RunContexts.of(run_request.home), COMMANDS)
     with dg.DagsterInstance.ephemeral() as instance:
         job = definitions.resolve_job_def("toy")
         assert job.execute_in_process(instance=instance).success
@@ -106,7 +104,7 @@ def artifacts_of(project, new):
 def test_an_arrival_computes_its_own_stage_and_the_summaries_alone(growing, through):
     run_request = resolve_request("toy", [])
     BEFORE.definitions = build_definitions(
-        run_request.graph, RunContexts.of(run_request.home), compute_arrivals
+        run_request.graph, RunContexts.of(run_request.home), COMMANDS
     )
     BEFORE.sensor = BEFORE.definitions.get_repository_def().get_sensor_def("arrivals")
     with dg.DagsterInstance.ephemeral() as instance:

@@ -8,13 +8,13 @@ from assets.building import build_definitions
 from assets.specs import key_of
 from fomo_dagster.cli.dagster_home import prepare
 from fomo_dagster.cli.planning import resolve_request
-from fomo_dagster.cli.running import compute_arrivals, observe_sources
+from fomo_dagster.cli.running import COMMANDS, observe_sources
 from resources.run_contexts import RunContexts
 
 
 def definitions_of(project):
     request = resolve_request("toy", [])
-    return build_definitions(request.graph, RunContexts.of(project.home), compute_arrivals)
+    return build_definitions(request.graph, RunContexts.of(project.home), COMMANDS)
 
 
 def unsynced(project, instance):

@@ -3,7 +3,7 @@
 from assets.building import build_definitions
 from fomo_dagster.cli.dagster_home import prepare
 from fomo_dagster.cli.planning import resolve_request
-from fomo_dagster.cli.running import compute_arrivals
+from fomo_dagster.cli.running import COMMANDS
 from resources.run_contexts import RunContexts
 
 
@@ -42,7 +42,7 @@ def test_a_run_beside_a_materialisation_of_dagster_makes_nothing_twice(project, 
     fomo = nursery.start(project, "run", "toy", watch=("store/.staging/shards-", 2, 1.0))
     assert fomo.sign()
     request = resolve_request("toy", [])
-    definitions = build_definitions(request.graph, RunContexts.of(project.home), compute_arrivals)
+    definitions = build_definitions(request.graph, RunContexts.of(project.home), COMMANDS)
     assert definitions.resolve_job_def("toy").execute_in_process(instance=instance).success
     assert fomo.status() == 0, fomo.output
     made = [a.partition("/")[0] for a in project.artifacts()]

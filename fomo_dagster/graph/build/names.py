@@ -27,7 +27,7 @@ from fomo_dagster.graph.core.keys import (
 from fomo_dagster.graph.core.node import Node
 from fomo_dagster.store.recipes import Recipe, differences
 
-OBSERVE, GROW = "observe_sources", "grow_streams"
+OBSERVE, GROW, LAUNCH = "observe_sources", "grow_streams", "run_experiment"
 OBSERVATION, UPDATE, ARRIVALS = "observe_sources_schedule", "update_what_changed", "arrivals"
 ANNOUNCE = "announce_failures"
 SCHEDULE = "_schedule"  # what the name of an experiment's schedule ends in
@@ -37,7 +37,7 @@ RESERVED: Mapping[str, str] = {
     **dict.fromkeys((SOURCES, SHARDS, STREAMS, POOLS, BACKBONES), "a folder of assets"),
     **dict.fromkeys((DATASETS, MANIFESTS), "a group of assets"),
     LEADERBOARD: "an asset",
-    **dict.fromkeys((OBSERVE, GROW), "a job"),
+    **dict.fromkeys((OBSERVE, GROW, LAUNCH), "a job"),
     OBSERVATION: "a schedule",
     **dict.fromkeys((UPDATE, ARRIVALS, ANNOUNCE), "a sensor"),
 }
