@@ -14,7 +14,7 @@ from typing import Generic, Literal, TypeVar
 import polars as pl
 
 SCORE = "score"
-"""The metric of a dataset that scores are made of: accuracy, or recall@5 both ways."""
+"""The metric of a dataset that scores are made of: accuracy, or the mean of both recalls@5."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ KNOWLEDGE_ACCUMULATION = StageMetric(
 )
 ZERO_SHOT_RETENTION = StageMetric(
     "zero_shot_retention",
-    "mean score over the held-out datasets; null where nothing is held out",
+    "mean score over the held-out datasets; null if nothing is held out",
     short="ZS",
     on_leaderboard=True,
     with_mean=True,
@@ -92,7 +92,7 @@ ZERO_SHOT_RETENTION = StageMetric(
 )
 GEOMETRIC_MEAN = StageMetric(
     "geometric_mean",
-    "√(KA · ZS); null where ZS is",
+    "√(KA · ZS); null if ZS is null",
     short="GM",
     on_leaderboard=True,
     with_mean=True,
@@ -101,14 +101,14 @@ GEOMETRIC_MEAN = StageMetric(
 BACKWARD_TRANSFER = StageMetric(
     "backward_transfer",
     "mean change of the scores of earlier chunks' concepts since the stage that brought them; "
-    "null where there is no earlier chunk",
+    "null if there is no earlier chunk",
     unit="points",
     first=True,
 )
 FORGETTING = StageMetric(
     "forgetting",
-    "mean fall of the scores of earlier chunks' concepts from the best since they came; null "
-    "where backward transfer is",
+    "mean drop of the scores of earlier chunks' concepts from their best since they arrived; null "
+    "if backward transfer is null",
     unit="points",
     best="low",
     first=True,

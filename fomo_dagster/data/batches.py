@@ -1,6 +1,7 @@
 """Training batches: samples of the pools, read, augmented and tokenised, as a function of the step.
 
-How many samples of each pool a batch holds is `mixture.py`'s, which ones the pools' (`pools.py`).
+`mixture.py` decides how many samples of each pool a batch holds; the pools decide which
+(`pools.py`).
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ PRELOADED = ["torch", "torchvision", "open_clip"]
 
 
 class Batch(NamedTuple):
-    """A contrastive batch of B rows: those of the update pool, then buffer, then pretraining.
-    Of several processes, each has its part of the rows."""
+    """A contrastive batch of B rows: those of the update pool, then buffer, then pretraining. With
+    several processes, each has its part of the rows."""
 
     images: torch.Tensor
     """(B, 3, H, W), uint8; normalised where they are used, so that little is moved."""
@@ -53,11 +54,11 @@ class Batch(NamedTuple):
 class Batches(Dataset[Batch]):
     """The batches of a stage: `batches[step]` for each step, always the same for the same step.
 
-    `pools` are by pool name; `sizes` say how many samples of each a batch holds, and how many the
-    batches before it held, so that every pool is drawn position by position. With `workers`,
-    iteration makes batches in so many processes, and `transform` and `tokenize` must be picklable.
-    Of a `group` of processes, each has its rows of each batch, and reads no others. Raises
-    `InputError` if a pool that batches draw from is missing or empty.
+    `pools` are by pool name. `sizes` say how many samples of each a batch holds, and how many the
+    batches before it held, so every pool is drawn position by position. With `workers`, that many
+    processes make the batches, and `transform` and `tokenize` must be picklable. In a `group` of
+    processes, each has its rows of each batch and reads no others. Raises `InputError` if a pool
+    that batches draw from is missing or empty.
     """
 
     def __init__(
@@ -110,10 +111,10 @@ class Batches(Dataset[Batch]):
         return Batch(torch.stack(images), tokens, torch.tensor(drawn), texts, counts)
 
     def iterate(self, start: int, every: int = 1) -> Iterator[Batch]:
-        """The batches of steps `start`, `start` + `every`, …, in order, made by `workers` processes
-        ahead of use.
+        """The batches of steps `start`, `start` + `every`, …, in order, made ahead of use by
+        `workers` processes.
 
-        What comes is the same for any number of workers, an error too.
+        The result is the same for any number of workers, including an error.
         """
         loader = DataLoader(
             _Outcomes(self),

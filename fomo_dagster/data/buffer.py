@@ -1,8 +1,8 @@
 """The buffer: which samples of earlier chunks may be replayed.
 
-Every sample has a priority, a hash of the seed and of its name; selections keep the smallest. So
-they are decided without any state, do not depend on the order of the chunks, and with a growing
-past the samples kept of what was there before only ever become fewer.
+Every sample has a priority, a hash of the seed and of its name, and selections keep the smallest.
+So they need no state and do not depend on the order of the chunks. As the past grows, the samples
+kept of its earlier part only become fewer.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ POLICIES = (CLASS_BALANCED, RESERVOIR)
 def select(
     chunks: Sequence[pl.DataFrame], capacity: int | None, policy: str, seed: int
 ) -> pl.DataFrame:
-    """The manifest of the buffer after `chunks`, in their order; `capacity` None keeps all of them.
+    """The manifest of the buffer after `chunks`, in their order; `capacity` None keeps all samples.
 
     "reservoir": every sample is equally likely to be kept, which is what reservoir sampling over
-    the stream gives (Vitter 1985). "class_balanced": all concepts have equally many, but that
-    small ones have all of theirs and that the last places go to concepts chosen by priority;
-    within a concept every sample is equally likely. Raises `InputError` for another selection.
+    the stream gives (Vitter 1985). "class_balanced": all concepts have equally many, except that
+    small ones have all of theirs, and the last places go to concepts chosen by priority. Within a
+    concept every sample is equally likely. Raises `InputError` for another selection.
     """
     if policy not in POLICIES:
         raise InputError(f"unknown buffer selection {policy!r}: {nearest(policy, POLICIES)}")

@@ -15,14 +15,13 @@ class Declaration(BaseModel):
 
 
 def at_default_left_out(default: Any, **field: Any) -> Any:
-    """A field that declarations got when artifacts were stored already: at its default it stays out
-    of what is dumped, and so out of recipes, which keep their digests."""
+    """A field that was added when artifacts were already stored. At its default it is left out of
+    dumps, and so out of recipes, which keep their digests."""
     return Field(default, exclude_if=lambda value: value == default, **field)
 
 
 def chosen_by(key: str, default: str | None = None) -> Discriminator:
-    """What tells the forms of a union apart: the value of `key`, or `default` where it is not
-    given."""
+    """Tells the forms of a union apart by the value of `key`, or `default` if it is not given."""
 
     def tag(value: Any) -> Any:
         if isinstance(value, dict):
@@ -33,8 +32,8 @@ def chosen_by(key: str, default: str | None = None) -> Discriminator:
 
 
 def one_of(forms: Sequence[type[Declaration]], key: str, default: str | None = None) -> Any:
-    """The type of a field that holds any of these forms, told apart by what their field `key` can
-    be (a Literal); `default` where it is not given."""
+    """The type of a field that holds any of these forms, told apart by the possible values of their
+    field `key` (a Literal); `default` if it is not given."""
     branches = tuple(
         Annotated[form, Tag(tag)]
         for form in forms

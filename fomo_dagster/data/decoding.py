@@ -1,4 +1,4 @@
-"""What a dataset declares of how its images are shown; what decodes them is `images.py`."""
+"""What a dataset declares about how its images are shown; `images.py` decodes them."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ RULES = 2  # of decoding; raised when images that `Seen` tells of become other p
 
 @dataclass(frozen=True)
 class Decoding:
-    """background: what transparency shows, as `#rrggbb`. upright: turn images as their orientation
-    tags say."""
+    """background: the colour that transparency shows, as `#rrggbb`. upright: turn images by their
+    orientation tags."""
 
     background: str = WHITE
     upright: bool = False
 
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> Decoding:
-        """What `as_data` told, among whatever else `data` holds."""
+        """The inverse of `as_data`; `data` may hold more."""
         return cls(data.get("background", WHITE), data.get("upright", False))
 
     def as_data(self) -> dict[str, Any]:
-        """For recipes: the rules' version, and what is declared and not at its default."""
+        """For recipes: the version of the rules, and what is declared and not at its default."""
         told: dict[str, Any] = {"decoder": RULES}
         if self.background != WHITE:
             told["background"] = self.background

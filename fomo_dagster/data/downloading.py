@@ -1,4 +1,4 @@
-"""What every download keeps to: time-outs, a limit of size, and https where that was named."""
+"""The rules of every download: time-outs, a size limit, and https where an address says so."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ GIB = 2**30
 
 
 def limit_bytes() -> int:
-    """The most that one file may have; raises `InputError` where the variable is no number."""
+    """The largest size of a file; raises `InputError` if the variable is not a number."""
     text = os.environ.get(LIMIT) or str(LIMIT_GIB)
     try:
         limit = float(text)
@@ -32,7 +32,7 @@ def limit_bytes() -> int:
 
 
 def check_size(what: str, size: int) -> None:
-    """Raises `InputError` if a download has, or comes to, more bytes than the limit."""
+    """Raises `InputError` if a download has, or would have, more bytes than the limit."""
     limit = limit_bytes()
     if size > limit:
         raise InputError(
@@ -46,8 +46,8 @@ def opened(
 ) -> requests.Response:
     """The response to a request, its body not read yet.
 
-    Raises `requests.RequestException`, and `InputError` where an address of https leads to another
-    kind: what came from there could be anyone's.
+    Raises `requests.RequestException`, and `InputError` if an https address leads to another kind,
+    since anyone could have sent what came from there.
     """
     response = session.get(url, headers=headers, stream=True, timeout=TIMEOUT_SECONDS)
     steps = [*(one.url for one in response.history), response.url]
@@ -61,7 +61,7 @@ def opened(
 
 
 def pieces(response: requests.Response, what: str, received: int = 0) -> Iterator[bytes]:
-    """The body in pieces, as far as the limit; `received`: the bytes that were there before."""
+    """The body in pieces, up to the limit. received: how many bytes were there before."""
     for piece in response.iter_content(PIECE):
         received += len(piece)
         check_size(what, received)
@@ -70,7 +70,7 @@ def pieces(response: requests.Response, what: str, received: int = 0) -> Iterato
 
 def download(url: str, path: Path) -> None:
     """Write what is at `url` to `path`. Raises `OSError` (of which `requests.RequestException` is
-    one) where it does not come whole, and `InputError` as `check_size` and `opened` do."""
+    one) if it does not arrive whole, and `InputError` as `check_size` and `opened` do."""
     with requests.Session() as session, opened(session, url) as response:
         response.raise_for_status()
         declared = response.headers.get("Content-Length", "")

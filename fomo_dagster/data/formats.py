@@ -1,8 +1,8 @@
-"""Which files are images: by the ends of their names, and by their first bytes.
+"""Which files are images: by the endings of their names, and by their first bytes.
 
-All that Pillow decodes by itself is read. Left out are formats that start a helper program
-(PostScript), that only other libraries decode, and those that no first bytes tell, since broken
-bytes would pass for them; of these TGA alone is read, in whose header little can be anything.
+Everything that Pillow decodes by itself is read. Left out are formats that start a helper program
+(PostScript), that only other libraries decode, and that no first bytes identify, since broken bytes
+would pass for them. Of these only TGA is read; little in its header can be anything.
 """
 
 from __future__ import annotations
@@ -59,16 +59,16 @@ def stored_extension(name: str) -> str:
 
 
 def has_image_suffix(name: str) -> bool:
-    """Whether a file's name ends, in either case, as those of images do."""
+    """Whether a file's name ends like an image's, in either case."""
     suffix = os.path.splitext(name)[1].lower().removeprefix(".")
     return suffix in ("jpg", "jpeg", "png", "webp") or (bool(suffix) and suffix in extensions())
 
 
 def is_image(path: str) -> bool:
-    """Whether the file's name or, where that tells nothing, its first bytes are an image's.
+    """Whether the file's name or, if that says nothing, its first bytes are an image's.
 
-    Names tell nothing that end in no type that is known, as where an address was made a name. False
-    for a file that cannot be read.
+    A name without a known ending says nothing, for example an address turned into a name. False for
+    a file that cannot be read.
     """
     if has_image_suffix(path):
         return True
@@ -85,7 +85,7 @@ def is_image(path: str) -> bool:
 def begins_an_image(start: bytes, extension: str) -> bool:
     """Whether the first bytes are those of a format that is read.
 
-    start: `FIRST_BYTES` of it. extension: its own; of a TGA, which no bytes tell, it decides.
+    start: `FIRST_BYTES` of it. extension: its own; it decides for a TGA, which no bytes identify.
     """
     if Image.registered_extensions().get(f".{extension}") == LAST:
         return bool(start)

@@ -1,15 +1,15 @@
-"""Encoded images to pictures: the one place that decodes, for storing, training, evaluation, plots.
+"""Decodes images: the one place for storing, training, evaluation and plots.
 
 A picture is the first frame in 8-bit RGB, by these rules:
 
-- Transparency shows a background (`Decoding.background`), which is white where nothing is declared.
-- Integers of up to 16 bits keep their upper 8 by the depth that the file declares.
+- Transparency shows a background (`Decoding.background`), by default white.
+- Integers of up to 16 bits keep their upper 8, by the depth that the file declares.
 - 32-bit integers and floating point declare no white. It is the smallest of 1 (floating point
-  alone), 255 and 65535 that no value exceeds, if the largest comes to a quarter of it at least, and
-  black is 0; otherwise, and where a value is below 0, the least value is black and the largest
+  only), 255 and 65535 that no value exceeds, if the largest is at least a quarter of it, and
+  black is 0. Otherwise, or if a value is below 0, the least value is black and the largest
   white. What is not a number is black.
-- Orientation tags are ignored, as OpenCLIP's loaders do, unless `Decoding.upright`; of TIFF, Pillow
-  heeds them. Colour profiles are ignored; CMYK and LAB become RGB by Pillow's own formulas.
+- Orientation tags are ignored, as in OpenCLIP's loaders, unless `Decoding.upright`. Pillow heeds
+  those of TIFF. Colour profiles are ignored; CMYK and LAB become RGB by Pillow's own formulas.
 
 No image can start a helper program (see `formats.py`). Turning pixels into tensors is not covered
 (see `transforms.py`).
@@ -61,14 +61,14 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 class UnreadableImageError(Exception):
-    """Why an image cannot be stored; a sample's fault, told to the person who owns it."""
+    """Why an image cannot be stored. This is a fault of the sample, and reported to its owner."""
 
 
 class Seen(NamedTuple):
-    """What decoding came upon in an image.
+    """What decoding found in an image.
 
-    transparent: a pixel that is not opaque. rescaled: values of no declared white, or of a depth
-    that Pillow alone would show wrong. turned: an orientation tag. flat: one colour alone.
+    transparent: a pixel that is not opaque. rescaled: values without a declared white, or of a
+    depth that Pillow alone would show wrong. turned: an orientation tag. flat: a single colour.
     """
 
     transparent: bool = False
@@ -77,8 +77,8 @@ class Seen(NamedTuple):
     flat: bool = False
 
     def digest(self, digest: str, decoding: Decoding, resize: int | None = None) -> str:
-        """The digest of the picture, by that of the encoded image: the same one where neither our
-        rules nor what is declared has a say in the pixels, so that it stays when these change."""
+        """The digest of the picture, from that of the encoded image. It is the same one if neither
+        our rules nor the declaration affect the pixels, so it stays when these change."""
         told: dict[str, Any] = {"image": digest}
         if self.transparent or self.rescaled:
             told["decoder"] = RULES

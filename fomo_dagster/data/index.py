@@ -71,7 +71,7 @@ class Index:
 
     @property
     def sample_table(self) -> pl.DataFrame:
-        """All rows, columns of `SAMPLES`: what the dataset brings, without where it lies."""
+        """All rows, columns of `SAMPLES`: what the dataset brings, without where it is stored."""
         return self.samples.select(*SAMPLES)
 
     def rows(self, split: str) -> pl.DataFrame:
@@ -79,8 +79,8 @@ class Index:
         return self.samples.filter(pl.col("split") == split)
 
     def path(self, shard: str) -> Path:
-        """Where the shard of that name lies. Raises `DataError` for a name that leads elsewhere:
-        an index may come from a store that others write."""
+        """Where the shard of that name is. Raises `DataError` for a name that leads elsewhere: the
+        index may come from a store that others write to."""
         if not _SHARD.fullmatch(shard):
             raise DataError(
                 f"the index in {self.folder} names the shard {shard!r}, and shards lie beside it "
@@ -127,7 +127,8 @@ class Index:
 def write_index(samples: pl.DataFrame, folder: Path, decoding: Decoding) -> None:
     """Write the index of a folder of shards: INDEX, and how the images are shown.
 
-    Raises `DataError` if a key repeats in a split: every join on keys counts on its being one.
+    Raises `DataError` if a key repeats in a split, because every join on keys relies on it being
+    unique.
     """
     check_keys(samples, f"the index in {folder}")
     told = {DECODING: json.dumps(decoding.as_data())}

@@ -1,6 +1,6 @@
-"""How many samples of each pool stand in a batch: shares (λ_D, λ_B, λ_P) turned into counts.
+"""How many samples of each pool a batch holds: shares (λ_D, λ_B, λ_P) turned into counts.
 
-The shares of a stage may change over its steps; how they are declared is `experiment/mixture.py`'s.
+The shares of a stage may change over its steps; `experiment/mixture.py` declares them.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ def exact(share: float) -> Fraction:
 
 
 def first_stage_shares(shares: Mapping[str, float]) -> dict[str, float]:
-    """The shares of a stage without buffer: half of its share to each other pool in use.
+    """The shares of a stage without buffer: half of the buffer's share to each other pool in use.
 
-    Where only one other pool is in use it takes all. Raises `InputError` if none is. Whole rows
-    are divided by `first_stage_sizes`.
+    If only one other pool is in use it takes all. Raises `InputError` if none is. Whole rows are
+    divided by `first_stage_sizes`.
     """
     used = [pool for pool in POOLS if pool != "buffer" and shares.get(pool, 0) > 0]
     if not used:
@@ -60,13 +60,13 @@ def first_stage_sizes(sizes: Mapping[str, int]) -> dict[str, int]:
 def batch_sizes(
     batch_size: int, shares: Mapping[str, float | Fraction], may_vanish: Container[str] = ()
 ) -> dict[str, int]:
-    """Samples of each pool in a batch: `batch_size` · share rounded down, and what is left over one
-    row each, to pretraining, update and buffer in turn, as in FoMo-in-Flux's code; one that would
-    have none comes first.
+    """Samples of each pool in a batch. `batch_size` · share is rounded down, and what is left over
+    goes one row each to pretraining, update and buffer in turn, as in FoMo-in-Flux's code. A pool
+    that would have none comes first.
 
-    All of `POOLS` are in the result, in that order, and add up to `batch_size`. A pool with share 0
-    (or none) has 0. Raises `InputError` if a share above 0 comes to no sample at all, which
-    would silently change the method, except for the pools that `may_vanish`.
+    The result has all of `POOLS`, in that order, and adds up to `batch_size`. A pool with share 0
+    (or none) has 0. Raises `InputError` if a share above 0 comes to no sample at all, which would
+    silently change the method; pools in `may_vanish` are exempt.
     """
     whole = {
         pool: Fraction(shares.get(pool, 0)).limit_denominator(LARGEST_DENOMINATOR) for pool in POOLS
@@ -95,20 +95,21 @@ def batch_sizes(
 
 
 def drawn_for(kept: int, share: float) -> int:
-    """How many samples are drawn where a share of them is kept, so many: ⌊kept / share + ½⌋."""
+    """How many samples to draw if a share of them is kept, and so many shall be: ⌊kept / share +
+    ½⌋."""
     return math.floor(kept / Fraction(str(share)) + Fraction(1, 2))
 
 
 def kept_of(drawn: int, share: float) -> int:
-    """How many of them are kept, ⌊drawn · share + ½⌋: what `drawn_for` was asked for."""
+    """How many of the drawn samples are kept, ⌊drawn · share + ½⌋: the inverse of `drawn_for`."""
     return math.floor(drawn * Fraction(str(share)) + Fraction(1, 2))
 
 
 class StepSizes:
     """How many samples of each pool each batch of a stage holds, as runs of equal batches.
 
-    runs: the first step of each and the sizes from it on, in order, from step 0. Raises
-    `InputError` for a pool that there is not.
+    runs: the first step of each run and the sizes from it on, in order, from step 0. Raises
+    `InputError` for an unknown pool.
     """
 
     def __init__(self, runs: Iterable[tuple[int, Mapping[str, int]]], steps: int) -> None:
@@ -129,7 +130,7 @@ class StepSizes:
 
     @classmethod
     def constant(cls, sizes: Mapping[str, int], steps: int) -> StepSizes:
-        """The same of all steps."""
+        """The same sizes at every step."""
         return cls([(0, sizes)], steps)
 
     def at(self, step: int) -> dict[str, int]:
@@ -143,7 +144,7 @@ class StepSizes:
         return {pool: self._before[run][pool] + past * self._sizes[run][pool] for pool in POOLS}
 
     def enlarged(self, share: float) -> StepSizes:
-        """Of batches of which that share is kept, and that is what these hold."""
+        """The sizes of larger batches, of which that share is kept and gives these."""
         larger = ({p: drawn_for(kept, share) for p, kept in of.items()} for of in self._sizes)
         return StepSizes(zip(self._firsts, larger, strict=True), self.steps)
 
@@ -180,7 +181,7 @@ class StageShares:
 
     @property
     def is_constant(self) -> bool:
-        """Whether there is one point alone."""
+        """Whether there is only one point."""
         return len(self.points) == 1
 
     @property
@@ -189,7 +190,7 @@ class StageShares:
         return tuple(p for p in POOLS if any(shares.get(p, 0) > 0 for _, shares in self.points))
 
     def without_buffer(self) -> StageShares:
-        """Of a stage that has none; see `first_stage_shares`."""
+        """The shares for a stage that has no buffer; see `first_stage_shares`."""
         points = tuple((place, first_stage_shares(shares)) for place, shares in self.points)
         return StageShares(points, self.linear, self.points)
 
@@ -201,7 +202,7 @@ class StageShares:
         return {"between": "linear" if self.linear else "held", "points": points}
 
     def mean(self, pool: str) -> float:
-        """A pool's share of all samples of the stage, except for the rounding to whole ones."""
+        """A pool's share of all samples of the stage, before rounding to whole samples."""
         total = 0.0
         shares = [(place, of_pools.get(pool, 0)) for place, of_pools in self.points]
         for (start, here), (end, there) in pairwise([*shares, (1.0, shares[-1][1])]):
@@ -287,7 +288,7 @@ class StageShares:
 
 
 def between(points: Sequence[Point], place: Fraction) -> dict[str, Fraction]:
-    """The shares at a place on the straight lines from point to point; those of the last after it.
+    """The shares at a place on the straight lines between points; after the last point, its shares.
 
     points: in ascending order, the first of them not after the place.
     """

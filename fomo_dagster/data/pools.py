@@ -1,7 +1,7 @@
-"""Pools of samples: what stands at each position of the sequence that a training draws.
+"""Pools of samples: which sample is at each position of the sequence that a training draws.
 
-A pool draws by itself, so that pools of every kind stand side by side: the samples of a manifest
-(here), several datasets with weights (`weighted.py`), tars that are streamed (`streamed.py`).
+Every pool draws by itself, so pools of all kinds combine: the samples of a manifest (here), several
+datasets with weights (`weighted.py`), streamed tars (`streamed.py`).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Sample(NamedTuple):
 
 
 class Pool(Protocol):
-    """A sequence of samples without end; picklable, so that worker processes can draw from it."""
+    """An endless sequence of samples; picklable, so that worker processes can draw from it."""
 
     @property
     def size(self) -> int | None:
@@ -53,7 +53,7 @@ class Pool(Protocol):
         """
 
     def record(self, seed: int, stage: int, count: int) -> dict[str, int]:
-        """Figures of what drawing the first `count` positions came upon, by name; often none."""
+        """Figures about drawing the first `count` positions, by name; often none."""
 
 
 class ManifestPool:
@@ -125,7 +125,8 @@ class ManifestPool:
     def sample(self, seed: int, stage: int, position: int) -> Sample:
         """See `Pool`. Raises `DataError` if the image cannot be decoded.
 
-        Where it was never decoded before, another sample takes its place instead, and it is said.
+        If the image was never decoded before, another sample takes its place instead, with a
+        warning.
         """
         row = int(positions(seed, stage, self.name, self.size, position, 1)[0])
         for attempt in range(REPLACEMENTS):
@@ -139,7 +140,7 @@ class ManifestPool:
         )
 
     def record(self, seed: int, stage: int, count: int) -> dict[str, int]:
-        """Nothing: see `Pool`."""
+        """Empty; see `Pool`."""
         return {}
 
     def _image(self, row: int) -> Image.Image | None:

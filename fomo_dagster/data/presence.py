@@ -1,4 +1,4 @@
-"""Whether a dataset's images are on this machine: what each source says of its own."""
+"""Whether a dataset's images are on this machine, as each source reports it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NO_RELEASE = "no release"  # the note where there is no copy of the benchmark's
 class Presence:
     """place: where the images are, or would be. note: what is missing, in a few words.
 
-    On demand is what is rendered, or downloaded by its source when it is first used.
+    "On demand" is what is rendered, or downloaded by its source when it is first used.
     """
 
     state: State
@@ -26,7 +26,8 @@ class Presence:
 
 
 def differences(expected: BenchmarkDataset, counts: Mapping[str, Any]) -> str:
-    """How the samples of a dataset's shards differ in number from the benchmark's, or nothing."""
+    """How a dataset's shards differ in number of samples from the benchmark; empty if they do
+    not."""
     return ", ".join(
         f"{counts[split]:,} of {number:,} {split}"
         for split, number in (("train", expected.train), ("test", expected.test))

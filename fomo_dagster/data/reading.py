@@ -1,6 +1,6 @@
-"""Reading and checking a source's images in several processes, in order and in little memory.
+"""Reads and checks a source's images in several processes, in order and in little memory.
 
-What is wrong with an image is a result here, not an error; what is wrong with a source is an error.
+A fault of an image is a result here, not an error. A fault of the source is an error.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ TASKS_PER_WORKER = 3  # under way at once: enough to keep all busy, few enough t
 
 
 class Stored(NamedTuple):
-    """An image as it will be stored and what was seen of it, or the reason why it cannot be."""
+    """An image as it will be stored and what was found in it, or the reason why it cannot be
+    stored."""
 
     data: bytes
     extension: str
@@ -36,7 +37,7 @@ class Stored(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """All that a process needs to read images for storing."""
+    """Everything that a process needs to read images for storing."""
 
     source: Source
     resize: int | None = None
@@ -60,7 +61,7 @@ def read_in_order(
 ) -> Generator[Stored, None, None]:
     """The images in order of `references`, read by `workers` processes, few at a time in memory.
 
-    Processes are started only once this one has seen that they are worth it.
+    Processes are started only once it is clear that they are worth it.
     """
     tasks = [
         references[first : first + IMAGES_PER_TASK]

@@ -1,8 +1,8 @@
-"""Which sample stands at a position of a pool, and the random bits that belong to it.
+"""Which sample is at a position of a pool, and the random bits that belong to it.
 
-Both are pure functions of (seed, stage, pool, position), so that neither a restart nor the number
-of workers changes anything. A pool is drawn as consecutive permutations: no sample comes again
-before all have come.
+Both are pure functions of (seed, stage, pool, position), so neither a restart nor the number of
+workers changes anything. A pool is drawn as consecutive permutations: no sample repeats before all
+have come.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def sample_seed(seed: int, stage: int, pool: str, position: int) -> int:
 
 
 def replacement(seed: int, stage: int, pool: str, position: int, attempt: int, size: int) -> int:
-    """The index, below `size`, of what stands in where the sample at a position is no use."""
+    """The index, below `size`, of the sample that replaces an unusable one at a position."""
     key = ["replacement", seed, stage, pool, position, attempt]
     return int(digest_of(key), 16) % size
 

@@ -1,10 +1,11 @@
-"""A dataset as WebDataset tars with an index: every image is decoded once to see that it is whole.
+"""A dataset as WebDataset tars with an index. Every image is decoded once to check that it is
+whole.
 
 `train-000000.tar`, `test-000000.tar`, … hold `<name>.<extension>` (the image) and `<name>.json`
-(concept, captions, key, digest) per sample; `index.parquet` says where each lies (INDEX);
-`quarantine.parquet` names what was left out, and why; `seen.parquet` which images are odd. The same
-samples give the same bytes for any number of worker processes. Making the folder durable and
-visible at once is the store's work.
+(concept, captions, key, digest) per sample. `index.parquet` says where each is (INDEX),
+`quarantine.parquet` what was left out and why, `seen.parquet` which images are odd. The same
+samples give the same bytes for any number of worker processes. The store makes the folder durable
+and visible at once.
 """
 
 from __future__ import annotations

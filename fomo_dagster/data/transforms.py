@@ -1,8 +1,8 @@
 """From a decoded image to the tensor that a model sees, in training and in evaluation.
 
-Images are always taken as 8-bit RGB. Every random choice comes from the generator that the caller
-gives, never from a global one, so that threads and processes cannot change it. Decoding is not
-covered, nor is any augmentation but the benchmark's random resized crop.
+Images are always 8-bit RGB. Every random choice comes from the generator that the caller passes,
+never from a global one, so threads and processes cannot change it. Not covered: decoding, and any
+augmentation besides the benchmark's random resized crop.
 """
 
 from __future__ import annotations

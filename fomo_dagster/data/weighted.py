@@ -1,4 +1,5 @@
-"""Several pools drawn in fixed shares; whose turn a position is, `weighted_round_robin.py` says."""
+"""Several pools drawn in fixed shares; `weighted_round_robin.py` decides whose turn a position
+is."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Whose turn a position is among several that have weights, with no chance in it.
+"""Whose turn a position is among several members with weights. Nothing is random.
 
-Shares are exact in the long run and close to exact in any prefix; each member goes through its own
+Shares are exact in the long run and close to exact in any prefix. Each member goes through its own
 sequence without leaving anything out.
 """
 

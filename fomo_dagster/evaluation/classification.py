@@ -59,7 +59,7 @@ class Classified:
 METRICS: tuple[DatasetMetric[Classified], ...] = (
     DatasetMetric(
         "accuracy",
-        "share of images whose class is predicted",
+        "share of images whose class is predicted correctly",
         compute=Classified.accuracy,
         is_score=True,
     ),
@@ -70,7 +70,7 @@ METRICS: tuple[DatasetMetric[Classified], ...] = (
     ),
     DatasetMetric(
         f"top_{TOP}_accuracy",
-        f"share of images whose class is among the {TOP} most probable; where there are more",
+        f"share of images whose class is among the {TOP} most probable, if there are more classes",
         compute=Classified.top_accuracy,
     ),
 )

@@ -62,15 +62,15 @@ def _metric(
 _RECALLS = (
     (
         "image_to_text_recall",
-        "share of images with any of their captions among the {} most similar ones",
+        "share of images with at least one of their captions among the {} most similar",
         Retrieved.image_to_text_recall,
     ),
     (
         "text_to_image_recall",
-        "share of captions whose image is among the {} most similar ones",
+        "share of captions whose image is among the {} most similar",
         Retrieved.text_to_image_recall,
     ),
-    ("recall", "mean of the recalls at {} both ways", Retrieved.recall),
+    ("recall", "mean of the two recalls at {}", Retrieved.recall),
 )
 METRICS: tuple[DatasetMetric[Retrieved], ...] = tuple(
     _metric(name, description, recall, depth)

@@ -1,8 +1,8 @@
 """Texts that stand for a whole backbone, architecture and weights: the benchmark's 24 names, and
-`architecture/tag` of OpenCLIP's.
+OpenCLIP's `architecture/tag`.
 
 The names are those of FoMo-in-Flux's code. Weights trained with QuickGELU come with the
-architecture that has it. Whether OpenCLIP has what a text names is seen where it is fetched.
+architecture that has it. Whether OpenCLIP has what a text names is checked when it is fetched.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ BACKBONES: Mapping[str, Named] = {
 
 
 def whole_backbone(text: Any) -> Named | None:
-    """What a text stands for; None for an architecture alone, and for what is no text."""
+    """What a text stands for; None for an architecture alone, and for anything but text."""
     if not isinstance(text, str):
         return None
     if text in BACKBONES:
@@ -60,5 +60,5 @@ def whole_backbone(text: Any) -> Named | None:
 
 
 def name_of(text: str) -> str:
-    """A name that files and assets can have, for a text that stands for a backbone."""
+    """A name for files and assets, for a text that stands for a backbone."""
     return re.sub(r"[^A-Za-z0-9]+", "_", text)

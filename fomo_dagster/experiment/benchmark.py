@@ -1,4 +1,4 @@
-"""The benchmark's datasets as declarations: what an experiment may name without declaring it."""
+"""The benchmark's datasets as declarations, which an experiment can name without declaring them."""
 
 from __future__ import annotations
 

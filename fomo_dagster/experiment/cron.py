@@ -1,4 +1,4 @@
-"""When an experiment is rerun: a cron schedule, and the time zone that it is read in."""
+"""When an experiment runs again: a cron schedule, and its time zone."""
 
 from __future__ import annotations
 

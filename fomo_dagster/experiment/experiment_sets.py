@@ -1,6 +1,6 @@
 """The experiments that a file declares, one or those of its sweep; and those of all files.
 
-What is wrong with one of them is a `Trouble`, and leaves the others alone.
+A fault of one of them is a `Trouble`, and leaves the others alone.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ logger = logging.getLogger(__name__)
 class Trouble:
     """An experiment, or a whole file, that cannot be used, and why.
 
-    name: the experiment's, or the sweep's; where nobody knows it, the file's. loaded: the
-    experiment, where its file is right in itself.
+    name: the experiment's, or the sweep's; if nobody knows it, the file's. loaded: the experiment,
+    if its file is valid by itself.
     """
 
     name: str
@@ -73,7 +73,7 @@ class ExperimentSet:
 
     @property
     def all_names(self) -> list[str]:
-        """Those of the members that cannot be used, too."""
+        """The names of all members, including those that cannot be used."""
         return [*self.names, *(trouble.name for trouble in self.troubles)]
 
     @property

@@ -1,7 +1,7 @@
 """The names under which the experiments of a sweep share θ₀, the stream and pools.
 
-What several members declare alike under one name they share in the graph of assets. What a sweep
-varies below such a name gets a name of its own for each value.
+What several members declare identically under one name, they share in the graph of assets. If a
+sweep varies something below such a name, each value gets its own name.
 """
 
 from __future__ import annotations

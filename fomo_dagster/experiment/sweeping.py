@@ -1,9 +1,9 @@
 """What `sweep:` in an experiment file declares: the points of a grid, each with a readable name.
 
 An axis is a dotted key of the experiment with a list of values, or a mapping from names to values.
-Two keys are no experiment's: `together` varies several keys at once, and `extends` the file whose
-values are taken over. A list of such grids is all their points, one grid after the other. Which
-experiments the points are is said in `fomo_dagster.experiment.experiment_sets`.
+Two keys do not belong to the experiment: `together` varies several keys at once, and `extends` the
+file to inherit from. A list of such grids is all their points, one grid after the other.
+`fomo_dagster.experiment.experiment_sets` turns points into experiments.
 """
 
 from __future__ import annotations

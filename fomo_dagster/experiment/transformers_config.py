@@ -1,8 +1,8 @@
-"""What transformers' CLIPModel writes beside its weights, in OpenCLIP's terms.
+"""What transformers' CLIPModel writes next to its weights, in OpenCLIP's terms.
 
-What a file leaves out has the value that CLIPConfig and CLIPImageProcessor give it. Of
-preprocessing, what OpenCLIP has no words for is refused: crops smaller than what was resized,
-pixels that are not brought to [0, 1].
+What a file leaves out has the value that CLIPConfig and CLIPImageProcessor give it. Preprocessing
+that OpenCLIP cannot express is refused: crops smaller than the resized image, and pixels that are
+not brought to [0, 1].
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Files of a project that look as if they were declarations, and are not read."""
+"""Files of a project that look like declarations but are not read."""
 
 from __future__ import annotations
 

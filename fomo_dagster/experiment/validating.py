@@ -42,11 +42,11 @@ _EXPECTED = {
 
 @dataclass(frozen=True)
 class Place:
-    """Where the data that are validated were written, so that errors can say so.
+    """Where the validated data were written, so that errors can say so.
 
-    path: their file, which `where` of an error begins with. above: the keys that they stand under.
-    parents: the files that it extends, the nearest first. overrides: each `key=value` of `--set`.
-    swept: the dotted keys whose values the file's sweep gives.
+    path: their file, which `where` of an error begins with. above: the keys above them. parents:
+    the files that it extends, the nearest first. overrides: each `key=value` of `--set`. swept: the
+    dotted keys whose values the file's sweep gives.
     """
 
     path: Path
@@ -56,7 +56,8 @@ class Place:
     swept: Collection[str] = ()
 
     def begin(self, where: str, keys: Sequence[Any]) -> str:
-        """`where` with what says the value at these keys: a `--set`, or the line of a file."""
+        """`where`, with the place that gives the value at these keys: a `--set`, or the line of a
+        file."""
         for override in reversed(self.overrides):
             if _overlap(keys, override.partition("=")[0].strip()):
                 return f"{where}, --set {override!r}"

@@ -1,4 +1,4 @@
-"""A folder of weights as Hugging Face has them: what model it holds, without reading a weight.
+"""A folder of weights in Hugging Face's layout: which model it holds, without reading a weight.
 
 With `open_clip_config.json` it is OpenCLIP's; with a `config.json` of the type clip, one that
 transformers' CLIPModel wrote. Nothing that a folder names is fetched from elsewhere.

@@ -1,1 +1,2 @@
-"""The graph of what an experiment makes: each node's recipe, its making, and plans over them."""
+"""The graph of what an experiment makes: each node's recipe, how it is made, and plans over
+them."""

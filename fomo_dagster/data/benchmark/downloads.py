@@ -1,8 +1,8 @@
-"""The benchmark's archives, downloaded from its list: resumed, checked, and whole or not there.
+"""Downloads the benchmark's archives from its list. Downloads are resumed and checked.
 
-A download grows in `<FOLDER>.tar.part`, with a note of what it is a part of beside it, and takes
-its name when it is whole. Its checksum goes into `checksums.json`, and a later download must have
-the same. Nothing is unpacked: the source `fomo_release` reads the archives as they are.
+A download grows in `<FOLDER>.tar.part`, next to a note of what it is a part of, and takes its name
+when it is whole. Its checksum goes into `checksums.json`, and a later download must have the same.
+Nothing is unpacked: the source `fomo_release` reads the archives as they are.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Archive:
 
 @dataclass(frozen=True)
 class Fetched:
-    """An archive that is there, and whether this call brought it."""
+    """An archive that exists, and whether this call downloaded it."""
 
     path: Path
     size: int
@@ -59,10 +59,10 @@ class Fetched:
 
 
 def read_list(path: Path) -> dict[str, Archive]:
-    """Folder → archive, from the release's list: an address a line, `#` before a comment.
+    """Folder → archive, from the release's list: one address a line, `#` before a comment.
 
-    Raises `InputError` if there is no list, and `DataError` for a line that is not an address
-    of an archive, or two of one name.
+    Raises `InputError` if there is no list, and `DataError` for a line that is not an address of an
+    archive, or for two of one name.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -111,12 +111,12 @@ def fetch(
     *,
     wait: Callable[[float], None] = time.sleep,
 ) -> Fetched:
-    """Have the archive in `folder`: find it there, or download it, going on where that stopped.
+    """Find the archive in `folder`, or download it, continuing an earlier download.
 
-    wait: called with the seconds to pass before another try. Raises `InputError` if its server
-    cannot be reached or refuses, and `DataError` where the connection is lost again and again,
-    what came is no archive, or it is not what came before. What was received is kept then, and
-    on any interruption.
+    wait: called with the seconds to pass before another try. Raises `InputError` if the server
+    cannot be reached or refuses, and `DataError` if the connection is lost again and again, if what
+    came is not an archive, or if it differs from what came before. What was received is kept then,
+    and after any interruption.
     """
     is_new = not folder.exists()
     try:
@@ -152,7 +152,7 @@ def _fetch(
 
 
 class _Download:
-    """One archive on its way into its `.part` file."""
+    """One archive being downloaded into its `.part` file."""
 
     def __init__(self, archive: Archive, target: Path, progress: Progress) -> None:
         self.archive = archive
@@ -190,7 +190,7 @@ class _Download:
         return self.received > 0 and self.received == self.state.get("length")
 
     def run(self, wait: Callable[[float], None]) -> None:
-        """Request until it is whole; see `fetch` for what is raised."""
+        """Request until the archive is whole; see `fetch` for what is raised."""
         fruitless, answered, agreed = 0, False, False
         with requests.Session() as session:
             while not self.is_whole and not (agreed and "length" not in self.state):

@@ -1,4 +1,4 @@
-"""The release's info files: one JSON object a split, from image path to class and captions.
+"""The release's info files: one JSON object per split, from image path to class and captions.
 
 Training text is `default_caption`, else `synthetic_merged_caption`; a list is several captions of
 one image. The other captions of a row (`primer_caption`, the class in the dataset's prompt, and

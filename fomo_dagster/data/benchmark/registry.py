@@ -1,7 +1,7 @@
 """The table of FoMo-in-Flux's 63 datasets (arXiv 2408.14471): what each is and should hold.
 
-It is data about the benchmark alone: it neither looks for files (`release.py` does) nor declares
-datasets. `registry.yaml` beside this module is the table itself.
+It only describes the benchmark. It neither looks for files (`release.py` does) nor declares
+datasets. `registry.yaml` next to this module is the table itself.
 """
 
 from __future__ import annotations
@@ -94,8 +94,8 @@ def find(name: str) -> BenchmarkDataset:
 
 
 def canonical_name(name: str, declared: Container[str]) -> str:
-    """`name` where a project declares it, else the handle of the benchmark's dataset that goes by
-    it, else `name`: whoever looks for it says that there is none."""
+    """`name` if a project declares it, else the handle of the benchmark's dataset of that name,
+    else `name`: whoever looks it up will report that it does not exist."""
     if name in declared or name not in by_any_name():
         return name
     return by_any_name()[name].name

@@ -107,7 +107,7 @@ class Release:
 
 
 def split_name(dataset: BenchmarkDataset, split: str) -> str:
-    """What the release calls the split "train" or "test" of a dataset."""
+    """The release's name for the split "train" or "test" of a dataset."""
     return {"train": dataset.train_split, "test": dataset.test_split}[split]
 
 

@@ -1,4 +1,4 @@
-"""What an experiment's declaration says of its stream: concepts, years, arrivals, roles."""
+"""What an experiment's declaration says about its stream: concepts, years, arrivals, roles."""
 
 from __future__ import annotations
 
@@ -66,10 +66,10 @@ def with_arrivals(loaded: Loaded, folder: Path) -> Loaded:
 
 
 def first_evaluated(experiment: Experiment, arrived: Sequence[str]) -> dict[str, int]:
-    """Dataset → the first stage that is evaluated on it, where that is not stage 0.
+    """Dataset → the first stage that is evaluated on it, if that is not stage 0.
 
-    So that what arrives changes no earlier stage, a growing stream's stage is evaluated on the
-    datasets that had arrived by then, unless the experiment names those to adapt to.
+    So that arrivals change no earlier stage, a stage of a growing stream is evaluated on the
+    datasets that had arrived by then, unless the experiment names its adaptation datasets.
     """
     if experiment.evaluation.adaptation is not None:
         return {}

@@ -1,5 +1,5 @@
-"""What nodes are made with: the home folder, the sources, the heads of what is there, and how work
-tells how it goes."""
+"""What nodes are made with: the home folder, the sources, the current heads, and how work reports
+its progress."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ Observed = TypeVar("Observed", bound="Observation")
 
 @dataclass(frozen=True, kw_only=True)
 class Observation:
-    """What observing a source brought. What kinds of sources bring beside it are subclasses.
+    """The result of observing a source. Kinds of sources add to it by subclasses.
 
-    warnings: sentences for the person whose source it is. details: what nodes are told of it.
+    warnings: sentences for the person whose source it is. details: what nodes are told about it.
     """
 
     data_version: str
@@ -41,7 +41,7 @@ class Observation:
 
     @property
     def shown(self) -> Mapping[str, Shown]:
-        """What a person sees of it, by titles."""
+        """What a person sees of it, by title."""
         return {}
 
     def of(self, kind: type[Observed]) -> Observed:
@@ -62,10 +62,9 @@ class SourceNode:
 class NodeContext:
     """What a node may use while it is made. Sources are observed once in its life.
 
-    sources: by key. code_versions: of every node, as it is declared now.
-    callbacks: whom it tells how its work goes.
-    processes: how many may share work that is parallel, such as sharding.
-    group: the processes that train together, of which this is one; None: it is alone.
+    sources: by key. code_versions: of every node, as it is declared now. callbacks: whom work
+    reports to. processes: how many may share parallel work, such as sharding. group: the processes
+    that train together, of which this is one; None: it is alone.
     """
 
     def __init__(
@@ -99,8 +98,8 @@ class NodeContext:
     def facts(self, key: str) -> Facts:
         """The facts of an upstream asset as it is now: a fresh look at a source, or its head.
 
-        Raises `InputError` if it was never materialised, or as something else than what is
-        declared now: numbers are never made from what another declaration left behind.
+        Raises `InputError` if it was never materialised, or was materialised under another
+        declaration: numbers are never made from what another declaration left behind.
         """
         if key in self._sources:
             observed = self.observe(key)
@@ -121,7 +120,7 @@ class NodeContext:
         return self._observed[key]
 
     def say(self, warnings: Iterable[str]) -> None:
-        """Hand what a person should hear to whoever listens."""
+        """Report what the user should hear."""
         for warning in warnings:
             self.callbacks.warn(as_text(warning))
 
@@ -134,7 +133,7 @@ class NodeContext:
         return result
 
     def artifact(self, key: str, name: str = ONLY) -> Artifact:
-        """An upstream asset's artifact; raises where it is gone or was damaged since."""
+        """An upstream asset's artifact; raises if it is gone or was damaged since."""
         head = self.heads.read(key)
         if head is None:
             raise InputError(f"{key} was never materialised: materialise it first")
@@ -152,7 +151,7 @@ class NodeContext:
         make: Make,
         claim: Callable[[], AbstractContextManager[bool]] | None = None,
     ) -> Artifact:
-        """The artifact of a recipe; once it is safe, its training's resume point goes.
+        """The artifact of a recipe. Once it is safe, its training's resume point is removed.
 
         claim: as in `Store.get_or_make`.
         """
@@ -162,7 +161,7 @@ class NodeContext:
         return artifact
 
     def waits_for_maker(self, process: str) -> None:
-        """Tell that another process, by its number, is making what this one wants."""
+        """Report that another process, by its number, is making what this one wants."""
         self.callbacks.waiting(f"process {process}, which is making the same")
 
     def resume_folder(self, recipe: Recipe) -> Path:

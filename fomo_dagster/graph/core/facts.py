@@ -18,19 +18,19 @@ ONLY = "only"  # the artifact's name where a node has one
 
 @dataclass(frozen=True)
 class Details:
-    """What a kind of asset tells others beside its data version: plain data in typed fields.
+    """What a kind of asset tells others besides its data version: plain data in typed fields.
 
-    A kind declares a subclass of its own, which heads hold as JSON.
+    Each kind declares its own subclass, which heads hold as JSON.
     """
 
     def as_data(self) -> dict[str, Any]:
-        """For a head: what is None is left out."""
+        """For a head; None is left out."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: value for name, value in values.items() if value is not None}
 
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> Self:
-        """Of a head, which may be older or newer than the fields there are."""
+        """From a head, which may have been written with older or newer fields."""
         known = {field.name for field in fields(cls)}
         return cls(**{name: value for name, value in data.items() if name in known})
 
@@ -72,13 +72,13 @@ _DETAILS: dict[str, type[Details]] = {}
 
 
 def declare_details(kind: str, details: type[Details]) -> None:
-    """Say what the heads of a kind hold."""
+    """Register what the heads of a kind hold."""
     _DETAILS[kind] = details
 
 
 def facts_of(head: Head) -> Facts:
-    """The facts that a head holds; raises `StoreError` where another version of this package wrote
-    it, and told something else."""
+    """The facts that a head holds; raises `StoreError` if another version of this package wrote it
+    with different fields."""
     try:
         return Facts(head.data_version, _DETAILS[head.kind].from_data(head.facts))
     except (KeyError, TypeError) as error:  # an unknown kind; a field that is missing

@@ -20,7 +20,7 @@ def shards_key(dataset: str) -> str:
 
 
 def step_of(key: str) -> str:
-    """The name of the step that makes an asset: the chunks of a stream are made by one."""
+    """The name of the step that makes an asset. One step makes all chunks of a stream."""
     return what_is_made(key).replace("/", "__")
 
 

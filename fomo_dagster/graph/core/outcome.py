@@ -1,4 +1,4 @@
-"""What materialising an asset did."""
+"""The result of materialising an asset."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from fomo_dagster.store.heads import Head
 
 @dataclass(frozen=True)
 class Outcome:
-    """computed: names of the artifacts made now; the others were hits. seconds: what it took this
-    time, where the head says what making took."""
+    """computed: names of the artifacts made now; the others were hits. seconds: how long it took
+    this time; the head says how long making took."""
 
     head: Head
     artifacts: dict[str, Artifact]

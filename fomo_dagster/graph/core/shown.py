@@ -1,4 +1,4 @@
-"""What an asset shows of itself, and what is checked of it, for any front end to draw."""
+"""What an asset shows of itself and which checks it has, for any front end to draw."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Shown: TypeAlias = "str | int | float | Picture | Bullets | pl.DataFrame"
 
 @dataclass(frozen=True)
 class Check:
-    """What must hold of what was made. blocking: where it fails, nothing that follows is made."""
+    """What must hold of what was made. blocking: if it fails, nothing downstream is made."""
 
     name: str
     description: str
@@ -40,7 +40,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Checked:
-    """How a check, by its name, came out."""
+    """The result of a check, by its name."""
 
     check: str
     passed: bool

@@ -1,4 +1,4 @@
-"""The nodes of a stream's chunks, and how it falls into them."""
+"""The nodes of a stream's chunks, and how the stream is cut into them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class Chunks(ABC):
-    """How a stream falls into chunks: where each one's entries come from."""
+    """How a stream is cut into chunks: where the entries of each come from."""
 
     @abstractmethod
     def inputs(self, number: int) -> tuple[str, ...]:
@@ -50,7 +50,7 @@ class Chunks(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class CutOrder(Chunks):
-    """The contiguous parts of an order; it is cut once for all its chunks."""
+    """The contiguous parts of an order, which is cut once for all its chunks."""
 
     order: OrderNode
     _memory: dict[tuple[str, ...], list[list[str]]] = field(
@@ -97,7 +97,8 @@ class CutOrder(Chunks):
 
 @dataclass(frozen=True, kw_only=True)
 class WholeDatasets(Chunks):
-    """A chunk a dataset, which depends on no other: one that joins changes no earlier chunk."""
+    """One chunk per dataset. A chunk depends on no other, so a dataset that joins changes no
+    earlier chunk."""
 
     order: OrderNode
 

@@ -1,4 +1,4 @@
-"""Which nodes a dataset has, by how its images are come by."""
+"""Which nodes a dataset has, by how its images are accessed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What data assets tell those that depend on them."""
+"""What data assets tell the assets that depend on them."""
 
 from __future__ import annotations
 

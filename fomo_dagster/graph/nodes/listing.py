@@ -1,4 +1,4 @@
-"""The node of a dataset that is streamed: the list of its shards."""
+"""The node of a streamed dataset: the list of its shards."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class ObserveStream:
 
 @dataclass(frozen=True, kw_only=True)
 class StreamedNode(Node):
-    """The list of a streamed dataset's shards, without a look into any."""
+    """The list of a streamed dataset's shards. None of them is read."""
 
     kind: ClassVar[str] = "listing"
     details: ClassVar[type[Details]] = StreamedDetails
@@ -56,7 +56,7 @@ class StreamedNode(Node):
 
     @property
     def description(self) -> str:
-        return "The shards of a streamed dataset, which nobody has looked into."
+        return "The list of a streamed dataset's shards. Their content is not read."
 
     @property
     def inputs(self) -> tuple[str, ...]:

@@ -1,5 +1,5 @@
-"""The node of a stream's order: its concepts, one after another; those that measure something first
-are in `measured_orders.py`."""
+"""The node of a stream's order: its concepts, one after another. Orders that measure something
+first are in `measured_orders.py`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ORDER_PLOT = "order.png"
 NAMED_AT_MOST = 5  # datasets that one remark names
 AS_IN_THE_BENCHMARK = Check(
     "as_in_the_benchmark",
-    "The order is not computed where the benchmark's release ships one.",
+    "If the benchmark's release ships an order of this kind, the stream follows that one.",
 )
 
 
@@ -59,7 +59,7 @@ class Listing:
 
 
 class Ordered(NamedTuple):
-    """Concepts in order, the key figure of each, and the operations that it took, where any did."""
+    """Concepts in order, each one's key figure, and the operations that it took, if any."""
 
     entries: list[str]
     sort_keys: list[float | None]
@@ -77,7 +77,7 @@ class OrderDetails(Details):
 class OrderNode(Node):
     """A stream's concepts in their order, which here follows from names and years alone.
 
-    It is identified by its content: what comes out in the same order changes nothing that follows.
+    It is identified by its content: if the same order comes out, nothing that follows changes.
     """
 
     kind: ClassVar[str] = "order"
@@ -224,8 +224,8 @@ class OrderNode(Node):
 
     @property
     def not_as_released(self) -> str | None:
-        """That this is not an order of the benchmark's, although the release ships one such; None
-        if it ships none, or has none of these datasets."""
+        """A sentence that the benchmark's release ships an order of this kind but this one is
+        computed; None if it ships none, or has none of these datasets."""
         from fomo_dagster.data.benchmark.streams import FOLDER, released_files
 
         stream = self.stream

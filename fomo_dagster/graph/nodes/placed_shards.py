@@ -1,4 +1,4 @@
-"""The node of tars that are indexed where they lie."""
+"""The node of tars that are indexed in place."""
 
 from __future__ import annotations
 

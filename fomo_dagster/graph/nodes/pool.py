@@ -37,9 +37,9 @@ class PoolDetails(Details):
 @dataclass(frozen=True, kw_only=True)
 class PoolNode(Node):
     """The manifest of a pretraining pool: the training splits of its datasets, and the shards of
-    those that are streamed.
+    streamed ones.
 
-    Where the datasets have weights, these are the recipe's parameter `weights`; how shards are
+    If the datasets have weights, these are the recipe's parameter `weights`; how shards are
     streamed is its parameter `streamed`.
     """
 
@@ -120,7 +120,7 @@ class PoolNode(Node):
             pl.concat(listings, how="vertical_relaxed").write_parquet(folder / STREAMED)
 
     def shown(self, outcome: Outcome, context: NodeContext) -> Mapping[str, Shown]:
-        """Samples are counted where they are known, which those of streamed datasets are not."""
+        """Samples are counted if they are known, which those of streamed datasets are not."""
         import polars as pl
 
         artifact = outcome.artifacts[ONLY]

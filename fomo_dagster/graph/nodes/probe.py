@@ -1,4 +1,4 @@
-"""The node of θ₀'s accuracies on the datasets of a stream, which its order follows."""
+"""The node of θ₀'s scores on the datasets of a stream, which its order follows."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeNode(EvaluationNode):
-    """θ₀ on a stream's datasets. Where an experiment evaluates them at stage 0 with the same
-    settings, the artifacts are the same ones. It states no rows: the experiment's stage 0 does."""
+    """θ₀ on a stream's datasets. If an experiment evaluates them at stage 0 with the same settings,
+    the artifacts are the same. It states no rows: the experiment's stage 0 does."""
 
     kind: ClassVar[str] = "probe"
     details: ClassVar[type[Details]] = EvaluationDetails
@@ -29,7 +29,7 @@ class ProbeNode(EvaluationNode):
 
     @property
     def description(self) -> str:
-        return "θ₀ on the stream's datasets, whose accuracies its order follows."
+        return "θ₀'s scores on the stream's datasets, which the order follows."
 
     @property
     def table_names(self) -> tuple[str, ...]:

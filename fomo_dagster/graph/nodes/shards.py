@@ -34,13 +34,13 @@ SEEN = "seen.parquet"
 CONTACT_SHEET = "contact_sheet.png"
 READABLE_IMAGES = Check(
     "readable_images",
-    "Few enough images were unreadable; a warning where any was.",
+    "Unreadable images are within the limit; warns if there is any.",
     blocking=True,
 )
 NO_EMPTY_CONCEPTS = Check(
     "no_empty_concepts",
-    "Every concept has training samples, where the dataset is trained on and its source does not "
-    "list its concepts.",
+    "If the dataset is trained on, every concept has training samples, unless its source lists its "
+    "concepts.",
 )
 AS_IN_THE_BENCHMARK = Check(
     "as_in_the_benchmark",
@@ -174,7 +174,7 @@ class ShardsNode(Node):
         return {"samples": sum(report.samples.values()), "bytes": report.bytes}
 
     def predict(self, recipes: Mapping[str, Recipe], context: NodeContext) -> Facts:
-        """As if all images were readable and opaque, except for those that are known not to be."""
+        """As if all images were readable and opaque, except for those known not to be."""
         known = self.known(recipes, context)
         if known is not None:
             return known
@@ -281,9 +281,9 @@ class ShardsNode(Node):
 
     @property
     def checks(self) -> tuple[Check, ...]:
-        """A concept with test images alone is no danger to a training, so that it only warns; one
-        that lost all its training images fails in sharding. Where the source itself lists the
-        classes, one without training images is as it should be: it is there to choose from."""
+        """A concept that has only test images does no harm to a training, so it only warns. A
+        concept that lost all its training images fails in sharding. If the source itself lists the
+        classes, one without training images is fine: evaluation can choose it."""
         released = isinstance(self.dataset.source, FomoReleaseSource)
         return (*((AS_IN_THE_BENCHMARK,) if released else ()), READABLE_IMAGES, NO_EMPTY_CONCEPTS)
 

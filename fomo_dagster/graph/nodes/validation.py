@@ -1,7 +1,7 @@
 """Validation: a share of a dataset's training samples in place of its test split.
 
-Such a dataset is a view of another one's shards under a name of its own, so that no figure measured
-on training samples is ever taken for one of the test split. No image is stored twice.
+Such a dataset is a view of another one's shards under its own name, so a figure measured on
+training samples is never mistaken for one of the test split. No image is stored twice.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class ValidationNode(Node):
 
     @property
     def description(self) -> str:
-        return "Training samples held out in the place of the dataset's test split."
+        return "Training samples held out in place of the dataset's test split."
 
     @property
     def inputs(self) -> tuple[str, ...]:

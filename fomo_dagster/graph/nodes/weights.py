@@ -1,4 +1,4 @@
-"""What the nodes of weights share: nothing that follows is made of weights that are not finite."""
+"""What the nodes of weights share: nothing downstream is made from weights that are not finite."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Materialising one node: find or make its artifacts, write its rows, move its head.
+"""Materialises one node: finds or makes its artifacts, writes its rows, moves its head.
 
-The head moves last: until then the tables show what was there before, whole.
+The head moves last. Until then the tables show the previous rows, whole.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from fomo_dagster.tables.files import write_table
 def materialise(key: str, context: RunContext) -> Outcome:
     """Materialise an asset from what its upstream assets are now.
 
-    Raises `InputError` if one of these was never materialised or is of another declaration, and
-    whatever making raises; nothing of the asset has changed then.
+    Raises `InputError` if one of these was never materialised or belongs to another declaration,
+    and whatever making raises. Nothing of the asset has changed then.
     """
     node: Node = context.graph.nodes[key]
     started = time.monotonic()

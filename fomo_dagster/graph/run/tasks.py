@@ -1,7 +1,7 @@
 """What launched processes do, as JSON: nothing that others could have written is ever unpickled.
 
-A task holds the experiment as it was read, so that a process builds the same graph whatever has
-changed in the project's files since. What comes of the project's assets is checked by digests.
+A task holds the experiment as it was read, so a process builds the same graph whatever has changed
+in the project's files since. The assets' data are checked by digests.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Task(BaseModel):
 
     @classmethod
     def read(cls, path: Path) -> Task:
-        """The task in a file; raises `StoreError` where it is none."""
+        """The task in a file; raises `StoreError` if it is not one."""
         try:
             return cls.model_validate_json(path.read_bytes())
         except (OSError, ValidationError) as error:

@@ -1,7 +1,7 @@
 """What trackers are sent of a graph: the numbers that its assets state in the tables.
 
-A run is an experiment, or a backbone that is pretrained. Of the tables, figures of concepts are not
-sent: they would be thousands of series.
+A run is an experiment, or a backbone that is pretrained. Scores of concepts are not sent, because
+they would be thousands of series.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ STEPS = "training_steps"
 
 @dataclass(frozen=True)
 class Tracking:
-    """Has the trackers follow what is made of a graph. Nothing here fails for what they do."""
+    """Lets the trackers follow what is made of a graph. A tracker's failure fails nothing here."""
 
     graph: Graph
     home: Home
@@ -48,8 +48,8 @@ class Tracking:
             self.trackers.send(run, lambda: [entry], self.warn)
 
     def finished(self, head: Head) -> None:
-        """An asset was materialised. With an experiment's scores, what its other assets state is
-        sent where it was not."""
+        """An asset was materialised. With an experiment's scores, everything its other assets state
+        is sent that was not sent yet."""
         node = self.graph.nodes[head.asset]
         run = self._run_of(node)
         if node.ends_experiment and node.experiment is not None:

@@ -1,4 +1,4 @@
-"""The files of a training's artifact, and what of a training its asset tells."""
+"""The files of a training's artifact, and what its asset tells about the training."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def load_weights(backbone: Backbone, path: Path) -> Model:
 
 
 def steps_of(artifact: Artifact) -> pl.DataFrame:
-    """The steps of a training, columns of `StepMetrics`; samples_per_second is null if nobody
-    knows it any more."""
+    """The steps of a training, columns of `StepMetrics`; samples_per_second is null if it is no
+    longer known."""
     import polars as pl
 
     steps = read_parquet(artifact.path(STEPS))
@@ -76,15 +76,15 @@ def steps_table(artifact: Artifact, *, experiment: str, stage: int) -> tuple[str
 
 
 def drawn_samples(settings: TrainingSettings) -> int | None:
-    """Samples of all pools that a training draws, for an estimate; None if the budget is one of
-    epochs, whose length is its chunk's."""
+    """Samples of all pools that a training draws, for an estimate; None if the budget is in epochs,
+    whose length depends on the chunk."""
     budget = settings.budget
     steps = budget.known_steps(settings.batch_size)
     return None if steps is None else steps * settings.batch_size  # of samples, full batches
 
 
 def shown_of_training(artifact: Artifact) -> dict[str, Shown]:
-    """What a person sees of a training: nothing if the artifact is of none."""
+    """What a person sees of a training; empty if the artifact is not of one."""
     if STEPS not in artifact.manifest["files"]:
         return {}
     steps = steps_of(artifact)

@@ -13,7 +13,7 @@ from fomo_dagster.parquet import read_parquet
 
 
 def index_of(dataset: str, context: NodeContext) -> Index:
-    """The index of a dataset's shards, which may lie where the dataset is declared to be."""
+    """The index of a dataset's shards, which may be where the dataset is declared to be."""
     artifact = context.artifact(shards_key(dataset))
     if PLACED_SHARDS not in artifact.manifest["files"]:
         return Index(artifact.folder)

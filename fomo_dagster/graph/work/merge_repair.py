@@ -1,4 +1,4 @@
-"""The correction of merged weights, on samples of the stage whose weights are their newest."""
+"""The correction of merged weights, on samples of the stage that trained the newest of them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ANY_STAGE = 0  # which samples are drawn depends on what the chunk holds, not on
 
 @dataclass(frozen=True, kw_only=True)
 class Repairing:
-    """What a merge needs for it beside the models."""
+    """What a merge needs for a repair besides the models."""
 
     backbone: Backbone
     chunk_key: str
@@ -60,8 +60,8 @@ class Repairing:
 
 
 def calibration_samples(model: Model, pool: Pool, declared: Repair) -> Calibration:
-    """The first of a permutation of the pool that the seed alone decides, each with its first
-    caption, as the model sees them at evaluation; all where there are fewer than asked for."""
+    """The first samples of a permutation of the pool that depends only on the seed, each with its
+    first caption, as the model sees them in evaluation; all samples if there are fewer."""
     import torch
 
     from fomo_dagster.data.transforms import evaluate_transform

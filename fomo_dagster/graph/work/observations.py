@@ -1,4 +1,4 @@
-"""What observing the sources of datasets brings, by how their images are come by."""
+"""The results of observing datasets' sources, by how their images are accessed."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Features that a stage leaves of the samples it brought, for the replay of later stages.
+"""Features that a stage leaves of its samples, for the replay of later stages.
 
-One file a stage, of the samples of its chunk that a later buffer may still hold: N samples and M
-different captions in 2 · D · (N + M) bytes and a few for the places, halves being enough for the
-logits that are made of them (to 0.01 at CLIP's highest temperature); and the bias of the logits,
-where the model has one.
+There is one file per stage, for the samples of its chunk that a later buffer may still hold: N
+samples and M different captions take 2 · D · (N + M) bytes and a few for the places. Half precision
+is enough for the logits that are made of them (to 0.01 at CLIP's highest temperature). The bias of
+the logits is included, if the model has one.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One training from pools to an artifact's files; stages and the making of θ₀ share it."""
+"""One training, from pools to an artifact's files; stages and the making of θ₀ share it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""Text embeddings of a checkpoint, kept in the store: a set of texts is encoded once, whatever for.
+"""Text embeddings of a checkpoint, kept in the store: a set of texts is encoded only once.
 
-An artifact without an asset of its own, so that evaluations and orders of one checkpoint share it.
+They are an artifact without an asset of its own, so that evaluations and orders of one checkpoint
+share them.
 """
 
 from __future__ import annotations
