@@ -21,7 +21,7 @@ from open_clip.loss import ClipLoss
 from pictures import SMALL_CLIP, peak_memory, print_figures
 from torch import Tensor, nn
 
-from fomo_dagster.experiment.schema import Execution
+from fomo_dagster.experiment.execution import Execution
 from fomo_dagster.experiment.training import TrainingSettings
 from fomo_dagster.methods.trained_parameters.selecting import select_trained
 from fomo_dagster.models.backbones import create

@@ -25,12 +25,12 @@ from fomo_dagster.data.sources.registry import SOURCES
 from fomo_dagster.evaluation.classification import METRICS as CLASSIFICATION_METRICS
 from fomo_dagster.evaluation.retrieval import METRICS as RETRIEVAL_METRICS
 from fomo_dagster.experiment.loading import json_schema
-from fomo_dagster.experiment.schema import AnyMethod
 from fomo_dagster.merging.techniques import TECHNIQUES
 from fomo_dagster.methods.averaging.declaration import AVERAGES
 from fomo_dagster.methods.loss.declaration import LOSSES
 from fomo_dagster.methods.online_selection.declaration import ONLINE_SELECTIONS
 from fomo_dagster.methods.preservation.registry import PRESERVATIONS
+from fomo_dagster.methods.registry import AnyMethod
 from fomo_dagster.metrics import STAGE_METRICS, Metric
 from fomo_dagster.optimisation.optimisers import OPTIMISERS
 from fomo_dagster.optimisation.schedules import SCHEDULES

@@ -25,7 +25,7 @@ from dagster_k8s.models import k8s_model_from_dict, k8s_snake_case_dict
 from dagster_postgres import PostgresEventLogStorage, PostgresRunStorage
 from kubernetes import client, config
 
-from fomo_dagster.experiment.schema import Execution
+from fomo_dagster.experiment.execution import Execution
 
 pytestmark = pytest.mark.slow
 

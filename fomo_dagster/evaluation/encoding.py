@@ -21,7 +21,7 @@ from fomo_dagster.data.images import UnreadableImageError
 from fomo_dagster.data.index import Index
 from fomo_dagster.data.transforms import evaluate_transform
 from fomo_dagster.errors import DataError
-from fomo_dagster.experiment.schema import Execution
+from fomo_dagster.experiment.execution import Execution
 from fomo_dagster.models.backbones import Model
 from fomo_dagster.models.devices import device_of
 from fomo_dagster.progress import Progress, no_progress

@@ -10,13 +10,13 @@ from pydantic import BaseModel
 from fomo_dagster.experiment.backbone import ORIGINS, can_be_a_folder
 from fomo_dagster.experiment.backbone_names import whole_backbone
 from fomo_dagster.experiment.mixture import ChangingMixture, Mixture
-from fomo_dagster.experiment.schema import AnyMethod
 from fomo_dagster.experiment.sweeping import SWEEP
 from fomo_dagster.merging.techniques import AnyTechnique
 from fomo_dagster.methods.averaging.declaration import AnyAverage
 from fomo_dagster.methods.loss.declaration import AnyLoss
 from fomo_dagster.methods.online_selection.declaration import AnyOnlineSelection
 from fomo_dagster.methods.preservation.registry import AnyPreservation
+from fomo_dagster.methods.registry import AnyMethod
 from fomo_dagster.optimisation.optimisers import AnyOptimiser
 from fomo_dagster.optimisation.schedules import AnySchedule
 

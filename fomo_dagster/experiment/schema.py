@@ -7,34 +7,24 @@ are not, and never change an artifact's address.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field, Tag, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from fomo_dagster.data.dataset import Dataset, PretrainingPool
-from fomo_dagster.data.declarations import Declaration, chosen_by
+from fomo_dagster.data.declarations import Declaration
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.backbone import Backbone
 from fomo_dagster.experiment.cron import CronSchedule, TimeZone
 from fomo_dagster.experiment.evaluation import Evaluation, Prompts, Validation
-from fomo_dagster.experiment.machines import Machines
-from fomo_dagster.experiment.merging_over_time import MergingOverTime
+from fomo_dagster.experiment.execution import Execution
 from fomo_dagster.experiment.mixture import AnyMixture, Mixture
 from fomo_dagster.experiment.names import check_safe_name
 from fomo_dagster.experiment.stream import Stream
 from fomo_dagster.experiment.training import TrainingSettings
-from fomo_dagster.methods.adapters.declaration import (
-    Adapters,
-    Householder,
-    Orthogonal,
-    Rescaled,
-    Scaled,
-    Vera,
-)
-from fomo_dagster.methods.averaging.declaration import AnyAverage
+from fomo_dagster.methods.declaration import Finetune
 from fomo_dagster.methods.online_selection.declaration import AnyOnlineSelection
-from fomo_dagster.methods.preservation.registry import AnyPreservation
-from fomo_dagster.methods.trained_parameters.declaration import Train
+from fomo_dagster.methods.registry import AnyMethod
 
 # What Dagster takes for an owner; it would load nothing at all with another one.
 OWNER = re.compile(r"team:\S.*|[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,7}")
@@ -51,161 +41,6 @@ class Buffer(Declaration):
         description="Which samples to keep. class_balanced: about as many of each concept. "
         "reservoir: any, with equal chances.",
     )
-
-
-class Method(MergingOverTime):
-    """What all methods have; each adds what it trains."""
-
-    preserve: AnyPreservation | None = Field(
-        None, description="What keeps earlier abilities in addition to replay; null: nothing."
-    )
-    average: AnyAverage | None = Field(
-        None,
-        description="Average the weights over the steps of a stage and end the stage with the "
-        "average; null: end it with the weights of its last step.",
-    )
-
-    @model_validator(mode="after")
-    def _goes_on_with_what_is_carried(self) -> Method:
-        if self.preserve is not None and self.preserve.carries and self.start_from == "initial":
-            raise ValueError(
-                f"{self.preserve.name} goes on from stage to stage, and start_from: initial begins "
-                "each at θ₀: use trained or deployed"
-            )
-        return self
-
-
-class Finetune(Method):
-    """Trains the model's weights, all or some."""
-
-    name: Literal["finetune"] = "finetune"
-    train: Train = Field(
-        "all",
-        description="Which parameters to train: all; one tower (locked_image, locked_text); "
-        "layer_norms (LNFit); biases (BitFit); projections (linear probing); or globs "
-        "over parameter names.",
-    )
-
-
-class _Adapting(Method, Adapters):
-    """Trains adapters on frozen weights."""
-
-    @model_validator(mode="after")
-    def _persisting_adapters_have_one_base(self) -> _Adapting:
-        if self.adapters == "persist" and self.start_from != "trained":
-            raise ValueError(
-                "adapters that persist stay over θ₀, so that start_from must be trained, not "
-                f"{self.start_from}: use adapters: merge_each_stage"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _preserves_what_is_trained(self) -> _Adapting:
-        if self.preserve is not None and self.preserve.weights_themselves:
-            raise ValueError(
-                f"{self.preserve.name} holds the model's weights where they are, and {self.name} "
-                "trains adapters beside them: use it with finetune"
-            )
-        return self
-
-
-class ScaledMethod(Scaled, _Adapting):
-    """Trains LoRA, DoRA, LoHa or LoKr adapters, which add scale · ΔW to a layer."""
-
-
-class VeraMethod(Vera, _Adapting):
-    """Trains VeRA adapters: vectors between random matrices that all layers share."""
-
-
-class HouseholderMethod(Householder, _Adapting):
-    """Trains HRA adapters: a chain of Householder reflections before each layer."""
-
-
-class OrthogonalMethod(Orthogonal, _Adapting):
-    """Trains OFT adapters: block-diagonal rotations before each layer."""
-
-
-class RescaledMethod(Rescaled, _Adapting):
-    """Trains (IA)³ adapters: one factor for every output of each layer."""
-
-
-AnyMethod = Annotated[
-    Annotated[Finetune, Tag("finetune")]
-    | Annotated[ScaledMethod, Tag("lora")]
-    | Annotated[ScaledMethod, Tag("dora")]
-    | Annotated[ScaledMethod, Tag("loha")]
-    | Annotated[ScaledMethod, Tag("lokr")]
-    | Annotated[VeraMethod, Tag("vera")]
-    | Annotated[HouseholderMethod, Tag("hra")]
-    | Annotated[OrthogonalMethod, Tag("oft")]
-    | Annotated[RescaledMethod, Tag("ia3")],
-    chosen_by("name", "finetune"),
-]
-
-
-class Execution(Declaration):
-    """Where and how fast things run. It is never part of identity."""
-
-    device: str = Field("auto", description="auto, cpu, cuda, cuda:1 or mps.")
-    processes: int = Field(
-        1,
-        ge=1,
-        description="Processes on each machine that train a stage together and divide the "
-        "datasets of an evaluation. Each has its own CUDA device.",
-    )
-    machines: Machines | None = Field(None, description="Several machines; null: only this one.")
-    sharded: bool = Field(
-        False,
-        description="Divide weights, gradients and the optimiser's state among the processes of a "
-        "training (FSDP2), for models that are too large for one device.",
-    )
-    workers: int = Field(0, ge=0, description="Processes that load training batches.")
-    micro_batch_size: int | None = Field(
-        None, ge=1, description="Samples on the device at once (GradCache); null: the whole batch."
-    )
-    gradient_checkpointing: bool = Field(
-        False, description="Save memory by computing activations twice."
-    )
-    compile: bool = Field(
-        False, description="Compile the towers with torch.compile. Only rounding differs."
-    )
-    evaluation_batch_size: int = Field(
-        256, ge=1, description="Samples on the device at once in evaluation."
-    )
-    shard_cache_gib: float = Field(
-        50.0,
-        gt=0,
-        description="Disk space for fetched tars of streamed datasets, in the cache folder.",
-    )
-    resume_seconds: float = Field(60.0, gt=0, description="Seconds between resume points.")
-
-    @property
-    def all_processes(self) -> int:
-        """The number of processes on all machines."""
-        return self.processes * (self.machines.count if self.machines is not None else 1)
-
-    @model_validator(mode="after")
-    def _can_share_weights_out(self) -> Execution:
-        if self.sharded and self.all_processes == 1:
-            raise ValueError(
-                "sharded shares weights out over the processes of a training, and processes is 1: "
-                "raise it, or leave sharded out"
-            )
-        if self.sharded and self.compile:
-            raise ValueError(
-                "sharded and compile do not go together: a compiled tower needs its weights whole; "
-                "leave one out"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _processes_have_devices(self) -> Execution:
-        if self.all_processes > 1 and self.device not in ("auto", "cpu", "cuda"):
-            raise ValueError(
-                f"device is {self.device!r}, and there are {self.all_processes} processes, each "
-                "with a device of its own: use auto, cuda or cpu"
-            )
-        return self
 
 
 class Experiment(TrainingSettings):

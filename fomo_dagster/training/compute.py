@@ -27,7 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fomo_dagster.data.batches import Batch
 from fomo_dagster.data.mixture import POOLS, StepSizes
-from fomo_dagster.experiment.schema import Execution
+from fomo_dagster.experiment.execution import Execution
 from fomo_dagster.methods.online_selection.choosing import (
     Features,
     OnlineSelection,

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fomo_dagster.experiment.schema import AnyMethod
 from fomo_dagster.experiment.training import TrainingSettings
+from fomo_dagster.methods.declaration import Method
 from fomo_dagster.methods.online_selection.declaration import AnyOnlineSelection
 
 
@@ -16,7 +16,7 @@ class CostCase:
     """A step of a method, in which each pool has so many rows."""
 
     architecture: str | dict[str, Any]
-    method: AnyMethod
+    method: Method
     settings: TrainingSettings
     sizes: Mapping[str, int]
     """Pool → rows of a batch."""

@@ -15,9 +15,10 @@ from torch import Tensor
 from fomo_dagster.data.transforms import normalise
 from fomo_dagster.distributed.parameter_shards import UNSHARDED, ParameterShards
 from fomo_dagster.distributed.process_group import SINGLE_PROCESS, ProcessGroup
-from fomo_dagster.experiment.schema import AnyMethod, Finetune
+from fomo_dagster.methods.adapters.declaration import Adapters
 from fomo_dagster.methods.adapters.wrapping import Adapted, add_adapters
 from fomo_dagster.methods.averaging.average import Average
+from fomo_dagster.methods.declaration import Finetune, Method
 from fomo_dagster.methods.loss.contrastive import check_goes_with, contrastive_loss
 from fomo_dagster.methods.online_selection.choosing import Features, OnlineSelection
 from fomo_dagster.methods.preservation.hooks import StageContext, StageHooks
@@ -31,7 +32,7 @@ from fomo_dagster.training.towers import Encode
 
 
 def prepare_trainable(
-    module: Clip, method: AnyMethod, seed: int, continued: Mapping[str, Tensor] | None = None
+    module: Clip, method: Method, seed: int, continued: Mapping[str, Tensor] | None = None
 ) -> Adapted | None:
     """Have the module ask for gradients where the method trains; its adapters, where it has any.
 
@@ -41,6 +42,7 @@ def prepare_trainable(
     if isinstance(method, Finetune):
         select_trained(module, method.train)
         return None
+    assert isinstance(method, Adapters)  # what every other method is
     adapted = add_adapters(module, method, seed)
     if continued is not None:
         adapted.load(continued)

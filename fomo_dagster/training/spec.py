@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fomo_dagster.distributed.process_group import SINGLE_PROCESS, ProcessGroup
-from fomo_dagster.experiment.schema import AnyMethod, Execution, Finetune
+from fomo_dagster.experiment.execution import Execution
 from fomo_dagster.experiment.training import TrainingSettings
+from fomo_dagster.methods.declaration import Finetune, Method
 from fomo_dagster.methods.online_selection.declaration import AnyOnlineSelection
 from fomo_dagster.progress import Progress, no_progress
 from fomo_dagster.training.meter import Meter
@@ -27,7 +28,7 @@ class StageSpec:
     seed: int
     stage: int
     execution: Execution
-    method: AnyMethod = field(default_factory=Finetune)
+    method: Method = field(default_factory=Finetune)
     selection: AnyOnlineSelection | None = None
 
 

@@ -21,8 +21,8 @@ from assets.specs import key_of
 from fomo_dagster.cli import worker
 from fomo_dagster.cli.failures import failure_of, interruption_of
 from fomo_dagster.errors import InputError
+from fomo_dagster.experiment.execution import Execution
 from fomo_dagster.experiment.machines import Machines
-from fomo_dagster.experiment.schema import Execution
 from fomo_dagster.graph.core.keys import step_of
 from fomo_dagster.graph.run import launching
 from fomo_dagster.graph.run.materialise import materialise

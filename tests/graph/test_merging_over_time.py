@@ -8,13 +8,13 @@ from safetensors.numpy import load_file
 
 from assets.descriptions import metadata_of
 from fomo_dagster.cli.running import run_experiment
-from fomo_dagster.experiment.merging_over_time import COMBINATIONS
 from fomo_dagster.graph.nodes.weights import FINITE_WEIGHTS, WEIGHTS
 from fomo_dagster.graph.run.materialise import materialise, remove_stale_heads
 from fomo_dagster.graph.run.plan import plan
 from fomo_dagster.graph.run.run_context import RunContext
 from fomo_dagster.home import Home
 from fomo_dagster.merging.checkpoints import Checkpoints
+from fomo_dagster.merging.over_time import COMBINATIONS
 from fomo_dagster.progress import Callbacks
 
 pytestmark = pytest.mark.slow

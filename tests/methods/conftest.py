@@ -15,9 +15,10 @@ from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from fomo_dagster.distributed.process_group import SINGLE_PROCESS, ProcessGroup
-from fomo_dagster.experiment.schema import Execution, Finetune
+from fomo_dagster.experiment.execution import Execution
 from fomo_dagster.experiment.training import Budget, TrainingSettings
 from fomo_dagster.methods.averaging.declaration import AnyAverage
+from fomo_dagster.methods.declaration import Finetune
 from fomo_dagster.methods.loss.contrastive import contrastive_loss
 from fomo_dagster.methods.loss.declaration import AnyLoss, ClipLoss
 from fomo_dagster.methods.online_selection.choosing import Features, OnlineSelection

@@ -13,12 +13,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from fomo_dagster.errors import DataError, InputError
-from fomo_dagster.experiment.schema import AnyMethod, Execution
+from fomo_dagster.experiment.execution import Execution
 from fomo_dagster.experiment.training import Budget, TrainingSettings
 from fomo_dagster.methods.adapters.wrapping import add_adapters
 from fomo_dagster.methods.loss.contrastive import contrastive_loss
 from fomo_dagster.methods.loss.declaration import ClipLoss
 from fomo_dagster.methods.preservation.hooks import EmbeddedBatch
+from fomo_dagster.methods.registry import AnyMethod
 from fomo_dagster.models import backbones
 from fomo_dagster.optimisation.optimisers import AdamW
 from fomo_dagster.training import loop

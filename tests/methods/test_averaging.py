@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from fomo_dagster.errors import InputError
-from fomo_dagster.experiment.schema import Execution, Finetune, ScaledMethod
+from fomo_dagster.experiment.execution import Execution
 from fomo_dagster.experiment.training import Budget, TrainingSettings
+from fomo_dagster.methods.adapters.declaration import Scaled
 from fomo_dagster.methods.adapters.wrapping import add_adapters
 from fomo_dagster.methods.averaging.average import Average
 from fomo_dagster.methods.averaging.declaration import (
@@ -19,6 +20,7 @@ from fomo_dagster.methods.averaging.declaration import (
     ExponentialAverage,
     UniformAverage,
 )
+from fomo_dagster.methods.declaration import Finetune
 from fomo_dagster.methods.preservation.hooks import StageContext, StageHooks, StageInputs
 from fomo_dagster.training import loop
 from fomo_dagster.training.spec import StageSpec, TrainingRun
@@ -88,7 +90,7 @@ def test_a_stage_ends_with_the_average_and_what_it_leaves_is_measured_there(
 ) -> None:
     model = toy.theta()
     if adapted:
-        add_adapters(model.module, ScaledMethod(name="lora", rank=2), 0)
+        add_adapters(model.module, Scaled(name="lora", rank=2), 0)
     watching: list[Watching] = []
 
     def watch(stage_context: StageContext) -> StageHooks:

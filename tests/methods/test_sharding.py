@@ -13,7 +13,7 @@ from torch.distributed.tensor import DTensor
 from torch.testing import assert_close
 
 from fomo_dagster.distributed.process_group import SINGLE_PROCESS, ProcessGroup
-from fomo_dagster.experiment.schema import ScaledMethod
+from fomo_dagster.methods.adapters.declaration import Scaled
 from fomo_dagster.methods.adapters.wrapping import add_adapters
 from fomo_dagster.methods.averaging.declaration import ExponentialAverage
 from fomo_dagster.methods.trained_parameters.selecting import select_trained
@@ -33,7 +33,7 @@ WAYS: dict[str, tuple[int, dict[str, Any]]] = {
     ),
     "bf16": (2, {"precision": "bf16"}),
     "fp16": (2, {"precision": "fp16"}),
-    "lora": (2, {"train": lambda m: add_adapters(m.module, ScaledMethod(name="lora", rank=2), 0)}),
+    "lora": (2, {"train": lambda m: add_adapters(m.module, Scaled(name="lora", rank=2), 0)}),
     "one tower, l2": (
         2,
         {

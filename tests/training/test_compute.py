@@ -9,12 +9,13 @@ import torch
 from pydantic import TypeAdapter
 
 from fomo_dagster.data.batches import Batch
-from fomo_dagster.experiment.schema import AnyMethod, Execution
+from fomo_dagster.experiment.execution import Execution
 from fomo_dagster.experiment.training import TrainingSettings
 from fomo_dagster.graph.work.budgets import MemoryAdjusted
 from fomo_dagster.methods.online_selection.declaration import Jest, Learnability, RandomSelection
 from fomo_dagster.methods.preservation.hooks import StageInputs
 from fomo_dagster.methods.preservation.registry import begin
+from fomo_dagster.methods.registry import AnyMethod
 from fomo_dagster.models.backbones import create
 from fomo_dagster.models.operations import counter
 from fomo_dagster.training.compute import Cost, _run, count, measure

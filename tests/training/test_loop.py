@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from fomo_dagster.errors import TrainingError
-from fomo_dagster.experiment.schema import Execution
+from fomo_dagster.experiment.execution import Execution
 from fomo_dagster.experiment.training import Budget, RateScaling, TowerWarmup, TrainingSettings
 from fomo_dagster.methods.trained_parameters.declaration import Parameters, Train
 from fomo_dagster.methods.trained_parameters.selecting import select_trained

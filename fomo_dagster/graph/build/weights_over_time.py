@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from fomo_dagster.experiment.backbone import Backbone
-from fomo_dagster.experiment.merging_over_time import MERGES_OF_TWO, MergingOverTime, Rule
 from fomo_dagster.graph.nodes.merged import DeployedNode, StartNode
 from fomo_dagster.graph.work.merge_repair import Repairing
+from fomo_dagster.merging.over_time import MERGES_OF_TWO, MergingOverTime, Rule
 
 N = TypeVar("N", bound=DeployedNode)
 

@@ -31,7 +31,7 @@ from fomo_dagster.store.recipes import Recipe
 if TYPE_CHECKING:
     import polars as pl
 
-    from fomo_dagster.experiment.schema import Execution
+    from fomo_dagster.experiment.execution import Execution
 
 
 @dataclass(frozen=True, kw_only=True)

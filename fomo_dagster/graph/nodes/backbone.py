@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from fomo_dagster.data.mixture import StageShares
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.backbone import Backbone
-from fomo_dagster.experiment.schema import Execution
+from fomo_dagster.experiment.execution import Execution
 from fomo_dagster.experiment.weights_folder import described, files_of
 from fomo_dagster.graph.core.context import Observation
 from fomo_dagster.graph.core.facts import ONLY, FactsByKey

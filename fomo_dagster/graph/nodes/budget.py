@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from fomo_dagster.experiment.backbone import Backbone
 from fomo_dagster.experiment.mixture import AnyMixture
-from fomo_dagster.experiment.schema import AnyMethod, Experiment
+from fomo_dagster.experiment.schema import Experiment
 from fomo_dagster.experiment.training import TrainingSettings
 from fomo_dagster.experiment.weights_folder import described
 from fomo_dagster.graph.core.facts import ONLY, Details, Facts, FactsByKey
@@ -23,6 +23,7 @@ from fomo_dagster.graph.core.outcome import Outcome
 from fomo_dagster.graph.core.shown import Shown
 from fomo_dagster.graph.work.budgets import MemoryAdjusted, budget_row, case_of, full_finetuning
 from fomo_dagster.graph.work.counted_costs import parameters_of
+from fomo_dagster.methods.declaration import Method
 from fomo_dagster.methods.online_selection.declaration import AnyOnlineSelection
 from fomo_dagster.store.artifacts import Artifact
 from fomo_dagster.store.digests import digest_of
@@ -56,7 +57,7 @@ class BudgetNode(Node):
     stages: int
     architecture: Any
     settings: TrainingSettings
-    method: AnyMethod
+    method: Method
     mixture: AnyMixture
     selection: AnyOnlineSelection | None
 

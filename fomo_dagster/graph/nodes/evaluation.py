@@ -12,7 +12,7 @@ from fomo_dagster.data.dataset import Dataset
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.backbone import Backbone
 from fomo_dagster.experiment.evaluation import Evaluation, Waffle
-from fomo_dagster.experiment.schema import Execution
+from fomo_dagster.experiment.execution import Execution
 from fomo_dagster.graph.core.facts import Details, Facts, FactsByKey, identity
 from fomo_dagster.graph.core.keys import shards_key
 from fomo_dagster.graph.core.node import Node

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fomo_dagster.experiment.backbone import Backbone
-from fomo_dagster.experiment.schema import Execution
+from fomo_dagster.experiment.execution import Execution
 from fomo_dagster.graph.core.facts import Facts, FactsByKey, identity
 from fomo_dagster.graph.core.keys import shards_key
 from fomo_dagster.graph.nodes.details import SampleDetails

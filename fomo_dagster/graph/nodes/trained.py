@@ -10,12 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from fomo_dagster.data.mixture import StageShares
 from fomo_dagster.experiment.backbone import Backbone
+from fomo_dagster.experiment.execution import Execution
 from fomo_dagster.experiment.mixture import AnyMixture
-from fomo_dagster.experiment.schema import (
-    AnyMethod,
-    Buffer,
-    Execution,
-)
+from fomo_dagster.experiment.schema import Buffer
 from fomo_dagster.experiment.training import Budget, TrainingSettings
 from fomo_dagster.graph.core.facts import ONLY, FactsByKey
 from fomo_dagster.graph.core.outcome import Outcome
@@ -35,6 +32,7 @@ from fomo_dagster.graph.work.checkpoints import (
 )
 from fomo_dagster.graph.work.counted_costs import trained_by
 from fomo_dagster.methods.adapters.declaration import Adapters
+from fomo_dagster.methods.declaration import Method
 from fomo_dagster.methods.online_selection.declaration import AnyOnlineSelection
 from fomo_dagster.store.artifacts import Artifact
 from fomo_dagster.store.recipes import Recipe
@@ -69,7 +67,7 @@ class TrainedNode(WeightsNode):
     settings: TrainingSettings
     mixture: AnyMixture
     buffer: Buffer
-    method: AnyMethod
+    method: Method
     seed: int
     start_key: str
     base_key: str  # θ₀

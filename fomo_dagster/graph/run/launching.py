@@ -38,7 +38,7 @@ from fomo_dagster.store.process_memory import ProcessMemory
 from fomo_dagster.store.recipes import Recipe
 
 if TYPE_CHECKING:
-    from fomo_dagster.experiment.schema import Execution
+    from fomo_dagster.experiment.execution import Execution
     from fomo_dagster.graph.run.run_context import RunContext
 
 WORKER = "fomo_dagster.cli.worker"

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 from fomo_dagster.data.mixture import POOLS, batch_sizes
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.mixture import AnyMixture
-from fomo_dagster.experiment.schema import AnyMethod, Finetune
 from fomo_dagster.experiment.training import TrainingSettings
 from fomo_dagster.graph.work.counted_costs import cost_of, reference_of
+from fomo_dagster.methods.declaration import Finetune, Method
 from fomo_dagster.methods.online_selection.declaration import AnyOnlineSelection
 from fomo_dagster.optimisation.optimisers import AdamW
 from fomo_dagster.training.cost_case import CostCase
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 def case_of(
     architecture: Any,
     settings: TrainingSettings,
-    method: AnyMethod,
+    method: Method,
     mixture: AnyMixture,
     stages: int,
     selection: AnyOnlineSelection | None = None,

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fomo_dagster.experiment.backbone import Backbone
-from fomo_dagster.experiment.schema import AnyMethod, Finetune, Method
 from fomo_dagster.experiment.training import TrainingSettings
+from fomo_dagster.methods.declaration import Finetune, Method
 from fomo_dagster.store.digests import digest_of
 from fomo_dagster.store.files import skipped_where_refused, write_bytes
 from fomo_dagster.training.cost_case import CostCase
@@ -37,13 +37,14 @@ _known: dict[str, Any] = {}
 _uncountable: set[str] = set()
 
 
-def trained_by(method: AnyMethod, *, goes_on: bool) -> dict[str, Any]:
+def trained_by(method: Method, *, goes_on: bool) -> dict[str, Any]:
     """What the method trains, averages and preserves, as plain data; where it starts and what it
     deploys is the graph's. goes_on: whether there is something that the stage before left."""
     if isinstance(method, Finetune):
         trained = method.model_dump(mode="json", include={"train"})
     else:
-        trained = {"adapters": method.model_dump(mode="json", exclude=set(Method.model_fields))}
+        shared = set(Method.model_fields) - {"name"}
+        trained = {"adapters": method.model_dump(mode="json", exclude=shared)}
     if method.average is not None:
         trained["average"] = method.average.model_dump(mode="json")
     if method.preserve is not None:
@@ -52,7 +53,7 @@ def trained_by(method: AnyMethod, *, goes_on: bool) -> dict[str, Any]:
     return trained
 
 
-def reference_of(method: AnyMethod, architecture: Any) -> Any:
+def reference_of(method: Method, architecture: Any) -> Any:
     """The architecture of the other model that the method's preservation looks at, or None."""
     reference = None if method.preserve is None else method.preserve.reference
     return reference.architecture if isinstance(reference, Backbone) else reference and architecture

@@ -16,7 +16,7 @@ from fomo_dagster.data.sources.webdataset.shard_cache import ShardCache
 from fomo_dagster.data.sources.webdataset.streamed import StreamedPool, Visits
 from fomo_dagster.data.weighted import WeightedPool
 from fomo_dagster.errors import DataError
-from fomo_dagster.experiment.schema import Execution
+from fomo_dagster.experiment.execution import Execution
 from fomo_dagster.graph.core.files import LISTING_COLUMNS, MANIFEST, STREAMED
 from fomo_dagster.graph.core.keys import shards_key, source_key
 from fomo_dagster.graph.work.indexes import indexes_of

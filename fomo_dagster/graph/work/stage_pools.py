@@ -10,7 +10,8 @@ import polars as pl
 
 from fomo_dagster.data.buffer import select
 from fomo_dagster.data.pools import Pool
-from fomo_dagster.experiment.schema import Buffer, Execution
+from fomo_dagster.experiment.execution import Execution
+from fomo_dagster.experiment.schema import Buffer
 from fomo_dagster.graph.core.files import MANIFEST
 from fomo_dagster.graph.work.opened_pools import manifest_pool, pretraining_pool
 from fomo_dagster.parquet import read_parquet

@@ -6,16 +6,15 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from fomo_dagster.data.declarations import Declaration
+from fomo_dagster.methods.declaration import Method
 
 TARGETS = ("query", "key", "value", "out_proj", "c_fc", "c_proj")
 
 
-class Adapters(Declaration):
+class Adapters(Method):
     """What every family has. Everything except the adapters is frozen, including the logit
     scale."""
 
-    name: str
     targets: tuple[str, ...] = Field(
         TARGETS,
         min_length=1,
@@ -28,6 +27,24 @@ class Adapters(Declaration):
         "θ₀. merge_each_stage: each stage gets new adapters, over the weights that it "
         "starts from.",
     )
+
+    @model_validator(mode="after")
+    def _persisting_adapters_have_one_base(self) -> Adapters:
+        if self.adapters == "persist" and self.start_from != "trained":
+            raise ValueError(
+                "adapters that persist stay over θ₀, so that start_from must be trained, not "
+                f"{self.start_from}: use adapters: merge_each_stage"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _preserves_what_is_trained(self) -> Adapters:
+        if self.preserve is not None and self.preserve.weights_themselves:
+            raise ValueError(
+                f"{self.preserve.name} holds the model's weights where they are, and {self.name} "
+                "trains adapters beside them: use it with finetune"
+            )
+        return self
 
 
 class Scaled(Adapters):
@@ -83,3 +100,6 @@ class Rescaled(Adapters):
     """(IA)³: one factor for every output of each layer."""
 
     name: Literal["ia3"]
+
+
+FAMILIES = (Scaled, Vera, Householder, Orthogonal, Rescaled)

@@ -6,9 +6,9 @@ from pydantic import TypeAdapter
 
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.loading import experiment_files, load_experiment
-from fomo_dagster.experiment.merging_over_time import COMBINATIONS
-from fomo_dagster.experiment.schema import AnyMethod
 from fomo_dagster.graph.build.builder import build_graph
+from fomo_dagster.merging.over_time import COMBINATIONS
+from fomo_dagster.methods.registry import AnyMethod
 
 
 def method(text):

@@ -1,0 +1,73 @@
+"""Where and how fast an experiment runs: no part of any artifact's identity."""
+
+from __future__ import annotations
+
+from pydantic import Field, model_validator
+
+from fomo_dagster.data.declarations import Declaration
+from fomo_dagster.experiment.machines import Machines
+
+
+class Execution(Declaration):
+    """Where and how fast things run. It is never part of identity."""
+
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1 or mps.")
+    processes: int = Field(
+        1,
+        ge=1,
+        description="Processes on each machine that train a stage together and divide the "
+        "datasets of an evaluation. Each has its own CUDA device.",
+    )
+    machines: Machines | None = Field(None, description="Several machines; null: only this one.")
+    sharded: bool = Field(
+        False,
+        description="Divide weights, gradients and the optimiser's state among the processes of a "
+        "training (FSDP2), for models that are too large for one device.",
+    )
+    workers: int = Field(0, ge=0, description="Processes that load training batches.")
+    micro_batch_size: int | None = Field(
+        None, ge=1, description="Samples on the device at once (GradCache); null: the whole batch."
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="Save memory by computing activations twice."
+    )
+    compile: bool = Field(
+        False, description="Compile the towers with torch.compile. Only rounding differs."
+    )
+    evaluation_batch_size: int = Field(
+        256, ge=1, description="Samples on the device at once in evaluation."
+    )
+    shard_cache_gib: float = Field(
+        50.0,
+        gt=0,
+        description="Disk space for fetched tars of streamed datasets, in the cache folder.",
+    )
+    resume_seconds: float = Field(60.0, gt=0, description="Seconds between resume points.")
+
+    @property
+    def all_processes(self) -> int:
+        """The number of processes on all machines."""
+        return self.processes * (self.machines.count if self.machines is not None else 1)
+
+    @model_validator(mode="after")
+    def _can_share_weights_out(self) -> Execution:
+        if self.sharded and self.all_processes == 1:
+            raise ValueError(
+                "sharded shares weights out over the processes of a training, and processes is 1: "
+                "raise it, or leave sharded out"
+            )
+        if self.sharded and self.compile:
+            raise ValueError(
+                "sharded and compile do not go together: a compiled tower needs its weights whole; "
+                "leave one out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _processes_have_devices(self) -> Execution:
+        if self.all_processes > 1 and self.device not in ("auto", "cpu", "cuda"):
+            raise ValueError(
+                f"device is {self.device!r}, and there are {self.all_processes} processes, each "
+                "with a device of its own: use auto, cuda or cpu"
+            )
+        return self

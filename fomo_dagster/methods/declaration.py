@@ -1,0 +1,47 @@
+"""Methods as an experiment file says them: what is trained, and what is done beside training it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from fomo_dagster.merging.over_time import MergingOverTime
+from fomo_dagster.methods.averaging.declaration import AnyAverage
+from fomo_dagster.methods.preservation.registry import AnyPreservation
+from fomo_dagster.methods.trained_parameters.declaration import Train
+
+
+class Method(MergingOverTime):
+    """What all methods have; each adds what it trains."""
+
+    name: str
+    preserve: AnyPreservation | None = Field(
+        None, description="What keeps earlier abilities in addition to replay; null: nothing."
+    )
+    average: AnyAverage | None = Field(
+        None,
+        description="Average the weights over the steps of a stage and end the stage with the "
+        "average; null: end it with the weights of its last step.",
+    )
+
+    @model_validator(mode="after")
+    def _goes_on_with_what_is_carried(self) -> Method:
+        if self.preserve is not None and self.preserve.carries and self.start_from == "initial":
+            raise ValueError(
+                f"{self.preserve.name} goes on from stage to stage, and start_from: initial begins "
+                "each at θ₀: use trained or deployed"
+            )
+        return self
+
+
+class Finetune(Method):
+    """Trains the model's weights, all or some."""
+
+    name: Literal["finetune"] = "finetune"
+    train: Train = Field(
+        "all",
+        description="Which parameters to train: all; one tower (locked_image, locked_text); "
+        "layer_norms (LNFit); biases (BitFit); projections (linear probing); or globs "
+        "over parameter names.",
+    )
