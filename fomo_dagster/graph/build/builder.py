@@ -41,7 +41,7 @@ from fomo_dagster.graph.nodes.measured_orders import (
 from fomo_dagster.graph.nodes.order import Listing, OrderNode
 from fomo_dagster.graph.nodes.probe import ProbeNode
 from fomo_dagster.graph.nodes.scores import ScoresNode
-from fomo_dagster.graph.nodes.trained import TrainedNode
+from fomo_dagster.graph.nodes.trained import OtherWeights, TrainedNode
 from fomo_dagster.methods.online_selection.declaration import Referring
 
 
@@ -192,10 +192,7 @@ class _Builder(SharedNodes):
         experiment = loaded.experiment
         name, stream = experiment.stream_name, experiment.stream
         backbone, execution = self.backbone_of(theta), experiment.execution
-        common: dict[str, Any] = {
-            "key": order_key(name), "name": name, "stream": stream, "listing": listing,
-            "of_benchmark": in_released_streams(experiment, datasets),
-        }  # fmt: skip
+        key, of_benchmark = order_key(name), in_released_streams(experiment, datasets)
         if stream.order == "performance":
             # Always of whole test splits: two samples a class are no accuracy to go by.
             probe = ProbeNode(
@@ -205,7 +202,10 @@ class _Builder(SharedNodes):
                 execution=execution,
             )  # fmt: skip
             self.add(probe)
-            return PerformanceOrder(probe_key=probe.key, **common)
+            return PerformanceOrder(
+                key=key, stream=stream, listing=listing, of_benchmark=of_benchmark,
+                probe_key=probe.key,
+            )  # fmt: skip
         if stream.order == "frequency":
             recipe = backbone.pretraining
             pool = experiment.pretraining_pool or (recipe.pool if recipe else None)
@@ -215,14 +215,21 @@ class _Builder(SharedNodes):
                     "pretraining pool, and there is none: declare pretraining_pool"
                 )
             pool_key = self.add_pool(loaded, pool, "pretraining_pool")
-            return FrequencyOrder(pool_key=pool_key, execution=execution, **common)
+            return FrequencyOrder(
+                key=key, stream=stream, listing=listing, of_benchmark=of_benchmark,
+                pool_key=pool_key, execution=execution,
+            )  # fmt: skip
         if stream.order == "similarity":
             return SimilarityOrder(
+                key=key, stream=stream, listing=listing, of_benchmark=of_benchmark,
                 checkpoint_key=theta, backbone=backbone, execution=execution,
                 precision=experiment.evaluation.precision,
-                prompts={d: dataset.prompt for d, dataset in datasets.items()}, **common,
+                prompts={d: dataset.prompt for d, dataset in datasets.items()},
             )  # fmt: skip
-        return OrderNode(years=years_of(experiment, datasets), **common)
+        return OrderNode(
+            key=key, stream=stream, listing=listing, of_benchmark=of_benchmark,
+            years=years_of(experiment, datasets),
+        )  # fmt: skip
 
     def add_stream(
         self, loaded: Loaded, theta: str, arrived: tuple[str, ...]
@@ -264,37 +271,30 @@ class _Builder(SharedNodes):
             keys.append(key)
         return keys, listing.datasets
 
-    def stage_inputs(
+    def reference(
         self, loaded: Loaded, stage: int, theta: str, weights: WeightsOverTime
-    ) -> dict[str, Any]:
-        """What the method's preservation looks at in a stage, as fields of its `TrainedNode`; the
-        node of another backbone is added."""
+    ) -> OtherWeights | None:
+        """The weights that the method's preservation looks at in a stage; the node of another
+        backbone is added."""
         preserve = loaded.experiment.method.preserve
-        if preserve is None:
-            return {}
-        before = tuple(weights.trained(earlier) for earlier in range(1, stage))
-        reference, fields = preserve.reference, dict[str, Any]()
-        if isinstance(reference, Backbone):
-            key = self.add_backbone(loaded, reference, "method.preserve.teacher")
-            fields |= {"reference_key": key, "reference_backbone": self.backbone_of(key)}
-        elif reference is not None:
-            keys = {"initial": theta, "deployed": weights.deployed(stage - 1)}
-            fields["reference_key"] = keys[reference]
-        if preserve.carries and before:
-            fields["carried_key"] = before[-1]
-        if preserve.leaves_replay_features:
-            fields["replay_feature_keys"] = before
-        return fields
+        if preserve is None or preserve.reference is None:
+            return None
+        if isinstance(preserve.reference, Backbone):
+            return self.other_weights(loaded, preserve.reference, "method.preserve.teacher")
+        keys = {"initial": theta, "deployed": weights.deployed(stage - 1)}
+        return OtherWeights(keys[preserve.reference], self.backbone_of(theta))
 
-    def selection(self, loaded: Loaded) -> dict[str, Any]:
-        """Which rows a stage trains on, as fields of its `TrainedNode`; the node of the model that
-        is looked at for it is added."""
+    def selecting(self, loaded: Loaded) -> OtherWeights | None:
+        """The weights that the selection of samples looks at; their node is added."""
         selection = loaded.experiment.selection
-        fields: dict[str, Any] = {"selection": selection}
-        if isinstance(selection, Referring):
-            key = self.add_backbone(loaded, selection.reference, "selection.reference")
-            fields |= {"selecting_key": key, "selecting_backbone": self.backbone_of(key)}
-        return fields
+        if not isinstance(selection, Referring):
+            return None
+        return self.other_weights(loaded, selection.reference, "selection.reference")
+
+    def other_weights(self, loaded: Loaded, backbone: Backbone, declared_at: str) -> OtherWeights:
+        """Those of a backbone that is declared beside θ₀."""
+        key = self.add_backbone(loaded, backbone, declared_at)
+        return OtherWeights(key, self.backbone_of(key))
 
     def add_experiment(self, loaded: Loaded, *, look_for_weights: bool = False) -> None:
         """look_for_weights: refuse an experiment whose backbones' files are not there. What is
@@ -348,7 +348,9 @@ class _Builder(SharedNodes):
                     buffer=experiment.buffer, method=method, seed=experiment.seed,
                     start_key=weights.start(stage), base_key=theta,
                     chunk_keys=tuple(chunks[:stage]), pool_key=pool_key,
-                    **self.stage_inputs(loaded, stage, theta, weights), **self.selection(loaded),
+                    trained_keys=tuple(map(weights.trained, range(1, stage))),
+                    reference=self.reference(loaded, stage, theta, weights),
+                    selection=experiment.selection, selecting=self.selecting(loaded),
                     budget_key=None if budget is None else budget.key,
                     execution=experiment.execution,
                 )

@@ -39,3 +39,8 @@ def what_is_made(key: str) -> str:
 def order_key(stream: str) -> str:
     """The asset key of a stream's order."""
     return f"{STREAMS}/{stream}/order"
+
+
+def stream_of(key: str) -> str:
+    """The stream whose order or chunk has this asset key."""
+    return key.split("/")[1]

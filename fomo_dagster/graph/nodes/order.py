@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.stream import Stream
 from fomo_dagster.graph.core.facts import ONLY, Details, Facts, FactsByKey
-from fomo_dagster.graph.core.keys import MANIFESTS, shards_key
+from fomo_dagster.graph.core.keys import MANIFESTS, shards_key, stream_of
 from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.core.outcome import Outcome
 from fomo_dagster.graph.core.shown import Check, Checked, Picture, Shown
@@ -93,7 +93,6 @@ class OrderNode(Node):
     figure_name: ClassVar[str | None] = None
     """What the key figure of a concept is; None if the order has none."""
 
-    name: str
     stream: Stream
     listing: Listing
     years: Mapping[str, int] = field(default_factory=dict)
@@ -256,7 +255,10 @@ class OrderNode(Node):
         from fomo_dagster.tables.schemas import SCHEMAS
 
         order = read_parquet(artifacts[ONLY].path(ORDER))
-        yield "orders", order.with_columns(stream=pl.lit(self.name)).select(*SCHEMAS["orders"])
+        yield (
+            "orders",
+            order.with_columns(stream=pl.lit(stream_of(self.key))).select(*SCHEMAS["orders"]),
+        )
 
     @property
     def checks(self) -> tuple[Check, ...]:

@@ -45,6 +45,18 @@ if TYPE_CHECKING:
     from fomo_dagster.models.backbones import Model
 
 
+@dataclass(frozen=True)
+class OtherWeights:
+    """An asset of weights that a training looks at beside its own, and what they are of."""
+
+    key: str
+    backbone: Backbone
+
+    def load(self, context: NodeContext) -> Model:
+        """The model, on the CPU."""
+        return load_weights(self.backbone, context.artifact(self.key).path(WEIGHTS))
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainedNode(WeightsNode):
     """The weights after training a stage."""
@@ -73,19 +85,12 @@ class TrainedNode(WeightsNode):
     base_key: str  # θ₀
     chunk_keys: tuple[str, ...]  # of stages 1..stage; the last is the update pool
     pool_key: str | None  # where the mixture of some stage draws from it
-    reference_key: str | None = None
-    """The weights that the preservation looks at beside those of the start."""
-    reference_backbone: Backbone | None = None
-    """What they are of, where they are not of `backbone`."""
-    carried_key: str | None = None
-    """The stage before, which left what the preservation continues with."""
-    replay_feature_keys: tuple[str, ...] = ()
-    """All stages before, which left features of the samples that they brought."""
+    trained_keys: tuple[str, ...] = ()  # what the stages before trained
+    reference: OtherWeights | None = None
+    """What the preservation looks at beside the weights of the start."""
     selection: AnyOnlineSelection | None = None
-    selecting_key: str | None = None
-    """The weights that the selection looks at."""
-    selecting_backbone: Backbone | None = None
-    """What they are of."""
+    selecting: OtherWeights | None = None
+    """What the selection looks at."""
     budget_key: str | None = None
     """What says how many steps there are, where the budget is one of memory-adjusted FLOPs."""
     execution: Execution
@@ -99,6 +104,18 @@ class TrainedNode(WeightsNode):
         """Whose adapters this stage continues with, over θ₀; of stages after the first, alike."""
         persists = isinstance(self.method, Adapters) and self.method.adapters == "persist"
         return self.start_key if persists and self.start_key != self.base_key else None
+
+    @property
+    def _carried_key(self) -> str | None:
+        """The stage before, where it left what the preservation continues with."""
+        preserve, before = self.method.preserve, self.trained_keys
+        return before[-1] if preserve and preserve.carries and before else None
+
+    @property
+    def _replay_feature_keys(self) -> tuple[str, ...]:
+        """The stages before, where they left features of the samples that they brought."""
+        preserve = self.method.preserve
+        return self.trained_keys if preserve and preserve.leaves_replay_features else ()
 
     @property
     def _shares(self) -> StageShares:
@@ -118,7 +135,7 @@ class TrainedNode(WeightsNode):
         return tuple(
             dict.fromkeys(
                 (
-                    self.start_key, *self._stage_inputs.values(), *self.replay_feature_keys,
+                    self.start_key, *self._stage_inputs.values(), *self._replay_feature_keys,
                     *self._buffer_keys, self.chunk_keys[-1],
                     *([self._drawn_pool_key] if self._drawn_pool_key is not None else []),
                     *([self.budget_key] if self.budget_key is not None else []),
@@ -131,15 +148,17 @@ class TrainedNode(WeightsNode):
         """Role → key of the weights and states beside those of the start."""
         base = self.base_key if self._continued_key is not None else None
         roles = {
-            "base": base, "reference": self.reference_key, "carried": self.carried_key,
-            "selecting": self.selecting_key,
+            "base": base,
+            "reference": self.reference.key if self.reference else None,
+            "carried": self._carried_key,
+            "selecting": self.selecting.key if self.selecting else None,
         }  # fmt: skip
         return {role: key for role, key in roles.items() if key is not None}
 
     @property
     def declared(self) -> Mapping[str, Any]:
         declared = training_parameters(self.settings) | {
-            **trained_by(self.method, goes_on=self.carried_key is not None),
+            **trained_by(self.method, goes_on=self._carried_key is not None),
             "mixture": self._shares.as_data(),
             "seed": self.seed,
             "stage": self.stage,
@@ -147,7 +166,7 @@ class TrainedNode(WeightsNode):
         preserve = self.method.preserve
         if preserve and preserve.of_likelihood and self.settings.loss.name == "siglip":
             declared["likelihood"] = "sigmoid"  # it was a softmax before, whatever the loss
-        if preserve and preserve.carried_version > 1 and self.carried_key is not None:
+        if preserve and preserve.carried_version > 1 and self._carried_key is not None:
             declared["carried_version"] = preserve.carried_version
         if self.selection is not None:
             declared["selection"] = self.selection.model_dump(mode="json")
@@ -165,8 +184,8 @@ class TrainedNode(WeightsNode):
             inputs["buffer"] = [facts[key].data_version for key in self._buffer_keys]
         if self._drawn_pool_key is not None:
             inputs["pretraining"] = facts[self._drawn_pool_key].data_version
-        if self.replay_feature_keys:
-            inputs["remembered"] = [facts[key].data_version for key in self.replay_feature_keys]
+        if self._replay_feature_keys:
+            inputs["remembered"] = [facts[key].data_version for key in self._replay_feature_keys]
         parameters = {**self.declared, **self._length(facts)}
         return {ONLY: Recipe(self.kind, self.version, parameters, inputs)}
 
@@ -202,9 +221,9 @@ class TrainedNode(WeightsNode):
             seed=self.seed, execution=self.execution, context=context,
         )  # fmt: skip
         stage_inputs = self._opened_stage_inputs(context)
-        if self.replay_feature_keys:
+        if self._replay_feature_keys:
             paths = [
-                context.artifact(key).path(REPLAY_FEATURES) for key in self.replay_feature_keys
+                context.artifact(key).path(REPLAY_FEATURES) for key in self._replay_feature_keys
             ]
             stage_inputs = replace(
                 stage_inputs,
@@ -234,7 +253,7 @@ class TrainedNode(WeightsNode):
                 replace(
                     stage_inputs,
                     continued=context.artifact(continued).path(ADAPTERS) if continued else None,
-                    selecting=partial(self._selecting, context) if self.selecting_key else None,
+                    selecting=partial(self.selecting.load, context) if self.selecting else None,
                 ),
             )
         )
@@ -254,27 +273,16 @@ class TrainedNode(WeightsNode):
                 cost["flops"] += samples * of_features
         return cost
 
-    def _selecting(self, context: NodeContext) -> Model:
-        assert self.selecting_key is not None
-        assert self.selecting_backbone is not None
-        return load_weights(
-            self.selecting_backbone, context.artifact(self.selecting_key).path(WEIGHTS)
-        )
-
     def _opened_stage_inputs(self, context: NodeContext) -> StageInputs:
         from safetensors.torch import load_file
 
         from fomo_dagster.methods.preservation.hooks import StageInputs
 
-        def reference() -> Model:
-            assert self.reference_key is not None
-            backbone = self.reference_backbone or self.backbone
-            return load_weights(backbone, context.artifact(self.reference_key).path(WEIGHTS))
-
         carried = {}
-        if self.carried_key is not None:
-            carried = load_file(context.artifact(self.carried_key).path(CARRIED))
-        return StageInputs(reference=reference if self.reference_key else None, carried=carried)
+        if self._carried_key is not None:
+            carried = load_file(context.artifact(self._carried_key).path(CARRIED))
+        reference = partial(self.reference.load, context) if self.reference else None
+        return StageInputs(reference=reference, carried=carried)
 
     @property
     def table_names(self) -> tuple[str, ...]:
