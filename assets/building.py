@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -10,7 +11,7 @@ from assets.announcing import announcing_sensor
 from assets.checks import check_specs_of, checks_of
 from assets.commands import Commands
 from assets.descriptions import metadata_of, metadata_of_source
-from assets.growing import arrival_sensor, grow_job
+from assets.growing import arrival_sensor, failed_arrival_assets, grow_job
 from assets.histories import history_specs, report_history
 from assets.launchpad import launch_job
 from assets.schedules import observation_of, schedule_of, schedules_of
@@ -26,6 +27,7 @@ from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.core.outcome import Outcome
 from fomo_dagster.graph.run.materialise import materialise, remove_stale_heads
 from fomo_dagster.graph.run.run_context import RunContext
+from fomo_dagster.home import Home
 from fomo_dagster.units import duration
 from resources.run_contexts import RunContextOpener, RunContexts
 
@@ -58,6 +60,7 @@ def build_definitions(
             *build_assets(graph),
             *history_specs(graph),
             *trouble_assets(troubles, graph.wrong_datasets),
+            *failed_arrival_assets(graph, Home(Path(run_contexts.home)), commands),
         ],
         jobs=[*jobs.values(), *launch_jobs, observe_job, *growing_jobs],
         schedules=[*schedules_of(graph, troubles, jobs), observation_of(observe_job)],

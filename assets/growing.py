@@ -3,11 +3,14 @@
 Dagster loads its assets once, so a stage that arrives later has none at first. The job therefore
 reads the project anew and brings the experiment up to date in a run of its own, as `fomo run` does;
 then it asks the UI to load the code location again, and the new stage's assets show what they are.
+What failed is noted in the home until it is mended: the graph shows it as an asset of trouble.
 """
 
+import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import dagster as dg
@@ -15,11 +18,16 @@ import dagster as dg
 from assets.commands import Commands
 from assets.schedules import run_that_goes_on
 from assets.specs import EXPERIMENT_TAG
+from assets.troubles import trouble_asset, trouble_key
 from fomo_dagster.errors import FomoError, InputError
+from fomo_dagster.graph.build.builder import Graph
 from fomo_dagster.graph.build.names import ARRIVALS, GROW
+from fomo_dagster.home import Home
+from fomo_dagster.store.files import write_bytes
 from fomo_dagster.streams.growing import arrivals, last_change
 
 SECONDS_BETWEEN_LOOKS = 60
+COMPUTED = "arrivals_are_computed"  # a check of the asset of trouble
 UI = "FOMO_UI"  # host:port of the UI, which `fomo ui` sets
 
 
@@ -35,13 +43,7 @@ def grow_job(commands: Commands) -> dg.JobDefinition:
     @dg.op(name="compute_what_arrived")
     def compute(context: dg.OpExecutionContext, config: Growth) -> None:
         """Compute the stages that arrived since the definitions were loaded."""
-        try:
-            commands.run(config.experiment, [], context.instance, command=f"sensor {ARRIVALS}")
-        except FomoError as error:
-            raise dg.Failure(
-                str(error), metadata={"error": type(error).__name__}, allow_retries=False
-            ) from error
-        show_what_arrived(context)
+        compute_arrivals(config.experiment, commands, context)
 
     @dg.job(
         name=GROW,
@@ -54,13 +56,59 @@ def grow_job(commands: Commands) -> dg.JobDefinition:
     return grow_streams
 
 
+def compute_arrivals(
+    experiment: str, commands: Commands, context: dg.OpExecutionContext | dg.AssetExecutionContext
+) -> None:
+    """Compute what arrived, and show it; where that fails, note why, show that, and fail."""
+    noted = noted_failure(Home.from_environment(), experiment)
+    try:
+        commands.run(experiment, [], context.instance, command=f"sensor {ARRIVALS}")
+    except FomoError as error:
+        write_bytes(noted, str(error).encode())
+        context.instance.report_runless_asset_event(  # which makes the asset of trouble red
+            dg.AssetCheckEvaluation(
+                asset_key=trouble_key(experiment), check_name=COMPUTED, passed=False,
+                metadata={"reason": str(error)},
+            )
+        )  # fmt: skip
+        show_what_arrived(context)
+        raise dg.Failure(
+            str(error), metadata={"error": type(error).__name__}, allow_retries=False
+        ) from error
+    noted.unlink(missing_ok=True)
+    show_what_arrived(context)
+
+
+def noted_failure(home: Home, experiment: str) -> Path:
+    """The file that says why what arrived could not be computed; there is none where it could."""
+    return home.root / "failed_arrivals" / f"{experiment}.txt"
+
+
+def failed_arrival_assets(
+    graph: Graph, home: Home, commands: Commands
+) -> Iterator[dg.AssetsDefinition]:
+    """An asset for each experiment whose last arrival failed; materialising it tries again."""
+    for experiment in sorted(graph.growing.keys() & graph.experiments.keys()):
+        with contextlib.suppress(FileNotFoundError):
+            reason = noted_failure(home, experiment).read_text(errors="replace")
+            folder = graph.growing[experiment].resolve()
+            sentence = (
+                f"What arrived in {folder} was not computed. {reason}\n\n"
+                f"Repair or remove what arrived: the sensor `{ARRIVALS}` then tries again. If "
+                "nothing is wrong with it, materialise this asset to try again."
+            )
+            again = partial(compute_arrivals, experiment, commands)
+            check = dg.AssetCheckSpec(COMPUTED, asset=trouble_key(experiment))
+            yield trouble_asset(experiment, sentence, again, [check])
+
+
 def arrival_sensor(growing: Mapping[str, Path], job: dg.JobDefinition) -> dg.SensorDefinition:
     """A sensor over the folders (by experiment) that streams grow in.
 
     It asks for a run whenever a folder's entries are others than at its last look or changed since,
     and the first time; while a run of the experiment goes on, once that has ended. So a run that
-    failed is asked for again once its images are repaired; one that failed for another reason is
-    launched by hand.
+    failed is asked for again once its images are repaired; for one that failed for another reason,
+    see `failed_arrival_assets`.
     """
 
     @dg.sensor(
@@ -99,11 +147,11 @@ def arrival_sensor(growing: Mapping[str, Path], job: dg.JobDefinition) -> dg.Sen
     return look
 
 
-def show_what_arrived(context: dg.OpExecutionContext) -> None:
+def show_what_arrived(context: dg.OpExecutionContext | dg.AssetExecutionContext) -> None:
     """Have the UI load this code location again, where it is known; what was computed is safe."""
     address, origin = os.environ.get(UI), context.run.remote_job_origin
     if address is None or origin is None:
-        context.log.info("Reload the code location to see the new stage's assets.")
+        context.log.info("Reload the code location to see what arrived.")
         return
     from dagster_graphql import DagsterGraphQLClient, DagsterGraphQLClientError
 

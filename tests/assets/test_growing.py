@@ -8,8 +8,13 @@ import dagster as dg
 import dagster_graphql
 import pytest
 
+from assets.building import build_definitions
+from assets.commands import Commands
 from assets.growing import arrival_sensor, grow_job, show_what_arrived
 from fomo_dagster.cli.running import COMMANDS
+from fomo_dagster.errors import DataError
+from fomo_dagster.graph.build.builder import build_project
+from resources.run_contexts import RunContexts
 
 
 @pytest.fixture
@@ -108,3 +113,58 @@ def test_the_ui_is_asked_to_load_again_where_it_is_known(monkeypatch, address, f
     assert Client.asked == ([("::1", 80, "here")] if address == "::1:80" else [])
     [line] = said
     assert ("was asked" in line) == (address == "::1:80")
+
+
+class Fails:
+    """A command that fails as long as it has a reason; as `Commands.run`."""
+
+    reason: str | None = "shards/live_2024: no image can be read"
+
+    def __call__(self, experiment, overrides, instance, command=""):
+        assert (experiment, list(overrides), command) == ("toy", [], "sensor arrivals")
+        if self.reason is not None:
+            raise DataError(self.reason)
+
+
+def test_an_arrival_that_failed_is_an_asset_of_trouble_until_it_is_mended(project):
+    (project.root / "incoming/2024/ant").mkdir(parents=True)
+    project.write("toy", stream={"name": "live", "growing": "../incoming"})
+    trouble, fails = dg.AssetKey(["toy", "trouble"]), Fails()
+
+    def definitions():
+        commands = Commands(run=fails, plan=lambda *_: [])
+        return build_definitions(
+            build_project(project.root), RunContexts.of(project.home), commands
+        )
+
+    def execute(job, **further):
+        """Whether it succeeds."""
+        return definitions().resolve_job_def(job).execute_in_process(
+            instance=instance, raise_on_error=False, **further
+        ).success  # fmt: skip
+
+    def reasons():
+        """Why the check failed by which the asset is red, each time."""
+        logged = instance.all_logs("", of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION)
+        checks = [one.dagster_event.asset_check_evaluation_data for one in logged]
+        assert not any(check.passed or check.asset_key != trouble for check in checks)
+        return [check.metadata["reason"].value for check in checks]
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        arrived = {"ops": {"compute_what_arrived": {"config": {"experiment": "toy"}}}}
+        before = definitions().resolve_asset_graph().get_all_asset_keys()
+        assert trouble not in before
+        assert not execute("grow_streams", run_config=arrived)
+        graph = definitions().resolve_asset_graph()
+        assert graph.get_all_asset_keys() == before | {trouble}
+        said = graph.get(trouble).description
+        assert "no image can be read" in said
+        assert str(project.root / "incoming") in said
+        assert trouble not in definitions().resolve_job_def("toy").asset_layer.selected_asset_keys
+        fails.reason = "the disk is full"
+        assert not execute("__ASSET_JOB", asset_selection=[trouble])
+        assert "the disk is full" in definitions().resolve_asset_graph().get(trouble).description
+        fails.reason = None
+        assert reasons() == ["shards/live_2024: no image can be read", "the disk is full"]
+        assert execute("__ASSET_JOB", asset_selection=[trouble])
+        assert definitions().resolve_asset_graph().get_all_asset_keys() == before
