@@ -21,6 +21,7 @@ from mkdocs.structure.files import File, Files
 from pydantic import BaseModel
 
 from fomo_dagster.cli.main import app
+from fomo_dagster.cli.run_events import EVENTS, Failure
 from fomo_dagster.data.sources.registry import SOURCES
 from fomo_dagster.evaluation.classification import METRICS as CLASSIFICATION_METRICS
 from fomo_dagster.evaluation.retrieval import METRICS as RETRIEVAL_METRICS
@@ -162,6 +163,29 @@ def _command(command: Any, name: str, lines: list[str]) -> None:
     for part, below in getattr(command, "commands", {}).items():
         if not below.hidden:
             _command(below, f"{name} {part}", lines)
+
+
+def events() -> str:
+    """The events of `fomo run --json`."""
+    lines = [
+        "# Events of a run",
+        "",
+        "`fomo run --json` prints these events, a JSON object a line. Every event also has "
+        "`event`, its name, and `time`, in ISO 8601 and UTC. Later versions may add events and "
+        "fields; they rename and remove none. [Run and follow](../running.md#for-programs) has "
+        "examples.",
+        "",
+    ]
+    for name, declared in [(event.name, event) for event in EVENTS] + [("error", Failure)]:
+        fields = declared.model_json_schema().get("properties", {})
+        types = {key: _type(field, links=False) for key, field in fields.items()}
+        rows = [
+            (f"`{key}`", types[key].replace("Failure", "[error](#error)"), field["description"])
+            for key, field in fields.items()
+        ]
+        lines += [f"## `{name}`", "", inspect.cleandoc(declared.__doc__ or ""), ""]
+        lines += _table(("field", "type", "meaning"), rows)
+    return "\n".join(lines)
 
 
 def experiment() -> str:
@@ -354,6 +378,7 @@ _SECTIONS = _sections()
 
 PAGES: Mapping[str, Callable[[], str]] = {
     "commands": commands,
+    "events": events,
     "experiment": experiment,
     "tables": tables,
     "metrics": metrics,
@@ -361,6 +386,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
 }
 LINKED_AS: Mapping[str, str] = {
     "commands": "fomo_dagster/cli/main.py",
+    "events": "fomo_dagster/cli/run_events.py",
     "experiment": "experiments/schema.json",
     "tables": "fomo_dagster/tables/schemas.py",
     "metrics": "fomo_dagster/metrics.py",

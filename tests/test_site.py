@@ -9,6 +9,7 @@ from mkdocs.commands.build import build
 from mkdocs.config import load_config
 from mkdocs.exceptions import Abort
 
+from fomo_dagster.cli.run_events import EVENTS
 from fomo_dagster.data.sources.registry import SOURCES
 from fomo_dagster.evaluation.classification import METRICS as CLASSIFICATION_METRICS
 from fomo_dagster.evaluation.retrieval import METRICS as RETRIEVAL_METRICS
@@ -123,6 +124,15 @@ def test_reference_has_commands_and_defaults_as_they_are_in_code(site):
     chosen = re.search(r"<code>optimiser</code></td>\s*<td>(.*?)</td>", experiment)
     assert chosen is not None
     assert 'href="../optimisers/"' in chosen[1]
+
+
+def test_reference_has_every_field_of_every_event_of_a_run(site):
+    text = text_of(site, "events")
+    for event in EVENTS:
+        section = re.search(rf'<h2 id="{event.name}">(.*?)(<h2|</article>)', text, re.DOTALL)
+        assert section is not None, event.name
+        for field in event.model_fields:
+            assert f"<td><code>{field}</code></td>" in section[1], (event.name, field)
 
 
 def test_site_loads_nothing_from_another_host(site):

@@ -1,29 +1,37 @@
-"""What a person sees while a run or a plan goes on: a line an asset, and bars of the work."""
+"""Bars of work that goes on, on a terminal; nothing without one."""
 
 from __future__ import annotations
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from collections.abc import Iterable
 
-from fomo_dagster.cli.output import printable, say
-from fomo_dagster.store.heads import Head
+from rich.cells import cell_len
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Column
+from rich.text import Text
+
+from fomo_dagster.cli.output import printable
+
+BAR = 20  # characters: with counts, loss and speed, a bar fits 80 columns
+LONGEST_WORK = 24  # characters of what is done
 
 
 class Bars:
-    """Bars of the assets and of the work within one; without a terminal, the lines alone.
+    """A bar for each kind of work, below a line that says what it is for.
 
     assets: how many there are to be; 0 where none is made, as in a plan.
     """
 
     def __init__(self, console: Console, assets: int = 0) -> None:
-        self._progress = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            TextColumn("{task.completed}/{task.total}", markup=False),
-            TextColumn("{task.fields[detail]}", markup=False),
-            TimeRemainingColumn(),
+        self._progress = _Display(
+            TextColumn("{task.description}", markup=False, table_column=_column()),
+            BarColumn(bar_width=BAR),
+            TextColumn("{task.completed:,}/{task.total:,}", markup=False, table_column=_column()),
+            TextColumn("{task.fields[detail]}", markup=False, table_column=_column(ratio=1)),
+            TimeRemainingColumn(table_column=_column()),
             console=console,
             transient=True,
+            expand=True,
             disable=not console.is_interactive,  # it would end with an empty line
         )
         self._assets = self._progress.add_task(
@@ -42,24 +50,45 @@ class Bars:
         """Progress within an asset; see `fomo_dagster.progress`."""
         detail = printable(detail)
         if what not in self._tasks:
-            self._tasks[what] = self._progress.add_task(printable(what), total=total, detail=detail)
+            shown = shortened(printable(what), LONGEST_WORK)
+            self._tasks[what] = self._progress.add_task(shown, total=total, detail=detail)
         self._progress.update(self._tasks[what], completed=done, total=total, detail=detail)
         if done >= total:
             self._progress.remove_task(self._tasks.pop(what))
 
-    def waiting(self, what: str) -> None:
-        """Others have what this process needs."""
-        self._say(f"  waiting for {what}")
+    def note(self, text: str) -> None:
+        """Say in a line above the bars what is made or waited for; nothing where it is empty."""
+        self._progress.note = printable(text)
+        self._progress.refresh()
 
-    def finished(self, head: Head, seconds: float) -> None:
-        """An asset was materialised, which took so long."""
-        colour = "yellow" if head.status == "computed" else "green"
-        self._say("  ", (f"{head.status:8}", colour), f" {head.asset:36} {seconds:7.1f} s")
+    def advance(self) -> None:
+        """One asset more is there, and no work on it goes on."""
+        for task in self._tasks.values():
+            self._progress.remove_task(task)
+        self._tasks.clear()
         self._progress.advance(self._assets)
 
-    def warn(self, warning: str) -> None:
-        """Something that a person should hear."""
-        self._say("  ", ("warning", "yellow"), f"  {warning}")
 
-    def _say(self, *parts: str | tuple[str, str]) -> None:
-        say(self._progress.console, *parts)
+class _Display(Progress):
+    """Bars below a note; the note is one line, whatever the terminal's width."""
+
+    note = ""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        if self.note:
+            yield Text(shortened(self.note, self.console.width))
+        yield self.make_tasks_table(self.tasks)
+
+
+def _column(ratio: int | None = None) -> Column:
+    return Column(no_wrap=True, overflow="ellipsis", ratio=ratio)
+
+
+def shortened(text: str, width: int) -> str:
+    """`text` in so many columns: where it is longer, `…` stands for its middle."""
+    if cell_len(text) <= width:
+        return text
+    head = tail = len(text) // 2
+    while head + tail > 0 and cell_len(text[:head]) + cell_len(text[len(text) - tail :]) >= width:
+        head, tail = (head - 1, tail) if head >= tail else (head, tail - 1)
+    return f"{text[:head]}…{text[len(text) - tail :]}"

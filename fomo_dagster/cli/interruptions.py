@@ -15,6 +15,7 @@ class StoppedError(Exception):
 
     def __init__(self, number: signal.Signals, message: str) -> None:
         super().__init__(message)
+        self.signal = number.name
         self.status = 128 + number
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fomo_dagster.cli.datasets_commands import AsJson, datasets_app
-from fomo_dagster.cli.interruptions import StoppedError
+from fomo_dagster.cli.endings import ending_of
 from fomo_dagster.cli.output import (
     Terminal,
     prepare_streams,
@@ -25,9 +26,10 @@ from fomo_dagster.cli.packages import check_packages
 from fomo_dagster.cli.project_commands import doctor, init
 from fomo_dagster.cli.query_commands import AsCsv, results, sql
 from fomo_dagster.descriptors import raise_limit
-from fomo_dagster.errors import FomoError, InputError
 from fomo_dagster.home import Home, project_folder
-from fomo_dagster.paths import said_of
+
+if TYPE_CHECKING:
+    from fomo_dagster.cli.run_view import RunView
 
 app = typer.Typer(
     help="Keep CLIP-like models up to date. EXPERIMENT is the name of a file in experiments/, or "
@@ -46,19 +48,32 @@ Overrides = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Change a value of the file; may be repeated."),
 ]
 
+AsEvents = Annotated[
+    bool, typer.Option("--json", help="Print what happens as events, a JSON object a line.")
+]
+
 
 @app.command()
-def run(experiment: Experiment, overrides: Overrides = None) -> None:
-    """Materialise what is missing or out of date, and only that.
+def run(experiment: Experiment, overrides: Overrides = None, as_json: AsEvents = False) -> None:
+    """Compute what is missing or out of date, and print the scores.
 
-    Of a sweep, all its experiments, one after the other; SWEEP/NAME is one of them. Ctrl-C stops
-    at a resume point; the same command goes on from there. The exit status is not zero when
-    anything failed.
+    Ctrl-C stops at a resume point; the same command continues from there. A sweep runs its
+    experiments one after the other. The exit status is not 0 if anything failed.
     """
+    if as_json:
+        from fomo_dagster.cli.run_events import EventsView
+
+        with EventsView(experiment, overrides or []) as view:
+            _run(experiment, overrides or [], view)
+    else:
+        _run(experiment, overrides or [], None)
+
+
+def _run(experiment: str, overrides: Sequence[str], view: RunView | None) -> None:
     check_packages()
     from fomo_dagster.cli.running import run_experiment
 
-    run_experiment(experiment, overrides or [])
+    run_experiment(experiment, overrides, view=view)
 
 
 @app.command()
@@ -285,16 +300,10 @@ def main() -> None:
     with until_nobody_reads():
         try:
             app()
-        except FomoError as error:
-            say(Terminal(stderr=True), ("error:", "bold red"), f" {error}")
-            sys.exit(2 if isinstance(error, InputError) else 1)
-        except BrokenPipeError:
-            raise
-        except OSError as error:  # a fault of the machine that nothing within knew better of
-            if error.errno is None:
+        except Exception as error:
+            ending = ending_of(error)
+            if ending is None:
                 raise
-            say(Terminal(stderr=True), ("error:", "bold red"), f" {said_of(error)}")
-            sys.exit(1)
-        except StoppedError as stop:
-            say(Terminal(stderr=True), ("stopped:", "bold"), f" {stop}")
-            sys.exit(stop.status)
+            label = {"failed": ("error:", "bold red"), "stopped": ("stopped:", "bold")}
+            say(Terminal(stderr=True), label[ending.outcome], f" {ending.sentence}")
+            sys.exit(ending.status)

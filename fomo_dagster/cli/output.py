@@ -14,9 +14,9 @@ import math
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 import polars as pl
 from rich.console import Console
@@ -63,8 +63,8 @@ def line(*parts: str | tuple[str, str]) -> Text:
 class Terminal(Console):
     """A console that takes no value for markup, an emoji's name or a control code."""
 
-    def __init__(self, *, stderr: bool = False) -> None:
-        super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False)
+    def __init__(self, *, stderr: bool = False, file: TextIO | None = None) -> None:
+        super().__init__(stderr=stderr, file=file, markup=False, emoji=False, highlight=False)
 
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(printable(text), **options)
@@ -85,6 +85,17 @@ class TerminalHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         with contextlib.suppress(BrokenPipeError):
             say(Terminal(stderr=True), self.format(record))
+
+
+class WarningsTo(logging.Handler):
+    """Warnings of a log, told to whoever takes them."""
+
+    def __init__(self, warn: Callable[[str], None]) -> None:
+        super().__init__(logging.WARNING)
+        self._warn = warn
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._warn(record.getMessage())
 
 
 def prepare_streams() -> None:
@@ -110,6 +121,24 @@ def until_nobody_reads() -> Iterator[None]:
         sys.exit(1)
 
 
+@contextlib.contextmanager
+def stdout_of_now() -> Iterator[TextIO]:
+    """A file that goes where stdout goes now, wherever stdout goes later.
+
+    Dagster points the descriptor to a log file while a step runs, and copies that line by line to
+    where it pointed: lines come late, and bars never.
+    """
+    try:
+        number = sys.stdout.fileno()
+    except io.UnsupportedOperation:  # no file, as in a test: Dagster leaves it alone
+        yield sys.stdout
+        return
+    sys.stdout.flush()
+    encoding = sys.stdout.encoding
+    with open(os.dup(number), "w", encoding=encoding, errors="backslashreplace") as file:
+        yield file
+
+
 def print_data(text: str) -> None:
     """Print what another program reads: in UTF-8 wherever it goes."""
     sys.stdout.flush()
@@ -118,7 +147,7 @@ def print_data(text: str) -> None:
 
 def print_json(data: object) -> None:
     """Print data as JSON. What no number is, NaN and the infinities, is null."""
-    print_data(json.dumps(_as_json(data), indent=1, default=str) + "\n")
+    print_data(json.dumps(as_json(data), indent=1, default=str) + "\n")
 
 
 def print_csv(frame: pl.DataFrame) -> None:
@@ -126,16 +155,17 @@ def print_csv(frame: pl.DataFrame) -> None:
     print_data(frame.write_csv())
 
 
-def _as_json(value: object) -> object:
+def as_json(value: object) -> object:
+    """Data as JSON can hold it: NaN and the infinities are null."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Decimal):
         number = float(value)
         return number if Decimal(repr(number)) == value else str(value)
     if isinstance(value, Mapping):
-        return {str(key): _as_json(one) for key, one in value.items()}
+        return {str(key): as_json(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
-        return [_as_json(one) for one in value]
+        return [as_json(one) for one in value]
     return value
 
 

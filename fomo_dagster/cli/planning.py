@@ -138,7 +138,7 @@ def plan_as_data(planned: Sequence[Planned]) -> dict[str, Any]:
     return {
         "compute": sum(entry.status == "compute" for entry in planned),
         "hits": sum(entry.status == "hit" for entry in planned),
-        "estimated_seconds": _total(planned),
+        "estimated_seconds": total_seconds(planned),
         "assets": [{"status": entry.status, **asdict(entry)} for entry in planned],
     }
 
@@ -168,7 +168,7 @@ def print_plan(planned: Sequence[Planned], experiment_set: ExperimentSet) -> Non
         )
     console.print(table)
     computed = sum(entry.status == "compute" for entry in planned)
-    total = _total(planned)
+    total = total_seconds(planned)
     estimate = f", about {duration(total)}" if total is not None and computed else ""
     console.print(f"{computed} to compute, {len(planned) - computed} hits{estimate}")
 
@@ -190,14 +190,14 @@ def _by_experiment(planned: Sequence[Planned], experiment_set: ExperimentSet) ->
             current=all(entry.current for entry in entries),
             reasons=tuple(dict.fromkeys(reason for entry in entries for reason in entry.reasons)),
             samples=sum(entry.samples or 0 for entry in entries),
-            estimated_seconds=_total(entries),
+            estimated_seconds=total_seconds(entries),
         )
         for name, entries in of.items()
     ]
     return [*shared, *folded, leaderboard]
 
 
-def _total(planned: Sequence[Planned]) -> float | None:
+def total_seconds(planned: Sequence[Planned]) -> float | None:
     """Seconds of everything, or None while nothing was ever computed of some kind."""
     seconds = [entry.estimated_seconds for entry in planned if entry.compute]
     known = [s for s in seconds if s is not None]

@@ -8,27 +8,24 @@ from __future__ import annotations
 import os
 import shlex
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any
 
 import dagster as dg
-from rich.console import Console
 
 from assets.building import build_assets, job_of
 from assets.commands import Commands
 from assets.specs import key_of
-from fomo_dagster.cli.bars import Bars
 from fomo_dagster.cli.dagster_home import check_path, prepare
 from fomo_dagster.cli.dagster_runs import run_job
 from fomo_dagster.cli.failures import failure_of, interruption_of
 from fomo_dagster.cli.interruptions import Signals, StoppedError
-from fomo_dagster.cli.output import Terminal, say
+from fomo_dagster.cli.output import Terminal, stdout_of_now
 from fomo_dagster.cli.planning import RunRequest, resolve_request, warn_once
-from fomo_dagster.cli.reporting import print_results
-from fomo_dagster.cli.sweeps import print_sweep
+from fomo_dagster.cli.run_view import RunView, TextView
 from fomo_dagster.errors import FomoError, StoreError
 from fomo_dagster.graph.build.builder import Graph
 from fomo_dagster.graph.core.keys import assets_by_step
@@ -37,7 +34,7 @@ from fomo_dagster.graph.run.plan import Planned
 from fomo_dagster.graph.run.run_context import Run, RunContext
 from fomo_dagster.graph.run.tracking import Tracking
 from fomo_dagster.home import Home, training_slots
-from fomo_dagster.progress import Callbacks, ignore_steps
+from fomo_dagster.progress import Callbacks
 from fomo_dagster.store.heads import Head
 from fomo_dagster.store.leases import lease
 from fomo_dagster.trackers.choosing import named_by_environment, open_trackers
@@ -56,6 +53,7 @@ def run_experiment(
     overrides: Sequence[str],
     instance: dg.DagsterInstance | None = None,
     command: str = "",
+    view: RunView | None = None,
 ) -> None:
     """Bring an experiment, or those of a sweep, up to date.
 
@@ -64,13 +62,15 @@ def run_experiment(
     not end well is said at the end.
 
     instance: where Dagster keeps what happens; by default in the project's home. command: what
-    Dagster's runs are said to come from; by default `fomo run` with these arguments.
+    Dagster's runs are said to come from; by default `fomo run` with these arguments. view: whom it
+    tells what it does; by default the terminal.
     """
     settings = [argument for override in overrides for argument in ("--set", override)]
     command = command or shlex.join(["fomo", "run", name_or_path, *settings])
-    with Signals() as signals:
+    with Signals() as signals, stdout_of_now() as stdout:
+        view = view or TextView(Terminal(file=stdout))
         try:
-            _run(name_or_path, overrides, instance, command, signals)
+            _run(name_or_path, overrides, instance, command, view, signals)
         except KeyboardInterrupt as error:
             number = signals.received or signal.SIGINT
             message = f"stopped by {number.name}; the same command goes on from here"
@@ -92,27 +92,29 @@ def _run(
     overrides: Sequence[str],
     instance: dg.DagsterInstance | None,
     command: str,
+    view: RunView,
     signals: Signals,
 ) -> None:
-    console, home = Terminal(), Home.from_environment()
+    home = Home.from_environment()
     if instance is None:
         check_path(home)
     trackers = open_trackers(named_by_environment(), home.root)
     request = resolve_request(name_or_path, overrides)
-    runner = _Runner(request.graph, request.home, instance, command, console, signals, trackers)
+    runner = _Runner(request.graph, request.home, instance, command, view, signals, trackers)
     try:
-        _bring_up_to_date(request, runner, console)
+        _bring_up_to_date(request, runner)
     finally:
-        trackers.close(runner.warn)
+        trackers.close(view.warn)
 
 
-def _bring_up_to_date(request: RunRequest, runner: _Runner, console: Console) -> None:
+def _bring_up_to_date(request: RunRequest, runner: _Runner) -> None:
     if not request.experiment_set.is_several:
+        runner.view.experiment(request.experiment.name, 1, 1)
         runner.bring_up_to_date(request)
-        print_results(request.home, request.experiment.name, request.graph, console)
+        runner.view.ended(request)
         return
     failures = runner.bring_all_up_to_date(request)
-    print_sweep(request.home, request.experiment_set, console)
+    runner.view.ended(request)
     if failures:
         many = f"{len(failures)} of {len(request.experiment_set.all_names)} experiments failed"
         said = "".join(f"\n  {name}: {error}" for name, error in failures.items())
@@ -127,7 +129,7 @@ class _Runner:
     home: Home
     instance: dg.DagsterInstance | None
     command: str
-    console: Console
+    view: RunView
     signals: Signals
     trackers: Trackers
     failed: list[str] = field(default_factory=list)
@@ -137,19 +139,16 @@ class _Runner:
     def assets(self) -> list[dg.AssetsDefinition | dg.SourceAsset]:
         return build_assets(self.graph)
 
-    def warn(self, warning: str) -> None:
-        """Something that a person should hear, where there are no bars."""
-        say(self.console, "  ", ("warning", "yellow"), f"  {warning}")
-
-    def tracking(self, warn: Callable[[str], None]) -> Tracking:
-        return Tracking(self.graph, self.home, self.trackers, warn)
+    @property
+    def tracking(self) -> Tracking:
+        return Tracking(self.graph, self.home, self.trackers, self.view.warn)
 
     def bring_up_to_date(self, request: RunRequest) -> None:
         """Plan and materialise until nothing is left to do; raises what failed."""
         name = request.experiment.name
 
         def waiting(holder: str) -> None:
-            say(self.console, f"process {holder} is running {name}; waiting for it")
+            self.view.waiting(f"process {holder}, which is running {name}")
 
         with ExitStack() as stack:
             refusal = None
@@ -157,15 +156,15 @@ class _Runner:
                 stack.enter_context(lease(self.home.leases / f"experiment_{name}", waiting))
             except StoreError as error:  # a disk that is read-only, where all may be there
                 refusal = error
+            finally:
+                self.view.goes_on()
             planned = request.plan()
             rounds = 0
             while wanted := [entry for entry in planned if not entry.current]:
                 if rounds == MOST_ROUNDS:
                     left = ", ".join(entry.asset for entry in wanted)
                     raise StoreError(f"{name}: still out of date after {rounds} rounds: {left}")
-                computed = sum(entry.status == "compute" for entry in wanted)
-                hits = len(planned) - computed
-                say(self.console, f"{name}: {computed} assets to compute, {hits} hits")
+                self.view.planned(name, planned)
                 if refusal is not None:
                     raise refusal
                 self._materialise(request, wanted, self.instance or prepare(self.home))
@@ -175,8 +174,8 @@ class _Runner:
                 remove_stale_heads(name, RunContext(self.graph, self.home))
         self.home.store.push_pending()
         if self.trackers:
-            self.tracking(self.warn).catch_up(name)
-        say(self.console, f"{name} is up to date ({len(planned)} assets)")
+            self.tracking.catch_up(name)
+        self.view.up_to_date(request, len(planned))
 
     def bring_all_up_to_date(self, request: RunRequest) -> dict[str, FomoError]:
         """The experiments of a sweep in turn; the names of those that failed → why."""
@@ -184,7 +183,7 @@ class _Runner:
         members = request.each()
         for number, member in enumerate(members, 1):
             name = member.experiment.name
-            say(self.console, (name, "bold"), f" ({number} of {len(members)})")
+            self.view.experiment(name, number, len(members))
             broken = next((key for key in self.failed if _needs(member, key)), None)
             if broken is not None:
                 failures[name] = StoreError(f"{broken}: failed before, and is needed here too")
@@ -194,7 +193,7 @@ class _Runner:
                 except FomoError as error:
                     failures[name] = error
             if name in failures:
-                say(self.console, "  ", ("failed", "red"), f"   {failures[name]}")
+                self.view.not_up_to_date(name, failures[name])
         return failures
 
     def _materialise(
@@ -202,10 +201,8 @@ class _Runner:
     ) -> None:
         observe_sources(request, instance)
         keys = [key_of(entry.asset) for entry in wanted]
-        with Bars(self.console, len(wanted)) as bars:
-            run_contexts = _ShownRunContexts(
-                self.home, bars, self.tracking(bars.warn), training_slots()
-            )
+        with self.view.materialising([entry.asset for entry in wanted]):
+            run_contexts = _ShownRunContexts(self.home, self.view, self.tracking, training_slots())
             name = request.experiment.name
             definitions = dg.Definitions(
                 self.assets,
@@ -231,6 +228,7 @@ class _Runner:
             raise StoppedError(number, f"{where}; the same command goes on from here")
         asset, failure = failure_of(result, assets)
         self.failed.append(asset)
+        self.view.failed(asset, failure)
         raise failure
 
 
@@ -241,10 +239,10 @@ def _needs(request: RunRequest, asset: str) -> bool:
 
 @dataclass(frozen=True)
 class _ShownRunContexts:
-    """The assets' resource of a command: progress goes to its terminal."""
+    """The assets' resource of a command: progress goes to its view."""
 
     home: Home
-    bars: Bars
+    view: RunView
     tracking: Tracking
     slots: int
 
@@ -254,22 +252,27 @@ class _ShownRunContexts:
             self.home,
             processes=os.cpu_count() or 1,
             callbacks=Callbacks(
-                progress=self.bars,
-                steps=self.tracking.steps if self.tracking.trackers else ignore_steps,
-                waiting=self.bars.waiting,
-                warn=partial(warn_once, say=self.bars.warn),
+                progress=self.view.progress,
+                steps=self._steps,
+                waiting=self.view.waiting,
+                warn=partial(warn_once, say=self.view.warn),
             ),
             run=Run(
                 id=context.run.run_id,
                 channel=PipesChannel(context),
                 slots=self.slots,
+                begins=self.view.begins,
                 finished=self._finished,
             ),
         )
 
     def _finished(self, head: Head, seconds: float) -> None:
-        self.bars.finished(head, seconds)
+        self.view.finished(head, seconds)
         self.tracking.finished(head)
+
+    def _steps(self, asset: str, digest: str, rows: Sequence[Mapping[str, float]]) -> None:
+        self.view.steps(asset, digest, rows)
+        self.tracking.steps(asset, digest, rows)
 
 
 def observe_sources(request: RunRequest, instance: dg.DagsterInstance) -> None:

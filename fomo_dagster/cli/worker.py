@@ -28,6 +28,7 @@ import torch
 import torch.distributed as dist
 from dagster_pipes import open_dagster_pipes
 
+from fomo_dagster.cli.output import WarningsTo
 from fomo_dagster.distributed.process_group import ProcessGroup
 from fomo_dagster.errors import InputError
 from fomo_dagster.graph.core.node import Node
@@ -136,7 +137,7 @@ def _telling(here: Path, rank: int, task: Task) -> Iterator[Callbacks]:
     warned: list[str] = []
     root = logging.getLogger()
     if rank > 0:
-        root.addHandler(_Warnings(warned.append))
+        root.addHandler(WarningsTo(warned.append))
         yield Callbacks(warn=warned.append)
         if warned:
             write_bytes(here / f"warned_{rank:05d}", json.dumps(warned).encode())
@@ -149,7 +150,7 @@ def _telling(here: Path, rank: int, task: Task) -> Iterator[Callbacks]:
         pipes.log.info(
             f"{os.environ['WORLD_SIZE']} processes, {os.environ['LOCAL_WORLD_SIZE']} a machine"
         )
-        root.addHandler(_Warnings(warn))
+        root.addHandler(WarningsTo(warn))
 
         def steps(asset: str, digest: str, rows: Sequence[Mapping[str, float]]) -> None:
             pipes.report_custom_message({"steps": [asset, digest, rows]})
@@ -172,15 +173,6 @@ class _Throttled:
         if done >= total or now - self._last >= _SECONDS_BETWEEN_TOLD:
             self._last = now
             self._send({"progress": [what, done, total, detail]})
-
-
-class _Warnings(logging.Handler):
-    def __init__(self, warn: Callable[[str], None]) -> None:
-        super().__init__(logging.WARNING)
-        self._warn = warn
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._warn(record.getMessage())
 
 
 @contextlib.contextmanager

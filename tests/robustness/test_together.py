@@ -17,8 +17,9 @@ def test_the_second_run_of_an_experiment_waits_and_finds_everything_made(project
     second = nursery.start(project, "run", "toy")
     assert first.status() == 0, first.output
     assert second.status() == 0, second.output
-    assert f"process {first.process} is running toy; waiting for it" in second.output
-    assert "assets to compute" not in second.output
+    assert f"waiting for process {first.process}, which is running toy" in second.output
+    assert "waited" in second.output
+    assert "to compute" not in second.output
     assert len(status_of_runs(project)) == 1
 
 

@@ -58,6 +58,7 @@ def make(
     node: Node, name: str, recipe: Recipe, folder: Path, context: RunContext
 ) -> Mapping[str, Any]:
     """Write the node's artifact into `folder`: here, or by the processes that it is spread over."""
+    context.run.begins(node)
     execution = node.parallelism
     if execution is None or execution.all_processes == 1 or node.parallel_over_artifacts:
         memory = ProcessMemory()
@@ -78,6 +79,7 @@ def make_side_by_side(
     missing = {n: recipe for n, recipe in recipes.items() if not context.store.holds(recipe)}
     if len(missing) < 2:
         return frozenset()
+    context.run.begins(node)
     _launch(node, missing, None, execution, context)
     return frozenset(missing)
 

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from fomo_dagster.distributed.process_group import ProcessGroup
 
 
+def ignore_node(node: Node) -> None:
+    """Tells nobody."""
+
+
 def ignore_head(head: Head, seconds: float) -> None:
     """Tells nobody."""
 
@@ -31,13 +35,15 @@ class Run:
     """What work belongs to.
 
     id: for others to know. channel: how processes that are launched for work tell what they do;
-    None: none can be. slots: how many trainings go on at once on this machine. finished: told of
-    each asset that was materialised, with the seconds that it took this time.
+    None: none can be. slots: how many trainings go on at once on this machine. begins: told of an
+    asset whenever an artifact of it is about to be made. finished: told of each asset that was
+    materialised, with the seconds that it took this time.
     """
 
     id: str = ""
     channel: Channel | None = None
     slots: int = 1
+    begins: Callable[[Node], None] = ignore_node
     finished: Callable[[Head, float], None] = ignore_head
 
 

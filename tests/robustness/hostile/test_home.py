@@ -129,7 +129,7 @@ def test_a_home_may_lie_in_a_folder_whose_name_is_a_pattern(ends, project, monke
     shutil.rmtree(moved.home.root / "store/scores")
     monkeypatch.setattr(project, "root", moved.root)
     enter(moved, monkeypatch)
-    ends(lambda _: None, ["run", "toy"], 0, ["1 assets to compute"])
+    ends(lambda _: None, ["run", "toy"], 0, ["1 asset to compute"])
     ends(lambda _: None, ["results", "toy"], 0, ["toy"])
     ends(lambda _: None, ["sql", "SELECT count(*) FROM evaluations"], 0, [])
 
