@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -17,27 +16,14 @@ from fomo_dagster.data.benchmark.registry import BenchmarkDataset, by_any_name
 from fomo_dagster.data.dataset import Dataset
 from fomo_dagster.data.presence import NO_RELEASE, Presence, differences
 from fomo_dagster.data.sources.release.source import FomoReleaseSource
-from fomo_dagster.data.sources.source import inspect, twins_said
-from fomo_dagster.errors import FomoError, InputError, StoreError, nearest
-from fomo_dagster.evaluation.alike import alike_classes, said_of
+from fomo_dagster.errors import FomoError, InputError, nearest
 from fomo_dagster.experiment.benchmark import benchmark_declarations, of_benchmark
 from fomo_dagster.experiment.experiment_sets import load_all
 from fomo_dagster.experiment.loading import load_datasets, shipped_datasets
-from fomo_dagster.graph.core.facts import ONLY
 from fomo_dagster.graph.core.keys import shards_key
-from fomo_dagster.graph.nodes.shards import CONTACT_SHEET
 from fomo_dagster.home import Home
-from fomo_dagster.store.files import write_bytes
 
 LONGEST_NOTE = 12  # in characters, of those that stand in the table: it should fit 80 columns
-CLIP = "ViT-B-32"  # whose tokeniser is that of most architectures
-ODD = {
-    "unreadable": "unreadable",
-    "transparent": "with transparency",
-    "flat": "of one colour alone",
-    "rescaled": "whose white was found from their values",
-    "turned": "with orientation tags",
-}  # what the shards tell of images, and how it is said
 STYLES = {"present": "green", "on demand": "green", "incomplete": "yellow", "missing": "dim"}
 
 
@@ -220,131 +206,3 @@ def find_known(name: str, known: Mapping[str, Known], project: Path) -> Known:
     if of_benchmark is not None and of_benchmark.name in known:
         return known[of_benchmark.name]
     raise InputError(f"there is no dataset {name!r}; " + nearest(name, [*known, *by_any_name()]))
-
-
-def print_dataset(one: Known, home: Home, console: Console) -> None:
-    """Everything about a dataset, and where its contact sheet is.
-
-    Raises `FomoError` where its images are here and cannot be read, after all there is to say.
-    """
-    state = str(one.presence.state)
-    lines = [
-        ("", one.dataset.description),
-        ("images", state + (f": {one.note}" if one.note else "")),
-        ("", one.presence.place),
-        ("task", one.dataset.task),
-        ("prompt", one.dataset.prompt),
-        ("domain", one.dataset.domain),
-        ("licence", one.dataset.licence),
-    ]
-    if one.benchmark is not None:
-        lines += _of_benchmark(one.benchmark)
-    if one.counts is not None:
-        lines.append(("shards", _numbers(one.counts)))
-        lines.append(
-            (
-                "",
-                ", ".join(
-                    f"{one.counts[k]:,} {said}" for k, said in ODD.items() if one.counts.get(k)
-                ),
-            )
-        )
-    source = one.as_data()["source"]
-    lines.append(("source", yaml.safe_dump(source, default_flow_style=True, width=1000).strip()))
-    say(console, (one.name, "bold"))
-    for label, text in lines:
-        if text:
-            say(console, f"  {label:10} {text}")
-    content = look_into(one, home)
-    for remark in content.remarks:
-        say(console, f"  {'note':10} {remark}")
-    sheet = sheet_of_shards(one, home)
-    if sheet is None and content.error is None:
-        sheet = sheet_of_source(one, home, console)
-    if sheet is not None:
-        say(console, f"  {'picture':10} {sheet}")
-    if content.error is not None:
-        raise content.error
-
-
-@dataclass(frozen=True)
-class Content:
-    """What there is to say of a dataset's content. error: why it cannot be read."""
-
-    remarks: tuple[str, ...] = ()
-    error: FomoError | None = None
-
-
-def look_into(one: Known, home: Home) -> Content:
-    """What of a dataset's source is not read, and classes that CLIP's tokeniser cannot tell apart
-    in its own prompt. Empty where its samples are not here."""
-    head = home.heads.look(shards_key(one.name))
-    classes = [] if head is None else head.facts["concepts"]
-    said: tuple[str, ...] = ()
-    if _can_be_looked_at(one):
-        try:
-            found = inspect(one.dataset.open(one.name, one.base, home.cache))
-        except FomoError as error:
-            return Content(error=error)
-        classes = {*found.scan["concept"].unique(), *found.classes}
-        said = (*found.warnings, *twins_said(one.name, found))
-    if one.dataset.task != "classification":
-        return Content(said)
-    prompt, cache = one.dataset.prompt, home.cache / "alike"
-    alike = alike_classes(sorted(classes), "dataset", prompt, CLIP, None, cache)
-    return Content((*said, said_of(one.name, alike)) if alike else said)
-
-
-def _can_be_looked_at(one: Known) -> bool:
-    if one.dataset.source.access != "copied":
-        return False
-    return one.presence.state in ("present", "incomplete") or one.presence.note == "rendered"
-
-
-def _of_benchmark(told: BenchmarkDataset) -> list[tuple[str, str]]:
-    numbers = _numbers({"concepts": told.classes, "train": told.train, "test": told.test})
-    place = f", place {told.released_place} in the released order of time"
-    return [
-        ("benchmark", f"{told.role.replace('_', ' ')}; {numbers}"),
-        ("", f"of {told.year}{place if told.released_place else ''}"),
-        ("", f"also {', '.join(told.names[1:])}; caption: {told.caption}"),
-        ("zero-shot", f"{told.zero_shot} % published for ViT-B/32 (LAION-2B)"),
-    ]
-
-
-def _numbers(counts: Mapping[str, int | None]) -> str:
-    """Such as "4 concepts, 16 train, 8 test"; without what is not there."""
-    return ", ".join(
-        f"{counts[key]:,} {key}" for key in ("concepts", "train", "test") if counts[key]
-    )
-
-
-def sheet_of_shards(one: Known, home: Home) -> Path | None:
-    """The contact sheet of its shards; None before it has any."""
-    head = home.heads.look(shards_key(one.name))
-    artifact = None if head is None else home.store.open(*head.artifacts[ONLY])
-    return None if artifact is None else artifact.record(CONTACT_SHEET)
-
-
-def sheet_of_source(one: Known, home: Home, console: Console) -> Path | None:
-    """A contact sheet made of its source's samples; None where they cannot be had without a
-    download, or the sheet cannot be kept."""
-    from fomo_dagster.plots.dataset_sheet import dataset_sheet  # with matplotlib
-
-    if not _can_be_looked_at(one):
-        return None
-    path = home.cache / "contact_sheets" / f"{one.name}.png"
-    with console.status(line(f"looking at the images of {one.name}")):
-        source = one.dataset.open(one.name, one.base, home.cache)
-        data = dataset_sheet(
-            source.scan(),
-            lambda row: source.read(row["reference"]),
-            one.name,
-            one.dataset.decoding,
-        )
-    try:
-        write_bytes(path, data)
-    except StoreError as error:
-        say(console, f"  {'picture':10} none: {error}")
-        return None
-    return path

@@ -38,6 +38,7 @@ ADDRESS = re.compile("0x[0-9a-f]+")  # in an error's text; no two runs have the 
 WHITES = (1, 255, 65535)  # of which the first is one of floating point alone
 WHITE_OVER_LARGEST = 4  # how far an image's largest value may be below its white
 OPAQUE = 255
+SINGLE_CHANNEL = ("1", "L", "LA", "La", "I", "F")  # with or without alpha
 PLAIN_MODES = ("RGB", "L", "CMYK", "YCbCr")
 COMPRESSING = ("JPEG", "MPO", "PNG", "WEBP", "AVIF", "GIF")
 # More than any image of one colour takes in these: a JPEG of full chroma has 18 bits for 64 pixels.
@@ -145,6 +146,24 @@ def glimpsed(data: bytes) -> Seen:
             return Seen(turned=_orientation(image) in TURNS)
         picture, seen = to_picture(image)
         return seen._replace(flat=_is_flat(picture))
+
+
+class Measured(NamedTuple):
+    """An image's size, whether it has one channel alone, and what was seen of it."""
+
+    width: int
+    height: int
+    single_channel: bool
+    seen: Seen
+
+
+def measured(data: bytes, decoding: Decoding = DEFAULT) -> Measured:
+    """What there is to know of an image; raises `UnreadableImageError` as `checked`."""
+    with _opened(data, MAX_PIXELS) as image:
+        (width, height), mode = image.size, image.mode
+        picture, seen = to_picture(image, decoding)
+        single_channel = mode in SINGLE_CHANNEL or mode.startswith("I;16")
+        return Measured(width, height, single_channel, seen._replace(flat=_is_flat(picture)))
 
 
 def decoded(data: bytes, decoding: Decoding = DEFAULT, max_pixels: int = MAX_PIXELS) -> Image.Image:

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Generator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from fomo_dagster.data.decoding import DEFAULT, Decoding
 from fomo_dagster.data.images import MAX_PIXELS, Seen, UnreadableImageError, checked
@@ -34,6 +34,17 @@ class Stored(NamedTuple):
     extension: str
     seen: Seen = Seen()
     reason: str | None = None
+
+
+T = TypeVar("T")
+
+
+class Work(Protocol[T]):
+    """What is done with each image; picklable, so that processes can do it."""
+
+    def of(self, references: list[str]) -> list[T]:
+        """A result an image, in order."""
+        ...
 
 
 class Reading(NamedTuple):
@@ -57,9 +68,10 @@ class Reading(NamedTuple):
 
 
 def read_in_order(
-    reading: Reading, references: list[str], workers: int
-) -> Generator[Stored, None, None]:
-    """The images in order of `references`, read by `workers` processes, few at a time in memory.
+    reading: Work[T], references: list[str], workers: int
+) -> Generator[T, None, None]:
+    """What `reading` makes of each image in order of `references`, by `workers` processes, few at a
+    time in memory.
 
     Processes are started only once it is clear that they are worth it.
     """
@@ -77,14 +89,14 @@ def read_in_order(
 
 
 def _read_by_processes(
-    reading: Reading, tasks: list[list[str]], workers: int
-) -> Generator[Stored, None, None]:
+    reading: Work[T], tasks: list[list[str]], workers: int
+) -> Generator[T, None, None]:
     workers = min(workers, len(tasks))
     methods = multiprocessing.get_all_start_methods()
     # Never fork: the threads of whoever calls may hold locks that a forked child waits on for ever.
     context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
     with ProcessPoolExecutor(workers, context, _start_worker, (reading,)) as processes:
-        under_way: deque[Future[list[Stored]]] = deque()
+        under_way: deque[Future[list[T]]] = deque()
         try:
             for task in tasks:
                 under_way.append(processes.submit(_read, task))
@@ -101,10 +113,10 @@ def _read_by_processes(
             processes.shutdown(cancel_futures=True)
 
 
-_reading: Reading | None = None  # of a worker process; sent once, not with every task
+_reading: Work[Any] | None = None  # of a worker process; sent once, not with every task
 
 
-def _start_worker(reading: Reading) -> None:
+def _start_worker(reading: Work[Any]) -> None:
     global _reading
     _reading = reading
     for number in (signal.SIGINT, signal.SIGHUP):  # a terminal's, for all of its processes
@@ -120,6 +132,6 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _read(references: list[str]) -> list[Stored]:
+def _read(references: list[str]) -> list[Any]:
     assert _reading is not None
     return _reading.of(references)

@@ -103,9 +103,9 @@ def write_new(root: Path, files: Mapping[str, str]) -> dict[str, bool]:
 
 
 def _dataset(looked: Looked) -> str:
-    counts = looked.counts
+    counts = looked.survey.counts
     told = (
-        f"# Images of {len(looked.classes)} classes: {counts.get('train', 0)} to train on, "
+        f"# Images of {len(looked.survey.classes)} classes: {counts.get('train', 0)} to train on, "
         f"{counts.get('test', 0)} to test on.\n"
     )
     declaration = dict(looked.declaration)
@@ -117,12 +117,12 @@ def _dataset(looked: Looked) -> str:
 
 
 def _experiment(looked: Looked) -> str:
-    stages = max(1, min(MOST_STAGES, len(looked.classes) // 2))
+    stages = max(1, min(MOST_STAGES, len(looked.survey.classes) // 2))
     updates = "one update" if stages == 1 else f"{stages} updates"
     stream = {"name": looked.name, "datasets": [looked.name], "stages": stages}
     return (
         "# yaml-language-server: $schema=schema.json\n"
-        f"# {len(looked.classes)} classes of images in {updates} of a small CLIP: "
+        f"# {len(looked.survey.classes)} classes of images in {updates} of a small CLIP: "
         f"`fomo run {looked.name}`.\n"
         "extends: quickstart\n"
         f"description: A first experiment over the images of {looked.name}.\n\n"

@@ -9,30 +9,22 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Container, Iterator, Mapping
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 from pydantic import TypeAdapter
 
 from fomo_dagster.data.dataset import Dataset
-from fomo_dagster.data.reading import Reading, read_in_order
-from fomo_dagster.data.sources.files import shortlist
 from fomo_dagster.data.sources.rows import SUFFIXES as TABLES
-from fomo_dagster.data.sources.source import Inspection, inspect, twins_said
+from fomo_dagster.data.sources.source import listing, twins_said
+from fomo_dagster.data.survey import Survey, survey
 from fomo_dagster.errors import DataError, InputError
 from fomo_dagster.progress import Progress
-from fomo_dagster.units import counted
+from fomo_dagster.project import guessing
 
 MOST_DECODED = 5000  # of larger datasets, as many images are looked at, evenly spread
-MOST_CLASSES_NAMED = 5
-ODD = {
-    "transparent": ("has", "have", "transparency, shown on white (`background` sets a colour)"),
-    "flat": ("is", "are", "of one colour alone"),
-    "turned": ("has", "have", "an orientation tag, which is ignored (`upright: true` heeds it)"),
-    "rescaled": ("declares", "declare", "no white; it is found from the values"),
-}  # what `Seen` tells of one image and of several, and how it is said
 _UNSAFE = re.compile(r"[^A-Za-z0-9]+")
 
 
@@ -40,64 +32,21 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9]+")
 class Looked:
     """A dataset that a person's images make, and what a look at them found.
 
-    declaration: as it stands in the dataset's file. decoded: how many images were looked at.
-    unreadable: key → why it cannot be decoded. odd: as in `ODD` → the keys of the images.
+    declaration: as it stands in the dataset's file. told: sentences about what was chosen in it.
     """
 
     name: str
     path: Path
     declaration: Mapping[str, Any]
-    found: Inspection
-    decoded: int
-    unreadable: Mapping[str, str]
-    odd: Mapping[str, tuple[str, ...]]
-
-    @property
-    def classes(self) -> list[str]:
-        return sorted({*self.found.scan["concept"].unique(), *self.found.classes})
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """Split → images."""
-        return dict(self.found.scan.group_by("split").len().iter_rows())
+    survey: Survey
+    told: tuple[str, ...] = ()
 
     def sentences(self) -> Iterator[str]:
         """What a person should know of their images, the main thing first."""
-        counts, scan = self.counts, self.found.scan
-        yield (
-            f"{scan.height:,} images of {len(self.classes):,} classes: "
-            f"{counts.get('train', 0):,} to train on, {counts.get('test', 0):,} to test on"
-        )
-        sizes = scan.group_by("concept").len().sort(["len", "concept"], descending=[True, False])
-        named = [f"{concept} ({count:,})" for concept, count in sizes.iter_rows()]
-        if len(named) > MOST_CLASSES_NAMED:
-            named = [*named[: MOST_CLASSES_NAMED - 1], "…", named[-1]]
-        yield f"classes by size: {', '.join(named)}"
-        untested = sorted({*self.classes} - {*scan.filter(split="test")["concept"]})
-        if untested:
-            have = "class has" if len(untested) == 1 else "classes have"
-            yield f"{len(untested):,} {have} no image to test on: {shortlist(untested)}"
-        part = f" of {self.decoded:,} looked at" * (self.decoded < scan.height)
-        for kind, keys in self.odd.items():
-            one, several, said = ODD[kind]
-            verb = one if len(keys) == 1 else several
-            yield f"{counted(len(keys), 'image')}{part} {verb} {said}: {shortlist(keys)}"
-        if self.unreadable:
-            first = next(iter(self.unreadable))
-            count = counted(len(self.unreadable), "image")
-            yield (
-                f"{count}{part} cannot be decoded and will be left "
-                f"out, such as {first} ({self.unreadable[first]})"
-            )
-        if self.found.unusable.height:
-            row = self.found.unusable.row(0, named=True)
-            count = counted(self.found.unusable.height, "image")
-            yield (
-                f"{count} cannot be used and will be left out, "
-                f"such as {row['key']} ({row['reason']})"
-            )
-        yield from self.found.warnings
-        yield from twins_said(self.name, self.found)
+        yield from self.survey.sentences()
+        yield from self.told
+        yield from self.survey.found.warnings
+        yield from twins_said(self.name, self.survey.found)
 
 
 def look_at(
@@ -111,41 +60,63 @@ def look_at(
     can be learned from.
     """
     path = path.expanduser().absolute()
-    declaration = _declared(path, base)
-    dataset: Dataset = TypeAdapter(Dataset).validate_python(declaration)
     name = _name_of(path, taken)
-    source = dataset.open(name, base, cache)
-    found = inspect(source)
-    classes = {*found.scan["concept"].unique(), *found.classes}
-    if len(classes) < 2:
+    declaration, told = _guessed(path, name, _declared(path, base), base, cache)
+    dataset = _validated(declaration)
+    looked = survey(
+        dataset.open(name, base, cache), dataset.decoding, most=MOST_DECODED, progress=progress
+    )
+    if len(looked.classes) < 2:
         raise DataError(
-            f"{path} has the one class {', '.join(classes)!r}, and at least two are needed: name "
-            "the folder that holds a folder for each class, or a table with a column `concept`"
+            f"{path} has the one class {', '.join(looked.classes)!r}, and at least two are needed: "
+            "name the folder that holds a folder for each class, or a table with a column `concept`"
         )
-    if found.scan.filter(split="train").is_empty():
+    if not looked.counts.get("train"):
         raise DataError(f"{path} has no images to train on, only a test split: add some")
-    every = -(-found.scan.height // MOST_DECODED)
-    sample = found.scan.gather_every(every)
-    unreadable: dict[str, str] = {}
-    odd: dict[str, list[str]] = {kind: [] for kind in ODD}
-    reading = Reading(source, dataset.resize, decoding=dataset.decoding)
-    workers = os.cpu_count() or 1
-    with closing(read_in_order(reading, sample["reference"].to_list(), workers)) as images:
-        for done, (key, image) in enumerate(zip(sample["key"], images, strict=True), start=1):
-            if image.reason is not None:
-                unreadable[key] = image.reason
-            for kind in ODD:
-                if getattr(image.seen, kind):
-                    odd[kind].append(key)
-            progress("images", done, sample.height)
-    share = (len(unreadable) + found.unusable.height) / max(1, sample.height)
-    if share > dataset.unreadable_limit:
-        limit = min(1.0, round(share * 1.5 + 0.005, 2))
+    if looked.lost > dataset.unreadable_limit:
+        limit = min(1.0, round(looked.lost * 1.5 + 0.005, 2))
         declaration = {**declaration, "unreadable_limit": limit}
     return Looked(
-        name, path, declaration, found, sample.height, unreadable,
-        {kind: tuple(keys) for kind, keys in odd.items() if keys},
-    )  # fmt: skip
+        name, path, declaration, looked, (*told, *(_nested(looked) if path.is_dir() else ()))
+    )
+
+
+def _guessed(
+    path: Path, name: str, declaration: Mapping[str, Any], base: Path, cache: Path
+) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+    """The declaration with what is likely to be meant, and sentences about that.
+
+    Of the places that captions could be in, the first by which half of the images have one.
+    """
+    if path.is_file():
+        guesses = guessing.of_table(path)
+        source = {**declaration["source"], **(guesses[0].declared if guesses else {})}
+        return {**declaration, "source": source}, tuple(guess.said for guess in guesses)
+    for guess in guessing.of_folder(path):
+        guessed = {**declaration, "source": {**declaration["source"], **guess.declared}}
+        try:
+            captions = listing(_validated(guessed).open(name, base, cache)).scan["captions"]
+        except DataError:  # of what is wrong whatever is guessed, the look itself tells
+            continue
+        if (captions.list.len() > 0).sum() * 2 >= len(captions):
+            return guessed, (guess.said,)
+    return declaration, ()
+
+
+def _validated(declaration: Mapping[str, Any]) -> Dataset:
+    return TypeAdapter(Dataset).validate_python(declaration)
+
+
+def _nested(looked: Survey) -> Iterator[str]:
+    """A sentence where images lie in folders below those of their classes."""
+    rows = looked.found.scan.select("concept", folder=pl.col("key").str.replace(r"/[^/]*$", ""))
+    nested = rows.filter(pl.col("folder").str.split("/").list.last() != pl.col("concept"))
+    folders = nested.filter(pl.col("folder").str.contains("/"))["folder"].n_unique()
+    if folders:
+        yield (
+            f"{nested.height:,} images lie in {folders:,} folders below those of their classes; to "
+            "make these the classes, declare `class_folder: nearest` in the source"
+        )
 
 
 def _declared(path: Path, base: Path) -> dict[str, Any]:

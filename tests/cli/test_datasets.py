@@ -139,6 +139,24 @@ def test_a_dataset_that_cannot_be_read_is_shown_and_ends_in_a_status(project: An
         assert "present" in ended.output
 
 
+def test_the_look_at_a_dataset_comes_before_anything_is_stored(project: Any) -> None:
+    told = run("show", "cats")
+    assert "content    12 images of 2 classes: 8 to train on, 4 to test on" in told
+    content = json.loads(run("show", "cats", "--json"))["content"]
+    assert content["looked_at"] == 12
+    assert content["classes"]["test"] == {"lion": 2, "lynx": 2}
+    assert not list(project.home.root.glob("store/*"))
+    assert json.loads(run("show", "mscoco", "--json"))["content"] is None
+
+
+def test_more_unreadable_images_than_allowed_end_in_a_status(project: Any) -> None:
+    (project.root / "images/cats/train/lion/0.png").write_bytes(b"no image")
+    for arguments in (["cats"], ["cats", "--json"]):
+        ended = CliRunner().invoke(app, ["datasets", "show", *arguments])
+        assert "8.3% of the images of dataset 'cats'" in str(ended.exception)
+        assert "more than `unreadable_limit: 0.01` allows" in str(ended.exception)
+
+
 def test_the_benchmarks_are_found_by_any_of_their_names(project: Any) -> None:
     told = run("show", "FGVCAircraft")
     assert told == run("show", "fgvcaircraft")

@@ -70,11 +70,15 @@ def test_counts_splits_and_odd_images_are_said(pictures, tmp_path):
     (pictures / "cow" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
     (pictures / "cow" / "notes.pdf").write_text("no image")
     looked = look(pictures, tmp_path)
-    train, test = looked.counts["train"], looked.counts["test"]
+    train, test = looked.survey.counts["train"], looked.survey.counts["test"]
     said = list(looked.sentences())
     assert said[0] == f"27 images of 4 classes: {train} to train on, {test} to test on"
     assert train + test == 27
-    assert said[1] == "classes by size: ant (7), bee (7), cow (7), dog (6)"
+    assert said[1:3] == [
+        "train: bee (7), ant (6), cow (6), dog (5)",
+        "test: ant (1), cow (1), dog (1)",
+    ]
+    assert said[3] == "1 class has no image to test on: 'bee'"
     assert any(s.startswith("1 image has transparency") and "ant/clear.png" in s for s in said)
     (flat,) = (s for s in said if s.startswith("2 images are of one colour alone"))
     assert flat.endswith("'ant/clear.png', 'bee/plain.png'")  # all clear shows all white
@@ -88,7 +92,7 @@ def test_of_many_images_a_part_is_decoded_and_that_is_said(pictures, tmp_path, m
     monkeypatch.setattr(looking, "MOST_DECODED", 10)
     Image.new("RGBA", (9, 9), (1, 2, 3, 0)).save(pictures / "ant" / "0.png")
     looked = look(pictures, tmp_path)
-    assert looked.decoded == 8
+    assert looked.survey.sights.height == 8
     assert any(s.startswith("1 image of 8 looked at has transp") for s in looked.sentences())
 
 
@@ -100,7 +104,69 @@ def test_a_table_of_images_becomes_a_dataset_too(pictures, tmp_path):
     pl.DataFrame(rows).write_csv(pictures / "all.csv")
     looked = look(pictures / "all.csv", tmp_path)
     assert (looked.name, looked.declaration["source"]["type"]) == ("all", "manifest")
-    assert (len(looked.classes), looked.found.scan.height) == (4, 24)
+    assert (len(looked.survey.classes), looked.survey.found.scan.height) == (4, 24)
+
+
+def test_captions_beside_images_are_found_and_declared(pictures, init, tmp_path):
+    for path in sorted(pictures.rglob("*.png"))[:-1]:
+        path.with_suffix(".txt").write_text("A picture.\n" + "fr=Une image.\n" * (path.stem == "0"))
+    said = init("--images", pictures)
+    assert "captions: those beside the images, such as" in said
+    assert "of several lines, the first (`caption_lines: each` takes every line)" in said
+    assert "captions: 23 of 24 images have one, of 2 / 2 / 2 words" in said
+    source = load_datasets(tmp_path / "new").declared["my_pictures"].source
+    assert (source.captions, source.caption_lines) == ("beside", "first")
+
+
+def test_the_key_of_captions_in_jsons_is_found(pictures, tmp_path):
+    for path in pictures.rglob("*.png"):
+        path.with_suffix(".json").write_text('{"id": 3, "text": "A picture."}')
+    source = look(pictures, tmp_path).declaration["source"]
+    assert (source["captions"], source["columns"]) == ("beside", {"caption": "text"})
+
+
+def test_texts_beside_few_images_are_said_and_not_declared(pictures, tmp_path):
+    (pictures / "ant" / "0.txt").write_text("A picture.")
+    looked = look(pictures, tmp_path)
+    assert "captions" not in looked.declaration["source"]
+    assert any("`captions: beside` reads it as their caption" in s for s in looked.sentences())
+
+
+def test_a_table_of_captions_in_the_folder_is_declared_by_its_columns(pictures, tmp_path):
+    names = [path.relative_to(pictures).as_posix() for path in pictures.rglob("*.png")]
+    rows = "".join(f"{name},A picture of {name}\n" for name in names)
+    (pictures / "metadata.csv").write_text("file_name,text\n" + rows)
+    looked = look(pictures, tmp_path)
+    source = looked.declaration["source"]
+    assert source["captions"] == "metadata.csv"
+    assert source["columns"] == {"path": "file_name", "caption": "text"}
+    assert looked.told == (
+        "captions: those in metadata.csv (columns: 'file_name' is the path, 'text' is the caption)",
+    )
+    assert looked.survey.as_data()["captioned"] == 24
+
+
+def test_a_table_with_other_columns_is_declared_by_them(pictures, tmp_path):
+    rows = [
+        {"Image": f"{path.parent.name}/{path.name}", "label": path.parent.name, "path_of": "x"}
+        for path in sorted(pictures.rglob("*.png"))
+    ]
+    for name in ("all.csv", "all.parquet", "all.jsonl"):
+        frame, file = pl.DataFrame(rows), pictures / name
+        {"csv": frame.write_csv, "parquet": frame.write_parquet, "jsonl": frame.write_ndjson}[
+            name.partition(".")[2]
+        ](file)
+        looked = look(file, tmp_path)
+        assert looked.declaration["source"]["columns"] == {"path": "Image", "concept": "label"}
+        assert looked.told == ("of its columns, 'Image' is the path, 'label' is the concept",)
+        assert looked.survey.found.scan.height == 24
+
+
+def test_nested_folders_are_said(pictures, tmp_path):
+    (pictures / "ant" / "old").mkdir()
+    (pictures / "ant" / "0.png").rename(pictures / "ant" / "old" / "0.png")
+    (said,) = look(pictures, tmp_path).told
+    assert said.startswith("1 images lie in 1 folders below those of their classes; to make these")
 
 
 def test_names_that_something_else_has_are_not_taken(pictures, tmp_path):

@@ -93,6 +93,26 @@ class DigestCache:
                 settled.write_parquet(temporary)
         return found["digest"].to_list()
 
+    def with_references(
+        self, rows: pl.DataFrame, files: Sequence[str], named_by: str, *, digests: bool
+    ) -> tuple[pl.DataFrame, int | None]:
+        """`rows` with the `digest` and the `reference` of their image files. Without `digests` they
+        are empty and no file is read, and the files' size in bytes is told.
+
+        Raises `DataError` if any cannot be read.
+        """
+        size = None
+        if digests:
+            known = self.digests(files, named_by, LARGEST_IMAGE)
+        else:
+            known = [""] * len(files)
+            with ThreadPoolExecutor() as threads:
+                size = sum(status[1] for status in _map(threads, _status, files, named_by))
+        references = list(map(reference_of, files, known))
+        return rows.with_columns(
+            pl.Series("digest", known, pl.String), pl.Series("reference", references, pl.String)
+        ), size
+
     def _kept(self) -> pl.DataFrame:
         """What the last scan left; nothing if the file is absent or not whole."""
         nothing = pl.DataFrame(schema={**STATUS, "digest": pl.String()})
@@ -144,11 +164,12 @@ def reference_of(path: str, digest: str) -> str:
 def read_reference(reference: str) -> bytes:
     """The file's bytes.
 
-    Raises `DataError` if they are not those whose digest was taken, and `UnreadableImageError`
-    where they are more than `LARGEST_IMAGE`, or the file is a link to nothing.
+    Raises `DataError` if they are not those whose digest was taken, if it was, and
+    `UnreadableImageError` if they are more than `LARGEST_IMAGE`, or the file is a link to nothing.
     """
     digest, _, path = reference.partition(":")
-    if digest == LINK_TO_NOTHING and not os.path.exists(path):
+    is_link = digest == LINK_TO_NOTHING or (not digest and os.path.islink(path))
+    if is_link and not os.path.exists(path):
         raise UnreadableImageError("a link to nothing")
     try:
         size = os.path.getsize(path)
@@ -160,7 +181,7 @@ def read_reference(reference: str) -> bytes:
             f"{path} was there when its folder was scanned and cannot be read now "
             f"({error.strerror}): run again when nothing changes the folder"
         ) from error
-    if digest_of_bytes(data) != digest:
+    if digest and digest_of_bytes(data) != digest:
         raise DataError(
             f"{path} changed after its folder was scanned: run again when nothing changes it"
         )

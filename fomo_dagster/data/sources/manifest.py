@@ -17,12 +17,10 @@ from fomo_dagster.data.presence import Presence
 from fomo_dagster.data.samples import QUARANTINE
 from fomo_dagster.data.sources.declared import ALLOW_OUTSIDE, SplitSource
 from fomo_dagster.data.sources.files import (
-    LARGEST_IMAGE,
     DigestCache,
     OnDisk,
     lies_in,
     read_reference,
-    reference_of,
     resolved,
     shortlist,
 )
@@ -119,6 +117,13 @@ class ManifestImages:
         Raises `InputError` if there is no such table, and `DataError` for rows that are not as
         declared, images that do not exist or lie elsewhere, or two samples with one key.
         """
+        return self._look(digests=True)
+
+    def listing(self) -> Inspection:
+        """See `ListingSource.listing`."""
+        return self._look(digests=False)
+
+    def _look(self, *, digests: bool) -> Inspection:
         required, optional = ["path", "concept"], ["caption", "split", "key"]
         if self.one_concept is not None:
             optional.append(required.pop())
@@ -142,16 +147,13 @@ class ManifestImages:
         else:
             rows = rows.with_columns(held_out(rows, self.test_share))
         self._check_keys(rows, table.counted_in)
-        paths = self._files(rows)
-        digests = self.cache.digests(paths, f"the table {self.table}", LARGEST_IMAGE)
-        scan = as_scan(
-            rows.with_columns(
-                pl.Series("digest", digests, pl.String),
-                pl.Series("reference", list(map(reference_of, paths, digests)), pl.String),
-            )
+        rows, size = self.cache.with_references(
+            rows, self._files(rows), f"the table {self.table}", digests=digests
         )
         warnings = (*splits.notes, *self._unread(table))
-        return Inspection(scan, warnings=warnings, unusable=self._unusable(table))
+        return Inspection(
+            as_scan(rows), warnings=warnings, unusable=self._unusable(table), bytes=size
+        )
 
     def read(self, reference: str) -> bytes:
         """See `Source.read`."""

@@ -6,17 +6,26 @@ captions. Whether the images exist, and what they are, is not checked here.
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import polars as pl
 
-from fomo_dagster.data.sources.csv_tables import read_csv
+from fomo_dagster.data.sources.csv_tables import SEPARATORS, read_csv
 from fomo_dagster.data.sources.json_lines import read_json_lines
-from fomo_dagster.data.sources.tables import PLACE, Table, TableFormat, check_columns, check_once
+from fomo_dagster.data.sources.tables import (
+    PLACE,
+    Table,
+    TableFormat,
+    check_columns,
+    check_once,
+    opened_text,
+)
 from fomo_dagster.errors import DataError, InputError
 from fomo_dagster.paths import problem_of, said_of
+from fomo_dagster.texts import read_json, visible
 
 SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson")
 
@@ -83,6 +92,25 @@ def read_rows(
     )
     unread = tuple(name for name in table.columns if name not in ours)
     return Rows(frame, table.counted_in, table.unusable, unread)
+
+
+def columns_of(path: Path) -> tuple[str, ...]:
+    """The names of a table's columns, by its beginning alone; none if it cannot be read."""
+    suffix = path.suffix.lower()
+    try:
+        if suffix == ".parquet":
+            from pyarrow.parquet import read_schema
+
+            return tuple(read_schema(path).names)
+        with opened_text(path, TableFormat()) as lines:
+            first = lines.readline()
+        if suffix in (".csv", ".tsv"):
+            headers = [next(csv.reader([first], delimiter=one), []) for one in SEPARATORS]
+            return tuple(visible(name) for name in max(headers, key=len))
+        row = read_json(first)
+        return tuple(row) if isinstance(row, dict) else ()
+    except (DataError, OSError, ValueError, csv.Error):  # pyarrow's are ValueErrors
+        return ()
 
 
 def _read_parquet(

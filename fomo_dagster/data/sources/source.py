@@ -37,13 +37,14 @@ class Inspection:
 
     classes: those to choose from, where the source knows them without their samples. warnings:
     sentences for the person who uses the dataset. unusable: QUARANTINE, samples that are left out
-    before their images are read.
+    before their images are read. bytes: of all images, if it is known without reading them.
     """
 
     scan: pl.DataFrame
     classes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     unusable: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=QUARANTINE))
+    bytes: int | None = None
 
 
 @runtime_checkable
@@ -58,6 +59,21 @@ class TellingSource(Source, Protocol):
 def inspect(source: Source) -> Inspection:
     """All that there is to know of what a source holds now; see `Source.scan` for what it raises"""
     return source.inspect() if isinstance(source, TellingSource) else Inspection(source.scan())
+
+
+@runtime_checkable
+class ListingSource(Source, Protocol):
+    """A source that can say what it holds without reading its images."""
+
+    def listing(self) -> Inspection:
+        """What `TellingSource.inspect` tells, with empty digests; `read` takes the references, and
+        cannot tell whether an image changed. Raises what `scan` raises."""
+        ...
+
+
+def listing(source: Source) -> Inspection:
+    """What a source holds now, without reading images if it can do so; see `ListingSource`."""
+    return source.listing() if isinstance(source, ListingSource) else inspect(source)
 
 
 def twins_said(name: str, found: Inspection) -> tuple[str, ...]:

@@ -22,10 +22,8 @@ import polars as pl
 from fomo_dagster.data.formats import has_image_suffix, is_image
 from fomo_dagster.data.samples import QUARANTINE
 from fomo_dagster.data.sources.files import (
-    LARGEST_IMAGE,
     DigestCache,
     read_reference,
-    reference_of,
     shortlist,
 )
 from fomo_dagster.data.sources.folder.beside import texts_beside
@@ -108,6 +106,13 @@ class FolderImages:
         Raises `InputError` if there is no such folder, and `DataError` for a layout that is none
         of the above, a concept without images, or captions without images.
         """
+        return self._look(digests=True)
+
+    def listing(self) -> Inspection:
+        """See `ListingSource.listing`."""
+        return self._look(digests=False)
+
+    def _look(self, *, digests: bool) -> Inspection:
         if (problem := problem_of(self.root, "folder")) is not None:
             raise InputError(problem)
         unused: list[Unused] = []
@@ -139,18 +144,11 @@ class FolderImages:
             self._check_shared(found, splits)
             warnings = (*warnings, *self._deeper(found))
         warnings = (*warnings, *self._merged(found), *self._read_as_captions(found, unused))
-        digests = self.cache.digests(
-            found["path"].to_list(), f"the folder {self.root}", LARGEST_IMAGE
-        )
-        references = map(reference_of, found["path"], digests)
-        scan = as_scan(
-            found.with_columns(
-                pl.Series("digest", digests, pl.String),
-                pl.Series("reference", list(references), pl.String),
-            )
+        found, size = self.cache.with_references(
+            found, found["path"].to_list(), f"the folder {self.root}", digests=digests
         )
         warnings = (*splits.notes, *warnings, *self._said_of(unused))
-        return Inspection(scan, warnings=warnings, unusable=unusable)
+        return Inspection(as_scan(found), warnings=warnings, unusable=unusable, bytes=size)
 
     def read(self, reference: str) -> bytes:
         """See `Source.read`."""
