@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+import threading
 from types import FrameType, TracebackType
 from typing import Any
 
 from fomo_dagster.training.interruption import STOPPING, leave_terminal
+
+SECONDS_UNTIL_AGAIN = 0.05
 
 
 class StoppedError(Exception):
@@ -24,6 +28,9 @@ class Signals:
     closed) is taken for a SIGTERM, and all are written down. What is ignored, as SIGHUP under
     nohup, stays so.
 
+    Python drops an exception that a signal raises while a finaliser or a callback of a weak
+    reference runs, as it does thousands of times in an import. That signal is sent again.
+
     Dagster and the training loop handle signals themselves while they run, each in turn. What they
     make of one does not always tell which it was; the interpreter's own record here does. For the
     main thread.
@@ -33,6 +40,8 @@ class Signals:
         self._received: signal.Signals | None = None
         self._previous: dict[signal.Signals, Any] = {}
         self._previous_descriptor = -1
+        self._previous_hook = sys.unraisablehook
+        self._again: threading.Timer | None = None
 
     def __enter__(self) -> Signals:
         self._read, self._write = os.pipe()
@@ -43,6 +52,7 @@ class Signals:
         for number, handler in handlers.items():
             if signal.getsignal(number) is not signal.SIG_IGN:
                 self._previous[number] = signal.signal(number, handler)
+        self._previous_hook, sys.unraisablehook = sys.unraisablehook, self._dropped
         return self
 
     def __exit__(
@@ -51,6 +61,9 @@ class Signals:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        sys.unraisablehook = self._previous_hook
+        if self._again is not None:
+            self._again.cancel()
         for number, handler in self._previous.items():
             if handler is not None:  # None: a handler that was not Python's, left replaced
                 signal.signal(number, handler)
@@ -69,6 +82,16 @@ class Signals:
             if self._received is None and number in STOPPING:
                 self._received = signal.Signals(number)
         return self._received
+
+    def _dropped(self, unraisable: sys.UnraisableHookArgs) -> None:
+        """Send the signal again, once the callback is over, where its exception was dropped."""
+        number = None if issubclass(unraisable.exc_type, Exception) else self.received
+        if number is None:
+            self._previous_hook(unraisable)
+            return
+        self._again = threading.Timer(SECONDS_UNTIL_AGAIN, os.kill, (os.getpid(), number))
+        self._again.daemon = True
+        self._again.start()
 
 
 def as_termination(number: int, frame: FrameType | None) -> None:

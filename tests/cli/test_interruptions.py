@@ -5,6 +5,8 @@ import pty
 import signal
 import subprocess
 import sys
+import time
+import weakref
 
 import pytest
 
@@ -74,6 +76,21 @@ def test_what_is_printed_after_the_terminal_was_closed_is_no_error(is_closed_whe
         os.write(1, b"nobody reads it")
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
+
+
+@pytest.mark.parametrize("number", STOPPING)
+def test_a_signal_whose_exception_python_drops_is_sent_again(number):
+    class Collected:
+        pass
+
+    thing = Collected()
+    reference = weakref.ref(thing, lambda _: signal.raise_signal(number))
+    with Signals() as signals:
+        del thing  # what a callback of a weak reference raises, nobody catches
+        with pytest.raises(KeyboardInterrupt):
+            time.sleep(10)
+        assert signals.received == number
+    assert reference() is None
 
 
 STAND_IN = """
