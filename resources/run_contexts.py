@@ -15,6 +15,7 @@ from fomo_dagster.graph.run.run_context import Run, RunContext
 from fomo_dagster.graph.run.tracking import Tracking
 from fomo_dagster.home import Home, training_slots
 from fomo_dagster.progress import Callbacks, ignore_steps
+from fomo_dagster.store.heads import Head
 from fomo_dagster.trackers.choosing import check_names, open_trackers
 from fomo_dagster.trackers.sending import Trackers
 from resources.pipes import PipesChannel
@@ -80,34 +81,58 @@ class RunContexts(dg.ConfigurableResource):  # type: ignore[type-arg]
         remote_url = self.remote_store or Home.from_environment().remote_url
         log, home = context.log, Home(Path(self.home), remote_url)
         tracking = Tracking(graph, home, self._trackers, log.warning)
+        step = _StepLog(log)
+
+        def finished(head: Head, seconds: float) -> None:
+            step.goes_on()
+            tracking.finished(head)
+
         return RunContext(
             graph,
             home,
             processes=self.processes,
             callbacks=Callbacks(
-                progress=_LoggedProgress(log),
+                progress=step.progress,
                 steps=tracking.steps if self._trackers else ignore_steps,
-                waiting=lambda what: log.info(f"waiting for {what}"),
+                waiting=step.waiting,
                 warn=log.warning,
             ),
             run=Run(
                 id=context.run.run_id,
                 channel=PipesChannel(context),
                 slots=self.training_slots or training_slots(),
-                finished=lambda head, seconds: tracking.finished(head),
+                finished=finished,
             ),
         )
 
 
-class _LoggedProgress:
-    """Progress as a line in the log every few seconds."""
+class _StepLog:
+    """What a step does, as lines of its log: progress every few seconds, and waits with their end.
+
+    Whatever a step tells after a wait says that the wait is over.
+    """
 
     def __init__(self, log: Any) -> None:
         self._log = log
         self._last = time.monotonic()
+        self._waits_since: float | None = None
 
-    def __call__(self, what: str, done: int, total: int, detail: str = "") -> None:
+    def progress(self, what: str, done: int, total: int, detail: str = "") -> None:
+        """As `fomo_dagster.progress.Progress`."""
+        self.goes_on()
         now = time.monotonic()
         if now - self._last >= SECONDS_BETWEEN_LINES:
             self._last = now
             self._log.info(f"{what}: {done} of {total}" + (f", {detail}" if detail else ""))
+
+    def waiting(self, what: str) -> None:
+        """Others have what the step needs."""
+        if self._waits_since is None:
+            self._waits_since = time.monotonic()
+        self._log.info(f"waiting for {what}")
+
+    def goes_on(self) -> None:
+        """It waits no longer, if it did."""
+        if self._waits_since is not None:
+            waited, self._waits_since = time.monotonic() - self._waits_since, None
+            self._log.info(f"the wait is over after {waited:.1f} s")
