@@ -21,13 +21,15 @@ def datasets(
     context: typer.Context,
     as_json: AsJson = False,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Look only whether archives and lists are there.")
+        bool,
+        typer.Option("--quick", help="Check only that archives are there, not what is in them."),
     ] = False,
 ) -> None:
-    """List the datasets that experiments can name, and what of them is on this machine.
+    """List the datasets that experiments can name, and whether their images are here.
 
-    Those that the project declares come first, then the 63 of FoMo-in-Flux, whose images are held
-    against the release's lists by name: the first look at a large tar takes a while.
+    Those of the project come first, then those that ship with this package, then the 63 of
+    FoMo-in-Flux. Their images are compared with the benchmark's lists by name, so the first look at
+    a large tar takes a while.
     """
     from fomo_dagster.cli.datasets import known_datasets, looked_through, print_datasets
     from fomo_dagster.cli.planning import say_troubles_of_project
@@ -53,17 +55,14 @@ def datasets(
 
 @datasets_app.command("show")
 def datasets_show(
-    name: Annotated[str, typer.Argument(help="Its name, or any by which the benchmark calls it.")],
+    name: Annotated[str, typer.Argument(help="The dataset's name, or another of the benchmark's.")],
     as_json: AsJson = False,
 ) -> None:
-    """Print everything about one dataset before anything of it is stored.
+    """Show everything about a dataset, before anything of it is stored.
 
-    Images per split and class, sizes, captions, odd images and duplicates, what is not read or not
-    told apart, and the path of its contact sheet. Of large datasets, 2,000 images spread over them
-    are looked at, for 20 seconds at most; the output says how many.
-
-    The sheet is that of its shards or, before it has any, made from its images where they are here.
-    The exit status is 1 where they are here and cannot be read.
+    It counts images by split and class, and shows sizes, captions, odd images, duplicates and a
+    contact sheet. Of a large dataset it looks at 2,000 images spread over it, for 20 seconds at
+    most, and says how many. The exit status is 1 if its images are here and cannot be read.
     """
     from fomo_dagster.cli.dataset_details import look_into, print_dataset
     from fomo_dagster.cli.datasets import find_known, known_datasets, looked_through

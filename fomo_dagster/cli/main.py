@@ -7,9 +7,10 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from fomo_dagster.cli.datasets_commands import AsJson, datasets_app
 from fomo_dagster.cli.endings import ending_of
@@ -31,21 +32,50 @@ from fomo_dagster.home import Home, project_folder
 if TYPE_CHECKING:
     from fomo_dagster.cli.run_view import RunView
 
+START = "Start a project"
+RUN = "Plan and run experiments"
+LOOK = "Look at results"
+WEIGHTS = "Take weights elsewhere"
+OTHERS = "For other programs"
+
+
+class InOrder(TyperGroup):
+    """Commands in the order in which one needs them, which is that of `ORDER`."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """All, those that `ORDER` has first."""
+        return sorted(super().list_commands(ctx), key=ORDER.index)
+
+
+ORDER = (
+    "init", "doctor", "datasets", "fetch", "budget", "schedule", "plan", "run", "ui", "results",
+    "sql", "export", "merge", "schema", "dagster-home",
+)  # fmt: skip
 app = typer.Typer(
-    help="Keep CLIP-like models up to date. EXPERIMENT is the name of a file in experiments/, or "
-    "a path to one; SWEEP/NAME is one experiment of a sweep. What is made goes "
-    "to FOMO_HOME (.fomo/ by default).",
+    cls=InOrder,
+    help="Keep CLIP-like models up to date.\n\n"
+    "EXPERIMENT is the name of a file in experiments/, or a path to one. SWEEP/NAME is one "
+    "experiment of a sweep. Everything that is made goes to FOMO_HOME, by default .fomo/ in the "
+    "project.",
+    epilog="To begin: `fomo init --images PATH`, `fomo plan NAME`, `fomo run NAME`.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
+    rich_markup_mode="markdown",
 )
-app.command()(init)
-app.command()(doctor)
-app.add_typer(datasets_app, name="datasets")
-Experiment = Annotated[str, typer.Argument(help="An experiment's name, or a path to its file.")]
+app.command(rich_help_panel=START)(init)
+app.command(rich_help_panel=START)(doctor)
+app.add_typer(datasets_app, name="datasets", rich_help_panel=START)
+Experiment = Annotated[
+    str, typer.Argument(metavar="EXPERIMENT", help="An experiment's name, or a path to its file.")
+]
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change a value of the file; may be repeated."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change a value of the experiment for this command; can be repeated.",
+    ),
 ]
 
 AsEvents = Annotated[
@@ -53,7 +83,7 @@ AsEvents = Annotated[
 ]
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def run(experiment: Experiment, overrides: Overrides = None, as_json: AsEvents = False) -> None:
     """Compute what is missing or out of date, and print the scores.
 
@@ -76,9 +106,12 @@ def _run(experiment: str, overrides: Sequence[str], view: RunView | None) -> Non
     run_experiment(experiment, overrides, view=view)
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def plan(experiment: Experiment, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Say what `run` would compute, why, and for how long; compute nothing."""
+    """Show what `run` would compute, why, and for how long.
+
+    A plan computes nothing. Its estimates come from what was computed on this machine before.
+    """
     from fomo_dagster.cli.planning import plan_as_data, print_plan, resolve_request
 
     request = resolve_request(experiment, overrides or [])
@@ -90,24 +123,27 @@ def plan(experiment: Experiment, overrides: Overrides = None, as_json: AsJson = 
     request.check_whole()
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def schedule(
     experiment: Experiment,
     overrides: Overrides = None,
     steps: Annotated[
         int | None,
-        typer.Option(min=1, help="Of a stage; by default as many as the budget says."),
+        typer.Option(min=1, help="Steps of a stage; by default what the budget buys."),
     ] = None,
     stages: Annotated[
-        int | None, typer.Option(min=1, help="How many; by default as many as the stream has.")
+        int | None, typer.Option(min=1, help="Number of stages; by default the stream's.")
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option(metavar="FILE.png", help="Draw them into this file, too.")
+        Path | None, typer.Option(metavar="FILE.png", help="Also draw them into this file.")
     ] = None,
     as_json: AsJson = False,
     as_csv: AsCsv = False,
 ) -> None:
-    """Print the learning rate over all stages; with --json or --csv, that of each step."""
+    """Show the learning rate over all stages.
+
+    `--json` and `--csv` print it for every step.
+    """
     from fomo_dagster.cli.planning import say_troubles_of_project
     from fomo_dagster.cli.schedules import print_rates, rates_of
     from fomo_dagster.store.files import write_bytes
@@ -126,7 +162,7 @@ def schedule(
         print_rates(name, rates)
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def budget(
     experiment: Experiment,
     overrides: Overrides = None,
@@ -134,20 +170,21 @@ def budget(
         list[str] | None,
         typer.Option(
             metavar="KEY=VALUE|EXPERIMENT",
-            help="Another row: this experiment with a value changed, as in "
-            "'method={name: lora, rank: 4}', or another experiment; may be repeated.",
+            help="Add a row: this experiment with a value changed, such as "
+            "'method={name: lora, rank: 4}', or another experiment; can be repeated.",
         ),
     ] = None,
     stages: Annotated[
-        int | None, typer.Option(min=1, help="How many; by default as many as the stream has.")
+        int | None, typer.Option(min=1, help="Number of stages; by default the stream's.")
     ] = None,
     as_json: AsJson = False,
     as_csv: AsCsv = False,
 ) -> None:
-    """Print what a step costs in memory-adjusted FLOPs, and how many steps a budget buys.
+    """Show what a training step costs, and how many steps the budget buys.
 
-    Nothing is trained, and no accelerator is needed. The budget is the experiment's, or what its
-    steps come to; --set 'budget={mafs: 1.8e9}' tries another.
+    Costs are memory-adjusted FLOPs (MAFs), as in the benchmark. Nothing is trained, and no
+    accelerator is needed. The budget is the experiment's, or what its steps come to; try another
+    with `--set 'budget={mafs: 1.8e9}'`.
     """
     from fomo_dagster.cli.budgets import bought, print_bought
     from fomo_dagster.cli.planning import say_troubles_of_project
@@ -162,23 +199,24 @@ def budget(
         print_bought(found)
 
 
-app.command()(results)
-app.command()(sql)
+app.command(rich_help_panel=LOOK)(results)
+app.command(rich_help_panel=LOOK)(sql)
 
 
-@app.command()
+@app.command(rich_help_panel=WEIGHTS)
 def export(
     experiment: Experiment,
     path: Annotated[Path, typer.Argument(help="The file to write: .pt or .safetensors.")],
     stage: Annotated[
-        int | None, typer.Option(min=0, help="The stage whose weights; the last by default.")
+        int | None, typer.Option(min=0, help="The stage to export; by default the last.")
     ] = None,
     overrides: Overrides = None,
 ) -> None:
-    """Write deployed weights as a file that OpenCLIP loads.
+    """Write the weights that a stage deploys as a file that OpenCLIP loads.
 
-    `open_clip.create_model(architecture, pretrained=PATH)`. Where the architecture is the project's
-    own configuration, it is written beside the weights as .json, for `open_clip.add_model_config`.
+    Load it with `open_clip.create_model(ARCHITECTURE, pretrained=PATH)`. If the architecture is
+    your own configuration, it is written beside the weights as .json, for
+    `open_clip.add_model_config`.
     """
     from fomo_dagster.cli.exporting import export_weights
 
@@ -186,38 +224,38 @@ def export(
     say(Terminal(stderr=True), written)
 
 
-@app.command()
+@app.command(rich_help_panel=WEIGHTS)
 def merge(
     output: Annotated[
         Path, typer.Argument(metavar="OUT", help="The file to write: .pt or .safetensors.")
     ],
     files: Annotated[
         list[Path],
-        typer.Argument(
-            metavar="FILE…", help="Weights to merge, oldest first: .pt or .safetensors."
-        ),
+        typer.Argument(metavar="FILE", help="Weights to merge, oldest first: .pt or .safetensors."),
     ],
     technique: Annotated[
         str,
         typer.Option(
-            help="interpolation, weighted_mean, slerp, karcher; and, over the changes from θ₀: "
-            "model_stock, task_arithmetic, ties, dare, dare_ties, della, della_ties, breadcrumbs, "
-            "breadcrumbs_ties, magmax, consensus, sce, random."
+            help="interpolation, weighted_mean, slerp or karcher; or, with --base: model_stock, "
+            "task_arithmetic, ties, dare, dare_ties, della, della_ties, breadcrumbs, "
+            "breadcrumbs_ties, magmax, consensus, sce or random."
         ),
     ],
     base: Annotated[
-        Path | None, typer.Option(help="θ₀, which the files were trained from: its weights.")
+        Path | None, typer.Option(help="The weights of θ₀, which the files were trained from.")
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Set a parameter; may be repeated."),
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Set a parameter of the technique; can be repeated."
+        ),
     ] = None,
 ) -> None:
-    """Merge weights of OpenCLIP models into one file, tensor by tensor.
+    """Merge weights of OpenCLIP models into one file.
 
-    Techniques and their parameters are in docs/merging.md. For example:
+    docs/merging.md lists the techniques and their parameters. For example:
 
-    fomo merge merged.pt january.pt may.pt --base openai.pt --technique ties --set density=0.3
+    `fomo merge merged.pt january.pt may.pt --base openai.pt --technique ties --set density=0.3`
     """
     from fomo_dagster.cli.merging import declared_technique, merge_files
 
@@ -225,30 +263,34 @@ def merge(
     say(Terminal(stderr=True), told)
 
 
-@app.command()
+@app.command(rich_help_panel=START)
 def fetch(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="NAME", help="Datasets of FoMo-in-Flux, by any of their names."),
+        typer.Argument(metavar="NAME", help="Datasets to download, by any of their names."),
     ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="All that are not here yet.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Download all that are not here yet.")
+    ] = False,
 ) -> None:
-    """Download datasets of FoMo-in-Flux from its release's list.
+    """Download datasets of FoMo-in-Flux.
 
-    The list is that of FOMO_RELEASE, a copy of the release's repository; the archives go to
-    FOMO_RELEASE_IMAGES, by default its folder data/. Ctrl-C stops; the same command goes on from
-    there. What is here is left as it is.
+    FOMO_RELEASE is a copy of the benchmark's repository, which lists the addresses. Archives go to
+    FOMO_RELEASE_IMAGES, by default its folder data/; those that are there already stay as they are.
+    Ctrl-C stops, and the same command continues from there.
     """
     from fomo_dagster.cli.fetching import fetch_datasets
 
     fetch_datasets(names or [], everything=everything, console=Terminal())
 
 
-@app.command()
+@app.command(rich_help_panel=OTHERS)
 def schema(
-    path: Annotated[Path | None, typer.Argument(help="The file to write; none: print it.")] = None,
+    path: Annotated[
+        Path | None, typer.Argument(help="The file to write; without it, the schema is printed.")
+    ] = None,
 ) -> None:
-    """Give the JSON schema of the experiment file, so that editors complete it."""
+    """Print the JSON schema of experiment files, from which editors complete keys."""
     from fomo_dagster.experiment.loading import json_schema
     from fomo_dagster.store.files import write_bytes
 
@@ -259,12 +301,12 @@ def schema(
         write_bytes(path, text.encode())
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def ui(
     port: Annotated[int, typer.Option(min=1, max=65535, help="The port to listen on.")] = 3000,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
 ) -> None:
-    """Open Dagster's UI on this machine, with the project's assets, schedules and sensors."""
+    """Serve Dagster's UI, with the project's assets, schedules and sensors."""
     from fomo_dagster.cli.dagster_home import prepare, serve
     from fomo_dagster.cli.ports import check_is_free, is_open_to_others
 
@@ -279,11 +321,11 @@ def ui(
     serve(home, project_folder(), host, port)
 
 
-@app.command()
+@app.command(rich_help_panel=OTHERS)
 def dagster_home() -> None:
-    """Print the folder for Dagster's own commands, made where it is not there.
+    """Print the folder in which Dagster keeps this project's runs.
 
-    export DAGSTER_HOME=$(fomo dagster-home)
+    `export DAGSTER_HOME=$(fomo dagster-home)` sets up Dagster's own commands.
     """
     from fomo_dagster.cli.dagster_home import prepare
 

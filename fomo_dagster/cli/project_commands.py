@@ -14,20 +14,21 @@ from fomo_dagster.cli.output import Terminal, print_json
 
 def init(
     folder: Annotated[
-        Path, typer.Argument(metavar="[DIR]", help="The project's folder; this one by default.")
+        Path, typer.Argument(metavar="DIR", help="The project's folder; this one by default.")
     ] = Path(),
     images: Annotated[
         Path | None,
         typer.Option(
             metavar="PATH",
-            help="Your images: a folder with a folder per class, or a table (CSV, Parquet, JSON "
-            "lines) of paths and classes. The first experiment is about them.",
+            help="Your images: a folder with a folder for each class, or a table (CSV, Parquet, "
+            "JSON lines) of paths and classes. The first experiment trains on them.",
         ),
     ] = None,
 ) -> None:
-    """Lay out a project with a first experiment, and overwrite nothing.
+    """Lay out a project with a first experiment.
 
-    With --images it looks at them, says what it found, and declares them as a dataset.
+    With `--images`, it looks at your images, says what it found, and declares them as a dataset.
+    Files that are there already are kept.
     """
     from fomo_dagster.cli.initialising import lay_out
 
@@ -35,9 +36,10 @@ def init(
 
 
 def doctor(as_json: AsJson = False) -> None:
-    """Say what is there: versions, devices, project, store, disk, limits; and what to change.
+    """Check the installation and the project, and say what to change.
 
-    The exit status is 1 where there is a problem; notes are none.
+    It looks at versions, devices, the project's files, the store, free disk and limits. The exit
+    status is 1 if there is a problem; notes are none.
     """
     from fomo_dagster.cli.doctor import as_data, examine, print_findings
 

@@ -19,7 +19,7 @@ Format = Literal["table", "records", "csv", "json"]
 def results(
     experiments: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[EXPERIMENT …]", help="Experiments or sweeps; all by default."),
+        typer.Argument(metavar="EXPERIMENT", help="Experiments or sweeps; all by default."),
     ] = None,
     datasets: Annotated[
         bool,

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from fomo_dagster.cli.main import app
+from fomo_dagster.cli.main import ORDER, app
 from fomo_dagster.cli.reporting import print_by_dataset
 from fomo_dagster.errors import InputError
 from fomo_dagster.tables.views import query
@@ -190,6 +190,8 @@ def test_every_command_explains_itself():
         "run", "plan", "schedule", "budget", "results", "sql", "export", "datasets", "fetch",
         "schema", "ui",
     )  # fmt: skip
+    listed = [line.split()[1] for line in run("--help").splitlines() if line.startswith("│ ")]
+    assert [name for name in listed if name in ORDER] == list(ORDER)
     for command in commands:
         text = run(command, "--help")
         assert len(text.split()) > 15, command
