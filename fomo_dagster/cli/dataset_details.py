@@ -13,7 +13,8 @@ from fomo_dagster.cli.bars import Bars
 from fomo_dagster.cli.datasets import Known
 from fomo_dagster.cli.output import Terminal, say
 from fomo_dagster.data.benchmark.registry import BenchmarkDataset
-from fomo_dagster.data.sources.source import twins_said
+from fomo_dagster.data.sources.source import Source, twins_said
+from fomo_dagster.data.sources.webdataset.source import WebDatasetSource
 from fomo_dagster.data.survey import Survey, survey
 from fomo_dagster.errors import DataError, FomoError, StoreError
 from fomo_dagster.evaluation.alike import alike_classes, said_of
@@ -91,10 +92,10 @@ def look_into(one: Known, home: Home) -> Content:
     head = home.heads.look(shards_key(one.name))
     classes = [] if head is None else head.facts["concepts"]
     said: tuple[str, ...] = ()
-    found = error = None
+    found, error = None, None
     if _can_be_looked_at(one):
         try:
-            source = one.dataset.open(one.name, one.base, home.cache)
+            source = _looked_at(one, home)
             with Bars(Terminal(stderr=True)) as bars:
                 found = survey(
                     source, one.dataset.decoding, most=MOST_DECODED, seconds=SECONDS, progress=bars
@@ -103,7 +104,11 @@ def look_into(one: Known, home: Home) -> Content:
             return Content(error=refusal)
         classes = found.classes
         said = (*found.found.warnings, *twins_said(one.name, found.found))
-        error = _too_many_lost(one, found)
+        lost = _too_many_lost(one, found)
+        if lost and found.is_whole:
+            error = DataError(lost)
+        elif lost:
+            said = (*said, lost)
     if one.dataset.task == "classification":
         prompt, cache = one.dataset.prompt, home.cache / "alike"
         alike = alike_classes(sorted(classes), "dataset", prompt, CLIP, None, cache)
@@ -111,12 +116,12 @@ def look_into(one: Known, home: Home) -> Content:
     return Content(said, found, error)
 
 
-def _too_many_lost(one: Known, found: Survey) -> DataError | None:
-    """Why shards would be refused, as far as the look tells."""
+def _too_many_lost(one: Known, found: Survey) -> str:
+    """Why shards would be refused, as far as the look tells; empty if they would not."""
     limit = one.dataset.unreadable_limit
     if found.lost <= limit:
-        return None
-    return DataError(
+        return ""
+    return (
         f"{found.lost:.1%} of the images of dataset {one.name!r} that were looked at cannot be "
         f"used, more than `unreadable_limit: {limit:g}` allows: repair or remove them, or raise it"
     )
@@ -124,8 +129,16 @@ def _too_many_lost(one: Known, found: Survey) -> DataError | None:
 
 def _can_be_looked_at(one: Known) -> bool:
     if one.dataset.source.access != "copied":
-        return False
+        return one.presence.state == "present" and isinstance(one.dataset.source, WebDatasetSource)
     return one.presence.state in ("present", "incomplete") or one.presence.note == "rendered"
+
+
+def _looked_at(one: Known, home: Home) -> Source:
+    """What reads its images; of tars, the first of them."""
+    source = one.dataset.source
+    if isinstance(source, WebDatasetSource):
+        return source.first_tar(one.name, one.base)
+    return one.dataset.open(one.name, one.base, home.cache)
 
 
 def _of_benchmark(told: BenchmarkDataset) -> list[tuple[str, str]]:
@@ -158,7 +171,7 @@ def _sheet_of_source(one: Known, found: Survey, home: Home, console: Console) ->
     from fomo_dagster.plots.dataset_sheet import dataset_sheet  # with matplotlib
 
     path = home.cache / "contact_sheets" / f"{one.name}.png"
-    source = one.dataset.open(one.name, one.base, home.cache)
+    source = _looked_at(one, home)
     data = dataset_sheet(
         found.found.scan,
         lambda row: source.read(row["reference"]),

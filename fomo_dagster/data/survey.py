@@ -108,6 +108,11 @@ class Survey:
         return lost / max(1, seen)
 
     @property
+    def is_whole(self) -> bool:
+        """Whether every image was looked at, and the source holds no more."""
+        return self.sights.height == self.found.scan.height and not self.found.is_part
+
+    @property
     def unreadable(self) -> pl.DataFrame:
         """The sights of images that cannot be decoded."""
         return self.sights.filter(pl.col("reason").is_not_null())
@@ -129,12 +134,12 @@ class Survey:
         """What a person should know, the main thing first."""
         counts, scan = self.counts, self.found.scan
         used = ", ".join(f"{counts.get(split, 0):,} {use}" for split, use in USES.items())
-        yield f"{scan.height:,} images of {len(self.classes):,} classes: {used}"
+        yield f"{scan.height:,} images of {counted_classes(len(self.classes))}: {used}"
         for split in USES:
             if counts.get(split):
                 yield f"{split}: {self._by_class(split)}"
         untested = sorted({*self.classes} - {*scan.filter(split="test")["concept"]})
-        if untested:
+        if untested and counts.get("test"):
             have = "class has" if len(untested) == 1 else "classes have"
             yield f"{len(untested):,} {have} no image to test on: {shortlist(untested)}"
         yield from self._of_sizes()
@@ -279,6 +284,11 @@ def survey(
     sights = pl.concat([told, sights], how="horizontal").sort("split", "key")
     background = "white" if decoding.background == WHITE else decoding.background
     return Survey(found, sights, background)
+
+
+def counted_classes(count: int) -> str:
+    """`1 class`, `1,000 classes`."""
+    return f"{count:,} class{'' if count == 1 else 'es'}"
 
 
 def _figures(values: pl.Series) -> tuple[int, int, int] | None:

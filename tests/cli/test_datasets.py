@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,32 @@ def test_the_look_at_a_dataset_comes_before_anything_is_stored(project: Any) -> 
     assert content["classes"]["test"] == {"lion": 2, "lynx": 2}
     assert not list(project.home.root.glob("store/*"))
     assert json.loads(run("show", "mscoco", "--json"))["content"] is None
+
+
+def test_of_tars_the_first_is_looked_at(project: Any) -> None:
+    (project.root / "tars").mkdir()
+    for number, count in enumerate((3, 2)):
+        with tarfile.open(project.root / "tars" / f"{number}.tar", "w") as tar:
+            for image in range(count):
+                drawn = next(iter((project.root / "images/cats").rglob("*.png")))
+                tar.add(drawn, f"{image}.png")
+                if number or image:  # of the first tar, one has no text
+                    about = tarfile.TarInfo(f"{image}.json")
+                    data = json.dumps({"caption": "A cat."}).encode()
+                    about.size = len(data)
+                    tar.addfile(about, io.BytesIO(data))
+    declare(project, web={"source": {"type": "webdataset", "shards": "../tars/*.tar"}})
+    told = run("show", "web")
+    for text in (
+        "content    2 images of 1 class: 2 to train on, 0 to test on",
+        "captions: 2 of 2 images have one, of 2 / 2 / 2 words",
+        "1 image cannot be used and will be left out, such as 0 (it has no text)",
+        "2 images have the same bytes as another, such as '1', '2'",
+        "the look is at 0.tar, the first of 2 tars of ",
+        "33.3% of the images of dataset 'web' that were looked at cannot be used",
+    ):
+        assert text in told
+    assert Image.open(Path(told.rpartition("picture")[2].strip())).format == "PNG"
 
 
 def test_more_unreadable_images_than_allowed_end_in_a_status(project: Any) -> None:

@@ -38,6 +38,7 @@ class Inspection:
     classes: those to choose from, where the source knows them without their samples. warnings:
     sentences for the person who uses the dataset. unusable: QUARANTINE, samples that are left out
     before their images are read. bytes: of all images, if it is known without reading them.
+    is_part: the source holds more than the scan.
     """
 
     scan: pl.DataFrame
@@ -45,6 +46,7 @@ class Inspection:
     warnings: tuple[str, ...] = ()
     unusable: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=QUARANTINE))
     bytes: int | None = None
+    is_part: bool = False
 
 
 @runtime_checkable

@@ -15,6 +15,7 @@ from fomo_dagster.data.formats import extensions
 from fomo_dagster.data.presence import Presence
 from fomo_dagster.data.sources.declared import Access, Splits, SplitSource
 from fomo_dagster.data.sources.files import resolved
+from fomo_dagster.data.sources.webdataset.first_tar import FirstTar
 from fomo_dagster.data.sources.webdataset.indexed import IndexedTars
 from fomo_dagster.data.sources.webdataset.listing import ShardFile, is_local, list_shards
 from fomo_dagster.data.sources.webdataset.shard_splits import split_shards
@@ -132,6 +133,10 @@ class WebDatasetSource(SplitSource):
             cache=cache / "tars",
             progress=progress,
         )
+
+    def first_tar(self, name: str, base: Path) -> FirstTar:
+        """The first of the tars of the dataset `name`, where they are on this machine."""
+        return FirstTar(self.patterns, base, self.images, name)
 
     def list_tars(self, name: str, base: Path) -> tuple[list[ShardFile], tuple[str, ...]]:
         """The tars of the dataset `name` that are for training, and sentences about the others,
