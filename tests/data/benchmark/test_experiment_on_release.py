@@ -261,8 +261,10 @@ def test_the_list_of_datasets_says_which_are_incomplete(benchmark_project, relea
         assert max(map(len, of_no_path)) <= 80
         row = "domainnet_infograph adaptation (345) (36,023) (15,582) missing no archive"
         assert row in " ".join(told.split())
-        shown = CliRunner().invoke(app, ["datasets", "show", "MTSD"], catch_exceptions=False).stdout
-        assert "".join(rows["mtsd"]["note"].split()) in "".join(shown.split())
+        shown = CliRunner().invoke(app, ["datasets", "show", "MTSD"])
+        assert "".join(rows["mtsd"]["note"].split()) in "".join(shown.stdout.split())
+        assert isinstance(shown.exception, DataError)
+        assert gone.name in str(shown.exception)
     assert not list(benchmark_project.home.root.glob("store/shards"))
 
 
