@@ -101,6 +101,7 @@ class RunContexts(dg.ConfigurableResource):  # type: ignore[type-arg]
                 id=context.run.run_id,
                 channel=PipesChannel(context),
                 slots=self.training_slots or training_slots(),
+                begins=lambda _: step.goes_on(),
                 finished=finished,
             ),
         )

@@ -21,10 +21,11 @@ def step(project, monkeypatch):
     return opened, lines
 
 
-@pytest.mark.parametrize("then", ["progress", "finished"])
+@pytest.mark.parametrize("then", ["begins", "progress", "finished"])
 def test_a_wait_that_is_over_is_said_once_with_how_long_it_took(step, then):
     context, lines = step
     goes_on = {
+        "begins": lambda: context.run.begins(context.graph.nodes["leaderboard"]),
         "progress": lambda: context.callbacks.progress("toy", 1, 9),
         "finished": lambda: context.run.finished(SimpleNamespace(asset="leaderboard"), 0.0),
     }[then]
