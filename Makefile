@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo check test lint ui clean
+.PHONY: demo check test generated lint ui clean
 
 # Tests start many processes: what the first one compiles of the packages, the others must find.
 # What nothing imports is never compiled (--no-compile), which spares a minute of the installation.
@@ -28,6 +28,9 @@ check: lint  ## what to run while working: lint, types, import layers, fast test
 
 test: lint  ## lint, types, import layers, all tests
 	$(BIN)/pytest
+
+generated: $(VENV)/.installed-dev  ## write what follows from the code: schema, lists in guides
+	$(BIN)/python docs/generated.py
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -159,7 +159,7 @@ def _command(command: Any, name: str, lines: list[str]) -> None:
             if parameter.param_type_name == "argument":
                 called = f"`{(parameter.metavar or parameter.name or '').upper()}`"
             rows.append((called, getattr(parameter, "help", None) or ""))
-        lines += _table(("argument or option", "meaning"), rows)
+        lines += table(("argument or option", "meaning"), rows)
     for part, below in getattr(command, "commands", {}).items():
         if not below.hidden:
             _command(below, f"{name} {part}", lines)
@@ -184,7 +184,7 @@ def events() -> str:
             for key, field in fields.items()
         ]
         lines += [f"## `{name}`", "", inspect.cleandoc(declared.__doc__ or ""), ""]
-        lines += _table(("field", "type", "meaning"), rows)
+        lines += table(("field", "type", "meaning"), rows)
     return "\n".join(lines)
 
 
@@ -227,7 +227,7 @@ def tables() -> str:
                     "FROM duckdb_columns() WHERE table_name = ? ORDER BY column_index",
                     [name],
                 ).fetchall()
-                lines += _table(("column", "type", "meaning"), rows)
+                lines += table(("column", "type", "meaning"), rows)
     return "\n".join(lines)
 
 
@@ -236,7 +236,7 @@ def metrics() -> str:
     lines = ["# Metrics", "", "## Of a stage", "", "Every stage has these scores, in the columns "
              "of [`scores`](tables.md#scores).", ""]  # fmt: skip
     rows = [(f"`{m.name}`", m.label, m.unit, m.best, m.description) for m in STAGE_METRICS]
-    lines += _table(("column", "label", "unit", "better", "meaning"), rows)
+    lines += table(("column", "label", "unit", "better", "meaning"), rows)
     for task, of_task in (
         ("classification", CLASSIFICATION_METRICS),
         ("retrieval", RETRIEVAL_METRICS),
@@ -245,7 +245,7 @@ def metrics() -> str:
         lines += [f"## Of a {task} dataset", "", "They are in the column `metric` of "
                   f"[`evaluations`](tables.md#evaluations). The row `score` repeats `{score}`, "
                   "which the scores of a stage are made of.", ""]  # fmt: skip
-        lines += _table(("metric", "unit", "better", "meaning"), map(_row_of_metric, of_task))
+        lines += table(("metric", "unit", "better", "meaning"), map(_row_of_metric, of_task))
     return "\n".join(lines)
 
 
@@ -263,17 +263,17 @@ def family(page: str) -> str:
     shared = [row for row in rows_of[0] if all(row in rows for rows in rows_of)]
     lines = [f"# {title}", "", opening, ""]
     if shared:
-        lines += ["## Keys that all have", "", *_table(_HEAD, shared)]
+        lines += ["## Keys that all have", "", *table(_HEAD, shared)]
     for declared, schema, rows in zip(distinct, schemas, rows_of, strict=True):
         names = get_args(declared.model_fields[own].annotation)
         lines += [f"## {', '.join(f'`{name}`' for name in names)}", ""]
         lines += [_described(schema), ""]
-        lines += _table(_HEAD, [r for r in rows if r not in shared and r[0] != f"`{own}`"])
+        lines += table(_HEAD, [r for r in rows if r not in shared and r[0] != f"`{own}`"])
     return "\n".join(lines)
 
 
 def _fields(schema: Mapping[str, Any]) -> list[str]:
-    return [_described(schema), "", *_table(_HEAD, _rows(schema))]
+    return [_described(schema), "", *table(_HEAD, _rows(schema))]
 
 
 def _described(schema: Mapping[str, Any]) -> str:
@@ -340,7 +340,8 @@ def _linked(definition: str, links: bool) -> str:
     return definition
 
 
-def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:
+def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:
+    """The lines of a Markdown table, and an empty one."""
     cells = [[" ".join(cell.split()).replace("|", "\\|") for cell in row] for row in rows]
     if not cells:
         return [""]

@@ -1,6 +1,7 @@
 """The documentation builds as a site, whole, and its reference is what the code declares."""
 
 import re
+import runpy
 from pathlib import Path
 
 import polars as pl
@@ -77,6 +78,15 @@ def test_the_guide_of_a_family_mentions_each_of_its_names(page, key, declared):
     for entry in declared:
         for name in entry.model_fields[key].annotation.__args__:
             assert re.search(rf"[`: ]{name}[`,}}]", guide), name
+
+
+def test_lists_in_guides_and_the_schema_are_what_the_code_says():
+    files = runpy.run_path(str(ROOT / "docs" / "generated.py"))["generated"]()
+    assert [path.name for path, text in files.items() if path.read_text() != text] == [], (
+        "run `make generated`"
+    )
+    listed = re.findall("<!-- begin (.*) -->", "".join(files.values()))
+    assert sorted(listed) == ["optimisers", "preservations", "schedules", "sources", "techniques"]
 
 
 def test_every_key_of_the_experiment_file_has_a_meaning():

@@ -236,9 +236,7 @@ def merge(
     technique: Annotated[
         str,
         typer.Option(
-            help="interpolation, weighted_mean, slerp or karcher; or, with --base: model_stock, "
-            "task_arithmetic, ties, dare, dare_ties, della, della_ties, breadcrumbs, "
-            "breadcrumbs_ties, magmax, consensus, sce or random."
+            help="A technique of docs/merging.md, such as ties; those over task vectors need --base"
         ),
     ],
     base: Annotated[

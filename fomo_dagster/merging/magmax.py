@@ -12,9 +12,12 @@ from fomo_dagster.merging.task_vectors import Elementwise
 
 class MagMax(Elementwise):
     """`θ₀ + s · τ_k`, where k is the model with the largest `|c_k τ_k|`, for each parameter
-    separately (arXiv 2407.06322). Of equal magnitudes it takes the newest model's, which has seen
-    what the older ones have. Coefficients decide which change is taken, not how large it is. A
-    negative one takes -τ_k, and 0 none."""
+    separately (arXiv 2407.06322).
+
+    Of equal magnitudes it takes the newest model's, which has seen what the older ones have.
+    Coefficients decide which change is taken, not how large it is. A negative one takes -τ_k, and
+    0 none.
+    """
 
     technique: Literal["magmax"] = "magmax"
     weighted_version: ClassVar[int] = 2

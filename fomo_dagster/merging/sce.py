@@ -17,12 +17,16 @@ if TYPE_CHECKING:
 
 
 class Sce(TaskVectorTechnique):
-    """f works tensor by tensor (arXiv 2408.07990). Of P parameters it selects the
-    `round(density · P)` with the largest variance between the models, at least one. Model k weighs
-    |c_k| η_k, where η_k is its share of all models' sums of squares Σ τ_k². For each parameter it
-    elects the sign of Σ_k c_k τ_k, and averages the values with that sign by the weights of their
-    models. The paper has no coefficients. Here a model with |c_k| = 2 counts as two in variance,
-    election and mean, and one with 0 as none.
+    """Tensor by tensor, selects the parameters that vary most between the models, elects signs, and
+    averages the values with that sign; a model weighs by the squares of its changes
+    (arXiv 2408.07990).
+
+    Of P parameters of a tensor it selects the `round(density · P)` with the largest variance
+    between the models, at least one. Model k weighs |c_k| η_k, where η_k is its share of all
+    models' sums of squares Σ τ_k². For each parameter it elects the sign of Σ_k c_k τ_k, and
+    averages the values with that sign by the weights of their models. The paper has no
+    coefficients. Here a model with |c_k| = 2 counts as two in variance, election and mean, and one
+    with 0 as none.
 
     The paper does not say what becomes of the weights of erased values. Here, as in mergekit, the
     remaining weights add up to 1. If several parameters have the variance at the cut-off, all of

@@ -156,7 +156,8 @@ class Multistep(_WarmedUp):
 
 
 class CosineAnnealing(Schedule):
-    """From the peak down to the floor along a cosine, without a warm-up."""
+    """From the peak down to the floor along a cosine, without a warm-up:
+    m + ½ (1 + cos(π i/S)) (L-m). This is the benchmark's `cosine`."""
 
     name: Literal["cosine_annealing"]
     final_factor: FinalFactor = 0.001
@@ -166,7 +167,8 @@ class CosineAnnealing(Schedule):
 
 
 class Cosine(_WarmedUp):
-    """A warm-up, then from the peak down to the floor along a cosine. This is the benchmark's."""
+    """A warm-up, L (i+1)/W, then from the peak down to the floor along a cosine:
+    m + ½ (1 + cos(π (i-W+1)/(S-W))) (L-m). This is the benchmark's `cosine_with_linear_warmup`."""
 
     name: Literal["cosine"] = "cosine"
     final_factor: FinalFactor = 0.001
@@ -231,8 +233,11 @@ class Cosine(_WarmedUp):
 
 
 class Rsqrt(_CooledDown):
-    """A warm-up, then down towards the floor with the reciprocal square root of the step, and to 0
-    over the last steps (arXiv 2106.04560). It does not need to know when training ends."""
+    """A warm-up, then m + √(W/i) (L-m): down towards the floor with the reciprocal square root of
+    the step. Over the last steps it is multiplied by (S-1-i)/C, down to 0 (arXiv 2106.04560).
+
+    It does not need to know when training ends. W may not be 0: it is the unit of the decay.
+    """
 
     name: Literal["rsqrt"]
     warmup: Length = Field(
@@ -284,7 +289,8 @@ class Rsqrt(_CooledDown):
 
 
 class WarmupStableDecay(_CooledDown):
-    """The peak after a warm-up, then down to the floor over the last steps (arXiv 2404.06395)."""
+    """The peak after a warm-up, then straight down to the floor over the last steps
+    (arXiv 2404.06395), or as 1-√x with `shape: sqrt` (2405.18392)."""
 
     name: Literal["wsd"]
     final_factor: FinalFactor = 0.001

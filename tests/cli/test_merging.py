@@ -9,7 +9,6 @@ from typer.testing import CliRunner
 
 from fomo_dagster.cli.main import app
 from fomo_dagster.errors import DataError, FomoError, InputError
-from fomo_dagster.merging.techniques import TECHNIQUES
 
 
 def run(*arguments):
@@ -117,11 +116,6 @@ def test_wrong_files_are_named(files):
     torch.save(other, files / "other.pt")
     with pytest.raises(DataError, match=r"other\.pt does not go with .*old\.pt: it lacks visual"):
         run(files / "out.pt", files / "old.pt", files / "other.pt", *slerp)
-
-
-def test_the_help_names_every_technique():
-    shown = CliRunner().invoke(app, ["merge", "--help"], env={"COLUMNS": "200"}).stdout
-    assert [name for name in TECHNIQUES if name not in shown] == []
 
 
 def test_a_repair_which_needs_a_model_and_samples_is_refused(files):

@@ -24,7 +24,7 @@ Create = Callable[[str, Mapping[str, Any], int], Generator]
 
 
 class GeneratedSource(DeclaredSource):
-    """A set that is rendered, or cut from images that ship inside packages. Nothing is
+    """One of the shipped sets: rendered, or cut from images that ship inside packages. Nothing is
     downloaded."""
 
     type: Literal["generated"] = "generated"

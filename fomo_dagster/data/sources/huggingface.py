@@ -36,7 +36,8 @@ FORMATS = {".parquet": "parquet", ".arrow": "arrow"}
 
 
 class HuggingfaceSource(SplitSource):
-    """A dataset that the library `datasets` reads, from local files or by name from the hub."""
+    """A dataset that the library `datasets` reads: a `save_to_disk` folder, Parquet or Arrow files,
+    or a `name` on the hub."""
 
     may_have_none: ClassVar[bool] = False
     places: ClassVar[frozenset[str]] = frozenset({"path"})

@@ -39,7 +39,8 @@ LISTED = {name: SCAN[name] for name in ("split", "key", "concept", "reference")}
 
 
 class TorchvisionSource(SplitSource):
-    """One of torchvision's datasets, from the files that torchvision reads."""
+    """One of torchvision's datasets with classes, from files that are there. It downloads only if
+    you declare `download: true`."""
 
     may_have_none: ClassVar[bool] = False
     places: ClassVar[frozenset[str]] = frozenset({"root", "download"})

@@ -28,8 +28,8 @@ class _Distilled(Preservation):
 
 
 class LwF(_Distilled):
-    """Learning without forgetting: stay close to the teacher's similarities of new images to new
-    texts (arXiv 1606.09282)."""
+    """Learning without forgetting (arXiv 1606.09282): adds `strength` · the divergence from the
+    teacher's softened similarities of the new images to the new texts."""
 
     name: Literal["lwf"]
     teacher: Literal["initial", "deployed"] = Field(
@@ -49,8 +49,9 @@ class LwF(_Distilled):
 
 
 class ZSCL(_Distilled):
-    """Stay close to the teacher's similarities of pretraining images and texts, in both directions
-    (arXiv 2303.06628)."""
+    """On the pretraining rows, in place of the contrastive loss (arXiv 2303.06628): `strength` ·
+    the divergences from the teacher's softened similarities, of images to texts and of texts to
+    images; and `l2` · ‖θ - θ_start‖²."""
 
     name: Literal["zscl"]
     teacher: Literal["initial", "deployed"] = Field(

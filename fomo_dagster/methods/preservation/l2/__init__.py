@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 
 class L2(Preservation):
-    """Adds `strength / 2 · ‖θ - θ*‖²` to the loss (arXiv 1802.01483)."""
+    """Adds `strength / 2 · ‖θ - θ*‖²` over the trained parameters to the loss (arXiv 1802.01483).
+    θ* are the weights at the start of the stage, or θ₀."""
 
     name: Literal["l2"]
     weights_themselves: ClassVar[bool] = True

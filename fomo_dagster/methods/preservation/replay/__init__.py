@@ -21,7 +21,8 @@ class _Replayed(Preservation):
 
 
 class ER(_Replayed):
-    """Experience replay: a separate contrastive loss for the buffer's rows (arXiv 1902.10486)."""
+    """Experience replay (arXiv 1902.10486): adds `alpha` · the contrastive loss of the buffer's
+    rows among themselves."""
 
     name: Literal["er"]
     alpha: float = Field(1.0, gt=0, description="Weight of the loss of the buffer's rows.")
@@ -33,7 +34,8 @@ class ER(_Replayed):
 
 
 class DER(_Replayed):
-    """Dark experience replay: the buffer's rows keep their stored logits (arXiv 2004.07211)."""
+    """Dark experience replay (arXiv 2004.07211): adds `alpha` · the mean squared difference between
+    the logits of the buffer's rows and the stored ones."""
 
     name: Literal["der"]
     leaves_replay_features: ClassVar[bool] = True
@@ -47,8 +49,8 @@ class DER(_Replayed):
 
 
 class DERPP(_Replayed):
-    """DER++: the buffer's rows keep their stored logits, and also have a contrastive loss
-    (arXiv 2004.07211)."""
+    """DER++ (arXiv 2004.07211): adds `alpha` · the mean squared difference between the logits of
+    the buffer's rows and the stored ones, and `beta` · the contrastive loss of these rows."""
 
     name: Literal["derpp"]
     leaves_replay_features: ClassVar[bool] = True

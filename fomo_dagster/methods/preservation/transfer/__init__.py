@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
 
 class Transfer(Preservation):
-    """Learns from another model where it knows an image better, and from the model at the stage's
-    start elsewhere (arXiv 2310.17653)."""
+    """Adds `strength` · the divergence of each image's softened similarities to the batch's texts,
+    from those of another model where it knows the image better, else from those of the model at
+    the stage's start (arXiv 2310.17653)."""
 
     name: Literal["transfer"]
     of_likelihood: ClassVar[bool] = True
