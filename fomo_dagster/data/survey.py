@@ -6,7 +6,6 @@ spread part is decoded as shards would decode them, in a time that can be bounde
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -259,9 +258,11 @@ def survey(
     *,
     most: int,
     seconds: float | None = None,
+    workers: int = 1,
     progress: Progress = no_progress,
 ) -> Survey:
-    """Look at up to `most` images, for about so many `seconds` if they are given.
+    """Look at up to `most` images, for about so many `seconds` if they are given, by `workers`
+    processes, whose start takes seconds too.
 
     Raises `InputError` and `DataError` as the source does.
     """
@@ -273,7 +274,7 @@ def survey(
     rows: list[tuple[Any, ...]] = []
     looking = Looking(source, decoding)
     references = sample["reference"].to_list()
-    with closing(read_in_order(looking, references, os.cpu_count() or 1)) as images:
+    with closing(read_in_order(looking, references, workers)) as images:
         for row in images:
             rows.append(row)
             progress("images", len(rows), sample.height)

@@ -64,7 +64,11 @@ def look_at(
     declaration, told = _guessed(path, name, _declared(path, base), base, cache)
     dataset = _validated(declaration)
     looked = survey(
-        dataset.open(name, base, cache), dataset.decoding, most=MOST_DECODED, progress=progress
+        dataset.open(name, base, cache),
+        dataset.decoding,
+        most=MOST_DECODED,
+        workers=os.cpu_count() or 1,
+        progress=progress,
     )
     if len(looked.classes) < 2:
         raise DataError(

@@ -198,6 +198,23 @@ def test_arrivals_are_declared_with_captions_beside_their_images(project: Any) -
     assert found["captions"].to_list() == [["One."]]
 
 
+def test_names_composed_in_two_ways_are_one(tmp_path: Path) -> None:
+    write(tmp_path, {"cat/Cafe\u0301.png": "1", "cat/Caf\u00e9.txt": "One."})
+    write(tmp_path, {"cat/Fu\u00df.png": "2", "cat/Fu\u00df.json": '"Two."'})
+    assert captions(look(tmp_path)) == {"cat/Caf\u00e9.png": ["One."], "cat/Fu\u00df.png": ["Two."]}
+
+
+def test_a_retrieval_set_without_class_folders_has_captions_beside(tmp_path: Path) -> None:
+    write(tmp_path, {"test/1.jpg": "1", "test/1.txt": "A dog.\nA pet.", "test/2.jpg": "2"})
+    write(tmp_path, {"test/2.txt": "A cat."})
+    source = {"type": "folder", "path": "images", "captions": "beside", "caption_lines": "each"}
+    dataset = Dataset.model_validate({"source": source, "task": "retrieval"})
+    frame = dataset.open("pets", tmp_path, tmp_path / "cache").scan()
+    assert frame.select("key", "concept", "captions").rows() == [
+        ("1.jpg", "pets", ["A dog.", "A pet."]), ("2.jpg", "pets", ["A cat."])
+    ]  # fmt: skip
+
+
 def test_each_split_finds_its_own(tmp_path: Path) -> None:
     write(tmp_path, {f"{split}/cat/1.png": split for split in ("train", "test")})
     write(tmp_path, {f"{split}/cat/1.txt": split for split in ("train", "test")})
