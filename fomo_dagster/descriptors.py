@@ -22,8 +22,8 @@ def raise_limit() -> str | None:
     allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if allowed < LEAST:
         return (
-            f"a process may have only {allowed} files open here, and {LEAST} at least are wanted: "
-            "where something fails by that, raise the limit (ulimit -Hn, or `nofile` in "
-            "/etc/security/limits.conf)"
+            f"a process may open only {allowed} files here, and at least {LEAST} are "
+            "recommended: if something fails because of that, raise the limit (ulimit "
+            "-Hn, or `nofile` in /etc/security/limits.conf)"
         )
     return None

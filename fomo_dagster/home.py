@@ -60,8 +60,8 @@ def training_slots() -> int:
     named = os.environ.get("FOMO_TRAINING_SLOTS") or "1"
     if not re.fullmatch(r"[1-9]\d{0,3}", named):
         raise InputError(
-            f"FOMO_TRAINING_SLOTS is {named!r}: how many trainings may go on at once on a machine "
-            "was expected, such as 1"
+            f"FOMO_TRAINING_SLOTS is {named!r}: expected how many trainings may run at "
+            "once on a machine, such as 1"
         )
     return int(named)
 

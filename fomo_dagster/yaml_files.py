@@ -217,7 +217,7 @@ def _count(node: Node, counts: dict[int, int], above: set[int]) -> int:
         return 1 + len(node.value) // LONG_TEXT
     line = node.start_mark.line + 1
     if id(node) in above:
-        raise _FaultError("an anchor stands for something that it is part of", line)
+        raise _FaultError("an anchor contains itself", line)
     if id(node) not in counts:
         above.add(id(node))
         parts = node.value
@@ -256,7 +256,7 @@ def _pairs(node: MappingNode) -> dict[str, Node]:
             for mapping in value.value if isinstance(value, SequenceNode) else [value]:
                 if not isinstance(mapping, MappingNode):
                     raise _FaultError(
-                        "what << takes over must be a mapping, or a list of some", line
+                        "the value of << must be a mapping, or a list of mappings", line
                     )
                 merged = {**_pairs(mapping), **merged}
         elif not key:
@@ -280,8 +280,8 @@ def _scalar(node: ScalarNode) -> Any:
         value = CONSTANTS[text]
     elif OCTAL.fullmatch(text):
         raise _FaultError(
-            f"{text} may be a number to the base 8 or 10: write it without the 0 in front, or "
-            "quote it where it is text",
+            f"{text} may be a number to the base 8 or 10: write it without the leading "
+            "0, or quote it if it is text",
             line,
         )
     elif INT.fullmatch(text) or FLOAT.fullmatch(text):
@@ -290,7 +290,7 @@ def _scalar(node: ScalarNode) -> Any:
         return value
     kinds: dict[str, Any] = {"null": type(None), "bool": bool, "int": int, "float": int | float}
     if not isinstance(value, kinds[tag]):
-        raise _FaultError(f"{text!r} is no {tag}, which its tag says", line)
+        raise _FaultError(f"{text!r} is not a {tag}, although its tag says so", line)
     return float(value) if tag == "float" and value is not None else value
 
 
@@ -302,7 +302,7 @@ def _number(text: str, line: int) -> int | float:
     except ValueError as error:  # of more digits than Python takes
         raise _FaultError(f"a number of {len(text):,} digits", line) from error
     if value in (float("inf"), float("-inf")) and "inf" not in text.lower():
-        raise _FaultError(f"{text} is larger than any number here: quote it where it is text", line)
+        raise _FaultError(f"{text} is too large for a number: quote it if it is text", line)
     return value
 
 

@@ -31,7 +31,7 @@ def test_the_limit_is_raised_towards_what_is_allowed(monkeypatch, limits, after,
     assert now[0] == after
     assert (said is not None) is is_said
     if is_said:
-        assert "only 64 files open" in said
+        assert "open only 64 files" in said
 
 
 def test_where_it_may_not_be_raised_the_run_goes_on(monkeypatch):
@@ -40,7 +40,7 @@ def test_where_it_may_not_be_raised_the_run_goes_on(monkeypatch):
 
     monkeypatch.setattr(resource, "getrlimit", lambda _: (100, 5000))
     monkeypatch.setattr(resource, "setrlimit", refused)
-    assert "only 100 files open" in descriptors.raise_limit()
+    assert "open only 100 files" in descriptors.raise_limit()
 
 
 @pytest.mark.slow

@@ -77,7 +77,7 @@ class Batches(Dataset[Batch]):
             if size > 0 and (name not in pools or pools[name].size == 0):
                 raise InputError(
                     f"batches of stage {stage} need {size} samples of the {name} pool, which is "
-                    "empty: give it samples, or its share to the other pools"
+                    "empty: add samples to it, or set its share to 0"
                 )
         self.sizes, self.steps, self.workers = sizes, sizes.steps, workers
         self._pools = {name: pools[name] for name, size in sizes.largest.items() if size > 0}

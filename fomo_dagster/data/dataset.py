@@ -90,8 +90,8 @@ class DatasetSettings(Declaration):
             red, green, blue = cast(tuple[int, int, int], ImageColor.getrgb(background))
         except ValueError:  # no colour, or one with a fourth part, alpha
             raise ValueError(
-                f"background {background!r} is no opaque colour: expected #rrggbb, or a name such "
-                "as 'black'"
+                f"background {background!r} is not an opaque colour: expected #rrggbb, or a "
+                "name such as 'black'"
             ) from None
         return f"#{red:02x}{green:02x}{blue:02x}"
 
@@ -116,7 +116,9 @@ class Dataset(DatasetSettings):
     @model_validator(mode="after")
     def _can_be_resized(self) -> Dataset:
         if self.resize is not None and self.source.access != "copied":
-            raise ValueError("images that are read where they lie cannot be stored in another size")
+            raise ValueError(
+                "images that are read in place cannot be stored in another size: leave out resize"
+            )
         return self
 
 
@@ -157,6 +159,6 @@ class PretrainingPool(Declaration):
             if weight <= 0:
                 raise ValueError(
                     f"the weight of {dataset!r} is {weight:g} and must be above 0: leave out a "
-                    "dataset of which nothing is to be drawn"
+                    "dataset that you do not want to draw from"
                 )
         return self

@@ -36,8 +36,8 @@ def check_size(what: str, size: int) -> None:
     limit = limit_bytes()
     if size > limit:
         raise InputError(
-            f"{what} has more than the {limit / GIB:g} GiB that one download may have (it is at "
-            f"{byte_size(size)}): where that is right, set {LIMIT} higher"
+            f"{what} exceeds the limit of {limit / GIB:g} GiB per download (it is at "
+            f"{byte_size(size)}): if that is right, set {LIMIT} higher"
         )
 
 
@@ -54,8 +54,8 @@ def opened(
     if url.startswith("https://") and not all(step.startswith("https://") for step in steps):
         response.close()
         raise InputError(
-            f"{url} leads to {steps[-1]}, which is not https, so that anyone between could change "
-            "what comes: name another address"
+            f"{url} leads to {steps[-1]}, which is not https, so anyone in between could "
+            "change the data: use another address"
         )
     return response
 

@@ -83,8 +83,8 @@ class Index:
         index may come from a store that others write to."""
         if not _SHARD.fullmatch(shard):
             raise DataError(
-                f"the index in {self.folder} names the shard {shard!r}, and shards lie beside it "
-                "or in the same store: materialise the dataset's shards again"
+                f"the index in {self.folder} names the shard {shard!r}, which is not next to "
+                "it or in the same store: materialise the dataset's shards again"
             )
         return self.folder / shard
 

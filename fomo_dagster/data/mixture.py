@@ -87,9 +87,9 @@ def batch_sizes(
     for pool, size in sizes.items():
         if size == 0 and shares.get(pool, 0) > 0 and pool not in may_vanish:
             raise InputError(
-                f"batch_size {batch_size} is too small for the mixture: the {pool} pool's share "
-                f"{float(shares[pool]):g} comes to no sample; raise batch_size, or set the share "
-                "to 0"
+                f"batch_size {batch_size} is too small for the mixture: the {pool} pool's "
+                f"share of {float(shares[pool]):g} gives no sample; raise batch_size, or set "
+                "the share to 0"
             )
     return sizes
 
@@ -226,14 +226,15 @@ class StageShares:
         for place, first, end in () if self.linear else self._held(steps):
             if first == end:
                 raise InputError(
-                    f"the point at {place:g} of the mixture comes to none of the {steps} steps of "
-                    "the stage: raise the budget, or leave the point out"
+                    f"the mixture's point at {place:g} falls on none of the stage's {steps} "
+                    "steps: raise the budget, or leave the point out"
                 )
         for pool in self.pools:
             if not sizes.drawn[pool]:
                 raise InputError(
-                    f"the {pool} pool has a share in the mixture, and none of the {steps} steps of "
-                    "the stage draws from it: raise batch_size or the budget, or set the share to 0"
+                    f"the {pool} pool has a share in the mixture, but none of the stage's "
+                    f"{steps} steps draws from it: raise batch_size or the budget, or set the "
+                    "share to 0"
                 )
         return sizes
 

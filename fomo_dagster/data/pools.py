@@ -75,8 +75,8 @@ class ManifestPool:
         for dataset in datasets:
             if dataset not in indexes:
                 raise DataError(
-                    f"the {name} pool names the dataset {dataset!r}, of which there are no "
-                    f"shards: {nearest(dataset, indexes)}"
+                    f"the {name} pool names the dataset {dataset!r}, which has no shards: "
+                    f"{nearest(dataset, indexes)}"
                 )
         wordless = manifest.filter(pl.col("captions").list.len() == 0)
         if len(wordless):
@@ -111,9 +111,10 @@ class ManifestPool:
         if len(missing):
             named = missing.head(NAMED_AT_MOST).select("dataset", "key").iter_rows()
             raise DataError(
-                f"{len(missing)} of the {len(manifest)} samples of the {name} pool are not in the "
-                f"shards, or with another image: {', '.join(map('/'.join, named))}; materialise "
-                "the datasets' shards, and the stream after them, again"
+                f"{len(missing)} of the {len(manifest)} samples of the {name} pool are "
+                "missing from the shards, or have another image there: "
+                f"{', '.join(map('/'.join, named))}; materialise the datasets' shards, and "
+                "the stream after them, again"
             )
         return rows
 
@@ -153,7 +154,8 @@ class ManifestPool:
         except UnreadableImageError as error:
             if not index.is_checked:
                 logger.warning(
-                    "the image at byte %d of %s cannot be decoded (%s): another takes its place",
+                    "the image at byte %d of %s cannot be decoded (%s): another one is used "
+"instead",
                     offset, index.path(shard), error.__cause__,
                 )  # fmt: skip
                 return None

@@ -115,8 +115,8 @@ def _stages(evaluations: pl.DataFrame) -> list[int]:
     missing = sorted(set(range(max(stages, default=0) + 1)) - set(stages))
     if missing:
         raise DataError(
-            f"scores need the evaluation of every stage from 0 on, and that of {missing} is "
-            "missing: materialise the evaluations first"
+            f"scores need the evaluation of every stage from 0 on, but that of {missing} "
+            "is missing: materialise the evaluations first"
         )
     return stages
 
@@ -134,8 +134,8 @@ def _series(
             wrong = [stage for stage in stages if present.count(stage) != (stage >= first)]
             named = ", ".join(f"{name} {value!r}" for name, value in zip(by, key, strict=True))
             raise DataError(
-                f"scores need one value a stage, and {named} has none or several at the stages "
-                f"{wrong}: materialise the evaluations again"
+                f"scores need exactly one value per stage, but {named} has none or several "
+                f"at the stages {wrong}: materialise the evaluations again"
             )
         series[tuple(key)] = [math.nan] * first + values
     return series

@@ -38,8 +38,8 @@ class PretrainingRecipe(TrainingSettings):
     def _is_no_stage(self) -> PretrainingRecipe:
         if self.budget.mafs is not None:
             raise ValueError(
-                "budget.mafs is spread over the stages of a stream, and pretraining has none: "
-                "give its budget in samples, steps or epochs"
+                "budget.mafs is divided among the stages of a stream, and pretraining has "
+                "none: give its budget in samples, steps or epochs"
             )
         return self
 
@@ -124,8 +124,8 @@ class Backbone(Declaration):
         for other in ("pretrained", "pretraining"):
             if data.get(other) is not None:
                 raise ValueError(
-                    f"architecture {text!r} stands for weights too, and {other} for others: give "
-                    f"the architecture alone, {named.architecture!r}"
+                    f"architecture {text!r} also names weights, and {other} names others: give "
+                    f"only the architecture, {named.architecture!r}"
                 )
         if named.pretrained is None and data.get("weights") is None:
             raise ValueError(
@@ -143,7 +143,10 @@ class Backbone(Declaration):
                 f"weights, for a file of the tag's weights), not {given or 'none'}"
             )
         if not self.architecture and not can_be_a_folder(self.weights):
-            raise ValueError("architecture is missing: only a folder of weights says it itself")
+            raise ValueError(
+                "architecture is missing: you can leave it out only if weights are a folder "
+                "that states it"
+            )
         if self.pretraining is not None:
             self.check_goes_with(self.pretraining.loss)
         return self

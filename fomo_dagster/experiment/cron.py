@@ -15,10 +15,12 @@ def _comes_due(schedule: str) -> str:
     try:
         fields, *_ = croniter.expand(schedule)
         if len(fields) != 5:
-            raise ValueError(f"{schedule!r} has seconds, and schedules go by the minute")
+            raise ValueError(
+                f"{schedule!r} has seconds, but schedules count in minutes: give five fields"
+            )
         croniter(schedule).get_next()
     except CroniterError as error:
-        raise ValueError(f"{schedule!r} is no cron schedule ({error})") from error
+        raise ValueError(f"{schedule!r} is not a cron schedule ({error})") from error
     return schedule
 
 

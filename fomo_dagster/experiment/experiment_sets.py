@@ -258,7 +258,9 @@ def _check_overrides(overrides: Sequence[str], points: Sequence[Point], path: Pa
     for override in overrides:
         key = override.partition("=")[0].strip()
         if key in ("name", SWEEP):
-            raise InputError(f"--set {override!r}: {path} is a sweep, whose {key} its file says")
+            raise InputError(
+                f"--set {override!r}: {path} is a sweep, and only its file can set {key}"
+            )
         if key in swept:
             raise InputError(
                 f"--set {override!r}: {path} sweeps over {key}; run the one experiment that has "

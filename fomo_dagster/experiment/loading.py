@@ -128,7 +128,9 @@ def load_experiment(name_or_path: str, project: Path, overrides: Sequence[str] =
     path = find_file(name_or_path, project)
     data = declared_in(path, project)
     if data.pop(SWEEP, None) is not None:
-        raise InputError(f"{path} is a sweep of several experiments, and one was expected")
+        raise InputError(
+            f"{path} is a sweep of several experiments, but one experiment was expected"
+        )
     return experiment_from(data, path, project, overrides, load_datasets(project))
 
 
@@ -169,8 +171,8 @@ def experiment_from(
     for name, dataset in experiment.datasets.items():
         if name in datasets and datasets[name] != dataset:
             raise InputError(
-                f"{path}: dataset {name!r} is declared otherwise in the project's datasets/ "
-                "folder: give it another name, or delete one declaration"
+                f"{path}: dataset {name!r} is declared differently in the project's "
+                "datasets/ folder: give it another name, or delete one declaration"
             )
         datasets[name], bases[name] = dataset, path.parent
         wrong.pop(name, None)
@@ -365,8 +367,8 @@ def _parents_of(path: Path, swept: Any, parent: Any, project: Path) -> Any:
     """The files that a sweep's members extend, found from where the sweep's is."""
     if parent is not None:
         raise InputError(
-            f"{path} extends {parent!r}, and so do all members of its sweep: they cannot extend "
-            "other files beside it"
+            f"{path} extends {parent!r}, and so do all members of its sweep: they cannot "
+            "extend other files as well"
         )
     if isinstance(swept, dict):
         return {name: str(_parent(path, one, project)) for name, one in swept.items()}

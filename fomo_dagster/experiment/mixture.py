@@ -113,8 +113,8 @@ class ChangingMixture(Declaration):
             for point in self.points:
                 if not point.update and not point.pretraining:
                     raise ValueError(
-                        f"at {point.at:g} there is the buffer alone, and the first stage has none: "
-                        "give another pool a share"
+                        f"at {point.at:g} only the buffer has a share, and the first stage has no "
+                        "buffer: give another pool a share"
                     )
             return self
         for point in self.points:

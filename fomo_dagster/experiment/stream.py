@@ -126,12 +126,12 @@ class Stream(Declaration):
     def _grows_or_is_ordered(self) -> Stream:
         if self.growing is None:
             if "arriving" in self.model_fields_set:
-                raise ValueError("arriving describes the datasets of a growing stream alone")
+                raise ValueError("arriving applies to growing streams only: leave it out")
             return self
         if self.name is None:
             raise ValueError(
-                "a growing stream needs a name: it is part of its datasets' names, so that a "
-                "renamed experiment computes nothing again"
+                "a growing stream needs a name: it is part of its datasets' names, so "
+                "renaming the experiment computes nothing again"
             )
         arranged = self.model_fields_set & {
             "order", "direction", "reverse", "interleaved", "starts", "seed", "stages", "cut",
@@ -142,8 +142,8 @@ class Stream(Declaration):
         )
         if given:
             raise ValueError(
-                "a growing stream comes in the order of its entries' names, a stage each: leave "
-                f"out {', '.join(given)}"
+                "a growing stream follows the order of its entries' names, one stage each: "
+                f"leave out {', '.join(given)}"
             )
         return self
 
@@ -154,7 +154,7 @@ class Stream(Declaration):
         if self.order == "dataset_incremental":
             if self.positions is not None or self.cut != "concepts":
                 raise ValueError(
-                    "dataset_incremental has a stage a dataset: leave out cut and positions"
+                    "dataset_incremental has one stage per dataset: leave out cut and positions"
                 )
         elif (self.stages is None) == (self.positions is None):
             raise ValueError("exactly one of stages, positions must be given")
@@ -180,7 +180,7 @@ class Stream(Declaration):
         if ways is None:
             raise ValueError(
                 f"direction goes with order: {', '.join(DIRECTIONS)}, not with {self.order}: "
-                "reverse turns any order round"
+                "use reverse, which reverses any order"
             )
         if self.direction not in ways:
             raise ValueError(
@@ -188,8 +188,8 @@ class Stream(Declaration):
             )
         if self.reverse:
             raise ValueError(
-                f"direction says already which way order: {self.order} goes: leave out reverse, "
-                "which turns it round again"
+                f"direction already says which way order: {self.order} goes: leave out "
+                "reverse, which would turn it around again"
             )
         return self
 

@@ -97,8 +97,8 @@ def points_of(sweep: Any) -> list[Point]:
     if count > MOST_MEMBERS:
         sizes = " + ".join("×".join(str(len(values)) for values in grid.values()) for grid in axes)
         raise InputError(
-            f"sweep declares {count} experiments ({sizes}), and at most {MOST_MEMBERS} are taken: "
-            "leave out values, or make several sweeps of it"
+            f"sweep declares {count} experiments ({sizes}), but may have at most "
+            f"{MOST_MEMBERS}: leave out values, or split it into several sweeps"
         )
     return [
         Point(dict(zip(grid, values, strict=True)))
@@ -121,8 +121,8 @@ def _axes(grid: Mapping[str, Any]) -> dict[str, list[Value]]:
         top = key.partition(".")[0]
         if not all(key.split(".")) or top in NOT_SWEPT:
             raise InputError(
-                f"sweep: {key!r} cannot be swept over: a dotted key was expected of what changes "
-                f"an experiment's numbers (none of {', '.join(NOT_SWEPT)})"
+                f"sweep: {key!r} cannot be varied: give a dotted key that changes an "
+                f"experiment's numbers (none of {', '.join(NOT_SWEPT)})"
             )
     columns = _columns(keys)
     axes = {axis: list(_values(axis, given, columns)) for axis, given in grid.items()}

@@ -30,8 +30,8 @@ def architecture_from(config: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """
     if config.get("model_type") != "clip":
         raise InputError(
-            f"{path} is of the type {config.get('model_type')!r}, and of those that transformers "
-            "writes only clip is read: save the model in OpenCLIP's format"
+            f"{path} is of the type {config.get('model_type')!r}, but of transformers' "
+            "types only clip is read: save the model in OpenCLIP's format"
         )
     vision, text = _part(config, "vision_config"), _part(config, "text_config")
     activations = {part.get("hidden_act", "quick_gelu") for part in (vision, text)}
@@ -43,9 +43,9 @@ def architecture_from(config: Mapping[str, Any], path: Path) -> dict[str, Any]:
     end = text.get("eos_token_id", END_OF_TEXT)
     if end not in (END_OF_TEXT, UNUSED_END_OF_TEXT):
         raise InputError(
-            f"{path}: text_config.eos_token_id is {end}, and {END_OF_TEXT} was expected: only "
-            "OpenAI's vocabulary is there for such folders; save the model in OpenCLIP's format, "
-            "with its tokeniser"
+            f"{path}: text_config.eos_token_id is {end}, and {END_OF_TEXT} was expected: "
+            "such folders are read with OpenAI's vocabulary only; save the model in "
+            "OpenCLIP's format, with its tokeniser"
         )
     width = vision.get("hidden_size", 768)
     vision_cfg = {

@@ -91,13 +91,13 @@ def described(backbone: Backbone) -> Backbone:
         if backbone.architecture:
             return backbone
         raise InputError(
-            f"backbone {backbone.name!r} has no architecture, which only a folder of weights says "
-            f"itself, and {path} is no folder"
+            f"backbone {backbone.name!r} has no architecture. It can be left out only "
+            f"for a folder of weights, and {path} is not a folder"
         )
     if backbone.architecture:
         raise InputError(
-            f"backbone {backbone.name!r} names an architecture, and the folder {path} says its "
-            "own: leave out backbone.architecture, or give a file"
+            f"backbone {backbone.name!r} names an architecture, but the folder {path} "
+            "states its own: leave out backbone.architecture, or give a file"
         )
     found = read_folder(path)
     preprocessing = Preprocessing(**{**found.images, **backbone.images})
@@ -128,8 +128,9 @@ def text_tower_of(architecture: dict[str, Any], folder: Path) -> Path | None:
         if (place / CONFIG).is_file():
             return place
     raise InputError(
-        f"the text tower of {folder} is {name!r} of Hugging Face, which nothing there describes: "
-        f"put its {CONFIG} into {folder / str(name).rpartition('/')[2]}"
+        f"the text tower of {folder} is {name!r} of Hugging Face, but the folder "
+        f"does not describe it: put its {CONFIG} into "
+        f"{folder / str(name).rpartition('/')[2]}"
     )
 
 

@@ -78,8 +78,8 @@ class Joint(Declaration):
     def _has_a_direction(self) -> Joint:
         if self.reversed and self.weighting == "uniform":
             raise ValueError(
-                "uniform weights are the same reversed: give another weighting, or leave out "
-                "reversed"
+                "uniform weights are the same when reversed: give another weighting, or "
+                "leave out reversed"
             )
         return self
 
@@ -123,7 +123,7 @@ class MergingOverTime(Declaration):
             for axis, rule in combination._asdict().items():
                 if data.setdefault(axis, rule) != rule:
                     raise ValueError(
-                        f"{axis} is {data[axis]!r}, and in combination {name!r} it is {rule!r}: "
+                        f"{axis} is {data[axis]!r}, but combination {name!r} sets it to {rule!r}: "
                         "leave out one of the two"
                     )
             if data.get("merge") is None:
@@ -154,12 +154,12 @@ class MergingOverTime(Declaration):
             )
         if self.merge is not None and not used:
             raise ValueError(
-                f"merge is given, and with start_from: {self.start_from} and deploy: "
-                f"{self.deploy} nothing is merged: leave it out, or change one of them"
+                f"merge is given, but nothing is merged with start_from: {self.start_from} "
+                f"and deploy: {self.deploy}: leave it out, or change one of them"
             )
         if "joint" not in used and self.joint != Joint():
             raise ValueError(
-                "joint is given, and nothing is merged jointly: give start_from: joint or "
+                "joint is given, but nothing is merged jointly: set start_from: joint or "
                 "deploy: joint, or leave it out"
             )
         if self.merge is not None:
@@ -175,6 +175,6 @@ class MergingOverTime(Declaration):
         as_joint(merge, 3, self.joint.weighting, reversed=self.joint.reversed)
         if self.joint.include_initial and merge.needs_base:
             raise ValueError(
-                f"{merge.technique} starts from θ₀, which is no model of its own beside itself: "
-                "leave out joint.include_initial"
+                f"{merge.technique} already starts from θ₀, which cannot also be one of the "
+                "models: leave out joint.include_initial"
             )

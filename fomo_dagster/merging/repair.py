@@ -142,12 +142,14 @@ def _first_layers(model: Clip, tower: str) -> dict[str, nn.Linear]:
     }
     if not layers:
         raise InputError(
-            f"repair re-scales the MLPs of transformer blocks (mlp.c_fc, mlp.fc1), and the {tower} "
-            "tower has none that are linear layers: leave repair out"
+            "repair re-scales the MLPs of transformer blocks (mlp.c_fc, mlp.fc1), but "
+            f"the {tower} tower has no such linear layers: leave repair out"
         )
     for name, layer in layers.items():
         if layer.bias is None:
-            raise InputError(f"{name} has no bias, which repair shifts means with: leave it out")
+            raise InputError(
+                f"{name} has no bias, which repair needs to shift means: leave out repair"
+            )
     return layers
 
 

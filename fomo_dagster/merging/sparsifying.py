@@ -57,7 +57,9 @@ class TailCutting(Elementwise):
     @model_validator(mode="after")
     def _keeps_something(self) -> TailCutting:
         if self.smallest + self.largest >= 1:
-            raise ValueError("smallest and largest must leave something: below 1 together")
+            raise ValueError(
+                "smallest and largest must add up to less than 1, or nothing would be left"
+            )
         return self
 
     def sparsify(self, checkpoints: Checkpoints) -> Callable[[str], Rule]:
@@ -114,7 +116,8 @@ class RankedDropping(Drawing):
         least, most = self.drop - self.spread / 2, self.drop + self.spread / 2
         if least < 0 or most >= 1:
             raise ValueError(
-                f"drop ± spread/2 is {least:g} to {most:g}, and must be chances from 0 to below 1"
+                f"drop ± spread/2 is {least:g} to {most:g}, and must be probabilities from 0 "
+                "to below 1"
             )
         return self
 

@@ -55,16 +55,16 @@ def as_joint(
     if isinstance(technique, Interpolation):
         if technique.weight != 0.5 or technique.group_weights is not None:
             raise ValueError(
-                f"interpolation's weight {technique.weight:g} and group_weights are those of two "
-                "models, and a joint merge takes one more at every stage: leave them out, and "
-                "give joint.weighting"
+                f"interpolation's weight {technique.weight:g} and group_weights apply to two "
+                "models, but a joint merge gets one more at every stage: leave them out, "
+                "and give joint.weighting"
             )
         technique = WeightedMean(repair=technique.repair)
     for field in ("coefficients", "group_coefficients"):
         if getattr(technique, field, None) is not None:
             raise ValueError(
-                f"{field} of {name} are for a fixed number of models, and a joint merge takes one "
-                "more at every stage: leave them out, and give joint.weighting"
+                f"{field} of {name} are for a fixed number of models, but a joint merge gets "
+                "one more at every stage: leave them out, and give joint.weighting"
             )
     reason = technique.why_unsupported(models)
     if reason is not None:
@@ -77,6 +77,7 @@ def as_joint(
     if isinstance(technique, WeightedMean):
         return technique.model_copy(update={"coefficients": parts})
     raise ValueError(
-        f"{name} weighs all models alike, not {weighting}: leave out joint.weighting, or merge by "
-        "weighted_mean or a technique over task vectors"
+        f"{name} weighs all models equally, not {weighting}: leave out "
+        "joint.weighting, or merge by weighted_mean or a technique over task "
+        "vectors"
     )

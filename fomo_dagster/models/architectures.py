@@ -40,8 +40,8 @@ def settings_of(architecture: str, tag: str) -> dict[str, Any]:
     configuration = open_clip.get_model_config(architecture)
     if settings.get("quick_gelu", False) and not configuration.get("quick_gelu", False):
         raise InputError(
-            f"the weights {tag!r} were trained with QuickGELU, which {architecture} has not: "
-            f"use the architecture {architecture}-quickgelu"
+            f"the weights {tag!r} were trained with QuickGELU, which {architecture} does "
+            f"not have: use the architecture {architecture}-quickgelu"
         )
     return settings
 

@@ -19,6 +19,7 @@ def device_of(name: str) -> torch.device:
     available += ["mps"] if torch.backends.mps.is_available() else []
     if name not in available:
         raise InputError(
-            f"execution.device {name!r} is not there: auto, or one of {', '.join(available)}"
+            f"execution.device {name!r} does not exist on this machine: use auto, or one "
+            f"of {', '.join(available)}"
         )
     return torch.device(name)

@@ -81,7 +81,7 @@ def _named(architecture: str) -> Any:
     try:
         return open_clip.get_tokenizer(architecture)
     except Exception as error:  # some architectures fetch their tokeniser from a hub
-        raise DataError(f"the tokeniser of {architecture} cannot be had: {error}") from error
+        raise DataError(f"the tokeniser of {architecture} cannot be loaded: {error}") from error
 
 
 @lru_cache(maxsize=8)

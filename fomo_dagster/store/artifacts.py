@@ -216,8 +216,8 @@ class Store:
         artifact = self._open_local(kind, digest)
         if artifact is None:
             raise StoreError(
-                f"{kind} {digest} was gone or altered as soon as it was made: see that "
-                "nothing else writes to FOMO_HOME, and run again"
+                f"{kind} {digest} was removed or altered as soon as it was made: make sure "
+                "that nothing else writes to FOMO_HOME, and run again"
             )
         return replace(artifact, computed=True)
 
@@ -280,8 +280,8 @@ class Store:
             problem = f"its manifest cannot be read ({error})"
         except OSError as error:  # as of another user's files: no reason to make it again
             raise StoreError(
-                f"{kind} {digest} in the store cannot be read ({error}), and is left as it is: see "
-                "that this user may read it, and run again"
+                f"{kind} {digest} in the store cannot be read ({error}), and is left as it "
+                "is: make sure that this user may read it, and run again"
             ) from error
         if problem is None:
             return Artifact(kind, digest, folder, manifest)

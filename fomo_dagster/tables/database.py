@@ -58,7 +58,7 @@ def ensure_database(home: Path) -> Path:
     home = home.resolve()
     path = home / DATABASE
     if path.is_dir():
-        raise StoreError(f"{path} is a folder, and no database: remove it, and run again")
+        raise StoreError(f"{path} is a folder, not a database: remove it, and run again")
     with skipped_where_refused():
         _write_empty_tables(home)
     try:

@@ -57,7 +57,9 @@ def scores_by_cost(home: Path, experiments: Sequence[str], cost: str) -> pl.Data
         "USING (experiment, stage) ORDER BY experiment, stage",
     ).filter(pl.col("experiment").is_in(known.implode()))
     if found.filter(pl.col("stage") > 0)[cost].drop_nulls().is_empty():
-        raise InputError(f"no training of {', '.join(known) or 'any experiment'} told its {cost}")
+        raise InputError(
+            f"no training of {', '.join(known) or 'any experiment'} recorded its {cost}"
+        )
     return found
 
 

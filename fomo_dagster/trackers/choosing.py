@@ -69,8 +69,8 @@ def open_trackers(names: Iterable[str], home: Path) -> Trackers:
         spec = find_spec(name)
         if spec is None or spec.origin is None:  # a folder of that name, such as wandb makes
             raise InputError(
-                f"tracker {name!r} is asked for and not installed: "
-                f"pip install 'fomo-dagster[{name}]', or leave it out of {VARIABLE}"
+                f"tracker {name!r} is not installed: pip install 'fomo-dagster[{name}]', or "
+                f"leave it out of {VARIABLE}"
             )
     folder = home / "trackers"
     return Trackers({name: partial(KINDS[name], folder) for name in names}, folder / "sent")

@@ -89,8 +89,8 @@ class Ledger:
                 runs = [_sent(run) for run in json.loads(path.read_text())] if path.exists() else []
             except (ValueError, KeyError, TypeError) as error:
                 raise DataError(
-                    f"{path}, which says what was sent, cannot be read; delete it, and everything "
-                    "is sent again"
+                    f"{path}, which records what was sent, cannot be read: delete it to send "
+                    "everything again"
                 ) from error
             yield Account(name, runs, path)
 

@@ -97,8 +97,9 @@ class TrackerQueue:
             return None
         self._said = True
         return (
-            f"tracker {self.name} failed and is switched off for the rest of this run, which goes "
-            f"on without it: {self._failure}. What it has not got is sent by the next run"
+            f"tracker {self.name} failed and is switched off for the rest of this run, "
+            f"which continues without it: {self._failure}. The next run sends what it "
+            "missed"
         )
 
     def _fail(self, why: str) -> None:

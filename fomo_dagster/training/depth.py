@@ -54,9 +54,9 @@ def _places(module: Clip, names: list[str], tower: str) -> Mapping[str, _Place]:
     places = {name: place(name.removeprefix(prefix)) for name in names}
     if not set(places.values()) - {_BEFORE, _AFTER}:
         raise InputError(
-            f"optimiser.layer_decay goes by depth, and the blocks of the {tower} tower "
-            f"({type(part).__name__}) are not known by their names: leave it out, or take a tower "
-            "of OpenCLIP or timm"
+            f"optimiser.layer_decay depends on depth, but the blocks of the {tower} "
+            f"tower ({type(part).__name__}) are not known by their names: leave it out, "
+            "or use a tower of OpenCLIP or timm"
         )
     return places
 

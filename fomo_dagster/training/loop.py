@@ -180,7 +180,8 @@ class _Training:
             self._save(done)
             raise KeyboardInterrupt(
                 f"{Signals(received).name} at stage {self.spec.stage}, after {done} of "
-                f"{self.batches.steps} steps: the resume point {self.point}; run again to go on"
+                f"{self.batches.steps} steps: the resume point {self.point}; run again to "
+                "continue"
             )
         return bool(any_is_due)
 
@@ -204,9 +205,9 @@ class _Training:
                 if self.group.is_main:
                     self.point.set_aside()
                 raise TrainingError(
-                    f"stage {self.spec.stage}: the resume point {self.point.path} is not of this "
-                    f"training ({type(error).__name__}: {error}): it is set aside; run again to "
-                    "begin the stage anew"
+                    f"stage {self.spec.stage}: the resume point {self.point.path} does not "
+                    f"belong to this training ({type(error).__name__}: {error}): it is set "
+                    "aside; run again to start the stage over"
                 ) from error
             self.on_steps(self.metrics.rows)
         return position

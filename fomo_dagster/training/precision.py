@@ -34,8 +34,8 @@ def matrix_products(precision: str, device: torch.device) -> Iterator[None]:
         return
     if device.type != "cuda":
         raise InputError(
-            f"precision is tf32, which NVIDIA's tensor cores alone have, and the device is "
-            f"{device}: use fp32 or bf16, or a CUDA device"
+            "precision is tf32, which only NVIDIA's tensor cores have, but the device "
+            f"is {device}: use fp32 or bf16, or a CUDA device"
         )
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high")

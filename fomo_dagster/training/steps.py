@@ -19,8 +19,8 @@ def known_steps(settings: TrainingSettings) -> int:
     steps = settings.budget.known_steps(settings.batch_size)
     if steps is None:
         raise InputError(
-            "the steps of a stage depend on how many samples its chunk has, which is not known "
-            "before the stream is made: say for how many with --steps"
+            "the steps of a stage depend on how many samples its chunk has, which is "
+            "not known before the stream is made: give a number with --steps"
         )
     return steps
 
@@ -46,11 +46,11 @@ def steps_of(
             )
         return budget.samples // batch_size
     if budget.epochs is None:
-        raise InputError("budget.mafs comes to steps by what they cost, which the graph counts")
+        raise InputError("budget.mafs becomes steps by their cost, which the graph counts")
     if update_size is None:
         raise InputError(
-            f"budget.epochs is {budget.epochs:g}, but nobody knows how many samples a streamed "
-            "dataset has: give the budget in samples or steps"
+            f"budget.epochs is {budget.epochs:g}, but the number of samples of a "
+            "streamed dataset is unknown: give the budget in samples or steps"
         )
     if update_size < 1 or update_batch_size < 1:
         raise InputError(

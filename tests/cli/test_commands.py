@@ -117,7 +117,7 @@ def test_the_schedule_is_that_of_the_training(finished_project, tmp_path):
 
 def test_a_schedule_over_epochs_needs_to_be_told_the_steps(project):
     epochs = ("schedule", "toy", "--set", "budget={epochs: 2}")
-    with pytest.raises(InputError, match="say for how many with --steps"):
+    with pytest.raises(InputError, match="give a number with --steps"):
         run(*epochs)
     assert len(json.loads(run(*epochs, "--steps", "7", "--json"))) == 3 * 7
     with pytest.raises(InputError, match="do not fit into a stage of 7 steps"):

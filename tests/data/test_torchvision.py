@@ -309,7 +309,7 @@ def test_torchvision_s_downloads_have_a_limit_and_time_outs(
         return response
 
     monkeypatch.setattr(requests.Session, "get", get)
-    with pytest.raises(InputError, match="has more than the 256 GiB that one download may have"):
+    with pytest.raises(InputError, match="exceeds the limit of 256 GiB per download"):
         source(tmp_path, "EuroSAT", download=True).scan()
     ((url, timeouts),) = asked  # and not once more, by http
     assert url.startswith("https://")

@@ -77,7 +77,7 @@ def test_a_local_file_of_a_names_weights_keeps_the_tag_that_says_how_images_look
         ("ViT-B-32", "name of a backbone or architecture/tag"),
         (
             {"architecture": "clip_vit_b32", "pretrained": "openai"},
-            "stands for weights too, and pretrained for others: give the architecture alone, "
+            "also names weights, and pretrained names others: give only the architecture, "
             "'ViT-B-32-quickgelu'",
         ),
         ({**B32, "pretraining": None, "weights": None, "pretrained": None}, "exactly one of"),
@@ -244,7 +244,7 @@ def test_a_folder_tells_its_model_and_the_declaration_goes_over_it(tmp_path) -> 
     ]  # fmt: skip
     with pytest.raises(InputError, match=r"leave out backbone\.architecture"):
         described(declared.model_copy(update={"architecture": "ViT-B-32"}))
-    with pytest.raises(InputError, match="is no folder"):
+    with pytest.raises(InputError, match="is not a folder"):
         described(declared.model_copy(update={"weights": tmp_path / "nowhere"}))
 
 

@@ -75,7 +75,7 @@ def test_shares_over_steps_are_those_of_every_stage() -> None:
         ({"over": "steps", "points": points((0, {"pretraining": 1}))}, "nothing new"),
         (
             {"over": "steps", "points": points((0, {"buffer": 1}), (0.5, HALF))},
-            "at 0 there is the buffer alone, and the first stage has none",
+            "at 0 only the buffer has a share, and the first stage has no buffer",
         ),
         ({"over": "steps", "points": []}, r"mixture\.points"),
         ({"points": points((0, HALF))}, r"mixture\.over is missing"),
@@ -90,7 +90,7 @@ def test_shares_over_steps_are_those_of_every_stage() -> None:
         ),
         (
             {"over": "stages", "points": points((1, NEW), (2, {"update": 0.98, "buffer": 0.02}))},
-            r"mixture: at stage 2, batch_size 9 .* buffer .* 0\.02 comes to no sample",
+            r"mixture: at stage 2, batch_size 9 .* buffer .* 0\.02 gives no sample",
         ),
         (
             {
@@ -98,7 +98,7 @@ def test_shares_over_steps_are_those_of_every_stage() -> None:
                 "between": "linear",
                 "points": points((1, NEW), (11, {"update": 0.5, "buffer": 0.5})),
             },
-            r"mixture: at stage 2, batch_size 9 .* 0\.05 comes to no sample",
+            r"mixture: at stage 2, batch_size 9 .* 0\.05 gives no sample",
         ),
         (
             {"over": "steps", "points": points((0, {"update": 0.98, "pretraining": 0.02}))},
@@ -106,11 +106,11 @@ def test_shares_over_steps_are_those_of_every_stage() -> None:
         ),
         (
             {"over": "steps", "points": points((0, NEW), (0.9, HALF))},
-            r"mixture: the point at 0\.9 .* none of the 2 steps",
+            r"mixture: the mixture's point at 0\.9 .* none of the stage's 2 steps",
         ),
         (
             {"update": 0.95, "buffer": 0.05, "pretraining": 0},
-            r"mixture: batch_size 9 .* buffer .* 0\.05 comes to no sample",
+            r"mixture: batch_size 9 .* buffer .* 0\.05 gives no sample",
         ),
     ],
 )

@@ -114,5 +114,5 @@ def test_every_reader_of_shards_shows_the_declared_background(with_drawings, res
 )
 def test_what_is_no_opaque_colour_is_refused(project, colour):
     declare(project, "birds", background=colour)
-    with pytest.raises(Exception, match="is no opaque colour"):
+    with pytest.raises(Exception, match="is not an opaque colour"):
         resolve_request("toy", [])

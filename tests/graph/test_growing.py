@@ -180,7 +180,10 @@ def test_a_table_of_images_is_a_stage_too(growing):
         ({**STREAM, "stages": 3}, "leave out stages"),
         ({**STREAM, "order": "random", "seed": 2}, "leave out order, seed"),
         ({**STREAM, "datasets": ["birds"]}, "exactly one of datasets, concepts, file, growing"),
-        ({"datasets": ["birds"], "stages": 1, "arriving": {"prompt": "{}"}}, "arriving describes"),
+        (
+            {"datasets": ["birds"], "stages": 1, "arriving": {"prompt": "{}"}},
+            "arriving applies to growing streams only",
+        ),
     ],
 )
 def test_a_growing_stream_says_no_more_than_it_needs(growing, stream, message):

@@ -121,7 +121,7 @@ def stopped(project: Any, number: signal.Signals, rank: int | None) -> str:
     assert not list((project.home.root / "store" / ".staging").glob("*"))
     (point,) = project.home.resume_points.glob("*/resume.pt")
     said = interruption_of(result, ASSETS) if rank is None else str(failure_of(result, ASSETS)[1])
-    assert f"{point} is kept; run again to go on" in said
+    assert f"{point} is kept; run again to continue" in said
     return said
 
 
@@ -214,7 +214,7 @@ def test_an_evaluation_that_lost_its_processes_speaks_of_no_resume_point(
     evaluation = {"held_out": ["old"], "prompts": ["a {}"]}
     finished_project.write("toy", evaluation=evaluation, execution=TOGETHER)
     said = str(failure_of(run(finished_project, "toy/evaluation_003"), ASSETS)[1])
-    assert "torchrun ended with status 3. What was finished is kept; run again to go on" in said
+    assert "torchrun ended with status 3. What was finished is kept; run again to continue" in said
 
 
 def test_a_process_that_stops_already_is_not_stopped_again() -> None:

@@ -208,7 +208,7 @@ def test_more_broken_members_than_the_limit_are_an_error(with_tars):
     [
         ({"shards": "s3://bucket/{0..3}.tar"}, "cannot be indexed in place: add `index: false`"),
         ({"samples_per_visit": 5}, "samples_per_visit needs `index: false`"),
-        ({"index": False, "test_share": 0.1}, "nothing can be held out of what is streamed"),
+        ({"index": False, "test_share": 0.1}, "a streamed dataset cannot hold samples out"),
         ({"shards": []}, "shards names none"),
     ],
 )
@@ -296,7 +296,7 @@ def test_a_pool_of_shards_that_changed_since_is_refused(with_stream, tars):
     path = tars.shard(with_stream.root, 5, 3)
     with zipfile.ZipFile(with_stream.root / "remote.zip", "a") as zipped:
         zipped.write(path, path.name)
-    with pytest.raises(DataError, match="'web' are not those that its pool was made of"):
+    with pytest.raises(DataError, match="'web' changed since its pool was made"):
         drawn(with_stream, "web", 1)
     planned = {e.asset for e in resolve_request("toy", []).plan() if e.compute}
     assert {"shards/web", "pools/web", "toy/trained_001"} <= planned
@@ -305,7 +305,7 @@ def test_a_pool_of_shards_that_changed_since_is_refused(with_stream, tars):
 def test_epochs_over_a_pool_of_unknown_size_are_refused(with_stream):
     make(with_stream, "shards/web", "pools/web")
     pool = pretraining_pool("pools/web", make(with_stream), Execution())
-    with pytest.raises(InputError, match="nobody knows how many samples a streamed dataset has"):
+    with pytest.raises(InputError, match="the number of samples of a streamed dataset is unknown"):
         steps_of(Budget(epochs=1), 8, pool.size, 8)
 
 

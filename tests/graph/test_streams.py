@@ -192,7 +192,7 @@ def test_stages_that_contradict_a_stage_a_dataset_are_refused(project):
         ),
         (
             {"stages": 2, "order": "similarity", "direction": "rare_first"},
-            "direction goes with .*not with similarity: reverse turns any order round",
+            "direction goes with .*not with similarity: use reverse, which reverses any order",
         ),
         (
             {"stages": 2, "order": "frequency", "direction": "rare_first", "reverse": True},

@@ -100,7 +100,7 @@ def test_a_task_asks_for_the_recipes_that_it_was_launched_for(finished_project, 
 def test_a_task_of_another_recipe_is_refused(finished_project, changes):
     told, _ = task(finished_project, **changes)
     graph = told.graph()
-    with pytest.raises(StoreError, match="what it is made from is not what it was"):
+    with pytest.raises(StoreError, match="an input changed after its processes were launched"):
         told.recipes(graph.nodes[told.key], RunContext(graph, told.home))
 
 
@@ -109,7 +109,7 @@ def test_a_task_whose_inputs_moved_meanwhile_is_refused(finished_project):
     head = finished_project.home.heads.read("streams/toy/chunk_001")
     finished_project.home.heads.write(replace(head, data_version="another"))
     graph = told.graph()
-    with pytest.raises(StoreError, match="another run changed it"):
+    with pytest.raises(StoreError, match="Another run changed it"):
         told.recipes(graph.nodes[told.key], RunContext(graph, told.home))
 
 

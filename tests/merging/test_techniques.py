@@ -629,7 +629,7 @@ def test_rows_longer_than_a_piece_are_ranked_whole(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("drop", "spread"), [(0.95, 0.1), (0.04, 0.1), (0.0, 0.5)])
 def test_chances_stay_below_one_and_not_below_zero(drop, spread):
-    with pytest.raises(ValidationError, match="must be chances from 0 to below 1"):
+    with pytest.raises(ValidationError, match="must be probabilities from 0 to below 1"):
         TypeAdapter(AnyTechnique).validate_python(
             {"technique": "della", "drop": drop, "spread": spread}
         )

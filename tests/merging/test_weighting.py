@@ -75,7 +75,7 @@ def test_what_is_of_a_fixed_number_of_models_is_refused(name, parameters, messag
 
 @pytest.mark.parametrize("name", ["karcher", "model_stock"])
 def test_a_technique_that_weighs_all_alike_is_not_weighed(name):
-    with pytest.raises(ValueError, match=f"{name} weighs all models alike, not sqrt"):
+    with pytest.raises(ValueError, match=f"{name} weighs all models equally, not sqrt"):
         as_joint(TECHNIQUES[name](), 3, "sqrt")
 
 

@@ -118,7 +118,10 @@ def test_adapters_that_are_stored_go_on_where_they_were(name: str, tmp_path: Pat
 
 def test_adapters_of_another_kind_are_refused() -> None:
     one = add_adapters(backbones.create(SMALL, seed=0).module, method("lora"), seed=0)
-    for other, message in (("dora", "is in one of both"), ("lora", r"is \(2, 16\), not \(4, 16\)")):
+    for other, message in (
+        ("dora", "only one of the two has"),
+        ("lora", r"is \(2, 16\), not \(4, 16\)"),
+    ):
         changed = method(other, rank=2)
         two = add_adapters(backbones.create(SMALL, seed=0).module, changed, seed=0)
         with pytest.raises(DataError, match=message):

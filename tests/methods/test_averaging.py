@@ -159,5 +159,5 @@ def test_an_interrupted_second_stage_ends_bit_for_bit_as_a_whole_one(
 def test_an_average_that_would_take_no_step_is_refused() -> None:
     trained = {"a": nn.Parameter(torch.zeros(1))}
     Average(UNIFORM, trained, steps=3)
-    with pytest.raises(InputError, match=r"average.every is 3, and the stage has 2 steps"):
+    with pytest.raises(InputError, match=r"average.every is 3, but the stage has only 2 steps"):
         Average(UNIFORM, trained, steps=2)

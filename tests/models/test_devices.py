@@ -24,7 +24,9 @@ def test_a_device_that_is_there_can_be_named(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:7", ""])
 def test_a_device_that_is_not_there_is_named_with_those_that_are(name: str) -> None:
-    with pytest.raises(InputError, match=rf"execution\.device '{name}' is not there: .*cpu"):
+    with pytest.raises(
+        InputError, match=rf"execution\.device '{name}' does not exist on this machine: .*cpu"
+    ):
         device_of(name)
 
 

@@ -170,7 +170,7 @@ def test_a_damaged_account_of_what_was_sent_is_named(tmp_path: Path) -> None:
     (account,) = tmp_path.rglob("toy.json")
     account.write_text('{"half')
     (warning,) = send(Recorder(), tmp_path, steps(0, 3))
-    assert f"{account}, which says what was sent, cannot be read; delete it" in warning
+    assert f"{account}, which records what was sent, cannot be read: delete it" in warning
     account.unlink()
     recorder = Recorder()
     assert not send(recorder, tmp_path, steps(0, 3))

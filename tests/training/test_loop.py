@@ -297,7 +297,9 @@ def test_a_resume_point_that_does_not_fit_is_set_aside(
     content = torch.load(tmp_path / "resume.pt", weights_only=True)
     spoil(content["state"])
     torch.save(content, tmp_path / "resume.pt")
-    with pytest.raises(TrainingError, match=r"is not of this training .* run again to begin"):
+    with pytest.raises(
+        TrainingError, match=r"does not belong to this training .* run again to start"
+    ):
         run(tmp_path)
     assert (tmp_path / "refused.pt").exists()
     batches = Batches()

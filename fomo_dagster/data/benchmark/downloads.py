@@ -210,7 +210,7 @@ class _Download:
                     raise DataError(
                         f"the download of {self.archive.name} was cut off at "
                         f"{byte_size(self.received)} of {byte_size(self.state.get('length', 0))} "
-                        f"({reason}): the same command goes on from there"
+                        f"({reason}): run the same command to continue it"
                     )
                 if fruitless:
                     wait(2.0**fruitless)
@@ -293,10 +293,10 @@ class _Download:
         folder = self.target.parent
         if recorded is not None and recorded != checksum:
             raise DataError(
-                f"{self.archive.name} is another file than the one downloaded before (its sha256 "
-                f"was {recorded['sha256'][:12]}… and is {checksum['sha256'][:12]}…). If the new "
-                f"one is right, delete its entry in {folder / CHECKSUMS} and fetch again: it is "
-                f"kept as {self.part.name}"
+                f"{self.archive.name} differs from the file downloaded before (its sha256 "
+                f"was {recorded['sha256'][:12]}… and is {checksum['sha256'][:12]}…). If the "
+                f"new one is right, delete its entry in {folder / CHECKSUMS} and fetch "
+                f"again: it is kept as {self.part.name}"
             )
         with lease(folder / f".{CHECKSUMS}.lease"):
             known = {**_recorded(folder), self.archive.name: checksum}

@@ -83,7 +83,7 @@ class SplitSource(DeclaredSource):
     def _splits_are_distinct(self) -> SplitSource:
         names = [name for part in (self.splits or {}).values() for name in part]
         if self.splits is not None and not names and (self.splits or not self.may_have_none):
-            raise ValueError("splits names none: leave it out for the usual ones")
+            raise ValueError("splits is empty: leave it out to use the usual names")
         if len(set(names)) != len(names):
             raise ValueError("splits names one of the source's splits twice")
         return self

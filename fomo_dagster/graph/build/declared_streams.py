@@ -133,8 +133,8 @@ def roles_of(experiment: Experiment, trained_on: Sequence[str]) -> dict[str, str
     for name in map(name_of, evaluation.held_out):
         if name in roles or name in trained_on:
             raise InputError(
-                f"experiment {experiment.name!r}: dataset {name!r} is held out and adapted to at "
-                "once: take it out of evaluation.held_out, or out of the stream"
+                f"experiment {experiment.name!r}: dataset {name!r} is both held out and "
+                "adapted to: take it out of evaluation.held_out, or out of the stream"
             )
         roles[name] = "held_out"
     if not roles:

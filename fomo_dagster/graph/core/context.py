@@ -174,7 +174,7 @@ class NodeContext:
             raise InputError(f"{key} was never materialised: materialise it first")
         if head.code_version != self._code_versions[key]:
             raise InputError(
-                f"{key} was last materialised under another declaration than the present one: "
-                "materialise it first, or everything that is out of date together"
+                f"{key} is out of date: its configuration changed. Materialise it again, or "
+                "everything that is out of date together"
             )
         return head

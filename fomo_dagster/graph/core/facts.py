@@ -83,6 +83,6 @@ def facts_of(head: Head) -> Facts:
         return Facts(head.data_version, _DETAILS[head.kind].from_data(head.facts))
     except (KeyError, TypeError) as error:  # an unknown kind; a field that is missing
         raise StoreError(
-            f"the head of {head.asset} is of the kind {head.kind!r} as another version of "
-            f"fomo-dagster writes it ({error}): materialise {head.asset} with this one"
+            f"another version of fomo-dagster wrote the head of {head.asset}, of the "
+            f"kind {head.kind!r} ({error}): materialise {head.asset} with this version"
         ) from error

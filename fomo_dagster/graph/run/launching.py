@@ -242,11 +242,11 @@ def _failure(
             return _KINDS[failure["kind"]](failure["message"])
     output = (here / OUTPUT).read_text(errors="replace")
     if resume_folders is None:
-        going_on = "What was finished is kept; run again to go on"
+        going_on = "What was finished is kept; run again to continue"
     else:
         points = [f"{path} is kept" for folder in resume_folders for path in folder.glob("*.pt")]
         going_on = (
-            f"The resume point: {(points or ['none was written yet'])[0]}; run again to go on"
+            f"The resume point: {(points or ['none was written yet'])[0]}; run again to continue"
         )
     kept = f"{going_on}. What they wrote: {here / OUTPUT}"
     for rank, number in _killed(output) or _killed(output, by_term=True):

@@ -65,10 +65,10 @@ class Task(BaseModel):
             found = recipes[name].digest if name in recipes else "nothing of that name"
             if found != digest:
                 raise StoreError(
-                    f"{node.key}: what it is made from is not what it was when its processes were "
-                    f"launched ({name}: {digest[:12]} was asked for, and here it is {found[:12]}): "
-                    "another run changed it, or this machine has another version of the code or "
-                    "the data; run again"
+                    f"{node.key}: an input changed after its processes were launched ({name}: "
+                    f"{digest[:12]} was expected, but here it is {found[:12]}). Another run "
+                    "changed it, or this machine has another version of the code or the data: "
+                    "run again"
                 )
         return {name: recipes[name] for name in self.digests}
 

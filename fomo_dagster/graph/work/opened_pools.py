@@ -93,7 +93,7 @@ def _present(dataset: str, artifact: Artifact, context: NodeContext) -> Sequence
     present = [(file.name, file.size, file.version) for file in files]
     if present != listing.select(*LISTING_COLUMNS).rows():
         raise DataError(
-            f"the shards of dataset {dataset!r} are not those that its pool was made of: "
+            f"the shards of dataset {dataset!r} changed since its pool was made: "
             f"materialise {shards_key(dataset)}, and what follows it, again"
         )
     return files

@@ -88,7 +88,9 @@ class Adapted:
         own = self.state()
         if own.keys() != tensors.keys():
             different = sorted(own.keys() ^ tensors.keys())
-            raise DataError(f"the adapters do not fit the model: {different[0]} is in one of both")
+            raise DataError(
+                f"the adapters do not fit the model: only one of the two has {different[0]}"
+            )
         with torch.no_grad():
             for name, tensor in own.items():
                 if tensor.shape != tensors[name].shape:

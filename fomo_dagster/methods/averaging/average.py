@@ -40,8 +40,8 @@ class Average:
     ) -> None:
         if settings.every > steps:
             raise InputError(
-                f"method.average.every is {settings.every}, and the stage has {steps} steps, so "
-                "that its start would be kept as it is: lower it, or raise the budget"
+                f"method.average.every is {settings.every}, but the stage has only {steps} "
+                "steps, so it would end where it started: lower it, or raise the budget"
             )
         self._settings, self._trained, self._shards = settings, trained, shards
         self._values = copies(trained)

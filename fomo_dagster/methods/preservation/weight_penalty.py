@@ -55,17 +55,17 @@ class ImportancePenalty(WeightPenalty):
         if different:
             lacking = "what the stage before left" if different[0] not in carried else "this stage"
             raise InputError(
-                f"stage {stage_context.stage} goes on with importances of other weights than it "
-                f"trains: {lacking} has no {different[0]!r}; let all stages train the same ones"
+                f"stage {stage_context.stage} was left importances of other weights than it "
+                f"trains: {lacking} has no {different[0]!r}; let all stages train the same "
+                "weights"
             )
         for name, tensor in carried.items():
             whole = stage_context.shards.shared_out.get(name, stage_context.trained[name])
             if tensor.shape != whole.shape:
                 raise InputError(
-                    f"stage {stage_context.stage} goes on with importances of other weights than "
-                    f"it trains: {name!r} has the shape {tuple(tensor.shape)} in what the stage "
-                    f"before left, and {tuple(whole.shape)} here; let all stages train the same "
-                    "ones"
+                    f"stage {stage_context.stage} was left importances of other weights than it "
+                    f"trains: {name!r} has the shape {tuple(tensor.shape)} there, and "
+                    f"{tuple(whole.shape)} here; let all stages train the same weights"
                 )
         importances = {
             name: stage_context.shards.part(name, tensor).to(stage_context.device)

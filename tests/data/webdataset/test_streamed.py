@@ -278,7 +278,9 @@ def test_a_shard_that_is_gone_or_another_is_an_error(tmp_path, remote):
 def test_a_shard_has_a_limit_of_size(tmp_path, remote, monkeypatch, listed):
     monkeypatch.setenv("FOMO_DOWNLOAD_LIMIT_GIB", str(2000 / 2**30))
     shard = remote[0] if listed else remote[0]._replace(size=None)
-    with pytest.raises(InputError, match=r"00000\.tar.* has more than .*FOMO_DOWNLOAD_LIMIT_GIB"):
+    with pytest.raises(
+        InputError, match=r"00000\.tar.* exceeds the limit .*FOMO_DOWNLOAD_LIMIT_GIB"
+    ):
         cache_of(tmp_path).tar(shard)
     assert not list((tmp_path / "cache").glob("*.tar"))
 

@@ -122,7 +122,8 @@ CASES = {
         ["2 files that are not used", "'train/crow/notes.heic'", "no plain file"],
     ),
     "a colour that is none": (
-        lambda p: declare(p, background="#12"), ["plan", "toy"], 2, ["'#12' is no opaque colour"]
+        lambda p: declare(p, background="#12"), ["plan", "toy"], 2,
+        ["'#12' is not an opaque colour"],
     ),
     "images that are none, and sizes that none has": (
         lambda p: [change(p) for change in (

@@ -139,7 +139,8 @@ CASES = {
         pool(shard(), image_extensions=["JPG"]), ["plan", "toy"], 2, ["write 'jpg'"]
     ),
     "an extension of no image": (
-        pool(shard(), image_extensions=["jpg", "txt"]), ["plan", "toy"], 2, ["'txt' ends no name"]
+        pool(shard(), image_extensions=["jpg", "txt"]), ["plan", "toy"], 2,
+        ["'txt' is not an extension of images"],
     ),
     "an extension that is misspelled": (
         pool(shard(), image_extensions=["jpgg"]), ["plan", "toy"], 2, ["did you mean 'jpg'"]

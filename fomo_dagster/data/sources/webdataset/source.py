@@ -68,10 +68,10 @@ class WebDatasetSource(SplitSource):
         for one in declared:
             meant = one.lower().lstrip("*.")
             if meant != one:
-                raise ValueError(f"{one!r} is the end of no name: write {meant!r}")
+                raise ValueError(f"{one!r} is not an extension: write {meant!r}")
             if one.rpartition(".")[2] not in extensions():
                 raise ValueError(
-                    f"{one!r} ends no name of an image that Pillow decodes: "
+                    f"{one!r} is not an extension of images that Pillow decodes: "
                     + nearest(one, extensions())
                 )
         if len(set(declared)) != len(declared):
@@ -100,23 +100,23 @@ class WebDatasetSource(SplitSource):
         remote = [pattern for pattern in self.patterns if "://" in pattern]
         if self.index and remote:
             raise ValueError(
-                f"the shards {remote[0]!r} are not on this machine, so that they cannot be indexed "
-                "in place: add `index: false`"
+                f"the shards {remote[0]!r} are not on this machine, so they cannot be "
+                "indexed in place: add `index: false`"
             )
         streamed = {"samples_per_visit", "shards_at_once"} & self.model_fields_set
         if self.index and streamed:
             raise ValueError(f"{min(streamed)} needs `index: false`")
         if not self.index and self.test_share > 0:
-            raise ValueError("nothing can be held out of what is streamed: leave out test_share")
+            raise ValueError("a streamed dataset cannot hold samples out: leave out test_share")
         if not self.index and self.splits and "train" not in self.splits:
-            raise ValueError("what is streamed is for training: name shards in splits.train")
+            raise ValueError("a streamed dataset serves training only: name shards in splits.train")
         return self
 
     def open(
         self, name: str, base: Path, cache: Path, *, one_concept: str | None = None
     ) -> NoReturn:
         """Raises `InputError`: nothing copies the images."""
-        raise InputError(f"the tars of dataset {name!r} are read where they lie, never copied")
+        raise InputError(f"the tars of dataset {name!r} are read in place, never copied")
 
     def index_tars(
         self, name: str, base: Path, cache: Path, *, decoding: Decoding, progress: Progress
@@ -147,8 +147,8 @@ class WebDatasetSource(SplitSource):
         files = [file for file in listed if splits.of.get(file.name) == "train"]
         if not files:
             raise DataError(
-                f"dataset {name!r}: none of its {len(listed)} shards is for training, and what is "
-                "streamed is good for nothing else: say with `splits` which are"
+                f"dataset {name!r}: none of its {len(listed)} shards is for training, and a "
+                "streamed dataset serves nothing else: name them with `splits`"
             )
         return files, tuple(splits.notes)
 

@@ -79,7 +79,8 @@ class StreamedPool:
                 return Sample(tar.captions[row], decoded(tar.read(row), self._decoding))
             except UnreadableImageError as error:
                 logger.warning(
-                    "an image of %s (byte %d) cannot be decoded (%s): another takes its place",
+                    "an image of %s (byte %d) cannot be decoded (%s): another one is used "
+"instead",
                     shard.url, tar.places[row, 0], error,
                 )  # fmt: skip
             row = replacement(seed, stage, self.name, position, attempt, tar.samples)
