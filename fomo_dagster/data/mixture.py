@@ -226,15 +226,14 @@ class StageShares:
         for place, first, end in () if self.linear else self._held(steps):
             if first == end:
                 raise InputError(
-                    f"the mixture's point at {place:g} falls on none of the stage's {steps} "
-                    "steps: raise the budget, or leave the point out"
+                    f"the point at {place:g} of the mixture falls on none of the {steps} steps of "
+                    "the stage: raise the budget, or leave the point out"
                 )
         for pool in self.pools:
             if not sizes.drawn[pool]:
                 raise InputError(
-                    f"the {pool} pool has a share in the mixture, but none of the stage's "
-                    f"{steps} steps draws from it: raise batch_size or the budget, or set the "
-                    "share to 0"
+                    f"the {pool} pool has a share in the mixture, but none of the {steps} steps of "
+                    "the stage draws from it: raise batch_size or the budget, or set the share to 0"
                 )
         return sizes
 

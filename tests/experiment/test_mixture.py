@@ -106,7 +106,7 @@ def test_shares_over_steps_are_those_of_every_stage() -> None:
         ),
         (
             {"over": "steps", "points": points((0, NEW), (0.9, HALF))},
-            r"mixture: the mixture's point at 0\.9 .* none of the stage's 2 steps",
+            r"mixture: the point at 0\.9 .* none of the 2 steps",
         ),
         (
             {"update": 0.95, "buffer": 0.05, "pretraining": 0},
