@@ -11,22 +11,21 @@ from assets.announcing import announcing_sensor
 from assets.checks import check_specs_of, checks_of
 from assets.commands import Commands
 from assets.descriptions import metadata_of, metadata_of_source
+from assets.failures import engine_failures
 from assets.growing import arrival_sensor, failed_arrival_assets, grow_job
 from assets.histories import history_specs, report_history
 from assets.launchpad import launch_job
 from assets.schedules import observation_of, schedule_of, schedules_of
 from assets.specs import EXPERIMENT_TAG, key_of, owners_of, spec_of
 from assets.troubles import named_troubles, trouble_assets, trouble_key
-from fomo_dagster.errors import FomoError, InputError
+from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.experiment_sets import Trouble
 from fomo_dagster.graph.build.builder import Graph
 from fomo_dagster.graph.build.names import OBSERVE, UPDATE
 from fomo_dagster.graph.core.context import SourceNode
 from fomo_dagster.graph.core.keys import DATASETS, step_of, what_is_made
 from fomo_dagster.graph.core.node import Node
-from fomo_dagster.graph.core.outcome import Outcome
 from fomo_dagster.graph.run.materialise import materialise, remove_stale_heads
-from fomo_dagster.graph.run.run_context import RunContext
 from fomo_dagster.home import Home
 from fomo_dagster.units import duration
 from resources.run_contexts import RunContextOpener, RunContexts
@@ -125,7 +124,8 @@ def _asset(
         for node in nodes:
             if key_of(node.key) not in context.selected_asset_keys:
                 continue
-            outcome = _materialise(node, run_context)
+            with engine_failures():
+                outcome = materialise(node.key, run_context)
             if node.ends_experiment and node.experiment is not None:
                 remove_stale_heads(node.experiment, run_context)
             head = outcome.head
@@ -146,16 +146,6 @@ def _asset(
             raise dg.Failure(f"these selected assets were not made: {sorted(forgotten)}")
 
     return compute
-
-
-def _materialise(node: Node, run_context: RunContext) -> Outcome:
-    """A deliberate error of the engine fails the step with its own sentence as the reason."""
-    try:
-        return materialise(node.key, run_context)
-    except FomoError as error:
-        raise dg.Failure(
-            str(error), metadata={"error": type(error).__name__}, allow_retries=False
-        ) from error
 
 
 def _source(source: SourceNode) -> dg.SourceAsset:

@@ -16,14 +16,15 @@ from pathlib import Path
 import dagster as dg
 
 from assets.commands import Commands
+from assets.failures import engine_failures
 from assets.schedules import run_that_goes_on
 from assets.specs import EXPERIMENT_TAG
 from assets.troubles import trouble_asset, trouble_key
-from fomo_dagster.errors import FomoError, InputError
+from fomo_dagster.errors import InputError
 from fomo_dagster.graph.build.builder import Graph
 from fomo_dagster.graph.build.names import ARRIVALS, GROW
 from fomo_dagster.home import Home
-from fomo_dagster.store.files import write_bytes
+from fomo_dagster.store.files import skipped_where_refused, write_bytes
 from fomo_dagster.streams.growing import arrivals, last_change
 
 SECONDS_BETWEEN_LOOKS = 60
@@ -62,20 +63,22 @@ def compute_arrivals(
     """Compute what arrived, and show it; where that fails, note why, show that, and fail."""
     noted = noted_failure(Home.from_environment(), experiment)
     try:
-        commands.run(experiment, [], context.instance, command=f"sensor {ARRIVALS}")
-    except FomoError as error:
-        write_bytes(noted, str(error).encode())
+        with engine_failures():
+            commands.run(experiment, [], context.instance, command=f"sensor {ARRIVALS}")
+    except dg.Failure as failure:
+        reason = str(failure.description)
+        with skipped_where_refused():  # such as a full disk, which is a reason in itself
+            write_bytes(noted, reason.encode())
         context.instance.report_runless_asset_event(  # which makes the asset of trouble red
             dg.AssetCheckEvaluation(
                 asset_key=trouble_key(experiment), check_name=COMPUTED, passed=False,
-                metadata={"reason": str(error)},
+                metadata={"reason": reason},
             )
         )  # fmt: skip
         show_what_arrived(context)
-        raise dg.Failure(
-            str(error), metadata={"error": type(error).__name__}, allow_retries=False
-        ) from error
-    noted.unlink(missing_ok=True)
+        raise
+    if noted.exists():
+        noted.unlink()
     show_what_arrived(context)
 
 
@@ -89,7 +92,7 @@ def failed_arrival_assets(
 ) -> Iterator[dg.AssetsDefinition]:
     """An asset for each experiment whose last arrival failed; materialising it tries again."""
     for experiment in sorted(graph.growing.keys() & graph.experiments.keys()):
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):  # where there is none
             reason = noted_failure(home, experiment).read_text(errors="replace")
             folder = graph.growing[experiment].resolve()
             sentence = (

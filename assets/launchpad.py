@@ -13,7 +13,7 @@ from pydantic import Field
 
 from assets.commands import Commands
 from assets.descriptions import table_of
-from fomo_dagster.errors import FomoError
+from assets.failures import engine_failures
 from fomo_dagster.graph.build.names import LAUNCH
 from fomo_dagster.graph.run.plan import Planned
 
@@ -44,7 +44,7 @@ def launch_job(commands: Commands, example: str) -> dg.JobDefinition:
     @dg.op(name=OP)
     def launch(context: dg.OpExecutionContext, config: Launch) -> None:
         """Bring the experiment up to date, or only plan it."""
-        try:
+        with engine_failures():
             if config.plan_only:
                 planned = commands.plan(config.experiment, config.set)
                 context.add_output_metadata(metadata_of_plan(planned))
@@ -52,10 +52,6 @@ def launch_job(commands: Commands, example: str) -> dg.JobDefinition:
             else:
                 context.log.info("The experiment's assets are materialised in a run of their own.")
                 commands.run(config.experiment, config.set, context.instance)
-        except FomoError as error:
-            raise dg.Failure(
-                str(error), metadata={"error": type(error).__name__}, allow_retries=False
-            ) from error
 
     first = {"experiment": example, "set": [], "plan_only": True}
 

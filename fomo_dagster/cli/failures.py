@@ -8,7 +8,7 @@ import dagster as dg
 
 from fomo_dagster.errors import DataError, FomoError, InputError, StoreError, TrainingError
 
-# What `assets.building` writes down of an engine's error: its class, and its sentence.
+# What `assets.failures` writes down of an engine's error: its class, and its sentence.
 KINDS = {kind.__name__: kind for kind in (InputError, DataError, StoreError, TrainingError)}
 INTERRUPTIONS = ("KeyboardInterrupt", "DagsterExecutionInterruptedError")
 

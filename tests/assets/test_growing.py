@@ -8,6 +8,7 @@ import dagster as dg
 import dagster_graphql
 import pytest
 
+from assets import growing
 from assets.building import build_definitions
 from assets.commands import Commands
 from assets.growing import arrival_sensor, grow_job, show_what_arrived
@@ -126,7 +127,9 @@ class Fails:
             raise DataError(self.reason)
 
 
-def test_an_arrival_that_failed_is_an_asset_of_trouble_until_it_is_mended(project):
+def test_an_arrival_that_failed_is_an_asset_of_trouble_until_it_is_mended(project, monkeypatch):
+    reloads = []
+    monkeypatch.setattr(growing, "show_what_arrived", reloads.append)
     (project.root / "incoming/2024/ant").mkdir(parents=True)
     project.write("toy", stream={"name": "live", "growing": "../incoming"})
     trouble, fails = dg.AssetKey(["toy", "trouble"]), Fails()
@@ -168,3 +171,4 @@ def test_an_arrival_that_failed_is_an_asset_of_trouble_until_it_is_mended(projec
         assert reasons() == ["shards/live_2024: no image can be read", "the disk is full"]
         assert execute("__ASSET_JOB", asset_selection=[trouble])
         assert definitions().resolve_asset_graph().get_all_asset_keys() == before
+    assert len(reloads) == 3
