@@ -1,7 +1,7 @@
 """Texts and images to features: L2-normalised, single precision, on the CPU.
 
-A model encodes on the device that it is asked to; it stays there, and its modules are left in the
-mode (training or not) they were in. Which samples are encoded is not decided here.
+A model encodes on the requested device and stays there. Its modules keep their mode (training or
+not). Which samples are encoded is not decided here.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How one experiment's values go over another's: what `extends` and `--set` do."""
+"""How one experiment's values override another's: what `extends` and `--set` do."""
 
 from __future__ import annotations
 
@@ -63,10 +63,10 @@ _CHOICES: Mapping[str, _Choice] = {
 def merged(base: Mapping[str, Any], child: Mapping[str, Any]) -> dict[str, Any]:
     """`child` over `base`: mappings key by key, everything else replaced.
 
-    Where the child names another form of something (an optimiser, a method, a technique), what it
-    would inherit and the form does not have is left out; likewise the weights and the name of a
-    backbone where the child's architecture stands for weights too, and the architecture where the
-    child's weights are a folder, which says its own.
+    If the child names another form of something (an optimiser, a method, a technique), inherited
+    keys that the form does not have are dropped. Likewise, the weights and name of a backbone are
+    dropped if the child's architecture names weights too, and the architecture if the child's
+    weights are a folder, which states its own.
     """
     result = dict(base)
     for key, value in child.items():

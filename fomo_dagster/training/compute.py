@@ -1,14 +1,14 @@
-"""What a step of training costs: floating-point operations, and bytes of memory at their peak.
+"""The cost of a training step: floating-point operations, and peak memory in bytes.
 
-Counted over steps of the real learner, on tensors that hold nothing (`FakeTensorMode`), so that
-neither weights nor an accelerator are needed: with the parts of the method, its selection of
+The cost is counted over steps of the real learner on tensors without data (`FakeTensorMode`), so
+neither weights nor an accelerator are needed. It includes the parts of the method, its selection of
 samples, its loss, what it does after an update and after the last step, its optimiser and its
-average. Which operations count, `models/operations.py` says.
+average. `models/operations.py` says which operations count.
 
-Whole batches are counted, whatever `execution` makes of them: micro-batches pay for less memory
-with a second forward pass, and an experiment must not get fewer steps where it runs on a smaller
-device. fp16 is counted as bf16, whose tensors have the same sizes. Evaluation, merging and reading
-data are not covered. The same steps on tensors that are there measure the memory of a device.
+Whole batches are counted, whatever `execution` makes of them: micro-batches save memory at the
+price of a second forward pass, and an experiment must not get fewer steps because it runs on a
+smaller device. fp16 is counted as bf16, whose tensors have the same sizes. Evaluation, merging and
+reading data are not covered. The same steps on real tensors measure the memory of a device.
 """
 
 from __future__ import annotations

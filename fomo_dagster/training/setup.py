@@ -1,6 +1,6 @@
-"""What a stage begins with: a model made ready for what is trained, and the learner over it.
+"""What a stage starts with: a model made ready to train, and the learner over it.
 
-A training and the counting of its cost begin alike, through here.
+A training and the counting of its cost both start through here.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ def read_csv(
     """The columns `required`, and of `optional` those that the table has, as text.
 
     Names are the table's own. By `required` the separator is known where `form` does not say it.
-    Raises `DataError`, with the line where it begins, for what cannot be read in one way only.
+    Raises `DataError`, with the line if it begins, for what cannot be read in one way only.
     """
     separator, skipped = _separator(path, form, required)
     with opened_text(path, form) as file:

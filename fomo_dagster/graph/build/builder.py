@@ -1,4 +1,4 @@
-"""From experiments to the graph of nodes they need, shared where they declare the same."""
+"""From experiments to the graph of nodes that they need, shared where they declare the same."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ from fomo_dagster.methods.online_selection.declaration import Referring
 
 @dataclass(frozen=True)
 class Graph:
-    """Nodes in an order in which each comes after what it needs."""
+    """Nodes, each after those that it needs."""
 
     sources: Mapping[str, SourceNode]
     nodes: Mapping[str, Node]
@@ -78,7 +78,7 @@ class Graph:
         return [node for node in self.nodes.values() if node.key in wanted]
 
     def without(self, trouble: Trouble) -> Graph:
-        """The graph without an experiment's own nodes: it turned out to be in trouble."""
+        """The graph without an experiment's own nodes, because it turned out to be in trouble."""
         name = trouble.name
         return replace(
             self,
@@ -93,13 +93,12 @@ class Graph:
 def build_graph(
     loaded: Sequence[Loaded], others: Iterable[Loaded] = (), also_scored: Iterable[str] = ()
 ) -> Graph:
-    """The graph of some experiments, and of others as far as they can stand beside them.
+    """The graph of some experiments, and of others as far as they can coexist with them.
 
-    also_scored: names of further experiments, whose scores the leaderboard shows where they are
-    there.
-    Raises `InputError` if one of the former names a dataset that does not exist, declares
-    something else under a shared name than another, trains on a dataset that is held out, and the
-    like. Where one of the others does, it is a trouble of the graph.
+    also_scored: names of further experiments, whose scores the leaderboard shows if they exist.
+    Raises `InputError` if one of the former names a dataset that does not exist, declares something
+    else than another under a shared name, trains on a dataset that is held out, and the like. If
+    one of the others does, it is a trouble of the graph.
     """
     builder = _Builder()
     for one in loaded:
@@ -116,10 +115,10 @@ def build_graph(
 
 
 def build_project(project: Path, experiment_set: ExperimentSet | None = None) -> Graph:
-    """The graph of all experiments of a project, as far as they can stand in it side by side.
+    """The graph of all experiments of a project, as far as they can coexist in it.
 
-    What is wrong with the others is in its `troubles`; none raises anything. experiment_set: the
-    one that a command is about, which the others then have to go with.
+    What is wrong with the others is in its `troubles`; nothing is raised. experiment_set: the one
+    that a command is about, which the others must fit.
     """
     declared = load_all(project)
     members = experiment_set.members if experiment_set is not None else ()

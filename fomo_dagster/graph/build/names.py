@@ -1,7 +1,7 @@
-"""Names in a project: which are taken already, and what they say in an error.
+"""Names in a project: which are taken, and how errors report them.
 
 Names of experiments and sweeps are the first part of asset keys, Dagster's groups, and the names of
-jobs; datasets, streams, pools and backbones share the other folders of keys.
+jobs. Datasets, streams, pools and backbones share the other folders of keys.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ WORDS = frozenset(keyword.kwlist) | {
 
 
 class ConflictError(InputError):
-    """Two experiments that are right in themselves cannot stand side by side."""
+    """Two experiments that are valid by themselves cannot coexist."""
 
 
 class Names:
@@ -63,7 +63,7 @@ class Names:
     def claim(self, loaded: Loaded) -> None:
         """Take the names of an experiment and of its sweep.
 
-        Raises `InputError` for one that is something else's, also where case alone tells them
+        Raises `InputError` for a name that belongs to something else, also if only case tells them
         apart: on some file systems, and in some databases, it does not.
         """
         if loaded.sweep is not None and self._owner(loaded.sweep) != (loaded.sweep, loaded.path):

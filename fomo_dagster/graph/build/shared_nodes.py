@@ -1,4 +1,4 @@
-"""The nodes that experiments share where they declare the same: datasets, pools, backbones."""
+"""The nodes that experiments share if they declare the same: datasets, pools, backbones."""
 
 from __future__ import annotations
 
@@ -27,10 +27,9 @@ POOL = "pool"  # what the places in an experiment that name a pool end in
 
 
 class SharedNodes:
-    """Nodes and sources in an order in which each comes after what it needs.
+    """Nodes and sources, each after those that it needs.
 
-    owners: node → the experiment that brought it. weights: experiment → the files that its
-    backbones are read from. experiment: whose nodes are being added.
+    owners: node → the experiment that brought it. experiment: whose nodes are being added.
     """
 
     def __init__(self) -> None:
@@ -43,7 +42,7 @@ class SharedNodes:
         self.experiment = ""
 
     def add(self, node: Node) -> None:
-        """Add a node after what it needs; one that is there must be the same."""
+        """Add a node after what it needs. If it exists already, it must be the same."""
         there = self.nodes.get(node.key)
         if there is not None:
             check_alike(there, node, self.owners[node.key], self.experiment)
@@ -80,7 +79,8 @@ class SharedNodes:
         return dataset
 
     def add_samples(self, loaded: Loaded, name: str, where: str) -> Dataset:
-        """A dataset that is trained or evaluated on, or its view where the experiment validates."""
+        """Add a dataset that is trained or evaluated on, or its view if the experiment
+        validates."""
         validation = loaded.experiment.validation
         if validation is None:
             return self.add_dataset(loaded, name, where)

@@ -18,8 +18,8 @@ N = TypeVar("N", bound=DeployedNode)
 class WeightsOverTime:
     """A method's two axes as assets of one experiment.
 
-    Both axes are rules that give weights after a stage: stage t starts from what its rule gives
-    after t - 1. Where both are the same rule, they are the same assets.
+    Both axes are rules that give weights after a stage. Stage t starts from what its rule gives
+    after t - 1. If both are the same rule, they are the same assets.
     """
 
     experiment: str
@@ -41,13 +41,13 @@ class WeightsOverTime:
         return self._after(stage, self.method.deploy)
 
     def before_training(self, stage: int) -> Iterator[StartNode]:
-        """The merge that a stage starts from, where it is not what the stage before deploys."""
+        """The merge that a stage starts from, if the stage before does not deploy it."""
         rule = self.method.start_rule
         if rule != self.method.deploy and self._merges(stage - 1, rule):
             yield self._merge(StartNode, self.start(stage), stage, stage - 1, rule)
 
     def after_training(self, stage: int) -> Iterator[DeployedNode]:
-        """The merge that a stage deploys, where it is one."""
+        """The merge that a stage deploys, if it deploys one."""
         rule = self.method.deploy
         if self._merges(stage, rule):
             yield self._merge(DeployedNode, self.deployed(stage), stage, stage, rule)

@@ -1,8 +1,8 @@
-"""What a node of the graph is: an asset's identity and its making, without any orchestrator.
+"""What a node of the graph is: an asset's identity and how it is made, without any orchestrator.
 
 A node's identity is computed from its upstream nodes' *facts*. Materialising uses the facts of what
-is there (heads); planning uses the facts of what would be there. Both go through `Node.recipes`, so
-that a plan cannot disagree with a run.
+exists (heads); planning uses the facts of what would exist. Both go through `Node.recipes`, so a
+plan cannot disagree with a run.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Node(ABC):
         """Keys of the nodes whose facts decide this one's identity."""
 
     def input_facts(self, context: NodeContext) -> dict[str, Facts]:
-        """The facts of the inputs, that its recipes are made from; raises as `context.facts`."""
+        """The facts of the inputs, which its recipes are made from; raises as `context.facts`."""
         if self.takes_what_is_there:
             return context.facts_there(self.inputs)
         return {key: context.facts(key) for key in self.inputs}
@@ -111,11 +111,11 @@ class Node(ABC):
         return False
 
     def predict(self, recipes: Mapping[str, Recipe], context: NodeContext) -> Facts:
-        """The facts that making these recipes will bring; exact unless images are unreadable."""
+        """The facts that making these recipes will give; exact unless images are unreadable."""
         return Facts(identity(recipes))
 
     def known(self, recipes: Mapping[str, Recipe], context: NodeContext) -> Facts | None:
-        """The facts of these very recipes, where they were made before and are there."""
+        """The facts of these very recipes, if they were made before and still exist."""
         head = context.heads.read(self.key)
         if head is not None and head.digest == identity(recipes):
             return facts_of(head)
@@ -149,28 +149,28 @@ class Node(ABC):
         yield from ()
 
     def remarks(self, facts: FactsByKey, context: NodeContext) -> Iterator[str]:
-        """What a person should hear of it before it is made, from the facts of its inputs."""
+        """What the user should hear before it is made, from the facts of its inputs."""
         yield from ()
 
     def warnings(self, artifacts: Mapping[str, Artifact]) -> Iterator[str]:
-        """What a person should hear of what was made."""
+        """What the user should hear about what was made."""
         yield from ()
 
     def reason(self, role: str) -> str:
-        """What a plan says where the input of this role is another."""
+        """What a plan says if the input of this role changed."""
         return self.input_changes.get(role, f"{role} changed")
 
     @property
     def checks(self) -> tuple[Check, ...]:
-        """What is checked of what was made."""
+        """The checks on what was made."""
         return ()
 
     def checked(self, outcome: Outcome, context: NodeContext) -> Iterator[Checked]:
-        """How each of `checks` came out."""
+        """The results of `checks`."""
         yield from ()
 
     def shown(self, outcome: Outcome, context: NodeContext) -> Mapping[str, Shown]:
-        """What a person sees of what was made, by titles."""
+        """What a person sees of what was made, by title."""
         return {}
 
     @property
@@ -185,5 +185,5 @@ class Node(ABC):
         return {}
 
     def samples(self, facts: FactsByKey) -> int | None:
-        """Samples that making it works through, for estimates; None if none are."""
+        """Samples that making it works through, for estimates; None if there are none."""
         return None

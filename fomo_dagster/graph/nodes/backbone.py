@@ -1,4 +1,4 @@
-"""The nodes of weights that are given, or pretrained here: θ₀ and other models."""
+"""The nodes of weights that are given or pretrained here: θ₀ and other models."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class WeightsSource:
     backbone: Backbone = field(compare=False)
 
     def check_is_there(self) -> None:
-        """Raise `InputError` where there is no such file or folder."""
+        """Raise `InputError` if there is no such file or folder."""
         if (problem := problem_of(self.path, "file or folder")) is not None:
             raise InputError(
                 f"the weights of backbone {self.backbone.name!r}: {problem} (a path is absolute, "

@@ -1,7 +1,7 @@
 """The node of a budget in memory-adjusted FLOPs: what steps cost, and how many a stage has.
 
-It is identified by the number of steps: where a cost is counted otherwise later and comes to the
-same steps, nothing is trained again.
+The number of steps identifies it. If a cost is counted differently later and gives the same steps,
+nothing is trained again.
 """
 
 from __future__ import annotations
@@ -84,7 +84,8 @@ class BudgetNode(Node):
         return {ONLY: Recipe(self.kind, self.version, self.declared)}
 
     def predict(self, recipes: Mapping[str, Recipe], context: NodeContext) -> Facts:
-        """As it was counted before, or counts: it takes seconds, and nothing of the store."""
+        """As it was counted before; otherwise it counts, which takes seconds and nothing from the
+        store."""
         return self.known(recipes, context) or _facts(self._steps(context))
 
     def facts_of_made(

@@ -51,7 +51,7 @@ class EvaluationDetails(Details):
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationNode(Node):
-    """A stage's deployed weights on every evaluation dataset; one artifact a dataset."""
+    """A stage's deployed weights on every evaluation dataset; one artifact per dataset."""
 
     kind: ClassVar[str] = "evaluation"
     details: ClassVar[type[Details]] = EvaluationDetails
@@ -258,6 +258,6 @@ class EvaluationNode(Node):
 
 
 def percentages(values: Mapping[str, float | None]) -> dict[str, float]:
-    """Percentages to two places, which is what Dagster plots over time; what is undefined is not
-    there. The tables hold every digit."""
+    """Percentages to two places, which Dagster plots over time. Undefined ones are left out. The
+    tables hold every digit."""
     return {name: round(value, 2) for name, value in values.items() if value is not None}

@@ -1,6 +1,6 @@
-"""Orders that measure something first: θ₀'s accuracies, its text embeddings, or a pool's captions.
+"""Orders that measure something first: θ₀'s scores, its text embeddings, or a pool's captions.
 
-Their content is known once they were made, or from the store; a plan before that says so.
+Their content is known once they were made, or from the store. A plan before that says so.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class MeasuredOrder(OrderNode):
-    """What such orders share: their content is foreseen where it was made before."""
+    """What such orders share: their content is predicted if it was made before."""
 
     fetched_by_plans: ClassVar[bool] = True  # all the rest depends on it
 

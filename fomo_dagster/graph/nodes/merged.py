@@ -146,7 +146,7 @@ class DeployedNode(WeightsNode):
 
 @dataclass(frozen=True, kw_only=True)
 class StartNode(DeployedNode):
-    """The weights that a stage starts from, where they are merged and no stage deploys them."""
+    """The merged weights that a stage starts from, if no stage deploys them."""
 
     kind: ClassVar[str] = "start"
 

@@ -1,4 +1,4 @@
-"""The nodes of trained weights, one a stage."""
+"""The nodes of trained weights, one per stage."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Work that several processes share: torchrun launches them, and none is ever left behind.
 
-What passes between the process that launches and those that work is a folder in FOMO_HOME: the
-task, a sign to stop, and what came of it. Kernel locks on its files say who is alive: workers end
-when their launcher does, and the launcher returns when they have ended, however any of them ends.
+The launching process and the workers communicate through a folder in FOMO_HOME: the task, a sign to
+stop, and the result. Kernel locks on its files say who is alive. Workers end when their launcher
+does, and the launcher returns when they have ended, however any of them ends.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ _FAILED = re.compile(r"rank\s*:\s*(\d+)\D[^\n]*\n\s*exitcode\s*:\s*(-?\d+)")  # 
 def make(
     node: Node, name: str, recipe: Recipe, folder: Path, context: RunContext
 ) -> Mapping[str, Any]:
-    """Write the node's artifact into `folder`: here, or by the processes that it is spread over."""
+    """Write the node's artifact into `folder`: here, or by the processes that share it."""
     context.run.begins(node)
     execution = node.parallelism
     if execution is None or execution.all_processes == 1 or node.parallel_over_artifacts:

@@ -1,10 +1,10 @@
 """What a run would do, without doing it: every asset as a hit or to be computed, and why.
 
 A plan looks at the sources and otherwise reads only heads and the store; it needs no run history.
-It assumes that images which it has not seen before can be read. Where content can be known only
-once something was made, as the order of a stream by accuracy, it says so, and lists what follows as
-to be computed; a run then computes of that only what is really missing. What several assets have in
-common is computed for the first of them, and a hit for the others.
+It assumes that images it has not seen before can be read. If content can be known only once
+something was made, such as a stream's order by scores, the plan says so and lists what follows as
+to be computed. A run then computes only what is really missing. What several assets have in common
+is computed for the first of them, and is a hit for the others.
 """
 
 from __future__ import annotations

@@ -77,8 +77,8 @@ class RunContext(NodeContext):
     def training_slot(self, node: Node) -> AbstractContextManager[bool]:
         """Holds one of this machine's slots for the training of `node`, as `leases.slot`.
 
-        Who waits for one may hold the lease of what it makes; so who holds one must never wait for
-        the making of what takes one.
+        Who waits for a slot may hold the lease of what it makes. So who holds a slot must never
+        wait for the making of something that takes one.
         """
         of_machine = re.sub(r"[^\w.-]", "_", socket.gethostname())
         folder = self.home.leases / "training_slots" / of_machine

@@ -1,7 +1,7 @@
-"""What trainings and features cost by count, remembered by what decides it.
+"""The counted cost of trainings and features, cached by what decides it.
 
 Counting takes seconds and holds for every training of the same model, method and batch, and for
-every image and text. So it is done once a process, and kept as a small file below the home's cache,
+every image and text. So it is done once per process, and kept as a small file in the home's cache,
 which can be deleted.
 """
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def manifest_pool(name: str, manifest: pl.DataFrame, context: NodeContext) -> Pool:
-    """The pool of a MANIFEST table, whose images stand in the shards of its datasets."""
+    """The pool of a MANIFEST table, whose images are in the shards of its datasets."""
     return ManifestPool(name, manifest, indexes_of(manifest["dataset"].unique(), context))
 
 
@@ -58,7 +58,7 @@ def pretraining_pool(key: str, context: NodeContext, execution: Execution) -> Po
 
 
 def pool_captions(key: str, context: NodeContext, execution: Execution) -> Iterator[str]:
-    """Every caption of a pool, in little memory; the shards of streamed datasets are all fetched.
+    """Every caption of a pool, in little memory. All shards of streamed datasets are fetched.
 
     Raises what `pretraining_pool` raises.
     """

@@ -58,7 +58,7 @@ class CaptionsBeside:
     def of(self, found: pl.DataFrame, unused: Sequence[Unused]) -> Captioned:
         """`found`, images with their `place` below `root`, with what is among `unused` beside them.
 
-        Raises `DataError` where no image has a caption, and where texts have several lines of which
+        Raises `DataError` if no image has a caption, and where texts have several lines of which
         nothing is declared.
         """
         beside = texts_beside(found["place"].to_list(), unused)

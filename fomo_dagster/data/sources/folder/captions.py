@@ -65,7 +65,7 @@ class CaptionTable:
         return tuple(dict.fromkeys(resolved(folder, self.written) for folder in folders))
 
     def path(self) -> Path:
-        """Where it lies. Raises `InputError` where it is in no place, or another one in each."""
+        """Where it lies. Raises `InputError` if it is in no place, or another one in each."""
         problems = {place: problem_of(place, "file") for place in self.places}
         there = [place for place, problem in problems.items() if problem is None]
         if not there:
