@@ -14,6 +14,7 @@ from fomo_dagster.cli.output import printable
 
 BAR = 20  # characters: with counts, loss and speed, a bar fits 80 columns
 LONGEST_WORK = 24  # characters of what is done
+LEAST_OF_NAME = 8  # characters of an experiment's name, where it is cut
 
 
 class Bars:
@@ -85,9 +86,18 @@ def _column(ratio: int | None = None) -> Column:
 
 
 def shortened(text: str, width: int) -> str:
-    """`text` in so many columns: where it is longer, `…` stands for its middle."""
+    """`text` in so many columns: where it is longer, `…` stands for its middle. What follows its
+    last slash stays, as the stage of an asset."""
     if cell_len(text) <= width:
         return text
+    head, slash, tail = text.rpartition("/")
+    room = width - cell_len(slash + tail)
+    if slash and room >= LEAST_OF_NAME:
+        return f"{_without_middle(head, room)}/{tail}"
+    return _without_middle(text, width)
+
+
+def _without_middle(text: str, width: int) -> str:
     head = tail = len(text) // 2
     while head + tail > 0 and cell_len(text[:head]) + cell_len(text[len(text) - tail :]) >= width:
         head, tail = (head - 1, tail) if head >= tail else (head, tail - 1)

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fomo_dagster.cli.output import Terminal, cell, say
+from fomo_dagster.cli.rows import print_table
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.experiment_sets import load_experiment_set
 from fomo_dagster.experiment.loading import Loaded
@@ -123,7 +124,7 @@ def print_bought(found: Bought, console: Console | None = None) -> None:
     for row in found.rows.select(columns).rows(named=True):
         told = (_HEADINGS[c][1](value) if value is not None else "" for c, value in row.items())
         table.add_row(*map(cell, told))
-    console.print(table)
+    print_table(table, console)
     if found.total is None:
         say(
             console,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import dataclass
 from typing import Literal
 
@@ -27,6 +28,8 @@ def ending_of(error: BaseException) -> Ending | None:
         return Ending("failed", kind, str(error), 2 if isinstance(error, InputError) else 1)
     if isinstance(error, StoppedError):
         return Ending("stopped", error.signal, str(error), error.status)
+    if isinstance(error, KeyboardInterrupt):  # before anything handles signals
+        return Ending("stopped", "SIGINT", "stopped by SIGINT", 128 + signal.SIGINT)
     if isinstance(error, BrokenPipeError):
         return None
     if isinstance(error, OSError) and error.errno is not None:

@@ -104,7 +104,8 @@ def prepare_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    logging.lastResort = TerminalHandler(logging.WARNING)
+    if not logging.root.handlers:  # OpenCLIP's first line of log would add one of its own form
+        logging.root.addHandler(TerminalHandler(logging.WARNING))
 
 
 @contextlib.contextmanager

@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fomo_dagster.cli.bars import Bars
-from fomo_dagster.cli.output import Terminal, cell
+from fomo_dagster.cli.bars import Bars, shortened
+from fomo_dagster.cli.output import Terminal, cell, say
+from fomo_dagster.cli.rows import LEAST_NAME, has_edge, print_table
 from fomo_dagster.errors import FomoError, InputError
 from fomo_dagster.experiment.experiment_sets import ExperimentSet, load_experiment_set
 from fomo_dagster.experiment.loading import experiment_files
@@ -24,9 +26,12 @@ from fomo_dagster.graph.run.plan import REASONS_SHOWN, Planned, plan
 from fomo_dagster.graph.run.run_context import RunContext
 from fomo_dagster.home import Home, project_folder
 from fomo_dagster.progress import Callbacks
-from fomo_dagster.units import duration
+from fomo_dagster.units import counted, duration
 
 logger = logging.getLogger(__name__)
+
+PLAN_COLUMNS = ("asset", "plan", "why", "samples", "estimate")
+LEAST_REASON = 24  # characters of a reason on a line
 
 
 @dataclass(frozen=True)
@@ -143,34 +148,57 @@ def plan_as_data(planned: Sequence[Planned]) -> dict[str, Any]:
     }
 
 
-def print_plan(planned: Sequence[Planned], experiment_set: ExperimentSet) -> None:
-    """A line for each asset, of a sweep one for each of its experiments; what it comes to."""
-    console = Terminal()
+def print_plan(
+    planned: Sequence[Planned], experiment_set: ExperimentSet, console: Console | None = None
+) -> None:
+    """A line for each asset, of a sweep one for each of its experiments; what it comes to.
+
+    On a terminal too narrow for them, names are cut in their middle, and reasons take more lines.
+    """
+    console = console or Terminal()
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in ("asset", "plan", "why", "samples", "estimate"):
-        justify: Literal["left", "right"] = "right" if column in ("samples", "estimate") else "left"
-        table.add_column(column, justify=justify, no_wrap=column != "why")
-    for entry in (
-        planned if experiment_set.sweep is None else _by_experiment(planned, experiment_set)
-    ):
-        compute = entry.status == "compute"
-        detail = ""
-        if compute and entry.hits:
-            detail = f" {len(entry.compute)} of {len(entry.compute) + len(entry.hits)}"
-        reasons = entry.reasons[:REASONS_SHOWN]
-        more = len(entry.reasons) - len(reasons)
-        table.add_row(
-            cell(entry.asset),
-            Text(f"compute{detail}", "yellow") if compute else Text("hit", "green"),
-            cell("; ".join(reasons) + (f"; and {more} more" if more else "")),
-            f"{entry.samples:,}" if compute and entry.samples else "",
-            _estimate(entry.estimated_seconds) if compute else "",
+    for column in PLAN_COLUMNS:
+        right = column in ("samples", "estimate")
+        table.add_column(
+            column, justify="right" if right else "left", no_wrap=column != "why", overflow="fold"
         )
-    console.print(table)
+    entries = planned if experiment_set.sweep is None else _by_experiment(planned, experiment_set)
+    rows = [_row(entry) for entry in entries]
+    for asset, work, *others in rows:
+        name = cell(asset).plain
+        if has_edge(console):
+            name = shortened(name, max(LEAST_NAME, console.width - _width_beside(rows)))
+        style = "yellow" if work.startswith("compute") else "green"
+        table.add_row(Text(name), Text(work, style), *map(cell, others))
+    print_table(table, console)
     computed = sum(entry.status == "compute" for entry in planned)
     total = total_seconds(planned)
     estimate = f", about {duration(total)}" if total is not None and computed else ""
-    console.print(f"{computed} to compute, {len(planned) - computed} hits{estimate}")
+    say(console, f"{computed} to compute, {counted(len(planned) - computed, 'hit')}{estimate}")
+
+
+def _row(entry: Planned) -> tuple[str, ...]:
+    """The values of PLAN_COLUMNS."""
+    if entry.status != "compute":
+        return entry.asset, "hit", "", "", ""
+    reasons = list(entry.reasons[:REASONS_SHOWN])
+    if more := len(entry.reasons) - len(reasons):
+        reasons.append(f"and {more} more")
+    parts = f" {len(entry.compute)} of {len(entry.compute) + len(entry.hits)}" * bool(entry.hits)
+    seconds = entry.estimated_seconds
+    return (
+        entry.asset,
+        f"compute{parts}",
+        "; ".join(reasons),
+        f"{entry.samples:,}" if entry.samples else "",
+        "?" if seconds is None else duration(seconds),
+    )
+
+
+def _width_beside(rows: Sequence[Sequence[str]]) -> int:
+    """What the columns beside the names take at least, the gaps with them."""
+    widths = [max(map(len, column)) for column in zip(PLAN_COLUMNS, *rows, strict=True)]
+    return min(widths[2], LEAST_REASON) + widths[1] + sum(widths[3:]) + 2 * (len(widths) - 1)
 
 
 def _by_experiment(planned: Sequence[Planned], experiment_set: ExperimentSet) -> list[Planned]:
@@ -202,7 +230,3 @@ def total_seconds(planned: Sequence[Planned]) -> float | None:
     seconds = [entry.estimated_seconds for entry in planned if entry.compute]
     known = [s for s in seconds if s is not None]
     return sum(known) if len(known) == len(seconds) else None
-
-
-def _estimate(seconds: float | None) -> str:
-    return "?" if seconds is None else duration(seconds)

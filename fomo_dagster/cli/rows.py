@@ -39,7 +39,7 @@ def print_rows(
     console = console or Terminal()
     table = _table(frame, None, DIGITS, numbers)
     if layout == "table" or (layout == "auto" and _fits(table, console)):
-        _print(table, console)
+        print_whole(table, console)
     else:
         _print_records(frame, console)
 
@@ -62,11 +62,11 @@ def print_frame(
     if not _fits(table, console):
         table = build(split=True)
     excess = _natural(table, console) - console.width
-    if excess > 0 and _is_terminal(console) and narrow in frame.columns:
+    if excess > 0 and has_edge(console) and narrow in frame.columns:
         names = frame[narrow].to_list()
         longest = max(cell_len(cell(name).plain) for name in [narrow, *names])
         table = build(split=True, fold=(narrow, max(LEAST_NAME, longest - excess)))
-    _print(table, console)
+    print_whole(table, console)
 
 
 def _table(
@@ -110,14 +110,22 @@ def _print_records(frame: pl.DataFrame, console: Console) -> None:
         console.print(line((f"row {number}", "bold")))
         for name, value in zip(names, row, strict=True):
             text = whole_cell(_written(value, DIGITS))
-            folded = text.wrap(console, room, overflow="fold") if _is_terminal(console) else [text]
+            folded = text.wrap(console, room, overflow="fold") if has_edge(console) else [text]
             for place, piece in enumerate(folded or [text]):
                 label = name if place == 0 else ""
                 padding = " " * (width - cell_len(label) + 2)
                 console.print(Text.assemble(label, padding, piece), soft_wrap=True)
 
 
-def _print(table: Table, console: Console) -> None:
+def print_table(table: Table, console: Console) -> None:
+    """Print a table in a terminal's width; elsewhere a row is a line."""
+    if has_edge(console):
+        console.print(table)
+    else:
+        print_whole(table, console)
+
+
+def print_whole(table: Table, console: Console) -> None:
     """Print a table as wide as it is."""
     room = console.width
     console.width = max(room, _natural(table, console))
@@ -128,15 +136,15 @@ def _print(table: Table, console: Console) -> None:
 
 
 def _fits(table: Table, console: Console) -> bool:
-    return not _is_terminal(console) or _natural(table, console) <= console.width
+    return not has_edge(console) or _natural(table, console) <= console.width
 
 
 def _natural(table: Table, console: Console) -> int:
     return Measurement.get(console, console.options.update(max_width=WIDEST), table).maximum
 
 
-def _is_terminal(console: Console) -> bool:
-    """Whether what is printed has an edge. `FORCE_COLOR` gives a pipe colours, and no edge."""
+def has_edge(console: Console) -> bool:
+    """Whether it is a terminal. `FORCE_COLOR` gives a pipe colours, and no edge."""
     return console.file.isatty()
 
 

@@ -259,6 +259,7 @@ class EventsView:
         )
 
     def progress(self, what: str, done: int, total: int, detail: str = "") -> None:
+        self.goes_on()
         left = self._pace.seconds_left(what, done, total)
         if not self._pace.is_due(what) and done < total:
             return

@@ -156,6 +156,7 @@ class TextView:
             self._line("begin", node.key)
 
     def progress(self, what: str, done: int, total: int, detail: str = "") -> None:
+        self.goes_on()
         left = self._pace.seconds_left(what, done, total)
         told = [detail, "" if self._speed is None else rate(self._speed)]
         self._bars(what, done, total, ", ".join(filter(None, told)))

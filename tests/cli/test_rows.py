@@ -2,6 +2,7 @@
 
 import io
 import json
+from types import SimpleNamespace
 
 import polars as pl
 import pytest
@@ -10,9 +11,11 @@ from typer.testing import CliRunner
 
 from fomo_dagster.cli.main import app
 from fomo_dagster.cli.output import Terminal
+from fomo_dagster.cli.planning import print_plan
 from fomo_dagster.cli.reporting import print_scores
 from fomo_dagster.cli.rows import print_frame, print_rows
 from fomo_dagster.errors import InputError
+from fomo_dagster.graph.run.plan import Planned
 from fomo_dagster.tables.results import Results
 
 
@@ -92,6 +95,34 @@ def test_numbers_are_never_broken_however_narrow_the_terminal():
     frame = pl.DataFrame({"experiment": "a" * 40, "first number": [1234.5], "second": [-0.25]})
     lines = printed(print_frame, frame, width=20)
     assert "aaaaaaaaaaaa  1234.50   -0.25" in " ".join(lines)
+
+
+def planned(asset, *reasons):
+    compute = ("only",) if reasons else ()
+    return Planned(
+        asset=asset, kind="trained", stage=1, compute=compute, hits=(), current=not reasons,
+        reasons=reasons, samples=10_000, estimated_seconds=185.0,
+    )  # fmt: skip
+
+
+def test_a_plan_fits_80_columns_and_cuts_experiments_before_stages():
+    name = "fomo_in_flux_learning_rate_1e_3_lora_rank_4_seed_12"
+    reason = "it starts from other weights; optimiser.learning_rate 0.001 → 0.0005"
+    entries = [planned(f"{name}/evaluation_000"), planned(f"{name}/trained_001", reason)]
+    several = SimpleNamespace(sweep=None)
+    lines = printed(print_plan, entries, several)
+    assert all(cell_len(line) <= 80 for line in lines)
+    assert lines[1].split()[0].endswith("/evaluation_000")
+    asset, *others = lines[2].split()
+    assert asset.startswith("fomo")
+    assert asset.endswith("/trained_001")
+    assert others[0] == "compute"
+    assert others[-4:] == ["3", "min", "05", "s"]
+    assert "".join(line[lines[0].index("why") :][:24] for line in lines[2:-1]).count("→") == 1
+    assert lines[-1] == "1 to compute, 1 hit, about 3 min 05 s"
+    whole = printed(print_plan, entries, several, file=io.StringIO())
+    assert whole[2].split(maxsplit=2)[:2] == [f"{name}/trained_001", "compute"]
+    assert reason in whole[2]
 
 
 def test_formats_of_sql_agree_and_contradictions_are_refused(finished_project):

@@ -121,7 +121,7 @@ def test_bars_of_long_names_are_a_line_each_and_a_wait_leaves_nothing(clock):
         (finished,) = [line.rstrip() for line in lines if "computed" in line]
         assert len(shown(view._bars)) == 1  # the bar of the assets
     assert cell_len(name) == 80
-    assert name.startswith("a_sweep_over")
+    assert name.startswith("a_sweep_over_everything_learning")
     assert name.endswith("/trained_001")
     assert assets.startswith("assets")
     assert " 0/1 " in assets
@@ -199,6 +199,7 @@ def test_events_tell_a_training_and_nothing_else_is_on_stdout(clock, capfd):
     [
         (TrainingError("the loss is nan"), "failed", 1, "TrainingError"),
         (StoppedError(signal.SIGTERM, "the loss is nan"), "stopped", 143, "SIGTERM"),
+        (KeyboardInterrupt("the loss is nan"), "stopped", 130, "SIGINT"),
         (OSError(28, "the loss is nan"), "failed", 1, "OSError"),
         (RuntimeError("the loss is nan"), "failed", 1, "RuntimeError"),
     ],
@@ -212,7 +213,8 @@ def test_the_last_event_tells_how_the_command_ended(error, outcome, status, kind
         outcome,
         status,
     )
-    assert last["error"] == {"kind": kind, "message": "the loss is nan"}
+    said = "stopped by SIGINT" if kind == "SIGINT" else "the loss is nan"
+    assert last["error"] == {"kind": kind, "message": said}
 
 
 def fomo(monkeypatch, *arguments):
