@@ -36,7 +36,7 @@ Send = Callable[[Mapping[str, Any]], None]
 
 
 def announcing_sensor() -> Iterator[dg.SensorDefinition]:
-    """The sensor, switched on, where an announcement is set up; none otherwise."""
+    """The sensor, switched on, if an announcement is set up; none otherwise."""
     if not (os.environ.get(WEBHOOK) or os.environ.get(EMAIL)):
         return
 
@@ -65,7 +65,7 @@ def announcing_sensor() -> Iterator[dg.SensorDefinition]:
 
 
 def announcement_of(context: dg.RunFailureSensorContext) -> dict[str, Any]:
-    """What is told of a failed run."""
+    """What is announced about a failed run."""
     run = context.dagster_run
     errors = []
     failures = [event.step_failure_data.error for event in context.get_step_failure_events()]
@@ -90,7 +90,7 @@ def announcement_of(context: dg.RunFailureSensorContext) -> dict[str, Any]:
 
 
 def senders() -> Iterator[tuple[str, Send]]:
-    """What is set up, by the kind of message."""
+    """The configured senders, by the kind of message."""
     if webhook := os.environ.get(WEBHOOK):
         yield "webhook", lambda told: _post(webhook, told)
     if addresses := os.environ.get(EMAIL):

@@ -78,8 +78,8 @@ def build_definitions(
 
 
 def without_what_dagster_refuses(graph: Graph) -> Graph:
-    """Without experiments whose names, owners or schedules are none to Dagster: it would load
-    nothing at all."""
+    """Without experiments whose names, owners or schedules Dagster refuses: it would load nothing
+    at all."""
     for name, loaded in list(graph.loaded.items()):
         experiment = graph.experiments[name]
         try:
@@ -177,8 +177,8 @@ def _observable(source: SourceNode) -> dg.SourceAsset:
 def job_of(
     name: str, experiments: Sequence[str], graph: Graph, troubles: Sequence[dg.AssetKey] = ()
 ) -> Job:
-    """The job of an experiment, or of all those of a sweep, with what is said of those that cannot
-    be used."""
+    """The job of an experiment, or of all those of a sweep, with the experiments that cannot be
+    used in its description."""
     alone = graph.experiments.get(name)
     description = alone.description if alone is not None else ""
     keys = [*(key_of(node.key) for node in graph.of(*experiments) if experiments), *troubles]

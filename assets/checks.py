@@ -1,4 +1,5 @@
-"""Asset checks: what must hold before a training uses it, and what a person should look at."""
+"""Asset checks: what must hold before a training uses an asset, and what a person should look
+at."""
 
 from __future__ import annotations
 

@@ -21,8 +21,8 @@ ROWS_SHOWN = 200
 
 
 def metadata_of(node: Node, outcome: Outcome, context: RunContext) -> dict[str, Any]:
-    """The metadata of a materialisation: what its kind has to show, what it cost, and where it
-    comes from."""
+    """The metadata of a materialisation: what its kind shows, what it cost, and where it comes
+    from."""
     shown = node.shown(outcome, context)
     numbers = {name: v for name, v in shown.items() if isinstance(v, int | float)}
     cost = all_in_units({**numbers, **outcome.head.cost})

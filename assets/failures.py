@@ -10,8 +10,8 @@ from fomo_dagster.errors import FomoError
 
 @contextmanager
 def engine_failures() -> Iterator[None]:
-    """Within it a deliberate error of the engine fails the step, with its own sentence as the
-    reason and its class as metadata, by which the command line knows it again."""
+    """Within it, a deliberate error of the engine fails the step. The error's sentence is the
+    reason, and its class is metadata, by which the command line recognises it."""
     try:
         yield
     except FomoError as error:

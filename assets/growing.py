@@ -60,7 +60,7 @@ def grow_job(commands: Commands) -> dg.JobDefinition:
 def compute_arrivals(
     experiment: str, commands: Commands, context: dg.OpExecutionContext | dg.AssetExecutionContext
 ) -> None:
-    """Compute what arrived, and show it; where that fails, note why, show that, and fail."""
+    """Compute what arrived, and show it. If that fails, note why, show that, and fail."""
     noted = noted_failure(Home.from_environment(), experiment)
     try:
         with engine_failures():
@@ -83,7 +83,7 @@ def compute_arrivals(
 
 
 def noted_failure(home: Home, experiment: str) -> Path:
-    """The file that says why what arrived could not be computed; there is none where it could."""
+    """The file that says why an arrival could not be computed; it does not exist otherwise."""
     return home.root / "failed_arrivals" / f"{experiment}.txt"
 
 
@@ -106,11 +106,11 @@ def failed_arrival_assets(
 
 
 def arrival_sensor(growing: Mapping[str, Path], job: dg.JobDefinition) -> dg.SensorDefinition:
-    """A sensor over the folders (by experiment) that streams grow in.
+    """A sensor over the folders (by experiment) in which streams grow.
 
-    It asks for a run whenever a folder's entries are others than at its last look or changed since,
-    and the first time; while a run of the experiment goes on, once that has ended. So a run that
-    failed is asked for again once its images are repaired; for one that failed for another reason,
+    It requests a run the first time, and whenever a folder's entries differ from its last look or
+    changed since. While a run of the experiment continues, it waits for its end. So a run that
+    failed is requested again once its images are repaired; for one that failed for another reason,
     see `failed_arrival_assets`.
     """
 

@@ -1,6 +1,6 @@
 """Dagster's schedules: of every experiment that declares one, and of the look at the sources.
 
-A tick while a run of the same experiment goes on, whatever began it, asks for none and says so.
+A tick requests no run while a run of the same experiment continues, whatever began it, and says so.
 """
 
 from collections.abc import Iterator, Mapping
@@ -24,8 +24,8 @@ GOES_ON = [
 def run_that_goes_on(
     instance: dg.DagsterInstance, *, experiment: str | None = None, job: str | None = None
 ) -> str | None:
-    """The id of a run of the experiment, or of the job, that waits or goes on; runs whose process
-    is gone have ended."""
+    """The id of a run of the experiment, or of the job, that waits or runs. A run whose process is
+    gone has ended."""
     from fomo_dagster.cli.dagster_home import end_dead_runs  # which the command line builds on
 
     end_dead_runs(instance)
@@ -39,8 +39,8 @@ def run_that_goes_on(
 def schedules_of(
     graph: Graph, troubles: Mapping[str, Trouble], jobs: Mapping[str, Job]
 ) -> Iterator[dg.ScheduleDefinition]:
-    """Of a sweep there is one, and none of each of its experiments. One of an experiment that
-    cannot be used goes on, so that whoever is told of failures hears of it."""
+    """A sweep has one schedule, and its experiments have none of their own. The schedule of an
+    experiment that cannot be used continues, so that whoever is told of failures hears of it."""
     sweep_of = {name: sweep for sweep, names in graph.sweeps.items() for name in names}
     experiments = {
         name: one.loaded.experiment

@@ -1,4 +1,4 @@
-"""Experiments in trouble: an asset each that says why, where a person looks for theirs."""
+"""Experiments in trouble: each has an asset that says why, where a person looks for theirs."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,8 +12,8 @@ from fomo_dagster.graph.core.keys import DATASETS
 
 
 def named_troubles(graph: Graph) -> dict[str, Trouble]:
-    """The troubles of a graph by names of groups and jobs that nothing else has: the experiment's
-    own, or else its file's."""
+    """The troubles of a graph, by names of groups and jobs that nothing else has: the experiment's
+    own name, or else its file's."""
     taken = {name.casefold() for name in (*graph.experiments, *graph.sweeps, *RESERVED, *WORDS)}
     named: dict[str, Trouble] = {}
     for trouble in graph.troubles:

@@ -21,11 +21,11 @@ SECONDS_BETWEEN_LOOKS = 0.01
 
 @dataclass(frozen=True)
 class PipesChannel:
-    """Lets launched processes tell a step what they do: lines of its log, progress, warnings, the
-    steps of a training.
+    """Lets launched processes report to a step: lines of its log, progress, warnings, the steps of
+    a training.
 
-    What passes goes through two files of the launch's folder, so that it works from any machine
-    that shares it.
+    Messages pass through two files of the launch's folder, so any machine that shares it can take
+    part.
     """
 
     context: Any
@@ -70,7 +70,7 @@ class _Messages(dg.PipesFileMessageReader):
 
 
 def whole_lines(path: Path, is_over: Callable[[], bool]) -> Iterator[bytes]:
-    """The lines of a file that others write, as they come; what is left of one at the end is none.
+    """The lines of a file that others write, as they come. An incomplete last line is left out.
 
     is_over: whether nothing more is written.
     """

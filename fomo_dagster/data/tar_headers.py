@@ -1,7 +1,7 @@
 """The headers of a tar's members, front to back, whatever the file holds. Nothing is extracted.
 
-What a header declares is not believed: sizes are for the reader to check before it reads, and a
-header that wants more memory than any real one is damage.
+A header is not trusted. Readers check sizes before they read, and a header that needs more memory
+than any real one counts as damage.
 """
 
 from __future__ import annotations

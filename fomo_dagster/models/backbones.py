@@ -2,7 +2,7 @@
 
 An architecture is the name of one of OpenCLIP's, or a model configuration in its own format
 (`embed_dim`, `vision_cfg`, `text_cfg`, …). Weights are single precision here, whatever the file
-held; lower precision is a matter of training and evaluation (autocast). Adapters are not covered.
+held; training and evaluation use lower precision through autocast. Adapters are not covered.
 """
 
 from __future__ import annotations
@@ -72,8 +72,8 @@ class Model:
 def create(architecture: Architecture, seed: int, images: Mapping[str, Any] | None = None) -> Model:
     """A model with random weights: the same for the same architecture and seed.
 
-    images: what of the preprocessing is otherwise than the architecture says (mean, std,
-    interpolation, resize_mode).
+    images: preprocessing that differs from the architecture's (mean, std, interpolation,
+    resize_mode).
 
     Raises `InputError` for an unknown architecture or a configuration that OpenCLIP cannot build.
     """
@@ -87,10 +87,10 @@ def create(architecture: Architecture, seed: int, images: Mapping[str, Any] | No
 
 
 def meta_model(architecture: Architecture) -> Model:
-    """A model whose tensors have shapes and hold nothing (on the meta device), however large, and
-    whose tokens are as many as there would be, all 0.
+    """A model whose tensors have shapes but no data (on the meta device), however large, and whose
+    tokens have the right length but are all 0.
 
-    Raises `InputError` as `create` does, and where only a folder of weights says the architecture.
+    Raises `InputError` as `create` does, and if only a folder of weights states the architecture.
     """
     if not architecture:
         raise InputError(

@@ -1,4 +1,4 @@
-"""The picture of a stream: which dataset stands where in the order, and the key figure along it."""
+"""The picture of a stream: which dataset is where in the order, and the key figure along it."""
 
 from __future__ import annotations
 

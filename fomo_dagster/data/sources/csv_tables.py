@@ -1,8 +1,8 @@
 """CSV tables: every record is read as it was meant, or the table is refused with its line.
 
 Records are those of Python's strict `csv`: a quote that closes nothing, a text that never ends and
-a row of another length are errors. A stray quote can also swallow lines and leave what is
-well-formed; then the lines tell by themselves that they were records (`_doubt`).
+a row of another length are errors. A stray quote can also swallow lines and leave something
+well-formed; then the lines themselves show that they were records (`_doubt`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Image files: which there are, their digests without reading them twice, and safe reading.
+"""Image files: which exist, their digests without reading them twice, and safe reading.
 
-A file's digest is kept by its path, size, times and inode; an unchanged folder is scanned by
-looking at its files' status alone. Image content is not looked at here: `data/images.py` decodes.
+A file's digest is kept by its path, size, times and inode, so scanning an unchanged folder only
+looks at its files' status. Image content is not looked at here: `data/images.py` decodes.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Value = TypeVar("Value")
 
 
 def shortlist(names: Sequence[str], most: int = 5) -> str:
-    """Up to so many names for an error message, and how many more there are."""
+    """Up to so many names for an error message, and the number of the others."""
     rest = len(names) - most
     listed = ", ".join(repr(name) for name in names[:most])
     return listed + (f" and {rest} more" if rest > 0 else "")
@@ -129,7 +129,7 @@ def lies_in(folder: str, path: str) -> bool:
 
 
 class OnDisk:
-    """Finds files by names whose letters may be composed in another way than on the disk."""
+    """Finds files by names whose letters may be composed differently from those on the disk."""
 
     def __init__(self) -> None:
         self._names: dict[str, dict[str, str]] = {}  # by folder, composed name → the disk's
@@ -152,7 +152,8 @@ class OnDisk:
 
 
 def resolved(base: Path, path: Path) -> Path:
-    """Absolute, without `..` and as the disk composes its letters, but with links as they are."""
+    """Absolute, without `..` and with letters composed as on the disk, but with links
+    unresolved."""
     return Path(OnDisk().path(os.path.abspath(base / path.expanduser())))
 
 

@@ -1,8 +1,8 @@
 """Datasets that Hugging Face's `datasets` reads: Arrow or Parquet files, or by name from the hub.
 
-Images are taken as they are encoded, and never decoded. Local Parquet files are turned into Arrow
-files in the cache, once, so that any image can be read alone. Streaming from the hub is not
-covered: `datasets` downloads a dataset by name whole.
+Images are taken as they are encoded, and never decoded. Local Parquet files are converted to Arrow
+files in the cache, once, so that any image can be read by itself. Streaming from the hub is not
+covered: `datasets` downloads a dataset by name as a whole.
 """
 
 from __future__ import annotations

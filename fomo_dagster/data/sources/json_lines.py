@@ -1,4 +1,4 @@
-"""JSON lines: an object a row. A row whose text is no text is left out and named with its line."""
+"""JSON lines: one object per row. A row with invalid text is left out and named with its line."""
 
 from __future__ import annotations
 

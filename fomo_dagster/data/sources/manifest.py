@@ -1,7 +1,6 @@
-"""Images that a table names: a row an image, with its path and optionally concept, captions, split
-and key. Several captions of one image are a list in its row. What a value of `split` is called,
-`splits.py` says.
-"""
+"""Images that a table names: one row per image, with its path and optionally concept, captions,
+split and key. Several captions of one image are a list in its row. `splits.py` decides what a value
+of `split` means."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What every source of images is: it lists its samples, and gives the bytes of any one of them."""
+"""What every source of images does: it lists its samples, and gives the bytes of any one of
+them."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from fomo_dagster.texts import visible
 
 
 class Source(Protocol):
-    """A dataset's images where they come from; picklable, so that worker processes can read."""
+    """A dataset's images, wherever they come from; picklable, so that worker processes can read."""
 
     def scan(self) -> pl.DataFrame:
         """All samples, columns of `SCAN`, sorted by split and key.
@@ -33,12 +34,11 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Inspection:
-    """What looking at a source brings.
+    """The result of looking at a source.
 
-    classes: those to choose from, where the source knows them without their samples. warnings:
+    classes: those to choose from, if the source knows them without their samples. warnings:
     sentences for the person who uses the dataset. unusable: QUARANTINE, samples that are left out
-    before their images are read. bytes: of all images, if it is known without reading them.
-    is_part: the source holds more than the scan.
+    before their images are read.
     """
 
     scan: pl.DataFrame
@@ -51,7 +51,7 @@ class Inspection:
 
 @runtime_checkable
 class TellingSource(Source, Protocol):
-    """A source that knows more of its dataset than the samples."""
+    """A source that knows more about its dataset than the samples."""
 
     def inspect(self) -> Inspection:
         """The samples and what else is known; raises what `scan` raises."""

@@ -1,10 +1,10 @@
 """Which samples are for training and which for testing: by a source's own splits, or by a share.
 
-One rule for folders, tables, shards and Hugging Face. A split is known by its usual names, in
-either case: train, training, trn; test, testing, tst; and for validation val, valid, validation,
-dev, eval, evaluation and the like, each also followed by set, split, data, images or a number. The
-validation split is the test split where there is no other; beside a test split it is left out. Two
-names of one kind, such as `val` and `validation`, are refused, until the declaration's `splits`
+There is one rule for folders, tables, shards and Hugging Face. A split is recognised by its usual
+names, in either case: train, training, trn; test, testing, tst; and for validation val, valid,
+validation, dev, eval, evaluation and the like, each also followed by set, split, data, images or a
+number. The validation split becomes the test split if there is no other; otherwise it is left out.
+Two names of one kind, such as `val` and `validation`, are refused unless the declaration's `splits`
 says what is meant.
 """
 
@@ -129,9 +129,9 @@ def _declared(names: Sequence[str], declared: SplitNames, where: str) -> Assignm
 def held_out(rows: pl.DataFrame, share: float) -> pl.Series:
     """The split ("train" or "test") of each row, from its `concept` and `key`.
 
-    A sample is held out where the hash of its key falls below `share`, so that no other sample has
-    a say in it: adding images moves none between the splits. The one exception keeps every concept
-    trainable: its sample of the highest hash is always in training.
+    A sample is held out if the hash of its key falls below `share`. So no other sample affects it,
+    and adding images moves none between the splits. One exception keeps every concept trainable:
+    its sample with the highest hash is always in training.
     """
     positions = pl.Series("position", [_position(key) for key in rows["key"]], pl.Float64)
     is_held_out = (pl.col("position") < share) & (

@@ -1,4 +1,4 @@
-"""Tables that are kept between looks, for sources where much has to be read to list the samples."""
+"""Tables that are kept between looks, for sources that must read much to list their samples."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def stamp(file: Path) -> str | None:
 
 
 def recall(path: Path, key: str | None, schema: Mapping[str, pl.DataType]) -> pl.DataFrame | None:
-    """The table that is kept at `path`; None if there is none, or not one made for `key`.
+    """The table kept at `path`; None if there is none, or if it was not made for `key`.
 
     key: a digest of everything that the table is a function of; None: that is not known.
     """

@@ -1,4 +1,4 @@
-"""What lies below a folder, in order of names; what systems leave behind is passed over."""
+"""What lies below a folder, in order of names. What operating systems leave behind is skipped."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _is_passed_over(entry: os.DirEntry[str]) -> bool:
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether it is one, by a link too; a link that leads nowhere, or in circles, is none."""
+    """Whether it is a folder, also through a link. A link to nothing, or in circles, is not."""
     # `DirEntry.is_dir` raises for some of the latter.
     return entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and os.path.isdir(entry.path))
 

@@ -24,8 +24,9 @@ class GeneratedSample:
 class Generator(Protocol):
     """A seeded set of images; picklable, so that worker processes can render.
 
-    An image is a pure function of the generator's name, version, parameters, seed and the sample's
-    split and key: rendering in any order, process or number of times gives the same pixels.
+    An image is a pure function of the generator's name, version, parameters and seed, and of the
+    sample's split and key. Rendering in any order, process or number of times gives the same
+    pixels.
     """
 
     version: int

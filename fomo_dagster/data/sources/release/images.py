@@ -1,9 +1,9 @@
 """A dataset of the benchmark from a local copy of its release: a tar or an extracted folder, with
-the info files and the class list beside it.
+the info files and the class list next to it.
 
 A sample's key is its image's path in the dataset's folder, the same for the full-size image and for
-its resized copy. Its concept is the class that its number (`target`) names. What is there is held
-against the registry: images, samples and classes.
+its resized copy. Its concept is the class that its number (`target`) names. Images, samples and
+classes are compared with the registry.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Images inside an uncompressed tar, by name: nothing is extracted, and each is read where it lies.
+"""Images inside an uncompressed tar, by name. Nothing is extracted; each image is read in place.
 
-The headers are passed over once and the members that are asked for are digested once; both are kept
-until the tar changes. A hard link to an earlier member is that member; other links, devices, sparse
-files and what is larger than any image are never read. Names that differ only in how Unicode
-composes their letters are the same name. Reading a tar from front to back is not covered:
-the `webdataset` library does that.
+The headers are scanned once, and the requested members are digested once; both results are kept
+until the tar changes. A hard link to an earlier member is that member. Other links, devices, sparse
+files and members larger than any image are never read. Names that differ only in how Unicode
+composes their letters are the same name. Reading a tar from front to back is not covered: the
+`webdataset` library does that.
 """
 
 from __future__ import annotations

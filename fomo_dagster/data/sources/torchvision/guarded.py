@@ -1,8 +1,8 @@
-"""torchvision's datasets, where what they download and open is bounded.
+"""torchvision's datasets, with limits on what they download and open.
 
-torchvision downloads without time-out or limit, tries http where https fails, and unpickles
-CIFAR's files once their checksums hold. Here downloads keep to `data.downloading`, and such a file
-may hold arrays, lists, texts and numbers alone.
+torchvision downloads without time-out or limit, falls back from https to http, and unpickles
+CIFAR's files once their checksums match. Here, downloads follow `data.downloading`, and such a file
+may hold only arrays, lists, texts and numbers.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A dataset of local tars, indexed in place: one pass over them, and no copy of an image.
 
-What a tar holds is kept by its file's status, so that an unchanged one is not read again. An index
-knows tars by name; where they lie is looked up whenever one is used, and one that holds other bytes
-than when it was indexed is refused.
+The content of a tar is kept by its file's status, so an unchanged tar is not read again. An index
+knows tars by name and looks up where they are whenever one is used. A tar with other bytes than
+when it was indexed is refused.
 """
 
 from __future__ import annotations

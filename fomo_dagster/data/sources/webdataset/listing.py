@@ -1,7 +1,7 @@
 """Which tars a declaration means, and what tells one version of a tar from another.
 
 Folders, globs, brace ranges and lists, on the local disk or any filesystem that fsspec reaches.
-Nothing is read but folder listings and the status of files.
+Only folder listings and the status of files are read.
 """
 
 from __future__ import annotations

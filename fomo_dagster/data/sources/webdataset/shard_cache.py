@@ -1,7 +1,8 @@
-"""Remote tars on the local disk: fetched whole, shared by processes, least recently used go first.
+"""Remote tars on the local disk: fetched whole, shared by processes, least recently used removed
+first.
 
-A tar on this machine is used where it lies. What a tar holds is listed when it is first touched,
-and the listing kept beside it. Which tar is wanted when is not decided here.
+A tar on this machine is used in place. A tar's content is listed when it is first used, and the
+listing is kept next to it. Which tar is needed when is not decided here.
 """
 
 from __future__ import annotations

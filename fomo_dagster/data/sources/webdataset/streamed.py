@@ -1,9 +1,9 @@
-"""A pool over tars that nobody has looked into: what stands at a position is computed, not listed.
+"""A pool over tars that nobody has indexed: the sample at a position is computed, not looked up.
 
 Positions come in groups. A group visits `shards_at_once` shards, `samples_per_visit` samples of
 each, in one seeded order. Visits go through all shards in consecutive seeded permutations, and each
-shard's samples come in consecutive permutations of its own, so that no sample repeats before all of
-its shard were drawn. A shard without any usable sample gives its visit to the next one.
+shard's samples come in consecutive permutations of its own. So no sample repeats before all of its
+shard were drawn. A shard without any usable sample gives its visit to the next one.
 """
 
 from __future__ import annotations
