@@ -31,7 +31,7 @@ TABLES = tuple(
     f"{name}.{suffix}"
     for name in ("captions", "metadata")
     for suffix in ("csv", "tsv", "jsonl", "parquet")
-)  # of captions, in the folder of images
+)  # of captions, in the folder of images or in each folder there
 LINES = "first"
 
 
@@ -52,8 +52,10 @@ def of_folder(folder: Path) -> list[Guess]:
     """Where captions of a folder's images could be, the likeliest first."""
     guesses = []
     for name in TABLES:
-        columns = _named(columns_of(folder / name), ("path", "caption"))
-        if {"path", "caption"} <= {*columns_of(folder / name), *columns}:
+        tables = (folder / name, *sorted(folder.glob(f"*/{name}")))
+        there = next((columns_of(table) for table in tables if table.is_file()), ())
+        columns = _named(there, ("path", "caption"))
+        if {"path", "caption"} <= {*there, *columns}:
             declared = {"captions": name} | ({"columns": columns} if columns else {})
             named = f" (columns: {_listed(columns)})" if columns else ""
             guesses.append(Guess(declared, f"captions: those in {name}{named}"))

@@ -145,6 +145,27 @@ def test_a_table_of_captions_may_call_its_columns_otherwise(tmp_path: Path) -> N
         scan(tmp_path, captions="metadata.csv", columns={"concept": "label"})
 
 
+def test_each_split_may_have_its_own_table_of_captions(tmp_path: Path) -> None:
+    write(tmp_path / "images", "train/cat/1.png", "test/cat/1.png", "test/cat/2.png")
+    for split in ("train", "test"):
+        table = f"file_name,text\ncat/1.png,of {split}\n"
+        (tmp_path / "images" / split / "metadata.csv").write_text(table)
+    declared = {"captions": "metadata.csv", "columns": {"path": "file_name", "caption": "text"}}
+    told = inspect(source(tmp_path, **declared))
+    assert told.scan.select("split", "key", "captions").rows() == [
+        ("test", "cat/1.png", ["of test"]), ("test", "cat/2.png", []),
+        ("train", "cat/1.png", ["of train"]),
+    ]  # fmt: skip
+    assert told.warnings == ()
+    (tmp_path / "images" / "test" / "metadata.csv").write_text("file_name,text\ntest/cat/1.png,x\n")
+    with pytest.raises(
+        DataError, match=r"'test/test/cat/1.png'; its paths start from its folder 'test'"
+    ):
+        scan(tmp_path, **declared)
+    (tmp_path / "images" / "metadata.csv").write_text("file_name,text\ntrain/cat/1.png,of all\n")
+    assert scan(tmp_path, **declared)["captions"].to_list() == [[], [], ["of all"]]
+
+
 def test_a_retrieval_set_without_class_folders_is_one_concept(tmp_path: Path) -> None:
     write(tmp_path / "images", "test/b.png", "test/a.png")
     assert found(scan(tmp_path, task="retrieval")) == [

@@ -1,6 +1,7 @@
 """`fomo init --images`: what it says of a person's images, and the files it writes over them."""
 
 import re
+import shutil
 import tomllib
 
 import polars as pl
@@ -144,6 +145,21 @@ def test_a_table_of_captions_in_the_folder_is_declared_by_its_columns(pictures, 
         "captions: those in metadata.csv (columns: 'file_name' is the path, 'text' is the caption)",
     )
     assert looked.survey.as_data()["captioned"] == 24
+
+
+def test_tables_of_captions_of_each_split_are_declared(pictures, tmp_path):
+    for split in ("train", "test"):
+        for concept in ("ant", "bee"):
+            draw(pictures / split / concept / "0.png", 3)
+        (pictures / split / "metadata.jsonl").write_text(
+            "".join(f'{{"file_name": "{c}/0.png", "text": "{split}"}}\n' for c in ("ant", "bee"))
+        )
+    for concept in ("ant", "bee", "cow", "dog"):
+        shutil.rmtree(pictures / concept)
+    looked = look(pictures, tmp_path)
+    assert looked.declaration["source"]["captions"] == "metadata.jsonl"
+    captions = looked.survey.found.scan["captions"].to_list()
+    assert captions == [["test"], ["test"], ["train"], ["train"]]
 
 
 def test_a_table_with_other_columns_is_declared_by_them(pictures, tmp_path):

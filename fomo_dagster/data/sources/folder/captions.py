@@ -15,6 +15,7 @@ from fomo_dagster.data.sources.files import resolved, shortlist
 from fomo_dagster.data.sources.folder.unused import Unused
 from fomo_dagster.data.sources.rows import read_rows
 from fomo_dagster.data.sources.tables import TableFormat
+from fomo_dagster.data.sources.walking import is_folder, visible
 from fomo_dagster.errors import DataError, InputError
 from fomo_dagster.paths import problem_of
 from fomo_dagster.texts import composed
@@ -50,7 +51,8 @@ class CaptionTable:
     """A table of captions for the images of the folder `root`.
 
     written: its path as it is declared. A relative one starts from `root`, or else from `base`, the
-    folder of the declaration.
+    folder of the declaration. Or else each folder in `root` has a table of its own, whose paths
+    start from that folder, as Hugging Face's imagefolder has (`train/metadata.csv`).
     """
 
     written: Path
@@ -64,28 +66,48 @@ class CaptionTable:
         folders = (self.root, self.base)
         return tuple(dict.fromkeys(resolved(folder, self.written) for folder in folders))
 
-    def path(self) -> Path:
-        """Where it lies. Raises `InputError` if it is in no place, or another one in each."""
+    def tables(self) -> dict[Path, str]:
+        """The table, or tables, and the folder below `root` that its paths start from.
+
+        Raises `InputError` if there is none, or it could be one of two.
+        """
         problems = {place: problem_of(place, "file") for place in self.places}
         there = [place for place, problem in problems.items() if problem is None]
-        if not there:
-            raise InputError(" and ".join(filter(None, problems.values())))
         if len(there) > 1 and not os.path.samefile(*there):
             raise InputError(
                 f"captions {str(self.written)!r} could be {there[0]} or {there[1]}: declare the "
                 "whole path of one, or remove the other"
             )
-        return there[0]
+        if there:
+            return {there[0]: ""}
+        folders = [] if self.written.is_absolute() else _folders(self.root)
+        several = {Path(folder.path) / self.written: folder.name for folder in folders}
+        found = {table: name for table, name in several.items() if table.is_file()}
+        if not found:
+            raise InputError(" and ".join(filter(None, problems.values())))
+        return found
 
     def of(self, found: pl.DataFrame, unused: Sequence[Unused]) -> Captioned:
         """`found`, images with their `place` below `root`, with captions in the order of the table.
 
-        Raises `InputError` as `path`, and `DataError` where the table has none of the images.
+        Raises `InputError` as `tables`, and `DataError` where a table has none of the images.
         """
-        table = self.path()
+        tables = self.tables()
+        read = [self._read(table, folder, found) for table, folder in tables.items()]
+        reasons = {place: why for part in read for place, why in part.reasons.items()}
+        usable, unusable = without_spoiled(found, reasons)
+        texts = pl.concat([part.texts for part in read])
+        joined = usable.join(
+            texts, left_on="place", right_on="path", how="left", maintain_order="left"
+        ).with_columns(pl.col("captions").fill_null([]))
+        warnings = tuple(said for part in read for said in part.warnings)
+        used = (os.path.relpath(table, self.root).replace(os.sep, "/") for table in tables)
+        return Captioned(joined, unusable, warnings, frozenset(used))
+
+    def _read(self, table: Path, folder: str, found: pl.DataFrame) -> _Read:
         rows = read_rows(table, ["path", "caption"], [], self.form)
         frame = rows.frame.with_columns(
-            pl.Series("path", [_place(path) for path in rows.frame["path"]])
+            pl.Series("path", [_place(folder, path) for path in rows.frame["path"]])
         )
         texts = frame.group_by("path").agg(
             pl.col("caption").explode(empty_as_null=False).alias("captions")
@@ -95,27 +117,32 @@ class CaptionTable:
         if len(absent):
             said = (
                 f"{table} has captions of {len(absent)} images that are not in {self.root}: "
-                f"{shortlist(absent.to_list())}; its paths start from that folder"
+                f"{shortlist(absent.to_list())}; its paths start from "
+                + (f"its folder {folder!r}" if folder else "that folder")
             )
             if len(absent) == texts.height:
                 raise DataError(said)
             warnings.append(said)
         if rows.unread:
             warnings.append(f"{table} has columns that are not read: {shortlist(rows.unread)}")
-        reasons = {_place(path): why for _, path, why in rows.unusable if path is not None}
+        reasons = {_place(folder, path): why for _, path, why in rows.unusable if path is not None}
         nowhere = [
             why
             for _, path, why in rows.unusable
-            if path is None or _place(path) not in found["place"]
+            if path is None or _place(folder, path) not in found["place"]
         ]
         if nowhere:
             warnings.append(f"{table} has {len(nowhere)} captions that are not read: {nowhere[0]}")
-        usable, unusable = without_spoiled(found, reasons)
-        joined = usable.join(
-            texts, left_on="place", right_on="path", how="left", maintain_order="left"
-        ).with_columns(pl.col("captions").fill_null([]))
-        used = frozenset({os.path.relpath(table, self.root).replace(os.sep, "/")})
-        return Captioned(joined, unusable, tuple(warnings), used)
+        return _Read(texts, reasons, warnings)
+
+
+class _Read(NamedTuple):
+    """What a table holds: `captions` by `path`, why an image of a place cannot be used, and
+    sentences about the rest."""
+
+    texts: pl.DataFrame
+    reasons: Mapping[str, str]
+    warnings: Sequence[str]
 
 
 def without_spoiled(
@@ -130,5 +157,12 @@ def without_spoiled(
     return found.filter(~is_spoiled), left_out.select(*QUARANTINE)
 
 
-def _place(path: str) -> str:
-    return composed(os.path.normpath(path).replace(os.sep, "/"))
+def _folders(root: Path) -> list[os.DirEntry[str]]:
+    try:
+        return [entry for entry in visible(root) if is_folder(entry)]
+    except OSError:  # of which the look at the images tells
+        return []
+
+
+def _place(folder: str, path: str) -> str:
+    return composed(os.path.normpath(os.path.join(folder, path)).replace(os.sep, "/"))

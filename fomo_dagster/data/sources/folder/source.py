@@ -27,8 +27,9 @@ class FolderLayout(TableFormat):
         None,
         description="A CSV, Parquet or JSON-lines table with the columns `path` (relative to the "
         "folder) and `caption`. Several rows per image, or a list, are several captions. It is "
-        "looked for in the folder of images, then beside the declaration. `beside`: captions are "
-        "in `dog.txt`, `dog.caption` or `dog.json` beside `dog.jpg`.",
+        "looked for in the folder of images, then beside the declaration, then in each folder "
+        "that is there (`train/metadata.csv`). `beside`: captions are in `dog.txt`, `dog.caption` "
+        "or `dog.json` beside `dog.jpg`.",
     )
     caption_lines: Lines | None = at_default_left_out(
         None,
@@ -91,7 +92,7 @@ class FolderSource(SplitSource, FolderLayout):
         captions = self._captions(path, base)
         if isinstance(captions, CaptionTable):
             try:
-                captions.path()
+                captions.tables()
             except InputError as error:
                 return Presence("incomplete", str(path), str(error))
         return Presence("present", str(path))
