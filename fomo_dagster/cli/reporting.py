@@ -34,6 +34,9 @@ LEFT_TO_QUERIES = (
 def print_scores(found: Results, console: Console | None = None) -> None:
     """The scores stage by stage and the leaderboard, under their short names, in 80 columns."""
     console = console or Terminal()
+    if found.stages.is_empty():
+        say(console, "No experiment has scores yet: `fomo run EXPERIMENT` computes them.")
+        return
     for title, frame in (("Stages", found.stages), ("Leaderboard", found.leaderboard)):
         print_frame(as_shown(frame), title, console, numbers=(TIME,))
     say_units(console)

@@ -103,6 +103,8 @@ def _table(
 
 def _print_records(frame: pl.DataFrame, console: Console) -> None:
     """A line for each value, below the number of its row; a terminal folds long ones."""
+    if frame.is_empty():
+        console.print(line(f"no rows of {', '.join(frame.columns)}"))
     names = [cell(name).plain for name in frame.columns]
     width = max(map(cell_len, names), default=0)
     room = max(LEAST_VALUE, console.width - width - 2)

@@ -46,6 +46,14 @@ def test_rows_that_fit_are_a_table_and_wider_ones_are_records():
     ]  # fmt: skip
 
 
+def test_no_rows_and_no_scores_are_said():
+    assert printed(print_rows, WIDE.clear(), "records") == ["no rows of name, value"]
+    none = scores("toy")
+    none = Results(none.stages.clear(), none.leaderboard.clear())
+    (said,) = printed(print_scores, none)
+    assert said == "No experiment has scores yet: `fomo run EXPERIMENT` computes them."
+
+
 def test_a_pipe_gets_a_line_a_row_whatever_its_width():
     assert len(printed(print_rows, WIDE, file=io.StringIO())) == 3
     records = printed(print_rows, WIDE, "records", file=io.StringIO(), width=20)
