@@ -65,10 +65,13 @@ def test_a_range_leaves_out_what_is_not_there_and_says_so(tmp_path, tars, caplog
 def test_nothing_found_is_an_error_that_names_it(tmp_path, tars):
     tars.shard(tmp_path, 0, 2)
     for patterns in (["none"], ["none/*.tar"], ["{00007..00008}.tar"], ["00000.tar", "9.tar"]):
-        with pytest.raises(DataError, match="there are no shards"):
+        with pytest.raises(DataError, match="there are no shards .*: nothing at .*start from "):
             list_shards(patterns, tmp_path)
     with pytest.raises(InputError, match="cannot be opened"):
         list_shards(["nosuchstore://bucket/x.tar"], tmp_path)
+    for pattern in ("{0..9999999}.tar", "{0..9}" * 9, "{a,b}" * 30, "{000..999999999999..7}"):
+        with pytest.raises(InputError, match="are more than 1,000,000: correct the range"):
+            list_shards([pattern], tmp_path)
 
 
 def test_names_do_not_tell_where_shards_lie_and_tell_folders_apart(tmp_path, tars):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import glob
 import logging
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
@@ -24,9 +25,12 @@ from fomo_dagster.store.digests import digest_of
 from fomo_dagster.texts import is_text
 
 REQUESTS_AT_ONCE = 16
+MOST_SHARDS = 1_000_000  # that one pattern may name; the largest public sets have a quarter of it
 # What stores tell of a file's content, in order of trust; after these, when it was last written.
 CHECKSUMS = ("ETag", "etag", "md5Hash", "content_md5", "crc32c", "checksum", "CRC")
 TIMES = ("mtime", "LastModified", "last_modified", "updated", "created")
+_BRACES = re.compile(r"\{([^{}]*)\}")
+_RANGE = re.compile(r"(-?\d{1,18})\.\.(-?\d{1,18})(?:\.\.(-?\d{1,18}))?")
 
 logger = logging.getLogger(__name__)
 
@@ -124,8 +128,9 @@ def _found(pattern: str, base: Path, lost: list[str]) -> dict[str, Mapping[str, 
     missing = [one.path for one in wanted if one.path not in found and not one.is_glob]
     if not infos or (missing and len(wanted) == 1):
         raise DataError(
-            f"there are no shards {pattern!r}: {shortlist(missing or [w.path for w in wanted])}"
-            + _compressed(filesystem, wanted)
+            f"there are no shards {pattern!r}: nothing at "
+            f"{shortlist(missing or [one.path for one in wanted])}"
+            + (_compressed(filesystem, wanted) or _start(pattern, base))
         )
     if missing:
         lost += missing
@@ -143,6 +148,11 @@ def _wanted(pattern: str, base: Path) -> tuple[Any, list[_Wanted]]:
 
     Only what a person wrote is a pattern: `base` and the home folder may have any name.
     """
+    if _most_of(pattern) > MOST_SHARDS:
+        raise InputError(
+            f"the shards {pattern!r} are more than {MOST_SHARDS:,}: correct the range, or name "
+            "their folder"
+        )
     urls = list(braceexpand.braceexpand(pattern))
     if not is_local(pattern):
         filesystem, _ = fsspec.url_to_fs(pattern)
@@ -154,6 +164,19 @@ def _wanted(pattern: str, base: Path) -> tuple[Any, list[_Wanted]]:
         folder, written = (Path(user).expanduser(), rest) if user[:1] == "~" else (base, url)
         wanted.append(_Wanted(os.path.abspath(folder / written), written, str(folder)))
     return LocalFileSystem(), wanted
+
+
+def _most_of(pattern: str) -> int:
+    """How many names a pattern's braces come to at most; all are expanded at once."""
+    count = 1
+    for inner in _BRACES.findall(pattern):
+        found = _RANGE.fullmatch(inner)
+        if found is None:
+            count *= inner.count(",") + 1
+        else:
+            first, last, step = int(found[1]), int(found[2]), abs(int(found[3] or 1)) or 1
+            count *= abs(last - first) // step + 1
+    return count
 
 
 def _matches(filesystem: Any, wanted: Sequence[_Wanted]) -> Iterator[tuple[str, list[Any]]]:
@@ -192,6 +215,13 @@ def _compressed(filesystem: Any, wanted: Sequence[_Wanted]) -> str:
     if not packed:
         return ""
     return f"; it holds {shortlist(packed)}, and images are read from uncompressed tars alone"
+
+
+def _start(pattern: str, base: Path) -> str:
+    """A clause about what a relative path starts from."""
+    if not is_local(pattern) or pattern.startswith(("/", "~")):
+        return ""
+    return f"; relative paths start from {base}, the folder of the file that declares them"
 
 
 def _info(filesystem: Any, path: str) -> Any:

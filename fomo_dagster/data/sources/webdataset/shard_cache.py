@@ -75,7 +75,9 @@ class ShardCache:
                 descriptor = os.open(path, os.O_RDONLY)
             except FileNotFoundError as error:
                 if is_local(shard.url):
-                    raise DataError(f"the shard {shard.url} is gone") from error
+                    raise DataError(
+                        f"the shard {shard.url} is gone: put it back, or run again without it"
+                    ) from error
                 continue  # another process made room just now
             except OSError as error:
                 raise DataError(
