@@ -27,7 +27,7 @@ from fomo_dagster.experiment.names import check_safe_name
 from fomo_dagster.experiment.schema import Experiment
 from fomo_dagster.experiment.sweeping import EXTENDS, SWEEP, grids_of
 from fomo_dagster.experiment.validating import Place, validated
-from fomo_dagster.paths import said_of
+from fomo_dagster.paths import problem_of, said_of
 from fomo_dagster.shipped import shipped_folder
 from fomo_dagster.yaml_files import read_mapping, read_parts, read_value, text_of
 
@@ -129,7 +129,8 @@ def load_experiment(name_or_path: str, project: Path, overrides: Sequence[str] =
     data = declared_in(path, project)
     if data.pop(SWEEP, None) is not None:
         raise InputError(
-            f"{path} is a sweep of several experiments, but one experiment was expected"
+            f"{path} is a sweep of several experiments, but one experiment was expected: name one, "
+            f"as in {path.stem}/NAME (`fomo plan {path.stem}` lists them)"
         )
     return experiment_from(data, path, project, overrides, load_datasets(project))
 
@@ -304,7 +305,7 @@ def find_file(name_or_path: str, project: Path) -> Path:
     if path.suffix.lower() in SUFFIXES:
         if path.is_file():
             return path.resolve()
-        raise InputError(f"there is no experiment file {path}")
+        raise InputError(problem_of(path, "file") or f"{path} is no file of an experiment")
     raise InputError(
         f"there is no experiment {name_or_path!r} in {project / 'experiments'}; "
         + nearest(name_or_path, known)
@@ -345,7 +346,9 @@ def _parent(path: Path, parent: Any, project: Path) -> Path:
     which commands know it, or else, where the project has no such folder, beside it, or else among
     those that ship with the package. So files of a folder can be copied to another one, alone or
     together. A shipped file extends shipped ones alone, whatever a project calls its own."""
-    folder, _, name = str(parent).rpartition("/")
+    if not isinstance(parent, str):
+        raise InputError(f"{path}: {EXTENDS} is {parent!r}, and one name or path was expected")
+    folder, _, name = parent.rpartition("/")
     shipped = shipped_folder() / "experiments"
     ours = shipped if path.resolve().is_relative_to(shipped) else project / "experiments"
     places = [path.parent / folder, ours / folder]
@@ -384,6 +387,8 @@ def apply_override(data: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
     if not separator or not all(key.strip().split(".")):
         raise InputError(f"--set {override!r} is not of the form key=value (key may have dots)")
+    if (top := key.strip().partition(".")[0]) in (EXTENDS, SWEEP):
+        raise InputError(f"--set {override!r}: {top} is a key of experiment files alone: write one")
     try:
         value = read_value(text)
     except InputError as error:

@@ -168,7 +168,7 @@ def _values(axis: str, given: Any, columns: Mapping[str, str]) -> Iterator[Value
     values = list(given.values()) if named else given if isinstance(given, list) else [given]
     names = list(named) if named else [None] * len(values)
     if not values or (isinstance(given, dict) and not given):
-        raise InputError(f"sweep.{axis} has no values")
+        raise InputError(f"sweep.{axis} has no values: list some, or leave it out")
     seen: dict[str, Any] = {}
     for name, value in zip(names, values, strict=True):
         made = _value(axis, value, name, columns)

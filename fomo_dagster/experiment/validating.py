@@ -35,7 +35,11 @@ _EXPECTED = {
     "model_attributes_type": "keys and values were expected",
     "model_type": "keys and values were expected",
     "path_type": "a path was expected",
+    "string_too_long": "its length must be at most {max_length}",
+    "string_too_short": "its length must be at least {min_length}",
     "string_type": "text was expected",
+    "too_long": "it must have at most {max_length} entries",
+    "too_short": "it must not be empty",
     "tuple_type": "a list was expected, as in [a, b]",
 }
 
@@ -144,6 +148,12 @@ def _explain(problem: Any, model: type[BaseModel], whole: str) -> str:
         return f"{named} is {tag!r}; " + nearest(tag, tags.replace("'", "").split(", "))
     if problem["type"] == "union_tag_not_found" and not isinstance(problem["input"], dict):
         return f"{name} is {problem['input']!r}; a mapping was expected"
+    if problem["type"] == "union_tag_not_found":
+        key = problem["ctx"]["discriminator"].strip("'")
+        key = key if key.isidentifier() else "name"  # what a function tells models apart by
+        fields = [one.model_fields.get(key) for one in _models_at(model, problem["loc"])]
+        tags = [tag for field in fields if field is not None for tag in get_args(field.annotation)]
+        return f"{name}.{key} is missing; " + nearest("", tags)
     if problem["type"] == "string_type" and isinstance(problem["input"], int | float):
         return f"{name} is {problem['input']!r}; text was expected: quote it"
     message = _EXPECTED.get(problem["type"], "").format_map(problem.get("ctx", {}))
@@ -178,8 +188,14 @@ def _is_mapping(annotation: Any) -> bool:
 
 
 def _fields_at(model: type[BaseModel], location: Sequence[Any]) -> list[str]:
-    """The valid keys of the mapping that an unknown key stands in; `location` is pydantic's, whose
-    names of a union's branches tell which of its models the mapping was taken for."""
+    """The valid keys of the mapping that an unknown key stands in; `location` is pydantic's."""
+    names = [name for m in _models_at(model, location) for name in m.model_fields]
+    return [*names, EXTENDS, SWEEP] if not location and model is Experiment else names
+
+
+def _models_at(model: type[BaseModel], location: Sequence[Any]) -> list[type[BaseModel]]:
+    """What the mapping at pydantic's `location` may be, whose names of a union's branches tell
+    which of its models it was taken for."""
     models: list[type[BaseModel]] = [model]
     for part in location:
         found: list[type[BaseModel]] = []
@@ -189,8 +205,7 @@ def _fields_at(model: type[BaseModel], location: Sequence[Any]) -> list[str]:
                 found.extend(_models_in(field.annotation))
         branch = [m for m in models if any(part in get_args(f.annotation) for f in _tags(m))]
         models = found or branch or models
-    names = [name for m in models for name in m.model_fields]
-    return [*names, EXTENDS, SWEEP] if not location and model is Experiment else names
+    return models
 
 
 def _places_of(key: str, model: type[BaseModel]) -> list[str]:

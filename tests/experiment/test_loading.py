@@ -112,6 +112,12 @@ def test_defaults_are_the_benchmarks(project):
             {"evaluation": {"prompts": {"waffle": {"pair": 3}}}},
             r"unknown key 'evaluation.prompts.waffle.pair' \(value 3\); did you mean 'pairs'",
         ),
+        ({"datasets": {"x": {"source": {"path": "a"}}}}, "x.source.type is missing; .*'manifest'"),
+        ({"method": {"name": "lora", "preserve": {"weight": 1}}}, "e.name is missing; .*'zscl'"),
+        (
+            {"datasets": {"x": {"source": {"type": "manifest", "path": "a", "separator": "ab"}}}},
+            "separator is 'ab': its length must be at most 1",
+        ),
         ({"owners": ["Ada"]}, "'Ada' is neither `team:name` nor an e-mail address"),
         ({"cron_schedule": "every night"}, "'every night' is not a cron schedule"),
         ({"cron_schedule": "0 0 30 2 *"}, "'0 0 30 2 \\*' is not a cron schedule"),
@@ -138,6 +144,13 @@ def test_a_wrong_value_is_said_to_stand_where_it_was_written(project):
     trouble = load_experiment_set("child", root, ["seed=1"]).troubles[0]
     assert str(trouble.error).startswith(f"{child}, line 3 (")
     assert "optimiser.weight_decay is -1: it must be at least 0" in str(trouble.error)
+
+
+def test_what_is_extended_is_one_name(project):
+    root = project()
+    (root / "experiments" / "two.yaml").write_text("extends: [e, 3]\n")
+    with pytest.raises(InputError, match=r"extends is \['e', 3\], and one name or path was exp"):
+        load(root, "two")
 
 
 def test_owners_and_schedules_that_dagster_takes_are_taken(project):
@@ -194,7 +207,9 @@ def test_overrides_reach_into_the_file(project):
     assert experiment.precision == "bf16"
 
 
-@pytest.mark.parametrize("override", ["no_value", "=1", "a..b=1", "optimiser.rate=1", "x: y"])
+@pytest.mark.parametrize(
+    "override", ["no_value", "=1", "a..b=1", "optimiser.rate=1", "x: y", "extends=e", "sweep={}"]
+)
 def test_a_wrong_override_is_refused(project, override):
     with pytest.raises(InputError):
         load(project(), "e", override)
