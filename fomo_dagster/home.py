@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fomo_dagster.errors import InputError
+from fomo_dagster.paths import problem_of
 from fomo_dagster.shipped import checkout
 from fomo_dagster.store.artifacts import Store
 from fomo_dagster.store.heads import Heads
@@ -32,7 +33,10 @@ def project_folder() -> Path:
     """The folder that holds `experiments/` and `datasets/`."""
     named = os.environ.get("FOMO_PROJECT")
     if named:
-        return _in_text(Path(named).expanduser().resolve())
+        folder = Path(named).expanduser().resolve()
+        if (problem := problem_of(folder, "folder")) is not None:
+            raise InputError(f"FOMO_PROJECT is {named!r}: {problem}")
+        return _in_text(folder)
     here = Path.cwd()
     if (here / "experiments").is_dir():
         return _in_text(here)
@@ -86,7 +90,13 @@ class Home:
     def from_environment(cls) -> Home:
         named = os.environ.get("FOMO_HOME")
         root = Path(named).expanduser() if named else project_folder() / ".fomo"
-        return cls(_in_text(root.resolve()), os.environ.get("FOMO_STORE") or None)
+        root = root.resolve()
+        there = next(path for path in (root, *root.parents) if path.exists())
+        if not there.is_dir():
+            raise InputError(
+                f"FOMO_HOME is {root}, and {there} is no folder: name a folder, or one to be made"
+            )
+        return cls(_in_text(root), os.environ.get("FOMO_STORE") or None)
 
     @property
     def store(self) -> Store:

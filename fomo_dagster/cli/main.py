@@ -153,7 +153,7 @@ def schedule(
     if plot is not None:
         from fomo_dagster.plots.schedule import learning_rate_plot
 
-        write_bytes(plot, learning_rate_plot(rates, name))
+        write_bytes(plot, learning_rate_plot(rates, name), named=True)
     if as_json:
         print_json(rates.to_dicts())
     elif as_csv:
@@ -296,7 +296,7 @@ def schema(
     if path is None:
         sys.stdout.write(text)
     else:
-        write_bytes(path, text.encode())
+        write_bytes(path, text.encode(), named=True)
 
 
 @app.command(rich_help_panel=RUN)

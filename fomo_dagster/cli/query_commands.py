@@ -68,7 +68,7 @@ def results(
         if plot is not None and against is not None:
             from fomo_dagster.plots.scores import cost_plot
 
-            write_bytes(plot, cost_plot(frame, against))
+            write_bytes(plot, cost_plot(frame, against), named=True)
         if as_json:
             print_json(frame.to_dicts())
         elif as_csv:

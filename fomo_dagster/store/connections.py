@@ -69,9 +69,10 @@ class Connection:
 
     @cached_property
     def _opened(self) -> tuple[Any, str]:
-        if re.match(r"\w+:", self._given) and "://" not in self._given:
+        if "://" not in self._given and not self._given.startswith(("/", "~")):
             raise InputError(
-                f"FOMO_STORE {self.url!r} is no URL: `://` was expected, as in s3://bucket/folder"
+                f"FOMO_STORE {self.url!r} is no URL: `://` was expected, as in s3://bucket/folder, "
+                "or a whole path of this machine"
             )
         try:
             filesystem, root = _within(ANSWER_SECONDS, lambda: fsspec.url_to_fs(self._given))

@@ -71,9 +71,9 @@ def _remove_abandoned(path: Path) -> None:
             continue
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Replace `path` by `data`, whole or not at all."""
-    with replacing(path) as temporary:
+def write_bytes(path: Path, data: bytes, *, named: bool = False) -> None:
+    """Replace `path` by `data`, whole or not at all. named: as of `explained`."""
+    with replacing(path, named=named) as temporary:
         temporary.write_bytes(data)
 
 
@@ -133,6 +133,8 @@ def _what_is_in_the_way(error: Exception, path: Path) -> str:
         error, FileExistsError | NotADirectoryError | FileNotFoundError
     ):
         return f"{other} is no folder and cannot become one"
+    if other.parent == path.parent and other.name.startswith((path.name, f".{path.name}.")):
+        return error.strerror or ""
     return ""
 
 

@@ -105,11 +105,18 @@ def _answering(
         ) from error
     except (duckdb.IOException, duckdb.InvalidInputException) as error:
         said = str(error).removeprefix("Invalid Input Error: ")
-        ours = said.startswith("the rows ")
-        raise StoreError(said if ours else f"the tables could not be read: {error}") from error
+        if said.startswith("the rows "):
+            raise StoreError(said) from error
+        if f"{home.resolve()}/tables/" in said:  # DuckDB says both of what it was asked and found
+            raise StoreError(f"the tables could not be read: {error}") from error
+        raise _wrong_query(error) from error
     except duckdb.Error as error:
-        tables = ", ".join(sorted([*SCHEMAS, *VIEWS]))
-        raise InputError(f"the query failed: {error}\nTables: {tables}") from error
+        raise _wrong_query(error) from error
+
+
+def _wrong_query(error: duckdb.Error) -> InputError:
+    tables = ", ".join(sorted([*SCHEMAS, *VIEWS]))
+    return InputError(f"the query failed: {error}\nTables: {tables}")
 
 
 def _shown(column: str, kind: DuckDBPyType) -> str:

@@ -317,7 +317,7 @@ def test_a_remote_that_cannot_be_used_is_said_before_anything_is_made(moody, tmp
     ("url", "said"),
     [
         ("nosuch://bucket/x", "Protocol not known"), ("s3:/bucket/x", "is no URL"),
-        ("s3://", "names no bucket"), ("gs:bucket", "is no URL"),
+        ("s3://", "names no bucket"), ("gs:bucket", "is no URL"), ("bucket/x", "is no URL"),
     ],
 )  # fmt: skip
 def test_a_url_that_cannot_be_one_is_refused_before_anything_is_made(tmp_path, url, said):

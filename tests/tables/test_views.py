@@ -326,6 +326,15 @@ def test_a_damaged_file_or_head_is_named(tmp_path: Path) -> None:
     assert query(tmp_path, "FROM damaged")["asset"].to_list() == ["e/scores"]
 
 
+@pytest.mark.parametrize(
+    ("sql", "said"),
+    [("SELECT error('boo')", "boo"), ("SELECT ?", "parameters"), ("FROM 'no.csv'", "no.csv")],
+)
+def test_what_a_query_does_wrong_is_not_laid_to_the_tables(tmp_path: Path, sql: str, said: str):
+    with pytest.raises(InputError, match=f"the query failed: .*{said}"):
+        query(tmp_path, sql, external=True)
+
+
 def test_costs_that_a_damaged_head_would_lower_are_null(tmp_path: Path) -> None:
     for stage in (1, 2):
         point(tmp_path, f"e/trained_{stage}", stage, kind="trained", experiment="e", stage=stage,

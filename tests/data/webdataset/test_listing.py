@@ -65,7 +65,7 @@ def test_a_range_leaves_out_what_is_not_there_and_says_so(tmp_path, tars, caplog
 def test_nothing_found_is_an_error_that_names_it(tmp_path, tars):
     tars.shard(tmp_path, 0, 2)
     for patterns in (["none"], ["none/*.tar"], ["{00007..00008}.tar"], ["00000.tar", "9.tar"]):
-        with pytest.raises(DataError, match="there are no shards .*: nothing at .*start from "):
+        with pytest.raises(DataError, match=r"there are no shards .*: nothing at .*start from "):
             list_shards(patterns, tmp_path)
     with pytest.raises(InputError, match="cannot be opened"):
         list_shards(["nosuchstore://bucket/x.tar"], tmp_path)
