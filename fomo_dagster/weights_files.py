@@ -78,7 +78,7 @@ def format_of(path: Path) -> Format:
         return "pytorch"
     raise DataError(
         f"{path} holds no weights: it begins with {start[:16]!r}, which neither safetensors nor "
-        "PyTorch writes"
+        "PyTorch writes; download or save it again"
     )
 
 

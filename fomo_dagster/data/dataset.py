@@ -99,7 +99,7 @@ class DatasetSettings(Declaration):
     @classmethod
     def _has_one_place(cls, prompt: str) -> str:
         if prompt.count("{}") != 1:
-            raise ValueError("a prompt needs exactly one {} where the concept goes")
+            raise ValueError("write {} exactly once, where the concept goes")
         return prompt
 
 
@@ -150,7 +150,7 @@ class PretrainingPool(Declaration):
         """Compared with what was given, since two names of one dataset are one key of a mapping."""
         datasets = read(given)
         if len(set(datasets)) != len(given):
-            raise ValueError("a dataset is named twice")
+            raise ValueError("it names a dataset twice: leave one out")
         return datasets
 
     @model_validator(mode="after")

@@ -129,7 +129,7 @@ class Checkpoints:
             if not torch.equal(first, other):
                 raise DataError(
                     f"{name} holds integers that differ between {self._label(0)} and "
-                    f"{self._label(i)}: they have no merge"
+                    f"{self._label(i)}, and integers have no merge: merge files of one training"
                 )
         return first
 
@@ -143,7 +143,8 @@ class Checkpoints:
             for i, row in zip(tensors, numbers, strict=True):
                 if not np.isfinite(row).all():
                     raise DataError(
-                        f"{name} of {self._label(i)} is not finite: a merge would spread it"
+                        f"{name} of {self._label(i)} is not finite, which a merge would spread: "
+                        "leave that file out, or train it again"
                     )
         if not self._has_base:
             return Piece(name, start, numbers, None)
@@ -169,10 +170,13 @@ class Checkpoints:
             piece = self._files[i].get_slice(name)
             kind = "F32" if piece.get_dtype() in _FLOATING else piece.get_dtype()
             if kind not in _BYTES:
-                raise DataError(f"{name} of {self._label(i)} is of a kind without a merge: {kind}")
+                raise DataError(
+                    f"{name} of {self._label(i)} holds {kind}, which has no merge: save it as one "
+                    f"of {', '.join(sorted(_FLOATING))}"
+                )
             layout[name] = (kind, tuple(piece.get_shape()))
         if not layout:
-            raise DataError(f"{self._label(i)} holds no tensors")
+            raise DataError(f"{self._label(i)} holds no tensors: save its weights again")
         return layout
 
     def _check_same(self, i: int) -> None:
@@ -184,14 +188,15 @@ class Checkpoints:
         }
         for what, names in (
             ("lacks", expected.keys() - found.keys()),
-            ("has, beyond it,", found.keys() - expected.keys()),
-            ("has in another shape or kind", different),
+            ("also has", found.keys() - expected.keys()),
+            ("has another shape or kind of", different),
         ):
             if names:
                 listed = ", ".join(sorted(names)[:_NAMED_AT_MOST])
                 rest = f" and {len(names) - _NAMED_AT_MOST} more" * (len(names) > _NAMED_AT_MOST)
                 raise DataError(
-                    f"{self._label(i)} does not go with {self._label(0)}: it {what} {listed}{rest}"
+                    f"{self._label(i)} does not go with {self._label(0)}: it {what} {listed}{rest};"
+                    " merge files of one architecture"
                 )
 
 
@@ -231,7 +236,8 @@ def _single_precision(rule: Rule) -> Callable[[Piece], np.ndarray[Any, np.dtype[
             numbers = rule(piece).astype(np.float32)
         if not np.isfinite(numbers).all():
             raise DataError(
-                f"{piece.name} is not finite after merging, though it was in each of the inputs"
+                f"{piece.name} is not finite after merging, though it was in each of the inputs: "
+                "take smaller coefficients"
             )
         return numbers
 

@@ -20,6 +20,7 @@ _READ_DTYPES = (
     torch.float64, torch.float32, torch.float16, torch.bfloat16,
     torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool,
 )  # fmt: skip
+_SAVE = "save the model's state_dict, best as safetensors"
 
 
 def read(path: Path) -> dict[str, Tensor]:
@@ -54,14 +55,15 @@ def read(path: Path) -> dict[str, Tensor]:
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
     if not isinstance(content, dict) or not content:
-        raise DataError(f"{path} holds no weights by name, but a {type(content).__name__}")
+        held = "is empty" if content == {} else f"holds a {type(content).__name__}"
+        raise DataError(f"{path} {held}, and weights by their names were expected: {_SAVE}")
     strange = [
         str(name)
         for name, tensor in content.items()
         if not (isinstance(name, str) and isinstance(tensor, Tensor))
     ]
     if strange:
-        raise DataError(f"{path} holds more than weights: {listed(strange)}")
+        raise DataError(f"{path} holds more than weights: {listed(strange)}; {_SAVE}")
     odd = [f"{name} ({why})" for name, tensor in content.items() if (why := _why_odd(tensor))]
     if odd:
         raise DataError(

@@ -58,7 +58,8 @@ def scores_by_cost(home: Path, experiments: Sequence[str], cost: str) -> pl.Data
     ).filter(pl.col("experiment").is_in(known.implode()))
     if found.filter(pl.col("stage") > 0)[cost].drop_nulls().is_empty():
         raise InputError(
-            f"no training of {', '.join(known) or 'any experiment'} recorded its {cost}"
+            f"no training of {', '.join(known) or 'any experiment'} recorded its {cost}: choose "
+            f"another cost ({', '.join(one for one in COSTS if one != cost)})"
         )
     return found
 
@@ -109,7 +110,7 @@ def results(home: Path, experiments: Sequence[str] = ()) -> Results:
         if name not in known:
             raise InputError(
                 f"experiment {name!r} has no scores yet: `fomo run {name}` computes them "
-                f"({nearest(name, known)})"
+                f"({nearest(name, known) if known else 'no other experiment has any'})"
             )
     if experiments:
         chosen = pl.col("experiment").is_in(list(experiments))

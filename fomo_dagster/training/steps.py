@@ -46,7 +46,10 @@ def steps_of(
             )
         return budget.samples // batch_size
     if budget.epochs is None:
-        raise InputError("budget.mafs becomes steps by their cost, which the graph counts")
+        raise InputError(
+            "budget.mafs becomes steps by their cost, which is not counted here: say how many with "
+            "--steps"
+        )
     if update_size is None:
         raise InputError(
             f"budget.epochs is {budget.epochs:g}, but the number of samples of a "

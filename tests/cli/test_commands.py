@@ -179,7 +179,7 @@ def test_scores_stand_against_any_cost(finished_project, tmp_path):
     ]  # fmt: skip
     with pytest.raises(InputError, match="no cost 'flop': did you mean 'flops'"):
         run("results", "toy", "--against", "flop")
-    with pytest.raises(InputError, match="no training of toy recorded its energy_joules"):
+    with pytest.raises(InputError, match="no training of toy recorded its energy_joules: choose"):
         run("results", "toy", "--against", "energy_joules")
     with pytest.raises(InputError, match="say which with --against"):
         run("results", "toy", "--plot", str(picture))

@@ -209,7 +209,7 @@ def test_more_broken_members_than_the_limit_are_an_error(with_tars):
         ({"shards": "s3://bucket/{0..3}.tar"}, "cannot be indexed in place: add `index: false`"),
         ({"samples_per_visit": 5}, "samples_per_visit needs `index: false`"),
         ({"index": False, "test_share": 0.1}, "a streamed dataset cannot hold samples out"),
-        ({"shards": []}, "shards names none"),
+        ({"shards": []}, "shards is empty: name"),
     ],
 )
 def test_declarations_of_tars_that_cannot_be_are_refused(with_tars, change, error):

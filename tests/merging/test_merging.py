@@ -120,9 +120,9 @@ def test_tensors_that_do_not_match_are_named(tmp_path: Path) -> None:
     integer = checkpoint(2) | {"visual.proj": torch.zeros(5, 3, dtype=torch.int32)}
     for other, message in (
         (lacking, "lacks visual.proj"),
-        (checkpoint(2) | {"surplus": torch.zeros(1)}, "has, beyond it, surplus"),
-        (mis_shaped, "has in another shape or kind visual.proj"),
-        (integer, "has in another shape or kind visual.proj"),
+        (checkpoint(2) | {"surplus": torch.zeros(1)}, "also has surplus"),
+        (mis_shaped, "has another shape or kind of visual.proj"),
+        (integer, "has another shape or kind of visual.proj"),
     ):
         paths = written(tmp_path, checkpoint(1), other)
         with pytest.raises(DataError, match=rf"input_1\.safetensors .*{re.escape(message)}"):

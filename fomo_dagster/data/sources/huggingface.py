@@ -131,7 +131,7 @@ class HuggingfaceImages:
         outside: list[str] = []
         rows = pl.DataFrame(list(self._rows(splits, outside)), schema=SCAN, orient="row")
         if rows.is_empty():
-            raise DataError(f"{self._title} has no rows")
+            raise DataError(f"{self._title} has no rows: correct its path or name, or its `splits`")
         rows = in_one_form(rows)
         if not splits["test"] and self.declared.splits is None:
             rows = rows.with_columns(held_out(rows, self.declared.test_share))
@@ -281,7 +281,7 @@ class HuggingfaceImages:
         if data is not None:
             return data
         if image is None or image["path"] is None:
-            raise DataError(f"{where} has no image")
+            raise DataError(f"{where} has no image: leave the row out, or name another column")
         if not self._may_read(image["path"]):
             raise DataError(
                 f"the image of {where} is {image['path']}, outside of its folder: declare "
@@ -345,5 +345,8 @@ def _one_by_one(part: Any, where: str) -> Iterator[dict[str, Any]]:
 def _captions(value: Any, where: str) -> list[str]:
     texts = [] if value is None else [value] if isinstance(value, str) else value
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-        raise DataError(f"the caption of {where} must be text or a list of texts, not {value!r}")
+        raise DataError(
+            f"the caption of {where} must be text or a list of texts, not {value!r}: name another "
+            "column as `caption`"
+        )
     return [text for text in texts if text.strip()]

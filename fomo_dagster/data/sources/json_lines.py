@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from json import JSONDecodeError
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,8 @@ def _row(line: str, where: str) -> Mapping[str, Any]:
     try:
         row = read_json(line)
     except ValueError as error:
-        raise DataError(f"{where} is not JSON: {error}") from error
+        said = f"{error.msg}, at {error.colno}" if isinstance(error, JSONDecodeError) else error
+        raise DataError(f"{where} is not JSON: {said}") from error
     if not isinstance(row, dict):
         whole = " (all rows in one list: write one a line)" if isinstance(row, list) else ""
         raise DataError(f"{where} must be an object, not {line.strip()[:60]!r}{whole}")

@@ -77,7 +77,7 @@ def read_rows(
         said = said_of(error, path) if isinstance(error, OSError) else error
         raise DataError(f"{path} cannot be read as a table: {said}") from error
     if table.rows.is_empty() and not table.unusable:
-        raise DataError(f"{path} has no rows")
+        raise DataError(f"{path} has no rows below the names of its columns: add some")
     frame = table.rows.select(
         PLACE,
         *(
@@ -144,7 +144,9 @@ def _text(path: Path, table: Table, name: str) -> pl.Series:
     if values.dtype.is_integer() or isinstance(values.dtype, pl.Categorical | pl.Enum):
         values = values.cast(pl.String)
     if values.dtype not in (pl.String, pl.Null):
-        raise DataError(f"column {name!r} of {path} must be text, not {values.dtype}")
+        raise DataError(
+            f"column {name!r} of {path} must be text, not {values.dtype}: write its values as text"
+        )
     values = values.cast(pl.String)
     blank = values.fill_null("").str.strip_chars() == ""
     if blank.any():

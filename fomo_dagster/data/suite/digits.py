@@ -28,7 +28,7 @@ class Digits(DrawnGenerator):
             if self.count(split) > available:
                 raise InputError(
                     f"generator 'digits' has {available} {split} images of each digit, "
-                    f"not {self.count(split)}"
+                    f"not {self.count(split)}: ask for fewer"
                 )
 
     def known_concepts(self) -> tuple[str, ...]:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Observed = TypeVar("Observed", bound="Observation")
 
+_NEVER_MADE = "{} was never made: run its experiment (`fomo run`), or materialise it first"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Observation:
@@ -136,13 +138,16 @@ class NodeContext:
         """An upstream asset's artifact; raises if it is gone or was damaged since."""
         head = self.heads.read(key)
         if head is None:
-            raise InputError(f"{key} was never materialised: materialise it first")
+            raise InputError(_NEVER_MADE.format(key))
         if name not in head.artifacts:
             raise StoreError(f"{key} has no artifact {name!r}: {sorted(head.artifacts)}")
         kind, digest = head.artifacts[name]
         artifact = self.store.open(kind, digest)
         if artifact is None:
-            raise StoreError(f"the artifact of {key} ({kind} {digest}) is gone: materialise {key}")
+            raise StoreError(
+                f"the artifact of {key} ({kind} {digest}) is gone: `fomo run` of an experiment "
+                "with it makes it again"
+            )
         return artifact
 
     def get_or_make(
@@ -171,10 +176,10 @@ class NodeContext:
     def _head(self, key: str) -> Head:
         head = self.heads.read(key)
         if head is None:
-            raise InputError(f"{key} was never materialised: materialise it first")
+            raise InputError(_NEVER_MADE.format(key))
         if head.code_version != self._code_versions[key]:
             raise InputError(
-                f"{key} is out of date: its configuration changed. Materialise it again, or "
-                "everything that is out of date together"
+                f"{key} is out of date: its configuration changed. Run its experiment again "
+                "(`fomo run`), or materialise everything that is out of date"
             )
         return head

@@ -189,7 +189,7 @@ def test_datasets_are_known_by_any_name_wherever_one_stands(benchmark_project, r
     weighted = benchmark_project.load("toy", "pretraining_pool.datasets={FSCOCO: 2, old: 1}")
     assert weighted.experiment.pretraining_pool.datasets == {"fscoco": 2, "old": 1}
     for twice in ("[DTD, dtd]", "{DTD: 1, dtd: 2}"):
-        with pytest.raises(InputError, match="a dataset is named twice"):
+        with pytest.raises(InputError, match="names a dataset twice"):
             benchmark_project.load("toy", f"pretraining_pool.datasets={twice}")
 
 

@@ -76,7 +76,7 @@ DAMAGED = {
     ("plan", "toy"): (0, "cannot be moved away (Read-only file system) and counts as missing"),
     ("plan", "toy", "--json"): (0, "scores are written again: its bytes were altered"),
     ("results",): (1, "its bytes were altered"),
-    ("export", "toy", "/dev/null"): (1, "is gone: materialise toy/trained_003"),
+    ("export", "toy", "/dev/null"): (1, "is gone: `fomo run` of an experiment"),
     ("run", "toy"): (1, "Read-only file system"),
 }
 

@@ -243,7 +243,10 @@ class FolderImages:
                 + (", or leave it out: `splits` names the folders that count" if name else "")
             )
         elif not concepts:
-            raise DataError(f"{folder} has no images and no class folders")
+            raise DataError(
+                f"{folder} has no images and no class folders: put images into a folder for each "
+                "class, or correct the source's `path`"
+            )
         else:
             self._check_concepts(folder, concepts)
             above = {identity_of(path) for path in (self.root, folder)}

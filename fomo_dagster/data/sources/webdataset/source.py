@@ -75,7 +75,7 @@ class WebDatasetSource(SplitSource):
                     + nearest(one, extensions())
                 )
         if len(set(declared)) != len(declared):
-            raise ValueError("an extension is named twice")
+            raise ValueError("it names an extension twice: leave one out")
         return declared
 
     @property
@@ -96,7 +96,7 @@ class WebDatasetSource(SplitSource):
     @model_validator(mode="after")
     def _suits_its_mode(self) -> WebDatasetSource:
         if not self.patterns or not all(self.patterns):
-            raise ValueError("shards names none")
+            raise ValueError("shards is empty: name a folder, a pattern or a list of them")
         remote = [pattern for pattern in self.patterns if "://" in pattern]
         if self.index and remote:
             raise ValueError(
