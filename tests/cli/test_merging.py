@@ -86,7 +86,7 @@ def test_a_merge_that_fails_leaves_the_old_file_and_nothing_beside_it(files):
         ),
         (
             ["--technique", "breadcrumbs", "--set", "smallest=0.995"],
-            "breadcrumbs: the parameters: smallest and largest must leave something",
+            "breadcrumbs: the parameters: smallest and largest must add up to less than 1",
         ),
         (["--technique", "slerp", "--set", "weight"], "not of the form key=value"),
     ],
