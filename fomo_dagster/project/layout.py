@@ -126,7 +126,19 @@ def _experiment(looked: Looked) -> str:
         f"`fomo run {looked.name}`.\n"
         "extends: quickstart\n"
         f"description: A first experiment over the images of {looked.name}.\n\n"
-        f"stream: {_inline(stream)}\n\n" + REAL_MODEL
+        f"stream: {_inline(stream)}\n\n" + _texts(looked) + REAL_MODEL
+    )
+
+
+def _texts(looked: Looked) -> str:
+    """What the images are trained with, if that is not their captions."""
+    if not looked.trains_on_prompt:
+        return ""
+    texts = [looked.declaration["prompt"]]
+    return (
+        f"# Captions name their class in {looked.naming:.0%} of the images, and scores are by\n"
+        "# class names. Remove the next line to train on the captions.\n"
+        f"training_texts: {_inline(texts)}\n\n"
     )
 
 

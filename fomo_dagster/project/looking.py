@@ -25,6 +25,7 @@ from fomo_dagster.progress import Progress
 from fomo_dagster.project import guessing
 
 MOST_DECODED = 5000  # of larger datasets, as many images are looked at, evenly spread
+NAMING = 0.5  # the share of captions that name their class, below which the prompt is better
 _UNSAFE = re.compile(r"[^A-Za-z0-9]+")
 
 
@@ -41,10 +42,33 @@ class Looked:
     survey: Survey
     told: tuple[str, ...] = ()
 
+    @property
+    def naming(self) -> float | None:
+        """The share of images with captions whose captions name their class, in the singular or the
+        plural; None if no image has any."""
+        rows = self.survey.found.scan.filter(pl.col("captions").list.len() > 0)
+        if rows.is_empty():
+            return None
+        name = (
+            pl.col("concept").str.to_lowercase().str.replace_all("[_-]", " ").str.strip_chars("s")
+        )
+        text = pl.col("captions").list.join(" ").str.to_lowercase()
+        return sum(rows.select(text.str.contains(name, literal=True)).to_series()) / rows.height
+
+    @property
+    def trains_on_prompt(self) -> bool:
+        """Whether captions would teach too few of the names that classes are scored by."""
+        return self.naming is not None and self.naming < NAMING
+
     def sentences(self) -> Iterator[str]:
         """What a person should know of their images, the main thing first."""
         yield from self.survey.sentences()
         yield from self.told
+        if self.trains_on_prompt:
+            yield (
+                f"captions name their class in {self.naming:.0%} of the images, and scores are by "
+                "class names: the experiment trains on the prompt (`training_texts`)"
+            )
         yield from self.survey.found.warnings
         yield from twins_said(self.name, self.survey.found)
 

@@ -119,6 +119,19 @@ def test_captions_beside_images_are_found_and_declared(pictures, init, tmp_path)
     assert (source.captions, source.caption_lines) == ("beside", "first")
 
 
+@pytest.mark.parametrize(("text", "naming"), [("A small {} sleeps.", 1.0), ("It sleeps.", 0.0)])
+def test_captions_that_name_no_class_are_not_trained_on(pictures, init, tmp_path, text, naming):
+    for path in pictures.rglob("*.png"):
+        path.with_suffix(".txt").write_text(text.format(path.parent.name.upper()))
+    said = init("--images", pictures)
+    assert look(pictures, tmp_path).naming == naming
+    assert ("captions name their class in 0% of the images" in said) is (naming == 0)
+    loaded = load_experiment("my_pictures", tmp_path / "new")
+    expected = None if naming else ("a photo of a {}",)
+    assert loaded.experiment.training_texts == expected
+    assert build_project(tmp_path / "new").troubles == ()
+
+
 def test_the_key_of_captions_in_jsons_is_found(pictures, tmp_path):
     for path in pictures.rglob("*.png"):
         path.with_suffix(".json").write_text('{"id": 3, "text": "A picture."}')
