@@ -53,13 +53,13 @@ class Execution(Declaration):
     def _can_share_weights_out(self) -> Execution:
         if self.sharded and self.all_processes == 1:
             raise ValueError(
-                "sharded shares weights out over the processes of a training, and processes is 1: "
-                "raise it, or leave sharded out"
+                "sharded divides weights among the processes of a training, but processes "
+                "is 1: raise it, or leave sharded out"
             )
         if self.sharded and self.compile:
             raise ValueError(
-                "sharded and compile do not go together: a compiled tower needs its weights whole; "
-                "leave one out"
+                "sharded and compile exclude each other: a compiled tower needs its weights "
+                "whole; leave one out"
             )
         return self
 
@@ -67,7 +67,7 @@ class Execution(Declaration):
     def _processes_have_devices(self) -> Execution:
         if self.all_processes > 1 and self.device not in ("auto", "cpu", "cuda"):
             raise ValueError(
-                f"device is {self.device!r}, and there are {self.all_processes} processes, each "
-                "with a device of its own: use auto, cuda or cpu"
+                f"device is {self.device!r}, but each of the {self.all_processes} processes "
+                "needs its own device: use auto, cuda or cpu"
             )
         return self

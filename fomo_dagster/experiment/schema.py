@@ -137,9 +137,9 @@ class Experiment(TrainingSettings):
     def _spreads_its_budget(self) -> Experiment:
         if self.budget.mafs is not None and self.stream.growing is not None:
             raise ValueError(
-                "budget.mafs is spread over all stages, and a growing stream has no number of "
-                "them: give the budget of a stage in samples, steps or epochs (`fomo budget` "
-                "prints what a step costs)"
+                "budget.mafs is divided among all stages, but a growing stream has no fixed "
+                "number of them: give the budget of a stage in samples, steps or epochs "
+                "(`fomo budget` prints what a step costs)"
             )
         return self
 
@@ -150,8 +150,8 @@ class Experiment(TrainingSettings):
         for place, share in self.mixture.shares("pretraining"):
             if share > 0:
                 raise ValueError(
-                    f"{place} is {share:g} and there is no pretraining_pool: declare one, or set "
-                    "the share to 0"
+                    f"{place} is {share:g}, but there is no pretraining_pool: declare one, or "
+                    "set the share to 0"
                 )
         return self
 
@@ -185,7 +185,7 @@ class Experiment(TrainingSettings):
         for name, size in batches.items():
             if size < processes:
                 raise ValueError(
-                    f"{name} is {size}, and {processes} processes share each batch: use fewer "
+                    f"{name} is {size}, but {processes} processes share each batch: use fewer "
                     "processes, or raise it"
                 )
         return self

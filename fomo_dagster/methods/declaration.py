@@ -29,8 +29,8 @@ class Method(MergingOverTime):
     def _goes_on_with_what_is_carried(self) -> Method:
         if self.preserve is not None and self.preserve.carries and self.start_from == "initial":
             raise ValueError(
-                f"{self.preserve.name} goes on from stage to stage, and start_from: initial begins "
-                "each at θ₀: use trained or deployed"
+                f"{self.preserve.name} is carried from stage to stage, but start_from: "
+                "initial starts each stage at θ₀: use trained or deployed"
             )
         return self
 

@@ -65,7 +65,7 @@ def test_defaults_are_the_benchmarks(project):
         ({"precision": "bf61"}, "precision is 'bf61'; did you mean 'bf16'"),
         ({"mixture": {"update": 0.5, "buffer": 0.1, "pretraining": 0}}, "add up to 1, not 0.6"),
         ({"mixture": {"update": 0, "buffer": 1, "pretraining": 0}}, "update must be above 0"),
-        ({"mixture": {}}, "pretraining is 0.33 and there is no pretraining_pool"),
+        ({"mixture": {}}, "pretraining is 0.33, but there is no pretraining_pool"),
         ({"budget": {"samples": 10, "steps": 3}}, "exactly one of samples, steps, epochs"),
         ({"budget": {}}, "exactly one of samples, steps, epochs"),
         ({"budget": 100}, "budget is 100: keys and values were expected"),

@@ -97,7 +97,7 @@ def test_a_budget_that_cannot_be_is_refused_when_it_is_read(project, override, m
 def test_a_growing_stream_has_no_such_budget(project):
     stream = {"name": "toy", "growing": "../arriving"}
     project.write("toy", stream=stream, budget={"mafs": 1.0})
-    with pytest.raises(InputError, match="a growing stream has no number of them"):
+    with pytest.raises(InputError, match="a growing stream has no fixed number of them"):
         project.load()
 
 

@@ -256,13 +256,13 @@ def test_torchrun_gets_the_machines_and_what_starts_it_on_them(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"execution": {"processes": 10}}, "batch_size is 9, and 10 processes share each batch"),
+        ({"execution": {"processes": 10}}, "batch_size is 9, but 10 processes share each batch"),
         ({"execution": {"processes": 2, "device": "cuda:1"}}, "device is 'cuda:1'"),
         ({"execution": {"machines": {"count": 2, "rendezvous": "node01"}}}, "is not host:port"),
-        ({"execution": {"sharded": True}}, "and processes is 1: raise it, or leave sharded out"),
+        ({"execution": {"sharded": True}}, "but processes is 1: raise it, or leave sharded out"),
         (
             {"execution": {"processes": 2, "sharded": True, "compile": True}},
-            "sharded and compile do not go together",
+            "sharded and compile exclude each other",
         ),
         (
             {"execution": SHARDED, "optimiser": {"name": "fira"}},

@@ -162,10 +162,14 @@ def test_what_goes_on_from_stage_to_stage_cannot_begin_each_at_theta_0(
     project: Any, name: str
 ) -> None:
     project.write("anew", method={"start_from": "initial", "preserve": {"name": name}})
-    with pytest.raises(InputError, match=rf"{name} goes on .* start_from: initial .* use trained"):
+    with pytest.raises(
+        InputError, match=rf"{name} is carried .* start_from: initial .* use trained"
+    ):
         project.load("anew")
     project.write("adapted", method={"name": "lora", "rank": 2, "preserve": {"name": name}})
-    with pytest.raises(InputError, match=rf"{name} holds the model's weights .* use it with finet"):
+    with pytest.raises(
+        InputError, match=rf"{name} anchors the model's weights.* use it with finet"
+    ):
         project.load("adapted")
 
 
@@ -188,7 +192,9 @@ def test_the_first_stage_depends_on_nothing_that_acts_on_what_was_carried(
 def test_a_preservation_that_does_not_go_with_the_method_is_refused(project: Any) -> None:
     preserve = {"name": "l2", "to": "start"}
     project.write("held", method={"name": "lora", "rank": 2, "preserve": preserve})
-    with pytest.raises(InputError, match=r"l2 holds .* lora trains adapters .* use it with finet"):
+    with pytest.raises(
+        InputError, match=r"l2 anchors .* lora trains adapters .* use it with finet"
+    ):
         project.load("held")
     project.write("misspelt", method={"preserve": {"name": "l3"}})
     with pytest.raises(InputError, match=r"l3.*l2"):

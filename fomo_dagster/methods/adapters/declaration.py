@@ -32,8 +32,8 @@ class Adapters(Method):
     def _persisting_adapters_have_one_base(self) -> Adapters:
         if self.adapters == "persist" and self.start_from != "trained":
             raise ValueError(
-                "adapters that persist stay over θ₀, so that start_from must be trained, not "
-                f"{self.start_from}: use adapters: merge_each_stage"
+                "adapters: persist keeps adapters over θ₀, so start_from must be trained, "
+                f"not {self.start_from}: use adapters: merge_each_stage"
             )
         return self
 
@@ -41,8 +41,8 @@ class Adapters(Method):
     def _preserves_what_is_trained(self) -> Adapters:
         if self.preserve is not None and self.preserve.weights_themselves:
             raise ValueError(
-                f"{self.preserve.name} holds the model's weights where they are, and {self.name} "
-                "trains adapters beside them: use it with finetune"
+                f"{self.preserve.name} anchors the model's weights, but {self.name} trains "
+                "adapters beside them: use it with finetune"
             )
         return self
 
