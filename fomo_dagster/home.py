@@ -96,7 +96,7 @@ class Home:
             raise InputError(
                 f"FOMO_HOME is {root}, and {there} is no folder: name a folder, or one to be made"
             )
-        return cls(_in_text(root), os.environ.get("FOMO_STORE") or None)
+        return cls(_in_text(root), os.environ.get("FOMO_STORE", "").strip() or None)
 
     @property
     def store(self) -> Store:

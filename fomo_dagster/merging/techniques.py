@@ -76,8 +76,8 @@ def merge(
         raise InputError("there is nothing to merge: give at least one model")
     if technique.needs_base and base is None:
         raise InputError(
-            f"{technique.technique} merges differences from θ₀, and there is none: give the "
-            "weights that the models were trained from as base"
+            f"{technique.technique} merges differences from θ₀, and there is none: name the "
+            "weights that the models were trained from with --base"
         )
     reason = technique.why_unsupported(len(models))
     if reason is not None:

@@ -180,8 +180,7 @@ class _Training:
             self._save(done)
             raise KeyboardInterrupt(
                 f"{Signals(received).name} at stage {self.spec.stage}, after {done} of "
-                f"{self.batches.steps} steps: the resume point {self.point}; run again to "
-                "continue"
+                f"{self.batches.steps} steps: the resume point {self.point}"
             )
         return bool(any_is_due)
 

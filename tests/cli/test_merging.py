@@ -75,7 +75,7 @@ def test_a_merge_that_fails_leaves_the_old_file_and_nothing_beside_it(files):
     ("arguments", "message"),
     [
         (["--technique", "tie"], "there is no technique 'tie'; did you mean 'ties'|did you mean"),
-        (["--technique", "ties"], "ties merges differences from θ₀, and there is none"),
+        (["--technique", "ties"], "there is none: name the weights .* --base"),
         (
             ["--technique", "ties", "--set", "densty=0.2"],
             r"ties: unknown key 'densty' \(value 0.2\); did you mean 'density'",

@@ -11,6 +11,7 @@ import fsspec
 import pytest
 
 from fomo_dagster.errors import InputError, StoreError
+from fomo_dagster.home import Home
 from fomo_dagster.store import connections
 from fomo_dagster.store.artifacts import Store, record_path
 from fomo_dagster.store.connections import Connection
@@ -411,3 +412,9 @@ def test_a_web_server_that_fails_is_not_one_that_lacks_an_artifact(status, told,
     if told:  # nobody listens there any more
         with pytest.raises(StoreError, match="cannot be read"):
             remote.has("pool", "0" * 32)
+
+
+@pytest.mark.parametrize(("named", "url"), [("", None), (" \n", None), ("/a b\n", "/a b")])
+def test_a_blank_remote_is_none_and_no_folder_of_blanks(monkeypatch, named, url):
+    monkeypatch.setenv("FOMO_STORE", named)
+    assert Home.from_environment().remote_url == url
