@@ -109,7 +109,8 @@ def resolve_request(name_or_path: str, overrides: Sequence[str]) -> RunRequest:
     members = tuple(m for m in experiment_set.members if m.experiment.name in graph.experiments)
     own = [trouble for trouble in graph.troubles if trouble.loaded in experiment_set.members]
     if not members:
-        raise own[0].error
+        error, path = own[0].error, own[0].path
+        raise error if str(path) in str(error) else type(error)(f"{path}: {error}")
     say_unread(graph)
     say_troubles(graph, but=ConflictError if overrides else ())
     experiment_set = replace(

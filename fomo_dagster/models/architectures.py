@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import open_clip
 from open_clip.model import CLIPTextCfg, CLIPVisionCfg
@@ -57,9 +57,31 @@ def check_configuration(configuration: Mapping[str, Any]) -> None:
                 f"the architecture's {part} is {configuration[part]!r}: keys and values were "
                 "expected, in OpenCLIP's format"
             )
-        fields = [field.name for field in dataclasses.fields(schema)]
-        for key in configuration[part]:
-            if key not in fields:
+        hints = get_type_hints(schema)
+        for key, value in configuration[part].items():
+            if key not in hints:
+                raise InputError(f"the architecture's {part} has no {key!r}: {nearest(key, hints)}")
+            types = _types_of(hints[key])
+            if value is not None and not isinstance(value, types):
                 raise InputError(
-                    f"the architecture's {part} has no {key!r}: {nearest(key, fields)}"
+                    f"the architecture's {part}.{key} is {value!r}, which OpenCLIP does not take: "
+                    f"{' or '.join(dict.fromkeys(one.__name__ for one in types))} was expected"
                 )
+    size, patch = (configuration["vision_cfg"].get(key) for key in ("image_size", "patch_size"))
+    if isinstance(size, int) and isinstance(patch, int) and patch > size:
+        raise InputError(
+            f"the architecture's vision_cfg.patch_size is {patch}, above its image_size, which is "
+            f"{size}: lower it"
+        )
+
+
+def _types_of(annotation: Any) -> tuple[type, ...]:
+    """What a value of an annotation may be, as far as it is of numbers, texts and lists."""
+    origin = get_origin(annotation)
+    if origin in (tuple, list):
+        return (tuple, list)
+    if origin in (Union, UnionType):
+        return tuple(one for part in get_args(annotation) for one in _types_of(part))
+    if annotation is float:
+        return (float, int)
+    return (annotation,) if annotation in (int, str, bool, NoneType) else (object,)
