@@ -29,6 +29,7 @@ SLOWEST = 100_000  # bytes a second; what is slower has stopped
 _PIECE = 16 * 2**20
 _PROBE = ".writable"
 # Stores of objects: one is put whole or not at all, and there are no folders to be made.
+_LOCAL = {"file", "local"}
 _WEB = {"http", "https"}
 _ABSENT = (403, 404, 410)  # with 403 a bucket answers that may not be listed
 _WITH_BUCKETS = frozenset(("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "oci"))
@@ -165,6 +166,17 @@ class Connection:
             return count, digest.hexdigest()[:DIGEST_LENGTH]
 
         return self._patiently("read", attempt)
+
+    def check_inside(self, path: str, folder: str) -> None:
+        """Raise where links of a local file system lead `path` out of `folder`."""
+        if not self._protocols & _LOCAL:
+            return
+        there, inside = Path(path).resolve(), Path(folder).resolve()
+        if not there.is_relative_to(inside):
+            raise StoreError(
+                f"{path} leads to {there}, outside of {inside}, where nothing is written: remove "
+                "the symlink"
+            )
 
     def upload(self, source: Path, path: str) -> None:
         """Copy a file there. Afterwards `path` holds the whole file, or what was there before."""

@@ -110,6 +110,7 @@ class Remote:
         self, manifest: Mapping[str, Any], kind: str, digest: str, folder: Path, *, replace: bool
     ) -> None:
         there = self._path(kind, digest, content_of(manifest))
+        self._connection.check_inside(there, self._path(kind))
         for name, expected in manifest["files"].items():
             size = None
             with suppress(FileNotFoundError):

@@ -245,6 +245,17 @@ def test_what_is_there_whole_is_not_pushed_again(machine, remote_url, monkeypatc
     assert {name: Files(remote_url).read(name) for name in before} == before
 
 
+def test_a_link_that_leads_out_of_a_local_remote_is_not_followed(tmp_path):
+    elsewhere, there = tmp_path / "elsewhere", tmp_path / "shared" / RECIPE.kind / RECIPE.digest
+    elsewhere.mkdir()
+    there.parent.mkdir(parents=True)
+    there.symlink_to(elsewhere)
+    store = Store(tmp_path / "store", Remote(f"file://{tmp_path / 'shared'}"))
+    with pytest.raises(StoreError, match=f"{RECIPE.digest}.* leads to {elsewhere}.*the symlink"):
+        store.get_or_make(RECIPE, make_thing)
+    assert not list(elsewhere.iterdir())
+
+
 @pytest.mark.parametrize("kind", ["../../x", "", "a/b", ".leases", "/tmp"])
 def test_a_kind_or_digest_that_leads_out_of_the_store_is_refused(tmp_path, kind):
     store = Store(tmp_path)
