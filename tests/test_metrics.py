@@ -7,9 +7,9 @@ import polars as pl
 
 from fomo_dagster.evaluation import classification, retrieval
 from fomo_dagster.graph.core.facts import Facts
-from fomo_dagster.graph.nodes import scores as scores_node
 from fomo_dagster.graph.nodes.leaderboard import LeaderboardNode
-from fomo_dagster.graph.nodes.scores import SCORES, ScoresNode
+from fomo_dagster.graph.nodes.summaries import scores as scores_node
+from fomo_dagster.graph.nodes.summaries.scores import SCORES, ScoresNode
 from fomo_dagster.metrics import FORGETTING, STAGE_METRICS, values_of, with_all_scores
 
 BEFORE = pl.DataFrame({"stage": [0, 1], "knowledge_accumulation": [10.0, 20.0]})

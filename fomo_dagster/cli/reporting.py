@@ -12,7 +12,7 @@ from fomo_dagster.cli.rows import print_frame
 from fomo_dagster.errors import StoreError
 from fomo_dagster.graph.build.builder import Graph
 from fomo_dagster.graph.core.keys import LEADERBOARD
-from fomo_dagster.graph.nodes.scores import HEAT_MAP, PATHS
+from fomo_dagster.graph.nodes.summaries.scores import HEAT_MAP, PATHS
 from fomo_dagster.graph.run.run_context import RunContext
 from fomo_dagster.home import Home
 from fomo_dagster.metrics import STAGE_METRICS

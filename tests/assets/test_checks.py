@@ -13,7 +13,7 @@ from assets.checks import checks_of
 from assets.specs import key_of
 from fomo_dagster.cli.planning import resolve_request
 from fomo_dagster.graph.core.facts import ONLY
-from fomo_dagster.graph.nodes.scores import SCORES
+from fomo_dagster.graph.nodes.summaries.scores import SCORES
 from fomo_dagster.graph.run.materialise import materialise
 from fomo_dagster.graph.run.run_context import RunContext
 from fomo_dagster.graph.work.checkpoints import WEIGHTS

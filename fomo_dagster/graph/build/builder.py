@@ -40,7 +40,8 @@ from fomo_dagster.graph.nodes.measured_orders import (
 )
 from fomo_dagster.graph.nodes.order import Listing, OrderNode
 from fomo_dagster.graph.nodes.probe import ProbeNode
-from fomo_dagster.graph.nodes.scores import ScoresNode
+from fomo_dagster.graph.nodes.summaries.registry import SUMMARIES
+from fomo_dagster.graph.nodes.summaries.summary import Evaluated
 from fomo_dagster.graph.nodes.trained import OtherWeights, TrainedNode
 from fomo_dagster.methods.online_selection.declaration import Referring
 
@@ -357,13 +358,13 @@ class _Builder(SharedNodes):
             for deployed in weights.after_training(stage):
                 self.add(deployed)
             evaluate(stage, weights.deployed(stage))
-        self.add(
-            ScoresNode(
-                key=f"{experiment.name}/scores", experiment=experiment.name,
-                evaluation_keys=tuple(evaluations), chunk_keys=tuple(chunks), roles=roles,
-                since=since, retention_warning=experiment.evaluation.retention_warning,
-            )
+        of_experiment = Evaluated(
+            experiment=experiment, datasets=evaluated, roles=roles, since=since,
+            evaluation_keys=tuple(evaluations), chunk_keys=tuple(chunks),
         )  # fmt: skip
+        for kind in SUMMARIES:
+            if (summary := kind.of(of_experiment)) is not None:
+                self.add(summary)
         for file in self.weights[experiment.name] if look_for_weights else ():
             file.check_is_there()
         self.experiments[experiment.name] = experiment

@@ -12,7 +12,7 @@ from fomo_dagster.graph.core.keys import LEADERBOARD
 from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.core.outcome import Outcome
 from fomo_dagster.graph.core.shown import Picture, Shown
-from fomo_dagster.graph.nodes.scores import PATHS, SCORES
+from fomo_dagster.graph.nodes.summaries.scores import PATHS, SCORES
 from fomo_dagster.metrics import with_all_scores
 from fomo_dagster.parquet import read_parquet
 from fomo_dagster.store.artifacts import record_path

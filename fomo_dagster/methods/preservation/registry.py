@@ -2,31 +2,14 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from pkgutil import iter_modules
 from typing import TYPE_CHECKING, TypeAlias
 
 from fomo_dagster.data.declarations import one_of
+from fomo_dagster.found import found_in
 from fomo_dagster.methods import preservation as room
 from fomo_dagster.methods.preservation.declaration import Preservation
 
-
-def _declared() -> tuple[type[Preservation], ...]:
-    """In the order of their packages' names, and of the declarations within each."""
-    packages = [module.name for module in iter_modules(room.__path__) if module.ispkg]
-    modules = [import_module(f"{room.__name__}.{name}") for name in sorted(packages)]
-    return tuple(
-        thing
-        for module in modules
-        for thing in vars(module).values()
-        if isinstance(thing, type)
-        and issubclass(thing, Preservation)
-        and thing.__module__ == module.__name__
-        and not thing.__name__.startswith("_")
-    )
-
-
-PRESERVATIONS = _declared()
+PRESERVATIONS = tuple(found_in(room, Preservation, packages=True))  # type: ignore[type-abstract]
 
 if TYPE_CHECKING:
     from fomo_dagster.methods.preservation.hooks import StageContext, StageHooks, StageInputs

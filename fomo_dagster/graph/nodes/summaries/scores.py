@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fomo_dagster.graph.core.facts import ONLY, FactsByKey
-from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.core.outcome import Outcome
 from fomo_dagster.graph.core.shown import Check, Checked, Picture, Shown
 from fomo_dagster.graph.nodes.chunk import ChunkDetails
 from fomo_dagster.graph.nodes.evaluation import CONCEPTS, METRICS, EvaluationDetails, percentages
+from fomo_dagster.graph.nodes.summaries.summary import Evaluated, Summary
 from fomo_dagster.metrics import (
     STAGE_METRICS,
     ZERO_SHOT_RETENTION,
@@ -38,7 +38,7 @@ RETENTION_HOLDS = Check(
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoresNode(Node):
+class ScoresNode(Summary):
     """KA, ZS, GM, backward transfer and forgetting of every stage."""
 
     kind: ClassVar[str] = "scores"
@@ -54,6 +54,19 @@ class ScoresNode(Node):
     since: Mapping[str, int]  # dataset → first stage that is evaluated on it, if not stage 0
     retention_warning: float
     """The share of ZS that a stage may lose without a warning; it changes no number."""
+
+    @classmethod
+    def of(cls, evaluated: Evaluated) -> ScoresNode:
+        experiment = evaluated.experiment
+        return cls(
+            key=f"{experiment.name}/scores",
+            experiment=experiment.name,
+            evaluation_keys=evaluated.evaluation_keys,
+            chunk_keys=evaluated.chunk_keys,
+            roles=evaluated.roles,
+            since=evaluated.since,
+            retention_warning=experiment.evaluation.retention_warning,
+        )
 
     @property
     def description(self) -> str:
