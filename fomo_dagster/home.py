@@ -33,10 +33,10 @@ def project_folder() -> Path:
     """The folder that holds `experiments/` and `datasets/`."""
     named = os.environ.get("FOMO_PROJECT")
     if named:
-        folder = Path(named).expanduser().resolve()
+        folder = _in_text(Path(named).expanduser().resolve())
         if (problem := problem_of(folder, "folder")) is not None:
             raise InputError(f"FOMO_PROJECT is {named!r}: {problem}")
-        return _in_text(folder)
+        return folder
     here = Path.cwd()
     if (here / "experiments").is_dir():
         return _in_text(here)

@@ -180,11 +180,11 @@ def print_plan(
 
 def _row(entry: Planned) -> tuple[str, ...]:
     """The values of PLAN_COLUMNS."""
-    if entry.status != "compute":
-        return entry.asset, "hit", "", "", ""
     reasons = list(entry.reasons[:REASONS_SHOWN])
     if more := len(entry.reasons) - len(reasons):
         reasons.append(f"and {more} more")
+    if entry.status != "compute":
+        return entry.asset, "hit", "; ".join(reasons), "", ""
     parts = f" {len(entry.compute)} of {len(entry.compute) + len(entry.hits)}" * bool(entry.hits)
     seconds = entry.estimated_seconds
     return (

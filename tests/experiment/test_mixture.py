@@ -131,7 +131,7 @@ def test_a_share_of_a_pool_that_is_not_declared_is_named(project: Any) -> None:
     late = {"over": "stages", "points": points((1, NEW), (3, HALF))}
     backbone = {"name": "given", "architecture": "ViT-B-32", "pretrained": "openai"}
     project.write("changing", mixture=late, backbone=backbone)
-    with pytest.raises(InputError, match=r"mixture\.points\.1\.pretraining is 0\.25 and there is"):
+    with pytest.raises(InputError, match=r"mixture\.points\.1\.pretraining is 0\.25, but there is"):
         project.load("changing")
     project.write("changing", mixture={"over": "stages", "points": points((1, NEW))})
     assert project.load("changing").experiment.pool is None
