@@ -98,7 +98,7 @@ def test_zscl_needs_reference_rows_and_with_adapters_no_pull(project: Any) -> No
         project.load("unfed")
     lora = {"name": "lora", "rank": 2, "preserve": {"name": "zscl"}}
     project.write("pulled", method=lora)
-    with pytest.raises(InputError, match="zscl holds"):
+    with pytest.raises(InputError, match="zscl anchors"):
         project.load("pulled")
     project.load("pulled", "method.preserve.l2=0")
 
