@@ -190,7 +190,7 @@ def test_towers_of_timm_are_repaired_and_those_without_mlps_refused(tmp_path: Pa
     resnet = CONFIGURATION | {
         "vision_cfg": {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8, "head_width": 8}
     }
-    for configuration, refusal in ((timm, None), (resnet, "the image tower has none")):
+    for configuration, refusal in ((timm, None), (resnet, "the image tower has no such")):
         models = [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]
         size = 0
         for seed, path in enumerate(models):
