@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from fomo_dagster.errors import InputError, nearest
-from fomo_dagster.experiment.loading import apply_override
+from fomo_dagster.experiment.extending import apply_override
 from fomo_dagster.experiment.validating import validated
 from fomo_dagster.merging.technique import Technique
 from fomo_dagster.merging.techniques import TECHNIQUES, merge

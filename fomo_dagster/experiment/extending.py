@@ -7,10 +7,11 @@ from typing import Any, NamedTuple, get_args
 
 from pydantic import BaseModel
 
+from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.backbone import ORIGINS, can_be_a_folder
 from fomo_dagster.experiment.backbone_names import whole_backbone
 from fomo_dagster.experiment.mixture import ChangingMixture, Mixture
-from fomo_dagster.experiment.sweeping import SWEEP
+from fomo_dagster.experiment.sweeping import EXTENDS, SWEEP
 from fomo_dagster.merging.techniques import AnyTechnique
 from fomo_dagster.methods.averaging.declaration import AnyAverage
 from fomo_dagster.methods.loss.declaration import AnyLoss
@@ -19,6 +20,7 @@ from fomo_dagster.methods.preservation.registry import AnyPreservation
 from fomo_dagster.methods.registry import AnyMethod
 from fomo_dagster.optimisation.optimisers import AnyOptimiser
 from fomo_dagster.optimisation.schedules import AnySchedule
+from fomo_dagster.yaml_files import read_value
 
 _BACKBONES = ("backbone", "teacher", "reference")
 # Keys of which exactly one may stand: a child that gives another replaces its parent's.
@@ -106,3 +108,22 @@ def _inherited(key: str, old: Mapping[str, Any], child: Mapping[str, Any]) -> Ma
         if form is not None and child[tag] != old.get(tag):
             left_out |= old.keys() - form.model_fields.keys()
     return {k: v for k, v in old.items() if k not in left_out}
+
+
+def apply_override(data: dict[str, Any], override: str) -> None:
+    """Put what `key=value` says into the data: a dotted key and a YAML value.
+
+    Raises `InputError` for what is not of this form.
+    """
+    key, separator, text = override.partition("=")
+    if not separator or not all(key.strip().split(".")):
+        raise InputError(f"--set {override!r} is not of the form key=value (key may have dots)")
+    if (top := key.strip().partition(".")[0]) in (EXTENDS, SWEEP):
+        raise InputError(f"--set {override!r}: {top} is a key of experiment files alone: write one")
+    try:
+        value = read_value(text)
+    except InputError as error:
+        raise InputError(f"--set {override!r}: {error}") from error
+    result = merged(data, nested(key.strip(), value))
+    data.clear()
+    data.update(result)

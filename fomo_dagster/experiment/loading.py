@@ -22,14 +22,14 @@ from fomo_dagster.data.benchmark.registry import by_any_name
 from fomo_dagster.data.dataset import Dataset
 from fomo_dagster.errors import InputError, nearest
 from fomo_dagster.experiment.benchmark import benchmark_declarations, with_benchmark_values
-from fomo_dagster.experiment.extending import merged, nested
+from fomo_dagster.experiment.extending import apply_override, merged
 from fomo_dagster.experiment.names import check_safe_name
 from fomo_dagster.experiment.schema import Experiment
 from fomo_dagster.experiment.sweeping import EXTENDS, SWEEP, grids_of
 from fomo_dagster.experiment.validating import Place, validated
 from fomo_dagster.paths import problem_of, said_of
 from fomo_dagster.shipped import shipped_folder
-from fomo_dagster.yaml_files import read_mapping, read_parts, read_value, text_of
+from fomo_dagster.yaml_files import read_mapping, read_parts, text_of
 
 SUFFIXES = (".yaml", ".yml")
 _NAME = re.compile(r"^['\"]?([A-Za-z0-9][A-Za-z0-9_]*)['\"]?\s*:(?:\s|$)", re.MULTILINE)
@@ -377,25 +377,6 @@ def _parents_of(path: Path, swept: Any, parent: Any, project: Path) -> Any:
         return {name: str(_parent(path, one, project)) for name, one in swept.items()}
     named = swept if isinstance(swept, list) else [swept]
     return [str(_parent(path, one, project)) for one in named]
-
-
-def apply_override(data: dict[str, Any], override: str) -> None:
-    """Put what `key=value` says into the data: a dotted key and a YAML value.
-
-    Raises `InputError` for what is not of this form.
-    """
-    key, separator, text = override.partition("=")
-    if not separator or not all(key.strip().split(".")):
-        raise InputError(f"--set {override!r} is not of the form key=value (key may have dots)")
-    if (top := key.strip().partition(".")[0]) in (EXTENDS, SWEEP):
-        raise InputError(f"--set {override!r}: {top} is a key of experiment files alone: write one")
-    try:
-        value = read_value(text)
-    except InputError as error:
-        raise InputError(f"--set {override!r}: {error}") from error
-    result = merged(data, nested(key.strip(), value))
-    data.clear()
-    data.update(result)
 
 
 def _completed(name: str, declaration: Any, where: str) -> Any:
