@@ -25,6 +25,7 @@ from typing import Any
 
 from fomo_dagster.errors import StoreError
 from fomo_dagster.store.digests import digest_of_file
+from fomo_dagster.store.file_formats import problem_of_format
 from fomo_dagster.store.files import (
     explained,
     fsync,
@@ -307,6 +308,8 @@ class Store:
         for name, expected in files.items():
             if digest_of_file(folder / name) != expected["checksum"]:
                 return f"the bytes of {name} were altered"
+            if (problem := problem_of_format(folder / name)) is not None:
+                return problem
         self._stamp(kind, digest, folder, files)
         return None
 

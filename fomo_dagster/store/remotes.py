@@ -19,6 +19,7 @@ from typing import Any
 
 from fomo_dagster.errors import StoreError
 from fomo_dagster.store.connections import Connection, TooLongError
+from fomo_dagster.store.file_formats import problem_of_format
 from fomo_dagster.store.manifests import (
     MANIFEST,
     MOST_BYTES,
@@ -74,6 +75,8 @@ class Remote:
                 raise DamagedError(f"{name} is longer than {expected['size']} bytes") from error
             if copied != (expected["size"], expected["checksum"]):
                 raise DamagedError(f"the bytes of {name} were altered")
+            if (problem := problem_of_format(target)) is not None:
+                raise DamagedError(problem)
         for name in manifest["record"]:
             target = _inside(folder / RECORD, name)
             try:

@@ -1,6 +1,8 @@
 """The remote side of the store: what is there is whole or counts as missing, whoever wrote it."""
 
+import gzip
 import json
+import tarfile
 import threading
 import uuid
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -8,7 +10,10 @@ from pathlib import Path
 from typing import ClassVar
 
 import fsspec
+import numpy as np
+import polars as pl
 import pytest
+from safetensors.numpy import save_file
 
 from fomo_dagster.errors import InputError, StoreError
 from fomo_dagster.home import Home
@@ -166,6 +171,40 @@ def heals(machine, files, damage, *, seen, caplog):
 def test_what_is_damaged_on_a_remote_is_made_again_and_replaced(machine, remote_url, caplog, name):
     damage, seen = DAMAGES[name]
     heals(machine, Files(remote_url), damage, seen=seen, caplog=caplog)
+
+
+def _table(path, whole):
+    pl.DataFrame({"a": range(9)}).write_parquet(path)
+    if not whole:
+        path.write_bytes(path.read_bytes()[:-1] + b"2")
+
+
+def _tensors(path, whole):
+    save_file({"a": np.zeros(9)}, path)
+    if not whole:  # what its header names is not all there
+        path.write_bytes(path.read_bytes()[:-1])
+
+
+def _tar(path, whole):
+    with tarfile.open(path, "w") as tar:
+        tar.add(__file__, "a")
+    if not whole:
+        path.write_bytes(gzip.compress(path.read_bytes()))
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [("table.parquet", _table), ("[0].safetensors", _tensors), ("0.tar", _tar)],
+)
+def test_what_others_pushed_as_what_it_is_not_is_made_again(machine, caplog, name, write):
+    machine("first").get_or_make(RECIPE, lambda folder: write(folder / name, whole=False))
+    second = machine("second").get_or_make(RECIPE, lambda folder: write(folder / name, whole=True))
+    assert second.computed
+    assert f"is damaged: {name} is no {name.split('.')[1]} file" in caplog.text
+    assert content(machine("third").get_or_make(RECIPE, never)) == content(second)
+    caplog.clear()
+    assert content(machine("second").get_or_make(RECIPE, never)) == content(second)
+    assert not caplog.text
 
 
 def test_only_what_a_manifest_lists_is_fetched(machine, remote_url):

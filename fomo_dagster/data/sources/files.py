@@ -18,7 +18,7 @@ from typing import TypeVar
 import polars as pl
 
 from fomo_dagster.data.images import UnreadableImageError
-from fomo_dagster.errors import DataError
+from fomo_dagster.errors import DataError, StoreError
 from fomo_dagster.parquet import read_parquet
 from fomo_dagster.store.digests import digest_of, digest_of_bytes, digest_of_file
 from fomo_dagster.store.files import replacing, skipped_where_refused
@@ -118,7 +118,7 @@ class DigestCache:
         nothing = pl.DataFrame(schema={**STATUS, "digest": pl.String()})
         try:
             kept = read_parquet(self.path)
-        except (OSError, pl.exceptions.PolarsError):
+        except (OSError, StoreError):
             return nothing
         return kept.unique(list(STATUS)) if kept.schema == nothing.schema else nothing
 

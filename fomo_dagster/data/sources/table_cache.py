@@ -9,7 +9,7 @@ from pathlib import Path
 
 import polars as pl
 
-from fomo_dagster.errors import DataError
+from fomo_dagster.errors import DataError, StoreError
 from fomo_dagster.parquet import read_parquet
 from fomo_dagster.store.digests import digest_of
 from fomo_dagster.store.files import replacing, skipped_where_refused
@@ -44,7 +44,7 @@ def recall(path: Path, key: str | None, schema: Mapping[str, pl.DataType]) -> pl
         if key is None or pl.read_parquet_metadata(path).get(KEY) != key:
             return None
         kept = read_parquet(path)
-    except (OSError, pl.exceptions.PolarsError):
+    except (OSError, StoreError, pl.exceptions.PolarsError):
         return None
     return kept if dict(kept.schema) == dict(schema) else None
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from fomo_dagster.errors import StoreError
 from fomo_dagster.experiment.backbone import Backbone
 from fomo_dagster.experiment.training import TrainingSettings
 from fomo_dagster.experiment.weights_folder import described
@@ -54,8 +55,8 @@ def steps_of(artifact: Artifact) -> pl.DataFrame:
     speed = pl.Series("samples_per_second", [None] * steps.height, pl.Float64)
     path = artifact.record(SPEED)
     if path is not None:
-        with contextlib.suppress(pl.exceptions.PolarsError, OSError):
-            told = read_parquet(path)["samples_per_second"]
+        with contextlib.suppress(StoreError, OSError):
+            told = read_parquet(path, columns=[speed.name])[speed.name]
             if told.dtype == speed.dtype and len(told) == len(speed):
                 speed = told
     return steps.with_columns(speed)

@@ -25,7 +25,7 @@ from fomo_dagster.data.downloading import check_size
 from fomo_dagster.data.images import UnreadableImageError, glimpsed
 from fomo_dagster.data.sources.webdataset.listing import ShardFile, is_local
 from fomo_dagster.data.sources.webdataset.members import PLACED, RULES, scan_tar
-from fomo_dagster.errors import DataError, FomoError
+from fomo_dagster.errors import DataError, FomoError, StoreError
 from fomo_dagster.parquet import read_parquet
 from fomo_dagster.store.digests import digest_of
 from fomo_dagster.store.files import replacing, write_bytes
@@ -109,11 +109,11 @@ class ShardCache:
     def _samples(self, shard: ShardFile, path: Path) -> pl.DataFrame:
         listing = self.folder / f"{self._listed(shard)}.parquet"
         if _touched(listing):
-            with contextlib.suppress(OSError, pl.exceptions.PolarsError):
+            with contextlib.suppress(OSError, StoreError):
                 return read_parquet(listing, columns=PLACED)
         with self._lease(listing.name):
             if _touched(listing):
-                with contextlib.suppress(OSError, pl.exceptions.PolarsError):
+                with contextlib.suppress(OSError, StoreError):
                     return read_parquet(listing, columns=PLACED)
             scan = scan_tar(path, self.images, digests=False)
             with replacing(listing) as temporary:
