@@ -8,6 +8,7 @@ A picture is the first frame in 8-bit RGB, by these rules:
   only), 255 and 65535 that no value exceeds, if the largest is at least a quarter of it, and
   black is 0. Otherwise, or if a value is below 0, the least value is black and the largest
   white. What is not a number is black.
+- TIFF and FITS are unpacked as they are stored, also where Pillow alone has it wrong.
 - Orientation tags are ignored, as in OpenCLIP's loaders, unless `Decoding.upright`. Pillow heeds
   those of TIFF. Colour profiles are ignored; CMYK and LAB become RGB by Pillow's own formulas.
 
@@ -26,7 +27,7 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
 from fomo_dagster.data.decoding import DEFAULT, RULES, Decoding
 from fomo_dagster.data.formats import formats, stored_extension
@@ -52,7 +53,13 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }  # what an orientation tag asks for
-TIFF_BITS, TIFF_PHOTOMETRIC, TIFF_SAMPLE_FORMAT = 258, 262, 339
+TIFF_BITS, TIFF_COMPRESSION, TIFF_PHOTOMETRIC, TIFF_PLANES = 258, 259, 262, 284
+TIFF_SAMPLE_FORMAT = 339
+PLAIN_LAYOUTS = ("1", "L", "P", "RGB", "RGBA", "RGBX", "CMYK")  # in Pillow's words
+DEEP_LAYOUT = re.compile(r"^([IF];(?:16|32))B")  # big-endian numbers
+
+# Without libtiff, Pillow shows uncompressed planes of all but the plain layouts wrong.
+TiffImagePlugin.READ_LIBTIFF = True
 
 Values = npt.NDArray[Any]
 
@@ -182,6 +189,7 @@ def to_picture(image: Image.Image, decoding: Decoding = DEFAULT) -> tuple[Image.
 
     Raises what decoding raises, which can be nearly anything.
     """
+    corrected = _corrected(image)
     raw = image.tile[0].args if isinstance(image, ImageFile.ImageFile) and image.tile else None
     image.load()
     orientation = _orientation(image)  # after loading: Pillow turns TIFF itself
@@ -201,7 +209,23 @@ def to_picture(image: Image.Image, decoding: Decoding = DEFAULT) -> tuple[Image.
     picture = shown if shown.mode == "RGB" else shown.convert("RGB")
     if decoding.upright and orientation in TURNS:
         picture = picture.transpose(TURNS[orientation])
-    return picture, Seen(transparent, rescaled, orientation in TURNS)
+    return picture, Seen(transparent, rescaled or corrected, orientation in TURNS)
+
+
+def _corrected(image: Image.Image) -> bool:
+    """Correct how Pillow is about to unpack a TIFF; whether it alone would show it wrong.
+
+    libtiff brings numbers in the machine's byte order, whatever the file's.
+    """
+    if image.format != "TIFF" or not isinstance(image, ImageFile.ImageFile) or not image.tile:
+        return False
+    (tile,) = image.tile  # libtiff's
+    layout, *others = cast(tuple[Any, ...], tile.args)
+    native = DEEP_LAYOUT.sub(r"\1N", layout)
+    image.tile = [tile._replace(args=(native, *others))]
+    tags = getattr(image, "tag_v2", {})
+    in_planes = tags.get(TIFF_PLANES) == 2 and tags.get(TIFF_COMPRESSION, 1) == 1
+    return native != layout or (in_planes and layout not in PLAIN_LAYOUTS)
 
 
 def _is_flat(picture: Image.Image) -> bool:
@@ -216,6 +240,8 @@ def _eight_bits(image: Image.Image) -> tuple[Image.Image, bool]:
     tags = getattr(image, "tag_v2", {})  # a TIFF's
     is_signed = tags.get(TIFF_SAMPLE_FORMAT, (1,))[0] == 2
     inverted = tags.get(TIFF_PHOTOMETRIC) == 0  # which Pillow heeds for 8 bits alone
+    if image.format == "FITS" and image.mode.startswith("I;16"):  # always signed
+        return Image.fromarray(_scaled(np.asarray(image).astype(np.int16))), True
     if image.mode.startswith("I;16"):
         bits = max(tags.get(TIFF_BITS, (16,)))
         levels = (np.asarray(image) >> (bits - 8)).clip(max=255).astype(np.uint8)
@@ -262,7 +288,7 @@ def _alpha_of_key(image: Image.Image, raw: Any) -> Image.Image | None:
     if key is None or image.mode not in ("1", "L", "RGB", "I;16", "I;16B"):
         return None
     if image.mode == "RGB":
-        key = tuple(part >> 8 if max(key) > 255 else part for part in key)
+        key = tuple(part >> 8 if raw == "RGB;16B" else part & 255 for part in key)
     elif image.mode == "L":
         key *= {"L;2": 85, "L;4": 17}.get(raw[0] if isinstance(raw, tuple) else raw, 1)
     values = np.asarray(image.convert("L") if image.mode == "1" else image)

@@ -8,6 +8,7 @@ import zlib
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image, ImageFile
 
 from fomo_dagster.data.decoding import DEFAULT, Decoding
@@ -48,7 +49,12 @@ def png(rows: list[bytes], width: int, depth: int, colour: int, key: bytes = b""
 
 
 def tiff(
-    values: np.ndarray, bits: int | None = None, *, white_is_zero: bool = False, data: bytes = b""
+    values: np.ndarray,
+    bits: int | None = None,
+    *,
+    white_is_zero: bool = False,
+    data: bytes = b"",
+    planes: int = 1,
 ) -> bytes:
     """A little-endian greyscale TIFF, its values as they are, or as `data` has packed them."""
     kind = {"u": 1, "i": 2, "f": 3}[values.dtype.kind]
@@ -56,7 +62,8 @@ def tiff(
     height, width = values.shape
     tags = {
         256: width, 257: height, 258: bits or values.dtype.itemsize * 8, 259: 1,
-        262: 0 if white_is_zero else 1, 273: 8, 277: 1, 278: height, 279: len(pixels), 339: kind,
+        262: 0 if white_is_zero else 1, 273: 8, 277: 1, 278: height, 279: len(pixels),
+        284: planes, 339: kind,
     }  # fmt: skip
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
     directory = struct.pack("<H", len(tags)) + entries + struct.pack("<I", 0)
@@ -117,6 +124,75 @@ def test_a_ramp_of_any_depth_is_a_ramp(name: str) -> None:
     assert off.max() <= (14 if "labels" in name else 1)  # of labels there are but 21
 
 
+def stored(values: np.ndarray, **options: object) -> bytes:
+    """A TIFF by another library, of (H, W) or (H, W, 3)."""
+    file = io.BytesIO()
+    tifffile.imwrite(
+        file, values, photometric="minisblack" if values.ndim == 2 else "rgb", **options
+    )
+    return file.getvalue()
+
+
+ORDERS = {
+    "signed 16-bit": (scaled(65535, "i4") - 32768).astype("i2"),
+    "signed 32-bit": scaled(2**31 - 1, "i4"),
+    "float": scaled(1, "f4"),
+    "16-bit": scaled(65535, "u2"),
+    "16-bit colours": np.dstack([scaled(65535, "u2")] * 3),
+}
+
+
+@pytest.mark.parametrize("name", ORDERS)
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_numbers_of_a_tiff_are_read_in_its_byte_order(
+    name: str, order: str, compression: str | None
+) -> None:
+    data = stored(ORDERS[name], byteorder=order, compression=compression)
+    np.testing.assert_allclose(shown(data), as_grey(GREY), atol=1)
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u2"])
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_planes_of_a_tiff_show_what_interleaved_channels_do(
+    dtype: str, order: str, compression: str | None
+) -> None:
+    planes = (COLOURS.astype(int) * (257 if dtype == "u2" else 1)).astype(dtype).transpose(2, 0, 1)
+    data = stored(planes, byteorder=order, compression=compression, planarconfig="separate")
+    assert (shown(data) == COLOURS).all()
+    mended = dtype == "u2" and compression is None
+    assert checked(data, None).seen == Seen(rescaled=mended)
+
+
+@pytest.mark.parametrize("white_is_zero", [False, True])
+@pytest.mark.parametrize("dtype", ["u1", "u2", "f4"])
+def test_a_single_plane_is_an_image(dtype: str, *, white_is_zero: bool) -> None:
+    largest = {"u1": 255, "u2": 65535, "f4": 1}[dtype]
+    values = scaled(largest, dtype)
+    if white_is_zero:
+        values = (largest - values).astype(dtype)
+    data = tiff(values, white_is_zero=white_is_zero, planes=2)
+    np.testing.assert_allclose(shown(data), as_grey(GREY), atol=1)
+
+
+def fits(values: np.ndarray, *cards: str) -> bytes:
+    """Rows from below, signed and big-endian, as the format has them."""
+    height, width = values.shape
+    header = [
+        "SIMPLE  =                    T", f"BITPIX  = {16:20}", f"NAXIS   = {2:20}",
+        f"NAXIS1  = {width:20}", f"NAXIS2  = {height:20}", *cards, "END",
+    ]  # fmt: skip
+    text = "".join(card.ljust(80) for card in header).ljust(2880).encode()
+    return text + values[::-1].astype(">i2").tobytes().ljust(2880, b"\0")
+
+
+def test_a_fits_of_16_bits_is_signed() -> None:
+    camera = fits(scaled(65535, "i4") - 32768, f"BZERO   = {32768:20}")
+    np.testing.assert_allclose(shown(camera), as_grey(GREY), atol=1)
+    np.testing.assert_allclose(shown(fits(scaled(200, "i4") - 100)), as_grey(GREY), atol=2)
+
+
 @pytest.mark.parametrize("white", [1.0, 255.0, 65535.0])
 def test_a_dark_image_stays_dark_where_its_white_is_a_usual_one(white: float) -> None:
     dark = shown(tiff((RAMP * white * 0.3).astype("f4")))
@@ -165,6 +241,10 @@ def transparent_images() -> dict[str, tuple[bytes, np.ndarray, np.ndarray]]:
     )
     sixteen = (np.arange(48).reshape(6, 8) * 1000).astype(">u2")
     deep = COLOURS.astype(">u2") * 257
+    dark = COLOURS.copy()
+    dark[0, 5], dark[1, 1] = 0, (9, 8, 7)
+    of_dark = (dark.astype(">u2") * 256).astype(">u2")
+    of_dark[0, 5] = 9, 8, 7
     return {
         "RGBA PNG": (encoded(rgba, "PNG"), COLOURS, ALPHA),
         "RGBA WebP": (encoded(rgba, "WEBP", lossless=True, exact=True), COLOURS, ALPHA),
@@ -198,6 +278,17 @@ def transparent_images() -> dict[str, tuple[bytes, np.ndarray, np.ndarray]]:
         "16-bit RGB PNG, a key": (
             png([row.tobytes() for row in deep], 8, 16, 2, deep[1, 1].tobytes()),
             COLOURS, np.where((COLOURS[1, 1] == COLOURS).all(-1), 0, 255),
+        ),
+        "16-bit RGB PNG, a dark key": (
+            png([row.tobytes() for row in of_dark], 8, 16, 2, struct.pack(">HHH", 9, 8, 7)),
+            dark, np.where(np.arange(48).reshape(6, 8) == 5, 0, 255),
+        ),
+        "RGB PNG, a key of 16 bits": (
+            png(
+                [row.tobytes() for row in COLOURS], 8, 8, 2,
+                struct.pack(">HHH", *(0xFF00 | int(part) for part in COLOURS[2, 3])),
+            ),
+            COLOURS, np.where((COLOURS[2, 3] == COLOURS).all(-1), 0, 255),
         ),
         "1-bit PNG, a key": (
             png([b"\xaa"] * 6, 8, 1, 0, b"\0\1"),
