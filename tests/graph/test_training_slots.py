@@ -94,10 +94,13 @@ def test_a_command_says_whom_it_waits_for_and_can_be_stopped(finished_project):
     assert not list(finished_project.home.root.glob("store/.leases/*"))
 
 
-def test_trainings_alone_take_a_slot(project):
-    graph = project.graph()
-    assert {key for key, node in graph.nodes.items() if node.trains} == {
-        "backbones/toy", "toy/trained_001", "toy/trained_002", "toy/trained_003",
+def test_what_runs_a_model_needs_a_device(project):
+    nodes = project.graph().nodes
+    needy = {key for key, node in nodes.items() if node.needs is not None and node.needs.devices}
+    stages = ["001", "002", "003"]
+    assert needy == {
+        "backbones/toy", "toy/evaluation_000",
+        *(f"toy/{kind}_{stage}" for kind in ("trained", "evaluation") for stage in stages),
     }  # fmt: skip
 
 

@@ -22,6 +22,7 @@ from fomo_dagster.graph.core.facts import (
     facts_of,
     identity,
 )
+from fomo_dagster.graph.core.needs import Needs
 from fomo_dagster.graph.core.outcome import Outcome
 from fomo_dagster.graph.core.shown import Check, Checked, Shown
 from fomo_dagster.store.artifacts import Artifact
@@ -106,9 +107,10 @@ class Node(ABC):
         return None
 
     @property
-    def trains(self) -> bool:
-        """Whether making it takes a training slot, of which a machine has few."""
-        return False
+    def needs(self) -> Needs | None:
+        """What making an artifact of it takes; None: so little that it is made at once, by whoever
+        comes to it."""
+        return None
 
     def predict(self, recipes: Mapping[str, Recipe], context: NodeContext) -> Facts:
         """The facts that making these recipes will give; exact unless images are unreadable."""

@@ -15,6 +15,7 @@ from fomo_dagster.experiment.weights_folder import described, files_of
 from fomo_dagster.graph.core.context import Observation
 from fomo_dagster.graph.core.facts import ONLY, FactsByKey
 from fomo_dagster.graph.core.keys import BACKBONES
+from fomo_dagster.graph.core.needs import Needs
 from fomo_dagster.graph.core.outcome import Outcome
 from fomo_dagster.graph.core.shown import Shown
 from fomo_dagster.graph.nodes.weights import WeightsNode
@@ -124,11 +125,11 @@ class BackboneNode(WeightsNode):
 
     @property
     def parallelism(self) -> Execution | None:
-        return self.execution if self.trains else None
+        return self.execution if self.backbone.pretraining is not None else None
 
     @property
-    def trains(self) -> bool:
-        return self.backbone.pretraining is not None
+    def needs(self) -> Needs:
+        return Needs.of(self.execution) if self.backbone.pretraining is not None else Needs()
 
     def make(
         self, name: str, recipe: Recipe, folder: Path, context: NodeContext

@@ -18,6 +18,7 @@ from fomo_dagster.experiment.schema import Experiment
 from fomo_dagster.experiment.training import TrainingSettings
 from fomo_dagster.experiment.weights_folder import described
 from fomo_dagster.graph.core.facts import ONLY, Details, Facts, FactsByKey
+from fomo_dagster.graph.core.needs import Needs
 from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.core.outcome import Outcome
 from fomo_dagster.graph.core.shown import Shown
@@ -93,6 +94,10 @@ class BudgetNode(Node):
     ) -> Facts:
         own, _ = json.loads(artifacts[ONLY].path(BUDGET).read_text())
         return _facts(own["steps_per_stage"])
+
+    @property
+    def needs(self) -> Needs:
+        return Needs()
 
     def make(self, name: str, recipe: Recipe, folder: Path, context: NodeContext) -> None:
         self._steps(context)  # raises where it buys none

@@ -15,6 +15,7 @@ from fomo_dagster.experiment.evaluation import Evaluation, Waffle
 from fomo_dagster.experiment.execution import Execution
 from fomo_dagster.graph.core.facts import Details, Facts, FactsByKey, identity
 from fomo_dagster.graph.core.keys import shards_key
+from fomo_dagster.graph.core.needs import Needs
 from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.core.outcome import Outcome
 from fomo_dagster.graph.core.shown import Check, Checked, Shown
@@ -151,6 +152,10 @@ class EvaluationNode(Node):
     @property
     def parallelism(self) -> Execution | None:
         return self.execution
+
+    @property
+    def needs(self) -> Needs:
+        return Needs.of(self.execution)
 
     def make(
         self, name: str, recipe: Recipe, folder: Path, context: NodeContext

@@ -14,6 +14,7 @@ from fomo_dagster.experiment.backbone import Backbone
 from fomo_dagster.experiment.execution import Execution
 from fomo_dagster.graph.core.facts import Facts, FactsByKey, identity
 from fomo_dagster.graph.core.keys import shards_key
+from fomo_dagster.graph.core.needs import Needs
 from fomo_dagster.graph.nodes.details import SampleDetails
 from fomo_dagster.graph.nodes.evaluation import CONCEPTS, EvaluationDetails
 from fomo_dagster.graph.nodes.order import Ordered, OrderNode
@@ -82,6 +83,10 @@ class FrequencyOrder(MeasuredOrder):
     def inputs(self) -> tuple[str, ...]:
         return (*super().inputs, self.pool_key)
 
+    @property
+    def needs(self) -> Needs:
+        return Needs()
+
     def _figure_inputs(self, facts: FactsByKey) -> dict[str, Any]:
         return {"pool": facts[self.pool_key].data_version}
 
@@ -114,6 +119,10 @@ class SimilarityOrder(MeasuredOrder):
     @property
     def inputs(self) -> tuple[str, ...]:
         return (*super().inputs, self.checkpoint_key)
+
+    @property
+    def needs(self) -> Needs:
+        return Needs.of(self.execution)
 
     @property
     def _parameters(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fomo_dagster.graph.core.facts import ONLY, FactsByKey
+from fomo_dagster.graph.core.needs import Needs
 from fomo_dagster.graph.core.outcome import Outcome
 from fomo_dagster.graph.core.shown import Shown
 from fomo_dagster.graph.nodes.weights import WeightsNode
@@ -105,6 +106,10 @@ class DeployedNode(WeightsNode):
         # Not `self.kind`: what one experiment deploys another may start from.
         kind = DeployedNode.kind
         return {ONLY: Recipe(kind, self.version, self.declared, inputs)}
+
+    @property
+    def needs(self) -> Needs:
+        return Needs()
 
     def make(
         self, name: str, recipe: Recipe, folder: Path, context: NodeContext

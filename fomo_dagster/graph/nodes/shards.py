@@ -11,6 +11,7 @@ from fomo_dagster.data.dataset import Dataset
 from fomo_dagster.data.sources.release.source import FomoReleaseSource
 from fomo_dagster.graph.core.facts import ONLY, Details, Facts, FactsByKey, facts_of
 from fomo_dagster.graph.core.keys import DATASETS, shards_key, source_key
+from fomo_dagster.graph.core.needs import Needs
 from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.core.outcome import Outcome
 from fomo_dagster.graph.core.shown import Bullets, Check, Checked, Picture, Shown
@@ -150,6 +151,10 @@ class ShardsNode(Node):
     def recipes(self, facts: FactsByKey) -> dict[str, Recipe]:
         scan = facts[source_key(self.name)].data_version
         return {ONLY: Recipe(self.kind, self.version, self._parameters, {"source": scan})}
+
+    @property
+    def needs(self) -> Needs:
+        return Needs()
 
     def make(
         self, name: str, recipe: Recipe, folder: Path, context: NodeContext

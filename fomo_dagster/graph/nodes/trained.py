@@ -15,6 +15,7 @@ from fomo_dagster.experiment.mixture import AnyMixture
 from fomo_dagster.experiment.schema import Buffer
 from fomo_dagster.experiment.training import Budget, TrainingSettings
 from fomo_dagster.graph.core.facts import ONLY, FactsByKey
+from fomo_dagster.graph.core.needs import Needs
 from fomo_dagster.graph.core.outcome import Outcome
 from fomo_dagster.graph.core.shown import Shown
 from fomo_dagster.graph.nodes.budget import BudgetDetails
@@ -201,8 +202,8 @@ class TrainedNode(WeightsNode):
         return self.execution
 
     @property
-    def trains(self) -> bool:
-        return True
+    def needs(self) -> Needs:
+        return Needs.of(self.execution)
 
     def make(
         self, name: str, recipe: Recipe, folder: Path, context: NodeContext

@@ -37,7 +37,7 @@ def materialise(key: str, context: RunContext) -> Outcome:
         artifact = context.get_or_make(
             recipe,
             lambda folder, name=name, recipe=recipe: make(node, name, recipe, folder, context),  # type: ignore[misc]
-            partial(context.training_slot, node) if node.trains else None,
+            partial(context.training_slot, node) if _trains(node) else None,
         )
         artifacts[name] = replace(artifact, computed=True) if name in made else artifact
     found = node.facts_of_made(recipes, artifacts, context)
@@ -72,6 +72,10 @@ def materialise(key: str, context: RunContext) -> Outcome:
     context.run.finished(head, seconds)
     context.say(node.warnings(artifacts) if computed else ())
     return Outcome(head, artifacts, computed, seconds)
+
+
+def _trains(node: Node) -> bool:
+    return node.makes_weights and node.needs is not None and node.needs.devices > 0
 
 
 def remove_stale_heads(experiment: str, context: RunContext) -> list[str]:
