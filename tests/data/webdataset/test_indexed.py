@@ -10,6 +10,7 @@ import pytest
 
 from fomo_dagster.data.sources.webdataset import indexed
 from fomo_dagster.data.sources.webdataset.indexed import IndexedTars, PlacedIndex, version_of
+from fomo_dagster.data.sources.webdataset.source import WebDatasetSource
 from fomo_dagster.errors import DataError
 
 
@@ -192,6 +193,32 @@ def test_keys_are_unique_in_a_split_however_tars_repeat_them(tmp_path, tars):
     assert samples["key"].to_list() == [
         "000000097", "000000098", "a/x", "a/y", "b/x", "b/y"
     ]  # fmt: skip
+
+
+def test_a_key_that_looks_like_one_told_apart_is_told_apart_too(tmp_path, tars):
+    for shard, keys in (("a", ("x",)), ("b", ("x", "a/x"))):
+        content = {}
+        for key in keys:
+            content |= {f"{key}.jpg": tars.picture(1), f"{key}.txt": f"{shard} {key}".encode()}
+        tars.write(tmp_path / f"tars/{shard}.tar", content)
+    source = open_tars(tmp_path)
+    samples = source.index(source.tars()).samples
+    assert samples.select("key", pl.col("captions").list.first()).rows() == [
+        ("a/x", "a x"), ("b/a/x", "b a/x"), ("b/x", "b x")
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("other", ["1.TAR", "1.tar.gz", "1.tgz", "1.zip", "more/1.tar"])
+def test_archives_beside_the_tars_are_said(tmp_path, tars, other):
+    tars.shard(tmp_path / "tars", 0, 2)
+    for name in (other, "00000.parquet", "00000_stats.json", ".hidden.tgz"):
+        (tmp_path / "tars" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "tars" / name).touch()
+    source = open_tars(tmp_path)
+    (remark,) = source.remarks(source.tars())
+    assert f"archives that are not read: '{other}'; only its files named *.tar are" in remark
+    _, notes = WebDatasetSource(shards="tars", index=False).list_tars("web", tmp_path)
+    assert notes == (remark,)
 
 
 def test_shards_named_as_splits_are_those(tmp_path, tars):

@@ -24,7 +24,11 @@ from fomo_dagster.data.index import Index
 from fomo_dagster.data.samples import INDEX
 from fomo_dagster.data.sources.files import shortlist
 from fomo_dagster.data.sources.splits import SplitNames, held_out
-from fomo_dagster.data.sources.webdataset.listing import find_shards, list_shards
+from fomo_dagster.data.sources.webdataset.listing import (
+    find_shards,
+    list_shards,
+    said_of_others,
+)
 from fomo_dagster.data.sources.webdataset.members import (
     BROKEN,
     ODD,
@@ -144,6 +148,7 @@ class IndexedTars:
     def remarks(self, tars: Sequence[IndexedTar]) -> tuple[str, ...]:
         """Sentences about what of the tars is not used, and how their names were taken."""
         splits = split_shards([tar.name for tar in tars], self.splits, self._title)
+        notes = (*splits.notes, *said_of_others(self.shards, self.base))
         counts: Counter[str] = Counter()
         examples: dict[str, str] = {}
         for tar in tars:
@@ -151,13 +156,13 @@ class IndexedTars:
                 counts[unused.reason] += unused.members
                 examples.setdefault(unused.reason, f"{unused.example} in {tar.name}")
         if not counts:
-            return splits.notes
+            return notes
         said = [
             f"{count:,} × {reason} ({examples[reason]})"
             for reason, count in counts.most_common(REASONS_NAMED)
         ]
         return (
-            *splits.notes,
+            *notes,
             f"{counts.total():,} members and fields of the tars of {self._title} are not used: "
             f"{'; '.join(said)}",
         )
@@ -178,9 +183,9 @@ class IndexedTars:
     def index(self, tars: Sequence[IndexedTar]) -> TarIndex:
         """All that the tars hold, and the shards that are missing as what is broken.
 
-        A key that several tars have is preceded by the tar's name. What was lost with a shard
-        counts as many samples as it had: what img2dataset noted beside it, or else, as a bound,
-        those of the largest of the others.
+        A key that several tars have is preceded by the tar's name; if that is a key, too, all are.
+        What was lost with a shard counts as many samples as it had: what img2dataset noted beside
+        it, or else, as a bound, those of the largest of the others.
         """
         scans = [self._scan(tar.place) for tar in tars]
         splits = split_shards([tar.name for tar in tars], self.splits, self._title)
@@ -189,13 +194,7 @@ class IndexedTars:
             for tar, scan in zip(tars, scans, strict=True)
             if tar.name in splits.of
         )
-        stem = pl.col("shard").str.strip_suffix(".tar")
-        samples = samples.with_columns(
-            concept=pl.lit(self.concept),
-            key=pl.when(pl.struct("split", "key").is_duplicated())
-            .then(pl.format("{}/{}", stem, "key"))
-            .otherwise("key"),
-        )
+        samples = _told_apart(samples).with_columns(concept=pl.lit(self.concept))
         if self.test_share > 0 and not splits.has_test:
             samples = samples.with_columns(held_out(samples, self.test_share))
         odd = pl.concat(
@@ -302,6 +301,13 @@ class IndexedTars:
     def _kept(self, place: Place) -> Path:
         about = digest_of([*place.status, *self.images, RULES, self.decoding.as_data()])[:16]
         return self.cache / f"{_path_digest(place)}-{about}.parquet"
+
+
+def _told_apart(samples: pl.DataFrame) -> pl.DataFrame:
+    whole = pl.format("{}/{}", pl.col("shard").str.strip_suffix(".tar"), "key")
+    repeats = pl.struct("split", "key").is_duplicated()
+    told = samples.with_columns(key=pl.when(repeats).then(whole).otherwise("key"))
+    return samples.with_columns(key=whole) if told.select(repeats.any()).item() else told
 
 
 def reasons(lost: pl.DataFrame) -> list[str]:

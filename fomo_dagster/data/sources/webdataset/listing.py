@@ -29,6 +29,7 @@ MOST_SHARDS = 1_000_000  # that one pattern may name; the largest public sets ha
 # What stores tell of a file's content, in order of trust; after these, when it was last written.
 CHECKSUMS = ("ETag", "etag", "md5Hash", "content_md5", "crc32c", "checksum", "CRC")
 TIMES = ("mtime", "LastModified", "last_modified", "updated", "created")
+_ARCHIVE = re.compile(r"\.(tar(\.\w+)?|tgz|tbz2?|txz|tzst|zip|7z|rar)$", re.IGNORECASE)
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(-?\d{1,18})\.\.(-?\d{1,18})(?:\.\.(-?\d{1,18}))?")
 
@@ -106,6 +107,31 @@ def find_shards(patterns: Sequence[str], base: Path) -> Shards:
         for url, path in paths.items()
     ]
     return Shards(sorted(files), missing)
+
+
+def said_of_others(patterns: Sequence[str], base: Path) -> Iterator[str]:
+    """A sentence for each folder of this machine that `patterns` name, if it holds other archives
+    than the tars that are read, or folders of tars."""
+    for folder in _folders_of(patterns, base):
+        others = [name for name in os.listdir(folder) if _is_archive(name)]
+        below = glob.glob("*/*.tar", root_dir=folder)
+        if others or below:
+            named = shortlist(sorted([*others, *below]))
+            yield (
+                f"the folder {folder} holds archives that are not read: {named}; only its files "
+                "named *.tar are: rename or unpack these, or list their folder in `shards`, too"
+            )
+
+
+def _folders_of(patterns: Sequence[str], base: Path) -> Iterator[str]:
+    for pattern in filter(is_local, patterns):
+        _, wanted = _wanted(pattern, base)
+        if len(wanted) == 1 and not wanted[0].is_glob and os.path.isdir(wanted[0].path):
+            yield wanted[0].path
+
+
+def _is_archive(name: str) -> bool:
+    return not name.startswith(".") and not name.endswith(".tar") and bool(_ARCHIVE.search(name))
 
 
 def listing_digest(files: Sequence[ShardFile]) -> str:
@@ -211,7 +237,7 @@ def _compressed(filesystem: Any, wanted: Sequence[_Wanted]) -> str:
     if len(wanted) != 1 or wanted[0].is_glob or not filesystem.isdir(wanted[0].path):
         return ""
     names = [PurePosixPath(path).name for path in filesystem.ls(wanted[0].path, detail=False)]
-    packed = sorted(name for name in names if ".tar." in name or name.endswith((".tgz", ".tbz2")))
+    packed = sorted(filter(_is_archive, names))
     if not packed:
         return ""
     return f"; it holds {shortlist(packed)}, and images are read from uncompressed tars alone"

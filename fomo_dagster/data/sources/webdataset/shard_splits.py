@@ -34,6 +34,8 @@ def split_shards(names: Sequence[str], declared: SplitNames | None, where: str) 
     """
     if declared:
         return _matched(names, declared, where)
+    for name in names if declared is None else ():
+        _check_word(name, where)
     words = {name: _word(name) for name in names}
     told = list(dict.fromkeys(word for word in words.values() if word is not None))
     if declared is not None or all(kind_of(word) == "train" for word in told):
@@ -52,8 +54,22 @@ def split_shards(names: Sequence[str], declared: SplitNames | None, where: str) 
 
 def _word(name: str) -> str | None:
     """The last word of a shard's name that says which split it is of, in lower case."""
-    words = [word.rstrip("0123456789") for word in re.split(r"[^\w]|_", name.lower())]
-    return next((word for word in reversed(words) if kind_of(word)), None)
+    return next((word for word in reversed(_words(name)) if kind_of(word)), None)
+
+
+def _words(name: str) -> list[str]:
+    return [word.rstrip("0123456789") for word in re.split(r"[^\w]|_", name.lower())]
+
+
+def _check_word(name: str, where: str) -> None:
+    """Refuse a file's name that tells of training and of something else, as `train_val-0.tar`."""
+    told = [word for word in _words(name.rpartition("/")[2]) if kind_of(word)]
+    kinds = set(map(kind_of, told))
+    if "train" in kinds and len(kinds) > 1:
+        raise DataError(
+            f"{where}: the shard {name!r} is called {' and '.join(told)}: say with `splits` which "
+            f"shards are for training (`splits: {{train: ['{name}']}}`; `splits: {{}}`: all)"
+        )
 
 
 def _matched(names: Sequence[str], declared: SplitNames, where: str) -> ShardSplits:

@@ -17,7 +17,12 @@ from fomo_dagster.data.sources.declared import Access, Splits, SplitSource
 from fomo_dagster.data.sources.files import resolved
 from fomo_dagster.data.sources.webdataset.first_tar import FirstTar
 from fomo_dagster.data.sources.webdataset.indexed import IndexedTars
-from fomo_dagster.data.sources.webdataset.listing import ShardFile, is_local, list_shards
+from fomo_dagster.data.sources.webdataset.listing import (
+    ShardFile,
+    is_local,
+    list_shards,
+    said_of_others,
+)
 from fomo_dagster.data.sources.webdataset.shard_splits import split_shards
 from fomo_dagster.errors import DataError, InputError, nearest
 from fomo_dagster.progress import Progress
@@ -150,7 +155,7 @@ class WebDatasetSource(SplitSource):
                 f"dataset {name!r}: none of its {len(listed)} shards is for training, and a "
                 "streamed dataset serves nothing else: name them with `splits`"
             )
-        return files, tuple(splits.notes)
+        return files, (*splits.notes, *said_of_others(self.patterns, base))
 
     def presence(self, name: str, base: Path) -> Presence:
         """See `DeclaredSource.presence`."""
