@@ -284,6 +284,25 @@ def test_a_class_that_could_be_the_folder_of_all_classes_is_said(
     assert "one class" not in inspect(source(tmp_path)).warnings[0]
 
 
+@pytest.mark.parametrize("split", ["", "train/"])
+def test_classes_that_could_be_domains_or_folds_of_the_same_classes_are_said(
+    tmp_path: Path, split: str
+) -> None:
+    write(tmp_path / "images", *(f"{split}{a}/{b}/1.png" for a in ("art", "photo") for b in "xyz"))
+    (warning,) = inspect(source(tmp_path)).warnings
+    assert "2 classes, and folders below several of them have the same names: 'x', 'y'" in warning
+    assert inspect(source(tmp_path, class_folder="path")).warnings == ()
+    write(tmp_path / "images", *(f"{split}fungi/{name}/1.png" for name in "abcdefg"))
+    assert inspect(source(tmp_path)).warnings == ()  # few of the names are shared
+
+
+def test_a_declared_split_within_another_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "images", "a/x/cat/1.png", "b/cat/1.png")
+    for splits in ({"train": ["a"], "test": ["a/x"]}, {"train": ["a", "a/x"]}):
+        with pytest.raises(InputError, match="names 'a/x', which is part of 'a': leave one"):
+            scan(tmp_path, splits=splits)
+
+
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no folder .*images"):
         scan(tmp_path)

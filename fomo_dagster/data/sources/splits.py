@@ -117,6 +117,12 @@ def _declared(names: Sequence[str], declared: SplitNames, where: str) -> Assignm
         of[ours] = tuple(there[unicodedata.normalize("NFC", name)] for name in theirs)
     used = {name for several in of.values() for name in several}
     above = {name.partition("/")[0] for name in used}  # of folders in folders
+    within = [(inner, name) for inner in used for name in used if inner.startswith(f"{name}/")]
+    if within:
+        inner, outer = min(within)
+        raise InputError(
+            f"{where}: `splits` names {inner!r}, which is part of {outer!r}: leave one of them out"
+        )
     left_out = tuple(name for name in names if name not in used | above)
     notes = []
     if left_out:

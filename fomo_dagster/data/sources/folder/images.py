@@ -285,15 +285,25 @@ class FolderImages:
             )
 
     def _deeper(self, found: pl.DataFrame) -> Iterator[str]:
-        """A sentence where what is taken for the one class could be the folder of all."""
-        concepts = found["concept"].unique().to_list()
+        """A sentence where what is taken for a class could be a folder of classes."""
         below = found["key"].str.split("/").list.tail(-1)
-        folders = below.list.first().filter(below.list.len() > 1).n_unique()
-        if len(concepts) == 1 and folders > 1 and (below.list.len() > 1).all():
+        if self.class_folder != "top" or not (below.list.len() > 1).all():
+            return
+        folders = found.select("concept", below.list.first().alias("folder")).unique()
+        classes = folders["concept"].n_unique()
+        shared = folders.filter(pl.col("folder").is_duplicated())["folder"].unique().sort()
+        if classes == 1 and folders.height > 1:
             yield (
-                f"the folder {self.root} has the one class {concepts[0]!r}, and all images lie in "
-                f"{folders} folders below it: where these are the classes, let `path` or `splits` "
-                "lead to the folder that holds them, or declare `class_folder: nearest`"
+                f"the folder {self.root} has the one class {folders['concept'][0]!r}, and all "
+                f"images lie in {folders.height} folders below it: where these are the classes, "
+                "let `path` or `splits` lead to the folder that holds them, or declare "
+                "`class_folder: nearest`"
+            )
+        elif 1 < len(shared) >= folders["folder"].n_unique() / 2:
+            yield (
+                f"the folder {self.root} has {classes} classes, and folders below several of them "
+                f"have the same names: {shortlist(shared.to_list())}; where these are the classes, "
+                "declare `class_folder: nearest`"
             )
 
     def _merged(self, found: pl.DataFrame) -> Iterator[str]:
