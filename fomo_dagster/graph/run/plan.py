@@ -30,6 +30,7 @@ class Planned:
     compute: names of the artifacts to be made; the asset's others are in the store, or will be once
     assets before it in the plan are made.
     current: nothing at all would change, not even what the asset points to or its rows.
+    made_by: assets before it in the plan that make what it has in common with them.
     """
 
     asset: str
@@ -41,6 +42,7 @@ class Planned:
     reasons: tuple[str, ...]
     samples: int | None
     estimated_seconds: float | None
+    made_by: tuple[str, ...] = ()
 
     @property
     def status(self) -> str:
@@ -70,6 +72,7 @@ def _planned(nodes: Iterable[Node], context: RunContext, verified: Verified) -> 
         head = context.heads.read(node.key)
         absent = tuple(n for n, recipe in recipes.items() if not context.store.holds(recipe))
         shared = {n: makers[recipes[n].digest] for n in absent if recipes[n].digest in makers}
+        made_by = tuple(dict.fromkeys(shared.values()))
         missing = tuple(name for name in absent if name not in shared)
         makers |= {recipes[name].digest: node.key for name in missing}
         hits = tuple(name for name in recipes if name not in missing)
@@ -98,12 +101,13 @@ def _planned(nodes: Iterable[Node], context: RunContext, verified: Verified) -> 
                     if awaited and missing
                     else (
                         *_reasons(node, recipes, missing, head),
-                        *dict.fromkeys(f"computed once, for {key}" for key in shared.values()),
+                        *(f"computed once, for {key}" for key in made_by),
                         *damages,
                     )
                 ),
                 samples=samples,
                 estimated_seconds=speeds.seconds(node.kind, samples) if missing else 0.0,
+                made_by=made_by,
             )
         )
     return entries
