@@ -101,6 +101,24 @@ def test_parquet_files_bring_the_same_wherever_they_lie(
     assert not list((tmp_path / "pets").glob("*.arrow"))
 
 
+@pytest.mark.parametrize("names", [("tabby dog", "cat"), ("cat", "lynx", "tabby dog"), ("cat",)])
+@pytest.mark.parametrize("file", ["test.parquet", "train-00001-of-00002.parquet"])
+def test_files_that_number_their_classes_differently_are_refused(
+    tmp_path: Path, file: str, names: tuple[str, ...]
+) -> None:
+    (tmp_path / "pets").mkdir()
+    table(2).to_parquet(str(tmp_path / "pets" / "train-00000-of-00002.parquet"))
+    table(2).to_parquet(str(tmp_path / "pets" / file))
+    assert [concept for *_, concept in found(source(tmp_path))] == ["cat", "tabby dog"] * 2
+    features = hf.Features({"image": hf.Image(), "label": hf.ClassLabel(names=list(names))})
+    rows = {"image": [{"bytes": png(7), "path": None}], "label": [0]}
+    hf.Dataset.from_dict(rows, features=features).to_parquet(str(tmp_path / "pets" / file))
+    place, said = (0, names[0]) if names[0] != "cat" else (1, (*names, None)[1])
+    expected = f"{place} is {('cat', 'tabby dog')[place]!r} in .*00000.* and {said!r} in .*{file}"
+    with pytest.raises(DataError, match=expected):
+        source(tmp_path).scan()
+
+
 def test_an_unchanged_dataset_is_not_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import glob
 import importlib
+import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -200,16 +202,36 @@ class HuggingfaceImages:
         converted = str(self.cache.path.with_suffix(".arrow"))
         escaped = glob.escape(str(self.path))  # the library takes a whole path for a pattern
         if self.path.is_dir():
-            files = None
+            what, files = str(self.path), None
             if escaped != str(self.path):
                 patterns = datasets.data_files.get_data_patterns(escaped)
                 files = {s: [f"{escaped}/{one}" for one in of] for s, of in patterns.items()}
-            return datasets.load_dataset(str(self.path), data_files=files, cache_dir=converted)
-        if self.path.suffix not in FORMATS:
+        elif self.path.suffix in FORMATS:
+            what, files = FORMATS[self.path.suffix], {"train": [escaped]}
+        else:
             raise InputError(f"{self.path} is no dataset: expected a file {', '.join(FORMATS)}")
-        return datasets.load_dataset(
-            FORMATS[self.path.suffix], data_files={"train": escaped}, cache_dir=converted
+        builder = datasets.load_dataset_builder(what, data_files=files, cache_dir=converted)
+        self._check_classes(
+            [one for several in builder.config.data_files.values() for one in several]
         )
+        builder.download_and_prepare()
+        return builder.as_dataset()
+
+    def _check_classes(self, files: Sequence[str]) -> None:
+        """Refuse files that number classes differently: the library takes the first one's names."""
+        label = self.declared.label
+        named = {file: names for file in files if (names := _class_names(file, label)) is not None}
+        first = next(iter(named), "")
+        for file, names in named.items():
+            pairs = enumerate(zip_longest(named[first], names))
+            differing = [(number, one, other) for number, (one, other) in pairs if one != other]
+            if differing:
+                number, one, other = differing[0]
+                raise DataError(
+                    f"{self._title} has files that number the classes in {label!r} differently: "
+                    f"{number} is {one!r} in {first} and {other!r} in {file}; write all with the "
+                    "same ClassLabel, or the classes as text"
+                )
 
     def _checked(self, part: Any, datasets: Any) -> Any:
         """The columns used, images left encoded; raises `InputError` where one is missing."""
@@ -328,6 +350,25 @@ def _library() -> Any:
     except ModuleNotFoundError:
         return None
     return library if hasattr(library, "load_dataset") else None
+
+
+def _class_names(file: str, label: str | None) -> list[str] | None:
+    """The classes that a Parquet or Arrow file itself names for its column of labels, in order."""
+    import pyarrow
+    from pyarrow.parquet import read_schema
+
+    if file.endswith(".parquet"):
+        schema = read_schema(file)
+    elif file.endswith(".arrow"):
+        try:
+            schema = pyarrow.ipc.open_stream(file).schema
+        except pyarrow.ArrowInvalid:
+            schema = pyarrow.ipc.open_file(file).schema
+    else:
+        return None
+    about = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+    feature = about.get("info", {}).get("features", {}).get(label)
+    return feature.get("names") if isinstance(feature, dict) else None
 
 
 def _one_by_one(part: Any, where: str) -> Iterator[dict[str, Any]]:
