@@ -1,7 +1,14 @@
 """A project of a few images and a model of a few thousand weights, on the real code paths; tars;
-processes that work together."""
+processes that work together.
+
+What takes long to import is imported where it is used: the process that hands tests out to workers
+reads this file too, and needs none of it.
+"""
+
+from __future__ import annotations
 
 import copy
+import gc
 import io
 import itertools
 import json
@@ -13,7 +20,7 @@ import signal
 import tarfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -22,11 +29,11 @@ import yaml
 from hypothesis import settings
 from PIL import Image
 
-from fomo_dagster.cli.running import run_experiment
-from fomo_dagster.distributed.process_group import ProcessGroup
-from fomo_dagster.experiment.loading import load_experiment
-from fomo_dagster.graph.build.builder import build_graph
-from fomo_dagster.home import Home
+if TYPE_CHECKING:
+    from fomo_dagster.distributed.process_group import ProcessGroup
+    from fomo_dagster.experiment.loading import Loaded
+    from fomo_dagster.graph.build.builder import Graph
+    from fomo_dagster.home import Home
 
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup has it ignored, which the product respects
 
@@ -48,6 +55,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if WHOLE_RUNS.intersection(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
+
+
+def pytest_collection_finish() -> None:
+    """Look no more at what is imported: a million objects that stay until the process ends."""
+    gc.freeze()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -105,6 +117,8 @@ class Project:
 
     @property
     def home(self) -> Home:
+        from fomo_dagster.home import Home
+
         return Home(self.root / ".fomo")
 
     def set_up(self) -> None:
@@ -137,10 +151,14 @@ class Project:
         draw(path, seed)
         return path
 
-    def load(self, name: str = "toy", *overrides: str):
+    def load(self, name: str = "toy", *overrides: str) -> Loaded:
+        from fomo_dagster.experiment.loading import load_experiment
+
         return load_experiment(name, self.root, overrides)
 
-    def graph(self, name: str = "toy", *overrides: str):
+    def graph(self, name: str = "toy", *overrides: str) -> Graph:
+        from fomo_dagster.graph.build.builder import build_graph
+
         return build_graph([self.load(name, *overrides)])
 
     def artifacts(self) -> set[str]:
@@ -170,6 +188,8 @@ def project(tmp_path, monkeypatch):
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
     """A project whose experiment `toy` was run; never changed, only copied."""
+    from fomo_dagster.cli.running import run_experiment
+
     made = Project(tmp_path_factory.mktemp("finished") / "project")
     made.set_up()
     with pytest.MonkeyPatch.context() as monkeypatch:
@@ -265,6 +285,8 @@ class Together:
 
     def __call__(self, count: int, work: Callable[[ProcessGroup], Any]) -> list[Any]:
         """`work(group)` in each of `count` processes. Raises the first error of any."""
+        from fomo_dagster.distributed.process_group import ProcessGroup
+
         folder = self._folder / f"together_{next(self._times)}"
         folder.mkdir()
         context = multiprocessing.get_context("fork")

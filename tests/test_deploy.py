@@ -1,4 +1,8 @@
-"""The shipped deployment files load as they are, and the Slurm script runs what it says."""
+"""The shipped deployment files load as they are, and the Slurm script runs what it says.
+
+The packages of a cluster are imported in the tests that need them: all of this file is slow, and
+the fast tests are not to wait for what they never use.
+"""
 
 import contextlib
 import os
@@ -20,10 +24,6 @@ from dagster._core.launcher import LaunchRunContext
 from dagster._core.origin import JobPythonOrigin, RepositoryPythonOrigin
 from dagster._core.run_coordinator import QueuedRunCoordinator
 from dagster._core.test_utils import create_run_for_test
-from dagster_k8s import K8sRunLauncher
-from dagster_k8s.models import k8s_model_from_dict, k8s_snake_case_dict
-from dagster_postgres import PostgresEventLogStorage, PostgresRunStorage
-from kubernetes import client, config
 
 from fomo_dagster.experiment.execution import Execution
 
@@ -145,6 +145,8 @@ def server(port):
 @pytest.fixture
 def in_a_cluster(monkeypatch):
     """The environment of a pod; gives the jobs that are asked for, which no cluster gets."""
+    from kubernetes import client, config
+
     monkeypatch.setattr(config, "load_incluster_config", lambda *_, **__: None)
     for name, value in {
         "DAGSTER_PG_HOST": "127.0.0.1", "DAGSTER_PG_USERNAME": "dagster",
@@ -183,6 +185,8 @@ def code_origin():
 
 @pytest.mark.skipif(not PROGRAMS, reason="Debian's package postgresql is not installed")
 def test_the_instance_loads_and_keeps_its_runs_in_postgresql(tmp_path, in_a_cluster):
+    from dagster_postgres import PostgresEventLogStorage, PostgresRunStorage
+
     declared = yaml.safe_load((DEPLOY / "kubernetes" / "dagster.yaml").read_text())
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -217,6 +221,8 @@ def snake(name):
 
 def test_the_chart_s_values_are_a_launcher_of_the_same_pods(tmp_path, in_a_cluster):
     """The chart hands these values to the launcher, in its own spelling."""
+    from dagster_k8s import K8sRunLauncher
+
     values = yaml.safe_load((DEPLOY / "kubernetes" / "values.yaml").read_text())
     launcher = values["runLauncher"]
     assert launcher["type"] == "K8sRunLauncher"
@@ -236,6 +242,9 @@ def test_the_chart_s_values_are_a_launcher_of_the_same_pods(tmp_path, in_a_clust
 
 
 def test_the_chart_s_values_load_the_definitions():
+    from dagster_k8s.models import k8s_model_from_dict, k8s_snake_case_dict
+    from kubernetes import client
+
     values = yaml.safe_load((DEPLOY / "kubernetes" / "values.yaml").read_text())
     (deployment,) = values["dagster-user-deployments"]["deployments"]
     assert deployment["dagsterApiGrpcArgs"] == ["--module-name", "fomo_dagster.definitions"]

@@ -29,22 +29,30 @@ def private_imports():
                         yield module, name, path.relative_to(REPOSITORY).as_posix()
 
 
-IMPORTS = list(private_imports())
+@pytest.fixture(scope="module")
+def imports():
+    return list(private_imports())
 
 
-def test_each_package_has_one_file_that_imports_its_private_modules():
+def test_each_package_has_one_file_that_imports_its_private_modules(imports):
     files = defaultdict(set)
-    for module, _, file in IMPORTS:
+    for module, _, file in imports:
         files[module.partition(".")[0]].add(file)
     assert files == {"dagster": {"fomo_dagster/cli/dagster_internals.py"},
                      "torch": {"fomo_dagster/models/torch_internals.py"}}  # fmt: skip
 
 
-@pytest.mark.parametrize(("module", "name", "file"), IMPORTS)
-def test_what_is_private_has_not_moved(module, name, file):
+def is_there(module, name):
     try:
-        there = hasattr(importlib.import_module(module), name)
+        return hasattr(importlib.import_module(module), name)
     except ImportError:
-        there = False
-    package = module.partition(".")[0]
-    assert there, f"{module}.{name} is gone from this release of {package}: {file} uses it"
+        return False
+
+
+def test_what_is_private_has_not_moved(imports):
+    moved = [
+        f"{module}.{name} is gone from this release of {module.partition('.')[0]}: {file} uses it"
+        for module, name, file in imports
+        if not is_there(module, name)
+    ]
+    assert not moved, "\n".join(moved)

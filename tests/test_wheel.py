@@ -51,6 +51,7 @@ def test_the_citation_names_the_version_and_licence_of_the_package(unpacked):
     assert (cited["version"], cited["license"]) == (told["Version"], told["License-Expression"])
 
 
+@pytest.mark.slow
 def test_from_the_wheel_presets_are_planned_in_an_empty_folder(unpacked, tmp_path):
     left_out = ("FOMO_PROJECT", "FOMO_HOME", "FOMO_STORE", "DAGSTER_HOME")
     environment = {name: value for name, value in os.environ.items() if name not in left_out}

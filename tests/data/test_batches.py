@@ -34,6 +34,7 @@ from fomo_dagster.streams.manifests import with_prompts
 PROMPTS = {"birds": "A photo of the bird {}.", "cars": "A {}, a type of car."}
 CONCEPTS = {"birds": ("robin", "wren"), "cars": ("van",)}
 PER_CONCEPT = 4
+WITH_A_WORKER = pytest.param(1, marks=pytest.mark.slow)  # a process that imports PyTorch
 
 
 def colour(dataset: str, concept: str, number: int) -> tuple[int, int, int]:
@@ -244,6 +245,7 @@ def test_iteration_from_a_step_on_gives_the_batches_from_there(
     assert all(equal(batch, batches[start + place]) for place, batch in enumerate(seen))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_workers_change_nothing_and_survive_an_interrupt(
     pools: dict[str, Pool], workers: int
@@ -263,7 +265,7 @@ def test_workers_change_nothing_and_survive_an_interrupt(
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [0, WITH_A_WORKER])
 def test_an_undecodable_image_is_named_after_the_batches_before_it(
     tmp_path: Path, workers: int
 ) -> None:
@@ -359,7 +361,7 @@ CHANGING = [
 ]
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [0, WITH_A_WORKER])
 def test_batches_that_change_leave_no_position_out_and_repeat_none(
     pools: dict[str, Pool], workers: int
 ) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sklearn.metrics import accuracy_score, recall_score, top_k_accuracy_score
 
 from fomo_dagster.errors import DataError
 from fomo_dagster.evaluation.classification import classification_result
@@ -28,6 +27,8 @@ def a_test_split(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # typ
 
 @pytest.mark.parametrize("seed", range(5))
 def test_metrics_are_scikit_learns(seed: int) -> None:
+    from sklearn.metrics import accuracy_score, recall_score, top_k_accuracy_score
+
     targets, features, embeddings = a_test_split(seed)
     result = classification_result(
         "birds", [NAMES[t] for t in targets], NAMES, features, embeddings

@@ -80,6 +80,15 @@ def write_scores(home: Path, experiment: str, *rows: tuple[float | None, float |
     point(home, f"{experiment}/scores", 1)
 
 
+@pytest.fixture(scope="module")
+def home(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home of that name, with a database and a file that is no table. It is only read."""
+    made: Path = tmp_path_factory.mktemp("views") / request.param
+    ensure_database(made)
+    (made / "secret").write_text("a,b\n1,2\n")
+    return made
+
+
 def test_without_any_file_all_views_exist_and_are_empty(tmp_path: Path) -> None:
     for table, columns in SCHEMAS.items():
         rows = query(tmp_path / "new", f"SELECT * FROM {table}")
@@ -246,12 +255,12 @@ def test_leaderboard_never_shows_an_earlier_stage_for_an_undefined_score(tmp_pat
         "SET threads = 1",
     ],
 )
-def test_an_attempt_to_write_is_an_error_and_writes_nothing(tmp_path: Path, statement: str) -> None:
-    ensure_database(tmp_path)
-    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+@pytest.mark.parametrize("home", ["home"], indirect=True)
+def test_an_attempt_to_write_is_an_error_and_writes_nothing(home: Path, statement: str) -> None:
+    before = {p: p.read_bytes() for p in home.rglob("*") if p.is_file()}
     with pytest.raises(InputError):
-        query(tmp_path, statement.format(home=tmp_path))
-    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+        query(home, statement.format(home=home))
+    assert {p: p.read_bytes() for p in home.rglob("*") if p.is_file()} == before
 
 
 @pytest.mark.parametrize(
@@ -420,12 +429,9 @@ def test_a_query_reads_other_files_only_where_asked_to(tmp_path: Path) -> None:
         "SELECT * FROM secret_frame",
     ],
 )
-@pytest.mark.parametrize("name", ["home", "it's [a] *home*"])
-def test_no_function_reads_past_the_tables(tmp_path: Path, sql: str, name: str) -> None:
+@pytest.mark.parametrize("home", ["home", "it's [a] *home*"], indirect=True)
+def test_no_function_reads_past_the_tables(home: Path, sql: str) -> None:
     secret_frame = pl.DataFrame({"a": [1]})
-    home = tmp_path / name
-    ensure_database(home)
-    (home / "secret").write_text("a,b\n1,2\n")
     with pytest.raises(InputError):
         query(home, sql.format(home=str(home).replace("'", "''")))
     del secret_frame

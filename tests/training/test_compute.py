@@ -95,6 +95,7 @@ def test_gigaflops_of_a_step_are_the_published_ones(vit_b16, name):
     assert vit_b16(name).flops_per_step / 1e9 == pytest.approx(published, rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["locked_text", "locked_image", "layer_norms", "biases"])
 def test_memory_multipliers_are_near_the_published_ones(vit_b16, name):
     _, published, _ = PUBLISHED[name]
@@ -102,6 +103,7 @@ def test_memory_multipliers_are_near_the_published_ones(vit_b16, name):
     assert ours == pytest.approx(published, abs=0.03)
 
 
+@pytest.mark.slow
 def test_the_memory_of_the_released_lora_is_near_the_published_one(vit_b16):
     """It keeps no state of the weights whose gradients it takes, which SGD does not either."""
     sgd = {"name": "sgd", "momentum": 0.0, "learning_rate": 0.1}
@@ -204,15 +206,14 @@ def test_an_estimate_costs_what_all_its_batches_do():
     assert many.peak_memory_bytes == few.peak_memory_bytes
 
 
-def test_scoring_of_a_selection_is_counted():
+def test_scoring_of_a_selection_is_counted(plain):
     """Of 18 samples 9 are kept: each takes a forward pass of the learner and of the reference."""
     selections = (
-        None,
         RandomSelection(name="random", share=0.5),
         Learnability(name="learnability", share=0.5, reference=TEACHER),
         Jest(name="jest", share=0.5, reference=TEACHER, chunks=3),
     )
-    plain, chance, scored, jointly = (
+    chance, scored, jointly = (
         count(replace(case(TOY, 9), selection=selection)) for selection in selections
     )
     assert chance.flops_per_step == plain.flops_per_step
