@@ -23,10 +23,10 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
-from assets.growing import UI
 from assets.specs import EXPERIMENT_TAG
 from fomo_dagster.errors import InputError
 from fomo_dagster.graph.build.names import ANNOUNCE
+from fomo_dagster.home import UI
 
 WEBHOOK, EMAIL, SMTP = "FOMO_ANNOUNCE_WEBHOOK", "FOMO_ANNOUNCE_EMAIL", "FOMO_SMTP"
 SECONDS_FOR_AN_ANSWER = 10

@@ -124,7 +124,7 @@ def _asset(
         for node in nodes:
             if key_of(node.key) not in context.selected_asset_keys:
                 continue
-            with engine_failures():
+            with engine_failures(context):
                 outcome = materialise(node.key, run_context)
             if node.ends_experiment and node.experiment is not None:
                 remove_stale_heads(node.experiment, run_context)

@@ -23,13 +23,12 @@ from assets.troubles import trouble_asset, trouble_key
 from fomo_dagster.errors import InputError
 from fomo_dagster.graph.build.builder import Graph
 from fomo_dagster.graph.build.names import ARRIVALS, GROW
-from fomo_dagster.home import Home
+from fomo_dagster.home import UI, Home
 from fomo_dagster.store.files import skipped_where_refused, write_bytes
 from fomo_dagster.streams.growing import arrivals, last_change
 
 SECONDS_BETWEEN_LOOKS = 60
 COMPUTED = "arrivals_are_computed"  # a check of the asset of trouble
-UI = "FOMO_UI"  # host:port of the UI, which `fomo ui` sets
 
 
 class Growth(dg.Config):
@@ -63,7 +62,7 @@ def compute_arrivals(
     """Compute what arrived, and show it. If that fails, note why, show that, and fail."""
     noted = noted_failure(Home.from_environment(), experiment)
     try:
-        with engine_failures():
+        with engine_failures(context):
             commands.run(experiment, [], context.instance, command=f"sensor {ARRIVALS}")
     except dg.Failure as failure:
         reason = str(failure.description)

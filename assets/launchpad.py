@@ -44,7 +44,7 @@ def launch_job(commands: Commands, example: str) -> dg.JobDefinition:
     @dg.op(name=OP)
     def launch(context: dg.OpExecutionContext, config: Launch) -> None:
         """Bring the experiment up to date, or only plan it."""
-        with engine_failures():
+        with engine_failures(context):
             if config.plan_only:
                 planned = commands.plan(config.experiment, config.set)
                 context.add_output_metadata(metadata_of_plan(planned))

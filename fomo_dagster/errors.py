@@ -7,6 +7,7 @@ error without a traceback and exit with status 1 (2 for bad input).
 from __future__ import annotations
 
 import difflib
+import signal
 from collections.abc import Iterable
 
 from fomo_dagster.texts import as_text
@@ -51,3 +52,12 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     if len(names) > 20:
         return f"there are {len(names)}, for example " + ", ".join(repr(n) for n in names[:5])
     return "valid: " + (", ".join(repr(n) for n in names) or "none")
+
+
+class StoppedError(Exception):
+    """A command was asked to stop, and did. Its exit status is the shell's: 128 + the signal."""
+
+    def __init__(self, number: signal.Signals, message: str) -> None:
+        super().__init__(message)
+        self.signal = number.name
+        self.status = 128 + number

@@ -27,6 +27,7 @@ from fomo_dagster.store.remotes import Remote
 from fomo_dagster.texts import is_text
 
 DEFINITIONS = "fomo_dagster.definitions"  # what Dagster loads, by which a project is known
+UI = "FOMO_UI"  # the variable with host:port of the UI, which `fomo ui` sets
 
 
 def project_folder() -> Path:

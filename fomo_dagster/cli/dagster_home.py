@@ -12,7 +12,7 @@ from dagster import DagsterEventType, DagsterInstance, DagsterRun, DagsterRunSta
 
 from fomo_dagster.cli.dagster_internals import keeps_runs_on_this_machine
 from fomo_dagster.errors import InputError
-from fomo_dagster.home import DEFINITIONS, Home
+from fomo_dagster.home import DEFINITIONS, UI, Home
 from fomo_dagster.store.files import write_bytes
 from fomo_dagster.store.leases import lease
 
@@ -136,7 +136,7 @@ def serve(home: Home, project: Path, host: str, port: int) -> None:
     """Become `dagster dev` on the project's definitions."""
     os.environ["FOMO_PROJECT"] = str(project)
     os.environ["FOMO_HOME"] = str(home.root)
-    os.environ["FOMO_UI"] = f"{host}:{port}"
+    os.environ[UI] = f"{host}:{port}"
     os.chdir(project)
     # `dg dev`, which Dagster would rather be called by, comes with a package of its own.
     ignored = [os.environ.get("PYTHONWARNINGS"), "ignore:Function `dev_command` is superseded"]

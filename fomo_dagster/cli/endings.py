@@ -6,8 +6,7 @@ import signal
 from dataclasses import dataclass
 from typing import Literal
 
-from fomo_dagster.cli.interruptions import StoppedError
-from fomo_dagster.errors import FomoError, InputError
+from fomo_dagster.errors import FomoError, InputError, StoppedError
 from fomo_dagster.paths import said_of
 
 

@@ -17,12 +17,12 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from fomo_dagster.cli.interruptions import Signals, StoppedError
+from fomo_dagster.cli.interruptions import Signals
 from fomo_dagster.cli.output import printable, say
 from fomo_dagster.data.benchmark.downloads import Archive, fetch, read_list
 from fomo_dagster.data.benchmark.registry import BenchmarkDataset, benchmark_datasets, find
 from fomo_dagster.data.benchmark.release import Release
-from fomo_dagster.errors import DataError, InputError, nearest
+from fomo_dagster.errors import DataError, InputError, StoppedError, nearest
 from fomo_dagster.units import byte_size
 
 LIST_FILE = "download_data.csv"

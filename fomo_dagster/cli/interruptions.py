@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP of a command: which it was, and the exit status that says so."""
+"""Ctrl-C, SIGTERM and SIGHUP of a command: which it was."""
 
 from __future__ import annotations
 
@@ -12,15 +12,6 @@ from typing import Any
 from fomo_dagster.training.interruption import STOPPING, leave_terminal
 
 SECONDS_UNTIL_AGAIN = 0.05
-
-
-class StoppedError(Exception):
-    """A command was asked to stop, and did. Its exit status is the shell's: 128 + the signal."""
-
-    def __init__(self, number: signal.Signals, message: str) -> None:
-        super().__init__(message)
-        self.signal = number.name
-        self.status = 128 + number
 
 
 class Signals:

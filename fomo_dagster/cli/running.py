@@ -22,11 +22,11 @@ from assets.specs import key_of
 from fomo_dagster.cli.dagster_home import check_path, prepare
 from fomo_dagster.cli.dagster_runs import run_job
 from fomo_dagster.cli.failures import failure_of, interruption_of
-from fomo_dagster.cli.interruptions import Signals, StoppedError
+from fomo_dagster.cli.interruptions import Signals
 from fomo_dagster.cli.output import Terminal, stdout_of_now
 from fomo_dagster.cli.planning import RunRequest, resolve_request, warn_once
 from fomo_dagster.cli.run_view import RunView, TextView
-from fomo_dagster.errors import FomoError, StoreError
+from fomo_dagster.errors import FomoError, StoppedError, StoreError
 from fomo_dagster.graph.build.builder import Graph
 from fomo_dagster.graph.core.keys import assets_by_step
 from fomo_dagster.graph.run.materialise import remove_stale_heads

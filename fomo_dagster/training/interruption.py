@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from types import FrameType, TracebackType
 from typing import Any
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SECONDS_OF_ONE_REQUEST = 1.0
 
 
 def leave_terminal() -> None:
@@ -33,13 +35,15 @@ class Interruption:
     """Within it, SIGINT, SIGTERM and SIGHUP are noted instead of ending the work at once.
 
     The work looks at `received` where it can stop. A second signal raises `KeyboardInterrupt` where
-    it stands. Signals that the process ignores stay ignored. Outside the main thread Python lets
-    nobody handle signals: `received` then stays None.
+    it stands, but not within a second: a supervisor may tell every process, and one that started
+    others tells them again. Signals that the process ignores stay ignored. Outside the main thread
+    Python lets nobody handle signals: `received` then stays None.
     """
 
     def __init__(self) -> None:
         self.received: str | None = None
         """The name of the signal, once there was one."""
+        self._received_at = 0.0
         self._previous: dict[signal.Signals, Any] = {}
 
     @property
@@ -57,9 +61,10 @@ class Interruption:
     def _note(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGHUP:
             leave_terminal()
-        if self.received is not None:
+        if self.received is None:
+            self.received, self._received_at = signal.Signals(number).name, time.monotonic()
+        elif time.monotonic() - self._received_at > SECONDS_OF_ONE_REQUEST:
             raise KeyboardInterrupt
-        self.received = signal.Signals(number).name
 
     def __exit__(
         self,

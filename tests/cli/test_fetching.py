@@ -15,9 +15,8 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from fomo_dagster.cli.fetching import DownloadBars, fetch_datasets
-from fomo_dagster.cli.interruptions import StoppedError
 from fomo_dagster.cli.main import app
-from fomo_dagster.errors import DataError, InputError
+from fomo_dagster.errors import DataError, InputError, StoppedError
 
 
 def archive(name: str) -> bytes:

@@ -1,5 +1,6 @@
 """Signals that ask to stop: which are heard, and that what is ignored stays so."""
 
+import contextlib
 import os
 import pty
 import signal
@@ -93,26 +94,51 @@ def test_a_signal_whose_exception_python_drops_is_sent_again(number):
     assert reference() is None
 
 
-STAND_IN = """
-import os, signal, sys
-signal.signal(signal.SIGTERM, signal.default_int_handler)
+@pytest.mark.parametrize("number", STOPPING)
+def test_signals_of_one_request_to_stop_a_training_count_as_one(monkeypatch, number):
+    interruption = Interruption()
+    with contextlib.suppress(KeyboardInterrupt), interruption:
+        signal.raise_signal(number)
+        signal.raise_signal(signal.SIGINT)
+        assert interruption.received == number.name
+        monkeypatch.setattr("fomo_dagster.training.interruption.SECONDS_OF_ONE_REQUEST", 0.0)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert interruption.received == number.name
+
+
+RUN = """
+import time
 try:
-    os.kill(os.getpid(), signal.SIGHUP)
-    signal.pause()
+    print("a run", flush=True)
+    time.sleep(20)
 except KeyboardInterrupt:
-    print("the servers were stopped of", *sys.argv[1:])
+    print("the run ends")
 """
+DEV = f"""
+import subprocess, sys, time
+subprocess.Popen([sys.executable, "-c", {RUN!r}])
+try:
+    time.sleep(20)
+except KeyboardInterrupt:
+    print(*sys.argv[1:], "ends", flush=True)
+"""  # hands no signal on, as `dagster dev`
 
 
-def test_a_closed_terminal_stops_the_ui_s_servers_as_well(tmp_path):
-    """`dagster dev` stops them where SIGTERM reaches it, and knows nothing of SIGHUP."""
+@pytest.mark.parametrize("number", [*STOPPING, signal.SIGKILL])
+def test_a_signal_to_the_ui_alone_ends_its_servers_and_runs(tmp_path, number):
     package = tmp_path / "dagster"
     package.mkdir()
     (package / "__init__.py").touch()
-    (package / "__main__.py").write_text(STAND_IN)
-    done = subprocess.run(
+    (package / "__main__.py").write_text(DEV)
+    ui = subprocess.Popen(
         [sys.executable, "-m", "fomo_dagster.cli.ui_process", "dev", "-p", "3000"],
         env={**os.environ, "PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"},
-        capture_output=True, text=True, timeout=30,
+        stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
-    assert (done.returncode, done.stdout) == (0, "the servers were stopped of dev -p 3000\n")
+    assert ui.stdout is not None
+    assert ui.stdout.readline() == "a run\n"
+    ui.send_signal(number)
+    said, _ = ui.communicate(timeout=15)
+    assert sorted(said.splitlines()) == ["dev -p 3000 ends", "the run ends"]
+    assert ui.returncode == (-number if number == signal.SIGKILL else 128 + number)

@@ -15,12 +15,11 @@ from rich.cells import cell_len
 from rich.console import Group
 
 from fomo_dagster.cli.bars import Bars, shortened
-from fomo_dagster.cli.interruptions import StoppedError
 from fomo_dagster.cli.main import main
 from fomo_dagster.cli.output import Terminal
 from fomo_dagster.cli.run_events import EVENTS, EventsView
 from fomo_dagster.cli.run_view import TextView
-from fomo_dagster.errors import TrainingError
+from fomo_dagster.errors import StoppedError, TrainingError
 
 LONG = "a_sweep_over_everything_learning_rate_1e_3_method_lora_rank_4_seed_12/trained_001"
 
