@@ -24,6 +24,7 @@ from fomo_dagster.cli.output import (
     until_nobody_reads,
 )
 from fomo_dagster.cli.packages import check_packages
+from fomo_dagster.cli.parallel import Parallel, WithParallel
 from fomo_dagster.cli.project_commands import doctor, init
 from fomo_dagster.cli.query_commands import AsCsv, results, sql
 from fomo_dagster.descriptors import raise_limit
@@ -106,20 +107,31 @@ def _run(experiment: str, overrides: Sequence[str], view: RunView | None) -> Non
     run_experiment(experiment, overrides, view=view)
 
 
-@app.command(rich_help_panel=RUN)
-def plan(experiment: Experiment, overrides: Overrides = None, as_json: AsJson = False) -> None:
+@app.command(rich_help_panel=RUN, cls=WithParallel)
+def plan(
+    experiment: Experiment,
+    overrides: Overrides = None,
+    parallel: Parallel = None,
+    as_json: AsJson = False,
+) -> None:
     """Show what `run` would compute, why, and for how long.
 
     A plan computes nothing. Its estimates come from what was computed on this machine before.
     """
     from fomo_dagster.cli.planning import plan_as_data, print_plan, resolve_request
+    from fomo_dagster.cli.schedule_view import ScheduleView
 
     request = resolve_request(experiment, overrides or [])
-    planned = request.plan()
+    planned, view = request.plan(), None
+    if parallel is not None:
+        view = ScheduleView.of(request.nodes, planned, parallel)
     if as_json:
-        print_json(plan_as_data(planned))
+        data = plan_as_data(planned)
+        print_json(data if view is None else data | {"parallel": view.as_data()})
     else:
         print_plan(planned, request.experiment_set)
+        if view is not None:
+            view.print()
     request.check_whole()
 
 
