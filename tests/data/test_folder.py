@@ -13,7 +13,7 @@ from fomo_dagster.data.dataset import Dataset
 from fomo_dagster.data.images import UnreadableImageError
 from fomo_dagster.data.samples import SCAN
 from fomo_dagster.data.sources.folder.source import FolderSource
-from fomo_dagster.data.sources.source import Source, inspect
+from fomo_dagster.data.sources.source import ListingSource, Source, inspect, repeats_said
 from fomo_dagster.errors import DataError, InputError
 from fomo_dagster.store.digests import digest_of_bytes
 
@@ -294,6 +294,21 @@ def test_classes_that_could_be_domains_or_folds_of_the_same_classes_are_said(
     assert inspect(source(tmp_path, class_folder="path")).warnings == ()
     write(tmp_path / "images", *(f"{split}fungi/{name}/1.png" for name in "abcdefg"))
     assert inspect(source(tmp_path)).warnings == ()  # few of the names are shared
+
+
+def test_test_images_that_are_training_images_are_said(tmp_path: Path) -> None:
+    names = ["train/cat/1.png", "train/dog/2.png", "test/cat/3.png", "test/dog/4.png"]
+    write(tmp_path / "images", *names)
+    assert repeats_said("pets", inspect(source(tmp_path))) == ()
+    for copy in ("train/dog/copy.png", "test/dog/copy.png"):
+        (tmp_path / "images" / copy).write_bytes(b"train/cat/1.png")
+    assert repeats_said("pets", inspect(source(tmp_path))) == (
+        "dataset 'pets' has 1 of its 3 test images among its training images, byte for byte, such "
+        "as 'dog/copy.png' ('cat/1.png')",
+    )
+    found = source(tmp_path)
+    assert isinstance(found, ListingSource)
+    assert repeats_said("pets", found.listing()) == ()  # nothing was read
 
 
 def test_a_declared_split_within_another_is_refused(tmp_path: Path) -> None:

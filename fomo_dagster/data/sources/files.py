@@ -206,8 +206,10 @@ def _map(
         if isinstance(result, OSError)
     ]
     if failed:
+        hint = "; the parts of a path are separated by / here" if "\\" in failed[0] else ""
         raise DataError(
             f"{named_by}: {len(failed)} of {len(files)} images cannot be read: {shortlist(failed)}"
+            f"{hint}"
         )
     return [result for result in results if not isinstance(result, OSError)]
 

@@ -91,6 +91,25 @@ def twins_said(name: str, found: Inspection) -> tuple[str, ...]:
     return (f"dataset {name!r} has classes that look the same and are not: {said}{more}",)
 
 
+def repeats_said(name: str, found: Inspection) -> tuple[str, ...]:
+    """A sentence where test images of the dataset `name` have the bytes of training images."""
+    scan = found.scan.filter(pl.col("digest") != "")
+    train = (
+        scan.filter(split="train")
+        .unique("digest", keep="first", maintain_order=True)
+        .select("digest", of="key")
+    )
+    tested = scan.filter(split="test")
+    both = tested.join(train, on="digest").sort("key")
+    if both.is_empty():
+        return ()
+    key, of = both.select("key", "of").row(0)
+    return (
+        f"dataset {name!r} has {both.height} of its {tested.height} test images among its training "
+        f"images, byte for byte, such as {key!r} ({of!r})",
+    )
+
+
 def in_one_form(rows: pl.DataFrame) -> pl.DataFrame:
     """`rows` with their columns `concept`, `key` and `captions` in the one form that is compared:
     composed (NFC), and classes without white space around them.
