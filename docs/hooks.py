@@ -20,8 +20,8 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from pydantic import BaseModel
 
+from fomo_dagster.cli.events import EVENTS, Failure
 from fomo_dagster.cli.main import app
-from fomo_dagster.cli.run_events import EVENTS, Failure
 from fomo_dagster.data.sources.registry import SOURCES
 from fomo_dagster.evaluation.classification import METRICS as CLASSIFICATION_METRICS
 from fomo_dagster.evaluation.retrieval import METRICS as RETRIEVAL_METRICS
@@ -387,7 +387,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
 }
 LINKED_AS: Mapping[str, str] = {
     "commands": "fomo_dagster/cli/main.py",
-    "events": "fomo_dagster/cli/run_events.py",
+    "events": "fomo_dagster/cli/events.py",
     "experiment": "experiments/schema.json",
     "tables": "fomo_dagster/tables/schemas.py",
     "metrics": "fomo_dagster/metrics.py",

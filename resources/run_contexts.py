@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from threading import RLock
 from typing import Any, Protocol
 
 import dagster as dg
@@ -110,30 +111,35 @@ class RunContexts(dg.ConfigurableResource):  # type: ignore[type-arg]
 class _StepLog:
     """What a step does, as lines of its log: progress every few seconds, and waits with their end.
 
-    Whatever a step tells after a wait says that the wait is over.
+    Whatever a step tells after a wait says that the wait is over. Each step has its own; the
+    processes that it launches tell it from another thread.
     """
 
     def __init__(self, log: Any) -> None:
         self._log = log
+        self._lock = RLock()
         self._last = time.monotonic()
         self._waits_since: float | None = None
 
     def progress(self, what: str, done: int, total: int, detail: str = "") -> None:
         """As `fomo_dagster.progress.Progress`."""
-        self.goes_on()
-        now = time.monotonic()
-        if now - self._last >= SECONDS_BETWEEN_LINES:
-            self._last = now
-            self._log.info(f"{what}: {done} of {total}" + (f", {detail}" if detail else ""))
+        with self._lock:
+            self.goes_on()
+            now = time.monotonic()
+            if now - self._last >= SECONDS_BETWEEN_LINES:
+                self._last = now
+                self._log.info(f"{what}: {done} of {total}" + (f", {detail}" if detail else ""))
 
     def waiting(self, what: str) -> None:
         """Others have what the step needs."""
-        if self._waits_since is None:
-            self._waits_since = time.monotonic()
-        self._log.info(f"waiting for {what}")
+        with self._lock:
+            if self._waits_since is None:
+                self._waits_since = time.monotonic()
+            self._log.info(f"waiting for {what}")
 
     def goes_on(self) -> None:
         """It waits no longer, if it did."""
-        if self._waits_since is not None:
-            waited, self._waits_since = time.monotonic() - self._waits_since, None
-            self._log.info(f"the wait is over after {waited:.1f} s")
+        with self._lock:
+            if self._waits_since is not None:
+                waited, self._waits_since = time.monotonic() - self._waits_since, None
+                self._log.info(f"the wait is over after {waited:.1f} s")

@@ -10,7 +10,7 @@ from mkdocs.commands.build import build
 from mkdocs.config import load_config
 from mkdocs.exceptions import Abort
 
-from fomo_dagster.cli.run_events import EVENTS
+from fomo_dagster.cli.events import EVENTS
 from fomo_dagster.data.sources.registry import SOURCES
 from fomo_dagster.evaluation.classification import METRICS as CLASSIFICATION_METRICS
 from fomo_dagster.evaluation.retrieval import METRICS as RETRIEVAL_METRICS

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from rich.cells import cell_len
-from rich.console import Console, RenderableType
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Column
 from rich.text import Text
 
@@ -17,28 +23,34 @@ LONGEST_WORK = 24  # characters of what is done
 LEAST_OF_NAME = 8  # characters of an experiment's name, where it is cut
 
 
-class Bars:
-    """A bar for each kind of work, below a line that says what it is for.
+class Display(Progress):
+    """Bars with what is done, how much of it, a detail, and the time left.
 
-    assets: how many there are to be; 0 where none is made, as in a plan.
+    auto_refresh: whether a thread of its own draws it again and again.
     """
 
-    def __init__(self, console: Console, assets: int = 0) -> None:
-        self._progress = _Display(
+    def __init__(self, console: Console, *, auto_refresh: bool = True) -> None:
+        self.bar = BarColumn(bar_width=BAR)
+        super().__init__(
             TextColumn("{task.description}", markup=False, table_column=_column()),
-            BarColumn(bar_width=BAR),
-            TextColumn("{task.completed:,}/{task.total:,}", markup=False, table_column=_column()),
+            self.bar,
+            _Count(table_column=_column()),
             TextColumn("{task.fields[detail]}", markup=False, table_column=_column(ratio=1)),
             TimeRemainingColumn(table_column=_column()),
             console=console,
             transient=True,
             expand=True,
+            auto_refresh=auto_refresh,
             disable=not console.is_interactive,  # it would end with an empty line
         )
-        self._assets = self._progress.add_task(
-            "assets", total=assets, detail="", visible=assets > 0
-        )
-        self._tasks: dict[str, TaskID] = {}
+
+
+class Bars:
+    """A bar for each kind of work."""
+
+    def __init__(self, console: Console) -> None:
+        self._progress = Display(console)
+        self._works = Works(self._progress)
 
     def __enter__(self) -> Bars:
         self._progress.start()
@@ -48,37 +60,44 @@ class Bars:
         self._progress.stop()
 
     def __call__(self, what: str, done: int, total: int, detail: str = "") -> None:
-        """Progress within an asset; see `fomo_dagster.progress`."""
+        """See `fomo_dagster.progress.Progress`."""
+        self._works(what, done, total, detail)
+
+
+class Works:
+    """The bars of one thing: each kind of work on it has one, from its first sign to its end."""
+
+    def __init__(self, display: Display) -> None:
+        self._display = display
+        self._tasks: dict[str, TaskID] = {}
+
+    def __call__(self, what: str, done: int, total: int, detail: str = "") -> None:
+        """See `fomo_dagster.progress.Progress`."""
         detail = printable(detail)
         if what not in self._tasks:
             shown = shortened(printable(what), LONGEST_WORK)
-            self._tasks[what] = self._progress.add_task(shown, total=total, detail=detail)
-        self._progress.update(self._tasks[what], completed=done, total=total, detail=detail)
+            self._tasks[what] = self._display.add_task(shown, total=total, detail=detail)
+        self._display.update(self._tasks[what], completed=done, total=total, detail=detail)
         if done >= total:
-            self._progress.remove_task(self._tasks.pop(what))
+            self._display.remove_task(self._tasks.pop(what))
 
-    def note(self, text: str) -> None:
-        """Say in a line above the bars what is made or waited for; nothing where it is empty."""
-        self._progress.note = printable(text)
-        self._progress.refresh()
+    @property
+    def last(self) -> tuple[str, TaskID] | None:
+        """The work that began last of those that go on, and its bar."""
+        return next(reversed(self._tasks.items()), None)
 
-    def advance(self) -> None:
-        """One asset more is there, and no work on it goes on."""
+    def clear(self) -> None:
+        """No work goes on."""
         for task in self._tasks.values():
-            self._progress.remove_task(task)
+            self._display.remove_task(task)
         self._tasks.clear()
-        self._progress.advance(self._assets)
 
 
-class _Display(Progress):
-    """Bars below a note; the note is one line, whatever the terminal's width."""
+class _Count(ProgressColumn):
+    """How much is done; nothing where it is not known how much there is."""
 
-    note = ""
-
-    def get_renderables(self) -> Iterable[RenderableType]:
-        if self.note:
-            yield Text(shortened(self.note, self.console.width))
-        yield self.make_tasks_table(self.tasks)
+    def render(self, task: Task) -> Text:
+        return Text("" if task.total is None else f"{task.completed:,}/{task.total:,}")
 
 
 def _column(ratio: int | None = None) -> Column:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from threading import Lock
 from typing import Any
 
 from rich.console import Console
@@ -87,12 +88,15 @@ class RunRequest:
 
 
 _said: set[str] = set()
+_saying = Lock()
 
 
 def warn_once(warning: str, say: Callable[[str], None] = logger.warning) -> None:
     """A command plans and looks again and again, and says the same thing once."""
-    if warning not in _said:
+    with _saying:
+        is_new = warning not in _said
         _said.add(warning)
+    if is_new:
         say(warning)
 
 

@@ -11,15 +11,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from threading import RLock
 from typing import Protocol
 
 from rich.console import Console
 from rich.status import Status
 
-from fomo_dagster.cli.bars import Bars, shortened
+from fomo_dagster.cli.bars import shortened
 from fomo_dagster.cli.output import line, say
 from fomo_dagster.cli.planning import RunRequest
 from fomo_dagster.cli.reporting import print_results
+from fomo_dagster.cli.run_bars import RunBars
 from fomo_dagster.cli.sweeps import print_sweep
 from fomo_dagster.errors import FomoError
 from fomo_dagster.graph.core.node import Node
@@ -32,17 +34,12 @@ COLUMNS_BESIDE_NAME = 24  # of the line of an asset: what became of it, and how 
 STYLES = {"computed": "yellow", "hit": "green", "failed": "red", "warning": "yellow"}
 
 
-class RunView(Protocol):
-    """Whom `fomo run` tells what it does, in this order."""
+class StepView(Protocol):
+    """Whom a step of a run tells what it does, from a thread of its own.
 
-    def experiment(self, name: str, number: int, count: int) -> None:
-        """An experiment begins, which is that number of so many."""
-
-    def planned(self, name: str, planned: Sequence[Planned]) -> None:
-        """What there is to be done of an experiment, where anything is."""
-
-    def materialising(self, assets: Sequence[str]) -> AbstractContextManager[None]:
-        """Within it assets are materialised."""
+    All of it belongs to the asset that the step last began or, before it begins any, to the one
+    that it is about to make.
+    """
 
     def begins(self, node: Node) -> None:
         """An artifact of an asset is about to be made."""
@@ -54,7 +51,7 @@ class RunView(Protocol):
         """As `fomo_dagster.progress.Steps`."""
 
     def waiting(self, what: str) -> None:
-        """Others have what this process needs."""
+        """Others have what this step needs: a thing, and after a comma who has it."""
 
     def goes_on(self) -> None:
         """It waits no longer, if it did. Whatever else is told after a wait says the same."""
@@ -62,8 +59,33 @@ class RunView(Protocol):
     def finished(self, head: Head, seconds: float) -> None:
         """An asset was materialised, which took so long."""
 
+
+class RunView(Protocol):
+    """Whom `fomo run` tells what it does. Any thread may, at any time.
+
+    Experiments of a sweep begin and end in any order, each with `up_to_date` or `not_up_to_date`.
+    """
+
+    def experiment(self, name: str, number: int, count: int) -> None:
+        """An experiment begins, which is that number of so many."""
+
+    def planned(self, name: str, planned: Sequence[Planned]) -> None:
+        """What there is to be done of an experiment, where anything is."""
+
+    def waiting(self, what: str) -> None:
+        """Another process has what the whole run needs."""
+
+    def goes_on(self) -> None:
+        """The run waits no longer, if it did."""
+
+    def materialising(self, assets: Sequence[str]) -> AbstractContextManager[None]:
+        """Within it assets are materialised."""
+
+    def step(self, asset: str) -> StepView:
+        """A step begins, which makes an asset; of chunks, what their keys begin with."""
+
     def failed(self, asset: str, error: FomoError) -> None:
-        """An asset could not be materialised."""
+        """A step failed, known by the same asset. Others may go on."""
 
     def warn(self, warning: str) -> None:
         """Something that a person should hear."""
@@ -109,28 +131,96 @@ class Pace:
         return (self.clock() - since) / (done - before) * (total - done)
 
 
+@dataclass
+class StepState:
+    """What views know of a step, or of the run itself.
+
+    asset: that it last began or is about to make. row: the figures of its training's last step.
+    """
+
+    made: str  # by the step; of chunks, what their keys begin with
+    pace: Pace
+    asset: str = field(init=False)
+    row: Mapping[str, float] = field(init=False, default_factory=dict)
+    _has_begun: bool = field(init=False, default=False)
+    _waits_since: float | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        self.asset = self.made
+
+    def begins(self, asset: str) -> bool:
+        """Whether that is another asset than before, and not its second artifact."""
+        if self._has_begun and asset == self.asset:
+            return False
+        self.asset, self._has_begun, self.row = asset, True, {}
+        self.pace.restart()
+        return True
+
+    def ends(self) -> None:
+        """Its asset is there. Of chunks, another may follow."""
+        self.asset, self._has_begun, self.row = self.made, False, {}
+
+    def waits(self) -> None:
+        """It does, if it did not already."""
+        if self._waits_since is None:
+            self._waits_since = self.pace.clock()
+
+    def goes_on(self) -> float | None:
+        """How long it waited; None where it did not."""
+        if self._waits_since is None:
+            return None
+        waited, self._waits_since = self.pace.clock() - self._waits_since, None
+        return waited
+
+
 class TextView:
     """A run in words, as a `RunView`."""
 
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         self.console = console
+        self.lock = RLock()
+        self.bars = RunBars(console, self.lock)
         self._clock = clock
-        self._pace = Pace(SECONDS_BETWEEN_LINES, clock)
-        self._bars = Bars(console)
-        self._asset = ""
-        self._speed: float | None = None
+        self._run = self._state("")
         self._name_width = 0
-        self._waits_since: float | None = None
         self._status: Status | None = None
+        self._numbers: dict[str, str] = {}
+        self._count = 1
+        self._ended = 0
 
     def experiment(self, name: str, number: int, count: int) -> None:
         if count > 1:
-            say(self.console, (name, "bold"), f" ({number} of {count})")
+            with self.lock:
+                self._numbers[name] = f" ({number} of {count})"
+                self._count = count
 
     def planned(self, name: str, planned: Sequence[Planned]) -> None:
         computed = sum(entry.status == "compute" for entry in planned)
         hits = counted(len(planned) - computed, "hit")
-        say(self.console, f"{name}: {counted(computed, 'asset')} to compute, {hits}")
+        number = self._numbers.get(name, "")
+        with self.lock:
+            style = "bold" if number else ""
+            said = f"{number}: {counted(computed, 'asset')} to compute, {hits}"
+            say(self.console, (name, style), said)
+
+    def waiting(self, what: str) -> None:
+        said = f"waiting for {what}"
+        with self.lock:
+            self._run.waits()
+            if not self.console.is_interactive:
+                say(self.console, f"  {said}")
+                return
+            self._status = self._status or self.console.status("")
+            self._status.update(line(said))
+            self._status.start()
+
+    def goes_on(self) -> None:
+        with self.lock:
+            waited = self._run.goes_on()
+            if self._status is not None:
+                self._status.stop()
+            if waited is not None and not self.console.is_interactive:
+                self.line("waited", duration(waited))
 
     @contextmanager
     def materialising(self, assets: Sequence[str]) -> Iterator[None]:
@@ -138,91 +228,124 @@ class TextView:
         if self.console.is_interactive:
             room = max(12, self.console.width - COLUMNS_BESIDE_NAME)
             self._name_width = min(self._name_width, room)
-        with Bars(self.console, len(assets)) as self._bars:
-            try:
-                yield
-            finally:
-                self._asset = ""
-                self.goes_on()
+        with RunBars(self.console, self.lock, assets) as self.bars:
+            yield
 
-    def begins(self, node: Node) -> None:
-        self.goes_on()
-        if node.key == self._asset:
-            return
-        self._asset, self._speed = node.key, None
-        self._pace.restart()
-        self._bars.note(node.key)
-        if not self.console.is_interactive:
-            self._line("begin", node.key)
+    def step(self, asset: str) -> StepView:
+        return _TextStep(self, self._state(asset))
 
-    def progress(self, what: str, done: int, total: int, detail: str = "") -> None:
-        self.goes_on()
-        left = self._pace.seconds_left(what, done, total)
-        told = [detail, "" if self._speed is None else rate(self._speed)]
-        self._bars(what, done, total, ", ".join(filter(None, told)))
-        if not self.console.is_interactive and self._pace.is_due(what) and done < total:
-            told.append("" if left is None else f"{duration(left)} left, until {_clock_in(left)}")
-            said = ", ".join([f"{what} {done:,} of {total:,}", *filter(None, told)])
-            self._line("progress", f"{self._asset}  {said}".lstrip())
-
-    def steps(self, asset: str, digest: str, rows: Sequence[Mapping[str, float]]) -> None:
-        if rows:
-            self._speed = rows[-1]["samples_per_second"]
-
-    def waiting(self, what: str) -> None:
-        if self._waits_since is None:
-            self._waits_since = self._clock()
-        said = f"waiting for {what}"
-        if not self.console.is_interactive:
-            say(self.console, f"  {said}")
-        elif self._name_width:
-            self._bars.note(said)
-        else:
-            self._status = self._status or self.console.status("")
-            self._status.update(line(said))
-            self._status.start()
-
-    def goes_on(self) -> None:
-        if self._waits_since is None:
-            return
-        waited, self._waits_since = self._clock() - self._waits_since, None
-        self._bars.note(self._asset)
-        if self._status is not None:
-            self._status.stop()
-        if not self.console.is_interactive:
-            self._line("waited", duration(waited))
-
-    def finished(self, head: Head, seconds: float) -> None:
-        self._asset = ""
-        self.goes_on()
-        self._bars.note("")
+    def made(self, head: Head, seconds: float) -> None:
+        """An asset is there: its line, and one more in the bar of all."""
         name = head.asset
         if self.console.is_interactive:
             name = shortened(name, self._name_width)
-        self._line(head.status, f"{name:{self._name_width}} {duration(seconds):>11}")
-        self._bars.advance()
+        self.line(head.status, f"{name:{self._name_width}} {duration(seconds):>11}")
+        self.bars.advance()
 
     def failed(self, asset: str, error: FomoError) -> None:
         """The command ends with the error, or the sweep goes on after it: both say it."""
+        with self.lock:
+            self.bars.end(asset)
+            if self.bars:  # others go on, for hours perhaps
+                self.line("failed", asset)
 
     def warn(self, warning: str) -> None:
-        self._line("warning", warning)
+        with self.lock:
+            self.line("warning", warning)
 
     def up_to_date(self, request: RunRequest, assets: int) -> None:
-        said = counted(assets, "asset")
-        say(self.console, f"{request.experiment.name} is up to date ({said})")
+        name = request.experiment.name
+        with self.lock:
+            self._ended += 1
+            so_far = f"; {self._ended} of {self._count} ended" if self._count > 1 else ""
+            say(self.console, f"{name} is up to date ({counted(assets, 'asset')}){so_far}")
 
     def not_up_to_date(self, name: str, error: FomoError) -> None:
-        self._line("failed", str(error))
+        said = str(error)
+        whose = "" if said.startswith(name) else f"{name}: "
+        with self.lock:
+            self._ended += 1
+            self.line("failed", f"{whose}{said}")
 
     def ended(self, request: RunRequest) -> None:
-        if request.experiment_set.is_several:
-            print_sweep(request.home, request.experiment_set, self.console)
-        else:
-            print_results(request.home, request.experiment.name, request.graph, self.console)
+        with self.lock:
+            if request.experiment_set.is_several:
+                print_sweep(request.home, request.experiment_set, self.console)
+            else:
+                print_results(request.home, request.experiment.name, request.graph, self.console)
 
-    def _line(self, word: str, said: str) -> None:
+    def line(self, word: str, said: str) -> None:
+        """One that stays, of what became of an asset. Within `lock`."""
         say(self.console, "  ", (f"{word:8}", STYLES.get(word, "")), f" {said}")
+
+    def _state(self, asset: str) -> StepState:
+        return StepState(asset, Pace(SECONDS_BETWEEN_LINES, self._clock))
+
+
+class _TextStep:
+    """A step in words, as a `StepView`."""
+
+    def __init__(self, view: TextView, state: StepState) -> None:
+        self._view = view
+        self._state = state
+        self._is_log = not view.console.is_interactive
+
+    def begins(self, node: Node) -> None:
+        with self._view.lock:
+            self._goes_on()
+            if not self._state.begins(node.key):
+                return
+            self._view.bars.begin(self._state.made, node.key)
+            if self._is_log:
+                self._view.line("begin", node.key)
+
+    def progress(self, what: str, done: int, total: int, detail: str = "") -> None:
+        state = self._state
+        with self._view.lock:
+            self._goes_on()
+            left = state.pace.seconds_left(what, done, total)
+            speed = state.row.get("samples_per_second")
+            told = [detail, "" if speed is None else rate(speed)]
+            beside = ", ".join(filter(None, told))
+            self._view.bars.work(state.made, state.asset, what, done, total, beside)
+            if self._is_log and state.pace.is_due(what) and done < total:
+                told.append(
+                    "" if left is None else f"{duration(left)} left, until {_clock_in(left)}"
+                )
+                said = ", ".join([f"{what} {done:,} of {total:,}", *filter(None, told)])
+                self._view.line("progress", f"{state.asset}  {said}")
+
+    def steps(self, asset: str, digest: str, rows: Sequence[Mapping[str, float]]) -> None:
+        with self._view.lock:
+            if rows:
+                self._state.row = rows[-1]
+
+    def waiting(self, what: str) -> None:
+        state = self._state
+        with self._view.lock:
+            state.waits()
+            self._view.bars.wait(state.made, state.asset, what)
+            if self._is_log:
+                self._view.line("waiting", f"{state.asset}  for {what}")
+
+    def goes_on(self) -> None:
+        with self._view.lock:
+            self._goes_on()
+
+    def finished(self, head: Head, seconds: float) -> None:
+        with self._view.lock:
+            self._goes_on()
+            self._state.ends()
+            self._view.bars.end(self._state.made)
+            self._view.made(head, seconds)
+
+    def _goes_on(self) -> None:
+        waited = self._state.goes_on()
+        if waited is None:
+            return
+        self._view.bars.wait(self._state.made, self._state.asset, "")
+        if self._is_log:
+            self._view.line("waited", f"{self._state.asset}  {duration(waited)}")
 
 
 def _clock_in(seconds: float) -> str:

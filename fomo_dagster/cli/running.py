@@ -28,7 +28,7 @@ from fomo_dagster.cli.planning import RunRequest, resolve_request, warn_once
 from fomo_dagster.cli.run_view import RunView, TextView
 from fomo_dagster.errors import FomoError, StoppedError, StoreError
 from fomo_dagster.graph.build.builder import Graph
-from fomo_dagster.graph.core.keys import assets_by_step
+from fomo_dagster.graph.core.keys import assets_by_step, what_is_made
 from fomo_dagster.graph.run.materialise import remove_stale_heads
 from fomo_dagster.graph.run.plan import Planned
 from fomo_dagster.graph.run.run_context import Run, RunContext
@@ -247,32 +247,35 @@ class _ShownRunContexts:
     slots: int
 
     def open(self, graph: Graph, context: Any) -> RunContext:
+        made = what_is_made(min(key.to_user_string() for key in context.selected_asset_keys))
+        step = self.view.step(made)
+
+        def finished(head: Head, seconds: float) -> None:
+            step.finished(head, seconds)
+            self.tracking.finished(head)
+
+        def steps(asset: str, digest: str, rows: Sequence[Mapping[str, float]]) -> None:
+            step.steps(asset, digest, rows)
+            self.tracking.steps(asset, digest, rows)
+
         return RunContext(
             graph,
             self.home,
             processes=os.cpu_count() or 1,
             callbacks=Callbacks(
-                progress=self.view.progress,
-                steps=self._steps,
-                waiting=self.view.waiting,
+                progress=step.progress,
+                steps=steps,
+                waiting=step.waiting,
                 warn=partial(warn_once, say=self.view.warn),
             ),
             run=Run(
                 id=context.run.run_id,
                 channel=PipesChannel(context),
                 slots=self.slots,
-                begins=self.view.begins,
-                finished=self._finished,
+                begins=step.begins,
+                finished=finished,
             ),
         )
-
-    def _finished(self, head: Head, seconds: float) -> None:
-        self.view.finished(head, seconds)
-        self.tracking.finished(head)
-
-    def _steps(self, asset: str, digest: str, rows: Sequence[Mapping[str, float]]) -> None:
-        self.view.steps(asset, digest, rows)
-        self.tracking.steps(asset, digest, rows)
 
 
 def observe_sources(request: RunRequest, instance: dg.DagsterInstance) -> None:

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import sys
+from threading import Thread
 from types import SimpleNamespace
 
 import pytest
@@ -15,9 +16,10 @@ from rich.cells import cell_len
 from rich.console import Group
 
 from fomo_dagster.cli.bars import Bars, shortened
+from fomo_dagster.cli.events import EVENTS
 from fomo_dagster.cli.main import main
 from fomo_dagster.cli.output import Terminal
-from fomo_dagster.cli.run_events import EVENTS, EventsView
+from fomo_dagster.cli.run_events import EventsView
 from fomo_dagster.cli.run_view import TextView
 from fomo_dagster.errors import StoppedError, TrainingError
 
@@ -46,24 +48,25 @@ def head(key, status="computed"):
     )
 
 
-def train(view, clock, seconds, steps=1000):
+def train(step, clock, seconds, steps=1000):
     """Tell of so many seconds of a training of ten steps a second."""
     for second in range(seconds):
         clock.now += 1
         done = min(10 * (second + 1), steps)
-        view.steps("toy/trained_001", "abc", [{"loss": 2.5, "samples_per_second": 812.4}])
-        view.progress("training", done, steps, "loss 2.5000")
+        step.steps("toy/trained_001", "abc", [{"loss": 2.5, "samples_per_second": 812.4}])
+        step.progress("training", done, steps, "loss 2.5000")
 
 
 def test_a_log_has_a_line_at_begin_now_and_then_and_at_the_end(clock):
     console = Terminal(file=io.StringIO())
     view = TextView(console, clock)
     with view.materialising(["toy/trained_001", "leaderboard"]):
-        view.begins(node("toy/trained_001"))
-        view.begins(node("toy/trained_001"))  # its second artifact
-        train(view, clock, 70)
-        view.finished(head("toy/trained_001"), 185.0)
-        view.finished(head("leaderboard", "hit"), 0.04)
+        step = view.step("toy/trained_001")
+        step.begins(node("toy/trained_001"))
+        step.begins(node("toy/trained_001"))  # its second artifact
+        train(step, clock, 70)
+        step.finished(head("toy/trained_001"), 185.0)
+        view.step("leaderboard").finished(head("leaderboard", "hit"), 0.04)
     lines = console.file.getvalue().splitlines()
     assert lines[0] == "  begin    toy/trained_001"
     said = [re.sub(r", until \d\d:\d\d$", ", until", line) for line in lines[1:3]]
@@ -95,8 +98,24 @@ def test_a_log_says_when_a_wait_is_over(clock):
 def screen(width=80):
     console = Terminal(file=io.StringIO())
     console._force_terminal = console.is_interactive = console.no_color = True
-    console.width = width
+    console.size = (width, 24)
     return console
+
+
+def on_terminal(written):
+    """The lines that a terminal has in the end, of what a live display wrote."""
+    rows, at = [""], 0
+    for piece in re.findall(r"\x1b\[[^A-Za-z]*[A-Za-z]|\r|\n|[^\x1b\r\n]+", written):
+        if piece == "\n":
+            at += 1
+            rows += [""] * (at == len(rows))
+        elif piece == "\x1b[2K":
+            rows[at] = ""
+        elif piece == "\x1b[1A":
+            at -= 1
+        elif not piece.startswith(("\x1b", "\r")):
+            rows[at] += piece
+    return [row.rstrip() for row in rows if row.strip()]
 
 
 def shown(bars):
@@ -110,15 +129,16 @@ def shown(bars):
 def test_bars_of_long_names_are_a_line_each_and_a_wait_leaves_nothing(clock):
     view = TextView(screen(), clock)
     with view.materialising([LONG]):
-        view.waiting("a training slot, taken by process 12, which is making toy/trained_002 in run")
-        assert shown(view._bars)[0].startswith("waiting for a training slot")
-        view.begins(node(LONG))
-        train(view, clock, 3, steps=100_000)
-        name, assets, training = shown(view._bars)
-        view.finished(head(LONG), 7261.0)
+        step = view.step(LONG)
+        step.waiting("a training slot, taken by process 12, which is making toy/trained_002 in run")
+        assert shown(view.bars)[0].startswith("waiting for a training slot")
+        step.begins(node(LONG))
+        train(step, clock, 3, steps=100_000)
+        name, assets, training = shown(view.bars)
+        step.finished(head(LONG), 7261.0)
         lines = re.sub(r"\x1b\[[^A-Za-z]*[A-Za-z]", "", view.console.file.getvalue()).splitlines()
         (finished,) = [line.rstrip() for line in lines if "computed" in line]
-        assert len(shown(view._bars)) == 1  # the bar of the assets
+        assert len(shown(view.bars)) == 1  # the bar of the assets
     assert cell_len(name) == 80
     assert name.startswith("a_sweep_over_everything_learning")
     assert name.endswith("/trained_001")
@@ -149,6 +169,169 @@ def test_a_shortened_text_fits_and_keeps_both_ends(text, width):
         assert text.endswith(end)
 
 
+def test_two_steps_in_turn_have_a_pace_and_a_wait_each(clock):
+    console = Terminal(file=io.StringIO())
+    view = TextView(console, clock)
+    with view.materialising(["a/trained_001", "b/trained_001", "b/trained_002"]):
+        a, b, c = (view.step(key) for key in ("a/trained_001", "b/trained_001", "b/trained_002"))
+        a.begins(node("a/trained_001"))
+        b.waiting("a device, taken by process 7")
+        c.waiting("a device, taken by process 7")
+        for second in range(62):
+            clock.now = second
+            a.steps("a/trained_001", "abc", [{"samples_per_second": 100.0}])
+            a.progress("training", second, 124, "loss 2.0000")
+            if second == 40:
+                b.begins(node("b/trained_001"))
+            if second >= 40:
+                b.progress("training", 10 * (second - 40), 1000)
+        view.failed("a/trained_001", TrainingError("the loss is nan"))
+        b.finished(head("b/trained_001"), 22.0)
+        c.finished(head("b/trained_002", "hit"), 0.5)
+    lines = [line.partition(", until")[0] for line in console.file.getvalue().splitlines()]
+    assert lines == [
+        "  begin    a/trained_001",
+        "  waiting  b/trained_001  for a device, taken by process 7",
+        "  waiting  b/trained_002  for a device, taken by process 7",
+        "  progress a/trained_001  training 30 of 124, loss 2.0000, 100 samples/s, 1 min 34 s left",
+        "  waited   b/trained_001  40.0 s",
+        "  begin    b/trained_001",
+        "  progress a/trained_001  training 60 of 124, loss 2.0000, 100 samples/s, 1 min 04 s left",
+        "  failed   a/trained_001",
+        "  computed b/trained_001      22.0 s",
+        "  waited   b/trained_002  1 min 01 s",
+        "  hit      b/trained_002       0.5 s",
+    ]
+
+
+def test_several_assets_have_a_bar_each_the_waiting_a_line_and_all_come_last(clock):
+    keys = [f"lr_learning_rate_1e_{n}/trained_001" for n in range(4)]
+    view = TextView(screen(), clock)
+    with view.materialising([*keys, "leaderboard"]):
+        steps = [view.step(key) for key in keys]
+        for step, key in zip(steps[:2], keys, strict=False):
+            step.begins(node(key))
+            train(step, clock, 3)
+        steps[1].progress("images of a_dataset", 7, 90)
+        first, second, assets = shown(view.bars)
+        for step in steps[2:]:
+            step.waiting("a device, taken by process 7")
+        waits = shown(view.bars)[2]
+        steps[3].waiting("process 8, which is making the same")
+        mixed = shown(view.bars)[2]
+        steps[1].progress("images of a_dataset", 90, 90)  # and training goes on
+        steps[0].finished(head(keys[0]), 5.0)
+        alone, _, after = shown(view.bars)
+    assert first.startswith("lr_l…1e_0/trained_001 training ")
+    assert first[46:].startswith("30/1,000 loss 2.5000, 812")
+    assert second.startswith("lr_l…1e_1/trained_001 image…ataset ")
+    assert second[46:].startswith("7/90 ")
+    assert assets.startswith("assets ")
+    assert assets[46:].startswith("0/5 ")
+    assert max(map(cell_len, (first, second, assets))) == 80
+    assert waits.startswith("2 wait for a device: lr_learning_rate_1e_2/trained_001, lr_")
+    assert waits.endswith("…")
+    assert mixed.startswith("1 waits for a device: lr_learning_rate_1e_2/trained_001; 1 waits for ")
+    assert alone.startswith("lr_l…1e_1/trained_001 training ")
+    assert " 1/5 " in after
+
+
+def test_bars_that_do_not_fit_the_terminal_are_counted(clock):
+    keys = [f"run_{n:02}/trained_001" for n in range(40)]
+    view = TextView(screen(), clock)
+    with view.materialising(keys):
+        for key in keys:
+            view.step(key).begins(node(key))
+        lines = shown(view.bars)
+        view.failed(keys[0], TrainingError("the loss is nan"))
+        next_one = shown(view.bars)[0]
+    assert len(lines) == 21
+    assert lines[-2] == "and 21 more"
+    assert lines[-1].startswith("assets ")
+    assert [line.split()[0] for line in lines[:19]] == keys[:19]
+    assert next_one.startswith(keys[1])
+
+
+def test_threads_tear_no_line_and_bars_leave_none(clock):
+    view = TextView(screen(), clock)
+    keys = [f"run_{n}/trained_{stage:03}" for n in range(4) for stage in range(5)]
+
+    def steps_of(keys):
+        for key in keys:
+            step = view.step(key)
+            step.waiting("a device, taken by process 7")
+            step.begins(node(key))
+            train(step, clock, 5, steps=50)
+            step.finished(head(key), 5.0)
+
+    with view.materialising(keys):
+        threads = [Thread(target=steps_of, args=(keys[n * 5 :][:5],)) for n in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    left = on_terminal(view.console.file.getvalue())
+    assert sorted(left) == sorted(f"  computed {key}       5.0 s" for key in keys)
+
+
+def test_experiments_of_a_sweep_end_in_any_order(clock):
+    console = Terminal(file=io.StringIO())
+    view = TextView(console, clock)
+    for number, name in enumerate(["lr_a", "lr_b", "lr_c"], 1):
+        view.experiment(name, number, 3)
+    entries = [SimpleNamespace(status="compute"), SimpleNamespace(status="hit")]
+    view.planned("lr_b", entries)
+    view.planned("lr_a", entries)
+    view.not_up_to_date("lr_b", TrainingError("lr_b/trained_001: the loss is nan"))
+    view.up_to_date(SimpleNamespace(experiment=SimpleNamespace(name="lr_c")), 18)
+    view.not_up_to_date("lr_a", TrainingError("shards/birds: no image"))
+    assert console.file.getvalue().splitlines() == [
+        "lr_b (2 of 3): 1 asset to compute, 1 hit",
+        "lr_a (1 of 3): 1 asset to compute, 1 hit",
+        "  failed   lr_b/trained_001: the loss is nan",
+        "lr_c is up to date (18 assets); 2 of 3 ended",
+        "  failed   lr_a: shards/birds: no image",
+    ]
+
+
+def test_events_of_two_steps_name_their_assets(clock, capsys):
+    with EventsView("lr", [], clock) as view:
+        a, b = view.step("a/trained_001"), view.step("streams/b")
+        a.begins(node("a/trained_001"))
+        b.waiting("a device, taken by process 7")
+        for second in range(4):
+            clock.now = second
+            a.steps("a/trained_001", "abc", [{"loss": second, "samples_per_second": 9.0}])
+            a.progress("training", second, 60)
+            if second == 2:
+                b.begins(node("streams/b/chunk_001"))
+                b.finished(head("streams/b/chunk_001"), 0.0)
+                b.begins(node("streams/b/chunk_002"))
+                b.progress("images", 5, 5)
+        a.finished(head("a/trained_001"), 3.0)
+        b.finished(head("streams/b/chunk_002"), 1.0)
+    events = events_of(capsys.readouterr().out)[1:-1]
+    told = [
+        [event["event"], event["asset"], *(event[key] for key in keys if key in event)]
+        for event in events
+        for keys in [("done", "loss", "seconds_left", "reason", "seconds")]
+    ]
+    assert told == [
+        ["asset_started", "a/trained_001"],
+        ["waiting", "streams/b", "a device, taken by process 7"],
+        ["progress", "a/trained_001", 1, 1.0, 59.0],
+        ["progress", "a/trained_001", 2, 2.0, 58.0],
+        ["waited", "streams/b", 2],
+        ["asset_started", "streams/b/chunk_001"],
+        ["asset_finished", "streams/b/chunk_001", 0.0],
+        ["asset_started", "streams/b/chunk_002"],
+        ["progress", "streams/b/chunk_002", 5, None, None],
+        ["progress", "a/trained_001", 3, 3.0, 57.0],
+        ["asset_finished", "a/trained_001", 3.0],
+        ["asset_finished", "streams/b/chunk_002", 1.0],
+    ]
+
+
 def events_of(text):
     """The events, each with exactly the fields that its kind declares."""
     declared = {event.name: {"event", "time", *event.model_fields} for event in EVENTS}
@@ -164,10 +347,12 @@ def test_events_tell_a_training_and_nothing_else_is_on_stdout(clock, capfd):
         os.write(1, b"a process\n")
         view.waiting("process 7")
         clock.now = 5
-        view.begins(node("toy/trained_001"))
-        train(view, clock, 100)
+        view.goes_on()
+        step = view.step("toy/trained_001")
+        step.begins(node("toy/trained_001"))
+        train(step, clock, 100)
         view.warn("half of \udce9 image")
-        view.finished(head("toy/trained_001"), 105.5)
+        step.finished(head("toy/trained_001"), 105.5)
     os.write(1, b"after\n")
     out, err = capfd.readouterr()
     assert "a library" in err
@@ -176,8 +361,8 @@ def test_events_tell_a_training_and_nothing_else_is_on_stdout(clock, capfd):
     assert last == "after"
     first, waiting, waited, started, *rest = events_of("\n".join(lines))
     assert (first["event"], first["settings"]) == ("run_started", ["seed=3"])
-    assert waiting["reason"] == "process 7"
-    assert waited["seconds"] == 5
+    assert (waiting["asset"], waiting["reason"]) == (None, "process 7")
+    assert (waited["asset"], waited["seconds"]) == (None, 5)
     assert (started["event"], started["asset"]) == ("asset_started", "toy/trained_001")
     *progress, warned, finished, ended = rest
     assert {event["asset"] for event in progress} == {"toy/trained_001"}

@@ -1,5 +1,6 @@
 """What a step writes into Dagster's log while it waits and works."""
 
+from threading import Barrier, Thread
 from types import SimpleNamespace
 
 import pytest
@@ -41,5 +42,39 @@ def test_a_wait_that_is_over_is_said_once_with_how_long_it_took(step, then):
     assert lines == [
         "waiting for process 7, which is making the same",
         "waiting for a training slot, taken by process 8",
+        "the wait is over after 5.0 s",
+    ]
+
+
+def test_two_steps_wait_each_for_itself_and_two_threads_end_a_wait_once(step):
+    context, lines = step
+    other = RunContexts.of(context.home).open(
+        context.graph,
+        SimpleNamespace(
+            log=SimpleNamespace(info=lines.append, warning=lines.append),
+            run=SimpleNamespace(run_id="a-run"),
+        ),
+    )
+    CLOCK.seconds = 0.0
+    context.callbacks.waiting("process 7")
+    other.callbacks.waiting("process 8")
+    CLOCK.seconds = 3.0
+    both = Barrier(2)
+
+    def tell():
+        both.wait()
+        context.callbacks.progress("toy", 1, 9)
+
+    threads = [Thread(target=tell) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    CLOCK.seconds = 5.0
+    other.callbacks.progress("toy", 1, 9)
+    assert lines == [
+        "waiting for process 7",
+        "waiting for process 8",
+        "the wait is over after 3.0 s",
         "the wait is over after 5.0 s",
     ]
