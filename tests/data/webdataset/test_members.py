@@ -252,6 +252,18 @@ def test_parts_that_could_be_of_several_samples_are_broken_and_each_counts(tmp_p
     ]  # fmt: skip
 
 
+def test_further_images_of_a_sample_are_counted(tmp_path, tars):
+    content = {
+        "a.jpg": tars.picture(1), "a.png": tars.picture(2, "PNG"), "a.txt": b"one",
+        "b.png": tars.picture(3, "PNG"), "b.words.txt": b"two", "b.mask.jpg": tars.picture(4),
+    }  # fmt: skip
+    found = scan(tars.write(tmp_path / "x.tar", content))
+    assert found.samples["size"].to_list() == [len(content["a.jpg"]), len(content["b.png"])]
+    assert {tuple(each) for each in found.unused} == {
+        ("further images of samples", 1, "a.png"), ("further parts of samples", 1, "b.mask.jpg")
+    }  # fmt: skip
+
+
 def test_every_format_that_pillow_decodes_is_used(tmp_path, tars):
     kinds = {"AVIF": "avif", "TIFF": "tif", "GIF": "gif", "JPEG2000": "jp2", "BMP": "bmp",
              "PPM": "ppm", "TGA": "TGA", "JPEG": "jfif"}  # fmt: skip

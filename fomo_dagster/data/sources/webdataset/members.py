@@ -131,6 +131,9 @@ def scan_tar(
     for stem, parts in _regrouped(samples, images, unused):
         image, about = _image(parts, images), _about(parts)
         found = _sample(stem, parts, image, about)
+        for extension, part in parts.items():
+            if extension in images and part is not image:
+                _count(unused, "further images of samples", part.name)
         for reason in _unread(parts, about):
             if reason in unused or len(unused) < FIELDS_NAMED:
                 _count(unused, reason, parts[ABOUT].name)
@@ -241,16 +244,20 @@ def _regrouped(
         elif whole or len(rest) == 1:
             yield from ((stem, samples[stem]) for stem in rest)
         elif rest:
-            yield group, _merged(group, {stem: samples[stem] for stem in rest}, images)
+            yield group, _merged(group, {stem: samples[stem] for stem in rest}, images, unused)
 
 
-def _merged(group: str, several: dict[str, Parts], images: Sequence[str]) -> Parts:
+def _merged(
+    group: str, several: dict[str, Parts], images: Sequence[str], unused: dict[str, Unused]
+) -> Parts:
     """The parts of the sample `group`: its own, and of others those of which there is one."""
     merged = several.pop(group, {})
     for is_role in (lambda e: e in images, lambda e: e == TEXT, lambda e: e == ABOUT):
-        if any(is_role(extension) for extension in merged):
-            continue
         found = [item for parts in several.values() for item in parts.items() if is_role(item[0])]
+        if any(is_role(extension) for extension in merged):
+            for _, member in found:
+                _count(unused, "further parts of samples", member.name)
+            continue
         if not found:
             continue
         extension, member = found[0]
