@@ -56,6 +56,7 @@ TURNS = {
 TIFF_BITS, TIFF_COMPRESSION, TIFF_PHOTOMETRIC, TIFF_PLANES = 258, 259, 262, 284
 TIFF_SAMPLE_FORMAT = 339
 PLAIN_LAYOUTS = ("1", "L", "P", "RGB", "RGBA", "RGBX", "CMYK")  # in Pillow's words
+MIXED_UP_PLANES = ("LA", "LAB")
 DEEP_LAYOUT = re.compile(r"^([IF];(?:16|32))B")  # big-endian numbers
 
 # Without libtiff, Pillow shows uncompressed planes of all but the plain layouts wrong.
@@ -221,11 +222,16 @@ def _corrected(image: Image.Image) -> bool:
         return False
     (tile,) = image.tile  # libtiff's
     layout, *others = cast(tuple[Any, ...], tile.args)
+    tags = getattr(image, "tag_v2", {})
+    in_planes = tags.get(TIFF_PLANES) == 2
+    if in_planes and layout in MIXED_UP_PLANES:
+        raise UnreadableImageError(
+            f"it is a TIFF of {layout} in planes, which Pillow mixes up: interleave its channels"
+        )
     native = DEEP_LAYOUT.sub(r"\1N", layout)
     image.tile = [tile._replace(args=(native, *others))]
-    tags = getattr(image, "tag_v2", {})
-    in_planes = tags.get(TIFF_PLANES) == 2 and tags.get(TIFF_COMPRESSION, 1) == 1
-    return native != layout or (in_planes and layout not in PLAIN_LAYOUTS)
+    is_compressed = tags.get(TIFF_COMPRESSION, 1) != 1
+    return native != layout or (in_planes and not is_compressed and layout not in PLAIN_LAYOUTS)
 
 
 def _is_flat(picture: Image.Image) -> bool:

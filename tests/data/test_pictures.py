@@ -165,6 +165,25 @@ def test_planes_of_a_tiff_show_what_interleaved_channels_do(
     assert checked(data, None).seen == Seen(rescaled=mended)
 
 
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("photometric", ["minisblack", "cielab"])
+def test_planes_that_would_be_mixed_up_are_unreadable(
+    photometric: str, compression: str | None
+) -> None:
+    channels, extra = (2, ["unassalpha"]) if photometric == "minisblack" else (3, None)
+
+    def arranged(values: np.ndarray, how: str) -> bytes:
+        file = io.BytesIO()
+        options = {"photometric": photometric, "extrasamples": extra, "compression": compression}
+        tifffile.imwrite(file, values, planarconfig=how, **options)
+        return file.getvalue()
+
+    values = COLOURS[..., :channels]
+    assert shown(arranged(values, "contig")).shape == COLOURS.shape
+    with pytest.raises(UnreadableImageError, match="in planes, which Pillow mixes up"):
+        decoded(arranged(values.transpose(2, 0, 1), "separate"))
+
+
 @pytest.mark.parametrize("white_is_zero", [False, True])
 @pytest.mark.parametrize("dtype", ["u1", "u2", "f4"])
 def test_a_single_plane_is_an_image(dtype: str, *, white_is_zero: bool) -> None:
