@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
@@ -15,7 +16,7 @@ from rich.text import Text
 from fomo_dagster.cli.bars import Display, Works, shortened
 from fomo_dagster.cli.output import printable
 
-SECONDS_BETWEEN_DRAWINGS = 0.1
+SECONDS_BETWEEN_DRAWINGS = 0.2  # twenty bars take 9 ms of a core each time
 # Where several assets are made at once, a line holds an asset's name, its work and a shorter bar.
 SHORT_BAR = 10
 WORK = 12  # characters of what is done
@@ -41,17 +42,25 @@ class RunBars:
     """Below the lines of a run: one asset with a bar for each kind of work on it or, once several
     were made at once, a bar for each; and a bar of all assets.
 
-    Steps are known by the asset that each makes; of chunks, by what their keys begin with. Whoever
-    tells it something holds `lock`. So does its own thread, which draws it ten times a second:
-    lines and bars that are written at once would tear each other.
+    assets: what there is to make. experiments: those of a sweep; the lines leave out what all their
+    names begin with. Steps are known by the asset that each makes; of chunks, by what their keys
+    begin with.
+
+    Whoever tells it something holds `lock`. So does its own thread, which draws it a few times a
+    second: lines and bars that are written at once would tear each other.
     """
 
     def __init__(
-        self, console: Console, lock: AbstractContextManager[object], assets: Sequence[str] = ()
+        self,
+        console: Console,
+        lock: AbstractContextManager[object],
+        assets: Sequence[str] = (),
+        experiments: Sequence[str] = (),
     ) -> None:
         self._lock = lock
         self._progress = _RunDisplay(console, auto_refresh=False)
-        self._progress.name_width = max(map(cell_len, assets), default=0)
+        self._progress.start_left_out = common_start(experiments)
+        self._progress.name_width = max(map(cell_len, map(self._progress.named, assets)), default=0)
         self._assets = self._progress.add_task(
             "assets", total=len(assets), detail="", visible=bool(assets)
         )
@@ -74,7 +83,6 @@ class RunBars:
         row = self._row(step, asset)
         row.asset, row.waits_for = printable(asset), ""
         row.works.clear()
-        self._progress.refresh()
 
     def work(self, step: str, asset: str, what: str, done: int, total: int, detail: str) -> None:
         """Work on a step's asset goes on; see `fomo_dagster.progress.Progress`."""
@@ -83,7 +91,6 @@ class RunBars:
     def wait(self, step: str, asset: str, what: str) -> None:
         """A step waits; no longer, where `what` is empty."""
         self._row(step, asset).waits_for = printable(what)
-        self._progress.refresh()
 
     def end(self, step: str) -> None:
         """A step has nothing to make now."""
@@ -92,7 +99,6 @@ class RunBars:
             row.works.clear()
             self._progress.remove_task(row.pulse)
             self._progress.rows = tuple(self._rows.values())
-            self._progress.refresh()
 
     def advance(self) -> None:
         """One asset more is there."""
@@ -113,13 +119,14 @@ class RunBars:
         while not self._ended.wait(SECONDS_BETWEEN_DRAWINGS):
             with self._lock:
                 if not self._ended.is_set():
-                    self._progress.refresh()
+                    self._progress.live.refresh()
 
 
 class _RunDisplay(Display):
     """Draws the rows, each in one line whatever the terminal's width."""
 
     name_width = 0  # of the assets' names
+    start_left_out = ""
     _several = False
     _rows: Sequence[_Row] = ()  # `Progress` draws before it is whole
 
@@ -133,6 +140,9 @@ class _RunDisplay(Display):
         self._rows = rows
         if len(rows) > 1 and not self._several:  # and so it stays: the lines would jump
             self._several, self.bar.bar_width = True, SHORT_BAR
+
+    def refresh(self) -> None:
+        """Not at each of the many things that threads tell: see `RunBars`."""
 
     def get_renderables(self) -> Iterable[RenderableType]:
         return self._several_renderables() if self._several else self._one_renderables()
@@ -150,12 +160,19 @@ class _RunDisplay(Display):
         yield self.make_tasks_table([self._labelled(row, tasks) for row in shown])
         if len(shown) < len(making):
             yield Text(f"and {len(making) - len(shown)} more")
-        waits = said_of_waits([(row.asset, row.waits_for) for row in self.rows if row.waits_for])
+        waits = said_of_waits(
+            [(self.named(row.asset), row.waits_for) for row in self.rows if row.waits_for]
+        )
         if waits:
             yield Text(waits, no_wrap=True, overflow="ellipsis")
         assets = self.tasks[0]
         assets.description = set_cell_size("assets", self._label_width)
         yield self.make_tasks_table([assets])
+
+    def named(self, asset: str) -> str:
+        """An asset's name beside others: without what theirs begin with too."""
+        rest = asset.removeprefix(self.start_left_out)
+        return asset if rest == asset else f"…{rest}"
 
     @property
     def _label_width(self) -> int:
@@ -166,11 +183,18 @@ class _RunDisplay(Display):
         """The bar of the work on a row's asset that began last, or one that only moves."""
         what, number = row.works.last or ("", row.pulse)
         name_width = self._label_width - WORK - 1
-        name = set_cell_size(shortened(row.asset, name_width), name_width)
+        name = set_cell_size(shortened(self.named(row.asset), name_width), name_width)
         work = set_cell_size(shortened(printable(what), WORK), WORK)
         task = tasks[number]
         task.description, task.visible = f"{name} {work}", True
         return task
+
+
+def common_start(names: Sequence[str]) -> str:
+    """What all the names of several begin with, up to a `_`."""
+    columns = zip(*(name.split("_") for name in names), strict=False)
+    same = itertools.takewhile(lambda parts: len(set(parts)) == 1, columns)
+    return "".join(f"{parts[0]}_" for parts in same) if len(names) > 1 else ""
 
 
 def said_of_waits(waits: Sequence[tuple[str, str]]) -> str:

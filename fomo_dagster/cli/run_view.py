@@ -228,10 +228,12 @@ class TextView:
         if self.console.is_interactive:
             room = max(12, self.console.width - COLUMNS_BESIDE_NAME)
             self._name_width = min(self._name_width, room)
-        with RunBars(self.console, self.lock, assets) as self.bars:
+        with RunBars(self.console, self.lock, assets, list(self._numbers)) as self.bars:
             yield
 
     def step(self, asset: str) -> StepView:
+        with self.lock:
+            self.bars.end(asset)  # of a step that is tried again
         return _TextStep(self, self._state(asset))
 
     def made(self, head: Head, seconds: float) -> None:

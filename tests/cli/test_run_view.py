@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import sys
+import time
 from threading import Thread
 from types import SimpleNamespace
 
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Group
 
+from fomo_dagster.cli import run_bars
 from fomo_dagster.cli.bars import Bars, shortened
 from fomo_dagster.cli.events import EVENTS
 from fomo_dagster.cli.main import main
@@ -95,8 +97,9 @@ def test_a_log_says_when_a_wait_is_over(clock):
     ]
 
 
-def screen(width=80):
-    console = Terminal(file=io.StringIO())
+def screen(width=80, file=None):
+    console = Terminal(file=file or io.StringIO())
+    console._environ = {"TERM": "xterm"}
     console._force_terminal = console.is_interactive = console.no_color = True
     console.size = (width, 24)
     return console
@@ -236,6 +239,33 @@ def test_several_assets_have_a_bar_each_the_waiting_a_line_and_all_come_last(clo
     assert " 1/5 " in after
 
 
+def test_names_of_a_sweep_leave_out_what_all_begin_with(clock):
+    names = [f"lr_learning_rate_1e_{n}_lora" for n in (3, 4)]
+    keys = [f"{name}/trained_001" for name in names]
+    view = TextView(screen(), clock)
+    for number, name in enumerate(names, 1):
+        view.experiment(name, number, 2)
+    with view.materialising([*keys, "leaderboard"]):
+        first, second = (view.step(key) for key in keys)
+        first.begins(node(keys[0]))
+        alone = shown(view.bars)[0]
+        second.waiting("a device, taken by process 7")
+        training, waits, _ = shown(view.bars)
+    assert alone == keys[0]
+    assert training.startswith("…3_lora/trained_001 ")
+    assert waits == "…4_lora/trained_001 waits for a device, taken by process 7"
+
+
+def test_a_step_that_is_tried_again_leaves_no_bar_of_before(clock):
+    view = TextView(screen(), clock)
+    with view.materialising(["a/trained_001"]):
+        view.step("a/trained_001").begins(node("a/trained_001"))
+        again = view.step("a/trained_001")
+        assert len(shown(view.bars)) == 1  # the bar of all
+        again.waiting("a device, taken by process 7")
+        assert shown(view.bars)[0] == "waiting for a device, taken by process 7"
+
+
 def test_bars_that_do_not_fit_the_terminal_are_counted(clock):
     keys = [f"run_{n:02}/trained_001" for n in range(40)]
     view = TextView(screen(), clock)
@@ -252,26 +282,57 @@ def test_bars_that_do_not_fit_the_terminal_are_counted(clock):
     assert next_one.startswith(keys[1])
 
 
-def test_threads_tear_no_line_and_bars_leave_none(clock):
-    view = TextView(screen(), clock)
-    keys = [f"run_{n}/trained_{stage:03}" for n in range(4) for stage in range(5)]
+class SlowFile(io.StringIO):
+    """Lets other threads come between the pieces of what one writes."""
 
-    def steps_of(keys):
+    def write(self, text):
+        for half in (text[: len(text) // 2], text[len(text) // 2 :]):
+            super().write(half)
+            time.sleep(0.0002)
+        return len(text)
+
+
+def by_four_threads(view, clock):
+    """Tell of 12 assets that wait and are trained, three by each thread; their keys."""
+    keys = [f"run_{n}/trained_{stage:03}" for n in range(4) for stage in range(3)]
+
+    def make(keys):
         for key in keys:
             step = view.step(key)
             step.waiting("a device, taken by process 7")
             step.begins(node(key))
-            train(step, clock, 5, steps=50)
+            for done in range(1, 11):
+                time.sleep(0.001)
+                step.progress("training", done, 10)
             step.finished(head(key), 5.0)
 
     with view.materialising(keys):
-        threads = [Thread(target=steps_of, args=(keys[n * 5 :][:5],)) for n in range(4)]
+        threads = [Thread(target=make, args=(keys[3 * n :][:3],)) for n in range(4)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
+    return keys
+
+
+def test_threads_tear_no_line_of_a_terminal_and_bars_leave_none(clock, monkeypatch):
+    monkeypatch.setattr(run_bars, "SECONDS_BETWEEN_DRAWINGS", 0.001)
+    view = TextView(screen(file=SlowFile()), clock)
+    keys = by_four_threads(view, clock)
     left = on_terminal(view.console.file.getvalue())
     assert sorted(left) == sorted(f"  computed {key}       5.0 s" for key in keys)
+
+
+def test_threads_tear_no_event(clock, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", SlowFile())
+    with EventsView("lr", [], clock) as view:
+        keys = by_four_threads(view, clock)
+    events = events_of(view._file.getvalue())
+    of = {key: [e["event"] for e in events if e.get("asset") == key] for key in keys}
+    for told in of.values():
+        assert told[:3] == ["waiting", "waited", "asset_started"]
+        assert set(told[3:-1]) == {"progress"}
+        assert told[-1] == "asset_finished"
 
 
 def test_experiments_of_a_sweep_end_in_any_order(clock):
@@ -306,6 +367,7 @@ def test_events_of_two_steps_name_their_assets(clock, capsys):
             if second == 2:
                 b.begins(node("streams/b/chunk_001"))
                 b.finished(head("streams/b/chunk_001"), 0.0)
+                b.waiting("process 8")
                 b.begins(node("streams/b/chunk_002"))
                 b.progress("images", 5, 5)
         a.finished(head("a/trained_001"), 3.0)
@@ -324,6 +386,8 @@ def test_events_of_two_steps_name_their_assets(clock, capsys):
         ["waited", "streams/b", 2],
         ["asset_started", "streams/b/chunk_001"],
         ["asset_finished", "streams/b/chunk_001", 0.0],
+        ["waiting", "streams/b", "process 8"],
+        ["waited", "streams/b", 0],
         ["asset_started", "streams/b/chunk_002"],
         ["progress", "streams/b/chunk_002", 5, None, None],
         ["progress", "a/trained_001", 3, 3.0, 57.0],
