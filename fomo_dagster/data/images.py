@@ -39,6 +39,7 @@ ADDRESS = re.compile("0x[0-9a-f]+")  # in an error's text; no two runs have the 
 WHITES = (1, 255, 65535)  # of which the first is one of floating point alone
 WHITE_OVER_LARGEST = 4  # how far an image's largest value may be below its white
 OPAQUE = 255
+DARK = 15  # the highest level of 255 of a picture that nearly nothing is to be seen in
 SINGLE_CHANNEL = ("1", "L", "LA", "La", "I", "F")  # with or without alpha
 PLAIN_MODES = ("RGB", "L", "CMYK", "YCbCr")
 COMPRESSING = ("JPEG", "MPO", "PNG", "WEBP", "AVIF", "GIF")
@@ -157,11 +158,15 @@ def glimpsed(data: bytes) -> Seen:
 
 
 class Measured(NamedTuple):
-    """An image's size, whether it has one channel alone, and what was seen of it."""
+    """An image's size, whether it has one channel alone, and what was seen of it.
+
+    dark: whether no level is above `DARK`, as of 12 bits stored in 16, or of the numbers of labels.
+    """
 
     width: int
     height: int
     single_channel: bool
+    dark: bool
     seen: Seen
 
 
@@ -171,7 +176,9 @@ def measured(data: bytes, decoding: Decoding = DEFAULT) -> Measured:
         (width, height), mode = image.size, image.mode
         picture, seen = to_picture(image, decoding)
         single_channel = mode in SINGLE_CHANNEL or mode.startswith("I;16")
-        return Measured(width, height, single_channel, seen._replace(flat=_is_flat(picture)))
+        seen = seen._replace(flat=_is_flat(picture))
+        dark = not seen.flat and all(high <= DARK for _, high in _extremes(picture))
+        return Measured(width, height, single_channel, dark, seen)
 
 
 def decoded(data: bytes, decoding: Decoding = DEFAULT, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -236,8 +243,12 @@ def _corrected(image: Image.Image) -> bool:
 
 def _is_flat(picture: Image.Image) -> bool:
     """Whether every pixel of a picture has the same colour."""
-    extremes = cast(tuple[tuple[int, int], ...], picture.getextrema())
-    return all(low == high for low, high in extremes)
+    return all(low == high for low, high in _extremes(picture))
+
+
+def _extremes(picture: Image.Image) -> tuple[tuple[int, int], ...]:
+    """The least and the greatest level of each channel."""
+    return cast(tuple[tuple[int, int], ...], picture.getextrema())
 
 
 def _eight_bits(image: Image.Image) -> tuple[Image.Image, bool]:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from fomo_dagster.data.decoding import WHITE, Decoding
-from fomo_dagster.data.images import Seen, UnreadableImageError, measured
+from fomo_dagster.data.images import DARK, Seen, UnreadableImageError, measured
 from fomo_dagster.data.reading import read_in_order
 from fomo_dagster.data.samples import SPLITS
 from fomo_dagster.data.sources.files import shortlist
@@ -30,6 +30,10 @@ USES = {"train": "to train on", "test": "to test on"}
 ODD = {
     "transparent": ("has transparency", "have transparency"),
     "flat": ("is of one colour alone", "are of one colour alone"),
+    "dark": (
+        f"is nearly black: no level of 255 is above {DARK}",
+        f"are nearly black: no level of 255 is above {DARK}",
+    ),
     "single_channel": ("has one channel, shown as grey", "have one channel, shown as grey"),
     "tiny": (f"has a side below {TINY} pixels", f"have a side below {TINY} pixels"),
     "turned": (
@@ -47,6 +51,7 @@ SIGHTS: dict[str, pl.DataType] = {
     "width": pl.Int64(),
     "height": pl.Int64(),
     "single_channel": pl.Boolean(),
+    "dark": pl.Boolean(),
     "tiny": pl.Boolean(),
     **dict.fromkeys(Seen._fields, pl.Boolean()),
     "reason": pl.String(),
@@ -64,18 +69,18 @@ class Looking(NamedTuple):
         return [self._one(reference) for reference in references]
 
     def _one(self, reference: str) -> tuple[Any, ...]:
-        odd = len(Seen._fields)
+        nothing = [False] * (3 + len(Seen._fields))
         try:
             data = self.source.read(reference)
         except UnreadableImageError as error:
-            return ("", None, None, None, False, False, *[False] * odd, str(error))
+            return ("", None, None, None, *nothing, str(error))
         digest, size = digest_of_bytes(data), len(data)
         try:
-            width, height, single_channel, seen = measured(data, self.decoding)
+            width, height, single_channel, dark, seen = measured(data, self.decoding)
         except UnreadableImageError as error:
-            return (digest, size, None, None, False, False, *[False] * odd, str(error))
+            return (digest, size, None, None, *nothing, str(error))
         tiny = min(width, height) < TINY
-        return (digest, size, width, height, single_channel, tiny, *seen, None)
+        return (digest, size, width, height, single_channel, dark, tiny, *seen, None)
 
 
 @dataclass(frozen=True)

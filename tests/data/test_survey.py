@@ -78,6 +78,7 @@ def test_the_figures_are_those_of_the_images(tmp_path: Path, images: dict[str, b
         "caption_words_range": None,
         "transparent": 1,
         "flat": 1,
+        "dark": 0,
         "single_channel": 1,
         "tiny": 1,
         "turned": 0,
@@ -109,6 +110,23 @@ def test_a_person_reads_the_same(tmp_path: Path, images: dict[str, bytes]) -> No
         "2 images have the same bytes as another, 2 of them as one in the other split, such as "
         "'dog/same.png', 'dog/same.png'"
     ]
+
+
+def test_images_that_are_nearly_black_are_told(tmp_path: Path) -> None:
+    twelve_bits = RNG.integers(0, 4096, (40, 40), dtype=np.uint16)
+    pictures = {
+        "bits": twelve_bits, "labels": RNG.integers(0, 16, (40, 40), dtype=np.uint8),
+        "scaled": twelve_bits * 16, "night": RNG.integers(0, 17, (40, 40), dtype=np.uint8),
+    }  # fmt: skip
+    (tmp_path / "images" / "cat").mkdir(parents=True)
+    for name, values in pictures.items():
+        Image.fromarray(values).save(tmp_path / "images" / "cat" / f"{name}.png")
+    found = look(tmp_path)
+    assert found.odd("dark") == ["cat/bits.png", "cat/labels.png"]
+    assert (
+        "2 images are nearly black: no level of 255 is above 15: 'cat/bits.png', 'cat/labels.png'"
+        in list(found.sentences())
+    )
 
 
 def test_many_classes_are_told_by_the_largest_and_the_smallest(tmp_path: Path) -> None:
