@@ -119,6 +119,14 @@ def test_files_that_number_their_classes_differently_are_refused(
         source(tmp_path).scan()
 
 
+@pytest.mark.parametrize("images", [[1, 2], [[b"a"], [b"b"]]], ids=["numbers", "lists of bytes"])
+def test_a_column_without_images_is_named(tmp_path: Path, images: list[Any]) -> None:
+    part = hf.Dataset.from_dict({"image": images, "label": ["cat", "dog"]})
+    save(tmp_path, {"train": part})
+    with pytest.raises(DataError, match=r"'image' of .* holds no images \(.*name another column"):
+        source(tmp_path).scan()
+
+
 def test_an_unchanged_dataset_is_not_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

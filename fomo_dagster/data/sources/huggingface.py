@@ -34,6 +34,7 @@ from fomo_dagster.texts import is_text
 SCAN_VERSION = 2  # raised when a scan of the same files would be another one
 BATCH = 256  # rows looked at at once
 SAVED = ("dataset_info.json", "dataset_dict.json")  # one of them stands where `save_to_disk` wrote
+NO_IMAGES = (TypeError, ValueError, NotImplementedError)  # how the library says so
 FORMATS = {".parquet": "parquet", ".arrow": "arrow"}
 
 
@@ -184,9 +185,8 @@ class HuggingfaceImages:
     def _unread(self) -> tuple[str, ...]:
         read = (self.declared.image, self.declared.label, self.declared.caption)
         others = [column for column in self._columns if column not in read]
-        if not others:
-            return ()
-        return (f"{self._title} has columns that are not read: {shortlist(others)}",)
+        said = f"{self._title} has columns that are not read: {shortlist(others)}"
+        return (said,) if others else ()
 
     def _opened(self, datasets: Any) -> Any:
         """A dataset of the library's, or several by split."""
@@ -248,7 +248,13 @@ class HuggingfaceImages:
                 f"{self._title} has no label: name its column, or declare `task: retrieval`"
             )
         used = part.select_columns([column for column in wanted.values() if column is not None])
-        return used.cast_column(declared.image, datasets.Image(decode=False))
+        try:
+            return used.cast_column(declared.image, datasets.Image(decode=False))
+        except NO_IMAGES as error:
+            raise DataError(
+                f"the column {declared.image!r} of {self._title} holds no images ({error}): name "
+                "another column as `image`"
+            ) from error
 
     def _splits(self) -> Assignment:
         """What each of the library's splits is for."""
@@ -377,7 +383,7 @@ def _one_by_one(part: Any, where: str) -> Iterator[dict[str, Any]]:
     for first in range(0, len(part), BATCH):
         try:
             batch = next(batches)
-        except ValueError as error:  # bytes that are no text, and what else Arrow finds damaged
+        except NO_IMAGES as error:  # or bytes that are no text, and what else Arrow finds damaged
             raise DataError(f"rows from {first} on of {where} cannot be read: {error}") from error
         for i in range(len(next(iter(batch.values())))):
             yield {column: values[i] for column, values in batch.items()}
