@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import threading
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
@@ -42,9 +43,8 @@ class RunBars:
     """Below the lines of a run: one asset with a bar for each kind of work on it or, once several
     were made at once, a bar for each; and a bar of all assets.
 
-    assets: what there is to make. experiments: those of a sweep; the lines leave out what all their
-    names begin with. Steps are known by the asset that each makes; of chunks, by what their keys
-    begin with.
+    assets: what there is to make. experiments: those of a sweep. Steps are known by the asset that
+    each makes; of chunks, by what their keys begin with.
 
     Whoever tells it something holds `lock`. So does its own thread, which draws it a few times a
     second: lines and bars that are written at once would tear each other.
@@ -59,8 +59,8 @@ class RunBars:
     ) -> None:
         self._lock = lock
         self._progress = _RunDisplay(console, auto_refresh=False)
-        self._progress.start_left_out = common_start(experiments)
-        self._progress.name_width = max(map(cell_len, map(self._progress.named, assets)), default=0)
+        self._progress.names_start = common_start(experiments)
+        self._progress.name_width = max(map(cell_len, assets), default=0)
         self._assets = self._progress.add_task(
             "assets", total=len(assets), detail="", visible=bool(assets)
         )
@@ -126,7 +126,7 @@ class _RunDisplay(Display):
     """Draws the rows, each in one line whatever the terminal's width."""
 
     name_width = 0  # of the assets' names
-    start_left_out = ""
+    names_start = ""  # of the experiments' names
     _several = False
     _rows: Sequence[_Row] = ()  # `Progress` draws before it is whole
 
@@ -161,7 +161,7 @@ class _RunDisplay(Display):
         if len(shown) < len(making):
             yield Text(f"and {len(making) - len(shown)} more")
         waits = said_of_waits(
-            [(self.named(row.asset), row.waits_for) for row in self.rows if row.waits_for]
+            [(self._named(row.asset), row.waits_for) for row in self.rows if row.waits_for]
         )
         if waits:
             yield Text(waits, no_wrap=True, overflow="ellipsis")
@@ -169,25 +169,30 @@ class _RunDisplay(Display):
         assets.description = set_cell_size("assets", self._label_width)
         yield self.make_tasks_table([assets])
 
-    def named(self, asset: str) -> str:
-        """An asset's name beside others: without what theirs begin with too."""
-        rest = asset.removeprefix(self.start_left_out)
-        return asset if rest == asset else f"…{rest}"
+    def _labelled(self, row: _Row, tasks: dict[TaskID, Task]) -> Task:
+        """The bar of the work on a row's asset that began last, or one that only moves."""
+        what, number = row.works.last or ("", row.pulse)
+        name = set_cell_size(self._named(row.asset), self._label_width - WORK - 1)
+        work = set_cell_size(shortened(printable(what), WORK), WORK)
+        task = tasks[number]
+        task.description, task.visible = f"{name} {work}", True
+        return task
 
     @property
     def _label_width(self) -> int:
         room = max(LEAST_LABEL, self.console.width - COLUMNS_BESIDE_LABEL)
         return min(self.name_width + 1 + WORK, room)
 
-    def _labelled(self, row: _Row, tasks: dict[TaskID, Task]) -> Task:
-        """The bar of the work on a row's asset that began last, or one that only moves."""
-        what, number = row.works.last or ("", row.pulse)
-        name_width = self._label_width - WORK - 1
-        name = set_cell_size(shortened(self.named(row.asset), name_width), name_width)
-        work = set_cell_size(shortened(printable(what), WORK), WORK)
-        task = tasks[number]
-        task.description, task.visible = f"{name} {work}", True
-        return task
+    def _named(self, asset: str) -> str:
+        """An asset's name in its column. Where it is too long, what the others begin with too goes
+        first, as little of it as will do."""
+        width = self._label_width - WORK - 1
+        said = asset
+        if asset.startswith(self.names_start):
+            for end in re.finditer("_", self.names_start):
+                if cell_len(said) > width:
+                    said = f"…{asset[end.end() :]}"
+        return shortened(said, width)
 
 
 def common_start(names: Sequence[str]) -> str:

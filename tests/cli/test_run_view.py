@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Group
 
+from assets.specs import key_of
 from fomo_dagster.cli import run_bars
 from fomo_dagster.cli.bars import Bars, shortened
 from fomo_dagster.cli.events import EVENTS
@@ -23,7 +24,10 @@ from fomo_dagster.cli.main import main
 from fomo_dagster.cli.output import Terminal
 from fomo_dagster.cli.run_events import EventsView
 from fomo_dagster.cli.run_view import TextView
+from fomo_dagster.cli.running import _ShownRunContexts
 from fomo_dagster.errors import StoppedError, TrainingError
+from fomo_dagster.graph.run.tracking import Tracking
+from fomo_dagster.trackers.sending import Trackers
 
 LONG = "a_sweep_over_everything_learning_rate_1e_3_method_lora_rank_4_seed_12/trained_001"
 
@@ -232,28 +236,40 @@ def test_several_assets_have_a_bar_each_the_waiting_a_line_and_all_come_last(clo
     assert assets.startswith("assets ")
     assert assets[46:].startswith("0/5 ")
     assert max(map(cell_len, (first, second, assets))) == 80
-    assert waits.startswith("2 wait for a device: lr_learning_rate_1e_2/trained_001, lr_")
-    assert waits.endswith("…")
-    assert mixed.startswith("1 waits for a device: lr_learning_rate_1e_2/trained_001; 1 waits for ")
+    assert waits == "2 wait for a device: lr_l…1e_2/trained_001, lr_l…1e_3/trained_001"
+    assert mixed.startswith(
+        "1 waits for a device: lr_l…1e_2/trained_001; 1 waits for process 8: lr_"
+    )
+    assert mixed.endswith("…")
+    assert cell_len(mixed) == 80
     assert alone.startswith("lr_l…1e_1/trained_001 training ")
     assert " 1/5 " in after
 
 
-def test_names_of_a_sweep_leave_out_what_all_begin_with(clock):
+def test_long_names_of_a_sweep_lose_what_all_begin_with_first(clock):
     names = [f"lr_learning_rate_1e_{n}_lora" for n in (3, 4)]
     keys = [f"{name}/trained_001" for name in names]
     view = TextView(screen(), clock)
     for number, name in enumerate(names, 1):
         view.experiment(name, number, 2)
-    with view.materialising([*keys, "leaderboard"]):
+    with view.materialising([*keys, "shards/lr_birds"]):
         first, second = (view.step(key) for key in keys)
         first.begins(node(keys[0]))
         alone = shown(view.bars)[0]
         second.waiting("a device, taken by process 7")
         training, waits, _ = shown(view.bars)
+        second.begins(node("shards/lr_birds"))
+        shared = shown(view.bars)[1]
+        view.console.width = 84
+        roomier = shown(view.bars)[0]
+        view.console.width = 100
+        whole = shown(view.bars)[0]
     assert alone == keys[0]
     assert training.startswith("…3_lora/trained_001 ")
     assert waits == "…4_lora/trained_001 waits for a device, taken by process 7"
+    assert shared.startswith("shards/lr_birds ")
+    assert roomier.startswith("…1e_3_lora/trained_001 ")
+    assert whole.startswith("lr_learning_rate_1e_3_lora/trained_001 ")
 
 
 def test_a_step_that_is_tried_again_leaves_no_bar_of_before(clock):
@@ -393,6 +409,34 @@ def test_events_of_two_steps_name_their_assets(clock, capsys):
         ["progress", "a/trained_001", 3, 3.0, 57.0],
         ["asset_finished", "a/trained_001", 3.0],
         ["asset_finished", "streams/b/chunk_002", 1.0],
+    ]
+
+
+def test_each_step_of_a_run_tells_of_its_own_asset(project):
+    graph, console = project.graph(), Terminal(file=io.StringIO())
+    view = TextView(console)
+    tracking = Tracking(graph, project.home, Trackers.none(), view.warn)
+    run_contexts = _ShownRunContexts(project.home, view, tracking, 1)
+    training, chunks = (
+        run_contexts.open(
+            graph, SimpleNamespace(selected_asset_keys=keys, run=SimpleNamespace(run_id="a-run"))
+        )
+        for keys in (
+            {key_of("toy/trained_001")},
+            {key_of("streams/toy/chunk_002"), key_of("streams/toy/chunk_003")},
+        )
+    )
+    training.callbacks.waiting("a device, taken by process 7")
+    chunks.callbacks.waiting("process 8, which is making the same")
+    training.run.begins(graph.nodes["toy/trained_001"])
+    chunks.run.begins(graph.nodes["streams/toy/chunk_003"])
+    assert console.file.getvalue().splitlines() == [
+        "  waiting  toy/trained_001  for a device, taken by process 7",
+        "  waiting  streams/toy  for process 8, which is making the same",
+        "  waited   toy/trained_001  0.0 s",
+        "  begin    toy/trained_001",
+        "  waited   streams/toy  0.0 s",
+        "  begin    streams/toy/chunk_003",
     ]
 
 
