@@ -29,7 +29,7 @@ from fomo_dagster.training.spec import StageSpec, TrainingRun
 SMALL: dict[str, Any] = {
     "embed_dim": 8,
     "vision_cfg": {"image_size": 16, "patch_size": 8, "layers": 1, "width": 16, "head_width": 8},
-    "text_cfg": {"context_length": 6, "layers": 1, "width": 24, "heads": 2},
+    "text_cfg": {"context_length": 6, "vocab_size": 12000, "layers": 1, "width": 24, "heads": 2},
 }
 FAMILIES: dict[str, dict[str, Any]] = {
     "lora": {"rank": 4, "scale": 0.5},
@@ -42,7 +42,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "ia3": {},
 }
 IMAGES = torch.randn(8, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-TOKENS = torch.randint(1, 49407, (8, 6), generator=torch.Generator().manual_seed(0))
+TOKENS = torch.randint(1, 11999, (8, 6), generator=torch.Generator().manual_seed(0))
 
 
 def method(name: str, **changes: Any) -> Any:
@@ -85,7 +85,7 @@ def test_a_family_begins_as_the_model_and_is_merged_into_what_it_computed(
     random = torch.get_rng_state()
     adapted = add_adapters(module, method(name), seed=3)
     assert torch.equal(torch.get_rng_state(), random)
-    torch.testing.assert_close(features(module), expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(features(module), expected, rtol=0, atol=2e-6)
     trained = {key for key, value in module.named_parameters() if value.requires_grad}
     assert trained
     assert trained <= adapted.state().keys()
@@ -218,7 +218,7 @@ class Batches:
         for step in range(start, self.steps):
             if step == self.fail_at:
                 raise OSError("the disk is gone")
-            yield Batch(IMAGES + step, (TOKENS + step) % 49407, {"update": 8})
+            yield Batch(IMAGES + step, (TOKENS + step) % 11999, {"update": 8})
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -21,7 +21,7 @@ SCALE, BIAS = math.log(7.0), -3.0
 MODEL: dict[str, Any] = {
     "embed_dim": 8,
     "vision_cfg": {"image_size": 16, "patch_size": 8, "layers": 1, "width": 16, "head_width": 8},
-    "text_cfg": {"context_length": 6, "layers": 1, "width": 16, "heads": 2},
+    "text_cfg": {"context_length": 6, "vocab_size": 12000, "layers": 1, "width": 16, "heads": 2},
 }
 
 

@@ -15,7 +15,7 @@ from fomo_dagster.optimisation.optimisers import AdamW
 SMALL: dict[str, Any] = {
     "embed_dim": 8,
     "vision_cfg": {"image_size": 16, "patch_size": 8, "layers": 1, "width": 16, "head_width": 8},
-    "text_cfg": {"context_length": 6, "layers": 1, "width": 16, "heads": 2},
+    "text_cfg": {"context_length": 6, "vocab_size": 12000, "layers": 1, "width": 16, "heads": 2},
 }
 
 
