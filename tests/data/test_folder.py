@@ -13,7 +13,14 @@ from fomo_dagster.data.dataset import Dataset
 from fomo_dagster.data.images import UnreadableImageError
 from fomo_dagster.data.samples import SCAN
 from fomo_dagster.data.sources.folder.source import FolderSource
-from fomo_dagster.data.sources.source import ListingSource, Source, inspect, repeats_said
+from fomo_dagster.data.sources.source import (
+    ListingSource,
+    Source,
+    inspect,
+    remarks,
+    repeats_said,
+    wordless_said,
+)
 from fomo_dagster.errors import DataError, InputError
 from fomo_dagster.store.digests import digest_of_bytes
 
@@ -309,6 +316,30 @@ def test_test_images_that_are_training_images_are_said(tmp_path: Path) -> None:
     found = source(tmp_path)
     assert isinstance(found, ListingSource)
     assert repeats_said("pets", found.listing()) == ()  # nothing was read
+
+
+def test_training_images_without_a_caption_among_others_with_one_are_said(tmp_path: Path) -> None:
+    write(tmp_path / "images", "train/cat/1.png", "train/cat/2.png", "test/cat/3.png")
+    (tmp_path / "images" / "texts.csv").write_text("path,caption\ntrain/cat/1.png,one\n")
+    assert wordless_said("pets", inspect(source(tmp_path))) == ()
+    found = inspect(source(tmp_path, captions="texts.csv"))
+    assert remarks("pets", found) == (
+        "1 of the 2 training images of dataset 'pets' have no caption and train on the prompt: "
+        "'cat/2.png'",
+    )
+    for name in ("train/cat/1.txt", "test/cat/3.txt"):
+        (tmp_path / "images" / name).write_text("one")
+    found = inspect(source(tmp_path, captions="beside"))
+    assert remarks("pets", found) == found.warnings  # which say so
+    (tmp_path / "images" / "train/cat/2.txt").write_text("two")
+    assert wordless_said("pets", inspect(source(tmp_path, captions="beside"))) == ()
+
+
+def test_a_caption_table_with_the_separators_of_windows_is_told_so(tmp_path: Path) -> None:
+    write(tmp_path / "images", "train/cat/1.png")
+    (tmp_path / "images" / "texts.csv").write_text("path,caption\ntrain\\cat\\1.png,one\n")
+    with pytest.raises(DataError, match="separated by / here, not by a backslash"):
+        scan(tmp_path, captions="texts.csv")
 
 
 def test_a_declared_split_within_another_is_refused(tmp_path: Path) -> None:

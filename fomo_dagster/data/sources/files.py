@@ -26,6 +26,8 @@ from fomo_dagster.texts import composed
 
 LARGEST_IMAGE = 1 << 29  # bytes of an encoded image; a larger one is never read
 
+SEPARATED = "; the parts of a path are separated by / here, not by a backslash"
+
 LINK_TO_NOTHING = digest_of({"link": None})
 
 STATUS: dict[str, pl.DataType] = {
@@ -206,7 +208,7 @@ def _map(
         if isinstance(result, OSError)
     ]
     if failed:
-        hint = "; the parts of a path are separated by / here" if "\\" in failed[0] else ""
+        hint = SEPARATED if "\\" in failed[0] else ""
         raise DataError(
             f"{named_by}: {len(failed)} of {len(files)} images cannot be read: {shortlist(failed)}"
             f"{hint}"

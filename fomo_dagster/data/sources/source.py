@@ -9,6 +9,7 @@ from typing import Protocol, runtime_checkable
 import polars as pl
 
 from fomo_dagster.data.samples import QUARANTINE, SCAN, check_keys
+from fomo_dagster.data.sources.files import shortlist
 from fomo_dagster.errors import DataError
 from fomo_dagster.texts import visible
 
@@ -78,6 +79,12 @@ def listing(source: Source) -> Inspection:
     return source.listing() if isinstance(source, ListingSource) else inspect(source)
 
 
+def remarks(name: str, found: Inspection) -> tuple[str, ...]:
+    """Everything that a person should know of what the source of the dataset `name` holds."""
+    parts = (twins_said(name, found), repeats_said(name, found), wordless_said(name, found))
+    return (*found.warnings, *(said for part in parts for said in part))
+
+
 def twins_said(name: str, found: Inspection) -> tuple[str, ...]:
     """A sentence where the dataset `name` has classes that look the same and are not."""
     seen: dict[str, list[str]] = {}
@@ -107,6 +114,20 @@ def repeats_said(name: str, found: Inspection) -> tuple[str, ...]:
     return (
         f"dataset {name!r} has {both.height} of its {tested.height} test images among its training "
         f"images, byte for byte, such as {key!r} ({of!r})",
+    )
+
+
+def wordless_said(name: str, found: Inspection) -> tuple[str, ...]:
+    """A sentence where some training images of the dataset `name` have captions and others not,
+    unless its source said so."""
+    train = found.scan.filter(split="train").sort("key")
+    wordless = train.filter(pl.col("captions").list.len() == 0)
+    said = any("train on the prompt" in warning for warning in found.warnings)
+    if said or wordless.height in (0, train.height):
+        return ()
+    return (
+        f"{wordless.height} of the {train.height} training images of dataset {name!r} have no "
+        f"caption and train on the prompt: {shortlist(wordless['key'].to_list())}",
     )
 
 

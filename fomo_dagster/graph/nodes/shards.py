@@ -59,7 +59,7 @@ class DatasetSource:
 
     def __call__(self, context: NodeContext) -> ScanObservation:
         from fomo_dagster.data.samples import content_digest
-        from fomo_dagster.data.sources.source import inspect, repeats_said, twins_said
+        from fomo_dagster.data.sources.source import inspect, remarks
 
         source = self.dataset.open(self.name, self.base, context.home.cache)
         found = inspect(source)
@@ -71,11 +71,7 @@ class DatasetSource:
             parts["unusable"] = [list(row) for row in found.unusable.rows()]
         return ScanObservation(
             data_version=content if len(parts) == 1 else digest_of(parts),
-            warnings=(
-                *found.warnings,
-                *twins_said(self.name, found),
-                *repeats_said(self.name, found),
-            ),
+            warnings=remarks(self.name, found),
             details=SourceDetails(samples=found.scan.height),
             scan=found.scan,
             unusable=found.unusable,

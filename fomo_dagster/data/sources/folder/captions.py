@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 import polars as pl
 
 from fomo_dagster.data.samples import QUARANTINE
-from fomo_dagster.data.sources.files import resolved, shortlist
+from fomo_dagster.data.sources.files import SEPARATED, resolved, shortlist
 from fomo_dagster.data.sources.folder.unused import Unused
 from fomo_dagster.data.sources.rows import read_rows
 from fomo_dagster.data.sources.tables import TableFormat
@@ -119,6 +119,7 @@ class CaptionTable:
                 f"{table} has captions of {len(absent)} images that are not in {self.root}: "
                 f"{shortlist(absent.to_list())}; its paths start from "
                 + (f"its folder {folder!r}" if folder else "that folder")
+                + (SEPARATED if "\\" in absent[0] else "")
             )
             if len(absent) == texts.height:
                 raise DataError(said)
