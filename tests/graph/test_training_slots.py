@@ -64,7 +64,7 @@ def test_who_wants_what_another_trains_waits_with_it_and_takes_the_hit(finished_
     for thread in threads:
         thread.join(60)
     assert sorted(told, key=len) == [
-        f"process {os.getpid()}, which is making the same",
+        "another asset of this run, which is making the same",
         f"a training slot, taken by process {os.getpid()}, which is making toy/trained_002 in run "
         "deadbeef",
     ]

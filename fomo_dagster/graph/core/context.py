@@ -3,6 +3,7 @@ its progress."""
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -166,8 +167,10 @@ class NodeContext:
         return artifact
 
     def waits_for_maker(self, process: str) -> None:
-        """Report that another process, by its number, is making what this one wants."""
-        self.callbacks.waiting(f"process {process}, which is making the same")
+        """Report that a process, by its number, is making what this asset wants; where it is this
+        one, another asset of the same run is."""
+        maker = "another asset of this run" if process == str(os.getpid()) else f"process {process}"
+        self.callbacks.waiting(f"{maker}, which is making the same")
 
     def resume_folder(self, recipe: Recipe) -> Path:
         """Where a training keeps its resume point; it outlives the process."""
