@@ -144,7 +144,7 @@ def schedule(
         typer.Option(min=1, help="Steps of a stage; by default what the budget buys."),
     ] = None,
     stages: Annotated[
-        int | None, typer.Option(min=1, help="Number of stages; by default the stream's.")
+        int | None, typer.Option(min=1, max=999, help="Number of stages; by default the stream's.")
     ] = None,
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE.png", help="Also draw them into this file.")
@@ -187,7 +187,7 @@ def budget(
         ),
     ] = None,
     stages: Annotated[
-        int | None, typer.Option(min=1, help="Number of stages; by default the stream's.")
+        int | None, typer.Option(min=1, max=999, help="Number of stages; by default the stream's.")
     ] = None,
     as_json: AsJson = False,
     as_csv: AsCsv = False,

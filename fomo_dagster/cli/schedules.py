@@ -20,8 +20,10 @@ from fomo_dagster.graph.nodes.trained import TrainedNode
 from fomo_dagster.graph.run.run_context import RunContext
 from fomo_dagster.home import Home, project_folder
 from fomo_dagster.training.steps import known_steps
+from fomo_dagster.units import counted
 
 _BARS = "▁▂▃▄▅▆▇█"
+MOST_RATES = 5_000_000  # which take half a minute
 _WIDTH = 32  # characters of a stage's curve: the table fits into 80
 
 
@@ -32,7 +34,8 @@ def rates_of(
     that of each tower (image_tower, text_tower).
 
     steps: of a stage, where the budget does not say; stages: how many, where the stream has another
-    number. Raises `InputError` where there are none, and where the schedule does not fit into them.
+    number. Raises `InputError` where there are none or too many to show, and where the schedule
+    does not fit into them.
     """
     loaded = load_experiment(name_or_path, project_folder(), overrides)
     experiment = loaded.experiment
@@ -45,6 +48,12 @@ def rates_of(
     problem = experiment.misfit(steps)
     if problem is not None:
         raise InputError(problem)
+    if stages * steps > MOST_RATES:
+        raise InputError(
+            f"{experiment.name} has {counted(stages, 'stage')} of {counted(steps, 'step')}, and "
+            f"`fomo schedule` computes the learning rate of {MOST_RATES:,} steps at most: ask for "
+            "fewer with --stages or --steps"
+        )
     return experiment.name, rates_by_step(experiment, stages, steps)
 
 

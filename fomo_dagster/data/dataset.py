@@ -55,7 +55,10 @@ class DatasetSettings(Declaration):
         "caption. `{}` stands for the concept.",
     )
     resize: int | None = Field(
-        None, ge=8, description="Store images with this short side; null: store them as they come."
+        None,
+        ge=8,
+        le=65_535,
+        description="Store images with this short side; null: store them as they come.",
     )
     background: str = at_default_left_out(
         WHITE, description="The colour that transparency shows: #rrggbb, or a name such as black."

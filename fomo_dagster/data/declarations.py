@@ -2,16 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Union, get_args
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationInfo,
+    field_validator,
+)
+
+LARGEST_COUNT = 10**12  # of training steps, which at a millisecond each take 32 years
+LARGEST_SEED = 2**63 - 1  # what a column of a table holds
 
 
 class Declaration(BaseModel):
-    """Base of everything declared: frozen, and without unknown keys."""
+    """Base of everything declared: frozen, without unknown keys, and without whole numbers of what
+    nobody lives to see."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*")
+    @classmethod
+    def _is_no_impossible_number(cls, value: Any, info: ValidationInfo) -> Any:
+        largest = LARGEST_SEED if info.field_name == "seed" else LARGEST_COUNT
+        for number in _whole_numbers(value):
+            if abs(number) > largest:
+                within = "" if number == value else f", and {number} is in it"
+                raise ValueError(f"a whole number must be at most {largest:,}{within}")
+        return value
+
+
+def _whole_numbers(value: Any) -> Iterator[int]:
+    """Those in a value, which can be a list or a mapping of them."""
+    if isinstance(value, int):
+        yield value
+    elif isinstance(value, list | tuple | dict):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from _whole_numbers(one)
 
 
 def at_default_left_out(default: Any, **field: Any) -> Any:

@@ -15,7 +15,9 @@ class WaffleDescriptors(Declaration):
     """WaffleCLIP's random descriptors (arXiv 2306.07282), in pairs of one of words and one of
     characters."""
 
-    pairs: int = Field(15, ge=1, description="Number of pairs; each gives two templates.")
+    pairs: int = Field(
+        15, ge=1, le=10_000, description="Number of pairs; each gives two templates."
+    )
     words: int = Field(
         2, ge=1, le=20, description="Words, or groups of characters, per descriptor."
     )

@@ -23,7 +23,7 @@ class Budget(Declaration):
         None, gt=0, description="Samples that a stage trains on, over all pools."
     )
     steps: int | None = Field(None, gt=0, description="Optimiser steps of a stage.")
-    epochs: float | None = Field(None, gt=0, description="Passes over the update pool.")
+    epochs: float | None = Field(None, gt=0, le=1e6, description="Passes over the update pool.")
     mafs: float | None = at_default_left_out(
         None,
         gt=0,

@@ -28,6 +28,7 @@ _EXPECTED = {
     "greater_than_equal": "it must be at least {ge:g}",
     "int_from_float": "a whole number was expected",
     "int_parsing": "a whole number was expected",
+    "int_parsing_size": "a smaller whole number was expected",
     "int_type": "a whole number was expected",
     "less_than": "it must be below {lt:g}",
     "less_than_equal": "it must be at most {le:g}",

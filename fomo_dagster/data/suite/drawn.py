@@ -32,8 +32,8 @@ class Drawing(NamedTuple):
 class DrawnParameters(Declaration):
     """What every generator takes."""
 
-    samples_per_concept: int = Field(60, ge=0, description="Of the training split.")
-    test_samples_per_concept: int = Field(20, ge=0)
+    samples_per_concept: int = Field(60, ge=0, le=1_000_000, description="Of the training split.")
+    test_samples_per_concept: int = Field(20, ge=0, le=1_000_000)
     size: int = Field(32, ge=16, le=512, description="Side of the square images, in pixels.")
     concepts: tuple[str, ...] | None = Field(None, description="Some of the concepts; null: all.")
 

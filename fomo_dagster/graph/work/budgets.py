@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fomo_dagster.data.declarations import LARGEST_COUNT
 from fomo_dagster.data.mixture import POOLS, batch_sizes
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.mixture import AnyMixture
@@ -87,7 +88,8 @@ class MemoryAdjusted:
     def steps(self, total: float, stages: int) -> int:
         """The steps of a stage, `round(total / MAFs / stages)`; the end's work is theirs too.
 
-        Raises `InputError` if the budget does not pay for one step a stage.
+        Raises `InputError` if the budget does not pay for one step a stage, or pays for more than
+        a stage can have.
         """
         steps = self.paid(total, stages)
         if steps < 1:
@@ -95,6 +97,11 @@ class MemoryAdjusted:
             raise InputError(
                 f"budget.mafs is {total:g}, and one step in each of {stages} stages takes "
                 f"{least:.3g}: raise it, lower batch_size, or have fewer stages"
+            )
+        if steps > LARGEST_COUNT:
+            raise InputError(
+                f"budget.mafs is {total:g}, which buys {steps:,} steps in each of {stages} stages; "
+                f"a stage can have {LARGEST_COUNT:,}: lower it"
             )
         return steps
 
