@@ -33,6 +33,7 @@ def test_names_that_tell_half_or_twice_are_refused():
         split_shards(["train.tar", "val.tar", "valid.tar"], None, "web")
     with pytest.raises(DataError, match=r"the shard 'train_val-0\.tar' is called train and val"):
         split_shards(["train-0.tar", "train_val-0.tar"], None, "web")
+    assert set(split_shards(["web-dev-train-0.tar"], None, "web").of.values()) == {"train"}
     nested = split_shards(["train/val-0.tar", "train/x-train-0.tar"], None, "web")
     assert nested.of == {"train/val-0.tar": "test", "train/x-train-0.tar": "train"}
     assert set(split_shards(["0.tar", "val.tar"], {}, "web").of.values()) == {"train"}

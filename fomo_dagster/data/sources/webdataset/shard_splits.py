@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from itertools import pairwise
 from typing import NamedTuple
 
 from fomo_dagster.data.sources.files import shortlist
@@ -62,14 +63,14 @@ def _words(name: str) -> list[str]:
 
 
 def _check_word(name: str, where: str) -> None:
-    """Refuse a file's name that tells of training and of something else, as `train_val-0.tar`."""
-    told = [word for word in _words(name.rpartition("/")[2]) if kind_of(word)]
-    kinds = set(map(kind_of, told))
-    if "train" in kinds and len(kinds) > 1:
-        raise DataError(
-            f"{where}: the shard {name!r} is called {' and '.join(told)}: say with `splits` which "
-            f"shards are for training (`splits: {{train: ['{name}']}}`; `splits: {{}}`: all)"
-        )
+    """Refuse a file's name that tells of training and of testing at once, as `train_val-0.tar`."""
+    for first, second in pairwise(_words(name.rpartition("/")[2])):
+        if kind_of(first) == "train" and kind_of(second) not in ("train", None):
+            raise DataError(
+                f"{where}: the shard {name!r} is called {first} and {second}: say with `splits` "
+                f"which shards are for training (`splits: {{train: ['{name}']}}`; `splits: {{}}`: "
+                "all)"
+            )
 
 
 def _matched(names: Sequence[str], declared: SplitNames, where: str) -> ShardSplits:
