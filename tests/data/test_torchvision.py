@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import pickle
+import shutil
 import struct
 from pathlib import Path
 from typing import Any, get_args
@@ -237,6 +238,9 @@ def test_codes_and_numbers_have_names(tmp_path: Path) -> None:
     rows = found(source(tmp_path, "GTSRB"))
     assert rows[0][::2] == ("test", "end of no overtaking by lorries")
     assert rows[-1][::2] == ("train", "stop")
+    shutil.rmtree(root / "gtsrb" / "GTSRB" / "Training" / "00003")
+    rest = found(source(tmp_path, "GTSRB"))
+    assert rest == [row for row in rows if "/00003/" not in row[1]]
 
 
 def test_other_layouts_list_their_own_files(tmp_path: Path) -> None:

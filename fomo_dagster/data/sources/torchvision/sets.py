@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-Files = Callable[[Any], Iterable[tuple[str, int]]]  # an opened set -> (path, class number) a sample
+Files = Callable[[Any], Iterable[tuple[str, int | None]]]  # an opened set -> (path, class) a sample
 Names = Callable[[Any], Sequence[str]]  # an opened set -> its classes, by number
 
 NAMES = Path(__file__).with_name("names.json")
@@ -87,6 +87,15 @@ def _caltech_256_files(opened: Any) -> list[tuple[str, int]]:
     ]
 
 
+def _gtsrb_files(opened: Any) -> list[tuple[str, int | None]]:
+    """By the numbers of the folders of training images (`00014`). torchvision counts the folders
+    that are there, so that all numbers after a missing or a further one would be others."""
+    if opened._split != "train":
+        return list(opened._samples)
+    folders = [(path, Path(path).parent.name) for path, _ in opened._samples]
+    return [(path, int(name) if name.isdecimal() else None) for path, name in folders]
+
+
 def by_loader(opened: Any) -> list[tuple[str, int]]:
     """Of a set that was opened with a loader that returns the path it is given."""
     return [opened[number] for number in range(len(opened))]
@@ -141,7 +150,7 @@ SETS: dict[str, TorchvisionSet] = {
     "DTD": TorchvisionSet("dtd/dtd"),
     "EuroSAT": TorchvisionSet("eurosat/2750", _split_words, test=(), argument=None),
     "Food101": TorchvisionSet("food-101", _spaced),
-    "GTSRB": TorchvisionSet("gtsrb", _written_in("GTSRB"), files=lambda opened: opened._samples),
+    "GTSRB": TorchvisionSet("gtsrb", _written_in("GTSRB"), files=_gtsrb_files),
     "OxfordIIITPet": TorchvisionSet(
         "oxford-iiit-pet",
         train=("trainval",),

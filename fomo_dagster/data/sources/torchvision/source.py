@@ -231,7 +231,7 @@ class TorchvisionImages:
             return rows
         return rows.with_columns(held_out(rows, self.declared.test_share))
 
-    def _concept(self, classes: Sequence[str], label: int, name: str) -> str:
+    def _concept(self, classes: Sequence[str], label: int | None, name: str) -> str:
         if label is None or not 0 <= label < len(classes):
             raise DataError(
                 f"{name} of {self._title} has an image without a class (label {label}): take "
