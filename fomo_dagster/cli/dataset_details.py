@@ -18,6 +18,7 @@ from fomo_dagster.data.sources.webdataset.source import WebDatasetSource
 from fomo_dagster.data.survey import Survey, survey
 from fomo_dagster.errors import DataError, FomoError, StoreError
 from fomo_dagster.evaluation.alike import alike_classes, said_of
+from fomo_dagster.evaluation.foregone import foregone
 from fomo_dagster.graph.core.facts import ONLY
 from fomo_dagster.graph.core.keys import shards_key
 from fomo_dagster.graph.nodes.shards import CONTACT_SHEET
@@ -87,10 +88,12 @@ def print_dataset(one: Known, home: Home, console: Console) -> None:
 
 
 def look_into(one: Known, home: Home) -> Content:
-    """A look at a dataset's images, what of its source is not read, and classes that CLIP's
-    tokeniser cannot tell apart in its own prompt. Empty if its samples are not here."""
+    """A look at a dataset's images, what of its source is not read, classes that CLIP's tokeniser
+    cannot tell apart in its own prompt, and a score that every model has. Empty if its samples are
+    not here."""
     head = home.heads.look(shards_key(one.name))
     classes = [] if head is None else head.facts["concepts"]
+    tests = 0 if head is None else head.facts["test_samples"]
     said: tuple[str, ...] = ()
     found, error = None, None
     if _can_be_looked_at(one):
@@ -102,7 +105,7 @@ def look_into(one: Known, home: Home) -> Content:
                 )
         except FomoError as refusal:
             return Content(error=refusal)
-        classes = found.classes
+        classes, tests = found.classes, found.counts.get("test", 0)
         said = (*found.found.warnings, *twins_said(one.name, found.found))
         lost = _too_many_lost(one, found)
         if lost and found.is_whole:
@@ -113,6 +116,9 @@ def look_into(one: Known, home: Home) -> Content:
         prompt, cache = one.dataset.prompt, home.cache / "alike"
         alike = alike_classes(sorted(classes), "dataset", prompt, CLIP, None, cache)
         said = (*said, said_of(one.name, alike)) if alike else said
+    same = foregone(one.name, one.dataset.task, classes, tests)
+    if same is not None and not (found is not None and found.found.is_part):
+        said = (*said, same)
     return Content(said, found, error)
 
 

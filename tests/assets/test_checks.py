@@ -1,6 +1,7 @@
 """Asset checks on real data: each passes and fails when it should, and blocking ones block."""
 
 import json
+import shutil
 
 import dagster as dg
 import polars as pl
@@ -65,6 +66,22 @@ def test_classes_with_one_row_of_tokens_warn(finished_project):
     assert not found.passed
     assert found.severity is dg.AssetCheckSeverity.WARN
     assert found.metadata["alike"].value == {"birds": [["Robin", "robin"]]}
+
+
+def test_a_dataset_of_one_class_warns_and_keeps_its_score(finished_project):
+    for split in ("train", "test"):
+        folder = finished_project.root / "images/cats" / split
+        shutil.rmtree(folder / "lynx")
+    done = run(finished_project, "shards/cats", "toy/evaluation_000")
+    assert done.success
+    found = {e.check_name: e for e in done.get_asset_check_evaluations()}
+    assert found["classes_told_apart"].passed
+    told = found["scores_tell_models_apart"]
+    assert (told.passed, told.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert list(told.metadata) == ["cats"]
+    assert told.metadata["cats"].value.startswith("dataset 'cats' has one class alone, 'lion', so")
+    shown = done.asset_materializations_for_node("toy__evaluation_000")[0].metadata
+    assert shown["score_cats"].value == 100
 
 
 def break_image(project):

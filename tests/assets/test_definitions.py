@@ -110,7 +110,11 @@ def test_checks_that_protect_a_training_block(project):
         **{(key, "finite_weights"): True for key in weights},
         **{(key, "readable_images"): True for key in shards},
         **{(key, "no_empty_concepts"): False for key in shards},
-        **{(f"toy/evaluation_{stage:03d}", "classes_told_apart"): False for stage in range(4)},
+        **{
+            (f"toy/evaluation_{stage:03d}", check): False
+            for stage in range(4)
+            for check in ("classes_told_apart", "scores_tell_models_apart")
+        },
         ("toy/scores", "zero_shot_retention_holds"): False,
     }
 

@@ -41,6 +41,11 @@ CLASSES_TOLD_APART = Check(
     "classes_told_apart",
     "No two classes of a dataset have prompts of the same tokens, which no model could tell apart.",
 )
+SCORES_TELL_MODELS_APART = Check(
+    "scores_tell_models_apart",
+    "Each dataset has something to get wrong: several classes, or more images than recall looks "
+    "at.",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +149,18 @@ class EvaluationNode(Node):
 
         for name, groups in self.alike(facts, context).items():
             yield said_of(name, groups)
+        yield from self.foregone(facts).values()
+
+    def foregone(self, facts: FactsByKey) -> dict[str, str]:
+        """Dataset → why every model has the same score, where it has."""
+        from fomo_dagster.evaluation.foregone import foregone
+
+        details = {name: facts[shards_key(name)].of(SampleDetails) for name in self.datasets}
+        said = {
+            name: foregone(name, self.datasets[name].task, of.concepts, of.test_samples)
+            for name, of in details.items()
+        }
+        return {name: why for name, why in said.items() if why is not None}
 
     def predict(self, recipes: Mapping[str, Recipe], context: NodeContext) -> Facts:
         digests = {name: recipe.digest for name, recipe in recipes.items()}
@@ -230,12 +247,15 @@ class EvaluationNode(Node):
 
     @property
     def checks(self) -> tuple[Check, ...]:
-        return (CLASSES_TOLD_APART,)
+        return (CLASSES_TOLD_APART, SCORES_TELL_MODELS_APART)
 
     def checked(self, outcome: Outcome, context: NodeContext) -> Iterator[Checked]:
-        alike = self.alike(self.input_facts(context), context, may_fetch=True)
+        facts = self.input_facts(context)
+        alike = self.alike(facts, context, may_fetch=True)
         details = {"alike": {name: list(map(list, groups)) for name, groups in alike.items()}}
         yield Checked(CLASSES_TOLD_APART.name, not alike, details=details)
+        foregone = self.foregone(facts)
+        yield Checked(SCORES_TELL_MODELS_APART.name, not foregone, details=foregone)
 
     def shown(self, outcome: Outcome, context: NodeContext) -> Mapping[str, Shown]:
         import polars as pl
