@@ -12,15 +12,14 @@ from fomo_dagster.graph.build.builder import build_project
 from resources.run_contexts import RunContexts
 
 
-def launched(project, **config):
+def launched(project, instance, **config):
     """The result of a launch; a failure is raised."""
     definitions = build_definitions(
         build_project(project.root), RunContexts.of(project.home), COMMANDS
     )
-    with prepare(project.home) as instance:
-        return definitions.resolve_job_def("run_experiment").execute_in_process(
-            {"ops": {OP: {"config": config}}}, instance
-        )
+    return definitions.resolve_job_def("run_experiment").execute_in_process(
+        {"ops": {OP: {"config": config}}}, instance
+    )
 
 
 def heads(project):
@@ -30,7 +29,8 @@ def heads(project):
 def test_a_plan_shows_what_other_values_would_compute_and_computes_nothing(finished_project):
     before = heads(finished_project), finished_project.artifacts()
     values = ["optimiser.learning_rate=5e-4"]
-    done = launched(finished_project, experiment="toy", set=values, plan_only=True)
+    with prepare(finished_project.home) as instance:
+        done = launched(finished_project, instance, experiment="toy", set=values, plan_only=True)
     [output] = [event for event in done.all_events if event.is_successful_output]
     shown = output.step_output_data.metadata
     assert (shown["to_compute"].value, shown["hits"].value) == (8, 10)
@@ -56,8 +56,8 @@ def test_a_launch_hands_its_values_to_the_command():
      ({"experiment": "tyo"}, "did you mean 'toy'")],
 )  # fmt: skip
 def test_a_wrong_value_is_said_before_anything_is_computed(project, config, said):
-    with pytest.raises(dg.Failure, match=said):
-        launched(project, **config)
+    with dg.DagsterInstance.ephemeral() as instance, pytest.raises(dg.Failure, match=said):
+        launched(project, instance, **config)
     assert not project.artifacts()
 
 

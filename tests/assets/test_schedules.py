@@ -12,11 +12,17 @@ from fomo_dagster.definitions import load
 from fomo_dagster.errors import InputError
 
 
-@pytest.fixture
-def instance(tmp_path):
-    (tmp_path / "dagster").mkdir()
-    with dg.DagsterInstance.local_temp(str(tmp_path / "dagster")) as made:
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory):
+    with dg.DagsterInstance.local_temp(str(tmp_path_factory.mktemp("dagster"))) as made:
         yield made
+
+
+@pytest.fixture
+def instance(storage):
+    """Without any run."""
+    yield storage
+    storage.wipe()
 
 
 def add_run(instance, status, job="toy", **tags):

@@ -89,7 +89,7 @@ def test_class_balanced_fills_concepts_equally_and_small_ones_leave_their_rest(
 @pytest.mark.parametrize("selection", POLICIES)
 def test_every_sample_of_equal_concepts_is_equally_likely(selection: str) -> None:
     past = [chunk({"a": 4, "b": 4}), chunk({"c": 4})]
-    seeds, capacity = 1500, 5
+    seeds, capacity = 600, 5
     counts = Counter(
         key for seed in range(seeds) for key in keys(select(past, capacity, selection, seed))
     )

@@ -122,15 +122,13 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def at_home(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, empty_store: Path, request: Any
-) -> Path:
+def at_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, request: Any) -> Path:
     for variable in VARIABLES:
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.chdir(tmp_path)
     if "mlflow" in request.node.name:
         (tmp_path / "home" / "trackers").mkdir(parents=True)
-        shutil.copy(empty_store, tmp_path / "home" / "trackers")
+        shutil.copy(request.getfixturevalue("empty_store"), tmp_path / "home" / "trackers")
     return tmp_path / "home"
 
 
@@ -190,7 +188,7 @@ def test_a_kill_loses_nothing_of_what_was_sent(name: str, at_home: Path) -> None
 
 
 def test_a_store_of_mlflow_s_that_was_not_finished_is_none(
-    at_home: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from fomo_dagster.trackers import mlflow
 
@@ -198,14 +196,13 @@ def test_a_store_of_mlflow_s_that_was_not_finished_is_none(
         Path(uri.removeprefix("sqlite:///")).write_text("the first of many tables")
         raise KeyboardInterrupt
 
-    folder = at_home / "trackers"
-    (folder / "mlflow.db").unlink()
     monkeypatch.setattr(mlflow, "MlflowClient", killed)
     with pytest.raises(KeyboardInterrupt):
-        mlflow.MLflow(folder)
-    assert not list(folder.glob("*.db"))
+        mlflow.MLflow(tmp_path)
+    assert not list(tmp_path.glob("*.db"))
 
 
+@pytest.mark.slow
 def test_mlflow_begins_a_new_run_where_the_store_is_another(
     at_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

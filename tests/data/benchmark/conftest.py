@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 import tarfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from PIL import Image
 
 from fomo_dagster.data.benchmark import registry
 from fomo_dagster.data.dataset import Dataset
 from fomo_dagster.experiment import benchmark
+from fomo_dagster.yaml_files import read_mapping
 
 FIELDS = (
     "classname", "default_caption", "primer_caption", "synthetic_caption",
@@ -33,9 +35,8 @@ class Copy:
         self.info.mkdir(parents=True)
         self.images.mkdir()
         self.seeds = 0
-        self.table = yaml.safe_load(registry.REGISTRY_FILE.read_text())
-        self.file = base / "registry.yaml"
-        monkeypatch.setattr(registry, "REGISTRY_FILE", self.file)
+        self.table = copy.deepcopy(the_table())
+        monkeypatch.setattr(registry, "read_mapping", lambda _: self.table)
         monkeypatch.setenv("FOMO_RELEASE", str(self.root))
         monkeypatch.setenv("FOMO_RELEASE_IMAGES", str(self.images))
         self.expect()
@@ -44,7 +45,6 @@ class Copy:
         """Change what the registry says of a dataset."""
         if handle is not None:
             self.table[handle].update(counts)
-        self.file.write_text(yaml.safe_dump(self.table))
         forget_the_registry()
 
     def add(
@@ -104,6 +104,12 @@ class Copy:
         declaration = {"source": {"type": "fomo_release", **options}}
         dataset = Dataset.model_validate(benchmark.with_benchmark_values(name, declaration))
         return dataset.open(name, self.base, self.base / "cache")
+
+
+@cache
+def the_table() -> dict[str, Any]:
+    """What the file says; reading it takes longer than most tests."""
+    return read_mapping(registry.REGISTRY_FILE)
 
 
 def forget_the_registry() -> None:
