@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,6 +90,7 @@ class NodeContext:
         self._group = group
         self._observed: dict[str, Observation] = {}
         self._memory: tuple[object, Any] = (None, None)
+        self._answers: dict[Hashable, Any] = {}
 
     @property
     def group(self) -> ProcessGroup:
@@ -133,6 +134,13 @@ class NodeContext:
             self._memory = (None, None)
             self._memory = (what, build())
         result: T = self._memory[1]
+        return result
+
+    def once(self, what: Hashable, build: Callable[[], T]) -> T:
+        """`build()`, or what it gave before: for small answers to what many nodes ask."""
+        if what not in self._answers:
+            self._answers[what] = build()
+        result: T = self._answers[what]
         return result
 
     def artifact(self, key: str, name: str = ONLY) -> Artifact:

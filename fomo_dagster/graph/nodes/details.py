@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from fomo_dagster.graph.core.facts import Details
+from fomo_dagster.store.digests import digest_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +38,11 @@ class SampleDetails(Details):
     concepts: list[str]
     quarantined: list[str]
     counts: Mapping[str, int] | None = None
+
+    @cached_property
+    def concepts_digest(self) -> str:
+        """Of `concepts`, which every evaluation of the dataset is a function of."""
+        return digest_of(self.concepts)
 
 
 @dataclass(frozen=True, kw_only=True)

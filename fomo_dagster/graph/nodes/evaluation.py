@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -26,7 +27,6 @@ from fomo_dagster.graph.work.indexes import index_of
 from fomo_dagster.graph.work.text_embeddings import text_embeddings
 from fomo_dagster.parquet import read_parquet
 from fomo_dagster.store.artifacts import Artifact
-from fomo_dagster.store.digests import digest_of
 from fomo_dagster.store.recipes import Recipe
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ class EvaluationNode(Node):
                 "test": details.test,
             }
             if dataset.task == "classification":
-                inputs["concepts"] = digest_of(details.concepts)
+                inputs["concepts"] = details.concepts_digest
             # Not `self.kind`: what a stage evaluates and what a stream probes is the same artifact.
             kind = EvaluationNode.kind
             recipes[name] = Recipe(kind, self.version, self._parameters(name), inputs)
@@ -127,21 +127,26 @@ class EvaluationNode(Node):
     ) -> dict[str, tuple[tuple[str, ...], ...]]:
         """Dataset → the classes that its prompts leave alike to the tokeniser, where there are any;
         without the datasets of which nobody knows. may_fetch: see `alike_classes`."""
-        from fomo_dagster.evaluation.alike import alike_classes
+        from fomo_dagster.evaluation.alike import Groups, alike_classes
         from fomo_dagster.experiment.weights_folder import described
 
-        backbone = described(self.backbone)
-        weights = self.backbone.weights
-        folder = weights if weights is not None and weights.is_dir() else None
-        found = {
-            name: alike_classes(
+        prompts, weights = self.settings.prompts, self.backbone.weights
+
+        def look(name: str) -> Groups | None:
+            folder = weights if weights is not None and weights.is_dir() else None
+            return alike_classes(
                 facts[shards_key(name)].of(SampleDetails).concepts,
-                self.settings.prompts, dataset.prompt,
-                backbone.architecture, folder, context.home.cache / "alike", may_fetch=may_fetch,
-            )
-            for name, dataset in self.datasets.items()
-            if dataset.task == "classification"
-        }  # fmt: skip
+                prompts, self.datasets[name].prompt,
+                described(self.backbone).architecture, folder,
+                context.home.cache / "alike", may_fetch=may_fetch,
+            )  # fmt: skip
+
+        found = {}
+        asked = ("alike", self.backbone.name, repr(prompts), may_fetch)
+        for name, dataset in self.datasets.items():
+            if dataset.task == "classification":
+                version = facts[shards_key(name)].data_version
+                found[name] = context.once((*asked, name, version), partial(look, name))
         return {name: groups for name, groups in found.items() if groups}
 
     def remarks(self, facts: FactsByKey, context: NodeContext) -> Iterator[str]:
