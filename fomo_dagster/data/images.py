@@ -60,6 +60,8 @@ PLAIN_LAYOUTS = ("1", "L", "P", "RGB", "RGBA", "RGBX", "CMYK")  # in Pillow's wo
 MIXED_UP_PLANES = ("LA", "LAB")
 DEEP_LAYOUT = re.compile(r"^([IF];(?:16|32))B")  # big-endian numbers
 
+JPEG_2000_START = b"\xff\x4f\xff\x51"  # of what tells of its channels
+
 # Without libtiff, Pillow shows uncompressed planes of all but the plain layouts wrong.
 TiffImagePlugin.READ_LIBTIFF = True
 
@@ -198,6 +200,7 @@ def to_picture(image: Image.Image, decoding: Decoding = DEFAULT) -> tuple[Image.
     Raises what decoding raises, which can be nearly anything.
     """
     corrected = _corrected(image)
+    _check_jpeg_2000(image)
     raw = image.tile[0].args if isinstance(image, ImageFile.ImageFile) and image.tile else None
     image.load()
     orientation = _orientation(image)  # after loading: Pillow turns TIFF itself
@@ -239,6 +242,24 @@ def _corrected(image: Image.Image) -> bool:
     image.tile = [tile._replace(args=(native, *others))]
     is_compressed = tags.get(TIFF_COMPRESSION, 1) != 1
     return native != layout or (in_planes and not is_compressed and layout not in PLAIN_LAYOUTS)
+
+
+def _check_jpeg_2000(image: Image.Image) -> None:
+    """Refuse more than 8 bits in modes of 8, in which Pillow shows white as black."""
+    file = getattr(image, "fp", None)
+    if image.format != "JPEG2000" or image.mode == "I;16" or file is None:
+        return
+    file.seek(0)
+    data = file.read()
+    start = data.find(JPEG_2000_START) + 40  # up to which sizes and offsets stand
+    channels = int.from_bytes(data[start : start + 2], "big")
+    depths = data[start + 2 : start + 2 + 3 * channels : 3]  # less 1, and a bit for signed ones
+    deepest = max(((depth & 0x7F) + 1 for depth in depths), default=8)
+    if deepest > 8:
+        raise UnreadableImageError(
+            f"it is a JPEG 2000 of {deepest} bits a channel, in which Pillow takes white for "
+            "black: store it with 8 bits, or as PNG"
+        )
 
 
 def _is_flat(picture: Image.Image) -> bool:

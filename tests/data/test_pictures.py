@@ -195,6 +195,23 @@ def test_a_single_plane_is_an_image(dtype: str, *, white_is_zero: bool) -> None:
     np.testing.assert_allclose(shown(data), as_grey(GREY), atol=1)
 
 
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
+@pytest.mark.parametrize("bits", [8, 9, 12, 16])
+@pytest.mark.parametrize("codestream", [False, True])
+def test_a_deep_jpeg_2000_is_unreadable_where_white_would_be_black(
+    mode: str, bits: int, *, codestream: bool
+) -> None:
+    data = bytearray(encoded(Image.new(mode, (8, 8), "white"), "JPEG2000", no_jp2=codestream))
+    channels = data.index(b"\xff\x4f\xff\x51") + 42
+    for channel in range(len(mode)):
+        data[channels + 3 * channel] = bits - 1
+    if bits == 8:
+        assert (shown(bytes(data)) == 255).all()
+    elif mode != "L" or not codestream:  # else Pillow has 16 bits for it
+        with pytest.raises(UnreadableImageError, match=f"JPEG 2000 of {bits} bits a channel"):
+            decoded(bytes(data))
+
+
 def fits(values: np.ndarray, *cards: str) -> bytes:
     """Rows from below, signed and big-endian, as the format has them."""
     height, width = values.shape
