@@ -49,7 +49,8 @@ class Content:
 def print_dataset(one: Known, home: Home, console: Console) -> None:
     """Everything about a dataset, and where its contact sheet is.
 
-    Raises `FomoError` if its images are here and cannot be read, after all there is to say.
+    Raises `FomoError` if its images cannot be read, or are not here and the project declares them,
+    after all there is to say.
     """
     state = str(one.presence.state)
     lines = [
@@ -95,7 +96,7 @@ def look_into(one: Known, home: Home) -> Content:
     classes = [] if head is None else head.facts["concepts"]
     tests = 0 if head is None else head.facts["test_samples"]
     said: tuple[str, ...] = ()
-    found, error = None, None
+    found, error = None, _nowhere(one)
     if _can_be_looked_at(one):
         try:
             source = _looked_at(one, home)
@@ -120,6 +121,17 @@ def look_into(one: Known, home: Home) -> Content:
     if same is not None and not (found is not None and found.found.is_part):
         said = (*said, same)
     return Content(said, found, error)
+
+
+def _nowhere(one: Known) -> DataError | None:
+    """What is not here of a dataset that the project declares. What it does not declare of the
+    benchmark may well be elsewhere."""
+    if one.presence.state != "missing" or not one.is_declared:
+        return None
+    return DataError(
+        f"the images of dataset {one.name!r} are not here ({one.presence.note}): put them in "
+        f"{one.presence.place}, or correct its `source`"
+    )
 
 
 def _too_many_lost(one: Known, found: Survey) -> str:

@@ -62,7 +62,8 @@ def datasets_show(
 
     It counts images by split and class, and shows sizes, captions, odd images, duplicates and a
     contact sheet. Of a large dataset it looks at 2,000 images spread over it, for 20 seconds at
-    most, and says how many. The exit status is 1 if its images are here and cannot be read.
+    most, and says how many. The exit status is 1 if its images cannot be read, or the project
+    declares them and they are not here.
     """
     from fomo_dagster.cli.dataset_details import look_into, print_dataset
     from fomo_dagster.cli.datasets import find_known, known_datasets, looked_through

@@ -120,9 +120,33 @@ def test_without_shards_the_sheet_is_made_of_the_images(project: Any) -> None:
     assert sheet.is_relative_to(project.home.cache)
     assert Image.open(sheet).size[0] > 100
     assert not list(project.home.root.glob("store/shards"))
-    declare(project, gone={"source": folder("nowhere")}, empty={"source": folder("bare")})
-    (project.root / "datasets" / "bare").mkdir()
-    assert "picture" not in run("show", "gone")
+
+
+GONE = {
+    "folder": (folder("nowhere"), "there is no folder"),
+    "table": ({"type": "manifest", "path": "nowhere"}, "is no file"),
+    "tars": ({"type": "webdataset", "shards": "nowhere/*.tar"}, "no such tars"),
+    "torchvision": (
+        {"type": "torchvision", "dataset": "MNIST", "root": "nowhere"},
+        "download: true brings it",
+    ),
+}
+
+
+@pytest.mark.parametrize("source", GONE)
+@pytest.mark.parametrize("options", [[], ["--json"]], ids=str)
+def test_a_dataset_that_is_not_here_ends_in_a_status(
+    project: Any, source: str, options: list[str]
+) -> None:
+    declare(project, gone={"source": GONE[source][0]})
+    ended = CliRunner().invoke(app, ["datasets", "show", "gone", *options])
+    assert isinstance(ended.exception, DataError), ended.output
+    said = str(ended.exception)
+    assert said.startswith("the images of dataset 'gone' are not here (")
+    assert GONE[source][1] in said
+    assert "nowhere" in said
+    assert "missing" in ended.output
+    assert "picture" not in ended.output
 
 
 def test_a_dataset_that_cannot_be_read_is_shown_and_ends_in_a_status(project: Any) -> None:

@@ -168,7 +168,7 @@ CASES = {
             'odd: {source: {type: folder, path: "/[red]/\\e[2J"}, licence: "[/x]",\n'
             '  prompt: "a {} :smile:", description: "[bold]\\u202e"}\n'
         ),
-        ["datasets", "show", "odd"], 0,
+        ["datasets", "show", "odd"], 1,
         ["[/x]", ":smile:", r"[bold]\u202e", r"/[red]/\x1b[2J"],
     ),
     "a query with markup": (lambda p: None, ["sql", "SELECT '[/x]' FROM"], 2, ["[/x]"]),
