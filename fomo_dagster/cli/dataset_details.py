@@ -10,7 +10,7 @@ import yaml
 from rich.console import Console
 
 from fomo_dagster.cli.bars import Bars
-from fomo_dagster.cli.datasets import Known
+from fomo_dagster.cli.datasets import Known, way_to_images
 from fomo_dagster.cli.output import Terminal, say
 from fomo_dagster.data.benchmark.registry import BenchmarkDataset
 from fomo_dagster.data.sources.source import Source, twins_said
@@ -57,6 +57,7 @@ def print_dataset(one: Known, home: Home, console: Console) -> None:
         ("", one.dataset.description),
         ("images", state + (f": {one.note}" if one.note else "")),
         ("", one.presence.place),
+        ("", way_to_images(one)),
         ("task", one.dataset.task),
         ("prompt", one.dataset.prompt),
         ("domain", one.dataset.domain),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,8 +14,9 @@ from rich.text import Text
 
 from fomo_dagster.cli.output import cell, line, say
 from fomo_dagster.data.benchmark.registry import BenchmarkDataset, by_any_name
+from fomo_dagster.data.benchmark.release import RELEASE_VARIABLE
 from fomo_dagster.data.dataset import Dataset
-from fomo_dagster.data.presence import NO_RELEASE, Presence, differences
+from fomo_dagster.data.presence import Presence, differences
 from fomo_dagster.data.sources.release.source import FomoReleaseSource
 from fomo_dagster.errors import FomoError, InputError, nearest
 from fomo_dagster.experiment.benchmark import benchmark_declarations, of_benchmark
@@ -173,10 +175,23 @@ def print_datasets(known: Iterable[Known], console: Console) -> None:
     console.print(
         line(f"\n{counted}. In brackets: what the benchmark says, before there are shards.")
     )
-    if any(one.presence.note == NO_RELEASE for one in others):
-        say(console, "Set FOMO_RELEASE to a copy of the benchmark's release to use its datasets.")
-    elif "missing" in [one.presence.state for one in others]:
-        say(console, "`fomo fetch NAME` downloads what is missing of FoMo-in-Flux.")
+    for sentence in dict.fromkeys(filter(None, map(way_to_images, others))):
+        say(console, sentence)
+
+
+def way_to_images(one: Known) -> str:
+    """What makes the images of a dataset of the benchmark come here, where they are missing; empty
+    otherwise. Of all that lack them for one reason, it is one sentence."""
+    source = one.dataset.source
+    if one.presence.state != "missing" or not isinstance(source, FomoReleaseSource):
+        return ""
+    if source.release is None and not os.environ.get(RELEASE_VARIABLE):
+        return f"Set {RELEASE_VARIABLE} to a copy of the benchmark's release to use its datasets."
+    try:
+        source.located(one.base)
+    except InputError as error:
+        return f"{error}."
+    return "`fomo fetch NAME` downloads what is missing of FoMo-in-Flux."
 
 
 def _cells(one: Known) -> list[Text]:

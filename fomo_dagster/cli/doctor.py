@@ -25,8 +25,9 @@ from assets.building import without_what_dagster_refuses
 from fomo_dagster.cli.dagster_home import check_path
 from fomo_dagster.cli.output import say
 from fomo_dagster.cli.packages import OURS, packages_in_the_way
+from fomo_dagster.data.benchmark.release import RELEASE_VARIABLE, Release
 from fomo_dagster.descriptors import LEAST, WANTED
-from fomo_dagster.errors import FomoError
+from fomo_dagster.errors import FomoError, InputError
 from fomo_dagster.experiment.experiment_sets import load_all
 from fomo_dagster.graph.build.builder import build_project
 from fomo_dagster.home import Home, project_folder, training_slots
@@ -221,6 +222,11 @@ def _dagster() -> Iterator[Finding]:
 
 
 def _variables() -> Iterator[Finding]:
+    if os.environ.get(RELEASE_VARIABLE):
+        try:
+            Release.locate(None, None)
+        except InputError as error:
+            yield Finding("variables", "problem", str(error))
     named_by_environment()  # raises for a tracker that there is not
     for name in sorted(os.environ):
         if not name.startswith("FOMO_"):

@@ -208,6 +208,25 @@ def test_more_unreadable_images_than_allowed_end_in_a_status(project: Any) -> No
         assert "more than `unreadable_limit: 0.01` allows" in str(ended.exception)
 
 
+@pytest.mark.parametrize("arguments", [[], ["show", "dtd"]], ids=str)
+def test_a_release_that_is_none_is_told_once_with_the_way_out(
+    project: Any, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "1000")
+    assert run(*arguments).count("Set FOMO_RELEASE to a copy of the benchmark's release") == 1
+    monkeypatch.setenv("FOMO_RELEASE", str(project.root))
+    lines = [one for one in run(*arguments).splitlines() if "FOMO_RELEASE" in one]
+    lines = [one for one in lines if one.strip() != "$FOMO_RELEASE"]
+    assert len(lines) == 1
+    assert f"{project.root} is no copy of the benchmark's repository" in lines[0]
+    assert "but datasets, experiments, images. Set FOMO_RELEASE" in lines[0]
+    info = project.root / "data_lib" / "00_info"
+    info.mkdir(parents=True)
+    assert (
+        run(*arguments).count("`fomo fetch NAME` downloads what is missing of FoMo-in-Flux.") == 1
+    )
+
+
 def test_the_benchmarks_are_found_by_any_of_their_names(project: Any) -> None:
     told = run("show", "FGVCAircraft")
     assert told == run("show", "fgvcaircraft")

@@ -102,6 +102,10 @@ def test_a_misspelt_variable_is_noted_and_no_secret_is_printed(project, monkeypa
     ]
     assert "secret" not in json.dumps(findings())
     assert ("FOMO_PICTURES is '/pictures'", "") in of("fine", "variables")
+    monkeypatch.setenv("FOMO_RELEASE", str(project.root))
+    ((found, _),) = of("problem", "variables")
+    assert found.startswith(f"{project.root} is no copy of the benchmark's repository: it has no")
+    monkeypatch.setenv("FOMO_RELEASE", "")
     monkeypatch.setenv("FOMO_TRACKERS", "wandbe")
     ((found, _),) = of("problem", "variables")
     assert "wandb" in found

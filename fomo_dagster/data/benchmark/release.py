@@ -20,7 +20,9 @@ from fomo_dagster.texts import as_text, class_name
 
 RELEASE_VARIABLE = "FOMO_RELEASE"  # the copy of the repository
 IMAGES_VARIABLE = "FOMO_RELEASE_IMAGES"
+INFO_FOLDER = "data_lib/00_info"
 IMAGES_FOLDER = "data"  # in the copy of the repository, where nothing else is said
+MOST_NAMED = 5  # entries of a folder that is no release
 RESIZED = 224  # short side of the resized copies, in pixels; part of their names
 
 # Two datasets share the classes of another; the second of them lists them in another order.
@@ -53,15 +55,16 @@ class Release:
         release = cls(root, images)
         if not release.info_folder.is_dir():
             raise InputError(
-                f"{root} is no copy of the benchmark's repository: it has no folder "
-                f"{release.info_folder.relative_to(root)}"
+                f"{root} is no copy of the benchmark's repository: {_found_instead(root)}. Set "
+                f"{RELEASE_VARIABLE}, or the dataset's `release`, to the folder with {INFO_FOLDER} "
+                f"and {STREAMS_FOLDER}"
             )
         return release
 
     @property
     def info_folder(self) -> Path:
         """Info files and class lists."""
-        return self.root / "data_lib" / "00_info"
+        return self.root / INFO_FOLDER
 
     @property
     def streams_folder(self) -> Path:
@@ -124,6 +127,21 @@ def read_json(path: Path) -> Any:
         raise DataError(f"cannot read {path} of the release: {error.strerror}") from error
     except ValueError as error:
         raise DataError(f"{path} of the release is not JSON: {error}") from error
+
+
+def _found_instead(root: Path) -> str:
+    """What there is where a copy of the repository should be, and the one that may be meant."""
+    try:
+        entries = sorted(root.iterdir())
+    except FileNotFoundError:
+        return "it does not exist"
+    except OSError as error:
+        return f"{error.strerror}"
+    names = ", ".join(path.name for path in entries[:MOST_NAMED])
+    more = f" and {len(entries) - MOST_NAMED} more" if len(entries) > MOST_NAMED else ""
+    meant = next((p for p in (*root.parents, *entries) if (p / INFO_FOLDER).is_dir()), None)
+    hint = f"; {meant} is one" if meant is not None else ""
+    return f"it has no folder {INFO_FOLDER}, but {names or 'nothing at all'}{more}{hint}"
 
 
 def _from_environment(variable: str) -> Path | None:

@@ -307,8 +307,23 @@ def test_a_release_that_is_nowhere_says_how_to_name_it(release, monkeypatch):
     assert release.source("dtd", **named).scan().height == 2
     with pytest.raises(InputError, match="FOMO_RELEASE to a copy of its repository"):
         release.source("dtd")
-    with pytest.raises(InputError, match="is no copy of the benchmark's repository"):
-        release.source("dtd", release="images")
+
+
+def test_what_is_no_release_is_told_with_what_is_there_and_which_is_meant(release):
+    repository = release.base / "repository"
+    (release.base / "bare").mkdir()
+    (release.base / "page.html").touch()
+    for named, said in {
+        "images": "it has no folder data_lib/00_info, but ",
+        "bare": "but nothing at all. Set FOMO_RELEASE, or the dataset's `release`, to the folder",
+        "gone": "it does not exist. Set",
+        "page.html": "Not a directory. Set",
+        ".": f"; {repository} is one. Set",
+        "repository/data_lib": f"but 00_info; {repository} is one. Set",
+    }.items():
+        with pytest.raises(InputError, match="is no copy of the benchmark's repository: ") as no:
+            release.source("dtd", release=named)
+        assert said in str(no.value)
 
 
 def test_a_dataset_may_go_by_a_name_of_its_own(release):

@@ -51,7 +51,7 @@ class FomoReleaseSource(DeclaredSource):
         return ReleaseImages(
             name,
             find(self.dataset or name),
-            self._located(base),
+            self.located(base),
             resized=self.resized,
             allow_incomplete=self.allow_incomplete,
             cache=cache,
@@ -60,12 +60,12 @@ class FomoReleaseSource(DeclaredSource):
     def presence(self, name: str, base: Path) -> Presence:
         """See `DeclaredSource.presence`."""
         try:
-            release = self._located(base)
+            release = self.located(base)
         except InputError:
             return Presence("missing", f"${RELEASE_VARIABLE}", NO_RELEASE)
         return _in_release(find(self.dataset or name), release)
 
-    def _located(self, base: Path) -> Release:
+    def located(self, base: Path) -> Release:
         """See `Release.locate`."""
         return Release.locate(
             resolved(base, self.release) if self.release else None,
