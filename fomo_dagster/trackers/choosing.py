@@ -44,6 +44,14 @@ KINDS: Mapping[str, Callable[[Path], Tracker]] = {
 }
 
 
+PLACES: Mapping[str, str] = {
+    "tensorboard": "TENSORBOARD_LOGGING_DIR",
+    "wandb": "WANDB_MODE, WANDB_DIR, WANDB_BASE_URL and `wandb login`",
+    "mlflow": "MLFLOW_TRACKING_URI and MLFLOW_EXPERIMENT_NAME",
+}
+"""What says where each sends to."""
+
+
 def named_by_environment() -> tuple[str, ...]:
     """The names in FOMO_TRACKERS; raises `InputError` for one that there is not."""
     names = [name.strip() for name in os.environ.get(VARIABLE, "").split(",")]
@@ -73,4 +81,9 @@ def open_trackers(names: Iterable[str], home: Path) -> Trackers:
                 f"leave it out of {VARIABLE}"
             )
     folder = home / "trackers"
-    return Trackers({name: partial(KINDS[name], folder) for name in names}, folder / "sent")
+    kinds = {name: partial(KINDS[name], folder) for name in names}
+    advice = {
+        name: f"Check {PLACES[name]} (docs/trackers.md), or leave {name} out of {VARIABLE}. "
+        for name in names
+    }
+    return Trackers(kinds, folder / "sent", advice=advice)

@@ -56,6 +56,10 @@ class MLflow:
     def destination(self) -> str:
         return f"{self._uri} {self._experiment}"
 
+    @property
+    def place(self) -> str:
+        return self._uri
+
     def open(self, run: Run, earlier: str | None, sent: int) -> _Logging:
         _check_writable(self._uri)
         client = MlflowClient(self._uri)

@@ -14,7 +14,7 @@ class Trackers:
     """Sends to trackers, each through its own queue. Only `close` waits for them.
 
     kinds: name → what makes the tracker, called when there is something to send. ledgers: the
-    folder of what each was sent.
+    folder of what each was sent. advice: name → what to do where the tracker fails.
     """
 
     def __init__(
@@ -22,8 +22,12 @@ class Trackers:
         kinds: Mapping[str, Callable[[], Tracker]],
         ledgers: Path,
         patience: Patience = Patience(),  # noqa: B008
+        advice: Mapping[str, str] = {},
     ) -> None:
-        self._queues = [TrackerQueue(name, make, ledgers, patience) for name, make in kinds.items()]
+        self._queues = [
+            TrackerQueue(name, make, ledgers, patience, advice.get(name, ""))
+            for name, make in kinds.items()
+        ]
 
     @classmethod
     def none(cls) -> Trackers:

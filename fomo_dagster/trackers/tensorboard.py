@@ -29,6 +29,10 @@ class TensorBoard:
     def destination(self) -> str:
         return str(self._folder)
 
+    @property
+    def place(self) -> str:
+        return str(self._folder)
+
     def open(self, run: Run, earlier: str | None, sent: int) -> _Writing:
         return _Writing(self._folder / run.name, run)
 

@@ -63,6 +63,10 @@ class Tracker(Protocol):
     def destination(self) -> str:
         """What tells this place from another, such as a folder or an address."""
 
+    @property
+    def place(self) -> str:
+        """The folder or address that runs are sent to, as a person names it."""
+
     def open(self, run: Run, earlier: str | None, sent: int) -> OpenRun:
         """Continue the run whose id is `earlier`, or begin one if it no longer exists.
 

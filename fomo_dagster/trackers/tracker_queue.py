@@ -17,12 +17,12 @@ from pathlib import Path
 
 from fomo_dagster.store.digests import digest_of
 from fomo_dagster.trackers.ledger import Ledger, Sent
+from fomo_dagster.trackers.reasons import reason_of, without_secrets
 from fomo_dagster.trackers.tracker import Entry, OpenRun, Point, Run, Tracker
 
 _MOST_WAITING = 100_000  # jobs; a job is an asset, or some steps
 _MOST_OPEN = 4  # runs
 _POINTS_AT_ONCE = 1000
-_LONGEST_REASON = 300  # characters
 _SECONDS_BETWEEN_LOOKS = 1.0
 
 
@@ -47,9 +47,15 @@ class TrackerQueue:
     """Sends jobs to a tracker in their order."""
 
     def __init__(
-        self, name: str, make: Callable[[], Tracker], ledgers: Path, patience: Patience
+        self,
+        name: str,
+        make: Callable[[], Tracker],
+        ledgers: Path,
+        patience: Patience,
+        advice: str,
     ) -> None:
-        self.name = name
+        self.name, self._advice = name, advice
+        self._attempt = "be started"
         self._make, self._ledgers, self._patience = make, ledgers, patience
         self._queue: queue.Queue[Job | None] = queue.Queue(_MOST_WAITING)
         self._closing = threading.Event()
@@ -71,7 +77,7 @@ class TrackerQueue:
             try:
                 self._queue.put_nowait(job)
             except queue.Full:
-                self._fail("it is too slow for what it is sent")
+                self._fail("it is slower than what it is sent")
 
     def end(self) -> None:
         """Close the tracker once everything that waits is sent."""
@@ -98,12 +104,12 @@ class TrackerQueue:
         self._said = True
         return (
             f"tracker {self.name} failed and is switched off for the rest of this run, "
-            f"which continues without it: {self._failure}. The next run sends what it "
-            "missed"
+            f"which continues without it: it could not {self._failure}. {self._advice}The next "
+            "run sends what it missed"
         )
 
     def _fail(self, why: str) -> None:
-        self._failure = self._failure or why
+        self._failure = self._failure or f"{self._attempt}: {why}"
 
     def _work(self) -> None:
         try:
@@ -116,10 +122,10 @@ class TrackerQueue:
                 self._busy_since = None
                 self._closing.wait(self._patience.between)
             self._busy_since = time.monotonic()
-            for run in self._open.values():
-                run.close()
+            for name in self._open:
+                self._close(name)
         except Exception as error:
-            self._fail(_sentence(error))
+            self._fail(reason_of(error))
         self._busy_since = None
 
     def _take(self) -> list[Job]:
@@ -138,6 +144,7 @@ class TrackerQueue:
         for job in jobs:
             by_name.setdefault(job.run.name, []).append(job)
         for name, its_jobs in by_name.items():
+            self._attempt = f"find what run {name!r} was sent before"
             entries = [entry for job in its_jobs for entry in job.entries()]
             with ledger.account(name) as account:
                 belonging: dict[str, list[Entry]] = {}
@@ -156,6 +163,7 @@ class TrackerQueue:
                     opened = self._opened(tracker, run, sent)
                     if opened.id != sent.id:  # there is nothing any more of what was sent
                         sent.id, sent.points, sent.known = opened.id, 0, {}
+                    self._attempt = f"send to run {run.name!r}{self._at(tracker)}"
                     for points, parameters in _pieces(new, sent):
                         opened.log(points, parameters)
                         account.save()
@@ -165,9 +173,20 @@ class TrackerQueue:
     def _opened(self, tracker: Tracker, run: Run, sent: Sent) -> OpenRun:
         if run.name not in self._open:
             if len(self._open) == _MOST_OPEN:
-                self._open.pop(next(iter(self._open))).close()
+                oldest = next(iter(self._open))
+                self._close(oldest)
+                del self._open[oldest]
+            self._attempt = f"open run {run.name!r}{self._at(tracker)}"
             self._open[run.name] = tracker.open(run, sent.id, sent.points)
         return self._open[run.name]
+
+    def _close(self, name: str) -> None:
+        self._attempt = f"finish run {name!r}"
+        self._open[name].close()
+
+    @staticmethod
+    def _at(tracker: Tracker) -> str:
+        return f" at {without_secrets(tracker.place)}"
 
 
 def _pieces(entries: Iterable[Entry], sent: Sent) -> Iterator[tuple[list[Point], dict[str, str]]]:
@@ -187,9 +206,3 @@ def _pieces(entries: Iterable[Entry], sent: Sent) -> Iterator[tuple[list[Point],
         sent.note(entry)
     if points or parameters:
         yield points, parameters
-
-
-def _sentence(error: Exception) -> str:
-    """The first line of what an error says, which may be a page of HTML."""
-    said = str(error).strip().partition("\n")[0][:_LONGEST_REASON]
-    return f"{type(error).__name__}: {said}".rstrip(": ")

@@ -23,6 +23,7 @@ import wandb
 
 from fomo_dagster.trackers.tracker import Point, Run
 
+_SENDING = ("online", "run", "shared")
 _MODES = ("offline", "online", "disabled", "dryrun", "run", "shared")
 # A server that is away is to be heard of, and not to be waited for when the process ends.
 _SECONDS_TO_BEGIN = _SECONDS_TO_FINISH = 20.0
@@ -49,7 +50,7 @@ class WeightsAndBiases:
             silent=True,
             disable_git=True,
             save_code=False,
-            init_timeout=float(os.environ.get("WANDB_INIT_TIMEOUT") or _SECONDS_TO_BEGIN),
+            init_timeout=_seconds("WANDB_INIT_TIMEOUT", _SECONDS_TO_BEGIN),
             finish_timeout=_SECONDS_TO_FINISH,
             x_transaction_log_flush_interval=_SECONDS_UNWRITTEN,
             x_disable_meta=True,
@@ -58,10 +59,16 @@ class WeightsAndBiases:
         )
         place = [mode, os.environ.get("WANDB_BASE_URL", ""), os.environ.get("WANDB_ENTITY", "")]
         self._destination = " ".join([*place, self._project, str(root)])
+        server = os.environ.get("WANDB_BASE_URL") or "wandb's server"
+        self._place = server if mode in _SENDING else str(root / "wandb")
 
     @property
     def destination(self) -> str:
         return self._destination
+
+    @property
+    def place(self) -> str:
+        return self._place
 
     def open(self, run: Run, earlier: str | None, sent: int) -> _Logging:
         opened = wandb.init(
@@ -101,6 +108,14 @@ class _Logging:
 
     def close(self) -> None:
         self._run.finish()
+
+
+def _seconds(variable: str, default: float) -> float:
+    value = os.environ.get(variable)
+    try:
+        return float(value) if value else default
+    except ValueError as error:
+        raise ValueError(f"{variable} is {value!r}, and must be a number of seconds") from error
 
 
 def _place(point: Point) -> tuple[str, int]:

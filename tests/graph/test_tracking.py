@@ -38,7 +38,7 @@ FIGURES = (
 class Recorder:
     """Keeps what it is sent: run → series → (step, value), and when there was what of a stage."""
 
-    destination = "memory"
+    destination = place = "memory"
 
     def __init__(self, failing: bool = False) -> None:
         self.failing = failing
@@ -164,7 +164,7 @@ def test_a_tracker_that_fails_changes_neither_digest_nor_weights(
     assert all(tensor.equal(again[name]) for name, tensor in weights.items())
     said = " ".join(capsys.readouterr().out.split())
     assert said.count("tracker tensorboard failed and is switched off") == 1
-    assert "OSError: the disk of the tracker is full" in said
+    assert "at memory: the disk of the tracker is full. Check TENSORBOARD_LOGGING_DIR" in said
 
 
 def test_a_resumed_training_goes_on_in_the_same_run_without_a_step_twice(
