@@ -26,9 +26,10 @@ from fomo_dagster.cli.interruptions import Signals
 from fomo_dagster.cli.output import Terminal, stdout_of_now
 from fomo_dagster.cli.planning import RunRequest, resolve_request, warn_once
 from fomo_dagster.cli.run_view import RunView, TextView
-from fomo_dagster.errors import FomoError, StoppedError, StoreError
+from fomo_dagster.errors import FomoError, InputError, StoppedError, StoreError
 from fomo_dagster.graph.build.builder import Graph
 from fomo_dagster.graph.core.keys import assets_by_step, what_is_made
+from fomo_dagster.graph.run.devices import missing_devices
 from fomo_dagster.graph.run.materialise import remove_stale_heads
 from fomo_dagster.graph.run.plan import Planned
 from fomo_dagster.graph.run.run_context import Run, RunContext
@@ -159,6 +160,8 @@ class _Runner:
             finally:
                 self.view.goes_on()
             planned = request.plan()
+            if missing := missing_devices(planned, self.graph):
+                raise InputError("\n".join(missing))
             rounds = 0
             while wanted := [entry for entry in planned if not entry.current]:
                 if rounds == MOST_ROUNDS:

@@ -30,11 +30,11 @@ from dagster_pipes import open_dagster_pipes
 
 from fomo_dagster.cli.output import WarningsTo
 from fomo_dagster.distributed.process_group import ProcessGroup
-from fomo_dagster.errors import InputError
 from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.run.launching import LAUNCHER, RESULT, STOP
 from fomo_dagster.graph.run.run_context import RunContext
 from fomo_dagster.graph.run.tasks import Task
+from fomo_dagster.models.devices import check_device
 from fomo_dagster.progress import Callbacks, ignore_steps
 from fomo_dagster.store.files import write_bytes
 
@@ -103,11 +103,7 @@ def _on_own_device(node: Node) -> tuple[Node, torch.device]:
     assert execution is not None
     name = execution.device
     if name == "cuda" or (name == "auto" and torch.cuda.is_available()):
-        if number >= torch.cuda.device_count():
-            raise InputError(
-                f"execution.processes is {execution.processes}, and this machine has "
-                f"{torch.cuda.device_count()} CUDA devices: one for each is needed"
-            )
+        check_device(name, execution.processes)
         name = f"cuda:{number}"
         torch.cuda.set_device(number)
     else:

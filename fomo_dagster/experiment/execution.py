@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from pydantic import Field, model_validator
+import re
+
+from pydantic import Field, field_validator, model_validator
 
 from fomo_dagster.data.declarations import Declaration
 from fomo_dagster.experiment.machines import Machines
+
+_DEVICE = re.compile(r"auto|cpu|mps|cuda(:(0|[1-9][0-9]*))?")
 
 
 class Execution(Declaration):
@@ -43,6 +47,13 @@ class Execution(Declaration):
         description="Disk space for fetched tars of streamed datasets, in the cache folder.",
     )
     resume_seconds: float = Field(60.0, gt=0, description="Seconds between resume points.")
+
+    @field_validator("device")
+    @classmethod
+    def _can_be_a_device(cls, device: str) -> str:
+        if _DEVICE.fullmatch(device) is None:
+            raise ValueError("a device is auto, cpu, cuda, cuda:N for the N-th from 0, or mps")
+        return device
 
     @property
     def all_processes(self) -> int:

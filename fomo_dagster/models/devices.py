@@ -23,3 +23,14 @@ def device_of(name: str) -> torch.device:
             f"of {', '.join(available)}"
         )
     return torch.device(name)
+
+
+def check_device(name: str, processes: int) -> None:
+    """Raises `InputError` as `device_of`, and where each of the processes needs a CUDA device of
+    its own and this machine has fewer."""
+    there = torch.cuda.device_count()
+    if device_of(name).type == "cuda" and processes > max(1, there):
+        raise InputError(
+            f"execution.processes is {processes}, and this machine has {there} CUDA "
+            f"device{'s' * (there != 1)}: one for each is needed"
+        )
