@@ -4,6 +4,10 @@ What it measures is what a stage costs beyond training: graph, plan, store, tabl
 model and the pictures are as small as they can be. Imports are part of every command's seconds.
 
     python benchmarks/many_stages.py [--stages 200] [--folder FOLDER]
+
+With --experiments it is a sweep of that many seeds, which is only planned, on 64 slots too.
+
+    python benchmarks/many_stages.py --stages 20 --experiments 40 [--datasets 63]
 """
 
 from __future__ import annotations
@@ -19,6 +23,8 @@ from pathlib import Path
 import yaml
 from pictures import print_figures, write_pictures
 
+from fomo_dagster.units import counted
+
 ARCHITECTURE = {
     "embed_dim": 16,
     "vision_cfg": {"image_size": 16, "layers": 1, "width": 16, "head_width": 8, "patch_size": 8},
@@ -26,13 +32,18 @@ ARCHITECTURE = {
 }
 
 
-def write_project(root: Path, stages: int) -> None:
-    """An experiment `many` of one concept a stage, with replay from both pools."""
+def write_project(root: Path, stages: int, experiments: int = 1, datasets: int = 2) -> None:
+    """An experiment `many` of one concept a stage, with replay from both pools; if experiments, a
+    sweep of so many. datasets: two, and others of 40 concepts that are held out."""
     write_pictures(root / "new", concepts=stages, train=4, test=1, pixels=18, suffix=".png")
     write_pictures(root / "old", concepts=5, train=20, test=4, pixels=18, suffix=".png", seed=1)
+    others = [f"other_{number}" for number in range(datasets - 2)]
+    for name in others:
+        write_pictures(root / name, concepts=40, train=1, test=1, pixels=8, suffix=".png")
     experiment = {
         "datasets": {
-            name: {"source": {"type": "folder", "path": f"../{name}"}} for name in ("new", "old")
+            name: {"source": {"type": "folder", "path": f"../{name}"}}
+            for name in ("new", "old", *others)
         },
         "backbone": {
             "name": "toy",
@@ -44,10 +55,11 @@ def write_project(root: Path, stages: int) -> None:
             },
         },
         "stream": {"name": "many", "datasets": ["new"], "stages": stages},
-        "evaluation": {"held_out": ["old"]},
+        "evaluation": {"held_out": ["old", *others]},
         "batch_size": 9,
         "budget": {"steps": 2},
         "execution": {"device": "cpu"},
+        **({"sweep": {"seed": list(range(experiments))}} if experiments > 1 else {}),
     }
     (root / "experiments").mkdir(exist_ok=True)
     (root / "experiments" / "many.yaml").write_text(yaml.safe_dump(experiment))
@@ -70,25 +82,30 @@ def timed(*arguments: str, root: Path) -> tuple[float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--stages", type=int, default=200)
+    parser.add_argument("--experiments", type=int, default=1)
+    parser.add_argument("--datasets", type=int, default=2)
     parser.add_argument("--folder", type=Path, help="A folder to keep; by default a temporary one.")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         root = arguments.folder or Path(temporary)
-        write_project(root, arguments.stages)
-        rows = [
-            (what, *timed(*command, root=root))
-            for what, command in (
-                ("command line alone", ("--help",)),
-                ("plan, nothing there", ("plan", "many")),
+        write_project(root, arguments.stages, arguments.experiments, arguments.datasets)
+        commands: list[tuple[str, tuple[str, ...]]] = [
+            ("command line alone", ("--help",)),
+            ("plan, nothing there", ("plan", "many")),
+            ("the same on 64 slots", ("plan", "many", "--parallel", "64")),
+        ]
+        if arguments.experiments == 1:
+            commands += [
                 ("run", ("run", "many")),
                 ("plan, all there", ("plan", "many")),
                 ("run again", ("run", "many")),
                 ("plan, another learning rate",
                  ("plan", "many", "--set", "optimiser.learning_rate=2e-5")),
                 ("results", ("results", "many")),
-            )
-        ]  # fmt: skip
-    print_figures(f"{arguments.stages} stages", ("command", "seconds", "peak MiB"), rows)
+            ]  # fmt: skip
+        rows = [(what, *timed(*command, root=root)) for what, command in commands]
+    title = f"{arguments.stages} stages, {counted(arguments.experiments, 'experiment')}"
+    print_figures(title, ("command", "seconds", "peak MiB"), rows)
 
 
 if __name__ == "__main__":
