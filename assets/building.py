@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +19,19 @@ from assets.launchpad import launch_job
 from assets.schedules import observation_of, schedule_of, schedules_of
 from assets.specs import EXPERIMENT_TAG, key_of, owners_of, spec_of
 from assets.troubles import named_troubles, trouble_assets, trouble_key
-from fomo_dagster.errors import InputError
+from fomo_dagster.errors import FomoError, InputError
 from fomo_dagster.experiment.experiment_sets import Trouble
 from fomo_dagster.graph.build.builder import Graph
 from fomo_dagster.graph.build.names import OBSERVE, UPDATE
 from fomo_dagster.graph.core.context import SourceNode
 from fomo_dagster.graph.core.keys import DATASETS, step_of, what_is_made
 from fomo_dagster.graph.core.node import Node
+from fomo_dagster.graph.run.devices import devices_here
 from fomo_dagster.graph.run.materialise import materialise, remove_stale_heads
+from fomo_dagster.graph.run.run_context import RunContext
 from fomo_dagster.home import Home
 from fomo_dagster.units import duration
+from resources.executors import executor
 from resources.run_contexts import RunContextOpener, RunContexts
 
 Job = Any  # Dagster does not export the type of what define_asset_job returns
@@ -73,7 +77,7 @@ def build_definitions(
             *announcing_sensor(),
         ],
         resources={"run_contexts": run_contexts},
-        executor=dg.in_process_executor,
+        executor=executor(devices_here()),
     )
 
 
@@ -124,7 +128,7 @@ def _asset(
         for node in nodes:
             if key_of(node.key) not in context.selected_asset_keys:
                 continue
-            with engine_failures(context):
+            with engine_failures(context), told(node.key, run_context):
                 outcome = materialise(node.key, run_context)
             if node.ends_experiment and node.experiment is not None:
                 remove_stale_heads(node.experiment, run_context)
@@ -146,6 +150,16 @@ def _asset(
             raise dg.Failure(f"these selected assets were not made: {sorted(forgotten)}")
 
     return compute
+
+
+@contextmanager
+def told(asset: str, run_context: RunContext) -> Iterator[None]:
+    """Tells the run of a failure at once, while others may go on for long."""
+    try:
+        yield
+    except FomoError as error:
+        run_context.run.failed(asset, error)
+        raise
 
 
 def _source(source: SourceNode) -> dg.SourceAsset:
@@ -186,6 +200,5 @@ def job_of(
         name,
         selection=dg.AssetSelection.assets(*keys),
         description=description or f"Materialises every asset of {name}; hits cost nothing.",
-        executor_def=dg.in_process_executor,
         tags={EXPERIMENT_TAG: name},
     )

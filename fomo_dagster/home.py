@@ -8,13 +8,12 @@ FOMO_HOME: everything that is made; by default `.fomo/` in the project.
 
 FOMO_STORE: an fsspec URL that the artifact store mirrors; by default none.
 
-FOMO_TRAINING_SLOTS: how many trainings run at once on a machine, whoever starts them; by default 1.
+FOMO_DEVICES: which devices work may claim; see `graph/run/devices.py`.
 """
 
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,17 +57,6 @@ def _is_laid_out(folder: Path) -> bool:
         except OSError:
             continue
     return False
-
-
-def training_slots() -> int:
-    """The value of FOMO_TRAINING_SLOTS. Raises `InputError` if it is not a positive number."""
-    named = os.environ.get("FOMO_TRAINING_SLOTS") or "1"
-    if not re.fullmatch(r"[1-9]\d{0,3}", named):
-        raise InputError(
-            f"FOMO_TRAINING_SLOTS is {named!r}: expected how many trainings may run at "
-            "once on a machine, such as 1"
-        )
-    return int(named)
 
 
 def _in_text(folder: Path) -> Path:

@@ -16,7 +16,7 @@ from dagster_pipes import PipesMessage, PipesParams
 
 from fomo_dagster.progress import Callbacks
 
-SECONDS_BETWEEN_LOOKS = 0.01
+SECONDS_BETWEEN_LOOKS = 0.05
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from threading import RLock
 from typing import Any, Protocol
@@ -12,13 +12,17 @@ import dagster as dg
 from pydantic import Field, PrivateAttr
 
 from fomo_dagster.graph.build.builder import Graph
+from fomo_dagster.graph.run.devices import Devices, devices_here
 from fomo_dagster.graph.run.run_context import Run, RunContext
+from fomo_dagster.graph.run.schedule import priorities_of_all
+from fomo_dagster.graph.run.stopping import stop_of
 from fomo_dagster.graph.run.tracking import Tracking
-from fomo_dagster.home import Home, training_slots
+from fomo_dagster.home import Home
 from fomo_dagster.progress import Callbacks, ignore_steps
 from fomo_dagster.store.heads import Head
 from fomo_dagster.trackers.choosing import check_names, open_trackers
 from fomo_dagster.trackers.sending import Trackers
+from resources.executors import starter
 from resources.pipes import PipesChannel
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -47,16 +51,13 @@ class RunContexts(dg.ConfigurableResource):  # type: ignore[type-arg]
     processes: int = Field(
         default_factory=lambda: os.cpu_count() or 1, description="Processes that write shards."
     )
-    training_slots: int | None = Field(
-        default=None,
-        ge=1,
-        description="Trainings that go on at once on a machine; by default, FOMO_TRAINING_SLOTS.",
-    )
     trackers: list[str] = Field(
         default=[],
         description="What is sent the numbers of the tables, FOMO_TRACKERS: tensorboard, wandb, "
         "mlflow.",
     )
+    _devices: Devices = PrivateAttr(default_factory=Devices)
+    _order: tuple[Graph, Mapping[str, float]] | None = PrivateAttr(default=None)
     _trackers: Trackers = PrivateAttr(default_factory=Trackers.none)
 
     @classmethod
@@ -68,14 +69,20 @@ class RunContexts(dg.ConfigurableResource):  # type: ignore[type-arg]
         return cls(home=str(home.root), remote_store=remote, trackers=list(trackers))
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
-        """Before the first step of a run: refuses trackers that there are not, and no slots."""
-        training_slots()
+        """Before the first step of a run: refuses trackers and devices that there are not."""
+        self._devices = devices_here()
         names = check_names(self.trackers, "the resource `run_contexts`, trackers")
         self._trackers = open_trackers(names, Path(self.home))
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
         """After the last step of a run, however it ended."""
         self._trackers.close(context.log.warning if context.log is not None else logger.warning)
+
+    def _priorities(self, graph: Graph) -> Mapping[str, float]:
+        if self._order is None or self._order[0] is not graph:
+            nodes = list(graph.nodes.values())
+            self._order = (graph, priorities_of_all(nodes, self._devices.count))
+        return self._order[1]
 
     def open(self, graph: Graph, context: Any) -> RunContext:
         """A run context that tells its progress to the step's log."""
@@ -101,7 +108,10 @@ class RunContexts(dg.ConfigurableResource):  # type: ignore[type-arg]
             run=Run(
                 id=context.run.run_id,
                 channel=PipesChannel(context),
-                slots=self.training_slots or training_slots(),
+                starter=starter(self._devices),
+                priorities=self._priorities(graph),
+                devices=self._devices,
+                stop=stop_of(context.run.run_id),
                 begins=lambda _: step.goes_on(),
                 finished=finished,
             ),

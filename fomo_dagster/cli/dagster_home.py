@@ -10,11 +10,11 @@ from pathlib import Path
 
 from dagster import DagsterEventType, DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
 
-from fomo_dagster.cli.dagster_internals import keeps_runs_on_this_machine
 from fomo_dagster.errors import InputError
 from fomo_dagster.home import DEFINITIONS, UI, Home
 from fomo_dagster.store.files import write_bytes
 from fomo_dagster.store.leases import lease
+from resources.dagster_internals import keeps_runs_on_this_machine
 
 SETTINGS = """\
 telemetry:

@@ -8,8 +8,8 @@ from typing import Any
 import dagster as dg
 
 from fomo_dagster.cli.dagster_home import run_tags
-from fomo_dagster.cli.dagster_internals import execute, origin_of
 from fomo_dagster.home import project_folder
+from resources.dagster_internals import execute, origin_of
 
 
 def run_job(

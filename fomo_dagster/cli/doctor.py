@@ -30,7 +30,8 @@ from fomo_dagster.descriptors import LEAST, WANTED
 from fomo_dagster.errors import FomoError, InputError
 from fomo_dagster.experiment.experiment_sets import load_all
 from fomo_dagster.graph.build.builder import build_project
-from fomo_dagster.home import Home, project_folder, training_slots
+from fomo_dagster.graph.run.devices import SETTING, devices_here
+from fomo_dagster.home import Home, project_folder
 from fomo_dagster.shipped import checkout
 from fomo_dagster.store.remotes import Remote
 from fomo_dagster.trackers.choosing import named_by_environment
@@ -43,7 +44,8 @@ LITTLE_DISK = 20 * GIB  # a ViT-B/32 in 20 stages leaves about 25 GiB of weights
 LITTLE_SHARED_MEMORY = GIB  # loader processes pass their batches through it
 VERSIONS = ("dagster", "torch", "torchvision", "open_clip_torch", "timm", "duckdb", "polars")
 VARIABLES = (
-    "FOMO_ANNOUNCE_EMAIL", "FOMO_ANNOUNCE_WEBHOOK", "FOMO_DOWNLOAD_LIMIT_GIB", "FOMO_HOME",
+    "FOMO_ANNOUNCE_EMAIL", "FOMO_ANNOUNCE_WEBHOOK", "FOMO_DEVICES", "FOMO_DOWNLOAD_LIMIT_GIB",
+    "FOMO_EXECUTOR", "FOMO_HOME",
     "FOMO_INTERFACE", "FOMO_MOST_REQUEUES", "FOMO_PRETRAINING_POOL", "FOMO_PROJECT",
     "FOMO_RELEASE", "FOMO_RELEASE_IMAGES", "FOMO_SMTP", "FOMO_STORE", "FOMO_TRACKERS",
     "FOMO_TRAINING_SLOTS", "FOMO_UI",
@@ -147,8 +149,8 @@ def _devices() -> Iterator[Finding]:
         )  # fmt: skip
         advice = f"models of the benchmark's size want one; {advice}"
         yield Finding("devices", "note", "no accelerator: trainings run on the CPU", advice)
-    yield Finding("devices", "fine", f"{counted(training_slots(), 'training')} at once "
-                  "(FOMO_TRAINING_SLOTS)")  # fmt: skip
+    yield Finding("devices", "fine", f"{counted(devices_here().count, 'training')} at once "
+                  f"({SETTING})")  # fmt: skip
 
 
 def _project() -> Iterator[Finding]:

@@ -85,26 +85,39 @@ AsEvents = Annotated[
 
 
 @app.command(rich_help_panel=RUN)
-def run(experiment: Experiment, overrides: Overrides = None, as_json: AsEvents = False) -> None:
+def run(
+    experiment: Experiment,
+    overrides: Overrides = None,
+    parallel: Annotated[
+        int | None,
+        typer.Option(
+            help="The most devices to use at once; by default all that FOMO_DEVICES names, or that "
+            "are there. Without accelerators: how many assets share the CPU."
+        ),
+    ] = None,
+    as_json: AsEvents = False,
+) -> None:
     """Compute what is missing or out of date, and print the scores.
 
-    Ctrl-C stops at a resume point; the same command continues from there. A sweep runs its
-    experiments one after the other. The exit status is not 0 if anything failed.
+    Ctrl-C stops at resume points; the same command continues from there. With several devices,
+    whatever is ready is computed at once. The exit status is not 0 if anything failed.
     """
     if as_json:
         from fomo_dagster.cli.run_events import EventsView
 
         with EventsView(experiment, overrides or []) as view:
-            _run(experiment, overrides or [], view)
+            _run(experiment, overrides or [], view, parallel)
     else:
-        _run(experiment, overrides or [], None)
+        _run(experiment, overrides or [], None, parallel)
 
 
-def _run(experiment: str, overrides: Sequence[str], view: RunView | None) -> None:
+def _run(
+    experiment: str, overrides: Sequence[str], view: RunView | None, parallel: int | None
+) -> None:
     check_packages()
     from fomo_dagster.cli.running import run_experiment
 
-    run_experiment(experiment, overrides, view=view)
+    run_experiment(experiment, overrides, view=view, parallel=parallel)
 
 
 @app.command(rich_help_panel=RUN, cls=WithParallel)
@@ -120,7 +133,7 @@ def plan(
     """
     from fomo_dagster.cli.planning import plan_as_data, print_plan, resolve_request, warn_once
     from fomo_dagster.cli.schedule_view import ScheduleView
-    from fomo_dagster.graph.run.devices import missing_devices
+    from fomo_dagster.graph.run.missing_devices import missing_devices
 
     request = resolve_request(experiment, overrides or [])
     planned, view = request.plan(), None

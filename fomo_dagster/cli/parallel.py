@@ -12,7 +12,9 @@ PARALLEL = "--parallel"
 
 def default_slots() -> int:
     """The slots of this machine: one for each device."""
-    return 1
+    from fomo_dagster.graph.run.devices import devices_here
+
+    return devices_here().count
 
 
 def slots_of(text: str) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import asdict, dataclass, replace
 from threading import Lock
 from typing import Any
@@ -54,6 +54,14 @@ class RunRequest:
         """The experiment; `InputError` where it is a sweep of several."""
         return self.experiment_set.only().experiment
 
+    @property
+    def name(self) -> str:
+        """The experiment's, or the sweep's: that of Dagster's job."""
+        experiment_set = self.experiment_set
+        if experiment_set.is_several and experiment_set.sweep is not None:
+            return experiment_set.sweep
+        return self.experiment.name
+
     def check_whole(self) -> None:
         """Raises `InputError` where some experiments of a sweep cannot be used."""
         if self.experiment_set.troubles:
@@ -80,11 +88,15 @@ class RunRequest:
             for member in self.experiment_set.members
         ]
 
-    def plan(self) -> list[Planned]:
-        """A first look at large sources takes its time, and shows how far it is."""
+    def plan(self, but: Container[str] = ()) -> list[Planned]:
+        """A first look at large sources takes its time, and shows how far it is.
+
+        but: keys that are left as they are.
+        """
         with Bars(Terminal(stderr=True)) as bars:
             callbacks = Callbacks(progress=bars, warn=warn_once)
-            return plan(self.nodes, RunContext(self.graph, self.home, callbacks=callbacks))
+            nodes = [node for node in self.nodes if node.key not in but]
+            return plan(nodes, RunContext(self.graph, self.home, callbacks=callbacks))
 
 
 _said: set[str] = set()

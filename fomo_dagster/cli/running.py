@@ -1,6 +1,7 @@
 """`fomo run`: plan, materialise through Dagster what the plan says, and show the scores.
 
-Of a sweep, one experiment after the other, over one graph: what they share is made by the first.
+The experiments of a sweep are one run over one graph, so that whatever is ready of any of them can
+go on at once, and what they share is made once.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from assets.commands import Commands
 from assets.specs import key_of
 from fomo_dagster.cli.dagster_home import check_path, prepare
 from fomo_dagster.cli.dagster_runs import run_job
-from fomo_dagster.cli.failures import failure_of, interruption_of
+from fomo_dagster.cli.failures import failures_of, interruption_of
 from fomo_dagster.cli.interruptions import Signals
 from fomo_dagster.cli.output import Terminal, stdout_of_now
 from fomo_dagster.cli.planning import RunRequest, resolve_request, warn_once
@@ -29,17 +30,22 @@ from fomo_dagster.cli.run_view import RunView, TextView
 from fomo_dagster.errors import FomoError, InputError, StoppedError, StoreError
 from fomo_dagster.graph.build.builder import Graph
 from fomo_dagster.graph.core.keys import assets_by_step, what_is_made
-from fomo_dagster.graph.run.devices import missing_devices
+from fomo_dagster.graph.run.devices import Devices, devices_here
 from fomo_dagster.graph.run.materialise import remove_stale_heads
+from fomo_dagster.graph.run.missing_devices import missing_devices
 from fomo_dagster.graph.run.plan import Planned
+from fomo_dagster.graph.run.processes import Starter
 from fomo_dagster.graph.run.run_context import Run, RunContext
+from fomo_dagster.graph.run.schedule import priorities, works_of
+from fomo_dagster.graph.run.stopping import stop_of
 from fomo_dagster.graph.run.tracking import Tracking
-from fomo_dagster.home import Home, training_slots
+from fomo_dagster.home import Home
 from fomo_dagster.progress import Callbacks
 from fomo_dagster.store.heads import Head
 from fomo_dagster.store.leases import lease
 from fomo_dagster.trackers.choosing import named_by_environment, open_trackers
 from fomo_dagster.trackers.sending import Trackers
+from resources.executors import executor, executor_name, starter
 from resources.pipes import PipesChannel
 
 # A run can bring what its plan could not know: images that turn out to be unreadable.
@@ -55,23 +61,24 @@ def run_experiment(
     instance: dg.DagsterInstance | None = None,
     command: str = "",
     view: RunView | None = None,
+    parallel: int | None = None,
 ) -> None:
     """Bring an experiment, or those of a sweep, up to date.
 
-    Raises what failed; `StoppedError` on SIGINT, SIGTERM and SIGHUP. Of a sweep, where an
-    experiment fails the others go on, but for those that need the very asset that failed; which did
-    not end well is said at the end.
+    Raises what failed; `StoppedError` on SIGINT, SIGTERM and SIGHUP. Where an asset fails, whatever
+    does not need it goes on; the failures are told together at the end.
 
     instance: where Dagster keeps what happens; by default in the project's home. command: what
     Dagster's runs are said to come from; by default `fomo run` with these arguments. view: whom it
-    tells what it does; by default the terminal.
+    tells what it does; by default the terminal. parallel: the most devices that are used at once;
+    by default all of this machine.
     """
     settings = [argument for override in overrides for argument in ("--set", override)]
     command = command or shlex.join(["fomo", "run", name_or_path, *settings])
     with Signals() as signals, stdout_of_now() as stdout:
         view = view or TextView(Terminal(file=stdout))
         try:
-            _run(name_or_path, overrides, instance, command, view, signals)
+            _run(name_or_path, overrides, instance, command, view, signals, parallel)
         except KeyboardInterrupt as error:
             number = signals.received or signal.SIGINT
             message = f"stopped by {number.name}; the same command goes on from here"
@@ -95,46 +102,60 @@ def _run(
     command: str,
     view: RunView,
     signals: Signals,
+    parallel: int | None,
 ) -> None:
+    devices = devices_here() if parallel is None else devices_here().at_most(parallel)
+    executor_name(devices)
     home = Home.from_environment()
     if instance is None:
         check_path(home)
     trackers = open_trackers(named_by_environment(), home.root)
     request = resolve_request(name_or_path, overrides)
-    runner = _Runner(request.graph, request.home, instance, command, view, signals, trackers)
+    runner = _Runner(request, instance, command, view, signals, trackers, devices)
     try:
-        _bring_up_to_date(request, runner)
+        failures = runner.bring_up_to_date()
+        if request.experiment_set.is_several or not failures:
+            view.ended(request)
     finally:
         trackers.close(view.warn)
-
-
-def _bring_up_to_date(request: RunRequest, runner: _Runner) -> None:
-    if not request.experiment_set.is_several:
-        runner.view.experiment(request.experiment.name, 1, 1)
-        runner.bring_up_to_date(request)
-        runner.view.ended(request)
-        return
-    failures = runner.bring_all_up_to_date(request)
-    runner.view.ended(request)
     if failures:
-        many = f"{len(failures)} of {len(request.experiment_set.all_names)} experiments failed"
-        said = "".join(f"\n  {name}: {error}" for name, error in failures.items())
-        raise type(next(iter(failures.values())))(f"{request.experiment_set.sweep}: {many}{said}")
+        raise _all_of(failures, request)
+
+
+def _all_of(failures: Mapping[str, FomoError], request: RunRequest) -> FomoError:
+    """The one error that a command ends with. failures: by experiments, or assets of the one."""
+    first = next(iter(failures.values()))
+    of_sweep = request.experiment_set.is_several
+    if len(failures) == 1 and not of_sweep:
+        return first
+    said = "".join(f"\n  {name}: {error}" for name, error in failures.items())
+    if not of_sweep:
+        return type(first)(f"{len(failures)} assets failed{said}")
+    many = f"{len(failures)} of {len(request.experiment_set.all_names)} experiments failed"
+    return type(first)(f"{request.experiment_set.sweep}: {many}{said}")
 
 
 @dataclass(frozen=True)
 class _Runner:
-    """What the experiments of a command have in common. instance: None: that of the home."""
+    """A command. instance: None: that of the home."""
 
-    graph: Graph
-    home: Home
+    request: RunRequest
     instance: dg.DagsterInstance | None
     command: str
     view: RunView
     signals: Signals
     trackers: Trackers
-    failed: list[str] = field(default_factory=list)
-    """The assets that failed so far."""
+    devices: Devices
+    failed: dict[str, FomoError] = field(default_factory=dict)
+    """Why, by the assets that failed."""
+
+    @property
+    def graph(self) -> Graph:
+        return self.request.graph
+
+    @property
+    def home(self) -> Home:
+        return self.request.home
 
     @cached_property
     def assets(self) -> list[dg.AssetsDefinition | dg.SourceAsset]:
@@ -144,74 +165,116 @@ class _Runner:
     def tracking(self) -> Tracking:
         return Tracking(self.graph, self.home, self.trackers, self.view.warn)
 
-    def bring_up_to_date(self, request: RunRequest) -> None:
-        """Plan and materialise until nothing is left to do; raises what failed."""
-        name = request.experiment.name
-
-        def waiting(holder: str) -> None:
-            self.view.waiting(f"process {holder}, which is running {name}")
-
+    def bring_up_to_date(self) -> dict[str, FomoError]:
+        """Plan and materialise until nothing is left to do that can be done; what failed, by the
+        experiments of a sweep, or by the assets of one experiment."""
+        request = self.request
+        members = request.each()
         with ExitStack() as stack:
-            refusal = None
-            try:
-                stack.enter_context(lease(self.home.leases / f"experiment_{name}", waiting))
-            except StoreError as error:  # a disk that is read-only, where all may be there
-                refusal = error
-            finally:
-                self.view.goes_on()
+            refusal = self._leased(stack)
             planned = request.plan()
             if missing := missing_devices(planned, self.graph):
                 raise InputError("\n".join(missing))
+            for number, member in enumerate(members, 1):
+                self.view.experiment(member.experiment.name, number, len(members))
             rounds = 0
             while wanted := [entry for entry in planned if not entry.current]:
                 if rounds == MOST_ROUNDS:
                     left = ", ".join(entry.asset for entry in wanted)
-                    raise StoreError(f"{name}: still out of date after {rounds} rounds: {left}")
-                self.view.planned(name, planned)
+                    raise StoreError(
+                        f"{request.name}: still out of date after {rounds} rounds: {left}"
+                    )
+                if not self.failed:
+                    self._say_plan(members, planned, wanted)
                 if refusal is not None:
                     raise refusal
-                self._materialise(request, wanted, self.instance or prepare(self.home))
-                planned = request.plan()
+                self._materialise(planned, wanted, self.instance or prepare(self.home))
+                if self.failed and len(members) == 1:
+                    break
+                planned = request.plan(but=self._lost())
                 rounds += 1
             if refusal is None:
-                remove_stale_heads(name, RunContext(self.graph, self.home))
+                for member in members:
+                    remove_stale_heads(member.experiment.name, RunContext(self.graph, self.home))
         self.home.store.push_pending()
-        if self.trackers:
-            self.tracking.catch_up(name)
-        self.view.up_to_date(request, len(planned))
-
-    def bring_all_up_to_date(self, request: RunRequest) -> dict[str, FomoError]:
-        """The experiments of a sweep in turn; the names of those that failed → why."""
-        failures = {trouble.name: trouble.error for trouble in request.experiment_set.troubles}
-        members = request.each()
-        for number, member in enumerate(members, 1):
+        failures = {one.name: one.error for one in request.experiment_set.troubles}
+        lost = self._lost()
+        for member in members:
             name = member.experiment.name
-            self.view.experiment(name, number, len(members))
-            broken = next((key for key in self.failed if _needs(member, key)), None)
-            if broken is not None:
-                failures[name] = StoreError(f"{broken}: failed before, and is needed here too")
-            else:
-                try:
-                    self.bring_up_to_date(member)
-                except FomoError as error:
-                    failures[name] = error
-            if name in failures:
+            broken = next((lost[node.key] for node in member.nodes if node.key in lost), None)
+            if broken is None:
+                if self.trackers:
+                    self.tracking.catch_up(name)
+                self.view.up_to_date(member, len(member.nodes))
+            elif request.experiment_set.is_several:
+                failures[name] = self.failed[broken]
                 self.view.not_up_to_date(name, failures[name])
-        return failures
+        return failures if request.experiment_set.is_several else self.failed
+
+    def _leased(self, stack: ExitStack) -> StoreError | None:
+        """Hold the leases of the experiments; why not, as on a disk that is read-only, where all
+        may be there."""
+        refusal = None
+        # In one order for all commands, so that two never wait for each other.
+        for name in sorted(self.request.experiment_set.names):
+            holding = lease(self.home.leases / f"experiment_{name}", partial(self._waiting, name))
+            try:
+                stack.enter_context(holding)
+            except StoreError as error:
+                refusal = error
+            finally:
+                self.view.goes_on()
+        return refusal
+
+    def _waiting(self, name: str, holder: str) -> None:
+        self.view.waiting(f"process {holder}, which is running {name}")
+
+    def _say_plan(
+        self, members: Sequence[RunRequest], planned: Sequence[Planned], wanted: Sequence[Planned]
+    ) -> None:
+        """Tell of each experiment that has something to do what that is."""
+        undone = {entry.asset for entry in wanted}
+        for member in members:
+            own = {node.key for node in member.nodes}
+            if own & undone:
+                plan = [entry for entry in planned if entry.asset in own]
+                self.view.planned(member.experiment.name, plan)
+
+    def _lost(self) -> dict[str, str]:
+        """The assets that failed, or wait for one that did → the one that failed."""
+        lost: dict[str, str] = {}
+        for node in self.request.nodes if self.failed else ():
+            made = what_is_made(node.key)
+            if made in self.failed:
+                lost[node.key] = made
+            elif not node.takes_what_is_there:
+                broken = next((lost[key] for key in node.inputs if key in lost), None)
+                if broken is not None:
+                    lost[node.key] = broken
+        return lost
 
     def _materialise(
-        self, request: RunRequest, wanted: Sequence[Planned], instance: dg.DagsterInstance
+        self, planned: Sequence[Planned], wanted: Sequence[Planned], instance: dg.DagsterInstance
     ) -> None:
+        request, name = self.request, self.request.name
         observe_sources(request, instance)
         keys = [key_of(entry.asset) for entry in wanted]
+        starts = starter(self.devices)
+        if starts is not None and any(
+            entry.compute and self.graph.nodes[entry.asset].needs for entry in wanted
+        ):
+            starts.prepare()
+        nodes = [self.graph.nodes[entry.asset] for entry in planned]
+        order = priorities(works_of(nodes, planned), self.devices.count)
         with self.view.materialising([entry.asset for entry in wanted]):
-            run_contexts = _ShownRunContexts(self.home, self.view, self.tracking, training_slots())
-            name = request.experiment.name
+            run_contexts = _ShownRunContexts(
+                self.home, self.view, self.tracking, self.devices, starts, order
+            )
             definitions = dg.Definitions(
                 self.assets,
-                jobs=[job_of(name, [name], self.graph)],
+                jobs=[job_of(name, request.experiment_set.names, self.graph)],
                 resources={"run_contexts": run_contexts},
-                executor=dg.in_process_executor,
+                executor=executor(self.devices),
             )
             result = run_job(
                 definitions.resolve_job_def(name),
@@ -229,15 +292,10 @@ class _Runner:
             instance.report_run_canceled(result.dagster_run, f"stopped by {number.name}")
             where = interruption_of(result, assets) or f"stopped by {number.name}"
             raise StoppedError(number, f"{where}; the same command goes on from here")
-        asset, failure = failure_of(result, assets)
-        self.failed.append(asset)
-        self.view.failed(asset, failure)
-        raise failure
-
-
-def _needs(request: RunRequest, asset: str) -> bool:
-    """asset: a key, or what the keys of a stream's chunks begin with."""
-    return any(node.key == asset or node.key.startswith(f"{asset}/") for node in request.nodes)
+        for asset, failure in failures_of(result, assets).items():
+            self.failed[asset] = failure
+            if asset not in run_contexts.told:
+                self.view.failed(asset, failure)
 
 
 @dataclass(frozen=True)
@@ -247,11 +305,19 @@ class _ShownRunContexts:
     home: Home
     view: RunView
     tracking: Tracking
-    slots: int
+    devices: Devices
+    starter: Starter | None
+    priorities: Mapping[str, float]
+    told: set[str] = field(default_factory=set)
+    """The assets that failed and were told of."""
 
     def open(self, graph: Graph, context: Any) -> RunContext:
         made = what_is_made(min(key.to_user_string() for key in context.selected_asset_keys))
         step = self.view.step(made)
+
+        def failed(asset: str, error: FomoError) -> None:
+            self.told.add(made)
+            self.view.failed(made, type(error)(f"{made}: {error}"))
 
         def finished(head: Head, seconds: float) -> None:
             step.finished(head, seconds)
@@ -274,9 +340,13 @@ class _ShownRunContexts:
             run=Run(
                 id=context.run.run_id,
                 channel=PipesChannel(context),
-                slots=self.slots,
+                starter=self.starter,
+                devices=self.devices,
+                priorities=self.priorities,
+                stop=stop_of(context.run.run_id),
                 begins=step.begins,
                 finished=finished,
+                failed=failed,
             ),
         )
 

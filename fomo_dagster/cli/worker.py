@@ -37,6 +37,7 @@ from fomo_dagster.graph.run.tasks import Task
 from fomo_dagster.models.devices import check_device
 from fomo_dagster.progress import Callbacks, ignore_steps
 from fomo_dagster.store.files import write_bytes
+from fomo_dagster.store.process_memory import ProcessMemory
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _SECONDS_BETWEEN_LOOKS = 0.5
@@ -53,7 +54,8 @@ def main(path: Path) -> None:
             for number in _SIGNALS:
                 signal.signal(number, _interrupt)
             _watch(here, launched_here=task.host == socket.gethostname())
-            torch.set_num_threads(task.threads)
+            threads = task.threads or torch.get_num_threads() // task.sharing
+            torch.set_num_threads(max(1, threads))
             with _telling(here, rank, task) as callbacks:
                 result: dict[str, Any] = {"cost": _work(task, here, callbacks)}
         except KeyboardInterrupt as stop:
@@ -81,7 +83,7 @@ def _work(task: Task, here: Path, callbacks: Callbacks) -> dict[str, Any]:
     graph = task.graph()
     node, device = _on_own_device(graph.nodes[task.key])
     if task.folder is None:
-        context = RunContext(graph, task.home, callbacks=callbacks)
+        context = RunContext(graph, task.home, callbacks=callbacks, processes=task.processes)
         for number, (name, recipe) in enumerate(task.recipes(node, context).items()):
             if _is_first_to(here / f"taken_{number}"):
                 context.get_or_make(
@@ -91,6 +93,12 @@ def _work(task: Task, here: Path, callbacks: Callbacks) -> dict[str, Any]:
                     ),
                 )
         return {}
+    if int(os.environ["WORLD_SIZE"]) == 1:
+        context = RunContext(graph, task.home, callbacks=callbacks, processes=task.processes)
+        ((name, recipe),) = task.recipes(node, context).items()
+        memory = ProcessMemory()
+        cost = node.make(name, recipe, task.folder, context) or {}
+        return memory.costs() | dict(cost)
     with _group(device) as group:
         context = RunContext(graph, task.home, callbacks=callbacks, group=group)
         ((name, recipe),) = task.recipes(node, context).items()
@@ -98,15 +106,17 @@ def _work(task: Task, here: Path, callbacks: Callbacks) -> dict[str, Any]:
 
 
 def _on_own_device(node: Node) -> tuple[Node, torch.device]:
-    """The node as it is executed by this process, and its device."""
+    """The node as it is executed by this process, and its device: of those that it sees, which are
+    what was claimed for it, the one of its place."""
     execution, number = node.parallelism, int(os.environ["LOCAL_RANK"])
-    assert execution is not None
+    if execution is None:
+        return node, torch.device("cpu")
     name = execution.device
-    if name == "cuda" or (name == "auto" and torch.cuda.is_available()):
-        check_device(name, execution.processes)
+    if name.startswith("cuda") or (name == "auto" and torch.cuda.is_available()):
+        check_device("cuda", execution.processes)
         name = f"cuda:{number}"
         torch.cuda.set_device(number)
-    else:
+    elif name == "auto":
         name = "cpu"
     own = execution.model_copy(update={"device": name})
     return replace(node, execution=own), torch.device(name)  # type: ignore[call-arg]

@@ -1,6 +1,7 @@
 """Leases: at most one process makes a thing while the others wait. A dead holder holds nothing.
 
 A slot is a lease on any one of several files: as many processes can hold one as there are files.
+A shared lease may be held by any user of this machine, whoever made its file.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from fomo_dagster.store.files import explained
@@ -18,8 +20,18 @@ _SECONDS_BETWEEN_LOOKS = 0.05
 _held: set[int] = set()
 
 
+@dataclass(frozen=True)
+class Slots:
+    """The leases that were taken, and whether that took waiting."""
+
+    paths: tuple[Path, ...]
+    waited: bool
+
+
 @contextlib.contextmanager
-def lease(path: Path, waiting: Callable[[str], None] | None = None) -> Iterator[bool]:
+def lease(
+    path: Path, waiting: Callable[[str], None] | None = None, *, shared: bool = False
+) -> Iterator[bool]:
     """Hold the lease at `path`, waiting while another thread or process holds it; returns whether
     that took waiting.
 
@@ -28,60 +40,78 @@ def lease(path: Path, waiting: Callable[[str], None] | None = None) -> Iterator[
     `StoreError` if the disk refuses.
     """
     waited = told = False
-    while (descriptor := _take(path, str(os.getpid()))) is None:
+    while (descriptor := _take(path, str(os.getpid()), shared)) is None:
         waited = True
         # A holder locks first and then writes its note: it is asked again where there is none yet.
         if waiting is not None and not told and (note := _note(path)):
             waiting(note)
             told = True
         time.sleep(_SECONDS_BETWEEN_LOOKS)
-    with _holding(path, descriptor):
+    with _holding(path, descriptor, shared):
         yield waited
 
 
 @contextlib.contextmanager
-def slot(
-    paths: Sequence[Path], note: str, waiting: Callable[[Sequence[str]], None]
-) -> Iterator[bool]:
-    """Hold one of the leases at `paths`, whichever is free first, with a note of who holds it;
-    returns whether that took waiting.
+def slots(
+    paths: Sequence[Path],
+    note: str,
+    waiting: Callable[[Sequence[str]], None],
+    *,
+    count: int = 1,
+    shared: bool = False,
+    goes_first: Callable[[], bool] = lambda: True,
+) -> Iterator[Slots]:
+    """Hold `count` of the leases at `paths`, whichever are free first, with a note of who holds
+    them.
 
-    First come, first served, or nearly so: only the first of the queue looks for a free lease.
-    `waiting` is called with the notes of the holders, whenever these change.
+    First come, first served, or nearly so: only the first of the queue looks for free leases, and
+    keeps what it finds until it has all. `waiting` is called with the notes of the holders,
+    whenever these change. goes_first: whether nothing else of this process wants one more; where it
+    does, the place in the queue is given up.
     """
     told: list[str] = []
+    taken: dict[Path, int] = {}
 
     def tell(_: str = "") -> None:
         nonlocal told
-        notes = [found for path in paths if (found := _note(path))]
+        others = [path for path in paths if path not in taken]
+        notes = list(dict.fromkeys(found for path in others if (found := _note(path))))
         if notes and notes != told:
             told = notes
             waiting(notes)
 
-    with contextlib.ExitStack() as stack:
-        with lease(paths[0].with_name("queue"), tell) as waited:
-            while (taken := _take_any(paths, note)) is None:
+    waited = False
+    with contextlib.ExitStack() as held:
+        while len(taken) < count:
+            if not goes_first():
                 waited = True
-                tell()
                 time.sleep(_SECONDS_BETWEEN_LOOKS)
-            stack.enter_context(_holding(*taken))
-        yield waited
+                continue
+            with lease(paths[0].with_name("queue"), tell, shared=shared) as queued:
+                waited |= queued
+                while goes_first():
+                    for path in paths:
+                        if len(taken) < count and path not in taken:
+                            descriptor = _take(path, note, shared)
+                            if descriptor is not None:
+                                held.enter_context(_holding(path, descriptor, shared))
+                                taken[path] = descriptor
+                    if len(taken) == count:
+                        break
+                    waited = True
+                    tell()
+                    time.sleep(_SECONDS_BETWEEN_LOOKS)
+                else:
+                    held.close()
+                    taken.clear()
+        yield Slots(tuple(taken), waited)
 
 
-def _take_any(paths: Sequence[Path], note: str) -> tuple[Path, int] | None:
-    for path in paths:
-        descriptor = _take(path, note)
-        if descriptor is not None:
-            return path, descriptor
-    return None
-
-
-def _take(path: Path, note: str) -> int | None:
+def _take(path: Path, note: str, shared: bool) -> int | None:
     """Take the lease at a path, if it is free: the descriptor that holds it."""
     while True:
         with explained(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            descriptor = _open_shared(path) if shared else _open(path)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # The file may have been removed by its last holder between our open and our lock.
@@ -99,15 +129,39 @@ def _take(path: Path, note: str) -> int | None:
         os.close(descriptor)
 
 
+def _open(path: Path) -> int:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+
+
+def _open_shared(path: Path) -> int:
+    """As `_open`, for all users: in a folder where each may remove their own files alone, Linux
+    refuses to create what is there."""
+    if not path.parent.is_dir():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.chmod(0o1777)
+    with contextlib.suppress(FileNotFoundError):
+        return os.open(path, os.O_RDWR | os.O_NOFOLLOW)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+    except FileExistsError:  # made by another since
+        return os.open(path, os.O_RDWR | os.O_NOFOLLOW)
+    os.fchmod(descriptor, 0o666)  # whatever the umask
+    return descriptor
+
+
 @contextlib.contextmanager
-def _holding(path: Path, descriptor: int) -> Iterator[None]:
+def _holding(path: Path, descriptor: int, shared: bool) -> Iterator[None]:
     """Within it a lease that was taken is held."""
     try:
         yield
     finally:
         if descriptor in _held:  # else this is a process that was forked meanwhile
-            with contextlib.suppress(FileNotFoundError):
-                path.unlink()
+            if shared:  # its file may be another user's
+                os.ftruncate(descriptor, 0)
+            else:
+                with contextlib.suppress(FileNotFoundError):
+                    path.unlink()
             _held.remove(descriptor)
             os.close(descriptor)
 

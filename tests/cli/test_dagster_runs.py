@@ -48,13 +48,15 @@ def test_a_run_that_fails_is_in_the_history_too(finished_project):
     assert history(finished_project, "toy")[0].status == dg.DagsterRunStatus.FAILURE
 
 
-def test_members_of_a_sweep_run_their_own_jobs(finished_project):
+def test_the_experiments_of_a_sweep_are_one_run_of_its_job(finished_project):
     sweep = {"extends": "toy", "sweep": {"evaluation.retention_warning": [0.1, 0.2]}}
     path = finished_project.root / "experiments/lots.yaml"
     path.write_text(yaml.safe_dump(sweep))
     run_experiment("lots", [])
-    (run,) = history(finished_project, "lots_retention_warning_0_1")
+    (run,) = history(finished_project, "lots")
     assert run.tags["fomo/command"] == "fomo run lots"
+    selected = {key.to_user_string() for key in run.asset_selection}
+    assert {f"lots_retention_warning_0_{n}/scores" for n in (1, 2)} <= selected
 
 
 def test_a_file_that_dagster_does_not_load_has_runs_but_no_place_in_its_ui(finished_project):

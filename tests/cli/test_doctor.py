@@ -113,14 +113,20 @@ def test_a_misspelt_variable_is_noted_and_no_secret_is_printed(project, monkeypa
 
 @pytest.mark.parametrize("only", [("devices",)], indirect=True)
 def test_the_cpu_and_how_many_trainings_go_on_are_said(project, monkeypatch):
-    monkeypatch.setenv("FOMO_TRAINING_SLOTS", "2")
+    monkeypatch.setenv("FOMO_DEVICES", "cpu:2")
     said = [one["found"] for one in findings()]
     assert re.match(r"CPU: \d+ cores, .* GiB of memory", said[0])
-    assert said[-1] == "2 trainings at once (FOMO_TRAINING_SLOTS)"
+    assert said[-1] == "2 trainings at once (FOMO_DEVICES)"
 
 
 def test_every_variable_that_is_read_is_known():
-    patterns = ("fomo_dagster/**/*.py", "assets/*.py", "experiments/**/*.yaml", "deploy/**/*.*")
+    patterns = (
+        "fomo_dagster/**/*.py",
+        "assets/*.py",
+        "resources/*.py",
+        "experiments/**/*.yaml",
+        "deploy/**/*.*",
+    )
     files = [file for pattern in patterns for file in REPOSITORY.glob(pattern)]
     named = {name for file in files for name in re.findall(r"\bFOMO_[A-Z_]+\b", file.read_text())}
     assert named == set(doctor.VARIABLES)

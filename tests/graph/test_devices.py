@@ -1,80 +1,196 @@
-"""A device that cannot be is refused at load; one that is not here, before anything is made."""
+"""Work claims a device of its machine when there is something to compute; hits wait for none."""
 
+import os
+import signal
+import subprocess
 import sys
+import threading
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
 
 import pytest
-import torch
 
-from fomo_dagster.cli.main import main
-from fomo_dagster.cli.planning import resolve_request
 from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.errors import InputError
-from fomo_dagster.experiment.execution import Execution
-from fomo_dagster.graph.run.devices import missing_devices
-
-MACHINES = {"count": 2, "rendezvous": "node01:29500", "start": ["srun"], "interface": "lo"}
-HERE = "auto", "cpu", "mps", "cuda", "cuda:0", "cuda:12"
-
-
-def cuda(monkeypatch, count):
-    """Have this machine that many CUDA devices."""
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+from fomo_dagster.graph.core.needs import Needs
+from fomo_dagster.graph.run import devices
+from fomo_dagster.graph.run.devices import Claim, Lending, devices_here
+from fomo_dagster.graph.run.materialise import materialise
+from fomo_dagster.graph.run.run_context import Run, RunContext
+from fomo_dagster.progress import Callbacks
 
 
-@pytest.mark.parametrize("device", HERE)
-def test_what_can_be_a_device_somewhere_is_taken(device):
-    assert Execution(device=device).device == device
+@contextmanager
+def taken(project, graph):
+    """The machine's only device, by another."""
+    other = RunContext(graph, project.home, run=Run(id="deadbeef-1234"))
+    with other.claim(graph.nodes["toy/trained_002"]).held():
+        yield
+
+
+@pytest.mark.slow
+def test_a_job_of_nothing_but_hits_waits_for_no_training(finished_project, capsys):
+    for head in finished_project.home.root.glob("heads/toy/*.json"):
+        head.unlink()
+    with taken(finished_project, finished_project.graph()):
+        run_experiment("toy", [])
+    output = capsys.readouterr().out
+    assert "hit      toy/trained_003" in output
+    assert "waiting" not in output
+
+
+@pytest.mark.slow
+def test_what_trains_nothing_waits_for_no_training(finished_project):
+    graph = finished_project.graph()
+    (folder,) = finished_project.home.root.glob("store/scores")
+    folder.rename(folder.with_name(".gone"))
+    with taken(finished_project, graph):
+        assert materialise("toy/scores", RunContext(graph, finished_project.home)).computed
+
+
+@pytest.mark.slow
+def test_who_wants_what_another_trains_waits_with_it_and_takes_the_hit(finished_project):
+    finished_project.write("toy", optimiser={"learning_rate": 5e-4})
+    graph, told, outcomes = finished_project.graph(), [], []
+
+    def train():
+        context = RunContext(graph, finished_project.home, callbacks=Callbacks(waiting=told.append))
+        outcomes.append(materialise("toy/trained_001", context))
+
+    threads = [threading.Thread(target=train) for _ in range(2)]
+    with taken(finished_project, graph):
+        for thread in threads:
+            thread.start()
+        while len(told) < 2 and any(thread.is_alive() for thread in threads):
+            threads[0].join(0.01)
+        assert not outcomes
+    for thread in threads:
+        thread.join(60)
+    assert sorted(told, key=len) == [
+        "another asset of this run, which is making the same",
+        f"a device, taken by process {os.getpid()}, which is making toy/trained_002 in run "
+        "deadbeef",
+    ]
+    assert sorted(outcome.head.status for outcome in outcomes) == ["computed", "hit"]
+
+
+@pytest.mark.slow
+def test_a_command_says_whom_it_waits_for_and_can_be_stopped(finished_project):
+    finished_project.write("toy", optimiser={"learning_rate": 5e-4})
+    command = [str(Path(sys.executable).with_name("fomo")), "run", "toy"]
+    with (
+        taken(finished_project, finished_project.graph()),
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running,
+    ):
+        said = []
+        for line in running.stdout:
+            said.append(line.strip())
+            if line.strip().startswith("waiting"):
+                running.send_signal(signal.SIGTERM)
+    assert running.returncode == 128 + signal.SIGTERM
+    # The signal comes while the line is written: what was interrupted may be written once more.
+    assert list(dict.fromkeys(line for line in said if "waiting" in line)) == [
+        f"waiting  toy/trained_001  for a device, taken by process {os.getpid()}, which is making "
+        "toy/trained_002 in run deadbeef"
+    ]
+    left = [path.name for path in finished_project.home.leases.rglob("*") if path.is_file()]
+    assert left == []
+    assert not list(finished_project.home.root.glob("store/.leases/*"))
+
+
+def test_what_runs_a_model_needs_a_device(project):
+    nodes = project.graph().nodes
+    needy = {key for key, node in nodes.items() if node.needs is not None and node.needs.devices}
+    stages = ["001", "002", "003"]
+    assert needy == {
+        "backbones/toy", "toy/evaluation_000",
+        *(f"toy/{kind}_{stage}" for kind in ("trained", "evaluation") for stage in stages),
+    }  # fmt: skip
+
+
+def cuda(monkeypatch, count, visible=None):
+    """As on a machine with so many CUDA devices."""
+    monkeypatch.setattr(devices, "_driver_count", lambda: count)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
 
 
 @pytest.mark.parametrize(
-    "device", ["gpu", "cpux", "", "cpu:0", "cuda:", "cuda:-1", "cuda:01", " cpu"]
+    ("setting", "there", "visible", "lent"),
+    [
+        ("", 0, None, "cpu:1"),
+        ("", 2, None, "cuda:0, cuda:1"),
+        ("", 8, "6,7", "cuda:0, cuda:1"),
+        ("", 8, "", "cpu:1"),
+        ("1,0", 2, None, "cuda:1, cuda:0"),
+        ("cuda:1", 2, None, "cuda:1"),
+        ("cpu:2", 2, None, "cpu:2"),
+        (" 0 , cpu:3", 1, None, "cuda:0"),
+        ("cpu", 0, None, "cpu:1"),
+    ],
 )
-def test_what_can_never_be_a_device_is_refused_at_load(project, device):
-    project.write("toy", execution={"device": device})
-    said = rf"line \d+.*: execution.device is '{device}': a device is auto, cpu, cuda, cuda:N for"
-    with pytest.raises(InputError, match=said):
-        project.load()
+def test_the_devices_that_are_lent(monkeypatch, setting, there, visible, lent):
+    cuda(monkeypatch, there, visible)
+    monkeypatch.setenv("FOMO_DEVICES", setting)
+    assert str(devices_here()) == lent
 
 
-def said_of(project, **execution):
-    project.write("toy", execution=execution)
-    request = resolve_request("toy", [])
-    return missing_devices(request.plan(), request.graph)
-
-
-def test_a_device_that_is_not_here_ends_a_run_before_anything_is_made(project, monkeypatch):
-    cuda(monkeypatch, 1)
-    project.write("toy", execution={"device": "cuda:1"})
-    said = r"backbones/toy: execution.device 'cuda:1' does not exist on this machine: .*cuda:0"
-    with pytest.raises(InputError, match=said):
-        run_experiment("toy", [])
-    assert not list(project.home.root.glob("store/[!.]*"))
-
-
-def test_a_plan_for_another_machine_warns_once_and_goes_on(project, monkeypatch, capsys, caplog):
-    cuda(monkeypatch, 0)
-    project.write("toy", execution={"device": "cuda"})
-    monkeypatch.setattr(sys, "argv", ["fomo", "plan", "toy"])
-    with pytest.raises(SystemExit, match="0"):
-        main()
-    assert "18 to compute, 0 hits" in capsys.readouterr().out
-    assert caplog.text.count("execution.device 'cuda' does not exist on this machine") == 1
-    assert "`fomo run` refuses it on this machine" in caplog.text
-
-
-def test_each_process_needs_a_device_of_this_machine_unless_others_make_it(project, monkeypatch):
+@pytest.mark.parametrize("setting", ["2", "0,0", "gpu", "cpu:0", "cpu:9999", "-1", "0;1", ","])
+def test_devices_that_there_are_not_are_refused(monkeypatch, setting):
     cuda(monkeypatch, 2)
-    few = "execution.processes is 3, and this machine has 2 CUDA devices: one for each is needed"
-    assert said_of(project, processes=3) == [f"backbones/toy: {few}"]
-    assert said_of(project, processes=3, device="cuda") == [f"backbones/toy: {few}"]
-    assert said_of(project, processes=3, device="cpu") == []
-    assert said_of(project, processes=2) == []
-    cuda(monkeypatch, 0)
-    assert said_of(project, processes=3) == []  # on the CPU
-    assert said_of(project, processes=3, device="cuda", machines=MACHINES) == []
+    monkeypatch.setenv("FOMO_DEVICES", setting)
+    with pytest.raises(InputError, match="FOMO_DEVICES is"):
+        devices_here()
 
 
-def test_a_device_is_not_missed_where_everything_is_there(finished_project, monkeypatch):
+def test_the_old_setting_is_refused_with_the_new_one(monkeypatch):
+    monkeypatch.setenv("FOMO_TRAINING_SLOTS", "2")
+    with pytest.raises(InputError, match="FOMO_DEVICES=cpu:2"):
+        devices_here()
+
+
+def test_no_more_are_used_at_once_than_asked_for_or_there(monkeypatch):
+    cuda(monkeypatch, 3)
+    assert str(devices_here().at_most(2)) == "cuda:0, cuda:1"
+    with pytest.raises(InputError, match="--parallel is 4, and there are 3 devices"):
+        devices_here().at_most(4)
     cuda(monkeypatch, 0)
-    assert said_of(finished_project, device="cuda") == []
+    assert str(devices_here().at_most(4)) == "cpu:4"
+    for number in (0, -1, 100_000):
+        with pytest.raises(InputError, match="--parallel is"):
+            devices_here().at_most(number)
+
+
+@pytest.mark.parametrize(
+    ("device", "count", "environment"),
+    [
+        ("auto", 1, {"CUDA_VISIBLE_DEVICES": "6"}),
+        ("cuda", 2, {"CUDA_VISIBLE_DEVICES": "6,GPU-1f"}),
+        ("cuda:1", 1, {"CUDA_VISIBLE_DEVICES": "GPU-1f"}),
+        ("cpu", 1, {"CUDA_VISIBLE_DEVICES": ""}),
+    ],
+)
+def test_a_process_sees_what_was_claimed_for_it(monkeypatch, tmp_path, device, count, environment):
+    cuda(monkeypatch, 8, "6,GPU-1f")
+    monkeypatch.setattr(devices, "_shared_folder", lambda: tmp_path / "shared")
+    lending = Lending(devices_here(), tmp_path)
+    claim = Claim(Needs(device=device, devices=count), lending, "me", lambda notes: None)
+    with claim.held() as waited:
+        assert (claim.environment, waited) == (environment, False)
+        other = Claim(Needs(device="auto", devices=2), lending, "you", interrupted)
+        with pytest.raises(KeyboardInterrupt) if device != "cpu" else nullcontext(), other.held():
+            pass
+    assert claim.environment == {}
+
+
+def interrupted(notes):
+    assert notes == ["me"]
+    raise KeyboardInterrupt
+
+
+def test_work_that_needs_more_devices_than_there_are_is_refused_at_once(monkeypatch, tmp_path):
+    cuda(monkeypatch, 2)
+    needs = Needs(device="cuda", devices=3)
+    claim = Claim(needs, Lending(devices_here(), tmp_path), "me", lambda notes: None)
+    with pytest.raises(InputError, match=r"3 devices .* are needed .* lends 2"), claim.held():
+        pass

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from assets.building import build_assets
 from assets.specs import key_of
 from fomo_dagster.cli import worker
-from fomo_dagster.cli.failures import failure_of, interruption_of
+from fomo_dagster.cli.failures import failures_of, interruption_of
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.execution import Execution
 from fomo_dagster.experiment.machines import Machines
@@ -37,6 +37,12 @@ OPTIMISER = {"learning_rate": 1e-3, "epsilon": 1e-4}
 SINGLE_PROCESS = {"device": "cpu"}
 SHARDED = {"device": "cpu", "processes": 2, "sharded": True}
 TOGETHER = {"device": "cpu", "processes": 2, "resume_seconds": 1e-9}
+
+
+def failure_of(result):
+    """What the one asset that failed says."""
+    (failure,) = failures_of(result, ASSETS).values()
+    return str(failure)
 
 
 def run(project: Any, key: str) -> dg.ExecuteInProcessResult:
@@ -120,7 +126,7 @@ def stopped(project: Any, number: signal.Signals, rank: int | None) -> str:
     assert project.artifacts() == before
     assert not list((project.home.root / "store" / ".staging").glob("*"))
     (point,) = project.home.resume_points.glob("*/resume.pt")
-    said = interruption_of(result, ASSETS) if rank is None else str(failure_of(result, ASSETS)[1])
+    said = interruption_of(result, ASSETS) if rank is None else failure_of(result)
     assert f"{point} is kept" in said
     return said
 
@@ -203,7 +209,7 @@ def test_why_torchrun_itself_ended_is_said(
     monkeypatch.setattr(launching, "torchrun", lambda execution, task: ["bash", "-c", end])
     longer.write("toy", budget={"steps": STEPS}, optimiser=OPTIMISER, execution=TOGETHER)
     result = run(longer, "toy/trained_001")
-    assert said in str(failure_of(result, ASSETS)[1])
+    assert said in failure_of(result)
     assert not list((longer.home.root / "store" / ".staging").glob("*"))
 
 
@@ -213,7 +219,7 @@ def test_an_evaluation_that_lost_its_processes_speaks_of_no_resume_point(
     monkeypatch.setattr(launching, "torchrun", lambda execution, task: ["bash", "-c", "exit 3"])
     evaluation = {"held_out": ["old"], "prompts": ["a {}"]}
     finished_project.write("toy", evaluation=evaluation, execution=TOGETHER)
-    said = str(failure_of(run(finished_project, "toy/evaluation_003"), ASSETS)[1])
+    said = failure_of(run(finished_project, "toy/evaluation_003"))
     assert "torchrun ended with status 3. What was finished is kept; run again to continue" in said
 
 

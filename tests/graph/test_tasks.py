@@ -76,6 +76,7 @@ def task(project, **changes):
     node = graph.nodes["toy/trained_001"]
     recipes = node.recipes(node.input_facts(RunContext(graph, project.home)))
     told = Task(
+        sharing=1, processes=1,
         declared=as_data(graph.owners[node.key]), home=project.home, key=node.key,
         digests={name: recipe.digest for name, recipe in recipes.items()}, folder=Path("/there"),
         threads=1, host="here", tells_steps=False,

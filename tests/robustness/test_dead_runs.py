@@ -69,7 +69,7 @@ def test_fomo_run_killed_in_training_leaves_no_slot_to_the_next(finished_project
     finished_project.write("toy", optimiser={"learning_rate": 5e-4})
     fomo = nursery.start(finished_project, "run", "toy", watch=("store/.staging/trained-", 2, 600))
     assert fomo.sign(), fomo.output
-    (slot,) = finished_project.home.leases.glob("training_slots/*/slot_0")
+    (slot,) = finished_project.home.leases.glob("devices/*/cpu/slot_0")
     assert slot.read_text().startswith(f"process {fomo.process}, which is making toy/trained_001 i")
     fomo.kill()
     assert os.environ["DAGSTER_HOME"] == str(finished_project.home.dagster)

@@ -1,37 +1,302 @@
-"""Whether this machine has the devices that a plan computes on, before anything is computed."""
+"""The devices of this machine, and how work claims them.
+
+FOMO_DEVICES: which devices work may claim, such as `0,1,2,3` (CUDA devices) or `cpu:2` (the CPU, by
+two at once). By default every CUDA device that NVIDIA's driver shows or, where there is none, one
+slot for whatever PyTorch finds.
+
+A claim is a lease on a device, taken when something must be computed and given back at its end or
+at the death of its process. CUDA devices are leased by their machine, among all homes and users;
+slots of the CPU among the processes of a home.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import ctypes
+import os
+import re
+import socket
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cache
+from itertools import count
+from pathlib import Path
 
 from fomo_dagster.errors import InputError
-from fomo_dagster.graph.build.builder import Graph
-from fomo_dagster.graph.run.plan import Planned
+from fomo_dagster.graph.core.needs import Needs
+from fomo_dagster.store.leases import slots
+from fomo_dagster.units import counted
+
+SETTING = "FOMO_DEVICES"
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+MOST_SLOTS = 1000
+_FORM = re.compile(r"(?:cuda:)?(\d{1,3})|(cpu)(?::(\d{1,4}))?")
+_SHARED_FOLDERS = (Path("/run/lock"), Path("/tmp"))
 
 
-def missing_devices(planned: Iterable[Planned], graph: Graph) -> list[str]:
-    """A sentence for each device that is named and not here, with the first asset that needs it.
+@dataclass(frozen=True)
+class Device:
+    """A device, or a slot of the CPU. name: as in `Execution.device`. visible: what CUDA is shown
+    of the machine so that it is the only one; None: what there is anyway."""
 
-    What several machines make together is left to them: this one may only launch it.
+    name: str
+    visible: str | None = None
+
+
+@dataclass(frozen=True)
+class Devices:
+    """What work may claim on this machine.
+
+    cuda: each a device. cpu: so many slots. is_declared: whether a person named them; else the one
+    slot of the CPU stands for whatever PyTorch finds.
     """
-    named: dict[tuple[str, int], str] = {}
-    for entry in planned:
-        node = graph.nodes[entry.asset]
-        needs, execution = node.needs, node.parallelism
-        is_elsewhere = execution is not None and execution.machines is not None
-        if needs is None or not entry.compute or is_elsewhere:
-            continue
-        is_named = needs.device not in ("", "cpu", "auto")
-        if is_named or (needs.device == "auto" and needs.devices > 1):
-            named.setdefault((needs.device, needs.devices), entry.asset)
-    if not named:
-        return []
-    from fomo_dagster.models.devices import check_device  # with PyTorch
 
-    said = []
-    for (device, processes), asset in named.items():
+    cuda: tuple[Device, ...] = ()
+    cpu: int = 1
+    is_declared: bool = False
+
+    @property
+    def count(self) -> int:
+        """How many assets may be computed at once, of those that need one device each."""
+        return len(self.cuda) or self.cpu
+
+    def at_most(self, number: int) -> Devices:
+        """So many of them, of a machine without accelerators so many slots of the CPU. Raises
+        `InputError` if there are not as many."""
+        if not 1 <= number <= MOST_SLOTS:
+            raise InputError(f"--parallel is {number}: expected a number from 1 to {MOST_SLOTS}")
+        if self.cuda or self.is_declared:
+            if number > self.count:
+                raise InputError(
+                    f"--parallel is {number}, and there are {counted(self.count, 'device')}"
+                    f" ({self}): lower it, or name more in {SETTING}"
+                )
+            return replace(self, cuda=self.cuda[:number], cpu=min(self.cpu, number))
+        return replace(self, cpu=number, is_declared=number > 1)
+
+    def that_suit(self, needs: Needs) -> tuple[Device, ...]:
+        """The devices of which work needs `needs.devices`. Raises `InputError` if there are not as
+        many."""
+        found = self._named(needs.device)
+        if needs.devices > len(found) and (self.cuda or self.is_declared):
+            raise InputError(
+                f"{counted(needs.devices, 'device')} for execution.device {needs.device!r} are "
+                f"needed at once, and this machine lends {len(found)} ({self}): lower "
+                f"execution.processes, or name more in {SETTING}"
+            )
+        return found
+
+    def _named(self, device: str) -> tuple[Device, ...]:
+        # Where CUDA is there and the CPU is asked for, CUDA is hidden.
+        slot = Device("cpu", "" if self.cuda or self.is_declared else None)
+        if device == "cpu" or not self.cuda:
+            return (slot,) * self.cpu
+        if device in ("auto", "cuda"):
+            return self.cuda
+        return tuple(one for one in self.cuda if one.name == device)
+
+    def __str__(self) -> str:
+        if self.cuda:
+            return ", ".join(device.name for device in self.cuda)
+        return f"cpu:{self.cpu}"
+
+
+def devices_here() -> Devices:
+    """What FOMO_DEVICES names, or else what there is. Raises `InputError` for a value that names no
+    device, or one that is not there."""
+    if os.environ.get("FOMO_TRAINING_SLOTS"):
+        raise InputError(
+            f"FOMO_TRAINING_SLOTS is no setting any more: {SETTING}=cpu:2 lends the CPU to two at "
+            f"once, and {SETTING}=0,1 two CUDA devices"
+        )
+    there = _cuda_devices()
+    named = os.environ.get(SETTING, "").strip()
+    if not named:
+        return Devices(cuda=there)
+    cuda: list[Device] = []
+    cpu = 0
+    for part in named.split(","):
+        found = _FORM.fullmatch(part.strip())
+        if found is None:
+            raise InputError(
+                f"{SETTING} is {named!r}: expected CUDA devices such as 0,1 or slots of the CPU "
+                "such as cpu:2"
+            )
+        if found[2]:
+            cpu += int(found[3] or 1)
+            continue
+        index = int(found[1])
+        if index >= len(there):
+            known = f"cuda:0 to cuda:{len(there) - 1}" if there else "none"
+            raise InputError(
+                f"{SETTING} is {named!r}, and this machine has no CUDA device {index}: the driver "
+                f"shows {known}"
+            )
+        if there[index] in cuda:
+            raise InputError(f"{SETTING} is {named!r}: it names device {index} twice")
+        cuda.append(there[index])
+    if not 0 <= cpu <= MOST_SLOTS or not (cuda or cpu):
+        raise InputError(
+            f"{SETTING} is {named!r}: expected 1 to {MOST_SLOTS} slots of the CPU, not {cpu}"
+        )
+    return Devices(tuple(cuda), max(cpu, 1), is_declared=True)
+
+
+def _cuda_devices() -> tuple[Device, ...]:
+    """Those that CUDA would show this process, without waking it."""
+    shown = os.environ.get(VISIBLE)
+    tokens = [str(index) for index in range(_driver_count())]
+    if shown is not None:
+        tokens = [token.strip() for token in shown.split(",") if token.strip()] if tokens else []
+    return tuple(Device(f"cuda:{index}", token) for index, token in enumerate(tokens))
+
+
+@cache
+def _driver_count() -> int:
+    """How many devices NVIDIA's driver shows, by its management library; 0 without one."""
+    try:
+        library = ctypes.CDLL("libnvidia-ml.so.1")
+    except OSError:
+        return 0
+    number = ctypes.c_uint(0)
+    if library.nvmlInit_v2() != 0:
+        return 0
+    try:
+        found = library.nvmlDeviceGetCount_v2(ctypes.byref(number))
+        return number.value if found == 0 else 0
+    finally:
+        library.nvmlShutdown()
+
+
+@dataclass
+class Claim:
+    """A claim on devices for work. Within `held`, `devices` are what it has."""
+
+    needs: Needs
+    lending: Lending
+    note: str
+    waiting: Callable[[Sequence[str]], None]
+    priority: float = 0.0
+    devices: tuple[Device, ...] = ()
+
+    @contextmanager
+    def held(self) -> Iterator[bool]:
+        """Holds as many devices as are needed; gives whether that took waiting."""
+        if not self.needs.devices:
+            yield False
+            return
+        suitable = self.lending.devices.that_suit(self.needs)
+        # where PyTorch decides what there is, all processes of one work share the machine's slot
+        wanted = min(self.needs.devices, len(suitable))
+        with self.lending.lend(suitable, wanted, self.note, self.waiting, self.priority) as (
+            self.devices,
+            waited,
+        ):
+            try:
+                yield waited
+            finally:
+                self.devices = ()
+
+    @property
+    def sharing(self) -> int:
+        """How many such works divide the cores of this machine among themselves."""
+        on_cpu = any(device.name == "cpu" for device in self.devices)
+        return self.lending.devices.cpu if on_cpu else 1
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """The variables by which a process sees just what was claimed."""
+        visible = [device.visible for device in self.devices if device.visible is not None]
+        return {VISIBLE: ",".join(visible)} if visible else {}
+
+
+@dataclass(frozen=True)
+class Lending:
+    """Lends the devices of this machine. home: the folder of the leases of a home."""
+
+    devices: Devices
+    home: Path
+
+    @contextmanager
+    def lend(
+        self,
+        suitable: Sequence[Device],
+        wanted: int,
+        note: str,
+        waiting: Callable[[Sequence[str]], None],
+        priority: float,
+    ) -> Iterator[tuple[tuple[Device, ...], bool]]:
+        """Lends `wanted` of the devices that suit, whichever are free; gives them, and whether that
+        took waiting. In this process, the greatest priority goes first."""
+        shared = suitable[0].visible not in (None, "")
+        folder = _shared_folder() if shared else self.home / _this_machine() / "cpu"
+        by_path = {
+            folder / (f"cuda_{_as_name(device.visible or '')}" if shared else f"slot_{number}"):
+            device
+            for number, device in enumerate(suitable)
+        }  # fmt: skip
+        with (
+            _turns(folder).turn(priority) as goes_first,
+            slots(
+                list(by_path), note, waiting,
+                count=wanted, shared=shared, goes_first=goes_first.is_next,
+            ) as taken,
+        ):  # fmt: skip
+            goes_first.is_over()
+            yield tuple(by_path[path] for path in taken.paths), taken.waited
+
+
+@dataclass(eq=False)
+class _Turn:
+    turns: _Turns
+    order: tuple[float, int]
+
+    def is_next(self) -> bool:
+        with self.turns.lock:
+            return min(self.turns.waiting) == self.order
+
+    def is_over(self) -> None:
+        with self.turns.lock:
+            self.turns.waiting.discard(self.order)
+
+
+@dataclass(eq=False)
+class _Turns:
+    """Who of this process waits for devices of a kind: (minus the priority, number)."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    waiting: set[tuple[float, int]] = field(default_factory=set)
+    numbers: Iterator[int] = field(default_factory=count)
+
+    @contextmanager
+    def turn(self, priority: float) -> Iterator[_Turn]:
+        with self.lock:
+            turn = _Turn(self, (-priority, next(self.numbers)))
+            self.waiting.add(turn.order)
         try:
-            check_device(device, processes)
-        except InputError as error:
-            said.append(f"{asset}: {error}")
-    return said
+            yield turn
+        finally:
+            turn.is_over()
+
+
+@cache
+def _turns(folder: Path) -> _Turns:
+    return _Turns()
+
+
+@cache
+def _shared_folder() -> Path:
+    """Where all users of this machine see each other's leases."""
+    for folder in _SHARED_FOLDERS:
+        if folder.is_dir() and folder.stat().st_mode & 0o1777 == 0o1777:
+            return folder / "fomo_dagster"
+    return _SHARED_FOLDERS[-1] / "fomo_dagster"
+
+
+def _this_machine() -> str:
+    return _as_name(socket.gethostname())
+
+
+def _as_name(text: str) -> str:
+    return re.sub(r"[^\w.-]", "_", text)

@@ -1,4 +1,4 @@
-"""Work that several processes share: torchrun launches them, and none is ever left behind.
+"""Work in processes of its own: one, or several that share it. None is ever left behind.
 
 The launching process and the workers communicate through a folder in FOMO_HOME: the task, a sign to
 stop, and the result. Kernel locks on its files say who is alive. Workers end when their launcher
@@ -14,10 +14,11 @@ import re
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,8 @@ from fomo_dagster.errors import (
 )
 from fomo_dagster.graph.core.facts import identity
 from fomo_dagster.graph.core.node import Node
+from fomo_dagster.graph.run.devices import Claim
+from fomo_dagster.graph.run.processes import OUTPUT, TASK, WORKER, Started, launched
 from fomo_dagster.graph.run.tasks import Task, as_data
 from fomo_dagster.progress import ignore_steps
 from fomo_dagster.store.files import explained, write_bytes
@@ -41,13 +44,10 @@ if TYPE_CHECKING:
     from fomo_dagster.experiment.execution import Execution
     from fomo_dagster.graph.run.run_context import RunContext
 
-WORKER = "fomo_dagster.cli.worker"
 AGENT = "fomo_dagster.cli.agent"
-TASK = "task.json"
 LAUNCHER = "launcher"  # locked while the launching process lives
 STOP = "stop"  # holds the name of a signal once one came
 RESULT = "result.json"  # by the first process: cost, or where it was stopped
-OUTPUT = "output.txt"
 _SECONDS_BETWEEN_LOOKS = 0.1
 _SECONDS_TO_END = 60.0  # of a process that was told to, and only has to leave
 _KINDS = {kind.__name__: kind for kind in (InputError, DataError, StoreError, TrainingError)}
@@ -55,64 +55,114 @@ _FAILED = re.compile(r"rank\s*:\s*(\d+)\D[^\n]*\n\s*exitcode\s*:\s*(-?\d+)")  # 
 
 
 def make(
-    node: Node, name: str, recipe: Recipe, folder: Path, context: RunContext
+    node: Node, name: str, recipe: Recipe, folder: Path, claim: Claim, context: RunContext
 ) -> Mapping[str, Any]:
-    """Write the node's artifact into `folder`: here, or by the processes that share it."""
+    """Write the node's artifact into `folder`: here, or by processes of its own. The claim is
+    held."""
     context.run.begins(node)
-    execution = node.parallelism
-    if execution is None or execution.all_processes == 1 or node.parallel_over_artifacts:
+    count = _processes(node)
+    if count == 1 and (context.run.starter is None or node.needs is None):
         memory = ProcessMemory()
-        cost = node.make(name, recipe, folder, context) or {}
+        with _here(node, claim) as own:
+            cost = own.make(name, recipe, folder, context) or {}
         return memory.costs() | dict(cost)
-    cost = _launch(node, {name: recipe}, folder, execution, context)
-    return cost | {"processes": execution.all_processes}
+    cost = _launch(node, {name: recipe}, folder, claim, context)
+    return cost if count == 1 else cost | {"processes": count}
 
 
 def make_side_by_side(
-    node: Node, recipes: Mapping[str, Recipe], context: RunContext
+    node: Node, recipes: Mapping[str, Recipe], claim: Claim, context: RunContext
 ) -> frozenset[str]:
-    """Have a node's artifacts that are not there made by several processes, one each at a time,
-    where it is spread so; their names."""
+    """Have those of a node's artifacts that are not there made by processes of their own, one each
+    at a time, where it is spread so; their names."""
+    several = node.parallelism is not None and node.parallelism.all_processes > 1
+    if not node.parallel_over_artifacts or not (several or context.run.starter is not None):
+        return frozenset()
+
+    def missing() -> dict[str, Recipe]:
+        return {n: recipe for n, recipe in recipes.items() if not context.store.holds(recipe)}
+
+    least = 2 if context.run.starter is None else 1
+    if len(missing()) < least:
+        return frozenset()
+    # First, so that who wants the same waits for what is made rather than for a device.
+    same = context.home.leases / f"side_by_side_{identity(recipes)}"
+    with lease(same, context.waits_for_maker):
+        made = missing()
+        if len(made) < least:
+            return frozenset()
+        with claim.held() as waited:
+            made = missing() if waited else made
+            if made:
+                context.run.begins(node)
+                _launch(node, made, None, claim, context)
+    return frozenset(made)
+
+
+def _processes(node: Node) -> int:
+    """How many processes make one artifact of a node together."""
     execution = node.parallelism
-    if execution is None or execution.all_processes == 1 or not node.parallel_over_artifacts:
-        return frozenset()
-    missing = {n: recipe for n, recipe in recipes.items() if not context.store.holds(recipe)}
-    if len(missing) < 2:
-        return frozenset()
-    context.run.begins(node)
-    _launch(node, missing, None, execution, context)
-    return frozenset(missing)
+    return 1 if execution is None or node.parallel_over_artifacts else execution.all_processes
+
+
+@contextmanager
+def _here(node: Node, claim: Claim) -> Iterator[Node]:
+    """The node as this process makes it, on the device that was claimed, with its share of the
+    cores."""
+    if claim.sharing == 1 and not claim.environment:
+        yield node
+        return
+    import torch
+
+    (device,) = claim.devices
+    if claim.environment and hasattr(node, "execution"):
+        execution = node.execution.model_copy(update={"device": device.name})
+        node = replace(node, execution=execution)  # type: ignore[call-arg]
+    if device.name.startswith("cuda"):
+        torch.cuda.set_device(device.name)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, threads // claim.sharing))
+    try:
+        yield node
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _launch(
     node: Node,
     recipes: Mapping[str, Recipe],
     folder: Path | None,
-    execution: Execution,
+    claim: Claim,
     context: RunContext,
 ) -> dict[str, Any]:
     """What it cost. Raises what the processes raise; `TrainingError` where one was lost,
     `KeyboardInterrupt` on a signal that asks to stop, once they have stopped."""
-    import torch
-
     if context.run.channel is None:
         raise InputError(
             f"{node.key}: execution.processes needs `fomo run` or Dagster, which launch them"
         )
-    threads = torch.get_num_threads()
-    if folder is not None:
-        threads = max(1, threads // execution.processes)
+    execution = node.parallelism
+    several = execution if execution is not None and execution.all_processes > 1 else None
     task = Task(
         declared=as_data(context.graph.owners[node.key]), home=context.home, key=node.key,
         digests={name: recipe.digest for name, recipe in recipes.items()}, folder=folder,
-        threads=threads, host=socket.gethostname(),
-        tells_steps=context.callbacks.steps is not ignore_steps,
+        threads=_threads(several, folder) if several is not None else None, sharing=claim.sharing,
+        processes=context.processes,
+        host=socket.gethostname(), tells_steps=context.callbacks.steps is not ignore_steps,
     )  # fmt: skip
     here = context.home.root / "launches" / identity(recipes)
     with lease(context.home.leases / f"launch_{here.name}", context.waits_for_maker):
         _make_private(here)
         write_bytes(here / TASK, task.model_dump_json().encode())
-        return _made_by_processes(here, task, execution, recipes, context)
+        return _made_by_processes(here, task, several, claim, recipes, context)
+
+
+def _threads(execution: Execution, folder: Path | None) -> int:
+    """Of each of several processes: torchrun would give each one thread."""
+    import torch
+
+    threads = torch.get_num_threads()
+    return threads if folder is None else max(1, threads // execution.processes)
 
 
 def _make_private(folder: Path) -> None:
@@ -130,17 +180,18 @@ def _make_private(folder: Path) -> None:
 def _made_by_processes(
     here: Path,
     task: Task,
-    execution: Execution,
+    several: Execution | None,
+    claim: Claim,
     recipes: Mapping[str, Recipe],
     context: RunContext,
 ) -> dict[str, Any]:
-    command = torchrun(execution, here / TASK)
+    processes = several.all_processes if several is not None else 1
     assert context.run.channel is not None
-    _say_what_others_run(execution, command, context)
     stopped, status = "", 0
     try:
         with context.run.channel(here, context.callbacks) as variables:
-            status = _run(command, here, {**os.environ, **variables})
+            variables = {**variables, **claim.environment}
+            status = _run(_start_of(several, here, variables, context), here, context)
     except KeyboardInterrupt as stop:
         stopped = str(stop) or "interrupted"
     result = json.loads((here / RESULT).read_text()) if (here / RESULT).exists() else {}
@@ -149,14 +200,14 @@ def _made_by_processes(
         raise KeyboardInterrupt(result.get("stopped", stopped))
     # Where a process was lost, torchrun stops the others by a signal, which is not the reason.
     if "stopped" in result and not _killed((here / OUTPUT).read_text(errors="replace")):
-        processes = execution.all_processes
         shutil.rmtree(here, ignore_errors=True)
-        raise TrainingError(f"one of {processes} processes was stopped by {result['stopped']}")
+        one = f"one of {processes} processes" if processes > 1 else "its process"
+        raise TrainingError(f"{one} was stopped by {result['stopped']}")
     context.say(text for said in sorted(here.glob("warned_*")) for text in _read(said))
     if "cost" not in result:
         folders = [context.resume_folder(r) for r in recipes.values()]
         together = folders if task.folder is not None else None
-        raise _failure(here, execution.all_processes, together, status)
+        raise _failure(here, processes, together, status)
     shutil.rmtree(here, ignore_errors=True)
     cost: dict[str, Any] = result["cost"]
     return cost
@@ -187,31 +238,44 @@ def _say_what_others_run(execution: Execution, command: Sequence[str], context: 
         context.say([f"waiting for {others} other machines, each to run: {' '.join(command)}"])
 
 
-def _run(command: Sequence[str], here: Path, environment: Mapping[str, str]) -> int:
-    """Run the command to its end, and see to it that nothing of it is left on this machine; its
+def _start_of(
+    several: Execution | None, here: Path, variables: Mapping[str, str], context: RunContext
+) -> Callable[[], Started]:
+    """What starts the processes."""
+    if several is None:
+        starter = context.run.starter
+        assert starter is not None
+        return lambda: starter.start(here, variables)
+    command = torchrun(several, here / TASK)
+    _say_what_others_run(several, command, context)
+    return lambda: launched(command, here, variables)
+
+
+def _run(start: Callable[[], Started], here: Path, context: RunContext) -> int:
+    """Run what is started to its end, and see to it that nothing of it is left on this machine; its
     status, or minus the signal that ended it."""
     from fomo_dagster.training.interruption import Interruption
 
     alive = os.open(here / LAUNCHER, os.O_RDWR | os.O_CREAT, 0o600)
     fcntl.flock(alive, fcntl.LOCK_EX)
-    with (here / OUTPUT).open("wb") as output:
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment,
-            start_new_session=True,  # Ctrl-C of a terminal is the launcher's, which tells them
-        )  # fmt: skip
-        try:
-            with Interruption() as interruption:
-                while process.poll() is None:
-                    if interruption.received is not None and not (here / STOP).exists():
-                        write_bytes(here / STOP, interruption.received.encode())
-                    time.sleep(_SECONDS_BETWEEN_LOOKS)
-            return process.returncode
-        finally:
-            if process.poll() is None:
-                process.kill()
-                process.wait()
-            os.close(alive)
-            _wait_for_workers(here)
+    process: Started | None = None
+    try:
+        with Interruption() as interruption, context.run.stop.looked_at():
+            process = start()
+            while (status := process.poll()) is None:
+                received = interruption.received or context.run.stop.received
+                if received is not None and not (here / STOP).exists():
+                    write_bytes(here / STOP, received.encode())
+                time.sleep(_SECONDS_BETWEEN_LOOKS)
+        if context.run.stop.received is not None:
+            raise KeyboardInterrupt(context.run.stop.received)
+        return status
+    finally:
+        if process is not None and process.poll() is None:
+            process.kill()
+            process.wait()
+        os.close(alive)
+        _wait_for_workers(here)
 
 
 def _wait_for_workers(here: Path) -> None:
@@ -240,7 +304,7 @@ def _failure(
         if failure["kind"] in _KINDS:
             shutil.rmtree(here, ignore_errors=True)
             return _KINDS[failure["kind"]](failure["message"])
-    output = (here / OUTPUT).read_text(errors="replace")
+    output = (here / OUTPUT).read_text(errors="replace") if (here / OUTPUT).exists() else ""
     if resume_folders is None:
         going_on = "What was finished is kept; run again to continue"
     else:
@@ -249,20 +313,28 @@ def _failure(
             f"The resume point: {(points or ['none was written yet'])[0]}; run again to continue"
         )
     kept = f"{going_on}. What they wrote: {here / OUTPUT}"
+    if processes == 1 and status < 0:
+        return TrainingError(f"its process was ended by {_named(-status)}. {kept}")
     for rank, number in _killed(output) or _killed(output, by_term=True):
-        name = signal.Signals(number).name
-        hint = ", probably for lack of memory" if number == signal.SIGKILL else ""
         return TrainingError(
-            f"process {rank} of {processes} was ended by {name}{hint}; the others were stopped. "
-            f"{kept}"
+            f"process {rank} of {processes} was ended by {_named(number)}; the others were "
+            f"stopped. {kept}"
         )
     if said:
         reason = said[0]["message"]
     elif status < 0:
         reason = f"torchrun was ended by {signal.Signals(-status).name}"
     else:
-        reason = output.strip().rpartition("\n")[2] or f"torchrun ended with status {status}"
-    return TrainingError(f"the {processes} processes failed: {reason}. {kept}")
+        who = "torchrun" if processes > 1 else "it"
+        reason = output.strip().rpartition("\n")[2] or f"{who} ended with status {status}"
+    those = f"the {processes} processes" if processes > 1 else "its process"
+    return TrainingError(f"{those} failed: {reason}. {kept}")
+
+
+def _named(number: int) -> str:
+    """A signal that ended a process, with what that means."""
+    name = signal.Signals(number).name
+    return f"{name}, probably for lack of memory" if number == signal.SIGKILL else name
 
 
 def _killed(output: str, *, by_term: bool = False) -> list[tuple[str, int]]:

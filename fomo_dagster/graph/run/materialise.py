@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
 
 from fomo_dagster.graph.core.facts import identity
 from fomo_dagster.graph.core.node import Node
@@ -31,13 +30,16 @@ def materialise(key: str, context: RunContext) -> Outcome:
     started = time.monotonic()
     facts = node.input_facts(context)
     recipes = node.recipes(facts)
-    made = make_side_by_side(node, recipes, context)
+    claim = context.claim(node)
+    made = make_side_by_side(node, recipes, claim, context)
     artifacts: dict[str, Artifact] = {}
     for name, recipe in recipes.items():
         artifact = context.get_or_make(
             recipe,
-            lambda folder, name=name, recipe=recipe: make(node, name, recipe, folder, context),  # type: ignore[misc]
-            partial(context.training_slot, node) if _trains(node) else None,
+            lambda folder, name=name, recipe=recipe: make(  # type: ignore[misc]
+                node, name, recipe, folder, claim, context
+            ),
+            claim.held,
         )
         artifacts[name] = replace(artifact, computed=True) if name in made else artifact
     found = node.facts_of_made(recipes, artifacts, context)
@@ -72,10 +74,6 @@ def materialise(key: str, context: RunContext) -> Outcome:
     context.run.finished(head, seconds)
     context.say(node.warnings(artifacts) if computed else ())
     return Outcome(head, artifacts, computed, seconds)
-
-
-def _trains(node: Node) -> bool:
-    return node.makes_weights and node.needs is not None and node.needs.devices > 0
 
 
 def remove_stale_heads(experiment: str, context: RunContext) -> list[str]:

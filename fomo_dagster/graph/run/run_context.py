@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import os
-import re
-import socket
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from fomo_dagster.errors import FomoError
 from fomo_dagster.graph.build.builder import Graph
 from fomo_dagster.graph.core.context import NodeContext
+from fomo_dagster.graph.core.needs import Needs
 from fomo_dagster.graph.core.node import Node
+from fomo_dagster.graph.run.devices import Claim, Devices, Lending, devices_here
+from fomo_dagster.graph.run.processes import Starter
+from fomo_dagster.graph.run.stopping import Stop
 from fomo_dagster.home import Home
 from fomo_dagster.progress import Callbacks, Channel
 from fomo_dagster.store.heads import Head
-from fomo_dagster.store.leases import slot
 
 if TYPE_CHECKING:
     from fomo_dagster.distributed.process_group import ProcessGroup
 
 
 def ignore_node(node: Node) -> None:
+    """Tells nobody."""
+
+
+def ignore_failure(asset: str, error: FomoError) -> None:
     """Tells nobody."""
 
 
@@ -35,16 +40,22 @@ class Run:
     """What work belongs to.
 
     id: for others to know. channel: how processes that are launched for work tell what they do;
-    None: none can be. slots: how many trainings go on at once on this machine. begins: told of an
-    asset whenever an artifact of it is about to be made. finished: told of each asset that was
-    materialised, with the seconds that it took this time.
+    None: none can be. starter: what starts a process for whatever takes more than a moment; None:
+    it is made in this one. devices: what work may claim. priorities: of assets that wait for the
+    same devices, the greatest goes first. stop: how others ask this work to stop. begins: told of
+    an asset whenever an artifact of it is about to be made. finished: told of each asset that was
+    materialised, with the seconds that it took this time. failed: told of each that could not be.
     """
 
     id: str = ""
     channel: Channel | None = None
-    slots: int = 1
+    starter: Starter | None = None
+    devices: Devices = field(default_factory=devices_here)
+    priorities: Mapping[str, float] = field(default_factory=dict)
+    stop: Stop = field(default_factory=Stop)
     begins: Callable[[Node], None] = ignore_node
     finished: Callable[[Head, float], None] = ignore_head
+    failed: Callable[[str, FomoError], None] = ignore_failure
 
 
 class RunContext(NodeContext):
@@ -74,19 +85,22 @@ class RunContext(NodeContext):
         self.graph = graph
         self.run = run or Run()
 
-    def training_slot(self, node: Node) -> AbstractContextManager[bool]:
-        """Holds one of this machine's slots for the training of `node`, as `leases.slot`.
+    def claim(self, node: Node) -> Claim:
+        """A claim on the devices that making `node` takes.
 
-        Who waits for a slot may hold the lease of what it makes. So who holds a slot must never
+        Who waits for a device may hold the lease of what it makes. So who holds a device must never
         wait for the making of something that takes one.
         """
-        of_machine = re.sub(r"[^\w.-]", "_", socket.gethostname())
-        folder = self.home.leases / "training_slots" / of_machine
         note = f"process {os.getpid()}, which is making {node.key}"
         if self.run.id:
             note += f" in run {self.run.id.partition('-')[0]}"
-        paths = [folder / f"slot_{number}" for number in range(self.run.slots)]
-        return slot(paths, note, self._waits_for_slot)
+        return Claim(
+            node.needs or Needs(),
+            Lending(self.run.devices, self.home.leases / "devices"),
+            note,
+            self._waits_for_device,
+            self.run.priorities.get(node.key, 0.0),
+        )
 
-    def _waits_for_slot(self, holders: Sequence[str]) -> None:
-        self.callbacks.waiting(f"a training slot, taken by {'; '.join(holders)}")
+    def _waits_for_device(self, holders: Sequence[str]) -> None:
+        self.callbacks.waiting(f"a device, taken by {'; '.join(holders)}")

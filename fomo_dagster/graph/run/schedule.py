@@ -151,6 +151,19 @@ def priorities(works: Sequence[Work], slots: int) -> dict[str, float]:
     return {work.key: float(len(order) - place) for place, work in enumerate(order)}
 
 
+def priorities_of_all(nodes: Sequence[Node], slots: int) -> dict[str, float]:
+    """As `priorities`, where nothing was planned: as if all of it were to be computed, and whatever
+    needs a device took equally long."""
+    everything = [
+        Planned(
+            asset=node.key, kind=node.kind, stage=node.stage, compute=(node.key,), hits=(),
+            current=False, reasons=(), samples=None, estimated_seconds=None,
+        )
+        for node in nodes
+    ]  # fmt: skip
+    return priorities(works_of(nodes, everything), slots)
+
+
 def schedule(works: Sequence[Work], slots: int) -> Schedule:
     """What happens if whatever is ready, and fits, starts by `priorities`.
 

@@ -36,8 +36,12 @@ class Task(BaseModel):
     """Of the recipes, by the names of the artifacts to make."""
     folder: Path | None
     """Where all make one artifact together; None: each makes whole ones, into the store."""
-    threads: int
-    """Of each process, for what runs on the CPU."""
+    threads: int | None
+    """Of each process, for what runs on the CPU; None: its part of those that PyTorch takes."""
+    sharing: int
+    """How many such works divide the cores of the machine among themselves."""
+    processes: int
+    """How many may share what each does, as in `NodeContext`."""
     host: str
     """The machine of the launching process."""
     tells_steps: bool

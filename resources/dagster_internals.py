@@ -2,7 +2,8 @@
 
 `dagster.materialize` and `execute_in_process` leave no trace of where a job was defined, so the UI
 would show their runs in no job's history and could not execute them again. Dagster does not say in
-public either whether runs are kept in a local database. When a release moves one of these names,
+public either whether runs are kept in a local database. It has executors of steps in one process
+and of a process for each, and none of steps in threads. When a release moves one of these names,
 `tests/test_private_modules.py` says which.
 """
 
@@ -12,12 +13,45 @@ from pathlib import Path
 
 import dagster as dg
 from dagster._core.definitions.job_base import InMemoryJob
-from dagster._core.execution.api import execute_run
+from dagster._core.errors import DagsterExecutionInterruptedError
+from dagster._core.events import EngineEventData
+from dagster._core.execution.api import ExecuteRunWithPlanIterable, execute_run
+from dagster._core.execution.context.system import (
+    PlanExecutionContext,
+    PlanOrchestrationContext,
+    StepExecutionContext,
+)
+from dagster._core.execution.context_creation_job import PlanExecutionContextManager
+from dagster._core.execution.plan.execute_plan import dagster_event_sequence_for_step
+from dagster._core.execution.plan.instance_concurrency_context import InstanceConcurrencyContext
+from dagster._core.execution.plan.plan import ExecutionPlan
+from dagster._core.execution.retries import RetryMode
+from dagster._core.execution.step_dependency_config import StepDependencyConfig
+from dagster._core.executor.base import Executor
 from dagster._core.remote_origin import RemoteJobOrigin, RemoteRepositoryOrigin
 from dagster._core.storage.runs.sqlite import SqliteRunStorage
 from dagster._core.workspace.load_target import ModuleTarget
 
 from fomo_dagster.home import DEFINITIONS
+
+__all__ = [
+    "DagsterExecutionInterruptedError",
+    "EngineEventData",
+    "ExecuteRunWithPlanIterable",
+    "ExecutionPlan",
+    "Executor",
+    "InstanceConcurrencyContext",
+    "PlanExecutionContext",
+    "PlanExecutionContextManager",
+    "PlanOrchestrationContext",
+    "RetryMode",
+    "StepDependencyConfig",
+    "StepExecutionContext",
+    "dagster_event_sequence_for_step",
+    "execute",
+    "keeps_runs_on_this_machine",
+    "origin_of",
+]  # fmt: skip
 
 _REPOSITORY = "__repository__"  # Dagster's name for the one of a module with `Definitions`
 

@@ -1,0 +1,110 @@
+"""Processes for work: started by torchrun, or forked from one that has imported what is heavy.
+
+A process that imports PyTorch and OpenCLIP by itself takes seconds before it does anything.
+"""
+
+from __future__ import annotations
+
+import importlib
+import multiprocessing
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+WORKER = "fomo_dagster.cli.worker"
+OUTPUT = "output.txt"
+TASK = "task.json"
+_PRELOADED = [
+    "torch", "open_clip", "polars", "safetensors.torch", WORKER, "fomo_dagster.cli.main",
+    "fomo_dagster.data.batches", "fomo_dagster.graph.work.stage",
+    "fomo_dagster.graph.work.stage_pools", "fomo_dagster.graph.work.text_embeddings",
+    "fomo_dagster.graph.work.replay_features", "fomo_dagster.evaluation.encoding",
+    "fomo_dagster.evaluation.evaluate", "fomo_dagster.merging.techniques",
+]  # fmt: skip
+_ALONE = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
+
+
+class Started(Protocol):
+    """A process that was started, as `subprocess.Popen` is one."""
+
+    def poll(self) -> int | None:
+        """Its exit status, or minus the signal that ended it; None while it lives."""
+
+    def kill(self) -> None:
+        """End it."""
+
+    def wait(self) -> int:
+        """Wait for its end; gives its status."""
+
+
+class Starter(Protocol):
+    """Starts a worker for a task."""
+
+    def start(self, here: Path, environment: Mapping[str, str]) -> Started:
+        """here: the folder with the task, where its output goes. environment: variables that it has
+        besides those of this process."""
+
+    def prepare(self) -> None:
+        """Begin with what takes time before the first start."""
+
+
+def launched(command: Sequence[str], here: Path, environment: Mapping[str, str]) -> Started:
+    """Start a command, such as torchrun's."""
+    with (here / OUTPUT).open("wb") as output:
+        return subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+            env={**os.environ, **environment},
+            start_new_session=True,  # Ctrl-C of a terminal is the launcher's, which tells them
+        )  # fmt: skip
+
+
+class Forked:
+    """Starts workers on this machine, forked from a clean process that has no threads and knows no
+    device."""
+
+    def __init__(self) -> None:
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(_PRELOADED)
+
+    def prepare(self) -> None:
+        from multiprocessing.forkserver import ensure_running
+
+        ensure_running()
+
+    def start(self, here: Path, environment: Mapping[str, str]) -> Started:
+        process = self._context.Process(
+            target=_work, args=(str(here), {**os.environ, **environment, **_ALONE}), daemon=False
+        )
+        process.start()
+        return _Process(process)
+
+
+class _Process:
+    """A process of `multiprocessing` as a `Started`."""
+
+    def __init__(self, process: multiprocessing.context.ForkServerProcess) -> None:
+        self._process = process
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def wait(self) -> int:
+        self._process.join()
+        assert self._process.exitcode is not None
+        return self._process.exitcode
+
+
+def _work(here: str, environment: Mapping[str, str]) -> None:
+    """What a forked process does."""
+    os.setsid()  # Ctrl-C of a terminal is the launcher's, which tells it
+    output = os.open(Path(here) / OUTPUT, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    for descriptor in (1, 2):
+        os.dup2(output, descriptor)
+    os.environ.clear()
+    os.environ.update(environment)
+    importlib.import_module(WORKER).main(Path(here) / TASK)

@@ -1,0 +1,176 @@
+"""What goes on at once gives the same bits, stops where nothing is lost, and fails alone."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+pytestmark = pytest.mark.slow
+
+SWEEP = {
+    "extends": "toy",
+    "stream": {"name": None, "datasets": ["birds"], "stages": 2},
+    "evaluation": {"held_out": ["cats"]},
+    "sweep": {"seed": [0, 1, 2]},
+}
+FOMO = str(Path(sys.executable).with_name("fomo"))
+LONG = {"budget.steps": 600, "stream.stages": 1, "execution.resume_seconds": 0.05}
+
+
+def write(project, **changes):
+    path = project.root / "experiments" / "seeds.yaml"
+    path.write_text(yaml.safe_dump({**SWEEP, **changes}, sort_keys=False))
+
+
+def settings(values):
+    return [part for name, value in values.items() for part in ("--set", f"{name}={value}")]
+
+
+def environment(devices, executor=""):
+    return {
+        **os.environ, "FOMO_DEVICES": devices, "FOMO_EXECUTOR": executor, "OMP_NUM_THREADS": "1",
+    }  # fmt: skip
+
+
+@contextmanager
+def running(*arguments, devices="cpu:2", executor=""):
+    """`fomo run`, which is ended where a test leaves it."""
+    with subprocess.Popen(
+        [FOMO, "run", *arguments], env=environment(devices, executor), stderr=subprocess.STDOUT,
+        stdout=subprocess.PIPE, text=True, start_new_session=True,
+    ) as process:  # fmt: skip
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()
+
+
+def run(*arguments, **options):
+    """The status and the output of `fomo run`."""
+    with running(*arguments, **options) as process:
+        output, _ = process.communicate(timeout=300)
+    return process.returncode, output
+
+
+def contents(project):
+    """The files of every artifact, by their checksums."""
+    return {
+        path.parent.relative_to(project.home.root / "store").as_posix(): json.loads(
+            path.read_text()
+        )["files"]
+        for path in project.home.root.glob("store/[!.]*/*/manifest.json")
+    }
+
+
+def most_at_once(output, kind):
+    """How many assets of a kind were under way at once, by the lines of a run."""
+    most, under_way = 0, set()
+    for line in output.splitlines():
+        word, asset = [*line.split(), "", ""][:2]
+        if kind in asset and word == "begin":
+            under_way.add(asset)
+        elif word == "computed":
+            under_way.discard(asset)
+        most = max(most, len(under_way))
+    return most
+
+
+def until(happens):
+    deadline = time.monotonic() + 120
+    while not (found := happens()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return found
+
+
+def trainings_under_way(project):
+    """The processes that train and have kept a resume point."""
+    kept = {path.parent.name for path in project.home.root.glob("resume/*/resume.pt")}
+    found = []
+    for path in project.home.root.glob("launches/*/process_*"):
+        with suppress(OSError, psutil.NoSuchProcess):  # where it ends in this moment
+            task = json.loads((path.parent / "task.json").read_text())
+            if kept & set(task["digests"].values()):
+                found.append(psutil.Process(int(path.read_text())))
+    return found
+
+
+def test_the_bits_are_those_of_one_process(project):
+    write(project)
+    assert run("seeds", devices="cpu:1", executor="in_process")[0] == 0
+    alone = contents(project)
+    shutil.rmtree(project.home.root)
+    status, output = run("seeds")
+    assert status == 0, output
+    assert contents(project) == alone
+    assert run("seeds", devices="cpu:1", executor="processes")[0] == 0
+    assert most_at_once(output, "/trained_") >= 2
+
+
+def test_what_fails_takes_nothing_with_it_that_does_not_need_it(project):
+    write(project, sweep={"optimiser.learning_rate": [1e30, 1e-4, 1e-3]})
+    status, output = run("seeds")
+    assert status == 1
+    last = output[output.index("error: ") :]
+    assert last.startswith("error: seeds: 1 of 3 experiments failed\n")
+    assert last.count("seeds_learning_rate_1e30") == output.count("failed   seeds_") + 1
+    for name in ("1e_4", "1e_3"):
+        assert f"seeds_learning_rate_{name} is up to date" in output
+    assert project.home.heads.read("leaderboard") is not None
+
+
+@pytest.mark.kill
+def test_a_signal_stops_all_where_each_goes_on_later(project):
+    write(project, sweep={"seed": [0, 1]})
+    with running("seeds", *settings(LONG)) as process:
+        workers = until(lambda: len(found := trainings_under_way(project)) == 2 and found)
+        process.terminate()
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM, output
+    assert "resume point" in output.splitlines()[-1], output
+    assert not any(worker.is_running() for worker in workers)
+    kept = list(project.home.root.glob("resume/*/resume.pt"))
+    assert len(kept) == 2
+    assert not list(project.home.leases.rglob("slot_*"))
+    status, output = run("seeds", *settings(LONG))
+    assert status == 0, output
+    assert not list(project.home.root.glob("resume/*/resume.pt"))
+
+
+@pytest.mark.kill
+def test_a_worker_that_is_killed_fails_alone_and_frees_its_device(project):
+    write(project, sweep={"seed": [0, 1]})
+    with running("seeds", *settings(LONG)) as process:
+        workers = until(lambda: len(found := trainings_under_way(project)) == 2 and found)
+        workers[0].kill()
+        output, _ = process.communicate(timeout=240)
+    assert process.returncode == 1
+    assert "its process was ended by SIGKILL, probably for lack of memory" in output
+    assert output.count("is up to date") == 1, output
+    status, output = run("seeds", *settings(LONG))
+    assert status == 0, output
+    assert output.count("computed") <= 5, output  # the rest was kept
+
+
+@pytest.mark.kill
+def test_nothing_outlives_a_command_that_is_killed(project):
+    write(project, sweep={"seed": [0, 1]})
+    with running("seeds", *settings(LONG)) as process:
+        workers = until(lambda: len(found := trainings_under_way(project)) == 2 and found)
+        process.kill()
+        process.wait(60)
+    _, alive = psutil.wait_procs(workers, timeout=30)
+    assert not alive
+    status, output = run("seeds", *settings(LONG))
+    assert status == 0, output
+    assert "waiting" not in output
