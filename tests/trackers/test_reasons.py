@@ -53,7 +53,7 @@ def test_the_reason_is_one_line_of_bounded_length_without_passwords() -> None:
     )
 
 
-def test_a_tracker_that_cannot_be_started_is_told_with_what_was_tried_and_the_way_out(
+def test_a_tracker_that_cannot_start_is_told_with_what_was_tried_and_the_way_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert PLACES.keys() == KINDS.keys()
