@@ -172,7 +172,9 @@ def test_forty_experiments_of_twenty_stages_keep_64_slots_as_busy_as_they_can_be
 def test_more_devices_than_slots_are_refused_with_the_asset_that_needs_them():
     works = [Work(key="toy/trained_001", seconds=1.0, devices=4)]
     assert schedule(works, 4).seconds == 1
-    with pytest.raises(InputError, match=r"toy/trained_001 needs 4 devices .* there are 2 slots"):
+    with pytest.raises(
+        InputError, match=r"toy/trained_001 needs 4 devices .* for 2 slots: allow as many"
+    ):
         schedule(works, 2)
 
 

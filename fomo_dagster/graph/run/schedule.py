@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from fomo_dagster.errors import InputError
 from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.run.plan import Planned
+from fomo_dagster.units import counted
 
 UNIT = 1.0  # seconds of what needs a device, where nobody knows of anything that does
 
@@ -172,8 +173,9 @@ def schedule(works: Sequence[Work], slots: int) -> Schedule:
     for work in works:
         if work.devices > slots:
             raise InputError(
-                f"{work.key} needs {work.devices} devices (execution.processes), and there are "
-                f"{slots} slots: allow as many, or lower execution.processes"
+                f"{work.key} needs {work.devices} devices at once (execution.processes), and this "
+                f"is a schedule for {counted(slots, 'slot')}: allow as many, or lower "
+                "execution.processes"
             )
     starts = _starts(works, slots)
     return Schedule(
