@@ -31,6 +31,7 @@ from fomo_dagster.data.batches import Batches
 from fomo_dagster.data.mixture import StepSizes
 from fomo_dagster.data.pools import ManifestPool, Pool
 from fomo_dagster.data.samples import MANIFEST
+from fomo_dagster.data.sources.splits import SplitRule
 from fomo_dagster.data.sources.webdataset.indexed import IndexedTars, PlacedIndex
 from fomo_dagster.data.sources.webdataset.listing import list_shards
 from fomo_dagster.data.sources.webdataset.shard_cache import ShardCache
@@ -69,7 +70,12 @@ def indexed_pool(root: Path) -> tuple[Pool, list[float]]:
     seconds = []
     for _ in range(2):
         source = IndexedTars(
-            ["tars"], root, IMAGES, concept="web", test_share=0, cache=root / "cache"
+            ["tars"],
+            root,
+            IMAGES,
+            concept="web",
+            split_rule=SplitRule(None, 0),
+            cache=root / "cache",
         )
         started = time.perf_counter()
         tars = source.tars()

@@ -13,6 +13,7 @@ from fomo_dagster.data.declarations import Declaration, at_default_left_out
 from fomo_dagster.data.presence import Presence
 from fomo_dagster.data.sources.files import resolved
 from fomo_dagster.data.sources.source import Source
+from fomo_dagster.data.sources.splits import SplitRule
 
 Access: TypeAlias = Literal["copied", "indexed", "streamed"]
 """How a training comes by images: from shards that they are copied to, from where they lie by an
@@ -78,6 +79,11 @@ class SplitSource(DeclaredSource):
     test_share: float = Field(
         0.2, ge=0, lt=1, description="Share of each concept to hold out if no split is for testing."
     )
+
+    @property
+    def split_rule(self) -> SplitRule:
+        """Its splits, or the share that is held out."""
+        return SplitRule(self.splits, self.test_share)
 
     @model_validator(mode="after")
     def _splits_are_distinct(self) -> SplitSource:

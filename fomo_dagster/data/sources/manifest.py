@@ -28,7 +28,7 @@ from fomo_dagster.data.sources.source import Inspection, as_scan, in_one_form
 from fomo_dagster.data.sources.splits import (
     KINDS,
     Assignment,
-    SplitNames,
+    SplitRule,
     assign,
     held_out,
     kind_of,
@@ -62,8 +62,7 @@ class ManifestSource(SplitSource, TableFormat):
             resolved(base, self.root) if self.root else path.parent,
             form=self,
             allow_outside=self.allow_outside,
-            splits=self.splits,
-            test_share=self.test_share,
+            split_rule=self.split_rule,
             one_concept=one_concept,
             cache=DigestCache.of_dataset(cache, name, path),
         )
@@ -80,9 +79,9 @@ class ManifestImages:
     """The images of a table. Relative paths start from `root`.
 
     `form`: how it is written. `allow_outside`: whether it may name files that are not below `root`.
-    `splits`: train and test, each with the values of `split` that it is made of; empty: the column
-    does not count; None: by their names. `one_concept`: the concept of all images where the table
-    has no column `concept`; None makes that column necessary.
+    `split_rule`: its names are values of `split`; empty: the column does not count. `one_concept`:
+    the concept of all images where the table has no column `concept`; None makes that column
+    necessary.
     """
 
     def __init__(
@@ -92,8 +91,7 @@ class ManifestImages:
         *,
         form: TableFormat,
         allow_outside: bool,
-        splits: SplitNames | None,
-        test_share: float,
+        split_rule: SplitRule,
         one_concept: str | None,
         cache: DigestCache,
     ) -> None:
@@ -101,8 +99,7 @@ class ManifestImages:
         self.root = root
         self.form = form
         self.allow_outside = allow_outside
-        self.splits = splits
-        self.test_share = test_share
+        self.split_rule = split_rule
         self.one_concept = one_concept
         self.cache = cache
 
@@ -144,7 +141,7 @@ class ManifestImages:
                 split=pl.col("split").replace_strict(splits.ours)
             )
         else:
-            rows = rows.with_columns(held_out(rows, self.test_share))
+            rows = rows.with_columns(held_out(rows, self.split_rule.test_share))
         self._check_keys(rows, table.counted_in)
         rows, size = self.cache.with_references(
             rows, self._files(rows), f"the table {self.table}", digests=digests
@@ -182,18 +179,18 @@ class ManifestImages:
     def _assigned(self, rows: pl.DataFrame, counted_in: str) -> Assignment:
         """What each value of the column `split` is for."""
         if "split" not in rows.columns:
-            if self.splits:
+            if self.split_rule.names:
                 raise DataError(f"{self.table} has no column 'split', which `splits` is about")
             return Assignment({})
         values = rows["split"].unique(maintain_order=True).to_list()
         unknown = [value for value in values if kind_of(value) is None]
-        if unknown and self.splits is None:
+        if unknown and self.split_rule.names is None:
             place = rows[PLACE].filter(rows["split"] == unknown[0])[0]
             raise DataError(
                 f"{counted_in} {place} of {self.table} has the split {unknown[0]!r}; "
                 f"{nearest(unknown[0], KINDS)} The source's `splits` says what other names are for"
             )
-        return assign(values, self.splits, f"the table {self.table}")
+        return assign(values, self.split_rule.names, f"the table {self.table}")
 
     def _check_inside(self, rows: pl.DataFrame, counted_in: str) -> None:
         """Refuse paths that lead out of the root, whether by `..`, by a link or by being others."""

@@ -39,6 +39,17 @@ SplitNames = Mapping[Any, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
+class SplitRule:
+    """What a source declares of its splits."""
+
+    names: SplitNames | None
+    """Ours, each with the source's that it is made of; empty: the source has no splits; None: by
+    their usual names."""
+    test_share: float
+    """Of each concept, held out where no split is for testing."""
+
+
+@dataclass(frozen=True)
 class Assignment:
     """of: our splits, each with the source's that it is made of. left_out: the source's that are in
     neither. notes: sentences about what was decided for the person who uses the dataset."""

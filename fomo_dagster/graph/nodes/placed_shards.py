@@ -50,9 +50,8 @@ class ObserveTars:
             self.base,
             context.home.cache,
             decoding=self.dataset.decoding,
-            progress=context.callbacks.progress,
         )
-        tars = source.tars()
+        tars = source.tars(context.callbacks.progress)
         source.check_usable(tars)
         details = SourceDetails(
             samples=sum(tar.samples for tar in tars),

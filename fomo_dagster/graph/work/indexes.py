@@ -21,7 +21,7 @@ def index_of(dataset: str, context: NodeContext) -> Index:
 
     digests = dict(read_parquet(artifact.path(PLACED_SHARDS)).iter_rows())
     source = context.observe(source_key(dataset)).of(TarsObservation).source
-    return PlacedIndex(artifact.folder, source.places(digests))
+    return PlacedIndex(artifact.folder, source.places(digests, context.callbacks.progress))
 
 
 def indexes_of(datasets: Iterable[str], context: NodeContext) -> dict[str, Index]:

@@ -8,6 +8,7 @@ import time
 import polars as pl
 import pytest
 
+from fomo_dagster.data.sources.splits import SplitRule
 from fomo_dagster.data.sources.webdataset import indexed
 from fomo_dagster.data.sources.webdataset.indexed import IndexedTars, PlacedIndex, version_of
 from fomo_dagster.data.sources.webdataset.source import WebDatasetSource
@@ -30,7 +31,12 @@ def scanned(monkeypatch):
 
 def open_tars(root, shards="tars", test_share=0.0):
     return IndexedTars(
-        [shards], root, ("jpg", "png"), concept="web", test_share=test_share, cache=root / "cache"
+        [shards],
+        root,
+        ("jpg", "png"),
+        concept="web",
+        split_rule=SplitRule(None, test_share),
+        cache=root / "cache",
     )
 
 

@@ -321,7 +321,7 @@ def manifest(tmp_path):
         source = ManifestSource(path=table, test_share=0, **declared)
         return ManifestImages(
             table, table.parent, form=source, allow_outside=source.allow_outside,
-            splits=None, test_share=0, one_concept=None,
+            split_rule=source.split_rule, one_concept=None,
             cache=DigestCache(tmp_path / "cache.parquet"),
         )  # fmt: skip
 

@@ -32,7 +32,7 @@ from fomo_dagster.data.sources.folder.unused import NO_IMAGE, Unused, by_reason
 from fomo_dagster.data.sources.source import Inspection, as_scan, in_one_form
 from fomo_dagster.data.sources.splits import (
     Assignment,
-    SplitNames,
+    SplitRule,
     assign,
     held_out,
     hinted,
@@ -70,11 +70,10 @@ FOUND = dict.fromkeys(Found._fields, pl.String())
 class FolderImages:
     """The images below `root`.
 
-    captions: where they are; None: there are none.
-    splits: train and test, each with the folders it is made of; empty: all folders are classes;
-    None: by their names. class_folder: which of the folders that an image lies in names its class:
-    the first below its split's, the last, or all. one_concept: the concept of images that lie in no
-    class folder; None forbids them.
+    captions: where they are; None: there are none. split_rule: its names are those of folders;
+    empty: all folders are classes. class_folder: which of the folders that an image lies in names
+    its class: the first below its split's, the last, or all. one_concept: the concept of images
+    that lie in no class folder; None forbids them.
     """
 
     def __init__(
@@ -82,17 +81,15 @@ class FolderImages:
         root: Path,
         *,
         captions: Captions | None,
-        splits: SplitNames | None,
+        split_rule: SplitRule,
         class_folder: ClassFolder = "top",
-        test_share: float,
         one_concept: str | None,
         cache: DigestCache,
     ) -> None:
         self.root = root
         self.class_folder = class_folder
         self.captions = captions
-        self.splits = splits
-        self.test_share = test_share
+        self.split_rule = split_rule
         self.one_concept = one_concept
         self.cache = cache
 
@@ -139,8 +136,8 @@ class FolderImages:
             unused = [file for file in unused if file.place not in captioned.used]
         found = in_one_form(found)
         if "test" not in splits.of:
-            found = found.with_columns(held_out(found, self.test_share))
-        if self.splits is None and self.one_concept is None:
+            found = found.with_columns(held_out(found, self.split_rule.test_share))
+        if self.split_rule.names is None and self.one_concept is None:
             self._check_shared(found, splits)
             warnings = (*warnings, *self._deeper(found))
         warnings = (*warnings, *self._merged(found), *self._read_as_captions(found, unused))
@@ -183,16 +180,16 @@ class FolderImages:
         """What each folder below the root is for; none where all are class folders."""
         names = [entry.name for entry in visible(self.root) if is_folder(entry)]
         where = f"the folder {self.root}"
-        if self.splits is not None:
+        if self.split_rule.names is not None:
             deeper = [
                 name
-                for several in self.splits.values()
+                for several in self.split_rule.names.values()
                 for name in several
                 if len(Path(name).parts) > 1
                 and not {"..", "/"} & set(Path(name).parts)
                 and (self.root / name).is_dir()
             ]
-            return assign([*names, *deeper], self.splits, where)
+            return assign([*names, *deeper], self.split_rule.names, where)
         named = [name for name in names if kind_of(name)]
         if len(named) == len(names):
             return assign(names, None, where)
@@ -264,7 +261,7 @@ class FolderImages:
                 yield Found(split, concept, key, path, path_below(self.root, path), within)
 
     def _check_concepts(self, folder: Path, concepts: Sequence[str]) -> None:
-        if self.splits is None and folder != self.root and all(map(kind_of, concepts)):
+        if self.split_rule.names is None and folder != self.root and all(map(kind_of, concepts)):
             raise DataError(
                 f"{folder} holds {shortlist(concepts)}, which are names of splits, and no other "
                 f"class: say with the source's `splits` which folders are the splits, such as "
@@ -331,7 +328,7 @@ class FolderImages:
 
     def _check_inside(self, concept: Path, images: Sequence[str]) -> None:
         """Refuse splits below a class: whoever mixes them tests on what it trained on."""
-        if self.splits is not None:
+        if self.split_rule.names is not None:
             return
         below = {path_below(concept, path).partition("/") for path in images}
         inside = sorted({name for name, slash, _ in below if slash and kind_of(name)})

@@ -77,9 +77,8 @@ class FolderSource(SplitSource, FolderLayout):
         return FolderImages(
             path,
             captions=self._captions(path, base),
-            splits=self.splits,
+            split_rule=self.split_rule,
             class_folder=self.class_folder,
-            test_share=self.test_share,
             one_concept=one_concept,
             cache=DigestCache.of_dataset(cache, name, path),
         )

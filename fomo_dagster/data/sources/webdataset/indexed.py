@@ -23,7 +23,7 @@ from fomo_dagster.data.decoding import DEFAULT, Decoding
 from fomo_dagster.data.index import Index
 from fomo_dagster.data.samples import INDEX
 from fomo_dagster.data.sources.files import shortlist
-from fomo_dagster.data.sources.splits import SplitNames, held_out
+from fomo_dagster.data.sources.splits import SplitRule, held_out
 from fomo_dagster.data.sources.webdataset.listing import (
     find_shards,
     list_shards,
@@ -104,7 +104,7 @@ class IndexedTars:
     """The tars of a dataset. What is known of each is kept in the folder `cache`.
 
     `shards`: as `find_shards` takes them. `images`: extensions. All samples are of one concept,
-    named `concept`. `splits`: as `split_shards` takes them.
+    named `concept`. `split_rule`: its names are patterns, as `split_shards` takes them.
     """
 
     def __init__(
@@ -114,31 +114,30 @@ class IndexedTars:
         images: Sequence[str],
         *,
         concept: str,
-        test_share: float,
+        split_rule: SplitRule,
         cache: Path,
-        splits: SplitNames | None = None,
         decoding: Decoding = DEFAULT,
-        progress: Progress = no_progress,
     ) -> None:
         self.shards, self.base, self.images = shards, base, images
-        self.concept, self.test_share, self.splits = concept, test_share, splits
+        self.concept, self.split_rule = concept, split_rule
         self.decoding = decoding
         self.cache = cache
-        self.progress = progress
         self._fresh: dict[Place, TarScan] = {}  # of tars that are too new for the cache
 
-    def tars(self) -> list[IndexedTar]:
+    def tars(self, progress: Progress = no_progress) -> list[IndexedTar]:
         """Every tar, in order of names; those that are not known as they are now are read.
 
         Raises `DataError` if one is missing, cannot be read, or changes meanwhile.
         """
         files = list_shards(self.shards, self.base)
-        split_shards([file.name for file in files], self.splits, self._title)  # refused first
+        split_shards(
+            [file.name for file in files], self.split_rule.names, self._title
+        )  # refused first
         found = []
         with ThreadPoolExecutor(TARS_AT_ONCE) as threads:
             for tar in threads.map(lambda file: self._tar(file.name, file.url), files):
                 found.append(tar)
-                self.progress("tars", len(found), len(files))
+                progress("tars", len(found), len(files))
         return found
 
     @property
@@ -147,7 +146,7 @@ class IndexedTars:
 
     def remarks(self, tars: Sequence[IndexedTar]) -> tuple[str, ...]:
         """Sentences about what of the tars is not used, and how their names were taken."""
-        splits = split_shards([tar.name for tar in tars], self.splits, self._title)
+        splits = split_shards([tar.name for tar in tars], self.split_rule.names, self._title)
         notes = (*splits.notes, *said_of_others(self.shards, self.base))
         counts: Counter[str] = Counter()
         examples: dict[str, str] = {}
@@ -188,15 +187,15 @@ class IndexedTars:
         it, or else, as a bound, those of the largest of the others.
         """
         scans = [self._scan(tar.place) for tar in tars]
-        splits = split_shards([tar.name for tar in tars], self.splits, self._title)
+        splits = split_shards([tar.name for tar in tars], self.split_rule.names, self._title)
         samples = pl.concat(
             scan.samples.with_columns(shard=pl.lit(tar.name), split=pl.lit(splits.of[tar.name]))
             for tar, scan in zip(tars, scans, strict=True)
             if tar.name in splits.of
         )
         samples = _told_apart(samples).with_columns(concept=pl.lit(self.concept))
-        if self.test_share > 0 and not splits.has_test:
-            samples = samples.with_columns(held_out(samples, self.test_share))
+        if self.split_rule.test_share > 0 and not splits.has_test:
+            samples = samples.with_columns(held_out(samples, self.split_rule.test_share))
         odd = pl.concat(
             scan.odd.with_columns(shard=pl.lit(tar.name))
             for tar, scan in zip(tars, scans, strict=True)
@@ -231,12 +230,14 @@ class IndexedTars:
         ]
         return pl.concat([*frames, pl.DataFrame(missing, schema=LOST, orient="row")])
 
-    def places(self, digests: Mapping[str, str]) -> dict[str, Place]:
+    def places(
+        self, digests: Mapping[str, str], progress: Progress = no_progress
+    ) -> dict[str, Place]:
         """Where the tars of an index lie: those names whose content is that of `digests`.
 
         Raises `DataError` if a tar is gone, or holds other samples now.
         """
-        present = {tar.name: tar for tar in self.tars()}
+        present = {tar.name: tar for tar in self.tars(progress)}
         gone = [name for name in digests if name not in present]
         if gone:
             raise DataError(

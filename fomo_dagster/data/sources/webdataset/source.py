@@ -25,7 +25,6 @@ from fomo_dagster.data.sources.webdataset.listing import (
 )
 from fomo_dagster.data.sources.webdataset.shard_splits import split_shards
 from fomo_dagster.errors import DataError, InputError, nearest
-from fomo_dagster.progress import Progress
 
 
 class WebDatasetSource(SplitSource):
@@ -123,20 +122,16 @@ class WebDatasetSource(SplitSource):
         """Raises `InputError`: nothing copies the images."""
         raise InputError(f"the tars of dataset {name!r} are read in place, never copied")
 
-    def index_tars(
-        self, name: str, base: Path, cache: Path, *, decoding: Decoding, progress: Progress
-    ) -> IndexedTars:
+    def index_tars(self, name: str, base: Path, cache: Path, *, decoding: Decoding) -> IndexedTars:
         """The tars of the dataset `name`, where they are indexed; see `open`."""
         return IndexedTars(
             self.patterns,
             base,
             self.images,
             concept=name,
-            test_share=self.test_share,
-            splits=self.splits,
+            split_rule=self.split_rule,
             decoding=decoding,
             cache=cache / "tars",
-            progress=progress,
         )
 
     def first_tar(self, name: str, base: Path) -> FirstTar:
