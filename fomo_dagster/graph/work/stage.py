@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import polars as pl
 from safetensors.torch import load_file
 
 from fomo_dagster.data.batches import Batches
@@ -26,7 +27,7 @@ from fomo_dagster.methods.preservation.registry import begin
 from fomo_dagster.models.backbones import Model, save
 from fomo_dagster.models.devices import device_of
 from fomo_dagster.plots.training import training_plot
-from fomo_dagster.progress import no_progress, with_progress
+from fomo_dagster.progress import Progress, no_progress, with_progress
 from fomo_dagster.store.artifacts import record_path
 from fomo_dagster.store.recipes import Recipe
 from fomo_dagster.training.cost_case import CostCase
@@ -79,46 +80,7 @@ def train_on(
     of_batches = sizes if selection is None else sizes.enlarged(selection.share)
     group = context.group
     progress = context.callbacks.progress if group.is_main else no_progress
-    transform = partial(
-        augment,
-        size=model.image_size,
-        crop_scale=settings.crop_scale,
-        interpolation=model.interpolation,
-    )
-
-    def drawn(sizes: StepSizes, group: ProcessGroup) -> Batches:
-        return Batches(
-            pools,
-            sizes,
-            seed=seed,
-            stage=stage,
-            transform=transform,
-            tokenize=model.tokenize,
-            workers=execution.workers,
-            group=group,
-        )
-
-    def available(samples: int) -> int:
-        return min(samples, pools["update"].size or 0) if "update" in pools else 0
-
-    def update(size: int, samples: int) -> Iterator[Batch]:
-        size = min(size, available(samples)) or size
-        if size < group.world_size:
-            raise InputError(
-                f"{group.world_size} processes cannot share batches of {size} samples, of which "
-                f"{method.preserve.name if method.preserve else 'the method'} makes its estimate: "
-                "lower execution.processes"
-            )
-        steps = max(1, available(samples) // size)
-        batches = drawn(StepSizes.constant({"update": size}, steps), group).iterate(0)
-        return with_progress(batches, "estimate", steps, progress)
-
-    def pairs(samples: int) -> Iterator[Batch]:
-        count = max(1, available(samples))
-        ones = StepSizes.constant({"update": 1}, count)
-        batches = drawn(ones, SINGLE_PROCESS).iterate(group.rank, group.world_size)
-        return with_progress(batches, "estimate", -(-count // group.world_size), progress)
-
+    batches = _StageBatches(model, pools, spec, group, progress)
     adapted = prepare_trainable(
         model.module,
         method,
@@ -139,23 +101,22 @@ def train_on(
     select = None
     if selection is not None:
         select = partial(begin_selection, selection, stage_inputs.selecting)
-    preserve = partial(begin, method.preserve, replace(stage_inputs, update=update, pairs=pairs))
-    table, left = train_model(model, drawn(of_batches, group), spec, run, preserve, select)
+    looked_at = replace(stage_inputs, update=batches.update, pairs=batches.pairs)
+    preserve = partial(begin, method.preserve, looked_at)
+    drawn = batches.drawn(of_batches, group)
+    table, left = train_model(model, drawn, spec, run, preserve, select)
     measured = meter.costs()
     if not group.is_main:
         return {}
     if left:
         save(left, folder / CARRIED)
     if adapted is not None:
-        assert isinstance(method, Adapters)
-        if method.adapters == "persist":
+        if isinstance(method, Adapters) and method.adapters == "persist":
             save(adapted.state(), folder / ADAPTERS)
         model.module.cpu()  # so that the sums do not depend on the device
         adapted.merge()
     save(model.module.state_dict(), folder / WEIGHTS)
-    table.drop("samples_per_second").write_parquet(folder / STEPS)
-    table.select("samples_per_second").write_parquet(record_path(folder, SPEED))
-    record_path(folder, CURVES).write_bytes(training_plot(table))
+    _write_table(table, folder)
     case = CostCase(
         architecture=model.architecture,
         method=method,
@@ -174,6 +135,66 @@ def train_on(
     for name, pool in pools.items():
         cost |= pool.record(seed, stage, of_batches.drawn[name])
     return cost
+
+
+@dataclass(frozen=True)
+class _StageBatches:
+    """The batches of a stage: those to train on, and those that its method makes estimates of."""
+
+    model: Model
+    pools: Mapping[str, Pool]
+    spec: StageSpec
+    group: ProcessGroup
+    progress: Progress
+
+    def drawn(self, sizes: StepSizes, group: ProcessGroup) -> Batches:
+        """Of these sizes, each process of the group its rows of each."""
+        return Batches(
+            self.pools,
+            sizes,
+            seed=self.spec.seed,
+            stage=self.spec.stage,
+            transform=partial(
+                augment,
+                size=self.model.image_size,
+                crop_scale=self.spec.settings.crop_scale,
+                interpolation=self.model.interpolation,
+            ),
+            tokenize=self.model.tokenize,
+            workers=self.spec.execution.workers,
+            group=group,
+        )
+
+    def update(self, size: int, samples: int) -> Iterator[Batch]:
+        """See `StageInputs.update`."""
+        world_size, preserve = self.group.world_size, self.spec.method.preserve
+        size = min(size, self._available(samples)) or size
+        if size < world_size:
+            raise InputError(
+                f"{world_size} processes cannot share batches of {size} samples, of which "
+                f"{preserve.name if preserve else 'the method'} makes its estimate: "
+                "lower execution.processes"
+            )
+        steps = max(1, self._available(samples) // size)
+        batches = self.drawn(StepSizes.constant({"update": size}, steps), self.group).iterate(0)
+        return with_progress(batches, "estimate", steps, self.progress)
+
+    def pairs(self, samples: int) -> Iterator[Batch]:
+        """See `StageInputs.pairs`."""
+        count, world_size = max(1, self._available(samples)), self.group.world_size
+        ones = StepSizes.constant({"update": 1}, count)
+        batches = self.drawn(ones, SINGLE_PROCESS).iterate(self.group.rank, world_size)
+        return with_progress(batches, "estimate", -(-count // world_size), self.progress)
+
+    def _available(self, samples: int) -> int:
+        return min(samples, self.pools["update"].size or 0) if "update" in self.pools else 0
+
+
+def _write_table(table: pl.DataFrame, folder: Path) -> None:
+    """The steps; beside the artifact's content, how fast they were and their curves."""
+    table.drop("samples_per_second").write_parquet(folder / STEPS)
+    table.select("samples_per_second").write_parquet(record_path(folder, SPEED))
+    record_path(folder, CURVES).write_bytes(training_plot(table))
 
 
 def _steps(settings: TrainingSettings, shares: StageShares, pools: Mapping[str, Pool]) -> int:
