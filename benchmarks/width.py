@@ -2,10 +2,10 @@
 
     python benchmarks/width.py [--chains 40] [--stages 20] [--slots 64] [--seconds 10]
 
-Chains of trainings, each followed by its evaluation, go through Dagster on so many slots of the CPU.
-Claims, priorities, threads and Dagster's own book-keeping are real; only the work is a sleep. Beside
-the wall time stand the two bounds that no schedule beats: the longest chain, and all work divided
-by the slots.
+Chains of trainings, each followed by its evaluation, go through Dagster on slots of the CPU.
+Claims, priorities, threads and Dagster's own book-keeping are real; only the work is a sleep. The
+wall time stands beside the two bounds that no schedule beats: the longest chain, and all work
+divided by the slots.
 """
 
 from __future__ import annotations

@@ -153,9 +153,10 @@ def _telling(here: Path, rank: int, task: Task) -> Iterator[Callbacks]:
         def warn(text: str) -> None:
             pipes.report_custom_message({"warning": text})
 
-        pipes.log.info(
-            f"{os.environ['WORLD_SIZE']} processes, {os.environ['LOCAL_WORLD_SIZE']} a machine"
-        )
+        if int(os.environ["WORLD_SIZE"]) > 1:
+            pipes.log.info(
+                f"{os.environ['WORLD_SIZE']} processes, {os.environ['LOCAL_WORLD_SIZE']} a machine"
+            )
         root.addHandler(WarningsTo(warn))
 
         def steps(asset: str, digest: str, rows: Sequence[Mapping[str, float]]) -> None:
