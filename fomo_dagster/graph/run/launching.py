@@ -32,7 +32,7 @@ from fomo_dagster.errors import (
 from fomo_dagster.graph.core.facts import identity
 from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.run.devices import Claim
-from fomo_dagster.graph.run.processes import OUTPUT, TASK, WORKER, Started, launched
+from fomo_dagster.graph.run.processes import LOST, OUTPUT, TASK, WORKER, Started, launched
 from fomo_dagster.graph.run.tasks import Task, as_data
 from fomo_dagster.progress import ignore_steps
 from fomo_dagster.store.files import explained, write_bytes
@@ -315,6 +315,11 @@ def _failure(
     kept = f"{going_on}. What they wrote: {here / OUTPUT}"
     if processes == 1 and status < 0:
         return TrainingError(f"its process was ended by {_named(-status)}. {kept}")
+    if processes == 1 and status == LOST:
+        return TrainingError(
+            "the process from which all others are forked was ended from outside, probably for "
+            f"lack of memory; the next asset starts another. {kept}"
+        )
     for rank, number in _killed(output) or _killed(output, by_term=True):
         return TrainingError(
             f"process {rank} of {processes} was ended by {_named(number)}; the others were "

@@ -16,6 +16,7 @@ from typing import Protocol
 WORKER = "fomo_dagster.cli.worker"
 OUTPUT = "output.txt"
 TASK = "task.json"
+LOST = 255  # the status, to `multiprocessing`, of a process whose forking process was ended
 _PRELOADED = [
     "torch", "open_clip", "polars", "safetensors.torch", WORKER, "fomo_dagster.cli.main",
     "fomo_dagster.data.batches", "fomo_dagster.graph.work.stage",
