@@ -183,6 +183,15 @@ def test_a_process_sees_what_was_claimed_for_it(monkeypatch, tmp_path, device, c
     assert claim.environment == {}
 
 
+def test_slots_of_the_cpu_hide_cuda_and_divide_the_cores(monkeypatch, tmp_path):
+    cuda(monkeypatch, 1)
+    monkeypatch.setenv("FOMO_DEVICES", "cpu:2")
+    lending = Lending(devices_here(), tmp_path)
+    claim = Claim(Needs(device="auto", devices=2), lending, "me", lambda notes: None)
+    with claim.held():
+        assert (claim.environment, claim.sharing) == ({"CUDA_VISIBLE_DEVICES": ""}, 2)
+
+
 def interrupted(notes):
     assert notes == ["me"]
     raise KeyboardInterrupt

@@ -208,7 +208,7 @@ class Claim:
     def environment(self) -> Mapping[str, str]:
         """The variables by which a process sees just what was claimed."""
         visible = [device.visible for device in self.devices if device.visible is not None]
-        return {VISIBLE: ",".join(visible)} if visible else {}
+        return {VISIBLE: ",".join(filter(None, visible))} if visible else {}
 
 
 @dataclass(frozen=True)

@@ -114,7 +114,7 @@ def _here(node: Node, claim: Claim) -> Iterator[Node]:
         return
     import torch
 
-    (device,) = claim.devices
+    device = claim.devices[0]
     if claim.environment and hasattr(node, "execution"):
         execution = node.execution.model_copy(update={"device": device.name})
         node = replace(node, execution=execution)  # type: ignore[call-arg]
