@@ -58,16 +58,3 @@ def test_classes_are_compared_once_for_all_stages_of_all_experiments(project, mo
     assert sorted(asked, key=str) == sorted(
         [(one, prompts) for one in classes for prompts in ("dataset", ("a {}", "one {}"))], key=str
     )
-
-
-def test_a_plan_of_nothing_reads_no_heads_for_its_estimates(finished_project, monkeypatch):
-    def refuse(heads):
-        raise AssertionError("all heads were read")
-
-    graph = finished_project.graph()
-    context = RunContext(graph, finished_project.home)
-    monkeypatch.setattr(type(context.heads), "all", refuse)
-    assert all(entry.current for entry in plan(graph.of("toy"), context))
-    changed = finished_project.graph("toy", "seed=7")
-    with pytest.raises(AssertionError, match="all heads were read"):
-        plan(changed.of("toy"), RunContext(changed, finished_project.home))

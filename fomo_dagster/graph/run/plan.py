@@ -12,7 +12,6 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 from fomo_dagster.graph.core.facts import ONLY, Facts, identity
 from fomo_dagster.graph.core.node import Node
@@ -129,39 +128,29 @@ def _damages(head: Head, node: Node, verified: Verified) -> tuple[str, ...]:
 class _Speeds:
     """Seconds a sample of each kind of work, as it went on this machine so far.
 
-    What several assets have in common, as experiments that begin alike do, counts once. All heads
-    are read, once there is something to estimate.
+    What several assets have in common, as experiments that begin alike do, counts once.
     """
 
     def __init__(self, context: RunContext) -> None:
-        self._heads = context.heads
-
-    @cached_property
-    def _medians(self) -> tuple[dict[str, float], dict[str, float]]:
-        """Kind → seconds a sample; kind → seconds."""
-        speeds: dict[str, list[float]] = {}
+        costs: dict[str, list[float]] = {}
         fixed: dict[str, list[float]] = {}
-        heads = (head for _, _, head in self._heads.all())
+        heads = (head for _, _, head in context.heads.all())
         for head in {head.digest: head for head in heads if head is not None}.values():
             if "seconds" not in head.cost:
                 continue
             fixed.setdefault(head.kind, []).append(head.cost["seconds"])
             if head.cost.get("samples"):
                 speed = head.cost["seconds"] / head.cost["samples"]
-                speeds.setdefault(head.kind, []).append(speed)
-        return _medians_of(speeds), _medians_of(fixed)
+                costs.setdefault(head.kind, []).append(speed)
+        self._speeds = {kind: statistics.median(values) for kind, values in costs.items()}
+        self._fixed = {kind: statistics.median(values) for kind, values in fixed.items()}
 
     def seconds(self, kind: str, samples: int | None) -> float | None:
         """None if nothing of the kind was ever computed here."""
-        speeds, fixed = self._medians
         if samples is None:
-            return fixed.get(kind)
-        speed = speeds.get(kind)
+            return self._fixed.get(kind)
+        speed = self._speeds.get(kind)
         return None if speed is None else speed * samples
-
-
-def _medians_of(values: Mapping[str, list[float]]) -> dict[str, float]:
-    return {name: statistics.median(found) for name, found in values.items()}
 
 
 def _reasons(
