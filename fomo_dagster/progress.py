@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, TypeVar
+
+from fomo_dagster.stopping import check
 
 T = TypeVar("T")
 
@@ -49,6 +51,16 @@ class Callbacks:
     steps: Steps = ignore_steps
     waiting: Callable[[str], None] = ignore_text
     warn: Callable[[str], None] = ignore_text
+
+
+def heeding(callbacks: Callbacks) -> Callbacks:
+    """The same, but that telling progress stops work that was asked to stop, as `check` does."""
+
+    def progress(what: str, done: int, total: int, detail: str = "") -> None:
+        check()
+        callbacks.progress(what, done, total, detail)
+
+    return replace(callbacks, progress=progress)
 
 
 class Channel(Protocol):

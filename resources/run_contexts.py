@@ -15,10 +15,10 @@ from fomo_dagster.graph.build.builder import Graph
 from fomo_dagster.graph.run.devices import Devices, devices_here
 from fomo_dagster.graph.run.run_context import Run, RunContext
 from fomo_dagster.graph.run.schedule import priorities_of_all
-from fomo_dagster.graph.run.stopping import stop_of
 from fomo_dagster.graph.run.tracking import Tracking
 from fomo_dagster.home import Home
 from fomo_dagster.progress import Callbacks, ignore_steps
+from fomo_dagster.stopping import stop_of
 from fomo_dagster.store.heads import Head
 from fomo_dagster.trackers.choosing import check_names, open_trackers
 from fomo_dagster.trackers.sending import Trackers

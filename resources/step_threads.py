@@ -15,7 +15,7 @@ from uuid import uuid4
 
 import dagster as dg
 
-from fomo_dagster.graph.run.stopping import Stop, stop_of
+from fomo_dagster.stopping import Stop, stop_of
 from resources.dagster_internals import (
     DagsterExecutionInterruptedError,
     EngineEventData,
@@ -103,7 +103,7 @@ def _events(
         while threads or not (raised or stop.received or active.is_complete):
             if active.check_for_interrupts():
                 active.mark_interrupted()
-                stop.request("SIGTERM")
+                stop.request("SIGTERM")  # never one that this process ignores
             if not raised and stop.received is None:
                 for step in active.get_steps_to_execute(limit=MOST_THREADS - len(threads)):
                     context = job_context.for_step(step, active.get_known_state())

@@ -37,10 +37,10 @@ from fomo_dagster.graph.run.plan import Planned
 from fomo_dagster.graph.run.processes import Starter
 from fomo_dagster.graph.run.run_context import Run, RunContext
 from fomo_dagster.graph.run.schedule import priorities, works_of
-from fomo_dagster.graph.run.stopping import stop_of
 from fomo_dagster.graph.run.tracking import Tracking
 from fomo_dagster.home import Home
 from fomo_dagster.progress import Callbacks
+from fomo_dagster.stopping import stop_of
 from fomo_dagster.store.heads import Head
 from fomo_dagster.store.leases import lease
 from fomo_dagster.trackers.choosing import named_by_environment, open_trackers
@@ -291,6 +291,8 @@ class _Runner:
         if number is not None:
             instance.report_run_canceled(result.dagster_run, f"stopped by {number.name}")
             where = interruption_of(result, assets) or f"stopped by {number.name}"
+            # Threads are asked to stop as by SIGTERM, whatever came.
+            where = where.replace(": SIGTERM", f": {number.name}", 1)
             raise StoppedError(number, f"{where}; the same command goes on from here")
         for asset, failure in failures_of(result, assets).items():
             self.failed[asset] = failure

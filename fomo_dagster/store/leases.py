@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fomo_dagster.stopping import check
 from fomo_dagster.store.files import explained
 
 _SECONDS_BETWEEN_LOOKS = 0.05
@@ -46,7 +47,7 @@ def lease(
         if waiting is not None and not told and (note := _note(path)):
             waiting(note)
             told = True
-        time.sleep(_SECONDS_BETWEEN_LOOKS)
+        _pause()
     with _holding(path, descriptor, shared):
         yield waited
 
@@ -85,7 +86,7 @@ def slots(
         while len(taken) < count:
             if not goes_first():
                 waited = True
-                time.sleep(_SECONDS_BETWEEN_LOOKS)
+                _pause()
                 continue
             with lease(paths[0].with_name("queue"), tell, shared=shared) as queued:
                 waited |= queued
@@ -100,11 +101,17 @@ def slots(
                         break
                     waited = True
                     tell()
-                    time.sleep(_SECONDS_BETWEEN_LOOKS)
+                    _pause()
                 else:
                     held.close()
                     taken.clear()
         yield Slots(tuple(taken), waited)
+
+
+def _pause() -> None:
+    """Until the next look. Raises `KeyboardInterrupt` where this work was asked to stop."""
+    check()
+    time.sleep(_SECONDS_BETWEEN_LOOKS)
 
 
 def _take(path: Path, note: str, shared: bool) -> int | None:

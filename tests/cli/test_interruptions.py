@@ -108,12 +108,12 @@ def test_signals_of_one_request_to_stop_a_training_count_as_one(monkeypatch, num
 
 
 RUN = """
-import time
+import sys, time
 try:
     print("a run", flush=True)
     time.sleep(20)
 except KeyboardInterrupt:
-    print("the run ends")
+    sys.stdout.write("the run ends\\n")
 """
 DEV = f"""
 import subprocess, sys, time
@@ -121,7 +121,7 @@ subprocess.Popen([sys.executable, "-c", {RUN!r}])
 try:
     time.sleep(20)
 except KeyboardInterrupt:
-    print(*sys.argv[1:], "ends", flush=True)
+    sys.stdout.write(" ".join([*sys.argv[1:], "ends\\n"]))  # in one piece, as others write too
 """  # hands no signal on, as `dagster dev`
 
 

@@ -23,7 +23,7 @@ SWEEP = {
     "sweep": {"seed": [0, 1, 2]},
 }
 FOMO = str(Path(sys.executable).with_name("fomo"))
-LONG = {"budget.steps": 600, "stream.stages": 1, "execution.resume_seconds": 0.05}
+LONG = {"budget.steps": 1500, "stream.stages": 1, "execution.resume_seconds": 0.05}
 
 
 def write(project, **changes):
@@ -113,7 +113,6 @@ def test_the_bits_are_those_of_one_process(project):
     status, output = run("seeds")
     assert status == 0, output
     assert contents(project) == alone
-    assert run("seeds", devices="cpu:1", executor="processes")[0] == 0
     assert most_at_once(output, "/trained_") >= 2
 
 
@@ -123,54 +122,43 @@ def test_what_fails_takes_nothing_with_it_that_does_not_need_it(project):
     assert status == 1
     last = output[output.index("error: ") :]
     assert last.startswith("error: seeds: 1 of 3 experiments failed\n")
-    assert last.count("seeds_learning_rate_1e30") == output.count("failed   seeds_") + 1
+    assert last.count("seeds_learning_rate_1e30") == 2  # of the experiment, and of its asset
     for name in ("1e_4", "1e_3"):
         assert f"seeds_learning_rate_{name} is up to date" in output
     assert project.home.heads.read("leaderboard") is not None
 
 
 @pytest.mark.kill
-def test_a_signal_stops_all_where_each_goes_on_later(project):
+def test_whatever_ends_a_run_or_a_part_of_it_the_next_goes_on_from_there(project):
     write(project, sweep={"seed": [0, 1]})
+
+    def two():
+        return until(lambda: len(found := trainings_under_way(project)) == 2 and found)
+
     with running("seeds", *settings(LONG)) as process:
-        workers = until(lambda: len(found := trainings_under_way(project)) == 2 and found)
+        workers = two()
         process.terminate()
         output, _ = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM, output
     assert "resume point" in output.splitlines()[-1], output
     assert not any(worker.is_running() for worker in workers)
-    kept = list(project.home.root.glob("resume/*/resume.pt"))
-    assert len(kept) == 2
+    assert len(list(project.home.root.glob("resume/*/resume.pt"))) == 2
     assert not list(project.home.leases.rglob("slot_*"))
-    status, output = run("seeds", *settings(LONG))
-    assert status == 0, output
-    assert not list(project.home.root.glob("resume/*/resume.pt"))
 
-
-@pytest.mark.kill
-def test_a_worker_that_is_killed_fails_alone_and_frees_its_device(project):
-    write(project, sweep={"seed": [0, 1]})
     with running("seeds", *settings(LONG)) as process:
-        workers = until(lambda: len(found := trainings_under_way(project)) == 2 and found)
-        workers[0].kill()
-        output, _ = process.communicate(timeout=240)
-    assert process.returncode == 1
-    assert "its process was ended by SIGKILL, probably for lack of memory" in output
-    assert output.count("is up to date") == 1, output
-    status, output = run("seeds", *settings(LONG))
-    assert status == 0, output
-    assert output.count("computed") <= 5, output  # the rest was kept
-
-
-@pytest.mark.kill
-def test_nothing_outlives_a_command_that_is_killed(project):
-    write(project, sweep={"seed": [0, 1]})
-    with running("seeds", *settings(LONG)) as process:
-        workers = until(lambda: len(found := trainings_under_way(project)) == 2 and found)
+        workers = two()
         process.kill()
         process.wait(60)
     _, alive = psutil.wait_procs(workers, timeout=30)
     assert not alive
+
+    with running("seeds", *settings(LONG)) as process:
+        two()[0].kill()
+        output, _ = process.communicate(timeout=240)
+    assert process.returncode == 1
+    assert "its process was ended by SIGKILL, probably for lack of memory" in output
+    assert output.count("is up to date") == 1, output
+
     status, output = run("seeds", *settings(LONG))
     assert status == 0, output
-    assert "waiting" not in output
+    assert not list(project.home.root.glob("resume/*/resume.pt"))

@@ -16,7 +16,7 @@ from fomo_dagster.graph.core.facts import NOTHING, ONLY, Details, Facts, facts_o
 from fomo_dagster.graph.core.shown import Shown
 from fomo_dagster.home import Home
 from fomo_dagster.paths import named
-from fomo_dagster.progress import Callbacks
+from fomo_dagster.progress import Callbacks, heeding
 from fomo_dagster.store.artifacts import Artifact, Make
 from fomo_dagster.store.heads import Head
 from fomo_dagster.store.recipes import Recipe
@@ -83,7 +83,7 @@ class NodeContext:
         self.home = home
         self.store = home.store
         self.heads = home.heads
-        self.callbacks = callbacks or Callbacks()
+        self.callbacks = heeding(callbacks or Callbacks())
         self.processes = processes
         self._sources = sources
         self._code_versions = code_versions

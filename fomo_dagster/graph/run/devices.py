@@ -25,6 +25,7 @@ from pathlib import Path
 
 from fomo_dagster.errors import InputError
 from fomo_dagster.graph.core.needs import Needs
+from fomo_dagster.stopping import check
 from fomo_dagster.store.leases import slots
 from fomo_dagster.units import counted
 
@@ -183,6 +184,7 @@ class Claim:
     @contextmanager
     def held(self) -> Iterator[bool]:
         """Holds as many devices as are needed; gives whether that took waiting."""
+        check()
         if not self.needs.devices:
             yield False
             return

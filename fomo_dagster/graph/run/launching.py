@@ -35,6 +35,7 @@ from fomo_dagster.graph.run.devices import Claim
 from fomo_dagster.graph.run.processes import LOST, OUTPUT, TASK, WORKER, Started, launched
 from fomo_dagster.graph.run.tasks import Task, as_data
 from fomo_dagster.progress import ignore_steps
+from fomo_dagster.stopping import check
 from fomo_dagster.store.files import explained, write_bytes
 from fomo_dagster.store.leases import lease
 from fomo_dagster.store.process_memory import ProcessMemory
@@ -260,7 +261,8 @@ def _run(start: Callable[[], Started], here: Path, context: RunContext) -> int:
     fcntl.flock(alive, fcntl.LOCK_EX)
     process: Started | None = None
     try:
-        with Interruption() as interruption, context.run.stop.looked_at():
+        with Interruption() as interruption:
+            check()
             process = start()
             while (status := process.poll()) is None:
                 received = interruption.received or context.run.stop.received

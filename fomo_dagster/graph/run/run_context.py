@@ -14,9 +14,9 @@ from fomo_dagster.graph.core.needs import Needs
 from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.run.devices import Claim, Devices, Lending, devices_here
 from fomo_dagster.graph.run.processes import Starter
-from fomo_dagster.graph.run.stopping import Stop
 from fomo_dagster.home import Home
 from fomo_dagster.progress import Callbacks, Channel
+from fomo_dagster.stopping import Stop
 from fomo_dagster.store.heads import Head
 
 if TYPE_CHECKING:
