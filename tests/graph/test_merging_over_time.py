@@ -186,7 +186,7 @@ def test_each_combination_killed_in_training_and_merging_ends_with_equal_weights
     graph, home = finished_project.graph("toy", *overrides), finished_project.home
     ended, tensors = [], []
 
-    def die_in_the_last_step_of_stage_2(what, done, total, **_):
+    def die_in_the_last_step_of_stage_2(what, done, total, *_):
         ended.extend([what] if done == total else [])
         if len(ended) == 2:
             raise Killed
