@@ -14,7 +14,7 @@ from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.errors import InputError
 from fomo_dagster.graph.core.needs import Needs
 from fomo_dagster.graph.run import devices
-from fomo_dagster.graph.run.devices import Claim, Lending, devices_here
+from fomo_dagster.graph.run.devices import Claim, Devices, Lending, devices_here
 from fomo_dagster.graph.run.materialise import materialise
 from fomo_dagster.graph.run.run_context import Run, RunContext
 from fomo_dagster.progress import Callbacks
@@ -181,6 +181,13 @@ def test_a_process_sees_what_was_claimed_for_it(monkeypatch, tmp_path, device, c
         with pytest.raises(KeyboardInterrupt) if device != "cpu" else nullcontext(), other.held():
             pass
     assert claim.environment == {}
+
+
+def test_a_process_that_sees_only_its_device_needs_none_of_the_others(monkeypatch, project):
+    """The setting names those of the machine, and the process has the claimed one's variables."""
+    cuda(monkeypatch, 8, "5")
+    monkeypatch.setenv("FOMO_DEVICES", "4,5")
+    assert RunContext(project.graph(), project.home).run.devices == Devices()
 
 
 def test_slots_of_the_cpu_hide_cuda_and_divide_the_cores(monkeypatch, tmp_path):

@@ -12,7 +12,7 @@ from fomo_dagster.graph.build.builder import Graph
 from fomo_dagster.graph.core.context import NodeContext
 from fomo_dagster.graph.core.needs import Needs
 from fomo_dagster.graph.core.node import Node
-from fomo_dagster.graph.run.devices import Claim, Devices, Lending, devices_here
+from fomo_dagster.graph.run.devices import Claim, Devices, Lending
 from fomo_dagster.graph.run.processes import Starter
 from fomo_dagster.home import Home
 from fomo_dagster.progress import Callbacks, Channel
@@ -50,7 +50,7 @@ class Run:
     id: str = ""
     channel: Channel | None = None
     starter: Starter | None = None
-    devices: Devices = field(default_factory=devices_here)
+    devices: Devices = field(default_factory=Devices)
     priorities: Mapping[str, float] = field(default_factory=dict)
     stop: Stop = field(default_factory=Stop)
     begins: Callable[[Node], None] = ignore_node
