@@ -31,13 +31,12 @@ from dagster_pipes import open_dagster_pipes
 from fomo_dagster.cli.output import WarningsTo
 from fomo_dagster.distributed.process_group import ProcessGroup
 from fomo_dagster.graph.core.node import Node
-from fomo_dagster.graph.run.launching import LAUNCHER, RESULT, STOP
+from fomo_dagster.graph.run.launching import LAUNCHER, RESULT, STOP, make_here
 from fomo_dagster.graph.run.run_context import RunContext
 from fomo_dagster.graph.run.tasks import Task
 from fomo_dagster.models.devices import check_device
 from fomo_dagster.progress import Callbacks, ignore_steps
 from fomo_dagster.store.files import write_bytes
-from fomo_dagster.store.process_memory import ProcessMemory
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _SECONDS_BETWEEN_LOOKS = 0.5
@@ -88,17 +87,15 @@ def _work(task: Task, here: Path, callbacks: Callbacks) -> dict[str, Any]:
             if _is_first_to(here / f"taken_{number}"):
                 context.get_or_make(
                     recipe,
-                    lambda folder, name=name, recipe=recipe: node.make(  # type: ignore[misc]
-                        name, recipe, folder, context
+                    lambda folder, name=name, recipe=recipe: make_here(  # type: ignore[misc]
+                        node, name, recipe, folder, context
                     ),
                 )
         return {}
     if int(os.environ["WORLD_SIZE"]) == 1:
         context = RunContext(graph, task.home, callbacks=callbacks, processes=task.processes)
         ((name, recipe),) = task.recipes(node, context).items()
-        memory = ProcessMemory()
-        cost = node.make(name, recipe, task.folder, context) or {}
-        return memory.costs() | dict(cost)
+        return make_here(node, name, recipe, task.folder, context)
     with _group(device) as group:
         context = RunContext(graph, task.home, callbacks=callbacks, group=group)
         ((name, recipe),) = task.recipes(node, context).items()

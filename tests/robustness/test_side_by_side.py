@@ -72,6 +72,14 @@ def contents(project):
     }
 
 
+def figures(project):
+    """The names of what the making of every artifact cost."""
+    return {
+        path.parents[1].name: set(json.loads(path.read_text())["cost"])
+        for path in project.home.root.glob("store/[!.]*/*/record/cost.json")
+    }
+
+
 def most_at_once(output, kind):
     """How many assets of a kind were under way at once, by the lines of a run."""
     most, under_way = 0, set()
@@ -108,11 +116,11 @@ def trainings_under_way(project):
 def test_the_bits_are_those_of_one_process(project):
     write(project)
     assert run("seeds", devices="cpu:1", executor="in_process")[0] == 0
-    alone = contents(project)
+    alone, cost = contents(project), figures(project)
     shutil.rmtree(project.home.root)
     status, output = run("seeds")
     assert status == 0, output
-    assert contents(project) == alone
+    assert (contents(project), figures(project)) == (alone, cost)
     assert most_at_once(output, "/trained_") >= 2
 
 

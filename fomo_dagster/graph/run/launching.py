@@ -63,12 +63,19 @@ def make(
     context.run.begins(node)
     count = _processes(node)
     if count == 1 and (context.run.starter is None or node.needs is None):
-        memory = ProcessMemory()
         with _here(node, claim) as own:
-            cost = own.make(name, recipe, folder, context) or {}
-        return memory.costs() | dict(cost)
+            return make_here(own, name, recipe, folder, context)
     cost = _launch(node, {name: recipe}, folder, claim, context)
     return cost if count == 1 else cost | {"processes": count}
+
+
+def make_here(
+    node: Node, name: str, recipe: Recipe, folder: Path, context: RunContext
+) -> dict[str, Any]:
+    """Write the node's artifact into `folder` in this process alone; what it cost, with memory."""
+    memory = ProcessMemory()
+    cost = node.make(name, recipe, folder, context) or {}
+    return memory.costs() | dict(cost)
 
 
 def make_side_by_side(
