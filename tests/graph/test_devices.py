@@ -9,11 +9,12 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
+import torch
 
 from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.errors import InputError
 from fomo_dagster.graph.core.needs import Needs
-from fomo_dagster.graph.run import devices
+from fomo_dagster.graph.run import devices, launching
 from fomo_dagster.graph.run.devices import Claim, Devices, Lending, devices_here
 from fomo_dagster.graph.run.materialise import materialise
 from fomo_dagster.graph.run.run_context import Run, RunContext
@@ -197,6 +198,20 @@ def test_slots_of_the_cpu_hide_cuda_and_divide_the_cores(monkeypatch, tmp_path):
     claim = Claim(Needs(device="auto", devices=2), lending, "me", lambda notes: None)
     with claim.held():
         assert (claim.environment, claim.sharing) == ({"CUDA_VISIBLE_DEVICES": ""}, 2)
+
+
+def test_what_is_made_here_has_its_share_of_the_cores(monkeypatch, project):
+    monkeypatch.setenv("FOMO_DEVICES", "cpu:2")
+    project.write("toy", execution={"device": "auto"})
+    graph = project.graph()
+    context = RunContext(graph, project.home, run=Run(devices=devices_here()))
+    node, threads = graph.nodes["toy/trained_001"], torch.get_num_threads()
+    torch.set_num_threads(4)
+    claim = context.claim(node)
+    with claim.held(), launching._here(node, claim) as own:
+        assert (own.execution.device, torch.get_num_threads()) == ("cpu", 2)
+    assert torch.get_num_threads() == 4
+    torch.set_num_threads(threads)
 
 
 def interrupted(notes):

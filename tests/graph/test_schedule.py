@@ -13,6 +13,7 @@ from fomo_dagster.graph.run.run_context import RunContext
 from fomo_dagster.graph.run.schedule import (
     Work,
     priorities,
+    priorities_of_all,
     remaining_seconds,
     schedule,
     works_of,
@@ -205,6 +206,14 @@ def test_trainings_never_seen_before_still_go_before_evaluations(project):
     # θ₀, three stages, the last evaluation
     assert found.seconds == found.critical_seconds == 5
     assert [found.starts[f"toy/trained_00{stage}"] for stage in (1, 2, 3)] == [1, 2, 3]
+
+
+def test_without_a_plan_the_next_training_goes_before_the_evaluation_of_the_last(project):
+    order = priorities_of_all(list(project.graph().nodes.values()), 2)
+    keys = ["trained_001", "trained_002", "evaluation_001", "trained_003", "evaluation_002"]
+    first = [order[f"toy/{key}"] for key in keys]
+    assert first[0] > first[1] > max(first[2:])
+    assert first[3] > max(first[2], first[4])
 
 
 def test_a_kind_never_seen_takes_as_long_as_the_median_of_what_needs_a_device(project):
