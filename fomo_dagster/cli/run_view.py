@@ -245,11 +245,12 @@ class TextView:
         self.bars.advance()
 
     def failed(self, asset: str, error: FomoError) -> None:
-        """The command ends with the error, or the sweep goes on after it: both say it."""
+        """Where others go on, perhaps for hours, the reason is said now; else the command ends with
+        it."""
         with self.lock:
             self.bars.end(asset)
-            if self.bars:  # others go on, for hours perhaps
-                self.line("failed", asset)
+            if self.bars:
+                self.line("failed", str(error))
 
     def warn(self, warning: str) -> None:
         with self.lock:

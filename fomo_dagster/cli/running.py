@@ -198,7 +198,7 @@ class _Runner:
                     remove_stale_heads(member.experiment.name, RunContext(self.graph, self.home))
         self.home.store.push_pending()
         failures = {one.name: one.error for one in request.experiment_set.troubles}
-        lost = self._lost()
+        lost, named = self._lost(), set[str]()
         for member in members:
             name = member.experiment.name
             broken = next((lost[node.key] for node in member.nodes if node.key in lost), None)
@@ -207,7 +207,12 @@ class _Runner:
                     self.tracking.catch_up(name)
                 self.view.up_to_date(member, len(member.nodes))
             elif request.experiment_set.is_several:
-                failures[name] = self.failed[broken]
+                failures[name] = (
+                    StoreError(f"it needs {broken}, which failed")
+                    if broken in named
+                    else self.failed[broken]
+                )
+                named.add(broken)
                 self.view.not_up_to_date(name, failures[name])
         return failures if request.experiment_set.is_several else self.failed
 

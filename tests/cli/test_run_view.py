@@ -193,7 +193,7 @@ def test_two_steps_in_turn_have_a_pace_and_a_wait_each(clock):
                 b.begins(node("b/trained_001"))
             if second >= 40:
                 b.progress("training", 10 * (second - 40), 1000)
-        view.failed("a/trained_001", TrainingError("the loss is nan"))
+        view.failed("a/trained_001", TrainingError("a/trained_001: the loss is nan"))
         b.finished(head("b/trained_001"), 22.0)
         c.finished(head("b/trained_002", "hit"), 0.5)
     lines = [line.partition(", until")[0] for line in console.file.getvalue().splitlines()]
@@ -205,7 +205,7 @@ def test_two_steps_in_turn_have_a_pace_and_a_wait_each(clock):
         "  waited   b/trained_001  40.0 s",
         "  begin    b/trained_001",
         "  progress a/trained_001  training 60 of 124, loss 2.0000, 100 samples/s, 1 min 04 s left",
-        "  failed   a/trained_001",
+        "  failed   a/trained_001: the loss is nan",
         "  computed b/trained_001      22.0 s",
         "  waited   b/trained_002  1 min 01 s",
         "  hit      b/trained_002       0.5 s",

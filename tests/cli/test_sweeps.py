@@ -106,10 +106,11 @@ def test_what_needs_an_asset_that_failed_is_not_tried_again(project, capsys):
     write(project, sweep={"seed": [0, 1]})
     for picture in (project.root / "images" / "birds" / "train").rglob("*.png"):
         picture.write_bytes(b"no image")
-    with pytest.raises(Exception, match="lr: 2 of 2 experiments failed"):
+    with pytest.raises(DataError, match="lr: 2 of 2 experiments failed") as raised:
         run_experiment("lr", [])
-    printed = capsys.readouterr().out
-    assert printed.count("shards/birds: ") == 2  # once for each experiment
+    assert str(raised.value).count("shards/birds: ") == 1
+    assert str(raised.value).endswith("lr_seed_1: it needs shards/birds, which failed")
+    capsys.readouterr()
     with pytest.raises(InputError, match="no experiment of lr has scores yet: `fomo run lr`"):
         run("results", "lr")
 
