@@ -132,7 +132,7 @@ class AssetFailed(Event):
     """An asset could not be materialised."""
 
     name = "asset_failed"
-    asset: str = Field(description="The asset's key; empty if it is not known.")
+    asset: str = Field(description="The asset's key; of chunks, what their keys begin with.")
     error: Failure = Field(description="Why.")
 
 
