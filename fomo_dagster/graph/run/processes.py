@@ -9,6 +9,7 @@ import importlib
 import multiprocessing
 import os
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -24,6 +25,7 @@ _PRELOADED = [
     "fomo_dagster.graph.work.replay_features", "fomo_dagster.evaluation.encoding",
     "fomo_dagster.evaluation.evaluate", "fomo_dagster.merging.techniques",
 ]  # fmt: skip
+_SECONDS_TO_NOTICE, _SECONDS_BETWEEN_TRIES = 10.0, 0.05  # that the process that forks is gone
 _ALONE = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
 
 
@@ -75,11 +77,18 @@ class Forked:
         ensure_running()
 
     def start(self, here: Path, environment: Mapping[str, str]) -> Started:
-        process = self._context.Process(
-            target=_work, args=(str(here), {**os.environ, **environment, **_ALONE}), daemon=False
-        )
-        process.start()
-        return _Process(process)
+        variables = {**os.environ, **environment, **_ALONE}
+        until = time.monotonic() + _SECONDS_TO_NOTICE
+        while True:
+            process = self._context.Process(target=_work, args=(str(here), variables))
+            try:
+                process.start()
+            except ConnectionRefusedError:  # what forks was just ended, and still seems to live
+                if time.monotonic() > until:
+                    raise
+                time.sleep(_SECONDS_BETWEEN_TRIES)
+            else:
+                return _Process(process)
 
 
 class _Process:
