@@ -26,12 +26,11 @@ from fomo_dagster.graph.build.names import OBSERVE, UPDATE
 from fomo_dagster.graph.core.context import SourceNode
 from fomo_dagster.graph.core.keys import DATASETS, step_of, what_is_made
 from fomo_dagster.graph.core.node import Node
-from fomo_dagster.graph.run.devices import devices_here
 from fomo_dagster.graph.run.materialise import materialise, remove_stale_heads
 from fomo_dagster.graph.run.run_context import RunContext
 from fomo_dagster.home import Home
 from fomo_dagster.units import duration
-from resources.executors import executor
+from resources.executors import default_executor
 from resources.run_contexts import RunContextOpener, RunContexts
 
 Job = Any  # Dagster does not export the type of what define_asset_job returns
@@ -77,7 +76,7 @@ def build_definitions(
             *announcing_sensor(),
         ],
         resources={"run_contexts": run_contexts},
-        executor=executor(devices_here()),
+        executor=default_executor(),
     )
 
 

@@ -12,7 +12,8 @@ import dagster as dg
 from pydantic import Field, PrivateAttr
 
 from fomo_dagster.graph.build.builder import Graph
-from fomo_dagster.graph.run.devices import Devices, devices_here
+from fomo_dagster.graph.run.clusters import Cluster, LocalCluster
+from fomo_dagster.graph.run.executors import open_cluster
 from fomo_dagster.graph.run.run_context import Run, RunContext
 from fomo_dagster.graph.run.schedule import priorities_of_all
 from fomo_dagster.graph.run.tracking import Tracking
@@ -22,7 +23,6 @@ from fomo_dagster.stopping import stop_of
 from fomo_dagster.store.heads import Head
 from fomo_dagster.trackers.choosing import check_names, open_trackers
 from fomo_dagster.trackers.sending import Trackers
-from resources.executors import starter
 from resources.pipes import PipesChannel
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -56,7 +56,7 @@ class RunContexts(dg.ConfigurableResource):  # type: ignore[type-arg]
         description="What is sent the numbers of the tables, FOMO_TRACKERS: tensorboard, wandb, "
         "mlflow.",
     )
-    _devices: Devices = PrivateAttr(default_factory=Devices)
+    _cluster: Cluster = PrivateAttr(default_factory=LocalCluster)
     _order: tuple[Graph, Mapping[str, float]] | None = PrivateAttr(default=None)
     _trackers: Trackers = PrivateAttr(default_factory=Trackers.none)
 
@@ -69,8 +69,9 @@ class RunContexts(dg.ConfigurableResource):  # type: ignore[type-arg]
         return cls(home=str(home.root), remote_store=remote, trackers=list(trackers))
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
-        """Before the first step of a run: refuses trackers and devices that there are not."""
-        self._devices = devices_here()
+        """Before the first step of a run: refuses trackers, devices and clusters that there are
+        not."""
+        self._cluster = open_cluster()
         names = check_names(self.trackers, "the resource `run_contexts`, trackers")
         self._trackers = open_trackers(names, Path(self.home))
 
@@ -81,7 +82,7 @@ class RunContexts(dg.ConfigurableResource):  # type: ignore[type-arg]
     def _priorities(self, graph: Graph) -> Mapping[str, float]:
         if self._order is None or self._order[0] is not graph:
             nodes = list(graph.nodes.values())
-            self._order = (graph, priorities_of_all(nodes, self._devices.count))
+            self._order = (graph, priorities_of_all(nodes, self._cluster.slots))
         return self._order[1]
 
     def open(self, graph: Graph, context: Any) -> RunContext:
@@ -108,9 +109,8 @@ class RunContexts(dg.ConfigurableResource):  # type: ignore[type-arg]
             run=Run(
                 id=context.run.run_id,
                 channel=PipesChannel(context),
-                starter=starter(self._devices),
+                cluster=self._cluster,
                 priorities=self._priorities(graph),
-                devices=self._devices,
                 stop=stop_of(context.run.run_id),
                 begins=lambda _: step.goes_on(),
                 finished=finished,

@@ -131,14 +131,14 @@ def plan(
 
     A plan computes nothing. Its estimates come from what was computed on this machine before.
     """
+    from fomo_dagster.cli.parallel import refusals
     from fomo_dagster.cli.planning import plan_as_data, print_plan, resolve_request, warn_once
     from fomo_dagster.cli.schedule_view import ScheduleView
-    from fomo_dagster.graph.run.missing_devices import missing_devices
 
     request = resolve_request(experiment, overrides or [])
     planned, view = request.plan(), None
-    for said in missing_devices(planned, request.graph):
-        warn_once(f"{said}. `fomo run` refuses it on this machine")
+    for said in refusals(planned, request.graph):
+        warn_once(f"{said}. `fomo run` refuses it")
     if parallel is not None:
         view = ScheduleView.of(request.nodes, planned, parallel)
     if as_json:

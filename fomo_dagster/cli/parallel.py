@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand
+
+from fomo_dagster.errors import InputError
+
+if TYPE_CHECKING:
+    from fomo_dagster.graph.build.builder import Graph
+    from fomo_dagster.graph.run.plan import Planned
 
 PARALLEL = "--parallel"
 
 
 def default_slots() -> int:
-    """The slots of this machine: one for each device."""
-    from fomo_dagster.graph.run.devices import devices_here
+    """One for each device that there is."""
+    from fomo_dagster.graph.run.executors import open_cluster
 
-    return devices_here().count
+    return open_cluster().slots
+
+
+def refusals(planned: Sequence[Planned], graph: Graph) -> list[str]:
+    """What `fomo run` would say that is missing; a cluster that does not answer is a reason too."""
+    from fomo_dagster.graph.run.executors import open_cluster
+    from fomo_dagster.graph.run.missing_devices import missing_devices
+
+    if not any(entry.compute for entry in planned):
+        return []
+    try:
+        return missing_devices(planned, graph, open_cluster())
+    except InputError as error:
+        return [str(error)]
 
 
 def slots_of(text: str) -> int:

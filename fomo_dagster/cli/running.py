@@ -30,11 +30,11 @@ from fomo_dagster.cli.run_view import RunView, TextView
 from fomo_dagster.errors import FomoError, InputError, StoppedError, StoreError
 from fomo_dagster.graph.build.builder import Graph
 from fomo_dagster.graph.core.keys import assets_by_step, what_is_made
-from fomo_dagster.graph.run.devices import Devices, devices_here
+from fomo_dagster.graph.run.clusters import Cluster
+from fomo_dagster.graph.run.executors import open_cluster
 from fomo_dagster.graph.run.materialise import remove_stale_heads
 from fomo_dagster.graph.run.missing_devices import missing_devices
 from fomo_dagster.graph.run.plan import Planned
-from fomo_dagster.graph.run.processes import Starter
 from fomo_dagster.graph.run.run_context import Run, RunContext
 from fomo_dagster.graph.run.schedule import priorities, works_of
 from fomo_dagster.graph.run.tracking import Tracking
@@ -45,7 +45,7 @@ from fomo_dagster.store.heads import Head
 from fomo_dagster.store.leases import lease
 from fomo_dagster.trackers.choosing import named_by_environment, open_trackers
 from fomo_dagster.trackers.sending import Trackers
-from resources.executors import executor, executor_name, starter
+from resources.executors import executor_on
 from resources.pipes import PipesChannel
 
 # A run can bring what its plan could not know: images that turn out to be unreadable.
@@ -104,14 +104,13 @@ def _run(
     signals: Signals,
     parallel: int | None,
 ) -> None:
-    devices = devices_here() if parallel is None else devices_here().at_most(parallel)
-    executor_name(devices)
+    cluster = open_cluster(parallel)
     home = Home.from_environment()
     if instance is None:
         check_path(home)
     trackers = open_trackers(named_by_environment(), home.root)
     request = resolve_request(name_or_path, overrides)
-    runner = _Runner(request, instance, command, view, signals, trackers, devices)
+    runner = _Runner(request, instance, command, view, signals, trackers, cluster)
     try:
         failures = runner.bring_up_to_date()
         if request.experiment_set.is_several or not failures:
@@ -145,7 +144,7 @@ class _Runner:
     view: RunView
     signals: Signals
     trackers: Trackers
-    devices: Devices
+    cluster: Cluster
     failed: dict[str, FomoError] = field(default_factory=dict)
     """Why, by the assets that failed."""
 
@@ -173,7 +172,7 @@ class _Runner:
         with ExitStack() as stack:
             refusal = self._leased(stack)
             planned = request.plan()
-            if missing := missing_devices(planned, self.graph):
+            if missing := missing_devices(planned, self.graph, self.cluster):
                 raise InputError("\n".join(missing))
             for number, member in enumerate(members, 1):
                 self.view.experiment(member.experiment.name, number, len(members))
@@ -264,22 +263,19 @@ class _Runner:
         request, name = self.request, self.request.name
         observe_sources(request, instance)
         keys = [key_of(entry.asset) for entry in wanted]
-        starts = starter(self.devices)
-        if starts is not None and any(
-            entry.compute and self.graph.nodes[entry.asset].needs for entry in wanted
-        ):
-            starts.prepare()
+        if any(entry.compute and self.graph.nodes[entry.asset].needs for entry in wanted):
+            self.cluster.prepare()
         nodes = [self.graph.nodes[entry.asset] for entry in planned]
-        order = priorities(works_of(nodes, planned), self.devices.count)
+        order = priorities(works_of(nodes, planned), self.cluster.slots)
         with self.view.materialising([entry.asset for entry in wanted]):
             run_contexts = _ShownRunContexts(
-                self.home, self.view, self.tracking, self.devices, starts, order
+                self.home, self.view, self.tracking, self.cluster, order
             )
             definitions = dg.Definitions(
                 self.assets,
                 jobs=[job_of(name, request.experiment_set.names, self.graph)],
                 resources={"run_contexts": run_contexts},
-                executor=executor(self.devices),
+                executor=executor_on(self.cluster),
             )
             result = run_job(
                 definitions.resolve_job_def(name),
@@ -312,8 +308,7 @@ class _ShownRunContexts:
     home: Home
     view: RunView
     tracking: Tracking
-    devices: Devices
-    starter: Starter | None
+    cluster: Cluster
     priorities: Mapping[str, float]
     told: set[str] = field(default_factory=set)
     """The assets that failed and were told of."""
@@ -347,8 +342,7 @@ class _ShownRunContexts:
             run=Run(
                 id=context.run.run_id,
                 channel=PipesChannel(context),
-                starter=self.starter,
-                devices=self.devices,
+                cluster=self.cluster,
                 priorities=self.priorities,
                 stop=stop_of(context.run.run_id),
                 begins=step.begins,

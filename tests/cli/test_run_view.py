@@ -26,7 +26,7 @@ from fomo_dagster.cli.run_events import EventsView
 from fomo_dagster.cli.run_view import TextView
 from fomo_dagster.cli.running import _ShownRunContexts
 from fomo_dagster.errors import StoppedError, TrainingError
-from fomo_dagster.graph.run.devices import Devices
+from fomo_dagster.graph.run.clusters import LocalCluster
 from fomo_dagster.graph.run.tracking import Tracking
 from fomo_dagster.trackers.sending import Trackers
 
@@ -417,7 +417,7 @@ def test_each_step_of_a_run_tells_of_its_own_asset(project):
     graph, console = project.graph(), Terminal(file=io.StringIO())
     view = TextView(console)
     tracking = Tracking(graph, project.home, Trackers.none(), view.warn)
-    run_contexts = _ShownRunContexts(project.home, view, tracking, Devices(), None, {})
+    run_contexts = _ShownRunContexts(project.home, view, tracking, LocalCluster(), {})
     training, chunks = (
         run_contexts.open(
             graph, SimpleNamespace(selected_asset_keys=keys, run=SimpleNamespace(run_id="a-run"))

@@ -15,7 +15,8 @@ from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.errors import InputError
 from fomo_dagster.graph.core.needs import Needs
 from fomo_dagster.graph.run import devices, launching
-from fomo_dagster.graph.run.devices import Claim, Devices, Lending, devices_here
+from fomo_dagster.graph.run.clusters import LocalCluster
+from fomo_dagster.graph.run.devices import Claim, Lending, devices_here
 from fomo_dagster.graph.run.materialise import materialise
 from fomo_dagster.graph.run.run_context import Run, RunContext
 from fomo_dagster.progress import Callbacks
@@ -177,18 +178,18 @@ def test_a_process_sees_what_was_claimed_for_it(monkeypatch, tmp_path, device, c
     lending = Lending(devices_here(), tmp_path)
     claim = Claim(Needs(device=device, devices=count), lending, "me", lambda notes: None)
     with claim.held() as waited:
-        assert (claim.environment, waited) == (environment, False)
+        assert (claim.lent.environment, waited) == (environment, False)
         other = Claim(Needs(device="auto", devices=2), lending, "you", interrupted)
         with pytest.raises(KeyboardInterrupt) if device != "cpu" else nullcontext(), other.held():
             pass
-    assert claim.environment == {}
+    assert claim.lent.environment == {}
 
 
 def test_a_process_that_sees_only_its_device_needs_none_of_the_others(monkeypatch, project):
     """The setting names those of the machine, and the process has the claimed one's variables."""
     cuda(monkeypatch, 8, "5")
     monkeypatch.setenv("FOMO_DEVICES", "4,5")
-    assert RunContext(project.graph(), project.home).run.devices == Devices()
+    assert RunContext(project.graph(), project.home).run.cluster == LocalCluster()
 
 
 def test_slots_of_the_cpu_hide_cuda_and_divide_the_cores(monkeypatch, tmp_path):
@@ -197,18 +198,18 @@ def test_slots_of_the_cpu_hide_cuda_and_divide_the_cores(monkeypatch, tmp_path):
     lending = Lending(devices_here(), tmp_path)
     claim = Claim(Needs(device="auto", devices=2), lending, "me", lambda notes: None)
     with claim.held():
-        assert (claim.environment, claim.sharing) == ({"CUDA_VISIBLE_DEVICES": ""}, 2)
+        assert (claim.lent.environment, claim.lent.sharing) == ({"CUDA_VISIBLE_DEVICES": ""}, 2)
 
 
 def test_what_is_made_here_has_its_share_of_the_cores(monkeypatch, project):
     monkeypatch.setenv("FOMO_DEVICES", "cpu:2")
     project.write("toy", execution={"device": "auto"})
     graph = project.graph()
-    context = RunContext(graph, project.home, run=Run(devices=devices_here()))
+    context = RunContext(graph, project.home, run=Run(cluster=LocalCluster(devices_here())))
     node, threads = graph.nodes["toy/trained_001"], torch.get_num_threads()
     torch.set_num_threads(4)
     claim = context.claim(node)
-    with claim.held(), launching._here(node, claim) as own:
+    with claim.held(), launching._here(node, claim.lent) as own:
         assert (own.execution.device, torch.get_num_threads()) == ("cpu", 2)
     assert torch.get_num_threads() == 4
     torch.set_num_threads(threads)

@@ -10,6 +10,7 @@ from fomo_dagster.cli.planning import resolve_request
 from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.execution import Execution
+from fomo_dagster.graph.run.clusters import LocalCluster
 from fomo_dagster.graph.run.missing_devices import missing_devices
 
 MACHINES = {"count": 2, "rendezvous": "node01:29500", "start": ["srun"], "interface": "lo"}
@@ -40,7 +41,7 @@ def test_what_can_never_be_a_device_is_refused_at_load(project, device):
 def said_of(project, **execution):
     project.write("toy", execution=execution)
     request = resolve_request("toy", [])
-    return missing_devices(request.plan(), request.graph)
+    return missing_devices(request.plan(), request.graph, LocalCluster())
 
 
 def test_a_device_that_is_not_here_ends_a_run_before_anything_is_made(project, monkeypatch):
@@ -60,7 +61,7 @@ def test_a_plan_for_another_machine_warns_once_and_goes_on(project, monkeypatch,
         main()
     assert "18 to compute, 0 hits" in capsys.readouterr().out
     assert caplog.text.count("execution.device 'cuda' does not exist on this machine") == 1
-    assert "`fomo run` refuses it on this machine" in caplog.text
+    assert "`fomo run` refuses it" in caplog.text
 
 
 def test_each_process_needs_a_device_of_this_machine_unless_others_make_it(project, monkeypatch):

@@ -5,8 +5,8 @@ from typer.testing import CliRunner
 
 from fomo_dagster.cli.main import app
 from fomo_dagster.errors import InputError
-from fomo_dagster.graph.run.devices import Devices
-from resources.executors import executor, executor_name, starter
+from fomo_dagster.graph.run.executors import open_cluster
+from resources.executors import default_executor, executor_on
 
 
 @pytest.mark.parametrize(
@@ -20,15 +20,17 @@ from resources.executors import executor, executor_name, starter
 )
 def test_the_setting_decides_or_else_the_number_of_devices(monkeypatch, named, slots, expected):
     monkeypatch.setenv("FOMO_EXECUTOR", named)
-    devices = Devices(cpu=slots)
-    assert executor_name(devices) == executor(devices).name == expected
-    assert (starter(devices) is not None) is (expected == "processes")
+    monkeypatch.setenv("FOMO_DEVICES", f"cpu:{slots}")
+    cluster = open_cluster()
+    assert cluster.slots == slots
+    assert default_executor().name == executor_on(cluster).name == expected
+    assert cluster.has_workers is (expected == "processes")
 
 
 def test_an_executor_that_there_is_not_is_refused_before_anything_is_planned(project, monkeypatch):
     monkeypatch.setenv("FOMO_EXECUTOR", "proceses")
     with pytest.raises(InputError, match="FOMO_EXECUTOR is 'proceses': did you mean 'processes'"):
-        executor_name(Devices())
+        default_executor()
     result = CliRunner().invoke(app, ["run", "toy"])
     assert isinstance(result.exception, InputError)
     assert not project.home.root.exists()

@@ -17,11 +17,12 @@ import re
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import count
 from pathlib import Path
+from typing import Protocol
 
 from fomo_dagster.errors import InputError
 from fomo_dagster.graph.core.needs import Needs
@@ -170,47 +171,58 @@ def _driver_count() -> int:
         library.nvmlShutdown()
 
 
+@dataclass(frozen=True)
+class Lent:
+    """What was lent to work.
+
+    devices: those of this machine; empty where a cluster decides. sharing: how many such works
+    divide the cores of a machine among themselves. threads: of the process, where a cluster gives
+    it cores of its own. waited: whether that took waiting.
+    """
+
+    devices: tuple[Device, ...] = ()
+    sharing: int = 1
+    threads: int | None = None
+    waited: bool = False
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """The variables by which a process sees just what was lent."""
+        visible = [device.visible for device in self.devices if device.visible is not None]
+        return {VISIBLE: ",".join(filter(None, visible))} if visible else {}
+
+
+class Lender(Protocol):
+    """Lends devices."""
+
+    def lend(
+        self, needs: Needs, note: str, waiting: Callable[[Sequence[str]], None], priority: float
+    ) -> AbstractContextManager[Lent]:
+        """Lends what is needed, whichever is free first. In this process, the greatest priority
+        goes first. `waiting` is told who has what is needed. Raises `InputError` where there is
+        never as much."""
+
+
 @dataclass
 class Claim:
-    """A claim on devices for work. Within `held`, `devices` are what it has."""
+    """A claim on devices for work. Within `held`, `lent` is what it has."""
 
     needs: Needs
-    lending: Lending
+    lender: Lender
     note: str
     waiting: Callable[[Sequence[str]], None]
     priority: float = 0.0
-    devices: tuple[Device, ...] = ()
+    lent: Lent = field(default_factory=Lent)
 
     @contextmanager
     def held(self) -> Iterator[bool]:
         """Holds as many devices as are needed; gives whether that took waiting."""
         check()
-        if not self.needs.devices:
-            yield False
-            return
-        suitable = self.lending.devices.that_suit(self.needs)
-        # where PyTorch decides what there is, all processes of one work share the machine's slot
-        wanted = min(self.needs.devices, len(suitable))
-        with self.lending.lend(suitable, wanted, self.note, self.waiting, self.priority) as (
-            self.devices,
-            waited,
-        ):
+        with self.lender.lend(self.needs, self.note, self.waiting, self.priority) as self.lent:
             try:
-                yield waited
+                yield self.lent.waited
             finally:
-                self.devices = ()
-
-    @property
-    def sharing(self) -> int:
-        """How many such works divide the cores of this machine among themselves."""
-        on_cpu = any(device.name == "cpu" for device in self.devices)
-        return self.lending.devices.cpu if on_cpu else 1
-
-    @property
-    def environment(self) -> Mapping[str, str]:
-        """The variables by which a process sees just what was claimed."""
-        visible = [device.visible for device in self.devices if device.visible is not None]
-        return {VISIBLE: ",".join(filter(None, visible))} if visible else {}
+                self.lent = Lent()
 
 
 @dataclass(frozen=True)
@@ -223,14 +235,18 @@ class Lending:
     @contextmanager
     def lend(
         self,
-        suitable: Sequence[Device],
-        wanted: int,
+        needs: Needs,
         note: str,
         waiting: Callable[[Sequence[str]], None],
         priority: float,
-    ) -> Iterator[tuple[tuple[Device, ...], bool]]:
-        """Lends `wanted` of the devices that suit, whichever are free; gives them, and whether that
-        took waiting. In this process, the greatest priority goes first."""
+    ) -> Iterator[Lent]:
+        """As `Lender.lend`."""
+        if not needs.devices:
+            yield Lent()
+            return
+        suitable = self.devices.that_suit(needs)
+        # where PyTorch decides what there is, all processes of one work share the machine's slot
+        wanted = min(needs.devices, len(suitable))
         shared = suitable[0].visible not in (None, "")
         folder = _shared_folder() if shared else self.home / _this_machine() / "cpu"
         by_path = {
@@ -246,7 +262,9 @@ class Lending:
             ) as taken,
         ):  # fmt: skip
             goes_first.is_over()
-            yield tuple(by_path[path] for path in taken.paths), taken.waited
+            devices = tuple(by_path[path] for path in taken.paths)
+            on_cpu = any(device.name == "cpu" for device in devices)
+            yield Lent(devices, self.devices.cpu if on_cpu else 1, waited=taken.waited)
 
 
 @dataclass(eq=False)

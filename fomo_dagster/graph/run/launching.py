@@ -16,7 +16,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -30,9 +30,11 @@ from fomo_dagster.errors import (
     TrainingError,
 )
 from fomo_dagster.graph.core.facts import identity
+from fomo_dagster.graph.core.needs import Needs
 from fomo_dagster.graph.core.node import Node
-from fomo_dagster.graph.run.devices import Claim
-from fomo_dagster.graph.run.processes import LOST, OUTPUT, TASK, WORKER, Started, launched
+from fomo_dagster.graph.run.clusters import Launch, MachineLostError
+from fomo_dagster.graph.run.devices import Claim, Lent
+from fomo_dagster.graph.run.processes import LOST, OUTPUT, TASK, WORKER, Started
 from fomo_dagster.graph.run.tasks import Task, as_data
 from fomo_dagster.progress import ignore_steps
 from fomo_dagster.stopping import check
@@ -50,6 +52,7 @@ LAUNCHER = "launcher"  # locked while the launching process lives
 STOP = "stop"  # holds the name of a signal once one came
 RESULT = "result.json"  # by the first process: cost, or where it was stopped
 _SECONDS_BETWEEN_LOOKS = 0.1
+MOST_TIMES = 4  # that work is begun, where its machine is lost
 _SECONDS_TO_END = 60.0  # of a process that was told to, and only has to leave
 _KINDS = {kind.__name__: kind for kind in (InputError, DataError, StoreError, TrainingError)}
 _FAILED = re.compile(r"rank\s*:\s*(\d+)\D[^\n]*\n\s*exitcode\s*:\s*(-?\d+)")  # torchrun's summary
@@ -62,8 +65,8 @@ def make(
     held."""
     context.run.begins(node)
     count = _processes(node)
-    if count == 1 and (context.run.starter is None or node.needs is None):
-        with _here(node, claim) as own:
+    if count == 1 and not (context.run.cluster.has_workers and node.needs is not None):
+        with _here(node, claim.lent) as own:
             return make_here(own, name, recipe, folder, context)
     cost = _launch(node, {name: recipe}, folder, claim, context)
     return cost if count == 1 else cost | {"processes": count}
@@ -84,13 +87,13 @@ def make_side_by_side(
     """Have those of a node's artifacts that are not there made by processes of their own, one each
     at a time, where it is spread so; their names."""
     several = node.parallelism is not None and node.parallelism.all_processes > 1
-    if not node.parallel_over_artifacts or not (several or context.run.starter is not None):
+    if not node.parallel_over_artifacts or not (several or context.run.cluster.has_workers):
         return frozenset()
 
     def missing() -> dict[str, Recipe]:
         return {n: recipe for n, recipe in recipes.items() if not context.store.holds(recipe)}
 
-    least = 2 if context.run.starter is None else 1
+    least = 1 if context.run.cluster.has_workers else 2
     if len(missing()) < least:
         return frozenset()
     # First, so that who wants the same waits for what is made rather than for a device.
@@ -114,22 +117,22 @@ def _processes(node: Node) -> int:
 
 
 @contextmanager
-def _here(node: Node, claim: Claim) -> Iterator[Node]:
-    """The node as this process makes it, on the device that was claimed, with its share of the
+def _here(node: Node, lent: Lent) -> Iterator[Node]:
+    """The node as this process makes it, on the device that was lent, with its share of the
     cores."""
-    if claim.sharing == 1 and not claim.environment:
+    if lent.sharing == 1 and not lent.environment:
         yield node
         return
     import torch
 
-    device = claim.devices[0]
-    if claim.environment and hasattr(node, "execution"):
+    device = lent.devices[0]
+    if lent.environment and hasattr(node, "execution"):
         execution = node.execution.model_copy(update={"device": device.name})
         node = replace(node, execution=execution)  # type: ignore[call-arg]
     if device.name.startswith("cuda"):
         torch.cuda.set_device(device.name)
     threads = torch.get_num_threads()
-    torch.set_num_threads(max(1, threads // claim.sharing))
+    torch.set_num_threads(max(1, threads // lent.sharing))
     try:
         yield node
     finally:
@@ -144,7 +147,10 @@ def _launch(
     context: RunContext,
 ) -> dict[str, Any]:
     """What it cost. Raises what the processes raise; `TrainingError` where one was lost,
-    `KeyboardInterrupt` on a signal that asks to stop, once they have stopped."""
+    `KeyboardInterrupt` on a signal that asks to stop, once they have stopped.
+
+    Where the machine was lost with them, others go on from what they kept.
+    """
     if context.run.channel is None:
         raise InputError(
             f"{node.key}: execution.processes needs `fomo run` or Dagster, which launch them"
@@ -154,23 +160,39 @@ def _launch(
     task = Task(
         declared=as_data(context.graph.owners[node.key]), home=context.home, key=node.key,
         digests={name: recipe.digest for name, recipe in recipes.items()}, folder=folder,
-        threads=_threads(several, folder) if several is not None else None, sharing=claim.sharing,
+        threads=_threads(several, folder, claim.lent), sharing=claim.lent.sharing,
         processes=context.processes,
         host=socket.gethostname(), tells_steps=context.callbacks.steps is not ignore_steps,
     )  # fmt: skip
     here = context.home.root / "launches" / identity(recipes)
+    needs = node.needs or Needs()
     with lease(context.home.leases / f"launch_{here.name}", context.waits_for_maker):
-        _make_private(here)
-        write_bytes(here / TASK, task.model_dump_json().encode())
-        return _made_by_processes(here, task, several, claim, recipes, context)
+        for times in range(1, MOST_TIMES + 1):
+            launch = Launch(
+                asset=node.key, here=here.with_name(f"{here.name}_{times}"), needs=needs,
+                environment=claim.lent.environment,
+            )  # fmt: skip
+            _make_private(launch.here)
+            write_bytes(launch.here / TASK, task.model_dump_json().encode())
+            try:
+                return _made_by_processes(launch, task, several, recipes, context)
+            except MachineLostError as error:
+                # So whatever still works there, cut off from here, can say nothing any more.
+                shutil.rmtree(launch.here, ignore_errors=True)
+                lost = str(error)
+                context.say([f"{node.key}: {lost}; begun again from its resume point"])
+    raise TrainingError(f"{MOST_TIMES} times in a row {lost}. Run again to go on")
 
 
-def _threads(execution: Execution, folder: Path | None) -> int:
-    """Of each of several processes: torchrun would give each one thread."""
+def _threads(several: Execution | None, folder: Path | None, lent: Lent) -> int | None:
+    """Of each process, where it does not take its share of its machine's. torchrun would give each
+    of several one thread."""
+    if several is None:
+        return lent.threads
     import torch
 
-    threads = torch.get_num_threads()
-    return threads if folder is None else max(1, threads // execution.processes)
+    threads = lent.threads or torch.get_num_threads()
+    return threads if folder is None else max(1, threads // several.processes)
 
 
 def _make_private(folder: Path) -> None:
@@ -186,20 +208,22 @@ def _make_private(folder: Path) -> None:
 
 
 def _made_by_processes(
-    here: Path,
+    launch: Launch,
     task: Task,
     several: Execution | None,
-    claim: Claim,
     recipes: Mapping[str, Recipe],
     context: RunContext,
 ) -> dict[str, Any]:
     processes = several.all_processes if several is not None else 1
     assert context.run.channel is not None
-    stopped, status = "", 0
+    here, stopped, status = launch.here, "", 0
+    if several is not None:
+        launch = replace(launch, command=torchrun(several, here / TASK))
+        _say_what_others_run(several, launch.command, context)
     try:
         with context.run.channel(here, context.callbacks) as variables:
-            variables = {**variables, **claim.environment}
-            status = _run(_start_of(several, here, variables, context), here, context)
+            environment = {**variables, **launch.environment}
+            status = _run(replace(launch, environment=environment), context)
     except KeyboardInterrupt as stop:
         stopped = str(stop) or "interrupted"
     result = json.loads((here / RESULT).read_text()) if (here / RESULT).exists() else {}
@@ -246,31 +270,19 @@ def _say_what_others_run(execution: Execution, command: Sequence[str], context: 
         context.say([f"waiting for {others} other machines, each to run: {' '.join(command)}"])
 
 
-def _start_of(
-    several: Execution | None, here: Path, variables: Mapping[str, str], context: RunContext
-) -> Callable[[], Started]:
-    """What starts the processes."""
-    if several is None:
-        starter = context.run.starter
-        assert starter is not None
-        return lambda: starter.start(here, variables)
-    command = torchrun(several, here / TASK)
-    _say_what_others_run(several, command, context)
-    return lambda: launched(command, here, variables)
-
-
-def _run(start: Callable[[], Started], here: Path, context: RunContext) -> int:
+def _run(launch: Launch, context: RunContext) -> int:
     """Run what is started to its end, and see to it that nothing of it is left on this machine; its
     status, or minus the signal that ended it."""
     from fomo_dagster.training.interruption import Interruption
 
+    here = launch.here
     alive = os.open(here / LAUNCHER, os.O_RDWR | os.O_CREAT, 0o600)
     fcntl.flock(alive, fcntl.LOCK_EX)
     process: Started | None = None
     try:
         with Interruption() as interruption:
             check()
-            process = start()
+            process = context.run.cluster.start(launch)
             while (status := process.poll()) is None:
                 received = interruption.received or context.run.stop.received
                 if received is not None and not (here / STOP).exists():

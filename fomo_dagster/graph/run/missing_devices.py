@@ -1,4 +1,4 @@
-"""Whether this machine has the devices that a plan computes on, before anything is computed."""
+"""Whether a cluster has what a plan takes, before anything is computed."""
 
 from __future__ import annotations
 
@@ -6,32 +6,27 @@ from collections.abc import Iterable
 
 from fomo_dagster.errors import InputError
 from fomo_dagster.graph.build.builder import Graph
+from fomo_dagster.graph.core.needs import Needs
+from fomo_dagster.graph.run.clusters import Cluster
 from fomo_dagster.graph.run.plan import Planned
 
 
-def missing_devices(planned: Iterable[Planned], graph: Graph) -> list[str]:
-    """A sentence for each device that is named and not here, with the first asset that needs it.
+def missing_devices(planned: Iterable[Planned], graph: Graph, cluster: Cluster) -> list[str]:
+    """A sentence for whatever is needed and never there, with the first asset that needs it.
 
     What several machines make together is left to them: this one may only launch it.
     """
-    named: dict[tuple[str, int], str] = {}
+    first: dict[Needs, str] = {}
     for entry in planned:
         node = graph.nodes[entry.asset]
         needs, execution = node.needs, node.parallelism
         is_elsewhere = execution is not None and execution.machines is not None
-        if needs is None or not entry.compute or is_elsewhere:
-            continue
-        is_named = needs.device not in ("", "cpu", "auto")
-        if is_named or (needs.device == "auto" and needs.devices > 1):
-            named.setdefault((needs.device, needs.devices), entry.asset)
-    if not named:
-        return []
-    from fomo_dagster.models.devices import check_device  # with PyTorch
-
-    said = []
-    for (device, processes), asset in named.items():
+        if needs is not None and entry.compute and not is_elsewhere:
+            first.setdefault(needs, entry.asset)
+    said: dict[str, str] = {}
+    for needs, asset in first.items():
         try:
-            check_device(device, processes)
+            cluster.check(needs)
         except InputError as error:
-            said.append(f"{asset}: {error}")
-    return said
+            said.setdefault(str(error), asset)
+    return [f"{asset}: {error}" for error, asset in said.items()]

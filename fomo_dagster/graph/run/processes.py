@@ -42,17 +42,6 @@ class Started(Protocol):
         """Wait for its end; gives its status."""
 
 
-class Starter(Protocol):
-    """Starts a worker for a task."""
-
-    def start(self, here: Path, environment: Mapping[str, str]) -> Started:
-        """here: the folder with the task, where its output goes. environment: variables that it has
-        besides those of this process."""
-
-    def prepare(self) -> None:
-        """Begin with what takes time before the first start."""
-
-
 def launched(command: Sequence[str], here: Path, environment: Mapping[str, str]) -> Started:
     """Start a command, such as torchrun's."""
     with (here / OUTPUT).open("wb") as output:
@@ -72,11 +61,14 @@ class Forked:
         self._context.set_forkserver_preload(_PRELOADED)
 
     def prepare(self) -> None:
+        """Begin with what takes time before the first start."""
         from multiprocessing.forkserver import ensure_running
 
         ensure_running()
 
     def start(self, here: Path, environment: Mapping[str, str]) -> Started:
+        """Start a process that does the task in `here`, where its output goes. environment:
+        variables that it has besides those of this process."""
         variables = {**os.environ, **environment, **_ALONE}
         until = time.monotonic() + _SECONDS_TO_NOTICE
         while True:

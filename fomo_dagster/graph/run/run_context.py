@@ -12,8 +12,8 @@ from fomo_dagster.graph.build.builder import Graph
 from fomo_dagster.graph.core.context import NodeContext
 from fomo_dagster.graph.core.needs import Needs
 from fomo_dagster.graph.core.node import Node
-from fomo_dagster.graph.run.devices import Claim, Devices, Lending
-from fomo_dagster.graph.run.processes import Starter
+from fomo_dagster.graph.run.clusters import Cluster, LocalCluster
+from fomo_dagster.graph.run.devices import Claim
 from fomo_dagster.home import Home
 from fomo_dagster.progress import Callbacks, Channel
 from fomo_dagster.stopping import Stop
@@ -40,17 +40,15 @@ class Run:
     """What work belongs to.
 
     id: for others to know. channel: how processes that are launched for work tell what they do;
-    None: none can be. starter: what starts a process for whatever takes more than a moment; None:
-    it is made in this one. devices: what work may claim. priorities: of assets that wait for the
-    same devices, the greatest goes first. stop: how others ask this work to stop. begins: told of
+    None: none can be. cluster: what computes. priorities: of assets that wait for the same devices,
+    the greatest goes first. stop: how others ask this work to stop. begins: told of
     an asset whenever an artifact of it is about to be made. finished: told of each asset that was
     materialised, with the seconds that it took this time. failed: told of each that could not be.
     """
 
     id: str = ""
     channel: Channel | None = None
-    starter: Starter | None = None
-    devices: Devices = field(default_factory=Devices)
+    cluster: Cluster = field(default_factory=LocalCluster)
     priorities: Mapping[str, float] = field(default_factory=dict)
     stop: Stop = field(default_factory=Stop)
     begins: Callable[[Node], None] = ignore_node
@@ -96,7 +94,7 @@ class RunContext(NodeContext):
             note += f" in run {self.run.id.partition('-')[0]}"
         return Claim(
             node.needs or Needs(),
-            Lending(self.run.devices, self.home.leases / "devices"),
+            self.run.cluster.lender(self.home.leases),
             note,
             self._waits_for_device,
             self.run.priorities.get(node.key, 0.0),
