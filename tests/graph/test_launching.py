@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
-import threading
-import time
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import polars as pl
-import psutil
 import pytest
-from safetensors.torch import load_file
 
 from assets.building import build_assets
 from assets.specs import key_of
 from fomo_dagster.cli import worker
-from fomo_dagster.cli.failures import failures_of, interruption_of
+from fomo_dagster.cli.failures import failures_of
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.execution import Execution
 from fomo_dagster.experiment.machines import Machines
@@ -60,120 +54,12 @@ def make_alone(project: Any, home: Home, key: str) -> Any:
     return materialise(key, RunContext(project.graph(), home))
 
 
-def alive(process: int) -> bool:
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-class Stopper(threading.Thread):
-    """Sends a signal to one of two launched processes, or to the one that launched them, once they
-    have gone on from where they began."""
-
-    def __init__(self, home: Home, number: signal.Signals, rank: int | None) -> None:
-        super().__init__()
-        self._home, self._number, self._rank = home, number, rank
-        self._before = self._saved()
-        self.processes: list[int] = []
-        """Those that were launched, and torchrun's agent."""
-        self.listening: set[str] = set()
-        """The addresses at which they do."""
-        self.readable: list[Path] = []
-        """What others than the owner may read of what passes between them."""
-
-    def run(self) -> None:
-        for _ in range(6000):
-            locks = sorted(self._home.root.glob("launches/*/process_*"))
-            numbers = [int(path.read_text() or 0) for path in locks]
-            if len(numbers) == 2 and all(numbers) and self._saved() not in (0, self._before):
-                self.processes = [*numbers, parent_of(numbers[0])]
-                self.listening = {
-                    connection.laddr.ip
-                    for process in map(psutil.Process, self.processes)
-                    for connection in process.net_connections()
-                    if connection.status == psutil.CONN_LISTEN
-                }
-                (folder,) = self._home.root.glob("launches/*")
-                self.readable = [folder] if folder.stat().st_mode & 0o077 else []
-                os.kill(os.getpid() if self._rank is None else numbers[self._rank], self._number)
-                return
-            time.sleep(0.02)
-
-    def _saved(self) -> int:
-        """When the resume point was written; 0: there is none."""
-        for point in self._home.resume_points.glob("*/resume.pt"):
-            return point.stat().st_mtime_ns
-        return 0
-
-
-def parent_of(process: int) -> int:
-    return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
-
-
-def stopped(project: Any, number: signal.Signals, rank: int | None) -> str:
-    """Why the stage failed when it was stopped so. Nothing of it is left but a resume point."""
-    before = project.artifacts()
-    stopper = Stopper(project.home, number, rank)
-    stopper.start()
-    result = run(project, "toy/trained_001")
-    stopper.join()
-    assert not result.success
-    assert len(stopper.processes) == 3
-    assert stopper.listening == {"127.0.0.1"}
-    assert not stopper.readable
-    assert not any(map(alive, stopper.processes))
-    assert project.artifacts() == before
-    assert not list((project.home.root / "store" / ".staging").glob("*"))
-    (point,) = project.home.resume_points.glob("*/resume.pt")
-    said = interruption_of(result, ASSETS) if rank is None else failure_of(result)
-    assert f"{point} is kept" in said
-    return said
-
-
 @pytest.fixture
 def longer(finished_project: Any) -> Any:
     finished_project.write(
         "toy", budget={"steps": STEPS}, optimiser=OPTIMISER, execution=SINGLE_PROCESS
     )
     return finished_project
-
-
-@pytest.mark.kill
-def test_a_stage_stopped_in_any_way_resumes_to_the_weights_of_one_process(
-    longer: Any, tmp_path: Path
-) -> None:
-    """Stopped by SIGTERM of the launching process and of one of the launched, then one of them
-    killed, and gone on with by processes that share the weights out."""
-    alone = Home(tmp_path / "alone")
-    shutil.copytree(longer.home.root, alone.root)
-    expected = make_alone(longer, alone, "toy/trained_001")
-    changes = {"budget": {"steps": STEPS}, "optimiser": OPTIMISER}
-    longer.write("toy", **changes, execution=TOGETHER)
-    said = stopped(longer, signal.SIGTERM, None)
-    assert said.startswith("toy/trained_001: SIGTERM at stage 1, after ")
-    said = stopped(longer, signal.SIGTERM, 1)
-    assert "one of 2 processes was stopped by SIGTERM at stage 1, after " in said
-    longer.write("toy", **changes, execution=TOGETHER | {"sharded": True})
-    said = stopped(longer, signal.SIGKILL, 1)
-    assert "process 1 of 2 was ended by SIGKILL" in said
-
-    result = run(longer, "toy/trained_001")
-    assert result.success
-    (event,) = result.get_asset_materialization_events()
-    assert event.materialization.metadata["processes"].value == 2
-    head = longer.home.heads.read("toy/trained_001")
-    assert head.digest == expected.head.digest  # processes are not identity
-    assert head.cost["processes"] == 2
-    artifact = longer.home.store.open(*head.artifacts["only"])
-    steps = pl.read_parquet(artifact.path("training_steps.parquet"))
-    assert steps["step"].to_list() == list(range(STEPS))
-    weights = load_file(artifact.path("weights.safetensors"))
-    of_one = load_file(expected.artifacts["only"].path("weights.safetensors"))
-    for name, tensor in of_one.items():
-        assert (weights[name] - tensor).abs().max() <= 1e-5, name
-    assert not list(longer.home.root.glob("launches/*"))
-    assert not list(longer.home.resume_points.glob("*"))
 
 
 def test_two_processes_evaluate_bit_for_bit_what_one_does(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import threading
 from collections import defaultdict
@@ -204,36 +203,6 @@ def test_a_resumed_training_goes_on_in_the_same_run_without_a_step_twice(
     sent = recorder.series["toy"]
     for figure in FIGURES:
         assert [value for _, value in sent[f"stage_001/{figure}"]] == table[figure].to_list()
-
-
-def test_of_two_processes_the_first_alone_tells_its_steps_while_it_trains(
-    finished_project: Any, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    steps = 8
-    finished_project.write(
-        "toy", budget={"steps": steps}, execution={"device": "cpu", "processes": 2}
-    )
-    told: list[int] = []
-    before = Tracking.steps
-
-    def spy(self: Any, asset: str, digest: str, rows: Any) -> None:
-        told.extend(row["step"] for row in rows)
-        before(self, asset, digest, rows)
-
-    monkeypatch.setattr(Tracking, "steps", spy)
-    graph = finished_project.graph()
-    run_contexts = RunContexts.of(finished_project.home)
-    config = {"resources": {"run_contexts": {"config": {"trackers": ["tensorboard"]}}}}
-    result = dg.materialize(
-        build_assets(graph),
-        selection=dg.AssetSelection.assets(key_of("toy/trained_001")),
-        resources={"run_contexts": run_contexts},
-        run_config=config,  # as in the launchpad
-    )
-    assert result.success
-    assert told == list(range(steps))
-    assert [step for step, _ in recorder.series["toy"]["stage_001/loss"]] == told
-    assert os.environ["FOMO_TRACKERS"]  # which here is for definitions, and changed nothing
 
 
 def test_the_launchpad_s_trackers_are_refused_before_any_step(finished_project: Any) -> None:

@@ -11,18 +11,51 @@ from pathlib import Path
 
 import pytest
 
+from fomo_dagster.graph.run.processes import OUTPUT
+
 NURSERY = Path(__file__).with_name("nursery.py")
 
 
-class Fomo:
+class Child:
+    """A process that the nursery forked."""
+
+    def __init__(self, nursery, request):
+        self.nursery = nursery
+        self.ended = None  # its status: another process may have its number by now
+        self.process = nursery.ask(request)["process"]
+
+    def has_ended(self):
+        try:
+            return (
+                Path(f"/proc/{self.process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+            )
+        except FileNotFoundError:
+            return True
+
+    def send(self, number):
+        os.kill(self.process, number)
+
+    def wait(self):
+        """Wait for its end; the exit status, negative for the signal that killed it."""
+        if self.ended is None:
+            self.ended = self.nursery.ask({"wait": self.process})["status"]
+        return self.ended
+
+    def poll(self):
+        return self.wait() if self.ended is not None or self.has_ended() else None
+
+    def kill(self):
+        self.send(signal.SIGKILL)
+
+
+class Fomo(Child):
     """One process of `fomo` with the arguments given."""
 
     def __init__(self, nursery, project, arguments, number, watch):
-        self.nursery = nursery
-        self.ended = False  # waited for: another process may have its number by now
         self.log = project.root / f"output_{number}.txt"
         self.pipe = project.root / f"pipe_{number}"
         request = {
+            "program": "fomo",
             "arguments": arguments,
             "folder": str(project.root),
             "output": str(self.log),
@@ -33,7 +66,7 @@ class Fomo:
             request |= {"mark": mark, "count": count, "pause": pause}
             os.mkfifo(self.pipe)
             request["pipe"] = str(self.pipe)
-        self.process = nursery.ask(request)["process"]
+        super().__init__(nursery, request)
 
     def sign(self, seconds=60):
         """What it is about to do at the moment asked for; empty where it ended before that."""
@@ -49,26 +82,9 @@ class Fomo:
                     pass
         raise TimeoutError("no sign came")
 
-    def has_ended(self):
-        try:
-            return (
-                Path(f"/proc/{self.process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-            )
-        except FileNotFoundError:
-            return True
-
-    def send(self, number):
-        os.kill(self.process, number)
-
-    def status(self):
-        """Wait for its end; the exit status, negative for the signal that killed it."""
-        status = self.nursery.ask({"wait": self.process})["status"]
-        self.ended = True
-        return status
-
     def kill(self):
-        self.send(signal.SIGKILL)
-        assert self.status() == -signal.SIGKILL
+        super().kill()
+        assert self.wait() == -signal.SIGKILL
 
     @property
     def output(self):
@@ -97,15 +113,27 @@ class Nursery:
         self.started.append(Fomo(self, project, arguments, len(self.started), watch))
         return self.started[-1]
 
+    def launch(self, command, here, environment):
+        """`processes.launched` for torchrun's command, without seconds of imports."""
+        request = {
+            "program": "agent",
+            "arguments": command[3:],  # after `python -m fomo_dagster.cli.agent`
+            "folder": os.getcwd(),
+            "output": str(here / OUTPUT),
+            "environment": {**os.environ, **environment},
+        }
+        self.started.append(Child(self, request))
+        return self.started[-1]
+
     def run(self, project, *arguments):
         """Status and output of a `fomo` that is left to its end."""
         fomo = self.start(project, *arguments)
-        return fomo.status(), fomo.output
+        return fomo.wait(), fomo.output
 
     def close(self):
-        for fomo in self.started:
-            if not fomo.ended and not fomo.has_ended():
-                fomo.kill()
+        for child in self.started:
+            if child.ended is None and not child.has_ended():
+                child.kill()
         self.lines.close()
         self.socket.close()
         self.process.kill()  # it has nothing to finish

@@ -1,7 +1,8 @@
 """A process that imports what `fomo` needs once, and forks a `fomo` of its own for each request.
 
 Each child is what a fresh interpreter would be, without seconds of imports: it runs the command's
-real entry point, and dies of real signals. Requests and answers are lines of JSON on a socket.
+real entry point, and dies of real signals. Requests and answers are lines of JSON on a socket. In
+the same way it is torchrun's agent, which then forks its workers as well.
 
 A request may name a moment: before its `count`-th file-system operation on a path that contains
 `mark`, the child writes what it is about to do to `pipe`, and pauses for `pause` seconds.
@@ -12,17 +13,21 @@ import os
 import socket
 import sys
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 
 def main() -> None:
     import matplotlib.figure  # noqa: F401
     import open_clip  # noqa: F401
     import safetensors.torch  # noqa: F401
-    import torch  # noqa: F401
+    import torch
+    import torch.distributed.run  # noqa: F401
     import torchvision.transforms  # noqa: F401
 
     import fomo_dagster.cli.main
     import fomo_dagster.cli.running
+    import fomo_dagster.cli.worker
     import fomo_dagster.evaluation.evaluate
     import fomo_dagster.graph.work.stage
     import fomo_dagster.plots.contact_sheet
@@ -38,13 +43,13 @@ def main() -> None:
         else:
             child = os.fork()
             if child == 0:
-                be_fomo(request)
+                be(fomo if request["program"] == "fomo" else agent, request)
             answer = {"process": child}
         requests.write(json.dumps(answer) + "\n")
         requests.flush()
 
 
-def be_fomo(request: dict) -> None:
+def be(program: Callable[[list[str]], object], request: dict) -> None:
     os.setsid()
     output = os.open(request["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(output, 1)
@@ -54,12 +59,9 @@ def be_fomo(request: dict) -> None:
     os.chdir(request["folder"])
     if "mark" in request:
         tell_at(request["mark"], request["count"], request["pause"], request["pipe"])
-    sys.argv = ["fomo", *request["arguments"]]
-    from fomo_dagster.cli.main import main as fomo
-
     status: object = 1
     try:
-        status = fomo()
+        status = program(request["arguments"])
     except SystemExit as stop:
         status = stop.code
     except BaseException:
@@ -70,6 +72,36 @@ def be_fomo(request: dict) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status if isinstance(status, int) else 1 if status else 0)
+
+
+def fomo(arguments: list[str]) -> object:
+    from fomo_dagster.cli.main import main
+
+    sys.argv = ["fomo", *arguments]
+    return main()
+
+
+def agent(arguments: list[str]) -> None:
+    from torch.distributed import run
+
+    import fomo_dagster.cli.agent as own
+
+    of_commands = run.config_from_args
+
+    def of_forks(parsed: object) -> tuple:
+        config, _, command = of_commands(parsed)
+        config.start_method = "fork"
+        return config, worker, [command[-1]]
+
+    run.config_from_args = of_forks
+    own.rendezvous_handler_registry.register(own.BACKEND, own.Meeting)
+    run.main(arguments)
+
+
+def worker(task: str) -> None:
+    from fomo_dagster.cli.worker import main
+
+    main(Path(task))
 
 
 def tell_at(mark: str, count: int, pause: float, pipe: str) -> None:

@@ -30,7 +30,7 @@ def test_a_signal_in_training_leaves_a_resume_point_that_the_next_run_takes_up(
     fomo = nursery.start(finished_project, "run", "toy", *EAGER, watch=("resume/", 8, 1.0))
     assert fomo.sign()
     fomo.send(number)
-    assert fomo.status() == status
+    assert fomo.wait() == status
     lines = [line for line in fomo.output.splitlines() if "stopped" in line]
     assert len(lines) == 1
     assert "Traceback" not in fomo.output
@@ -60,7 +60,7 @@ def test_a_signal_elsewhere_stops_the_run_with_a_line_and_its_status(finished_pr
     fomo = nursery.start(finished_project, "run", "toy", watch=moment)
     assert fomo.sign()
     fomo.send(signal.SIGTERM)
-    assert fomo.status() == 143
+    assert fomo.wait() == 143
     assert fomo.output.splitlines()[-1] == (
         "stopped: stopped by SIGTERM; the same command goes on from here"
     )

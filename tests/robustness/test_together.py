@@ -15,8 +15,8 @@ def test_the_second_run_of_an_experiment_waits_and_finds_everything_made(project
     first = nursery.start(project, "run", "toy", watch=("store/.staging/shards-", 2, 1.0))
     assert first.sign()
     second = nursery.start(project, "run", "toy")
-    assert first.status() == 0, first.output
-    assert second.status() == 0, second.output
+    assert first.wait() == 0, first.output
+    assert second.wait() == 0, second.output
     assert f"waiting for process {first.process}, which is running toy" in second.output
     assert "waited" in second.output
     assert "to compute" not in second.output
@@ -28,8 +28,8 @@ def test_two_experiments_at_once_make_what_they_share_once(project, nursery):
     first = nursery.start(project, "run", "toy", watch=("store/.staging/backbone-", 1, 2.0))
     second = nursery.start(project, "run", "rate")
     first.sign()  # while it pauses in the midst of θ₀, the other gets there, or the other way round
-    assert first.status() == 0, first.output
-    assert second.status() == 0, second.output
+    assert first.wait() == 0, first.output
+    assert second.wait() == 0, second.output
     made = [a.partition("/")[0] for a in project.artifacts()]
     assert {kind: made.count(kind) for kind in ("shards", "chunk", "backbone", "trained")} == {
         "shards": 3, "chunk": 3, "backbone": 1, "trained": 6,
@@ -45,7 +45,7 @@ def test_a_run_beside_a_materialisation_of_dagster_makes_nothing_twice(project, 
     request = resolve_request("toy", [])
     definitions = build_definitions(request.graph, RunContexts.of(project.home), COMMANDS)
     assert definitions.resolve_job_def("toy").execute_in_process(instance=instance).success
-    assert fomo.status() == 0, fomo.output
+    assert fomo.wait() == 0, fomo.output
     made = [a.partition("/")[0] for a in project.artifacts()]
     assert {kind: made.count(kind) for kind in ("shards", "backbone", "trained", "scores")} == {
         "shards": 3, "backbone": 1, "trained": 3, "scores": 1,
