@@ -9,6 +9,8 @@ FOMO_HOME: everything that is made; by default `.fomo/` in the project.
 FOMO_STORE: an fsspec URL that the artifact store mirrors; by default none.
 
 FOMO_DEVICES: which devices work may claim; see `graph/run/devices.py`.
+
+FOMO_LOCKS, FOMO_LEASE_SECONDS: how leases are held; see `store/kernel_locks.py`, `store/claims.py`.
 """
 
 from __future__ import annotations

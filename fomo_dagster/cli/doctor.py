@@ -33,6 +33,7 @@ from fomo_dagster.graph.build.builder import build_project
 from fomo_dagster.graph.run.devices import SETTING, devices_here
 from fomo_dagster.home import Home, project_folder
 from fomo_dagster.shipped import checkout
+from fomo_dagster.store.kernel_locks import hold_at
 from fomo_dagster.store.remotes import Remote
 from fomo_dagster.trackers.choosing import named_by_environment
 from fomo_dagster.units import byte_size, counted
@@ -45,8 +46,8 @@ LITTLE_SHARED_MEMORY = GIB  # loader processes pass their batches through it
 VERSIONS = ("dagster", "torch", "torchvision", "open_clip_torch", "timm", "duckdb", "polars")
 VARIABLES = (
     "FOMO_ANNOUNCE_EMAIL", "FOMO_ANNOUNCE_WEBHOOK", "FOMO_DEVICES", "FOMO_DOWNLOAD_LIMIT_GIB",
-    "FOMO_EXECUTOR", "FOMO_HOME",
-    "FOMO_INTERFACE", "FOMO_MOST_REQUEUES", "FOMO_PRETRAINING_POOL", "FOMO_PROJECT",
+    "FOMO_EXECUTOR", "FOMO_HOME", "FOMO_INTERFACE", "FOMO_LEASE_SECONDS", "FOMO_LOCKS",
+    "FOMO_MOST_REQUEUES", "FOMO_PRETRAINING_POOL", "FOMO_PROJECT",
     "FOMO_RELEASE", "FOMO_RELEASE_IMAGES", "FOMO_SMTP", "FOMO_STORE", "FOMO_TRACKERS",
     "FOMO_TRAINING_SLOTS", "FOMO_UI",
 )  # fmt: skip
@@ -178,6 +179,9 @@ def _home() -> Iterator[Finding]:
                       "FOMO_HOME to a folder of yours")  # fmt: skip
     made = sum(1 for _ in home.root.glob("store/[!.]*/*/manifest.json"))
     yield Finding("home", "fine", f"{home.root}: {counted(made, 'artifact')} in its store")
+    if not hold_at(home.leases):
+        yield Finding("home", "fine", "leases are files that beat: locks may not hold there among "
+                      "all machines (FOMO_LOCKS)")  # fmt: skip
     free = shutil.disk_usage(there).free
     yield Finding("home", "fine" if free >= LITTLE_DISK else "note",
                   f"{byte_size(free)} of disk free",

@@ -15,6 +15,7 @@ import logging
 import math
 import shutil
 import time
+import uuid
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
@@ -24,17 +25,15 @@ from pathlib import Path
 from typing import Any
 
 from fomo_dagster.errors import StoreError
+from fomo_dagster.store.claims import RobbedError
 from fomo_dagster.store.digests import digest_of_file
-from fomo_dagster.store.file_formats import problem_of_format
 from fomo_dagster.store.files import (
     explained,
     fsync,
-    signature_of,
-    skipped_where_refused,
     with_usual_permissions,
     write_bytes,
 )
-from fomo_dagster.store.leases import lease
+from fomo_dagster.store.leases import Held, lease
 from fomo_dagster.store.manifests import (
     MANIFEST,
     RECORD,
@@ -46,6 +45,7 @@ from fomo_dagster.store.manifests import (
 )
 from fomo_dagster.store.recipes import Recipe
 from fomo_dagster.store.remotes import Remote
+from fomo_dagster.store.verified import Verified
 
 COST = "cost.json"
 _REPLACE = b"replace"  # what a mark says of a push to where something is damaged
@@ -120,6 +120,7 @@ class Store:
     def __init__(self, root: Path, remote: Remote | None = None) -> None:
         self.root = root
         self.remote = remote
+        self._verified = Verified(root / ".verified")
 
     def folder(self, kind: str, digest: str) -> Path:
         """Raises `StoreError` if these cannot be an address."""
@@ -170,16 +171,35 @@ class Store:
         """
         kind, digest = recipe.kind, recipe.digest
         artifact = self._open_local(kind, digest)
-        if artifact is None:
-            with lease(self._lease_path(kind, digest), waiting):
-                artifact = self.open(kind, digest)
-                if artifact is None and self.remote is not None:
-                    self.remote.check_writable()
-                if artifact is None:
-                    with claim() as waited:
-                        artifact = self.open(kind, digest) if waited else None
-                        artifact = artifact or self._make(recipe, make)
+        while artifact is None:
+            try:
+                artifact = self._find_or_make(recipe, make, waiting, claim)
+            except RobbedError:
+                logger.warning(
+                    "%s %s: this process stood still for so long that another makes it; what was "
+                    "made here is dropped", kind, digest,
+                )  # fmt: skip
         self._push_if_pending(artifact)
+        return artifact
+
+    def _find_or_make(
+        self,
+        recipe: Recipe,
+        make: Make,
+        waiting: Callable[[str], None] | None,
+        claim: Callable[[], AbstractContextManager[bool]],
+    ) -> Artifact:
+        """As `get_or_make`. Raises `RobbedError` if another took the lease over, and keeps
+        nothing."""
+        kind, digest = recipe.kind, recipe.digest
+        with lease(self._lease_path(kind, digest), waiting) as leased:
+            artifact = self.open(kind, digest)
+            if artifact is None and self.remote is not None:
+                self.remote.check_writable()
+            if artifact is None:
+                with claim() as waited:
+                    artifact = self.open(kind, digest) if waited else None
+                    artifact = artifact or self._make(recipe, make, leased.held)
         return artifact
 
     def push_pending(self) -> None:
@@ -199,7 +219,7 @@ class Store:
             with suppress(OSError):  # as on a read-only disk: it is whole there, the next time too
                 mark.unlink()
 
-    def _make(self, recipe: Recipe, make: Make) -> Artifact:
+    def _make(self, recipe: Recipe, make: Make, held: Held) -> Artifact:
         kind, digest = recipe.kind, recipe.digest
         staging = self._staging(kind, digest)
         started = time.monotonic()
@@ -209,9 +229,16 @@ class Store:
                 # of a training that was resumed, those of the processes before count too
                 earlier = cost.pop("earlier_seconds", 0.0)
                 cost["seconds"] = earlier + time.monotonic() - started
+                if held.is_robbed():
+                    raise RobbedError
                 if self.remote is not None and not self._pending_path(kind, digest).exists():
                     write_bytes(self._pending_path(kind, digest), b"")
                 self._publish(staging, recipe, cost)
+        except Exception as error:
+            with suppress(StoreError):
+                if held.is_robbed():  # who did so removed what stood here
+                    raise RobbedError from error
+            raise
         finally:
             shutil.rmtree(staging, ignore_errors=True)
         artifact = self._open_local(kind, digest)
@@ -265,7 +292,7 @@ class Store:
                 raise
             return  # fetched by one process, and made by another: the first is as good
         fsync(final.parent)
-        self._stamp(kind, digest, final, files)
+        self._verified.stamp(kind, digest, final, files)
 
     def _open_local(self, kind: str, digest: str) -> Artifact | None:
         folder = self.folder(kind, digest)
@@ -274,7 +301,7 @@ class Store:
             if not folder.is_dir():
                 return None
             manifest = parse((folder / MANIFEST).read_bytes(), kind, digest)
-            problem = self._problem(kind, digest, folder, manifest["files"])
+            problem = self._verified.problem(kind, digest, folder, manifest["files"])
         except DamagedError as damage:
             problem = str(damage)
         except FileNotFoundError as error:
@@ -287,30 +314,6 @@ class Store:
         if problem is None:
             return Artifact(kind, digest, folder, manifest)
         self._set_aside(kind, digest, folder, problem)
-        return None
-
-    def _problem(
-        self, kind: str, digest: str, folder: Path, files: Mapping[str, Any]
-    ) -> str | None:
-        """What is wrong with an artifact's files, or None.
-
-        Bytes are hashed again only where a file's size, times or inode are not those of its last
-        verification, so that verifying an untouched artifact takes a stat per file.
-        """
-        for name, expected in files.items():
-            path = folder / name
-            if not path.is_file():
-                return f"{name} is missing"
-            if path.stat().st_size != expected["size"]:
-                return f"{name} has {path.stat().st_size} bytes, not {expected['size']}"
-        if self._read_stamp(kind, digest) == _signature(folder, files):
-            return None
-        for name, expected in files.items():
-            if digest_of_file(folder / name) != expected["checksum"]:
-                return f"the bytes of {name} were altered"
-            if (problem := problem_of_format(folder / name)) is not None:
-                return problem
-        self._stamp(kind, digest, folder, files)
         return None
 
     def _set_aside(self, kind: str, digest: str, folder: Path, problem: str) -> None:
@@ -359,9 +362,12 @@ class Store:
         )  # fmt: skip
 
     def _staging(self, kind: str, digest: str, doing: str = "") -> Path:
-        """The empty folder in which the holder of the lease works."""
-        staging = self.root / ".staging" / _name(kind, digest, doing)
-        shutil.rmtree(staging, ignore_errors=True)
+        """The empty folder in which the holder of the lease works. No other ever has its name: one
+        that was robbed may write to its own for a while."""
+        name = _name(kind, digest, doing)
+        for abandoned in (self.root / ".staging").glob(f"{name}*"):
+            shutil.rmtree(abandoned, ignore_errors=True)
+        staging = self.root / ".staging" / f"{name}-{uuid.uuid4().hex}"
         with explained(staging):
             staging.mkdir(parents=True)
         return staging
@@ -372,21 +378,6 @@ class Store:
     def _pending_path(self, kind: str, digest: str) -> Path:
         return self.root / ".pending" / _name(kind, digest)
 
-    def _stamp_path(self, kind: str, digest: str) -> Path:
-        return self.root / ".verified" / kind / f"{digest}.json"
-
-    def _stamp(self, kind: str, digest: str, folder: Path, files: Mapping[str, Any]) -> None:
-        """Remember that the files were verified as they are."""
-        with skipped_where_refused():
-            stamp = json.dumps(_signature(folder, files)).encode()
-            write_bytes(self._stamp_path(kind, digest), stamp)
-
-    def _read_stamp(self, kind: str, digest: str) -> Any:
-        try:
-            return json.loads(self._stamp_path(kind, digest).read_text())
-        except (OSError, ValueError):
-            return None
-
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and abs(value) < math.inf
@@ -395,7 +386,3 @@ def _is_number(value: object) -> bool:
 def _name(kind: str, digest: str, doing: str = "") -> str:
     check_address(kind, digest)
     return "-".join(filter(None, (doing, kind, digest)))
-
-
-def _signature(folder: Path, files: Mapping[str, Any]) -> dict[str, list[int]]:
-    return {name: signature_of(folder / name) for name in files}

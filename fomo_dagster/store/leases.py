@@ -1,24 +1,60 @@
 """Leases: at most one process makes a thing while the others wait. A dead holder holds nothing.
 
-A slot is a lease on any one of several files: as many processes can hold one as there are files.
-A shared lease may be held by any user of this machine, whoever made its file.
+There are two ways to hold one: by a lock of the kernel or, where those do not hold among all
+machines, by a claim that beats. A slot is a lease on any one of several files: as many processes
+can hold one as there are files.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
+import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from fomo_dagster.stopping import check
-from fomo_dagster.store.files import explained
+from fomo_dagster.store import kernel_locks
+from fomo_dagster.store.claims import Claim, Folder
+from fomo_dagster.store.kernel_locks import KernelLock, RefusedError
+from fomo_dagster.store.owners import this_process
 
-_SECONDS_BETWEEN_LOOKS = 0.05
-_held: set[int] = set()
+_SECONDS_BETWEEN_CHECKS = 0.05
+
+
+class Held(Protocol):
+    """What is held until it is given back."""
+
+    def is_robbed(self) -> bool:
+        """Whether another took it over, as it can where this process stood still for long: what was
+        made meanwhile must then be dropped. Raises `StoreError` if that cannot be asked."""
+
+    def release(self) -> None:
+        """Give it back."""
+
+
+class Lock(Protocol):
+    """What is held by one at a time."""
+
+    @property
+    def seconds_between_looks(self) -> float:
+        """Of one that waits for it."""
+
+    def take(self, note: str) -> Held | None:
+        """Hold it, if it is free."""
+
+    def note(self) -> str:
+        """What its holder says of itself; empty if that is not known."""
+
+
+@dataclass(frozen=True)
+class Lease:
+    """One that was taken, and whether that took waiting."""
+
+    held: Held
+    waited: bool
 
 
 @dataclass(frozen=True)
@@ -32,24 +68,33 @@ class Slots:
 @contextlib.contextmanager
 def lease(
     path: Path, waiting: Callable[[str], None] | None = None, *, shared: bool = False
-) -> Iterator[bool]:
-    """Hold the lease at `path`, waiting while another thread or process holds it; returns whether
-    that took waiting.
+) -> Iterator[Lease]:
+    """Hold the lease at `path`, waiting while another thread or process holds it.
 
-    The lease is a file lock of the kernel, so it ends with its holder, however that ends. If the
-    lease is not free at once, `waiting` is called once with the holder's process number. Raises
-    `StoreError` if the disk refuses.
+    shared: any user of this machine may hold it, whoever made its file. If the lease is not free at
+    once, `waiting` is called once with the holder's process number, and its host if that is
+    another. Raises `StoreError` if the disk refuses.
     """
+    with holding(_AtPath(path, shared=shared), waiting) as taken:
+        yield taken
+
+
+@contextlib.contextmanager
+def holding(lock: Lock, waiting: Callable[[str], None] | None = None) -> Iterator[Lease]:
+    """As `lease`, of any lock."""
     waited = told = False
-    while (descriptor := _take(path, str(os.getpid()), shared)) is None:
+    owner = this_process()
+    while (held := lock.take(f"{owner.process}@{owner.host}")) is None:
         waited = True
         # A holder locks first and then writes its note: it is asked again where there is none yet.
-        if waiting is not None and not told and (note := _note(path)):
-            waiting(note)
+        if waiting is not None and not told and (note := lock.note()):
+            waiting(_holder(note))
             told = True
-        _pause()
-    with _holding(path, descriptor, shared):
-        yield waited
+        _pause(lock.seconds_between_looks)
+    try:
+        yield Lease(held, waited)
+    finally:
+        held.release()
 
 
 @contextlib.contextmanager
@@ -71,12 +116,13 @@ def slots(
     does, the place in the queue is given up.
     """
     told: list[str] = []
-    taken: dict[Path, int] = {}
+    taken: dict[Path, Held] = {}
+    locks = {path: _AtPath(path, shared=shared) for path in paths}
 
     def tell(_: str = "") -> None:
         nonlocal told
-        others = [path for path in paths if path not in taken]
-        notes = list(dict.fromkeys(found for path in others if (found := _note(path))))
+        others = [lock for path, lock in locks.items() if path not in taken]
+        notes = list(dict.fromkeys(found for lock in others if (found := lock.note())))
         if notes and notes != told:
             told = notes
             waiting(notes)
@@ -86,116 +132,66 @@ def slots(
         while len(taken) < count:
             if not goes_first():
                 waited = True
-                _pause()
+                _pause(_SECONDS_BETWEEN_CHECKS)
                 continue
             with lease(paths[0].with_name("queue"), tell, shared=shared) as queued:
-                waited |= queued
+                waited |= queued.waited
                 while goes_first():
-                    for path in paths:
+                    for path, lock in locks.items():
                         if len(taken) < count and path not in taken:
-                            descriptor = _take(path, note, shared)
-                            if descriptor is not None:
-                                held.enter_context(_holding(path, descriptor, shared))
-                                taken[path] = descriptor
+                            found = lock.take(note)
+                            if found is not None:
+                                held.callback(found.release)
+                                taken[path] = found
                     if len(taken) == count:
                         break
                     waited = True
                     tell()
-                    _pause()
+                    _pause(locks[paths[0]].seconds_between_looks)
                 else:
                     held.close()
                     taken.clear()
         yield Slots(tuple(taken), waited)
 
 
-def _pause() -> None:
-    """Until the next look. Raises `KeyboardInterrupt` where this work was asked to stop."""
-    check()
-    time.sleep(_SECONDS_BETWEEN_LOOKS)
+class _AtPath:
+    """The lease at a path, held in the way that its file system allows."""
 
+    def __init__(self, path: Path, *, shared: bool) -> None:
+        self._path = path
+        self._shared = shared
+        self._lock: Lock = self._claim()
+        if kernel_locks.hold_at(path.parent):
+            self._lock = KernelLock(path, shared=shared)
 
-def _take(path: Path, note: str, shared: bool) -> int | None:
-    """Take the lease at a path, if it is free: the descriptor that holds it."""
-    while True:
-        with explained(path):
-            descriptor = _open_shared(path) if shared else _open(path)
+    def _claim(self) -> Lock:
+        return Claim(Folder(self._path.parent, shared=self._shared), self._path.name)
+
+    @property
+    def seconds_between_looks(self) -> float:
+        return self._lock.seconds_between_looks
+
+    def take(self, note: str) -> Held | None:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # The file may have been removed by its last holder between our open and our lock.
-            if _is_file_at(descriptor, path):
-                os.ftruncate(descriptor, 0)
-                os.pwrite(descriptor, note.encode(), 0)
-                _held.add(descriptor)
-                return descriptor
-        except BlockingIOError:
-            os.close(descriptor)
-            return None
-        except BaseException:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)
+            return self._lock.take(note)
+        except RefusedError:
+            self._lock = self._claim()
+            return self._lock.take(note)
+
+    def note(self) -> str:
+        return self._lock.note()
 
 
-def _open(path: Path) -> int:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+def _holder(note: str) -> str:
+    """What a person reads of a holder: its process number, and its host if that is another."""
+    process, _, host = note.partition("@")
+    return f"{process} on {host}" if host and host != socket.gethostname() else process
 
 
-def _open_shared(path: Path) -> int:
-    """As `_open`, for all users: in a folder where each may remove their own files alone, Linux
-    refuses to create what is there."""
-    if not path.parent.is_dir():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.parent.chmod(0o1777)
-    with contextlib.suppress(FileNotFoundError):
-        return os.open(path, os.O_RDWR | os.O_NOFOLLOW)
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-    except FileExistsError:  # made by another since
-        return os.open(path, os.O_RDWR | os.O_NOFOLLOW)
-    os.fchmod(descriptor, 0o666)  # whatever the umask
-    return descriptor
-
-
-@contextlib.contextmanager
-def _holding(path: Path, descriptor: int, shared: bool) -> Iterator[None]:
-    """Within it a lease that was taken is held."""
-    try:
-        yield
-    finally:
-        if descriptor in _held:  # else this is a process that was forked meanwhile
-            if shared:  # its file may be another user's
-                os.ftruncate(descriptor, 0)
-            else:
-                with contextlib.suppress(FileNotFoundError):
-                    path.unlink()
-            _held.remove(descriptor)
-            os.close(descriptor)
-
-
-def _note(path: Path) -> str:
-    """What the holder of a lease says of itself; empty if nobody holds it, or in that moment."""
-    try:
-        return path.read_bytes()[:1000].decode(errors="replace")
-    except OSError:
-        return ""
-
-
-def _let_go() -> None:
-    """In a process that was forked: it holds nothing, and may outlive the one that does."""
-    for descriptor in _held:
-        with contextlib.suppress(OSError):
-            os.close(descriptor)
-    _held.clear()
-
-
-os.register_at_fork(after_in_child=_let_go)
-
-
-def _is_file_at(descriptor: int, path: Path) -> bool:
-    try:
-        there = path.stat()
-    except FileNotFoundError:
-        return False
-    ours = os.fstat(descriptor)
-    return (ours.st_dev, ours.st_ino) == (there.st_dev, there.st_ino)
+def _pause(seconds: float) -> None:
+    """Until the next look. Raises `KeyboardInterrupt` where this work was asked to stop."""
+    until = time.monotonic() + seconds
+    check()
+    while (left := until - time.monotonic()) > 0:
+        time.sleep(min(left, _SECONDS_BETWEEN_CHECKS))
+        check()

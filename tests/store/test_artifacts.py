@@ -15,8 +15,9 @@ from contextlib import contextmanager
 import pytest
 
 from fomo_dagster.errors import StoreError
-from fomo_dagster.store import artifacts
+from fomo_dagster.store import verified
 from fomo_dagster.store.artifacts import Store, record_path
+from fomo_dagster.store.claims import Claim
 from fomo_dagster.store.recipes import Recipe
 from fomo_dagster.store.remotes import Remote
 
@@ -82,7 +83,7 @@ def test_what_cannot_be_read_is_no_damage_and_stays(tmp_path, monkeypatch, numbe
         raise OSError(number, os.strerror(number), str(path))
 
     with monkeypatch.context() as patch:
-        patch.setattr(artifacts, "digest_of_file", refuse)
+        patch.setattr(verified, "digest_of_file", refuse)
         for look in (store.find, store.holds, lambda r: store.get_or_make(r, make_thing)):
             with pytest.raises(StoreError, match=r"cannot be read .* left as it is"):
                 look(RECIPE)
@@ -303,3 +304,30 @@ def test_a_failed_push_keeps_the_artifact_and_is_made_up_for(tmp_path, remote_ur
 def test_an_in_memory_filesystem_can_be_the_remote(tmp_path):
     Store(tmp_path / "a", Remote("memory://mirror")).get_or_make(RECIPE, make_thing)
     assert Store(tmp_path / "b", Remote("memory://mirror")).find(RECIPE) is not None
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_who_was_robbed_drops_what_it_made_and_finds_the_others(
+    tmp_path, monkeypatch, caplog, fails
+):
+    monkeypatch.setenv("FOMO_LOCKS", "heartbeat")
+    store = Store(tmp_path)
+
+    def write(text):
+        return lambda folder: (folder / "data").write_text(text) and None
+
+    def stand_still(folder):
+        with monkeypatch.context() as dead:
+            dead.setattr(Claim, "_is_dead", lambda self, link: True)
+            other = Store(tmp_path).get_or_make(RECIPE, write("the other's"))
+        assert other.computed
+        assert not folder.exists()
+        if not fails:
+            folder.mkdir()
+        write("late")(folder)
+
+    found = store.get_or_make(RECIPE, stand_still)
+    assert (found.computed, found.path("data").read_text()) == (False, "the other's")
+    assert "stood still for so long that another makes it" in caplog.text
+    assert not list((tmp_path / ".staging").iterdir())
+    assert not list((tmp_path / ".leases").iterdir())

@@ -1,12 +1,17 @@
 """Leases and slots: held by one at a time, in turn, and by nobody whose process is gone."""
 
+import errno
+import fcntl
 import os
 import signal
+import socket
 import threading
 import time
 
 import pytest
 
+from fomo_dagster.errors import InputError
+from fomo_dagster.store import kernel_locks
 from fomo_dagster.store.leases import lease, slots
 
 
@@ -20,6 +25,15 @@ def wait_until(true):
 @pytest.fixture
 def paths(tmp_path):
     return [tmp_path / f"slot_{number}" for number in range(2)]
+
+
+@pytest.fixture(params=["kernel", "heartbeat"], autouse=True)
+def way(request, monkeypatch):
+    monkeypatch.setenv("FOMO_LOCKS", request.param)
+    return request.param
+
+
+of_the_kernel = pytest.mark.parametrize("way", ["kernel"], indirect=True)
 
 
 def silent(notes):
@@ -51,6 +65,7 @@ def test_as_many_hold_a_slot_as_there_are_and_the_next_is_told_of_all(paths):
     assert not any(path.exists() for path in paths)
 
 
+@of_the_kernel
 def test_who_waits_hears_of_another_holder(paths):
     (path, _), told = paths, []
     with slots([path], "one", silent):
@@ -68,6 +83,7 @@ def test_who_waits_hears_of_another_holder(paths):
     thread.join(20)
 
 
+@of_the_kernel
 def test_a_holder_that_has_not_yet_said_who_it_is_is_asked_again(tmp_path):
     path, told = tmp_path / "lease", []
     with lease(path) as first:
@@ -75,7 +91,7 @@ def test_a_holder_that_has_not_yet_said_who_it_is_is_asked_again(tmp_path):
 
         def other():
             with lease(path, told.append) as waited:
-                told.append(waited)
+                told.append(waited.waited)
 
         thread = threading.Thread(target=other)
         thread.start()
@@ -83,7 +99,7 @@ def test_a_holder_that_has_not_yet_said_who_it_is_is_asked_again(tmp_path):
         path.write_text("77")
         wait_until(lambda: told)
     thread.join(20)
-    assert (first, told) == (False, ["77", True])
+    assert (first.waited, told) == (False, ["77", True])
 
 
 def test_who_has_just_let_go_of_a_slot_comes_after_who_waits(paths):
@@ -147,6 +163,7 @@ def test_what_goes_first_in_a_process_gets_the_slot_that_another_waited_for(path
     assert order == ["high", "low"]
 
 
+@of_the_kernel
 def test_a_shared_lease_is_held_by_one_and_its_file_stays_for_other_users(tmp_path):
     path = tmp_path / "devices" / "cuda_0"
     for _ in range(2):
@@ -186,3 +203,66 @@ def test_who_is_stopped_while_it_waits_leaves_nothing(paths):
         with pytest.raises(KeyboardInterrupt), slots(paths[:1], "two", stop):
             pytest.fail("it was held by two")
         assert [path.name for path in paths[0].parent.iterdir()] == ["slot_0"]
+
+
+@of_the_kernel
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_where_the_file_system_takes_no_locks_leases_are_held_by_one_too(
+    tmp_path, monkeypatch, number
+):
+    def refuse(descriptor, operation):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    monkeypatch.delenv("FOMO_LOCKS")
+    path = tmp_path / "leases" / "one"
+    for _ in range(2):
+        with lease(path), pytest.raises(KeyboardInterrupt), lease(path, stop):
+            pytest.fail("it was held by two")
+        assert not list(path.parent.iterdir())
+
+
+def test_who_waits_for_a_process_of_another_host_is_told_of_both(tmp_path, monkeypatch):
+    told = []
+    with monkeypatch.context() as there:
+        there.setattr(socket, "gethostname", lambda: "node07")
+        holding = lease(tmp_path / "lease")
+        holding.__enter__()
+    with (
+        pytest.raises(KeyboardInterrupt),
+        lease(tmp_path / "lease", lambda n: (told.append(n), stop(n))),
+    ):
+        pass
+    holding.__exit__(None, None, None)
+    assert told == [f"{os.getpid()} on node07"]
+
+
+@pytest.mark.parametrize(
+    ("mount", "holds"),
+    [
+        ("ext4 /dev/sda1 rw", True),
+        ("nfs4 host:/home rw,vers=4.2,local_lock=none", True),
+        ("nfs host:/home rw,vers=3,nolock,local_lock=all", False),
+        ("lustre host:/lus rw,flock,lazystatfs", True),
+        ("lustre host:/lus rw,localflock", False),
+        ("fuse.gcsfuse bucket rw", False),
+        ("fuseblk /dev/sdb1 rw", True),
+        ("9p shared rw", False),
+    ],
+)
+def test_the_type_of_the_file_system_says_whether_locks_hold(mount, holds, tmp_path, monkeypatch):
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text(
+        "22 1 8:1 / / rw shared:1 - fuse root rw\n"
+        f"36 22 0:40 / {tmp_path}/a\\040b rw shared:2 - {mount}\n"
+        f"37 22 0:41 / {tmp_path}/a\\040bc rw - fuse x rw\n"
+    )
+    monkeypatch.setattr(kernel_locks, "_MOUNTS", mounts)
+    monkeypatch.delenv("FOMO_LOCKS")
+    assert kernel_locks.hold_at(tmp_path / "a b" / "leases") is holds
+
+
+def test_an_unknown_way_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("FOMO_LOCKS", "flock")
+    with pytest.raises(InputError, match="FOMO_LOCKS is 'flock': expected kernel or heartbeat"):
+        lease(tmp_path / "lease").__enter__()
