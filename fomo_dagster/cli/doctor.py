@@ -193,6 +193,9 @@ def _home() -> Iterator[Finding]:
         remote = Remote(home.remote_url)
         remote.check_writable()
         yield Finding("home", "fine", f"the remote store {remote.url} can be read and written")
+        if not remote.has_claims:
+            yield Finding("home", "note", "it cannot refuse to overwrite an object",
+                          "two machines that share it may compute the same artifact")  # fmt: skip
 
 
 def _system() -> Iterator[Finding]:

@@ -16,7 +16,7 @@ import math
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -26,7 +26,6 @@ from typing import Any
 
 from fomo_dagster.errors import StoreError
 from fomo_dagster.store.claims import RobbedError
-from fomo_dagster.store.digests import digest_of_file
 from fomo_dagster.store.files import (
     explained,
     fsync,
@@ -40,6 +39,7 @@ from fomo_dagster.store.manifests import (
     DamagedError,
     check_address,
     is_address,
+    manifest_of,
     parse,
     why_unsafe,
 )
@@ -160,12 +160,15 @@ class Store:
         make: Make,
         waiting: Callable[[str], None] | None = None,
         claim: Callable[[], AbstractContextManager[bool]] = lambda: nullcontext(False),
+        *,
+        takes_long: bool = False,
     ) -> Artifact:
         """The artifact of `recipe`: found, or made by `make(folder)` under its lease.
 
         `make` writes its files below the empty folder that it is given, and may return figures of
         what it cost. `claim` is held while it runs, and tells whether that took waiting; after
-        waiting, the store is searched again. Raises what `make` raises, and then keeps nothing.
+        waiting, the store is searched again. takes_long: longer than to claim it on the remote, so
+        that no two machines make it at once. Raises what `make` raises, and then keeps nothing.
         Raises `StoreError` if the disk is full, or if the remote cannot be used: before anything is
         made, or after it was kept.
         """
@@ -173,7 +176,7 @@ class Store:
         artifact = self._open_local(kind, digest)
         while artifact is None:
             try:
-                artifact = self._find_or_make(recipe, make, waiting, claim)
+                artifact = self._find_or_make(recipe, make, waiting, claim, takes_long)
             except RobbedError:
                 logger.warning(
                     "%s %s: this process stood still for so long that another makes it; what was "
@@ -188,19 +191,35 @@ class Store:
         make: Make,
         waiting: Callable[[str], None] | None,
         claim: Callable[[], AbstractContextManager[bool]],
+        takes_long: bool,
     ) -> Artifact:
-        """As `get_or_make`. Raises `RobbedError` if another took the lease over, and keeps
+        """As `get_or_make`. Raises `RobbedError` if another took a lease over, and keeps
         nothing."""
         kind, digest = recipe.kind, recipe.digest
         with lease(self._lease_path(kind, digest), waiting) as leased:
             artifact = self.open(kind, digest)
-            if artifact is None and self.remote is not None:
+            if artifact is not None:
+                return artifact
+            if self.remote is not None:
                 self.remote.check_writable()
-            if artifact is None:
-                with claim() as waited:
-                    artifact = self.open(kind, digest) if waited else None
-                    artifact = artifact or self._make(recipe, make, leased.held)
+            with self.claimed([recipe] if takes_long else [], waiting) as claimed:
+                # Another machine may have been there between our look and our claim.
+                artifact = self.open(kind, digest) if claimed else None
+                if artifact is None:
+                    with claim() as waited:
+                        artifact = self.open(kind, digest) if waited else None
+                        artifact = artifact or self._make(recipe, make, (leased.held, *claimed))
+                self._push_if_pending(artifact)  # before another machine holds the claim
         return artifact
+
+    def claimed(
+        self, recipes: Sequence[Recipe], waiting: Callable[[str], None] | None = None
+    ) -> AbstractContextManager[tuple[Held, ...]]:
+        """Within it, no other machine that shares the remote makes these; gives what is held, which
+        is nothing where there is no remote."""
+        if self.remote is None:
+            return nullcontext(())
+        return self.remote.claimed([(recipe.kind, recipe.digest) for recipe in recipes], waiting)
 
     def push_pending(self) -> None:
         """Push whatever was made here and could not be pushed before."""
@@ -219,7 +238,7 @@ class Store:
             with suppress(OSError):  # as on a read-only disk: it is whole there, the next time too
                 mark.unlink()
 
-    def _make(self, recipe: Recipe, make: Make, held: Held) -> Artifact:
+    def _make(self, recipe: Recipe, make: Make, held: Sequence[Held]) -> Artifact:
         kind, digest = recipe.kind, recipe.digest
         staging = self._staging(kind, digest)
         started = time.monotonic()
@@ -229,15 +248,12 @@ class Store:
                 # of a training that was resumed, those of the processes before count too
                 earlier = cost.pop("earlier_seconds", 0.0)
                 cost["seconds"] = earlier + time.monotonic() - started
-                if held.is_robbed():
-                    raise RobbedError
+                _check_not_robbed(held)
                 if self.remote is not None and not self._pending_path(kind, digest).exists():
                     write_bytes(self._pending_path(kind, digest), b"")
                 self._publish(staging, recipe, cost)
         except Exception as error:
-            with suppress(StoreError):
-                if held.is_robbed():  # who did so removed what stood here
-                    raise RobbedError from error
+            _check_not_robbed(held, error)  # who did so removed what stood here
             raise
         finally:
             shutil.rmtree(staging, ignore_errors=True)
@@ -262,21 +278,9 @@ class Store:
                 raise StoreError(f"making {recipe.kind} wrote a file {name!r}: {why}")
             with_usual_permissions(staging / name)
             fsync(staging / name)
-        files = {
-            name: {
-                "size": (staging / name).stat().st_size,
-                "checksum": digest_of_file(staging / name),
-            }
-            for name in content
-        }
-        # Nothing of this run: who makes the same elsewhere writes the same manifest.
-        manifest = {
-            "recipe": recipe.as_data(),
-            "files": files,
-            "record": [name.removeprefix(f"{RECORD}/") for name in recorded],
-        }
+        manifest = manifest_of(recipe, staging, content, recorded)
         (staging / MANIFEST).write_text(json.dumps(manifest, indent=1))
-        self._install(staging, recipe.kind, recipe.digest, files)
+        self._install(staging, recipe.kind, recipe.digest, manifest["files"])
 
     def _install(self, staging: Path, kind: str, digest: str, files: Mapping[str, Any]) -> None:
         """Rename a complete staging folder to its address; the rename is what makes it visible."""
@@ -377,6 +381,14 @@ class Store:
 
     def _pending_path(self, kind: str, digest: str) -> Path:
         return self.root / ".pending" / _name(kind, digest)
+
+
+def _check_not_robbed(held: Sequence[Held], error: Exception | None = None) -> None:
+    """Raise `RobbedError` where another took over; not where that cannot be asked."""
+    for one in held:
+        with suppress(StoreError):
+            if one.is_robbed():
+                raise RobbedError from error
 
 
 def _is_number(value: object) -> bool:

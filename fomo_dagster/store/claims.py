@@ -31,6 +31,7 @@ from fomo_dagster.store.owners import Owner, this_process
 PATIENCE = "FOMO_LEASE_SECONDS"
 _PATIENCE_SECONDS = 60.0  # without a beat, until a holder that cannot be seen counts as dead
 _BEATS = 6  # in that time
+_SECONDS_FOR_LAST_BEAT = 10.0  # and to remove its file
 _UNREADABLE = "unreadable"  # the token of a link that nobody finished writing
 
 
@@ -128,24 +129,36 @@ class Claim:
         self.seconds_between_looks = seconds_between_looks
         self._seen: tuple[str, bytes | None] = ("", None)
         self._looked_at = self._still = 0.0
+        self._has_looked = False
 
     def take(self, note: str) -> HeldClaim | None:
         """Hold it, if it is free or its holder is dead."""
-        chain = self.chain()
-        if chain and not self._is_dead(chain[-1]):
+        # At first without a look, which is one more question to a remote.
+        chain = self.chain() if self._has_looked else []
+        link = self._follow(chain, note) if not chain else None
+        if not self._has_looked and link is None:
+            chain = self.chain()
+        self._has_looked = True
+        if chain and self._is_dead(chain[-1]):
+            link = self._follow(chain, note)
+        if link is None:
             return None
-        name = self.after(chain[-1].token) if chain else self._name
-        link = _Link(name, uuid.uuid4().hex, note, this_process(), patience())
-        # It may be ours although another was there: where an answer was lost and it was asked again
-        if not self._place.create(name, link.data()) and self._token_at(name) != link.token:
-            return None
+        if not chain:
+            return HeldClaim(self, self._place, [link])
         chain = self.chain()
         if chain and chain[-1].token == link.token:
             return HeldClaim(self, self._place, chain)
         # Robbed already, or it follows what was given back meanwhile: then nothing leads to it.
-        if name != self._name and all(other.token != link.token for other in chain):
-            self._place.remove(name)
+        if all(other.token != link.token for other in chain):
+            self._place.remove(link.name)
         return None
+
+    def _follow(self, chain: list[_Link], note: str) -> _Link | None:
+        """Add a link to a chain; None if another did."""
+        name = self.after(chain[-1].token) if chain else self._name
+        link = _Link(name, uuid.uuid4().hex, note, this_process(), patience())
+        # It may be ours although one was there: where an answer was lost and it was asked again.
+        return link if self._place.create(name, link.data()) or self.holds(link) else None
 
     def note(self) -> str:
         """What its holder says of itself; empty if nobody holds it."""
@@ -169,9 +182,10 @@ class Claim:
             name = self.after(chain[-1].token)
         return chain
 
-    def _token_at(self, name: str) -> str:
-        data = self._place.read(name)
-        return _Link.parse(name, data).token if data is not None else ""
+    def holds(self, link: _Link) -> bool:
+        """Whether a link is still there."""
+        data = self._place.read(link.name)
+        return data is not None and _Link.parse(link.name, data).token == link.token
 
     def _is_dead(self, link: _Link) -> bool:
         gone = link.owner.is_gone() if link.owner is not None else None
@@ -197,7 +211,8 @@ class HeldClaim:
         self._process = os.getpid()
         self._robbed = False
         self._ended = threading.Event()
-        threading.Thread(target=self._beat, daemon=True).start()
+        self._beating = threading.Thread(target=self._beat, daemon=True)
+        self._beating.start()
 
     def is_robbed(self) -> bool:
         """Whether another has taken it over. Raises `StoreError` if that cannot be asked."""
@@ -211,15 +226,18 @@ class HeldClaim:
         if os.getpid() != self._process:  # forked meanwhile
             return
         self._ended.set()
+        self._beating.join(_SECONDS_FOR_LAST_BEAT)
         free = _Link(
             self._claim.after(self._own.token), uuid.uuid4().hex, "", self._own.owner,
             self._own.patience, free=True,
         )  # fmt: skip
         with contextlib.suppress(StoreError):
-            if self.is_robbed() or not self._place.create(free.name, free.data()):
+            is_own = not self._robbed and self._claim.holds(self._own)
+            if not (is_own and self._place.create(free.name, free.data())):
                 return  # who took it over removes the chain
             for link in (*self._chain, free):
                 self._place.remove(link.name)
+            for link in self._chain[:-1]:
                 self._place.remove(self._claim.beat(link.token))
 
     def _beat(self) -> None:
@@ -230,7 +248,7 @@ class HeldClaim:
                     break
                 number += 1
                 self._place.write(name, str(number).encode())
-        if number:  # once more where it was given back meanwhile
+        if number:
             with contextlib.suppress(StoreError):
                 self._place.remove(name)
 

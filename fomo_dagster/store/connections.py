@@ -28,12 +28,14 @@ ANSWER_SECONDS = 60.0  # for an answer, after all attempts of the driver
 SLOWEST = 100_000  # bytes a second; what is slower has stopped
 _PIECE = 16 * 2**20
 _PROBE = ".writable"
+_PROBE_OF_CREATION = ".claims/probe"
 # Stores of objects: one is put whole or not at all, and there are no folders to be made.
 _LOCAL = {"file", "local"}
 _WEB = {"http", "https"}
 _ABSENT = (403, 404, 410)  # with 403 a bucket answers that may not be listed
 _WITH_BUCKETS = frozenset(("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "oci"))
 _OF_OBJECTS = _WITH_BUCKETS | {"http", "https", "memory"}
+_CONDITIONAL = _WITH_BUCKETS | {"memory"}  # whose drivers pass on that an object must be new
 _FINAL = (PermissionError, ImportError, NotImplementedError, IsADirectoryError, NotADirectoryError)
 
 T = TypeVar("T")
@@ -187,6 +189,53 @@ class Connection:
         """As `upload`, of a small file."""
         self._put(path, len(data), lambda at: self._filesystem.pipe_file(at, data))
 
+    @cached_property
+    def creates(self) -> bool:
+        """Whether `create` keeps its promise there. It is tried, since some stores ignore the
+        condition of a request."""
+        if not self._protocols & (_LOCAL | _CONDITIONAL):
+            return False
+        probe = self.path(_PROBE_OF_CREATION)
+        try:
+            return not self.create(b"fomo", probe) or not self.create(b"fomo", probe)
+        except StoreError:  # as of an older driver, or where that is not allowed
+            return False
+
+    def create(self, data: bytes, path: str) -> bool:
+        """Write a small file unless there is one; whether this did. Of several who try at once, one
+        succeeds, if this `creates`."""
+
+        def attempt() -> bool:
+            try:
+                self._call(self._created, path, data)
+            except _FailedError as failed:
+                if isinstance(failed.error, FileExistsError) or _is_condition(failed.error):
+                    return False
+                raise
+            return True
+
+        try:
+            return self._patiently("written", attempt)
+        except FileNotFoundError as error:
+            raise self._refusal("written", error) from None
+
+    def _created(self, path: str, data: bytes) -> None:
+        if not self._protocols & _LOCAL:
+            self._filesystem.pipe_file(path, data, mode="create")
+            return
+        whole, begun = Path(path), Path(f"{path}.{uuid.uuid4().hex}")
+        whole.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            begun.write_bytes(data)
+            whole.hardlink_to(begun)
+        finally:
+            begun.unlink(missing_ok=True)
+
+    def remove(self, path: str) -> None:
+        """Remove a file, if it is there."""
+        with suppress(FileNotFoundError):
+            self._patiently("written", lambda: self._call(self._filesystem.rm_file, path))
+
     def _put(self, path: str, size: int, put: Callable[[str], None]) -> None:
         filesystem = self._filesystem
 
@@ -268,6 +317,14 @@ class Connection:
         for secret in self._secrets:
             text = text.replace(secret, "***")
         return text
+
+
+def _is_condition(error: Exception) -> bool:
+    """Whether a store says that a condition does not hold, in a way that its driver does not know
+    as `FileExistsError`."""
+    response = getattr(error.__cause__, "response", None)
+    said = response.get("Error", {}).get("Code") if isinstance(response, dict) else None
+    return said in ("PreconditionFailed", "412")
 
 
 def _secrets_of(url: str) -> list[str]:

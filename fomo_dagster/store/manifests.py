@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 from fomo_dagster.errors import StoreError
-from fomo_dagster.store.digests import DIGEST_LENGTH, digest_of
+from fomo_dagster.store.digests import DIGEST_LENGTH, digest_of, digest_of_file
+from fomo_dagster.store.recipes import Recipe
 
 MANIFEST = "manifest.json"
 RECORD = "record"
@@ -57,6 +59,22 @@ def why_unsafe(name: object) -> str:
     if any(len(part.encode()) > _LONGEST_PART for part in parts):
         return f"a part of it is longer than {_LONGEST_PART} bytes"
     return ""
+
+
+def manifest_of(
+    recipe: Recipe, folder: Path, content: Sequence[str], recorded: Sequence[str]
+) -> dict[str, Any]:
+    """The manifest of the files in a folder. Nothing of this run is in it: who makes the same
+    elsewhere writes the same manifest."""
+    files = {
+        name: {
+            "size": (folder / name).stat().st_size,
+            "checksum": digest_of_file(folder / name),
+        }
+        for name in content
+    }
+    record = [name.removeprefix(f"{RECORD}/") for name in recorded]
+    return {"recipe": recipe.as_data(), "files": files, "record": record}
 
 
 def parse(data: bytes, kind: str, digest: str) -> dict[str, Any]:

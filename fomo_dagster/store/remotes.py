@@ -4,7 +4,9 @@
 are in a folder next to it, named by the digest of their bytes. So machines that push the same
 address at once never mix their files, and the manifest says which files are its own. Only what a
 manifest lists is fetched, by names that `manifests.parse` accepted, and no more bytes than it says.
-Nothing is removed there: files that no manifest lists any more take space unseen.
+Of artifacts nothing is removed there: files that no manifest lists any more take space unseen.
+
+In `.claims`, machines that share the remote say what they are making.
 """
 
 from __future__ import annotations
@@ -12,14 +14,17 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fomo_dagster.errors import StoreError
+from fomo_dagster.store.claims import Claim
 from fomo_dagster.store.connections import Connection, TooLongError
 from fomo_dagster.store.file_formats import problem_of_format
+from fomo_dagster.store.leases import Held, holding
 from fomo_dagster.store.manifests import (
     MANIFEST,
     MOST_BYTES,
@@ -29,6 +34,9 @@ from fomo_dagster.store.manifests import (
     content_of,
     parse,
 )
+
+_SECONDS_BETWEEN_LOOKS = 2.0  # at a claim that another holds
+_MOST_BYTES_OF_CLAIM = 10_000
 
 
 class Remote:
@@ -46,6 +54,28 @@ class Remote:
         """Raise if nothing could be pushed; asks once."""
         self._connection.check()
         self._connection.check_writable()
+
+    @property
+    def has_claims(self) -> bool:
+        """Whether machines can claim there what they make; else two may make the same."""
+        return self._connection.creates
+
+    @contextmanager
+    def claimed(
+        self, addresses: Sequence[tuple[str, str]], waiting: Callable[[str], None] | None = None
+    ) -> Iterator[tuple[Held, ...]]:
+        """Within it, no other machine makes what belongs there; gives what is held, which is
+        nothing unless this `has_claims`. waiting: as of `lease`."""
+        with ExitStack() as stack:
+            held: list[Held] = []
+            if addresses and self.has_claims:
+                # In one order on all machines, so that two never wait for each other.
+                for kind, digest in sorted(addresses):
+                    check_address(kind, digest)
+                    place = _Claims(self._connection)
+                    claim = Claim(place, f"{kind}-{digest}", _SECONDS_BETWEEN_LOOKS)
+                    held.append(stack.enter_context(holding(claim, waiting)).held)
+            yield tuple(held)
 
     def has(self, kind: str, digest: str) -> bool:
         """Whether an artifact is there, with all its files in their sizes."""
@@ -102,7 +132,11 @@ class Remote:
             except DamagedError:
                 replace = True
             self._upload(manifest, kind, digest, folder, replace=replace)
-            self._connection.write(data, self._path(kind, digest, MANIFEST))
+            path = self._path(kind, digest, MANIFEST)
+            if replace or not self._connection.creates:
+                self._connection.write(data, path)
+            else:  # whoever was first is as good
+                self._connection.create(data, path)
         except (DamagedError, OSError, StoreError) as error:
             raise StoreError(
                 f"{kind} {digest} could not be pushed to {self.url}; it is kept in {folder}, and "
@@ -163,6 +197,31 @@ class Remote:
 
     def _path(self, *parts: str) -> str:
         return self._connection.path("/".join(parts))
+
+
+@dataclass(frozen=True)
+class _Claims:
+    """The place of claims, as `claims.Place`."""
+
+    connection: Connection
+
+    def create(self, name: str, data: bytes) -> bool:
+        return self.connection.create(data, self._path(name))
+
+    def write(self, name: str, data: bytes) -> None:
+        self.connection.write(data, self._path(name))
+
+    def read(self, name: str) -> bytes | None:
+        try:
+            return self.connection.read(self._path(name), _MOST_BYTES_OF_CLAIM)
+        except FileNotFoundError:
+            return None
+
+    def remove(self, name: str) -> None:
+        self.connection.remove(self._path(name))
+
+    def _path(self, name: str) -> str:
+        return self.connection.path(f".claims/{name}")
 
 
 def _inside(folder: Path, name: str) -> Path:

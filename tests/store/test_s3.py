@@ -93,13 +93,13 @@ def test_machines_that_push_to_a_bucket_at_once_leave_what_one_made(machine, pus
 
 
 def test_a_manifest_is_written_when_all_its_files_are_there(machine, keys, monkeypatch):
-    seen, write = [], Connection.write
+    seen, create = [], Connection.create
 
     def noting(self, data, path):
         seen.append((path.rpartition("/")[2], keys()))
-        write(self, data, path)
+        return create(self, data, path)
 
-    monkeypatch.setattr(Connection, "write", noting)
+    monkeypatch.setattr(Connection, "create", noting)
     made = machine("first").get_or_make(RECIPE, make_thing)
     (*_, (last, there)) = seen
     assert last == "manifest.json"

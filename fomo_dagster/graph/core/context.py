@@ -164,19 +164,23 @@ class NodeContext:
         recipe: Recipe,
         make: Make,
         claim: Callable[[], AbstractContextManager[bool]] | None = None,
+        *,
+        takes_long: bool = False,
     ) -> Artifact:
         """The artifact of a recipe. Once it is safe, its training's resume point is removed.
 
-        claim: as in `Store.get_or_make`.
+        claim, takes_long: as in `Store.get_or_make`.
         """
         claim = claim or (lambda: nullcontext(False))
-        artifact = self.store.get_or_make(recipe, make, self.waits_for_maker, claim)
+        artifact = self.store.get_or_make(
+            recipe, make, self.waits_for_maker, claim, takes_long=takes_long
+        )
         shutil.rmtree(self.resume_folder(recipe), ignore_errors=True)
         return artifact
 
     def waits_for_maker(self, process: str) -> None:
-        """Report that a process, by its number, is making what this asset wants; where it is this
-        one, another asset of the same run is."""
+        """Report that a process, by its number and its host, is making what this asset wants; where
+        it is this one, another asset of the same run is."""
         maker = "another asset of this run" if process == str(os.getpid()) else f"process {process}"
         self.callbacks.waiting(f"{maker}, which is making the same")
 

@@ -99,14 +99,17 @@ def make_side_by_side(
     # First, so that who wants the same waits for what is made rather than for a device.
     same = context.home.leases / f"side_by_side_{identity(recipes)}"
     with lease(same, context.waits_for_maker):
-        made = missing()
-        if len(made) < least:
-            return frozenset()
-        with claim.held() as waited:
-            made = missing() if waited else made
-            if made:
-                context.run.begins(node)
-                _launch(node, made, None, claim, context)
+        wanted = missing()
+        # A device is never held while another machine makes one of these.
+        with context.store.claimed(list(wanted.values()), context.waits_for_maker) as claimed:
+            made = missing() if claimed else wanted
+            if len(made) < least:
+                return frozenset()
+            with claim.held() as waited:
+                made = missing() if waited else made
+                if made:
+                    context.run.begins(node)
+                    _launch(node, made, None, claim, context)
     return frozenset(made)
 
 

@@ -40,6 +40,7 @@ def materialise(key: str, context: RunContext) -> Outcome:
                 node, name, recipe, folder, claim, context
             ),
             claim.held,
+            takes_long=node.needs is not None,
         )
         artifacts[name] = replace(artifact, computed=True) if name in made else artifact
     found = node.facts_of_made(recipes, artifacts, context)
