@@ -71,6 +71,24 @@ def test_the_slurm_script_runs_the_experiment_on_all_machines(tmp_path, nodes):
         assert declared.machines.interface == "ib0"
 
 
+@pytest.mark.parametrize(("nodes", "status"), [("1", 0), ("2", 2)])
+def test_a_job_with_an_executor_leaves_the_devices_of_its_one_node_to_it(tmp_path, nodes, status):
+    command(tmp_path, "fomo", f'printf "%s\\n" "$@" > {tmp_path}/asked')
+    slurm = {
+        "SLURM_JOB_NUM_NODES": nodes,
+        "SLURM_GPUS_ON_NODE": "8",
+        "FOMO_EXECUTOR": "processes",
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+    }
+    done = subprocess.run(["bash", SCRIPT, "a_sweep"], env=slurm, timeout=20, capture_output=True)
+    assert done.returncode == status
+    if nodes == "1":
+        assert (tmp_path / "asked").read_text() == "run\na_sweep\n"
+    else:
+        assert not (tmp_path / "asked").exists()
+        assert b"submit with --nodes=1" in done.stdout
+
+
 LIMIT, CANCEL = signal.SIGUSR1, signal.SIGTERM
 
 
