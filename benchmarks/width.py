@@ -19,6 +19,7 @@ import dagster as dg
 
 from fomo_dagster.graph.core.needs import Needs
 from fomo_dagster.graph.run.devices import Claim, Devices, Lending
+from fomo_dagster.graph.run.pending import Place
 from resources.dagster_internals import execute
 from resources.step_threads import step_threads
 
@@ -61,7 +62,8 @@ def stage_assets(
     """A training and its evaluation, which takes half as long."""
 
     def sleep(name: str, duration: float, remaining: float) -> None:
-        claim = Claim(Needs(device="cpu", devices=1), lending, name, lambda _: None, remaining)
+        place = Place(name, {name: remaining})
+        claim = Claim(Needs(device="cpu", devices=1), lending, name, lambda _: None, place)
         with claim.held():
             time.sleep(duration)
 

@@ -14,6 +14,7 @@ from pydantic import Field, PrivateAttr
 from fomo_dagster.graph.build.builder import Graph
 from fomo_dagster.graph.run.clusters import Cluster, LocalCluster
 from fomo_dagster.graph.run.executors import open_cluster
+from fomo_dagster.graph.run.pending import pending_of
 from fomo_dagster.graph.run.run_context import Run, RunContext
 from fomo_dagster.graph.run.schedule import priorities_of_all
 from fomo_dagster.graph.run.tracking import Tracking
@@ -111,6 +112,7 @@ class RunContexts(dg.ConfigurableResource):  # type: ignore[type-arg]
                 channel=PipesChannel(context),
                 cluster=self._cluster,
                 priorities=self._priorities(graph),
+                pending=pending_of(context.run.run_id),
                 stop=stop_of(context.run.run_id),
                 begins=lambda _: step.goes_on(),
                 finished=finished,

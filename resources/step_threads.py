@@ -15,6 +15,7 @@ from uuid import uuid4
 
 import dagster as dg
 
+from fomo_dagster.graph.run.pending import pending_of
 from fomo_dagster.stopping import Stop, stop_of
 from resources.dagster_internals import (
     DagsterExecutionInterruptedError,
@@ -86,7 +87,7 @@ class StepThreads(Executor):
 def _events(
     job_context: PlanExecutionContext, execution_plan: ExecutionPlan
 ) -> Iterator[dg.DagsterEvent]:
-    stop = stop_of(job_context.run_id)
+    stop, pending = stop_of(job_context.run_id), pending_of(job_context.run_id)
     events: SimpleQueue[tuple[str, dg.DagsterEvent | BaseException | None]] = SimpleQueue()
     threads: dict[str, Thread] = {}
     raised: list[BaseException] = []
@@ -105,7 +106,9 @@ def _events(
                 active.mark_interrupted()
                 stop.request("SIGTERM")  # never one that this process ignores
             if not raised and stop.received is None:
-                for step in active.get_steps_to_execute(limit=MOST_THREADS - len(threads)):
+                ready = active.get_steps_to_execute(limit=MOST_THREADS - len(threads))
+                pending.begin(step.key for step in ready)
+                for step in ready:
                     context = job_context.for_step(step, active.get_known_state())
                     threads[step.key] = Thread(
                         target=_execute, args=(context, stop, events), name=step.key
@@ -121,6 +124,7 @@ def _events(
                 active.handle_event(event)
                 continue
             threads.pop(key).join()
+            pending.end(key)
             if event is not None:
                 raised.append(event)
             active.verify_complete(job_context, key)

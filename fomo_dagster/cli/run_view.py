@@ -245,11 +245,11 @@ class TextView:
         self.bars.advance()
 
     def failed(self, asset: str, error: FomoError) -> None:
-        """Where others go on, perhaps for hours, the reason is said now; else the command ends with
-        it."""
+        """Where others go on, perhaps for hours, or the command ends with what became of several
+        experiments, the reason is said now; else the command ends with it."""
         with self.lock:
             self.bars.end(asset)
-            if self.bars:
+            if self.bars or self._count > 1:
                 self.line("failed", str(error))
 
     def warn(self, warning: str) -> None:

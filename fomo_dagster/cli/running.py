@@ -34,6 +34,7 @@ from fomo_dagster.graph.run.clusters import Cluster
 from fomo_dagster.graph.run.executors import open_cluster
 from fomo_dagster.graph.run.materialise import remove_stale_heads
 from fomo_dagster.graph.run.missing_devices import missing_devices
+from fomo_dagster.graph.run.pending import pending_of
 from fomo_dagster.graph.run.plan import Planned
 from fomo_dagster.graph.run.run_context import Run, RunContext
 from fomo_dagster.graph.run.schedule import priorities, works_of
@@ -264,7 +265,7 @@ class _Runner:
         observe_sources(request, instance)
         keys = [key_of(entry.asset) for entry in wanted]
         if any(entry.compute and self.graph.nodes[entry.asset].needs for entry in wanted):
-            self.cluster.prepare()
+            self.cluster.prepare(self.home.root)
         nodes = [self.graph.nodes[entry.asset] for entry in planned]
         order = priorities(works_of(nodes, planned), self.cluster.slots)
         with self.view.materialising([entry.asset for entry in wanted]):
@@ -344,6 +345,7 @@ class _ShownRunContexts:
                 channel=PipesChannel(context),
                 cluster=self.cluster,
                 priorities=self.priorities,
+                pending=pending_of(context.run.run_id),
                 stop=stop_of(context.run.run_id),
                 begins=step.begins,
                 finished=finished,

@@ -29,6 +29,18 @@ class Execution(Declaration):
         "training (FSDP2), for models that are too large for one device.",
     )
     workers: int = Field(0, ge=0, description="Processes that load training batches.")
+    cpus: int | None = Field(
+        None,
+        ge=1,
+        description="Cores of a machine that a cluster sets aside for a training or an evaluation; "
+        "null: one for each process and each of its workers.",
+    )
+    memory_gib: float | None = Field(
+        None,
+        gt=0,
+        description="Memory of a machine that a cluster sets aside for a training or an "
+        "evaluation; null: none is.",
+    )
     micro_batch_size: int | None = Field(
         None, ge=1, description="Samples on the device at once (GradCache); null: the whole batch."
     )

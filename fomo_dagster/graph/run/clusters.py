@@ -51,8 +51,9 @@ class Cluster(Protocol):
     def lender(self, leases: Path) -> Lender:
         """Who lends its devices. leases: the folder for those of a home."""
 
-    def prepare(self) -> None:
-        """Begin with what takes time before the first start."""
+    def prepare(self, home: Path) -> None:
+        """Begin with what takes time before the first start. Raises `InputError` where work on the
+        home at this path could not be done."""
 
     def start(self, launch: Launch) -> Started:
         """Start processes where there is room. Their `poll` raises `MachineLostError`."""
@@ -74,6 +75,8 @@ class LocalCluster:
         return self.forked is not None
 
     def check(self, needs: Needs) -> None:
+        if needs.machines > 1:
+            return  # this one may only launch it
         is_named = needs.device not in ("", "cpu", "auto")
         if is_named or (needs.device == "auto" and needs.devices > 1):
             from fomo_dagster.models.devices import check_device  # with PyTorch
@@ -83,7 +86,7 @@ class LocalCluster:
     def lender(self, leases: Path) -> Lender:
         return Lending(self.devices, leases / "devices")
 
-    def prepare(self) -> None:
+    def prepare(self, home: Path) -> None:
         if self.forked is not None:
             self.forked.prepare()
 

@@ -26,6 +26,7 @@ from typing import Protocol
 
 from fomo_dagster.errors import InputError
 from fomo_dagster.graph.core.needs import Needs
+from fomo_dagster.graph.run.pending import Place
 from fomo_dagster.stopping import check
 from fomo_dagster.store.leases import slots
 from fomo_dagster.units import counted
@@ -176,13 +177,13 @@ class Lent:
     """What was lent to work.
 
     devices: those of this machine; empty where a cluster decides. sharing: how many such works
-    divide the cores of a machine among themselves. threads: of the process, where a cluster gives
-    it cores of its own. waited: whether that took waiting.
+    divide the cores of a machine among themselves. cpus: cores of its own, where a cluster gives
+    it some; None: all. waited: whether that took waiting.
     """
 
     devices: tuple[Device, ...] = ()
     sharing: int = 1
-    threads: int | None = None
+    cpus: int | None = None
     waited: bool = False
 
     @property
@@ -196,10 +197,10 @@ class Lender(Protocol):
     """Lends devices."""
 
     def lend(
-        self, needs: Needs, note: str, waiting: Callable[[Sequence[str]], None], priority: float
+        self, needs: Needs, note: str, waiting: Callable[[Sequence[str]], None], place: Place
     ) -> AbstractContextManager[Lent]:
-        """Lends what is needed, whichever is free first. In this process, the greatest priority
-        goes first. `waiting` is told who has what is needed. Raises `InputError` where there is
+        """Lends what is needed, whichever is free first. In this process, the first place goes
+        first. `waiting` is told who has what is needed. Raises `InputError` where there is
         never as much."""
 
 
@@ -211,14 +212,17 @@ class Claim:
     lender: Lender
     note: str
     waiting: Callable[[Sequence[str]], None]
-    priority: float = 0.0
+    place: Place = field(default_factory=Place)
     lent: Lent = field(default_factory=Lent)
 
     @contextmanager
     def held(self) -> Iterator[bool]:
         """Holds as many devices as are needed; gives whether that took waiting."""
         check()
-        with self.lender.lend(self.needs, self.note, self.waiting, self.priority) as self.lent:
+        with (
+            self.place.asking(),
+            self.lender.lend(self.needs, self.note, self.waiting, self.place) as self.lent,
+        ):
             try:
                 yield self.lent.waited
             finally:
@@ -238,7 +242,7 @@ class Lending:
         needs: Needs,
         note: str,
         waiting: Callable[[Sequence[str]], None],
-        priority: float,
+        place: Place,
     ) -> Iterator[Lent]:
         """As `Lender.lend`."""
         if not needs.devices:
@@ -255,26 +259,32 @@ class Lending:
             for number, device in enumerate(suitable)
         }  # fmt: skip
         with (
-            _turns(folder).turn(priority) as goes_first,
+            _turns(folder).turn(place) as turn,
             slots(
                 list(by_path), note, waiting,
-                count=wanted, shared=shared, goes_first=goes_first.is_next,
+                count=wanted, shared=shared, goes_first=turn.is_next,
             ) as taken,
         ):  # fmt: skip
-            goes_first.is_over()
+            turn.is_over()
             devices = tuple(by_path[path] for path in taken.paths)
             on_cpu = any(device.name == "cpu" for device in devices)
             yield Lent(devices, self.devices.cpu if on_cpu else 1, waited=taken.waited)
 
 
 @dataclass(eq=False)
-class _Turn:
-    turns: _Turns
+class Turn:
+    """A place in the queue of this process for devices."""
+
+    turns: Turns
+    place: Place
     order: tuple[float, int]
 
     def is_next(self) -> bool:
+        """Whether nothing else goes first, not even what may be about to ask."""
         with self.turns.lock:
-            return min(self.turns.waiting) == self.order
+            if min(self.turns.waiting) != self.order:
+                return False
+        return not self.place.must_wait()
 
     def is_over(self) -> None:
         with self.turns.lock:
@@ -282,7 +292,7 @@ class _Turn:
 
 
 @dataclass(eq=False)
-class _Turns:
+class Turns:
     """Who of this process waits for devices of a kind: (minus the priority, number)."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -290,9 +300,10 @@ class _Turns:
     numbers: Iterator[int] = field(default_factory=count)
 
     @contextmanager
-    def turn(self, priority: float) -> Iterator[_Turn]:
+    def turn(self, place: Place) -> Iterator[Turn]:
+        """Within it, work stands in the queue at its place."""
         with self.lock:
-            turn = _Turn(self, (-priority, next(self.numbers)))
+            turn = Turn(self, place, (-place.priority, next(self.numbers)))
             self.waiting.add(turn.order)
         try:
             yield turn
@@ -301,8 +312,8 @@ class _Turns:
 
 
 @cache
-def _turns(folder: Path) -> _Turns:
-    return _Turns()
+def _turns(folder: Path) -> Turns:
+    return Turns()
 
 
 @cache

@@ -12,16 +12,11 @@ from fomo_dagster.graph.run.plan import Planned
 
 
 def missing_devices(planned: Iterable[Planned], graph: Graph, cluster: Cluster) -> list[str]:
-    """A sentence for whatever is needed and never there, with the first asset that needs it.
-
-    What several machines make together is left to them: this one may only launch it.
-    """
+    """A sentence for whatever is needed and never there, with the first asset that needs it."""
     first: dict[Needs, str] = {}
     for entry in planned:
-        node = graph.nodes[entry.asset]
-        needs, execution = node.needs, node.parallelism
-        is_elsewhere = execution is not None and execution.machines is not None
-        if needs is not None and entry.compute and not is_elsewhere:
+        needs = graph.nodes[entry.asset].needs
+        if needs is not None and entry.compute:
             first.setdefault(needs, entry.asset)
     said: dict[str, str] = {}
     for needs, asset in first.items():
