@@ -32,6 +32,7 @@ from fomo_dagster.cli.output import WarningsTo
 from fomo_dagster.distributed.process_group import ProcessGroup
 from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.run.launching import LAUNCHER, RESULT, STOP, make_here
+from fomo_dagster.graph.run.processes import LIVES_WITH
 from fomo_dagster.graph.run.run_context import RunContext
 from fomo_dagster.graph.run.tasks import Task
 from fomo_dagster.models.devices import check_device
@@ -190,11 +191,14 @@ def _alive(here: Path, rank: int) -> Iterator[None]:
 
 
 def _watch(here: Path, *, launched_here: bool) -> None:
-    """End with the launcher, and be interrupted where it asks to stop. On another machine than the
-    launcher's, whose locks may mean nothing here, torchrun's agents end with each other."""
+    """End with the launcher, or with what started this on another machine, and be interrupted where
+    it asks to stop. Where neither lives on this machine, whose locks may mean nothing elsewhere,
+    torchrun's agents end with each other."""
+    lives_with = os.environ.get(LIVES_WITH) or (here / LAUNCHER if launched_here else None)
 
     def end_with_launcher() -> None:
-        with (here / LAUNCHER).open() as file:
+        assert lives_with is not None
+        with Path(lives_with).open() as file:
             fcntl.flock(file, fcntl.LOCK_SH)
         os._exit(1)
 
@@ -203,7 +207,7 @@ def _watch(here: Path, *, launched_here: bool) -> None:
             time.sleep(_SECONDS_BETWEEN_LOOKS)
         os.kill(os.getpid(), signal.Signals[(here / STOP).read_text()])
 
-    if launched_here:
+    if lives_with is not None:
         threading.Thread(target=end_with_launcher, daemon=True).start()
     threading.Thread(target=stop_when_asked, daemon=True).start()
 

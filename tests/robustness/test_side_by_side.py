@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -22,7 +24,7 @@ SWEEP = {
     "evaluation": {"held_out": ["cats"]},
     "sweep": {"seed": [0, 1, 2]},
 }
-FOMO = str(Path(sys.executable).with_name("fomo"))
+FOMO, RAY = (str(Path(sys.executable).with_name(name)) for name in ("fomo", "ray"))
 LONG = {"budget.steps": 1500, "stream.stages": 1, "execution.resume_seconds": 0.05}
 
 
@@ -113,15 +115,71 @@ def trainings_under_way(project):
     return found
 
 
-def test_the_bits_are_those_of_one_process(project):
+@pytest.fixture
+def ray_nodes(monkeypatch):
+    """The processes of two nodes of a Ray cluster, with a CPU each."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    head = ["--head", f"--port={address.partition(':')[2]}", "--include-dashboard=false"]
+    nodes = []
+    try:
+        for place in (head, [f"--address={address}"]):
+            command = [RAY, "start", *place, "--num-cpus=1", "--block", "--disable-usage-stats"]
+            nodes.append(
+                subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
+            )
+            if place is head:
+                until(lambda: answers(address))
+        yield nodes
+    finally:
+        for node in reversed(nodes):
+            end(node)
+
+
+def answers(address):
+    host, _, port = address.partition(":")
+    with suppress(OSError), socket.create_connection((host, int(port))):
+        return True
+    return False
+
+
+def end(node):
+    """Kill a node of a Ray cluster, with all that it runs."""
+    if node.poll() is not None:
+        return
+    family = [psutil.Process(node.pid), *psutil.Process(node.pid).children(recursive=True)]
+    for process in family:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    node.wait()
+
+
+def test_the_bits_are_those_of_one_process(project, ray_nodes):
     write(project)
     assert run("seeds", devices="cpu:1", executor="in_process")[0] == 0
     alone, cost = contents(project), figures(project)
-    shutil.rmtree(project.home.root)
-    status, output = run("seeds")
-    assert status == 0, output
-    assert (contents(project), figures(project)) == (alone, cost)
-    assert most_at_once(output, "/trained_") >= 2
+    for executor in ("", "ray"):
+        shutil.rmtree(project.home.root)
+        status, output = run("seeds", executor=executor)
+        assert status == 0, output
+        assert (contents(project), figures(project)) == (alone, cost)
+        assert most_at_once(output, "/trained_") >= 2
+
+
+@pytest.mark.kill
+def test_what_a_lost_node_did_goes_on_at_another(project, ray_nodes):
+    write(project, sweep={"seed": [0, 1]})
+    with running("seeds", *settings(LONG | {"budget.steps": 500}), executor="ray") as process:
+        until(lambda: len(trainings_under_way(project)) == 2)
+        end(ray_nodes[1])
+        output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output
+    lost = r"trained_001: its node of the Ray cluster went away; begun again from its resume point"
+    assert len(re.findall(lost, output)) == 1, output
+    assert not list(project.home.root.glob("launches/*"))
 
 
 def test_what_fails_takes_nothing_with_it_that_does_not_need_it(project):

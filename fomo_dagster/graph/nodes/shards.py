@@ -154,7 +154,7 @@ class ShardsNode(Node):
 
     @property
     def needs(self) -> Needs:
-        return Needs()
+        return Needs(spreads=True)
 
     def make(
         self, name: str, recipe: Recipe, folder: Path, context: NodeContext

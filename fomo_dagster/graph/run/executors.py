@@ -1,7 +1,7 @@
 """How wide the graph runs: FOMO_EXECUTOR says by what.
 
 in_process: one asset after the other, in the process of the run. processes: whatever is ready at
-once, each device's work in a process of its own. By
+once, each device's work in a process of its own. ray: the same, on the nodes of a Ray cluster. By
 default `processes` where FOMO_DEVICES, or the machine, has several devices, else `in_process`.
 Assets are the same under all.
 """
@@ -18,7 +18,7 @@ from fomo_dagster.graph.run.devices import devices_here
 from fomo_dagster.graph.run.processes import Forked
 
 SETTING = "FOMO_EXECUTOR"
-Executor = Literal["in_process", "processes"]
+Executor = Literal["in_process", "processes", "ray"]
 
 
 def named_executor() -> Executor | None:
@@ -36,6 +36,15 @@ def open_cluster(parallel: int | None = None) -> Cluster:
     many, or where the cluster cannot be used.
     """
     executor = named_executor()
+    if executor == "ray":
+        try:
+            from fomo_dagster.graph.run.on_ray import RayCluster
+        except ImportError as error:
+            raise InputError(
+                f"{SETTING} is 'ray', which is not installed ({error}): "
+                "pip install 'fomo-dagster[ray]'"
+            ) from error
+        return RayCluster.connected(parallel)
     devices = devices_here()
     if parallel is not None:
         devices = devices.at_most(parallel)

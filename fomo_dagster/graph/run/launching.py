@@ -164,7 +164,7 @@ def _launch(
         declared=as_data(context.graph.owners[node.key]), home=context.home, key=node.key,
         digests={name: recipe.digest for name, recipe in recipes.items()}, folder=folder,
         threads=_threads(several, folder, claim.lent), sharing=claim.lent.sharing,
-        processes=context.processes,
+        processes=claim.lent.cpus or context.processes,
         host=socket.gethostname(), tells_steps=context.callbacks.steps is not ignore_steps,
     )  # fmt: skip
     here = context.home.root / "launches" / identity(recipes)
@@ -190,11 +190,14 @@ def _launch(
 def _threads(several: Execution | None, folder: Path | None, lent: Lent) -> int | None:
     """Of each process, where it does not take its share of its machine's. torchrun would give each
     of several one thread."""
-    if several is None:
-        return lent.threads
+    if several is None and lent.cpus is None:
+        return None
     import torch
 
-    threads = lent.threads or torch.get_num_threads()
+    is_set = lent.cpus is None or "OMP_NUM_THREADS" in os.environ
+    threads = torch.get_num_threads() if is_set else lent.cpus or 1
+    if several is None:
+        return threads
     return threads if folder is None else max(1, threads // several.processes)
 
 

@@ -18,6 +18,7 @@ WORKER = "fomo_dagster.cli.worker"
 OUTPUT = "output.txt"
 TASK = "task.json"
 LOST = 255  # the status, to `multiprocessing`, of a process whose forking process was ended
+LIVES_WITH = "FOMO_LIVES_WITH"  # the file whose lock is held as long as a process may live
 _PRELOADED = [
     "torch", "open_clip", "polars", "safetensors.torch", WORKER, "fomo_dagster.cli.main",
     "fomo_dagster.data.batches", "fomo_dagster.graph.work.stage",

@@ -1,0 +1,105 @@
+"""What a Ray cluster cannot do is said before anything is asked of it."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import ray
+
+from fomo_dagster.errors import InputError
+from fomo_dagster.graph.core.needs import Needs
+from fomo_dagster.graph.run import on_ray
+from fomo_dagster.graph.run.executors import open_cluster
+from fomo_dagster.graph.run.installed import installed
+from fomo_dagster.graph.run.on_ray import RayCluster
+from fomo_dagster.graph.run.pending import Place
+
+ONE = Needs(device="auto", devices=1)
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "disabled")  # else Ray writes a token into the person's home
+        ray.init(
+            "local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR"
+        )
+        yield RayCluster.connected(None)
+        ray.shutdown()
+
+
+def refused(call, *arguments):
+    with pytest.raises(InputError) as caught:
+        call(*arguments)
+    return str(caught.value)
+
+
+def test_work_that_no_node_has_room_for_is_refused(cluster):
+    cluster.check(ONE)
+    cluster.check(Needs(device="cpu", devices=2, cpus=2))
+    said = refused(cluster.check, Needs(device="cpu", devices=3, cpus=3))
+    assert said.startswith("it needs 3 CPUs on one node, more than any of the Ray cluster's 1 node")
+    assert "(the largest: 2 CPUs)" in said
+    said = refused(cluster.check, Needs(device="cuda", devices=1))
+    assert said.startswith("it needs 1 GPU and 1 CPU on one node")
+    said = refused(cluster.check, Needs(device="cpu", devices=1, memory_gib=1e6))
+    assert said.startswith("it needs 1 CPU and 1e+06 GiB on one node")
+    said = refused(cluster.check, Needs(device="cuda", devices=1, machines=2))
+    assert said.startswith("execution.machines names 2 machines")
+    assert refused(cluster.check, Needs(device="cuda:1", devices=1)).startswith(
+        "execution.device is 'cuda:1', a device of one machine, and Ray chooses where"
+    )
+
+
+def test_no_more_is_begun_than_there_is_room_for(cluster):
+    def lend(waiting):
+        return cluster.lend(ONE, "it", waiting, Place())
+
+    def ends(notes):
+        assert notes == ["other assets of this run"]
+        raise KeyboardInterrupt
+
+    assert cluster.slots == 2
+    with lend(ends) as first, lend(ends):
+        assert (first.cpus, first.waited) == (1, False)
+        with pytest.raises(KeyboardInterrupt), lend(ends):
+            pass
+        with cluster.lend(Needs(spreads=True), "shards", ends, Place()) as shards:
+            assert shards.cpus == 1  # half of a node
+    with lend(ends):
+        pass
+    assert RayCluster(1).slots == 1
+
+
+def test_a_node_with_other_versions_is_refused_with_both(cluster, monkeypatch, tmp_path):
+    monkeypatch.setattr(on_ray, "installed", lambda: {**installed(), "torch": "1.0"})
+    said = refused(cluster.prepare, tmp_path / "other_versions")
+    assert "of the Ray cluster has other versions: torch " in said
+    assert f"torch {installed()['torch']}, here 1.0: install the same on all nodes" in said
+
+
+def test_a_home_that_a_node_does_not_see_is_refused(cluster, monkeypatch, tmp_path):
+    cluster.prepare(tmp_path)
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(Path, "touch", lambda path: None)
+    said = refused(cluster.prepare, tmp_path / "home")
+    assert said.startswith(f"FOMO_HOME is {tmp_path / 'home'}, and ")
+    assert "does not see it: put it on a file system that all nodes" in said
+
+
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1:1", "ray://127.0.0.1:1", "no such host:6379", "127.0.0.1:99999"]
+)
+def test_an_address_that_does_not_answer_is_refused(monkeypatch, address):
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    said = refused(RayCluster.connected, None)
+    assert said.startswith(f"RAY_ADDRESS is '{address}', and nothing answers there")
+
+
+def test_without_ray_the_way_to_install_it_is_told(monkeypatch):
+    monkeypatch.setenv("FOMO_EXECUTOR", "ray")
+    monkeypatch.setitem(sys.modules, "fomo_dagster.graph.run.on_ray", None)
+    said = refused(open_cluster)
+    assert said.startswith("FOMO_EXECUTOR is 'ray', which is not installed")
+    assert said.endswith("pip install 'fomo-dagster[ray]'")
