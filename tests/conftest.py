@@ -178,7 +178,24 @@ def enter(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
 
 
 @pytest.fixture
-def project(tmp_path, monkeypatch):
+def plots(monkeypatch):
+    """Plots are blank, which spares a quarter of what a toy's run takes. `finished` is made with
+    real ones; where they matter, this fixture is replaced by one that does nothing."""
+    from fomo_dagster.plots import figure
+
+    blank = picture(0, "PNG")
+    monkeypatch.setattr(figure.Figure, "savefig", lambda self, file, **_: file.write(blank))
+
+
+@pytest.fixture
+def uncounted(monkeypatch):
+    """The operations of a stage are not counted, which takes half the time of a toy's. Those of
+    every method are counted in tests/training/test_compute.py."""
+    monkeypatch.setattr("fomo_dagster.graph.work.stage.training_flops", lambda *_: {})
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch, plots):
     """A project of which nothing was made yet."""
     made = Project(tmp_path / "project")
     made.set_up()
@@ -199,7 +216,7 @@ def finished(tmp_path_factory):
 
 
 @pytest.fixture
-def finished_project(finished, tmp_path, monkeypatch):
+def finished_project(finished, tmp_path, monkeypatch, plots):
     """A copy of a project whose experiment `toy` was run."""
     shutil.copytree(finished.root, tmp_path / "project")
     return enter(Project(tmp_path / "project"), monkeypatch)

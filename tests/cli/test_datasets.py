@@ -26,6 +26,11 @@ def _no_release(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FOMO_RELEASE_IMAGES", raising=False)
 
 
+@pytest.fixture
+def plots() -> None:
+    """They are drawn."""
+
+
 def run(*arguments: str) -> str:
     result = CliRunner().invoke(app, ["datasets", *arguments], catch_exceptions=False)
     assert result.exit_code == 0, result.output

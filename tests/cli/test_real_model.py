@@ -1,4 +1,4 @@
-"""A model of real size, from an OpenCLIP file through two stages to an OpenCLIP file."""
+"""A model of 33 million weights, from an OpenCLIP file through two stages to an OpenCLIP file."""
 
 import shutil
 
@@ -32,7 +32,7 @@ def draw(path, seed):
 
 
 @pytest.fixture
-def pictures(project):
+def photographs(project):
     """A project with two folders of JPEGs; its large files go when the test ends."""
     seed = 0
     for name, concepts in (("trees", ("oak", "elm")), ("paints", ("red",))):
@@ -83,19 +83,19 @@ def stored(stage):
     return load_weights(request.experiment.backbone, path)
 
 
-def test_a_trained_vit_b_32_loads_in_openclip_with_the_same_features(pictures):
+def test_a_trained_vit_s_32_loads_in_openclip_with_the_same_features(photographs):
     torch.manual_seed(0)
-    module = open_clip.create_model("ViT-B-32")
-    weights = pictures.root / "weights.pt"
+    module = open_clip.create_model("ViT-S-32-alt")
+    weights = photographs.root / "weights.pt"
     torch.save(module.state_dict(), weights)
     before = features(module, 224)
     del module
     # With micro-batches, so that GradCache runs on a real model too.
-    write(pictures, "ViT-B-32", weights, execution={"device": "cpu", "micro_batch_size": 2})
+    write(photographs, "ViT-S-32-alt", weights, execution={"device": "cpu", "micro_batch_size": 2})
     run_experiment("real", [])
-    exported = pictures.root / "exported.safetensors"
+    exported = photographs.root / "exported.safetensors"
     assert repr(str(exported)) in export_weights("real", [], None, exported)
-    there = features(open_clip.create_model("ViT-B-32", pretrained=str(exported)), 224)
+    there = features(open_clip.create_model("ViT-S-32-alt", pretrained=str(exported)), 224)
     model = stored(2)
     assert model.image_size == 224
     kept = model.module.state_dict()
@@ -114,20 +114,20 @@ def test_a_trained_vit_b_32_loads_in_openclip_with_the_same_features(pictures):
     ("saved_as", "exported_as"), [(".pt", ".safetensors"), (".safetensors", ".pt")]
 )
 def test_a_configuration_of_ones_own_loads_in_openclip_with_the_same_features(
-    pictures, saved_as, exported_as
+    photographs, saved_as, exported_as
 ):
     from fomo_dagster.models.backbones import create
 
-    weights = pictures.root / f"weights{saved_as}"
+    weights = photographs.root / f"weights{saved_as}"
     state = create(CONFIGURATION, 0).module.state_dict()
     torch.save(state, weights) if saved_as == ".pt" else save_file(state, weights)
     write(
-        pictures, CONFIGURATION, weights, precision="bf16",
+        photographs, CONFIGURATION, weights, precision="bf16",
         execution={"device": "cpu", "micro_batch_size": 2},
     )  # fmt: skip
     run_experiment("real", [])
     for stage in (1, 2):
-        exported = pictures.root / f"own{stage}_{saved_as[1:]}_{exported_as[1:]}{exported_as}"
+        exported = photographs.root / f"own{stage}_{saved_as[1:]}_{exported_as[1:]}{exported_as}"
         export_weights("real", [], stage, exported)
         open_clip.add_model_config(exported.with_suffix(".json"))
         loaded = open_clip.create_model(exported.stem, pretrained=str(exported))
@@ -137,25 +137,25 @@ def test_a_configuration_of_ones_own_loads_in_openclip_with_the_same_features(
             assert torch.equal(found, expected)
 
 
-def test_weights_that_do_not_fit_are_refused_by_name_and_nothing_is_kept(pictures):
-    weights = pictures.root / "weights.safetensors"
+def test_weights_that_do_not_fit_are_refused_by_name_and_nothing_is_kept(photographs):
+    weights = photographs.root / "weights.safetensors"
     from fomo_dagster.models.backbones import create
 
     state = create(CONFIGURATION, 0).module.state_dict()
     state["visual.proj"] = torch.zeros(16, 8)
     del state["ln_final.bias"]
     save_file({**state, "stray": torch.zeros(1)}, weights)
-    write(pictures, CONFIGURATION, weights)
+    write(photographs, CONFIGURATION, weights)
     with pytest.raises(FomoError) as raised:
         run_experiment("real", [])
     for part in (str(weights.name), "missing: ln_final.bias", "unexpected: stray",
                  "visual.proj (16, 8) instead of (16, 16)"):  # fmt: skip
         assert part in str(raised.value)
-    assert not any(artifact.startswith("backbone/") for artifact in pictures.artifacts())
+    assert not any(artifact.startswith("backbone/") for artifact in photographs.artifacts())
 
 
-def test_weights_that_are_not_there_are_named_before_anything_is_made(pictures):
-    write(pictures, CONFIGURATION, pictures.root / "absent.pt")
+def test_weights_that_are_not_there_are_named_before_anything_is_made(photographs):
+    write(photographs, CONFIGURATION, photographs.root / "absent.pt")
     with pytest.raises(InputError, match=r"weights of backbone .real.: .*absent\.pt"):
         run_experiment("real", [])
-    assert not pictures.artifacts()
+    assert not photographs.artifacts()

@@ -1,10 +1,13 @@
 """Adapters through the stages of an experiment."""
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
 from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.models import backbones
+
+pytestmark = pytest.mark.usefixtures("uncounted")
 
 WEIGHT = "visual.transformer.resblocks.0.attn.in_proj_weight"
 

@@ -17,7 +17,7 @@ from fomo_dagster.merging.checkpoints import Checkpoints
 from fomo_dagster.merging.over_time import COMBINATIONS
 from fomo_dagster.progress import Callbacks
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("uncounted")]
 
 SOME = "visual.conv1.weight"
 THETA = "backbones/toy"

@@ -12,6 +12,8 @@ from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.errors import InputError
 from fomo_dagster.graph.core.facts import ONLY, Facts
 
+pytestmark = pytest.mark.usefixtures("uncounted")
+
 THIRDS = {"update": 0.34, "buffer": 0.33, "pretraining": 0.33}
 CHUNKS = [f"streams/toy/chunk_{number:03d}" for number in (1, 2, 3)]
 

@@ -12,7 +12,7 @@ from fomo_dagster.graph.run.run_context import RunContext
 from fomo_dagster.graph.work.checkpoints import CARRIED
 from fomo_dagster.progress import Callbacks
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("uncounted")]
 
 
 def inputs(project: Any, name: str, stage: int) -> tuple[str, ...]:

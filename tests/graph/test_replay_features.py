@@ -24,7 +24,7 @@ from fomo_dagster.graph.work.replay_features import read_replay_features, write_
 from fomo_dagster.models import backbones
 from fomo_dagster.progress import no_progress
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("uncounted")]
 
 DATASETS = ("cats", "birds")
 PER_DATASET = 5

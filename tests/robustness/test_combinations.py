@@ -14,6 +14,8 @@ from fomo_dagster.graph.run.run_context import RunContext
 from fomo_dagster.home import Home
 from fomo_dagster.training.learner import Learner
 
+pytestmark = pytest.mark.usefixtures("uncounted")
+
 STREAM = {"name": "toy_2", "datasets": ["birds", "cats"], "stages": 2}
 LORA = {"name": "lora", "rank": 2}
 

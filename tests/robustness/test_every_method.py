@@ -13,7 +13,7 @@ from fomo_dagster.graph.run.run_context import RunContext
 from fomo_dagster.home import Home
 from fomo_dagster.training.learner import Learner
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("uncounted")]
 
 SHIPPED = Path(__file__).resolve().parents[2] / "experiments"
 FOLDERS = ("methods", "merging", "mixtures")

@@ -18,6 +18,11 @@ def files_beside(root: Path) -> set[Path]:
 
 
 @pytest.fixture
+def plots():
+    """They are drawn, of whatever is in the data."""
+
+
+@pytest.fixture
 def ends(project, capsys, caplog, monkeypatch):
     """`ends(change, arguments, status, said)`: the check of one case; gives what was printed."""
 
