@@ -87,6 +87,9 @@ def count(case: CostCase) -> Cost:
 
     Raises `InputError` for settings that do not suit the architecture.
     """
+    # If a process' first gradients are those of fake tensors, autograd starts threads, and children
+    # that are forked later cannot take gradients.
+    torch.ones((), requires_grad=True).backward()  # type: ignore[no-untyped-call]
     return _run(case, _CPU, fake_tensors())
 
 
