@@ -29,8 +29,9 @@ check: lint  ## what to run while working: lint, types, import layers, fast test
 test: lint  ## lint, types, import layers, all tests
 	$(BIN)/pytest
 
-generated: $(VENV)/.installed-dev  ## write what follows from the code: schema, lists in guides
+generated: $(VENV)/.installed-dev  ## write what follows from the code: schema, lists in guides, a picture
 	$(BIN)/python docs/generated.py
+	$(BIN)/python docs/schedules.py
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -86,7 +86,14 @@ def test_lists_in_guides_and_the_schema_are_what_the_code_says():
         "run `make generated`"
     )
     listed = re.findall("<!-- begin (.*) -->", "".join(files.values()))
-    assert sorted(listed) == ["optimisers", "preservations", "schedules", "sources", "techniques"]
+    assert sorted(listed) == [
+        "backbones",
+        "optimisers",
+        "preservations",
+        "schedules",
+        "sources",
+        "techniques",
+    ]
 
 
 def test_every_key_of_the_experiment_file_has_a_meaning():

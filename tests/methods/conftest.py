@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ from fomo_dagster.methods.loss.contrastive import contrastive_loss
 from fomo_dagster.methods.loss.declaration import AnyLoss, ClipLoss
 from fomo_dagster.methods.online_selection.choosing import Features, OnlineSelection
 from fomo_dagster.methods.preservation.hooks import StageContext, StageInputs
-from fomo_dagster.methods.preservation.registry import AnyPreservation, begin
+from fomo_dagster.methods.preservation.registry import PRESERVATIONS, AnyPreservation, begin
 from fomo_dagster.methods.trained_parameters.selecting import select_trained
 from fomo_dagster.models import backbones
 from fomo_dagster.models.backbones import Model
@@ -133,7 +133,10 @@ class ToyBatches:
             yield self.task.batch(step, self.pools).part(self.group)
 
 
-CARRYING = ("ewc", "si", "mas")
+CARRYING = {
+    name for one in PRESERVATIONS if one.carries
+    for name in get_args(one.model_fields["name"].annotation)
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
+from typing import get_args
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from fomo_dagster.experiment.training import TrainingSettings
 from fomo_dagster.graph.work.budgets import MemoryAdjusted
 from fomo_dagster.methods.online_selection.declaration import Jest, Learnability, RandomSelection
 from fomo_dagster.methods.preservation.hooks import StageInputs
-from fomo_dagster.methods.preservation.registry import begin
+from fomo_dagster.methods.preservation.registry import PRESERVATIONS, begin
 from fomo_dagster.methods.registry import AnyMethod
 from fomo_dagster.models.backbones import create
 from fomo_dagster.models.operations import counter
@@ -124,10 +125,10 @@ def test_steps_a_stage_follow_from_the_published_figures(name):
 METHODS = {
     "l2 to θ₀": {"preserve": {"name": "l2", "to": "initial"}},
     **{
-        name: {"preserve": {"name": name}}
-        for name in ("l2", "ewc", "si", "mas", "lwf", "zscl", "er", "der", "derpp")
+        name: {"preserve": {"name": name, **({"teacher": TEACHER} if name == "transfer" else {})}}
+        for one in PRESERVATIONS
+        for name in get_args(one.model_fields["name"].annotation)
     },
-    "transfer": {"preserve": {"name": "transfer", "teacher": TEACHER}},
     "average": {"average": {"name": "exponential"}},
     **{name: {"name": name, "rank": 4} for name in ("lora", "dora", "loha", "lokr", "vera", "hra")},
     "oft": {"name": "oft", "block_size": 8},
