@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sqlite3
 import sys
 import time
 from pathlib import Path
@@ -27,6 +28,7 @@ run_monitoring:
 python_logs:
   python_log_level: INFO
 """
+_NO_LOCKS = {"disk I/O error", "locking protocol"}  # what SQLite says where there are none
 PROCESS_TAG = "fomo/process"
 HOST_TAG = "fomo/host"
 CLOCKS_DIFFER_BY = 2.0  # seconds: between the kernel's count since boot and the clock's time
@@ -45,8 +47,18 @@ def prepare(home: Home) -> DagsterInstance:
         if not settings.exists():
             home.dagster.mkdir(parents=True, exist_ok=True)
             write_bytes(settings, SETTINGS.encode())
-        instance = DagsterInstance.get()
-        instance.get_runs(limit=1)
+        try:
+            instance = DagsterInstance.get()
+            instance.get_runs(limit=1)
+        except Exception as error:
+            refusal = error.__cause__  # of what SQLAlchemy raises
+            if not (isinstance(refusal, sqlite3.OperationalError) and _NO_LOCKS & {str(refusal)}):
+                raise
+            raise InputError(
+                f"Dagster cannot keep its databases in {home.dagster}, whose file system takes no "
+                f"locks ({refusal}): name a folder of a local disk in {settings}, as in "
+                "`storage: {sqlite: {base_dir: /var/lib/fomo}}`, or a PostgreSQL server"
+            ) from error
         end_dead_runs(instance)
     return instance
 

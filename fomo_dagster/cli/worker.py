@@ -7,7 +7,6 @@ it tells goes through Dagster Pipes; why it ended, into files beside the task.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import logging
 import os
@@ -38,6 +37,7 @@ from fomo_dagster.graph.run.tasks import Task
 from fomo_dagster.models.devices import check_device
 from fomo_dagster.progress import Callbacks, ignore_steps
 from fomo_dagster.store.files import write_bytes
+from fomo_dagster.store.lifelines import living, wait_for_end
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _SECONDS_BETWEEN_LOOKS = 0.5
@@ -182,11 +182,8 @@ class _Throttled:
 
 @contextlib.contextmanager
 def _alive(here: Path, rank: int) -> Iterator[None]:
-    """Hold this process' lock, by which the launcher sees that it lives; its number is in it."""
-    with (here / f"process_{rank:05d}@{socket.gethostname()}").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        file.write(str(os.getpid()))
-        file.flush()
+    """Hold this process' lifeline, by which the launcher sees that it lives."""
+    with living(here / f"process_{rank:05d}@{socket.gethostname()}"):
         yield
 
 
@@ -198,8 +195,7 @@ def _watch(here: Path, *, launched_here: bool) -> None:
 
     def end_with_launcher() -> None:
         assert lives_with is not None
-        with Path(lives_with).open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH)
+        wait_for_end(Path(lives_with))
         os._exit(1)
 
     def stop_when_asked() -> None:

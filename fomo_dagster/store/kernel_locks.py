@@ -20,7 +20,7 @@ from fomo_dagster.errors import InputError
 from fomo_dagster.store.files import explained
 
 LOCKS = "FOMO_LOCKS"
-_REFUSED = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
+REFUSED = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)  # where there are no locks
 _MOUNTS = Path("/proc/self/mountinfo")
 # A lock on these may hold on one machine alone, whatever they answer; `fuse.` begins many more.
 _ONE_MACHINE = {
@@ -97,7 +97,7 @@ class KernelLock:
                 return None
             except OSError as error:
                 os.close(descriptor)
-                if error.errno in _REFUSED:
+                if error.errno in REFUSED:
                     _without.add(self._path.parent)
                     with contextlib.suppress(OSError):
                         self._path.unlink()

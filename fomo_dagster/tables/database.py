@@ -65,7 +65,12 @@ def ensure_database(home: Path) -> Path:
         _bring_up_to_date(path)
     except (_InUseError, StoreError) as error:
         if not path.exists():
-            raise
+            if isinstance(error, StoreError):
+                raise
+            raise StoreError(
+                f"{path} cannot be written: its file system takes no locks, which DuckDB needs. "
+                "Query with `fomo sql`, or read the Parquet files below tables/"
+            ) from error
         logger.warning("the views in %s could not be renewed and stay as they are: %s", path, error)
     return path
 

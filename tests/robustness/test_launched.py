@@ -6,6 +6,7 @@ launch by torchrun's own command.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -72,7 +73,7 @@ class Stopper(threading.Thread):
     def run(self) -> None:
         for _ in range(6000):
             locks = sorted(self._home.root.glob("launches/*/process_*"))
-            numbers = [int(path.read_text() or 0) for path in locks]
+            numbers = [json.loads(path.read_text() or "{}").get("process") for path in locks]
             if len(numbers) == 2 and all(numbers) and self._saved() not in (0, self._before):
                 self.processes = [*numbers, parent_of(numbers[0])]
                 self.listening = {

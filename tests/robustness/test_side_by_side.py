@@ -107,11 +107,14 @@ def trainings_under_way(project):
     """The processes that train and have kept a resume point."""
     kept = {path.parent.name for path in project.home.root.glob("resume/*/resume.pt")}
     found = []
-    for path in project.home.root.glob("launches/*/process_*"):
-        with suppress(OSError, psutil.NoSuchProcess):  # where it ends in this moment
+    launched = []
+    with suppress(OSError):  # where a folder goes as it is listed
+        launched = list(project.home.root.glob("launches/*/process_*"))
+    for path in launched:
+        with suppress(OSError, ValueError, psutil.NoSuchProcess):  # where it begins or ends now
             task = json.loads((path.parent / "task.json").read_text())
             if kept & set(task["digests"].values()):
-                found.append(psutil.Process(int(path.read_text())))
+                found.append(psutil.Process(json.loads(path.read_text())["process"]))
     return found
 
 

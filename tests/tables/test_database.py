@@ -229,3 +229,14 @@ def test_every_view_and_column_has_its_comment_for_other_programs(tmp_path: Path
     columns = "SELECT table_name, column_name, comment FROM duckdb_columns() WHERE NOT internal"
     for view, column, comment in asked(database, f"{columns} AND table_name <> 'views_version'"):
         assert comment == comments_of(view)[column], (view, column)
+
+
+def test_where_the_file_system_takes_no_locks_the_error_says_what_needs_none(tmp_path, monkeypatch):
+    """As of Lustre without `flock`: DuckDB refuses, whoever uses the file."""
+
+    def refuse(*arguments, **options):
+        raise duckdb.IOException('Could not set lock on file "x": Function not implemented')
+
+    monkeypatch.setattr(duckdb, "connect", refuse)
+    with pytest.raises(StoreError, match=r"takes no locks, .* Query with `fomo sql"):
+        ensure_database(tmp_path)

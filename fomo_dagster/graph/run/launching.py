@@ -1,13 +1,12 @@
 """Work in processes of its own: one, or several that share it. None is ever left behind.
 
 The launching process and the workers communicate through a folder in FOMO_HOME: the task, a sign to
-stop, and the result. Kernel locks on its files say who is alive. Workers end when their launcher
-does, and the launcher returns when they have ended, however any of them ends.
+stop, and the result. Its files say who is alive (see `store.lifelines`). Workers end when their
+launcher does, and the launcher returns when they have ended, however any of them ends.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
@@ -40,6 +39,7 @@ from fomo_dagster.progress import ignore_steps
 from fomo_dagster.stopping import check
 from fomo_dagster.store.files import explained, write_bytes
 from fomo_dagster.store.leases import lease
+from fomo_dagster.store.lifelines import living, wait_for_end
 from fomo_dagster.store.process_memory import ProcessMemory
 from fomo_dagster.store.recipes import Recipe
 
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from fomo_dagster.graph.run.run_context import RunContext
 
 AGENT = "fomo_dagster.cli.agent"
-LAUNCHER = "launcher"  # locked while the launching process lives
+LAUNCHER = "launcher"  # its lifeline
 STOP = "stop"  # holds the name of a signal once one came
 RESULT = "result.json"  # by the first process: cost, or where it was stopped
 _SECONDS_BETWEEN_LOOKS = 0.1
@@ -282,40 +282,34 @@ def _run(launch: Launch, context: RunContext) -> int:
     from fomo_dagster.training.interruption import Interruption
 
     here = launch.here
-    alive = os.open(here / LAUNCHER, os.O_RDWR | os.O_CREAT, 0o600)
-    fcntl.flock(alive, fcntl.LOCK_EX)
     process: Started | None = None
     try:
-        with Interruption() as interruption:
-            check()
-            process = context.run.cluster.start(launch)
-            while (status := process.poll()) is None:
-                received = interruption.received or context.run.stop.received
-                if received is not None and not (here / STOP).exists():
-                    write_bytes(here / STOP, received.encode())
-                time.sleep(_SECONDS_BETWEEN_LOOKS)
-        if context.run.stop.received is not None:
-            raise KeyboardInterrupt(context.run.stop.received)
-        return status
+        with living(here / LAUNCHER):
+            try:
+                with Interruption() as interruption:
+                    check()
+                    process = context.run.cluster.start(launch)
+                    while (status := process.poll()) is None:
+                        received = interruption.received or context.run.stop.received
+                        if received is not None and not (here / STOP).exists():
+                            write_bytes(here / STOP, received.encode())
+                        time.sleep(_SECONDS_BETWEEN_LOOKS)
+                if context.run.stop.received is not None:
+                    raise KeyboardInterrupt(context.run.stop.received)
+                return status
+            finally:
+                if process is not None and process.poll() is None:
+                    process.kill()
+                    process.wait()
     finally:
-        if process is not None and process.poll() is None:
-            process.kill()
-            process.wait()
-        os.close(alive)
         _wait_for_workers(here)
 
 
 def _wait_for_workers(here: Path) -> None:
-    """Until no process of this machine holds its lock, or for as long as leaving can take."""
+    """Until no process of this machine lives, or for as long as leaving can take."""
     until = time.monotonic() + _SECONDS_TO_END
     for path in here.glob(f"process_*@{socket.gethostname()}"):
-        with path.open() as file:
-            while time.monotonic() < until:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    time.sleep(_SECONDS_BETWEEN_LOOKS)
+        wait_for_end(path, until)
 
 
 def _failure(
