@@ -30,8 +30,10 @@ from dagster_pipes import open_dagster_pipes
 from fomo_dagster.cli.output import WarningsTo
 from fomo_dagster.distributed.process_group import ProcessGroup
 from fomo_dagster.graph.core.node import Node
-from fomo_dagster.graph.run.launching import LAUNCHER, RESULT, STOP, make_here
-from fomo_dagster.graph.run.processes import LIVES_WITH
+from fomo_dagster.graph.run.heartbeats import HEARTBEAT, wait_for_silence
+from fomo_dagster.graph.run.installed import check_expected
+from fomo_dagster.graph.run.launching import LAUNCHER, make_here
+from fomo_dagster.graph.run.processes import LIVES_WITH, RESULT, STOP
 from fomo_dagster.graph.run.run_context import RunContext
 from fomo_dagster.graph.run.tasks import Task
 from fomo_dagster.models.devices import check_device
@@ -50,6 +52,7 @@ def main(path: Path) -> None:
     rank, here = int(os.environ["RANK"]), path.parent
     with _alive(here, rank):
         try:
+            check_expected(socket.gethostname())
             task = Task.read(path)
             for number in _SIGNALS:
                 signal.signal(number, _interrupt)
@@ -203,6 +206,12 @@ def _watch(here: Path, *, launched_here: bool) -> None:
             time.sleep(_SECONDS_BETWEEN_LOOKS)
         os.kill(os.getpid(), signal.Signals[(here / STOP).read_text()])
 
+    def end_with_heartbeat() -> None:
+        wait_for_silence(here, os.environ[HEARTBEAT])
+        os._exit(1)
+
+    if HEARTBEAT in os.environ:
+        threading.Thread(target=end_with_heartbeat, daemon=True).start()
     if lives_with is not None:
         threading.Thread(target=end_with_launcher, daemon=True).start()
     threading.Thread(target=stop_when_asked, daemon=True).start()

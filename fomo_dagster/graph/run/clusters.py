@@ -3,7 +3,7 @@ the processes that do it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -11,6 +11,7 @@ from typing import Protocol
 from fomo_dagster.graph.core.needs import Needs
 from fomo_dagster.graph.run.devices import Devices, Lender, Lending
 from fomo_dagster.graph.run.processes import Forked, Started, launched
+from fomo_dagster.progress import ignore_text
 
 
 class MachineLostError(Exception):
@@ -23,7 +24,7 @@ class Launch:
 
     asset: what they make. here: the folder with their task, where their output goes. environment:
     variables that they have besides those of this process. command: what starts several of them on
-    one machine; empty: one does the task.
+    one machine; empty: one does the task. waiting: told what their start waits for.
     """
 
     asset: str
@@ -31,6 +32,7 @@ class Launch:
     needs: Needs
     environment: Mapping[str, str]
     command: Sequence[str] = ()
+    waiting: Callable[[str], None] = ignore_text
 
 
 class Cluster(Protocol):

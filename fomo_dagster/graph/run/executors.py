@@ -1,7 +1,8 @@
 """How wide the graph runs: FOMO_EXECUTOR says by what.
 
 in_process: one asset after the other, in the process of the run. processes: whatever is ready at
-once, each device's work in a process of its own. ray: the same, on the nodes of a Ray cluster. By
+once, each device's work in a process of its own. ray: the same, on the nodes of a Ray cluster.
+kubernetes: the same, in a pod each. By
 default `processes` where FOMO_DEVICES, or the machine, has several devices, else `in_process`.
 Assets are the same under all.
 """
@@ -18,7 +19,7 @@ from fomo_dagster.graph.run.devices import devices_here
 from fomo_dagster.graph.run.processes import Forked
 
 SETTING = "FOMO_EXECUTOR"
-Executor = Literal["in_process", "processes", "ray"]
+Executor = Literal["in_process", "processes", "ray", "kubernetes"]
 
 
 def named_executor() -> Executor | None:
@@ -45,6 +46,15 @@ def open_cluster(parallel: int | None = None) -> Cluster:
                 "pip install 'fomo-dagster[ray]'"
             ) from error
         return RayCluster.connected(parallel)
+    if executor == "kubernetes":
+        try:
+            from fomo_dagster.graph.run.on_kubernetes import KubernetesCluster
+        except ImportError as error:
+            raise InputError(
+                f"{SETTING} is 'kubernetes', which is not installed ({error}): "
+                "pip install 'fomo-dagster[kubernetes]'"
+            ) from error
+        return KubernetesCluster.connected(parallel)
     devices = devices_here()
     if parallel is not None:
         devices = devices.at_most(parallel)

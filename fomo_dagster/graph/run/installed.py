@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 import platform
 from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from fomo_dagster.errors import InputError
+
+EXPECTED = "FOMO_EXPECTED"  # the variable: what the process has that launched this one, as JSON
 _CODE = "fomo-dagster's code"
 _PACKAGES = (
     "torch", "open_clip_torch", "numpy", "pillow", "polars", "safetensors", "pydantic", "dagster",
@@ -39,3 +44,13 @@ def differences(there: Mapping[str, str], here: Mapping[str, str]) -> str:
         for name, own in here.items()
         if there.get(name) != own
     )
+
+
+def check_expected(machine: str) -> None:
+    """Raises `InputError` where the process that launched this one has other versions."""
+    expected = json.loads(os.environ.get(EXPECTED, "{}"))
+    if different := differences(installed(), expected):
+        raise InputError(
+            f"{machine} has other versions: {different}: have the same where the run and its work "
+            "are, such as in one image"
+        )

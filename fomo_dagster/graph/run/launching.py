@@ -33,7 +33,7 @@ from fomo_dagster.graph.core.needs import Needs
 from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.run.clusters import Launch, MachineLostError
 from fomo_dagster.graph.run.devices import Claim, Lent
-from fomo_dagster.graph.run.processes import LOST, OUTPUT, TASK, WORKER, Started
+from fomo_dagster.graph.run.processes import LOST, OUTPUT, RESULT, STOP, TASK, WORKER, Started
 from fomo_dagster.graph.run.tasks import Task, as_data
 from fomo_dagster.progress import ignore_steps
 from fomo_dagster.stopping import check
@@ -49,8 +49,6 @@ if TYPE_CHECKING:
 
 AGENT = "fomo_dagster.cli.agent"
 LAUNCHER = "launcher"  # its lifeline
-STOP = "stop"  # holds the name of a signal once one came
-RESULT = "result.json"  # by the first process: cost, or where it was stopped
 _SECONDS_BETWEEN_LOOKS = 0.1
 MOST_TIMES = 4  # that work is begun, where its machine is lost
 _SECONDS_TO_END = 60.0  # of a process that was told to, and only has to leave
@@ -173,7 +171,7 @@ def _launch(
         for times in range(1, MOST_TIMES + 1):
             launch = Launch(
                 asset=node.key, here=here.with_name(f"{here.name}_{times}"), needs=needs,
-                environment=claim.lent.environment,
+                environment=claim.lent.environment, waiting=context.callbacks.waiting,
             )  # fmt: skip
             _make_private(launch.here)
             write_bytes(launch.here / TASK, task.model_dump_json().encode())

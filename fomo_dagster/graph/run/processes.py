@@ -16,6 +16,8 @@ from typing import Protocol
 
 WORKER = "fomo_dagster.cli.worker"
 OUTPUT = "output.txt"
+STOP = "stop"  # holds the name of a signal once one came
+RESULT = "result.json"  # by the first process: cost, or where it was stopped
 TASK = "task.json"
 LOST = 255  # the status, to `multiprocessing`, of a process whose forking process was ended
 LIVES_WITH = "FOMO_LIVES_WITH"  # the file whose lock is held as long as a process may live
@@ -27,7 +29,7 @@ _PRELOADED = [
     "fomo_dagster.evaluation.evaluate", "fomo_dagster.merging.techniques",
 ]  # fmt: skip
 _SECONDS_TO_NOTICE, _SECONDS_BETWEEN_TRIES = 10.0, 0.05  # that the process that forks is gone
-_ALONE = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
+ALONE = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
 
 
 class Started(Protocol):
@@ -70,7 +72,7 @@ class Forked:
     def start(self, here: Path, environment: Mapping[str, str]) -> Started:
         """Start a process that does the task in `here`, where its output goes. environment:
         variables that it has besides those of this process."""
-        variables = {**os.environ, **environment, **_ALONE}
+        variables = {**os.environ, **environment, **ALONE}
         until = time.monotonic() + _SECONDS_TO_NOTICE
         while True:
             process = self._context.Process(target=_work, args=(str(here), variables))
