@@ -51,10 +51,12 @@ WHOLE_RUNS = {"finished", "nursery"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark as slow what begins with a whole run, or starts commands that make one."""
+    """Mark as slow what begins with a whole run, or starts commands that make one. What is killed
+    and run again takes longest, and comes first: else one process is still at it at the end."""
     for item in items:
         if WHOLE_RUNS.intersection(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
+    items.sort(key=lambda item: item.get_closest_marker("kill") is None)
 
 
 def pytest_collection_finish() -> None:

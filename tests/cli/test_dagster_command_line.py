@@ -5,7 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import dagster as dg
 import pytest
+from typer.testing import CliRunner
+
+from fomo_dagster.cli.main import app
 
 pytestmark = pytest.mark.slow
 
@@ -21,13 +25,11 @@ def command(*arguments, **environment):
     )  # fmt: skip
 
 
-def dagster_home():
+@pytest.fixture
+def dagster_home(project, monkeypatch):
     """What `fomo dagster-home` prints."""
-    fomo = "import sys; from fomo_dagster.cli.main import main; sys.exit(main())"
-    return subprocess.run(
-        [sys.executable, "-c", fomo, "dagster-home"],
-        cwd=REPOSITORY, check=True, capture_output=True, text=True,
-    ).stdout.strip()  # fmt: skip
+    monkeypatch.delenv("DAGSTER_HOME")
+    return CliRunner().invoke(app, "dagster-home", catch_exceptions=False).stdout.strip()
 
 
 def test_an_asset_and_what_it_needs_are_materialised_without_a_dagster_home(project, monkeypatch):
@@ -40,20 +42,21 @@ def test_an_asset_and_what_it_needs_are_materialised_without_a_dagster_home(proj
     assert not project.home.dagster.exists()
 
 
-def test_with_the_dagster_home_that_fomo_names_a_run_is_kept(project, monkeypatch):
-    monkeypatch.delenv("DAGSTER_HOME")
-    home = {"DAGSTER_HOME": dagster_home()}
-    assert home["DAGSTER_HOME"] == str(project.home.dagster)
+def test_with_the_dagster_home_that_fomo_names_a_run_is_kept(project, dagster_home):
+    assert dagster_home == str(project.home.dagster)
+    home = {"DAGSTER_HOME": dagster_home}
     done = command("dagster", "job", "execute", *MODULE, "-j", "observe_sources", **home)
     assert done.returncode == 0, done.stderr
     assert "DAGSTER_HOME is not set" not in done.stderr
-    listed = command("dagster", "run", "list", **home)
-    assert "observe_sources" in listed.stdout
+    with dg.DagsterInstance.from_config(dagster_home) as instance:
+        assert [run.job_name for run in instance.get_runs()] == ["observe_sources"]
 
 
-def test_definitions_validate_says_what_is_wrong_with_a_file_and_loads_the_others(project):
+def test_definitions_validate_says_what_is_wrong_with_a_file_and_loads_the_others(
+    project, dagster_home
+):
     project.write("toy", learning_rat=1e-3)
-    home = {"DAGSTER_HOME": dagster_home()}
+    home = {"DAGSTER_HOME": dagster_home}
     done = command("dagster", "definitions", "validate", "-w", "workspace.yaml", **home)
     assert done.returncode == 0, done.stderr
     assert "unknown key 'learning_rat'" in done.stdout + done.stderr
