@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -132,7 +133,7 @@ def test_a_job_is_queued_again_where_it_was_stopped_by_its_time_limit_alone(
 
 
 PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)  # Debian's packages
-EXPECTED_GPUS, GRACE = "8", 300
+GRACE = 300
 
 
 @contextlib.contextmanager
@@ -183,9 +184,10 @@ def in_a_cluster(monkeypatch):
 
 
 def check_pod(pod):
-    """That a run has its devices, its volumes and the time to write a resume point."""
+    """That a run has its volumes and the time to write a resume point, and its pods their devices
+    too."""
     (container,) = pod["containers"]
-    assert container["resources"]["limits"] == {"nvidia.com/gpu": EXPECTED_GPUS}
+    assert container["resources"] == {"requests": {"cpu": "1", "memory": "4Gi"}}
     assert pod["terminationGracePeriodSeconds"] == GRACE
     mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
     assert mounts["fomo-home"] == "/fomo"
@@ -193,7 +195,50 @@ def check_pod(pod):
     assert mounts.keys() <= {volume["name"] for volume in pod["volumes"]}
     env = {one["name"]: one.get("value") for one in container["env"]}
     assert (env["FOMO_HOME"], env["FOMO_PROJECT"]) == ("/fomo/home", "/fomo/project")
+    assert env["FOMO_EXECUTOR"] == "kubernetes"
+    check_worker(pod, container)
     return env
+
+
+def check_worker(pod, container):
+    """That what a run starts is like it, but for what it does and needs."""
+    from fomo_dagster.graph.run.pods import Room, Template
+
+    labels = {"dagster/run-id": "1", "job-name": "its own"}
+    template = Template.of_pod({"metadata": {"name": "run", "labels": labels}, "spec": pod})
+    home = Path("/fomo/home")
+    template.check_sees(home)
+    worker = template.pod("worker", Room(8, 16), home, ["python", "-m", "work"], {"FOMO_TASK": "1"})
+    assert "job-name" not in worker["metadata"]["labels"]
+    assert worker["spec"]["terminationGracePeriodSeconds"] == GRACE
+    assert worker["spec"]["serviceAccountName"] == pod["serviceAccountName"]
+    assert worker["spec"]["volumes"] == pod["volumes"]
+    (works,) = worker["spec"]["containers"]
+    assert works["args"] == ["python", "-m", "work"]
+    assert works["resources"]["limits"] == {"nvidia.com/gpu": "8"}
+    for same in ("image", "volumeMounts"):
+        assert works[same] == container[same]
+    assert works["env"] == [*container["env"], {"name": "FOMO_TASK", "value": "1"}]
+
+
+def test_the_image_holds_what_the_package_is_built_of():
+    """What the Dockerfile copies is there, and is what the build configuration names."""
+    copied = re.findall(
+        r"^COPY (.*) \S+$", (DEPLOY / "kubernetes" / "Dockerfile").read_text(), re.M
+    )
+    paths = {path for line in copied for path in line.split()}
+    assert all((DEPLOY.parent / path).exists() for path in paths)
+    built = tomllib.loads((DEPLOY.parent / "pyproject.toml").read_text())
+    wheel = built["tool"]["hatch"]["build"]["targets"]["wheel"]["only-include"]
+    assert {*wheel, built["project"]["readme"], *built["project"]["license-files"]} <= paths
+
+
+def test_the_claim_for_the_home_is_the_one_that_all_pods_mount():
+    claim = yaml.safe_load((DEPLOY / "kubernetes" / "storage.yaml").read_text())
+    assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
+    for name in ("values.yaml", "dagster.yaml"):
+        mounted = re.findall(r"claimName: ([\w-]+)", (DEPLOY / "kubernetes" / name).read_text())
+        assert set(mounted) == {claim["metadata"]["name"]}
 
 
 def code_origin():
