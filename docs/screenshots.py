@@ -164,7 +164,7 @@ def another_learning_rate(experiment: Path, address: str) -> Iterator[None]:
 
 
 def main() -> None:
-    """Write docs/ui_asset_graph.png, docs/ui_stage.png and docs/ui_unsynced.png."""
+    """Write ui_asset_graph.png, ui_evaluation.png, ui_stage.png and ui_unsynced.png."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--experiment", default="quickstart")
     parser.add_argument("--stage", type=int, default=3)
