@@ -59,6 +59,11 @@ class Execution(Declaration):
         description="Disk space for fetched tars of streamed datasets, in the cache folder.",
     )
     resume_seconds: float = Field(60.0, gt=0, description="Seconds between resume points.")
+    resume_remote: bool = Field(
+        False,
+        description="Copy resume points to the remote store (FOMO_STORE), so that another machine "
+        "goes on where this one was lost.",
+    )
 
     @field_validator("device")
     @classmethod

@@ -236,6 +236,16 @@ class Connection:
         with suppress(FileNotFoundError):
             self._patiently("written", lambda: self._call(self._filesystem.rm_file, path))
 
+    def remove_below(self, path: str) -> None:
+        """Remove a folder with all its files, if it is there."""
+
+        def attempt() -> None:
+            self._call(self._filesystem.rm, path, recursive=True)
+
+        self._filesystem.invalidate_cache()
+        with suppress(FileNotFoundError):
+            self._patiently("written", attempt)
+
     def _put(self, path: str, size: int, put: Callable[[str], None]) -> None:
         filesystem = self._filesystem
 

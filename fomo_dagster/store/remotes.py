@@ -6,7 +6,8 @@ address at once never mix their files, and the manifest says which files are its
 manifest lists is fetched, by names that `manifests.parse` accepted, and no more bytes than it says.
 Of artifacts nothing is removed there: files that no manifest lists any more take space unseen.
 
-In `.claims`, machines that share the remote say what they are making.
+In `.claims`, machines that share the remote say what they are making, and in `.resume` they leave
+the resume points of their trainings, if they are asked to.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from fomo_dagster.store.manifests import (
     content_of,
     parse,
 )
+from fomo_dagster.store.resume_copies import ResumeCopies
 
 _SECONDS_BETWEEN_LOOKS = 2.0  # at a claim that another holds
 _MOST_BYTES_OF_CLAIM = 10_000
@@ -76,6 +78,10 @@ class Remote:
                     claim = Claim(place, f"{kind}-{digest}", _SECONDS_BETWEEN_LOOKS)
                     held.append(stack.enter_context(holding(claim, waiting)).held)
             yield tuple(held)
+
+    def resume_copies(self, digest: str) -> ResumeCopies:
+        """Where machines find the resume points of each other's training of a recipe."""
+        return ResumeCopies(self._connection, digest)
 
     def has(self, kind: str, digest: str) -> bool:
         """Whether an artifact is there, with all its files in their sizes."""

@@ -102,7 +102,7 @@ def train(
                 learner=learner,
                 metrics=StepMetricsTable(),
                 spec=spec,
-                point=ResumePoint(run.resume_folder, run.identity),
+                point=ResumePoint(run.resume_folder, run.identity, run.copies),
                 steps_between_reads=1 if device.type == "cpu" else _STEPS_BETWEEN_READS,
                 interruption=interruption,
                 progress=run.progress if group.is_main else no_progress,
@@ -156,6 +156,7 @@ class _Training:
             if self._stop_if_asked(step + 1, is_due=is_due) and step + 1 < steps:
                 self._save(step + 1)
                 saved_at = time.monotonic()
+        self.point.settle()
 
     def _next(self, iterator: Iterator[Batch], step: int) -> Batch:
         """The next batch. A failure to make it loses no step, nor does one that a signal caused in
@@ -167,7 +168,7 @@ class _Training:
             failure = error
         if any(self.group.all_reduce_max(failure is not None)):
             self._stop_if_asked(step)
-            self._save(step)
+            self._save(step, is_last=True)
             raise failure or PeerError(f"another process has no batch for step {step}")
         if batch is None:
             raise ValueError(f"the batches end at step {step}, but there are {self.batches.steps}")
@@ -177,7 +178,7 @@ class _Training:
         """Whether a resume point is due for any process, where none was asked to stop."""
         received, any_is_due = self.group.all_reduce_max(self.interruption.number, is_due)
         if received:
-            self._save(done)
+            self._save(done, is_last=True)
             raise KeyboardInterrupt(
                 f"{Signals(received).name} at stage {self.spec.stage}, after {done} of "
                 f"{self.batches.steps} steps: the resume point {self.point}"
@@ -186,6 +187,9 @@ class _Training:
 
     def _restore(self) -> int:
         """Take up the resume point; return the number of steps that are done."""
+        if self.group.is_main:
+            self.point.pull()
+        self.group.all_reduce_max(0)  # the others read what it may have fetched
         state = self.point.load()
         position = state["position"] if state is not None else 0
         if self.group.all_reduce_max(position, -position) != [position, -position]:
@@ -211,7 +215,7 @@ class _Training:
             self.on_steps(self.metrics.rows)
         return position
 
-    def _save(self, done: int) -> None:
+    def _save(self, done: int, *, is_last: bool = False) -> None:
         self._read()  # weights that a failed step has touched must not become the resume point
         state, spent = self.learner.state(), self.meter.state()
         if not self.group.is_main:
@@ -222,7 +226,8 @@ class _Training:
                 "figures": self.metrics.state(),
                 "position": done,
                 "spent": spent,
-            }
+            },
+            is_last=is_last,
         )
 
     def _read(self) -> None:

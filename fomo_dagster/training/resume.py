@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from fomo_dagster.store.files import replacing
+from fomo_dagster.store.resume_copies import ResumeCopies
 
 logger = logging.getLogger(__name__)
 
@@ -25,18 +26,30 @@ _FORMAT = 3  # raised when what a training puts into its state changes
 class ResumePoint:
     """The resume point of the training named by `identity`, in a folder of its own."""
 
-    def __init__(self, folder: Path, identity: str) -> None:
+    def __init__(self, folder: Path, identity: str, copies: ResumeCopies | None = None) -> None:
         self.path = folder / _NAME
         self._identity = identity
+        self._copies = copies
 
-    def save(self, state: dict[str, Any]) -> None:
+    def save(self, state: dict[str, Any], *, is_last: bool = False) -> None:
         """Replace the point by `state`: mappings, lists, numbers, text and tensors.
+
+        is_last: the process ends then, so it waits for what is copied to the remote.
 
         Raises `StoreError` if the disk is full or cannot be written; the old point then stays.
         """
         with replacing(self.path) as temporary, temporary.open("wb") as file:
             content = {"format": _FORMAT, "identity": self._identity, "state": state}
             torch.save(content, file)
+        if self._copies is not None:
+            push = self._copies.push_last if is_last else self._copies.push
+            push(self.path, state["position"])
+
+    def pull(self) -> None:
+        """Take another machine's point from the remote, if it is further than the one here."""
+        if self._copies is not None:
+            here = self.load()
+            self._copies.pull(self.path, here["position"] if here is not None else -1)
 
     def load(self) -> dict[str, Any] | None:
         """The state saved last, with its tensors on the CPU; None if there is none.
@@ -78,6 +91,13 @@ class ResumePoint:
     def set_aside(self) -> None:
         """Keep the point for a person to look at, where no training finds it."""
         self.path.replace(self.path.with_name(_ASIDE))
+        if self._copies is not None:
+            self._copies.remove()
+
+    def settle(self) -> None:
+        """Wait for what is being copied to the remote."""
+        if self._copies is not None:
+            self._copies.settle()
 
     def __str__(self) -> str:
         """What a message says of it."""

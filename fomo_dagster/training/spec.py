@@ -12,6 +12,7 @@ from fomo_dagster.experiment.training import TrainingSettings
 from fomo_dagster.methods.declaration import Finetune, Method
 from fomo_dagster.methods.online_selection.declaration import AnyOnlineSelection
 from fomo_dagster.progress import Progress, no_progress
+from fomo_dagster.store.resume_copies import ResumeCopies
 from fomo_dagster.training.meter import Meter
 from fomo_dagster.training.step_metrics import StepMetrics
 
@@ -43,7 +44,8 @@ class TrainingRun:
     identity: whose resume point it is. A training that finds one of the same identity in
     `resume_folder` continues from there, to the same weights, bit for bit. on_steps: hears of the
     metrics of each step as they are read, of a resume point's all at once. meter: measures what it
-    costs, and continues with what was spent before; None: one of its own.
+    costs, and continues with what was spent before; None: one of its own. copies: those of the
+    resume point on a remote; None: there are none.
     """
 
     resume_folder: Path
@@ -52,3 +54,4 @@ class TrainingRun:
     on_steps: Callable[[Sequence[StepMetrics]], None] = ignore_metrics
     group: ProcessGroup = SINGLE_PROCESS
     meter: Meter | None = None
+    copies: ResumeCopies | None = None

@@ -3,6 +3,8 @@
 Every case is planned first; what the plan says must be what is then computed, artifact by artifact.
 """
 
+from pathlib import Path
+
 import dagster as dg
 import pytest
 
@@ -264,8 +266,11 @@ def test_the_plan_computes_and_writes_nothing(project):
 
 def test_a_machine_that_shares_the_store_computes_nothing_again(project, tmp_path, monkeypatch):
     monkeypatch.setenv("FOMO_STORE", f"file://{tmp_path / 'shared'}")
-    run_experiment("toy", [])
+    run_experiment("toy", ["execution.resume_remote=true", "execution.resume_seconds=1e-9"])
     scores = project.home.heads.read("toy/scores").digest
+    left = {path.relative_to(tmp_path / "shared") for path in tmp_path.glob("shared/.[!.]*/*")}
+    assert left == {Path(".claims/probe")}  # no claim, and no copy of a resume point
+    assert (tmp_path / "shared/.resume").is_dir()
     monkeypatch.setenv("FOMO_HOME", str(tmp_path / "other_machine"))
     planned = resolve_request("toy", []).plan()
     assert not any(entry.compute for entry in planned)

@@ -26,6 +26,8 @@ from fomo_dagster.models.backbones import Model
 from fomo_dagster.optimisation.optimisers import AdamW, GaLore
 from fomo_dagster.optimisation.schedules import Constant
 from fomo_dagster.progress import Progress, no_progress
+from fomo_dagster.store.remotes import Remote
+from fomo_dagster.store.resume_copies import ResumeCopies
 from fomo_dagster.training import loop
 from fomo_dagster.training.spec import StageSpec, TrainingRun
 
@@ -101,6 +103,7 @@ def run(
     identity: str = "recipe",
     progress: Progress = no_progress,
     configuration: dict[str, Any] = CONFIGURATION,
+    copies: ResumeCopies | None = None,
 ) -> tuple[dict[str, Tensor], pl.DataFrame]:
     model = create(configuration)
     select_trained(model.module, train)
@@ -113,7 +116,7 @@ def run(
             stage=stage,
             execution=execution or Execution(device="cpu"),
         ),
-        TrainingRun(resume_folder=folder, identity=identity, progress=progress),
+        TrainingRun(resume_folder=folder, identity=identity, progress=progress, copies=copies),
     )
     return model.module.state_dict(), frame
 
@@ -384,6 +387,20 @@ def test_sigterm_leaves_a_resume_point_of_the_last_step(tmp_path: Path) -> None:
     resumed, _ = run(folder, batches)
     assert batches.started_at == 4
     assert equal(resumed, whole)
+
+
+def test_another_machine_goes_on_to_the_same_weights_bit_for_bit(tmp_path: Path) -> None:
+    def copies() -> ResumeCopies:
+        return Remote(f"file://{tmp_path / 'remote'}").resume_copies("recipe")
+
+    whole, frame = run(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "one", Batches(before=terminated_at(3)), copies=copies())
+    batches = Batches()
+    resumed, resumed_frame = run(tmp_path / "two", batches, copies=copies())
+    assert batches.started_at == 4
+    assert equal(resumed, whole)
+    assert resumed_frame["loss"].equals(frame["loss"])
 
 
 def test_a_resume_point_of_another_training_is_not_used(

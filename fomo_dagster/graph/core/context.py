@@ -20,6 +20,7 @@ from fomo_dagster.progress import Callbacks, heeding
 from fomo_dagster.store.artifacts import Artifact, Make
 from fomo_dagster.store.heads import Head
 from fomo_dagster.store.recipes import Recipe
+from fomo_dagster.store.resume_copies import ResumeCopies
 from fomo_dagster.texts import as_text
 
 if TYPE_CHECKING:
@@ -183,6 +184,12 @@ class NodeContext:
         it is this one, another asset of the same run is."""
         maker = "another asset of this run" if process == str(os.getpid()) else f"process {process}"
         self.callbacks.waiting(f"{maker}, which is making the same")
+
+    def resume_copies(self, recipe: Recipe) -> ResumeCopies | None:
+        """Where a training keeps copies of its resume point for other machines; None where there is
+        no remote."""
+        remote = self.store.remote
+        return remote.resume_copies(recipe.digest) if remote is not None else None
 
     def resume_folder(self, recipe: Recipe) -> Path:
         """Where a training keeps its resume point; it outlives the process."""

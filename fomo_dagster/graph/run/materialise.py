@@ -42,6 +42,11 @@ def materialise(key: str, context: RunContext) -> Outcome:
             claim.held,
             takes_long=node.needs is not None,
         )
+        execution = node.parallelism
+        if artifact.computed and execution is not None and execution.resume_remote:
+            copies = context.resume_copies(recipe)
+            if copies is not None:
+                copies.remove()
         artifacts[name] = replace(artifact, computed=True) if name in made else artifact
     found = node.facts_of_made(recipes, artifacts, context)
     digest = identity(recipes)

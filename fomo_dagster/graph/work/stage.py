@@ -97,6 +97,7 @@ def train_on(
         ),
         group=group,
         meter=meter,
+        copies=context.resume_copies(target.recipe) if execution.resume_remote else None,
     )
     select = None
     if selection is not None:
