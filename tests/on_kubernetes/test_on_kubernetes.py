@@ -12,7 +12,7 @@ import pytest
 
 from fomo_dagster.errors import InputError
 from fomo_dagster.graph.core.needs import Needs
-from fomo_dagster.graph.run import heartbeats, installed
+from fomo_dagster.graph.run import heartbeats, installed, on_kubernetes
 from fomo_dagster.graph.run.clusters import MachineLostError
 from fomo_dagster.graph.run.executors import open_cluster
 from fomo_dagster.graph.run.heartbeats import Heart, wait_for_silence
@@ -140,6 +140,20 @@ def test_what_an_earlier_launcher_left_is_ended_before_its_work_begins_again(
     assert next(iter(kubelet.processes.values())).poll() is not None
 
 
+def test_a_pod_that_has_a_node_and_does_not_start_names_the_command_that_says_why(
+    server, launch, monkeypatch
+):
+    started = open_cluster().start(launch())
+    (pod,) = server.pods.values()
+    pod["status"]["containerStatuses"] = [{"state": {"waiting": {"reason": "ContainerCreating"}}}]
+    assert started.poll() is None
+    assert launch.said == []
+    monkeypatch.setattr(on_kubernetes, "_SECONDS_TO_START", 0.0)
+    until(lambda: started.poll() is None and launch.said)
+    name = pod["metadata"]["name"]
+    assert launch.said == [f"its pod to start: `kubectl describe pod {name}` says what it lacks"]
+
+
 @pytest.mark.parametrize("reason", ["InvalidImageName", "CreateContainerConfigError"])
 def test_a_pod_that_never_starts_is_refused_with_what_kubernetes_says(server, launch, reason):
     started = open_cluster().start(launch())
@@ -218,6 +232,21 @@ def test_devices_are_asked_for_where_nodes_have_them_and_hidden_elsewhere(server
         "limits": {"nvidia.com/gpu": "2"},
     }
     assert "CUDA_VISIBLE_DEVICES" not in {one["name"] for one in with_devices["env"]}
+
+
+def test_where_nodes_cannot_be_looked_at_devices_are_taken_to_be_there(server, launch, monkeypatch):
+    server.refused["GET", "/nodes"] = (403, "nodes is forbidden")
+    cluster = open_cluster()
+    assert cluster.slots == 8
+    cluster.check(Needs(device="cuda", devices=64))
+    with cluster.lend(Needs(spreads=True), "it", lambda _: None, Place()) as lent:
+        assert lent.cpus == 4
+    cluster.start(launch())
+    monkeypatch.setenv("FOMO_POD_DEVICE", "cpu")
+    server.pods.clear()
+    open_cluster().start(launch())
+    asked = [pod["spec"]["containers"][0]["resources"]["limits"] for pod in server.created]
+    assert asked == [{"nvidia.com/gpu": "1"}, {}]
 
 
 def test_pods_are_like_the_run_s_own_but_for_what_is_its_alone(tmp_path):

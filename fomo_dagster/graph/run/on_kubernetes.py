@@ -42,8 +42,10 @@ from fomo_dagster.units import counted
 MOST = "FOMO_PODS"
 DEVICE = "FOMO_POD_DEVICE"
 _FEW = 8  # pods at once, where nobody says and the nodes cannot be looked at
+_SOME_CPUS = 4  # where half a node is wanted, and the nodes cannot be looked at
 _SECONDS_BETWEEN_LOOKS = 1.0
 _SECONDS_BETWEEN_TURNS = 0.05
+_SECONDS_TO_START = 60.0  # until it is said that a pod has a node and does not start
 _SECONDS_TO_PULL = 180.0  # an image that the registry does not give
 _SECONDS_TO_END = 60.0  # of a pod, beyond its grace
 _NEVER_STARTS = ("InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError")
@@ -203,8 +205,8 @@ class KubernetesCluster:
             is_there = nodes is None or any(node.get(self._device or "", 0) for node in nodes)
             devices = devices if self._device is not None and is_there else 0
         cpus = needs.cpus
-        if needs.spreads and nodes:  # half a node, so that others fit beside it
-            cpus = int(max(node.get("cpu", 0) for node in nodes) + 1) // 2
+        if needs.spreads:  # half a node, so that others fit beside it
+            cpus = int(max(node.get("cpu", 0) for node in nodes) + 1) // 2 if nodes else _SOME_CPUS
         return Room(devices, max(1, cpus), needs.memory_gib or 0.0, self._device or pods.DEVICE)
 
     def _take(self, devices: int) -> bool:
@@ -324,6 +326,8 @@ class _Pod:
             self._say(f"a node for its pod {self._name}: {condition.get('message', 'none yet')}")
         if refused:
             self._say(f"the image of its pod {self._name}: {reason}: {message}")
+        elif reason and lasts > _SECONDS_TO_START:
+            self._say(f"its pod to start: `kubectl describe pod {self._name}` says what it lacks")
 
     def _say(self, what: str) -> None:
         if what != self._said:
