@@ -1,12 +1,15 @@
 """Whole `fomo run` commands by one executor and by others: how much sooner, and the same bits.
 
-    python benchmarks/side_by_side.py [--by in_process=cpu:1 processes=cpu:2] [--samples 24000]
-        [--only sweep merging evaluation]
+    python benchmarks/side_by_side.py [--by in_process=cpu:1 processes=cpu:2 ray] [--samples 24000]
+        [--only sweep merging evaluation] [--experiments quickstart merging/zs_merge …]
 
 sweep: four trainings that share nothing but θ₀. merging: twenty stages that each start from θ₀.
-evaluation: a stage trains while the one before is evaluated on enough datasets to last as long.
-Shards, pool and θ₀ are there before the clock starts. Each process has one thread, so that the
-bits can be compared; `--samples` is what each training of the sweep sees.
+evaluation: a stage trains while the one before is evaluated; how long both take together, against
+the longer of the two by the first executor. experiments: shipped ones, for their bits.
+
+Shards, pool and θ₀ are there before the clock starts, but for shipped experiments. Each process has
+one thread, so that the bits can be compared; `--samples` is what each training of the sweep sees.
+`ray` needs a cluster of which this machine is part (`ray start --head --num-cpus=1`).
 """
 
 from __future__ import annotations
@@ -37,7 +40,12 @@ BASE: dict[str, Any] = {
 def cases(samples: int) -> dict[str, dict[str, Any]]:
     """The experiment of each case, as its file declares it."""
     one_stage = {"stream.stages": 1, "budget.samples": samples}
+    evaluation = {
+        "evaluation.adaptation": None, "evaluation.held_out": ["shapes", "textures", "letters"],
+        "evaluation.prompts": "openai", "stream.stages": 2, "budget.samples": samples // 4,
+    }  # fmt: skip
     return {
+        "evaluation": BASE | evaluation | {"stream.name": "two"},
         "sweep": BASE | one_stage | {"sweep": {"seed": [0, 1, 2, 3]}},
         "merging": BASE
         | {"stream.name": "twenty", "stream.stages": 20, "budget.samples": samples // 8}
@@ -45,19 +53,38 @@ def cases(samples: int) -> dict[str, dict[str, Any]]:
     }
 
 
-def run(project: Path, home: Path, name: str, executor: str, devices: str) -> float:
-    """The wall time of `fomo run`, in seconds."""
+Lines = list[tuple[float, str]]
+
+
+def run(project: Path, home: Path, name: str, executor: str, devices: str) -> Lines:
+    """The lines of `fomo run`, each with the seconds since it began; the last is its end."""
     environment = {
         **os.environ, "FOMO_HOME": str(home), "FOMO_EXECUTOR": executor, "FOMO_DEVICES": devices,
         "OMP_NUM_THREADS": "1",
     }  # fmt: skip
-    began = time.monotonic()
-    with (home.parent / f"{home.name}_{name}.log").open("w") as output:
-        subprocess.run(
-            [FOMO, "run", name], env=environment, cwd=project, check=True, stdout=output,
-            stderr=subprocess.STDOUT,
-        )  # fmt: skip
-    return time.monotonic() - began
+    began, lines = time.monotonic(), list[tuple[float, str]]()
+    with subprocess.Popen(
+        [FOMO, "run", name], env=environment, cwd=project, text=True, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        lines.extend((time.monotonic() - began, line) for line in process.stdout)
+    if process.returncode:
+        raise SystemExit("".join(line for _, line in lines))
+    return [*lines, (time.monotonic() - began, "")]
+
+
+def spans(lines: Lines) -> dict[str, tuple[float, float]]:
+    """The assets that were computed → when they began and ended."""
+    begun: dict[str, float] = {}
+    found = {}
+    for seconds, line in lines:
+        match line.split():
+            case ["begin", asset]:
+                begun[asset] = seconds
+            case ["computed", asset, *_]:
+                found[asset] = (begun[asset], seconds)
+    return found
 
 
 def contents(home: Path) -> Mapping[str, Any]:
@@ -72,27 +99,54 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--by", nargs="+", default=["in_process=cpu:1", "processes=cpu:2"])
     parser.add_argument("--samples", type=int, default=24000)
-    parser.add_argument("--only", nargs="+", default=["sweep", "merging"])
+    parser.add_argument("--only", nargs="+", default=["sweep", "merging", "evaluation"])
+    parser.add_argument("--experiments", nargs="+", default=[])
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         project = Path(folder)
         (project / "experiments").mkdir()
-        declared = cases(arguments.samples)
-        small = {"stream.stages": 1, "budget.samples": 128}
-        write(project, {**declared, "before": BASE | small})
+        if arguments.experiments:
+            compare_bits(project, arguments.experiments, arguments.by)
+            return
+        small = {"stream.stages": 1, "budget.samples": 128, "evaluation.adaptation": None}
+        write(project, {**cases(arguments.samples), "before": BASE | small})
         run(project, project / "made", "before", "in_process", "cpu:1")
         for case in arguments.only:
-            first: tuple[float, Mapping[str, Any]] | None = None
-            for way in arguments.by:
-                executor, _, devices = way.partition("=")
-                home = project / f"{case}_{executor}"
-                shutil.copytree(project / "made", home)
-                took, made = run(project, home, case, executor, devices), contents(home)
-                first = first or (took, made)
-                same = "the same bits" if made == first[1] else "OTHER BITS"
-                print(
-                    f"{case} {way}: {took:.1f} s, {first[0] / took:.2f} times, {same}", flush=True
-                )
+            compare(project, case, arguments.by)
+
+
+def compare(project: Path, case: str, by: list[str]) -> None:
+    """A case by one executor after the other."""
+    first: tuple[Lines, Mapping[str, Any]] | None = None
+    for way in by:
+        executor, _, devices = way.partition("=")
+        home = project / f"{case}_{executor}"
+        shutil.copytree(project / "made", home)
+        lines, made = run(project, home, case, executor, devices), contents(home)
+        first = first or (lines, made)
+        took, alone = lines[-1][0], first[0][-1][0]
+        same = "the same bits" if made == first[1] else "OTHER BITS"
+        said = f"{case} {way}: {took:.1f} s, {alone / took:.2f} times, {same}"
+        if case == "evaluation":
+            pair = ["evaluation/trained_002", "evaluation/evaluation_001"]
+            here, there = ([spans(one)[asset] for asset in pair] for one in (lines, first[0]))
+            both = max(end for _, end in here) - min(begin for begin, _ in here)
+            training, evaluation = (end - begin for begin, end in there)
+            said += f"; both {both:.1f} s, alone {training:.1f} s and {evaluation:.1f} s"
+        print(said, flush=True)
+
+
+def compare_bits(project: Path, experiments: list[str], by: list[str]) -> None:
+    """Shipped experiments in one home for each executor."""
+    first: Mapping[str, Any] = {}
+    for way in by:
+        executor, _, devices = way.partition("=")
+        home = project / executor
+        took = sum(run(project, home, name, executor, devices or "")[-1][0] for name in experiments)
+        made = contents(home)
+        first = first or made
+        same = "the same bits" if made == first else "OTHER BITS"
+        print(f"{way}: {took:.1f} s, {len(made)} artifacts, {same}", flush=True)
 
 
 def write(project: Path, declared: Mapping[str, dict[str, Any]]) -> None:

@@ -6,10 +6,13 @@ logging's, that nobody would give back. Work asks, wherever it waits or tells it
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
+
+SECONDS_OF_ONE_REQUEST = 1.0
 
 
 class Stop:
@@ -18,10 +21,18 @@ class Stop:
     def __init__(self) -> None:
         self.received: str | None = None
         """The name of the signal, once there was one."""
+        self.is_insisted_on = False
+        """Whether it was asked for again: processes that work are ended where they stand."""
+        self._received_at = 0.0
 
     def request(self, signal: str) -> None:
-        """Ask all threads to stop; of several requests the first counts."""
-        self.received = self.received or signal
+        """Ask all threads to stop; of several requests the first is named. What comes within a
+        second is the same one: a supervisor may tell every process, and they tell each other."""
+        now = time.monotonic()
+        if self.received is None:
+            self.received, self._received_at = signal, now
+        elif now - self._received_at >= SECONDS_OF_ONE_REQUEST:
+            self.is_insisted_on = True
 
     @contextmanager
     def heeded(self) -> Iterator[None]:

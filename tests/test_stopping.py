@@ -4,6 +4,7 @@ import threading
 
 import pytest
 
+from fomo_dagster import stopping
 from fomo_dagster.progress import Callbacks, heeding
 from fomo_dagster.stopping import Stop, check
 from fomo_dagster.store.leases import lease
@@ -20,6 +21,14 @@ def test_work_stops_at_its_next_progress_and_the_first_signal_is_named():
             callbacks.progress("work", 2, 3)
     callbacks.progress("work", 3, 3)
     assert [done for _, done, *_ in told] == [1, 3]
+
+
+def test_a_second_request_insists_unless_it_is_the_same_one(monkeypatch):
+    stop, now = Stop(), iter((10.0, 10.9, 11.0))
+    monkeypatch.setattr(stopping.time, "monotonic", lambda: next(now))
+    for is_insisted_on in (False, False, True):
+        stop.request("SIGINT")
+        assert stop.is_insisted_on is is_insisted_on
 
 
 def test_who_waits_for_a_lease_stops_waiting(tmp_path):

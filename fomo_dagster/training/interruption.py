@@ -9,8 +9,9 @@ import time
 from types import FrameType, TracebackType
 from typing import Any
 
+from fomo_dagster.stopping import SECONDS_OF_ONE_REQUEST
+
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-SECONDS_OF_ONE_REQUEST = 1.0
 
 
 def leave_terminal() -> None:

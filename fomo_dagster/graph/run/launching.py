@@ -291,6 +291,8 @@ def _run(launch: Launch, context: RunContext) -> int:
                         received = interruption.received or context.run.stop.received
                         if received is not None and not (here / STOP).exists():
                             write_bytes(here / STOP, received.encode())
+                        if context.run.stop.is_insisted_on:
+                            process.kill()
                         time.sleep(_SECONDS_BETWEEN_LOOKS)
                 if context.run.stop.received is not None:
                     raise KeyboardInterrupt(context.run.stop.received)
