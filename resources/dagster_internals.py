@@ -9,12 +9,18 @@ and of a process for each, and none of steps in threads. When a release moves on
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import dagster as dg
 from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.errors import DagsterExecutionInterruptedError
 from dagster._core.events import EngineEventData
+from dagster._core.execution import compute_logs
 from dagster._core.execution.api import ExecuteRunWithPlanIterable, execute_run
 from dagster._core.execution.context.system import (
     PlanExecutionContext,
@@ -53,6 +59,7 @@ __all__ = [
     "origin_of",
 ]  # fmt: skip
 
+_TAIL = compute_logs.execute_posix_tail
 _REPOSITORY = "__repository__"  # Dagster's name for the one of a module with `Definitions`
 
 
@@ -60,7 +67,21 @@ def execute(
     job: dg.JobDefinition, run: dg.DagsterRun, instance: dg.DagsterInstance
 ) -> dg.JobExecutionResult:
     """Execute a run that the instance has, in this process; a failure is in the result."""
-    return execute_run(InMemoryJob(job), run, instance)
+    with mock.patch.object(compute_logs, "execute_posix_tail", _deaf_to_interrupts):
+        return execute_run(InMemoryJob(job), run, instance)
+
+
+@contextmanager
+def _deaf_to_interrupts(path: str, stream: Any) -> Iterator[Any]:
+    """As Dagster's own, for the processes that copy what a run prints: Ctrl-C in a terminal reaches
+    them too, and each would end in a traceback. The run ends them."""
+    with ExitStack() as stack:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # they inherit it
+        try:
+            processes = stack.enter_context(_TAIL(path, stream))
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        yield processes
 
 
 def origin_of(job: str, project: Path) -> RemoteJobOrigin:

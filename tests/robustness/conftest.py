@@ -32,8 +32,9 @@ class Child:
         except FileNotFoundError:
             return True
 
-    def send(self, number):
-        os.kill(self.process, number)
+    def send(self, number, *, as_terminal=False):
+        """as_terminal: to all that it started too, as Ctrl-C is."""
+        (os.killpg if as_terminal else os.kill)(self.process, number)
 
     def wait(self):
         """Wait for its end; the exit status, negative for the signal that killed it."""

@@ -29,7 +29,7 @@ def test_a_signal_in_training_leaves_a_resume_point_that_the_next_run_takes_up(
     finished_project.write("toy", budget={"steps": 6})
     fomo = nursery.start(finished_project, "run", "toy", *EAGER, watch=("resume/", 8, 1.0))
     assert fomo.sign()
-    fomo.send(number)
+    fomo.send(number, as_terminal=number == signal.SIGINT)
     assert fomo.wait() == status
     lines = [line for line in fomo.output.splitlines() if "stopped" in line]
     assert len(lines) == 1
