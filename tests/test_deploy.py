@@ -87,7 +87,50 @@ def test_a_job_with_an_executor_leaves_the_devices_of_its_one_node_to_it(tmp_pat
         assert (tmp_path / "asked").read_text() == "run\na_sweep\n"
     else:
         assert not (tmp_path / "asked").exists()
-        assert b"submit with --nodes=1" in done.stdout
+        assert b"submit it with --nodes=1" in done.stdout
+
+
+def test_a_job_with_ray_starts_it_on_its_nodes_and_waits_for_all_of_them(tmp_path):
+    command(tmp_path, "scontrol", "echo node01; echo node02")
+    command(tmp_path, "getent", "echo 10.0.0.$SLURM_NODEID host")
+    command(
+        tmp_path,
+        "srun",
+        f"""shift 2; echo $SRUN_CPUS_PER_TASK > {tmp_path}/cores
+for SLURM_NODEID in 0 1; do export SLURM_NODEID SLURMD_NODENAME=node; "$@" & done
+wait""",
+    )
+    command(
+        tmp_path,
+        "ray",
+        f"""case "$1" in
+  start) echo "$@" >> {tmp_path}/started; exec sleep 20 ;;
+  status) echo asked >> {tmp_path}/status
+    echo " 1 node_a"; [ $(wc -l < {tmp_path}/status) -lt 3 ] || echo " 1 node_b" ;;
+esac""",
+    )
+    command(tmp_path, "fomo", f'printf "%s\\n" "$@" $RAY_ADDRESS > {tmp_path}/asked')
+    command(tmp_path, "sleep", "exec /bin/sleep $(($1 > 1 ? $1 : 0))")
+    slurm = {
+        "SLURM_JOB_NUM_NODES": "2", "SLURM_JOB_NODELIST": "node[01-02]", "SLURM_JOB_ID": "123",
+        "SLURM_GPUS_ON_NODE": "8", "SLURM_CPUS_ON_NODE": "32", "FOMO_EXECUTOR": "ray",
+        "SLURM_CPUS_PER_TASK": "32",
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+    }  # fmt: skip
+    run = ["bash", str(SCRIPT), "a_sweep"]
+    job = subprocess.Popen(run, env=slurm, cwd=tmp_path, start_new_session=True)
+    try:
+        assert job.wait(20) == 0
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(job.pid, signal.SIGKILL)  # as Slurm ends what a job leaves
+    assert (tmp_path / "asked").read_text() == "run\na_sweep\nnode01:20123\n"
+    assert (tmp_path / "cores").read_text() == "32\n"
+    assert len((tmp_path / "status").read_text().splitlines()) == 3
+    resources = "--num-cpus=32 --num-gpus=8 --disable-usage-stats --block"
+    head, other = sorted((tmp_path / "started").read_text().splitlines(), key=len)
+    assert head == f"start --head --port=20123 --node-ip-address=10.0.0.0 {resources}"
+    assert other == f"start --address=node01:20123 --node-ip-address=10.0.0.1 {resources}"
 
 
 LIMIT, CANCEL = signal.SIGUSR1, signal.SIGTERM
