@@ -7,7 +7,7 @@ logging's, that nobody would give back. Work asks, wherever it waits or tells it
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
@@ -48,11 +48,34 @@ class Stop:
 _heeded: ContextVar[Stop | None] = ContextVar("heeded", default=None)
 
 
+_condition: ContextVar[Callable[[], None] | None] = ContextVar("condition", default=None)
+
+
 def check() -> None:
-    """Raise `KeyboardInterrupt` where the work of this thread was asked to stop."""
+    """Raise `KeyboardInterrupt` where the work of this thread was asked to stop; what the condition
+    of `only_while` raises, where that no longer holds."""
     stop = _heeded.get()
     if stop is not None and stop.received is not None:
         raise KeyboardInterrupt(stop.received)
+    check_condition()
+
+
+def check_condition() -> None:
+    """As `check`, of the condition alone."""
+    condition = _condition.get()
+    if condition is not None:
+        condition()
+
+
+@contextmanager
+def only_while(condition: Callable[[], None]) -> Iterator[None]:
+    """Within it, the work of this thread is of use only while `condition`, which is called often,
+    raises nothing."""
+    token = _condition.set(condition)
+    try:
+        yield
+    finally:
+        _condition.reset(token)
 
 
 @cache

@@ -20,11 +20,12 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from fomo_dagster.errors import StoreError
+from fomo_dagster.stopping import only_while
 from fomo_dagster.store.claims import RobbedError
 from fomo_dagster.store.files import (
     explained,
@@ -51,7 +52,6 @@ COST = "cost.json"
 _REPLACE = b"replace"  # what a mark says of a push to where something is damaged
 
 logger = logging.getLogger(__name__)
-
 Make = Callable[[Path], Mapping[str, Any] | None]
 
 
@@ -193,8 +193,7 @@ class Store:
         claim: Callable[[], AbstractContextManager[bool]],
         takes_long: bool,
     ) -> Artifact:
-        """As `get_or_make`. Raises `RobbedError` if another took a lease over, and keeps
-        nothing."""
+        """As `get_or_make`. If another took a lease over, keeps nothing: raises `RobbedError`."""
         kind, digest = recipe.kind, recipe.digest
         with lease(self._lease_path(kind, digest), waiting) as leased:
             artifact = self.open(kind, digest)
@@ -206,17 +205,17 @@ class Store:
                 # Another machine may have been there between our look and our claim.
                 artifact = self.open(kind, digest) if claimed else None
                 if artifact is None:
-                    with claim() as waited:
+                    held = (leased.held, *claimed)
+                    with only_while(partial(_check_not_robbed, held)), claim() as waited:
                         artifact = self.open(kind, digest) if waited else None
-                        artifact = artifact or self._make(recipe, make, (leased.held, *claimed))
+                        artifact = artifact or self._make(recipe, make, held)
                 self._push_if_pending(artifact)  # before another machine holds the claim
         return artifact
 
     def claimed(
         self, recipes: Sequence[Recipe], waiting: Callable[[str], None] | None = None
     ) -> AbstractContextManager[tuple[Held, ...]]:
-        """Within it, no other machine that shares the remote makes these; gives what is held, which
-        is nothing where there is no remote."""
+        """As of `Remote.claimed`; gives nothing where there is no remote."""
         if self.remote is None:
             return nullcontext(())
         return self.remote.claimed([(recipe.kind, recipe.digest) for recipe in recipes], waiting)
@@ -248,12 +247,12 @@ class Store:
                 # of a training that was resumed, those of the processes before count too
                 earlier = cost.pop("earlier_seconds", 0.0)
                 cost["seconds"] = earlier + time.monotonic() - started
-                _check_not_robbed(held)
+                _check_not_robbed(held, ask=True)
                 if self.remote is not None and not self._pending_path(kind, digest).exists():
                     write_bytes(self._pending_path(kind, digest), b"")
                 self._publish(staging, recipe, cost)
-        except Exception as error:
-            _check_not_robbed(held, error)  # who did so removed what stood here
+        except Exception:
+            _check_not_robbed(held, ask=True)  # who did so removed what stood here
             raise
         finally:
             shutil.rmtree(staging, ignore_errors=True)
@@ -383,12 +382,12 @@ class Store:
         return self.root / ".pending" / _name(kind, digest)
 
 
-def _check_not_robbed(held: Sequence[Held], error: Exception | None = None) -> None:
+def _check_not_robbed(held: Sequence[Held], *, ask: bool = False) -> None:
     """Raise `RobbedError` where another took over; not where that cannot be asked."""
     for one in held:
         with suppress(StoreError):
-            if one.is_robbed():
-                raise RobbedError from error
+            if one.robbed or (ask and one.is_robbed()):
+                raise RobbedError
 
 
 def _is_number(value: object) -> bool:

@@ -209,17 +209,17 @@ class HeldClaim:
     def __init__(self, claim: Claim, place: Place, chain: list[_Link]) -> None:
         self._claim, self._place, self._chain, self._own = claim, place, chain, chain[-1]
         self._process = os.getpid()
-        self._robbed = False
+        self.robbed = False
         self._ended = threading.Event()
         self._beating = threading.Thread(target=self._beat, daemon=True)
         self._beating.start()
 
     def is_robbed(self) -> bool:
         """Whether another has taken it over. Raises `StoreError` if that cannot be asked."""
-        if not self._robbed:
+        if not self.robbed:
             chain = self._claim.chain()
-            self._robbed = not chain or chain[-1].token != self._own.token
-        return self._robbed
+            self.robbed = not chain or chain[-1].token != self._own.token
+        return self.robbed
 
     def release(self) -> None:
         """Give it back. Where that fails it ends as that of a dead holder."""
@@ -232,7 +232,7 @@ class HeldClaim:
             self._own.patience, free=True,
         )  # fmt: skip
         with contextlib.suppress(StoreError):
-            is_own = not self._robbed and self._claim.holds(self._own)
+            is_own = not self.robbed and self._claim.holds(self._own)
             if not (is_own and self._place.create(free.name, free.data())):
                 return  # who took it over removes the chain
             for link in (*self._chain, free):

@@ -122,9 +122,11 @@ class HeldLock:
     def __init__(self, path: Path, descriptor: int, *, shared: bool) -> None:
         self._path, self._descriptor, self._shared = path, descriptor, shared
 
+    robbed = False  # never, while this process lives
+
     def is_robbed(self) -> bool:
-        """Never, while this process lives."""
-        return False
+        """As `robbed`."""
+        return self.robbed
 
     def release(self) -> None:
         """Give it back."""

@@ -27,6 +27,10 @@ _SECONDS_BETWEEN_CHECKS = 0.05
 class Held(Protocol):
     """What is held until it is given back."""
 
+    @property
+    def robbed(self) -> bool:
+        """What `is_robbed` was when it was last asked, as each beat asks it."""
+
     def is_robbed(self) -> bool:
         """Whether another took it over, as it can where this process stood still for long: what was
         made meanwhile must then be dropped. Raises `StoreError` if that cannot be asked."""

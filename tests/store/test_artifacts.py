@@ -15,6 +15,7 @@ from contextlib import contextmanager
 import pytest
 
 from fomo_dagster.errors import StoreError
+from fomo_dagster.progress import Callbacks, heeding
 from fomo_dagster.store import verified
 from fomo_dagster.store.artifacts import Store, record_path
 from fomo_dagster.store.claims import Claim
@@ -304,6 +305,27 @@ def test_a_failed_push_keeps_the_artifact_and_is_made_up_for(tmp_path, remote_ur
 def test_an_in_memory_filesystem_can_be_the_remote(tmp_path):
     Store(tmp_path / "a", Remote("memory://mirror")).get_or_make(RECIPE, make_thing)
     assert Store(tmp_path / "b", Remote("memory://mirror")).find(RECIPE) is not None
+
+
+def test_who_was_robbed_stops_at_the_next_progress_of_its_work(tmp_path, monkeypatch):
+    monkeypatch.setenv("FOMO_LOCKS", "heartbeat")
+    monkeypatch.setenv("FOMO_LEASE_SECONDS", "1")
+    store, progress, told = Store(tmp_path), heeding(Callbacks()).progress, []
+
+    def write(folder):
+        (folder / "data").write_text("the other's")
+
+    def stand_still(folder):
+        with monkeypatch.context() as dead:
+            dead.setattr(Claim, "_is_dead", lambda self, link: True)
+            Store(tmp_path).get_or_make(RECIPE, write)
+        for step in range(1000):
+            told.append(step)
+            progress("training", step, 1000)
+            time.sleep(0.01)
+
+    assert not store.get_or_make(RECIPE, stand_still).computed
+    assert len(told) < 500
 
 
 @pytest.mark.parametrize("fails", [False, True])

@@ -195,7 +195,7 @@ def test_who_was_stopped_finds_itself_robbed_and_leaves_it_to_the_other(tmp_path
         owners._kernel = lambda: "another"
         held = Claim(place, "x").take("child")
         ready.touch()
-        while not held._robbed:
+        while not held.robbed:
             time.sleep(0.02)
         held.release()
         said.write_text(str(held.is_robbed()))

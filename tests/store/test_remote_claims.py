@@ -1,5 +1,7 @@
 """Claims on a remote: of several machines one makes an artifact, and the others fetch it."""
 
+import os
+import signal
 import threading
 import time
 from collections import Counter
@@ -193,3 +195,42 @@ def test_claims_of_several_are_taken_in_one_order(machine, url):
     assert not any(thread.is_alive() for thread in threads)
     assert max(most) == 1
     assert not left(url)
+
+
+@pytest.mark.kill
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_what_a_machine_lost_is_made_once_by_another(tmp_path, monkeypatch, number):
+    """A machine that was only stopped goes on later, and publishes nothing over the other's."""
+    monkeypatch.setenv("FOMO_LEASE_SECONDS", "1")
+    monkeypatch.setattr(remotes, "_SECONDS_BETWEEN_LOOKS", 0.05)
+    begun, said = tmp_path / "begun", tmp_path / "said"
+
+    def store(name):
+        return Store(tmp_path / name, Remote(f"file://{tmp_path / 'shared'}"))
+
+    def slow(folder):
+        begun.touch()
+        time.sleep(0.3)
+        write("one's")(folder)
+
+    child = os.fork()
+    if child == 0:
+        owners._kernel = lambda: "another"
+        found = store("one").get_or_make(RECIPE, slow, takes_long=True)
+        said.write_text(f"{found.computed} {text_of(found)}")
+        os._exit(0)
+    while not begun.exists():
+        time.sleep(0.01)
+    os.kill(child, number)
+    told = []
+    found = store("two").get_or_make(RECIPE, write("two's"), told.append, takes_long=True)
+    assert (found.computed, told) == (True, [str(child)])
+    if number == signal.SIGSTOP:
+        os.kill(child, signal.SIGCONT)
+        os.waitpid(child, 0)
+        assert said.read_text() == "False two's"
+    else:
+        os.waitpid(child, 0)
+        assert text_of(store("one").get_or_make(RECIPE, never)) == "two's"
+    assert text_of(store("three").get_or_make(RECIPE, never)) == "two's"
+    assert not left(f"file://{tmp_path / 'shared'}")

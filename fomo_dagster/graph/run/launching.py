@@ -36,7 +36,7 @@ from fomo_dagster.graph.run.devices import Claim, Lent
 from fomo_dagster.graph.run.processes import LOST, OUTPUT, RESULT, STOP, TASK, WORKER, Started
 from fomo_dagster.graph.run.tasks import Task, as_data
 from fomo_dagster.progress import ignore_steps
-from fomo_dagster.stopping import check
+from fomo_dagster.stopping import check, check_condition
 from fomo_dagster.store.files import explained, write_bytes
 from fomo_dagster.store.leases import lease
 from fomo_dagster.store.lifelines import living, wait_for_end
@@ -288,6 +288,7 @@ def _run(launch: Launch, context: RunContext) -> int:
                     check()
                     process = context.run.cluster.start(launch)
                     while (status := process.poll()) is None:
+                        check_condition()
                         received = interruption.received or context.run.stop.received
                         if received is not None and not (here / STOP).exists():
                             write_bytes(here / STOP, received.encode())
