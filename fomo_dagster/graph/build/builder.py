@@ -29,7 +29,7 @@ from fomo_dagster.graph.build.weights_over_time import WeightsOverTime
 from fomo_dagster.graph.core.context import SourceNode
 from fomo_dagster.graph.core.keys import LEADERBOARD, STREAMS, order_key
 from fomo_dagster.graph.core.node import Node
-from fomo_dagster.graph.nodes.budget import budget_of
+from fomo_dagster.graph.nodes.budget import BudgetNode, budget_of
 from fomo_dagster.graph.nodes.chunk import ChunkNode, Chunks, CutOrder, WholeDatasets
 from fomo_dagster.graph.nodes.evaluation import EvaluationNode
 from fomo_dagster.graph.nodes.leaderboard import LeaderboardNode
@@ -306,7 +306,6 @@ class _Builder(SharedNodes):
             self.growing[experiment.name] = loaded.base / experiment.stream.growing.expanduser()
         self.loaded[experiment.name] = loaded = with_stream_read(loaded)
         arrived = tuple(map(viewed(experiment), loaded.arrived or ()))
-        method = experiment.method
         theta = self.add_backbone(loaded, experiment.backbone, "backbone")
         chunks, trained_on = self.add_stream(loaded, theta, arrived)
         pool = experiment.pool
@@ -335,26 +334,13 @@ class _Builder(SharedNodes):
         if budget is not None:
             self.add(budget)
         weights = WeightsOverTime(
-            experiment=experiment.name, method=method, base_key=theta, backbone=backbone,
+            experiment=experiment.name, method=experiment.method, base_key=theta, backbone=backbone,
             chunk_keys=chunks,
         )  # fmt: skip
         for stage in range(1, len(chunks) + 1):
             for start in weights.before_training(stage):
                 self.add(start)
-            self.add(
-                TrainedNode(
-                    key=weights.trained(stage), experiment=experiment.name, stage=stage,
-                    backbone=backbone, settings=experiment, mixture=experiment.mixture,
-                    buffer=experiment.buffer, method=method, seed=experiment.seed,
-                    start_key=weights.start(stage), base_key=theta,
-                    chunk_keys=tuple(chunks[:stage]), pool_key=pool_key,
-                    trained_keys=tuple(map(weights.trained, range(1, stage))),
-                    reference=self.reference(loaded, stage, theta, weights),
-                    selection=experiment.selection, selecting=self.selecting(loaded),
-                    budget_key=None if budget is None else budget.key,
-                    execution=experiment.execution,
-                )
-            )  # fmt: skip
+            self.add(self.trained(loaded, stage, weights, pool_key, budget))
             for deployed in weights.after_training(stage):
                 self.add(deployed)
             evaluate(stage, weights.deployed(stage))
@@ -370,3 +356,25 @@ class _Builder(SharedNodes):
         self.experiments[experiment.name] = experiment
         if loaded.sweep is not None:
             self.sweeps[loaded.sweep] = (*self.sweeps.get(loaded.sweep, ()), experiment.name)
+
+    def trained(
+        self,
+        loaded: Loaded,
+        stage: int,
+        weights: WeightsOverTime,
+        pool_key: str | None,
+        budget: BudgetNode | None,
+    ) -> TrainedNode:
+        """The training of one stage."""
+        experiment, theta = loaded.experiment, weights.base_key
+        return TrainedNode(
+            key=weights.trained(stage), experiment=experiment.name, stage=stage,
+            backbone=weights.backbone, settings=experiment, mixture=experiment.mixture,
+            buffer=experiment.buffer, method=experiment.method, seed=experiment.seed,
+            start_key=weights.start(stage), base_key=theta,
+            chunk_keys=tuple(weights.chunk_keys[:stage]), pool_key=pool_key,
+            trained_keys=tuple(map(weights.trained, range(1, stage))),
+            reference=self.reference(loaded, stage, theta, weights),
+            selection=experiment.selection, selecting=self.selecting(loaded),
+            budget_key=None if budget is None else budget.key, execution=experiment.execution,
+        )  # fmt: skip

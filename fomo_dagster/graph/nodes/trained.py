@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from fomo_dagster.graph.core.context import NodeContext
+    from fomo_dagster.graph.work.stage_pools import StagePools
     from fomo_dagster.methods.preservation.hooks import StageInputs
     from fomo_dagster.models.backbones import Model
 
@@ -208,11 +209,7 @@ class TrainedNode(WeightsNode):
     def make(
         self, name: str, recipe: Recipe, folder: Path, context: NodeContext
     ) -> Mapping[str, Any]:
-        from fomo_dagster.evaluation.encoding import Encoder
-        from fomo_dagster.graph.work.replay_features import (
-            read_replay_features,
-            write_replay_features,
-        )
+        from fomo_dagster.graph.work.replay_features import read_replay_features
         from fomo_dagster.graph.work.stage import Target, train_on
         from fomo_dagster.graph.work.stage_pools import open_pools
         from fomo_dagster.training.spec import StageSpec
@@ -261,18 +258,26 @@ class TrainedNode(WeightsNode):
         of_features = cost.pop("flops_per_replay_feature", 0)
         preserve = self.method.preserve
         if preserve is not None and preserve.leaves_replay_features and context.group.is_main:
-            encoder = Encoder.of(
-                load_weights(self.backbone, folder / WEIGHTS),
-                self.settings.precision,
-                self.execution,
-                context.callbacks.progress,
-            )
-            samples = write_replay_features(
-                encoder, opened.chunk, opened.kept_after, folder / REPLAY_FEATURES, context
-            )
+            samples = self._leave_replay_features(opened, folder, context)
             if of_features:
                 cost["flops"] += samples * of_features
         return cost
+
+    def _leave_replay_features(self, opened: StagePools, folder: Path, context: NodeContext) -> int:
+        """Write what the trained weights make of the samples that later buffers may hold; gives
+        their number."""
+        from fomo_dagster.evaluation.encoding import Encoder
+        from fomo_dagster.graph.work.replay_features import write_replay_features
+
+        encoder = Encoder.of(
+            load_weights(self.backbone, folder / WEIGHTS),
+            self.settings.precision,
+            self.execution,
+            context.callbacks.progress,
+        )
+        return write_replay_features(
+            encoder, opened.chunk, opened.kept_after, folder / REPLAY_FEATURES, context
+        )
 
     def _opened_stage_inputs(self, context: NodeContext) -> StageInputs:
         from safetensors.torch import load_file

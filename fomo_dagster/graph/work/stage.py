@@ -21,6 +21,8 @@ from fomo_dagster.experiment.training import TrainingSettings
 from fomo_dagster.graph.work.checkpoints import ADAPTERS, CARRIED, CURVES, SPEED, STEPS, WEIGHTS
 from fomo_dagster.graph.work.counted_costs import reference_of, training_flops
 from fomo_dagster.methods.adapters.declaration import Adapters
+from fomo_dagster.methods.adapters.wrapping import Adapted
+from fomo_dagster.methods.declaration import Method
 from fomo_dagster.methods.online_selection.choosing import begin_selection
 from fomo_dagster.methods.preservation.hooks import Batch, StageInputs
 from fomo_dagster.methods.preservation.registry import begin
@@ -73,7 +75,6 @@ def train_on(
     steps, operations, and what the meter tells. Raises what reading, training and writing raise.
     """
     settings, method, selection = spec.settings, spec.method, spec.selection
-    seed, stage, execution, folder = spec.seed, spec.stage, spec.execution, target.folder
     stage_inputs = stage_inputs or StageInputs()
     sizes = shares.sizes(settings.batch_size, _steps(settings, shares, pools))
     steps = sizes.steps
@@ -84,10 +85,10 @@ def train_on(
     adapted = prepare_trainable(
         model.module,
         method,
-        step_seed(seed, stage, _INITIALISATION),
+        step_seed(spec.seed, spec.stage, _INITIALISATION),
         load_file(stage_inputs.continued) if stage_inputs.continued is not None else None,
     )
-    meter = Meter(device_of(execution.device), group)
+    meter = Meter(device_of(spec.execution.device), group)
     run = TrainingRun(
         resume_folder=context.resume_folder(target.recipe),
         identity=target.recipe.digest,
@@ -97,7 +98,7 @@ def train_on(
         ),
         group=group,
         meter=meter,
-        copies=context.resume_copies(target.recipe) if execution.resume_remote else None,
+        copies=context.resume_copies(target.recipe) if spec.execution.resume_remote else None,
     )
     select = None
     if selection is not None:
@@ -110,32 +111,39 @@ def train_on(
     if not group.is_main:
         return {}
     if left:
-        save(left, folder / CARRIED)
-    if adapted is not None:
-        if isinstance(method, Adapters) and method.adapters == "persist":
-            save(adapted.state(), folder / ADAPTERS)
-        model.module.cpu()  # so that the sums do not depend on the device
-        adapted.merge()
-    save(model.module.state_dict(), folder / WEIGHTS)
-    _write_table(table, folder)
-    case = CostCase(
-        architecture=model.architecture,
-        method=method,
-        settings=settings,
-        sizes=batch_sizes(settings.batch_size, sizes.drawn, may_vanish=POOLS),
-        goes_on=bool(stage_inputs.carried) or stage_inputs.replay_features is not None,
-        update_samples=pools["update"].size if "update" in pools else None,
-        reference=reference_of(method, model.architecture),
-        selection=selection,
-    )
+        save(left, target.folder / CARRIED)
+    _write_weights(model, adapted, method, target.folder)
+    _write_table(table, target.folder)
     cost: dict[str, Any] = {"samples": steps * settings.batch_size, "steps": steps}
     cost |= measured
+    case = _case(model, spec, pools, sizes, stage_inputs)
     cost |= training_flops(case, steps, context.home.cache)
     if selection is not None:
         cost["drawn_samples"] = sum(of_batches.drawn.values())
     for name, pool in pools.items():
-        cost |= pool.record(seed, stage, of_batches.drawn[name])
+        cost |= pool.record(spec.seed, spec.stage, of_batches.drawn[name])
     return cost
+
+
+def _case(
+    model: Model,
+    spec: StageSpec,
+    pools: Mapping[str, Pool],
+    sizes: StepSizes,
+    stage_inputs: StageInputs,
+) -> CostCase:
+    """What decides the operations of the stage."""
+    batch_size = spec.settings.batch_size
+    return CostCase(
+        architecture=model.architecture,
+        method=spec.method,
+        settings=spec.settings,
+        sizes=batch_sizes(batch_size, sizes.drawn, may_vanish=POOLS),
+        goes_on=bool(stage_inputs.carried) or stage_inputs.replay_features is not None,
+        update_samples=pools["update"].size if "update" in pools else None,
+        reference=reference_of(spec.method, model.architecture),
+        selection=spec.selection,
+    )
 
 
 @dataclass(frozen=True)
@@ -189,6 +197,16 @@ class _StageBatches:
 
     def _available(self, samples: int) -> int:
         return min(samples, self.pools["update"].size or 0) if "update" in self.pools else 0
+
+
+def _write_weights(model: Model, adapted: Adapted | None, method: Method, folder: Path) -> None:
+    """The weights, with adapters merged into them; beside them those that persist."""
+    if adapted is not None:
+        if isinstance(method, Adapters) and method.adapters == "persist":
+            save(adapted.state(), folder / ADAPTERS)
+        model.module.cpu()  # so that the sums do not depend on the device
+        adapted.merge()
+    save(model.module.state_dict(), folder / WEIGHTS)
 
 
 def _write_table(table: pl.DataFrame, folder: Path) -> None:
