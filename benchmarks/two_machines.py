@@ -4,7 +4,7 @@
 
 In each try one of them gets SIGKILL at a random moment, or SIGSTOP until the other has finished.
 Then both run again. Afterwards all of both homes and of the server is compared with what one
-machine makes alone, and no artifact that is claimed may have been published twice, unless a kill
+machine makes alone, and no artifact that is claimed may have been published twice, unless a signal
 came between its publication here and there. The machines are processes that tell each other apart
 as hosts do: by a name and a kernel of their own.
 """
@@ -54,7 +54,8 @@ def main() -> None:
         outcomes: Counter[str] = Counter()
         for number in range(options.tries):
             try:
-                said = attempt(folder / str(number), project, expected, chosen, 1.5 * usual)
+                said, took = attempt(folder / str(number), project, expected, chosen, usual)
+                usual = (usual + took) / 2
             except AssertionError as failure:
                 said = f"FAILED: {failure}"
             outcomes[said.split(":")[0]] += 1
@@ -69,17 +70,20 @@ def main() -> None:
 
 def attempt(
     folder: Path, project: Path, expected: dict[str, Any], chosen: random.Random, most: float
-) -> str:
-    """One try; what happened, or an `AssertionError`."""
+) -> tuple[str, float]:
+    """One try, with a signal within `most` seconds; what happened, and the time of the first run.
+    Raises `AssertionError` if anything was lost."""
     bucket = f"try{folder.name}"
     a, b = (Machine(folder / name, project, bucket) for name in "ab")
     victim, other = chosen.sample((a, b), 2)
     number, moment = chosen.choice((signal.SIGKILL, signal.SIGSTOP)), chosen.uniform(0, most)
+    began = time.monotonic()
     a.start()
     b.start()
     time.sleep(moment)
-    hit = victim.send(number)
+    hit, at = victim.send(number), time.time()
     other.wait()
+    took = time.monotonic() - began
     if number == signal.SIGSTOP:
         victim.send(signal.SIGCONT)
         victim.wait()
@@ -94,13 +98,24 @@ def attempt(
         assert found == {one: expected[one] for one in found}, difference(found, expected)
     remote = contents_of_bucket(bucket)
     assert remote == expected, difference(remote, expected)
-    published = Counter(a.published() + b.published())
-    twice = [one for one, times in published.items() if times > 1]
+    twice = a.times("published").keys() & b.times("published").keys()
     costly = [one for one in twice if one.split("/")[0] not in UNCLAIMED]
-    assert len(costly) <= (1 if hit and number == signal.SIGKILL else 0), costly
+    for one in costly:  # the signal came when it was there, and not yet on the server
+        between = hit and victim.times("published")[one] < at <= victim.times("pushed").get(one, at)
+        assert between, f"{name_of(number)} {one}"
     took_over = sum("stood still" in machine.output() for machine in (a, b))
-    name = f"{number.name} of {victim.name} after {moment:.1f} s" if hit else "over before a signal"
-    return f"{name.split(' ')[0]}: {name}, {len(costly)} costly twice, {took_over} robbed"
+    name = (
+        f"{name_of(number)} of {victim.name} after {moment:.1f} s"
+        if hit
+        else "over before a signal"
+    )
+    what = f"{name}, {len(costly)} costly twice, {took_over} robbed, {took:.1f} s"
+    return f"{name.split(' ')[0]}: {what}", took
+
+
+def name_of(number: int) -> str:
+    """The name of a signal."""
+    return signal.Signals(number).name
 
 
 class Machine:
@@ -153,10 +168,13 @@ class Machine:
         """What it wrote in all of its runs."""
         return (self.home / "output.txt").read_text(errors="replace")
 
-    def published(self) -> list[str]:
-        """`kind/digest` of what it made."""
-        path = self.home / "published.txt"
-        return path.read_text().split() if path.exists() else []
+    def times(self, what: str) -> dict[str, float]:
+        """`kind/digest` of what it published or pushed → when first."""
+        path, found = self.home / what, dict[str, float]()
+        for line in path.read_text().splitlines() if path.exists() else ():
+            one, when = line.split()
+            found.setdefault(one, float(when))
+        return found
 
 
 def be(name: str, home: Path, project: Path, bucket: str) -> None:
@@ -173,17 +191,25 @@ def be(name: str, home: Path, project: Path, bucket: str) -> None:
     os.environ.update(
         FOMO_HOME=str(home), FOMO_PROJECT=str(project), FOMO_STORE=f"s3://{bucket}/store"
     )
-    publish, kernel = Store._publish, owners._kernel()
+    publish, push, kernel = Store._publish, Store._push_if_pending, owners._kernel()
     owners._kernel = lambda: f"{kernel} {name}"  # type: ignore[assignment]
     socket.gethostname = lambda: name  # type: ignore[assignment]
     stage.training_flops = lambda *_: {}  # type: ignore[assignment]
 
     def published(self: Store, staging: Path, recipe: Any, cost: Any) -> None:
         publish(self, staging, recipe, cost)
-        with (home / "published.txt").open("a") as file:
-            file.write(f"{recipe.kind}/{recipe.digest}\n")
+        note("published", recipe)
+
+    def pushed(self: Store, artifact: Any) -> None:
+        push(self, artifact)
+        note("pushed", artifact)
+
+    def note(what: str, one: Any) -> None:
+        with (home / what).open("a") as file:
+            file.write(f"{one.kind}/{one.digest} {time.time()}\n")
 
     Store._publish = published  # type: ignore[method-assign]
+    Store._push_if_pending = pushed  # type: ignore[method-assign]
     status: object = 1
     try:
         sys.argv = ["fomo", "run", "toy"]
