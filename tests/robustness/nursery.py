@@ -8,9 +8,13 @@ A request may name a moment: before its `count`-th file-system operation on a pa
 `mark`, the child writes what it is about to do to `pipe`, and pauses for `pause` seconds.
 """
 
+import contextlib
 import json
+import multiprocessing
 import os
+import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -83,24 +87,45 @@ def fomo(arguments: list[str]) -> object:
 
 def agent(arguments: list[str]) -> None:
     from torch.distributed import run
+    from torch.distributed.elastic.multiprocessing.subprocess_handler import subprocess_handler
 
     import fomo_dagster.cli.agent as own
 
-    of_commands = run.config_from_args
-
-    def of_forks(parsed: object) -> tuple:
-        config, _, command = of_commands(parsed)
-        config.start_method = "fork"
-        return config, worker, [command[-1]]
-
-    run.config_from_args = of_forks
+    subprocess_handler.Popen = Worker
     own.rendezvous_handler_registry.register(own.BACKEND, own.Meeting)
     run.main(arguments)
 
 
-def worker(task: str) -> None:
+class Worker:
+    """What torchrun's agent uses of a `Popen`, for a fork that does what its command says."""
+
+    def __init__(self, args: tuple[str, ...], env: dict[str, str], **_: object) -> None:
+        context = multiprocessing.get_context("fork")
+        self._process = context.Process(target=worker, args=(args[-1], env))
+        self._process.start()
+        self.pid = self._process.pid
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # it was faster, or is gone
+            os.setpgid(self.pid, self.pid)
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        self._process.join(timeout)
+        if self._process.exitcode is None:
+            raise subprocess.TimeoutExpired("worker", timeout or 0)
+        return self._process.exitcode
+
+
+def worker(task: str, environment: dict[str, str]) -> None:
     from fomo_dagster.cli.worker import main
 
+    with contextlib.suppress(PermissionError):  # the agent was faster
+        os.setsid()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)  # not the agent's handlers
+    os.environ.clear()
+    os.environ.update(environment)
     main(Path(task))
 
 
