@@ -187,6 +187,7 @@ class TextView:
         self._numbers: dict[str, str] = {}
         self._count = 1
         self._ended = 0
+        self._said: set[str] = set()  # reasons
 
     def experiment(self, name: str, number: int, count: int) -> None:
         if count > 1:
@@ -250,6 +251,7 @@ class TextView:
         with self.lock:
             self.bars.end(asset)
             if self.bars or self._count > 1:
+                self._said.add(str(error))
                 self.line("failed", str(error))
 
     def warn(self, warning: str) -> None:
@@ -268,7 +270,8 @@ class TextView:
         whose = "" if said.startswith(name) else f"{name}: "
         with self.lock:
             self._ended += 1
-            self.line("failed", f"{whose}{said}")
+            if whose or said not in self._said:
+                self.line("failed", f"{whose}{said}")
 
     def ended(self, request: RunRequest) -> None:
         with self.lock:
