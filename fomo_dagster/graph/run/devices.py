@@ -16,6 +16,7 @@ import os
 import re
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
@@ -34,6 +35,7 @@ from fomo_dagster.units import counted
 SETTING = "FOMO_DEVICES"
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 MOST_SLOTS = 1000
+_SECONDS_BETWEEN_LOOKS = 0.05
 _FORM = re.compile(r"(?:cuda:)?(\d{1,3})|(cpu)(?::(\d{1,4}))?")
 _SHARED_FOLDERS = (Path("/run/lock"), Path("/tmp"))
 
@@ -309,6 +311,21 @@ class Turns:
             yield turn
         finally:
             turn.is_over()
+
+    def wait(
+        self, place: Place, take: Callable[[], bool], waiting: Callable[[Sequence[str]], None]
+    ) -> bool:
+        """Wait for this place's turn, and until `take` takes what is wanted; whether that took
+        waiting. For what this process counts itself."""
+        waited = False
+        with self.turn(place) as turn:
+            while not (turn.is_next() and take()):
+                if not waited:
+                    waiting(["other assets of this run"])
+                waited = True
+                check()
+                time.sleep(_SECONDS_BETWEEN_LOOKS)
+        return waited
 
 
 @cache

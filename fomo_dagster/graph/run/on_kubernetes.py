@@ -36,7 +36,6 @@ from fomo_dagster.graph.run.pending import Place
 from fomo_dagster.graph.run.pods import Manifest, Room, Template
 from fomo_dagster.graph.run.processes import ALONE, OUTPUT, RESULT, STOP, TASK, WORKER, Started
 from fomo_dagster.home import project_folder
-from fomo_dagster.stopping import check
 from fomo_dagster.units import counted
 
 MOST = "FOMO_PODS"
@@ -44,7 +43,6 @@ DEVICE = "FOMO_POD_DEVICE"
 _FEW = 8  # pods at once, where nobody says and the nodes cannot be looked at
 _SOME_CPUS = 4  # where half a node is wanted, and the nodes cannot be looked at
 _SECONDS_BETWEEN_LOOKS = 1.0
-_SECONDS_BETWEEN_TURNS = 0.05
 _SECONDS_TO_START = 60.0  # until it is said that a pod has a node and does not start
 _SECONDS_TO_PULL = 180.0  # an image that the registry does not give
 _SECONDS_TO_END = 60.0  # of a pod, beyond its grace
@@ -139,17 +137,11 @@ class KubernetesCluster:
         """As `Lender.lend`. Which devices these are, Kubernetes decides; here no more is begun than
         there is room for, so that the greatest priority goes first."""
         self.check(needs)
-        room, waited = self._room(needs), False
+        room = self._room(needs)
         if not needs.devices:
             yield Lent(cpus=room.cpus)
             return
-        with self._turns.turn(place) as turn:
-            while not (turn.is_next() and self._take(needs.devices)):
-                if not waited:
-                    waiting(["other assets of this run"])
-                waited = True
-                check()
-                time.sleep(_SECONDS_BETWEEN_TURNS)
+        waited = self._turns.wait(place, lambda: self._take(needs.devices), waiting)
         try:
             yield Lent(cpus=room.cpus, waited=waited)
         finally:

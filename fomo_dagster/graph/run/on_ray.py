@@ -9,12 +9,10 @@ All nodes see one FOMO_HOME, through which the processes are told what to do and
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import signal
 import socket
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,9 +33,9 @@ from fomo_dagster.graph.run.clusters import Launch, MachineLostError
 from fomo_dagster.graph.run.devices import MOST_SLOTS, VISIBLE, Lender, Lent, Turns
 from fomo_dagster.graph.run.installed import differences, installed
 from fomo_dagster.graph.run.pending import Place
-from fomo_dagster.graph.run.processes import LIVES_WITH, TASK, Forked, Started, launched
+from fomo_dagster.graph.run.processes import Started
+from fomo_dagster.graph.run.ray_nodes import look, not_seen, work
 from fomo_dagster.home import project_folder
-from fomo_dagster.stopping import check
 from fomo_dagster.units import counted
 
 ADDRESS = "RAY_ADDRESS"
@@ -166,14 +164,7 @@ class RayCluster:
         if not needs.devices:
             yield Lent(cpus=room.cpus)
             return
-        waited = False
-        with self._turns.turn(place) as turn:
-            while not (turn.is_next() and self._take(room, needs.devices)):
-                if not waited:
-                    waiting(["other assets of this run"])
-                waited = True
-                check()
-                time.sleep(_SECONDS_BETWEEN_LOOKS)
+        waited = self._turns.wait(place, lambda: self._take(room, needs.devices), waiting)
         try:
             yield Lent(cpus=room.cpus, waited=waited)
         finally:
@@ -196,7 +187,7 @@ class RayCluster:
         }
         if not room.gpus:
             environment[VISIBLE] = ""
-        task = _remote(_work).options(
+        task = _remote(work).options(
             name=launch.asset, num_gpus=room.gpus, num_cpus=room.cpus,
             memory=int(room.memory_gib * _GIB) or None, max_retries=0,
         )  # fmt: skip
@@ -293,56 +284,6 @@ def _remote(function: Callable[..., Any]) -> Any:
     return ray.remote(max_calls=0)(function)
 
 
-# What follows runs on the nodes.
-
-
-def _work(
-    here: str, environment: Mapping[str, str], command: Sequence[str], expected: Mapping[str, str]
-) -> int:
-    """Do the task in `here` by processes of this node; the status of the first. They end with this
-    one, however it ends."""
-    node = socket.gethostname()
-    if different := differences(installed(), expected):
-        raise InputError(f"{node} has other versions: {different}: install the same on all nodes")
-    if not (Path(here) / TASK).exists():
-        raise InputError(_not_seen(Path(here).parents[1], node))
-    with tempfile.NamedTemporaryFile(prefix="fomo_alive_") as alive:
-        fcntl.flock(alive, fcntl.LOCK_EX)
-        variables = {**environment, LIVES_WITH: alive.name}
-        if command:
-            process: Started = launched(command, Path(here), variables)
-        else:
-            process = _forked().start(Path(here), variables)
-        try:
-            while (status := process.poll()) is None:
-                time.sleep(_SECONDS_BETWEEN_LOOKS)
-            return status
-        finally:
-            if process.poll() is None:
-                process.kill()
-                process.wait()
-
-
-@cache
-def _forked() -> Forked:
-    return Forked()
-
-
-def _look(home: str, token: str) -> tuple[str, Mapping[str, str], bool]:
-    """The node's name, what is installed there, and whether it sees the home."""
-    return socket.gethostname(), installed(), (Path(home) / token).exists()
-
-
-def _not_seen(home: Path, node: str) -> str:
-    return (
-        f"FOMO_HOME is {home}, and {node} does not see it: put it on a file system that all nodes "
-        "of the Ray cluster share, in the same place"
-    )
-
-
-# What follows runs where the run is.
-
-
 def _check_nodes(home: Path) -> None:
     """Raises `InputError` where a node cannot do what this machine asks of it."""
     home.mkdir(parents=True, exist_ok=True)
@@ -350,15 +291,15 @@ def _check_nodes(home: Path) -> None:
     token.touch()
     try:
         looks = {
-            node["NodeManagerHostname"]: _remote(_look).options(
+            node["NodeManagerHostname"]: _remote(look).options(
                 num_cpus=0, max_retries=0,
                 scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
             ).remote(str(home), token.name)
             for node in _alive()
         }  # fmt: skip
-        for name, look in looks.items():
+        for name, asked in looks.items():
             try:
-                node, versions, sees = ray.get(look, timeout=_SECONDS_TO_START)
+                node, versions, sees = ray.get(asked, timeout=_SECONDS_TO_START)
             except exceptions.RayTaskError as error:
                 raise InputError(
                     f"node {name} of the Ray cluster cannot run fomo-dagster: "
@@ -374,7 +315,7 @@ def _check_nodes(home: Path) -> None:
                     "same on all nodes"
                 )
             if not sees:
-                raise InputError(_not_seen(home, node))
+                raise InputError(not_seen(home, node))
     finally:
         token.unlink(missing_ok=True)
 
