@@ -34,6 +34,7 @@ def refused(call, *arguments):
     return str(caught.value)
 
 
+@pytest.mark.slow
 def test_work_that_no_node_has_room_for_is_refused(cluster):
     cluster.check(ONE)
     cluster.check(Needs(device="cpu", devices=2, cpus=2))
@@ -51,6 +52,7 @@ def test_work_that_no_node_has_room_for_is_refused(cluster):
     )
 
 
+@pytest.mark.slow
 def test_no_more_is_begun_than_there_is_room_for(cluster):
     def lend(waiting):
         return cluster.lend(ONE, "it", waiting, Place())
@@ -71,6 +73,7 @@ def test_no_more_is_begun_than_there_is_room_for(cluster):
     assert RayCluster(1).slots == 1
 
 
+@pytest.mark.slow
 def test_a_node_with_other_versions_is_refused_with_both(cluster, monkeypatch, tmp_path):
     monkeypatch.setattr(on_ray, "installed", lambda: {**installed(), "torch": "1.0"})
     said = refused(cluster.prepare, tmp_path / "other_versions")
@@ -78,6 +81,7 @@ def test_a_node_with_other_versions_is_refused_with_both(cluster, monkeypatch, t
     assert f"torch {installed()['torch']}, here 1.0: install the same on all nodes" in said
 
 
+@pytest.mark.slow
 def test_a_home_that_a_node_does_not_see_is_refused(cluster, monkeypatch, tmp_path):
     cluster.prepare(tmp_path)
     assert not list(tmp_path.iterdir())

@@ -315,9 +315,7 @@ def test_a_cluster_that_cannot_be_used_is_refused_with_the_way_out(
     assert "this is no pod, nor does KUBECONFIG name a cluster" in refused(open_cluster)
 
 
-def test_a_pod_that_the_api_server_refuses_is_told_at_once_but_a_quota_is_waited_for(
-    server, kubelet, launch
-):
+def test_a_refused_pod_is_told_at_once_but_a_quota_is_waited_for(server, kubelet, launch):
     cluster = open_cluster()
     server.refused["POST", "/pods"] = (403, "exceeded quota: gpus")
     threading.Timer(0.1, server.refused.clear).start()
