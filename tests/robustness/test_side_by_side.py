@@ -25,7 +25,7 @@ SWEEP = {
     "sweep": {"seed": [0, 1, 2]},
 }
 FOMO, RAY = (str(Path(sys.executable).with_name(name)) for name in ("fomo", "ray"))
-LONG = {"budget.steps": 1500, "stream.stages": 1, "execution.resume_seconds": 0.05}
+LONG = {"budget.steps": 800, "stream.stages": 1, "execution.resume_seconds": 0.05}
 
 
 def write(project, **changes):
