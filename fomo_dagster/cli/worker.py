@@ -1,7 +1,8 @@
-"""One of the processes that torchrun starts for a stage or an evaluation.
+"""A process that does a task: alone, or one of several that torchrun starts.
 
-`python -m torch.distributed.run … -m fomo_dagster.cli.worker TASK`, as `graph.launching` does. What
-it tells goes through Dagster Pipes; why it ended, into files beside the task.
+It is forked (`graph/run/processes.py`) or runs as `python -m fomo_dagster.cli.worker TASK`, on this
+machine or on another. What it tells goes through Dagster Pipes; why it ended, into files beside the
+task.
 """
 
 from __future__ import annotations

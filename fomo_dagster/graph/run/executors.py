@@ -2,9 +2,8 @@
 
 in_process: one asset after the other, in the process of the run. processes: whatever is ready at
 once, each device's work in a process of its own. ray: the same, on the nodes of a Ray cluster.
-kubernetes: the same, in a pod each. By
-default `processes` where FOMO_DEVICES, or the machine, has several devices, else `in_process`.
-Assets are the same under all.
+kubernetes: the same, in a pod each. By default `processes` where FOMO_DEVICES, or the machine, has
+several devices, else `in_process`. Assets are the same under all.
 """
 
 from __future__ import annotations
