@@ -42,7 +42,6 @@ ADDRESS = "RAY_ADDRESS"
 _SECONDS_TO_ANSWER = 10.0  # of a cluster, to a connection
 _SECONDS_TO_START = 120.0  # of a process on each node, the first time
 _SECONDS_TO_END = 60.0
-_SECONDS_BETWEEN_LOOKS = 0.05
 _SECONDS_BETWEEN_COUNTS = 2.0  # nodes come and go
 _GIB = 2**30
 # A node died, or what Ray itself runs there.
@@ -236,15 +235,18 @@ class _RayTask:
     def __init__(self, reference: Any) -> None:
         self._reference = reference
         self._status: int | None = None
+        self._is_killed = False  # from here: what Ray then says is no loss of a machine
 
     def poll(self) -> int | None:
         """Raises `MachineLostError` where the node is lost, and what the node refuses."""
         if self._status is None and ray.wait([self._reference], timeout=0)[0]:
             self._status = -signal.SIGKILL  # what is said of one that is lost
-            self._status = _status_of(self._reference)
+            if not self._is_killed:
+                self._status = _status_of(self._reference)
         return self._status
 
     def kill(self) -> None:
+        self._is_killed = True
         with suppress(exceptions.RayError):
             ray.cancel(self._reference, force=True)
 
