@@ -13,6 +13,7 @@ import torch
 
 from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.errors import InputError
+from fomo_dagster.experiment.execution import Execution
 from fomo_dagster.graph.core.needs import Needs
 from fomo_dagster.graph.run import devices, launching
 from fomo_dagster.graph.run.clusters import LocalCluster
@@ -226,3 +227,16 @@ def test_work_that_needs_more_devices_than_there_are_is_refused_at_once(monkeypa
     claim = Claim(needs, Lending(devices_here(), tmp_path), "me", lambda notes: None)
     with pytest.raises(InputError, match=r"3 devices .* are needed .* lends 2"), claim.held():
         pass
+
+
+@pytest.mark.parametrize(
+    ("execution", "cpus", "memory_gib"),
+    [
+        ({}, 1, None),
+        ({"processes": 2, "workers": 3}, 8, None),
+        ({"processes": 2, "workers": 3, "cpus": 5, "memory_gib": 1.5}, 5, 1.5),
+    ],
+)
+def test_what_a_cluster_sets_aside_is_what_the_experiment_says(execution, cpus, memory_gib):
+    needs = Needs.of(Execution(**execution))
+    assert (needs.cpus, needs.memory_gib, needs.machines) == (cpus, memory_gib, 1)
