@@ -37,12 +37,23 @@ BASE: dict[str, Any] = {
 }
 
 
+MANY = {
+    "many_shapes": {
+        "source": {
+            "type": "generated", "generator": "sprites", "seed": 11,
+            "parameters": {"samples_per_concept": 0, "test_samples_per_concept": 600},
+        },
+        "prompt": "a drawing of a {}",
+    }
+}  # fmt: skip
+
+
 def cases(samples: int) -> dict[str, dict[str, Any]]:
     """The experiment of each case, as its file declares it."""
     one_stage = {"stream.stages": 1, "budget.samples": samples}
     evaluation = {
-        "evaluation.adaptation": None, "evaluation.held_out": ["shapes", "textures", "letters"],
-        "evaluation.prompts": "openai", "stream.stages": 2, "budget.samples": samples // 4,
+        "evaluation.adaptation": None, "evaluation.held_out": list(MANY),
+        "stream.stages": 2, "budget.samples": samples,
     }  # fmt: skip
     return {
         "evaluation": BASE | evaluation | {"stream.name": "two"},
@@ -105,6 +116,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         project = Path(folder)
         (project / "experiments").mkdir()
+        (project / "datasets").mkdir()
+        (project / "datasets" / "many.yaml").write_text(yaml.safe_dump(MANY))
         if arguments.experiments:
             compare_bits(project, arguments.experiments, arguments.by)
             return

@@ -5,7 +5,7 @@
 In each try one of them gets SIGKILL at a random moment, or SIGSTOP until the other has finished.
 Then both run again. Afterwards all of both homes and of the server is compared with what one
 machine makes alone, and no artifact that is claimed may have been published twice, unless a signal
-came between its publication here and there. The machines are processes that tell each other apart
+came when it was made and not yet on the server. The machines are processes that tell each other apart
 as hosts do: by a name and a kernel of their own.
 """
 
@@ -100,9 +100,16 @@ def attempt(
     assert remote == expected, difference(remote, expected)
     twice = a.times("published").keys() & b.times("published").keys()
     costly = [one for one in twice if one.split("/")[0] not in UNCLAIMED]
-    for one in costly:  # the signal came when it was there, and not yet on the server
-        between = hit and victim.times("published")[one] < at <= victim.times("pushed").get(one, at)
-        assert between, f"{name_of(number)} {one}"
+    for one in costly:  # the signal came when it was made, and not yet on the server
+        made, pushed = victim.times("made")[one], victim.times("pushed").get(one, at)
+        assert hit and made < at <= pushed, (
+            f"{name_of(number)} of {victim.name} at {at}: {one} is made twice; "
+            + "; ".join(
+                f"{m.name} {what} {m.times(what).get(one)}"
+                for m in (a, b)
+                for what in ("made", "published", "pushed")
+            )
+        )
     took_over = sum("stood still" in machine.output() for machine in (a, b))
     name = (
         f"{name_of(number)} of {victim.name} after {moment:.1f} s"
@@ -169,7 +176,7 @@ class Machine:
         return (self.home / "output.txt").read_text(errors="replace")
 
     def times(self, what: str) -> dict[str, float]:
-        """`kind/digest` of what it published or pushed → when first."""
+        """`kind/digest` of what it made, published or pushed → when first."""
         path, found = self.home / what, dict[str, float]()
         for line in path.read_text().splitlines() if path.exists() else ():
             one, when = line.split()
@@ -197,6 +204,7 @@ def be(name: str, home: Path, project: Path, bucket: str) -> None:
     stage.training_flops = lambda *_: {}  # type: ignore[assignment]
 
     def published(self: Store, staging: Path, recipe: Any, cost: Any) -> None:
+        note("made", recipe)
         publish(self, staging, recipe, cost)
         note("published", recipe)
 
