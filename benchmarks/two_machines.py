@@ -5,8 +5,8 @@
 In each try one of them gets SIGKILL at a random moment, or SIGSTOP until the other has finished.
 Then both run again. Afterwards all of both homes and of the server is compared with what one
 machine makes alone, and no artifact that is claimed may have been published twice, unless a signal
-came when it was made and not yet on the server. The machines are processes that tell each other apart
-as hosts do: by a name and a kernel of their own.
+came when it was made and not yet on the server. The machines are processes that tell each other
+apart as hosts do: by a name and a kernel of their own.
 """
 
 from __future__ import annotations
@@ -102,7 +102,8 @@ def attempt(
     costly = [one for one in twice if one.split("/")[0] not in UNCLAIMED]
     for one in costly:  # the signal came when it was made, and not yet on the server
         made, pushed = victim.times("made")[one], victim.times("pushed").get(one, at)
-        assert hit and made < at <= pushed, (
+        is_unfinished = hit and made < at <= pushed
+        assert is_unfinished, (
             f"{name_of(number)} of {victim.name} at {at}: {one} is made twice; "
             + "; ".join(
                 f"{m.name} {what} {m.times(what).get(one)}"

@@ -35,7 +35,10 @@ if TYPE_CHECKING:
     from fomo_dagster.graph.build.builder import Graph
     from fomo_dagster.home import Home
 
-signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup has it ignored, which the product respects
+# A shell has them ignored by what it starts in the background or by nohup, which the product
+# respects.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long an example takes says more of what else the machine does than of the code.
 settings.register_profile("without_deadline", deadline=None)

@@ -26,7 +26,7 @@ from fomo_dagster.cli.output import (
 from fomo_dagster.cli.packages import check_packages
 from fomo_dagster.cli.parallel import Parallel, WithParallel
 from fomo_dagster.cli.project_commands import doctor, init
-from fomo_dagster.cli.query_commands import AsCsv, results, sql
+from fomo_dagster.cli.query_commands import AsCsv, errors, results, sql
 from fomo_dagster.descriptors import raise_limit
 from fomo_dagster.home import Home, project_folder
 
@@ -50,7 +50,7 @@ class InOrder(TyperGroup):
 
 ORDER = (
     "init", "doctor", "datasets", "fetch", "budget", "schedule", "plan", "run", "ui", "results",
-    "sql", "export", "merge", "schema", "dagster-home",
+    "errors", "sql", "export", "merge", "schema", "dagster-home",
 )  # fmt: skip
 app = typer.Typer(
     cls=InOrder,
@@ -228,6 +228,7 @@ def budget(
 
 
 app.command(rich_help_panel=LOOK)(results)
+app.command(rich_help_panel=LOOK)(errors)
 app.command(rich_help_panel=LOOK)(sql)
 
 

@@ -1,4 +1,4 @@
-"""`fomo results` and `fomo sql`."""
+"""`fomo results`, `fomo errors` and `fomo sql`."""
 
 from __future__ import annotations
 
@@ -86,6 +86,63 @@ def results(
         print_sweep(home, sweep, Terminal())
     else:
         print_scores(found)
+
+
+def errors(
+    experiment: Annotated[
+        str, typer.Argument(metavar="EXPERIMENT", help="An experiment that was evaluated.")
+    ],
+    stage: Annotated[
+        int | None, typer.Option(min=0, help="Of this stage; by default the last one.")
+    ] = None,
+    dataset: Annotated[str | None, typer.Option(help="On this dataset alone.")] = None,
+    since: Annotated[
+        int | None,
+        typer.Option(
+            metavar="STAGE",
+            min=0,
+            help="Show what became wrong or right since then; 0 is θ₀.",
+        ),
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            metavar="EXPERIMENT",
+            help="Show what another experiment gets right and this one wrong, and the reverse; "
+            "with --since, by that stage of the other.",
+        ),
+    ] = None,
+    most: Annotated[int, typer.Option(min=1, help="How many concepts to show.")] = 10,
+    sheet: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.png", help="Draw a contact sheet of the images into this file."),
+    ] = None,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
+) -> None:
+    """Show which test samples are wrong, and which concepts were hit hardest.
+
+    Wrong is what the score counts as wrong: an image of another class, in retrieval an image or a
+    caption whose right answer is not among the first five. JSON and CSV have each sample.
+    """
+    from fomo_dagster.cli.prediction_errors import errors_of, print_errors, write_sheet
+
+    home = Home.from_environment()
+    found = errors_of(home, experiment, stage=stage, dataset=dataset, since=since, against=against)
+    if sheet is not None:
+        write_sheet(found, home, sheet)
+    if as_json:
+        print_json(
+            {
+                "datasets": found.changes.by_dataset.to_dicts(),
+                "concepts": found.changes.by_concept.to_dicts(),
+                "samples": found.samples.to_dicts(),
+            }
+        )
+    elif as_csv:
+        print_csv(found.samples)
+    else:
+        print_errors(found, most, Terminal())
 
 
 def sql(

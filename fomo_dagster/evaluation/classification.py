@@ -11,7 +11,8 @@ import numpy as np
 import polars as pl
 
 from fomo_dagster.errors import DataError, nearest
-from fomo_dagster.evaluation.ranking import Floats, Integers, first_relevant_ranks
+from fomo_dagster.evaluation.predictions import classified
+from fomo_dagster.evaluation.ranking import Floats, Integers, ranking
 from fomo_dagster.evaluation.results import (
     CONCEPT_METRICS,
     EvaluationResult,
@@ -78,19 +79,22 @@ METRICS: tuple[DatasetMetric[Classified], ...] = (
 
 def classification_result(
     dataset: str,
-    concepts: Sequence[str],
+    images: pl.DataFrame,
     class_names: Sequence[str],
     image_features: Floats,
     embeddings: Floats,
+    scale: float,
 ) -> EvaluationResult:
     """Accuracy in percent, over all classes and not only those seen so far.
 
-    concepts: the true class of each of N images; image_features: (N, D); embeddings: (C, D), in the
-    order of `class_names`. The class with the greatest inner product is predicted; of equal ones,
-    the first listed. The metrics are those of `METRICS`.
+    images: `key` and `concept`, the true class, of each of N images; image_features: (N, D);
+    embeddings: (C, D), in the order of `class_names`. The class with the greatest inner product is
+    predicted; of equal ones, the first listed. scale: the factor of these products in the softmax
+    that gives probabilities. The metrics are those of `METRICS`.
 
     Raises `DataError` for a concept that is not a class.
     """
+    concepts = images["concept"].to_list()
     positions = {name: position for position, name in enumerate(class_names)}
     for concept in concepts:
         if concept not in positions:
@@ -99,8 +103,9 @@ def classification_result(
                 f"{len(positions)} classes: {nearest(concept, positions)}"
             )
     targets = np.array([positions[concept] for concept in concepts])  # (N,)
-    ranks = first_relevant_ranks(image_features, embeddings, targets, np.arange(len(class_names)))
-    found = Classified(ranks, targets, len(class_names))
+    classes = np.arange(len(class_names))
+    ranked = ranking(image_features, embeddings, targets, classes, scale)
+    found = Classified(ranked.ranks, targets, len(class_names))
     rows = sorted(
         (dataset, name, "accuracy", 100 * hit / total, total)
         for name, hit, total in zip(
@@ -111,4 +116,5 @@ def classification_result(
     return EvaluationResult(
         metrics_frame(dataset, "classification", values_of(METRICS, found)),
         pl.DataFrame(rows, schema=CONCEPT_METRICS, orient="row"),
+        classified(images["key"].to_list(), targets, class_names, ranked, scale),
     )

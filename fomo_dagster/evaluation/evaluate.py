@@ -37,7 +37,7 @@ def evaluate(
     settings: Evaluation,
     text_embeddings: TextEmbeddings,
 ) -> EvaluationResult:
-    """Metrics and per-concept scores of a checkpoint on a dataset, by the dataset's task.
+    """What a checkpoint makes of a dataset's test split, by the dataset's task.
 
     text_embeddings: see `TextEmbeddings`; it is called once, with the classes' prompts or the
     captions of the images.
@@ -61,5 +61,5 @@ def evaluate(
     texts = class_texts(classes, templates)
     embeddings = text_embeddings(texts, len(templates)).numpy()
     return classification_result(
-        name, chosen["concept"].to_list(), classes, image_features, embeddings
+        name, chosen, classes, image_features, embeddings, encoder.model.scale
     )

@@ -1,10 +1,12 @@
-"""The rank of the first relevant item for each query: the core of accuracy and recall.
+"""Where the right items stand in each query's list: the core of accuracy and recall.
 
 In classification, the queries are images and the items are classes. In retrieval they are images
 and captions, either way round.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -15,14 +17,33 @@ Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
 
 
-def first_relevant_ranks(
+@dataclass(frozen=True)
+class Ranking:
+    """What each of Q queries found among M items; all are (Q,).
+
+    ranks: the number of items before the first relevant one, from 0; first: the item that heads the
+    list; right: the similarity of the first relevant item; best: that of `first`; best_wrong: the
+    highest of an item that is not relevant, -inf where all are. log_total: log Σ exp(scale · s)
+    over the similarities s of all items, 0 if there is no scale.
+    """
+
+    ranks: Integers
+    first: Integers
+    right: Floats
+    best: Floats
+    best_wrong: Floats
+    log_total: npt.NDArray[np.float64]
+
+
+def ranking(
     queries: Floats,
     items: Floats,
     query_owners: Integers,
     item_owners: Integers,
+    scale: float | None = None,
     block_elements: int = BLOCK_ELEMENTS,
-) -> Integers:
-    """The number of items before the first relevant one in each query's list: (Q,), from 0.
+) -> Ranking:
+    """Each query's list of items, by falling similarity.
 
     queries: (Q, D), items: (M, D); the similarity is their inner product. An item is relevant for a
     query of the same owner (`query_owners`: (Q,), `item_owners`: (M,)); every query must have one.
@@ -31,7 +52,7 @@ def first_relevant_ranks(
     Products are summed in fp64 and rounded to fp32, so that equal items tie exactly, whatever the
     block they fall in and the order in which a processor adds.
     """
-    ranks = np.empty(len(queries), dtype=np.int64)
+    blocks = []
     positions = np.arange(len(items))
     transposed = items.astype(np.float64).T  # (D, M)
     rows = max(1, block_elements // len(items))
@@ -40,8 +61,20 @@ def first_relevant_ranks(
         similarities = (queries[block].astype(np.float64) @ transposed).astype(np.float32)  # (b, M)
         relevant = query_owners[block, None] == item_owners[None]  # (b, M)
         # argmax gives the first of equals, which is the one that stands first in the list.
-        best = np.where(relevant, similarities, -np.inf).argmax(axis=1)[:, None]  # (b, 1)
-        own = np.take_along_axis(similarities, best, axis=1)
-        before = (similarities > own) | ((similarities == own) & (positions < best))
-        ranks[block] = before.sum(axis=1)
-    return ranks
+        own = np.where(relevant, similarities, -np.inf).argmax(axis=1)[:, None]  # (b, 1)
+        right = np.take_along_axis(similarities, own, axis=1)
+        before = (similarities > right) | ((similarities == right) & (positions < own))
+        first = similarities.argmax(axis=1)
+        best = np.take_along_axis(similarities, first[:, None], axis=1)
+        log_total = np.zeros(len(first))
+        if scale is not None:
+            below = np.exp(np.float32(scale) * (similarities - best))  # at most 1
+            sums = below.sum(axis=1, dtype=np.float64)
+            log_total = scale * best[:, 0].astype(np.float64) + np.log(sums)
+        best_wrong = np.where(relevant, -np.inf, similarities).max(axis=1)
+        blocks.append(
+            Ranking(before.sum(axis=1), first, right[:, 0], best[:, 0], best_wrong, log_total)
+        )
+    return Ranking(
+        *(np.concatenate([getattr(b, field.name) for b in blocks]) for field in fields(Ranking))
+    )

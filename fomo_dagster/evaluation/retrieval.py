@@ -13,7 +13,8 @@ import numpy as np
 import polars as pl
 
 from fomo_dagster.errors import DataError
-from fomo_dagster.evaluation.ranking import Floats, Integers, first_relevant_ranks
+from fomo_dagster.evaluation.predictions import retrieved
+from fomo_dagster.evaluation.ranking import Floats, Integers, ranking
 from fomo_dagster.evaluation.results import (
     CONCEPT_METRICS,
     EvaluationResult,
@@ -116,10 +117,9 @@ def retrieval_result(
     """
     owners = np.repeat(np.arange(len(images)), images["captions"].list.len().to_numpy())  # (M,)
     own = np.arange(len(images))
-    found = Retrieved(
-        first_relevant_ranks(image_features, caption_features, own, owners),
-        first_relevant_ranks(caption_features, image_features, owners, own),
-    )
+    to_texts = ranking(image_features, caption_features, own, owners)
+    to_images = ranking(caption_features, image_features, owners, own)
+    found = Retrieved(to_texts.ranks, to_images.ranks)
     concepts = images["concept"].to_numpy()
     rows = []
     for concept in sorted(set(concepts)):
@@ -129,4 +129,5 @@ def retrieval_result(
     return EvaluationResult(
         metrics_frame(dataset, "retrieval", values_of(METRICS, found)),
         pl.DataFrame(rows, schema=CONCEPT_METRICS, orient="row"),
+        retrieved(images, owners, to_texts, to_images),
     )

@@ -68,6 +68,11 @@ class Model:
     """OpenCLIP's name of how an image becomes square at evaluation: shortest (then a centre crop),
     longest (then padding) or squash."""
 
+    @property
+    def scale(self) -> float:
+        """The factor of similarities in the softmax: the inverse temperature."""
+        return float(self.module.logit_scale.detach().exp())
+
 
 def create(architecture: Architecture, seed: int, images: Mapping[str, Any] | None = None) -> Model:
     """A model with random weights: the same for the same architecture and seed.

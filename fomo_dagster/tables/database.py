@@ -21,8 +21,10 @@ import duckdb
 import polars as pl
 
 from fomo_dagster.errors import StoreError
+from fomo_dagster.evaluation.results import PREDICTIONS as OF_PREDICTIONS
 from fomo_dagster.store.digests import digest_of
 from fomo_dagster.store.files import explained, replacing, skipped_where_refused, write_bytes
+from fomo_dagster.tables.predictions import EVALUATION, PREDICTIONS
 from fomo_dagster.tables.schemas import DESCRIPTIONS, SCHEMAS, comments_of
 from fomo_dagster.tables.selects import beside, quoted, views
 
@@ -207,10 +209,12 @@ def _locked(path: Path, kind: int) -> Iterator[None]:
 
 
 def _write_empty_tables(home: Path) -> None:
-    """A file without rows for each table: a glob that matches no file is an error to DuckDB. A
-    damaged one is written again: it would stop each of another program's queries."""
-    for table, columns in SCHEMAS.items():
-        empty = home / "tables" / table / "empty.parquet"
+    """A file without rows for each table and for predictions: a glob that matches no file is an
+    error to DuckDB. A damaged one is written again: it would stop each of another program's
+    queries."""
+    empties = {home / "tables" / table / "empty.parquet": SCHEMAS[table] for table in SCHEMAS}
+    empties[home / "tables" / EVALUATION / "empty" / PREDICTIONS] = OF_PREDICTIONS
+    for empty, columns in empties.items():
         encoded = io.BytesIO()
         pl.DataFrame(schema=dict(columns)).write_parquet(encoded)
         data = encoded.getvalue()

@@ -204,6 +204,41 @@ VIEWS: Mapping[str, View] = {
             "head": "the damaged file, which `fomo run` writes again",
         },
     ),
+    "predictions": View(
+        "what the weights of a stage found for a test sample: for an image, or in retrieval for a "
+        "caption too; none of evaluations from before predictions were kept",
+        {
+            "experiment": _EXPERIMENT.meaning,
+            "stage": _STAGE.meaning,
+            "dataset": _DATASET.meaning,
+            "role": _ROLE.meaning,
+            "task": "`classification` or `retrieval`",
+            "query": "what was looked up: `image`, or `caption`",
+            "key": "the sample's name, or that of the caption's image",
+            "caption": "the caption's place among its image's, counted from 0; null for an image",
+            "concept": "the image's concept",
+            "rank": "the place of the first right answer, counted from 0",
+            "predicted": "the answer in first place: a class, or in retrieval an image's key",
+            "probability": "what the softmax over all classes gives to the right one, from 0 to 1; "
+            "null in retrieval",
+            "probability_of_predicted": "the same of the predicted class",
+            "margin": "similarity (a cosine) of the right answer less the highest of a wrong one; "
+            "null where no answer is wrong",
+            **OF_EVERY_TABLE,
+        },
+    ),
+    "confusions": View(
+        "a class of a classification dataset, one that was predicted for it, and how often",
+        {
+            "experiment": _EXPERIMENT.meaning,
+            "stage": _STAGE.meaning,
+            "dataset": _DATASET.meaning,
+            "role": _ROLE.meaning,
+            "concept": "the right class",
+            "predicted": "the predicted class, which may be the right one",
+            "samples": "how many test samples",
+        },
+    ),
     "streams": View(
         "a concept, its position in a stream, the stage it comes to, and the order's key figure",
         {

@@ -7,16 +7,18 @@ current digest. So they are never out of date, and no reader ever waits for a wr
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
 from fomo_dagster.data.benchmark.registry import benchmark_datasets
+from fomo_dagster.evaluation.results import PREDICTIONS as OF_PREDICTIONS
 from fomo_dagster.metrics import STAGE_METRICS
 from fomo_dagster.store.digests import DIGEST_LENGTH
 from fomo_dagster.store.heads import CHECKSUM, END
+from fomo_dagster.tables.predictions import EVALUATION, PREDICTIONS
 from fomo_dagster.tables.schemas import SCHEMAS
 
 VARIABLE = "fomo_home"
@@ -25,6 +27,7 @@ _SQL_TYPES = {
     pl.String(): "VARCHAR",
     pl.Int64(): "BIGINT",
     pl.Float64(): "DOUBLE",
+    pl.Float16(): "FLOAT",
     pl.List(pl.String()): "VARCHAR[]",
 }
 
@@ -152,17 +155,46 @@ FROM orders AS o LEFT JOIN chunks AS c USING (stream, dataset, concept)
 """
 
 
+# A file belongs to every asset with that evaluation, which may call the dataset otherwise.
+_PREDICTIONS = """
+SELECT
+    assets.experiment, assets.stage, assets.dataset, of_datasets.role, of_datasets.task,
+    {columns},
+    assets.asset, assets.asset_digest
+FROM read_parquet({files}, filename = true, schema = MAP {{{typed}}}) AS rows
+JOIN (
+    SELECT
+        experiment, stage, asset, digest AS asset_digest,
+        unnest(json_keys(artifacts)) AS dataset,
+        artifacts->dataset->>0 AS made,
+        artifacts->dataset->>1 AS address
+    FROM artifacts WHERE experiment IS NOT NULL
+) AS assets ON assets.made = '{evaluation}' AND rows.filename
+    = {folder} || '/store/{evaluation}/' || assets.address || '/{predictions}'
+JOIN (SELECT DISTINCT asset, dataset, role, task FROM evaluations) AS of_datasets
+    ON of_datasets.asset = assets.asset AND of_datasets.dataset = assets.dataset
+"""
+
+_CONFUSIONS = """
+SELECT experiment, stage, dataset, role, concept, predicted, count(*) AS samples
+FROM predictions WHERE task = 'classification'
+GROUP BY experiment, stage, dataset, role, concept, predicted
+"""
+
+
 @dataclass(frozen=True)
 class Place:
     """Where views find a home.
 
     folder: an SQL expression for its path; heads: a SELECT of each head's `filename` and `text`;
-    files: for a table of that name, an expression for the files with its rows, or for a glob.
+    files: for a table of that name, an expression for the files with its rows, or for a glob;
+    predictions: the same for the files of predictions.
     """
 
     folder: str
     heads: str
     files: Callable[[str], str]
+    predictions: str
 
 
 def beside(database: str, home: Path) -> Place:
@@ -195,7 +227,13 @@ def beside(database: str, home: Path) -> Place:
         f"WHERE CASE WHEN {variable} IS NULL AND NOT {first} AND ({found}) = 0 "
         f"THEN error({elsewhere})::BOOLEAN ELSE false END"
     )
-    return Place(folder, heads, lambda table: f"{pattern} || '/tables/{table}/**/*.parquet'")
+    return Place(
+        folder,
+        heads,
+        lambda table: f"{pattern} || '/tables/{table}/**/*.parquet'",
+        # An empty one lies below tables/.
+        f"{pattern} || '/*/{EVALUATION}/*/{PREDICTIONS}'",
+    )
 
 
 def views(place: Place) -> dict[str, str]:
@@ -203,24 +241,33 @@ def views(place: Place) -> dict[str, str]:
     found = {"intact": _INTACT, "heads": place.heads, "folder": place.folder}
     made = {"artifacts": _ARTIFACTS.format(**found), "damaged": _DAMAGED.format(**found)}
     for table, columns in SCHEMAS.items():
-        types = {c: _SQL_TYPES[t] for c, t in columns.items()}
-        # Columns by name, so that a file written before a column was added still reads: as null.
-        typed = ", ".join(
-            f"'{c}': {{name: '{c}', type: '{t}', default_value: NULL}}" for c, t in types.items()
-        )
         made[table] = (
-            f"SELECT {', '.join(f'rows.{c}' for c in types)}, "
+            f"SELECT {', '.join(f'rows.{c}' for c in columns)}, "
             "artifacts.asset, artifacts.digest AS asset_digest "
             f"FROM read_parquet({place.files(table)}, filename = true, "
-            f"schema = MAP {{{typed}}}) AS rows "
+            f"schema = MAP {{{_typed(columns)}}}) AS rows "
             f"JOIN artifacts ON rows.filename = {place.folder} || '/tables/{table}/' "
             "|| artifacts.asset || '/' || artifacts.digest || '.parquet'"
         )
+    made["predictions"] = _PREDICTIONS.format(
+        columns=", ".join(f"rows.{column}" for column in OF_PREDICTIONS),
+        typed=_typed(OF_PREDICTIONS), files=place.predictions, folder=place.folder,
+        evaluation=EVALUATION, predictions=PREDICTIONS,
+    )  # fmt: skip
+    made["confusions"] = _CONFUSIONS
     made["streams"] = _STREAMS
     made["published"] = _published()
     made["costs"] = _COSTS
     made["leaderboard"] = _LEADERBOARD.format(scores=",\n    ".join(_ON_LEADERBOARD))
     return made
+
+
+def _typed(columns: Mapping[str, pl.DataType]) -> str:
+    """Columns by name, so that a file written before a column was added still reads: as null."""
+    return ", ".join(
+        f"'{c}': {{name: '{c}', type: '{_SQL_TYPES[t]}', default_value: NULL}}"
+        for c, t in columns.items()
+    )
 
 
 def _published() -> str:
@@ -229,21 +276,26 @@ def _published() -> str:
     return f"SELECT * FROM (VALUES {rows}) AS published(dataset, zero_shot)"
 
 
-def without_rows(table: str) -> str:
-    """A SELECT with a table's columns and no rows."""
-    return f"SELECT {_columns(table, 'NULL')} WHERE false"
+def without_rows(view: str) -> str:
+    """A SELECT with the columns of a table, or of `predictions`, and no rows."""
+    return f"SELECT {_columns(view, 'NULL')} WHERE false"
 
 
-def refusing(table: str, reason: str) -> str:
-    """A SELECT with a table's columns that ends every query with an error, whether the query asks
+def refusing(view: str, reason: str) -> str:
+    """As `without_rows`, but one that ends every query with an error, whether the query asks
     for rows, filters them or counts."""
     error = f"error({quoted(reason)})"
-    return f"SELECT {_columns(table, error)} WHERE {error}::BOOLEAN"
+    return f"SELECT {_columns(view, error)} WHERE {error}::BOOLEAN"
 
 
-def _columns(table: str, value: str) -> str:
-    columns = [*SCHEMAS[table].items(), ("asset", pl.String()), ("asset_digest", pl.String())]
-    return ", ".join(f"{value}::{_SQL_TYPES[kind]} AS {name}" for name, kind in columns)
+def _columns(view: str, value: str) -> str:
+    text, number = pl.String(), pl.Int64()
+    own = SCHEMAS.get(view) or {
+        "experiment": text, "stage": number, "dataset": text, "role": text, "task": text,
+        **OF_PREDICTIONS,
+    }  # fmt: skip
+    columns = {**own, "asset": text, "asset_digest": text}
+    return ", ".join(f"{value}::{_SQL_TYPES[kind]} AS {name}" for name, kind in columns.items())
 
 
 def escaped(path: str) -> str:

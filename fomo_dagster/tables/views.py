@@ -21,6 +21,7 @@ from fomo_dagster.errors import InputError, StoreError
 from fomo_dagster.store.heads import Head, Heads
 from fomo_dagster.tables.files import table_path
 from fomo_dagster.tables.intact import Verified
+from fomo_dagster.tables.predictions import EVALUATION, files_of
 from fomo_dagster.tables.schemas import SCHEMAS, VIEWS
 from fomo_dagster.tables.selects import (
     Place,
@@ -31,6 +32,7 @@ from fomo_dagster.tables.selects import (
     without_rows,
 )
 
+_OF_PREDICTIONS = f"store/{EVALUATION}"
 _NATIVE = {
     "boolean", "tinyint", "smallint", "integer", "bigint", "utinyint", "usmallint", "uinteger",
     "ubigint", "float", "double", "varchar",
@@ -96,7 +98,7 @@ def _answering(
     clause of a SELECT.
     """
     try:
-        with _connection(home.resolve(), external=external) as connection:
+        with _connection(home.resolve(), sql, external=external) as connection:
             yield connection, f"(\n{_one_query(connection, sql)}\n)"
     except duckdb.PermissionException as error:
         raise InputError(
@@ -107,7 +109,8 @@ def _answering(
         said = str(error).removeprefix("Invalid Input Error: ")
         if said.startswith("the rows "):
             raise StoreError(said) from error
-        if f"{home.resolve()}/tables/" in said:  # DuckDB says both of what it was asked and found
+        # DuckDB says both of what it was asked and of what it found.
+        if any(f"{home.resolve()}/{folder}/" in said for folder in ("tables", _OF_PREDICTIONS)):
             raise StoreError(f"the tables could not be read: {error}") from error
         raise _wrong_query(error) from error
     except duckdb.Error as error:
@@ -135,8 +138,9 @@ def _told_apart(names: Sequence[str]) -> list[str]:
 
 
 @contextlib.contextmanager
-def _connection(home: Path, *, external: bool) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A database in memory with the views, which can be asked and not be set otherwise."""
+def _connection(home: Path, sql: str, *, external: bool) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A database in memory with the views that a query asks for, which can be asked and not be set
+    otherwise."""
     settings: dict[str, str | bool | int | float | list[str]] = {
         "autoinstall_known_extensions": external,
         "autoload_known_extensions": external,
@@ -144,7 +148,7 @@ def _connection(home: Path, *, external: bool) -> Iterator[duckdb.DuckDBPyConnec
         "temp_directory": _spill_folder(),
     }
     with duckdb.connect(config=settings) as connection:
-        now = _Now(home)
+        now = _Now(home, predictions=_asks_for(connection, sql, {"predictions", "confusions"}))
         connection.execute("CREATE SCHEMA home")  # where SHOW TABLES does not look
         connection.register("read", now.heads)
         connection.execute("CREATE TABLE home.heads AS FROM read")
@@ -152,8 +156,9 @@ def _connection(home: Path, *, external: bool) -> Iterator[duckdb.DuckDBPyConnec
         for name, select in now.selects().items():
             connection.execute(f"CREATE VIEW {name} AS {select}")
         if not external:
-            tables = {f"{place}/tables" for place in (str(home), escaped(str(home)))}
-            listed = ", ".join(map(quoted, tables))
+            places = (str(home), escaped(str(home)))
+            folders = {f"{place}/{of}" for place in places for of in ("tables", _OF_PREDICTIONS)}
+            listed = ", ".join(map(quoted, folders))
             connection.execute(f"SET allowed_directories = [{listed}]")
             connection.execute("SET enable_external_access = false")
         connection.execute("SET lock_configuration = true")
@@ -164,11 +169,13 @@ class _Now:
     """The heads as they are at one moment, and the files that they point to.
 
     What runs and reruns left behind is no concern of a query, so damage there is none to it. A
-    damaged head is said, and its asset left out, as in a plan.
+    damaged head is said, and its asset left out, as in a plan. predictions: whether theirs are
+    looked for, which are as many as there are evaluated datasets.
     """
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, *, predictions: bool) -> None:
         self._home = home
+        self._predictions: list[Path] | None = [] if predictions else None
         self._files: dict[str, list[Path]] = {table: [] for table in SCHEMAS}
         self._damages: dict[str, str] = {}  # table → what is wrong with a file of it
         texts: list[tuple[str, str]] = []
@@ -196,18 +203,40 @@ class _Now:
                     f"the rows of {head.asset} in {file} are damaged ({problem}): `fomo run` of an "
                     f"experiment with it writes them again; without {path} the others are shown"
                 )
+        if self._predictions is None:
+            return
+        for file, problem in files_of(self._home, head):
+            if problem is None:
+                self._predictions.append(file)
+            else:
+                self._damages["predictions"] = (
+                    f"the rows of {head.asset} in {file} are damaged ({problem}): `fomo run` of an "
+                    f"experiment with it makes them again; without {path} the others are shown"
+                )
 
     def selects(self) -> dict[str, str]:
         """View name → SELECT. A table without files is empty; one of which something is damaged
         refuses, since no answer is better than one without these rows."""
-        place = Place(quoted(str(self._home)), "FROM home.heads", self._listed)
+        files = {**self._files, "predictions": list(dict.fromkeys(self._predictions or ()))}
+        listed = {view: self._listed(paths) for view, paths in files.items()}
+        place = Place(
+            quoted(str(self._home)), "FROM home.heads", listed.__getitem__, listed["predictions"]
+        )
         selects = views(place)
-        selects |= {table: without_rows(table) for table, files in self._files.items() if not files}
+        selects |= {view: without_rows(view) for view, paths in files.items() if not paths}
         return selects | {name: refusing(name, why) for name, why in self._damages.items()}
 
-    def _listed(self, table: str) -> str:
-        files = (quoted(escaped(str(file))) for file in self._files[table])
-        return f"[{', '.join(files)}]"
+    @staticmethod
+    def _listed(files: Sequence[Path]) -> str:
+        return f"[{', '.join(quoted(escaped(str(file))) for file in files)}]"
+
+
+def _asks_for(connection: duckdb.DuckDBPyConnection, sql: str, names: set[str]) -> bool:
+    """Whether a query may read one of these views."""
+    try:
+        return any(name.lower() in names for name in connection.get_table_names(sql))
+    except duckdb.Error:  # as of PIVOT, which is several statements to DuckDB
+        return True
 
 
 def _spill_folder() -> str:

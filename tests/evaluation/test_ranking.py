@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.special import logsumexp
 
-from fomo_dagster.evaluation.ranking import Floats, Integers, first_relevant_ranks
+from fomo_dagster.evaluation.ranking import Floats, Integers, ranking
 
 
 def ranks_by_sorting(
@@ -40,10 +41,19 @@ def test_ranks_are_those_of_a_stable_sort_whatever_the_block(
     item_features = rng.integers(-2, 3, (items, 3)).astype(np.float32)
     item_owners = rng.integers(0, owners, items)
     query_owners = rng.choice(item_owners, queries)
-    ranks = first_relevant_ranks(query_features, item_features, query_owners, item_owners, block)
-    assert ranks.tolist() == ranks_by_sorting(
+    found = ranking(
+        query_features, item_features, query_owners, item_owners, scale=0.7, block_elements=block
+    )
+    assert found.ranks.tolist() == ranks_by_sorting(
         query_features, item_features, query_owners, item_owners
     )
+    similarities = query_features.astype(np.float64) @ item_features.T.astype(np.float64)
+    own = query_owners[:, None] == item_owners
+    assert found.first.tolist() == similarities.argmax(axis=1).tolist()
+    assert found.best.tolist() == similarities.max(axis=1).tolist()
+    assert found.right.tolist() == np.where(own, similarities, -np.inf).max(axis=1).tolist()
+    assert found.best_wrong.tolist() == np.where(own, -np.inf, similarities).max(axis=1).tolist()
+    assert found.log_total == pytest.approx(logsumexp(0.7 * similarities, axis=1), abs=1e-6)
 
 
 @pytest.mark.parametrize("count", [7, 30, 97, 398])
@@ -55,5 +65,5 @@ def test_equal_items_tie_exactly_wherever_they_stand(count: int) -> None:
     queries = rng.normal(size=(97, 301)).astype(np.float32)
     owners = rng.integers(0, count, 97)
     for rows in (1, 2, 5, 97):
-        ranks = first_relevant_ranks(queries, items, owners, np.arange(count), rows * count)
-        assert ranks.tolist() == owners.tolist()
+        found = ranking(queries, items, owners, np.arange(count), None, rows * count)
+        assert found.ranks.tolist() == owners.tolist()

@@ -112,3 +112,23 @@ def test_images_without_caption_are_counted_and_named() -> None:
         DataError, match=r"7 test images .*'scenes' .*\('bad 0', .*'bad 4', …\).*classification"
     ):
         images_of("scenes", samples)
+
+
+def test_each_image_and_each_caption_has_a_prediction() -> None:
+    images = table(
+        [("a", "birds", ["0", "1"], "a"), ("b", "cats", ["2"], "b"), ("c", "cats", ["3"], "c")]
+    )
+    of_images = np.eye(3, dtype=np.float32)
+    of_captions = np.array([[0.5, 1, 0], [1, 0, 0], [0, 0.25, 0.5], [0, 0, 1]], np.float32)
+    found = retrieval_result("scenes", images, of_images, of_captions).predictions
+    assert found.select("query", "key", "caption", "concept", "rank", "predicted").rows() == [
+        ("image", "a", None, "birds", 0, "a"),
+        ("image", "b", None, "cats", 1, "a"),
+        ("image", "c", None, "cats", 0, "c"),
+        ("caption", "a", 0, "birds", 1, "b"),
+        ("caption", "a", 1, "birds", 0, "a"),
+        ("caption", "b", 0, "cats", 1, "c"),
+        ("caption", "c", 0, "cats", 0, "c"),
+    ]
+    assert found["margin"].to_list() == [1.0, -0.75, 0.5, -0.5, 1.0, -0.25, 1.0]
+    assert found.select("probability", "probability_of_predicted").null_count().row(0) == (7, 7)

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 METRICS = "metrics.parquet"
 CONCEPTS = "concepts.parquet"
+PREDICTIONS = "predictions.parquet"
 CLASSES_TOLD_APART = Check(
     "classes_told_apart",
     "No two classes of a dataset have prompts of the same tokens, which no model could tell apart.",
@@ -211,6 +212,7 @@ class EvaluationNode(Node):
         result = evaluate(encoder, evaluation_set, self.settings, embeddings_of)
         result.metrics.write_parquet(folder / METRICS)
         result.concepts.write_parquet(folder / CONCEPTS)
+        result.predictions.write_parquet(folder / PREDICTIONS, compression="zstd")
         samples = int(result.concepts["samples"].sum())
         flops.update(encoding_flops(model.architecture, context.home.cache, images=samples))
         return {"samples": samples, **flops, **meter.costs()}

@@ -1,0 +1,136 @@
+"""What `fomo errors` shows: which test samples are wrong, and which concepts were hit hardest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import polars as pl
+from PIL import Image
+from rich.console import Console
+
+from fomo_dagster.cli.output import say
+from fomo_dagster.cli.rows import print_frame
+from fomo_dagster.graph.build.builder import build_project
+from fomo_dagster.graph.run.run_context import RunContext
+from fomo_dagster.graph.work.indexes import index_of
+from fomo_dagster.home import Home, project_folder
+from fomo_dagster.plots.errors_sheet import errors_sheet
+from fomo_dagster.store.files import write_bytes
+from fomo_dagster.tables.prediction_changes import (
+    NEWLY_RIGHT,
+    NEWLY_WRONG,
+    STILL_WRONG,
+    Changes,
+    changes,
+)
+from fomo_dagster.tables.predictions import Predictions, read_predictions
+
+
+@dataclass(frozen=True)
+class Errors:
+    """What a stage gets wrong; where another is named, what it gets wrong and that did not."""
+
+    now: Predictions
+    before: Predictions | None
+
+    @cached_property
+    def changes(self) -> Changes:
+        """Without another, against one that is always right."""
+        right = replace(self.now, rows=self.now.rows.with_columns(correct=True))
+        return changes(self.before or right, self.now)
+
+    @property
+    def wrong(self) -> pl.DataFrame:
+        """The queries that are (newly) wrong: the hardest hit concepts first, of each what it is
+        most sure of."""
+        order = self.changes.by_concept.select("dataset", "concept").with_row_index("place")
+        return (
+            self.changes.rows.filter(change=NEWLY_WRONG)
+            .join(order, on=["dataset", "concept"])
+            .sort("place", "probability_of_predicted", descending=[False, True], nulls_last=True)
+            .drop("place")
+        )
+
+    @property
+    def samples(self) -> pl.DataFrame:
+        """The queries that are wrong, or that changed."""
+        shown = self.changes.rows.filter(pl.col("change").is_in([NEWLY_WRONG, NEWLY_RIGHT]))
+        if self.before is None:
+            shown = shown.drop("change", "predicted_before", "rank_before", "correct_before")
+        return shown
+
+    @property
+    def title(self) -> str:
+        """What is looked at."""
+        said = f"{self.now.experiment}, stage {self.now.stage}"
+        if self.before is None:
+            return said
+        other = f"stage {self.before.stage}"
+        if self.before.experiment != self.now.experiment:
+            other = f"{self.before.experiment}, {other}"
+        return f"{said} against {other}"
+
+    def shown(self, counted: pl.DataFrame) -> pl.DataFrame:
+        """The rows of `by_dataset` or `by_concept` under the headings that they have here."""
+        if self.before is None:
+            named = {NEWLY_WRONG: "wrong", "taken_for": "mostly taken for"}
+            return counted.drop(NEWLY_RIGHT, STILL_WRONG).rename(named, strict=False)
+        named = {kind: kind.replace("_", " ") for kind in (NEWLY_WRONG, NEWLY_RIGHT, STILL_WRONG)}
+        return counted.rename({**named, "taken_for": "mostly taken for"}, strict=False)
+
+
+def errors_of(
+    home: Home,
+    experiment: str,
+    *,
+    stage: int | None = None,
+    dataset: str | None = None,
+    since: int | None = None,
+    against: str | None = None,
+) -> Errors:
+    """since: a stage of the same experiment to compare with; against: another experiment, by its
+    last stage. Raises `InputError` as `read_predictions` and `changes` do."""
+    now = read_predictions(home, experiment, stage, dataset)
+    if against is None and since is None:
+        return Errors(now, None)
+    if against is None:
+        return Errors(now, read_predictions(home, experiment, since, dataset))
+    other = read_predictions(home, against, since, None)
+    if dataset is not None:
+        other = replace(other, rows=other.rows.filter(dataset=dataset))
+    return Errors(now, other)
+
+
+def print_errors(found: Errors, most: int, console: Console) -> None:
+    """The datasets, and the concepts that were hit hardest, `most` of them."""
+    print_frame(found.shown(found.changes.by_dataset), found.title, console, narrow="dataset")
+    hit = found.changes.by_concept.filter(pl.col(NEWLY_WRONG) > 0)
+    if hit.is_empty():
+        say(console, "nothing is wrong" if found.before is None else "nothing is newly wrong")
+        return
+    print_frame(found.shown(hit.head(most)), "Concepts, hardest hit first", console,
+                narrow="concept")  # fmt: skip
+    if hit.height > most:
+        say(console, f"{hit.height - most} more concepts: --most {hit.height}")
+    if found.changes.left_out:
+        say(console, f"{found.changes.left_out} queries are in one of the two alone, and left out")
+
+
+def write_sheet(found: Errors, home: Home, path: Path) -> None:
+    """A contact sheet of what is (newly) wrong. Raises `InputError` if no image can be shown."""
+    context = RunContext(build_project(project_folder()), home)
+    indexes = {name: index_of(name, context) for name in found.wrong["dataset"].unique()}
+    rows = {
+        name: {row["key"]: row for row in index.rows("test").iter_rows(named=True)}
+        for name, index in indexes.items()
+    }
+
+    def image_of(dataset: str, key: str) -> Image.Image | None:
+        row = rows[dataset].get(key)
+        if row is None:
+            return None
+        return indexes[dataset].picture(row["shard"], row["offset"], row["size"])
+
+    write_bytes(path, errors_sheet(found.wrong, image_of, found.title), named=True)

@@ -1,0 +1,85 @@
+"""Which test samples two checkpoints tell apart: what became wrong, and what became right."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import polars as pl
+
+from fomo_dagster.errors import InputError
+from fomo_dagster.tables.predictions import QUERY, Predictions
+
+NEWLY_WRONG, NEWLY_RIGHT, STILL_WRONG, STILL_RIGHT = (
+    "newly_wrong", "newly_right", "still_wrong", "still_right",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Changes:
+    """The queries that two sets of predictions share.
+
+    rows: a query with `predicted`, `rank` and what else is known of it now, `predicted_before`,
+    `rank_before`, and `change`. left_out: how many queries only one of the two has.
+    """
+
+    rows: pl.DataFrame
+    left_out: int
+
+    @cached_property
+    def by_dataset(self) -> pl.DataFrame:
+        """Dataset, samples, and how many of them changed in which way."""
+        return self._counted("dataset").sort("dataset")
+
+    @cached_property
+    def by_concept(self) -> pl.DataFrame:
+        """As `by_dataset` for each concept, the hardest hit first, with what most of those that
+        are newly wrong are taken for."""
+        of_wrong = (
+            self.rows.filter(change=NEWLY_WRONG)
+            .group_by("dataset", "concept", "predicted")
+            .len()
+            .sort("len", "predicted", descending=[True, False])
+            .group_by("dataset", "concept", maintain_order=True)
+            .agg(taken_for=pl.col("predicted").first())
+        )
+        counted = self._counted("dataset", "concept").join(
+            of_wrong, on=["dataset", "concept"], how="left"
+        )
+        lost = pl.col(NEWLY_WRONG) - pl.col(NEWLY_RIGHT)
+        return counted.sort(
+            lost, NEWLY_WRONG, "dataset", "concept", descending=[True, True, False, False]
+        )
+
+    def _counted(self, *by: str) -> pl.DataFrame:
+        kinds = (NEWLY_WRONG, NEWLY_RIGHT, STILL_WRONG)
+        counts = {kind: (pl.col("change") == kind).sum().cast(pl.Int64) for kind in kinds}
+        return self.rows.group_by(by).agg(samples=pl.len().cast(pl.Int64), **counts)
+
+
+def changes(before: Predictions, after: Predictions) -> Changes:
+    """What changed from one to the other, query by query.
+
+    Raises `InputError` if they share no query.
+    """
+    known = before.rows.select(
+        *QUERY,
+        predicted_before="predicted",
+        rank_before="rank",
+        correct_before="correct",
+    )
+    both = after.rows.join(known, on=QUERY, how="inner", nulls_equal=True, maintain_order="left")
+    if both.is_empty():
+        raise InputError(
+            f"{before.experiment}, stage {before.stage}, and {after.experiment}, stage "
+            f"{after.stage}, were evaluated on no sample in common"
+        )
+    now, then = pl.col("correct"), pl.col("correct_before")
+    change = (
+        pl.when(then & ~now).then(pl.lit(NEWLY_WRONG))
+        .when(~then & now).then(pl.lit(NEWLY_RIGHT))
+        .when(now).then(pl.lit(STILL_RIGHT))
+        .otherwise(pl.lit(STILL_WRONG))
+    )  # fmt: skip
+    left_out = before.rows.height + after.rows.height - 2 * both.height
+    return Changes(both.with_columns(change=change), left_out)

@@ -1,0 +1,123 @@
+"""The files of predictions, which lie in the store with the evaluations that made them.
+
+They are by far the largest table, so there is one copy of each, which all experiments share that
+made the same evaluation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from fomo_dagster.errors import InputError, nearest
+from fomo_dagster.evaluation.retrieval import MAIN_DEPTH
+from fomo_dagster.home import Home
+from fomo_dagster.parquet import read_parquet
+from fomo_dagster.store.heads import Head, Heads
+from fomo_dagster.store.manifests import MANIFEST, DamagedError, parse
+from fomo_dagster.store.verified import Verified
+
+EVALUATION = "evaluation"
+PREDICTIONS = "predictions.parquet"
+RIGHT_WITHIN = {"classification": 1, "retrieval": MAIN_DEPTH}
+"""Task → how many of the first answers count, as in its score."""
+QUERY = ("dataset", "query", "key", "caption")
+"""The columns that tell queries apart."""
+
+
+def files_of(home: Path, head: Head) -> Iterator[tuple[Path, str | None]]:
+    """The files with the predictions of an asset, each with what is wrong with it or None.
+
+    Evaluations from before there were predictions have none.
+    """
+    verified = Verified(home / "store" / ".verified")
+    for kind, digest in head.artifacts.values():
+        if kind != EVALUATION:
+            continue
+        folder = home / "store" / kind / digest
+        try:
+            files = parse((folder / MANIFEST).read_bytes(), kind, digest)["files"]
+            if PREDICTIONS in files:
+                yield folder / PREDICTIONS, verified.problem(kind, digest, folder, files)
+        except FileNotFoundError:
+            yield folder / PREDICTIONS, "it is missing"
+        except DamagedError as damage:
+            yield folder / PREDICTIONS, str(damage)
+        except OSError as error:
+            yield folder / PREDICTIONS, f"it cannot be read: {error.strerror}"
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What the weights of a stage found. rows: `dataset`, `task`, the columns of the file, and
+    `correct`, which is as the score of the task counts."""
+
+    experiment: str
+    stage: int
+    rows: pl.DataFrame
+
+
+def read_predictions(
+    home: Home, experiment: str, stage: int | None = None, dataset: str | None = None
+) -> Predictions:
+    """The predictions of an experiment's stage, the last by default, on all datasets or on one.
+
+    Raises `InputError` where there are none: for an experiment that was not evaluated, a stage or a
+    dataset that it has not, and an evaluation from before predictions were kept.
+    """
+    of_stages = _evaluated(home.heads, experiment)
+    number = max(of_stages) if stage is None else stage
+    if number not in of_stages:
+        raise InputError(
+            f"{experiment} was evaluated at the stages {min(of_stages)} to {max(of_stages)}, and "
+            f"not at {number}"
+        )
+    head = of_stages[number]
+    if dataset is not None and dataset not in head.artifacts:
+        raise InputError(
+            f"{experiment} is not evaluated on {dataset!r}: {nearest(dataset, head.artifacts)}"
+        )
+    found, without = [], []
+    for name, (kind, digest) in head.artifacts.items():
+        if dataset not in (None, name):
+            continue
+        artifact = home.store.open(kind, digest)
+        if artifact is None:
+            raise InputError(
+                f"the evaluation of {name} by {experiment}, stage {number}, is no longer in the "
+                f"store: `fomo run {experiment}` makes it again"
+            )
+        if PREDICTIONS not in artifact.manifest["files"]:
+            without.append(name)
+            continue
+        task = head.recipes[name]["parameters"]["task"]
+        rows = read_parquet(artifact.path(PREDICTIONS)).with_columns(
+            dataset=pl.lit(name), task=pl.lit(task), correct=pl.col("rank") < RIGHT_WITHIN[task]
+        )
+        found.append(rows.select("dataset", "task", pl.exclude("dataset", "task")))
+    if without:
+        raise InputError(
+            f"{experiment}, stage {number}, was evaluated on {', '.join(without)} before "
+            f"predictions were kept: `fomo run {experiment} --predictions` evaluates again what "
+            "has none"
+        )
+    return Predictions(experiment, number, pl.concat(found))
+
+
+def _evaluated(heads: Heads, experiment: str) -> dict[int, Head]:
+    """Stage → the head of its evaluation, of an experiment that has any."""
+    found = {}
+    for asset in heads.below(experiment):
+        head = heads.read(asset)
+        if head is not None and head.kind == EVALUATION and head.stage is not None:
+            found[head.stage] = head
+    if not found:
+        known = {asset.split("/")[0] for asset in heads.below("") if "/evaluation_" in asset}
+        raise InputError(
+            f"no evaluation of {experiment!r} is there: "
+            + (nearest(experiment, sorted(known)) if known else "nothing was evaluated yet")
+        )
+    return found

@@ -1,0 +1,36 @@
+"""`fomo errors` says what is wrong, what became wrong, and shows it."""
+
+import csv
+import io
+import json
+
+from PIL import Image
+from typer.testing import CliRunner
+
+from fomo_dagster.cli.main import app
+from fomo_dagster.tables.views import query
+
+
+def fomo(*arguments):
+    result = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_errors_of_a_stage_and_what_changed(finished_project):
+    wrong = query(
+        finished_project.home.root,
+        "SELECT dataset, count(*) FROM predictions WHERE stage = 3 AND rank > 0 GROUP BY ALL",
+    )
+    said = json.loads(fomo("errors", "toy", "--json"))
+    assert {row["dataset"]: row["newly_wrong"] for row in said["datasets"]} == dict(wrong.rows())
+    assert len(said["samples"]) == wrong["count_star()"].sum()
+    rows = list(csv.DictReader(io.StringIO(fomo("errors", "toy", "--since", "0", "--csv"))))
+    assert {row["change"] for row in rows} <= {"newly_wrong", "newly_right"}
+    sheet = finished_project.root / "sheet.png"
+    printed = fomo("errors", "toy", "--sheet", str(sheet), "--most", "1")
+    assert "toy, stage 3" in printed
+    assert "mostly taken for" in printed
+    assert Image.open(sheet).format == "PNG"
+    same = fomo("errors", "toy", "--since", "3")
+    assert "nothing is newly wrong" in same
