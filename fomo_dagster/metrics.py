@@ -16,18 +16,21 @@ import polars as pl
 SCORE = "score"
 """The metric of a dataset that scores are made of: accuracy, or the mean of both recalls@5."""
 
+COUNTS_WITHIN = {"classification": 1, "retrieval": 5}
+"""Task → among how many of the first answers the right one has to be, to count for the score."""
+
 
 @dataclass(frozen=True)
 class Metric:
     """A number that says how good something is.
 
-    unit: `%` of samples, or `points`, which are differences of percentages. best: which values are
-    better. short: its name where space is short.
+    unit: `%` of samples, `points`, which are differences of percentages, or `nats`. best: which
+    values are better. short: its name where space is short.
     """
 
     name: str
     description: str
-    unit: Literal["%", "points"] = "%"
+    unit: Literal["%", "points", "nats"] = "%"
     best: Literal["high", "low"] = "high"
     short: str = ""
 

@@ -26,7 +26,7 @@ from fomo_dagster.cli.output import (
 from fomo_dagster.cli.packages import check_packages
 from fomo_dagster.cli.parallel import Parallel, WithParallel
 from fomo_dagster.cli.project_commands import doctor, init
-from fomo_dagster.cli.query_commands import AsCsv, errors, results, sql
+from fomo_dagster.cli.query_commands import AsCsv, compare, errors, results, sql
 from fomo_dagster.descriptors import raise_limit
 from fomo_dagster.home import Home, project_folder
 
@@ -50,7 +50,7 @@ class InOrder(TyperGroup):
 
 ORDER = (
     "init", "doctor", "datasets", "fetch", "budget", "schedule", "plan", "run", "ui", "results",
-    "errors", "sql", "export", "merge", "schema", "dagster-home",
+    "compare", "errors", "sql", "export", "merge", "schema", "dagster-home",
 )  # fmt: skip
 app = typer.Typer(
     cls=InOrder,
@@ -95,6 +95,12 @@ def run(
             "are there. Without accelerators: how many assets share the CPU."
         ),
     ] = None,
+    predictions: Annotated[
+        bool,
+        typer.Option(
+            "--predictions", help="Evaluate again what was evaluated before predictions were kept."
+        ),
+    ] = False,
     as_json: AsEvents = False,
 ) -> None:
     """Compute what is missing or out of date, and print the scores.
@@ -102,6 +108,10 @@ def run(
     Ctrl-C stops at resume points; the same command continues from there. With several devices,
     whatever is ready is computed at once. The exit status is not 0 if anything failed.
     """
+    if predictions:
+        from fomo_dagster.cli.prediction_errors import retire_evaluations
+
+        retire_evaluations(experiment, overrides or [])
     if as_json:
         from fomo_dagster.cli.run_events import EventsView
 
@@ -228,6 +238,7 @@ def budget(
 
 
 app.command(rich_help_panel=LOOK)(results)
+app.command(rich_help_panel=LOOK)(compare)
 app.command(rich_help_panel=LOOK)(errors)
 app.command(rich_help_panel=LOOK)(sql)
 

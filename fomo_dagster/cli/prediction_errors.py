@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +12,7 @@ from PIL import Image
 from rich.console import Console
 
 from fomo_dagster.cli.output import say
+from fomo_dagster.cli.planning import resolve_request
 from fomo_dagster.cli.rows import print_frame
 from fomo_dagster.graph.build.builder import build_project
 from fomo_dagster.graph.run.run_context import RunContext
@@ -25,7 +27,11 @@ from fomo_dagster.tables.prediction_changes import (
     Changes,
     changes,
 )
-from fomo_dagster.tables.predictions import Predictions, read_predictions
+from fomo_dagster.tables.predictions import (
+    Predictions,
+    read_predictions,
+    retire_without_predictions,
+)
 
 
 @dataclass(frozen=True)
@@ -101,6 +107,16 @@ def errors_of(
     if dataset is not None:
         other = replace(other, rows=other.rows.filter(dataset=dataset))
     return Errors(now, other)
+
+
+def retire_evaluations(name_or_path: str, overrides: Sequence[str]) -> None:
+    """Have a run of an experiment or a sweep evaluate again what has no predictions, of what is up
+    to date: it evaluates all else in any case."""
+    request = resolve_request(name_or_path, overrides)
+    for entry in request.plan():
+        head = request.home.heads.read(entry.asset) if entry.current else None
+        if head is not None and head.experiment is not None:
+            retire_without_predictions(request.home, head)
 
 
 def print_errors(found: Errors, most: int, console: Console) -> None:

@@ -1,4 +1,4 @@
-"""`fomo results`, `fomo errors` and `fomo sql`."""
+"""`fomo results`, `fomo compare`, `fomo errors` and `fomo sql`."""
 
 from __future__ import annotations
 
@@ -49,7 +49,12 @@ def results(
     √(KA · ZS). A sweep gets one leaderboard, with a column for each value that it varies.
     """
     from fomo_dagster.cli.planning import say_troubles_of_project
-    from fomo_dagster.cli.reporting import print_by_cost, print_by_dataset, print_scores
+    from fomo_dagster.cli.reporting import (
+        print_by_cost,
+        print_by_dataset,
+        print_methods,
+        print_scores,
+    )
     from fomo_dagster.cli.sweeps import asked_for, leaderboard_of, print_sweep
     from fomo_dagster.store.files import write_bytes
     from fomo_dagster.tables.results import results as read_results
@@ -86,6 +91,7 @@ def results(
         print_sweep(home, sweep, Terminal())
     else:
         print_scores(found)
+        print_methods(home, names, Terminal())
 
 
 def errors(
@@ -143,6 +149,44 @@ def errors(
         print_csv(found.samples)
     else:
         print_errors(found, most, Terminal())
+
+
+def compare(
+    methods: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="METHOD", help="Experiments; the name of a file with replicates is all of them."
+        ),
+    ],
+    baseline: Annotated[
+        str | None, typer.Option(help="What the others are compared with; by default the first.")
+    ] = None,
+    margin: Annotated[
+        float | None,
+        typer.Option(
+            min=0, help="Points within which methods count as equivalent, and one as no worse."
+        ),
+    ] = None,
+    common: Annotated[
+        bool,
+        typer.Option(
+            "--common", help="Compare what all have in common: replicates, datasets, test samples."
+        ),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say by how much methods differ, and whether that is more than chance.
+
+    Differences are paired: replicate by replicate and test sample by test sample, at the last
+    stages. Intervals are over both.
+    """
+    from fomo_dagster.cli.comparing import as_data, compared, print_comparisons
+
+    read, comparisons = compared(Home.from_environment(), methods, baseline, common=common)
+    if as_json:
+        print_json(as_data(read, comparisons, margin))
+    else:
+        print_comparisons(read, comparisons, margin, Terminal())
 
 
 def sql(

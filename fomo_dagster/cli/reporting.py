@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 
 import polars as pl
 from rich.console import Console
@@ -17,6 +18,8 @@ from fomo_dagster.graph.run.run_context import RunContext
 from fomo_dagster.home import Home
 from fomo_dagster.metrics import STAGE_METRICS
 from fomo_dagster.tables.database import ensure_database
+from fomo_dagster.tables.replicates import SCORES as MEAN_SCORES
+from fomo_dagster.tables.replicates import methods
 from fomo_dagster.tables.results import Results, results
 from fomo_dagster.units import duration, in_units
 
@@ -40,6 +43,34 @@ def print_scores(found: Results, console: Console | None = None) -> None:
     for title, frame in (("Stages", found.stages), ("Leaderboard", found.leaderboard)):
         print_frame(as_shown(frame), title, console, numbers=(TIME,))
     say_units(console)
+
+
+def print_methods(home: Home, experiments: Sequence[str], console: Console) -> None:
+    """The means over replicates, with the half widths of their intervals; nothing where no
+    experiment has any."""
+    found = methods(home.root, experiments)
+    if found["replicates"].max() in (None, 1):
+        return
+    shown = found.select(
+        "method",
+        pl.col("replicates").alias("n"),
+        *(
+            pl.struct(name, f"{name}_within")
+            .map_elements(_with_interval, return_dtype=pl.String)
+            .alias(SHORT[name])
+            for name in MEAN_SCORES
+        ),
+    )
+    labels = [SHORT[name] for name in MEAN_SCORES]
+    title = "Methods: mean ± half of the 95 % interval over n replicates"
+    print_frame(shown, title, console, numbers=labels, narrow="method")
+
+
+def _with_interval(row: Mapping[str, float | None]) -> str:
+    mean, within = row.values()
+    if mean is None:
+        return ""
+    return f"{mean:.2f}" if within is None else f"{mean:.2f} ± {within:.2f}"
 
 
 def as_shown(scores: pl.DataFrame) -> pl.DataFrame:
@@ -66,7 +97,7 @@ def print_by_dataset(frame: pl.DataFrame, console: Console | None = None) -> Non
         rows = frame.filter(experiment=name)
         shown = rows.select(
             "dataset", pl.col("role").str.replace("_", " "), "score",
-            pl.col("zero_shot").alias("θ₀"), "published", "difference",
+            pl.col("zero_shot").alias("θ₀"), "chance", "published", "difference",
         )  # fmt: skip
         print_frame(shown, f"{name}, stage {max(rows['stage'])}, in %", console, narrow="dataset")
 

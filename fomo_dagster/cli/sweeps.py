@@ -9,7 +9,7 @@ import polars as pl
 from rich.console import Console
 
 from fomo_dagster.cli.output import say
-from fomo_dagster.cli.reporting import TIME, as_shown, say_units
+from fomo_dagster.cli.reporting import TIME, as_shown, print_methods, say_units
 from fomo_dagster.cli.rows import print_frame
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.experiment_sets import ExperimentSet, load_experiment_set
@@ -60,6 +60,7 @@ def print_sweep(home: Home, sweep: ExperimentSet, console: Console) -> None:
         pl.col(varied).map_elements(_exact, return_dtype=pl.String)
     )
     print_frame(shown, sweep.sweep, console, numbers=(TIME,))
+    print_methods(home, sweep.names, console)
     say_units(console)
     there = frame["experiment"].to_list()
     missing = [name for name in sweep.names if name not in there]

@@ -8,11 +8,17 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from fomo_dagster.errors import DataError, nearest
+from fomo_dagster.evaluation.calibration import (
+    BINS,
+    adaptive_calibration_error,
+    expected_calibration_error,
+)
 from fomo_dagster.evaluation.predictions import classified
-from fomo_dagster.evaluation.ranking import Floats, Integers, ranking
+from fomo_dagster.evaluation.ranking import Floats, Integers, Ranking, ranking
 from fomo_dagster.evaluation.results import (
     CONCEPT_METRICS,
     EvaluationResult,
@@ -26,12 +32,30 @@ TOP = 5
 
 @dataclass(frozen=True)
 class Classified:
-    """The result of classifying N images. ranks: (N,), the place of each image's true class among
-    all classes, from 0; targets: (N,), that class; classes: the number of classes."""
+    """The result of classifying N images. ranking: of the images among all classes; targets: (N,),
+    the true class; classes: the number of classes; scale: the factor of similarities in the
+    softmax."""
 
-    ranks: Integers
+    ranking: Ranking
     targets: Integers
     classes: int
+    scale: float
+
+    @property
+    def ranks(self) -> Integers:
+        """(N,), the place of each image's true class among all classes, from 0."""
+        return self.ranking.ranks
+
+    @cached_property
+    def log_probabilities(self) -> npt.NDArray[np.float64]:
+        """(N,), of the true classes."""
+        return self.scale * self.ranking.right.astype(np.float64) - self.ranking.log_total
+
+    @cached_property
+    def confidences(self) -> npt.NDArray[np.float64]:
+        """(N,), the probabilities of the predicted classes."""
+        best = self.scale * self.ranking.best.astype(np.float64)
+        return np.exp(best - self.ranking.log_total)
 
     @cached_property
     def hits(self) -> Integers:
@@ -56,6 +80,32 @@ class Classified:
             return None
         return percent(self.ranks < TOP), len(self.ranks)
 
+    def chance(self) -> tuple[float, int]:
+        return 100 / self.classes, len(self.ranks)
+
+    def expected_calibration_error(self) -> tuple[float, int] | None:
+        return self._of_probabilities(
+            100 * expected_calibration_error(self.confidences, self.ranks == 0)
+        )
+
+    def adaptive_calibration_error(self) -> tuple[float, int] | None:
+        return self._of_probabilities(
+            100 * adaptive_calibration_error(self.confidences, self.ranks == 0)
+        )
+
+    def brier_score(self) -> tuple[float, int] | None:
+        probabilities = np.exp(self.log_probabilities)
+        squares = self.ranking.concentration - 2 * probabilities + 1  # Σ (p - y)²
+        return self._of_probabilities(100 * math.fsum(squares) / len(squares))
+
+    def negative_log_likelihood(self) -> tuple[float, int] | None:
+        total = -math.fsum(self.log_probabilities)
+        return self._of_probabilities(total / len(self.ranks))
+
+    def _of_probabilities(self, value: float) -> tuple[float, int] | None:
+        """None where the model's temperature leaves no probabilities."""
+        return (value, len(self.ranks)) if math.isfinite(value) else None
+
 
 METRICS: tuple[DatasetMetric[Classified], ...] = (
     DatasetMetric(
@@ -73,6 +123,37 @@ METRICS: tuple[DatasetMetric[Classified], ...] = (
         f"top_{TOP}_accuracy",
         f"share of images whose class is among the {TOP} most probable, if there are more classes",
         compute=Classified.top_accuracy,
+    ),
+    DatasetMetric(
+        "chance",
+        "the accuracy of guessing: 100 divided by the number of classes",
+        compute=Classified.chance,
+    ),
+    DatasetMetric(
+        "expected_calibration_error",
+        f"mean distance of confidence and accuracy over {BINS} bins of equal width",
+        best="low",
+        compute=Classified.expected_calibration_error,
+    ),
+    DatasetMetric(
+        "adaptive_calibration_error",
+        f"mean distance of confidence and accuracy over {BINS} bins of equal numbers of images",
+        best="low",
+        compute=Classified.adaptive_calibration_error,
+    ),
+    DatasetMetric(
+        "brier_score",
+        "100 times the mean squared distance of the probabilities from 1 for the true class and 0 "
+        "for the others (from 0 to 200)",
+        best="low",
+        compute=Classified.brier_score,
+    ),
+    DatasetMetric(
+        "negative_log_likelihood",
+        "mean negative logarithm of the true class's probability",
+        unit="nats",
+        best="low",
+        compute=Classified.negative_log_likelihood,
     ),
 )
 
@@ -105,7 +186,7 @@ def classification_result(
     targets = np.array([positions[concept] for concept in concepts])  # (N,)
     classes = np.arange(len(class_names))
     ranked = ranking(image_features, embeddings, targets, classes, scale)
-    found = Classified(ranked.ranks, targets, len(class_names))
+    found = Classified(ranked, targets, len(class_names), scale)
     rows = sorted(
         (dataset, name, "accuracy", 100 * hit / total, total)
         for name, hit, total in zip(

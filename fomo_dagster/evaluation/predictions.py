@@ -13,13 +13,13 @@ import numpy as np
 import polars as pl
 
 from fomo_dagster.evaluation.ranking import Integers, Ranking
-from fomo_dagster.evaluation.results import PREDICTIONS
+from fomo_dagster.tables.schemas import PREDICTION_COLUMNS
 
 
 def classified(
     keys: Sequence[str], targets: Integers, classes: Sequence[str], found: Ranking, scale: float
 ) -> pl.DataFrame:
-    """`PREDICTIONS` of N images. targets: (N,), their classes; found: of the images among the
+    """The predictions of N images. targets: (N,), their classes; found: of the images among the
     classes; scale: the factor of similarities in the softmax over all classes."""
     names = pl.Series(classes, dtype=pl.String)
     return _frame(
@@ -36,7 +36,7 @@ def classified(
 def retrieved(
     images: pl.DataFrame, owners: Integers, to_texts: Ranking, to_images: Ranking
 ) -> pl.DataFrame:
-    """`PREDICTIONS` of N images among their M captions, then of the captions among the images.
+    """The predictions of N images among their M captions, then of the captions among the images.
 
     images: N rows with key, concept and captions; owners: (M,), the image of each caption, the
     first image's captions first.
@@ -71,5 +71,6 @@ def _frame(found: Ranking, *, query: str, **columns: Any) -> pl.DataFrame:
         {**columns, "rank": found.ranks, "margin": np.where(np.isinf(margins), np.nan, margins)},
         nan_to_null=True,
     ).with_columns(query=pl.lit(query))
-    missing = [pl.lit(None).alias(name) for name in PREDICTIONS if name not in frame.columns]
-    return frame.with_columns(missing).select(pl.col(n).cast(t) for n, t in PREDICTIONS.items())
+    missing = [pl.lit(None).alias(name) for name in PREDICTION_COLUMNS if name not in frame.columns]
+    typed = (pl.col(name).cast(dtype) for name, dtype in PREDICTION_COLUMNS.items())
+    return frame.with_columns(missing).select(typed)

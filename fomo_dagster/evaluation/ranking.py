@@ -24,7 +24,8 @@ class Ranking:
     ranks: the number of items before the first relevant one, from 0; first: the item that heads the
     list; right: the similarity of the first relevant item; best: that of `first`; best_wrong: the
     highest of an item that is not relevant, -inf where all are. log_total: log Σ exp(scale · s)
-    over the similarities s of all items, 0 if there is no scale.
+    over the similarities s of all items, concentration: Σ p² of the softmax p = exp(scale · s) /
+    exp(log_total); both 0 if there is no scale.
     """
 
     ranks: Integers
@@ -33,6 +34,7 @@ class Ranking:
     best: Floats
     best_wrong: Floats
     log_total: npt.NDArray[np.float64]
+    concentration: npt.NDArray[np.float64]
 
 
 def ranking(
@@ -66,14 +68,23 @@ def ranking(
         before = (similarities > right) | ((similarities == right) & (positions < own))
         first = similarities.argmax(axis=1)
         best = np.take_along_axis(similarities, first[:, None], axis=1)
-        log_total = np.zeros(len(first))
+        log_total, concentration = np.zeros(len(first)), np.zeros(len(first))
         if scale is not None:
             below = np.exp(np.float32(scale) * (similarities - best))  # at most 1
             sums = below.sum(axis=1, dtype=np.float64)
             log_total = scale * best[:, 0].astype(np.float64) + np.log(sums)
+            concentration = np.square(below).sum(axis=1, dtype=np.float64) / sums**2
         best_wrong = np.where(relevant, -np.inf, similarities).max(axis=1)
         blocks.append(
-            Ranking(before.sum(axis=1), first, right[:, 0], best[:, 0], best_wrong, log_total)
+            Ranking(
+                ranks=before.sum(axis=1),
+                first=first,
+                right=right[:, 0],
+                best=best[:, 0],
+                best_wrong=best_wrong,
+                log_total=log_total,
+                concentration=concentration,
+            )
         )
     return Ranking(
         *(np.concatenate([getattr(b, field.name) for b in blocks]) for field in fields(Ranking))

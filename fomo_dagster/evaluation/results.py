@@ -23,17 +23,6 @@ CONCEPT_METRICS: dict[str, pl.DataType] = {
     "value": pl.Float64(),  # percent
     "samples": pl.Int64(),  # images of the concept
 }
-PREDICTIONS: dict[str, pl.DataType] = {
-    "query": pl.String(),  # image or caption
-    "key": pl.String(),  # of the query's image
-    "caption": pl.Int64(),  # the place of a query among its image's captions, from 0; else null
-    "concept": pl.String(),
-    "rank": pl.Int64(),  # of the first right answer, from 0
-    "predicted": pl.String(),  # a class; in retrieval the key of an image
-    "probability": pl.Float16(),  # of the right class; null in retrieval
-    "probability_of_predicted": pl.Float16(),
-    "margin": pl.Float16(),  # similarity of the right answer less the highest of a wrong one
-}
 
 
 @dataclass(frozen=True)
@@ -45,7 +34,7 @@ class EvaluationResult:
     concepts: pl.DataFrame
     """Columns of `CONCEPT_METRICS`, by concept; a concept without samples has no row."""
     predictions: pl.DataFrame
-    """Columns of `PREDICTIONS`, in the order of the samples."""
+    """Columns of `tables.schemas.PREDICTION_COLUMNS`, in the order of the samples."""
 
 
 def metrics_frame(dataset: str, task: str, values: Mapping[str, tuple[float, int]]) -> pl.DataFrame:

@@ -6,6 +6,7 @@ digest, so an image that is stored under two keys is one image with the captions
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -21,10 +22,10 @@ from fomo_dagster.evaluation.results import (
     metrics_frame,
     percent,
 )
-from fomo_dagster.metrics import DatasetMetric, values_of
+from fomo_dagster.metrics import COUNTS_WITHIN, DatasetMetric, values_of
 
 DEPTHS = (1, 5, 10)
-MAIN_DEPTH = 5
+MAIN_DEPTH = COUNTS_WITHIN["retrieval"]
 _NAMED_AT_MOST = 5
 
 
@@ -32,10 +33,11 @@ _NAMED_AT_MOST = 5
 class Retrieved:
     """The ranks of what was searched for, from 0. image_to_text: (N,), for each of N images the
     best rank of any of its captions; text_to_image: (M,), for each of M captions the rank of its
-    image."""
+    image. captions: (N,), how many each image has."""
 
     image_to_text: Integers
     text_to_image: Integers
+    captions: Integers
 
     def image_to_text_recall(self, depth: int) -> tuple[float, int]:
         return percent(self.image_to_text < depth), len(self.image_to_text)
@@ -47,6 +49,15 @@ class Retrieved:
         images, there = self.image_to_text_recall(depth)
         texts, _ = self.text_to_image_recall(depth)
         return (images + texts) / 2, there
+
+    def chance(self) -> tuple[float, int]:
+        images, texts = len(self.captions), int(self.captions.sum())
+        # That none of an image's captions is among the first ones drawn.
+        drawn = np.arange(min(MAIN_DEPTH, texts))
+        missed = np.prod(np.maximum(0, 1 - self.captions[:, None] / (texts - drawn)), axis=1)
+        to_text = 1 - math.fsum(missed) / images
+        to_image = min(MAIN_DEPTH, images) / images
+        return 100 * (to_text + to_image) / 2, images
 
 
 def _metric(
@@ -73,10 +84,13 @@ _RECALLS = (
     ),
     ("recall", "mean of the two recalls at {}", Retrieved.recall),
 )
-METRICS: tuple[DatasetMetric[Retrieved], ...] = tuple(
-    _metric(name, description, recall, depth)
-    for name, description, recall in _RECALLS
-    for depth in DEPTHS
+METRICS: tuple[DatasetMetric[Retrieved], ...] = (
+    *(
+        _metric(name, description, recall, depth)
+        for name, description, recall in _RECALLS
+        for depth in DEPTHS
+    ),
+    DatasetMetric("chance", f"the recall@{MAIN_DEPTH} of a random order", compute=Retrieved.chance),
 )
 
 
@@ -119,12 +133,15 @@ def retrieval_result(
     own = np.arange(len(images))
     to_texts = ranking(image_features, caption_features, own, owners)
     to_images = ranking(caption_features, image_features, owners, own)
-    found = Retrieved(to_texts.ranks, to_images.ranks)
+    found = Retrieved(to_texts.ranks, to_images.ranks, np.bincount(owners))
     concepts = images["concept"].to_numpy()
     rows = []
     for concept in sorted(set(concepts)):
         queries = concepts == concept, concepts[owners] == concept
-        own_part = Retrieved(found.image_to_text[queries[0]], found.text_to_image[queries[1]])
+        own_part = Retrieved(
+            found.image_to_text[queries[0]], found.text_to_image[queries[1]],
+            found.captions[queries[0]],
+        )  # fmt: skip
         rows.append((dataset, concept, f"recall@{MAIN_DEPTH}", *own_part.recall(MAIN_DEPTH)))
     return EvaluationResult(
         metrics_frame(dataset, "retrieval", values_of(METRICS, found)),

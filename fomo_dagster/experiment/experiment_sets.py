@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from fomo_dagster.errors import FomoError, InputError, nearest
-from fomo_dagster.experiment.extending import merged, nested
+from fomo_dagster.experiment.extending import apply_override, merged, nested
 from fomo_dagster.experiment.loading import (
     Datasets,
     Loaded,
@@ -26,7 +26,14 @@ from fomo_dagster.experiment.loading import (
 )
 from fomo_dagster.experiment.schema import Experiment
 from fomo_dagster.experiment.shared_names import with_shared_names
-from fomo_dagster.experiment.sweeping import EXTENDS, SWEEP, Point, points_of
+from fomo_dagster.experiment.sweeping import (
+    EXTENDS,
+    OF_FILES,
+    SWEEP,
+    Point,
+    points_of,
+    with_replicates,
+)
 
 T = TypeVar("T")
 
@@ -192,15 +199,19 @@ def _family(
     reference: str, path: Path, project: Path, overrides: Sequence[str], datasets: Datasets
 ) -> ExperimentSet:
     data = declared_in(path, project)
+    of_file = [one for one in overrides if one.partition("=")[0].strip() in OF_FILES[1:]]
+    for override in of_file:
+        apply_override(data, override)
+    overrides = [one for one in overrides if one not in of_file]
     sweep = data.pop(SWEEP, None)
-    if sweep is None:
+    try:
+        points = with_replicates(data, points_of(sweep) if sweep is not None else ())
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    if sweep is None and not points:
         return ExperimentSet(
             reference, path, None, (experiment_from(data, path, project, overrides, datasets),)
         )
-    try:
-        points = points_of(sweep)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
     _check_overrides(overrides, points, path)
     name = str(data["name"])
     made: list[tuple[Loaded, Point]] = []
@@ -237,7 +248,9 @@ def _of_point(
     values = dict(data)
     if point.extends is not None:
         parent = declared_in(Path(point.extends), project)
-        if parent.pop(SWEEP, None) is not None:
+        is_sweep = parent.get(SWEEP) is not None
+        parent = {key: value for key, value in parent.items() if key not in OF_FILES}
+        if is_sweep:
             raise InputError(f"{path}: sweep.{EXTENDS} names {point.extends}, which is a sweep")
         values = merged({k: v for k, v in parent.items() if k != "name"}, values)
     for key, value in point.changes.items():
@@ -250,7 +263,11 @@ def _of_point(
     told = ", ".join(f"{column} {value}" for column, value in point.shown.items())
     description = f"{loaded.experiment.description} ({told})".strip()
     experiment = loaded.experiment.model_copy(update={"description": description})
-    return replace(loaded, experiment=experiment, sweep=str(data["name"]), swept=point.shown)
+    method = "_".join(filter(None, (str(data["name"]), point.without_replicate)))
+    return replace(
+        loaded, experiment=experiment, sweep=str(data["name"]), swept=point.shown,
+        replicate_of=method if point.replicate else None, replicate=point.replicate,
+    )  # fmt: skip
 
 
 def _check_overrides(overrides: Sequence[str], points: Sequence[Point], path: Path) -> None:

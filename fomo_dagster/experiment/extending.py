@@ -11,7 +11,7 @@ from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.backbone import ORIGINS, can_be_a_folder
 from fomo_dagster.experiment.backbone_names import whole_backbone
 from fomo_dagster.experiment.mixture import ChangingMixture, Mixture
-from fomo_dagster.experiment.sweeping import EXTENDS, SWEEP
+from fomo_dagster.experiment.sweeping import EXTENDS, REPLICATES, SEED_LIST, SWEEP
 from fomo_dagster.merging.techniques import AnyTechnique
 from fomo_dagster.methods.averaging.declaration import AnyAverage
 from fomo_dagster.methods.loss.declaration import AnyLoss
@@ -71,6 +71,8 @@ def merged(base: Mapping[str, Any], child: Mapping[str, Any]) -> dict[str, Any]:
     weights are a folder, which states its own.
     """
     result = dict(base)
+    if child.keys() & {REPLICATES, SEED_LIST}:
+        result = {k: v for k, v in base.items() if k not in (REPLICATES, SEED_LIST)}
     for key, value in child.items():
         old = result.get(key)
         if key in _BACKBONES and isinstance(old, str):

@@ -25,7 +25,17 @@ from fomo_dagster.experiment.benchmark import benchmark_declarations, with_bench
 from fomo_dagster.experiment.extending import apply_override, merged
 from fomo_dagster.experiment.names import check_safe_name
 from fomo_dagster.experiment.schema import Experiment
-from fomo_dagster.experiment.sweeping import EXTENDS, SWEEP, grids_of
+from fomo_dagster.experiment.sweeping import (
+    EXTENDS,
+    MOST_REPLICATES,
+    OF_FILES,
+    REPLICATES,
+    SEED_LIST,
+    SEEDS,
+    SWEEP,
+    VARY,
+    grids_of,
+)
 from fomo_dagster.experiment.validating import Place, validated
 from fomo_dagster.paths import problem_of, said_of
 from fomo_dagster.shipped import shipped_folder
@@ -43,6 +53,8 @@ class Loaded:
     path: its file. wrong: dataset → why its declaration cannot be used.
     sweep: the name of the sweep that it is one of; None if it stands in a file of its own.
     swept: what tells it from the others, as tables show it.
+    replicate_of: the name that it shares with those that differ from it in seeds alone; None if it
+    is alone. replicate: what tells it from them.
     arrived: the datasets of its growing stream; None if it has none, or nobody has looked yet.
     entries: what its stream's file lists; None likewise.
     """
@@ -54,6 +66,8 @@ class Loaded:
     wrong: Mapping[str, str] = field(default_factory=dict)
     sweep: str | None = None
     swept: Mapping[str, Any] = field(default_factory=dict)
+    replicate_of: str | None = None
+    replicate: str = ""
     arrived: tuple[str, ...] | None = None
     entries: tuple[str, ...] | None = None
 
@@ -127,7 +141,7 @@ def load_experiment(name_or_path: str, project: Path, overrides: Sequence[str] =
     """
     path = find_file(name_or_path, project)
     data = declared_in(path, project)
-    if data.pop(SWEEP, None) is not None:
+    if any(data.pop(key, None) is not None for key in OF_FILES):
         raise InputError(
             f"{path} is a sweep of several experiments, but one experiment was expected: name one, "
             f"as in {path.stem}/NAME (`fomo plan {path.stem}` lists them)"
@@ -272,6 +286,20 @@ def json_schema() -> dict[str, Any]:
         "with a list of values or a mapping from names to values; or a list of such mappings. "
         "`together` varies several keys at once, `extends` the file to inherit from.",
     }
+    schema["properties"][REPLICATES] = {
+        "type": "integer", "minimum": 1, "maximum": MOST_REPLICATES,
+        "description": "Declare the experiment so many times, each with another seed, from its own "
+        "on. They share whatever the seeds do not change.",
+    }  # fmt: skip
+    schema["properties"][SEED_LIST] = {
+        "type": "array", "items": {"type": "integer"}, "minItems": 1,
+        "description": "The seeds of the replicates, in place of their number.",
+    }  # fmt: skip
+    schema["properties"][VARY] = {
+        "type": "array", "items": {"enum": list(SEEDS)}, "minItems": 1, "default": ["training"],
+        "description": "Which seeds the replicates set: "
+        + "; ".join(f"{what}: `{key}`" for what, key in SEEDS.items()) + ".",
+    }  # fmt: skip
     schema["required"] = []  # a file that extends another may leave anything out
     return schema
 

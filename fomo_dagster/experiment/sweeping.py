@@ -28,6 +28,17 @@ MOST_MEMBERS = 256
 # They change no number, or would take the name that a point is given.
 NOT_SWEPT = ("name", "description", "owners", "cron_schedule", "cron_timezone", "execution", SWEEP)
 TAGS = ("name", "technique")  # the keys that say which form a mapping has
+REPLICATES, SEED_LIST, VARY = "replicates", "seeds", "vary"
+OF_FILES = (SWEEP, REPLICATES, SEED_LIST, VARY)
+"""The keys by which a file declares several experiments, and which none of them has."""
+MOST_REPLICATES = 100
+SEEDS = {
+    "training": "seed",
+    "order": "stream.seed",
+    "selection": "evaluation.seed",
+    "backbone": "backbone.pretraining.seed",
+}
+"""What replicates may differ in → the seed that decides it."""
 SMALL, LARGE = 0.01, 1e6  # below and from which numbers are written with an exponent
 
 
@@ -43,6 +54,13 @@ class Value:
     label: str
     shown: Mapping[str, Any]
 
+    @property
+    def is_of_seeds(self) -> bool:
+        """Whether it changes nothing but seeds."""
+        return bool(self.changes) and all(
+            key in SEEDS.values() and isinstance(value, int) for key, value in self.changes.items()
+        )
+
 
 @dataclass(frozen=True)
 class Point:
@@ -54,6 +72,16 @@ class Point:
     def label(self) -> str:
         """What the name of its member ends in."""
         return "_".join(value.label for value in self.values.values())
+
+    @property
+    def replicate(self) -> str:
+        """What tells it from the points that vary nothing but seeds; empty where it varies none."""
+        return "_".join(value.label for value in self.values.values() if value.is_of_seeds)
+
+    @property
+    def without_replicate(self) -> str:
+        """What all replicates of it have in common of their names' ends."""
+        return "_".join(value.label for value in self.values.values() if not value.is_of_seeds)
 
     @property
     def extends(self) -> str | None:
@@ -105,6 +133,50 @@ def points_of(sweep: Any) -> list[Point]:
         for grid in axes
         for values in itertools.product(*grid.values())
     ]
+
+
+def with_replicates(data: dict[str, Any], points: Sequence[Point]) -> list[Point]:
+    """The points, each once for every replicate that `data` declares, whose keys are taken out.
+
+    `replicates: N` counts up from the experiment's own seed, `seeds` lists them; `vary` says which
+    seeds are set to it. Raises `InputError` for what is not of this form.
+    """
+    number, seeds, vary = (data.pop(key, None) for key in (REPLICATES, SEED_LIST, VARY))
+    if number is None and seeds is None:
+        if vary is not None:
+            raise InputError(f"{VARY} is given without {REPLICATES} or {SEED_LIST}: give one")
+        return list(points)
+    if number is not None and seeds is not None:
+        raise InputError(f"{REPLICATES} and {SEED_LIST} are both given: leave out one")
+    if number is not None:
+        if not _is_whole(number) or not 1 <= number <= MOST_REPLICATES:
+            raise InputError(
+                f"{REPLICATES} must be a number from 1 to {MOST_REPLICATES}, not {number!r}"
+            )
+        first = data.get("seed", 0)
+        seeds = [first + place for place in range(number)] if _is_whole(first) else [first]
+    if not isinstance(seeds, list) or not seeds or not all(map(_is_whole, seeds)):
+        raise InputError(f"{SEED_LIST} must be a list of whole numbers, not {seeds!r}")
+    if len(set(seeds)) < len(seeds):
+        raise InputError(f"{SEED_LIST} names a seed twice: {seeds}")
+    named = ["training"] if vary is None else vary
+    if not isinstance(named, list) or not named or not all(one in SEEDS for one in named):
+        raise InputError(f"{VARY} must be a list of some of {', '.join(SEEDS)}, not {vary!r}")
+    axis = [
+        Value({SEEDS[one]: seed for one in named}, f"seed_{_number(float(seed))}", {"seed": seed})
+        for seed in seeds
+    ]
+    for point in points:
+        if any(value.is_of_seeds for value in point.values.values()):
+            raise InputError(f"sweep varies a seed, and so does {REPLICATES}: leave out one")
+    return [
+        Point({**point.values, REPLICATES: value}) for point in points or [Point({})]
+        for value in axis
+    ]  # fmt: skip
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _axes(grid: Mapping[str, Any]) -> dict[str, list[Value]]:

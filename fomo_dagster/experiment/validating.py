@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 
 from fomo_dagster.errors import InputError, nearest
 from fomo_dagster.experiment.schema import Experiment
-from fomo_dagster.experiment.sweeping import EXTENDS, SWEEP
+from fomo_dagster.experiment.sweeping import EXTENDS, OF_FILES, SWEEP
 from fomo_dagster.yaml_files import line_of
 
 # What was expected, where pydantic would say it in the terms of Python.
@@ -191,7 +191,7 @@ def _is_mapping(annotation: Any) -> bool:
 def _fields_at(model: type[BaseModel], location: Sequence[Any]) -> list[str]:
     """The valid keys of the mapping that an unknown key stands in; `location` is pydantic's."""
     names = [name for m in _models_at(model, location) for name in m.model_fields]
-    return [*names, EXTENDS, SWEEP] if not location and model is Experiment else names
+    return [*names, EXTENDS, *OF_FILES] if not location and model is Experiment else names
 
 
 def _models_at(model: type[BaseModel], location: Sequence[Any]) -> list[type[BaseModel]]:

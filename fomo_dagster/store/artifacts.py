@@ -50,6 +50,7 @@ from fomo_dagster.store.verified import Verified
 
 COST = "cost.json"
 _REPLACE = b"replace"  # what a mark says of a push to where something is damaged
+_RETIRED = b"retired"  # and where something is to be made again, which must not be fetched
 
 logger = logging.getLogger(__name__)
 Make = Callable[[Path], Mapping[str, Any] | None]
@@ -142,7 +143,9 @@ class Store:
         if self._open_local(kind, digest) is not None:
             return True
         try:
-            return self.remote is not None and self.remote.has(kind, digest)
+            if self.remote is None or self._is_retired(kind, digest):
+                return False
+            return self.remote.has(kind, digest)
         except DamagedError as damage:
             self._say_of_remote(kind, digest, damage)
             return False
@@ -150,9 +153,30 @@ class Store:
     def open(self, kind: str, digest: str) -> Artifact | None:
         """The verified artifact at an address, fetched from the remote where only it has it."""
         artifact = self._open_local(kind, digest)
-        if artifact is None and self.remote is not None:
+        if artifact is None and self.remote is not None and not self._is_retired(kind, digest):
             artifact = self._fetch(kind, digest)
         return artifact
+
+    def retire(self, kind: str, digest: str) -> None:
+        """Have an artifact made again by whoever asks for it next, as where its kind leaves more
+        files than it did; on the remote, what is made then takes its place."""
+        with lease(self._lease_path(kind, digest)):
+            if self.remote is not None:
+                write_bytes(self._pending_path(kind, digest), _RETIRED)
+            gone = self._staging(kind, digest, "retired")
+            folder = self.folder(kind, digest)
+            try:
+                with explained(folder):
+                    if folder.is_dir():
+                        folder.rename(gone / kind)
+            finally:
+                shutil.rmtree(gone, ignore_errors=True)
+
+    def _is_retired(self, kind: str, digest: str) -> bool:
+        try:
+            return self._pending_path(kind, digest).read_bytes() == _RETIRED
+        except FileNotFoundError:
+            return False
 
     def get_or_make(
         self,
@@ -232,7 +256,7 @@ class Store:
         """Push what was made here; a mark stays until that worked, so no push is forgotten."""
         mark = self._pending_path(artifact.kind, artifact.digest)
         if self.remote is not None and mark.exists():
-            replace = mark.read_bytes() == _REPLACE
+            replace = mark.read_bytes() in (_REPLACE, _RETIRED)
             self.remote.push(artifact.kind, artifact.digest, artifact.folder, replace=replace)
             with suppress(OSError):  # as on a read-only disk: it is whole there, the next time too
                 mark.unlink()

@@ -21,11 +21,11 @@ import duckdb
 import polars as pl
 
 from fomo_dagster.errors import StoreError
-from fomo_dagster.evaluation.results import PREDICTIONS as OF_PREDICTIONS
 from fomo_dagster.store.digests import digest_of
 from fomo_dagster.store.files import explained, replacing, skipped_where_refused, write_bytes
+from fomo_dagster.tables import runs
 from fomo_dagster.tables.predictions import EVALUATION, PREDICTIONS
-from fomo_dagster.tables.schemas import DESCRIPTIONS, SCHEMAS, comments_of
+from fomo_dagster.tables.schemas import DESCRIPTIONS, PREDICTION_COLUMNS, SCHEMAS, comments_of
 from fomo_dagster.tables.selects import beside, quoted, views
 
 DATABASE = "fomo.duckdb"
@@ -63,6 +63,7 @@ def ensure_database(home: Path) -> Path:
         raise StoreError(f"{path} is a folder, not a database: remove it, and run again")
     with skipped_where_refused():
         _write_empty_tables(home)
+        runs.ensure_file(home)
     try:
         _bring_up_to_date(path)
     except (_InUseError, StoreError) as error:
@@ -213,7 +214,7 @@ def _write_empty_tables(home: Path) -> None:
     error to DuckDB. A damaged one is written again: it would stop each of another program's
     queries."""
     empties = {home / "tables" / table / "empty.parquet": SCHEMAS[table] for table in SCHEMAS}
-    empties[home / "tables" / EVALUATION / "empty" / PREDICTIONS] = OF_PREDICTIONS
+    empties[home / "tables" / EVALUATION / "empty" / PREDICTIONS] = PREDICTION_COLUMNS
     for empty, columns in empties.items():
         encoded = io.BytesIO()
         pl.DataFrame(schema=dict(columns)).write_parquet(encoded)

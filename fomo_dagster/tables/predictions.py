@@ -13,17 +13,16 @@ from pathlib import Path
 import polars as pl
 
 from fomo_dagster.errors import InputError, nearest
-from fomo_dagster.evaluation.retrieval import MAIN_DEPTH
 from fomo_dagster.home import Home
+from fomo_dagster.metrics import COUNTS_WITHIN
 from fomo_dagster.parquet import read_parquet
 from fomo_dagster.store.heads import Head, Heads
 from fomo_dagster.store.manifests import MANIFEST, DamagedError, parse
 from fomo_dagster.store.verified import Verified
+from fomo_dagster.units import duration
 
 EVALUATION = "evaluation"
 PREDICTIONS = "predictions.parquet"
-RIGHT_WITHIN = {"classification": 1, "retrieval": MAIN_DEPTH}
-"""Task → how many of the first answers count, as in its score."""
 QUERY = ("dataset", "query", "key", "caption")
 """The columns that tell queries apart."""
 
@@ -80,7 +79,7 @@ def read_predictions(
         raise InputError(
             f"{experiment} is not evaluated on {dataset!r}: {nearest(dataset, head.artifacts)}"
         )
-    found, without = [], []
+    found, without, seconds = [], [], 0.0
     for name, (kind, digest) in head.artifacts.items():
         if dataset not in (None, name):
             continue
@@ -92,19 +91,31 @@ def read_predictions(
             )
         if PREDICTIONS not in artifact.manifest["files"]:
             without.append(name)
+            seconds += artifact.cost.get("seconds", 0.0)
             continue
         task = head.recipes[name]["parameters"]["task"]
         rows = read_parquet(artifact.path(PREDICTIONS)).with_columns(
-            dataset=pl.lit(name), task=pl.lit(task), correct=pl.col("rank") < RIGHT_WITHIN[task]
+            dataset=pl.lit(name), task=pl.lit(task), correct=pl.col("rank") < COUNTS_WITHIN[task]
         )
         found.append(rows.select("dataset", "task", pl.exclude("dataset", "task")))
     if without:
         raise InputError(
             f"{experiment}, stage {number}, was evaluated on {', '.join(without)} before "
             f"predictions were kept: `fomo run {experiment} --predictions` evaluates again what "
-            "has none"
+            f"has none (these took {duration(seconds)} then)"
         )
     return Predictions(experiment, number, pl.concat(found))
+
+
+def retire_without_predictions(home: Home, head: Head) -> int:
+    """Have the evaluations of an asset made again that have no predictions; how many."""
+    retired = 0
+    for kind, digest in head.artifacts.values():
+        artifact = home.store.open(kind, digest) if kind == EVALUATION else None
+        if artifact is not None and PREDICTIONS not in artifact.manifest["files"]:
+            home.store.retire(kind, digest)
+            retired += 1
+    return retired
 
 
 def _evaluated(heads: Heads, experiment: str) -> dict[int, Head]:

@@ -19,9 +19,13 @@ SELECT
     arg_max(e.value, e.stage) AS score,
     max(e.stage) AS stage,
     arg_min(e.value, e.stage) FILTER (e.stage = 0) AS zero_shot,
+    any_value(c.chance) AS chance,
     any_value(p.zero_shot) AS published,
     arg_min(e.value, e.stage) FILTER (e.stage = 0) - any_value(p.zero_shot) AS difference
-FROM evaluations AS e LEFT JOIN published AS p USING (dataset)
+FROM evaluations AS e LEFT JOIN published AS p USING (dataset) LEFT JOIN (
+    SELECT experiment, dataset, max(value) AS chance FROM evaluations WHERE metric = 'chance'
+    GROUP BY experiment, dataset
+) AS c ON c.experiment = e.experiment AND c.dataset = e.dataset
 WHERE e.metric = 'score'
 GROUP BY e.experiment, e.dataset, e.role, e.task
 ORDER BY e.experiment, e.role, e.dataset
@@ -89,8 +93,9 @@ def sweep_leaderboard(home: Path, swept: Mapping[str, Mapping[str, Any]]) -> pl.
 
 
 def results_by_dataset(home: Path, experiments: Sequence[str] = ()) -> pl.DataFrame:
-    """A row for each experiment and dataset: the last stage's score, that of θ₀, and the zero-shot
-    score that the benchmark publishes for OpenCLIP's ViT-B/32 (LAION-2B), if it has the dataset.
+    """A row for each experiment and dataset: the last stage's score, that of θ₀, that of guessing,
+    and the zero-shot score that the benchmark publishes for OpenCLIP's ViT-B/32 (LAION-2B), if it
+    has the dataset.
 
     Raises `InputError` as `results` does.
     """

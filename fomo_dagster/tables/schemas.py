@@ -57,7 +57,9 @@ TABLES: Mapping[str, Table] = {
             "role": _ROLE,
             "task": Column(_TEXT, "`classification` or `retrieval`"),
             "metric": Column(_TEXT, "the metric's name; `score` is accuracy or recall@5"),
-            "value": Column(_NUMBER, "the metric's value, in percent"),
+            "value": Column(
+                _NUMBER, "the metric's value, in percent; `negative_log_likelihood` in nats"
+            ),
             "samples": Column(_INTEGER, "how many test samples the value is computed from"),
         },
     ),
@@ -85,6 +87,50 @@ TABLES: Mapping[str, Table] = {
                 metric.name: Column(_NUMBER, f"{metric.description} ({metric.unit})", True)
                 for metric in STAGE_METRICS
             },
+        },
+    ),
+    "experiments": Table(
+        "an experiment, and the settings that questions are mostly about",
+        {
+            "experiment": _EXPERIMENT,
+            "file": Column(_TEXT, "the file that declares it"),
+            "sweep": Column(_TEXT, "the sweep that it is one of; null if none", True),
+            "replicate_of": Column(
+                _TEXT,
+                "the name that it shares with those that differ from it in seeds alone, if any",
+                True,
+            ),
+            "replicate": Column(_TEXT, "what tells it from these, such as `seed_1`; else empty"),
+            "seed": Column(_INTEGER, "the experiment's seed"),
+            "backbone": Column(_TEXT, "the backbone's name, of the assets of θ₀"),
+            "stream": _STREAM,
+            "stream_order": Column(_TEXT, "`stream.order`"),
+            "stages": Column(_INTEGER, "the stages that it is evaluated at, beside stage 0"),
+            "method": Column(_TEXT, "`method.name`: what is trained, such as `finetune` or `lora`"),
+            "preserve": Column(_TEXT, "`method.preserve.name`; null if nothing", True),
+            "start_from": Column(
+                _TEXT, "`method.start_from`: the weights that a stage starts from"
+            ),
+            "deploy": Column(_TEXT, "`method.deploy`: the weights that a stage deploys"),
+            "technique": Column(
+                _TEXT, "`method.merge.technique`; null if nothing is merged over time", True
+            ),
+            "optimiser": Column(_TEXT, "`optimiser.name`"),
+            "learning_rate": Column(_NUMBER, "`optimiser.learning_rate`, before any scaling"),
+            "schedule": Column(_TEXT, "`schedule.name`"),
+            "batch_size": Column(_INTEGER, "samples of the contrastive batch, over all pools"),
+            "budget": Column(_NUMBER, "the length of a stage, in `budget_unit`"),
+            "budget_unit": Column(
+                _TEXT, "`samples`, `steps` or `epochs` of a stage; `mafs`: GFLOPs of all stages"
+            ),
+            "update_share": Column(
+                _NUMBER,
+                "share of a batch from the stage's own chunk, from 0 to 1; where it "
+                "changes, the mean of its points",
+            ),
+            "buffer_share": Column(_NUMBER, "the same of earlier chunks"),
+            "pretraining_share": Column(_NUMBER, "the same of the pretraining pool"),
+            "settings": Column(_TEXT, "all that changes numbers, as JSON in the experiment's keys"),
         },
     ),
     "training_steps": Table(
@@ -162,6 +208,19 @@ TABLES: Mapping[str, Table] = {
     ),
 }
 
+PREDICTION_COLUMNS: Mapping[str, pl.DataType] = {
+    "query": pl.String(),
+    "key": pl.String(),
+    "caption": pl.Int64(),
+    "concept": pl.String(),
+    "rank": pl.Int64(),
+    "predicted": pl.String(),
+    "probability": pl.Float16(),
+    "probability_of_predicted": pl.Float16(),
+    "margin": pl.Float16(),
+}
+"""The columns of a file of predictions; the view `predictions` says what they mean."""
+
 SCHEMAS: Mapping[str, Mapping[str, pl.DataType]] = {
     name: {column: declared.type for column, declared in table.columns.items()}
     for name, table in TABLES.items()
@@ -173,6 +232,31 @@ OF_EVERY_TABLE: Mapping[str, str] = {
     "asset_digest": "the asset's digest; rows of earlier digests are not shown",
 }
 """The columns that the view of a table has beside the table's own."""
+
+RUNS: Mapping[str, tuple[str, str]] = {
+    "asset": ("VARCHAR", "the asset's key, with `/` between its parts"),
+    "kind": ("VARCHAR", "the kind of asset"),
+    "experiment": ("VARCHAR", _EXPERIMENT.meaning + "; null for what experiments share"),
+    "stage": ("BIGINT", _STAGE.meaning + "; null for what belongs to no stage"),
+    "digest": ("VARCHAR", "identifies the recipes that the asset had then"),
+    "status": ("VARCHAR", "`computed`, or `hit` if all was in the store"),
+    "computed": ("VARCHAR[]", "the artifacts that were made"),
+    "began": ("TIMESTAMP", "when (UTC)"),
+    "seconds": ("DOUBLE", "how long it took, with waiting and fetching"),
+    "making_seconds": ("DOUBLE", "how long making these artifacts took; 0 of a hit"),
+    "samples": ("BIGINT", "samples worked through; null if nothing was made of any"),
+    "flops": ("DOUBLE", "counted floating point operations; null if not counted"),
+    "energy_joules": ("DOUBLE", "energy that the devices used; null if not measured"),
+    "device": ("VARCHAR", "the kind of device that it was given: `cuda`, `cpu`, …; null of a hit"),
+    "devices": ("BIGINT", "how many devices it was given; 0 of a hit"),
+    "executor": ("VARCHAR", "what computed: `in_process`, `processes`, `ray` or `kubernetes`"),
+    "person": ("VARCHAR", "the user's name on the machine of the run"),
+    "host": ("VARCHAR", "the machine of the run"),
+    "process": ("BIGINT", "the process of the run"),
+    "run": ("VARCHAR", "Dagster's run"),
+    "versions": ("JSON", "package → version of what it was computed with"),
+}
+"""Column of the view `runs` → its type in SQL and its meaning."""
 
 VIEWS: Mapping[str, View] = {
     "artifacts": View(
@@ -239,11 +323,28 @@ VIEWS: Mapping[str, View] = {
             "samples": "how many test samples",
         },
     ),
+    "runs": View(
+        "a time that an asset was materialised, by whoever shares this home; of those that were "
+        "superseded since as well",
+        {name: meaning for name, (_, meaning) in RUNS.items()}
+        | {"is_current": "whether the asset is still what it was made then"},
+    ),
     "streams": View(
         "a concept, its position in a stream, the stage it comes to, and the order's key figure",
         {
             **{name: column.meaning for name, column in TABLES["orders"].columns.items()},
             "stage": "the stage that brings the concept; null before the stream is cut",
+        },
+    ),
+    "matrix": View(
+        "the mean score that a stage's weights have on the concepts of a chunk: below the diagonal "
+        "what was learnt and kept or forgotten, above it what is still to come",
+        {
+            "experiment": _EXPERIMENT.meaning,
+            "stage": _STAGE.meaning,
+            "chunk": "the stage that trains on the chunk, counted from 1",
+            "score": "mean of the concepts' scores, in percent",
+            "concepts": "how many concepts of the chunk have test samples",
         },
     ),
     "published": View(

@@ -14,12 +14,12 @@ from pathlib import Path
 import polars as pl
 
 from fomo_dagster.data.benchmark.registry import benchmark_datasets
-from fomo_dagster.evaluation.results import PREDICTIONS as OF_PREDICTIONS
 from fomo_dagster.metrics import STAGE_METRICS
 from fomo_dagster.store.digests import DIGEST_LENGTH
 from fomo_dagster.store.heads import CHECKSUM, END
+from fomo_dagster.tables import runs
 from fomo_dagster.tables.predictions import EVALUATION, PREDICTIONS
-from fomo_dagster.tables.schemas import SCHEMAS
+from fomo_dagster.tables.schemas import PREDICTION_COLUMNS, SCHEMAS
 
 VARIABLE = "fomo_home"
 
@@ -182,19 +182,38 @@ GROUP BY experiment, stage, dataset, role, concept, predicted
 """
 
 
+_RUNS = """
+SELECT lines.*, coalesce(lines.digest = artifacts.digest, false) AS is_current
+FROM ({lines}) AS lines LEFT JOIN artifacts USING (asset)
+"""
+
+
+# As the scores' transfer and forgetting take them: concepts without test samples are left out.
+_MATRIX = """
+SELECT c.experiment, c.stage, k.stage AS chunk, avg(c.value) AS score, count(*) AS concepts
+FROM concept_scores AS c
+JOIN experiments AS e USING (experiment)
+JOIN chunks AS k ON k.stream = e.stream AND k.dataset = c.dataset AND k.concept = c.concept
+WHERE c.role = 'adaptation'
+GROUP BY c.experiment, c.stage, k.stage
+"""
+
+
 @dataclass(frozen=True)
 class Place:
     """Where views find a home.
 
     folder: an SQL expression for its path; heads: a SELECT of each head's `filename` and `text`;
     files: for a table of that name, an expression for the files with its rows, or for a glob;
-    predictions: the same for the files of predictions.
+    predictions: the same for the files of predictions; runs: an expression for the home as the
+    beginning of a glob, None where nothing was recorded.
     """
 
     folder: str
     heads: str
     files: Callable[[str], str]
     predictions: str
+    runs: str | None
 
 
 def beside(database: str, home: Path) -> Place:
@@ -233,6 +252,7 @@ def beside(database: str, home: Path) -> Place:
         lambda table: f"{pattern} || '/tables/{table}/**/*.parquet'",
         # An empty one lies below tables/.
         f"{pattern} || '/*/{EVALUATION}/*/{PREDICTIONS}'",
+        pattern,
     )
 
 
@@ -250,12 +270,14 @@ def views(place: Place) -> dict[str, str]:
             "|| artifacts.asset || '/' || artifacts.digest || '.parquet'"
         )
     made["predictions"] = _PREDICTIONS.format(
-        columns=", ".join(f"rows.{column}" for column in OF_PREDICTIONS),
-        typed=_typed(OF_PREDICTIONS), files=place.predictions, folder=place.folder,
+        columns=", ".join(f"rows.{column}" for column in PREDICTION_COLUMNS),
+        typed=_typed(PREDICTION_COLUMNS), files=place.predictions, folder=place.folder,
         evaluation=EVALUATION, predictions=PREDICTIONS,
     )  # fmt: skip
     made["confusions"] = _CONFUSIONS
+    made["runs"] = _RUNS.format(lines=runs.select(place.runs))
     made["streams"] = _STREAMS
+    made["matrix"] = _MATRIX
     made["published"] = _published()
     made["costs"] = _COSTS
     made["leaderboard"] = _LEADERBOARD.format(scores=",\n    ".join(_ON_LEADERBOARD))
@@ -292,7 +314,7 @@ def _columns(view: str, value: str) -> str:
     text, number = pl.String(), pl.Int64()
     own = SCHEMAS.get(view) or {
         "experiment": text, "stage": number, "dataset": text, "role": text, "task": text,
-        **OF_PREDICTIONS,
+        **PREDICTION_COLUMNS,
     }  # fmt: skip
     columns = {**own, "asset": text, "asset_digest": text}
     return ", ".join(f"{value}::{_SQL_TYPES[kind]} AS {name}" for name, kind in columns.items())

@@ -19,6 +19,7 @@ from duckdb.sqltypes import DuckDBPyType
 
 from fomo_dagster.errors import InputError, StoreError
 from fomo_dagster.store.heads import Head, Heads
+from fomo_dagster.tables import runs
 from fomo_dagster.tables.files import table_path
 from fomo_dagster.tables.intact import Verified
 from fomo_dagster.tables.predictions import EVALUATION, files_of
@@ -32,7 +33,7 @@ from fomo_dagster.tables.selects import (
     without_rows,
 )
 
-_OF_PREDICTIONS = f"store/{EVALUATION}"
+_READ = ("tables", f"store/{EVALUATION}", runs.FOLDER)  # the folders that a query sees
 _NATIVE = {
     "boolean", "tinyint", "smallint", "integer", "bigint", "utinyint", "usmallint", "uinteger",
     "ubigint", "float", "double", "varchar",
@@ -110,7 +111,7 @@ def _answering(
         if said.startswith("the rows "):
             raise StoreError(said) from error
         # DuckDB says both of what it was asked and of what it found.
-        if any(f"{home.resolve()}/{folder}/" in said for folder in ("tables", _OF_PREDICTIONS)):
+        if any(f"{home.resolve()}/{folder}/" in said for folder in _READ):
             raise StoreError(f"the tables could not be read: {error}") from error
         raise _wrong_query(error) from error
     except duckdb.Error as error:
@@ -157,7 +158,7 @@ def _connection(home: Path, sql: str, *, external: bool) -> Iterator[duckdb.Duck
             connection.execute(f"CREATE VIEW {name} AS {select}")
         if not external:
             places = (str(home), escaped(str(home)))
-            folders = {f"{place}/{of}" for place in places for of in ("tables", _OF_PREDICTIONS)}
+            folders = {f"{place}/{of}" for place in places for of in _READ}
             listed = ", ".join(map(quoted, folders))
             connection.execute(f"SET allowed_directories = [{listed}]")
             connection.execute("SET enable_external_access = false")
@@ -220,8 +221,9 @@ class _Now:
         files = {**self._files, "predictions": list(dict.fromkeys(self._predictions or ()))}
         listed = {view: self._listed(paths) for view, paths in files.items()}
         place = Place(
-            quoted(str(self._home)), "FROM home.heads", listed.__getitem__, listed["predictions"]
-        )
+            quoted(str(self._home)), "FROM home.heads", listed.__getitem__, listed["predictions"],
+            quoted(escaped(str(self._home))) if runs.are_there(self._home) else None,
+        )  # fmt: skip
         selects = views(place)
         selects |= {view: without_rows(view) for view, paths in files.items() if not paths}
         return selects | {name: refusing(name, why) for name, why in self._damages.items()}

@@ -12,7 +12,8 @@ from scipy.special import softmax
 from fomo_dagster.errors import DataError
 from fomo_dagster.evaluation.classification import classification_result
 from fomo_dagster.evaluation.ranking import Floats
-from fomo_dagster.evaluation.results import CONCEPT_METRICS, METRICS, PREDICTIONS, EvaluationResult
+from fomo_dagster.evaluation.results import CONCEPT_METRICS, METRICS, EvaluationResult
+from fomo_dagster.tables.schemas import PREDICTION_COLUMNS
 
 NAMES = [f"class {c:02}" for c in range(12)]
 
@@ -112,7 +113,7 @@ def test_each_image_has_a_prediction_with_its_probabilities() -> None:
     rows, predicted = np.arange(157), similarities.argmax(axis=1)
     others = similarities.copy()
     others[rows, targets] = -np.inf
-    assert dict(found.schema) == PREDICTIONS
+    assert dict(found.schema) == PREDICTION_COLUMNS
     assert found["key"].to_list() == [f"{NAMES[t]}/{place}" for place, t in enumerate(targets)]
     assert found["concept"].to_list() == [NAMES[t] for t in targets]
     assert found["predicted"].to_list() == [NAMES[p] for p in predicted]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import comb
 from statistics import fmean
 
 import numpy as np
@@ -67,6 +68,11 @@ def test_recalls_are_those_of_plain_loops(counts: list[int], seed: int, noise: f
         expected[f"text_to_image_recall@{k}"] = (to_image, len(owners))
         expected[f"recall@{k}"] = ((to_text + to_image) / 2, len(counts))
     expected["score"] = expected["recall@5"]
+    drawn = min(5, len(owners))
+    missed = [comb(len(owners) - n, drawn) / comb(len(owners), drawn) for n in counts]
+    to_text = 100 * (1 - fmean(missed))
+    to_image = 100 * min(5, len(counts)) / len(counts)
+    expected["chance"] = ((to_text + to_image) / 2, len(counts))
     found = {metric: (value, n) for *_, metric, value, n in result.metrics.rows()}
     assert found == {k: (pytest.approx(value, abs=1e-9), n) for k, (value, n) in expected.items()}
     assert dict(result.metrics.schema) == METRICS

@@ -287,6 +287,19 @@ def test_a_damaged_remote_artifact_is_said_and_made_again(tmp_path, remote_url, 
     assert "damaged" in caplog.text
 
 
+def test_what_is_retired_is_made_again_and_replaced_on_the_remote(tmp_path, remote_url):
+    here = Store(tmp_path / "here", Remote(remote_url))
+    here.get_or_make(RECIPE, lambda folder: (folder / "old").write_text("old") and None)
+    here.retire(RECIPE.kind, RECIPE.digest)
+    assert not here.holds(RECIPE)
+    assert here.find(RECIPE) is None  # although the remote still has it
+    assert here.get_or_make(RECIPE, make_thing).computed
+    there = Store(tmp_path / "there", Remote(remote_url))
+    assert there.find(RECIPE).path("data.bin").is_file()
+    assert not list((tmp_path / "here" / ".staging").iterdir())
+    here.retire("thing", "0" * 32)  # which nobody made
+
+
 def test_a_failed_push_keeps_the_artifact_and_is_made_up_for(tmp_path, remote_url, monkeypatch):
     store = Store(tmp_path / "here", Remote(remote_url))
 

@@ -5,7 +5,9 @@ import json
 import duckdb
 import polars as pl
 import pytest
+from typer.testing import CliRunner
 
+from fomo_dagster.cli.main import app
 from fomo_dagster.errors import InputError, StoreError
 from fomo_dagster.tables.database import ensure_database
 from fomo_dagster.tables.prediction_changes import changes
@@ -58,6 +60,13 @@ def test_evaluations_from_before_predictions_stay_and_have_none(finished_project
     with pytest.raises(InputError, match=r"toy, stage 3, was evaluated on birds before .* --pred"):
         read_predictions(home, "toy")
     assert set(read_predictions(home, "toy", dataset="cats").rows["dataset"]) == {"cats"}
+    before = {head.asset: head.digest for _, _, head in home.heads.all()}
+    result = CliRunner().invoke(app, ["run", "toy", "--predictions"], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    computed = [line for line in result.output.splitlines() if line.startswith("  computed")]
+    assert [line.split()[1] for line in computed] == ["toy/evaluation_003"]
+    assert read_predictions(home, "toy").rows.height == 18
+    assert {head.asset: head.digest for _, _, head in home.heads.all()} == before
 
 
 def test_altered_predictions_are_said_where_they_are_asked_for_and_nowhere_else(finished_project):

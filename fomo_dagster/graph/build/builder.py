@@ -13,6 +13,7 @@ from fomo_dagster.experiment.backbone import Backbone
 from fomo_dagster.experiment.experiment_sets import ExperimentSet, Trouble, attempted, load_all
 from fomo_dagster.experiment.loading import Loaded
 from fomo_dagster.experiment.names import SAFE_NAME
+from fomo_dagster.experiment.overview import overview
 from fomo_dagster.experiment.schema import Experiment
 from fomo_dagster.graph.build.declared_streams import (
     first_evaluated,
@@ -347,6 +348,7 @@ class _Builder(SharedNodes):
         of_experiment = Evaluated(
             experiment=experiment, datasets=evaluated, roles=roles, since=since,
             evaluation_keys=tuple(evaluations), chunk_keys=tuple(chunks),
+            overview=overview(loaded),
         )  # fmt: skip
         for kind in SUMMARIES:
             if (summary := kind.of(of_experiment)) is not None:

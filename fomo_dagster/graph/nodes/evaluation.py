@@ -28,6 +28,7 @@ from fomo_dagster.graph.work.text_embeddings import text_embeddings
 from fomo_dagster.parquet import read_parquet
 from fomo_dagster.store.artifacts import Artifact
 from fomo_dagster.store.recipes import Recipe
+from fomo_dagster.tables.predictions import PREDICTIONS
 
 if TYPE_CHECKING:
     import polars as pl
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 
 METRICS = "metrics.parquet"
 CONCEPTS = "concepts.parquet"
-PREDICTIONS = "predictions.parquet"
 CLASSES_TOLD_APART = Check(
     "classes_told_apart",
     "No two classes of a dataset have prompts of the same tokens, which no model could tell apart.",

@@ -39,6 +39,10 @@ class Cluster(Protocol):
     """One machine, or several."""
 
     @property
+    def executor(self) -> str:
+        """The value of FOMO_EXECUTOR that it is."""
+
+    @property
     def slots(self) -> int:
         """How many assets that need one device each can be computed at once."""
 
@@ -67,6 +71,10 @@ class LocalCluster:
 
     devices: Devices = field(default_factory=Devices)
     forked: Forked | None = None
+
+    @property
+    def executor(self) -> str:
+        return "in_process" if self.forked is None else "processes"
 
     @property
     def slots(self) -> int:

@@ -216,6 +216,8 @@ class Claim:
     waiting: Callable[[Sequence[str]], None]
     place: Place = field(default_factory=Place)
     lent: Lent = field(default_factory=Lent)
+    used: set[str] = field(default_factory=set)
+    """The kinds of devices that it ever held, such as `cuda`."""
 
     @contextmanager
     def held(self) -> Iterator[bool]:
@@ -225,6 +227,7 @@ class Claim:
             self.place.asking(),
             self.lender.lend(self.needs, self.note, self.waiting, self.place) as self.lent,
         ):
+            self.used |= {device.name.partition(":")[0] for device in self.lent.devices}
             try:
                 yield self.lent.waited
             finally:

@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from fomo_dagster.graph.core.facts import identity
 from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.core.outcome import Outcome
+from fomo_dagster.graph.run.devices import Claim
+from fomo_dagster.graph.run.installed import installed
 from fomo_dagster.graph.run.launching import make, make_side_by_side
 from fomo_dagster.graph.run.run_context import RunContext
 from fomo_dagster.store.artifacts import Artifact
 from fomo_dagster.store.digests import digest_of_file
 from fomo_dagster.store.heads import Head
+from fomo_dagster.tables import runs
 from fomo_dagster.tables.files import write_table
 
 
@@ -77,6 +81,7 @@ def materialise(key: str, context: RunContext) -> Outcome:
     )
     context.heads.write(head)
     seconds = time.monotonic() - started
+    runs.append(context.home.root, _row(head, node, artifacts, claim, seconds, context))
     context.run.finished(head, seconds)
     context.say(node.warnings(artifacts) if computed else ())
     return Outcome(head, artifacts, computed, seconds)
@@ -90,6 +95,40 @@ def remove_stale_heads(experiment: str, context: RunContext) -> list[str]:
     for key in gone:
         context.heads.remove(key)
     return gone
+
+
+def _row(
+    head: Head,
+    node: Node,
+    artifacts: dict[str, Artifact],
+    claim: Claim,
+    seconds: float,
+    context: RunContext,
+) -> dict[str, Any]:
+    """What is recorded of a materialisation."""
+    computed = {name: artifact for name, artifact in artifacts.items() if artifact.computed}
+    cost = _total_cost(computed)
+    needs = node.needs if computed else None
+    return {
+        "asset": head.asset,
+        "kind": head.kind,
+        "experiment": head.experiment,
+        "stage": head.stage,
+        "digest": head.digest,
+        "status": head.status,
+        "computed": list(computed),
+        "began": (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat(),
+        "seconds": seconds,
+        "making_seconds": cost.get("seconds", 0.0),
+        "samples": cost.get("samples"),
+        "flops": cost.get("flops"),
+        "energy_joules": cost.get("energy_joules"),
+        "device": None if needs is None else "+".join(sorted(claim.used)) or needs.device,
+        "devices": 0 if needs is None else needs.devices * needs.machines,
+        "executor": context.run.cluster.executor,
+        "run": context.run.id or None,
+        "versions": installed(),
+    }
 
 
 def _total_cost(artifacts: dict[str, Artifact]) -> dict[str, float]:

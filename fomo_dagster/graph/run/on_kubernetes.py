@@ -95,6 +95,10 @@ class KubernetesCluster:
         return cls(api, template, at_most=at_most, device=device_or_none, owner=own)
 
     @property
+    def executor(self) -> str:
+        return "kubernetes"
+
+    @property
     def slots(self) -> int:
         if self._at_most is not None:
             return self._at_most

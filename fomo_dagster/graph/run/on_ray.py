@@ -123,6 +123,10 @@ class RayCluster:
         return cls(at_most)
 
     @property
+    def executor(self) -> str:
+        return "ray"
+
+    @property
     def slots(self) -> int:
         if self._at_most is not None:
             return self._at_most

@@ -54,6 +54,8 @@ class ScoresNode(Summary):
     since: Mapping[str, int]  # dataset → first stage that is evaluated on it, if not stage 0
     retention_warning: float
     """The share of ZS that a stage may lose without a warning; it changes no number."""
+    overview: Mapping[str, Any]
+    """The experiment's row of the table `experiments`."""
 
     @classmethod
     def of(cls, evaluated: Evaluated) -> ScoresNode:
@@ -66,6 +68,11 @@ class ScoresNode(Summary):
             roles=evaluated.roles,
             since=evaluated.since,
             retention_warning=experiment.evaluation.retention_warning,
+            overview={
+                **evaluated.overview,
+                "experiment": experiment.name,
+                "stages": len(evaluated.chunk_keys),
+            },
         )
 
     @property
@@ -126,7 +133,7 @@ class ScoresNode(Summary):
 
     @property
     def table_names(self) -> tuple[str, ...]:
-        return ("scores",)
+        return ("scores", "experiments")
 
     def tables(
         self, artifacts: Mapping[str, Artifact], facts: FactsByKey
@@ -138,6 +145,7 @@ class ScoresNode(Summary):
         scores = with_all_scores(read_parquet(artifacts[ONLY].path(SCORES)))
         with_name = scores.with_columns(experiment=pl.lit(self.experiment))
         yield "scores", with_name.select(*SCHEMAS["scores"])
+        yield "experiments", pl.DataFrame([self.overview], schema=dict(SCHEMAS["experiments"]))
 
     @property
     def checks(self) -> tuple[Check, ...]:

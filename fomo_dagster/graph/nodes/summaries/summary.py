@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 from fomo_dagster.data.dataset import Dataset
 from fomo_dagster.experiment.schema import Experiment
@@ -17,7 +17,8 @@ class Evaluated:
     """An experiment, and the keys of what its summaries can look at.
 
     datasets: those that it is evaluated on. roles: dataset → adaptation or held_out. since: dataset
-    → the first stage that is evaluated on it, if that is not stage 0.
+    → the first stage that is evaluated on it, if that is not stage 0. overview: its row of the
+    table `experiments`, but for name and stages.
     """
 
     experiment: Experiment
@@ -26,6 +27,7 @@ class Evaluated:
     since: Mapping[str, int]
     evaluation_keys: tuple[str, ...]  # stages 0..T
     chunk_keys: tuple[str, ...]  # stages 1..T
+    overview: Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)

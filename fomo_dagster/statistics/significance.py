@@ -1,0 +1,117 @@
+"""Tests of whether one method is better than another, and how many replicates that takes."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from fomo_dagster.statistics.answers import Floats
+from fomo_dagster.statistics.intervals import Interval
+
+LEVEL = 0.05
+POWER = 0.8
+MOST_REPLICATES = 1000
+
+
+def mcnemar(correct: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_]) -> float:
+    """The p of McNemar's exact test, from both sides: that of Q paired answers (Q,), as many turn
+    from right to wrong as from wrong to right."""
+    lost, won = int((~correct & other).sum()), int((correct & ~other).sum())
+    return float(stats.binomtest(lost, lost + won).pvalue) if lost + won else 1.0
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two methods over N datasets. difference: mean of `first` less `second`, in points; wins: the
+    datasets on which `first` is higher, of those where they differ; p: of Wilcoxon's signed rank
+    test, with Holm's correction for all pairs; None where it cannot be computed."""
+
+    first: str
+    second: str
+    difference: float
+    wins: int
+    losses: int
+    p: float | None
+
+
+def pairwise(scores: Mapping[str, Floats]) -> list[Pair]:
+    """All pairs of methods (Demšar 2006). scores: method → (N,), of the same N datasets."""
+    pairs, values = [], []
+    for first, second in itertools.combinations(scores, 2):
+        difference = scores[first] - scores[second]
+        differs = difference[difference != 0]
+        p = float(stats.wilcoxon(differs).pvalue) if len(differs) else 1.0
+        values.append(p)
+        pairs.append((first, second, difference))
+    corrected = holm(values)
+    return [
+        Pair(
+            first, second, float(difference.mean()), int((difference > 0).sum()),
+            int((difference < 0).sum()), p,
+        )
+        for (first, second, difference), p in zip(pairs, corrected, strict=True)
+    ]  # fmt: skip
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """p-values corrected for their number (Holm 1979)."""
+    from statsmodels.stats.multitest import multipletests
+
+    return [float(p) for p in multipletests(values, method="holm")[1]] if values else []
+
+
+Verdict = Literal["better", "worse", "equivalent", "no worse", "too little to tell"]
+
+
+def verdict(difference: Interval, margin: float | None) -> Verdict:
+    """What an interval of a difference says.
+
+    Equivalent: the interval at level 1 - 2·α lies within ±margin (two one-sided tests, Schuirmann
+    1987); no worse: its lower bound is above -margin. Without a margin neither is asked.
+    """
+    if difference.low > 0:
+        return "better"
+    if margin is not None:
+        low, high = difference.bounds(1 - 2 * LEVEL)
+        if -margin < low and high < margin:
+            return "equivalent"
+        if low > -margin and difference.high >= 0:
+            return "no worse"
+    return "worse" if difference.high < 0 else "too little to tell"
+
+
+def replicates_needed(difference: Interval) -> int | None:
+    """How many paired replicates a t-test at 5% needs to see a difference as large as this one in
+    80% of cases; None where that cannot be told, or is more than MOST_REPLICATES."""
+    if not difference.deviation or difference.estimate == 0:
+        return None
+    from statsmodels.stats.power import TTestPower
+
+    effect = abs(difference.estimate) / difference.deviation
+    for count in range(2, MOST_REPLICATES + 1):
+        power = TTestPower().power(effect, count, LEVEL)
+        if not math.isnan(power) and power >= POWER:
+            return count
+    return None
+
+
+def probability_of_improvement(scores: Floats, other: Floats) -> float:
+    """That a run of one method is better than a run of another on a dataset drawn at random
+    (rliable, arXiv 2108.13264). scores: (R, N), other: (S, N), of the same N datasets; equal ones
+    count half."""
+    above = (scores[:, None] > other[None]).mean(axis=(0, 1))
+    equal = (scores[:, None] == other[None]).mean(axis=(0, 1))
+    return float((above + equal / 2).mean())
+
+
+def performance_profile(scores: Floats, thresholds: Floats) -> Floats:
+    """(K,), the share of runs and datasets (R, N) with more than each of K thresholds (rliable's
+    score distribution)."""
+    return np.asarray((scores.reshape(-1, 1) > thresholds).mean(axis=0))

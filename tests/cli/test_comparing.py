@@ -1,0 +1,53 @@
+"""`fomo compare` pairs replicates and test samples, and refuses what cannot be paired."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from fomo_dagster.cli.main import app
+from fomo_dagster.cli.running import run_experiment
+from fomo_dagster.errors import InputError
+from fomo_dagster.tables.views import query
+
+
+def fomo(*arguments):
+    result = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+@pytest.mark.slow
+def test_replicated_methods_are_compared(finished_project):
+    project = finished_project
+    short = {"replicates": 2, "evaluation": {"held_out": ["old"]}}
+    project.write("slow", **short, optimiser={"learning_rate": 1e-4})
+    project.write("fast", **short, optimiser={"learning_rate": 1e-1})
+    for name in ("slow", "fast"):
+        run_experiment(name, [])
+    rows = query(project.home.root, "SELECT experiment, replicate_of, seed FROM experiments")
+    assert ("fast_seed_1", "fast", 1) in rows.rows()
+    said = json.loads(fomo("compare", "slow", "fast", "--json"))
+    (one,) = said["comparisons"]
+    assert (one["method"], one["baseline"], one["replicates"]) == ("fast", "slow", 2)
+    assert said["replicates"] == ["seed_0", "seed_1"]
+    mean = "SELECT avg(knowledge_accumulation) FROM leaderboard WHERE experiment LIKE '{}%'"
+    for name, key in (("fast", "value"), ("slow", "baseline")):
+        expected = query(project.home.root, mean.format(name)).item()
+        assert one["metrics"][0][key] == pytest.approx(expected)
+    printed = fomo("compare", "slow", "fast", "--margin", "50")
+    assert "2 replicates: too few to trust the intervals" in printed
+    assert "fast against slow: 2 replicates, 3 datasets, 18 queries" in printed
+    methods = fomo("results", "slow", "fast")
+    assert " ± " in methods
+    with pytest.raises(InputError, match="no replicates in common"):
+        fomo("compare", "slow", "toy")
+
+
+def test_what_cannot_be_paired_is_refused(finished_project):
+    for arguments, message in (
+        (["toy", "toy"], "a comparison takes two or more methods, not toy, toy"),
+        (["toy", "tea"], "no evaluation of 'tea' is there: valid: 'toy'"),
+    ):
+        with pytest.raises(InputError, match=message):
+            fomo("compare", *arguments)

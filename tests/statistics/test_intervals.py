@@ -1,0 +1,85 @@
+"""Intervals cover what they should, and their parts are those of closed forms."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from fomo_dagster.statistics.answers import Answers
+from fomo_dagster.statistics.intervals import interval
+
+
+def mean_of(scores):
+    return np.mean(list(scores.values()), axis=0)
+
+
+def answers(correct, of_captions=None, clusters=None):
+    correct = np.asarray(correct, dtype=bool)
+    queries = correct.shape[1]
+    return Answers(
+        correct,
+        np.zeros(queries, bool) if of_captions is None else np.asarray(of_captions, bool),
+        np.arange(queries) if clusters is None else np.asarray(clusters),
+    )
+
+
+def test_one_replicate_has_the_error_of_a_share():
+    correct = np.random.default_rng(0).random((1, 400)) < 0.7
+    found = interval(mean_of, {"birds": answers(correct)}, draws=4000)
+    share = correct.mean()
+    assert found.estimate == pytest.approx(100 * share)
+    assert found.error == pytest.approx(100 * math.sqrt(share * (1 - share) / 399))
+    assert found.high - found.low == pytest.approx(2 * 1.966 * found.error, rel=0.08)
+    assert (found.replicates, found.deviation) == (1, None)
+
+
+def test_a_difference_that_is_the_same_everywhere_has_the_error_of_paired_replicates():
+    rates = np.array([0.5, 0.52, 0.61, 0.58])
+    correct = np.arange(1000)[None] / 1000 < rates[:, None]  # the same samples in each replicate
+    nothing = np.zeros((4, 1000), bool)
+    found = interval(mean_of, {"a": answers(correct)}, {"a": answers(nothing)})
+    assert found.estimate == pytest.approx(100 * rates.mean())
+    assert found.deviation == pytest.approx(100 * rates.std(ddof=1))
+    of_replicates = 100 * rates.std(ddof=1) / 2
+    assert found.error > of_replicates  # since the samples vary as well
+    assert found.freedom >= 3
+    assert found.p < 1e-3
+
+
+def test_retrieval_draws_images_with_their_captions():
+    # Two images: the first with three captions. Recall is the mean of both directions.
+    one = answers([[1, 0, 1, 1, 0, 1]], [0, 0, 1, 1, 1, 1], [0, 1, 0, 0, 0, 1])
+    assert one.count == 2
+    assert one.scores().tolist() == pytest.approx([100 * (1 / 2 + 3 / 4) / 2])
+    drawn = one.scores(np.array([[2.0, 0.0], [0.0, 2.0], [1.0, 1.0]]))
+    expected = [100 * (1 + 2 / 3) / 2, 100 * (0 + 1) / 2, 62.5]
+    assert drawn[:, 0].tolist() == pytest.approx(expected)
+    assert one.influence.mean() == pytest.approx(0)
+
+
+def simulated(random, replicates, samples, gap, spread=0.03):
+    """Two methods on two datasets: samples are easy or hard for both, replicates good or bad."""
+    methods = ({}, {})
+    shifts = [random.normal(0, spread, replicates) for _ in methods]
+    for name in ("seen", "held_out"):
+        ease = random.beta(3, 2, samples)
+        for number, (method, shift) in enumerate(zip(methods, shifts, strict=True)):
+            rates = np.clip(ease + shift[:, None] + gap * number, 0, 1)
+            method[name] = answers(random.random((replicates, samples)) < rates)
+    return methods
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("replicates", [3, 5, 10])
+def test_intervals_cover_95_percent_and_equal_methods_are_told_apart_in_5(replicates):
+    random = np.random.default_rng(replicates)
+    covered = rejected = 0
+    for number in range(1000):
+        first, second = simulated(random, replicates, 150, 0.0)
+        found = interval(mean_of, first, second, seed=number, draws=200)
+        covered += found.low <= 0 <= found.high
+        rejected += found.p < 0.05
+    assert abs(covered / 10 - 95) <= 2
+    assert abs(rejected / 10 - 5) <= 2
