@@ -31,6 +31,7 @@ import psutil
 import yaml
 
 FOMO, RAY = (str(Path(sys.executable).with_name(name)) for name in ("fomo", "ray"))
+LEADERBOARD = "leaderboard"
 MOST_RUNS = 4
 EXPERIMENT = {
     "extends": "quickstart",
@@ -60,18 +61,23 @@ class Home:
         )  # fmt: skip
 
     def contents(self) -> Mapping[str, Any]:
-        """The checksums of the files of every artifact."""
+        """The checksums of the files of every artifact but leaderboards: there is one for each set
+        of experiments that ended."""
         return {
             path.parent.name: json.loads(path.read_text())["files"]
             for path in self.root.glob("store/[!.]*/*/manifest.json")
+            if path.parents[1].name != LEADERBOARD
         }
 
     def workers(self) -> list[psutil.Process]:
         """The processes that compute something."""
         found = []
-        for path in self.root.glob("launches/*/process_*"):
+        launched: list[Path] = []
+        with suppress(OSError):  # where a folder goes as it is listed
+            launched = list(self.root.glob("launches/*/process_*"))
+        for path in launched:
             with suppress(OSError, ValueError, psutil.NoSuchProcess):
-                found.append(psutil.Process(int(path.read_text())))
+                found.append(psutil.Process(json.loads(path.read_text())["process"]))
         return found
 
 
@@ -141,13 +147,14 @@ def finished(process: subprocess.Popen[str]) -> str:
 
 def attempt(
     home: Home, target: str, after: float, cluster: Cluster | None
-) -> tuple[int, list[str]]:
+) -> tuple[int, list[str], bool]:
     """Kill a target so many seconds after the first worker was there, and run again until all is
-    up to date: how many runs that took, and all that was computed."""
+    up to date: how many runs that took, all that was computed, and whether there was a target."""
     process = home.start()
     while process.poll() is None and not home.workers():
         time.sleep(0.02)
     time.sleep(after)
+    hit = process.poll() is None
     if target == "node" and cluster is not None:
         cluster.kill_second()
     elif target == "command":
@@ -155,6 +162,8 @@ def attempt(
     elif workers := home.workers():
         with suppress(psutil.NoSuchProcess):
             random.choice(workers).send_signal(signal.SIGKILL)
+    else:
+        hit = False
     output, _ = process.communicate()
     outputs, status = [output], process.returncode
     while status and len(outputs) < MOST_RUNS:
@@ -164,7 +173,7 @@ def attempt(
         status = process.returncode
     if status:
         raise SystemExit("\n".join(outputs))
-    return len(outputs), [asset for one in outputs for asset in computed(one)]
+    return len(outputs), [asset for one in outputs for asset in computed(one)], hit
 
 
 def main() -> None:
@@ -189,16 +198,18 @@ def main() -> None:
                 target, after = random.choice(targets), random.uniform(0, longest / 2)
                 home = Home(project, project / f"try_{number}", executor)
                 shutil.copytree(project / "made", home.root)
-                runs, made = attempt(home, target, after, cluster)
-                twice = [asset for asset, times in Counter(made).items() if times > 1]
+                runs, made, hit = attempt(home, target, after, cluster)
+                counts = Counter(asset for asset in made if asset != LEADERBOARD)
+                twice = [asset for asset, times in counts.items() if times > 1]
                 lost = home.contents() != expected
                 left = list(home.root.glob("launches/*")) + list(home.root.glob("resume/*"))
                 seen["other bits"] += lost
                 seen["computed twice"] += bool(twice)
                 seen["left behind"] += bool(left)
-                seen[f"{executor} {target}"] += 1
+                seen[f"{executor} {target}" if hit else "over before"] += 1
                 print(
                     f"{number + 1}: {executor}, {target} after {after:.1f} s, {runs} runs"
+                    + ", over before" * (not hit)
                     + f", OTHER BITS in {home.root}" * lost
                     + f", twice: {twice}" * bool(twice)
                     + f", left: {[path.name for path in left]}" * bool(left),

@@ -43,7 +43,7 @@ def test_the_leaderboard_takes_experiments_that_were_scored_before_a_metric(tmp_
 def test_a_metric_that_is_added_has_scores_computed_again(monkeypatch):
     node = ScoresNode(
         key="e/scores", experiment="e", evaluation_keys=(), chunk_keys=(), roles={}, since={},
-        retention_warning=0.1,
+        retention_warning=0.1, overview={},
     )  # fmt: skip
     before = node.recipes({})["only"]
     added = (*STAGE_METRICS, replace(FORGETTING, name="plasticity", first=False))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 from fomo_dagster.experiment.loading import Loaded
@@ -19,7 +20,7 @@ def overview(loaded: Loaded) -> dict[str, Any]:
     budget = experiment.budget.model_dump(exclude_none=True)
     (unit, amount), *_ = budget.items()
     return {
-        "file": str(loaded.path),
+        "file": _within_project(loaded.path),
         "sweep": loaded.sweep,
         "replicate_of": loaded.replicate_of,
         "replicate": loaded.replicate,
@@ -44,6 +45,15 @@ def overview(loaded: Loaded) -> dict[str, Any]:
             experiment.model_dump(mode="json", exclude=NO_SETTING), sort_keys=True
         ),
     }
+
+
+def _within_project(path: Path) -> str:
+    """From the folder `experiments` on, where the file is in one: projects are moved."""
+    parts = path.parts
+    if "experiments" not in parts:
+        return str(path)
+    start = len(parts) - 1 - parts[::-1].index("experiments")
+    return "/".join(parts[start:])
 
 
 def _mean_share(experiment: Experiment, pool: str) -> float:

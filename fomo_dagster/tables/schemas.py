@@ -93,7 +93,7 @@ TABLES: Mapping[str, Table] = {
         "an experiment, and the settings that questions are mostly about",
         {
             "experiment": _EXPERIMENT,
-            "file": Column(_TEXT, "the file that declares it"),
+            "file": Column(_TEXT, "the file that declares it, from `experiments` on"),
             "sweep": Column(_TEXT, "the sweep that it is one of; null if none", True),
             "replicate_of": Column(
                 _TEXT,

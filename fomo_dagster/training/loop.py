@@ -25,6 +25,7 @@ from fomo_dagster.methods.preservation.hooks import Batch, StageContext, StageHo
 from fomo_dagster.models.backbones import Model
 from fomo_dagster.models.devices import device_of
 from fomo_dagster.progress import Progress, no_progress
+from fomo_dagster.training.allocator import keep_freed_memory
 from fomo_dagster.training.determinism import deterministic, step_seed
 from fomo_dagster.training.interruption import Interruption
 from fomo_dagster.training.learner import Learner
@@ -78,6 +79,8 @@ def train(
     if problem is not None:
         raise InputError(problem)
     device = device_of(execution.device)
+    if device.type == "cpu":
+        keep_freed_memory()
     if execution.gradient_checkpointing:
         checkpoint_gradients(model.module)
     with deterministic(device), matrix_products(settings.precision, device):

