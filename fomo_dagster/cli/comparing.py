@@ -16,7 +16,7 @@ from fomo_dagster.home import Home
 from fomo_dagster.metrics import STAGE_METRICS
 from fomo_dagster.statistics.comparison import Comparison, Scored, compare, over_datasets
 from fomo_dagster.statistics.intervals import Interval
-from fomo_dagster.statistics.significance import replicates_needed, verdict
+from fomo_dagster.statistics.significance import LEVEL, replicates_needed, verdict
 from fomo_dagster.tables.answers import Methods, read_methods
 from fomo_dagster.units import counted
 
@@ -137,8 +137,13 @@ def _remarks(one: Comparison) -> list[str]:
         said.append(f"{one.replicates} replicates: too few to trust the intervals")
     for metric in one.metrics:
         difference = metric.difference
-        if difference.low <= 0 <= difference.high:
+        if one.replicates > 1 and difference.p >= LEVEL:
             needed = replicates_needed(difference)
+            if needed is None and difference.estimate and difference.deviation:
+                said.append(
+                    f"{LABELS[metric.name]}: too little to tell, and more replicates would not do: "
+                    "it takes more test samples"
+                )
             if needed is not None and needed > one.replicates:
                 said.append(
                     f"{LABELS[metric.name]}: too little to tell; a difference of "

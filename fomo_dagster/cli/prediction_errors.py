@@ -14,6 +14,7 @@ from rich.console import Console
 from fomo_dagster.cli.output import say
 from fomo_dagster.cli.planning import resolve_request
 from fomo_dagster.cli.rows import print_frame
+from fomo_dagster.errors import InputError
 from fomo_dagster.graph.build.builder import build_project
 from fomo_dagster.graph.run.run_context import RunContext
 from fomo_dagster.graph.work.indexes import index_of
@@ -122,6 +123,8 @@ def retire_evaluations(name_or_path: str, overrides: Sequence[str]) -> None:
 def print_errors(found: Errors, most: int, console: Console) -> None:
     """The datasets, and the concepts that were hit hardest, `most` of them."""
     print_frame(found.shown(found.changes.by_dataset), found.title, console, narrow="dataset")
+    if found.changes.left_out:
+        say(console, f"{found.changes.left_out} queries are in one of the two alone, and left out")
     hit = found.changes.by_concept.filter(pl.col(NEWLY_WRONG) > 0)
     if hit.is_empty():
         say(console, "nothing is wrong" if found.before is None else "nothing is newly wrong")
@@ -130,12 +133,13 @@ def print_errors(found: Errors, most: int, console: Console) -> None:
                 narrow="concept")  # fmt: skip
     if hit.height > most:
         say(console, f"{hit.height - most} more concepts: --most {hit.height}")
-    if found.changes.left_out:
-        say(console, f"{found.changes.left_out} queries are in one of the two alone, and left out")
 
 
 def write_sheet(found: Errors, home: Home, path: Path) -> None:
-    """A contact sheet of what is (newly) wrong. Raises `InputError` if no image can be shown."""
+    """A contact sheet of what is (newly) wrong. Raises `InputError` if no image can be shown, and
+    for a path that is not that of a PNG."""
+    if path.suffix.lower() != ".png":
+        raise InputError(f"--sheet is {str(path)!r}: it is written as PNG, so name a .png file")
     context = RunContext(build_project(project_folder()), home)
     indexes = {name: index_of(name, context) for name in found.wrong["dataset"].unique()}
     rows = {

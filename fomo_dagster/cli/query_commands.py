@@ -133,6 +133,7 @@ def errors(
     """
     from fomo_dagster.cli.prediction_errors import errors_of, print_errors, write_sheet
 
+    _chosen(None, as_json=as_json, as_csv=as_csv)
     home = Home.from_environment()
     found = errors_of(home, experiment, stage=stage, dataset=dataset, since=since, against=against)
     if sheet is not None:

@@ -25,12 +25,20 @@ SWEEP = "sweep"
 TOGETHER = "together"
 EXTENDS = "extends"
 MOST_MEMBERS = 256
-# They change no number, or would take the name that a point is given.
-NOT_SWEPT = ("name", "description", "owners", "cron_schedule", "cron_timezone", "execution", SWEEP)
-TAGS = ("name", "technique")  # the keys that say which form a mapping has
 REPLICATES, SEED_LIST, VARY = "replicates", "seeds", "vary"
 OF_FILES = (SWEEP, REPLICATES, SEED_LIST, VARY)
 """The keys by which a file declares several experiments, and which none of them has."""
+# They change no number, or would take the name that a point is given.
+NOT_SWEPT = (
+    "name",
+    "description",
+    "owners",
+    "cron_schedule",
+    "cron_timezone",
+    "execution",
+    *OF_FILES,
+)
+TAGS = ("name", "technique")  # the keys that say which form a mapping has
 MOST_REPLICATES = 100
 SEEDS = {
     "training": "seed",
@@ -141,9 +149,10 @@ def with_replicates(data: dict[str, Any], points: Sequence[Point]) -> list[Point
     `replicates: N` counts up from the experiment's own seed, `seeds` lists them; `vary` says which
     seeds are set to it. Raises `InputError` for what is not of this form.
     """
+    is_declared = REPLICATES in data or SEED_LIST in data  # though it be as null
     number, seeds, vary = (data.pop(key, None) for key in (REPLICATES, SEED_LIST, VARY))
     if number is None and seeds is None:
-        if vary is not None:
+        if vary is not None and not is_declared:
             raise InputError(f"{VARY} is given without {REPLICATES} or {SEED_LIST}: give one")
         return list(points)
     if number is not None and seeds is not None:
@@ -160,7 +169,8 @@ def with_replicates(data: dict[str, Any], points: Sequence[Point]) -> list[Point
     if len(set(seeds)) < len(seeds):
         raise InputError(f"{SEED_LIST} names a seed twice: {seeds}")
     named = ["training"] if vary is None else vary
-    if not isinstance(named, list) or not named or not all(one in SEEDS for one in named):
+    known = isinstance(named, list) and all(isinstance(n, str) and n in SEEDS for n in named)
+    if not known or not named:
         raise InputError(f"{VARY} must be a list of some of {', '.join(SEEDS)}, not {vary!r}")
     axis = [
         Value({SEEDS[one]: seed for one in named}, f"seed_{_number(float(seed))}", {"seed": seed})

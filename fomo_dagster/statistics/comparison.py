@@ -38,8 +38,8 @@ class Scored:
 
 @dataclass(frozen=True)
 class OfDataset(Scored):
-    """A dataset's score. p: McNemar's exact test for one replicate, else Student's t over the
-    replicates; corrected: after Holm, for all datasets of the comparison."""
+    """A dataset's score. p: of McNemar's exact test for one replicate of a classification dataset,
+    else by Student's t; corrected: after Holm, for all datasets of the comparison."""
 
     role: str
     p: float
@@ -130,7 +130,7 @@ def _compared(
 
 
 def _p(answers: Answers, base: Answers, difference: Interval) -> float:
-    if len(answers.correct) == 1:
+    if len(answers.correct) == 1 and not answers.of_captions.any():
         return mcnemar(answers.correct[0], base.correct[0])
     return difference.p
 

@@ -11,6 +11,7 @@ share weighs most, and percentiles of few replicates are too narrow (Hesterberg 
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -21,6 +22,8 @@ from fomo_dagster.statistics.answers import Answers, Floats
 
 LEVEL = 0.95
 DRAWS = 1000
+_FREEDOM_FOR_SHAPE = 10  # below which few values would decide the shape of the draws
+_NOTHING = 1e-9
 _AT_ONCE = 2**22  # weights that are held at once
 
 
@@ -28,7 +31,8 @@ _AT_ONCE = 2**22  # weights that are held at once
 class Interval:
     """estimate, low, high: in percent or points. replicates: how many it comes from; with one, only
     the samples vary. deviation: of the replicates; None of one. error: the standard error, of
-    `freedom` degrees. above_zero: share of the draws above 0."""
+    `freedom` degrees; error_of_samples: what it would be with any number of replicates.
+    above_zero: share of the draws above 0."""
 
     estimate: float
     low: float
@@ -36,6 +40,7 @@ class Interval:
     replicates: int
     deviation: float | None
     error: float
+    error_of_samples: float
     freedom: float
     above_zero: float
 
@@ -48,7 +53,7 @@ class Interval:
 
     def bounds(self, level: float) -> tuple[float, float]:
         """The symmetric interval at another level."""
-        width = float(stats.t.ppf((1 + level) / 2, self.freedom)) * self.error
+        width = student(self.freedom, level) * self.error
         return self.estimate - width, self.estimate + width
 
 
@@ -89,19 +94,23 @@ def _interval(
     by_replicate = sum(sign * metric(s) for sign, s in zip(signs, scores, strict=True))
     assert isinstance(by_replicate, np.ndarray)
     estimate, replicates = float(by_replicate.mean()), len(by_replicate)
-    variance, freedom = _variance(metric, methods, signs, scores, by_replicate)
+    variance, of_samples, freedom = _variance(metric, methods, signs, scores, by_replicate)
+    error = math.sqrt(variance)
+    width = student(freedom, level) * error
+    low, high = -width, width
     differences = sum(sign * metric(s) for sign, s in zip(signs, drawn_scores, strict=True))
     assert isinstance(differences, np.ndarray)
     drawn = (times * differences).sum(axis=1) / replicates
-    error = math.sqrt(variance)
     spread = float(drawn.std())
-    low, high = np.quantile(drawn - drawn.mean(), [(1 - level) / 2, (1 + level) / 2])
-    plain = float(stats.norm.ppf((1 + level) / 2))
-    wider = float(stats.t.ppf((1 + level) / 2, freedom)) / plain * error / spread if spread else 0
+    if freedom >= _FREEDOM_FOR_SHAPE and spread > 0:
+        shape = np.quantile(drawn - drawn.mean(), [(1 - level) / 2, (1 + level) / 2])
+        plain = float(stats.norm.ppf((1 + level) / 2)) * spread
+        low, high = (width / plain * shape).tolist()
+    least = 0.0 if len(methods) == 1 else -100.0
     return Interval(
-        estimate, estimate + wider * float(low), estimate + wider * float(high), replicates,
-        float(by_replicate.std(ddof=1)) if replicates > 1 else None, error, freedom,
-        float((drawn > 0).mean()),
+        estimate, max(least, estimate + low), min(100.0, estimate + high), replicates,
+        float(by_replicate.std(ddof=1)) if replicates > 1 else None, error,
+        math.sqrt(of_samples), freedom, float((drawn > 0).mean()),
     )  # fmt: skip
 
 
@@ -111,34 +120,54 @@ def _variance(
     signs: Sequence[float],
     scores: Sequence[Mapping[str, Floats]],
     by_replicate: Floats,
-) -> tuple[float, float]:
-    """The variance of the estimate and its degrees of freedom (Satterthwaite 1946)."""
+) -> tuple[float, float, float]:
+    """The variance of the estimate, what of it is that of the samples, and its degrees of freedom
+    (Satterthwaite 1946)."""
     replicates = len(by_replicate)
-    of_samples = of_rest = freedom_of_samples = 0.0
+    of_samples, of_rest = 0.0, 0.0
+    parts: list[tuple[float, int]] = []  # variances that add up, with their degrees of freedom
     for name, answers in methods[0].items():
+        slopes = [_slope(metric, s, name) for s in scores]
+        count = answers.count
         added = sum(
-            sign * _slope(metric, s, name)[:, None] * m[name].influence
-            for sign, m, s in zip(signs, methods, scores, strict=True)
+            sign * slope[:, None] * m[name].influence
+            for sign, m, slope in zip(signs, methods, slopes, strict=True)
         )
         assert isinstance(added, np.ndarray)
         means = added.mean(axis=0)
-        count = answers.count
-        if count > 1:
-            of_samples += float(means.var(ddof=1)) / count
-            freedom_of_samples += count - 1
+        own = float(means.var(ddof=1)) / count if count > 1 else 0.0
+        if own < _NOTHING:
+            gap = sum(sign * s[name].mean() for sign, s in zip(signs, scores, strict=True)) / 100
+            own = (100 * float(np.mean(slopes))) ** 2 * _least_variance(float(gap), count)
+        parts.append((own, max(1, count - 1)))
         if replicates > 1 and count > 1:
             rest = added - means - added.mean(axis=1, keepdims=True) + means.mean()
             mean_square = float((rest**2).sum()) / ((replicates - 1) * (count - 1))
             of_rest += mean_square / (replicates * count)
+    of_samples = sum(part for part, _ in parts)
+    squares = sum(part**2 / freedom for part, freedom in parts)
+    freedom_of_samples = of_samples**2 / squares if squares else 1.0
     if replicates == 1:
-        return of_samples, max(1.0, freedom_of_samples)
+        return of_samples, of_samples, freedom_of_samples
     of_replicates = float(by_replicate.var(ddof=1)) / replicates
     # Both contain what is of neither alone; it counts once.
     samples_alone = max(0.0, of_samples - of_rest)
     total = of_replicates + samples_alone
-    squares = of_replicates**2 / (replicates - 1)
-    squares += samples_alone**2 / max(1.0, freedom_of_samples)
-    return total, total**2 / squares if squares else float(replicates - 1)
+    squares = of_replicates**2 / (replicates - 1) + samples_alone**2 / freedom_of_samples
+    freedom = total**2 / squares if squares else float(replicates - 1)
+    return total, samples_alone, freedom
+
+
+def _least_variance(gap: float, count: int) -> float:
+    """The variance of a difference of shares where all samples say the same, which is not none: as
+    if each cell of the table of pairs had half a pair more (Agresti and Min 2005)."""
+    won, lost = ((count * max(0.0, part) + 0.5) / (count + 2) for part in (gap, -gap))
+    return (won + lost - (won - lost) ** 2) / (count + 2)
+
+
+def student(freedom: float, level: float = LEVEL) -> float:
+    """The quantile of Student's t that a two-sided interval of this level takes."""
+    return float(stats.t.ppf((1 + level) / 2, freedom))
 
 
 def _slope(metric: Metric, scores: Mapping[str, Floats], dataset: str) -> Floats:
@@ -154,8 +183,9 @@ def _draws(
     """B draws of the bootstrap: of each method, dataset → scores (B, R) of its replicates; and how
     often each replicate counts (B, R)."""
     scores: list[dict[str, Floats]] = [{} for _ in methods]
-    for number, (name, answers) in enumerate(methods[0].items()):
-        random = np.random.default_rng([seed, number])
+    for name, answers in methods[0].items():
+        # By its name, so that other datasets beside it change nothing.
+        random = np.random.default_rng([seed, zlib.crc32(name.encode())])
         found: list[list[Floats]] = [[] for _ in methods]
         most = max(1, _AT_ONCE // answers.count)
         for start in range(0, draws, most):
@@ -166,7 +196,7 @@ def _draws(
         for place, blocks in enumerate(found):
             scores[place][name] = np.concatenate(blocks)
     replicates = len(next(iter(methods[0].values())).correct)
-    return scores, _drawn(np.random.default_rng([seed, len(methods[0])]), replicates, draws)
+    return scores, _drawn(np.random.default_rng(seed), replicates, draws)
 
 
 def _drawn(random: np.random.Generator, count: int, size: int) -> Floats:

@@ -30,15 +30,15 @@ def mcnemar(correct: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_]) -> flo
 @dataclass(frozen=True)
 class Pair:
     """Two methods over N datasets. difference: mean of `first` less `second`, in points; wins: the
-    datasets on which `first` is higher, of those where they differ; p: of Wilcoxon's signed rank
-    test, with Holm's correction for all pairs; None where it cannot be computed."""
+    datasets on which `first` is higher, losses those on which it is lower; p: of Wilcoxon's signed
+    rank test, with Holm's correction for all pairs (of N datasets at least 2^(1-N))."""
 
     first: str
     second: str
     difference: float
     wins: int
     losses: int
-    p: float | None
+    p: float
 
 
 def pairwise(scores: Mapping[str, Floats]) -> list[Pair]:
@@ -74,32 +74,39 @@ def verdict(difference: Interval, margin: float | None) -> Verdict:
     """What an interval of a difference says.
 
     Equivalent: the interval at level 1 - 2·α lies within ±margin (two one-sided tests, Schuirmann
-    1987); no worse: its lower bound is above -margin. Without a margin neither is asked.
+    1987), whether or not it contains 0; no worse: its lower bound is above -margin. Without a
+    margin neither is asked.
     """
-    if difference.low > 0:
+    low, high = difference.bounds(1 - 2 * LEVEL)
+    if margin is not None and -margin < low and high < margin:
+        return "equivalent"
+    if difference.low > 0 and difference.p < LEVEL:
         return "better"
-    if margin is not None:
-        low, high = difference.bounds(1 - 2 * LEVEL)
-        if -margin < low and high < margin:
-            return "equivalent"
-        if low > -margin and difference.high >= 0:
-            return "no worse"
-    return "worse" if difference.high < 0 else "too little to tell"
+    if difference.high < 0 and difference.p < LEVEL:
+        return "worse"
+    if margin is not None and low > -margin:
+        return "no worse"
+    return "too little to tell"
 
 
 def replicates_needed(difference: Interval) -> int | None:
-    """How many paired replicates a t-test at 5% needs to see a difference as large as this one in
-    80% of cases; None where that cannot be told, or is more than MOST_REPLICATES."""
+    """How many paired replicates a t-test at 5 % needs to see a difference as large as this one in
+    80 % of cases; None where no number of them would do, or it is more than MOST_REPLICATES."""
     if not difference.deviation or difference.estimate == 0:
         return None
-    from statsmodels.stats.power import TTestPower
-
+    if abs(difference.estimate) < stats.norm.ppf(1 - LEVEL / 2) * difference.error_of_samples:
+        return None
     effect = abs(difference.estimate) / difference.deviation
-    for count in range(2, MOST_REPLICATES + 1):
-        power = TTestPower().power(effect, count, LEVEL)
-        if not math.isnan(power) and power >= POWER:
-            return count
-    return None
+    return next(
+        (count for count in range(2, MOST_REPLICATES + 1) if _power(effect, count) >= POWER), None
+    )
+
+
+def _power(effect: float, count: int) -> float:
+    """Of a paired t-test from both sides, as far as the side of the effect goes."""
+    critical = stats.t.ppf(1 - LEVEL / 2, count - 1)
+    power = stats.nct.sf(critical, count - 1, effect * math.sqrt(count))
+    return 1.0 if math.isnan(power) else float(power)  # SciPy has none where it is all but certain
 
 
 def probability_of_improvement(scores: Floats, other: Floats) -> float:

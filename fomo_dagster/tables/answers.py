@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -11,15 +13,18 @@ import numpy as np
 import polars as pl
 
 from fomo_dagster.errors import InputError
+from fomo_dagster.experiment.sweeping import SEEDS
 from fomo_dagster.home import Home
 from fomo_dagster.statistics.answers import Answers
 from fomo_dagster.tables.predictions import QUERY, read_predictions
 from fomo_dagster.tables.selects import quoted
 from fomo_dagster.tables.views import query
 
-_REPLICATES = """
-SELECT experiment, replicate FROM experiments
-WHERE coalesce(replicate_of, experiment) = {method} OR experiment = {method}
+# What seeds tell apart has names of its own.
+_NAMES = ("stream.name", "backbone.name", "pretraining_pool.name")
+_MEMBERS = """
+SELECT experiment, replicate, replicate_of, settings FROM experiments
+WHERE replicate_of = {method} OR experiment = {method}
 """
 
 
@@ -41,16 +46,20 @@ def read_methods(home: Home, methods: Sequence[str], *, common: bool = False) ->
     Raises `InputError`, with what differs, if their datasets, prompts, test samples or replicates
     do; with `common` what they share is taken, if there is anything.
     """
-    members = {method: _members(home, method) for method in methods}
+    members = _alone_together({method: _members(home, method) for method in methods})
     shared = _shared({m: set(found) for m, found in members.items()}, "replicates", common=common)
     labels = [label for label in members[methods[0]] if label in shared.kept]
-    experiments = {m: [found[label] for label in labels] for m, found in members.items()}
+    _check_seeds(members, labels)
+    experiments = {m: [found[label].experiment for label in labels] for m, found in members.items()}
     left_out = list(shared.left_out)
     read = {
         experiment: read_predictions(home, experiment)
         for names in experiments.values()
         for experiment in names
     }
+    stages = {found.experiment: found.stage for found in read.values()}
+    if len(set(stages.values())) > 1:
+        left_out.append("stages: " + ", ".join(f"{name} at {t}" for name, t in stages.items()))
     settings = {name: _settings(home, name, found.stage) for name, found in read.items()}
     datasets = _shared(
         {name: set(found) for name, found in settings.items()}, "datasets", common=common
@@ -82,12 +91,64 @@ def read_methods(home: Home, methods: Sequence[str], *, common: bool = False) ->
     return Methods(answers, {name: roles[name] for name in answers[methods[0]]}, labels, left_out)
 
 
-def _members(home: Home, method: str) -> dict[str, str]:
-    """Replicate → experiment."""
-    found = query(home.root, _REPLICATES.format(method=quoted(method)))
-    if found.is_empty():
-        return {"": method}
-    return {replicate: experiment for experiment, replicate in found.sort("replicate").iter_rows()}
+@dataclass(frozen=True)
+class _Member:
+    """An experiment. seeds: dotted key → seed, of those that replicates may differ in."""
+
+    experiment: str
+    seeds: Mapping[str, Any]
+
+
+def _members(home: Home, method: str) -> dict[str, _Member]:
+    """Replicate → experiment. Raises `InputError` where they differ in more than seeds."""
+    rows = query(home.root, _MEMBERS.format(method=quoted(method))).sort("replicate").to_dicts()
+    of_method = [row for row in rows if row["replicate_of"] == method] or rows
+    if not of_method:
+        return {"": _Member(method, {})}
+    found, first = {}, None
+    for row in of_method:
+        settings = json.loads(row["settings"])
+        seeds = {key: _taken(settings, key.split(".")) for key in SEEDS.values()}
+        for name in _NAMES:
+            _taken(settings, name.split("."))
+        found[row["replicate"]] = _Member(row["experiment"], seeds)
+        first = first or settings
+        keys = {**first, **settings}
+        if different := [key for key in keys if first.get(key) != settings.get(key)]:
+            raise InputError(
+                f"{of_method[0]['experiment']} and {row['experiment']} differ in "
+                f"{', '.join(different)}, and so are no replicates: `fomo run {method}` brings all "
+                "up to date"
+            )
+    return found
+
+
+def _taken(settings: dict[str, Any], path: list[str]) -> Any:
+    """What stands at a dotted key, which is taken out."""
+    inner: Any = settings
+    for part in path[:-1]:
+        inner = inner.get(part) if isinstance(inner, dict) else None
+    return inner.pop(path[-1], None) if isinstance(inner, dict) else None
+
+
+def _alone_together(members: dict[str, dict[str, _Member]]) -> dict[str, dict[str, _Member]]:
+    """Where each method is one experiment, they are paired whatever their seeds are called."""
+    if any(len(found) > 1 for found in members.values()):
+        return members
+    return {method: {"": next(iter(found.values()))} for method, found in members.items()}
+
+
+def _check_seeds(members: Mapping[str, Mapping[str, _Member]], labels: Sequence[str]) -> None:
+    """Raises `InputError` where replicates of one name do not vary the same seeds."""
+    first, *others = members
+    for label, other in itertools.product(labels if len(labels) > 1 else (), others):
+        one, two = members[first][label].seeds, members[other][label].seeds
+        if different := [key for key in one if one[key] != two[key]]:
+            said = ", ".join(f"{key} {one[key]} and {two[key]}" for key in different)
+            raise InputError(
+                f"{label} of {first} and of {other} are other replicates ({said}): `vary` the same "
+                "in both"
+            )
 
 
 @dataclass(frozen=True)
@@ -99,18 +160,18 @@ class _Shared:
 def _shared(sets: Mapping[str, set[str]], what: str, *, common: bool) -> _Shared:
     """What all have in common. Raises `InputError` where some have more, unless `common`."""
     kept = reduce(set.intersection, sets.values())
-    more = {
-        name: ", ".join(sorted(found - kept) or ["none"])
-        for name, found in sets.items()
-        if found - kept
-    }
+    more = {name: _listed(found - kept) for name, found in sets.items() if found - kept}
     said = [f"{what} of {name} alone: {extra}" for name, extra in more.items()]
     if not kept:
-        told = "; ".join(f"{name}: {', '.join(sorted(one))}" for name, one in sets.items())
+        told = "; ".join(f"{name}: {_listed(one)}" for name, one in sets.items())
         raise InputError(f"no {what} in common: {told}")
     if more and not common:
         raise InputError(f"{'; '.join(said)}: --common compares what all have")
     return _Shared(kept, said)
+
+
+def _listed(names: set[str]) -> str:
+    return ", ".join(name or "one run" for name in sorted(names)) or "none"
 
 
 def _settings(home: Home, experiment: str, stage: int) -> dict[str, Any]:

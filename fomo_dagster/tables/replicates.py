@@ -11,11 +11,11 @@ import polars as pl
 from fomo_dagster.metrics import STAGE_METRICS
 from fomo_dagster.tables.views import query
 
-LEVEL = 0.95
 SCORES = tuple(metric.name for metric in STAGE_METRICS if metric.on_leaderboard)
 _METHODS = """
 SELECT l.experiment, coalesce(e.replicate_of, l.experiment) AS method, l.* EXCLUDE (experiment)
 FROM leaderboard AS l LEFT JOIN experiments AS e USING (experiment)
+WHERE NOT EXISTS (FROM experiments AS r WHERE r.replicate_of = l.experiment)  -- run without any
 """
 
 
@@ -33,6 +33,8 @@ def methods(home: Path, experiments: Sequence[str] = ()) -> pl.DataFrame:
         **{name: pl.col(name).mean() for name in SCORES},
         **{f"{name}_deviation": pl.col(name).std() for name in SCORES},
     )
+    if found["replicates"].max() not in (None, 1):
+        from fomo_dagster.statistics.intervals import student  # which loads SciPy
     factors = {
         number: math.nan if number < 2 else student(number - 1) / math.sqrt(number)
         for number in found["replicates"].unique()
@@ -47,10 +49,3 @@ def methods(home: Path, experiments: Sequence[str] = ()) -> pl.DataFrame:
             for name in SCORES
         ),
     ).sort("geometric_mean", "knowledge_accumulation", descending=True, nulls_last=True)
-
-
-def student(freedom: float, level: float = LEVEL) -> float:
-    """The quantile of Student's t that a two-sided interval of this level takes."""
-    from scipy.special import stdtrit
-
-    return float(stdtrit(freedom, (1 + level) / 2))

@@ -175,6 +175,13 @@ JOIN (SELECT DISTINCT asset, dataset, role, task FROM evaluations) AS of_dataset
     ON of_datasets.asset = assets.asset AND of_datasets.dataset = assets.dataset
 """
 
+_LEFT_OUT = {  # of right predictions; see `write_predictions`
+    "predicted": "coalesce(rows.predicted, if(of_datasets.task = 'retrieval', rows.key, "
+    "rows.concept)) AS predicted",
+    "probability_of_predicted": "coalesce(rows.probability_of_predicted, rows.probability) "
+    "AS probability_of_predicted",
+}
+
 _CONFUSIONS = """
 SELECT experiment, stage, dataset, role, concept, predicted, count(*) AS samples
 FROM predictions WHERE task = 'classification'
@@ -270,7 +277,7 @@ def views(place: Place) -> dict[str, str]:
             "|| artifacts.asset || '/' || artifacts.digest || '.parquet'"
         )
     made["predictions"] = _PREDICTIONS.format(
-        columns=", ".join(f"rows.{column}" for column in PREDICTION_COLUMNS),
+        columns=", ".join(_LEFT_OUT.get(c, f"rows.{c}") for c in PREDICTION_COLUMNS),
         typed=_typed(PREDICTION_COLUMNS), files=place.predictions, folder=place.folder,
         evaluation=EVALUATION, predictions=PREDICTIONS,
     )  # fmt: skip

@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 from fomo_dagster.cli.main import app
 from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.errors import InputError
+from fomo_dagster.tables.replicates import methods
 from fomo_dagster.tables.views import query
 
 
@@ -51,3 +52,17 @@ def test_what_cannot_be_paired_is_refused(finished_project):
     ):
         with pytest.raises(InputError, match=message):
             fomo("compare", *arguments)
+
+
+@pytest.mark.slow
+def test_a_run_from_before_its_file_had_replicates_counts_no_more(finished_project):
+    project = finished_project
+    project.write("toy", replicates=2)
+    run_experiment("toy", [])
+    board = query(project.home.root, "SELECT experiment FROM leaderboard ORDER BY experiment")
+    assert board["experiment"].to_list() == ["toy", "toy_seed_0", "toy_seed_1"]
+    assert methods(project.home.root).select("method", "replicates").rows() == [("toy", 2)]
+    project.write("toy", replicates=2, budget={"steps": 1})
+    run_experiment("toy/seed_1", [])
+    with pytest.raises(InputError, match="toy_seed_0 and toy_seed_1 differ in budget, and so are"):
+        fomo("compare", "toy", "toy_seed_0", "--common")

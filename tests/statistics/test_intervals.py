@@ -83,3 +83,28 @@ def test_intervals_cover_95_percent_and_equal_methods_are_told_apart_in_5(replic
         rejected += found.p < 0.05
     assert abs(covered / 10 - 95) <= 2
     assert abs(rejected / 10 - 5) <= 2
+
+
+def test_what_a_metric_does_not_follow_changes_nothing_of_it():
+    random = np.random.default_rng(5)
+    small, large = answers(random.random((1, 12)) < 0.5), answers(random.random((1, 900)) < 0.5)
+
+    def of_small(scores):
+        return scores["small"]
+
+    alone = interval(of_small, {"small": small})
+    beside = interval(of_small, {"large": large, "small": small})
+    assert beside == alone
+    assert beside.freedom == pytest.approx(11)
+
+
+def test_few_samples_that_all_say_the_same_prove_nothing():
+    for count in (1, 3):
+        for replicates in (1, 2):
+            right, wrong = (np.full((replicates, count), value) for value in (True, False))
+            found = interval(mean_of, {"a": answers(right)}, {"a": answers(wrong)})
+            assert found.estimate == 100
+            assert found.p > 0.05
+    same = interval(mean_of, {"a": answers(np.ones((1, 50)))}, {"a": answers(np.ones((1, 50)))})
+    assert (same.estimate, same.p) == (0, 1)
+    assert -10 < same.low < 0 < same.high < 10

@@ -56,7 +56,7 @@ def test_a_run_is_better_with_the_probability_of_its_pairs():
 def difference(estimate, error, replicates=5):
     return Interval(
         estimate, estimate - 2.78 * error, estimate + 2.78 * error, replicates,
-        error * replicates**0.5, error, replicates - 1, 0.5,
+        error * replicates**0.5, error, 0.0, replicates - 1, 0.5,
     )  # fmt: skip
 
 

@@ -28,7 +28,7 @@ from fomo_dagster.graph.work.text_embeddings import text_embeddings
 from fomo_dagster.parquet import read_parquet
 from fomo_dagster.store.artifacts import Artifact
 from fomo_dagster.store.recipes import Recipe
-from fomo_dagster.tables.predictions import PREDICTIONS
+from fomo_dagster.tables.predictions import PREDICTIONS, write_predictions
 
 if TYPE_CHECKING:
     import polars as pl
@@ -213,7 +213,7 @@ class EvaluationNode(Node):
         result = evaluate(encoder, evaluation_set, self.settings, embeddings_of)
         result.metrics.write_parquet(folder / METRICS)
         result.concepts.write_parquet(folder / CONCEPTS)
-        result.predictions.write_parquet(folder / PREDICTIONS, compression="zstd")
+        write_predictions(result.predictions, folder / PREDICTIONS)
         samples = int(result.concepts["samples"].sum())
         flops.update(encoding_flops(model.architecture, context.home.cache, images=samples))
         return {"samples": samples, **flops, **meter.costs()}
