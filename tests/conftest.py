@@ -46,8 +46,8 @@ settings.load_profile("without_deadline")
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are cores: many tests wait for processes that start."""
-    return (os.cpu_count() or 1) + 1
+    """Two more than there are cores: many tests wait for processes that start."""
+    return (os.cpu_count() or 1) + 2
 
 
 WHOLE_RUNS = {"finished", "nursery"}

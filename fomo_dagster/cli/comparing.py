@@ -54,8 +54,8 @@ def print_comparisons(
     if len(comparisons) > 1:
         pairs = pl.DataFrame([asdict(pair) for pair in over_datasets(read.answers)])
         print_frame(pairs, "All pairs over datasets (Wilcoxon, Holm)", console, narrow="first")
-    for left_out in read.left_out:
-        say(console, f"left out: {left_out}")
+    for remark in read.remarks:
+        say(console, remark)
 
 
 def as_data(
@@ -76,7 +76,7 @@ def as_data(
         ],
         "pairs": [asdict(pair) for pair in over_datasets(read.answers)],
         "replicates": list(read.replicates),
-        "left_out": list(read.left_out),
+        "remarks": list(read.remarks),
     }
 
 

@@ -102,7 +102,8 @@ def _of_clip(classes: Sequence[str], templates: Sequence[str], length: int) -> G
     """
     room = length - AROUND
     begin = equal_in_all(classes, templates, lambda t: "".join(words_of(t)).encode()[:room])
-    names = [name for group in begin for name in group]
+    may_be = {name for group in begin for name in group}
+    names = [name for name in classes if name in may_be]  # so that groups are in their order
     return equal_in_all(names, templates, lambda text: tokens_of(text)[:room])
 
 

@@ -170,7 +170,7 @@ def with_replicates(data: dict[str, Any], points: Sequence[Point]) -> list[Point
         raise InputError(f"{SEED_LIST} names a seed twice: {seeds}")
     named = ["training"] if vary is None else vary
     known = isinstance(named, list) and all(isinstance(n, str) and n in SEEDS for n in named)
-    if not known or not named:
+    if not known or not named or len(set(named)) < len(named):
         raise InputError(f"{VARY} must be a list of some of {', '.join(SEEDS)}, not {vary!r}")
     axis = [
         Value({SEEDS[one]: seed for one in named}, f"seed_{_number(float(seed))}", {"seed": seed})

@@ -31,12 +31,12 @@ WHERE replicate_of = {method} OR experiment = {method}
 @dataclass(frozen=True)
 class Methods:
     """Methods that can be compared. answers: method → dataset → answers, of the same queries and
-    replicates; replicates: their labels; left_out: what only some methods have, in words."""
+    replicates; replicates: their labels; remarks: what was left out, and what else to know."""
 
     answers: Mapping[str, Mapping[str, Answers]]
     roles: Mapping[str, str]
     replicates: Sequence[str]
-    left_out: Sequence[str]
+    remarks: Sequence[str]
 
 
 def read_methods(home: Home, methods: Sequence[str], *, common: bool = False) -> Methods:
@@ -51,7 +51,7 @@ def read_methods(home: Home, methods: Sequence[str], *, common: bool = False) ->
     labels = [label for label in members[methods[0]] if label in shared.kept]
     _check_seeds(members, labels)
     experiments = {m: [found[label].experiment for label in labels] for m, found in members.items()}
-    left_out = list(shared.left_out)
+    remarks = list(shared.left_out)
     read = {
         experiment: read_predictions(home, experiment)
         for names in experiments.values()
@@ -59,12 +59,13 @@ def read_methods(home: Home, methods: Sequence[str], *, common: bool = False) ->
     }
     stages = {found.experiment: found.stage for found in read.values()}
     if len(set(stages.values())) > 1:
-        left_out.append("stages: " + ", ".join(f"{name} at {t}" for name, t in stages.items()))
+        remarks.append("other stages: " + ", ".join(f"{name} at {t}" for name, t in stages.items()))
     settings = {name: _settings(home, name, found.stage) for name, found in read.items()}
+    remarks += _same_twice(home, experiments, stages)
     datasets = _shared(
         {name: set(found) for name, found in settings.items()}, "datasets", common=common
     )
-    left_out += datasets.left_out
+    remarks += datasets.left_out
     answers: dict[str, dict[str, Answers]] = {method: {} for method in methods}
     for dataset in sorted(datasets.kept):
         said = {name: settings[name][dataset] for name in read}
@@ -76,19 +77,19 @@ def read_methods(home: Home, methods: Sequence[str], *, common: bool = False) ->
             )
             if not common:
                 raise InputError(f"{refusal}; --common compares what is evaluated alike")
-            left_out.append(refusal)
+            remarks.append(f"left out: {refusal}")
             continue
         frames = {name: found.rows.filter(dataset=dataset) for name, found in read.items()}
         keys = _common_queries(dataset, frames, common=common)
         most = max(frame.height for frame in frames.values())
         if keys.height < most:
-            left_out.append(f"{most - keys.height} queries of {dataset}")
+            remarks.append(f"left out: {most - keys.height} queries of {dataset}")
         for method, names in experiments.items():
             answers[method][dataset] = _answers([frames[name] for name in names], keys)
     if not answers[methods[0]]:
         raise InputError(f"{', '.join(methods)} have no dataset in common that is evaluated alike")
     roles = _roles(home, experiments[methods[0]][0])
-    return Methods(answers, {name: roles[name] for name in answers[methods[0]]}, labels, left_out)
+    return Methods(answers, {name: roles[name] for name in answers[methods[0]]}, labels, remarks)
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,25 @@ def _shared(sets: Mapping[str, set[str]], what: str, *, common: bool) -> _Shared
         raise InputError(f"no {what} in common: {told}")
     if more and not common:
         raise InputError(f"{'; '.join(said)}: --common compares what all have")
-    return _Shared(kept, said)
+    return _Shared(kept, [f"left out: {sentence}" for sentence in said])
+
+
+def _same_twice(
+    home: Home, experiments: Mapping[str, Sequence[str]], stages: Mapping[str, int]
+) -> list[str]:
+    """A sentence for each two replicates of a method with the very same evaluations."""
+    said = []
+    for names in experiments.values():
+        seen: dict[str, str] = {}
+        for name in names:
+            head = home.heads.read(f"{name}/evaluation_{stages[name]:03d}")
+            digest = head.digest if head is not None else name
+            if digest in seen:
+                said.append(
+                    f"{name} counts, though it is {seen[digest]}: their seeds change nothing"
+                )
+            seen.setdefault(digest, name)
+    return said
 
 
 def _listed(names: set[str]) -> str:

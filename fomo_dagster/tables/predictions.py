@@ -155,6 +155,8 @@ def _evaluated(heads: Heads, experiment: str) -> dict[int, Head]:
             found[head.stage] = head
     if not found:
         known = {asset.split("/")[0] for asset in heads.below("") if "/evaluation_" in asset}
+        if replicates := sorted(name for name in known if name.startswith(f"{experiment}_seed_")):
+            raise InputError(f"{experiment} has replicates: name one, such as {replicates[0]}")
         raise InputError(
             f"no evaluation of {experiment!r} is there: "
             + (nearest(experiment, sorted(known)) if known else "nothing was evaluated yet")

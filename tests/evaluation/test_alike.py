@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from open_clip import SimpleTokenizer
 
@@ -51,6 +51,7 @@ def test_words_are_equal_exactly_where_tokens_are(texts: list[str]) -> None:
 
 
 @given(some("aA bé.", 30))
+@example(names=["AA", "", "A", "a", " "])
 def test_classes_are_alike_exactly_where_their_rows_are_equal(
     tmp_path_factory: pytest.TempPathFactory, names: list[str]
 ) -> None:

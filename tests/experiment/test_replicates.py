@@ -73,6 +73,7 @@ def test_set_changes_how_many_there_are(read):
         ({"vary": ["order"]}, "vary is given without replicates or seeds"),
         ({"replicates": 2, "vary": [["order"]]}, "vary must be a list of some of training"),
         ({"sweep": {"replicates": [1, 2]}}, "'replicates' cannot be varied"),
+        ({"replicates": 2, "vary": ["order", "order"]}, "vary must be a list of some of"),
         ({"replicates": 2, "vary": ["weather"]}, "vary must be a list of some of training, order"),
         ({"replicates": 2, "sweep": {"seed": [1, 2]}}, "sweep varies a seed, and so does repl"),
     ],
