@@ -46,8 +46,9 @@ settings.load_profile("without_deadline")
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Two more than there are cores: many tests wait for processes that start."""
-    return (os.cpu_count() or 1) + 2
+    """One more than there are cores: many tests wait for processes that start. With two more, all
+    of them take longer."""
+    return (os.cpu_count() or 1) + 1
 
 
 WHOLE_RUNS = {"finished", "nursery"}
