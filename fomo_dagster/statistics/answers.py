@@ -63,7 +63,3 @@ class Answers:
             for hits, totals in self._parts
         ]
         return np.asarray(100 * np.mean(of_parts, axis=0))
-
-    def of(self, replicate: int) -> Answers:
-        """Those of one replicate."""
-        return Answers(self.correct[[replicate]], self.of_captions, self.clusters)

@@ -116,9 +116,3 @@ def probability_of_improvement(scores: Floats, other: Floats) -> float:
     above = (scores[:, None] > other[None]).mean(axis=(0, 1))
     equal = (scores[:, None] == other[None]).mean(axis=(0, 1))
     return float((above + equal / 2).mean())
-
-
-def performance_profile(scores: Floats, thresholds: Floats) -> Floats:
-    """(K,), the share of runs and datasets (R, N) with more than each of K thresholds (rliable's
-    score distribution)."""
-    return np.asarray((scores.reshape(-1, 1) > thresholds).mean(axis=0))

@@ -11,7 +11,6 @@ from fomo_dagster.statistics.significance import (
     holm,
     mcnemar,
     pairwise,
-    performance_profile,
     probability_of_improvement,
     replicates_needed,
     verdict,
@@ -49,8 +48,6 @@ def test_a_run_is_better_with_the_probability_of_its_pairs():
     one, other = np.array([[1.0, 5], [3, 5]]), np.array([[2.0, 5], [0, 5]])
     assert probability_of_improvement(one, other) == pytest.approx((3 / 4 + 1 / 2) / 2)
     assert probability_of_improvement(one, one) == pytest.approx(0.5)
-    found = performance_profile(one, np.array([0.0, 1, 4, 5]))
-    assert found.tolist() == [1.0, 0.75, 0.5, 0.0]
 
 
 def difference(estimate, error, replicates=5):
