@@ -286,30 +286,30 @@ class EvaluationNode(Node):
             **percentages(accumulation_and_retention(adaptation, held_out)),
             **percentages({f"score_{name}": value for name, value in sorted(scores.items())}),
             "metrics": rows,
-            **most_confused(outcome.artifacts),
+            **self._most_confused(outcome.artifacts),
             "computed_now": ", ".join(outcome.computed) or "none",
         }
 
+    def _most_confused(self, artifacts: Mapping[str, Artifact]) -> dict[str, Shown]:
+        """The classes that are most often taken for others, of what has predictions."""
+        import polars as pl
 
-def most_confused(artifacts: Mapping[str, Artifact]) -> dict[str, Shown]:
-    """The classes that are most often taken for others, of evaluations that have predictions."""
-    import polars as pl
-
-    found = [
-        read_parquet(artifact.path(PREDICTIONS))
-        .filter(pl.col("probability").is_not_null(), pl.col("rank") > 0)
-        .group_by("concept", "predicted")
-        .agg(images=pl.len())
-        .select(pl.lit(name).alias("dataset"), "concept", "predicted", "images")
-        for name, artifact in artifacts.items()
-        if PREDICTIONS in artifact.manifest["files"]
-    ]
-    if not found:
-        return {}
-    order = pl.concat(found).sort(
-        "images", "dataset", "concept", "predicted", descending=[True, False, False, False]
-    )
-    return {"most_confused": order.head(MOST_CONFUSED)}
+        found = [
+            read_parquet(artifact.path(PREDICTIONS))
+            .filter(pl.col("rank") > 0)
+            .group_by("concept", "predicted")
+            .agg(images=pl.len())
+            .select(pl.lit(name).alias("dataset"), "concept", "predicted", "images")
+            for name, artifact in artifacts.items()
+            if self.datasets[name].task == "classification"
+            and PREDICTIONS in artifact.manifest["files"]
+        ]
+        if not found:
+            return {}
+        order = pl.concat(found).sort(
+            "images", "dataset", "concept", "predicted", descending=[True, False, False, False]
+        )
+        return {"most_confused": order.head(MOST_CONFUSED)}
 
 
 def percentages(values: Mapping[str, float | None]) -> dict[str, float]:
