@@ -29,6 +29,7 @@ from fomo_dagster.experiment.shared_names import with_shared_names
 from fomo_dagster.experiment.sweeping import (
     EXTENDS,
     OF_FILES,
+    OF_REPLICATES,
     SWEEP,
     Point,
     points_of,
@@ -199,7 +200,7 @@ def _family(
     reference: str, path: Path, project: Path, overrides: Sequence[str], datasets: Datasets
 ) -> ExperimentSet:
     data = declared_in(path, project)
-    of_file = [one for one in overrides if one.partition("=")[0].strip() in OF_FILES[1:]]
+    of_file = [one for one in overrides if one.partition("=")[0].strip() in OF_REPLICATES]
     for override in of_file:
         apply_override(data, override)
     overrides = [one for one in overrides if one not in of_file]

@@ -26,7 +26,8 @@ TOGETHER = "together"
 EXTENDS = "extends"
 MOST_MEMBERS = 256
 REPLICATES, SEED_LIST, VARY = "replicates", "seeds", "vary"
-OF_FILES = (SWEEP, REPLICATES, SEED_LIST, VARY)
+OF_REPLICATES = (REPLICATES, SEED_LIST, VARY)
+OF_FILES = (SWEEP, *OF_REPLICATES)
 """The keys by which a file declares several experiments, and which none of them has."""
 # They change no number, or would take the name that a point is given.
 NOT_SWEPT = (
