@@ -28,13 +28,12 @@ def compared(
     home: Home, methods: Sequence[str], baseline: str | None, *, common: bool
 ) -> tuple[Methods, list[Comparison]]:
     """The methods against the baseline, by default the first. Raises `InputError` as
-    `read_methods` does, and for fewer than two methods or another baseline."""
-    if len(set(methods)) < 2:
+    `read_methods` does, and where there are not two with the baseline."""
+    asked = list(dict.fromkeys([baseline, *methods] if baseline is not None else methods))
+    if len(asked) < 2:
         raise InputError(f"a comparison takes two or more methods, not {', '.join(methods)}")
-    if baseline is not None and baseline not in methods:
-        methods = [baseline, *methods]
-    read = read_methods(home, list(dict.fromkeys(methods)), common=common)
-    return read, compare(read.answers, read.roles, baseline or methods[0])
+    read = read_methods(home, asked, common=common)
+    return read, compare(read.answers, read.roles, asked[0])
 
 
 def print_comparisons(
@@ -94,8 +93,8 @@ def _metrics(one: Comparison, margin: float | None) -> pl.DataFrame:
         [
             {
                 "metric": LABELS[metric.name],
-                one.baseline: metric.baseline,
-                one.method: metric.value,
+                "baseline": metric.baseline,
+                "method": metric.value,
                 "difference": _signed(metric.difference),
                 "95 % interval": _written(metric.difference),
                 "p": _p(metric.difference.p),
@@ -112,8 +111,8 @@ def _datasets(one: Comparison, datasets: Sequence[Any]) -> pl.DataFrame:
             {
                 "dataset": dataset.name,
                 "role": dataset.role.replace("_", " "),
-                one.baseline: dataset.baseline,
-                one.method: dataset.value,
+                "baseline": dataset.baseline,
+                "method": dataset.value,
                 "difference": _signed(dataset.difference),
                 "95 % interval": _written(dataset.difference),
                 "p (Holm)": _p(dataset.corrected),

@@ -97,17 +97,12 @@ def errors_of(
     since: int | None = None,
     against: str | None = None,
 ) -> Errors:
-    """since: a stage of the same experiment to compare with; against: another experiment, by its
-    last stage. Raises `InputError` as `read_predictions` and `changes` do."""
+    """since: a stage to compare with; against: another experiment whose stage that is, by default
+    its last one. Raises `InputError` as `read_predictions` and `changes` do."""
     now = read_predictions(home, experiment, stage, dataset)
     if against is None and since is None:
         return Errors(now, None)
-    if against is None:
-        return Errors(now, read_predictions(home, experiment, since, dataset))
-    other = read_predictions(home, against, since, None)
-    if dataset is not None:
-        other = replace(other, rows=other.rows.filter(dataset=dataset))
-    return Errors(now, other)
+    return Errors(now, read_predictions(home, against or experiment, since, dataset))
 
 
 def retire_evaluations(name_or_path: str, overrides: Sequence[str]) -> None:

@@ -135,7 +135,10 @@ def errors(
 
     _chosen(None, as_json=as_json, as_csv=as_csv)
     home = Home.from_environment()
-    found = errors_of(home, experiment, stage=stage, dataset=dataset, since=since, against=against)
+    found = errors_of(
+        home, _name_of(experiment), stage=stage, dataset=dataset, since=since,
+        against=None if against is None else _name_of(against),
+    )  # fmt: skip
     if sheet is not None:
         write_sheet(found, home, sheet)
     if as_json:
@@ -183,7 +186,9 @@ def compare(
     """
     from fomo_dagster.cli.comparing import as_data, compared, print_comparisons
 
-    read, comparisons = compared(Home.from_environment(), methods, baseline, common=common)
+    named = list(map(_name_of, methods))
+    base = None if baseline is None else _name_of(baseline)
+    read, comparisons = compared(Home.from_environment(), named, base, common=common)
     if as_json:
         print_json(as_data(read, comparisons, margin))
     else:
@@ -243,6 +248,11 @@ def sql(
         print_csv(frame)
     else:
         print_rows(frame, chosen or "auto", numbers)
+
+
+def _name_of(reference: str) -> str:
+    """What an experiment in a folder, or one of a sweep, is called by its assets and rows."""
+    return reference.replace("/", "_")
 
 
 def _chosen(layout: Format | None, *, as_json: bool, as_csv: bool) -> Format | None:

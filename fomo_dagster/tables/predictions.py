@@ -94,7 +94,6 @@ def read_predictions(
     Raises `InputError` where there are none: for an experiment that was not evaluated, a stage or a
     dataset that it has not, and an evaluation from before predictions were kept.
     """
-    experiment = experiment.replace("/", "_")  # as a file in a folder, or one of a sweep, is called
     of_stages = _evaluated(home.heads, experiment)
     number = max(of_stages) if stage is None else stage
     if number not in of_stages:

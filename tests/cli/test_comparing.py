@@ -36,6 +36,12 @@ def test_replicated_methods_are_compared(finished_project):
     for name, key in (("fast", "value"), ("slow", "baseline")):
         expected = query(project.home.root, mean.format(name)).item()
         assert one["metrics"][0][key] == pytest.approx(expected)
+    turned = json.loads(fomo("compare", "slow", "--baseline", "fast", "--json"))["comparisons"][0]
+    assert turned["metrics"][0]["difference"]["estimate"] == pytest.approx(
+        -one["metrics"][0]["difference"]["estimate"]
+    )
+    single = fomo("compare", "fast/seed_0", "toy", "--common")
+    assert "fast_seed_0: 1 replicate" in single
     printed = fomo("compare", "slow", "fast", "--margin", "50")
     assert "2 replicates: too few to trust the intervals" in printed
     assert "fast against slow: 2 replicates, 3 datasets, 18 queries" in printed

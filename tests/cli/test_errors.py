@@ -32,5 +32,11 @@ def test_errors_of_a_stage_and_what_changed(finished_project):
     assert "toy, stage 3" in printed
     assert "mostly taken for" in printed
     assert Image.open(sheet).format == "PNG"
+    one = json.loads(fomo("errors", "toy", "--stage", "1", "--dataset", "birds", "--json"))
+    assert [row["dataset"] for row in one["datasets"]] == ["birds"]
+    asked = "SELECT count(*) FROM predictions WHERE stage = 1 AND dataset = 'birds' AND rank > 0"
+    assert len(one["samples"]) == query(finished_project.home.root, asked).item()
+    against = fomo("errors", "toy", "--against", "toy", "--since", "0", "--csv")
+    assert against == fomo("errors", "toy", "--since", "0", "--csv")
     same = fomo("errors", "toy", "--since", "3")
     assert "nothing is newly wrong" in same
