@@ -172,6 +172,8 @@ class _Runner:
         members = request.each()
         with ExitStack() as stack:
             refusal = self._leased(stack)
+            if any(node.needs and self.home.heads.read(node.key) is None for node in request.nodes):
+                self.cluster.preload()  # while it plans
             planned = request.plan()
             if missing := missing_devices(planned, self.graph, self.cluster):
                 raise InputError("\n".join(missing))
@@ -265,7 +267,8 @@ class _Runner:
         observe_sources(request, instance)
         keys = [key_of(entry.asset) for entry in wanted]
         if any(entry.compute and self.graph.nodes[entry.asset].needs for entry in wanted):
-            self.cluster.prepare(self.home.root)
+            self.cluster.check_home(self.home.root)
+            self.cluster.preload()
         nodes = [self.graph.nodes[entry.asset] for entry in planned]
         order = priorities(works_of(nodes, planned), self.cluster.slots)
         with self.view.materialising([entry.asset for entry in wanted]):

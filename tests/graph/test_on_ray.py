@@ -83,7 +83,7 @@ def test_a_node_with_other_versions_is_refused_with_both(cluster, monkeypatch, t
 
 @pytest.mark.slow
 def test_a_home_that_a_node_does_not_see_is_refused(cluster, monkeypatch, tmp_path):
-    cluster.prepare(tmp_path)
+    cluster.check_home(tmp_path)
     assert not list(tmp_path.iterdir())
     monkeypatch.setattr(Path, "touch", lambda path: None)
     said = refused(cluster.prepare, tmp_path / "home")

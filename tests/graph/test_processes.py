@@ -12,7 +12,7 @@ from fomo_dagster.graph.run.processes import LOST, Forked
 def test_the_end_of_the_forking_process_is_told_apart(tmp_path, monkeypatch):
     monkeypatch.setattr(processes, "_PRELOADED", [])
     forked = Forked()
-    forked.prepare()
+    forked.preload()
     waits = tmp_path / "waits"
     waits.mkdir()
     os.mkfifo(waits / "output.txt")  # nobody reads what it wants to write

@@ -21,6 +21,8 @@ from fomo_dagster.errors import DataError
 from fomo_dagster.store.digests import digest_of
 
 Create = Callable[[str, Mapping[str, Any], int], Generator]
+_scanned: dict[tuple[str, Create], pl.DataFrame] = {}
+"""What was scanned in this process, by its recipe: a command asks several times."""
 
 
 class GeneratedSource(DeclaredSource):
@@ -72,7 +74,14 @@ class GeneratedImages:
 
     def scan(self) -> pl.DataFrame:
         """See `Source.scan`."""
-        rows = pl.DataFrame(list(self._rows()), schema=SCAN, orient="row")
+        recipe = self._recipe()
+        key = digest_of(recipe), self.create
+        if key not in _scanned:
+            _scanned[key] = self._scan(recipe)
+        return _scanned[key]
+
+    def _scan(self, recipe: Mapping[str, Any]) -> pl.DataFrame:
+        rows = pl.DataFrame(list(self._rows(recipe)), schema=SCAN, orient="row")
         same = rows.filter(rows.select("split", "key").is_duplicated())
         if same.height:
             raise DataError(
@@ -88,13 +97,15 @@ class GeneratedImages:
         self.generator.render(split, key).save(file, "PNG")
         return file.getvalue()
 
-    def _rows(self) -> Iterator[tuple[object, ...]]:
-        recipe = {
+    def _recipe(self) -> dict[str, Any]:
+        return {
             "generator": self.name,
             "version": self.generator.version,
             "parameters": self.parameters,
             "seed": self.seed,
         }
+
+    def _rows(self, recipe: Mapping[str, Any]) -> Iterator[tuple[object, ...]]:
         for split in SPLITS:
             for sample in self.generator.samples(split):
                 digest = digest_of({**recipe, "split": split, "key": sample.key})

@@ -57,9 +57,11 @@ class Cluster(Protocol):
     def lender(self, leases: Path) -> Lender:
         """Who lends its devices. leases: the folder for those of a home."""
 
-    def prepare(self, home: Path) -> None:
-        """Begin with what takes time before the first start. Raises `InputError` where work on the
-        home at this path could not be done."""
+    def preload(self) -> None:
+        """Begin with what takes time before the first start."""
+
+    def check_home(self, home: Path) -> None:
+        """Raises `InputError` where work on the home at this path could not be done."""
 
     def start(self, launch: Launch) -> Started:
         """Start processes where there is room. Their `poll` raises `MachineLostError`."""
@@ -96,9 +98,12 @@ class LocalCluster:
     def lender(self, leases: Path) -> Lender:
         return Lending(self.devices, leases / "devices")
 
-    def prepare(self, home: Path) -> None:
+    def preload(self) -> None:
         if self.forked is not None:
-            self.forked.prepare()
+            self.forked.preload()
+
+    def check_home(self, home: Path) -> None:
+        """It is on this machine."""
 
     def start(self, launch: Launch) -> Started:
         if launch.command:

@@ -152,13 +152,16 @@ class KubernetesCluster:
             with self._lock:
                 self._taken -= needs.devices
 
-    def prepare(self, home: Path) -> None:
+    def preload(self) -> None:
+        """Where work is done, that is not decided yet."""
+
+    def check_home(self, home: Path) -> None:
         """Raises `InputError` where the pods would not see the home."""
         self._template.check_sees(home)
 
     def start(self, launch: Launch) -> Started:
         home = launch.here.parents[1]
-        self.prepare(home)
+        self.check_home(home)
         # Who launches the same again finds what an earlier one left, and ends it first.
         name = f"fomo-{hashlib.sha256(str(launch.here).encode()).hexdigest()[:20]}"
         heart = Heart(launch.here, uuid4().hex)

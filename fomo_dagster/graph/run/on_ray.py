@@ -173,7 +173,10 @@ class RayCluster:
         finally:
             self._take(Room(-room.gpus, -room.cpus), -needs.devices)
 
-    def prepare(self, home: Path) -> None:
+    def preload(self) -> None:
+        """Where work is done, that is not decided yet."""
+
+    def check_home(self, home: Path) -> None:
         """Raises `InputError` where a node has other versions, or does not see the home."""
         with self._lock:
             if home not in self._checked:
@@ -181,7 +184,7 @@ class RayCluster:
                 self._checked.add(home)
 
     def start(self, launch: Launch) -> Started:
-        self.prepare(launch.here.parents[1])
+        self.check_home(launch.here.parents[1])
         room = self._room(launch.needs)
         environment = {
             **{name: value for name, value in os.environ.items() if name.startswith("FOMO_")},

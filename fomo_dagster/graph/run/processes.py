@@ -63,8 +63,8 @@ class Forked:
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(_PRELOADED)
 
-    def prepare(self) -> None:
-        """Begin with what takes time before the first start."""
+    def preload(self) -> None:
+        """As `Cluster.preload`."""
         from multiprocessing.forkserver import ensure_running
 
         ensure_running()
