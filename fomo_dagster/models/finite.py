@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -33,7 +34,7 @@ def not_finite(path: Path) -> list[str]:
     ]
 
 
-def _is_bad(content: np.ndarray, tensor: dict) -> bool:
+def _is_bad(content: np.ndarray, tensor: dict[str, Any]) -> bool:
     dtype, exponent = _EXPONENTS[tensor["dtype"]]
     begin, end = tensor["data_offsets"]
     values = content[begin:end].view(dtype)

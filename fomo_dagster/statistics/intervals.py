@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special  # scipy.stats takes a second to import
 
 from fomo_dagster.statistics.answers import Answers, Floats
 
@@ -49,7 +49,7 @@ class Interval:
         """Of the hypothesis that it is 0, by Student's t, from both sides."""
         if self.error == 0:
             return 1.0 if self.estimate == 0 else 0.0
-        return float(2 * stats.t.sf(abs(self.estimate) / self.error, self.freedom))
+        return float(2 * special.stdtr(self.freedom, -abs(self.estimate) / self.error))
 
     def bounds(self, level: float) -> tuple[float, float]:
         """The symmetric interval at another level."""
@@ -104,7 +104,7 @@ def _interval(
     spread = float(drawn.std())
     if freedom >= _FREEDOM_FOR_SHAPE and spread > 0:
         shape = np.quantile(drawn - drawn.mean(), [(1 - level) / 2, (1 + level) / 2])
-        plain = float(stats.norm.ppf((1 + level) / 2)) * spread
+        plain = float(special.ndtri((1 + level) / 2)) * spread
         low, high = (width / plain * shape).tolist()
     least = 0.0 if len(methods) == 1 else -100.0
     return Interval(
@@ -167,7 +167,7 @@ def _least_variance(gap: float, count: int) -> float:
 
 def student(freedom: float, level: float = LEVEL) -> float:
     """The quantile of Student's t that a two-sided interval of this level takes."""
-    return float(stats.t.ppf((1 + level) / 2, freedom))
+    return float(special.stdtrit(freedom, (1 + level) / 2))
 
 
 def _slope(metric: Metric, scores: Mapping[str, Floats], dataset: str) -> Floats:
