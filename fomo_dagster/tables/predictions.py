@@ -19,6 +19,7 @@ from fomo_dagster.parquet import read_parquet
 from fomo_dagster.store.heads import Head, Heads
 from fomo_dagster.store.manifests import MANIFEST, DamagedError, parse
 from fomo_dagster.store.verified import Verified
+from fomo_dagster.tables.schemas import PREDICTION_COLUMNS
 from fomo_dagster.units import duration
 
 EVALUATION = "evaluation"
@@ -68,9 +69,11 @@ def write_predictions(rows: pl.DataFrame, path: Path) -> None:
 
 
 def whole(rows: pl.DataFrame, task: str) -> pl.DataFrame:
-    """The rows of a file with what it left out. The view `predictions` does the same."""
+    """The rows of a file with what it left out, and null in columns that came later. The view
+    `predictions` does the same."""
     right = "key" if task == "retrieval" else "concept"
-    return rows.with_columns(
+    columns = pl.DataFrame(schema=PREDICTION_COLUMNS)
+    return pl.concat([columns, rows], how="diagonal").with_columns(
         predicted=pl.coalesce("predicted", right),
         probability_of_predicted=pl.coalesce("probability_of_predicted", "probability"),
     )

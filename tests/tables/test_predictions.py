@@ -11,7 +11,8 @@ from fomo_dagster.cli.main import app
 from fomo_dagster.errors import InputError, StoreError
 from fomo_dagster.tables.database import ensure_database
 from fomo_dagster.tables.prediction_changes import changes
-from fomo_dagster.tables.predictions import PREDICTIONS, read_predictions
+from fomo_dagster.tables.predictions import PREDICTIONS, read_predictions, whole
+from fomo_dagster.tables.schemas import PREDICTION_COLUMNS
 from fomo_dagster.tables.views import query
 
 ACCURACIES = """
@@ -67,6 +68,15 @@ def test_evaluations_from_before_predictions_stay_and_have_none(finished_project
     assert [line.split()[1] for line in computed] == ["toy/evaluation_003"]
     assert read_predictions(home, "toy").rows.height == 18
     assert {head.asset: head.digest for _, _, head in home.heads.all()} == before
+
+
+def test_files_from_before_a_column_go_together_with_later_ones(finished_project):
+    home = finished_project.home
+    found = read_predictions(home, "toy", dataset="cats").rows.select(*PREDICTION_COLUMNS)
+    earlier = whole(found.drop("margin"), "classification")
+    assert earlier["margin"].null_count() == len(found)
+    both = pl.concat([earlier, whole(found, "classification")])
+    assert both.drop("margin").equals(pl.concat([found, found]).drop("margin"))
 
 
 def test_altered_predictions_are_said_where_they_are_asked_for_and_nowhere_else(finished_project):
