@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from fomo_dagster.errors import InputError
 from fomo_dagster.merging import checkpoints
 from fomo_dagster.merging.sparsifying import uniform
+from fomo_dagster.merging.task_vectors import TaskVectorTechnique
 from fomo_dagster.merging.techniques import TECHNIQUES, AnyTechnique, merge
 from fomo_dagster.merging.weighting import as_joint
 
@@ -283,6 +284,13 @@ OF_VECTORS: dict[str, tuple[dict, Callable[[Array, Array], Array]]] = {
     "sce of many": ({"technique": "sce", "density": 0.7}, lambda v, w: sce(v, w, 0.7)),
     "random": ({"technique": "random", "seed": 5}, lambda v, w: chosen(v, w, 5)),
 }  # fmt: skip
+
+
+def test_every_technique_over_task_vectors_has_its_formula_here():
+    named = {parameters["technique"] for parameters, _ in OF_VECTORS.values()}
+    assert named == {
+        name for name, technique in TECHNIQUES.items() if issubclass(technique, TaskVectorTechnique)
+    }
 
 
 @pytest.mark.parametrize("case", OF_VECTORS)
