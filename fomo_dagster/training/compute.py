@@ -201,7 +201,11 @@ class _Counting:
         if preserve is None or not preserve.carries:
             return {}
         trained = {n: p for n, p in model.module.named_parameters() if p.requires_grad}
-        return {name: torch.zeros_like(p, requires_grad=False) for name, p in trained.items()}
+        return {
+            prefix + name: torch.zeros_like(p, requires_grad=False)
+            for prefix in preserve.carried_for_each_weight
+            for name, p in trained.items()
+        }
 
     def _replay_features(self, width: int, drawn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         count = len(drawn)

@@ -133,8 +133,8 @@ class ToyBatches:
             yield self.task.batch(step, self.pools).part(self.group)
 
 
-CARRYING = {
-    name for one in PRESERVATIONS if one.carries
+CARRIED = {
+    name: one.carried_for_each_weight for one in PRESERVATIONS if one.carries
     for name in get_args(one.model_fields["name"].annotation)
 }  # fmt: skip
 
@@ -157,11 +157,14 @@ class Toy:
         """What a preservation may ask for as a second stage has it, from random numbers."""
         random = torch.Generator().manual_seed(5)
         images, texts = (torch.randn(8, 16, generator=random) for _ in "it")
-        parameters = self.theta().module.named_parameters()
-        left = {name: torch.rand(value.shape, generator=random) for name, value in parameters}
-        carries = preserve is not None and preserve["name"] in CARRYING
+        parameters = dict(self.theta().module.named_parameters())
+        left = {
+            prefix + name: torch.rand(value.shape, generator=random)
+            for prefix in (CARRIED.get(preserve["name"], ()) if preserve else ())
+            for name, value in parameters.items()
+        }
         return StageInputs(
-            reference=self.theta, carried=left if carries else {},
+            reference=self.theta, carried=left,
             replay_features=lambda drawn: (
                 images[drawn[:, 0]], texts[drawn[:, 0]], torch.zeros(len(drawn))
             ),

@@ -3,7 +3,7 @@
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
-from typing import get_args
+from typing import ClassVar, get_args
 
 import pytest
 import torch
@@ -14,8 +14,9 @@ from fomo_dagster.experiment.execution import Execution
 from fomo_dagster.experiment.training import TrainingSettings
 from fomo_dagster.graph.work.budgets import MemoryAdjusted
 from fomo_dagster.methods.online_selection.declaration import Jest, Learnability, RandomSelection
-from fomo_dagster.methods.preservation.hooks import StageInputs
+from fomo_dagster.methods.preservation.hooks import StageHooks, StageInputs
 from fomo_dagster.methods.preservation.registry import PRESERVATIONS, begin
+from fomo_dagster.methods.preservation.si import SI
 from fomo_dagster.methods.registry import AnyMethod
 from fomo_dagster.models.backbones import create
 from fomo_dagster.models.operations import counter
@@ -138,7 +139,7 @@ METHODS = {
     "lion": {"optimiser": {"name": "lion", "learning_rate": 0.1}},
     "sgd": {"optimiser": {"name": "sgd", "learning_rate": 0.1}},
 }
-DEARER = {"l2 to θ₀", "l2", "fira", "ewc", "si", "mas", "lwf", "zscl", "transfer", "average"}
+DEARER = {"fira", "average"}  # beside preservations that anchor weights or look at another model
 
 
 @pytest.fixture(scope="module")
@@ -148,11 +149,14 @@ def plain():
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_is_counted_with_all_that_it_holds(plain, name):
-    cost = count(case(TOY, 9, **METHODS[name]))
+    counted = case(TOY, 9, **METHODS[name])
+    cost, preserve = count(counted), counted.method.preserve
+    holds = preserve is not None and (preserve.weights_themselves or preserve.reference is not None)
+    leaves_features = preserve is not None and preserve.leaves_replay_features
     assert cost.flops_per_step > 0
-    assert (cost.peak_memory_bytes > plain.peak_memory_bytes) is (name in DEARER)
-    assert (cost.flops_at_end > 0) is (name in ("ewc", "mas"))
-    assert (cost.flops_per_replay_feature > 0) is (name in ("der", "derpp"))
+    assert (cost.peak_memory_bytes > plain.peak_memory_bytes) is (name in DEARER or holds)
+    assert (cost.flops_at_end > 0) is hasattr(preserve, "samples")
+    assert (cost.flops_per_replay_feature > 0) is leaves_features
     assert (cost.steps_between_renewals, cost.flops_at_renewal > 0) == (
         (200, True) if name in ("galore", "fira") else (0, False)
     )
@@ -237,6 +241,24 @@ def test_the_stage_at_which_nothing_is_carried_costs_less_memory():
     si = {"preserve": {"name": "si"}}
     first, later = (count(case(TOY, 9, goes_on=goes_on, **si)) for goes_on in (False, True))
     assert first.peak_memory_bytes < later.peak_memory_bytes
+
+
+def test_what_a_stage_goes_on_with_has_all_tensors_of_each_weight():
+    given = []
+
+    class TwoOfEach(SI):
+        carried_for_each_weight: ClassVar[tuple[str, ...]] = ("fisher.", "score.")
+
+        def begin(self, stage_context, stage_inputs):
+            given.append((stage_context.trained, stage_inputs.carried))
+            return StageHooks(stage_context)
+
+    plain = case(TOY, 9)
+    method = plain.method.model_copy(update={"preserve": TwoOfEach(name="si")})
+    count(replace(plain, method=method))
+    ((trained, carried),) = given
+    expected = {f"{kind}.{n}": p.shape for kind in ("fisher", "score") for n, p in trained.items()}
+    assert {name: tensor.shape for name, tensor in carried.items()} == expected
 
 
 def test_a_stage_costs_its_steps_what_is_renewed_within_it_and_its_end():

@@ -25,6 +25,9 @@ class Preservation(Declaration):
     """Whether a stage leaves something in its artifact that the next one starts with."""
     carried_version: ClassVar[int] = 1
     """Raised where a stage makes something else of what the one before left it."""
+    carried_for_each_weight: ClassVar[tuple[str, ...]] = ("",)
+    """Prefixes of the names of what it carries: for each of them and each trained weight, a tensor
+    of the weight's shape under `prefix + name`."""
     of_carried: ClassVar[frozenset[str]] = frozenset()
     """The parameters that act on what was carried alone, and so not at the first stage."""
     of_each_pair: ClassVar[bool] = False
