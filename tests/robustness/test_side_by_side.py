@@ -25,7 +25,7 @@ SWEEP = {
     "sweep": {"seed": [0, 1]},
 }
 FOMO, RAY = (str(Path(sys.executable).with_name(name)) for name in ("fomo", "ray"))
-LONG = {"budget.steps": 600, "stream.stages": 1, "execution.resume_seconds": 0.2}
+LONG = {"budget.steps": 400, "stream.stages": 1, "execution.resume_seconds": 0.2}
 
 
 def write(project, **changes):
