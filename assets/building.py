@@ -22,7 +22,7 @@ from assets.troubles import named_troubles, trouble_assets, trouble_key
 from fomo_dagster.errors import FomoError, InputError
 from fomo_dagster.experiment.experiment_sets import Trouble
 from fomo_dagster.graph.build.builder import Graph
-from fomo_dagster.graph.build.names import OBSERVE, UPDATE
+from fomo_dagster.graph.build.names import OBSERVE, UPDATE, job_name
 from fomo_dagster.graph.core.context import SourceNode
 from fomo_dagster.graph.core.keys import DATASETS, step_of, what_is_made
 from fomo_dagster.graph.core.node import Node
@@ -46,12 +46,15 @@ def build_definitions(
     for sweep, names in graph.sweeps.items():
         wrong = [trouble_key(name) for name, one in troubles.items() if one.sweep == sweep]
         jobs[sweep] = job_of(sweep, names, graph, wrong)
+    for key, comparison in graph.comparisons.items():
+        jobs[job_name(key)] = job_of(job_name(key), comparison.experiments, graph)
     jobs |= {name: job_of(name, [], graph, [trouble_key(name)]) for name in troubles}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.BetaWarning)
         everything = dg.AssetSelection.all(include_sources=True)
     growing_jobs = [grow_job(commands)] if graph.growing else []
-    launch_jobs = [launch_job(commands, min(jobs))] if jobs else []
+    examples = [*graph.experiments, *graph.sweeps] or list(jobs)
+    launch_jobs = [launch_job(commands, min(examples))] if examples else []
     observe_job = dg.define_asset_job(
         OBSERVE,
         selection=dg.AssetSelection.assets(*map(key_of, graph.sources)),
@@ -81,8 +84,8 @@ def build_definitions(
 
 
 def without_what_dagster_refuses(graph: Graph) -> Graph:
-    """Without experiments whose names, owners or schedules Dagster refuses: it would load nothing
-    at all."""
+    """Without experiments and comparisons whose names, owners or schedules Dagster refuses, which
+    would load nothing at all."""
     for name, loaded in list(graph.loaded.items()):
         experiment = graph.experiments[name]
         try:
@@ -93,6 +96,14 @@ def without_what_dagster_refuses(graph: Graph) -> Graph:
         except (dg.DagsterError, ValueError) as error:
             said = InputError(f"Dagster refuses experiment {name!r}: {error}")
             graph = graph.without(Trouble(name, loaded.path, said, loaded.sweep))
+    for key, node in graph.comparisons.items():
+        try:
+            if node.loaded.declared.cron_schedule is not None:
+                job = job_of(job_name(key), node.experiments, graph)
+                schedule_of(job_name(key), job, node.loaded.declared)
+        except (dg.DagsterError, ValueError) as error:
+            said = InputError(f"Dagster refuses {key}: {error}")
+            graph = graph.without(Trouble(key, node.loaded.path, said))
     return graph
 
 
@@ -190,8 +201,10 @@ def _observable(source: SourceNode) -> dg.SourceAsset:
 def job_of(
     name: str, experiments: Sequence[str], graph: Graph, troubles: Sequence[dg.AssetKey] = ()
 ) -> Job:
-    """The job of an experiment, or of all those of a sweep, with the experiments that cannot be
-    used in its description."""
+    """The job of an experiment, or of all those of a sweep or a comparison.
+
+    troubles: the assets of those that cannot be used, which fail and say why.
+    """
     alone = graph.experiments.get(name)
     description = alone.description if alone is not None else ""
     keys = [*(key_of(node.key) for node in graph.of(*experiments) if experiments), *troubles]

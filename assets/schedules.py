@@ -1,4 +1,4 @@
-"""Dagster's schedules: of every experiment that declares one, and of the look at the sources.
+"""Dagster's schedules: of experiments and comparisons that declare one, and of the look at sources.
 
 A tick requests no run while a run of the same experiment continues, whatever began it, and says so.
 """
@@ -9,10 +9,11 @@ from typing import Any
 import dagster as dg
 
 from assets.specs import EXPERIMENT_TAG
+from fomo_dagster.experiment.comparison import DeclaredComparison
 from fomo_dagster.experiment.experiment_sets import Trouble
 from fomo_dagster.experiment.schema import Experiment
 from fomo_dagster.graph.build.builder import Graph
-from fomo_dagster.graph.build.names import OBSERVATION, SCHEDULE
+from fomo_dagster.graph.build.names import OBSERVATION, SCHEDULE, job_name
 
 Job = Any  # Dagster does not export the type of what define_asset_job returns
 GOES_ON = [
@@ -50,21 +51,27 @@ def schedules_of(
     experiments |= {
         sweep_of.get(name, name): experiment for name, experiment in graph.experiments.items()
     }
-    for name, experiment in experiments.items():
-        if experiment.cron_schedule is not None:
-            yield schedule_of(name, jobs[name], experiment)
+    scheduled: dict[str, Experiment | DeclaredComparison] = {
+        **experiments,
+        **{job_name(key): node.loaded.declared for key, node in graph.comparisons.items()},
+    }
+    for name, declared in scheduled.items():
+        if declared.cron_schedule is not None:
+            yield schedule_of(name, jobs[name], declared)
 
 
-def schedule_of(name: str, job: Job, experiment: Experiment) -> dg.ScheduleDefinition:
-    """The schedule of an experiment, or of the sweep that it is one of."""
-    assert experiment.cron_schedule is not None
+def schedule_of(
+    name: str, job: Job, declared: Experiment | DeclaredComparison
+) -> dg.ScheduleDefinition:
+    """The schedule of an experiment, of the sweep that it is one of, or of a comparison."""
+    assert declared.cron_schedule is not None
     return _schedule(
         f"{name}{SCHEDULE}",
         job,
-        experiment.cron_schedule,
+        declared.cron_schedule,
         {"experiment": name},
         description=f"Reruns {name}; what did not change is not computed again.",
-        execution_timezone=experiment.cron_timezone,
+        execution_timezone=declared.cron_timezone,
     )
 
 

@@ -1,4 +1,4 @@
-"""Experiments in trouble: each has an asset that says why, where a person looks for theirs."""
+"""What is in trouble: it has an asset that says why, where a person looks for the experiment's."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -7,14 +7,15 @@ import dagster as dg
 
 from fomo_dagster.experiment.experiment_sets import Trouble
 from fomo_dagster.graph.build.builder import Graph
-from fomo_dagster.graph.build.names import RESERVED, TROUBLE, WORDS
+from fomo_dagster.graph.build.names import RESERVED, TROUBLE, WORDS, job_name
 from fomo_dagster.graph.core.keys import DATASETS
 
 
 def named_troubles(graph: Graph) -> dict[str, Trouble]:
     """The troubles of a graph, by names of groups and jobs that nothing else has: the experiment's
-    own name, or else its file's."""
-    taken = {name.casefold() for name in (*graph.experiments, *graph.sweeps, *RESERVED, *WORDS)}
+    or comparison's own name, or else its file's."""
+    names = (*graph.experiments, *graph.sweeps, *map(job_name, graph.comparisons))
+    taken = {name.casefold() for name in (*names, *RESERVED, *WORDS)}
     named: dict[str, Trouble] = {}
     for trouble in graph.troubles:
         candidates = [re.sub(r"\W", "_", one, flags=re.ASCII) or "_"
@@ -29,7 +30,7 @@ def named_troubles(graph: Graph) -> dict[str, Trouble]:
 def trouble_assets(
     troubles: Mapping[str, Trouble], wrong_datasets: Sequence[str]
 ) -> Iterator[dg.AssetsDefinition]:
-    """An asset in the group of each experiment, and one for the declarations of datasets."""
+    """An asset in the group of each, and one for the declarations of datasets."""
     for name, trouble in troubles.items():
         yield _saying(name, trouble.sentence)
     if wrong_datasets:

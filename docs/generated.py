@@ -1,8 +1,8 @@
 """Writes the files and tables that follow from the code: `make generated`.
 
-They are `experiments/schema.json`, and the tables of guides between `<!-- begin FAMILY -->` and
-`<!-- end -->`, which list a family's names with the first paragraphs of their docstrings; for
-`backbones`, the names that stand for one.
+They are `schema.json` of `experiments/` and `comparisons/`, and the tables of guides between
+`<!-- begin FAMILY -->` and `<!-- end -->`, which list a family's names with the first paragraphs of
+their docstrings; for `backbones`, the names that stand for one.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import open_clip
 from hooks import FAMILIES, table
 
 from fomo_dagster.experiment.backbone_names import BACKBONES
+from fomo_dagster.experiment.comparison import comparison_schema
 from fomo_dagster.experiment.loading import json_schema
 
 ROOT = Path(__file__).parents[1]
@@ -65,7 +66,8 @@ def generated() -> dict[Path, str]:
     """File → what it should hold."""
     guides = (ROOT / "docs").glob("*.md")
     files = {guide: with_lists(guide.read_text()) for guide in guides}
-    files[ROOT / "experiments" / "schema.json"] = json.dumps(json_schema(), indent=1) + "\n"
+    for folder, schema in (("experiments", json_schema()), ("comparisons", comparison_schema())):
+        files[ROOT / folder / "schema.json"] = json.dumps(schema, indent=1) + "\n"
     return files
 
 

@@ -9,8 +9,8 @@ _IN_WHEEL = _PACKAGE / "presets"
 
 
 def shipped_folder() -> Path:
-    """The folder with the shipped `experiments/` and `datasets/`: part of the package in a wheel,
-    and the repository itself in a checkout."""
+    """The folder with the shipped `experiments/`, `datasets/` and `comparisons/`: part of the
+    package in a wheel, and the repository itself in a checkout."""
     return _IN_WHEEL if _IN_WHEEL.is_dir() else _PACKAGE.parent
 
 

@@ -31,7 +31,7 @@ def unpacked(tmp_path_factory):
 
 def test_presets_packages_and_data_travel_in_the_wheel(unpacked):
     presets = unpacked / "fomo_dagster" / "presets"
-    for kind in ("experiments", "datasets"):
+    for kind in ("experiments", "datasets", "comparisons"):
         files = [path for path in (REPOSITORY / kind).rglob("*.*") if path.is_file()]
         assert len(files) > 1
         for path in files:

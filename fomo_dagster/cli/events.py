@@ -31,13 +31,15 @@ class RunStarted(Event):
     """The command begins. Always the first event."""
 
     name = "run_started"
-    experiment: str = Field(description="The experiment or sweep, as the command names it.")
+    experiment: str = Field(
+        description="The experiment, sweep or comparison, as the command names it."
+    )
     settings: list[str] = Field(description="What `--set` changes.")
     version: str = Field(description="The version of this package.")
 
 
 class ExperimentStarted(Event):
-    """An experiment begins. Those of a sweep begin and end in any order."""
+    """An experiment begins. Those of a sweep or a comparison begin and end in any order."""
 
     name = "experiment_started"
     experiment: str = Field(description="The experiment's name.")

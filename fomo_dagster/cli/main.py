@@ -58,8 +58,8 @@ app = typer.Typer(
     cls=InOrder,
     help="Keep CLIP-like models up to date.\n\n"
     "EXPERIMENT is the name of a file in experiments/, or a path to one. SWEEP/NAME is one "
-    "experiment of a sweep. Everything that is made goes to FOMO_HOME, by default .fomo/ in the "
-    "project.",
+    "experiment of a sweep, and comparisons/NAME a comparison. Everything that is made goes to "
+    "FOMO_HOME, by default .fomo/ in the project.",
     epilog="To begin: `fomo init --images PATH`, `fomo plan NAME`, `fomo run NAME`.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -71,6 +71,13 @@ app.command(rich_help_panel=START)(doctor)
 app.add_typer(datasets_app, name="datasets", rich_help_panel=START)
 Experiment = Annotated[
     str, typer.Argument(metavar="EXPERIMENT", help="An experiment's name, or a path to its file.")
+]
+ToRun = Annotated[
+    str,
+    typer.Argument(
+        metavar="EXPERIMENT",
+        help="An experiment's name, a path to its file, or a comparison, as in comparisons/NAME.",
+    ),
 ]
 Overrides = Annotated[
     list[str] | None,
@@ -88,7 +95,7 @@ AsEvents = Annotated[
 
 @app.command(rich_help_panel=RUN)
 def run(
-    experiment: Experiment,
+    experiment: ToRun,
     overrides: Overrides = None,
     parallel: Annotated[
         int | None,
@@ -105,7 +112,7 @@ def run(
     ] = False,
     as_json: AsEvents = False,
 ) -> None:
-    """Compute what is missing or out of date, and print the scores.
+    """Compute what is missing or out of date, and print the scores, or the comparison.
 
     Ctrl-C stops at resume points; the same command continues from there. With several devices,
     whatever is ready is computed at once. The exit status is not 0 if anything failed.
@@ -134,7 +141,7 @@ def _run(
 
 @app.command(rich_help_panel=RUN, cls=WithParallel)
 def plan(
-    experiment: Experiment,
+    experiment: ToRun,
     overrides: Overrides = None,
     parallel: Parallel = None,
     as_json: AsJson = False,
@@ -329,12 +336,16 @@ def schema(
     path: Annotated[
         Path | None, typer.Argument(help="The file to write; without it, the schema is printed.")
     ] = None,
+    comparisons: Annotated[
+        bool, typer.Option("--comparisons", help="That of comparison files instead.")
+    ] = False,
 ) -> None:
     """Print the JSON schema of experiment files, from which editors complete keys."""
+    from fomo_dagster.experiment.comparison import comparison_schema
     from fomo_dagster.experiment.loading import json_schema
     from fomo_dagster.store.files import write_bytes
 
-    text = json.dumps(json_schema(), indent=1) + "\n"
+    text = json.dumps(comparison_schema() if comparisons else json_schema(), indent=1) + "\n"
     if path is None:
         sys.stdout.write(text)
     else:

@@ -16,13 +16,17 @@ from fomo_dagster.cli.bars import Bars, shortened
 from fomo_dagster.cli.output import Terminal, cell, say
 from fomo_dagster.cli.rows import LEAST_NAME, has_edge, print_table
 from fomo_dagster.errors import FomoError, InputError
-from fomo_dagster.experiment.experiment_sets import ExperimentSet, load_experiment_set
+from fomo_dagster.experiment.comparison import comparison_files
+from fomo_dagster.experiment.comparisons import load_named
+from fomo_dagster.experiment.experiment_sets import ExperimentSet
 from fomo_dagster.experiment.loading import experiment_files
 from fomo_dagster.experiment.schema import Experiment
 from fomo_dagster.experiment.unread import unread
 from fomo_dagster.graph.build.builder import Graph, build_project
-from fomo_dagster.graph.build.names import ConflictError
+from fomo_dagster.graph.build.names import ConflictError, job_name
 from fomo_dagster.graph.core.node import Node
+from fomo_dagster.graph.nodes.comparison import ComparisonNode
+from fomo_dagster.graph.nodes.leaderboard import LeaderboardNode
 from fomo_dagster.graph.run.plan import REASONS_SHOWN, Planned, plan
 from fomo_dagster.graph.run.run_context import RunContext
 from fomo_dagster.home import Home, project_folder
@@ -37,7 +41,7 @@ LEAST_REASON = 24  # characters of a reason on a line
 
 @dataclass(frozen=True)
 class RunRequest:
-    """An experiment or a sweep, read, with the graph of what it needs."""
+    """An experiment, a sweep or a comparison, read, with the graph of what it needs."""
 
     experiment_set: ExperimentSet
     graph: Graph
@@ -46,21 +50,26 @@ class RunRequest:
     @property
     def is_in_project(self) -> bool:
         """Whether its file is one of those that Dagster loads."""
-        files = experiment_files(project_folder()).values()
+        project = project_folder()
+        files = (*experiment_files(project).values(), *comparison_files(project).values())
         return self.experiment_set.path.resolve() in [path.resolve() for path in files]
 
     @property
     def experiment(self) -> Experiment:
-        """The experiment; `InputError` where it is a sweep of several."""
+        """The experiment; `InputError` where there are several."""
         return self.experiment_set.only().experiment
 
     @property
     def name(self) -> str:
-        """The experiment's, or the sweep's: that of Dagster's job."""
-        experiment_set = self.experiment_set
-        if experiment_set.is_several and experiment_set.sweep is not None:
-            return experiment_set.sweep
-        return self.experiment.name
+        """That of Dagster's job."""
+        return job_name(self.experiment_set.name)
+
+    @property
+    def comparison(self) -> ComparisonNode | None:
+        """The comparison that it is of; None if it is of none."""
+        if self.experiment_set.comparison is None:
+            return None
+        return self.graph.comparisons[self.experiment_set.name]
 
     def check_whole(self) -> None:
         """Raises `InputError` where some experiments of a sweep cannot be used."""
@@ -70,21 +79,20 @@ class RunRequest:
             )
             count = len(self.experiment_set.troubles)
             raise InputError(
-                f"{self.experiment_set.sweep}: {count} of {len(self.experiment_set.all_names)} "
+                f"{self.experiment_set.name}: {count} of {len(self.experiment_set.all_names)} "
                 f"experiments cannot be used\n{said}"
             )
 
     @property
     def nodes(self) -> list[Node]:
-        """The nodes that the experiments need, and the leaderboard."""
+        """The nodes that the experiments need, what compares them alone, and the leaderboard."""
         return self.graph.of(*self.experiment_set.names)
 
     def each(self) -> list[RunRequest]:
         """The experiments one by one, over the same graph."""
+        whole = replace(self.experiment_set, troubles=(), comparison=None)
         return [
-            replace(
-                self, experiment_set=replace(self.experiment_set, members=(member,), troubles=())
-            )
+            replace(self, experiment_set=replace(whole, members=(member,)))
             for member in self.experiment_set.members
         ]
 
@@ -113,17 +121,20 @@ def warn_once(warning: str, say: Callable[[str], None] = logger.warning) -> None
 
 
 def resolve_request(name_or_path: str, overrides: Sequence[str]) -> RunRequest:
-    """Read an experiment or a sweep, and build the project's graph with it.
+    """Read an experiment, a sweep or a comparison, and build the project's graph with it.
 
     The others are there for the leaderboard. One that cannot be used is left out, and said; one
     that cannot stand beside what `overrides` make of this one is left out. Raises `InputError`
-    where nothing of this one can be used.
+    where nothing of this one can be used, or not all that a comparison is about.
     """
     project = project_folder()
-    experiment_set = load_experiment_set(name_or_path, project, overrides)
+    experiment_set = load_named(name_or_path, project, overrides)
     graph = build_project(project, experiment_set)
     members = tuple(m for m in experiment_set.members if m.experiment.name in graph.experiments)
     own = [trouble for trouble in graph.troubles if trouble.loaded in experiment_set.members]
+    comparison = experiment_set.comparison
+    if comparison is not None and comparison.reference not in graph.nodes:
+        raise next(one.error for one in graph.troubles if one.name == comparison.reference)
     if not members:
         error, path = own[0].error, own[0].path
         raise error if str(path) in str(error) else type(error)(f"{path}: {error}")
@@ -144,7 +155,7 @@ def say_troubles(graph: Graph, but: type[FomoError] | tuple[()] = ()) -> None:
     """A line for everything of the project that cannot be used. but: errors that are expected."""
     for trouble in graph.troubles:
         if not isinstance(trouble.error, but):
-            warn_once(f"experiment {trouble.name} is left out: {trouble.sentence}")
+            warn_once(f"{trouble.called} is left out: {trouble.sentence}")
     for said in graph.wrong_datasets:
         warn_once(f"a dataset is left out: {said}")
 
@@ -168,7 +179,8 @@ def plan_as_data(planned: Sequence[Planned]) -> dict[str, Any]:
 def print_plan(
     planned: Sequence[Planned], experiment_set: ExperimentSet, console: Console | None = None
 ) -> None:
-    """A line for each asset, of a sweep one for each of its experiments; what it comes to.
+    """A line for each asset, of a sweep or a comparison one for each of its experiments; what it
+    comes to.
 
     On a terminal too narrow for them, names are cut in their middle, and reasons take more lines.
     """
@@ -179,7 +191,8 @@ def print_plan(
         table.add_column(
             column, justify="right" if right else "left", no_wrap=column != "why", overflow="fold"
         )
-    entries = planned if experiment_set.sweep is None else _by_experiment(planned, experiment_set)
+    is_one = experiment_set.sweep is None and experiment_set.comparison is None
+    entries = planned if is_one else _by_experiment(planned, experiment_set)
     rows = [_row(entry) for entry in entries]
     for asset, work, *others in rows:
         name = cell(asset).plain
@@ -219,12 +232,14 @@ def _width_beside(rows: Sequence[Sequence[str]]) -> int:
 
 
 def _by_experiment(planned: Sequence[Planned], experiment_set: ExperimentSet) -> list[Planned]:
-    """The plan of a sweep, the assets of each experiment in one entry under its short name."""
+    """The plan of several experiments, the assets of each in one entry under its short name."""
     of: dict[str, list[Planned]] = {name: [] for name in experiment_set.names}
-    shared: list[Planned] = []
+    before: list[Planned] = []
+    after: list[Planned] = []
     for entry in planned:
+        follows = entry.kind in (ComparisonNode.kind, LeaderboardNode.kind)
+        shared = after if follows else before
         of.get(entry.asset.partition("/")[0], shared).append(entry)
-    leaderboard = shared.pop()
     folded = [
         Planned(
             asset=experiment_set.ending(name),
@@ -239,7 +254,7 @@ def _by_experiment(planned: Sequence[Planned], experiment_set: ExperimentSet) ->
         )
         for name, entries in of.items()
     ]
-    return [*shared, *folded, leaderboard]
+    return [*before, *folded, *after]
 
 
 def total_seconds(planned: Sequence[Planned]) -> float | None:

@@ -159,7 +159,9 @@ def compare(
     methods: Annotated[
         list[str],
         typer.Argument(
-            metavar="METHOD", help="Experiments; the name of a file with replicates is all of them."
+            metavar="METHOD",
+            help="Experiments; the name of a file with replicates is all of them. Or the one "
+            "comparison that a file declares, as in comparisons/NAME.",
         ),
     ],
     baseline: Annotated[
@@ -184,15 +186,26 @@ def compare(
     Differences are paired: replicate by replicate and test sample by test sample, at the last
     stages. Intervals are over both.
     """
-    from fomo_dagster.cli.comparing import as_data, compared, print_comparisons
+    from fomo_dagster.cli.comparing import (
+        as_data,
+        compared_by_name,
+        named_comparison,
+        print_comparisons,
+    )
 
+    comparison = named_comparison(methods)
+    if comparison is not None:
+        methods = list(comparison.methods)
+        margin = comparison.declared.margin if margin is None else margin
+        common = comparison.declared.common or common
     named = list(map(_name_of, methods))
     base = None if baseline is None else _name_of(baseline)
-    read, comparisons = compared(Home.from_environment(), named, base, common=common)
+    home = Home.from_environment()
+    found = compared_by_name(home, named, base, margin=margin, common=common)
     if as_json:
-        print_json(as_data(read, comparisons, margin))
+        print_json(as_data(found))
     else:
-        print_comparisons(read, comparisons, margin, Terminal())
+        print_comparisons(found, Terminal())
 
 
 def sql(

@@ -94,10 +94,11 @@ class RunView(Protocol):
         """An experiment is, with so many assets."""
 
     def not_up_to_date(self, name: str, error: FomoError) -> None:
-        """An experiment of a sweep failed, and others go on."""
+        """An experiment of several failed, and others go on."""
 
     def ended(self, request: RunRequest) -> None:
-        """Nothing more is made: an experiment is up to date, or those of a sweep were tried."""
+        """Nothing more is made: an experiment or a comparison is up to date, or the experiments of
+        a sweep were tried."""
 
 
 @dataclass
@@ -275,7 +276,11 @@ class TextView:
 
     def ended(self, request: RunRequest) -> None:
         with self.lock:
-            if request.experiment_set.is_several:
+            if request.comparison is not None:
+                from fomo_dagster.cli.comparing import print_comparison  # which loads SciPy
+
+                print_comparison(request.comparison, request.home, self.console)
+            elif request.experiment_set.is_several:
                 print_sweep(request.home, request.experiment_set, self.console)
             else:
                 print_results(request.home, request.experiment.name, request.graph, self.console)

@@ -1,7 +1,7 @@
 """`fomo run`: plan, materialise through Dagster what the plan says, and show the scores.
 
-The experiments of a sweep are one run over one graph, so that whatever is ready of any of them can
-go on at once, and what they share is made once.
+The experiments of a sweep or a comparison are one run over one graph, so that whatever is ready of
+any of them can go on at once, and what they share is made once.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ from fomo_dagster.store.heads import Head
 from fomo_dagster.store.leases import lease
 from fomo_dagster.trackers.choosing import named_by_environment, open_trackers
 from fomo_dagster.trackers.sending import Trackers
+from fomo_dagster.units import counted
 from resources.executors import executor_on
 from resources.pipes import PipesChannel
 
@@ -64,7 +65,7 @@ def run_experiment(
     view: RunView | None = None,
     parallel: int | None = None,
 ) -> None:
-    """Bring an experiment, or those of a sweep, up to date.
+    """Bring an experiment, or those of a sweep or a comparison, up to date.
 
     Raises what failed; `StoppedError` on SIGINT, SIGTERM and SIGHUP. Where an asset fails, whatever
     does not need it goes on; the failures are told together at the end.
@@ -87,7 +88,8 @@ def run_experiment(
 
 
 def plan_experiment(name_or_path: str, overrides: Sequence[str]) -> list[Planned]:
-    """Plan an experiment, or those of a sweep; raises `InputError` where one cannot be used."""
+    """Plan an experiment, or those of a sweep or a comparison; raises `InputError` where one cannot
+    be used."""
     request = resolve_request(name_or_path, overrides)
     request.check_whole()
     return request.plan()
@@ -114,7 +116,8 @@ def _run(
     runner = _Runner(request, instance, command, view, signals, trackers, cluster)
     try:
         failures = runner.bring_up_to_date()
-        if request.experiment_set.is_several or not failures:
+        shows_what_there_is = request.experiment_set.is_several and request.comparison is None
+        if shows_what_there_is or not failures:
             view.ended(request)
     finally:
         trackers.close(view.warn)
@@ -123,16 +126,20 @@ def _run(
 
 
 def _all_of(failures: Mapping[str, FomoError], request: RunRequest) -> FomoError:
-    """The one error that a command ends with. failures: by experiments, or assets of the one."""
+    """The one error that a command ends with. failures: by experiments and comparisons, or by
+    assets of the one experiment."""
     first = next(iter(failures.values()))
-    of_sweep = request.experiment_set.is_several
-    if len(failures) == 1 and not of_sweep:
+    experiments = request.experiment_set.all_names if request.experiment_set.is_several else ()
+    failed = sum(name in experiments for name in failures)
+    if len(failures) == 1 and not failed:
         return first
     said = "".join(f"\n  {name}: {error}" for name, error in failures.items())
-    if not of_sweep:
+    if not experiments:
         return type(first)(f"{len(failures)} assets failed{said}")
-    many = f"{len(failures)} of {len(request.experiment_set.all_names)} experiments failed"
-    return type(first)(f"{request.experiment_set.sweep}: {many}{said}")
+    many = f"{failed} of {len(experiments)} experiments failed"
+    if others := len(failures) - failed:
+        many += f", and {counted(others, 'comparison')}"
+    return type(first)(f"{request.experiment_set.name}: {many}{said}")
 
 
 @dataclass(frozen=True)
@@ -167,7 +174,7 @@ class _Runner:
 
     def bring_up_to_date(self) -> dict[str, FomoError]:
         """Plan and materialise until nothing is left to do that can be done; what failed, by the
-        experiments of a sweep, or by the assets of one experiment."""
+        experiments of several and what compares them, or by the assets of one experiment."""
         request = self.request
         members = request.each()
         with ExitStack() as stack:
@@ -216,6 +223,7 @@ class _Runner:
                 )
                 named.add(broken)
                 self.view.not_up_to_date(name, failures[name])
+        failures |= {key: self.failed[key] for key in self.graph.comparisons if key in self.failed}
         return failures if request.experiment_set.is_several else self.failed
 
     def _leased(self, stack: ExitStack) -> StoreError | None:

@@ -12,17 +12,18 @@ from fomo_dagster.cli.output import say
 from fomo_dagster.cli.reporting import TIME, as_shown, print_methods, say_units
 from fomo_dagster.cli.rows import print_frame
 from fomo_dagster.errors import InputError
-from fomo_dagster.experiment.experiment_sets import ExperimentSet, load_experiment_set
+from fomo_dagster.experiment.comparisons import load_named
+from fomo_dagster.experiment.experiment_sets import ExperimentSet
 from fomo_dagster.home import Home, project_folder
 from fomo_dagster.tables.results import leaderboard, sweep_leaderboard
 
 
 def asked_for(references: Sequence[str], home: Home) -> tuple[list[str], ExperimentSet | None]:
-    """The experiments that the arguments of a command name, of a sweep those that have scores; and
-    the sweep, where they name one and nothing else.
+    """The experiments that the arguments of a command name, of a sweep or a comparison those that
+    have scores; and the sweep, where they name one and nothing else.
 
     The name of an experiment with scores stands for it though its file be gone. Raises
-    `InputError` for what names nothing, and for a sweep without any scores.
+    `InputError` for what names nothing, and for several experiments without any scores.
     """
     with_scores = set(leaderboard(home.root)["experiment"])
     names: list[str] = []
@@ -31,11 +32,12 @@ def asked_for(references: Sequence[str], home: Home) -> tuple[list[str], Experim
         if reference in with_scores:
             names.append(reference)
             continue
-        experiment_set = load_experiment_set(reference, project_folder())
+        experiment_set = load_named(reference, project_folder())
         if not experiment_set.is_several:
             names += experiment_set.names
             continue
-        sweeps.append(experiment_set)
+        if experiment_set.comparison is None:
+            sweeps.append(experiment_set)
         there = [name for name in experiment_set.names if name in with_scores]
         names += there
         if not there:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from fomo_dagster.errors import FomoError, InputError, nearest
+from fomo_dagster.experiment.comparison import FOLDER, LoadedComparison
 from fomo_dagster.experiment.extending import apply_override, merged, nested
 from fomo_dagster.experiment.loading import (
     Datasets,
@@ -43,10 +44,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Trouble:
-    """An experiment, or a whole file, that cannot be used, and why.
+    """An experiment, a comparison, or a whole file, that cannot be used, and why.
 
-    name: the experiment's, or the sweep's; if nobody knows it, the file's. loaded: the experiment,
-    if its file is valid by itself.
+    name: the experiment's, or the sweep's; if nobody knows it, the file's; `comparisons/NAME`.
+    loaded: the experiment, if its file is valid by itself.
     """
 
     name: str
@@ -54,6 +55,12 @@ class Trouble:
     error: FomoError
     sweep: str | None = None
     loaded: Loaded | None = None
+
+    @property
+    def called(self) -> str:
+        """What it is, and its name."""
+        is_comparison = self.name.startswith(f"{FOLDER}/")
+        return self.name if is_comparison else f"experiment {self.name}"
 
     @property
     def sentence(self) -> str:
@@ -64,7 +71,8 @@ class Trouble:
 
 @dataclass(frozen=True)
 class ExperimentSet:
-    """The experiments of one file. sweep: the name of their sweep; None if there is none.
+    """The experiments of one file, or those that a comparison is about. sweep: the name of their
+    sweep; None if there is none. comparison: None if it is of no comparison.
 
     troubles: its members that cannot be used; of a file that is no sweep there are none.
     """
@@ -74,6 +82,16 @@ class ExperimentSet:
     sweep: str | None
     members: tuple[Loaded, ...]
     troubles: tuple[Trouble, ...] = ()
+    comparison: LoadedComparison | None = None
+
+    @property
+    def name(self) -> str:
+        """The comparison's, as commands know it, the sweep's, or that of the one experiment."""
+        if self.comparison is not None:
+            return self.comparison.reference
+        if self.is_several and self.sweep is not None:
+            return self.sweep
+        return self.only().experiment.name
 
     @property
     def names(self) -> list[str]:
@@ -86,7 +104,7 @@ class ExperimentSet:
 
     @property
     def is_several(self) -> bool:
-        """Whether it is a sweep of several experiments, usable or not."""
+        """Whether it is several experiments, usable or not."""
         return len(self.all_names) > 1
 
     def member(self, name: str) -> Loaded:
@@ -114,8 +132,8 @@ class ExperimentSet:
         return self.members[0]
 
     def ending(self, name: str) -> str:
-        """A member's name without the sweep's."""
-        return name.removeprefix(f"{self.sweep}_")
+        """A member's name without the sweep's, if it is in one."""
+        return name if self.sweep is None else name.removeprefix(f"{self.sweep}_")
 
 
 def load_experiment_set(
@@ -152,13 +170,14 @@ class Declared:
         ]
 
 
-def load_all(project: Path) -> Declared:
-    """Everything that a project declares; raises nothing that one of its files is the reason of."""
+def load_all(project: Path, overrides: Sequence[str] = ()) -> Declared:
+    """Every experiment that a project declares; raises nothing that one of its files is the reason
+    of. overrides: as of `load_experiment`, for each."""
     datasets = load_datasets(project)
     experiment_sets: list[ExperimentSet] = []
     troubles: list[Trouble] = []
     for name, path in experiment_files(project).items():
-        found = attempted(partial(_family, name, path, project, (), datasets), path)
+        found = attempted(partial(_family, name, path, project, overrides, datasets), path)
         if isinstance(found, ExperimentSet):
             experiment_sets.append(found)
             troubles += found.troubles

@@ -110,8 +110,13 @@ def experiment_files(project: Path) -> dict[str, Path]:
     """Experiment name → file, for every file in the project's `experiments/` folder; of two that
     differ in their suffixes alone, which are refused when they are read, the second by all of it.
     """
+    return files_by_name(project / "experiments")
+
+
+def files_by_name(folder: Path) -> dict[str, Path]:
+    """Name → file, for every declaration in a folder; see `experiment_files`."""
     files: dict[str, Path] = {}
-    for path in declaration_files(project / "experiments"):
+    for path in declaration_files(folder):
         files[path.name if path.stem in files else path.stem] = path
     return files
 
@@ -131,6 +136,16 @@ def declaration_files(folder: Path) -> Iterator[Path]:
     except OSError as error:
         raise InputError(said_of(error, folder)) from error
     yield from filter(is_declaration, (folder / name for name in names))
+
+
+def check_has_no_twin(path: Path) -> None:
+    """Raises `InputError` where another file differs from this one in its suffix alone."""
+    twins = [p.name for p in path.parent.glob("*") if p.stem == path.stem and is_declaration(p)]
+    if len(twins) > 1:
+        raise InputError(
+            f"{path}: {' and '.join(sorted(twins))} would both be {path.stem!r}: rename or delete "
+            "one"
+        )
 
 
 def load_experiment(name_or_path: str, project: Path, overrides: Sequence[str] = ()) -> Loaded:
@@ -344,12 +359,7 @@ def _with_parents(path: Path, children: tuple[Path, ...], project: Path) -> dict
     if path in children:
         chain = " → ".join(p.stem for p in (*children, path))
         raise InputError(f"{path} extends itself: {chain}")
-    twins = [p.name for p in path.parent.glob("*") if p.stem == path.stem and is_declaration(p)]
-    if len(twins) > 1:
-        raise InputError(
-            f"{path}: {' and '.join(sorted(twins))} would both be {path.stem!r}: rename or delete "
-            "one"
-        )
+    check_has_no_twin(path)
     data = read_mapping(path)
     parent = data.pop(EXTENDS, None)
     for grid in grids_of(data.get(SWEEP)):

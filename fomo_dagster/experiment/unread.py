@@ -9,20 +9,22 @@ from fomo_dagster.data.dataset import Dataset
 from fomo_dagster.data.formats import has_image_suffix
 from fomo_dagster.data.sources.files import resolved, shortlist
 from fomo_dagster.data.sources.rows import SUFFIXES as TABLES
+from fomo_dagster.experiment.comparison import FOLDER as COMPARISONS
 from fomo_dagster.experiment.loading import SUFFIXES, Loaded, is_declaration
 from fomo_dagster.streams.growing import passed_over
 
 NO_DECLARATIONS = (".md", ".rst", ".pyc")  # what people and Python leave beside them
-SCHEMA = "schema.json"  # by which editors complete an experiment
+SCHEMA = "schema.json"  # by which editors complete a declaration
 
 
 def unread_files(project: Path, declared: Iterable[tuple[Dataset, Path]]) -> tuple[str, ...]:
-    """A sentence for each of `experiments/` and `datasets/` that holds files which are not read.
+    """A sentence for each folder of declarations that holds files which are not read.
 
     declared: datasets, and the folder that their paths start from; what they name is data. Folders
     in `experiments/` hold presets, which are read by their names.
     """
     experiments, datasets = project / "experiments", project / "datasets"
+    comparisons = project / COMPARISONS
     data = {place for dataset, base in declared for place in dataset.source.named_paths(base)}
     found = {
         experiments: list(_others(experiments)),
@@ -31,6 +33,7 @@ def unread_files(project: Path, declared: Iterable[tuple[Dataset, Path]]) -> tup
             for path in (*_others(datasets), *_deeper(datasets))
             if not any(path.is_relative_to(place) for place in data)
         ],
+        comparisons: [*_others(comparisons), *_deeper(comparisons)],
     }
     return tuple(
         f"{folder} holds files that are not read: {_named(paths, folder)}; declarations end in "

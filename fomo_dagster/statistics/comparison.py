@@ -38,10 +38,12 @@ class Scored:
 
 @dataclass(frozen=True)
 class OfDataset(Scored):
-    """A dataset's score. p: of McNemar's exact test for one replicate of a classification dataset,
-    else by Student's t; corrected: after Holm, for all datasets of the comparison."""
+    """A dataset's score, of so many queries. p: of McNemar's exact test for one replicate of a
+    classification dataset, else by Student's t; corrected: after Holm, for all datasets of the
+    comparison."""
 
     role: str
+    queries: int
     p: float
     corrected: float
 
@@ -118,7 +120,7 @@ def _compared(
     datasets = tuple(
         OfDataset(
             dataset, float(method[dataset].scores().mean()), float(base[dataset].scores().mean()),
-            differences[dataset], roles[dataset], p, corrected,
+            differences[dataset], roles[dataset], method[dataset].correct.shape[1], p, corrected,
         )
         for dataset, p, corrected in zip(method, values, holm(values), strict=True)
     )  # fmt: skip

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -13,15 +12,14 @@ import numpy as np
 import polars as pl
 
 from fomo_dagster.errors import InputError
-from fomo_dagster.experiment.sweeping import SEEDS
 from fomo_dagster.home import Home
 from fomo_dagster.statistics.answers import Answers
+from fomo_dagster.tables.members import Member, Members, members_of
 from fomo_dagster.tables.predictions import QUERY, read_predictions
 from fomo_dagster.tables.selects import quoted
 from fomo_dagster.tables.views import query
 
-# What seeds tell apart has names of its own.
-_NAMES = ("stream.name", "backbone.name", "pretraining_pool.name")
+_COMMON = "--common (`common: true` in a comparison's file)"
 _MEMBERS = """
 SELECT experiment, replicate, replicate_of, settings FROM experiments
 WHERE replicate_of = {method} OR experiment = {method}
@@ -39,21 +37,22 @@ class Methods:
     remarks: Sequence[str]
 
 
-def read_methods(home: Home, methods: Sequence[str], *, common: bool = False) -> Methods:
+def read_methods(home: Home, declared: Mapping[str, Members], *, common: bool = False) -> Methods:
     """The answers of methods at their last stages, paired query by query and replicate by
-    replicate. A method is an experiment, or what its replicates are of.
+    replicate. declared: method → its experiments.
 
     Raises `InputError`, with what differs, if their datasets, prompts, test samples or replicates
     do; with `common` what they share is taken, if there is anything.
     """
-    members = _alone_together({method: _members(home, method) for method in methods})
+    methods, members = list(declared), _alone_together(declared)
     shared = _shared({m: set(found) for m, found in members.items()}, "replicates", common=common)
     labels = [label for label in members[methods[0]] if label in shared.kept]
     _check_seeds(members, labels)
     experiments = {m: [found[label].experiment for label in labels] for m, found in members.items()}
+    last = {one.experiment: one.stage for found in members.values() for one in found.values()}
     remarks = list(shared.left_out)
     read = {
-        experiment: read_predictions(home, experiment)
+        experiment: read_predictions(home, experiment, last[experiment])
         for names in experiments.values()
         for experiment in names
     }
@@ -76,7 +75,7 @@ def read_methods(home: Home, methods: Sequence[str], *, common: bool = False) ->
                 f"{_difference(next(iter(said.values())), said[other])}"
             )
             if not common:
-                raise InputError(f"{refusal}; --common compares what is evaluated alike")
+                raise InputError(f"{refusal}; {_COMMON} compares what is evaluated alike")
             remarks.append(f"left out: {refusal}")
             continue
         frames = {name: found.rows.filter(dataset=dataset) for name, found in read.items()}
@@ -92,54 +91,21 @@ def read_methods(home: Home, methods: Sequence[str], *, common: bool = False) ->
     return Methods(answers, {name: roles[name] for name in answers[methods[0]]}, labels, remarks)
 
 
-@dataclass(frozen=True)
-class _Member:
-    """An experiment. seeds: dotted key → seed, of those that replicates may differ in."""
-
-    experiment: str
-    seeds: Mapping[str, Any]
-
-
-def _members(home: Home, method: str) -> dict[str, _Member]:
-    """Replicate → experiment. Raises `InputError` where they differ in more than seeds."""
+def members_there(home: Home, method: str) -> Members:
+    """The experiments of a method, as the tables have them. A method is an experiment, or what its
+    replicates are of. Raises `InputError` where these differ in more than seeds."""
     rows = query(home.root, _MEMBERS.format(method=quoted(method))).sort("replicate").to_dicts()
-    of_method = [row for row in rows if row["replicate_of"] == method] or rows
-    if not of_method:
-        return {"": _Member(method, {})}
-    found, first = {}, None
-    for row in of_method:
-        settings = json.loads(row["settings"])
-        seeds = {key: _taken(settings, key.split(".")) for key in SEEDS.values()}
-        for name in _NAMES:
-            _taken(settings, name.split("."))
-        found[row["replicate"]] = _Member(row["experiment"], seeds)
-        first = first or settings
-        keys = {**first, **settings}
-        if different := [key for key in keys if first.get(key) != settings.get(key)]:
-            raise InputError(
-                f"{of_method[0]['experiment']} and {row['experiment']} differ in "
-                f"{', '.join(different)}, and so are no replicates: `fomo run {method}` brings all "
-                "up to date"
-            )
-    return found
+    return members_of(method, rows) if rows else {"": Member(method, {})}
 
 
-def _taken(settings: dict[str, Any], path: list[str]) -> Any:
-    """What stands at a dotted key, which is taken out."""
-    inner: Any = settings
-    for part in path[:-1]:
-        inner = inner.get(part) if isinstance(inner, dict) else None
-    return inner.pop(path[-1], None) if isinstance(inner, dict) else None
-
-
-def _alone_together(members: dict[str, dict[str, _Member]]) -> dict[str, dict[str, _Member]]:
+def _alone_together(members: Mapping[str, Members]) -> Mapping[str, Members]:
     """Where each method is one experiment, they are paired whatever their seeds are called."""
     if any(len(found) > 1 for found in members.values()):
         return members
     return {method: {"": next(iter(found.values()))} for method, found in members.items()}
 
 
-def _check_seeds(members: Mapping[str, Mapping[str, _Member]], labels: Sequence[str]) -> None:
+def _check_seeds(members: Mapping[str, Members], labels: Sequence[str]) -> None:
     """Raises `InputError` where replicates of one name do not vary the same seeds."""
     first, *others = members
     for label, other in itertools.product(labels if len(labels) > 1 else (), others):
@@ -167,7 +133,7 @@ def _shared(sets: Mapping[str, set[str]], what: str, *, common: bool) -> _Shared
         told = "; ".join(f"{name}: {_listed(one)}" for name, one in sets.items())
         raise InputError(f"no {what} in common: {told}")
     if more and not common:
-        raise InputError(f"{'; '.join(said)}: --common compares what all have")
+        raise InputError(f"{'; '.join(said)}: {_COMMON} compares what all have")
     return _Shared(kept, [f"left out: {sentence}" for sentence in said])
 
 
@@ -218,7 +184,7 @@ def _common_queries(
             raise InputError(
                 f"{first} and {name} were evaluated on other test samples of {dataset}: "
                 f"{keys.height} and {frames[name].height}, {both.height} of them the same; "
-                "--common compares these"
+                f"{_COMMON} compares these"
             )
         keys = both
     if keys.is_empty():

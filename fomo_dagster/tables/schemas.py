@@ -45,6 +45,7 @@ _DATASET = Column(_TEXT, "the dataset's name")
 _CONCEPT = Column(_TEXT, "the concept's name, a class of the dataset")
 _ROLE = Column(_TEXT, "`adaptation` or `held_out`")
 _STREAM = Column(_TEXT, "the stream's name")
+_COMPARISON = Column(_TEXT, "the comparison's name, that of its file")
 _SCORES = ", ".join(metric.label for metric in STAGE_METRICS)
 
 TABLES: Mapping[str, Table] = {
@@ -204,6 +205,60 @@ TABLES: Mapping[str, Table] = {
             "dataset": _DATASET,
             "concept": _CONCEPT,
             "samples": Column(_INTEGER, "how many training samples the concept brings"),
+        },
+    ),
+    "comparisons": Table(
+        "a metric, or a dataset's score, of a method against the baseline of a comparison, at "
+        "their last stages",
+        {
+            "comparison": _COMPARISON,
+            "method": Column(_TEXT, "the method's name: an experiment's, or its replicates'"),
+            "baseline": Column(_TEXT, "what it is compared with, another method"),
+            "kind": Column(_TEXT, "`metric` or `dataset`"),
+            "name": Column(_TEXT, "the metric's name as a column of `scores`, or the dataset's"),
+            "role": Column(_TEXT, "of a dataset: " + _ROLE.meaning + "; null of a metric", True),
+            "value": Column(_NUMBER, "of the method, in percent: the mean over replicates"),
+            "baseline_value": Column(_NUMBER, "the same of the baseline"),
+            "difference": Column(_NUMBER, "`value` less `baseline_value`, in points"),
+            "low": Column(_NUMBER, "the lower end of its 95 % interval"),
+            "high": Column(_NUMBER, "the upper end of its 95 % interval"),
+            "p": Column(
+                _NUMBER,
+                "that there is no difference: McNemar's exact test for one replicate of a "
+                "classification dataset, else Student's t",
+            ),
+            "corrected_p": Column(
+                _NUMBER, "`p` after Holm's correction for all datasets; null of a metric", True
+            ),
+            "replicates": Column(_INTEGER, "how many pairs of replicates"),
+            "replicates_needed": Column(
+                _INTEGER,
+                "how many would see a difference as large in 80 % of cases; null where no number "
+                "would do, or nobody can tell",
+                True,
+            ),
+            "queries": Column(_INTEGER, "how many test images and captions"),
+            "verdict": Column(
+                _TEXT,
+                "of a metric: `better`, `worse`, `equivalent`, `no worse` or `too little to tell`; "
+                "null of a dataset",
+                True,
+            ),
+            "margin": Column(
+                _NUMBER, "points within which methods count as equivalent; null if not asked", True
+            ),
+        },
+    ),
+    "comparison_pairs": Table(
+        "two methods of a comparison over all its datasets",
+        {
+            "comparison": _COMPARISON,
+            "first": Column(_TEXT, "a method"),
+            "second": Column(_TEXT, "another method"),
+            "difference": Column(_NUMBER, "mean score of `first` less that of `second`, in points"),
+            "wins": Column(_INTEGER, "datasets on which `first` is higher"),
+            "losses": Column(_INTEGER, "datasets on which `first` is lower"),
+            "p": Column(_NUMBER, "of Wilcoxon's signed rank test, after Holm's for all pairs"),
         },
     ),
 }

@@ -36,7 +36,7 @@ def test_the_shipped_experiments_have_these_assets(shipped):
         "quickstart_pretraining", "digits", "photographs", "greek", "pictograms", "clocks", "flags",
         "aerial", "rooms", "shapes", "textures", "letters", "relations",
     }  # fmt: skip
-    expected = {"leaderboard", "backbones/quickstart", "pools/quickstart"}
+    expected = {"leaderboard", "backbones/quickstart", "pools/quickstart", "comparisons/replay"}
     expected |= {f"{folder}/{name}" for folder in ("sources", "shards") for name in datasets}
     expected |= {"streams/quickstart/order"}
     expected |= {f"streams/quickstart/{name}" for name in names("chunk", range(1, 6))}
@@ -53,7 +53,7 @@ def test_the_shipped_experiments_have_these_assets(shipped):
 def test_the_shipped_experiments_have_these_jobs_schedules_and_sensors(shipped):
     repository = shipped.get_repository_def()
     jobs = {job.name for job in repository.get_all_jobs() if not job.name.startswith("__")}
-    assert jobs == {*EXPERIMENTS, "observe_sources", "run_experiment"}
+    assert jobs == {*EXPERIMENTS, "comparisons_replay", "observe_sources", "run_experiment"}
     assert {s.name for s in repository.schedule_defs} == {"observe_sources_schedule"}
     assert {s.name for s in repository.sensor_defs} == {"update_what_changed"}
 

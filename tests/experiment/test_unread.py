@@ -32,6 +32,7 @@ UNREAD = {
     "a copy": "experiments/toy.yaml.bak",
     "a folder's declaration": "datasets/more/birds.yaml",
     "a table that nothing names": "datasets/captions.csv",
+    "a comparison in a folder": "comparisons/more/pair.yaml",
 }
 
 

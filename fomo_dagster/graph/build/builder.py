@@ -10,11 +10,14 @@ from typing import Any
 from fomo_dagster.data.dataset import Dataset
 from fomo_dagster.errors import FomoError, InputError
 from fomo_dagster.experiment.backbone import Backbone
+from fomo_dagster.experiment.comparison import LoadedComparison
+from fomo_dagster.experiment.comparisons import load_comparisons
 from fomo_dagster.experiment.experiment_sets import ExperimentSet, Trouble, attempted, load_all
 from fomo_dagster.experiment.loading import Loaded
 from fomo_dagster.experiment.names import SAFE_NAME
 from fomo_dagster.experiment.overview import overview
 from fomo_dagster.experiment.schema import Experiment
+from fomo_dagster.graph.build.declared_comparisons import comparison_node, needs
 from fomo_dagster.graph.build.declared_streams import (
     first_evaluated,
     in_released_streams,
@@ -32,6 +35,7 @@ from fomo_dagster.graph.core.keys import LEADERBOARD, STREAMS, order_key
 from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.nodes.budget import BudgetNode, budget_of
 from fomo_dagster.graph.nodes.chunk import ChunkNode, Chunks, CutOrder, WholeDatasets
+from fomo_dagster.graph.nodes.comparison import ComparisonNode
 from fomo_dagster.graph.nodes.evaluation import EvaluationNode
 from fomo_dagster.graph.nodes.leaderboard import LeaderboardNode
 from fomo_dagster.graph.nodes.measured_orders import (
@@ -64,14 +68,18 @@ class Graph:
     loaded: Mapping[str, Loaded] = field(default_factory=dict)
     """Experiment → all that its file says."""
     troubles: tuple[Trouble, ...] = ()
-    """The experiments that cannot be part of it, and why."""
+    """The experiments and comparisons that cannot be part of it, and why."""
     wrong_datasets: tuple[str, ...] = ()
     """What is wrong with declarations of the project's datasets."""
 
     def of(self, *experiments: str) -> list[Node]:
-        """The nodes that experiments need, their streams' order and the leaderboard with them."""
+        """The nodes that experiments need, their streams' order and the leaderboard with them, and
+        the comparisons that are about no other experiments."""
         streams = (order_key(self.experiments[name].stream_name) for name in experiments)
         wanted: set[str] = {LEADERBOARD, *streams}
+        for comparison in self.comparisons.values():
+            if not set(comparison.experiments).difference(experiments):
+                wanted.add(comparison.key)
         for node in reversed(list(self.nodes.values())):
             if node.key in wanted or node.experiment in experiments:
                 wanted.add(node.key)
@@ -79,25 +87,48 @@ class Graph:
                     wanted.update(node.inputs)
         return [node for node in self.nodes.values() if node.key in wanted]
 
+    @property
+    def comparisons(self) -> dict[str, ComparisonNode]:
+        """Those that it has, by their keys."""
+        nodes = self.nodes.values()
+        return {node.key: node for node in nodes if isinstance(node, ComparisonNode)}
+
     def without(self, trouble: Trouble) -> Graph:
-        """The graph without an experiment's own nodes, because it turned out to be in trouble."""
+        """The graph without what turned out to be in trouble: a comparison, or an experiment's own
+        nodes and the comparisons that are about it."""
         name = trouble.name
+        lost = [one for one in self.comparisons.values() if name in one.experiments]
         return replace(
             self,
-            nodes={key: node for key, node in self.nodes.items() if node.experiment != name},
+            nodes={
+                key: node
+                for key, node in self.nodes.items()
+                if name not in (node.experiment, key) and node not in lost
+            },
             experiments={n: one for n, one in self.experiments.items() if n != name},
             loaded={n: one for n, one in self.loaded.items() if n != name},
             sweeps={s: tuple(n for n in names if n != name) for s, names in self.sweeps.items()},
-            troubles=(*self.troubles, trouble),
+            troubles=(
+                *self.troubles,
+                trouble,
+                *(
+                    Trouble(one.loaded.reference, one.loaded.path, needs(one.loaded, name, trouble))
+                    for one in lost
+                ),
+            ),
         )
 
 
 def build_graph(
-    loaded: Sequence[Loaded], others: Iterable[Loaded] = (), also_scored: Iterable[str] = ()
+    loaded: Sequence[Loaded],
+    others: Iterable[Loaded] = (),
+    also_scored: Iterable[str] = (),
+    comparisons: Iterable[LoadedComparison] = (),
 ) -> Graph:
     """The graph of some experiments, and of others as far as they can coexist with them.
 
     also_scored: names of further experiments, whose scores the leaderboard shows if they exist.
+    comparisons: of these experiments, as far as all that one is about can be part of the graph.
     Raises `InputError` if one of the former names a dataset that does not exist, declares something
     else than another under a shared name, trains on a dataset that is held out, and the like. If
     one of the others does, it is a trouble of the graph.
@@ -110,6 +141,8 @@ def build_graph(
     troubled = [trouble.name for trouble in builder.troubles]
     names = sorted({*builder.experiments, *troubled, *also_scored})
     builder.experiment = ""
+    for comparison in comparisons:
+        builder.try_comparison(comparison)
     builder.add(
         LeaderboardNode(key=LEADERBOARD, score_keys=tuple(f"{name}/scores" for name in names))
     )
@@ -117,31 +150,41 @@ def build_graph(
 
 
 def build_project(project: Path, experiment_set: ExperimentSet | None = None) -> Graph:
-    """The graph of all experiments of a project, as far as they can coexist in it.
+    """The graph of all experiments of a project, as far as they can coexist in it, and of its
+    comparisons, with the shipped experiments that these are about.
 
     What is wrong with the others is in its `troubles`; nothing is raised. experiment_set: the one
     that a command is about, which the others must fit.
     """
     declared = load_all(project)
+    comparisons, uncompared = load_comparisons(project, declared)
     members = experiment_set.members if experiment_set is not None else ()
-    own = {(member.path, member.experiment.name) for member in members}
-    others = [one for one in declared.experiments if (one.path, one.experiment.name) not in own]
+    if experiment_set is not None and experiment_set.comparison is not None:
+        name = experiment_set.comparison.reference
+        comparisons = [one for one in comparisons if one.reference != name]
+        comparisons.append(experiment_set.comparison)
+        uncompared = [one for one in uncompared if one.name != name]
+    found: dict[tuple[Path, str], Loaded] = {}
+    for one in (*members, *declared.experiments, *(m for c in comparisons for m in c.members)):
+        found.setdefault((one.path, one.experiment.name), one)
+    others = list(found.values())[len(members) :]
     troubles = [
         trouble
         for trouble in declared.troubles
         if experiment_set is None
         or (trouble.path, trouble.sweep) != (experiment_set.path, experiment_set.sweep)
     ]
+    troubles += uncompared
     troubles += experiment_set.troubles if experiment_set is not None else ()
     named = [trouble.name for trouble in troubles if SAFE_NAME.fullmatch(trouble.name)]
-    graph = build_graph((), [*members, *others], named)
+    graph = build_graph((), [*members, *others], named, comparisons)
     if any(isinstance(trouble.error, ConflictError) for trouble in graph.troubles):
         # What was changed last is what is wrong; experiments that stood there before go on.
-        tried = build_graph((), [*members, *sorted(others, key=_last_change)], named)
+        tried = build_graph((), [*members, *sorted(others, key=_last_change)], named, comparisons)
         wrong = [trouble.loaded for trouble in tried.troubles]
         good = [one for one in (*members, *others) if one not in wrong]
-        named += [trouble.name for trouble in tried.troubles]
-        graph = replace(build_graph((), good, named), troubles=tried.troubles)
+        named += [trouble.name for trouble in tried.troubles if trouble.loaded is not None]
+        graph = replace(build_graph((), good, named, comparisons), troubles=tried.troubles)
     return replace(
         graph,
         troubles=(*troubles, *graph.troubles),
@@ -185,6 +228,18 @@ class _Builder(SharedNodes):
                     part.popitem()
             name, sweep = loaded.experiment.name, loaded.sweep
             self.troubles.append(Trouble(name, loaded.path, error, sweep, loaded))
+
+    def try_comparison(self, comparison: LoadedComparison) -> None:
+        """Add a comparison, or else the trouble that it is in."""
+
+        def add() -> None:
+            node = comparison_node(comparison, self.nodes, self.troubles)
+            self.names.claim_comparison(comparison)
+            self.add(node)
+
+        error = attempted(add, comparison.path)
+        if isinstance(error, FomoError):
+            self.troubles.append(Trouble(comparison.reference, comparison.path, error))
 
     def order_of(
         self, loaded: Loaded, listing: Listing, datasets: Mapping[str, Dataset], theta: str

@@ -11,9 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fomo_dagster.errors import InputError
+from fomo_dagster.experiment.comparison import LoadedComparison
 from fomo_dagster.experiment.loading import Loaded
 from fomo_dagster.graph.core.keys import (
     BACKBONES,
+    COMPARISONS,
     DATASETS,
     LEADERBOARD,
     MANIFESTS,
@@ -34,7 +36,9 @@ SCHEDULE = "_schedule"  # what the name of an experiment's schedule ends in
 TROUBLE = "trouble"  # the second part of the key of what an experiment in trouble shows
 
 RESERVED: Mapping[str, str] = {
-    **dict.fromkeys((SOURCES, SHARDS, STREAMS, POOLS, BACKBONES), "a folder of assets"),
+    **dict.fromkeys(
+        (SOURCES, SHARDS, STREAMS, POOLS, BACKBONES, COMPARISONS), "a folder of assets"
+    ),
     **dict.fromkeys((DATASETS, MANIFESTS), "a group of assets"),
     LEADERBOARD: "an asset",
     **dict.fromkeys((OBSERVE, GROW, LAUNCH), "a job"),
@@ -47,6 +51,11 @@ WORDS = frozenset(keyword.kwlist) | {
     "int", "str", "float", "bool", "input", "output", "type",
 }  # fmt: skip
 """Words by which Dagster names no job."""
+
+
+def job_name(reference: str) -> str:
+    """The name of the job of an experiment, a sweep, or `comparisons/NAME`."""
+    return reference.replace("/", "_")
 
 
 class ConflictError(InputError):
@@ -70,6 +79,10 @@ class Names:
             self._claim(loaded.sweep, loaded.path)
         self._claim(loaded.experiment.name, loaded.path)
 
+    def claim_comparison(self, comparison: LoadedComparison) -> None:
+        """Take the name of a comparison's job; raises as `claim`."""
+        self._claim(job_name(comparison.reference), comparison.path)
+
     def _owner(self, name: str) -> tuple[str, Path] | None:
         return self.experiments.get(name.casefold())
 
@@ -86,7 +99,7 @@ class Names:
             alike = "" if other == name else f", and {other!r} differs from it in case alone"
             raise ConflictError(
                 f"{path}: two experiments or sweeps are called {name!r}{alike}; the other one is "
-                f"in {there}: give one of them another `name`"
+                f"in {there}: give one of them another `name`, or rename its file"
             )
         self.experiments[name.casefold()] = (name, path)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 LEADERBOARD = "leaderboard"
+COMPARISONS = "comparisons"  # a folder of assets, and their group
 DATASETS, MANIFESTS = "datasets", "manifests"  # groups
 SOURCES, SHARDS, STREAMS, POOLS, BACKBONES = "sources", "shards", "streams", "pools", "backbones"
 

@@ -1,0 +1,138 @@
+"""By how much methods differ, and whether that can be told.
+
+`fomo compare` prints it, and the assets of comparisons hold it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import polars as pl
+
+from fomo_dagster.home import Home
+from fomo_dagster.metrics import STAGE_METRICS
+from fomo_dagster.statistics.comparison import (
+    Comparison,
+    OfDataset,
+    Scored,
+    compare,
+    over_datasets,
+)
+from fomo_dagster.statistics.significance import LEVEL, Pair, replicates_needed, verdict
+from fomo_dagster.tables.answers import Methods, read_methods
+from fomo_dagster.tables.members import Members
+from fomo_dagster.tables.schemas import SCHEMAS
+
+LABELS = {metric.name: metric.label for metric in STAGE_METRICS}
+LEAST_REPLICATES = 3
+COMPARISONS, PAIRS = "comparisons", "comparison_pairs"  # tables
+OF_COMPARISON = "comparison"  # their column with its name, which only an asset knows
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Methods against a baseline, the first of them. margin: in points, within which methods count
+    as equivalent, and one as no worse; None: neither is asked."""
+
+    read: Methods
+    comparisons: Sequence[Comparison]
+    margin: float | None
+
+    @cached_property
+    def pairs(self) -> list[Pair]:
+        """All pairs of methods over datasets."""
+        return over_datasets(self.read.answers)
+
+    @property
+    def rows(self) -> pl.DataFrame:
+        """Those of the table `comparisons`, without the comparison's name."""
+        rows = [
+            self._row(one, scored)
+            for one in self.comparisons
+            for scored in (*one.metrics, *one.datasets)
+        ]
+        return pl.DataFrame(rows, schema=_columns(COMPARISONS))
+
+    @property
+    def pair_rows(self) -> pl.DataFrame:
+        """Those of the table `comparison_pairs`, likewise."""
+        return pl.DataFrame([asdict(pair) for pair in self.pairs], schema=_columns(PAIRS))
+
+    @property
+    def remarks(self) -> list[str]:
+        """What else to know of all of it."""
+        return [said for one in self.comparisons for said in remarks_of(one)] + [*self.read.remarks]
+
+    def _row(self, one: Comparison, scored: Scored) -> dict[str, Any]:
+        of_dataset = scored if isinstance(scored, OfDataset) else None
+        difference = scored.difference
+        return {
+            "method": one.method,
+            "baseline": one.baseline,
+            "kind": "metric" if of_dataset is None else "dataset",
+            "name": scored.name,
+            "role": of_dataset and of_dataset.role,
+            "value": scored.value,
+            "baseline_value": scored.baseline,
+            "difference": difference.estimate,
+            "low": difference.low,
+            "high": difference.high,
+            "p": difference.p if of_dataset is None else of_dataset.p,
+            "corrected_p": of_dataset and of_dataset.corrected,
+            "replicates": one.replicates,
+            "replicates_needed": replicates_needed(difference),
+            "queries": one.queries if of_dataset is None else of_dataset.queries,
+            "verdict": verdict(difference, self.margin) if of_dataset is None else None,
+            "margin": self.margin,
+        }
+
+
+def compared(
+    home: Home, methods: Mapping[str, Members], *, margin: float | None = None, common: bool = False
+) -> Compared:
+    """The methods against the first of them, from what was predicted at their last stages. Raises
+    `InputError` as `read_methods`."""
+    read = read_methods(home, methods, common=common)
+    return Compared(read, compare(read.answers, read.roles, next(iter(methods))), margin)
+
+
+def remarks_of(one: Comparison) -> list[str]:
+    """What else to know of a method against the baseline."""
+    said = [
+        f"a run of {one.method} beats one of {one.baseline} on a dataset with probability "
+        f"{one.improvement:.2f}"
+    ]
+    if one.replicates == 1:
+        said.append(
+            "one replicate: the intervals are over test samples alone, and say nothing of other "
+            "seeds (`replicates: 5` in the file)"
+        )
+    elif one.replicates < LEAST_REPLICATES:
+        said.append(f"{one.replicates} replicates: too few to trust the intervals")
+    for metric in one.metrics:
+        difference = metric.difference
+        if one.replicates > 1 and difference.p >= LEVEL:
+            needed = replicates_needed(difference)
+            if needed is None and difference.estimate and difference.deviation:
+                said.append(
+                    f"{LABELS[metric.name]}: too little to tell, and more replicates would not do: "
+                    "it takes more test samples"
+                )
+            if needed is not None and needed > one.replicates:
+                said.append(
+                    f"{LABELS[metric.name]}: too little to tell; a difference of "
+                    f"{abs(difference.estimate):.2f} points would take about {needed} replicates"
+                )
+    return said
+
+
+def shown_p(value: float) -> str:
+    """A p as people read it."""
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _columns(table: str) -> dict[str, pl.DataType]:
+    return {name: type_ for name, type_ in SCHEMAS[table].items() if name != OF_COMPARISON}
