@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 
 from fomo_dagster.cli.datasets_commands import AsJson, datasets_app
 from fomo_dagster.cli.endings import ending_of
+from fomo_dagster.cli.law_commands import fit, target
 from fomo_dagster.cli.output import (
     Terminal,
     prepare_streams,
@@ -52,7 +53,7 @@ class InOrder(TyperGroup):
 
 ORDER = (
     "init", "doctor", "datasets", "fetch", "budget", "schedule", "plan", "run", "ui", "results",
-    "compare", "errors", "sql", "export", "merge", "schema", "dagster-home",
+    "compare", "fit", "target", "errors", "sql", "export", "merge", "schema", "dagster-home",
 )  # fmt: skip
 app = typer.Typer(
     cls=InOrder,
@@ -248,6 +249,8 @@ def budget(
 
 app.command(rich_help_panel=LOOK)(results)
 app.command(rich_help_panel=LOOK)(compare)
+app.command(rich_help_panel=LOOK)(fit)
+app.command(rich_help_panel=LOOK)(target)
 app.command(rich_help_panel=LOOK)(errors)
 app.command(rich_help_panel=LOOK)(sql)
 

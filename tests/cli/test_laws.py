@@ -1,0 +1,216 @@
+"""`fomo fit` and `fomo target` over experiments whose numbers are known."""
+
+import json
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+
+import numpy as np
+import polars as pl
+import pytest
+from safetensors.numpy import save_file
+from typer.testing import CliRunner
+
+from fomo_dagster.cli.main import app
+from fomo_dagster.errors import InputError
+from fomo_dagster.home import Home
+from fomo_dagster.metrics import SCORES
+from fomo_dagster.store.heads import Head
+from fomo_dagster.store.recipes import Recipe
+from fomo_dagster.tables.files import write_table
+from fomo_dagster.tables.schemas import TABLES
+
+DIGEST = "a" * 32
+
+
+@dataclass
+class Made:
+    """Experiments of which only the tables were made."""
+
+    home: Home
+
+    def head(self, asset, kind, **fields):
+        head = {
+            "experiment": None, "stage": None, "digest": DIGEST, "data_version": DIGEST,
+            "code_version": "", "recipes": {}, "artifacts": {}, "facts": {}, "status": "computed",
+            "recorded_at": "2026-03-04T05:06:07+00:00", "seconds": 1.0,
+        }  # fmt: skip
+        self.home.heads.write(Head(asset=asset, kind=kind, **{**head, **fields}))
+
+    def table(self, table, asset, rows):
+        columns = TABLES[table].columns
+        empty = {
+            name: None if column.nullable else "" if column.type == pl.String() else 0
+            for name, column in columns.items()
+        }
+        schema = {name: column.type for name, column in columns.items()}
+        frame = pl.DataFrame([empty | row for row in rows], schema=schema)
+        write_table(self.home.root, table, asset, DIGEST, frame)
+
+    def experiment(self, name, accuracies, samples, **settings):
+        """accuracies: KA of stages 0 on; samples: of each stage."""
+        row = {"stages": len(accuracies) - 1, "seed": 0, "replicate": "", "batch_size": 8,
+               "method": "finetune", "stream": "toy", "backbone": "toy", "budget": 1.0,
+               "file": f"experiments/{name}.yaml"}  # fmt: skip
+        self.table("experiments", f"{name}/scores", [{"experiment": name, **row, **settings}])
+        scores = [
+            dict.fromkeys(SCORES)
+            | {"experiment": name, "stage": stage, "knowledge_accumulation": value}
+            for stage, value in enumerate(accuracies)
+        ]
+        self.table("scores", f"{name}/scores", scores)
+        self.head(f"{name}/scores", "scores", experiment=name)
+        for stage in range(1, len(accuracies)):
+            asset = f"{name}/trained_{stage:03d}"
+            steps = [
+                {"experiment": name, "stage": stage, "step": step, "loss": 2 - step + 100 / samples}
+                for step in range(2)
+            ]
+            self.table("training_steps", asset, steps)
+            cost = {"samples": samples, "flops": 10.0 * samples, "seconds": samples / 4}
+            self.head(asset, "trained", experiment=name, stage=stage, cost=cost, makes_weights=True)
+
+    def backbone(self, name, parameters):
+        def make(folder):
+            save_file({"a": np.zeros((parameters // 2, 2))}, folder / "weights.safetensors")
+
+        artifact = self.home.store.get_or_make(Recipe("backbone", 1, {"name": name}, {}), make)
+        self.head(
+            f"backbones/{name}", "backbone", artifacts={"only": (artifact.kind, artifact.digest)}
+        )
+
+
+@pytest.fixture
+def made(tmp_path, monkeypatch):
+    monkeypatch.setenv("FOMO_HOME", str(tmp_path))
+    monkeypatch.delenv("FOMO_STORE", raising=False)
+    for room, name in (("laws", "uncertainty"), ("joint_laws", "joint_uncertainty")):
+        module = import_module(f"fomo_dagster.cli.{room}")
+        monkeypatch.setattr(module, name, partial(getattr(module, name), draws=10))
+    return Made(Home(tmp_path))
+
+
+def fomo(*arguments):
+    result = CliRunner().invoke(app, list(map(str, arguments)), catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def error(samples):
+    return 400 * samples**-0.4 + 10
+
+
+def test_a_law_of_a_sweep_says_what_it_held_out_and_what_comes(made, tmp_path):
+    for power in range(6):
+        samples = 1000 * 2**power
+        made.experiment(f"law_{samples}", [5.0, 100 - error(samples)], samples, sweep="law")
+    said = json.loads(fomo("fit", "law", "--metric", "KA", "--at", 64000, "--json"))
+    assert (said["error"], said["against"], said["law"]) == ("100 - KA", "samples", "M2")
+    assert [point["samples"] for point in said["points"]] == [1000 * 2**k for k in range(6)]
+    for name, value in {"β": 400, "c": -0.4, "ε∞": 10}.items():
+        assert said["parameters"][name]["value"] == pytest.approx(value, rel=1e-3)
+    (held_out,), (ahead,) = said["held_out"], said["ahead"]
+    assert held_out["measured"] == pytest.approx(error(32000))
+    assert held_out["predicted"] == pytest.approx(error(32000), rel=1e-5)
+    assert (ahead["samples"], ahead["predicted"]) == (64000, pytest.approx(error(64000), rel=1e-5))
+    printed = fomo("fit", "law", "--metric", "KA", "--law", "M1", "--to", tmp_path / "law.svg")
+    assert printed.splitlines()[0] == "100 - KA against samples: 6 points at 6 values, 1 held out"
+    assert (tmp_path / "law.svg").read_bytes().startswith(b"<?xml")
+    with pytest.raises(InputError, match=r"pictures are .png or .svg files, not .pdf"):
+        fomo("fit", "law", "--metric", "KA", "--to", tmp_path / "law.pdf")
+
+
+def test_what_has_no_law_is_said(made):
+    made.experiment("one", [5.0, 20.0, 40.0], 100)
+    made.experiment("other", [5.0, 10.0], 400, method="lora")
+    for arguments, said in (
+        (("one", "--metric", "KA"), "two values of x or more, not 1 point, all at 200"),
+        (("one", "other", "--metric", "KA"), "100 - KA against samples: the error grows, from 60"),
+        (("one", "--metric", "ka", "--every-stage"), "2 values of x, of which the largest 1"),
+        (("one",), "two values of x or more, not 0 points, of which none"),
+        (("two",), "'two' has no scores yet: `fomo run two` computes them"),
+        (("one", "--metric", "backward_transfer"), "is a difference, in points, and no error"),
+        (("one", "--metric", "accuracy"), "no metric 'accuracy' of a stage .one of a dataset"),
+        (("one", "--against", "size"), "there is no law against 'size'"),
+        (("one", "--joint", "--law", "M1"), "--joint goes without --law"),
+        (("one", "--dataset", "birds"), "has 'score' of 'birds'"),
+    ):
+        with pytest.raises(InputError, match=said):
+            fomo("fit", *arguments)
+    made.experiment("third", [5.0, 30.0], 100)
+    printed = fomo("fit", "one", "third", "other", "--metric", "training_loss", "--json")
+    assert json.loads(printed)["points"][0]["error"] == 2.0
+
+
+def test_compute_is_divided_between_parameters_and_samples(made):
+    for parameters in (1000, 4000, 16000):
+        made.backbone(f"of_{parameters}", parameters)
+        for samples in (500, 1000, 2000):
+            value = 5 + 300 * parameters**-0.5 + 200 * samples**-0.4
+            made.experiment(
+                f"joint_{parameters}_{samples}", [1.0, 100 - value], samples, sweep="joint",
+                backbone=f"of_{parameters}",
+            )  # fmt: skip
+    said = json.loads(fomo("fit", "joint", "--metric", "KA", "--joint", "--at", 4e5, "--json"))
+    expected = {"E": 5, "A": 300, "B": 200, "α": 0.5, "β": 0.4, "a": 4 / 9, "b": 5 / 9}
+    found = {name: parameter["value"] for name, parameter in said["parameters"].items()}
+    assert found == pytest.approx(expected, rel=1e-3)
+    (best,) = said["optima"]
+    assert best["parameters"] * best["samples"] * said["flops_each"] == pytest.approx(4e5)
+    assert "Best division of compute" in fomo("fit", "joint", "--metric", "KA", "--joint")
+    printed = fomo("fit", "joint", "--metric", "KA", "--against", "parameters", "--json")
+    assert {point["parameters"] for point in json.loads(printed)["points"]} == {1000, 4000, 16000}
+
+
+def test_the_time_to_a_target_ends_where_it_is_kept(made):
+    made.experiment("fast", [10.0, 55.0, 45.0, 60.0], 100)
+    made.experiment("slow", [10.0, 20.0, 45.0, 50.0], 400)
+    made.experiment("lost", [10.0, 55.0, 45.0, 40.0], 100)
+    said = json.loads(
+        fomo("target", "fast", "slow", "lost", "--metric", "KA", "--value", 50, "--json")
+    )
+    rows = {row["experiment"]: row for row in said["experiments"]}
+    spent = ("first", "held", "censored", "steps", "samples", "flops", "seconds")
+    assert [rows["fast"][name] for name in spent] == [1, 3, False, 6, 300, 3000.0, 75.0]
+    assert [rows["slow"][name] for name in spent] == [3, 3, False, 6, 1200, 12000.0, 300.0]
+    assert [rows["lost"][name] for name in spent] == [1, None, True, 6, 300, 3000.0, 75.0]
+    assert [(row["method"], row["score"]) for row in said["profile"]] == [
+        ("fast", 1.0), ("slow", 0.0), ("lost", 0.0),
+    ]  # fmt: skip
+    assert said["profile"][1]["ρ(4)"] == 1.0
+    printed = fomo("target", "fast", "lost", "--metric", "KA", "--of", "slow", "--in", "steps")
+    assert "reached at stage 1, lost again" in printed
+    assert "> 300" in printed
+    for arguments, message in (
+        (["--metric", "KA"], "give one of --value and --of"),
+        (["--value", 1, "--in", "days"], "there is no cost 'days'"),
+        (["--value", 1, "--by", "colour"], "not told apart by 'colour'"),
+    ):
+        with pytest.raises(InputError, match=message):
+            fomo("target", "fast", *arguments)
+
+
+def test_methods_are_compared_over_workloads_by_medians(made):
+    values = {  # stream and method → seed → KA of the stages
+        ("a", "full"): [[0, 50, 60], [0, 40, 60], [0, 40, 60]],
+        ("a", "lora"): [[0, 50, 60]],
+        ("b", "full"): [[0, 50, 60]],
+        ("b", "lora"): [[0, 10, 20]],
+    }
+    for (stream, method), runs in values.items():
+        for seed, run in enumerate(runs):
+            made.experiment(
+                f"two_{stream}_{method}_{seed}", run, 100, sweep="two", stream=stream,
+                method=method, seed=seed, replicate_of=f"two_{stream}_{method}",
+                replicate=f"seed_{seed}",
+            )  # fmt: skip
+    asked = ("target", "two", "--metric", "KA", "--value", 50, "--in", "samples")
+    profile = json.loads(fomo(*asked, "--by", "method", "--json"))["profile"]
+    assert [(row["method"], row["reached"]) for row in profile] == [("full", 2), ("lora", 1)]
+    # a: medians 200 and 100; b: 100 and never
+    assert [row["score"] for row in profile] == pytest.approx([(2 / 3 + 1) / 2, 1 / 2])
+    without = json.loads(fomo(*asked, "--json"))
+    assert without["profile"] is None
+    assert without["remarks"] == ["no profile: two_a_full has no experiment on b · toy"]
+    of = json.loads(fomo(*asked[:4], "--of", "lora", "--by", "method", "--json"))["experiments"]
+    assert {row["workload"]: row["target"] for row in of} == {"a · toy": 60, "b · toy": 20}
