@@ -16,6 +16,7 @@ from fomo_dagster.cli.rows import print_frame
 from fomo_dagster.errors import InputError
 from fomo_dagster.statistics.answers import Floats
 from fomo_dagster.statistics.compute_optimal import (
+    EXPONENTS,
     JointLaw,
     JointUncertainty,
     fit_joint,
@@ -24,6 +25,8 @@ from fomo_dagster.statistics.compute_optimal import (
 from fomo_dagster.units import counted, number, operations
 
 COLUMNS = ("parameters", "samples", "flops")
+_FALLS_WITH = {"α": "parameters", "β": "samples"}
+_NEAR = 1.01
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,14 @@ def print_joint(found: Joint, console: Console) -> None:
     print_frame(pl.DataFrame(rows), "Best division of compute", console, narrow="compute")
     if found.uncertainty is None:
         say(console, "no intervals: the law has as many parameters as there are points")
+    for name, what in _FALLS_WITH.items():
+        low, high = (intervals or {}).get(name, (1.0, 1.0))
+        if low <= EXPONENTS[0] * _NEAR or high >= EXPONENTS[1] / _NEAR:
+            say(
+                console,
+                f"these points do not tell {name}, and so no division of compute: measure more "
+                f"values of {what}, further apart",
+            )
     for remark in found.points.remarks:
         say(console, remark)
 

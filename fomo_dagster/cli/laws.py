@@ -64,6 +64,7 @@ def read_points(
         if name not in AGAINST:
             raise InputError(f"there is no law against {name!r}: {nearest(name, AGAINST)}")
     measured = metric_named(metric, dataset)
+    label, error, most = _error(measured)
     experiments = experiments_of(home.root, references)
     names = experiments["experiment"].to_list()
     rows = trajectories(home.root, names, measured, [dataset] if dataset else [])
@@ -79,7 +80,6 @@ def read_points(
         rows = rows.with_columns(
             parameters=pl.col("backbone").replace_strict(sizes, return_dtype=pl.Int64)
         )
-    label, error, most = _error(measured)
     whole = (
         rows.with_columns(error=error).drop_nulls(["error", *columns]).sort(*columns, "experiment")
     )

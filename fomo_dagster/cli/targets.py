@@ -88,6 +88,8 @@ def targets_of(
     ]
     frame = pl.DataFrame(rows, infer_schema_length=None)
     profile, remarks = _profile(frame, cost)
+    if without := sorted(set(experiments["experiment"]) - set(values["experiment"])):
+        remarks.append(f"without {measured.label}, and left out: {', '.join(without)}")
     return Targets(measured, cost, frame, profile, tuple(remarks))
 
 

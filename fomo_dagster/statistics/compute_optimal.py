@@ -29,7 +29,9 @@ _STARTS = tuple(
     np.array(start) for start in itertools.product(*[_PARTS] * 3, _EXPONENTS, _EXPONENTS)
 )
 _TRIED = 5  # of the starts: those with the least loss
-_BOUNDS = ((-30.0, 3.0),) * 3 + ((0.01, 4.0),) * 2
+EXPONENTS = (0.01, 4.0)
+"""The least and the largest α and β that are looked for."""
+_BOUNDS = (*[(-30.0, 3.0)] * 3, EXPONENTS, EXPONENTS)
 
 
 @dataclass(frozen=True)

@@ -83,8 +83,9 @@ def trajectories(
     """A row for each experiment and stage: `experiment`, `stage`, `dataset`, `value`, and of COSTS
     what its trainings and merges took up to then; null where not known.
 
-    metric: of a stage (`dataset` is null), TRAINING_LOSS, or one of the given datasets. Raises
-    `InputError` for a dataset or a metric of it that none of the experiments has.
+    metric: of a stage (`dataset` is null), TRAINING_LOSS, or one of datasets: of the given ones, by
+    default of all. Raises `InputError` for a metric, or one of a dataset, that none of the
+    experiments has.
     """
     if isinstance(metric, StageMetric):
         values = (
@@ -107,4 +108,10 @@ def trajectories(
                 f"none of {', '.join(experiments)} has {metric.name!r} of {dataset!r}: "
                 + nearest(dataset, there)
             )
-    return rows.filter(pl.col("dataset").is_in(list(datasets))) if datasets else rows
+    if datasets:
+        rows = rows.filter(pl.col("dataset").is_in(list(datasets)))
+    if rows["value"].drop_nulls().is_empty():
+        raise InputError(
+            f"none of {', '.join(experiments)} has {metric.name}: choose another metric"
+        )
+    return rows

@@ -127,7 +127,7 @@ def test_what_has_no_law_is_said(made):
         (("one", "--metric", "KA"), "two values of x or more, not 1 point, all at 200"),
         (("one", "other", "--metric", "KA"), "100 - KA against samples: the error grows, from 60"),
         (("one", "--metric", "ka", "--every-stage"), "2 values of x, of which the largest 1"),
-        (("one",), "two values of x or more, not 0 points, of which none"),
+        (("one",), "none of one has geometric_mean: choose another metric"),
         (("two",), "'two' has no scores yet: `fomo run two` computes them"),
         (("one", "--metric", "backward_transfer"), "is a difference, in points, and no error"),
         (("one", "--metric", "accuracy"), "no metric 'accuracy' of a stage .one of a dataset"),
