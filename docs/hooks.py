@@ -24,7 +24,10 @@ from fomo_dagster.cli.events import EVENTS, Failure
 from fomo_dagster.cli.main import app
 from fomo_dagster.data.sources.registry import SOURCES
 from fomo_dagster.evaluation.classification import METRICS as CLASSIFICATION_METRICS
+from fomo_dagster.evaluation.corruptions import METRICS as CORRUPTION_METRICS
+from fomo_dagster.evaluation.few_shot import METRICS as FEW_SHOT_METRICS
 from fomo_dagster.evaluation.retrieval import METRICS as RETRIEVAL_METRICS
+from fomo_dagster.evaluation.temperature import METRICS as TEMPERATURE_METRICS
 from fomo_dagster.experiment.loading import json_schema
 from fomo_dagster.merging.techniques import TECHNIQUES
 from fomo_dagster.methods.averaging.declaration import AVERAGES
@@ -231,6 +234,15 @@ def tables() -> str:
     return "\n".join(lines)
 
 
+_METRIC_HEAD = ("metric", "unit", "better", "meaning")
+FURTHER_METRICS = {
+    "few_shot": FEW_SHOT_METRICS,
+    "temperature": TEMPERATURE_METRICS,
+    "corruptions": CORRUPTION_METRICS,
+}
+"""Key of an experiment's `evaluation` → what it has measured."""
+
+
 def metrics() -> str:
     """The metrics of a stage and of a dataset."""
     lines = ["# Metrics", "", "## Of a stage", "", "Every stage has these scores, in the columns "
@@ -245,7 +257,13 @@ def metrics() -> str:
         lines += [f"## Of a {task} dataset", "", "They are in the column `metric` of "
                   f"[`evaluations`](tables.md#evaluations). The row `score` repeats `{score}`, "
                   "which the scores of a stage are made of.", ""]  # fmt: skip
-        lines += table(("metric", "unit", "better", "meaning"), map(_row_of_metric, of_task))
+        lines += table(_METRIC_HEAD, map(_row_of_metric, of_task))
+    lines += ["## Further measures", "", "Of classification datasets, if the experiment asks for "
+              "them ([Measure more](../measures.md)). They are in the same column, and part of no "
+              "score.", ""]  # fmt: skip
+    for key, further in FURTHER_METRICS.items():
+        lines += [f"### `evaluation.{key}`", ""]
+        lines += table(_METRIC_HEAD, map(_row_of_metric, further))
     return "\n".join(lines)
 
 

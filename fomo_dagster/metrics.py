@@ -24,14 +24,14 @@ COUNTS_WITHIN = {"classification": 1, "retrieval": 5}
 class Metric:
     """A number that says how good something is.
 
-    unit: `%` of samples, `points`, which are differences of percentages, or `nats`. best: which
-    values are better. short: its name where space is short.
+    unit: `%` of samples, `points`, which are differences of percentages, `nats`, or a `factor`.
+    best: which values are better. short: its name where space is short.
     """
 
     name: str
     description: str
-    unit: Literal["%", "points", "nats"] = "%"
-    best: Literal["high", "low"] = "high"
+    unit: Literal["%", "points", "nats", "factor"] = "%"
+    best: Literal["high", "low", "neither"] = "high"
     short: str = ""
 
     @property

@@ -2,6 +2,7 @@
 
 import re
 import runpy
+from html import unescape
 from pathlib import Path
 
 import polars as pl
@@ -12,6 +13,7 @@ from mkdocs.exceptions import Abort
 
 from fomo_dagster.cli.events import EVENTS
 from fomo_dagster.data.sources.registry import SOURCES
+from fomo_dagster.evaluation import corruptions, few_shot, temperature
 from fomo_dagster.evaluation.classification import METRICS as CLASSIFICATION_METRICS
 from fomo_dagster.evaluation.retrieval import METRICS as RETRIEVAL_METRICS
 from fomo_dagster.experiment.loading import json_schema
@@ -112,6 +114,14 @@ def test_reference_has_every_metric_of_stages_and_datasets(site):
         assert re.search(
             rf"<code>{metric.name}</code>.*?{re.escape(metric.description)}", text, re.S
         )
+
+
+def test_reference_has_the_metrics_that_an_experiment_can_ask_for(site):
+    text = unescape(re.sub(r"</?code>", "`", text_of(site, "metrics")))
+    for metrics in (few_shot.METRICS, temperature.METRICS, corruptions.METRICS):
+        for metric in metrics:
+            assert f"`{metric.name}`" in text
+            assert metric.description in text
 
 
 def test_reference_of_tables_has_the_columns_of_every_table(site):

@@ -15,11 +15,13 @@ from fomo_dagster.cli.output import say
 from fomo_dagster.cli.planning import resolve_request
 from fomo_dagster.cli.rows import print_frame
 from fomo_dagster.errors import InputError
+from fomo_dagster.evaluation.calibration import reliability
 from fomo_dagster.graph.build.builder import build_project
 from fomo_dagster.graph.run.run_context import RunContext
 from fomo_dagster.graph.work.indexes import index_of
 from fomo_dagster.home import Home, project_folder
 from fomo_dagster.plots.errors_sheet import errors_sheet
+from fomo_dagster.plots.reliability import reliability_plot
 from fomo_dagster.store.files import write_bytes
 from fomo_dagster.tables.prediction_changes import (
     NEWLY_RIGHT,
@@ -133,8 +135,7 @@ def print_errors(found: Errors, most: int, console: Console) -> None:
 def write_sheet(found: Errors, home: Home, path: Path) -> None:
     """A contact sheet of what is (newly) wrong. Raises `InputError` if no image can be shown, and
     for a path that is not that of a PNG."""
-    if path.suffix.lower() != ".png":
-        raise InputError(f"--sheet is {str(path)!r}: it is written as PNG, so name a .png file")
+    _check_is_png(path, "--sheet")
     context = RunContext(build_project(project_folder()), home)
     indexes = {name: index_of(name, context) for name in found.wrong["dataset"].unique()}
     rows = {
@@ -149,3 +150,26 @@ def write_sheet(found: Errors, home: Home, path: Path) -> None:
         return indexes[dataset].picture(row["shard"], row["offset"], row["size"])
 
     write_bytes(path, errors_sheet(found.wrong, image_of, found.title), named=True)
+
+
+def write_reliability(found: Errors, path: Path) -> None:
+    """Reliability diagrams of the classification datasets, of both stages where there are two.
+    Raises `InputError` if there is none, and for a path that is not that of a PNG."""
+    _check_is_png(path, "--reliability")
+    looked_at = (found.now,) if found.before is None else (found.before, found.now)
+    panels: dict[str, dict[str, pl.DataFrame]] = {}
+    for predictions in looked_at:
+        rows = predictions.rows.filter(task="classification").sort("dataset")
+        for (dataset,), of in rows.group_by("dataset", maintain_order=True):
+            confidences = of["probability_of_predicted"].cast(pl.Float64).to_numpy()
+            label = f"{predictions.experiment}, stage {predictions.stage}"
+            curve = reliability(confidences, of["correct"].to_numpy())
+            panels.setdefault(str(dataset), {})[label] = curve
+    if not panels:
+        raise InputError(f"{found.title}: --reliability needs a classification dataset")
+    write_bytes(path, reliability_plot(panels, f"Reliability: {found.title}"), named=True)
+
+
+def _check_is_png(path: Path, option: str) -> None:
+    if path.suffix.lower() != ".png":
+        raise InputError(f"{option} is {str(path)!r}: it is written as PNG, so name a .png file")

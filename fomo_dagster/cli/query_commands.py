@@ -123,6 +123,13 @@ def errors(
         Path | None,
         typer.Option(metavar="FILE.png", help="Draw a contact sheet of the images into this file."),
     ] = None,
+    reliability: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.png",
+            help="Draw how often answers are right over how sure the weights are of them.",
+        ),
+    ] = None,
     as_json: AsJson = False,
     as_csv: AsCsv = False,
 ) -> None:
@@ -131,7 +138,12 @@ def errors(
     Wrong is what the score counts as wrong: an image of another class, in retrieval an image or a
     caption whose right answer is not among the first five. JSON and CSV have each sample.
     """
-    from fomo_dagster.cli.prediction_errors import errors_of, print_errors, write_sheet
+    from fomo_dagster.cli.prediction_errors import (
+        errors_of,
+        print_errors,
+        write_reliability,
+        write_sheet,
+    )
 
     _chosen(None, as_json=as_json, as_csv=as_csv)
     home = Home.from_environment()
@@ -141,6 +153,8 @@ def errors(
     )  # fmt: skip
     if sheet is not None:
         write_sheet(found, home, sheet)
+    if reliability is not None:
+        write_reliability(found, reliability)
     if as_json:
         print_json(
             {

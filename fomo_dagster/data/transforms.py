@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from open_clip.transform import image_transform
 from PIL import Image
-from torchvision.transforms import Compose, InterpolationMode, functional
+from torchvision.transforms import Compose, InterpolationMode, ToTensor, functional
 
 from fomo_dagster.data.images import to_rgb
 from fomo_dagster.errors import InputError, nearest
@@ -32,7 +32,22 @@ def evaluate_transform(
     resize_mode: str = "shortest",
     interpolation: str = "bicubic",
 ) -> Callable[[Image.Image], torch.Tensor]:
-    """OpenCLIP's evaluation transform, as a picklable callable: image -> (3, size, size) float32.
+    """Both of `evaluate_transforms` in one: image -> (3, size, size) float32."""
+    both: Callable[[Image.Image], torch.Tensor] = Compose(
+        evaluate_transforms(size, mean, std, resize_mode, interpolation)
+    )
+    return both
+
+
+def evaluate_transforms(
+    size: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    resize_mode: str = "shortest",
+    interpolation: str = "bicubic",
+) -> tuple[Callable[[Image.Image], Image.Image], Callable[[Image.Image], torch.Tensor]]:
+    """OpenCLIP's evaluation transform, as picklable callables: from an image to one of size × size
+    pixels (mode RGB), and from that to (3, size, size) float32.
 
     `resize_mode` is OpenCLIP's: "shortest" resizes the short side and crops the centre, "longest"
     fits the image in and pads it with black, "squash" ignores the aspect ratio. `interpolation`:
@@ -51,8 +66,9 @@ def evaluate_transform(
         interpolation=interpolation,
     )
     # Conversion comes first: Pillow resizes palette images by nearest neighbour only.
-    converting: Callable[[Image.Image], torch.Tensor] = Compose([to_rgb, transform])
-    return converting
+    steps = [to_rgb, *transform.transforms]
+    (first,) = (place for place, step in enumerate(steps) if isinstance(step, ToTensor))
+    return Compose(steps[:first]), Compose(steps[first:])
 
 
 def random_crop(

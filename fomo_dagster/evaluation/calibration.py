@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 
 BINS = 15
 
@@ -16,9 +17,7 @@ Truths = npt.NDArray[np.bool_]
 def expected_calibration_error(confidences: Floats, correct: Truths, bins: int = BINS) -> float:
     """Mean distance of confidence and accuracy over bins of equal width, weighted by their sizes,
     from 0 to 1 (Guo et al. 2017, arXiv 1706.04599). confidences, correct: (N,), of predictions."""
-    # A bin holds what is above its lower edge, up to its upper one.
-    places = np.clip(np.ceil(confidences * bins).astype(np.int64) - 1, 0, bins - 1)
-    return _error(places, confidences, correct, bins)
+    return _error(_of_equal_width(confidences, bins), confidences, correct, bins)
 
 
 def adaptive_calibration_error(confidences: Floats, correct: Truths, bins: int = BINS) -> float:
@@ -29,6 +28,27 @@ def adaptive_calibration_error(confidences: Floats, correct: Truths, bins: int =
     places = np.empty(len(confidences), dtype=np.int64)
     places[order] = np.arange(len(confidences)) * bins // len(confidences)
     return _error(places, confidences, correct, bins)
+
+
+def reliability(confidences: Floats, correct: Truths, bins: int = BINS) -> pl.DataFrame:
+    """What a reliability diagram shows: `confidence` and `accuracy`, from 0 to 1, and the number of
+    `images`, of each bin of equal width that has any. Confidences that are no numbers are left
+    out."""
+    there = np.isfinite(confidences)
+    confidences, correct = confidences[there], correct[there]
+    places = _of_equal_width(confidences, bins)
+    return (
+        pl.DataFrame({"bin": places, "confidence": confidences, "correct": correct})
+        .group_by("bin")
+        .agg(pl.mean("confidence"), pl.mean("correct").alias("accuracy"), images=pl.len())
+        .sort("bin")
+        .select("confidence", "accuracy", pl.col("images").cast(pl.Int64))
+    )
+
+
+def _of_equal_width(confidences: Floats, bins: int) -> npt.NDArray[np.int64]:
+    # A bin holds what is above its lower edge, up to its upper one.
+    return np.clip(np.ceil(confidences * bins).astype(np.int64) - 1, 0, bins - 1)
 
 
 def _error(places: npt.NDArray[np.int64], confidences: Floats, correct: Truths, bins: int) -> float:

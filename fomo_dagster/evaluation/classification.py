@@ -34,12 +34,12 @@ TOP = 5
 class Classified:
     """The result of classifying N images. ranking: of the images among all classes; targets: (N,),
     the true class; classes: the number of classes; scale: the factor of similarities in the
-    softmax."""
+    softmax, the same for all images or (N,)."""
 
     ranking: Ranking
     targets: Integers
     classes: int
-    scale: float
+    scale: float | npt.NDArray[np.float64]
 
     @property
     def ranks(self) -> Integers:

@@ -15,11 +15,12 @@ from typing import Any
 
 import polars as pl
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from fomo_dagster.data.images import UnreadableImageError
 from fomo_dagster.data.index import Index
-from fomo_dagster.data.transforms import evaluate_transform
+from fomo_dagster.data.transforms import evaluate_transforms
 from fomo_dagster.errors import DataError
 from fomo_dagster.experiment.execution import Execution
 from fomo_dagster.models.backbones import Model
@@ -30,6 +31,7 @@ AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 BATCHES_AHEAD = 1  # batches that are loaded while one is encoded; bounds the memory
 
 Row = tuple[str, str, int, int]  # key, shard, offset, size
+Altered = Callable[[str, Image.Image], Image.Image]  # of the image of a key
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,23 +87,26 @@ class Encoder:
         index: Index,
         *,
         blank_where_unreadable: bool = False,
+        altered: Altered | None = None,
     ) -> Tensor:
         """Features of the N images of `samples` (rows of `index`): (N, D) as those of `texts`.
 
         Threads decode the next batch while the model encodes one; no more than that is held. Raises
         `DataError`, naming dataset and key, for an image that cannot be decoded or whose features
         are not finite. blank_where_unreadable: where nobody said that an image could be decoded, it
-        is taken as one of zeros instead.
+        is taken as one of zeros instead. altered: what the model sees of a picture that was resized
+        and cropped; threads call it.
         """
         model = self.model
-        transform = evaluate_transform(
+        fitted, as_tensor = evaluate_transforms(
             model.image_size, model.mean, model.std, model.resize_mode, model.interpolation
         )
 
         def load(row: Row) -> Tensor:
             key, shard, offset, size = row
             try:
-                return transform(index.picture(shard, offset, size))
+                picture = fitted(index.picture(shard, offset, size))
+                return as_tensor(picture if altered is None else altered(key, picture))
             except UnreadableImageError as error:
                 if blank_where_unreadable and not index.is_checked:
                     return torch.zeros(3, model.image_size, model.image_size)

@@ -6,6 +6,7 @@ and captions, either way round.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -86,6 +87,14 @@ def ranking(
                 concentration=concentration,
             )
         )
+    return joined(blocks)
+
+
+def joined(parts: Sequence[Ranking]) -> Ranking:
+    """The queries of all parts, one part after the other."""
     return Ranking(
-        *(np.concatenate([getattr(b, field.name) for b in blocks]) for field in fields(Ranking))
+        *(
+            np.concatenate([getattr(part, field.name) for part in parts])
+            for field in fields(Ranking)
+        )
     )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, Discriminator, Field, Tag
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from fomo_dagster.data.dataset import DatasetName
-from fomo_dagster.data.declarations import Declaration
+from fomo_dagster.data.declarations import Declaration, at_default_left_out
 from fomo_dagster.experiment.names import check_safe_name
 
 
@@ -53,6 +53,92 @@ Prompts = Annotated[
 ]
 
 
+def _in_their_order(kinds: tuple[Corruption, ...]) -> tuple[Corruption, ...]:
+    return tuple(kind for kind in get_args(Corruption) if kind in kinds)
+
+
+def _ascending(numbers: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(sorted(set(numbers)))
+
+
+class Strengths(Declaration):
+    """The grid of C, the inverse strength of the regularisation: even in its logarithm, with both
+    ends."""
+
+    lowest: float = Field(1e-6, gt=0, description="The lowest C.")
+    highest: float = Field(1e6, gt=0, description="The highest C.")
+    per_decade: int = Field(8, ge=1, le=100, description="Values per factor of 10.")
+
+    @model_validator(mode="after")
+    def _ascends(self) -> Strengths:
+        if self.highest < self.lowest:
+            raise ValueError(f"highest is {self.highest:g}, below the lowest, {self.lowest:g}")
+        return self
+
+
+class FewShot(Declaration):
+    """Linear probes and class means on the features of a few training images of each class."""
+
+    shots: Annotated[
+        tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1), AfterValidator(_ascending)
+    ] = Field(
+        (1, 5, 10),
+        description="Numbers of images per class. More shots contain the fewer.",
+    )
+    choosing_images: int = Field(
+        4,
+        ge=1,
+        description="Training images per class that C is chosen on, and that are no shots: at most "
+        "this many, and a quarter of the class's.",
+    )
+    regularisation: Strengths = Field(Strengths(), description="The values of C to choose from.")
+    seed: int = Field(0, ge=0, description="Seed of the images.")
+
+
+class Temperature(Declaration):
+    """Temperature scaling (arXiv 1706.04599): a factor of the model's temperature that is fitted
+    after each stage. Images are scaled by what is fitted on others."""
+
+    shared_by: Literal["stage", "role", "dataset"] = Field(
+        "stage",
+        description="What has a temperature of its own: the stage with all its datasets, the "
+        "adaptation and the held-out ones, or each dataset.",
+    )
+    folds: int = Field(
+        2,
+        ge=2,
+        le=20,
+        description="Parts of each dataset's images; each is scaled by what the others give.",
+    )
+    seed: int = Field(0, ge=0, description="Seed of the folds.")
+
+
+Corruption = Literal[
+    "gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", "glass_blur", "motion_blur",
+    "zoom_blur", "snow", "fog", "brightness", "contrast", "elastic_transform", "pixelate",
+    "jpeg_compression", "speckle_noise", "gaussian_blur", "saturate",
+]  # fmt: skip
+COMMON_CORRUPTIONS = get_args(Corruption)[:14]
+"""Those that are meant to test with, but for frost; the others are the paper's for validation."""
+
+
+class Corruptions(Declaration):
+    """Common corruptions of the test images (arXiv 1903.12261), seeded per image."""
+
+    kinds: Annotated[
+        tuple[Corruption, ...], Field(min_length=1), AfterValidator(_in_their_order)
+    ] = Field(
+        COMMON_CORRUPTIONS,
+        description="The kinds of corruption; by default, those of ImageNet-C except frost.",
+    )
+    severities: Annotated[
+        tuple[Annotated[int, Field(ge=1, le=5)], ...],
+        Field(min_length=1),
+        AfterValidator(_ascending),
+    ] = Field((1, 2, 3, 4, 5), description="How strong, from 1 to 5.")
+    seed: int = Field(0, ge=0, description="Seed of the corruptions.")
+
+
 class Evaluation(Declaration):
     """What every stage is measured on, and how."""
 
@@ -82,6 +168,21 @@ class Evaluation(Declaration):
     )
     retention_warning: float = Field(
         0.1, ge=0, description="Warn if ZS falls by more than this share in one stage."
+    )
+    few_shot: FewShot | None = at_default_left_out(
+        None,
+        description="Also measure linear probes and nearest class means on the features of a few "
+        "training images, for each classification dataset; `{}` takes the defaults. null: do not.",
+    )
+    temperature: Temperature | None = at_default_left_out(
+        None,
+        description="Also fit a temperature after each stage, and measure calibration with it, "
+        "for classification datasets; `{}` takes the defaults. null: do not.",
+    )
+    corruptions: Corruptions | None = at_default_left_out(
+        None,
+        description="Also measure accuracy on corrupted test images, for each classification "
+        "dataset; `{}` takes the defaults. null: do not.",
     )
 
 

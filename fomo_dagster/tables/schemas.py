@@ -59,7 +59,8 @@ TABLES: Mapping[str, Table] = {
             "task": Column(_TEXT, "`classification` or `retrieval`"),
             "metric": Column(_TEXT, "the metric's name; `score` is accuracy or recall@5"),
             "value": Column(
-                _NUMBER, "the metric's value, in percent; `negative_log_likelihood` in nats"
+                _NUMBER,
+                "the metric's value, in percent; likelihoods in nats, `temperature` as a factor",
             ),
             "samples": Column(_INTEGER, "how many test samples the value is computed from"),
         },

@@ -40,3 +40,20 @@ def test_errors_of_a_stage_and_what_changed(finished_project):
     assert against == fomo("errors", "toy", "--since", "0", "--csv")
     same = fomo("errors", "toy", "--since", "3")
     assert "nothing is newly wrong" in same
+
+
+def test_reliability_diagrams_are_of_both_stages(finished_project, monkeypatch):
+    drawn = {}
+    plot = "fomo_dagster.cli.prediction_errors.reliability_plot"
+    monkeypatch.setattr(plot, lambda panels, title: drawn.update(panels) or title.encode())
+    file = finished_project.root / "reliability.png"
+    fomo("errors", "toy", "--since", "0", "--reliability", str(file))
+    assert file.read_text() == "Reliability: toy, stage 3 against stage 0"
+    assert list(drawn) == ["birds", "cats", "old"]
+    assert {tuple(curves) for curves in drawn.values()} == {("toy, stage 0", "toy, stage 3")}
+    asked = "SELECT avg((concept = predicted)::INT) FROM predictions WHERE dataset = 'birds'"
+    right = query(finished_project.home.root, f"{asked} AND stage = 3").item()
+    bins = drawn["birds"]["toy, stage 3"]
+    assert (bins["accuracy"] * bins["images"]).sum() / bins["images"].sum() == right
+    refused = CliRunner().invoke(app, ["errors", "toy", "--reliability", "here.jpg"])
+    assert refused.exit_code == 1

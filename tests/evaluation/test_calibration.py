@@ -8,6 +8,7 @@ from sklearn.metrics import brier_score_loss, log_loss
 from fomo_dagster.evaluation.calibration import (
     adaptive_calibration_error,
     expected_calibration_error,
+    reliability,
 )
 from fomo_dagster.evaluation.classification import Classified
 from fomo_dagster.evaluation.ranking import ranking
@@ -58,3 +59,16 @@ def test_the_order_of_samples_changes_no_digit():
     order = random.permutation(500)
     for error in (expected_calibration_error, adaptive_calibration_error):
         assert error(confidences, correct) == error(confidences[order], correct[order])
+
+
+def test_a_reliability_diagram_is_scikit_learns_curve_without_what_is_no_number():
+    random = np.random.default_rng(2)
+    confidences = random.random(500)
+    correct = random.random(500) < confidences
+    accuracy, confidence = calibration_curve(correct, confidences, n_bins=15)
+    found = reliability(np.append(confidences, np.nan), np.append(correct, True))
+    assert found["accuracy"].to_list() == pytest.approx(accuracy)
+    assert found["confidence"].to_list() == pytest.approx(confidence)
+    gaps = (found["accuracy"] - found["confidence"]).abs()
+    error = float((gaps * found["images"]).sum()) / found["images"].sum()
+    assert error == pytest.approx(expected_calibration_error(confidences, correct))

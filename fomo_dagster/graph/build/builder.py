@@ -43,6 +43,7 @@ from fomo_dagster.graph.nodes.measured_orders import (
     PerformanceOrder,
     SimilarityOrder,
 )
+from fomo_dagster.graph.nodes.measures.registry import MEASURES
 from fomo_dagster.graph.nodes.order import Listing, OrderNode
 from fomo_dagster.graph.nodes.probe import ProbeNode
 from fomo_dagster.graph.nodes.summaries.registry import SUMMARIES
@@ -375,15 +376,17 @@ class _Builder(SharedNodes):
         def evaluate(stage: int, checkpoint_key: str) -> None:
             key = f"{experiment.name}/evaluation_{stage:03d}"
             there = {d: role for d, role in roles.items() if since.get(d, 0) <= stage}
-            self.add(
-                EvaluationNode(
-                    key=key, experiment=experiment.name, stage=stage, backbone=backbone,
-                    checkpoint_key=checkpoint_key, settings=experiment.evaluation,
-                    datasets={d: evaluated[d] for d in there}, roles=there,
-                    execution=experiment.execution,
-                )
+            evaluation = EvaluationNode(
+                key=key, experiment=experiment.name, stage=stage, backbone=backbone,
+                checkpoint_key=checkpoint_key, settings=experiment.evaluation,
+                datasets={d: evaluated[d] for d in there}, roles=there,
+                execution=experiment.execution,
             )  # fmt: skip
+            self.add(evaluation)
             evaluations.append(key)
+            for kind in MEASURES:
+                if (measure := kind.of(evaluation)) is not None:
+                    self.add(measure)
 
         evaluate(0, theta)
         budget = budget_of(experiment, backbone, len(chunks))

@@ -49,7 +49,7 @@ class Node(ABC):
     makes_weights: ClassVar[bool] = False
     """Whether what making it took counts as the cost of an experiment's weights."""
     ends_experiment: ClassVar[bool] = False
-    """Whether all other assets of its experiment are made before it."""
+    """Whether all that an experiment's scores are made of is made before it."""
     takes_what_is_there: ClassVar[bool] = False
     """Whether inputs that were never materialised are left out instead of refused."""
     fetched_by_plans: ClassVar[bool] = False

@@ -21,7 +21,7 @@ from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.core.outcome import Outcome
 from fomo_dagster.graph.core.shown import Check, Checked, Shown
 from fomo_dagster.graph.nodes.details import SampleDetails
-from fomo_dagster.graph.work.checkpoints import WEIGHTS, load_weights
+from fomo_dagster.graph.work.checkpoints import encoder_of
 from fomo_dagster.graph.work.counted_costs import encoding_flops
 from fomo_dagster.graph.work.indexes import index_of
 from fomo_dagster.graph.work.text_embeddings import text_embeddings
@@ -89,9 +89,10 @@ class EvaluationNode(Node):
 
     @property
     def declared(self) -> Mapping[str, Any]:
-        return {name: self._parameters(name) | {"role": self.roles[name]} for name in self.datasets}
+        return {name: self.parameters(name) | {"role": self.roles[name]} for name in self.datasets}
 
-    def _parameters(self, name: str) -> dict[str, Any]:
+    def parameters(self, name: str) -> dict[str, Any]:
+        """What decides how a dataset is evaluated."""
         dataset, settings = self.datasets[name], self.settings
         parameters: dict[str, Any] = {"task": dataset.task, "precision": settings.precision}
         if dataset.task == "classification":  # of which alone there are subsets
@@ -121,7 +122,7 @@ class EvaluationNode(Node):
                 inputs["concepts"] = details.concepts_digest
             # Not `self.kind`: what a stage evaluates and what a stream probes is the same artifact.
             kind = EvaluationNode.kind
-            recipes[name] = Recipe(kind, self.version, self._parameters(name), inputs)
+            recipes[name] = Recipe(kind, self.version, self.parameters(name), inputs)
         return recipes
 
     def alike(
@@ -184,19 +185,14 @@ class EvaluationNode(Node):
     def make(
         self, name: str, recipe: Recipe, folder: Path, context: NodeContext
     ) -> Mapping[str, Any]:
-        from fomo_dagster.evaluation.encoding import Encoder
         from fomo_dagster.evaluation.evaluate import EvaluationSet, evaluate
         from fomo_dagster.models.devices import device_of
         from fomo_dagster.training.meter import Meter
 
         meter = Meter(device_of(self.execution.device))
         checkpoint = context.artifact(self.checkpoint_key)
-        model = context.cached(
-            ("model", checkpoint.digest),
-            lambda: load_weights(self.backbone, checkpoint.path(WEIGHTS)),
-        )
-        precision, execution = self.settings.precision, self.execution
-        encoder = Encoder.of(model, precision, execution, context.callbacks.progress)
+        precision = self.settings.precision
+        encoder = encoder_of(self.backbone, checkpoint, precision, self.execution, context)
         flops: Counter[str] = Counter()
 
         def embeddings_of(texts: tuple[str, ...], each: int) -> Tensor:
@@ -215,7 +211,7 @@ class EvaluationNode(Node):
         result.concepts.write_parquet(folder / CONCEPTS)
         write_predictions(result.predictions, folder / PREDICTIONS)
         samples = int(result.concepts["samples"].sum())
-        flops.update(encoding_flops(model.architecture, context.home.cache, images=samples))
+        flops.update(encoding_flops(encoder.model.architecture, context.home.cache, images=samples))
         return {"samples": samples, **flops, **meter.costs()}
 
     @property

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fomo_dagster.experiment.backbone import Backbone
@@ -18,7 +19,7 @@ from fomo_dagster.graph.core.needs import Needs
 from fomo_dagster.graph.nodes.details import SampleDetails
 from fomo_dagster.graph.nodes.evaluation import CONCEPTS, EvaluationDetails
 from fomo_dagster.graph.nodes.order import Ordered, OrderNode
-from fomo_dagster.graph.work.checkpoints import WEIGHTS, load_weights
+from fomo_dagster.graph.work.checkpoints import encoder_of
 from fomo_dagster.parquet import read_parquet
 from fomo_dagster.store.recipes import Recipe
 
@@ -154,20 +155,14 @@ class SimilarityOrder(MeasuredOrder):
     def _embeddings(self, context: NodeContext) -> tuple[dict[str, Any], Mapping[str, int]]:
         """Entry → θ₀'s embedding of its prompt, for all concepts of the stream's datasets; and what
         they cost."""
-        from fomo_dagster.evaluation.encoding import Encoder
         from fomo_dagster.evaluation.prompts import class_texts
         from fomo_dagster.graph.work.text_embeddings import text_embeddings
         from fomo_dagster.streams.entries import format_entry
 
         checkpoint = context.artifact(self.checkpoint_key)
-
-        def encoder() -> Encoder:
-            model = context.cached(
-                ("model", checkpoint.digest),
-                lambda: load_weights(self.backbone, checkpoint.path(WEIGHTS)),
-            )
-            return Encoder.of(model, self.precision, self.execution)
-
+        encoder = partial(
+            encoder_of, self.backbone, checkpoint, self.precision, self.execution, context
+        )
         embeddings: dict[str, Any] = {}
         flops: Counter[str] = Counter()
         for dataset, prompt in self.prompts.items():

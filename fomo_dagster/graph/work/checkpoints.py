@@ -18,6 +18,9 @@ from fomo_dagster.store.artifacts import Artifact
 if TYPE_CHECKING:
     import polars as pl
 
+    from fomo_dagster.evaluation.encoding import Encoder
+    from fomo_dagster.experiment.execution import Execution
+    from fomo_dagster.graph.core.context import NodeContext
     from fomo_dagster.models.backbones import Model
 
 WEIGHTS = "weights.safetensors"
@@ -42,6 +45,23 @@ def load_weights(backbone: Backbone, path: Path) -> Model:
 
     told = described(backbone)
     return load(told.architecture, path, told.pretrained, told.images, folder=told.weights)
+
+
+def encoder_of(
+    backbone: Backbone,
+    checkpoint: Artifact,
+    precision: str,
+    execution: Execution,
+    context: NodeContext,
+) -> Encoder:
+    """What encodes with the weights of a checkpoint; the model is loaded once for all that follows
+    with the same weights."""
+    from fomo_dagster.evaluation.encoding import Encoder
+
+    model = context.cached(
+        ("model", checkpoint.digest), lambda: load_weights(backbone, checkpoint.path(WEIGHTS))
+    )
+    return Encoder.of(model, precision, execution, context.callbacks.progress)
 
 
 def steps_of(artifact: Artifact) -> pl.DataFrame:
