@@ -76,11 +76,10 @@ def targets_of(
     values = trajectories(
         home.root, experiments["experiment"].to_list(), measured, [dataset] if dataset else []
     )
-    values = (
-        experiments.select("experiment", "label", "stream", "backbone")
-        .join(values, on="experiment", maintain_order="left_right")
-        .with_columns(workload=_workload(every_dataset=every_dataset))
+    values = experiments.select("experiment", "label", "stream", "backbone").join(
+        values, on="experiment", maintain_order="left_right"
     )
+    values = values.with_columns(workload=_workload(values, every_dataset=every_dataset))
     wanted = _wanted(values, value, of, of_baseline)
     rows = [
         _row(group, measured, wanted[group["workload"][0]])
@@ -103,9 +102,11 @@ def _with_methods(experiments: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
     return experiments.with_columns(label=pl.concat_str(told, separator=" · "))
 
 
-def _workload(*, every_dataset: bool) -> pl.Expr:
-    columns = ("stream", "backbone", *(("dataset",) if every_dataset else ()))
-    return pl.concat_str([pl.col(name).fill_null("unknown") for name in columns], separator=" · ")
+def _workload(values: pl.DataFrame, *, every_dataset: bool) -> pl.Expr:
+    """The name of a row's workload: what is the same in all is left out."""
+    columns = ["stream", "backbone", *(["dataset"] if every_dataset else [])]
+    varied = [name for name in columns if values[name].n_unique() > 1] or columns[-1:]
+    return pl.concat_str([pl.col(name).fill_null("unknown") for name in varied], separator=" · ")
 
 
 def _wanted(

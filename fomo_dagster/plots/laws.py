@@ -41,6 +41,8 @@ def law_plot(series: Sequence[Series], x: str, y: str, suffix: str) -> bytes:
     axes = figure.subplots()
     tidy(axes)
     axes.set(xscale="log", yscale="log")
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("{x:g}")
     for number, one in enumerate(series):
         colour = COLOURS[number % len(COLOURS)]
         marker = MARKERS[number % len(MARKERS)]

@@ -112,14 +112,14 @@ def joint_uncertainty(
     from."""
     if not law.freedom:
         return None
-    value, count = law.at(size, samples), len(size)
+    value = law.at(size, samples)
     parameters, optima = [], []
-    for noise in scatter(law.deviation, law.freedom, count + len(flops), draws, seed):
-        points = _Points.of(size, samples, value * noise[:count])
+    for noise in scatter(law.deviation, law.freedom, len(size) + 1, draws, seed):
+        points = _Points.of(size, samples, value * noise[:-1])
         again = points.law(points.descend(law.theta))
         parameters.append([*again.parameters.values(), *again.exponents.values()])
         best = again.optimum(flops, flops_each)
-        optima.append((*best, again.at(*best) * noise[count:]))
+        optima.append((*best, again.at(*best) * noise[-1]))
     sizes, counts, values = (tuple(ranges(of, level)) for of in zip(*optima, strict=True))
     names = (*PARAMETERS, "a", "b")
     of_parameters = dict(zip(names, ranges(parameters, level), strict=True))

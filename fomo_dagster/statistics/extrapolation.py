@@ -100,10 +100,10 @@ def uncertainty(
         return None
     value, names = found.at(x), list(found.parameters)
     parameters, values = [], []
-    for noise in scatter(found.deviation, found.freedom, len(x) + len(at), draws, seed):
-        again = refit(found, x, value * noise[: len(x)])
+    for noise in scatter(found.deviation, found.freedom, len(x) + 1, draws, seed):
+        again = refit(found, x, value * noise[:-1])
         parameters.append([again.parameters[name] for name in names])
-        values.append(again.at(at) * noise[len(x) :])
+        values.append(again.at(at) * noise[-1])
     of_parameters = dict(zip(names, ranges(parameters, level), strict=True))
     return Uncertainty(of_parameters, tuple(ranges(values, level)))
 
