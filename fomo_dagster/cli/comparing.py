@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-import polars as pl
 from rich.console import Console
 
 from fomo_dagster.cli.output import say
@@ -16,12 +15,11 @@ from fomo_dagster.experiment.comparison import FEW, LoadedComparison, find_compa
 from fomo_dagster.experiment.comparisons import load_named
 from fomo_dagster.graph.nodes.comparison import ComparisonNode
 from fomo_dagster.home import Home, project_folder
-from fomo_dagster.statistics.comparison import Comparison, Scored
-from fomo_dagster.statistics.intervals import Interval
+from fomo_dagster.reports.comparison import datasets_frame, metrics_frame, titled
+from fomo_dagster.statistics.comparison import Scored
 from fomo_dagster.statistics.significance import replicates_needed, verdict
 from fomo_dagster.tables.answers import members_there
-from fomo_dagster.tables.comparisons import LABELS, Compared, compared, remarks_of, shown_p
-from fomo_dagster.units import counted
+from fomo_dagster.tables.comparisons import Compared, compared, remarks_of
 
 
 def compared_by_name(
@@ -62,13 +60,8 @@ def print_comparison(node: ComparisonNode, home: Home, console: Console) -> None
 def print_comparisons(found: Compared, console: Console) -> None:
     """Each method against the baseline; all pairs where there are several."""
     for one in found.comparisons:
-        title = (
-            f"{one.method} against {one.baseline}: {counted(one.replicates, 'replicate')}, "
-            f"{counted(len(one.datasets), 'dataset')}, {one.queries} queries"
-        )
-        print_frame(_metrics(one, found.margin), title, console, narrow="metric")
-        worst = sorted(one.datasets, key=lambda dataset: dataset.difference.estimate)
-        print_frame(_datasets(one, worst), "Datasets, in %", console, narrow="dataset")
+        print_frame(metrics_frame(one, found.margin), titled(one), console, narrow="metric")
+        print_frame(datasets_frame(one), "Datasets, in %", console, narrow="dataset")
         for sentence in remarks_of(one):
             say(console, sentence)
     if len(found.comparisons) > 1:
@@ -105,45 +98,3 @@ def _as_data(scored: Scored) -> dict[str, Any]:
         "replicates_needed": replicates_needed(scored.difference),
     }
     return data
-
-
-def _metrics(one: Comparison, margin: float | None) -> pl.DataFrame:
-    return pl.DataFrame(
-        [
-            {
-                "metric": LABELS[metric.name],
-                "baseline": metric.baseline,
-                "method": metric.value,
-                "difference": _signed(metric.difference),
-                "95 % interval": _written(metric.difference),
-                "p": shown_p(metric.difference.p),
-                "verdict": verdict(metric.difference, margin),
-            }
-            for metric in one.metrics
-        ]
-    )
-
-
-def _datasets(one: Comparison, datasets: Sequence[Any]) -> pl.DataFrame:
-    return pl.DataFrame(
-        [
-            {
-                "dataset": dataset.name,
-                "role": dataset.role.replace("_", " "),
-                "baseline": dataset.baseline,
-                "method": dataset.value,
-                "difference": _signed(dataset.difference),
-                "95 % interval": _written(dataset.difference),
-                "p (Holm)": shown_p(dataset.corrected),
-            }
-            for dataset in datasets
-        ]
-    )
-
-
-def _signed(difference: Interval) -> str:
-    return f"{difference.estimate:+.2f}"
-
-
-def _written(difference: Interval) -> str:
-    return f"{difference.low:+.2f} to {difference.high:+.2f}"

@@ -29,7 +29,7 @@ from fomo_dagster.cli.output import (
 from fomo_dagster.cli.packages import check_packages
 from fomo_dagster.cli.parallel import Parallel, WithParallel
 from fomo_dagster.cli.project_commands import doctor, init
-from fomo_dagster.cli.query_commands import AsCsv, compare, errors, results, sql
+from fomo_dagster.cli.query_commands import AsCsv, compare, errors, report, results, sql
 from fomo_dagster.descriptors import raise_limit
 from fomo_dagster.home import Home, project_folder
 
@@ -53,7 +53,8 @@ class InOrder(TyperGroup):
 
 ORDER = (
     "init", "doctor", "datasets", "fetch", "budget", "schedule", "plan", "run", "ui", "results",
-    "compare", "fit", "target", "errors", "sql", "export", "merge", "schema", "dagster-home",
+    "compare", "fit", "target", "report", "errors", "sql", "export", "merge", "schema",
+    "dagster-home",
 )  # fmt: skip
 app = typer.Typer(
     cls=InOrder,
@@ -251,6 +252,7 @@ app.command(rich_help_panel=LOOK)(results)
 app.command(rich_help_panel=LOOK)(compare)
 app.command(rich_help_panel=LOOK)(fit)
 app.command(rich_help_panel=LOOK)(target)
+app.command(rich_help_panel=LOOK)(report)
 app.command(rich_help_panel=LOOK)(errors)
 app.command(rich_help_panel=LOOK)(sql)
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -23,88 +21,8 @@ from fomo_dagster.home import Home, project_folder
 from fomo_dagster.plots.errors_sheet import errors_sheet
 from fomo_dagster.plots.reliability import reliability_plot
 from fomo_dagster.store.files import write_bytes
-from fomo_dagster.tables.prediction_changes import (
-    NEWLY_RIGHT,
-    NEWLY_WRONG,
-    STILL_WRONG,
-    Changes,
-    changes,
-)
-from fomo_dagster.tables.predictions import (
-    Predictions,
-    read_predictions,
-    retire_without_predictions,
-)
-
-
-@dataclass(frozen=True)
-class Errors:
-    """What a stage gets wrong; where another is named, what it gets wrong and that did not."""
-
-    now: Predictions
-    before: Predictions | None
-
-    @cached_property
-    def changes(self) -> Changes:
-        """Without another, against one that is always right."""
-        right = replace(self.now, rows=self.now.rows.with_columns(correct=True))
-        return changes(self.before or right, self.now)
-
-    @property
-    def wrong(self) -> pl.DataFrame:
-        """The queries that are (newly) wrong: the hardest hit concepts first, of each what it is
-        most sure of."""
-        order = self.changes.by_concept.select("dataset", "concept").with_row_index("place")
-        return (
-            self.changes.rows.filter(change=NEWLY_WRONG)
-            .join(order, on=["dataset", "concept"])
-            .sort("place", "probability_of_predicted", descending=[False, True], nulls_last=True)
-            .drop("place")
-        )
-
-    @property
-    def samples(self) -> pl.DataFrame:
-        """The queries that are wrong, or that changed."""
-        shown = self.changes.rows.filter(pl.col("change").is_in([NEWLY_WRONG, NEWLY_RIGHT]))
-        if self.before is None:
-            shown = shown.drop("change", "predicted_before", "rank_before", "correct_before")
-        return shown
-
-    @property
-    def title(self) -> str:
-        """What is looked at."""
-        said = f"{self.now.experiment}, stage {self.now.stage}"
-        if self.before is None:
-            return said
-        other = f"stage {self.before.stage}"
-        if self.before.experiment != self.now.experiment:
-            other = f"{self.before.experiment}, {other}"
-        return f"{said} against {other}"
-
-    def shown(self, counted: pl.DataFrame) -> pl.DataFrame:
-        """The rows of `by_dataset` or `by_concept` under the headings that they have here."""
-        if self.before is None:
-            named = {NEWLY_WRONG: "wrong", "taken_for": "mostly taken for"}
-            return counted.drop(NEWLY_RIGHT, STILL_WRONG).rename(named, strict=False)
-        named = {kind: kind.replace("_", " ") for kind in (NEWLY_WRONG, NEWLY_RIGHT, STILL_WRONG)}
-        return counted.rename({**named, "taken_for": "mostly taken for"}, strict=False)
-
-
-def errors_of(
-    home: Home,
-    experiment: str,
-    *,
-    stage: int | None = None,
-    dataset: str | None = None,
-    since: int | None = None,
-    against: str | None = None,
-) -> Errors:
-    """since: a stage to compare with; against: another experiment whose stage that is, by default
-    its last one. Raises `InputError` as `read_predictions` and `changes` do."""
-    now = read_predictions(home, experiment, stage, dataset)
-    if against is None and since is None:
-        return Errors(now, None)
-    return Errors(now, read_predictions(home, against or experiment, since, dataset))
+from fomo_dagster.tables.prediction_changes import NEWLY_WRONG, Errors
+from fomo_dagster.tables.predictions import retire_without_predictions
 
 
 def retire_evaluations(name_or_path: str, overrides: Sequence[str]) -> None:
@@ -136,8 +54,14 @@ def write_sheet(found: Errors, home: Home, path: Path) -> None:
     """A contact sheet of what is (newly) wrong. Raises `InputError` if no image can be shown, and
     for a path that is not that of a PNG."""
     _check_is_png(path, "--sheet")
+    image_of = images_of(home, found.wrong["dataset"].unique())
+    write_bytes(path, errors_sheet(found.wrong, image_of, found.title), named=True)
+
+
+def images_of(home: Home, datasets: Iterable[str]) -> Callable[[str, str], Image.Image | None]:
+    """What gives the image of a dataset's test sample, None if it is no longer there."""
     context = RunContext(build_project(project_folder()), home)
-    indexes = {name: index_of(name, context) for name in found.wrong["dataset"].unique()}
+    indexes = {name: index_of(name, context) for name in datasets}
     rows = {
         name: {row["key"]: row for row in index.rows("test").iter_rows(named=True)}
         for name, index in indexes.items()
@@ -149,7 +73,7 @@ def write_sheet(found: Errors, home: Home, path: Path) -> None:
             return None
         return indexes[dataset].picture(row["shard"], row["offset"], row["size"])
 
-    write_bytes(path, errors_sheet(found.wrong, image_of, found.title), named=True)
+    return image_of
 
 
 def write_reliability(found: Errors, path: Path) -> None:

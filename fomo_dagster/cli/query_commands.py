@@ -1,4 +1,4 @@
-"""`fomo results`, `fomo compare`, `fomo errors` and `fomo sql`."""
+"""`fomo results`, `fomo compare`, `fomo report`, `fomo errors` and `fomo sql`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from fomo_dagster.cli.datasets_commands import AsJson
-from fomo_dagster.cli.output import Terminal, print_csv, print_data, print_json
+from fomo_dagster.cli.output import Terminal, print_csv, print_data, print_json, say
 from fomo_dagster.errors import InputError
 from fomo_dagster.home import Home
 
@@ -139,11 +139,11 @@ def errors(
     caption whose right answer is not among the first five. JSON and CSV have each sample.
     """
     from fomo_dagster.cli.prediction_errors import (
-        errors_of,
         print_errors,
         write_reliability,
         write_sheet,
     )
+    from fomo_dagster.tables.prediction_changes import errors_of
 
     _chosen(None, as_json=as_json, as_csv=as_csv)
     home = Home.from_environment()
@@ -220,6 +220,39 @@ def compare(
         print_json(as_data(found))
     else:
         print_comparisons(found, Terminal())
+
+
+def report(
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="NAME", help="Experiments and sweeps; a file with replicates is all of them."
+        ),
+    ],
+    to: Annotated[Path, typer.Option(metavar="DIR", help="The folder to write to.")] = Path(
+        "report"
+    ),
+    baseline: Annotated[
+        str | None, typer.Option(help="What the others are compared with; by default the first.")
+    ] = None,
+    common: Annotated[
+        bool,
+        typer.Option(
+            "--common", help="Compare what all have in common: replicates, datasets, test samples."
+        ),
+    ] = False,
+) -> None:
+    """Write a page about methods, with its tables as CSV and LaTeX, its figures as SVG and PDF.
+
+    The page is one file without scripts. Of the folder's other files none is replaced.
+    """
+    from fomo_dagster.cli.reports import make_report
+
+    written, remarks = make_report(Home.from_environment(), names, baseline, to, common=common)
+    console = Terminal()
+    for remark in remarks:
+        say(console, remark)
+    say(console, written.sentence)
 
 
 def sql(

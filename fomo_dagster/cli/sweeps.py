@@ -16,23 +16,32 @@ from fomo_dagster.experiment.comparisons import load_named
 from fomo_dagster.experiment.experiment_sets import ExperimentSet
 from fomo_dagster.home import Home, project_folder
 from fomo_dagster.tables.results import leaderboard, sweep_leaderboard
+from fomo_dagster.tables.views import query
 
 
 def asked_for(references: Sequence[str], home: Home) -> tuple[list[str], ExperimentSet | None]:
     """The experiments that the arguments of a command name, of a sweep or a comparison those that
     have scores; and the sweep, where they name one and nothing else.
 
-    The name of an experiment with scores stands for it though its file be gone. Raises
-    `InputError` for what names nothing, and for several experiments without any scores.
+    The name of an experiment with scores stands for it though its file be gone, and the name that
+    replicates share for these. Raises `InputError` for what names nothing, and for several
+    experiments without any scores.
     """
     with_scores = set(leaderboard(home.root)["experiment"])
+    replicates = replicates_of(home)
     names: list[str] = []
     sweeps: list[ExperimentSet] = []
     for reference in references:
         if reference in with_scores:
             names.append(reference)
             continue
-        experiment_set = load_named(reference, project_folder())
+        try:
+            experiment_set = load_named(reference, project_folder())
+        except InputError:
+            if reference not in replicates:
+                raise
+            names += [name for name in replicates[reference] if name in with_scores]
+            continue
         if not experiment_set.is_several:
             names += experiment_set.names
             continue
@@ -45,6 +54,16 @@ def asked_for(references: Sequence[str], home: Home) -> tuple[list[str], Experim
                 f"no experiment of {reference} has scores yet: `fomo run {reference}` computes them"
             )
     return names, sweeps[0] if len(references) == len(sweeps) == 1 else None
+
+
+def replicates_of(home: Home) -> dict[str, list[str]]:
+    """The name that replicates share → their own."""
+    rows = query(
+        home.root,
+        "SELECT replicate_of, list(experiment ORDER BY experiment) FROM experiments "
+        "WHERE replicate_of IS NOT NULL GROUP BY replicate_of",
+    )
+    return dict(rows.iter_rows())
 
 
 def leaderboard_of(home: Home, sweep: ExperimentSet) -> pl.DataFrame:

@@ -135,11 +135,11 @@ def _wanted(
 def _row(stages: pl.DataFrame, metric: Metric, target: float) -> dict[str, Any]:
     """stages: those of one experiment and workload, in order."""
     values = stages["value"].to_list()
-    found = reached(values, target, metric.best)
+    found = reached(values, target, "low" if metric.best == "low" else "high")
     last = stages.height - 1
     spent = stages.row(last if found.held is None else found.held, named=True)
     known = [value for value in values if value is not None]
-    best = (max if metric.best == "high" else min)(known, default=None)
+    best = (min if metric.best == "low" else max)(known, default=None)
     return {
         "method": spent["label"],
         "experiment": spent["experiment"],

@@ -16,7 +16,7 @@ from fomo_dagster.metrics import (
     SCORE,
     ZERO_SHOT_RETENTION,
 )
-from fomo_dagster.plots.figure import COLOURS, MARKERS, MUTED, new_figure, png, tidy
+from fomo_dagster.plots.figure import MUTED, ON_DARK, ON_LIGHT, line_of, new_figure, png, tidy
 
 KA, ZS, GM = (
     metric.name for metric in (KNOWLEDGE_ACCUMULATION, ZERO_SHOT_RETENTION, GEOMETRIC_MEAN)
@@ -57,7 +57,7 @@ def paths_plot(scores: pl.DataFrame, title: str = "") -> bytes:
         _path(axes, path, name, number, numbered=placed.height <= NUMBERED_POINTS)
     if names:
         axes.margins(0.08)
-        _equal_geometric_means(axes)
+        equal_geometric_means(axes)
         if named:
             figure.legend(loc="outside right upper", fontsize=9, frameon=False)
     else:
@@ -82,12 +82,8 @@ def cost_plot(scores: pl.DataFrame, cost: str) -> bytes:
     tidy(axes)
     for number, name in enumerate(names):
         path = placed.filter(experiment=name)
-        axes.plot(
-            path[cost].to_numpy(), path[GM].to_numpy(), label=name, markersize=4,
-            color=COLOURS[number % len(COLOURS)],
-            marker=MARKERS[(number + number // len(COLOURS)) % len(MARKERS)],
-            linestyle="-" if number < len(COLOURS) else "--",
-        )  # fmt: skip
+        x, y = path[cost].to_numpy(), path[GM].to_numpy()
+        axes.plot(x, y, label=name, markersize=4, **line_of(number)._asdict())
     axes.set_xlabel(cost.replace("_", " ") + ", all stages up to this one", fontsize=10)
     axes.set_ylabel("geometric mean of KA and ZS (%)", fontsize=10)
     if names:
@@ -126,7 +122,7 @@ def heat_map(evaluations: pl.DataFrame, title: str = "") -> bytes:
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
         if numbered:
-            _number(axes, values, limits)
+            write_values(axes, values, limits)
     every = -(-len(stages) // NUMBERED_STAGES)
     shown = range(0, len(stages), every)
     panels[-1].set_xticks(shown, [str(stages[i]) for i in shown], fontsize=9)
@@ -137,10 +133,7 @@ def heat_map(evaluations: pl.DataFrame, title: str = "") -> bytes:
 
 def _path(axes: Axes, path: pl.DataFrame, name: str, number: int, *, numbered: bool) -> None:
     """One experiment's line, a star at stage 0 and a larger marker at its last stage."""
-    colour = COLOURS[number % len(COLOURS)]
-    # The second round of colours has dashes and other markers than the first.
-    marker = MARKERS[(number + number // len(COLOURS)) % len(MARKERS)]
-    dashes = "-" if number < len(COLOURS) else "--"
+    colour, marker, dashes = line_of(number)
     x, y = path[KA].to_numpy(), path[ZS].to_numpy()
     size = 6 if numbered else 3
     axes.plot(x, y, color=colour, linestyle=dashes, marker=marker, markersize=size, label=name)
@@ -159,8 +152,8 @@ def _path(axes: Axes, path: pl.DataFrame, name: str, number: int, *, numbered: b
             )
 
 
-def _equal_geometric_means(axes: Axes) -> None:
-    """Grey contours of GM = √(KA·ZS) behind the data, within the limits it has set."""
+def equal_geometric_means(axes: Axes) -> None:
+    """Draw grey contours of GM = √(KA·ZS) behind the data, within the limits it has set."""
     (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
     x, y = np.meshgrid(np.linspace(max(left, 0), right, 200), np.linspace(max(low, 0), high, 200))
     gm = np.sqrt(x * y)
@@ -170,14 +163,17 @@ def _equal_geometric_means(axes: Axes) -> None:
     axes.set(xlim=(left, right), ylim=(low, high))
 
 
-def _number(axes: Axes, values: npt.NDArray[np.float64], limits: Normalize) -> None:
+def write_values(
+    axes: Axes, values: npt.NDArray[np.float64], limits: Normalize, digits: int = 1
+) -> None:
     """Write each value into its cell, in the colour that stands out from it."""
     for (row, column), value in np.ndenumerate(values):
         if np.isfinite(value):
-            colour = "black" if limits(value) > 0.47 else "white"
+            colour = ON_LIGHT if limits(value) > 0.47 else ON_DARK
             axes.text(
-                column, row, f"{value:.1f}", ha="center", va="center", fontsize=8, color=colour
-            )
+                column, row, f"{value:.{digits}f}", ha="center", va="center", fontsize=8,
+                color=colour,
+            )  # fmt: skip
 
 
 def _grid(scores: pl.DataFrame, stages: list[int]) -> tuple[list[str], npt.NDArray[np.float64]]:

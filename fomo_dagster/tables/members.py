@@ -11,7 +11,7 @@ from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.sweeping import SEEDS
 
 # What seeds tell apart has names of its own.
-_NAMES = ("stream.name", "backbone.name", "pretraining_pool.name")
+NAMED_BY_SEEDS = ("stream.name", "backbone.name", "pretraining_pool.name")
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def members_of(method: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Memb
     for row in of_method:
         settings = json.loads(row["settings"])
         seeds = {key: _taken(settings, key.split(".")) for key in SEEDS.values()}
-        for name in _NAMES:
+        for name in NAMED_BY_SEEDS:
             _taken(settings, name.split("."))
         found[row["replicate"]] = Member(row["experiment"], seeds)
         first = first or settings

@@ -1,14 +1,16 @@
-"""Which test samples two checkpoints tell apart: what became wrong, and what became right."""
+"""Which test samples a checkpoint gets wrong, and which two tell apart: what became wrong, and what
+became right."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import polars as pl
 
 from fomo_dagster.errors import InputError
-from fomo_dagster.tables.predictions import QUERY, Predictions
+from fomo_dagster.home import Home
+from fomo_dagster.tables.predictions import QUERY, Predictions, read_predictions
 
 NEWLY_WRONG, NEWLY_RIGHT, STILL_WRONG, STILL_RIGHT = (
     "newly_wrong", "newly_right", "still_wrong", "still_right",
@@ -83,3 +85,73 @@ def changes(before: Predictions, after: Predictions) -> Changes:
     )  # fmt: skip
     left_out = before.rows.height + after.rows.height - 2 * both.height
     return Changes(both.with_columns(change=change), left_out)
+
+
+@dataclass(frozen=True)
+class Errors:
+    """What a stage gets wrong; where another is named, what it gets wrong and that did not."""
+
+    now: Predictions
+    before: Predictions | None
+
+    @cached_property
+    def changes(self) -> Changes:
+        """Without another, against one that is always right."""
+        right = replace(self.now, rows=self.now.rows.with_columns(correct=True))
+        return changes(self.before or right, self.now)
+
+    @property
+    def wrong(self) -> pl.DataFrame:
+        """The queries that are (newly) wrong: the hardest hit concepts first, of each what it is
+        most sure of."""
+        order = self.changes.by_concept.select("dataset", "concept").with_row_index("place")
+        return (
+            self.changes.rows.filter(change=NEWLY_WRONG)
+            .join(order, on=["dataset", "concept"])
+            .sort("place", "probability_of_predicted", descending=[False, True], nulls_last=True)
+            .drop("place")
+        )
+
+    @property
+    def samples(self) -> pl.DataFrame:
+        """The queries that are wrong, or that changed."""
+        shown = self.changes.rows.filter(pl.col("change").is_in([NEWLY_WRONG, NEWLY_RIGHT]))
+        if self.before is None:
+            shown = shown.drop("change", "predicted_before", "rank_before", "correct_before")
+        return shown
+
+    @property
+    def title(self) -> str:
+        """What is looked at."""
+        said = f"{self.now.experiment}, stage {self.now.stage}"
+        if self.before is None:
+            return said
+        other = f"stage {self.before.stage}"
+        if self.before.experiment != self.now.experiment:
+            other = f"{self.before.experiment}, {other}"
+        return f"{said} against {other}"
+
+    def shown(self, counted: pl.DataFrame) -> pl.DataFrame:
+        """The rows of `by_dataset` or `by_concept` under the headings that they have here."""
+        if self.before is None:
+            named = {NEWLY_WRONG: "wrong", "taken_for": "mostly taken for"}
+            return counted.drop(NEWLY_RIGHT, STILL_WRONG).rename(named, strict=False)
+        named = {kind: kind.replace("_", " ") for kind in (NEWLY_WRONG, NEWLY_RIGHT, STILL_WRONG)}
+        return counted.rename({**named, "taken_for": "mostly taken for"}, strict=False)
+
+
+def errors_of(
+    home: Home,
+    experiment: str,
+    *,
+    stage: int | None = None,
+    dataset: str | None = None,
+    since: int | None = None,
+    against: str | None = None,
+) -> Errors:
+    """since: a stage to compare with; against: another experiment whose stage that is, by default
+    its last one. Raises `InputError` as `read_predictions` and `changes` do."""
+    now = read_predictions(home, experiment, stage, dataset)
+    if against is None and since is None:
+        return Errors(now, None)
+    return Errors(now, read_predictions(home, against or experiment, since, dataset))

@@ -79,6 +79,10 @@ def whole(rows: pl.DataFrame, task: str) -> pl.DataFrame:
     )
 
 
+class NoPredictionsError(InputError):
+    """Evaluations from before predictions were kept."""
+
+
 @dataclass(frozen=True)
 class Predictions:
     """What the weights of a stage found. rows: `dataset`, `task`, the columns of the file, and
@@ -95,7 +99,8 @@ def read_predictions(
     """The predictions of an experiment's stage, the last by default, on all datasets or on one.
 
     Raises `InputError` where there are none: for an experiment that was not evaluated, a stage or a
-    dataset that it has not, and an evaluation from before predictions were kept.
+    dataset that it has not; `NoPredictionsError` for an evaluation from before predictions were
+    kept.
     """
     of_stages = _evaluated(home.heads, experiment)
     number = max(of_stages) if stage is None else stage
@@ -129,7 +134,7 @@ def read_predictions(
         )
         found.append(rows.select("dataset", "task", pl.exclude("dataset", "task")))
     if without:
-        raise InputError(
+        raise NoPredictionsError(
             f"{experiment}, stage {number}, was evaluated on {', '.join(without)} before "
             f"predictions were kept: `fomo run {experiment} --predictions` evaluates again what "
             f"has none (these took {duration(seconds)} then)"

@@ -12,10 +12,11 @@ from fomo_dagster.metrics import STAGE_METRICS
 from fomo_dagster.tables.views import query
 
 SCORES = tuple(metric.name for metric in STAGE_METRICS if metric.on_leaderboard)
-_METHODS = """
+# An experiment with replicates of its name was run before it had any, and counts no more.
+_OF_METHODS = """
 SELECT l.experiment, coalesce(e.replicate_of, l.experiment) AS method, l.* EXCLUDE (experiment)
-FROM leaderboard AS l LEFT JOIN experiments AS e USING (experiment)
-WHERE NOT EXISTS (FROM experiments AS r WHERE r.replicate_of = l.experiment)  -- run without any
+FROM {rows} AS l LEFT JOIN experiments AS e USING (experiment)
+WHERE NOT EXISTS (FROM experiments AS r WHERE r.replicate_of = l.experiment)
 """
 
 
@@ -24,11 +25,28 @@ def methods(home: Path, experiments: Sequence[str] = ()) -> pl.DataFrame:
     leaderboard its mean, and the half width of its 95 % interval over the replicates by Student's t
     (`…_within`; null for one replicate). experiments: those that count; all by default.
     """
-    board = query(home, _METHODS)
-    if experiments:
-        board = board.filter(pl.col("experiment").is_in(list(experiments)))
+    return _means(of_methods(home, "leaderboard", experiments), "method").sort(
+        "geometric_mean", "knowledge_accumulation", descending=True, nulls_last=True
+    )
+
+
+def methods_by_stage(home: Path, experiments: Sequence[str] = ()) -> pl.DataFrame:
+    """As `methods`, a row a method and stage, in this order."""
+    return _means(of_methods(home, "scores", experiments), "method", "stage").sort(
+        "method", "stage"
+    )
+
+
+def of_methods(home: Path, view: str, experiments: Sequence[str] = ()) -> pl.DataFrame:
+    """The rows of a view that has experiments, with the `method` that each is a replicate of;
+    where it has none, its own name. experiments: as of `methods`."""
+    rows = query(home, _OF_METHODS.format(rows=view))
+    return rows.filter(pl.col("experiment").is_in(list(experiments))) if experiments else rows
+
+
+def _means(rows: pl.DataFrame, *by: str) -> pl.DataFrame:
     count = pl.len().cast(pl.Int64)
-    found = board.group_by("method", maintain_order=True).agg(
+    found = rows.group_by(by, maintain_order=True).agg(
         replicates=count,
         **{name: pl.col(name).mean() for name in SCORES},
         **{f"{name}_deviation": pl.col(name).std() for name in SCORES},
@@ -41,11 +59,11 @@ def methods(home: Path, experiments: Sequence[str] = ()) -> pl.DataFrame:
     }
     factor = pl.col("replicates").replace_strict(factors, return_dtype=pl.Float64)
     return found.select(
-        "method",
+        *by,
         "replicates",
         *SCORES,
         *(
             (pl.col(f"{name}_deviation") * factor).fill_nan(None).alias(f"{name}_within")
             for name in SCORES
         ),
-    ).sort("geometric_mean", "knowledge_accumulation", descending=True, nulls_last=True)
+    )

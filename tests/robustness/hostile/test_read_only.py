@@ -70,6 +70,7 @@ READS = {
 REFUSALS = {
     ("run", "toy", "--set", "seed=3"): "cannot be written (Read-only file system)",
     ("export", "toy", "weights.pt"): "cannot be written (Read-only file system)",
+    ("report", "toy", "--to", "page"): "cannot be written (Read-only file system)",
     ("dagster-home",): "cannot be written (Read-only file system)",
 }
 DAMAGED = {

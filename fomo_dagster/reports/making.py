@@ -1,0 +1,45 @@
+"""Which sections a report has, and in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fomo_dagster.reports.content import Report, Section
+from fomo_dagster.reports.members import Reported
+from fomo_dagster.reports.sections import (
+    costs,
+    curves,
+    final_scores,
+    grids,
+    losses,
+    matrix,
+    pairs,
+    paths,
+    responses,
+    settings,
+)
+
+SECTIONS: tuple[Callable[[Reported], Section | None], ...] = (
+    settings.section,
+    final_scores.section,
+    paths.section,
+    curves.section,
+    matrix.section,
+    pairs.section,
+    grids.section,
+    responses.section,
+    losses.section,
+    costs.section,
+)
+"""Each gives its section, or None where it has nothing to show."""
+
+
+def report_of(reported: Reported) -> Report:
+    """The report of methods. Raises `InputError` where they cannot be compared."""
+    found = [section for make in SECTIONS if (section := make(reported)) is not None]
+    others = [name for name in reported.names[1:] if name not in reported.oracles]
+    title = reported.baseline
+    if others:
+        title = f"{', '.join(others[:3])}{' and others' if len(others) > 3 else ''} against {title}"
+    remarks = [*reported.said, *reported.left_out]
+    return Report(title, reported.newest, reported.command, remarks, found)

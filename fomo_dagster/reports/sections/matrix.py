@@ -1,0 +1,43 @@
+"""What each stage scores on the concepts of each chunk."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from fomo_dagster.plots.methods import matrices_figure
+from fomo_dagster.reports.content import Block, Figure, Fold, Section, Table
+from fomo_dagster.reports.members import Reported
+from fomo_dagster.tables.replicates import of_methods
+
+_QUERY = """
+SELECT experiment, stage, chunk, score FROM matrix WHERE experiment IN ({experiments})
+ORDER BY ALL
+"""
+
+
+def matrix(reported: Reported) -> pl.DataFrame:
+    """The view `matrix` of the methods that have several chunks, as means over replicates: method,
+    stage, chunk, score."""
+    rows = of_methods(reported.home.root, "matrix", reported.experiments)
+    several = rows.filter(pl.col("chunk").n_unique().over("method") > 1)
+    means = several.group_by("method", "stage", "chunk").agg(pl.col("score").mean())
+    return means.sort("method", "stage", "chunk")
+
+
+def section(reported: Reported) -> Section | None:
+    """None where the stream has one chunk."""
+    found = matrix(reported)
+    if found.is_empty():
+        return None
+    source = reported.source(_QUERY, "", "evaluation", "chunk", "scores")
+    caption = (
+        "Mean score after each stage on the concepts of each chunk, in %: on the diagonal what was "
+        "just learnt, below it what was kept of it, above it what is still to come; stage 0 is θ₀."
+    )
+    wide = found.pivot("chunk", index=["method", "stage"], values="score")
+    shown = wide.rename({str(n): f"chunk {n}" for n in found["chunk"].unique()})
+    blocks: list[Block] = [
+        Figure("matrix", caption, matrices_figure(found, reported.names), source),
+        Fold("As numbers", [Table("matrix", "Stage by chunk, in %.", shown, found, source)]),
+    ]
+    return Section("matrix", "Stage by chunk", blocks)

@@ -1,0 +1,95 @@
+"""Each method against the baseline, and all pairs: what `fomo compare` says."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import polars as pl
+
+from fomo_dagster.plots.methods import differences_figure
+from fomo_dagster.reports.comparison import (
+    datasets_frame,
+    metrics_frame,
+    titled,
+    worst_first,
+)
+from fomo_dagster.reports.content import Block, Figure, Fold, Section, Source, Table
+from fomo_dagster.reports.members import Reported
+from fomo_dagster.statistics.comparison import Comparison, Scored
+from fomo_dagster.tables.comparisons import Compared, remarks_of
+
+QUERY = """
+SELECT * FROM predictions WHERE experiment IN ({experiments})
+QUALIFY stage = max(stage) OVER (PARTITION BY experiment)
+"""
+MOST_OPEN = 3  # methods whose tables are open
+_NUMBERS = ("difference", "95 % interval", "p", "p (Holm)")
+
+
+def section(reported: Reported) -> Section | None:
+    """None where nothing is compared."""
+    found = reported.comparison
+    if found is None:
+        return None
+    comparisons = found.comparisons
+    blocks: list[Block] = [
+        Figure(
+            "differences_by_dataset",
+            "Differences of each dataset's score to the baseline with 95 % intervals, the worst "
+            "first.",
+            differences_figure(differences(comparisons), "points", reported.baseline),
+            _source(reported, found),
+        )
+    ]
+    for one in comparisons:
+        own = _of_one(reported, found, one)
+        blocks += own if len(comparisons) <= MOST_OPEN else [Fold(titled(one), own)]
+    if len(comparisons) > 1:
+        frame = found.pair_rows
+        caption = (
+            "All pairs over datasets: mean difference in points, on how many the first is higher "
+            "and lower, and p of Wilcoxon's signed rank test after Holm's correction."
+        )
+        shown = frame.with_columns(pl.col("p").map_elements("{:.3f}".format, pl.String))
+        table = Table("pairs", caption, shown, frame, _source(reported, found), ("p",))
+        blocks.append(table if len(comparisons) <= MOST_OPEN else Fold("All pairs", [table]))
+    return Section("comparison", f"Against {reported.baseline}", blocks)
+
+
+def differences(comparisons: Sequence[Comparison]) -> pl.DataFrame:
+    """A row a method and dataset, the worst first: method, name, role, value, baseline, and of the
+    difference estimate, low, high, p and Holm's p."""
+    return pl.concat(_as_frame(one.method, worst_first(one)) for one in comparisons)
+
+
+def _of_one(reported: Reported, found: Compared, one: Comparison) -> list[Table | tuple[str, ...]]:
+    source = _source(reported, found)
+    name = f"comparison_{one.method}"
+    return [
+        Table(
+            name, f"{titled(one)}.", metrics_frame(one, None),
+            _as_frame(one.method, one.metrics), source, _NUMBERS,
+        ),
+        Table(
+            f"{name}_by_dataset", f"{one.method} against {one.baseline} by dataset, in %, the "
+            "worst first; p after Holm's correction.", datasets_frame(one),
+            _as_frame(one.method, worst_first(one)), source, _NUMBERS,
+        ),
+        tuple(remarks_of(one)),
+    ]  # fmt: skip
+
+
+def _source(reported: Reported, found: Compared) -> Source:
+    command = ["fomo", "compare", *found.read.answers, *(["--common"] if reported.common else [])]
+    return reported.source(QUERY, shlex.join(command), "evaluation")
+
+
+def _as_frame(method: str, scored: Sequence[Scored]) -> pl.DataFrame:
+    rows = []
+    for one in scored:
+        row = {"method": method, **asdict(one)}
+        difference = row.pop("difference")
+        rows.append(row | difference | {"p": getattr(one, "p", one.difference.p)})
+    return pl.DataFrame(rows)

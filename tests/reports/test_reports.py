@@ -1,0 +1,130 @@
+"""`fomo report` of a run, and of a second experiment made of its evaluations."""
+
+import csv
+import json
+from dataclasses import replace
+
+import polars as pl
+import pytest
+from typer.testing import CliRunner
+
+from fomo_dagster.cli.main import app
+from fomo_dagster.errors import InputError
+from fomo_dagster.store.digests import digest_of_file
+from fomo_dagster.tables.files import table_path
+from fomo_dagster.tables.predictions import PREDICTIONS
+
+
+@pytest.fixture
+def plots(monkeypatch):
+    """Figures are blank, as most of the time goes into drawing them; they are drawn for methods
+    written by hand (test_sections.py) and on pages written by hand (test_pages.py)."""
+
+    def blank(self, file, **_):
+        file.write(b"<svg></svg>")
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", blank)
+
+
+def fomo(*arguments):
+    result = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def add_twin(project, name):
+    """An experiment like `toy`, whose last stage was evaluated as the first one."""
+    heads, home = project.home.heads, project.home.root
+    for asset in list(heads.below("toy")):
+        head = heads.read(asset)
+        own = asset.replace("toy/", f"{name}/")
+        sums = {}
+        for table in head.tables or ():
+            rows = pl.read_parquet(table_path(home, table, asset, head.digest))
+            path = table_path(home, table, own, head.digest)
+            path.parent.mkdir(parents=True)
+            rows.with_columns(experiment=pl.lit(name)).write_parquet(path)
+            sums[table] = digest_of_file(path)
+        if own.endswith("/evaluation_003"):
+            first = heads.read("toy/evaluation_001")
+            head = replace(head, artifacts=first.artifacts, recipes=first.recipes)
+        heads.write(replace(head, asset=own, experiment=name, tables=sums))
+
+
+def test_a_report_says_what_results_and_compare_say(finished_project):
+    add_twin(finished_project, "twin")
+    folder = finished_project.root / "page"
+    printed = fomo("report", "twin", "--baseline", "toy", "--to", str(folder))
+    assert f"{folder}/report.html" in printed
+    said = json.loads(fomo("compare", "toy", "twin", "--json"))["comparisons"][0]
+    board = {row["experiment"]: row for row in csv.DictReader(fomo("results", "--csv").splitlines())
+             if row["stage"] == "3"}  # fmt: skip
+    rows = {
+        row["method"]: row
+        for row in csv.DictReader((folder / "tables/final_scores.csv").open(encoding="utf-8"))
+    }
+    assert list(rows) == ["toy", "twin"]
+    for name, row in rows.items():
+        assert row["knowledge_accumulation"] == board[name]["knowledge_accumulation"]
+    metrics = {metric["name"]: metric["difference"] for metric in said["metrics"]}
+    for name, difference in metrics.items():
+        for key, place in (("difference", "estimate"), ("low", "low"), ("high", "high")):
+            assert float(rows["twin"][f"{name}_{key}"]) == difference[place]
+    assert rows["toy"]["geometric_mean_difference"] == ""
+    lost = list(csv.DictReader((folder / "tables/losses_twin.csv").open()))
+    changed = json.loads(fomo("errors", "twin", "--against", "toy", "--json"))["datasets"]
+    expected = {row["dataset"]: str(row["newly_wrong"]) for row in changed}
+    assert {row["dataset"]: row["newly wrong"] for row in lost} == expected
+    page = (folder / "report.html").read_text()
+    digest = finished_project.home.heads.read("twin/scores").digest
+    assert f"{digest}  twin/scores" in page
+    assert "fomo report toy twin" in page
+    assert "data:image/jpeg;base64," in page
+    again = {path: path.read_bytes() for path in folder.rglob("*.*")}
+    fomo("report", "toy", "twin", "--to", str(folder))
+    assert {path: path.read_bytes() for path in folder.rglob("*.*")} == again
+
+
+def test_what_is_missing_is_said_and_what_cannot_be_compared_is_refused(finished_project):
+    project = finished_project
+    add_twin(project, "twin")
+    project.write("planned", replicates=2)
+    to = ["--to", str(project.root / "page")]
+    printed = fomo("report", "toy", "planned", *to)
+    assert "without scores, failed or not finished: planned_seed_0, planned_seed_1" in printed
+    assert "Against" not in (project.root / "page" / "report.html").read_text()
+    for arguments, message in (
+        (["planned"], "nothing of planned has scores yet: `fomo run planned`"),
+        (["toy", "--baseline", "planned"], "--baseline planned has no scores yet"),
+        (["toy", "tea"], "there is no experiment 'tea'"),
+    ):
+        with pytest.raises(InputError, match=message):
+            fomo("report", *arguments, *to)
+
+    kind, digest = project.home.heads.read("twin/evaluation_003").artifacts["birds"]
+    folder = project.home.root / "store" / kind / digest
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / PREDICTIONS).unlink()
+    del manifest["files"][PREDICTIONS]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    printed = fomo("report", "toy", "twin", *to)
+    assert "no comparison: twin, stage 3, was evaluated on birds before predictions" in printed
+    assert not (project.root / "page" / "tables" / "losses_twin.csv").exists()
+    assert (project.root / "page" / "tables" / "losses_toy.csv").exists()
+
+
+def test_other_test_samples_are_refused_with_the_way_out(finished_project):
+    project = finished_project
+    add_twin(project, "twin")
+    head = project.home.heads.read("twin/evaluation_003")
+    artifacts = {name: where for name, where in head.artifacts.items() if name != "birds"}
+    recipes = {name: recipe for name, recipe in head.recipes.items() if name != "birds"}
+    project.home.heads.write(replace(head, artifacts=artifacts, recipes=recipes))
+    to = project.root / "page"
+    with pytest.raises(InputError, match="datasets of toy alone: birds: --common compares"):
+        fomo("report", "toy", "twin", "--to", str(to))
+    assert not to.exists()
+    assert "left out: datasets of toy alone: birds" in fomo(
+        "report", "toy", "twin", "--common", "--to", str(to)
+    )
+    assert "fomo report toy twin --common" in (to / "report.html").read_text()
