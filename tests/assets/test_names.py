@@ -18,6 +18,8 @@ def everything_named(project, monkeypatch):
     project.write("toy", cron_schedule="0 3 * * *", validation={"share": 0.3})
     project.write("growing", stream=ARRIVING)
     (project.root / "incoming").mkdir()
+    (project.root / "comparisons").mkdir()
+    (project.root / "comparisons/pair.yaml").write_text("methods: [toy, growing]\n")
     monkeypatch.setenv("FOMO_ANNOUNCE_WEBHOOK", "https://example.com/hook")
     definitions = build_definitions(
         build_project(project.root), RunContexts.of(project.home), COMMANDS
@@ -34,7 +36,7 @@ def everything_named(project, monkeypatch):
 
 
 def test_every_name_of_ours_is_reserved(project, monkeypatch):
-    own = {"toy", "growing", "toy_schedule"}
+    own = {"toy", "growing", "toy_schedule", "comparisons_pair"}
     assert everything_named(project, monkeypatch) - own == RESERVED.keys()
 
 

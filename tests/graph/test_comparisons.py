@@ -211,6 +211,16 @@ def test_a_faulty_comparison_and_one_of_faulty_experiments_stop_nothing_else(dec
         fomo("plan", "comparisons/lost")
 
 
+def test_an_experiment_called_as_its_job_goes_before_it(declared):
+    declare(declared)
+    declared.write("comparisons_pair")
+    graph = build_project(declared.root)
+    assert "comparisons/pair" not in graph.nodes
+    (trouble,) = graph.troubles
+    assert (trouble.name, trouble.called) == ("comparisons/pair", "comparisons/pair")
+    assert "are called 'comparisons_pair'" in trouble.sentence
+
+
 def test_a_graph_without_an_experiment_has_no_comparison_of_it(declared):
     path = declare(declared)
     graph = build_project(declared.root)
