@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo check test generated lint ui clean
+.PHONY: demo check test tests generated lint ui clean
 
 # Tests start many processes: what the first one compiles of the packages, the others must find.
 # What nothing imports is never compiled (--no-compile), which spares a minute of the installation.
@@ -26,7 +26,10 @@ demo: $(VENV)/.installed  ## install, run the quickstart, print its scores
 check: lint  ## what to run while working: lint, types, import layers, fast tests
 	$(BIN)/pytest -m "not slow and not kill and not gpu" --durations 5 --durations-min 1
 
-test: lint  ## lint, types, import layers, all tests
+test: $(VENV)/.installed-dev  ## lint, types, import layers, all tests
+	@$(MAKE) --no-print-directory --jobs 2 lint tests
+
+tests: $(VENV)/.installed-dev
 	$(BIN)/pytest
 
 generated: $(VENV)/.installed-dev  ## write what follows from the code: schema, lists in guides, a picture
