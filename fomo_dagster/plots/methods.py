@@ -6,9 +6,12 @@ the half width of an interval, null where there is one replicate.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
@@ -24,6 +27,7 @@ LABELS = {metric.name: f"{metric.label} (%)" for metric in STAGE_METRICS}
 BAND = 0.14  # how much of its colour a band has
 NUMBERED_METHODS = 4  # up to which all points of paths bear their stages and intervals
 LEGEND_LINE = 0.185  # inches
+TITLE_WIDTH = 24  # characters of a line
 PANELS = 3  # in a row
 WIDTH = 8.0  # inches
 
@@ -119,9 +123,8 @@ def matrices_figure(matrix: pl.DataFrame, names: Sequence[str]) -> Figure:
         of_method = matrix.filter(method=name)
         cells = cells_of(of_method, "stage", "chunk", "score")
         _cells(axes, cells, limits, digits=0)
-        axes.set_title(name, fontsize=9.5, loc="left", parse_math=False)
-    for axes in list(panels.flat)[len(names) :]:
-        axes.set_axis_off()
+        _name(axes, name)
+    _hide_rest(panels, len(names))
     for axes in panels[:, 0]:
         axes.set_ylabel("after stage", fontsize=9)
     for axes in panels[-1]:
@@ -152,9 +155,8 @@ def grid_figure(grid: pl.DataFrame) -> Figure:
         ):
             cells[starts.to_list().index(start), deploys.to_list().index(deploy)] = value
         _cells(axes, (starts.to_list(), deploys.to_list(), cells), limits, digits=1)
-        axes.set_title(technique, fontsize=9.5, loc="left", parse_math=False)
-    for axes in list(panels.flat)[len(techniques) :]:
-        axes.set_axis_off()
+        _name(axes, technique)
+    _hide_rest(panels, len(techniques))
     for axes in panels[:, 0]:
         axes.set_ylabel("starts from", fontsize=9)
     for axes in panels[-1]:
@@ -222,9 +224,8 @@ def differences_figure(differences: pl.DataFrame, unit: str, against: str) -> Fi
         axes.set_yticks(of_method["place"].to_list(), of_method["name"].to_list(), fontsize=8,
                         parse_math=False)  # fmt: skip
         axes.set_ylim(of_method.height - 0.5, -0.5)
-        axes.set_title(name, fontsize=9.5, loc="left", parse_math=False)
-    for axes in list(panels.flat)[len(names) :]:
-        axes.set_axis_off()
+        _name(axes, name)
+    _hide_rest(panels, len(names))
     figure.supxlabel(f"difference to {against} ({unit})", fontsize=9, parse_math=False)
     handles = {
         label: handle
@@ -236,7 +237,7 @@ def differences_figure(differences: pl.DataFrame, unit: str, against: str) -> Fi
     return figure
 
 
-Cells = tuple[list[object], list[object], np.ndarray]
+Cells = tuple[list[object], list[object], npt.NDArray[np.float64]]
 
 
 def cells_of(frame: pl.DataFrame, row: str, column: str, value: str) -> Cells:
@@ -246,6 +247,21 @@ def cells_of(frame: pl.DataFrame, row: str, column: str, value: str) -> Cells:
     for at_row, at_column, of_cell in frame.select(row, column, value).iter_rows():
         cells[rows.index(at_row), columns.index(at_column)] = of_cell
     return rows, columns, cells
+
+
+def _hide_rest(panels: npt.NDArray[Any], used: int) -> None:
+    """Leave empty what the last row has too many; those above get its numbers."""
+    every: list[Axes] = list(panels.flat)
+    for number in range(used, len(every)):
+        every[number].set_axis_off()
+        every[number - panels.shape[1]].tick_params(labelbottom=True)
+
+
+def _name(axes: Axes, name: str) -> None:
+    """A panel's title, in lines that are no wider than one of several panels."""
+    lines = textwrap.wrap(name.replace("_", "_ "), TITLE_WIDTH)
+    told = "\n".join(line.replace("_ ", "_") for line in lines)
+    axes.set_title(told, fontsize=9, loc="left", parse_math=False)
 
 
 def _frame(points: pl.DataFrame, metric: str) -> tuple[float, float]:

@@ -33,13 +33,14 @@ SECTIONS: tuple[Callable[[Reported], Section | None], ...] = (
 )
 """Each gives its section, or None where it has nothing to show."""
 
+MOST_IN_TITLE = 3  # methods; of more, the title has what they were asked for by
+
 
 def report_of(reported: Reported) -> Report:
     """The report of methods. Raises `InputError` where they cannot be compared."""
     found = [section for make in SECTIONS if (section := make(reported)) is not None]
     others = [name for name in reported.names[1:] if name not in reported.oracles]
-    title = reported.baseline
-    if others:
-        title = f"{', '.join(others[:3])}{' and others' if len(others) > 3 else ''} against {title}"
+    several = others if len(others) <= MOST_IN_TITLE else reported.asked
+    title = f"{', '.join(several)} against {reported.baseline}" if others else reported.baseline
     remarks = [*reported.said, *reported.left_out]
     return Report(title, reported.newest, reported.command, remarks, found)
