@@ -117,7 +117,7 @@ def test_a_plan_fits_80_columns_and_cuts_experiments_before_stages():
     name = "fomo_in_flux_learning_rate_1e_3_lora_rank_4_seed_12"
     reason = "it starts from other weights; optimiser.learning_rate 0.001 → 0.0005"
     entries = [planned(f"{name}/evaluation_000"), planned(f"{name}/trained_001", reason)]
-    several = SimpleNamespace(sweep=None)
+    several = SimpleNamespace(sweep=None, comparison=None)
     lines = printed(print_plan, entries, several)
     assert all(cell_len(line) <= 80 for line in lines)
     assert lines[1].split()[0].endswith("/evaluation_000")
