@@ -122,7 +122,7 @@ def test_other_test_samples_are_refused_with_the_way_out(finished_project):
     project.home.heads.write(replace(head, artifacts=artifacts, recipes=recipes))
     to = project.root / "page"
     with pytest.raises(
-        InputError, match="datasets of toy alone: birds: --common .* compares what all have"
+        InputError, match=r"datasets of toy alone: birds: --common .* compares what all have"
     ):
         fomo("report", "toy", "twin", "--to", str(to))
     assert not to.exists()
