@@ -26,7 +26,8 @@ from fomo_dagster.methods.preservation.registry import PRESERVATIONS
 from fomo_dagster.metrics import STAGE_METRICS
 from fomo_dagster.optimisation.optimisers import OPTIMISERS
 from fomo_dagster.optimisation.schedules import SCHEDULES
-from fomo_dagster.tables.schemas import SCHEMAS, comments_of
+from fomo_dagster.tables.schemas import SCHEMAS
+from fomo_dagster.tables.view_columns import comments_of
 
 ROOT = Path(__file__).parents[1]
 FAMILIES = [

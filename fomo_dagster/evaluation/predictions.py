@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from fomo_dagster.evaluation.ranking import Integers, Ranking
-from fomo_dagster.tables.schemas import PREDICTION_COLUMNS
+from fomo_dagster.tables.view_columns import PREDICTION_COLUMNS
 
 
 def classified(

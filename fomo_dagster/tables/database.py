@@ -25,8 +25,9 @@ from fomo_dagster.store.digests import digest_of
 from fomo_dagster.store.files import explained, replacing, skipped_where_refused, write_bytes
 from fomo_dagster.tables import runs
 from fomo_dagster.tables.predictions import EVALUATION, PREDICTIONS
-from fomo_dagster.tables.schemas import DESCRIPTIONS, PREDICTION_COLUMNS, SCHEMAS, comments_of
+from fomo_dagster.tables.schemas import SCHEMAS
 from fomo_dagster.tables.selects import beside, quoted, views
+from fomo_dagster.tables.view_columns import DESCRIPTIONS, PREDICTION_COLUMNS, comments_of
 
 DATABASE = "fomo.duckdb"
 _VERSION = "views_version"

@@ -19,7 +19,7 @@ from fomo_dagster.parquet import read_parquet
 from fomo_dagster.store.heads import Head, Heads
 from fomo_dagster.store.manifests import MANIFEST, DamagedError, parse
 from fomo_dagster.store.verified import Verified
-from fomo_dagster.tables.schemas import PREDICTION_COLUMNS
+from fomo_dagster.tables.view_columns import PREDICTION_COLUMNS
 from fomo_dagster.units import duration
 
 EVALUATION = "evaluation"

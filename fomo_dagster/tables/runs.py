@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fomo_dagster.store.files import explained, skipped_where_refused
-from fomo_dagster.tables.schemas import RUNS
+from fomo_dagster.tables.view_columns import RUNS
 
 FOLDER = "runs"
 _NO_LINES = Path("none", "none.jsonl")  # a glob that matches no file is an error to DuckDB

@@ -1,7 +1,8 @@
-"""The tables and views: what a row states, and the type and meaning of each column.
+"""The tables: what a row states, and the type and meaning of each column.
 
-Types, DuckDB's comments and the reference of the site come from here. Every table is in long form,
-one fact a row. Which rows count is decided by the heads that the views join with (`selects.py`).
+Types, DuckDB's comments and the reference of the site come from here and from `view_columns.py`.
+Every table is in long form, one fact a row. Which rows count is decided by the heads that the views
+join with (`selects.py`).
 """
 
 from __future__ import annotations
@@ -32,18 +33,11 @@ class Table(NamedTuple):
     columns: Mapping[str, Column]
 
 
-class View(NamedTuple):
-    """A view that is computed from tables and heads. columns: name → meaning."""
-
-    description: str
-    columns: Mapping[str, str]
-
-
-_EXPERIMENT = Column(_TEXT, "the experiment's name")
-_STAGE = Column(_INTEGER, "the stage, counted from 1; 0 is θ₀")
-_DATASET = Column(_TEXT, "the dataset's name")
+EXPERIMENT = Column(_TEXT, "the experiment's name")
+STAGE = Column(_INTEGER, "the stage, counted from 1; 0 is θ₀")
+DATASET = Column(_TEXT, "the dataset's name")
 _CONCEPT = Column(_TEXT, "the concept's name, a class of the dataset")
-_ROLE = Column(_TEXT, "`adaptation` or `held_out`")
+ROLE = Column(_TEXT, "`adaptation` or `held_out`")
 _STREAM = Column(_TEXT, "the stream's name")
 _COMPARISON = Column(_TEXT, "the comparison's name, that of its file")
 _SCORES = ", ".join(metric.label for metric in STAGE_METRICS)
@@ -52,10 +46,10 @@ TABLES: Mapping[str, Table] = {
     "evaluations": Table(
         "a metric of a dataset, for the weights of a stage; `score` is the main one",
         {
-            "experiment": _EXPERIMENT,
-            "stage": _STAGE,
-            "dataset": _DATASET,
-            "role": _ROLE,
+            "experiment": EXPERIMENT,
+            "stage": STAGE,
+            "dataset": DATASET,
+            "role": ROLE,
             "task": Column(_TEXT, "`classification` or `retrieval`"),
             "metric": Column(_TEXT, "the metric's name; `score` is accuracy or recall@5"),
             "value": Column(
@@ -68,10 +62,10 @@ TABLES: Mapping[str, Table] = {
     "concept_scores": Table(
         "a metric of a concept, for the weights of a stage",
         {
-            "experiment": _EXPERIMENT,
-            "stage": _STAGE,
-            "dataset": _DATASET,
-            "role": _ROLE,
+            "experiment": EXPERIMENT,
+            "stage": STAGE,
+            "dataset": DATASET,
+            "role": ROLE,
             "concept": _CONCEPT,
             "metric": Column(_TEXT, "`accuracy` or `recall@5`"),
             "value": Column(_NUMBER, "the metric's value, in percent"),
@@ -83,8 +77,8 @@ TABLES: Mapping[str, Table] = {
     "scores": Table(
         f"{_SCORES} of a stage; null where not defined",
         {
-            "experiment": _EXPERIMENT,
-            "stage": _STAGE,
+            "experiment": EXPERIMENT,
+            "stage": STAGE,
             **{
                 metric.name: Column(_NUMBER, f"{metric.description} ({metric.unit})", True)
                 for metric in STAGE_METRICS
@@ -94,7 +88,7 @@ TABLES: Mapping[str, Table] = {
     "experiments": Table(
         "an experiment, and the settings that questions are mostly about",
         {
-            "experiment": _EXPERIMENT,
+            "experiment": EXPERIMENT,
             "file": Column(_TEXT, "the file that declares it, from `experiments` on"),
             "sweep": Column(_TEXT, "the sweep that it is one of; null if none", True),
             "replicate_of": Column(
@@ -138,8 +132,8 @@ TABLES: Mapping[str, Table] = {
     "training_steps": Table(
         "a step of the optimiser, and how many samples of each pool it saw",
         {
-            "experiment": _EXPERIMENT,
-            "stage": _STAGE,
+            "experiment": EXPERIMENT,
+            "stage": STAGE,
             "step": Column(_INTEGER, "the step within the stage, counted from 0"),
             "loss": Column(_NUMBER, "the contrastive loss"),
             "preservation_loss": Column(_NUMBER, "what `method.preserve` adds to the loss; else 0"),
@@ -161,7 +155,7 @@ TABLES: Mapping[str, Table] = {
     "datasets": Table(
         "a dataset as it stands in its shards",
         {
-            "dataset": _DATASET,
+            "dataset": DATASET,
             "task": Column(_TEXT, "`classification` or `retrieval`"),
             "domain": Column(_TEXT, "the declared domain"),
             "licence": Column(_TEXT, "the declared licence"),
@@ -177,7 +171,7 @@ TABLES: Mapping[str, Table] = {
     "samples": Table(
         "an image of a dataset, with its captions",
         {
-            "dataset": _DATASET,
+            "dataset": DATASET,
             "split": Column(_TEXT, "`train` or `test`"),
             "key": Column(_TEXT, "the sample's name, unique within the split"),
             "concept": _CONCEPT,
@@ -190,7 +184,7 @@ TABLES: Mapping[str, Table] = {
         {
             "stream": _STREAM,
             "position": Column(_INTEGER, "the concept's place in the stream, counted from 1"),
-            "dataset": _DATASET,
+            "dataset": DATASET,
             "concept": _CONCEPT,
             "figure": Column(
                 _NUMBER, "what the order sorts by, such as a score or a year; null if nothing", True
@@ -203,7 +197,7 @@ TABLES: Mapping[str, Table] = {
             "stream": _STREAM,
             "stage": Column(_INTEGER, "the stage that trains on the chunk, counted from 1"),
             "position": Column(_INTEGER, "the concept's place in the chunk, counted from 1"),
-            "dataset": _DATASET,
+            "dataset": DATASET,
             "concept": _CONCEPT,
             "samples": Column(_INTEGER, "how many training samples the concept brings"),
         },
@@ -217,7 +211,7 @@ TABLES: Mapping[str, Table] = {
             "baseline": Column(_TEXT, "what it is compared with, another method"),
             "kind": Column(_TEXT, "`metric` or `dataset`"),
             "name": Column(_TEXT, "the metric's name as a column of `scores`, or the dataset's"),
-            "role": Column(_TEXT, "of a dataset: " + _ROLE.meaning + "; null of a metric", True),
+            "role": Column(_TEXT, "of a dataset: " + ROLE.meaning + "; null of a metric", True),
             "value": Column(_NUMBER, "of the method, in percent: the mean over replicates"),
             "baseline_value": Column(_NUMBER, "the same of the baseline"),
             "difference": Column(_NUMBER, "`value` less `baseline_value`, in points"),
@@ -264,198 +258,11 @@ TABLES: Mapping[str, Table] = {
     ),
 }
 
-PREDICTION_COLUMNS: Mapping[str, pl.DataType] = {
-    "query": pl.String(),
-    "key": pl.String(),
-    "caption": pl.Int64(),
-    "concept": pl.String(),
-    "rank": pl.Int64(),
-    "predicted": pl.String(),
-    "probability": pl.Float16(),
-    "probability_of_predicted": pl.Float16(),
-    "margin": pl.Float16(),
-}
-"""The columns of a file of predictions; the view `predictions` says what they mean."""
-
 SCHEMAS: Mapping[str, Mapping[str, pl.DataType]] = {
     name: {column: declared.type for column, declared in table.columns.items()}
     for name, table in TABLES.items()
 }
 """Table → column → type."""
-
-OF_EVERY_TABLE: Mapping[str, str] = {
-    "asset": "the asset that the row belongs to",
-    "asset_digest": "the asset's digest; rows of earlier digests are not shown",
-}
-"""The columns that the view of a table has beside the table's own."""
-
-RUNS: Mapping[str, tuple[str, str]] = {
-    "asset": ("VARCHAR", "the asset's key, with `/` between its parts"),
-    "kind": ("VARCHAR", "the kind of asset"),
-    "experiment": ("VARCHAR", _EXPERIMENT.meaning + "; null for what experiments share"),
-    "stage": ("BIGINT", _STAGE.meaning + "; null for what belongs to no stage"),
-    "digest": ("VARCHAR", "identifies the recipes that the asset had then"),
-    "status": ("VARCHAR", "`computed`, or `hit` if all was in the store"),
-    "computed": ("VARCHAR[]", "the artifacts that were made"),
-    "began": ("TIMESTAMP", "when (UTC)"),
-    "seconds": ("DOUBLE", "how long it took, with waiting and fetching"),
-    "making_seconds": ("DOUBLE", "how long making these artifacts took; 0 of a hit"),
-    "samples": ("BIGINT", "samples worked through; null if nothing was made of any"),
-    "flops": ("DOUBLE", "counted floating point operations; null if not counted"),
-    "energy_joules": ("DOUBLE", "energy that the devices used; null if not measured"),
-    "device": ("VARCHAR", "the kind of device that it was given: `cuda`, `cpu`, …; null of a hit"),
-    "devices": ("BIGINT", "how many devices it was given; 0 of a hit"),
-    "executor": ("VARCHAR", "what computed: `in_process`, `processes`, `ray` or `kubernetes`"),
-    "person": ("VARCHAR", "the user's name on the machine of the run"),
-    "host": ("VARCHAR", "the machine of the run"),
-    "process": ("BIGINT", "the process of the run"),
-    "run": ("VARCHAR", "Dagster's run"),
-    "versions": ("JSON", "package → version of what it was computed with"),
-}
-"""Column of the view `runs` → its type in SQL and its meaning."""
-
-VIEWS: Mapping[str, View] = {
-    "artifacts": View(
-        "an asset as it is now, and what making it took",
-        {
-            "asset": "the asset's key, with `/` between its parts",
-            "kind": "the kind of asset, such as `shards`, `trained` or `scores`",
-            "experiment": _EXPERIMENT.meaning + "; null for what experiments share",
-            "stage": _STAGE.meaning + "; null for what belongs to no stage",
-            "makes_weights": "whether its cost counts for the weights of its experiment",
-            "digest": "identifies its recipes",
-            "data_version": "what downstream assets and Dagster see of it",
-            "code_version": "the version of the code that makes this kind",
-            "status": "what the last run found: `computed`, or `hit` if it was in the store",
-            "recorded_at": "when the last of its artifacts was made (UTC)",
-            "seconds": "how long making its artifacts took, whoever made them",
-            "recipes": "artifact name → recipe",
-            "artifacts": "artifact name → kind and digest, its address in the store",
-            "facts": "what downstream recipes need to know of it",
-            "cost": "what making its artifacts took: samples, FLOPs, seconds, memory, energy",
-            "checked_at": "when a run or job last materialised it (UTC)",
-        },
-    ),
-    "damaged": View(
-        "an asset whose head cannot be read, so that the other views leave it out",
-        {
-            "asset": "the asset's key, with `/` between its parts",
-            "experiment": "the first part of the key: the experiment's name, if it is one's asset",
-            "head": "the damaged file, which `fomo run` writes again",
-        },
-    ),
-    "predictions": View(
-        "what the weights of a stage found for a test sample: for an image, or in retrieval for a "
-        "caption too; none of evaluations from before predictions were kept",
-        {
-            "experiment": _EXPERIMENT.meaning,
-            "stage": _STAGE.meaning,
-            "dataset": _DATASET.meaning,
-            "role": _ROLE.meaning,
-            "task": "`classification` or `retrieval`",
-            "query": "what was looked up: `image`, or `caption`",
-            "key": "the sample's name, or that of the caption's image",
-            "caption": "the caption's place among its image's, counted from 0; null for an image",
-            "concept": "the image's concept",
-            "rank": "the place of the first right answer, counted from 0",
-            "predicted": "the answer in first place: a class, or in retrieval an image's key",
-            "probability": "what the softmax over all classes gives to the right one, from 0 to 1; "
-            "null in retrieval",
-            "probability_of_predicted": "the same of the predicted class",
-            "margin": "similarity (a cosine) of the right answer less the highest of a wrong one; "
-            "null where no answer is wrong",
-            **OF_EVERY_TABLE,
-        },
-    ),
-    "confusions": View(
-        "a class of a classification dataset, one that was predicted for it, and how often",
-        {
-            "experiment": _EXPERIMENT.meaning,
-            "stage": _STAGE.meaning,
-            "dataset": _DATASET.meaning,
-            "role": _ROLE.meaning,
-            "concept": "the right class",
-            "predicted": "the predicted class, which may be the right one",
-            "samples": "how many test samples",
-        },
-    ),
-    "runs": View(
-        "a time that an asset was materialised, by whoever shares this home; of those that were "
-        "superseded since as well",
-        {name: meaning for name, (_, meaning) in RUNS.items()}
-        | {"is_current": "whether the asset is still what it was made then"},
-    ),
-    "streams": View(
-        "a concept, its position in a stream, the stage it comes to, and the order's key figure",
-        {
-            **{name: column.meaning for name, column in TABLES["orders"].columns.items()},
-            "stage": "the stage that brings the concept; null before the stream is cut",
-        },
-    ),
-    "matrix": View(
-        "the mean score that a stage's weights have on the concepts of a chunk: below the diagonal "
-        "what was learnt and kept or forgotten, above it what is still to come",
-        {
-            "experiment": _EXPERIMENT.meaning,
-            "stage": _STAGE.meaning,
-            "chunk": "the stage that trains on the chunk, counted from 1",
-            "score": "mean of the concepts' scores, in percent",
-            "concepts": "how many concepts of the chunk have test samples",
-        },
-    ),
-    "published": View(
-        "a dataset of the benchmark, and the zero-shot score that its authors publish",
-        {"dataset": "the benchmark's handle", "zero_shot": "the published score, in percent"},
-    ),
-    "costs": View(
-        "what all trainings and merges of an experiment took up to a stage, and the most memory",
-        {
-            "experiment": _EXPERIMENT.meaning,
-            "stage": _STAGE.meaning + ", which costs the experiment nothing",
-            "samples": "samples trained on; null if a training did not record them",
-            "flops": "counted floating point operations; null if a step did not record them",
-            "seconds": "time that the trainings and merges took when they were made",
-            "energy_joules": "energy that the devices used; null if a step did not record it",
-            "peak_device_memory_bytes": "the most that PyTorch allocated on a device",
-            "peak_process_memory_bytes": "the most by which a process's memory grew",
-        },
-    ),
-    "leaderboard": View(
-        "the scores of an experiment's last stage, their means over stages 1..T, and the samples "
-        "and seconds that its weights took",
-        {
-            "experiment": _EXPERIMENT.meaning,
-            "stages": "the last stage",
-            **{
-                metric.name: f"{metric.label} of the last stage ({metric.unit})"
-                for metric in STAGE_METRICS
-                if metric.on_leaderboard
-            },
-            **{
-                f"mean_{metric.name}": f"mean {metric.label} over stages 1..T ({metric.unit})"
-                for metric in STAGE_METRICS
-                if metric.with_mean
-            },
-            "samples": "samples that its trainings saw; null if one of its heads is damaged",
-            "seconds": "time that its trainings and merges took; null likewise",
-        },
-    ),
-}
-
-
-DESCRIPTIONS: Mapping[str, str] = {
-    **{name: table.description for name, table in TABLES.items()},
-    **{name: view.description for name, view in VIEWS.items()},
-}
-"""Table or view → what a row of it is."""
-
-
-def comments_of(view: str) -> Mapping[str, str]:
-    """Column → meaning, for a view of any kind."""
-    if view in VIEWS:
-        return VIEWS[view].columns
-    own = {name: column.meaning for name, column in TABLES[view].columns.items()}
-    return {**own, **OF_EVERY_TABLE}
 
 
 def schema_of(table: str) -> Mapping[str, pl.DataType]:

@@ -19,7 +19,8 @@ from fomo_dagster.store.digests import DIGEST_LENGTH
 from fomo_dagster.store.heads import CHECKSUM, END
 from fomo_dagster.tables import runs
 from fomo_dagster.tables.predictions import EVALUATION, PREDICTIONS
-from fomo_dagster.tables.schemas import PREDICTION_COLUMNS, SCHEMAS
+from fomo_dagster.tables.schemas import SCHEMAS
+from fomo_dagster.tables.view_columns import PREDICTION_COLUMNS
 
 VARIABLE = "fomo_home"
 

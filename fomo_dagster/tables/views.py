@@ -23,7 +23,7 @@ from fomo_dagster.tables import runs
 from fomo_dagster.tables.files import table_path
 from fomo_dagster.tables.intact import Verified
 from fomo_dagster.tables.predictions import EVALUATION, files_of
-from fomo_dagster.tables.schemas import SCHEMAS, VIEWS
+from fomo_dagster.tables.schemas import SCHEMAS
 from fomo_dagster.tables.selects import (
     Place,
     escaped,
@@ -32,6 +32,7 @@ from fomo_dagster.tables.selects import (
     views,
     without_rows,
 )
+from fomo_dagster.tables.view_columns import VIEWS
 
 _READ = ("tables", f"store/{EVALUATION}", runs.FOLDER)  # the folders that a query sees
 _NATIVE = {

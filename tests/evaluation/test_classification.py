@@ -13,7 +13,7 @@ from fomo_dagster.errors import DataError
 from fomo_dagster.evaluation.classification import classification_result
 from fomo_dagster.evaluation.ranking import Floats
 from fomo_dagster.evaluation.results import CONCEPT_METRICS, METRICS, EvaluationResult
-from fomo_dagster.tables.schemas import PREDICTION_COLUMNS
+from fomo_dagster.tables.view_columns import PREDICTION_COLUMNS
 
 NAMES = [f"class {c:02}" for c in range(12)]
 

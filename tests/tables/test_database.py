@@ -17,7 +17,8 @@ from fomo_dagster.store.digests import digest_of_file
 from fomo_dagster.store.heads import Head, Heads
 from fomo_dagster.tables.database import ensure_database
 from fomo_dagster.tables.files import write_table
-from fomo_dagster.tables.schemas import DESCRIPTIONS, SCHEMAS, comments_of
+from fomo_dagster.tables.schemas import SCHEMAS
+from fomo_dagster.tables.view_columns import DESCRIPTIONS, comments_of
 from fomo_dagster.tables.views import query
 
 DIGEST = "0" * 32

@@ -12,7 +12,7 @@ from fomo_dagster.errors import InputError, StoreError
 from fomo_dagster.tables.database import ensure_database
 from fomo_dagster.tables.prediction_changes import changes
 from fomo_dagster.tables.predictions import PREDICTIONS, read_predictions, whole
-from fomo_dagster.tables.schemas import PREDICTION_COLUMNS
+from fomo_dagster.tables.view_columns import PREDICTION_COLUMNS
 from fomo_dagster.tables.views import query
 
 ACCURACIES = """

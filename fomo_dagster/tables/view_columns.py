@@ -1,0 +1,206 @@
+"""The views: what a row states, and the meaning of each column, of a table's view likewise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import polars as pl
+
+from fomo_dagster.metrics import STAGE_METRICS
+from fomo_dagster.tables.schemas import DATASET, EXPERIMENT, ROLE, STAGE, TABLES
+
+
+class View(NamedTuple):
+    """A view that is computed from tables and heads. columns: name → meaning."""
+
+    description: str
+    columns: Mapping[str, str]
+
+
+PREDICTION_COLUMNS: Mapping[str, pl.DataType] = {
+    "query": pl.String(),
+    "key": pl.String(),
+    "caption": pl.Int64(),
+    "concept": pl.String(),
+    "rank": pl.Int64(),
+    "predicted": pl.String(),
+    "probability": pl.Float16(),
+    "probability_of_predicted": pl.Float16(),
+    "margin": pl.Float16(),
+}
+"""The columns of a file of predictions; the view `predictions` says what they mean."""
+
+OF_EVERY_TABLE: Mapping[str, str] = {
+    "asset": "the asset that the row belongs to",
+    "asset_digest": "the asset's digest; rows of earlier digests are not shown",
+}
+"""The columns that the view of a table has beside the table's own."""
+
+RUNS: Mapping[str, tuple[str, str]] = {
+    "asset": ("VARCHAR", "the asset's key, with `/` between its parts"),
+    "kind": ("VARCHAR", "the kind of asset"),
+    "experiment": ("VARCHAR", EXPERIMENT.meaning + "; null for what experiments share"),
+    "stage": ("BIGINT", STAGE.meaning + "; null for what belongs to no stage"),
+    "digest": ("VARCHAR", "identifies the recipes that the asset had then"),
+    "status": ("VARCHAR", "`computed`, or `hit` if all was in the store"),
+    "computed": ("VARCHAR[]", "the artifacts that were made"),
+    "began": ("TIMESTAMP", "when (UTC)"),
+    "seconds": ("DOUBLE", "how long it took, with waiting and fetching"),
+    "making_seconds": ("DOUBLE", "how long making these artifacts took; 0 of a hit"),
+    "samples": ("BIGINT", "samples worked through; null if nothing was made of any"),
+    "flops": ("DOUBLE", "counted floating point operations; null if not counted"),
+    "energy_joules": ("DOUBLE", "energy that the devices used; null if not measured"),
+    "device": ("VARCHAR", "the kind of device that it was given: `cuda`, `cpu`, …; null of a hit"),
+    "devices": ("BIGINT", "how many devices it was given; 0 of a hit"),
+    "executor": ("VARCHAR", "what computed: `in_process`, `processes`, `ray` or `kubernetes`"),
+    "person": ("VARCHAR", "the user's name on the machine of the run"),
+    "host": ("VARCHAR", "the machine of the run"),
+    "process": ("BIGINT", "the process of the run"),
+    "run": ("VARCHAR", "Dagster's run"),
+    "versions": ("JSON", "package → version of what it was computed with"),
+}
+"""Column of the view `runs` → its type in SQL and its meaning."""
+
+VIEWS: Mapping[str, View] = {
+    "artifacts": View(
+        "an asset as it is now, and what making it took",
+        {
+            "asset": "the asset's key, with `/` between its parts",
+            "kind": "the kind of asset, such as `shards`, `trained` or `scores`",
+            "experiment": EXPERIMENT.meaning + "; null for what experiments share",
+            "stage": STAGE.meaning + "; null for what belongs to no stage",
+            "makes_weights": "whether its cost counts for the weights of its experiment",
+            "digest": "identifies its recipes",
+            "data_version": "what downstream assets and Dagster see of it",
+            "code_version": "the version of the code that makes this kind",
+            "status": "what the last run found: `computed`, or `hit` if it was in the store",
+            "recorded_at": "when the last of its artifacts was made (UTC)",
+            "seconds": "how long making its artifacts took, whoever made them",
+            "recipes": "artifact name → recipe",
+            "artifacts": "artifact name → kind and digest, its address in the store",
+            "facts": "what downstream recipes need to know of it",
+            "cost": "what making its artifacts took: samples, FLOPs, seconds, memory, energy",
+            "checked_at": "when a run or job last materialised it (UTC)",
+        },
+    ),
+    "damaged": View(
+        "an asset whose head cannot be read, so that the other views leave it out",
+        {
+            "asset": "the asset's key, with `/` between its parts",
+            "experiment": "the first part of the key: the experiment's name, if it is one's asset",
+            "head": "the damaged file, which `fomo run` writes again",
+        },
+    ),
+    "predictions": View(
+        "what the weights of a stage found for a test sample: for an image, or in retrieval for a "
+        "caption too; none of evaluations from before predictions were kept",
+        {
+            "experiment": EXPERIMENT.meaning,
+            "stage": STAGE.meaning,
+            "dataset": DATASET.meaning,
+            "role": ROLE.meaning,
+            "task": "`classification` or `retrieval`",
+            "query": "what was looked up: `image`, or `caption`",
+            "key": "the sample's name, or that of the caption's image",
+            "caption": "the caption's place among its image's, counted from 0; null for an image",
+            "concept": "the image's concept",
+            "rank": "the place of the first right answer, counted from 0",
+            "predicted": "the answer in first place: a class, or in retrieval an image's key",
+            "probability": "what the softmax over all classes gives to the right one, from 0 to 1; "
+            "null in retrieval",
+            "probability_of_predicted": "the same of the predicted class",
+            "margin": "similarity (a cosine) of the right answer less the highest of a wrong one; "
+            "null where no answer is wrong",
+            **OF_EVERY_TABLE,
+        },
+    ),
+    "confusions": View(
+        "a class of a classification dataset, one that was predicted for it, and how often",
+        {
+            "experiment": EXPERIMENT.meaning,
+            "stage": STAGE.meaning,
+            "dataset": DATASET.meaning,
+            "role": ROLE.meaning,
+            "concept": "the right class",
+            "predicted": "the predicted class, which may be the right one",
+            "samples": "how many test samples",
+        },
+    ),
+    "runs": View(
+        "a time that an asset was materialised, by whoever shares this home; of those that were "
+        "superseded since as well",
+        {name: meaning for name, (_, meaning) in RUNS.items()}
+        | {"is_current": "whether the asset is still what it was made then"},
+    ),
+    "streams": View(
+        "a concept, its position in a stream, the stage it comes to, and the order's key figure",
+        {
+            **{name: column.meaning for name, column in TABLES["orders"].columns.items()},
+            "stage": "the stage that brings the concept; null before the stream is cut",
+        },
+    ),
+    "matrix": View(
+        "the mean score that a stage's weights have on the concepts of a chunk: below the diagonal "
+        "what was learnt and kept or forgotten, above it what is still to come",
+        {
+            "experiment": EXPERIMENT.meaning,
+            "stage": STAGE.meaning,
+            "chunk": "the stage that trains on the chunk, counted from 1",
+            "score": "mean of the concepts' scores, in percent",
+            "concepts": "how many concepts of the chunk have test samples",
+        },
+    ),
+    "published": View(
+        "a dataset of the benchmark, and the zero-shot score that its authors publish",
+        {"dataset": "the benchmark's handle", "zero_shot": "the published score, in percent"},
+    ),
+    "costs": View(
+        "what all trainings and merges of an experiment took up to a stage, and the most memory",
+        {
+            "experiment": EXPERIMENT.meaning,
+            "stage": STAGE.meaning + ", which costs the experiment nothing",
+            "samples": "samples trained on; null if a training did not record them",
+            "flops": "counted floating point operations; null if a step did not record them",
+            "seconds": "time that the trainings and merges took when they were made",
+            "energy_joules": "energy that the devices used; null if a step did not record it",
+            "peak_device_memory_bytes": "the most that PyTorch allocated on a device",
+            "peak_process_memory_bytes": "the most by which a process's memory grew",
+        },
+    ),
+    "leaderboard": View(
+        "the scores of an experiment's last stage, their means over stages 1..T, and the samples "
+        "and seconds that its weights took",
+        {
+            "experiment": EXPERIMENT.meaning,
+            "stages": "the last stage",
+            **{
+                metric.name: f"{metric.label} of the last stage ({metric.unit})"
+                for metric in STAGE_METRICS
+                if metric.on_leaderboard
+            },
+            **{
+                f"mean_{metric.name}": f"mean {metric.label} over stages 1..T ({metric.unit})"
+                for metric in STAGE_METRICS
+                if metric.with_mean
+            },
+            "samples": "samples that its trainings saw; null if one of its heads is damaged",
+            "seconds": "time that its trainings and merges took; null likewise",
+        },
+    ),
+}
+
+
+DESCRIPTIONS: Mapping[str, str] = {
+    **{name: table.description for name, table in TABLES.items()},
+    **{name: view.description for name, view in VIEWS.items()},
+}
+"""Table or view → what a row of it is."""
+
+
+def comments_of(view: str) -> Mapping[str, str]:
+    """Column → meaning, for a view of any kind."""
+    if view in VIEWS:
+        return VIEWS[view].columns
+    own = {name: column.meaning for name, column in TABLES[view].columns.items()}
+    return {**own, **OF_EVERY_TABLE}
