@@ -7,8 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from fomo_dagster.data.dataset import Dataset
-from fomo_dagster.errors import FomoError, InputError
+from fomo_dagster.errors import FomoError
 from fomo_dagster.experiment.backbone import Backbone
 from fomo_dagster.experiment.comparison import LoadedComparison
 from fomo_dagster.experiment.comparisons import load_comparisons
@@ -20,32 +19,21 @@ from fomo_dagster.experiment.schema import Experiment
 from fomo_dagster.graph.build.declared_comparisons import comparison_node, needs
 from fomo_dagster.graph.build.declared_streams import (
     first_evaluated,
-    in_released_streams,
-    listing_of,
     roles_of,
     viewed,
     with_stream_read,
-    years_of,
 )
 from fomo_dagster.graph.build.names import ConflictError
-from fomo_dagster.graph.build.shared_nodes import SharedNodes
+from fomo_dagster.graph.build.stream_nodes import StreamNodes
 from fomo_dagster.graph.build.weights_over_time import WeightsOverTime
 from fomo_dagster.graph.core.context import SourceNode
-from fomo_dagster.graph.core.keys import LEADERBOARD, STREAMS, order_key
+from fomo_dagster.graph.core.keys import LEADERBOARD, order_key
 from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.nodes.budget import BudgetNode, budget_of
-from fomo_dagster.graph.nodes.chunk import ChunkNode, Chunks, CutOrder, WholeDatasets
 from fomo_dagster.graph.nodes.comparison import ComparisonNode
 from fomo_dagster.graph.nodes.evaluation import EvaluationNode
 from fomo_dagster.graph.nodes.leaderboard import LeaderboardNode
-from fomo_dagster.graph.nodes.measured_orders import (
-    FrequencyOrder,
-    PerformanceOrder,
-    SimilarityOrder,
-)
 from fomo_dagster.graph.nodes.measures.registry import MEASURES
-from fomo_dagster.graph.nodes.order import Listing, OrderNode
-from fomo_dagster.graph.nodes.probe import ProbeNode
 from fomo_dagster.graph.nodes.summaries.registry import SUMMARIES
 from fomo_dagster.graph.nodes.summaries.summary import Evaluated
 from fomo_dagster.graph.nodes.trained import OtherWeights, TrainedNode
@@ -200,7 +188,7 @@ def _last_change(loaded: Loaded) -> int:
         return 0
 
 
-class _Builder(SharedNodes):
+class _Builder(StreamNodes):
     def __init__(self) -> None:
         super().__init__()
         self.experiments: dict[str, Experiment] = {}
@@ -241,92 +229,6 @@ class _Builder(SharedNodes):
         error = attempted(add, comparison.path)
         if isinstance(error, FomoError):
             self.troubles.append(Trouble(comparison.reference, comparison.path, error))
-
-    def order_of(
-        self, loaded: Loaded, listing: Listing, datasets: Mapping[str, Dataset], theta: str
-    ) -> OrderNode:
-        """The node of the stream's order, with what it measures added before it."""
-        experiment = loaded.experiment
-        name, stream = experiment.stream_name, experiment.stream
-        backbone, execution = self.backbone_of(theta), experiment.execution
-        key, of_benchmark = order_key(name), in_released_streams(experiment, datasets)
-        if stream.order == "performance":
-            # Always of whole test splits: two samples a class are no accuracy to go by.
-            probe = ProbeNode(
-                key=f"{STREAMS}/{name}/probe", stage=0, backbone=backbone, checkpoint_key=theta,
-                settings=experiment.evaluation.model_copy(update={"subset": 1.0}),
-                datasets=datasets, roles=dict.fromkeys(datasets, "adaptation"),
-                execution=execution,
-            )  # fmt: skip
-            self.add(probe)
-            return PerformanceOrder(
-                key=key, stream=stream, listing=listing, of_benchmark=of_benchmark,
-                probe_key=probe.key,
-            )  # fmt: skip
-        if stream.order == "frequency":
-            recipe = backbone.pretraining
-            pool = experiment.pretraining_pool or (recipe.pool if recipe else None)
-            if pool is None:
-                raise InputError(
-                    f"experiment {experiment.name!r}: the order frequency counts captions of the "
-                    "pretraining pool, and there is none: declare pretraining_pool"
-                )
-            pool_key = self.add_pool(loaded, pool, "pretraining_pool")
-            return FrequencyOrder(
-                key=key, stream=stream, listing=listing, of_benchmark=of_benchmark,
-                pool_key=pool_key, execution=execution,
-            )  # fmt: skip
-        if stream.order == "similarity":
-            return SimilarityOrder(
-                key=key, stream=stream, listing=listing, of_benchmark=of_benchmark,
-                checkpoint_key=theta, backbone=backbone, execution=execution,
-                precision=experiment.evaluation.precision,
-                prompts={d: dataset.prompt for d, dataset in datasets.items()},
-            )  # fmt: skip
-        return OrderNode(
-            key=key, stream=stream, listing=listing, of_benchmark=of_benchmark,
-            years=years_of(experiment, datasets),
-        )  # fmt: skip
-
-    def add_stream(
-        self, loaded: Loaded, theta: str, arrived: tuple[str, ...]
-    ) -> tuple[list[str], tuple[str, ...]]:
-        """The keys of the chunks, and the datasets that the stream draws from.
-
-        arrived: the datasets of a growing stream.
-        """
-        experiment = loaded.experiment
-        name, stream = experiment.stream_name, experiment.stream
-        listing = Listing(arrived) if stream.growing is not None else listing_of(loaded)
-        datasets = {d: self.add_samples(loaded, d, "stream") for d in listing.datasets}
-        if not datasets or stream.stages == 0:  # of a growing stream nothing may have arrived
-            return [], listing.datasets
-        order = self.order_of(loaded, listing, datasets, theta)
-        self.add(order)
-        chunks: Chunks
-        if stream.order == "dataset_incremental" or stream.growing is not None:
-            chunks, stages = WholeDatasets(order=order), len(datasets)
-            if stream.stages not in (None, stages):
-                raise InputError(
-                    f"experiment {experiment.name!r}: stream.stages is {stream.stages}, and a "
-                    f"dataset_incremental stream of {stages} datasets has {stages}: leave it out"
-                )
-        else:
-            chunks, stages = CutOrder(order=order), stream.stages or len(stream.positions or ()) + 1
-        keys = []
-        for number in range(1, stages + 1):
-            key = f"{STREAMS}/{name}/chunk_{number:03d}"
-            brings, texts = chunks.datasets(number), experiment.training_texts
-            named = [d for d in brings if datasets[d].task == "classification"]
-            self.add(
-                ChunkNode(
-                    key=key, stream=name, number=number, chunks=chunks,
-                    prompts={d: datasets[d].prompt for d in brings},
-                    texts=texts, worded=() if texts is None else tuple(named),
-                )
-            )  # fmt: skip
-            keys.append(key)
-        return keys, listing.datasets
 
     def reference(
         self, loaded: Loaded, stage: int, theta: str, weights: WeightsOverTime
