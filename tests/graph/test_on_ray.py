@@ -76,7 +76,7 @@ def test_no_more_is_begun_than_there_is_room_for(cluster):
 @pytest.mark.slow
 def test_a_node_with_other_versions_is_refused_with_both(cluster, monkeypatch, tmp_path):
     monkeypatch.setattr(on_ray, "installed", lambda: {**installed(), "torch": "1.0"})
-    said = refused(cluster.prepare, tmp_path / "other_versions")
+    said = refused(cluster.check_home, tmp_path / "other_versions")
     assert "of the Ray cluster has other versions: torch " in said
     assert f"torch {installed()['torch']}, here 1.0: install the same on all nodes" in said
 
@@ -86,7 +86,7 @@ def test_a_home_that_a_node_does_not_see_is_refused(cluster, monkeypatch, tmp_pa
     cluster.check_home(tmp_path)
     assert not list(tmp_path.iterdir())
     monkeypatch.setattr(Path, "touch", lambda path: None)
-    said = refused(cluster.prepare, tmp_path / "home")
+    said = refused(cluster.check_home, tmp_path / "home")
     assert said.startswith(f"FOMO_HOME is {tmp_path / 'home'}, and ")
     assert "does not see it: put it on a file system that all nodes" in said
 
