@@ -21,7 +21,8 @@ def fomo(*arguments):
 @pytest.mark.slow
 def test_replicated_methods_are_compared(finished_project):
     project = finished_project
-    short = {"replicates": 2, "evaluation": {"held_out": ["old"]}}
+    stream = {"name": "short", "datasets": ["birds", "cats"], "stages": 1}
+    short = {"replicates": 2, "stream": stream, "evaluation": {"held_out": ["old"]}}
     project.write("slow", **short, optimiser={"learning_rate": 1e-4})
     project.write("fast", **short, optimiser={"learning_rate": 1e-1})
     for name in ("slow", "fast"):

@@ -24,6 +24,7 @@ SWEEP = {
     "evaluation": {"held_out": ["cats"]},
     "sweep": {"seed": [0, 1]},
 }
+ONE_STAGE = {**SWEEP["stream"], "stages": 1}
 FOMO, RAY = (str(Path(sys.executable).with_name(name)) for name in ("fomo", "ray"))
 LONG = {"budget.steps": 400, "stream.stages": 1, "execution.resume_seconds": 0.2}
 
@@ -161,7 +162,7 @@ def end(node):
 
 
 def test_the_bits_are_those_of_one_process(project, ray_nodes):
-    write(project)
+    write(project, stream=ONE_STAGE)
     assert run("seeds", devices="cpu:1", executor="in_process")[0] == 0
     alone, cost = contents(project), figures(project)
     for executor in ("", "ray"):
@@ -186,14 +187,13 @@ def test_what_a_lost_node_did_goes_on_at_another(project, ray_nodes):
 
 
 def test_what_fails_takes_nothing_with_it_that_does_not_need_it(project):
-    write(project, sweep={"optimiser.learning_rate": [1e30, 1e-4, 1e-3]})
+    write(project, stream=ONE_STAGE, sweep={"optimiser.learning_rate": [1e30, 1e-4]})
     status, output = run("seeds")
     assert status == 1
     last = output[output.index("error: ") :]
-    assert last.startswith("error: seeds: 1 of 3 experiments failed\n")
+    assert last.startswith("error: seeds: 1 of 2 experiments failed\n")
     assert last.count("seeds_learning_rate_1e30") == 2  # of the experiment, and of its asset
-    for name in ("1e_4", "1e_3"):
-        assert f"seeds_learning_rate_{name} is up to date" in output
+    assert "seeds_learning_rate_1e_4 is up to date" in output
     assert project.home.heads.read("leaderboard") is not None
 
 
