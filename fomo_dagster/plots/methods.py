@@ -125,12 +125,7 @@ def matrices_figure(matrix: pl.DataFrame, names: Sequence[str]) -> Figure:
         _cells(axes, cells, limits, digits=0)
         _name(axes, name)
     _hide_rest(panels, len(names))
-    for axes in panels[:, 0]:
-        axes.set_ylabel("after stage", fontsize=9)
-    for axes in panels[-1]:
-        axes.set_xlabel("concepts of chunk", fontsize=9)
-    mesh = panels[0, 0].collections[0]
-    figure.colorbar(mesh, ax=list(panels.flat), label="score (%)", fraction=0.05, pad=0.02)
+    _legend_of_cells(figure, panels, ("after stage", "concepts of chunk"), "score (%)")
     return figure
 
 
@@ -157,12 +152,7 @@ def grid_figure(grid: pl.DataFrame) -> Figure:
         _cells(axes, (starts.to_list(), deploys.to_list(), cells), limits, digits=1)
         _name(axes, technique)
     _hide_rest(panels, len(techniques))
-    for axes in panels[:, 0]:
-        axes.set_ylabel("starts from", fontsize=9)
-    for axes in panels[-1]:
-        axes.set_xlabel("deploys", fontsize=9)
-    mesh = panels[0, 0].collections[0]
-    figure.colorbar(mesh, ax=list(panels.flat), label=LABELS[GM], fraction=0.05, pad=0.02)
+    _legend_of_cells(figure, panels, ("starts from", "deploys"), LABELS[GM])
     return figure
 
 
@@ -247,6 +237,18 @@ def cells_of(frame: pl.DataFrame, row: str, column: str, value: str) -> Cells:
     for at_row, at_column, of_cell in frame.select(row, column, value).iter_rows():
         cells[rows.index(at_row), columns.index(at_column)] = of_cell
     return rows, columns, cells
+
+
+def _legend_of_cells(
+    figure: Figure, panels: npt.NDArray[Any], axes_named: tuple[str, str], label: str
+) -> None:
+    """Names of rows and columns at the outer panels, and the scale of the colours of all."""
+    for axes in panels[:, 0]:
+        axes.set_ylabel(axes_named[0], fontsize=9)
+    for axes in panels[-1]:
+        axes.set_xlabel(axes_named[1], fontsize=9)
+    mesh = panels[0, 0].collections[0]
+    figure.colorbar(mesh, ax=list(panels.flat), label=label, fraction=0.05, pad=0.02)
 
 
 def _hide_rest(panels: npt.NDArray[Any], used: int) -> None:
