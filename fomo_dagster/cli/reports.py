@@ -13,7 +13,7 @@ from fomo_dagster.errors import FomoError, InputError
 from fomo_dagster.experiment.experiment_sets import load_experiment_set
 from fomo_dagster.home import Home, project_folder
 from fomo_dagster.reports.making import report_of
-from fomo_dagster.reports.members import Reported, members_of
+from fomo_dagster.reports.members import Reported, experiments_of_methods
 from fomo_dagster.reports.writing import Written, write_report
 from fomo_dagster.tables.results import leaderboard
 
@@ -34,8 +34,8 @@ def make_report(
         )
     if baseline is not None and len(found[baseline][0]) == 0:
         raise InputError(f"--baseline {baseline} has no scores yet: `fomo run {baseline}`")
-    members = members_of(home, experiments)
-    of_baseline = members_of(home, found[asked[0]][0])
+    members = experiments_of_methods(home, experiments)
+    of_baseline = experiments_of_methods(home, found[asked[0]][0])
     if baseline is not None and len(of_baseline) > 1:
         raise InputError(
             f"--baseline {baseline} is {len(of_baseline)} methods: name one of "

@@ -192,7 +192,7 @@ class Reported:
         return order.join(frame, on="method", how="inner", maintain_order="left_right")
 
 
-def members_of(home: Home, experiments: Sequence[str]) -> dict[str, list[str]]:
+def experiments_of_methods(home: Home, experiments: Sequence[str]) -> dict[str, list[str]]:
     """Method → its experiments with scores, in the order of these."""
     rows = of_methods(home.root, "leaderboard", experiments)
     method_of = dict(rows.select("experiment", "method").iter_rows())

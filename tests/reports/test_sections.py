@@ -9,7 +9,7 @@ from fomo_dagster.home import Home
 from fomo_dagster.reports import members
 from fomo_dagster.reports.content import Figure, Table
 from fomo_dagster.reports.making import report_of
-from fomo_dagster.reports.members import Reported, members_of
+from fomo_dagster.reports.members import Reported, experiments_of_methods
 from fomo_dagster.reports.sections import losses
 from fomo_dagster.reports.sections.curves import savings
 from fomo_dagster.reports.sections.final_scores import final_scores
@@ -99,7 +99,7 @@ class Written:
         experiments = [
             asset.split("/")[0] for asset in self.home.heads.below("") if asset.endswith("/scores")
         ]
-        known = members_of(self.home, experiments)
+        known = experiments_of_methods(self.home, experiments)
         chosen = {name: known[name] for name in names or known}
         return Reported(self.home, chosen, list(chosen))
 
