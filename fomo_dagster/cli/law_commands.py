@@ -79,7 +79,7 @@ def fit(
         ),
     ] = None,
     to: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Draw it into this .png or .svg file.")
+        Path | None, typer.Option(metavar="FILE", help="Draw it into this .png, .svg or .pdf file.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -36,7 +36,7 @@ class Series:
 
 
 def law_plot(series: Sequence[Series], x: str, y: str, suffix: str) -> bytes:
-    """The series in a colour each, on logarithmic axes. suffix: `.png` or `.svg`."""
+    """The series in a colour each, on logarithmic axes. suffix: as of `drawn`."""
     figure = new_figure(7, 4.5)
     axes = figure.subplots()
     tidy(axes)
