@@ -10,7 +10,7 @@ from PIL import Image
 
 from fomo_dagster.cli.sweeps import replicates_of
 from fomo_dagster.errors import FomoError, InputError
-from fomo_dagster.experiment.experiment_sets import load_experiment_set
+from fomo_dagster.experiment.comparisons import load_named
 from fomo_dagster.home import Home, project_folder
 from fomo_dagster.reports.making import report_of
 from fomo_dagster.reports.members import Reported, experiments_of_methods
@@ -79,7 +79,7 @@ def _experiments(name: str, home: Home) -> tuple[list[str], list[str]]:
     own = name.replace("/", "_")
     replicates = replicates_of(home).get(own, [])
     try:
-        declared = load_experiment_set(name, project_folder()).all_names
+        declared = load_named(name, project_folder()).all_names
     except InputError:  # as of what was run before its file was removed
         if own not in with_scores and not replicates:
             raise

@@ -130,3 +130,16 @@ def test_other_test_samples_are_refused_with_the_way_out(finished_project):
         "report", "toy", "twin", "--common", "--to", str(to)
     )
     assert "fomo report toy twin --common" in (to / "report.html").read_text()
+
+
+def test_a_comparison_stands_for_its_methods_with_the_baseline_first(finished_project, plots):
+    project = finished_project
+    project.write("twin")
+    add_twin(project, "twin")
+    (project.root / "comparisons").mkdir()
+    declared = "methods: [toy, twin]\nbaseline: twin\n"
+    (project.root / "comparisons" / "pair.yaml").write_text(declared)
+    folder = project.root / "page"
+    fomo("report", "comparisons/pair", "--to", str(folder))
+    rows = csv.DictReader((folder / "tables/final_scores.csv").open(encoding="utf-8"))
+    assert [row["method"] for row in rows] == ["twin", "toy"]
