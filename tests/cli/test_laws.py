@@ -113,6 +113,8 @@ def test_a_law_of_a_sweep_says_what_it_held_out_and_what_comes(made, tmp_path):
     assert held_out["measured"] == pytest.approx(error(32000))
     assert held_out["predicted"] == pytest.approx(error(32000), rel=1e-5)
     assert (ahead["samples"], ahead["predicted"]) == (64000, pytest.approx(error(64000), rel=1e-5))
+    two = json.loads(fomo("fit", "law", "--metric", "KA", "--hold-out", 2, "--json"))["held_out"]
+    assert [point["samples"] for point in two] == [16000, 32000]
     printed = fomo("fit", "law", "--metric", "KA", "--law", "M1", "--to", tmp_path / "law.svg")
     assert printed.splitlines()[0] == "100 - KA against samples: 6 points at 6 values, 1 held out"
     assert (tmp_path / "law.svg").read_bytes().startswith(b"<?xml")
