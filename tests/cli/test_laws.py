@@ -216,3 +216,12 @@ def test_methods_are_compared_over_workloads_by_medians(made):
     assert without["remarks"] == ["no profile: two_a_full has no experiment on b"]
     of = json.loads(fomo(*asked[:4], "--of", "lora", "--by", "method", "--json"))["experiments"]
     assert {row["workload"]: row["target"] for row in of} == {"a": 60, "b": 20}
+
+
+def test_each_dataset_is_a_workload_where_that_is_asked_for(finished_project):
+    asked = ("target", "toy", "--value", 0, "--json")
+    said = json.loads(fomo(*asked, "--every-dataset"))["experiments"]
+    assert {row["workload"] for row in said} == {"birds", "cats", "old"}
+    assert {row["held"] for row in said} <= {0, 1}  # no score is below 0
+    with pytest.raises(InputError, match="--dataset and --every-dataset exclude each other"):
+        fomo(*asked, "--every-dataset", "--dataset", "cats")
