@@ -80,7 +80,7 @@ def print_sweep(home: Home, sweep: ExperimentSet, console: Console) -> None:
     shown = as_shown(frame.drop("experiment")).with_columns(
         pl.col(varied).map_elements(_exact, return_dtype=pl.String)
     )
-    print_frame(shown, sweep.sweep, console, numbers=(TIME,))
+    print_frame(shown, sweep.name, console, numbers=(TIME,))
     print_methods(home, sweep.names, console)
     say_units(console)
     there = frame["experiment"].to_list()

@@ -86,11 +86,13 @@ class ExperimentSet:
 
     @property
     def name(self) -> str:
-        """The comparison's, as commands know it, the sweep's, or that of the one experiment."""
+        """The comparison's, as commands know it, that of the method whose replicates they are, the
+        sweep's, or that of the one experiment."""
         if self.comparison is not None:
             return self.comparison.reference
         if self.is_several and self.sweep is not None:
-            return self.sweep
+            methods = {member.replicate_of for member in self.members}
+            return (methods.pop() if len(methods) == 1 else None) or self.sweep
         return self.only().experiment.name
 
     @property
@@ -107,19 +109,28 @@ class ExperimentSet:
         """Whether it is several experiments, usable or not."""
         return len(self.all_names) > 1
 
-    def member(self, name: str) -> Loaded:
-        """The member of a name, whole or without the sweep's; `InputError` if there is none."""
+    def named(self, name: str) -> tuple[Loaded, ...]:
+        """The member of a name, whole or without the sweep's, or all replicates of a method of that
+        name; `InputError` if there is none."""
         for trouble in self.troubles:
             if name in (trouble.name, self.ending(trouble.name)):
                 raise trouble.error
-        endings = {self.ending(one.experiment.name): one for one in self.members}
-        by_name = {one.experiment.name: one for one in self.members}
-        found = endings.get(name) or by_name.get(name)
-        if found is None:
+        found: dict[str, tuple[Loaded, ...]] = {}
+        for one in self.members:
+            found[one.experiment.name] = (one,)
+            if one.replicate_of is not None:
+                found[one.replicate_of] = (*found.get(one.replicate_of, ()), one)
+        by_ending = {self.ending(whole): members for whole, members in found.items()}
+        members = by_ending.get(name) or found.get(name)
+        if members is None:
             raise InputError(
-                f"{self.reference} has no experiment {name!r}; " + nearest(name, endings)
+                f"{self.reference} has no experiment {name!r}; " + nearest(name, by_ending)
             )
-        return found
+        return members
+
+    def knows(self, name: str) -> bool:
+        """Whether a member, usable or not, or a method is called so."""
+        return name in self.all_names or name in {one.replicate_of for one in self.members}
 
     def only(self) -> Loaded:
         """The one experiment; `InputError` where there are several to choose from."""
@@ -140,7 +151,8 @@ def load_experiment_set(
     name_or_path: str, project: Path, overrides: Sequence[str] = ()
 ) -> ExperimentSet:
     """Read what a name or a path to a YAML file stands for: an experiment, a sweep, or one member
-    of it (`SWEEP/MEMBER`, or the member's own name where the sweep is in `experiments/` itself).
+    of it (`SWEEP/MEMBER`, or the member's own name where the sweep is in `experiments/` itself), or
+    all replicates of a method of the sweep, named alike.
 
     overrides: as of `load_experiment`, for every member. Raises `InputError` likewise.
     """
@@ -206,13 +218,16 @@ def _member(reference: str, project: Path, overrides: Sequence[str]) -> Experime
         except InputError:
             return None
         experiment_set = load_experiment_set(of, project, overrides)
-        one = experiment_set.member(name) if experiment_set.sweep else None
-        return replace(experiment_set, members=(one,), troubles=()) if one else None
+        return _only(experiment_set, name) if experiment_set.sweep else None
     for file, path in experiment_files(project).items():
         found = attempted(partial(load_experiment_set, file, project, overrides), path)
-        if isinstance(found, ExperimentSet) and found.sweep and name in found.all_names:
-            return replace(found, members=(found.member(name),), troubles=())
+        if isinstance(found, ExperimentSet) and found.sweep and found.knows(name):
+            return _only(found, name)
     return None
+
+
+def _only(experiment_set: ExperimentSet, name: str) -> ExperimentSet:
+    return replace(experiment_set, members=experiment_set.named(name), troubles=())
 
 
 def _family(

@@ -49,6 +49,18 @@ def test_replicates_of_a_sweep_are_replicates_of_each_of_its_points(read):
     ]
 
 
+def test_the_replicates_of_one_point_of_a_sweep_are_named_by_it(read, project):
+    read(replicates=2, sweep={"optimiser.learning_rate": [1e-3, 1e-2]})
+    names = ["tried_learning_rate_1e_2_seed_0", "tried_learning_rate_1e_2_seed_1"]
+    for written in ("tried/learning_rate_1e_2", "tried_learning_rate_1e_2"):
+        found = load_experiment_set(written, project.root)
+        assert (found.name, found.names) == ("tried_learning_rate_1e_2", names)
+    one = load_experiment_set("tried/learning_rate_1e_2_seed_1", project.root)
+    assert one.names == names[1:]
+    with pytest.raises(InputError, match="did you mean 'learning_rate_1e_2'"):
+        load_experiment_set("tried/learning_rate_2", project.root)
+
+
 def test_a_sweep_over_seeds_has_replicates_as_well(read):
     found = read(sweep={"seed": [3, 4], "batch_size": [8, 9]})
     assert {m.replicate_of for m in found.members} == {"tried_batch_size_8", "tried_batch_size_9"}
