@@ -44,11 +44,18 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("without_deadline", deadline=None)
 settings.load_profile("without_deadline")
 
+# Whatever is written is made sure of (fsync), by Dagster's databases too; what it is made sure of
+# against, a machine that goes down, no test tries. In memory that costs nothing.
+MEMORY = Path("/dev/shm")
+if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > 8 * 2**30:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
-def pytest_xdist_auto_num_workers() -> int:
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """One more than there are cores: many tests wait for processes that start. With two more, all
-    of them take longer."""
-    return (os.cpu_count() or 1) + 1
+    of them take longer. Fast tests wait for nothing."""
+    waits = "not slow" not in config.option.markexpr
+    return (os.cpu_count() or 1) + waits
 
 
 WHOLE_RUNS = {"finished", "nursery"}
@@ -185,12 +192,14 @@ def enter(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
 
 @pytest.fixture
 def plots(monkeypatch):
-    """Plots are blank, which spares a quarter of what a toy's run takes. `finished` is made with
-    real ones; where they matter, this fixture is replaced by one that does nothing."""
-    from fomo_dagster.plots import figure
-
+    """Plots of what a run makes are blank, which spares a third of what a toy's takes. `finished`
+    is made with real ones; where they matter, this fixture is replaced by one that does nothing."""
     blank = picture(0, "PNG")
-    monkeypatch.setattr(figure.Figure, "savefig", lambda self, file, **_: file.write(blank))
+    for plot in (
+        "graph.work.stage.training_plot", "plots.scores.heat_map", "plots.scores.paths_plot",
+        "plots.stream.stream_plot",
+    ):  # fmt: skip
+        monkeypatch.setattr(f"fomo_dagster.{plot}", lambda *_, **__: blank)
 
 
 @pytest.fixture

@@ -117,6 +117,7 @@ SPOILT = {
 STAND_ALONE = ("another stream of one name", "a name that is taken")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", SPOILT)
 def test_one_bad_experiment_stops_no_other(project, monkeypatch, case):
     project.write("other", seed=3)
@@ -230,6 +231,7 @@ def test_a_file_that_may_not_be_read_stops_no_other(project):
     assert "cannot be read" in groups(definitions_of(project))["bad"]["bad/trouble"]
 
 
+@pytest.mark.slow
 def test_all_presets_can_be_copied_beside_the_experiments_as_they_are(project, request):
     shipped = request.config.rootpath
     shutil.copytree(shipped / "datasets", project.root / "datasets", dirs_exist_ok=True)

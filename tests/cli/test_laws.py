@@ -20,6 +20,8 @@ from fomo_dagster.store.recipes import Recipe
 from fomo_dagster.tables.files import write_table
 from fomo_dagster.tables.schemas import TABLES
 
+pytestmark = pytest.mark.slow
+
 DIGEST = "a" * 32
 
 

@@ -32,6 +32,7 @@ def test_our_own_packages_are_in_nobodys_way():
     packages.check_packages()
 
 
+@pytest.mark.slow
 def test_a_folder_of_that_name_is_named_with_the_way_out(monkeypatch, tmp_path):
     theirs = tmp_path / "assets" / "__init__.py"
     find(monkeypatch, "assets", theirs)
@@ -52,6 +53,7 @@ def test_a_distribution_that_brings_one_is_named(monkeypatch, tmp_path):
         packages.check_packages()
 
 
+@pytest.mark.slow
 def test_a_file_that_another_distribution_has_overwritten_is_found(monkeypatch):
     def noted(content):
         file = PackagePath("assets/__init__.py")

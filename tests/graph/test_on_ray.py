@@ -101,6 +101,7 @@ def test_an_address_that_does_not_answer_is_refused(monkeypatch, address):
     assert said.startswith(f"RAY_ADDRESS is '{address}', and nothing answers there")
 
 
+@pytest.mark.slow
 def test_without_ray_the_way_to_install_it_is_told(monkeypatch):
     monkeypatch.setenv("FOMO_EXECUTOR", "ray")
     monkeypatch.setitem(sys.modules, "fomo_dagster.graph.run.on_ray", None)

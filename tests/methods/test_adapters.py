@@ -221,6 +221,7 @@ class Batches:
             yield Batch(IMAGES + step, (TOKENS + step) % 11999, {"update": 8})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_an_interrupted_training_ends_with_the_same_adapters_bit_for_bit(
     name: str, tmp_path: Path

@@ -119,6 +119,7 @@ def test_a_stage_ends_with_the_average_and_what_it_leaves_is_measured_there(
         assert torch.equal(tensor, parameters[name].detach())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [ExponentialAverage(name="exponential", decay=0.95), UniformAverage(name="uniform", every=4)],

@@ -141,6 +141,7 @@ def test_a_frozen_model_sees_the_pixels_as_the_trained_one_does(toy: Any, task: 
                    for p in module.parameters())  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_teacher_makes_forget_less_and_the_new_task_is_learnt(toy: Any, task: Any) -> None:
     """LwF on the new pairs alone; ZSCL with the old ones as reference."""
     first, _ = toy.stage(toy.theta(), task(1), identity="first")
@@ -179,6 +180,7 @@ def test_zscl_pulls_to_the_start_as_strongly_as_it_is_told(toy: Any) -> None:
     assert distilling(toy, ZSCL)[2].add_penalty_gradient() is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [LWF, ZSCL | {"l2": 0.1}], ids=["lwf", "zscl"])
 def test_an_interrupted_stage_ends_bit_for_bit_as_a_whole_one(
     toy: Any, task: Any, settings: dict[str, Any]

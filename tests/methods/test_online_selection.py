@@ -296,6 +296,7 @@ def test_learnability_leaves_out_pairs_that_do_not_belong_together(
     assert all(torch.equal(tensor, resumed[key]) for key, tensor in whole.items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["learnability", "jest", "random"])
 def test_processes_keep_together_what_one_keeps(toy: Any, together: Any, name: str) -> None:
     def work(group: ProcessGroup) -> Any:

@@ -84,6 +84,7 @@ def test_the_rows_of_the_buffer_have_the_loss_that_the_formula_says(
     assert float(added) == pytest.approx(expected[name], rel=1e-6)
 
 
+@pytest.mark.slow
 @NAMES
 def test_a_batch_without_buffer_is_trained_on_as_if_nothing_was_preserved(
     toy: Any, task: Any, name: str
@@ -119,6 +120,7 @@ def stored_of(model: Any, task: Any) -> StageInputs:
     )
 
 
+@pytest.mark.slow
 def test_a_replayed_task_is_forgotten_less_and_the_new_one_is_learnt(toy: Any, task: Any) -> None:
     first, _ = toy.stage(toy.theta(), task(1), identity="first")
     plain, _ = toy.stage(first, task(2), identity="plain")
@@ -133,6 +135,7 @@ def test_a_replayed_task_is_forgotten_less_and_the_new_one_is_learnt(toy: Any, t
         assert task(2).loss(held) < after + 0.2 * (before - after), name
 
 
+@pytest.mark.slow
 @NAMES
 def test_an_interrupted_stage_ends_bit_for_bit_as_a_whole_one(
     toy: Any, task: Any, name: str

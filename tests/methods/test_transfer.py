@@ -189,6 +189,7 @@ def test_what_a_teacher_knows_is_taken_over_and_less_is_forgotten(
     assert task(1).loss(taught) < task(1).loss(plain)
 
 
+@pytest.mark.slow
 def test_an_interrupted_stage_ends_bit_for_bit_as_a_whole_one(toy: Any, task: Any) -> None:
     settings = {"name": "transfer", "teacher": BACKBONE}
 

@@ -32,6 +32,7 @@ def test_a_pull_is_the_gradient_of_the_penalty_it_returns() -> None:
     torch.testing.assert_close(parameters["b"].grad, gradients[1], rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("to", ["start", "initial"])
 def test_l2_stays_nearer_to_its_anchor_and_forgets_less(toy: Any, task: Any, to: str) -> None:
     theta = toy.theta()

@@ -5,6 +5,7 @@ import pytest
 from fomo_dagster.models.operations import of_encoding
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("architecture", "image", "text"),
     [

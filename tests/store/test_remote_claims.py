@@ -74,6 +74,7 @@ def left(url):
     return [name for name in names if name.startswith("thing-")]
 
 
+@pytest.mark.slow
 def test_who_wants_what_another_machine_makes_waits_and_fetches_it(machine, url, monkeypatch):
     begun, told, order = threading.Event(), threading.Event(), []
 
@@ -170,6 +171,7 @@ def test_where_a_store_ignores_conditions_each_machine_makes_its_own(machine, ur
     assert text_of(machine("three").get_or_make(RECIPE, never)) == "two's"
 
 
+@pytest.mark.slow
 def test_claims_of_several_are_taken_in_one_order(machine, url):
     """So that two machines never wait for each other."""
     recipes = [Recipe("thing", 1, {"number": number}) for number in range(4)]

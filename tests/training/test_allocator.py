@@ -26,6 +26,7 @@ print(faults())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has such settings")
 def test_blocks_that_were_freed_are_used_again():
     taken, kept = (

@@ -226,6 +226,7 @@ def test_seed_and_stage_decide_what_is_random_and_nothing_outside_does(tmp_path:
     assert not torch.are_deterministic_algorithms_enabled()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [

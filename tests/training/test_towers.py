@@ -72,6 +72,7 @@ def test_activations_that_are_computed_again_give_the_same_gradients_bit_for_bit
         assert torch.equal(found[name], gradient), name
 
 
+@pytest.mark.slow
 def test_a_compiled_towers_gradients_differ_by_rounding_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -95,6 +96,7 @@ def test_an_image_tower_without_checkpointing_is_refused() -> None:
         checkpoint_gradients(module)
 
 
+@pytest.mark.slow
 def test_without_a_compiler_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
     monkeypatch.setattr("torch._inductor.config.force_disable_caches", True)
