@@ -52,7 +52,7 @@ class Child:
 class Fomo(Child):
     """One process of `fomo` with the arguments given."""
 
-    def __init__(self, nursery, project, arguments, number, watch):
+    def __init__(self, nursery, project, arguments, number, watch, environment):
         self.log = project.root / f"output_{number}.txt"
         self.pipe = project.root / f"pipe_{number}"
         request = {
@@ -60,7 +60,7 @@ class Fomo(Child):
             "arguments": arguments,
             "folder": str(project.root),
             "output": str(self.log),
-            "environment": dict(os.environ),
+            "environment": {**os.environ, **(environment or {})},
         }
         if watch is not None:
             mark, count, pause = watch
@@ -109,9 +109,11 @@ class Nursery:
             self.lines.flush()
             return json.loads(self.lines.readline())
 
-    def start(self, project, *arguments, watch=None):
-        """watch: (mark, count, pause), the moment at which it is to give a sign and pause."""
-        self.started.append(Fomo(self, project, arguments, len(self.started), watch))
+    def start(self, project, *arguments, watch=None, environment=None):
+        """watch: (mark, count, pause), the moment at which it is to give a sign and pause.
+        environment: variables that it has besides those of this process."""
+        number = len(self.started)
+        self.started.append(Fomo(self, project, arguments, number, watch, environment))
         return self.started[-1]
 
     def launch(self, command, here, environment):
@@ -126,9 +128,9 @@ class Nursery:
         self.started.append(Child(self, request))
         return self.started[-1]
 
-    def run(self, project, *arguments):
+    def run(self, project, *arguments, environment=None):
         """Status and output of a `fomo` that is left to its end."""
-        fomo = self.start(project, *arguments)
+        fomo = self.start(project, *arguments, environment=environment)
         return fomo.wait(), fomo.output
 
     def close(self):

@@ -2,13 +2,15 @@
 
 Each child is what a fresh interpreter would be, without seconds of imports: it runs the command's
 real entry point, and dies of real signals. Requests and answers are lines of JSON on a socket. In
-the same way it is torchrun's agent, which then forks its workers as well.
+the same way it is torchrun's agent, which then forks its workers as well; and the process that
+forks for `multiprocessing` is forked from it too.
 
 A request may name a moment: before its `count`-th file-system operation on a path that contains
 `mark`, the child writes what it is about to do to `pipe`, and pauses for `pause` seconds.
 """
 
 import contextlib
+import importlib
 import json
 import multiprocessing
 import os
@@ -18,6 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from multiprocessing import forkserver, util
 from pathlib import Path
 
 
@@ -37,7 +40,10 @@ def main() -> None:
     import fomo_dagster.plots.contact_sheet
     import fomo_dagster.plots.scores
     import fomo_dagster.tables.views  # noqa: F401
+    from fomo_dagster.graph.run.processes import _PRELOADED
 
+    for name in _PRELOADED:
+        importlib.import_module(name)
     requests = socket.socket(fileno=int(sys.argv[1])).makefile("rw")
     for line in requests:
         request = json.loads(line)
@@ -81,8 +87,37 @@ def be(program: Callable[[list[str]], object], request: dict) -> None:
 def fomo(arguments: list[str]) -> object:
     from fomo_dagster.cli.main import main
 
+    fork_what_forks()
     sys.argv = ["fomo", *arguments]
     return main()
+
+
+def fork_what_forks() -> None:
+    """Fork now, while there are no threads, what `multiprocessing` would start as an interpreter of
+    its own: the process that forks its workers. It ends with this one if it is not asked for."""
+    ours, theirs = socket.socketpair()
+    child = os.fork()
+    if child == 0:
+        ours.close()
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # not its end, as it is not that of the other
+        command, descriptors, _, _ = socket.recv_fds(theirs, 1 << 20, 2)
+        theirs.close()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if command:  # a call of the module's `main`, with the numbers that they have over there
+            call = command.decode().partition("; ")[2]
+            eval(call, {"main": lambda _, __, names, **data: forkserver.main(*descriptors, names)})
+        sys.exit(0)
+    theirs.close()
+    spawn = util.spawnv_passfds
+
+    def spawned(path: str, arguments: list[str], descriptors: list[int]) -> int:
+        if "multiprocessing.forkserver" not in arguments[-1] or ours.fileno() < 0:
+            return spawn(path, arguments, descriptors)
+        socket.send_fds(ours, [arguments[-1].encode()], descriptors)
+        ours.close()
+        return child
+
+    util.spawnv_passfds = spawned
 
 
 def agent(arguments: list[str]) -> None:

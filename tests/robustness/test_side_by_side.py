@@ -5,11 +5,10 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -25,7 +24,7 @@ SWEEP = {
     "sweep": {"seed": [0, 1]},
 }
 ONE_STAGE = {**SWEEP["stream"], "stages": 1}
-FOMO, RAY = (str(Path(sys.executable).with_name(name)) for name in ("fomo", "ray"))
+FOMO = str(Path(sys.executable).with_name("fomo"))
 LONG = {"budget.steps": 400, "stream.stages": 1, "execution.resume_seconds": 0.2}
 
 
@@ -38,31 +37,35 @@ def settings(values):
     return [part for name, value in values.items() for part in ("--set", f"{name}={value}")]
 
 
-def environment(devices, executor=""):
-    return {
-        **os.environ, "FOMO_DEVICES": devices, "FOMO_EXECUTOR": executor, "OMP_NUM_THREADS": "1",
-    }  # fmt: skip
+def environment(devices="cpu:2", executor=""):
+    return {"FOMO_DEVICES": devices, "FOMO_EXECUTOR": executor, "OMP_NUM_THREADS": "1"}
 
 
-@contextmanager
-def running(*arguments, devices="cpu:2", executor=""):
-    """`fomo run`, which is ended where a test leaves it."""
-    with subprocess.Popen(
-        [FOMO, "run", *arguments], env=environment(devices, executor), stderr=subprocess.STDOUT,
-        stdout=subprocess.PIPE, text=True, start_new_session=True,
-    ) as process:  # fmt: skip
-        try:
-            yield process
-        finally:
-            if process.poll() is None:
-                process.kill()
+@pytest.fixture
+def start(project, nursery):
+    """Starts `fomo run` of the sweep, which is ended where a test leaves it."""
+    started = []
+
+    def start(*arguments, devices="cpu:2", executor=""):
+        variables = environment(devices, executor)
+        started.append(nursery.start(project, "run", "seeds", *arguments, environment=variables))
+        return started[-1]
+
+    yield start
+    for fomo in started:
+        if fomo.poll() is None:
+            fomo.kill()
 
 
-def run(*arguments, **options):
-    """The status and the output of `fomo run`."""
-    with running(*arguments, **options) as process:
-        output, _ = process.communicate(timeout=300)
-    return process.returncode, output
+@pytest.fixture
+def run(start):
+    """Status and output of `fomo run` of the sweep."""
+
+    def run(*arguments, **options):
+        fomo = start(*arguments, **options)
+        return fomo.wait(), fomo.output
+
+    return run
 
 
 def contents(project):
@@ -120,75 +123,78 @@ def trainings_under_way(project):
 
 
 @pytest.fixture
-def ray_nodes(monkeypatch):
-    """The processes of two nodes of a Ray cluster, with a CPU each."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    monkeypatch.setenv("RAY_ADDRESS", address)
+def cluster(monkeypatch):
+    """A Ray cluster of two nodes, with a CPU each."""
+    from ray.cluster_utils import Cluster
+
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    head = ["--head", f"--port={address.partition(':')[2]}", "--include-dashboard=false"]
-    nodes = []
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    made = Cluster(shutdown_at_exit=False)
     try:
-        for place in (head, [f"--address={address}"]):
-            command = [RAY, "start", *place, "--num-cpus=1", "--block", "--disable-usage-stats"]
-            nodes.append(
-                subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
-            )
-            if place is head:
-                until(lambda: answers(address))
-        yield nodes
+        for _ in range(2):
+            made.add_node(
+                num_cpus=1, include_dashboard=False, include_log_monitor=False, no_monitor=True
+            )  # fmt: skip
+        monkeypatch.setenv("RAY_ADDRESS", made.address)
+        yield made
     finally:
-        for node in reversed(nodes):
-            end(node)
+        for node in [*made.worker_nodes, made.head_node]:
+            lose(made, node)
 
 
-def answers(address):
-    host, _, port = address.partition(":")
-    with suppress(OSError), socket.create_connection((host, int(port))):
-        return True
-    return False
-
-
-def end(node):
+def lose(cluster, node):
     """Kill a node of a Ray cluster, with all that it runs."""
-    if node.poll() is not None:
-        return
-    family = [psutil.Process(node.pid), *psutil.Process(node.pid).children(recursive=True)]
+    family = [
+        member
+        for _, process in node.live_processes()
+        for member in (
+            psutil.Process(process.pid),
+            *psutil.Process(process.pid).children(recursive=True),
+        )
+    ]
     for process in family:
         with suppress(psutil.NoSuchProcess):
             process.kill()
-    node.wait()
+    cluster.remove_node(node, allow_graceful=False)
 
 
-def test_the_bits_are_those_of_one_process(project, ray_nodes):
+def run_by_itself(executor):
+    """Status and output of `fomo run` as a person starts it."""
+    ended = subprocess.run(
+        [FOMO, "run", "seeds"], env={**os.environ, **environment(executor=executor)},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    return ended.returncode, ended.stdout
+
+
+def test_the_bits_are_those_of_one_process(project, cluster, run):
     write(project, stream=ONE_STAGE)
-    assert run("seeds", devices="cpu:1", executor="in_process")[0] == 0
+    assert run(devices="cpu:1", executor="in_process")[0] == 0
     alone, cost = contents(project), figures(project)
-    for executor in ("", "ray"):
+    for executor, runs in (("", run_by_itself), ("ray", run)):
         shutil.rmtree(project.home.root)
-        status, output = run("seeds", executor=executor)
+        status, output = runs(executor=executor)
         assert status == 0, output
         assert (contents(project), figures(project)) == (alone, cost)
         assert most_at_once(output, "/trained_") >= 2
 
 
 @pytest.mark.kill
-def test_what_a_lost_node_did_goes_on_at_another(project, ray_nodes):
+def test_what_a_lost_node_did_goes_on_at_another(project, cluster, start):
     write(project)
-    with running("seeds", *settings(LONG), executor="ray") as process:
-        until(lambda: len(trainings_under_way(project)) == 2)
-        end(ray_nodes[1])
-        output, _ = process.communicate(timeout=240)
-    assert process.returncode == 0, output
-    lost = r"trained_001: its node of the Ray cluster went away; begun again from its resume point"
-    assert len(re.findall(lost, output)) == 1, output
+    fomo = start(*settings(LONG), executor="ray")
+    until(lambda: len(trainings_under_way(project)) == 2)
+    (lost,) = cluster.worker_nodes
+    lose(cluster, lost)
+    assert fomo.wait() == 0, fomo.output
+    said = r"trained_001: its node of the Ray cluster went away; begun again from its resume point"
+    assert len(re.findall(said, fomo.output)) == 1, fomo.output
     assert not list(project.home.root.glob("launches/*"))
 
 
-def test_what_fails_takes_nothing_with_it_that_does_not_need_it(project):
+def test_what_fails_takes_nothing_with_it_that_does_not_need_it(project, run):
     write(project, stream=ONE_STAGE, sweep={"optimiser.learning_rate": [1e30, 1e-4]})
-    status, output = run("seeds")
+    status, output = run()
     assert status == 1
     last = output[output.index("error: ") :]
     assert last.startswith("error: seeds: 1 of 2 experiments failed\n")
@@ -198,36 +204,33 @@ def test_what_fails_takes_nothing_with_it_that_does_not_need_it(project):
 
 
 @pytest.mark.kill
-def test_whatever_ends_a_run_or_a_part_of_it_the_next_goes_on_from_there(project):
+def test_whatever_ends_a_run_or_a_part_of_it_the_next_goes_on_from_there(project, start, run):
     write(project)
 
     def two():
         return until(lambda: len(found := trainings_under_way(project)) == 2 and found)
 
-    with running("seeds", *settings(LONG)) as process:
-        workers = two()
-        process.terminate()
-        output, _ = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGTERM, output
-    assert "resume point" in output.splitlines()[-1], output
+    fomo = start(*settings(LONG))
+    workers = two()
+    fomo.send(signal.SIGTERM)
+    assert fomo.wait() == 128 + signal.SIGTERM, fomo.output
+    assert "resume point" in fomo.output.splitlines()[-1], fomo.output
     assert not any(worker.is_running() for worker in workers)
     assert len(list(project.home.root.glob("resume/*/resume.pt"))) == 2
     assert not list(project.home.leases.rglob("slot_*"))
 
-    with running("seeds", *settings(LONG)) as process:
-        workers = two()
-        process.kill()
-        process.wait(60)
+    fomo = start(*settings(LONG))
+    workers = two()
+    fomo.kill()
     _, alive = psutil.wait_procs(workers, timeout=30)
     assert not alive
 
-    with running("seeds", *settings(LONG)) as process:
-        two()[0].kill()
-        output, _ = process.communicate(timeout=240)
-    assert process.returncode == 1
-    assert "its process was ended by SIGKILL, probably for lack of memory" in output
-    assert output.count("is up to date") == 1, output
+    fomo = start(*settings(LONG))
+    two()[0].kill()
+    assert fomo.wait() == 1
+    assert "its process was ended by SIGKILL, probably for lack of memory" in fomo.output
+    assert fomo.output.count("is up to date") == 1, fomo.output
 
-    status, output = run("seeds", *settings(LONG))
+    status, output = run(*settings(LONG))
     assert status == 0, output
     assert not list(project.home.root.glob("resume/*/resume.pt"))
