@@ -16,6 +16,12 @@ from fomo_dagster.graph.run.processes import OUTPUT
 NURSERY = Path(__file__).with_name("nursery.py")
 
 
+@pytest.fixture
+def undrawn(monkeypatch):
+    """The curves of a stage are not drawn; tests/plots/test_training_plot.py draws them."""
+    monkeypatch.setattr("fomo_dagster.graph.work.stage.training_plot", lambda _: b"")
+
+
 class Child:
     """A process that the nursery forked."""
 

@@ -8,12 +8,13 @@ import pytest
 import yaml
 
 from fomo_dagster.experiment.extending import merged
+from fomo_dagster.graph.build.builder import Graph
 from fomo_dagster.graph.run.materialise import materialise
 from fomo_dagster.graph.run.run_context import RunContext
 from fomo_dagster.home import Home
 from fomo_dagster.training.learner import Learner
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("uncounted")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("uncounted", "undrawn")]
 
 SHIPPED = Path(__file__).resolve().parents[2] / "experiments"
 FOLDERS = ("methods", "merging", "mixtures")
@@ -47,8 +48,8 @@ def toy_sized(values: dict) -> dict:
     return {key: fitting(key, value) for key, value in values.items()}
 
 
-def write_as_toy(project, file: Path) -> None:
-    """The shipped file's sections over the toy's data, with a resume point after each step."""
+def graph_as_toy(project, file: Path, **execution: object) -> Graph:
+    """That of the shipped file's sections over the toy's data."""
     shipped = yaml.safe_load(file.read_text())
     if shipped["extends"] != "quickstart":  # another of them, by its name
         other = file.parents[1] / f"{shipped['extends']}.yaml"
@@ -58,9 +59,10 @@ def write_as_toy(project, file: Path) -> None:
         "tried",
         stream={"name": "toy_2", "datasets": ["birds", "cats"], "stages": STAGES},
         budget={"steps": STEPS},
-        execution={"device": "cpu", "resume_seconds": 1e-9},
+        execution={"device": "cpu", **execution},
         **toy_sized({key: shipped[key] for key in SECTIONS & shipped.keys()}),
     )
+    return project.graph("tried")
 
 
 def made(home) -> dict:
@@ -78,35 +80,44 @@ def made(home) -> dict:
     return found
 
 
-def train(project, home: Home) -> None:
-    """What the experiment's weights need, in order; evaluations are the same for all."""
-    graph = project.graph("tried")
+def train(graph: Graph, home: Home, *, from_stage: int) -> None:
+    """What the weights of the first stage need, or those of the stages after it, in order;
+    evaluations are the same for all."""
+    keys = [
+        node.key
+        for node in graph.of("tried")
+        if node.kind not in ("evaluation", "scores", "leaderboard")
+    ]
+    second = keys.index("tried/trained_001") + 1
     run_context = RunContext(graph, home)
-    for node in graph.of("tried"):
-        if node.kind not in ("evaluation", "scores", "leaderboard"):
-            materialise(node.key, run_context)
+    for key in keys[:second] if from_stage == 1 else keys[second:]:
+        materialise(key, run_context)
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}/{file.stem}")
 def test_a_method_that_was_killed_ends_with_the_weights_of_one_that_was_not(
     file, finished_project, tmp_path, monkeypatch
 ):
-    write_as_toy(finished_project, file)
-    killed = Home(shutil.copytree(finished_project.home.root, tmp_path / "killed"))
-    train(finished_project, finished_project.home)
-    step, steps = Learner.step, iter(range(STAGES * STEPS))
+    """In the second stage, which has what the first one left; with a resume point after each
+    step."""
+    graph, home = graph_as_toy(finished_project, file), finished_project.home
+    train(graph, home, from_stage=1)
+    killed = Home(shutil.copytree(home.root, tmp_path / "killed"))
+    train(graph, home, from_stage=2)
+    graph = graph_as_toy(finished_project, file, resume_seconds=1e-9)
+    step, steps = Learner.step, iter(range(STEPS))
 
     def killing(learner, *arguments):
-        if next(steps) == STEPS + 1:
+        if next(steps) == 1:
             raise KilledError
         return step(learner, *arguments)
 
     with monkeypatch.context() as patch:
         patch.setattr(Learner, "step", killing)
         with pytest.raises(KilledError):
-            train(finished_project, killed)
+            train(graph, killed, from_stage=2)
     assert list(killed.resume_points.glob("*/resume.pt"))
-    train(finished_project, killed)
-    whole = made(finished_project.home)
+    train(graph, killed, from_stage=2)
+    whole = made(home)
     assert sum(asset.startswith("tried/trained") for asset, _ in whole) == STAGES
     assert made(killed) == whole
