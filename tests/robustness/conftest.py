@@ -58,7 +58,7 @@ class Child:
 class Fomo(Child):
     """One process of `fomo` with the arguments given."""
 
-    def __init__(self, nursery, project, arguments, number, watch, environment):
+    def __init__(self, nursery, project, arguments, number, watch, environment, whole):
         self.log = project.root / f"output_{number}.txt"
         self.pipe = project.root / f"pipe_{number}"
         request = {
@@ -67,6 +67,7 @@ class Fomo(Child):
             "folder": str(project.root),
             "output": str(self.log),
             "environment": {**os.environ, **(environment or {})},
+            "whole": whole,
         }
         if watch is not None:
             mark, count, pause = watch
@@ -115,11 +116,12 @@ class Nursery:
             self.lines.flush()
             return json.loads(self.lines.readline())
 
-    def start(self, project, *arguments, watch=None, environment=None):
+    def start(self, project, *arguments, watch=None, environment=None, whole=False):
         """watch: (mark, count, pause), the moment at which it is to give a sign and pause.
-        environment: variables that it has besides those of this process."""
+        environment: variables that it has besides those of this process. whole: with real plots,
+        and the operations of stages counted."""
         number = len(self.started)
-        self.started.append(Fomo(self, project, arguments, number, watch, environment))
+        self.started.append(Fomo(self, project, arguments, number, watch, environment, whole))
         return self.started[-1]
 
     def launch(self, command, here, environment):
@@ -134,9 +136,9 @@ class Nursery:
         self.started.append(Child(self, request))
         return self.started[-1]
 
-    def run(self, project, *arguments, environment=None):
+    def run(self, project, *arguments, **options):
         """Status and output of a `fomo` that is left to its end."""
-        fomo = self.start(project, *arguments, environment=environment)
+        fomo = self.start(project, *arguments, **options)
         return fomo.wait(), fomo.output
 
     def close(self):

@@ -46,9 +46,11 @@ def start(project, nursery):
     """Starts `fomo run` of the sweep, which is ended where a test leaves it."""
     started = []
 
-    def start(*arguments, devices="cpu:2", executor=""):
+    def start(*arguments, devices="cpu:2", executor="", **options):
         variables = environment(devices, executor)
-        started.append(nursery.start(project, "run", "seeds", *arguments, environment=variables))
+        started.append(
+            nursery.start(project, "run", "seeds", *arguments, environment=variables, **options)
+        )
         return started[-1]
 
     yield start
@@ -169,7 +171,7 @@ def run_by_itself(executor):
 
 def test_the_bits_are_those_of_one_process(project, cluster, run):
     write(project, stream=ONE_STAGE)
-    assert run(devices="cpu:1", executor="in_process")[0] == 0
+    assert run(devices="cpu:1", executor="in_process", whole=True)[0] == 0
     alone, cost = contents(project), figures(project)
     for executor, runs in (("", run_by_itself), ("ray", run)):
         shutil.rmtree(project.home.root)
