@@ -26,6 +26,7 @@ from fomo_dagster.data.sources.registry import SOURCES
 from fomo_dagster.evaluation.classification import METRICS as CLASSIFICATION_METRICS
 from fomo_dagster.evaluation.corruptions import METRICS as CORRUPTION_METRICS
 from fomo_dagster.evaluation.few_shot import METRICS as FEW_SHOT_METRICS
+from fomo_dagster.evaluation.layer_temperature import METRICS as LAYER_TEMPERATURE_METRICS
 from fomo_dagster.evaluation.retrieval import METRICS as RETRIEVAL_METRICS
 from fomo_dagster.evaluation.temperature import METRICS as TEMPERATURE_METRICS
 from fomo_dagster.experiment.loading import json_schema
@@ -238,6 +239,7 @@ _METRIC_HEAD = ("metric", "unit", "better", "meaning")
 FURTHER_METRICS = {
     "few_shot": FEW_SHOT_METRICS,
     "temperature": TEMPERATURE_METRICS,
+    "layer_temperature": LAYER_TEMPERATURE_METRICS,
     "corruptions": CORRUPTION_METRICS,
 }
 """Key of an experiment's `evaluation` → what it has measured."""

@@ -13,7 +13,7 @@ from mkdocs.exceptions import Abort
 
 from fomo_dagster.cli.events import EVENTS
 from fomo_dagster.data.sources.registry import SOURCES
-from fomo_dagster.evaluation import corruptions, few_shot, temperature
+from fomo_dagster.evaluation import corruptions, few_shot, layer_temperature, temperature
 from fomo_dagster.evaluation.classification import METRICS as CLASSIFICATION_METRICS
 from fomo_dagster.evaluation.retrieval import METRICS as RETRIEVAL_METRICS
 from fomo_dagster.experiment.loading import json_schema
@@ -119,8 +119,8 @@ def test_reference_has_every_metric_of_stages_and_datasets(site):
 
 def test_reference_has_the_metrics_that_an_experiment_can_ask_for(site):
     text = unescape(re.sub(r"</?code>", "`", text_of(site, "metrics")))
-    for metrics in (few_shot.METRICS, temperature.METRICS, corruptions.METRICS):
-        for metric in metrics:
+    for measure in (few_shot, temperature, layer_temperature, corruptions):
+        for metric in measure.METRICS:
             assert f"`{metric.name}`" in text
             assert metric.description in text
 

@@ -25,6 +25,7 @@ from fomo_dagster.errors import DataError
 from fomo_dagster.experiment.execution import Execution
 from fomo_dagster.models.backbones import Model
 from fomo_dagster.models.devices import device_of
+from fomo_dagster.models.layers import encode_layers
 from fomo_dagster.progress import Progress, no_progress
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -97,6 +98,26 @@ class Encoder:
         is taken as one of zeros instead. altered: what the model sees of a picture that was resized
         and cropped; threads call it.
         """
+        return self._encoded(
+            dataset, samples, index, lambda module, images: module.encode_image(images)[None],
+            blank_where_unreadable=blank_where_unreadable, altered=altered,
+        )[0]  # fmt: skip
+
+    def image_layers(self, dataset: str, samples: pl.DataFrame, index: Index) -> Tensor:
+        """Features as those of `images` for each of L layers, (L, N, D); see `encode_layers`."""
+        return self._encoded(dataset, samples, index, encode_layers)
+
+    def _encoded(
+        self,
+        dataset: str,
+        samples: pl.DataFrame,
+        index: Index,
+        encode: Callable[[Any, Tensor], Tensor],
+        *,
+        blank_where_unreadable: bool = False,
+        altered: Altered | None = None,
+    ) -> Tensor:
+        """(L, N, D). encode: from a batch of images, (B, 3, H, W), to features, (L, B, D)."""
         model = self.model
         fitted, as_tensor = evaluate_transforms(
             model.image_size, model.mean, model.std, model.resize_mode, model.interpolation
@@ -122,11 +143,11 @@ class Encoder:
         ):
             for batch, images in batches:
                 names = [f"the image {key!r} of dataset {dataset!r}" for key, *_ in batch]
-                features = encoder.encode_image(torch.stack(images).to(target))
-                blocks.append(_unit(features, names, self.precision))
+                layers = encode(encoder, torch.stack(images).to(target))
+                blocks.append(torch.stack([_unit(of, names, self.precision) for of in layers]))
                 done += len(batch)
                 self.progress(f"images of {dataset}", done, len(rows))
-        return torch.cat(blocks)
+        return torch.cat(blocks, dim=1)
 
 
 @contextmanager

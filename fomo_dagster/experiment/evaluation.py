@@ -113,6 +113,11 @@ class Temperature(Declaration):
     seed: int = Field(0, ge=0, description="Seed of the folds.")
 
 
+class LayerTemperature(Temperature):
+    """Layer-stack temperature scaling (arXiv 2211.10193): a weight for the logits of each layer of
+    the image tower, fitted as `temperature` is."""
+
+
 Corruption = Literal[
     "gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", "glass_blur", "motion_blur",
     "zoom_blur", "snow", "fog", "brightness", "contrast", "elastic_transform", "pixelate",
@@ -178,6 +183,12 @@ class Evaluation(Declaration):
         None,
         description="Also fit a temperature after each stage, and measure calibration with it, "
         "for classification datasets; `{}` takes the defaults. null: do not.",
+    )
+    layer_temperature: LayerTemperature | None = at_default_left_out(
+        None,
+        description="Also fit weights for the logits of every layer of the image tower, and "
+        "measure accuracy and calibration with them, for classification datasets; `{}` takes the "
+        "defaults. null: do not.",
     )
     corruptions: Corruptions | None = at_default_left_out(
         None,

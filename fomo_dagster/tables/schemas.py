@@ -54,7 +54,8 @@ TABLES: Mapping[str, Table] = {
             "metric": Column(_TEXT, "the metric's name; `score` is accuracy or recall@5"),
             "value": Column(
                 _NUMBER,
-                "the metric's value, in percent; likelihoods in nats, `temperature` as a factor",
+                "the metric's value, in percent; likelihoods in nats, `temperature` and the "
+                "weights of layers as factors",
             ),
             "samples": Column(_INTEGER, "how many test samples the value is computed from"),
         },

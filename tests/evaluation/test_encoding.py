@@ -72,6 +72,17 @@ def test_image_features_are_those_of_one_pass_an_image_in_the_rows_order(
     torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-5)
 
 
+def test_the_last_layer_gives_the_image_features_and_others_are_normalised_too(
+    tiny_model: Model, index: Index
+) -> None:
+    encoder = Encoder(model=tiny_model, batch_size=8, precision="fp32", device="cpu")
+    layers = encoder.image_layers("birds", index.rows("test"), index)
+    assert layers.shape == (2, 23, 16)
+    assert torch.equal(layers[-1], images(tiny_model, index))
+    torch.testing.assert_close(layers.norm(dim=-1), torch.ones(2, 23))
+    assert not torch.allclose(layers[0], layers[1])
+
+
 def test_text_features_equal_one_pass_per_text_and_encode_equal_texts_once(
     tiny_model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,18 +3,21 @@
 import pytest
 
 from fomo_dagster.errors import InputError
-from fomo_dagster.evaluation import few_shot, temperature
+from fomo_dagster.evaluation import few_shot, layer_temperature, temperature
 from fomo_dagster.graph.build.builder import build_graph
 from fomo_dagster.graph.core.facts import Facts
 from fomo_dagster.graph.nodes.details import SampleDetails
 from fomo_dagster.graph.run.materialise import materialise
 from fomo_dagster.graph.run.plan import plan
 from fomo_dagster.graph.run.run_context import RunContext
+from fomo_dagster.graph.work import counted_costs
+from fomo_dagster.models import layers
 from fomo_dagster.tables.views import query
 
 OPTIONS = {
     "few_shot": "evaluation.few_shot={shots: [1, 3], regularisation: {per_decade: 1}}",
     "temperature": "evaluation.temperature={}",
+    "layer_temperature": "evaluation.layer_temperature={}",
     "corruptions": "evaluation.corruptions={kinds: [contrast], severities: [1, 5]}",
 }
 COLUMNS = "dataset", "metric", "value"
@@ -85,6 +88,32 @@ def test_before_a_temperature_is_fitted_calibration_is_the_evaluations(finished_
     assert {metric.name for metric in temperature.METRICS} <= names
     assert not names & {metric.name for metric in few_shot.METRICS}
     assert shown["reliability_all"].path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_stack_of_one_layer_is_the_model_with_its_temperature(finished_project):
+    """The toy's image tower has one block. One fold would have its opposite: it gets the weight 0,
+    and the highest temperature, 100."""
+    context, outcome = made(finished_project, "layer_temperature")
+    rows = query(finished_project.home.root, LAST)
+    evaluated = {(d, m): value for d, m, value in rows.select(*COLUMNS).iter_rows()}
+    names = {metric for _, metric in evaluated}
+    assert {metric.name for metric in layer_temperature.METRICS[1:]} | {"layer_weight_1"} <= names
+    shown = context.graph.nodes["toy/layer_temperature_003"].shown(outcome, context)
+    assert set(shown["metrics"]["dataset"]) == {"birds", "cats", "old"}
+    for row in shown["metrics"].iter_rows(named=True):
+        assert row["as_it_is"] == evaluated[row["dataset"], row["metric"]]
+        assert row["with_layers"] == pytest.approx(row["with_temperature"], rel=0.02)
+        assert row["with_layers"] == evaluated[row["dataset"], f"{row['metric']}_stacked"]
+    assert shown["reliability_all"].path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_tower_that_gives_no_layers_is_refused_in_the_plan(project, monkeypatch):
+    monkeypatch.setattr(layers, "_BLOCKS", ())
+    monkeypatch.setattr(counted_costs, "_known", {})
+    graph = build_graph([project.load("toy", OPTIONS["layer_temperature"])])
+    refusal = "backbone 'toy': the vision tower, VisionTransformer, cannot give"
+    with pytest.raises(InputError, match=refusal):
+        plan(graph.nodes.values(), RunContext(graph, project.home))
 
 
 def test_another_kind_of_corruption_is_computed_alone(finished_project):

@@ -1,8 +1,8 @@
 """The counted cost of trainings and features, cached by what decides it.
 
 Counting takes seconds and holds for every training of the same model, method and batch, and for
-every image and text. So it is done once per process, and kept as a small file in the home's cache,
-which can be deleted.
+every image and text, as the number of an architecture's layers does. So it is done once per
+process, and kept as a small file in the home's cache, which can be deleted.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -136,6 +136,21 @@ def encoding_flops(
         logger.warning("the operations of evaluations could not be counted: %s", error)
         return {}
     return {"flops": images * cost.flops_per_image + texts * cost.flops_per_text}
+
+
+@dataclass(frozen=True)
+class _Layers:
+    layers: int
+
+
+def layers_of(architecture: Architecture, cache: Path) -> int:
+    """How many layers of the image tower give features. Raises as `count_layers` does."""
+    from fomo_dagster.models.layers import count_layers
+
+    def count() -> _Layers:
+        return _Layers(count_layers(architecture))
+
+    return _cached(_Layers, {"layers": architecture}, cache, count).layers
 
 
 def _cached(

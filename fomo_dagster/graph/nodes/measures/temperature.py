@@ -23,6 +23,8 @@ from fomo_dagster.store.artifacts import Artifact, record_path
 from fomo_dagster.store.recipes import Recipe
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     import polars as pl
 
     from fomo_dagster.evaluation.encoding import Encoder
@@ -146,15 +148,28 @@ class TemperatureNode(Measure):
         self, name: str, encoder: Encoder, flops: Counter[str], context: NodeContext
     ) -> Encoded:
         """A dataset's test images and classes; what its texts cost is added to `flops`."""
+        images = self.test_images(name, context)
+        features = encoder.images(name, images, index_of(name, context)).numpy()
+        return self.encoded(name, images, features, encoder, flops, context)
+
+    def test_images(self, name: str, context: NodeContext) -> pl.DataFrame:
+        """The rows of a dataset's index that are looked at."""
         from fomo_dagster.evaluation.subsets import subset
+
+        settings = self.evaluation.settings
+        return subset(index_of(name, context).rows("test"), settings.subset, settings.seed)
+
+    def encoded(
+        self, name: str, images: pl.DataFrame, features: npt.NDArray[np.float32],
+        encoder: Encoder, flops: Counter[str], context: NodeContext,
+    ) -> Encoded:  # fmt: skip
+        """The dataset with the features of its images, (N, D); `flops` as of `class_embeddings`."""
         from fomo_dagster.evaluation.temperature import Encoded, folds_of
 
-        settings, index = self.evaluation.settings, index_of(name, context)
-        images = subset(index.rows("test"), settings.subset, settings.seed)
         concepts = context.facts(shards_key(name)).of(SampleDetails).concepts
         places = {concept: place for place, concept in enumerate(concepts)}
         return Encoded(
-            images=encoder.images(name, images, index).numpy(),
+            images=features,
             classes=self.class_embeddings(name, encoder, flops, context),
             targets=images["concept"].replace_strict(places).cast(int).to_numpy(),
             folds=folds_of(images["key"].to_list(), self.settings.folds, self.settings.seed),
