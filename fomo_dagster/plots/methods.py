@@ -107,26 +107,45 @@ def over_stages_figure(
 
 def matrices_figure(matrix: pl.DataFrame, names: Sequence[str]) -> Figure:
     """A panel a method: the score after each stage on the concepts of each chunk, as numbered
-    cells.
+    cells; below a chunk's number what guessing scores, if it is known.
 
-    matrix: method, stage, chunk, score in percent.
+    matrix: method, stage, chunk, score and chance in percent.
     """
-    names = [name for name in names if name in matrix["method"]]
+    return _after_stages(matrix, names, "chunk", "concepts of chunk")
+
+
+def _after_stages(scores: pl.DataFrame, names: Sequence[str], column: str, across: str) -> Figure:
+    names = [name for name in names if name in scores["method"]]
     rows = -(-len(names) // PANELS)
     columns = min(PANELS, len(names))
-    stages = matrix["stage"].n_unique()
+    stages = scores["stage"].n_unique()
     height = 0.9 + max(1.2, (WIDTH / max(columns, 2)) * 0.8 * min(1.4, stages / 6 + 0.25))
     figure = new_figure(WIDTH if columns > 1 else WIDTH / 1.6, height * rows)
-    limits = _limits(matrix["score"])
-    panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
-    for axes, name in zip(panels.flat, names, strict=False):
-        of_method = matrix.filter(method=name)
-        cells = cells_of(of_method, "stage", "chunk", "score")
-        _cells(axes, cells, limits, digits=0)
+    limits = _limits(scores["score"])
+    cells = [_labelled(scores.filter(method=name), column) for name in names]
+    alike_below, alike_over = (
+        all(one[place] == cells[0][place] for one in cells) for place in (0, 1)
+    )
+    panels = figure.subplots(rows, columns, squeeze=False, sharex=alike_over, sharey=alike_below)
+    for axes, name, of_method in zip(panels.flat, names, cells, strict=False):
+        _cells(axes, of_method, limits, digits=0)
         _name(axes, name)
     _hide_rest(panels, len(names))
-    _legend_of_cells(figure, panels, ("after stage", "concepts of chunk"), "score (%)")
+    known = scores["chance"].is_not_null().any()
+    across += "; below it, chance (%)" if known else ""
+    _legend_of_cells(figure, panels, ("after stage", across), "score (%)")
     return figure
+
+
+def _labelled(of_method: pl.DataFrame, column: str) -> Cells:
+    """Stages over a column, and what guessing scores on it."""
+    stages, over, values = cells_of(of_method, "stage", column, "score")
+    guessed = dict(of_method.select(column, "chance").drop_nulls().iter_rows())
+    return (
+        stages,
+        [f"{n}\n{guessed[n]:.2g}" if n in guessed else n for n in over],
+        values,
+    )
 
 
 def grid_figure(grid: pl.DataFrame) -> Figure:

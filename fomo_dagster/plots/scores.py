@@ -95,8 +95,8 @@ def heat_map(evaluations: pl.DataFrame, title: str = "") -> bytes:
     """The score of every dataset at every stage, by role, as PNG.
 
     evaluations: role (`adaptation` or `held_out`), dataset, stage, metric and value in percent;
-    only the metric `score` is shown. A dataset without score at a stage is a white cell. Raises
-    `InputError` if there is no score.
+    only the metric `score` is shown, and `chance` beside a dataset's name, if it is known. A
+    dataset without score at a stage is a white cell. Raises `InputError` if there is no score.
     """
     scores = evaluations.filter(pl.col("metric") == SCORE)
     if scores.is_empty():
@@ -107,6 +107,7 @@ def heat_map(evaluations: pl.DataFrame, title: str = "") -> bytes:
         for role in ROLES
         if role in scores["role"]
     }
+    guessed = dict(evaluations.filter(metric="chance").select("dataset", "value").iter_rows())
     heights = [len(names) for names, _ in grids.values()]
     everything = np.concatenate([values.ravel() for _, values in grids.values()])
     limits = Normalize(float(np.nanmin(everything)), float(np.nanmax(everything)))
@@ -118,7 +119,10 @@ def heat_map(evaluations: pl.DataFrame, title: str = "") -> bytes:
     for axes, (role, (names, values)) in zip(panels, grids.items(), strict=True):
         cells = axes.imshow(values, cmap="cividis", norm=limits, aspect="auto")
         axes.set_title(ROLES[role], fontsize=9.5, loc="left")
-        axes.set_yticks(range(len(names)), names, fontsize=9, parse_math=False)
+        labels = [
+            f"{name} (chance {guessed[name]:.3g})" if name in guessed else name for name in names
+        ]
+        axes.set_yticks(range(len(names)), labels, fontsize=9, parse_math=False)
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
         if numbered:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import polars as pl
 
 from fomo_dagster.statistics.comparison import Comparison, OfDataset
@@ -42,13 +44,15 @@ def worst_first(one: Comparison) -> list[OfDataset]:
     return sorted(one.datasets, key=lambda dataset: dataset.difference.estimate)
 
 
-def datasets_frame(one: Comparison) -> pl.DataFrame:
-    """A row a dataset, the worst first."""
+def datasets_frame(one: Comparison, chances: Mapping[str, float] | None = None) -> pl.DataFrame:
+    """A row a dataset, the worst first. chances: dataset → what guessing scores, a column if there
+    are any."""
     return pl.DataFrame(
         [
             {
                 "dataset": dataset.name,
                 "role": dataset.role.replace("_", " "),
+                **({"chance": chances.get(dataset.name)} if chances else {}),
                 "baseline": dataset.baseline,
                 "method": dataset.value,
                 "difference": signed(dataset.difference),

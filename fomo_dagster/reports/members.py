@@ -26,6 +26,7 @@ SELECT coalesce(replicate_of, experiment) AS method, experiment, replicate, stag
     start_from, deploy, technique, settings
 FROM experiments
 """
+_CHANCES = "SELECT experiment, dataset, value FROM evaluations WHERE metric = 'chance'"
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,12 @@ class Reported:
         rows = query(self.home.root, _EXPERIMENTS)
         rows = rows.filter(pl.col("experiment").is_in(self.experiments))
         return self._in_order(rows.sort("replicate"))
+
+    @cached_property
+    def chances(self) -> dict[str, float]:
+        """Dataset → what guessing scores on it, in percent, of those of which it is known."""
+        rows = query(self.home.root, _CHANCES).filter(pl.col("experiment").is_in(self.experiments))
+        return dict(rows.select("dataset", "value").sort("dataset").iter_rows())
 
     @cached_property
     def settings(self) -> pl.DataFrame:

@@ -198,14 +198,17 @@ FROM ({lines}) AS lines LEFT JOIN artifacts USING (asset)
 
 # As the scores' transfer and forgetting take them: concepts without test samples are left out.
 _MATRIX = """
-SELECT c.experiment, c.stage, k.stage AS chunk, avg(c.value) AS score, count(*) AS concepts
+SELECT
+    c.experiment, c.stage, k.stage AS chunk, avg(c.value) AS score, count(*) AS concepts,
+    CASE WHEN count(g.value) = count(*) THEN avg(g.value) END AS chance
 FROM concept_scores AS c
 JOIN experiments AS e USING (experiment)
 JOIN chunks AS k ON k.stream = e.stream AND k.dataset = c.dataset AND k.concept = c.concept
+LEFT JOIN evaluations AS g ON g.experiment = c.experiment AND g.stage = c.stage
+    AND g.dataset = c.dataset AND g.metric = 'chance'
 WHERE c.role = 'adaptation'
 GROUP BY c.experiment, c.stage, k.stage
 """
-
 
 @dataclass(frozen=True)
 class Place:

@@ -149,6 +149,8 @@ VIEWS: Mapping[str, View] = {
             "chunk": "the stage that trains on the chunk, counted from 1",
             "score": "mean of the concepts' scores, in percent",
             "concepts": "how many concepts of the chunk have test samples",
+            "chance": "the mean of what guessing scores on them, in percent; null if it is not "
+            "known of a dataset",
         },
     ),
     "published": View(

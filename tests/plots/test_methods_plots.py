@@ -65,12 +65,23 @@ def test_cells_stand_where_their_stage_and_chunk_do(methods):
     rows = [(f"m{m}", stage, chunk, 10.0 * m + 3 * stage + chunk)
             for m in range(methods) for stage in range(3) for chunk in (1, 2)]  # fmt: skip
     matrix = pl.DataFrame(rows, schema=["method", "stage", "chunk", "score"], orient="row")
+    matrix = matrix.with_columns(chance=pl.when(pl.col("chunk") == 2).then(100 / 22))
     figure = matrices_figure(matrix, [f"m{m}" for m in range(methods)])
+    labels = [label.get_text() for label in figure.axes[methods - 1].get_xticklabels()]
+    assert labels == ["1", "2\n4.5"]  # chance, where it is known
     for number in range(methods):
         (mesh,) = (c for c in figure.axes[number].collections if isinstance(c, QuadMesh))
         expected = 10.0 * number + np.array([[1, 2], [4, 5], [7, 8]])
         assert np.array_equal(np.asarray(mesh.get_array()).reshape(3, 2), expected)
         assert figure.axes[number].get_ylim() == (2.5, -0.5)  # stage 0 above
+
+
+def test_methods_with_other_streams_have_labels_of_their_own():
+    rows = [("a", 0, 1, 30.0, 25.0), ("b", 0, 1, 60.0, 50.0)]
+    columns = ["method", "stage", "chunk", "score", "chance"]
+    figure = matrices_figure(pl.DataFrame(rows, schema=columns, orient="row"), ["a", "b"])
+    labels = [axes.get_xticklabels()[0].get_text() for axes in figure.axes[:2]]
+    assert labels == ["1\n25", "1\n50"]
 
 
 def test_a_cell_that_nothing_fills_is_empty():

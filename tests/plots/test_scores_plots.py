@@ -12,6 +12,7 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 
 from fomo_dagster.errors import InputError
+from fomo_dagster.plots import scores as plots
 from fomo_dagster.plots.figure import COLOURS
 from fomo_dagster.plots.scores import cost_plot, heat_map, paths_plot
 
@@ -136,6 +137,15 @@ def test_only_scores_are_in_a_heat_map_and_a_missing_one_is_white() -> None:
     missing = evaluations(rows[0], rows[2], ("adaptation", "b", 1, 1.0))
     complete = pl.concat([whole, evaluations(*[("adaptation", "b", s, 1.0) for s in range(3)])])
     assert count(heat_map(missing), "white") > count(heat_map(complete), "white") + 3 * 1000
+
+
+def test_a_heat_map_says_what_guessing_scores_beside_each_dataset(monkeypatch) -> None:
+    monkeypatch.setattr(plots, "png", lambda figure: figure)
+    rows = evaluations(("adaptation", "a", 0, 20.0), ("adaptation", "b", 0, 30.0))
+    chance = rows.head(1).with_columns(metric=pl.lit("chance"), value=pl.lit(100 / 22))
+    figure = heat_map(pl.concat([rows, chance]))
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert labels == ["a (chance 4.55)", "b"]
 
 
 @pytest.mark.parametrize(("datasets", "stages"), [(1, 1), (1, 22), (63, 3), (3, 201)])

@@ -75,6 +75,9 @@ def test_a_report_says_what_results_and_compare_say(finished_project):
     changed = json.loads(fomo("errors", "twin", "--against", "toy", "--json"))["datasets"]
     expected = {row["dataset"]: str(row["newly_wrong"]) for row in changed}
     assert {row["dataset"]: row["newly wrong"] for row in lost} == expected
+    compared = csv.DictReader((folder / "tables/comparison_twin_by_dataset.csv").open())
+    guessed = {row["name"]: float(row["chance"]) for row in compared}
+    assert guessed == {"birds": 25.0, "cats": 50.0, "old": 100 / 3}
     page = (folder / "report.html").read_text()
     digest = finished_project.home.heads.read("twin/scores").digest
     assert f"{digest}  twin/scores" in page

@@ -27,6 +27,11 @@ from fomo_dagster.tables.views import query
 DIGEST = "a" * 32
 
 
+def named(concept):
+    dataset, _, name = concept.rpartition("+++")
+    return {"dataset": dataset or "d", "concept": name}
+
+
 class Written:
     """A home with the tables and heads of experiments."""
 
@@ -46,7 +51,9 @@ class Written:
         frame = pl.DataFrame([{**nothing, **row} for row in rows], schema=dict(SCHEMAS[table]))
         write_table(self.home.root, table, asset, DIGEST, frame)
 
-    def experiment(self, name, scores, settings, *, of=None, stream="s", flops=100.0):
+    def experiment(
+        self, name, scores, settings, *, of=None, stream="s", order="as_listed", flops=100.0
+    ):
         """scores: (KA, ZS) of each stage."""
         asset, replicate = f"{name}/scores", "" if of is None else name.removeprefix(f"{of}_")
         settings = {"seed": 0, "stream": {"name": stream}, "method": {}, **settings}
@@ -64,6 +71,7 @@ class Written:
             texts | numbers | {
                 "experiment": name, "replicate_of": of, "replicate": replicate, "sweep": None,
                 "preserve": None, "stages": len(scores) - 1, "stream": stream,
+                "stream_order": order,
                 "start_from": method.get("start_from", "trained"),
                 "deploy": method.get("deploy", "trained"),
                 "technique": merge["technique"] if merge else None,
@@ -77,21 +85,31 @@ class Written:
                       makes_weights=True)  # fmt: skip
 
     def chunks(self, stream, *concepts):
-        """concepts: those of each stage."""
+        """concepts: those of each stage; of the dataset d, unless they say which."""
         asset = f"streams/{stream}/chunks"
         self.rows("chunks", asset, [
-            {"stream": stream, "stage": stage, "position": 1, "dataset": "d", "concept": c,
-             "samples": 1}
-            for stage, of_stage in enumerate(concepts, 1) for c in of_stage
+            {"stream": stream, "stage": stage, "position": 1, "samples": 1, **named(concept)}
+            for stage, of_stage in enumerate(concepts, 1) for concept in of_stage
         ])  # fmt: skip
         self.head(asset, "chunk")
 
-    def concept_scores(self, name, values):
-        """values: (stage, concept) → score."""
+    def concept_scores(self, name, values, samples=None):
+        """values: (stage, concept) → score, a concept as those of `chunks`; samples: concept → how
+        many, or one each."""
         self.rows("concept_scores", f"{name}/evaluation", [
-            {"experiment": name, "stage": stage, "dataset": "d", "role": "adaptation",
-             "concept": concept, "metric": "accuracy", "value": value, "samples": 1}
+            {"experiment": name, "stage": stage, "role": "adaptation", "metric": "accuracy",
+             "value": value, "samples": (samples or {}).get(named(concept)["concept"], 1),
+             **named(concept)}
             for (stage, concept), value in values.items()
+        ])  # fmt: skip
+        self.head(f"{name}/evaluation", "evaluation", name)
+
+    def evaluations(self, name, values):
+        """values: (dataset, stage, metric) → value."""
+        self.rows("evaluations", f"{name}/evaluation", [
+            {"experiment": name, "stage": stage, "dataset": dataset, "role": "adaptation",
+             "task": "classification", "metric": metric, "value": value, "samples": 1}
+            for (dataset, stage, metric), value in values.items()
         ])  # fmt: skip
         self.head(f"{name}/evaluation", "evaluation", name)
 
@@ -158,8 +176,9 @@ def test_the_matrix_is_the_mean_over_replicates(written):
         written.concept_scores(
             name, {(1, "x"): 50 + 10 * seed, (1, "y"): 70.0, (1, "z"): 5.0 + seed}
         )
+        written.evaluations(name, {("d", 1, "chance"): 4.0})
     found = matrix(written.reported())
-    assert found.rows() == [("a", 1, 1, 62.5), ("a", 1, 2, 5.5)]
+    assert found.rows() == [("a", 1, 1, 62.5, 4.0), ("a", 1, 2, 5.5, 4.0)]
 
 
 def test_compute_is_compared_at_equal_scores(written):

@@ -10,17 +10,17 @@ from fomo_dagster.reports.members import Reported
 from fomo_dagster.tables.replicates import of_methods
 
 _QUERY = """
-SELECT experiment, stage, chunk, score FROM matrix WHERE experiment IN ({experiments})
+SELECT experiment, stage, chunk, score, chance FROM matrix WHERE experiment IN ({experiments})
 ORDER BY ALL
 """
 
 
 def matrix(reported: Reported) -> pl.DataFrame:
     """The view `matrix` of the methods that have several chunks, as means over replicates: method,
-    stage, chunk, score."""
+    stage, chunk, score, chance."""
     rows = of_methods(reported.home.root, "matrix", reported.experiments)
     several = rows.filter(pl.col("chunk").n_unique().over("method") > 1)
-    means = several.group_by("method", "stage", "chunk").agg(pl.col("score").mean())
+    means = several.group_by("method", "stage", "chunk").agg(pl.mean("score", "chance"))
     return means.sort("method", "stage", "chunk")
 
 
@@ -32,7 +32,8 @@ def section(reported: Reported) -> Section | None:
     source = reported.source(_QUERY, "", "evaluation", "chunk", "scores")
     caption = (
         "Mean score after each stage on the concepts of each chunk, in %: on the diagonal what was "
-        "just learnt, below it what was kept of it, above it what is still to come; stage 0 is θ₀."
+        "just learnt, below it what was kept of it, above it what is still to come; stage 0 is θ₀. "
+        "Chance is what guessing scores."
     )
     wide = found.pivot("chunk", index=["method", "stage"], values="score")
     shown = wide.rename({str(n): f"chunk {n}" for n in found["chunk"].unique()})

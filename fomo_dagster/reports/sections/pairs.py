@@ -67,6 +67,11 @@ def differences(comparisons: Sequence[Comparison]) -> pl.DataFrame:
 def _of_one(reported: Reported, found: Compared, one: Comparison) -> list[Table | tuple[str, ...]]:
     source = _source(reported, found)
     name = f"comparison_{one.method}"
+    datasets = _as_frame(one.method, worst_first(one)).with_columns(
+        chance=pl.col("name").replace_strict(
+            reported.chances, default=None, return_dtype=pl.Float64
+        )
+    )
     return [
         Table(
             name, f"{titled(one)}.", metrics_frame(one, None),
@@ -74,8 +79,8 @@ def _of_one(reported: Reported, found: Compared, one: Comparison) -> list[Table 
         ),
         Table(
             f"{name}_by_dataset", f"{one.method} against {one.baseline} by dataset, in %, the "
-            "worst first; p after Holm's correction.", datasets_frame(one),
-            _as_frame(one.method, worst_first(one)), source, _NUMBERS,
+            "worst first; p after Holm's correction.", datasets_frame(one, reported.chances),
+            datasets, source, _NUMBERS,
         ),
         tuple(remarks_of(one)),
     ]  # fmt: skip
