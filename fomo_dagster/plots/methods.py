@@ -114,6 +114,15 @@ def matrices_figure(matrix: pl.DataFrame, names: Sequence[str]) -> Figure:
     return _after_stages(matrix, names, "chunk", "concepts of chunk")
 
 
+def windows_figure(windows: pl.DataFrame, names: Sequence[str]) -> Figure:
+    """As `matrices_figure`, on the test samples of each time window; a stage's row says until when
+    it was trained on.
+
+    windows: method, stage, trained_until, tested_on, score and chance in percent.
+    """
+    return _after_stages(windows, names, "tested_on", "test samples of")
+
+
 def _after_stages(scores: pl.DataFrame, names: Sequence[str], column: str, across: str) -> Figure:
     names = [name for name in names if name in scores["method"]]
     rows = -(-len(names) // PANELS)
@@ -138,11 +147,15 @@ def _after_stages(scores: pl.DataFrame, names: Sequence[str], column: str, acros
 
 
 def _labelled(of_method: pl.DataFrame, column: str) -> Cells:
-    """Stages over a column, and what guessing scores on it."""
+    """Stages, until when they were trained on if there is a column of it, over a column and what
+    guessing scores on it."""
     stages, over, values = cells_of(of_method, "stage", column, "score")
+    until = {}
+    if "trained_until" in of_method.columns:
+        until = dict(of_method.select("stage", "trained_until").drop_nulls().iter_rows())
     guessed = dict(of_method.select(column, "chance").drop_nulls().iter_rows())
     return (
-        stages,
+        [f"{until[n]}: {n}" if n in until else n for n in stages],
         [f"{n}\n{guessed[n]:.2g}" if n in guessed else n for n in over],
         values,
     )

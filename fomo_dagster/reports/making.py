@@ -17,6 +17,7 @@ from fomo_dagster.reports.sections import (
     paths,
     responses,
     settings,
+    windows,
 )
 
 SECTIONS: tuple[Callable[[Reported], Section | None], ...] = (
@@ -25,6 +26,7 @@ SECTIONS: tuple[Callable[[Reported], Section | None], ...] = (
     paths.section,
     curves.section,
     matrix.section,
+    windows.section,
     pairs.section,
     grids.section,
     responses.section,

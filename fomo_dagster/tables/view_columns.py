@@ -153,6 +153,24 @@ VIEWS: Mapping[str, View] = {
             "known of a dataset",
         },
     ),
+    "windows": View(
+        "the score that a stage's weights have on the test samples of a time window, of streams "
+        "with dates: those in the order `time_incremental`, by the years of their datasets, and "
+        "growing ones, by arrival",
+        {
+            "experiment": EXPERIMENT.meaning,
+            "stage": STAGE.meaning,
+            "trained_until": "the latest window that was trained on by then; null of θ₀",
+            "tested_on": "the window: a year, or in a growing stream the dataset that arrived",
+            "distance": "how many windows later this is than `trained_until`: negative before it, "
+            "0 the same, positive after it; null of θ₀",
+            "score": "mean score of its test samples, in percent; of several datasets, the mean of "
+            "theirs",
+            "chance": "the same of guessing; null if it is not known of a dataset",
+            "datasets": "how many datasets of the stream are of the window",
+            "samples": "how many test samples",
+        },
+    ),
     "published": View(
         "a dataset of the benchmark, and the zero-shot score that its authors publish",
         {"dataset": "the benchmark's handle", "zero_shot": "the published score, in percent"},

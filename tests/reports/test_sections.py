@@ -17,6 +17,8 @@ from fomo_dagster.reports.sections.grids import grid
 from fomo_dagster.reports.sections.matrix import matrix
 from fomo_dagster.reports.sections.responses import responses
 from fomo_dagster.reports.sections.settings import differing, settings_of
+from fomo_dagster.reports.sections.windows import section as windows_section
+from fomo_dagster.reports.sections.windows import transfer, windows
 from fomo_dagster.store.heads import Head
 from fomo_dagster.tables.files import write_table
 from fomo_dagster.tables.predictions import NoPredictionsError
@@ -179,6 +181,56 @@ def test_the_matrix_is_the_mean_over_replicates(written):
         written.evaluations(name, {("d", 1, "chance"): 4.0})
     found = matrix(written.reported())
     assert found.rows() == [("a", 1, 1, 62.5, 4.0), ("a", 1, 2, 5.5, 4.0)]
+
+
+def test_windows_of_years_have_the_means_of_their_datasets_and_how_far_off_they_are(written):
+    """Two datasets are of 2012. The second stage trains on the rest of 2012, and on 2020."""
+    written.rows("orders", "streams/s/order", [
+        {"stream": "s", "position": place, "dataset": dataset, "concept": concept, "figure": year}
+        for place, (dataset, concept, year) in enumerate(
+            [("a", "x", 2012.0), ("b", "x", 2012.0), ("c", "x", 2020.0), ("d", "x", 2024.0)], 1
+        )
+    ])  # fmt: skip
+    written.head("streams/s/order", "order")
+    written.chunks("s", ["a+++x"], ["b+++x", "c+++x"], ["d+++x"])
+    for seed in (0, 1):
+        name = f"e_seed_{seed}"
+        written.experiment(name, [(1, 1)] * 4, {"seed": seed}, of="e", order="time_incremental")
+        written.concept_scores(name, {
+            (stage, f"{dataset}+++x"): 10.0 * stage + place + seed
+            for stage in range(4) for place, dataset in enumerate("abcd")
+        })  # fmt: skip
+        written.evaluations(name, {(d, s, "chance"): 5.0 for d in "abc" for s in range(4)})
+    found = windows(written.reported())
+    assert found.filter(stage=2).rows() == [
+        ("e", 2, "2020", "2012", -1, 21.0, 5.0), ("e", 2, "2020", "2020", 0, 22.5, 5.0),
+        ("e", 2, "2020", "2024", 1, 23.5, None),
+    ]  # fmt: skip
+    assert found.filter(stage=0)["distance"].null_count() == 3
+    assert found.filter(stage=1)["distance"].to_list() == [0, 1, 2]
+    (row,) = transfer(found).rows()
+    assert row == ("e", (21 + 31 + 32.5) / 3, (11 + 22.5 + 33.5) / 3, (12.5 + 13.5 + 23.5) / 3)
+    figure, summary, _ = windows_section(written.reported()).blocks
+    axes = figure.drawing.axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()][2] == "2020: 2"
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["2012\n5", "2020\n5", "2024"]
+    assert query(written.home.root, summary.source.query).height == 2 * 4 * 3
+
+
+def test_windows_of_a_growing_stream_are_its_arrivals_and_other_streams_have_none(written):
+    written.chunks("s", ["s_2024+++x"], ["s_2025+++x", "s_2025+++y"])
+    for name, stream in (("grows", {"growing": "incoming"}), ("fixed", {"growing": None})):
+        written.experiment(name, [(1, 1)] * 3, {"stream": stream})
+        written.concept_scores(name, {
+            (1, "s_2024+++x"): 50.0, (2, "s_2024+++x"): 40.0, (2, "s_2025+++x"): 30.0,
+            (2, "s_2025+++y"): 60.0,
+        }, samples={"x": 1, "y": 3})  # fmt: skip
+    found = query(written.home.root, "FROM windows ORDER BY ALL")
+    assert found.rows() == [
+        ("grows", 1, "s_2024", "s_2024", 0, 50.0, None, 1, 1),
+        ("grows", 2, "s_2025", "s_2024", -1, 40.0, None, 1, 1),
+        ("grows", 2, "s_2025", "s_2025", 0, 52.5, None, 1, 4),
+    ]
 
 
 def test_compute_is_compared_at_equal_scores(written):
