@@ -50,6 +50,19 @@ def test_a_run_is_better_with_the_probability_of_its_pairs():
     assert probability_of_improvement(one, one) == pytest.approx(0.5)
 
 
+def test_a_run_is_better_as_often_as_rliable_says():
+    # By rliable 1.2.0: metrics.probability_of_improvement(one, other). It needs arch < 8, which the
+    # present pandas breaks, so its numbers stand here; they take no bootstrap.
+    one = np.array([[61.0, 40, 55, 70], [64, 42, 55, 71], [58, 40, 55, 90]])
+    other = np.array(
+        [[60.0, 42, 55, 72], [61, 39, 55, 70], [66, 40, 55, 60], [57, 41, 55, 80],
+         [63, 40, 55, 71.5]]
+    )  # fmt: skip
+    assert probability_of_improvement(one, other[:3]) == pytest.approx(0.5555555555555556)
+    assert probability_of_improvement(one, other) == pytest.approx(0.5333333333333333)
+    assert probability_of_improvement(other, one) == pytest.approx(0.4666666666666667)
+
+
 def difference(estimate, error, replicates=5):
     return Interval(
         estimate, estimate - 2.78 * error, estimate + 2.78 * error, replicates,

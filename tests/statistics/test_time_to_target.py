@@ -44,6 +44,22 @@ def test_profiles_are_shares_of_workloads():
     assert found.tolist() == [[0.5, 0.5, 0.75, 0.75], [0.25, 0.5, 0.5, 0.5], [0.5] * 4]
 
 
+def test_profiles_are_those_of_rliable_where_no_ratio_is_a_tau():
+    # By rliable 1.2.0: library.run_score_deviation(-ratios, -tau) of each method, which is what its
+    # create_performance_profile takes; it asks for more than tau, and this for no more.
+    times = np.array(
+        [[10, 40, 5, 9, NEVER], [20, 13, NEVER, 3, NEVER], [12, 13, 25, 4.5, NEVER],
+         [10, 39.5, 8, 10, NEVER]]
+    )  # fmt: skip
+    found = performance_profiles(times, np.array([1.05, 1.4, 1.7, 2.2, 3.2, 4.0, 6.0]))
+    assert found.tolist() == [
+        [0.4, 0.4, 0.4, 0.4, 0.8, 0.8, 0.8],
+        [0.4, 0.4, 0.4, 0.6, 0.6, 0.6, 0.6],
+        [0.2, 0.4, 0.6, 0.6, 0.6, 0.6, 0.8],
+        [0.2, 0.2, 0.4, 0.4, 0.6, 0.8, 0.8],
+    ]
+
+
 def test_a_score_is_the_area_under_the_profile():
     # (4 - ratio) / 3 of each workload, nothing where the ratio is above 4 or there is none
     expected = [(1 + (4 - 40 / 13) / 3 + 1) / 4, (2 / 3 + 1) / 4, 2 / 4]
