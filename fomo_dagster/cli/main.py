@@ -28,8 +28,9 @@ from fomo_dagster.cli.output import (
 )
 from fomo_dagster.cli.packages import check_packages
 from fomo_dagster.cli.parallel import Parallel, WithParallel
-from fomo_dagster.cli.project_commands import doctor, init
+from fomo_dagster.cli.project_commands import doctor, init, only_experiment, say_version
 from fomo_dagster.cli.query_commands import AsCsv, compare, errors, report, results, sql
+from fomo_dagster.cli.weights_commands import Experiment, Overrides, export, merge
 from fomo_dagster.descriptors import raise_limit
 from fomo_dagster.home import Home, project_folder
 
@@ -71,9 +72,6 @@ app = typer.Typer(
 app.command(rich_help_panel=START)(init)
 app.command(rich_help_panel=START)(doctor)
 app.add_typer(datasets_app, name="datasets", rich_help_panel=START)
-Experiment = Annotated[
-    str, typer.Argument(metavar="EXPERIMENT", help="An experiment's name, or a path to its file.")
-]
 ToRun = Annotated[
     str,
     typer.Argument(
@@ -81,23 +79,34 @@ ToRun = Annotated[
         help="An experiment's name, a path to its file, or a comparison, as in comparisons/NAME.",
     ),
 ]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="Change a value of the experiment for this command; can be repeated.",
+ToRunOrOnly = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="EXPERIMENT",
+        help="As of `fomo plan`; by default the one that the project has.",
+        show_default=False,
     ),
 ]
-
 AsEvents = Annotated[
     bool, typer.Option("--json", help="Print what happens as events, a JSON object a line.")
 ]
 
 
+@app.callback()
+def of_all(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=say_version, is_eager=True, help="Print the version, and exit."
+        ),
+    ] = False,
+) -> None:
+    """What comes before any command."""
+
+
 @app.command(rich_help_panel=RUN)
 def run(
-    experiment: ToRun,
+    experiment: ToRunOrOnly = None,
     overrides: Overrides = None,
     parallel: Annotated[
         int | None,
@@ -116,20 +125,22 @@ def run(
 ) -> None:
     """Compute what is missing or out of date, and print the scores, or the comparison.
 
+    EXPERIMENT can be left out where the project has one experiment file.
     Ctrl-C stops at resume points; the same command continues from there. With several devices,
     whatever is ready is computed at once. The exit status is not 0 if anything failed.
     """
+    name = experiment or only_experiment(project_folder())
     if predictions:
         from fomo_dagster.cli.prediction_errors import retire_evaluations
 
-        retire_evaluations(experiment, overrides or [])
+        retire_evaluations(name, overrides or [])
     if as_json:
         from fomo_dagster.cli.run_events import EventsView
 
-        with EventsView(experiment, overrides or []) as view:
-            _run(experiment, overrides or [], view, parallel)
+        with EventsView(name, overrides or []) as view:
+            _run(name, overrides or [], view, parallel)
     else:
-        _run(experiment, overrides or [], None, parallel)
+        _run(name, overrides or [], None, parallel)
 
 
 def _run(
@@ -255,64 +266,8 @@ app.command(rich_help_panel=LOOK)(target)
 app.command(rich_help_panel=LOOK)(report)
 app.command(rich_help_panel=LOOK)(errors)
 app.command(rich_help_panel=LOOK)(sql)
-
-
-@app.command(rich_help_panel=WEIGHTS)
-def export(
-    experiment: Experiment,
-    path: Annotated[Path, typer.Argument(help="The file to write: .pt or .safetensors.")],
-    stage: Annotated[
-        int | None, typer.Option(min=0, help="The stage to export; by default the last.")
-    ] = None,
-    overrides: Overrides = None,
-) -> None:
-    """Write the weights that a stage deploys as a file that OpenCLIP loads.
-
-    Load it with `open_clip.create_model(ARCHITECTURE, pretrained=PATH)`. If the architecture is
-    your own configuration, it is written beside the weights as .json, for
-    `open_clip.add_model_config`.
-    """
-    from fomo_dagster.cli.exporting import export_weights
-
-    written = export_weights(experiment, overrides or [], stage, path)
-    say(Terminal(stderr=True), written)
-
-
-@app.command(rich_help_panel=WEIGHTS)
-def merge(
-    output: Annotated[
-        Path, typer.Argument(metavar="OUT", help="The file to write: .pt or .safetensors.")
-    ],
-    files: Annotated[
-        list[Path],
-        typer.Argument(metavar="FILE", help="Weights to merge, oldest first: .pt or .safetensors."),
-    ],
-    technique: Annotated[
-        str,
-        typer.Option(
-            help="A technique of docs/merging.md, such as ties; those over task vectors need --base"
-        ),
-    ],
-    base: Annotated[
-        Path | None, typer.Option(help="The weights of θ₀, which the files were trained from.")
-    ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="Set a parameter of the technique; can be repeated."
-        ),
-    ] = None,
-) -> None:
-    """Merge weights of OpenCLIP models into one file.
-
-    docs/merging.md lists the techniques and their parameters. For example:
-
-    `fomo merge merged.pt january.pt may.pt --base openai.pt --technique ties --set density=0.3`
-    """
-    from fomo_dagster.cli.merging import declared_technique, merge_files
-
-    told = merge_files(output, files, base, declared_technique(technique, settings or []))
-    say(Terminal(stderr=True), told)
+app.command(rich_help_panel=WEIGHTS)(export)
+app.command(rich_help_panel=WEIGHTS)(merge)
 
 
 @app.command(rich_help_panel=START)

@@ -1,15 +1,18 @@
-"""`fomo init` and `fomo doctor`."""
+"""`fomo init` and `fomo doctor`, `fomo --version`, and the one experiment of a project."""
 
 from __future__ import annotations
 
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from fomo_dagster.cli.datasets_commands import AsJson
-from fomo_dagster.cli.output import Terminal, print_json
+from fomo_dagster.cli.output import Terminal, print_data, print_json
+from fomo_dagster.cli.packages import OURS
+from fomo_dagster.errors import InputError
 
 
 def init(
@@ -50,3 +53,24 @@ def doctor(as_json: AsJson = False) -> None:
         print_findings(findings, Terminal())
     if any(finding.state == "problem" for finding in findings):
         sys.exit(1)
+
+
+def say_version(asked: bool) -> None:
+    """Print the version and end, where that is asked."""
+    if asked:
+        print_data(f"{OURS} {version(OURS)}\n")
+        raise typer.Exit
+
+
+def only_experiment(project: Path) -> str:
+    """The one file that a project has in `experiments/`, by its name. Raises `InputError` where
+    there are several, with their names, or none."""
+    from fomo_dagster.experiment.loading import experiment_files
+
+    names = list(experiment_files(project))
+    if len(names) == 1:
+        return names[0]
+    folder = project / "experiments"
+    if not names:
+        raise InputError(f"{folder} has no experiment: `fomo init` writes one, or name a preset")
+    raise InputError(f"{folder} has {len(names)} experiments: name one of {', '.join(names)}")

@@ -2,6 +2,7 @@
 
 import io
 import json
+from importlib.metadata import version
 
 import polars as pl
 import pytest
@@ -9,6 +10,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from fomo_dagster.cli.main import ORDER, app
+from fomo_dagster.cli.project_commands import only_experiment
 from fomo_dagster.cli.reporting import print_by_dataset
 from fomo_dagster.errors import InputError
 from fomo_dagster.tables.views import query
@@ -184,6 +186,21 @@ def test_scores_stand_against_any_cost(finished_project, tmp_path):
         run("results", "toy", "--against", "energy_joules")
     with pytest.raises(InputError, match="say which with --against"):
         run("results", "toy", "--plot", str(picture))
+
+
+def test_a_project_with_one_experiment_needs_no_name(project):
+    assert only_experiment(project.root) == "toy"
+    project.write("tea")
+    with pytest.raises(InputError, match="has 2 experiments: name one of tea, toy"):
+        run("run")
+    for name in ("tea", "toy"):
+        (project.root / "experiments" / f"{name}.yaml").unlink()
+    with pytest.raises(InputError, match="has no experiment: `fomo init` writes one"):
+        run("run", "--json")
+
+
+def test_the_version_is_that_of_the_installed_package():
+    assert run("--version") == f"fomo-dagster {version('fomo-dagster')}\n"
 
 
 def test_every_command_explains_itself():

@@ -1,0 +1,78 @@
+"""`fomo export` and `fomo merge`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fomo_dagster.cli.output import Terminal, say
+
+Experiment = Annotated[
+    str, typer.Argument(metavar="EXPERIMENT", help="An experiment's name, or a path to its file.")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change a value of the experiment for this command; can be repeated.",
+    ),
+]
+
+
+def export(
+    experiment: Experiment,
+    path: Annotated[Path, typer.Argument(help="The file to write: .pt or .safetensors.")],
+    stage: Annotated[
+        int | None, typer.Option(min=0, help="The stage to export; by default the last.")
+    ] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Write the weights that a stage deploys as a file that OpenCLIP loads.
+
+    Load it with `open_clip.create_model(ARCHITECTURE, pretrained=PATH)`. If the architecture is
+    your own configuration, it is written beside the weights as .json, for
+    `open_clip.add_model_config`.
+    """
+    from fomo_dagster.cli.exporting import export_weights
+
+    written = export_weights(experiment, overrides or [], stage, path)
+    say(Terminal(stderr=True), written)
+
+
+def merge(
+    output: Annotated[
+        Path, typer.Argument(metavar="OUT", help="The file to write: .pt or .safetensors.")
+    ],
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILE", help="Weights to merge, oldest first: .pt or .safetensors."),
+    ],
+    technique: Annotated[
+        str,
+        typer.Option(
+            help="A technique of docs/merging.md, such as ties; those over task vectors need --base"
+        ),
+    ],
+    base: Annotated[
+        Path | None, typer.Option(help="The weights of θ₀, which the files were trained from.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Set a parameter of the technique; can be repeated."
+        ),
+    ] = None,
+) -> None:
+    """Merge weights of OpenCLIP models into one file.
+
+    docs/merging.md lists the techniques and their parameters. For example:
+
+    `fomo merge merged.pt january.pt may.pt --base openai.pt --technique ties --set density=0.3`
+    """
+    from fomo_dagster.cli.merging import declared_technique, merge_files
+
+    told = merge_files(output, files, base, declared_technique(technique, settings or []))
+    say(Terminal(stderr=True), told)
