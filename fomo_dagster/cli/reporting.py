@@ -19,7 +19,7 @@ from fomo_dagster.home import Home
 from fomo_dagster.metrics import STAGE_METRICS
 from fomo_dagster.tables.database import ensure_database
 from fomo_dagster.tables.replicates import SCORES as MEAN_SCORES
-from fomo_dagster.tables.replicates import methods
+from fomo_dagster.tables.replicates import methods, run_otherwise
 from fomo_dagster.tables.results import Results, results
 from fomo_dagster.units import duration, in_units
 
@@ -47,10 +47,21 @@ def print_scores(found: Results, console: Console | None = None) -> None:
 
 def print_methods(home: Home, experiments: Sequence[str], console: Console) -> None:
     """The means over replicates, with the half widths of their intervals; nothing where no
-    experiment has any."""
+    experiment has any. Those that were run with other settings have no mean, which is said."""
     found = methods(home.root, experiments)
     if found["replicates"].max() in (None, 1):
         return
+    otherwise = run_otherwise(home.root)
+    several = found.filter(pl.col("replicates") > 1)["method"]
+    refused = [name for name in several if name in otherwise]
+    found = found.filter(~pl.col("method").is_in(refused))
+    if found["replicates"].max() not in (None, 1):
+        _print_means(found, console)
+    for name in refused:
+        say(console, f"no mean of {name}: {otherwise[name]}")
+
+
+def _print_means(found: pl.DataFrame, console: Console) -> None:
     shown = found.select(
         "method",
         pl.col("replicates").alias("n"),

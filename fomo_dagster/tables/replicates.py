@@ -8,7 +8,9 @@ from pathlib import Path
 
 import polars as pl
 
+from fomo_dagster.errors import InputError
 from fomo_dagster.metrics import STAGE_METRICS
+from fomo_dagster.tables.members import members_of
 from fomo_dagster.tables.views import query
 
 SCORES = tuple(metric.name for metric in STAGE_METRICS if metric.on_leaderboard)
@@ -42,6 +44,19 @@ def of_methods(home: Path, view: str, experiments: Sequence[str] = ()) -> pl.Dat
     where it has none, its own name. experiments: as of `methods`."""
     rows = query(home, _OF_METHODS.format(rows=view))
     return rows.filter(pl.col("experiment").is_in(list(experiments))) if experiments else rows
+
+
+def run_otherwise(home: Path) -> dict[str, str]:
+    """Method → why its experiments are no replicates of each other, of those that were run with
+    settings that differ in more than seeds: their mean is that of no method."""
+    rows = query(home, "SELECT * FROM experiments WHERE replicate_of IS NOT NULL ORDER BY ALL")
+    found = {}
+    for (method,), of in rows.group_by("replicate_of", maintain_order=True):
+        try:
+            members_of(str(method), of.to_dicts())
+        except InputError as error:
+            found[str(method)] = str(error)
+    return found
 
 
 def _means(rows: pl.DataFrame, *by: str) -> pl.DataFrame:

@@ -1,11 +1,17 @@
+import json
 import random
+import re
+from io import StringIO
 from pathlib import Path
 
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
+from rich.console import Console
 
+from fomo_dagster.cli.reporting import print_methods
 from fomo_dagster.errors import InputError
+from fomo_dagster.home import Home
 from fomo_dagster.store.heads import Head, Heads
 from fomo_dagster.tables.files import write_table
 from fomo_dagster.tables.results import leaderboard, results, results_by_dataset
@@ -59,6 +65,32 @@ def test_named_experiments_are_shown_alone(home: Path) -> None:
 def test_an_experiment_without_scores_is_named_with_the_nearest(home: Path) -> None:
     with pytest.raises(InputError, match=r"'replays' has no scores yet.*did you mean 'replay'"):
         results(home, ["merging", "replays"])
+
+
+def test_replicates_that_were_run_otherwise_have_no_mean(home: Path) -> None:
+    def run(name: str, of: str, **settings: object) -> None:
+        texts = {name: "" for name, kind in SCHEMAS["experiments"].items() if kind == pl.String()}
+        numbers = {name: 0 for name in SCHEMAS["experiments"] if name not in texts}
+        own = {"experiment": name, "replicate_of": of, "replicate": name[-6:],
+               "settings": json.dumps(settings)}  # fmt: skip
+        rows = pl.DataFrame([texts | numbers | own], schema=dict(SCHEMAS["experiments"]))
+        scores = dict.fromkeys(SCHEMAS["scores"], 9.0) | {"experiment": name, "stage": 1}
+        write_table(home, "experiments", f"{name}/scores", DIGEST, rows)
+        scored = pl.DataFrame([scores], schema=dict(SCHEMAS["scores"]))
+        write_table(home, "scores", f"{name}/scores", DIGEST, scored)
+        point(home, f"{name}/scores")
+
+    for seed in (0, 1):
+        run(f"even_seed_{seed}", "even", seed=seed, batch_size=8)
+        run(f"odd_seed_{seed}", "odd", seed=seed, batch_size=8 + seed)
+    console = Console(file=StringIO(), width=200)
+    print_methods(Home(home), [], console)
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    assert re.search(r"even +2 +9.00 ± 0.00", printed)
+    assert not re.search(r"odd +2", printed)
+    assert "no mean of odd: odd_seed_0 and odd_seed_1 differ in batch_size, and so are" in printed
+    print_methods(Home(home), ["odd_seed_1", "replay"], console)
+    assert console.file.getvalue() == printed  # type: ignore[attr-defined]
 
 
 def test_scores_by_dataset_stand_beside_the_published_ones(home: Path) -> None:
