@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
-from PIL import Image
 from rich.console import Console
 
 from fomo_dagster.cli.output import say
@@ -16,7 +15,7 @@ from fomo_dagster.errors import InputError
 from fomo_dagster.evaluation.calibration import reliability
 from fomo_dagster.graph.build.builder import build_project
 from fomo_dagster.graph.run.run_context import RunContext
-from fomo_dagster.graph.work.indexes import index_of
+from fomo_dagster.graph.work.sample_images import SampleImages
 from fomo_dagster.home import Home, project_folder
 from fomo_dagster.plots.errors_sheet import errors_sheet
 from fomo_dagster.plots.reliability import reliability_plot
@@ -54,26 +53,8 @@ def write_sheet(found: Errors, home: Home, path: Path) -> None:
     """A contact sheet of what is (newly) wrong. Raises `InputError` if no image can be shown, and
     for a path that is not that of a PNG."""
     _check_is_png(path, "--sheet")
-    image_of = images_of(home, found.wrong["dataset"].unique())
+    image_of = SampleImages(lambda: RunContext(build_project(project_folder()), home))
     write_bytes(path, errors_sheet(found.wrong, image_of, found.title), named=True)
-
-
-def images_of(home: Home, datasets: Iterable[str]) -> Callable[[str, str], Image.Image | None]:
-    """What gives the image of a dataset's test sample, None if it is no longer there."""
-    context = RunContext(build_project(project_folder()), home)
-    indexes = {name: index_of(name, context) for name in datasets}
-    rows = {
-        name: {row["key"]: row for row in index.rows("test").iter_rows(named=True)}
-        for name, index in indexes.items()
-    }
-
-    def image_of(dataset: str, key: str) -> Image.Image | None:
-        row = rows[dataset].get(key)
-        if row is None:
-            return None
-        return indexes[dataset].picture(row["shard"], row["offset"], row["size"])
-
-    return image_of
 
 
 def write_reliability(found: Errors, path: Path) -> None:

@@ -13,6 +13,18 @@ from fomo_dagster.errors import InputError
 from fomo_dagster.home import Home
 
 AsCsv = Annotated[bool, typer.Option("--csv", help="Print CSV.")]
+Margin = Annotated[
+    float | None,
+    typer.Option(
+        min=0, help="Points within which methods count as equivalent, and one as no worse."
+    ),
+]
+Common = Annotated[
+    bool,
+    typer.Option(
+        "--common", help="Compare what all have in common: replicates, datasets, test samples."
+    ),
+]
 Format = Literal["table", "records", "csv", "json"]
 
 
@@ -181,18 +193,8 @@ def compare(
     baseline: Annotated[
         str | None, typer.Option(help="What the others are compared with; by default the first.")
     ] = None,
-    margin: Annotated[
-        float | None,
-        typer.Option(
-            min=0, help="Points within which methods count as equivalent, and one as no worse."
-        ),
-    ] = None,
-    common: Annotated[
-        bool,
-        typer.Option(
-            "--common", help="Compare what all have in common: replicates, datasets, test samples."
-        ),
-    ] = False,
+    margin: Margin = None,
+    common: Common = False,
     as_json: AsJson = False,
 ) -> None:
     """Say by how much methods differ, and whether that is more than chance.
@@ -226,7 +228,9 @@ def report(
     names: Annotated[
         list[str],
         typer.Argument(
-            metavar="NAME", help="Experiments and sweeps; a file with replicates is all of them."
+            metavar="NAME",
+            help="Experiments and sweeps; a file with replicates is all of them. Or a comparison, "
+            "as in comparisons/NAME.",
         ),
     ],
     to: Annotated[Path, typer.Option(metavar="DIR", help="The folder to write to.")] = Path(
@@ -235,12 +239,8 @@ def report(
     baseline: Annotated[
         str | None, typer.Option(help="What the others are compared with; by default the first.")
     ] = None,
-    common: Annotated[
-        bool,
-        typer.Option(
-            "--common", help="Compare what all have in common: replicates, datasets, test samples."
-        ),
-    ] = False,
+    margin: Margin = None,
+    common: Common = False,
 ) -> None:
     """Write a page about methods, with its tables as CSV and LaTeX, its figures as SVG and PDF.
 
@@ -248,7 +248,8 @@ def report(
     """
     from fomo_dagster.cli.reports import make_report
 
-    written, remarks = make_report(Home.from_environment(), names, baseline, to, common=common)
+    home = Home.from_environment()
+    written, remarks = make_report(home, names, baseline, to, margin=margin, common=common)
     console = Terminal()
     for remark in remarks:
         say(console, remark)

@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from PIL import Image
-
+from fomo_dagster.cli.comparing import named_comparison
 from fomo_dagster.cli.sweeps import replicates_of
-from fomo_dagster.errors import FomoError, InputError
+from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.comparisons import load_named
+from fomo_dagster.graph.build.builder import build_project
+from fomo_dagster.graph.run.run_context import RunContext
+from fomo_dagster.graph.work.sample_images import SampleImages
 from fomo_dagster.home import Home, project_folder
 from fomo_dagster.reports.making import report_of
 from fomo_dagster.reports.members import Reported, experiments_of_methods
 from fomo_dagster.reports.writing import Written, write_report
+from fomo_dagster.tables.answers import members_there
 from fomo_dagster.tables.results import leaderboard
-
-logger = logging.getLogger(__name__)
 
 
 def make_report(
-    home: Home, names: Sequence[str], baseline: str | None, folder: Path, *, common: bool
+    home: Home,
+    names: Sequence[str],
+    baseline: str | None,
+    folder: Path,
+    *,
+    margin: float | None,
+    common: bool,
 ) -> tuple[Written, Sequence[str]]:
-    """Write the report of methods and sweeps; returns what was written, and what to say of it."""
+    """Write the report of methods and sweeps, or of a comparison, whose margin counts where none is
+    given; returns what was written, and what to say of it."""
     asked = list(dict.fromkeys([baseline, *names] if baseline is not None else names))
     found = {name: _experiments(name, home) for name in asked}
     experiments = [one for there, _ in found.values() for one in there]
@@ -35,6 +43,8 @@ def make_report(
     if baseline is not None and len(found[baseline][0]) == 0:
         raise InputError(f"--baseline {baseline} has no scores yet: `fomo run {baseline}`")
     members = experiments_of_methods(home, experiments)
+    for method in members:
+        members_there(home, method)  # refuses replicates that were run with other settings
     of_baseline = experiments_of_methods(home, found[asked[0]][0])
     if baseline is not None and len(of_baseline) > 1:
         raise InputError(
@@ -46,31 +56,33 @@ def make_report(
         for name, others in missing.items()
     ]
     without = [name for name, (there, _) in found.items() if not there]
+    declared = named_comparison(names)
     reported = Reported(
-        home, members, asked, without, common=common, said=said, image_of=_Images(home)
-    )
+        home, members, asked if declared is None else names,
+        _options(None if declared is None else baseline, margin, common=common), without,
+        margin=margin, common=common, said=said, image_of=SampleImages(_context),
+    )  # fmt: skip
+    if declared is not None:
+        reported = replace(
+            reported,
+            margin=declared.declared.margin if margin is None else margin,
+            common=declared.declared.common or common,
+        )
     report = report_of(reported)
     return write_report(report, folder), report.remarks
 
 
-class _Images:
-    """The images of test samples. What they are read from is opened once one is asked for."""
+def _options(baseline: str | None, margin: float | None, *, common: bool) -> list[str]:
+    """As on the command line. baseline: None where it is the first of the names."""
+    return [
+        *([] if baseline is None else ["--baseline", baseline]),
+        *([] if margin is None else ["--margin", f"{margin:g}"]),
+        *(["--common"] if common else []),
+    ]
 
-    def __init__(self, home: Home) -> None:
-        self._home = home
-        self._of: dict[str, Callable[[str, str], Image.Image | None]] = {}
 
-    def __call__(self, dataset: str, key: str) -> Image.Image | None:
-        """None if the image is no longer there."""
-        from fomo_dagster.cli.prediction_errors import images_of  # which loads the graph
-
-        if dataset not in self._of:
-            try:
-                self._of[dataset] = images_of(self._home, [dataset])
-            except FomoError as error:
-                logger.warning("no pictures of %s: %s", dataset, error)
-                self._of[dataset] = lambda *_: None
-        return self._of[dataset](dataset, key)
+def _context() -> RunContext:
+    return RunContext(build_project(project_folder()), Home.from_environment())
 
 
 def _experiments(name: str, home: Home) -> tuple[list[str], list[str]]:

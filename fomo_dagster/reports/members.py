@@ -34,14 +34,17 @@ class Reported:
     """Methods that a report sets side by side.
 
     members: method → its experiments, the baseline first; asked: the names that were asked for;
-    missing: those of them without any scores; common: as of `read_methods`; said: what is known
-    before anything is read; image_of: None where no pictures are to be shown.
+    options: what was asked for beside names, as on the command line; missing: the names without
+    any scores; margin, common: as of `compared`; said: what is known before anything is read;
+    image_of: None where no pictures are to be shown.
     """
 
     home: Home
     members: Mapping[str, Sequence[str]]
     asked: Sequence[str]
+    options: Sequence[str] = ()
     missing: Sequence[str] = ()
+    margin: float | None = None
     common: bool = False
     said: Sequence[str] = ()
     image_of: ImageOf | None = None
@@ -136,7 +139,7 @@ class Reported:
             return None, []
         try:
             members = {name: members_there(self.home, name) for name in paired}
-            found = compared(self.home, members, common=self.common)
+            found = compared(self.home, members, margin=self.margin, common=self.common)
         except NoPredictionsError as error:
             return None, [f"no comparison: {error}"]
         left_out = [
@@ -148,7 +151,7 @@ class Reported:
     @property
     def command(self) -> str:
         """What makes the report again, in the folder that it is run from."""
-        return shlex.join(["fomo", "report", *self.asked, *(["--common"] if self.common else [])])
+        return shlex.join(["fomo", "report", *self.asked, *self.options])
 
     @cached_property
     def assets(self) -> pl.DataFrame:

@@ -12,11 +12,11 @@ from fomo_dagster.plots.figure import pdf
 from fomo_dagster.reports.content import Figure, Report, Table
 from fomo_dagster.reports.html import as_html
 from fomo_dagster.reports.latex import as_latex
+from fomo_dagster.reports.names import PAGE
 from fomo_dagster.store.digests import digest_of_bytes, digest_of_file
 from fomo_dagster.store.files import explained, write_bytes
 from fomo_dagster.units import counted
 
-PAGE = "report.html"
 LISTED = "report.json"  # file → digests that a report wrote there
 
 

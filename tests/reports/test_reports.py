@@ -3,11 +3,13 @@
 import csv
 import json
 from dataclasses import replace
+from unittest.mock import Mock
 
 import polars as pl
 import pytest
 from typer.testing import CliRunner
 
+from fomo_dagster.cli import reports
 from fomo_dagster.cli.main import app
 from fomo_dagster.errors import InputError
 from fomo_dagster.store.digests import digest_of_file
@@ -135,14 +137,22 @@ def test_other_test_samples_are_refused_with_the_way_out(finished_project):
     assert "fomo report toy twin --common" in (to / "report.html").read_text()
 
 
-def test_a_comparison_stands_for_its_methods_with_the_baseline_first(finished_project, plots):
+def test_a_comparison_stands_for_what_its_file_declares(finished_project, monkeypatch):
     project = finished_project
     project.write("twin")
     add_twin(project, "twin")
     (project.root / "comparisons").mkdir()
-    declared = "methods: [toy, twin]\nbaseline: twin\n"
+    declared = "methods: [toy, twin]\nbaseline: twin\nmargin: 2\ncommon: true\n"
     (project.root / "comparisons" / "pair.yaml").write_text(declared)
-    folder = project.root / "page"
-    fomo("report", "comparisons/pair", "--to", str(folder))
-    rows = csv.DictReader((folder / "tables/final_scores.csv").open(encoding="utf-8"))
-    assert [row["method"] for row in rows] == ["twin", "toy"]
+    asked = []
+    monkeypatch.setattr(reports, "report_of", lambda one: asked.append(one) or Mock(remarks=()))
+    monkeypatch.setattr(reports, "write_report", lambda *_: Mock(sentence=""))
+    fomo("report", "comparisons/pair")
+    fomo("report", "comparisons/pair", "--baseline", "toy", "--margin", "0.5")
+    first, second = asked
+    assert (first.names, first.margin, first.common) == (["twin", "toy"], 2, True)
+    assert first.command == "fomo report comparisons/pair"
+    assert (second.names, second.margin) == (["toy", "twin"], 0.5)
+    assert second.command == "fomo report comparisons/pair --baseline toy --margin 0.5"
+    with pytest.raises(InputError, match="name it alone"):
+        fomo("report", "comparisons/pair", "toy")

@@ -7,7 +7,8 @@ import polars as pl
 from fomo_dagster.metrics import STAGE_METRICS
 from fomo_dagster.reports.content import Block, Section, Table
 from fomo_dagster.reports.members import Reported
-from fomo_dagster.statistics.significance import verdict
+from fomo_dagster.reports.names import FINAL_SCORES
+from fomo_dagster.statistics.significance import LEVEL, verdict
 from fomo_dagster.tables.comparisons import LABELS
 from fomo_dagster.tables.replicates import SCORES
 
@@ -20,6 +21,8 @@ def final_scores(reported: Reported) -> pl.DataFrame:
     starts = reported.stages.filter(stage=0).select(
         "method", *(pl.col(name).alias(f"θ₀_{name}") for name in SCORES)
     )
+    compared = reported.comparison
+    margin = compared.margin if compared else None
     rows = [
         {"method": one.method}
         | {
@@ -28,10 +31,10 @@ def final_scores(reported: Reported) -> pl.DataFrame:
             for key, value in (
                 ("difference", metric.difference.estimate), ("low", metric.difference.low),
                 ("high", metric.difference.high), ("p", metric.difference.p),
-                ("verdict", verdict(metric.difference, None)),
+                ("verdict", verdict(metric.difference, margin)),
             )
         }
-        for one in (reported.comparison.comparisons if reported.comparison else ())
+        for one in (compared.comparisons if compared else ())
     ]  # fmt: skip
     differences = pl.DataFrame(rows, schema=None if rows else {"method": pl.String})
     order = reported.final.join(starts, on="method", how="left", maintain_order="left")
@@ -58,7 +61,7 @@ def section(reported: Reported) -> Section:
             difference = data.select(_difference(name).alias(f"Δ{heading}"))
             shown = shown.with_columns(difference)
     table = Table(
-        "final_scores", _caption(reported), shown, data,
+        FINAL_SCORES, _caption(reported), shown, data,
         reported.source(_QUERY, reported.named("results"), "scores"),
         shown.columns[2:], best if data.height > 1 else {},
     )  # fmt: skip
@@ -117,6 +120,7 @@ def _difference(name: str) -> pl.Expr:
         pl.col(f"{name}_{part}").map_elements("{:+.2f}".format, pl.String)
         for part in ("difference", "low", "high")
     ]
-    told = pl.col(f"{name}_verdict").is_in(["better", "worse"])
+    same_side = pl.col(f"{name}_low") * pl.col(f"{name}_high") > 0
+    told = same_side & (pl.col(f"{name}_p") < LEVEL)
     star = pl.when(told).then(pl.lit(" *")).otherwise(pl.lit(""))
     return parts[0] + " [" + parts[1] + ", " + parts[2] + "]" + star

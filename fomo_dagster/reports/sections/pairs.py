@@ -74,7 +74,7 @@ def _of_one(reported: Reported, found: Compared, one: Comparison) -> list[Table 
     )
     return [
         Table(
-            name, f"{titled(one)}.", metrics_frame(one, None),
+            name, f"{titled(one)}{_within(found.margin)}.", metrics_frame(one, found.margin),
             _as_frame(one.method, one.metrics), source, _NUMBERS,
         ),
         Table(
@@ -87,8 +87,14 @@ def _of_one(reported: Reported, found: Compared, one: Comparison) -> list[Table 
 
 
 def _source(reported: Reported, found: Compared) -> Source:
-    command = ["fomo", "compare", *found.read.answers, *(["--common"] if reported.common else [])]
-    return reported.source(QUERY, shlex.join(command), "evaluation")
+    options = [] if found.margin is None else ["--margin", f"{found.margin:g}"]
+    options += ["--common"] if reported.common else []
+    command = shlex.join(["fomo", "compare", *found.read.answers, *options])
+    return reported.source(QUERY, command, "evaluation")
+
+
+def _within(margin: float | None) -> str:
+    return "" if margin is None else f"; equivalent: within ±{margin:g} points"
 
 
 def _as_frame(method: str, scored: Sequence[Scored]) -> pl.DataFrame:
