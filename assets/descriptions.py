@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -53,6 +54,8 @@ def _drawn(shown: Mapping[str, Shown]) -> dict[str, Any]:
                 data = base64.b64encode(what.path.read_bytes()).decode()
                 picture = f"![{title.replace('_', ' ')}](data:image/png;base64,{data})"
                 drawn[title] = dg.MetadataValue.md(picture)
+        elif isinstance(what, Path):
+            drawn[title] = dg.MetadataValue.path(what)
         elif isinstance(what, Bullets):
             drawn[title] = dg.MetadataValue.md("\n".join(f"- {text}" for text in what.texts))
         elif isinstance(what, pl.DataFrame):

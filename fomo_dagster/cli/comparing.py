@@ -14,6 +14,7 @@ from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.comparison import FEW, LoadedComparison, find_comparison
 from fomo_dagster.experiment.comparisons import load_named
 from fomo_dagster.graph.nodes.comparison import ComparisonNode
+from fomo_dagster.graph.nodes.report import ReportNode
 from fomo_dagster.home import Home, project_folder
 from fomo_dagster.reports.comparison import datasets_frame, metrics_frame, titled
 from fomo_dagster.statistics.comparison import Scored
@@ -50,11 +51,16 @@ def named_comparison(references: Sequence[str]) -> LoadedComparison | None:
     return None
 
 
-def print_comparison(node: ComparisonNode, home: Home, console: Console) -> None:
-    """What an asset found, and where it is."""
+def print_comparison(
+    node: ComparisonNode, report: ReportNode | None, home: Home, console: Console
+) -> None:
+    """What an asset found, and where it is. report: its page, if it has one."""
     print_comparisons(node.compared(home), console)
     query = f"SELECT * FROM comparisons WHERE comparison = '{node.loaded.name}'"
     say(console, f'\ntables  fomo sql "{query}"')
+    page = report.page(home) if report is not None else None
+    if page is not None:
+        say(console, f"report  {page}")
 
 
 def print_comparisons(found: Compared, console: Console) -> None:

@@ -27,6 +27,7 @@ from fomo_dagster.graph.build.names import ConflictError, job_name
 from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.nodes.comparison import ComparisonNode
 from fomo_dagster.graph.nodes.leaderboard import LeaderboardNode
+from fomo_dagster.graph.nodes.report import ReportNode
 from fomo_dagster.graph.run.plan import REASONS_SHOWN, Planned, plan
 from fomo_dagster.graph.run.run_context import RunContext
 from fomo_dagster.home import Home, project_folder
@@ -70,6 +71,11 @@ class RunRequest:
         if self.experiment_set.comparison is None:
             return None
         return self.graph.comparisons[self.experiment_set.name]
+
+    @property
+    def report(self) -> ReportNode | None:
+        """The page of the comparison that it is of; None where it is of none that has one."""
+        return self.graph.reports.get(self.experiment_set.name)
 
     def check_whole(self) -> None:
         """Raises `InputError` where some experiments of a sweep cannot be used."""
@@ -237,7 +243,7 @@ def _by_experiment(planned: Sequence[Planned], experiment_set: ExperimentSet) ->
     before: list[Planned] = []
     after: list[Planned] = []
     for entry in planned:
-        follows = entry.kind in (ComparisonNode.kind, LeaderboardNode.kind)
+        follows = entry.kind in (ComparisonNode.kind, ReportNode.kind, LeaderboardNode.kind)
         shared = after if follows else before
         of.get(entry.asset.partition("/")[0], shared).append(entry)
     folded = [

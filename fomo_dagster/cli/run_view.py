@@ -279,7 +279,7 @@ class TextView:
             if request.comparison is not None:
                 from fomo_dagster.cli.comparing import print_comparison  # which loads SciPy
 
-                print_comparison(request.comparison, request.home, self.console)
+                print_comparison(request.comparison, request.report, request.home, self.console)
             elif request.experiment_set.is_several:
                 print_sweep(request.home, request.experiment_set, self.console)
             else:

@@ -223,7 +223,9 @@ class _Runner:
                 )
                 named.add(broken)
                 self.view.not_up_to_date(name, failures[name])
-        failures |= {key: self.failed[key] for key in self.graph.comparisons if key in self.failed}
+        failures |= {
+            n.key: self.failed[n.key] for n in self.graph.of_comparisons if n.key in self.failed
+        }
         return failures if request.experiment_set.is_several else self.failed
 
     def _leased(self, stack: ExitStack) -> StoreError | None:

@@ -52,6 +52,11 @@ class DeclaredComparison(Declaration):
         description="Compare what all have in common: replicates, datasets, test samples. "
         "false: refuse methods that differ in these.",
     )
+    report: bool = Field(
+        False,
+        description="Make the page of `fomo report` too, the asset `comparisons/NAME/report`; it "
+        "is made again when what it shows changes.",
+    )
     cron_schedule: CronSchedule | None = Field(
         None, description="When to bring it up to date: minute, hour, day, month, weekday."
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from threading import Lock
 from typing import Literal, NamedTuple
 
 from matplotlib import rc_context
@@ -77,10 +78,13 @@ def drawn(figure: Figure, suffix: str) -> bytes:
     return ways[suffix](figure)
 
 
+_ONE_AT_A_TIME = Lock()  # all threads see what `rc_context` sets, and what it puts back
+
+
 def _written(figure: Figure, kind: str, metadata: dict[str, None]) -> bytes:
     buffer = io.BytesIO()
     as_texts = rc_context({"svg.hashsalt": "fomo", "svg.fonttype": "none", "pdf.fonttype": 42})
-    with as_texts, warnings.catch_warnings():
+    with _ONE_AT_A_TIME, as_texts, warnings.catch_warnings():
         # A character that the font lacks is drawn as a box; captions come in every script.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure.savefig(buffer, format=kind, metadata=metadata)

@@ -21,6 +21,8 @@ from fomo_dagster.tables.views import query
 
 ImageOf = Callable[[str, str], Image.Image | None]
 """Dataset and key of a test sample → its image, None if it is no longer there."""
+KINDS = ("scores", "evaluation", "chunk")
+"""Of the assets that a report reads, beside weights."""
 _EXPERIMENTS = """
 SELECT coalesce(replicate_of, experiment) AS method, experiment, replicate, stages, stream,
     start_from, deploy, technique, settings
@@ -155,7 +157,8 @@ class Reported:
 
     @cached_property
     def assets(self) -> pl.DataFrame:
-        """asset, kind, experiment, stage, digest and recorded_at of all that the report is of."""
+        """asset, kind, experiment, stage, digest and recorded_at of all that the report is of, and
+        of nothing that can be made after the scores."""
         streams = self.settings["stream"].unique()
         listed = ", ".join(map(quoted, self.experiments))
         of_streams = " OR ".join(
@@ -164,8 +167,8 @@ class Reported:
         return query(
             self.home.root,
             "SELECT asset, kind, experiment, stage, makes_weights, digest, recorded_at "
-            f"FROM artifacts WHERE experiment IN ({listed}) OR {of_streams or 'false'} "
-            "ORDER BY asset",
+            f"FROM artifacts WHERE (experiment IN ({listed}) OR {of_streams or 'false'}) "
+            f"AND (makes_weights OR kind IN ({', '.join(map(quoted, KINDS))})) ORDER BY asset",
         )
 
     @property

@@ -1,14 +1,17 @@
 """A file of comparisons/ is an asset, whose rows are what `fomo compare` says by hand."""
 
 import json
+from io import StringIO
 
 import dagster as dg
 import pytest
 import yaml
+from rich.console import Console
 from typer.testing import CliRunner
 
 from assets.building import build_definitions
-from fomo_dagster.cli.comparing import as_data, compared_by_name
+from assets.descriptions import metadata_of
+from fomo_dagster.cli.comparing import as_data, compared_by_name, print_comparison
 from fomo_dagster.cli.main import app
 from fomo_dagster.cli.running import COMMANDS, run_experiment
 from fomo_dagster.errors import InputError
@@ -18,6 +21,7 @@ from fomo_dagster.graph.core.facts import ONLY, Facts
 from fomo_dagster.graph.nodes.evaluation import EvaluationDetails
 from fomo_dagster.graph.run.materialise import materialise
 from fomo_dagster.graph.run.run_context import RunContext
+from fomo_dagster.reports.sections import final_scores, losses, pairs
 from fomo_dagster.tables.views import query
 from resources.run_contexts import RunContexts
 
@@ -134,6 +138,38 @@ def test_a_comparison_that_fails_fails_the_run_and_keeps_the_experiments(pair):
     assert scores["experiment"].to_list() == ["toy", "untrained"]
 
 
+def test_the_page_that_it_asks_for_is_what_report_writes(pair, monkeypatch):
+    savefig = "matplotlib.figure.Figure.savefig"
+    monkeypatch.setattr(savefig, lambda self, file, **_: file.write(b"<svg></svg>"))
+    some = (final_scores.section, pairs.section, losses.section)
+    monkeypatch.setattr("fomo_dagster.reports.making.SECTIONS", some)
+    declare(pair, margin=200, report=True)
+    graph = build_project(pair.root)
+    context = RunContext(graph, pair.home)
+    for key in ("comparisons/pair", "comparisons/pair/report"):
+        outcome = materialise(key, context)
+    node = graph.nodes["comparisons/pair/report"]
+    page = node.page(pair.home)
+    shown = metadata_of(node, outcome, context)
+    assert shown["page"] == dg.MetadataValue.path(page)
+    assert [row.data["method"] for row in shown["final_scores"].records] == ["toy", "untrained"]
+
+    def files(folder):
+        found = (path for path in folder.rglob("*") if path.is_file())
+        return {str(path.relative_to(folder)): path.read_bytes() for path in found}
+
+    fomo("report", "comparisons/pair", "--to", str(pair.root / "page"))
+    written = files(pair.root / "page")
+    assert files(page.parent) == written
+    assert b"equivalent: within \xc2\xb1200 points" in written["report.html"]
+    assert b"fomo compare toy untrained --margin 200" in written["report.html"]
+    assert b"data:image/jpeg" in written["report.html"]
+    assert written["tables/final_scores.csv"].count(b",equivalent") == 3
+    console = Console(file=StringIO(), width=1000)
+    print_comparison(graph.nodes["comparisons/pair"], node, pair.home, console)
+    assert console.file.getvalue().endswith(f"report  {page}\n")
+
+
 # From here on nothing is made.
 
 
@@ -161,6 +197,34 @@ def test_it_is_made_again_for_what_changes_its_rows_and_not_for_its_name(declare
     for change in ({"margin": 1}, {"common": True}, {"baseline": "untrained"}):
         declare(declared, **change)
         assert recipe(declared).digest != before.digest
+
+
+def test_its_page_is_made_again_for_scores_and_settings_alone(declared):
+    declare(declared)
+    assert "comparisons/pair/report" not in build_project(declared.root).nodes
+    comparison = recipe(declared)
+
+    def page(scores="0", compared="0"):
+        node = build_project(declared.root).nodes["comparisons/pair/report"]
+        versions = {key: Facts(scores * 32) for key in node.inputs}
+        return node.recipes({**versions, "comparisons/pair": Facts(compared * 32)})[ONLY].digest
+
+    declare(declared, report=True)
+    assert recipe(declared).digest == comparison.digest
+    before = page()
+    assert page(scores="1") != before
+    assert page(compared="1") != before
+    declared.write("untrained", stream=UNTRAINED, description="another")
+    assert page() == before
+    declared.write("untrained", stream=UNTRAINED, seed=9)
+    assert page() != before
+    graph = build_project(declared.root)
+    assert [node.key for node in graph.of("toy", "untrained")][-3:] == [
+        "comparisons/pair", "comparisons/pair/report", "leaderboard",
+    ]  # fmt: skip
+    left = graph.without(Trouble("untrained", declared.root, InputError("no good")))
+    assert "comparisons/pair/report" not in left.nodes
+    assert len(left.troubles) == 2
 
 
 def test_experiments_bring_the_comparisons_that_are_about_no_others(declared):

@@ -16,7 +16,7 @@ from fomo_dagster.experiment.loading import Loaded
 from fomo_dagster.experiment.names import SAFE_NAME
 from fomo_dagster.experiment.overview import overview
 from fomo_dagster.experiment.schema import Experiment
-from fomo_dagster.graph.build.declared_comparisons import comparison_node, needs
+from fomo_dagster.graph.build.declared_comparisons import comparison_nodes, needs
 from fomo_dagster.graph.build.declared_streams import (
     first_evaluated,
     roles_of,
@@ -30,10 +30,11 @@ from fomo_dagster.graph.core.context import SourceNode
 from fomo_dagster.graph.core.keys import LEADERBOARD, order_key
 from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.nodes.budget import BudgetNode, budget_of
-from fomo_dagster.graph.nodes.comparison import ComparisonNode
+from fomo_dagster.graph.nodes.comparison import ComparisonNode, OfComparison
 from fomo_dagster.graph.nodes.evaluation import EvaluationNode
 from fomo_dagster.graph.nodes.leaderboard import LeaderboardNode
 from fomo_dagster.graph.nodes.measures.registry import MEASURES
+from fomo_dagster.graph.nodes.report import ReportNode
 from fomo_dagster.graph.nodes.summaries.registry import SUMMARIES
 from fomo_dagster.graph.nodes.summaries.summary import Evaluated
 from fomo_dagster.graph.nodes.trained import OtherWeights, TrainedNode
@@ -66,9 +67,9 @@ class Graph:
         the comparisons that are about no other experiments."""
         streams = (order_key(self.experiments[name].stream_name) for name in experiments)
         wanted: set[str] = {LEADERBOARD, *streams}
-        for comparison in self.comparisons.values():
-            if not set(comparison.experiments).difference(experiments):
-                wanted.add(comparison.key)
+        for one in self.of_comparisons:
+            if not set(one.experiments).difference(experiments):
+                wanted.add(one.key)
         for node in reversed(list(self.nodes.values())):
             if node.key in wanted or node.experiment in experiments:
                 wanted.add(node.key)
@@ -82,17 +83,30 @@ class Graph:
         nodes = self.nodes.values()
         return {node.key: node for node in nodes if isinstance(node, ComparisonNode)}
 
+    @property
+    def reports(self) -> dict[str, ReportNode]:
+        """The pages of comparisons, by the keys of these."""
+        nodes = self.nodes.values()
+        return {node.comparison_key: node for node in nodes if isinstance(node, ReportNode)}
+
+    @property
+    def of_comparisons(self) -> list[OfComparison]:
+        """Both."""
+        return [*self.comparisons.values(), *self.reports.values()]
+
     def without(self, trouble: Trouble) -> Graph:
         """The graph without what turned out to be in trouble: a comparison, or an experiment's own
         nodes and the comparisons that are about it."""
         name = trouble.name
-        lost = [one for one in self.comparisons.values() if name in one.experiments]
+        lost = [
+            one for one in self.of_comparisons if name in (one.loaded.reference, *one.experiments)
+        ]
         return replace(
             self,
             nodes={
                 key: node
                 for key, node in self.nodes.items()
-                if name not in (node.experiment, key) and node not in lost
+                if name != node.experiment and node not in lost
             },
             experiments={n: one for n, one in self.experiments.items() if n != name},
             loaded={n: one for n, one in self.loaded.items() if n != name},
@@ -103,6 +117,7 @@ class Graph:
                 *(
                     Trouble(one.loaded.reference, one.loaded.path, needs(one.loaded, name, trouble))
                     for one in lost
+                    if isinstance(one, ComparisonNode) and one.key != name
                 ),
             ),
         )
@@ -222,9 +237,10 @@ class _Builder(StreamNodes):
         """Add a comparison, or else the trouble that it is in."""
 
         def add() -> None:
-            node = comparison_node(comparison, self.nodes, self.troubles)
+            nodes = comparison_nodes(comparison, self.nodes, self.troubles)
             self.names.claim_comparison(comparison)
-            self.add(node)
+            for node in nodes:
+                self.add(node)
 
         error = attempted(add, comparison.path)
         if isinstance(error, FomoError):

@@ -8,14 +8,15 @@ from fomo_dagster.errors import FomoError, InputError
 from fomo_dagster.experiment.comparison import LoadedComparison
 from fomo_dagster.experiment.experiment_sets import Trouble
 from fomo_dagster.graph.core.node import Node
-from fomo_dagster.graph.nodes.comparison import ComparisonNode
+from fomo_dagster.graph.nodes.comparison import ComparisonNode, OfComparison
+from fomo_dagster.graph.nodes.report import ReportNode
 from fomo_dagster.graph.nodes.summaries.scores import ScoresNode
 
 
-def comparison_node(
+def comparison_nodes(
     comparison: LoadedComparison, nodes: Mapping[str, Node], troubles: Sequence[Trouble]
-) -> ComparisonNode:
-    """The node of a comparison. Raises the error of an experiment that is not among the nodes, of
+) -> list[OfComparison]:
+    """The nodes of a comparison. Raises the error of an experiment that is not among the nodes, of
     which `troubles` say why."""
     scores: dict[str, ScoresNode] = {}
     for member in comparison.members:
@@ -24,7 +25,9 @@ def comparison_node(
         if not isinstance(node, ScoresNode):
             raise needs(comparison, name, next((one for one in troubles if one.name == name), None))
         scores[name] = node
-    return ComparisonNode.of(comparison, scores)
+    node = ComparisonNode.of(comparison, scores)
+    report = ReportNode.of(node, scores)
+    return [node] if report is None else [node, report]
 
 
 def needs(comparison: LoadedComparison, experiment: str, why: Trouble | None) -> FomoError:

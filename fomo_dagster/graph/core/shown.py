@@ -26,7 +26,8 @@ class Bullets:
     texts: tuple[str, ...]
 
 
-Shown: TypeAlias = "str | int | float | Picture | Bullets | pl.DataFrame"
+Shown: TypeAlias = "str | int | float | Path | Picture | Bullets | pl.DataFrame"
+"""A path is that of a file for people."""
 
 
 @dataclass(frozen=True)

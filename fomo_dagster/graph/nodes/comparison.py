@@ -33,13 +33,24 @@ REMARKS = "remarks.json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ComparisonNode(Node):
+class OfComparison(Node):
+    """What is made for a file of `comparisons/`."""
+
+    group: ClassVar[str] = COMPARISONS
+    loaded: LoadedComparison
+
+    @property
+    def experiments(self) -> tuple[str, ...]:
+        """All that it is about."""
+        return tuple(member.experiment.name for member in self.loaded.members)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparisonNode(OfComparison):
     """Methods against a baseline, which is the first of them."""
 
     kind: ClassVar[str] = "comparison"
-    group: ClassVar[str] = COMPARISONS
     tools: ClassVar[frozenset[str]] = frozenset({"parquet", "duckdb"})
-    loaded: LoadedComparison
     methods: Mapping[str, Members]
     evaluation_keys: Mapping[str, str]
     """Experiment → its last evaluation."""
@@ -64,11 +75,6 @@ class ComparisonNode(Node):
             evaluation_keys={name: node.evaluation_keys[-1] for name, node in scores.items()},
             roles=scores[baseline[0].experiment.name].roles,
         )
-
-    @property
-    def experiments(self) -> tuple[str, ...]:
-        """All that it is about."""
-        return tuple(self.evaluation_keys)
 
     @property
     def description(self) -> str:
