@@ -52,7 +52,8 @@ def _drawn(shown: Mapping[str, Shown]) -> dict[str, Any]:
         if isinstance(what, Picture):
             if what.path is not None:
                 data = base64.b64encode(what.path.read_bytes()).decode()
-                picture = f"![{title.replace('_', ' ')}](data:image/png;base64,{data})"
+                kind = "jpeg" if what.path.suffix == ".jpg" else "png"
+                picture = f"![{title.replace('_', ' ')}](data:image/{kind};base64,{data})"
                 drawn[title] = dg.MetadataValue.md(picture)
         elif isinstance(what, Path):
             drawn[title] = dg.MetadataValue.path(what)

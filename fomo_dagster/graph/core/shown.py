@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG, whose title says what it shows, such as `loss_over_steps`; it is not shown where it is
-    not there."""
+    """A PNG or JPEG (`.jpg`), whose title says what it shows, such as `loss_over_steps`; it is not
+    shown where it is not there."""
 
     path: Path | None
 

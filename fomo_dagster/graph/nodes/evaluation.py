@@ -27,6 +27,7 @@ from fomo_dagster.graph.work.indexes import index_of
 from fomo_dagster.graph.work.text_embeddings import text_embeddings
 from fomo_dagster.parquet import read_parquet
 from fomo_dagster.store.artifacts import Artifact
+from fomo_dagster.store.heads import Head
 from fomo_dagster.store.recipes import Recipe
 from fomo_dagster.tables.predictions import PREDICTIONS, write_predictions
 
@@ -283,8 +284,18 @@ class EvaluationNode(Node):
             **percentages({f"score_{name}": value for name, value in sorted(scores.items())}),
             "metrics": rows,
             **self._most_confused(outcome.artifacts),
+            **self._misread(outcome.head, context),
             "computed_now": ", ".join(outcome.computed) or "none",
         }
+
+    def _misread(self, head: Head, context: NodeContext) -> Mapping[str, Shown]:
+        """A picture of what is wrong, of an experiment's stage."""
+        from fomo_dagster.graph.work.misread import misread
+
+        if self.experiment is None:
+            return {}
+        before = f"{self.experiment}/evaluation_{self.stage - 1:03d}" if self.stage else None
+        return misread(head, before, context)
 
     def _most_confused(self, artifacts: Mapping[str, Artifact]) -> dict[str, Shown]:
         """The classes that are most often taken for others, of what has predictions."""
