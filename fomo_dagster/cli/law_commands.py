@@ -142,6 +142,14 @@ def target(
         str,
         typer.Option("--in", metavar="COST", help="Compare by steps, samples, flops or seconds."),
     ] = "seconds",
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Draw the metric over that cost, with the target and where it is reached, into "
+            "this .png, .svg or .pdf file.",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Say what experiments take until they reach a target and keep it.
@@ -150,12 +158,19 @@ def target(
     what was spent is a lower bound. Performance profiles and scores are those of AlgoPerf; a
     workload is a stream with a backbone.
     """
-    from fomo_dagster.cli.targets import print_targets, targets_as_data, targets_of
+    from fomo_dagster.cli.targets import (
+        print_targets,
+        targets_as_data,
+        targets_asked,
+        write_drawing,
+    )
 
-    found = targets_of(
+    found = targets_asked(
         Home.from_environment(), names, metric, value=value, of=of, dataset=dataset,
         every_dataset=every_dataset, by=by or (), cost=cost,
     )  # fmt: skip
+    if plot is not None:
+        write_drawing(found, plot)
     if as_json:
         print_json(targets_as_data(found))
     else:

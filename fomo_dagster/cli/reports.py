@@ -66,6 +66,7 @@ def make_report(
         reported = replace(
             reported,
             margin=declared.declared.margin if margin is None else margin,
+            target=declared.declared.target,
             common=declared.declared.common or common,
         )
     report = report_of(reported)

@@ -52,6 +52,11 @@ class DeclaredComparison(Declaration):
         description="Compare what all have in common: replicates, datasets, test samples. "
         "false: refuse methods that differ in these.",
     )
+    target: float | None = Field(
+        None,
+        description="A GM, in %, of which the report says what each method takes until it reaches "
+        "and keeps it; null: none.",
+    )
     report: bool = Field(
         False,
         description="Make the page of `fomo report` too, the asset `comparisons/NAME/report`; it "

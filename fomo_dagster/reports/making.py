@@ -17,6 +17,7 @@ from fomo_dagster.reports.sections import (
     paths,
     responses,
     settings,
+    target,
     windows,
 )
 
@@ -25,6 +26,7 @@ SECTIONS: tuple[Callable[[Reported], Section | None], ...] = (
     final_scores.section,
     paths.section,
     curves.section,
+    target.section,
     matrix.section,
     windows.section,
     pairs.section,

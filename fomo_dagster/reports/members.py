@@ -37,8 +37,8 @@ class Reported:
 
     members: method → its experiments, the baseline first; asked: the names that were asked for;
     options: what was asked for beside names, as on the command line; missing: the names without
-    any scores; margin, common: as of `compared`; said: what is known before anything is read;
-    image_of: None where no pictures are to be shown.
+    any scores; margin, common: as of `compared`; target: a GM of which to say when it is reached;
+    said: what is known before anything is read; image_of: None where no pictures are to be shown.
     """
 
     home: Home
@@ -47,6 +47,7 @@ class Reported:
     options: Sequence[str] = ()
     missing: Sequence[str] = ()
     margin: float | None = None
+    target: float | None = None
     common: bool = False
     said: Sequence[str] = ()
     image_of: ImageOf | None = None

@@ -14,11 +14,13 @@ from typer.testing import CliRunner
 from fomo_dagster.cli.main import app
 from fomo_dagster.errors import InputError
 from fomo_dagster.home import Home
-from fomo_dagster.metrics import SCORES
+from fomo_dagster.metrics import KNOWLEDGE_ACCUMULATION, SCORES
+from fomo_dagster.plots.targets import targets_figure
 from fomo_dagster.store.heads import Head
 from fomo_dagster.store.recipes import Recipe
 from fomo_dagster.tables.files import write_table
 from fomo_dagster.tables.schemas import TABLES
+from fomo_dagster.tables.targets import targets_of
 
 pytestmark = pytest.mark.slow
 
@@ -166,7 +168,7 @@ def test_compute_is_divided_between_parameters_and_samples(made):
     assert {point["parameters"] for point in json.loads(printed)["points"]} == {1000, 4000, 16000}
 
 
-def test_the_time_to_a_target_ends_where_it_is_kept(made):
+def test_the_time_to_a_target_ends_where_it_is_kept(made, tmp_path):
     made.experiment("fast", [10.0, 55.0, 45.0, 60.0], 100)
     made.experiment("slow", [10.0, 20.0, 45.0, 50.0], 400)
     made.experiment("lost", [10.0, 55.0, 45.0, 40.0], 100)
@@ -185,6 +187,19 @@ def test_the_time_to_a_target_ends_where_it_is_kept(made):
     printed = fomo("target", "fast", "lost", "--metric", "KA", "--of", "slow", "--in", "steps")
     assert "reached at stage 1, lost again" in printed
     assert "> 300" in printed
+    found = targets_of(
+        made.home.root, ["fast", "slow", "lost"], KNOWLEDGE_ACCUMULATION, value=50, cost="flops"
+    )
+    (axes,) = targets_figure(found).axes
+    lines = [(line.get_label(), line.get_xydata().tolist()) for line in axes.lines]
+    assert lines[0][1] == [[0, 50], [1, 50]]  # across the whole panel
+    assert lines[1] == ("fast", [[0, 10], [1000, 55], [2000, 45], [3000, 60]])
+    assert [line for line in lines if "for good" in line[0]] == [
+        ("reached for good", [[3000, 60]]), ("reached for good", [[12000, 50]]),
+        ("not reached for good", [[3000, 40]]),
+    ]  # fmt: skip
+    fomo("target", "fast", "--metric", "KA", "--value", 50, "--plot", tmp_path / "target.svg")
+    assert b"<svg" in (tmp_path / "target.svg").read_bytes()
     for arguments, message in (
         (["--metric", "KA"], "give one of --value and --of"),
         (["--value", 1, "--in", "days"], "there is no cost 'days'"),

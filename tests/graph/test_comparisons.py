@@ -216,6 +216,9 @@ def test_its_page_is_made_again_for_scores_and_settings_alone(declared):
     assert page(compared="1") != before
     declared.write("untrained", stream=UNTRAINED, description="another")
     assert page() == before
+    declare(declared, report=True, target=30)
+    assert page() != before
+    declare(declared, report=True)
     declared.write("untrained", stream=UNTRAINED, seed=9)
     assert page() != before
     graph = build_project(declared.root)

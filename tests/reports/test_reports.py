@@ -142,7 +142,7 @@ def test_a_comparison_stands_for_what_its_file_declares(finished_project, monkey
     project.write("twin")
     add_twin(project, "twin")
     (project.root / "comparisons").mkdir()
-    declared = "methods: [toy, twin]\nbaseline: twin\nmargin: 2\ncommon: true\n"
+    declared = "methods: [toy, twin]\nbaseline: twin\nmargin: 2\ntarget: 30\ncommon: true\n"
     (project.root / "comparisons" / "pair.yaml").write_text(declared)
     asked = []
     monkeypatch.setattr(reports, "report_of", lambda one: asked.append(one) or Mock(remarks=()))
@@ -150,7 +150,7 @@ def test_a_comparison_stands_for_what_its_file_declares(finished_project, monkey
     fomo("report", "comparisons/pair")
     fomo("report", "comparisons/pair", "--baseline", "toy", "--margin", "0.5")
     first, second = asked
-    assert (first.names, first.margin, first.common) == (["twin", "toy"], 2, True)
+    assert (first.names, first.margin, first.target, first.common) == (["twin", "toy"], 2, 30, True)
     assert first.command == "fomo report comparisons/pair"
     assert (second.names, second.margin) == (["toy", "twin"], 0.5)
     assert second.command == "fomo report comparisons/pair --baseline toy --margin 0.5"

@@ -1,6 +1,7 @@
 """What is gathered of methods, from tables written by hand."""
 
 import json
+from dataclasses import replace
 
 import polars as pl
 import pytest
@@ -10,7 +11,7 @@ from fomo_dagster.reports import members
 from fomo_dagster.reports.content import Figure, Table
 from fomo_dagster.reports.making import report_of
 from fomo_dagster.reports.members import Reported, experiments_of_methods
-from fomo_dagster.reports.sections import losses
+from fomo_dagster.reports.sections import losses, target
 from fomo_dagster.reports.sections.curves import savings
 from fomo_dagster.reports.sections.final_scores import final_scores
 from fomo_dagster.reports.sections.grids import grid
@@ -237,6 +238,18 @@ def test_compute_is_compared_at_equal_scores(written):
     written.experiment("a", [(4, 4), (9, 9), (16, 16)], {}, flops=100.0)
     written.experiment("b", [(4, 4), (16, 16), (25, 25)], {}, flops=50.0)
     assert savings(written.reported()).rows() == [("b", 16.0, 50.0, 200.0, 4.0)]
+
+
+def test_a_declared_target_says_who_keeps_it_and_for_how_much(written):
+    written.experiment("a", [(4, 4), (9, 9), (16, 16)], {}, flops=100.0)
+    written.experiment("b", [(4, 4), (16, 16), (9, 9)], {}, flops=50.0)
+    assert target.section(written.reported()) is None
+    table, figure = target.section(replace(written.reported(), target=10)).blocks
+    assert table.shown.select("run", "kept", "best GM", "FLOPs").rows() == [
+        ("a", "from stage 2", "16.00", "200 FLOPs"), ("b", "never", "16.00", "> 100 FLOPs"),
+    ]  # fmt: skip
+    assert figure.source.command == "fomo target a b --value 10 --in flops"
+    assert query(written.home.root, table.source.query).height == 6
 
 
 def test_settings_that_differ_are_shown_but_for_seeds(written):

@@ -74,7 +74,9 @@ class ReportNode(OfComparison):
 
     @property
     def declared(self) -> Mapping[str, Any]:
-        return {"name": self.loaded.reference, "experiments": self.overviews}
+        declared = {"name": self.loaded.reference, "experiments": self.overviews}
+        target = self.loaded.declared.target
+        return declared if target is None else declared | {"target": target}
 
     def recipes(self, facts: FactsByKey) -> dict[str, Recipe]:
         scores = {name: facts[key].data_version for name, key in self.scores_keys.items()}
@@ -95,6 +97,7 @@ class ReportNode(OfComparison):
                 experiments_of_methods(context.home, self.experiments),
                 [self.loaded.reference],
                 margin=declared.margin,
+                target=declared.target,
                 common=declared.common,
                 image_of=SampleImages(lambda: context),
             )

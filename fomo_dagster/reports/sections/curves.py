@@ -12,7 +12,7 @@ from fomo_dagster.reports.sections.paths import QUERY
 from fomo_dagster.statistics.compute import Saving, saving
 from fomo_dagster.units import operations
 
-_AGAINST_FLOPS = """
+AGAINST_FLOPS = """
 SELECT scores.*, flops FROM scores JOIN costs USING (experiment, stage)
 WHERE experiment IN ({experiments}) ORDER BY experiment, stage
 """
@@ -57,7 +57,7 @@ def section(reported: Reported) -> Section | None:
     with_cost = reported.stages.join(reported.costs, on=["method", "stage"], how="left")
     if with_cost.filter(pl.col("stage") > 0)["flops"].is_not_null().any():
         source = reported.source(
-            _AGAINST_FLOPS, reported.named("results", "--against", "flops"), "scores", "weights"
+            AGAINST_FLOPS, reported.named("results", "--against", "flops"), "scores", "weights"
         )
         drawing = over_stages_figure(with_cost, reported.names, reported.oracles, "flops")
         caption = f"The same over the operations of all trainings and merges up to then.{said}"

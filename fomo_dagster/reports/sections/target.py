@@ -1,0 +1,67 @@
+"""What methods take until they reach a GM that is declared, and keep it."""
+
+from __future__ import annotations
+
+import shlex
+
+import polars as pl
+
+from fomo_dagster.metrics import GEOMETRIC_MEAN
+from fomo_dagster.plots.targets import targets_figure
+from fomo_dagster.reports.content import Block, Figure, Section, Table
+from fomo_dagster.reports.members import Reported
+from fomo_dagster.reports.sections.curves import AGAINST_FLOPS
+from fomo_dagster.tables.targets import Targets, targets_of
+from fomo_dagster.units import duration, number, operations
+
+COST = "flops"
+_WRITTEN = {"samples": number, "flops": operations, "seconds": duration}
+
+
+def section(reported: Reported) -> Section | None:
+    """None where no target is declared, or nothing is known of GM."""
+    target = reported.target
+    if target is None or reported.stages[GEOMETRIC_MEAN.name].is_null().all():
+        return None
+    found = targets_of(
+        reported.home.root, reported.experiments, GEOMETRIC_MEAN, value=target, cost=COST
+    )
+    command = shlex.join(
+        ["fomo", "target", *reported.names, "--value", f"{target:g}", "--in", COST]
+    )
+    source = reported.source(AGAINST_FLOPS, command, "scores", "weights")
+    caption = (
+        f"What each run took until its GM was {target:g} or more and stayed so to its last stage; "
+        ">: spent without that."
+    )
+    shown = _shown(found)
+    blocks: list[Block] = [
+        Table("target", caption, shown, found.rows, source, [*shown.columns[2:]])
+    ]
+    if found.stages.filter(pl.col("stage") > 0)[COST].is_not_null().any():
+        caption = (
+            f"GM over the operations of all trainings and merges up to then. Dashes: {target:g}; "
+            "rings: from there on as good; crosses: the end of a run that does not keep it."
+        )
+        blocks.append(Figure("target", caption, targets_figure(found), source))
+    return Section("target", "Time to a target", blocks)
+
+
+def _shown(found: Targets) -> pl.DataFrame:
+    headings = {"samples": "samples", "flops": "FLOPs", "seconds": "time"}
+    rows = [
+        {
+            "run": row["experiment"],
+            "kept": "never" if row["held"] is None else f"from stage {row['held']}",
+            "best GM": f"{row['best']:.2f}",
+            **{
+                headings[cost]: None
+                if row[cost] is None
+                else ("> " if row["held"] is None else "") + write(row[cost])
+                for cost, write in _WRITTEN.items()
+            },
+        }
+        for row in found.rows.iter_rows(named=True)
+    ]
+    schema = dict.fromkeys(("run", "kept", "best GM", *headings.values()), pl.String())
+    return pl.DataFrame(rows, schema=schema)
