@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import polars as pl
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from fomo_dagster.errors import InputError
@@ -13,6 +15,7 @@ from fomo_dagster.tables.targets import Targets
 
 PANELS = 3  # in a row
 KEPT, NOT_KEPT = "o", "x"
+MARKS = {KEPT: "reached for good", NOT_KEPT: "not reached for good"}
 NAMES = {"flops": "FLOPs", "seconds": "seconds", "steps": "steps", "samples": "samples"}
 
 
@@ -39,11 +42,14 @@ def targets_figure(found: Targets) -> Figure:
         axes.set_axis_off()
     figure.supxlabel(NAMES[found.cost], fontsize=10)
     figure.supylabel(f"{found.metric.label} ({found.metric.unit})", fontsize=10)
-    handles = {
+    handles: dict[str, Artist] = {
         label: handle
         for axes in figure.axes
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
+    for marker, label in MARKS.items():
+        handles[label] = Line2D([], [], color=MUTED, marker=marker, markersize=9, linestyle="none",
+                                markeredgewidth=1.8, fillstyle="none")  # fmt: skip
     legend = figure.legend(handles.values(), handles.keys(), loc="outside upper left", ncols=2,
                            fontsize=8.5, frameon=False)  # fmt: skip
     for text in legend.get_texts():
@@ -70,5 +76,5 @@ def _panel(
         is_kept = row["held"] is not None
         at = line.filter(stage=row["held"]) if is_kept else line.tail(1)
         axes.plot(at[found.cost], at["value"], KEPT if is_kept else NOT_KEPT, linestyle="none",
-                  color=of_method.color, markersize=9, markeredgewidth=1.8, fillstyle="none",
-                  label="reached for good" if is_kept else "not reached for good")  # fmt: skip
+                  color=of_method.color, markersize=9, markeredgewidth=1.8,
+                  fillstyle="none")  # fmt: skip

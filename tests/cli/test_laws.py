@@ -191,12 +191,11 @@ def test_the_time_to_a_target_ends_where_it_is_kept(made, tmp_path):
         made.home.root, ["fast", "slow", "lost"], KNOWLEDGE_ACCUMULATION, value=50, cost="flops"
     )
     (axes,) = targets_figure(found).axes
-    lines = [(line.get_label(), line.get_xydata().tolist()) for line in axes.lines]
+    lines = [(line.get_marker(), line.get_xydata().tolist()) for line in axes.lines]
     assert lines[0][1] == [[0, 50], [1, 50]]  # across the whole panel
-    assert lines[1] == ("fast", [[0, 10], [1000, 55], [2000, 45], [3000, 60]])
-    assert [line for line in lines if "for good" in line[0]] == [
-        ("reached for good", [[3000, 60]]), ("reached for good", [[12000, 50]]),
-        ("not reached for good", [[3000, 40]]),
+    assert lines[1][1] == [[0, 10], [1000, 55], [2000, 45], [3000, 60]]
+    assert [line for line in lines if line[0] in ("o", "x")] == [
+        ("o", [[3000, 60]]), ("o", [[12000, 50]]), ("x", [[3000, 40]]),
     ]  # fmt: skip
     fomo("target", "fast", "--metric", "KA", "--value", 50, "--plot", tmp_path / "target.svg")
     assert b"<svg" in (tmp_path / "target.svg").read_bytes()
