@@ -85,7 +85,8 @@ class Reported:
         names = [name for name in rows.columns if name not in ("method", "stage")]
         known = (pl.when(pl.col(n).is_not_null().all()).then(pl.col(n).mean()).alias(n)
                  for n in names)  # fmt: skip
-        found = rows.group_by("method", "stage").agg(known).sort("method", "stage")
+        of_stages = rows.group_by("method", "stage", maintain_order=True)
+        found = of_stages.agg(known).sort("method", "stage")
         return self._in_order(found)
 
     @cached_property

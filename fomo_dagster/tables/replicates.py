@@ -19,6 +19,7 @@ _OF_METHODS = """
 SELECT l.experiment, coalesce(e.replicate_of, l.experiment) AS method, l.* EXCLUDE (experiment)
 FROM {rows} AS l LEFT JOIN experiments AS e USING (experiment)
 WHERE NOT EXISTS (FROM experiments AS r WHERE r.replicate_of = l.experiment)
+ORDER BY ALL  -- as the last digits of means depend on the order
 """
 
 

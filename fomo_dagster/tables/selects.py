@@ -199,8 +199,11 @@ FROM ({lines}) AS lines LEFT JOIN artifacts USING (asset)
 # As the scores' transfer and forgetting take them: concepts without test samples are left out.
 _MATRIX = """
 SELECT
-    c.experiment, c.stage, k.stage AS chunk, avg(c.value) AS score, count(*) AS concepts,
-    CASE WHEN count(g.value) = count(*) THEN avg(g.value) END AS chance
+    c.experiment, c.stage, k.stage AS chunk,
+    avg(c.value ORDER BY c.dataset, c.concept) AS score,  -- to the last digit
+    count(*) AS concepts,
+    CASE WHEN count(g.value) = count(*) THEN avg(g.value ORDER BY c.dataset, c.concept) END
+        AS chance
 FROM concept_scores AS c
 JOIN experiments AS e USING (experiment)
 JOIN chunks AS k ON k.stream = e.stream AND k.dataset = c.dataset AND k.concept = c.concept

@@ -23,7 +23,7 @@ from fomo_dagster.reports.sections.windows import transfer, windows
 from fomo_dagster.store.heads import Head
 from fomo_dagster.tables.files import write_table
 from fomo_dagster.tables.predictions import NoPredictionsError
-from fomo_dagster.tables.replicates import methods
+from fomo_dagster.tables.replicates import methods, of_methods
 from fomo_dagster.tables.schemas import SCHEMAS
 from fomo_dagster.tables.views import query
 
@@ -149,6 +149,9 @@ def test_means_over_replicates_are_those_of_results(written):
     last = reported.stages.filter(stage=1).drop("stage")
     assert last.to_dicts() == [shown]
     assert row["θ₀_geometric_mean"] == 20
+    # In the order of names, not of scores or threads: the last digits of means depend on it.
+    board = of_methods(written.home.root, "leaderboard")
+    assert board["experiment"].to_list() == ["a_seed_0", "a_seed_1"]
 
 
 def test_one_run_of_few_stages_has_no_empty_section(written):

@@ -20,7 +20,8 @@ def matrix(reported: Reported) -> pl.DataFrame:
     stage, chunk, score, chance."""
     rows = of_methods(reported.home.root, "matrix", reported.experiments)
     several = rows.filter(pl.col("chunk").n_unique().over("method") > 1)
-    means = several.group_by("method", "stage", "chunk").agg(pl.mean("score", "chance"))
+    of_cells = several.group_by("method", "stage", "chunk", maintain_order=True)
+    means = of_cells.agg(pl.mean("score", "chance"))
     return means.sort("method", "stage", "chunk")
 
 
