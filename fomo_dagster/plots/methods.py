@@ -111,7 +111,7 @@ def matrices_figure(matrix: pl.DataFrame, names: Sequence[str]) -> Figure:
 
     matrix: method, stage, chunk, score and chance in percent.
     """
-    return _after_stages(matrix, names, "chunk", "concepts of chunk")
+    return _after_stages(matrix, names, "chunk", ("after stage", "concepts of chunk"))
 
 
 def windows_figure(windows: pl.DataFrame, names: Sequence[str]) -> Figure:
@@ -120,10 +120,13 @@ def windows_figure(windows: pl.DataFrame, names: Sequence[str]) -> Figure:
 
     windows: method, stage, trained_until, tested_on, score and chance in percent.
     """
-    return _after_stages(windows, names, "tested_on", "test samples of")
+    named = "trained until: after stage", "test samples of"
+    return _after_stages(windows, names, "tested_on", named)
 
 
-def _after_stages(scores: pl.DataFrame, names: Sequence[str], column: str, across: str) -> Figure:
+def _after_stages(
+    scores: pl.DataFrame, names: Sequence[str], column: str, axes_named: tuple[str, str]
+) -> Figure:
     names = [name for name in names if name in scores["method"]]
     rows = -(-len(names) // PANELS)
     columns = min(PANELS, len(names))
@@ -140,9 +143,9 @@ def _after_stages(scores: pl.DataFrame, names: Sequence[str], column: str, acros
         _cells(axes, of_method, limits, digits=0)
         _name(axes, name)
     _hide_rest(panels, len(names))
-    known = scores["chance"].is_not_null().any()
-    across += "; below it, chance (%)" if known else ""
-    _legend_of_cells(figure, panels, ("after stage", across), "score (%)")
+    down, across = axes_named
+    across += "\nand chance (%)" if scores["chance"].is_not_null().any() else ""
+    _legend_of_cells(figure, panels, (down, across), "score (%)")
     return figure
 
 
