@@ -22,7 +22,8 @@ def windows(reported: Reported) -> pl.DataFrame:
     trained_until, tested_on, distance, score, chance."""
     rows = of_methods(reported.home.root, "windows", reported.experiments)
     several = rows.filter(pl.col("tested_on").n_unique().over("method") > 1)
-    return several.group_by(_BY).agg(pl.mean("score", "chance")).sort(_BY)
+    of_cells = several.group_by(_BY, maintain_order=True)
+    return of_cells.agg(pl.mean("score", "chance")).sort(_BY)
 
 
 def transfer(found: pl.DataFrame) -> pl.DataFrame:
