@@ -8,6 +8,7 @@ reads this file too, and needs none of it.
 from __future__ import annotations
 
 import copy
+import fcntl
 import gc
 import io
 import itertools
@@ -68,6 +69,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if WHOLE_RUNS.intersection(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
     items.sort(key=lambda item: item.get_closest_marker("kill") is None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _migrations_are_read_once():
+    """Whenever it opens its databases, Dagster reads all scripts of their migrations."""
+    from alembic.script import ScriptDirectory
+
+    read = ScriptDirectory.from_config
+    known = {}
+
+    def from_config(config):
+        place = config.get_main_option("script_location")
+        if place not in known:
+            known[place] = read(config)
+        return known[place]
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(ScriptDirectory, "from_config", from_config)
+        yield
 
 
 def pytest_collection_finish() -> None:
@@ -219,14 +239,23 @@ def project(tmp_path, monkeypatch, plots):
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
-    """A project whose experiment `toy` was run; never changed, only copied."""
+    """A project whose experiment `toy` was run; never changed, only copied. The first process that
+    asks for it makes it for all."""
     from fomo_dagster.cli.running import run_experiment
 
-    made = Project(tmp_path_factory.mktemp("finished") / "project")
-    made.set_up()
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        enter(made, monkeypatch)
-        run_experiment("toy", [])
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    with (folder / "finished.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        made, is_made = Project(folder / "finished" / "project"), folder / "finished.done"
+        if not is_made.exists():
+            shutil.rmtree(made.root, ignore_errors=True)
+            made.set_up()
+            with pytest.MonkeyPatch.context() as monkeypatch:
+                enter(made, monkeypatch)
+                run_experiment("toy", [])
+            is_made.touch()
     return made
 
 

@@ -29,6 +29,8 @@ from fomo_dagster.optimisation.schedules import SCHEDULES
 from fomo_dagster.tables.schemas import SCHEMAS
 from fomo_dagster.tables.view_columns import comments_of
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 FAMILIES = [
     ("techniques", "technique", TECHNIQUES.values()),

@@ -149,6 +149,7 @@ def test_a_budget_is_printed_beside_those_of_other_methods(finished_project):
     assert len(run(*asked, "--csv").splitlines()) == 1 + 4
 
 
+@pytest.mark.slow
 def test_a_budget_that_pays_for_a_method_and_not_for_another(project):
     step = json.loads(run("budget", "toy", "--json"))["methods"][0]["gigaflops_per_step"]
     budget = f"budget={{mafs: {2 * step}}}"

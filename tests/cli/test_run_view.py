@@ -167,6 +167,7 @@ def test_a_detail_too_long_for_the_line_is_cut_with_a_mark():
     assert "…" in line
 
 
+@pytest.mark.slow
 @given(st.text(max_size=60), st.integers(min_value=1, max_value=40))
 def test_a_shortened_text_fits_and_keeps_both_ends(text, width):
     short = shortened(text, width)

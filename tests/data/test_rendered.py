@@ -20,6 +20,8 @@ from fomo_dagster.data.suite.shapes3d import COLOURS, SHAPES
 from fomo_dagster.data.suite.solids import Rays, intersect
 from fomo_dagster.errors import DataError, InputError
 
+pytestmark = pytest.mark.slow
+
 FILE = Path(__file__).parents[2] / "datasets" / "rendered.yaml"
 DECLARED = {
     name: Dataset.model_validate(declaration)

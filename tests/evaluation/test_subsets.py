@@ -85,6 +85,7 @@ def test_every_sample_of_a_class_is_equally_likely() -> None:
     assert 450 < sum((n - expected) ** 2 / deviation**2 for n in found) < 750
 
 
+@pytest.mark.slow
 def test_the_rest_is_drawn_uniformly_from_all_that_is_left() -> None:
     # 300 of 12 classes is 25 a class. Nine classes bring all their 10, three bring 25, and 135 are
     # filled from what is left: one sample of class 9, 475 each of the last two. That one was too

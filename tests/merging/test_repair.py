@@ -17,6 +17,8 @@ from fomo_dagster.merging.repair import Calibration, repair
 from fomo_dagster.merging.techniques import merge
 from fomo_dagster.models import backbones
 
+pytestmark = pytest.mark.slow
+
 CONFIGURATION: dict[str, Any] = {
     "embed_dim": 8,
     "vision_cfg": {

@@ -51,6 +51,7 @@ def brute_force_of_pairs(module: Any, pairs: Any) -> dict[str, Tensor]:
     return dict(zip(names, totals, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("loss", "expected_of"),
     [

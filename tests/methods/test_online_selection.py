@@ -179,6 +179,7 @@ def test_a_batch_is_chosen_chunk_by_chunk_among_what_was_chosen_before(
     assert of_update != set(alone[-4:]), "what was chosen before counts"
 
 
+@pytest.mark.slow
 def test_rows_of_a_chunk_are_drawn_from_the_softmax_of_what_they_are_worth(
     toy: Any, monkeypatch: Any
 ) -> None:
@@ -255,6 +256,7 @@ class Noisy:
             yield Batch(images[order], tokens, drawn, texts, {"update": 16})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["learnability", "jest", "random"])
 def test_learnability_leaves_out_pairs_that_do_not_belong_together(
     toy: Any, task: Any, monkeypatch: Any, name: str

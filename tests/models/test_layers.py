@@ -10,6 +10,8 @@ from fomo_dagster.errors import InputError
 from fomo_dagster.models.backbones import create
 from fomo_dagster.models.layers import count_layers, encode_layers
 
+pytestmark = pytest.mark.slow
+
 TEXT = {"context_length": 12, "layers": 1, "width": 16, "heads": 2}
 PLAIN = {"image_size": 16, "patch_size": 8, "layers": 3, "width": 16, "head_width": 8}
 TOWERS = {  # vision_cfg, where its blocks are, and how many there are

@@ -13,6 +13,8 @@ from fomo_dagster.plots.methods import (
     paths_figure,
 )
 
+pytestmark = pytest.mark.slow
+
 SCORES = ("knowledge_accumulation", "zero_shot_retention", "geometric_mean")
 
 

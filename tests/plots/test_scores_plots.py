@@ -16,6 +16,8 @@ from fomo_dagster.plots import scores as plots
 from fomo_dagster.plots.figure import COLOURS
 from fomo_dagster.plots.scores import cost_plot, heat_map, paths_plot
 
+pytestmark = pytest.mark.slow
+
 
 def pixels(png: bytes) -> npt.NDArray[np.int64]:
     return np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(np.int64)

@@ -9,6 +9,8 @@ from PIL import Image
 
 from fomo_dagster.plots.stream import stream_plot
 
+pytestmark = pytest.mark.slow
+
 
 def order_of(datasets, figures):
     count = len(datasets)

@@ -13,6 +13,8 @@ from fomo_dagster.errors import InputError
 from fomo_dagster.plots.figure import COLOURS
 from fomo_dagster.plots.training import SMOOTHED_FROM, running_mean, training_plot
 
+pytestmark = pytest.mark.slow
+
 
 def steps(count: int, stages: int = 1) -> pl.DataFrame:
     t = np.arange(count * stages)

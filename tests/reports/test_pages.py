@@ -25,6 +25,8 @@ from fomo_dagster.reports.content import (
 from fomo_dagster.reports.html import as_html
 from fomo_dagster.reports.writing import write_report
 
+pytestmark = pytest.mark.slow
+
 ODD = '<b>_&_"100"%\'日本'
 FRAME = pl.DataFrame({"method": [ODD, "b"], "GM": [1.234567, None]})
 SOURCE = Source(f"SELECT '{ODD}'", "fomo results b", {"b/scores": "d" * 32})

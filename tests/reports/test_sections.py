@@ -27,6 +27,8 @@ from fomo_dagster.tables.replicates import methods, of_methods
 from fomo_dagster.tables.schemas import SCHEMAS
 from fomo_dagster.tables.views import query
 
+pytestmark = pytest.mark.slow
+
 DIGEST = "a" * 32
 
 

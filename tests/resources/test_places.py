@@ -3,6 +3,7 @@
 import time
 
 import dagster as dg
+import pytest
 
 from fomo_dagster.graph.core.needs import Needs
 from fomo_dagster.graph.run import pending
@@ -16,6 +17,7 @@ PRIORITIES = {"trained_1": 4.0, "trained_2": 3.0, "evaluation_1": 2.0, "evaluati
 SECONDS_BEFORE_IT_ASKS = {"evaluation_0": 0.1, "trained_2": 0.3}
 
 
+@pytest.mark.slow
 def test_an_evaluation_never_goes_before_a_training_that_is_about_to_ask(tmp_path):
     """One device. An evaluation waits for it already, another asks at once when the training before
     has ended; the next training asks last."""

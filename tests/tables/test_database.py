@@ -168,6 +168,7 @@ DAMAGES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_database_is_set_aside_and_written_anew(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str

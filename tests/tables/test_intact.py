@@ -18,6 +18,8 @@ from fomo_dagster.tables.intact import Verified
 from fomo_dagster.tables.schemas import SCHEMAS
 from fomo_dagster.tables.views import query
 
+pytestmark = pytest.mark.slow
+
 DIGEST = "0" * 32
 
 

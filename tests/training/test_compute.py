@@ -143,6 +143,7 @@ def test_every_method_is_counted_with_all_that_it_holds(plain, name):
     )
 
 
+@pytest.mark.slow
 def test_fake_tensors_count_what_real_ones_take():
     method = TypeAdapter(AnyMethod).validate_python({})
     settings = TrainingSettings(batch_size=9)
@@ -169,6 +170,7 @@ def test_fake_tensors_count_what_real_ones_take():
     assert memory.peak == pytest.approx(counted.peak_memory_bytes, rel=0.01)
 
 
+@pytest.mark.slow
 def test_the_same_steps_run_on_tensors_that_are_there():
     """As a device's memory is measured: with what a method holds, and a selection."""
     measured = replace(
@@ -220,6 +222,7 @@ def features_flops():
     return flops.get_total_flops()
 
 
+@pytest.mark.slow
 def test_the_stage_at_which_nothing_is_carried_costs_less_memory():
     si = {"preserve": {"name": "si"}}
     first, later = (count(case(TOY, 9, goes_on=goes_on, **si)) for goes_on in (False, True))
@@ -262,6 +265,7 @@ def test_live_bytes_peak_where_most_is_held_and_views_hold_nothing():
     assert memory.peak == 8000
 
 
+@pytest.mark.slow
 def test_the_largest_models_are_counted_without_their_weights():
     """Two blocks of ViT-bigG-14 stand for all: activations of a batch alone would not fit."""
     shape = {

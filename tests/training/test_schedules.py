@@ -115,6 +115,7 @@ def test_recovered_rsqrt_is_one_curve_with_warm_ups_and_cool_downs_between(
     assert continued[warmup : warmup + kept] == pytest.approx(shrunk, rel=1e-9)
 
 
+@pytest.mark.slow
 @given(st.integers(12, 60), st.integers(0, 6), st.integers(1, 6))
 def test_cosines_that_stay_on_one_curve_are_pieces_of_it(
     steps: int, warmup: int, stages: int

@@ -13,6 +13,8 @@ import pytest
 from fomo_dagster.cli.main import main
 from fomo_dagster.cli.output import LONGEST_CELL, printable
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def fomo(project, capsys, monkeypatch):

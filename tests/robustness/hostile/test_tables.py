@@ -22,6 +22,8 @@ from fomo_dagster.graph.nodes.shards import QUARANTINE
 from fomo_dagster.graph.run.materialise import materialise
 from fomo_dagster.graph.run.run_context import RunContext
 
+pytestmark = pytest.mark.slow
+
 HEADER = "path,concept,caption\n"
 
 
