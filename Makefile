@@ -29,7 +29,12 @@ check: lint  ## what to run while working: lint, types, import layers, fast test
 test: $(VENV)/.installed-dev  ## lint, types, import layers, all tests
 	@$(MAKE) --no-print-directory --jobs 2 lint tests
 
-tests: $(VENV)/.installed-dev
+# Beside the linting, and once: else all processes of the tests compile the same at the same time.
+$(VENV)/.compiled: $(VENV)/.installed-dev
+	@$(BIN)/python -c "import open_clip, fomo_dagster.cli.running, fomo_dagster.graph.work.stage"
+	touch $@
+
+tests: $(VENV)/.compiled
 	$(BIN)/pytest
 
 generated: $(VENV)/.installed-dev  ## write what follows from the code: schema, lists in guides, a picture
