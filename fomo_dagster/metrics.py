@@ -39,6 +39,12 @@ class Metric:
         """Its name as people read it."""
         return self.short or self.name.replace("_", " ")
 
+    def variant(self, ending: str, how: str) -> Metric:
+        """The same, taken in another way: its name has an ending, its description says how."""
+        return Metric(
+            f"{self.name}_{ending}", f"`{self.name}` {how}", unit=self.unit, best=self.best
+        )
+
 
 R = TypeVar("R")
 

@@ -42,15 +42,7 @@ METRICS: tuple[Metric, ...] = (
         unit="factor",
         best="neither",
     ),
-    *(
-        Metric(
-            f"{metric.name}_stacked",
-            f"`{metric.name}` with the weighted logits of all layers",
-            unit=metric.unit,
-            best=metric.best,
-        )
-        for metric in COMPARED
-    ),
+    *(metric.variant("stacked", "with the weighted logits of all layers") for metric in COMPARED),
 )
 
 

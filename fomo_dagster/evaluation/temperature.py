@@ -44,15 +44,7 @@ TEMPERATURE = Metric(
 )
 METRICS: tuple[Metric, ...] = (
     TEMPERATURE,
-    *(
-        Metric(
-            f"{metric.name}_scaled",
-            f"`{metric.name}` with the fitted temperature",
-            unit=metric.unit,
-            best=metric.best,
-        )
-        for metric in OF_PROBABILITIES
-    ),
+    *(metric.variant("scaled", "with the fitted temperature") for metric in OF_PROBABILITIES),
 )
 
 
