@@ -77,7 +77,7 @@ class Cost:
         return steps * self.flops_per_step + renewals * self.flops_at_renewal
 
     def of_stage(self, steps: int, replay_features: int = 0) -> int:
-        """The operations of a whole stage. remembered: samples that it leaves features of."""
+        """The operations of a whole stage. replay_features: of how many samples it leaves them."""
         of_features = replay_features * self.flops_per_replay_feature
         return self.of_steps(steps) + self.flops_at_end + of_features
 

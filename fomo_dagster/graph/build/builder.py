@@ -91,7 +91,7 @@ class Graph:
 
     @property
     def of_comparisons(self) -> list[OfComparison]:
-        """Both."""
+        """All that is made for files of `comparisons/`."""
         return [*self.comparisons.values(), *self.reports.values()]
 
     def without(self, trouble: Trouble) -> Graph:
