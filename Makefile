@@ -30,8 +30,10 @@ test: $(VENV)/.installed-dev  ## lint, types, import layers, all tests
 	@$(MAKE) --no-print-directory --jobs 2 lint tests
 
 # Beside the linting, and once: else all processes of the tests compile the same at the same time.
+# What cannot be collected is said when the tests are run.
 $(VENV)/.compiled: $(VENV)/.installed-dev
 	@$(BIN)/python -c "import open_clip, fomo_dagster.cli.running, fomo_dagster.graph.work.stage"
+	@$(BIN)/pytest --collect-only -n 0 > /dev/null || true
 	touch $@
 
 tests: $(VENV)/.compiled
