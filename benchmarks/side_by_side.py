@@ -9,7 +9,8 @@ the longer of the two by the first executor. experiments: shipped ones, for thei
 
 Shards, pool and θ₀ are there before the clock starts, but for shipped experiments. Each process has
 one thread, so that the bits can be compared; `--samples` is what each training of the sweep sees.
-`ray` needs a cluster of which this machine is part (`ray start --head --num-cpus=1`).
+How long a training takes by itself is said too: beside another it is slower, by what the machine's
+memory and caches are shared. For `ray` a cluster of two nodes of one CPU is there while it is used.
 """
 
 from __future__ import annotations
@@ -22,11 +23,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import yaml
+from kills import Cluster
 
 FOMO = str(Path(sys.executable).with_name("fomo"))
 BASE: dict[str, Any] = {
@@ -69,20 +73,35 @@ Lines = list[tuple[float, str]]
 
 def run(project: Path, home: Path, name: str, executor: str, devices: str) -> Lines:
     """The lines of `fomo run`, each with the seconds since it began; the last is its end."""
-    environment = {
-        **os.environ, "FOMO_HOME": str(home), "FOMO_EXECUTOR": executor, "FOMO_DEVICES": devices,
-        "OMP_NUM_THREADS": "1",
-    }  # fmt: skip
-    began, lines = time.monotonic(), list[tuple[float, str]]()
-    with subprocess.Popen(
-        [FOMO, "run", name], env=environment, cwd=project, text=True, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    ) as process:  # fmt: skip
-        assert process.stdout is not None
-        lines.extend((time.monotonic() - began, line) for line in process.stdout)
-    if process.returncode:
-        raise SystemExit("".join(line for _, line in lines))
-    return [*lines, (time.monotonic() - began, "")]
+    with cluster(executor):
+        environment = {
+            **os.environ, "FOMO_HOME": str(home), "FOMO_EXECUTOR": executor,
+            "FOMO_DEVICES": devices, "OMP_NUM_THREADS": "1",
+        }  # fmt: skip
+        began, lines = time.monotonic(), list[tuple[float, str]]()
+        with subprocess.Popen(
+            [FOMO, "run", name], env=environment, cwd=project, text=True, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        ) as process:  # fmt: skip
+            assert process.stdout is not None
+            lines.extend((time.monotonic() - began, line) for line in process.stdout)
+        if process.returncode:
+            raise SystemExit("".join(line for _, line in lines))
+        return [*lines, (time.monotonic() - began, "")]
+
+
+@contextmanager
+def cluster(executor: str) -> Iterator[None]:
+    """A Ray cluster of two nodes where one is needed; idle, it takes time from others."""
+    if executor != "ray":
+        yield
+        return
+    made = Cluster()
+    time.sleep(10)  # until both nodes are at rest
+    try:
+        yield
+    finally:
+        made.end()
 
 
 def spans(lines: Lines) -> dict[str, tuple[float, float]]:
@@ -139,7 +158,11 @@ def compare(project: Path, case: str, by: list[str]) -> None:
         first = first or (lines, made)
         took, alone = lines[-1][0], first[0][-1][0]
         same = "the same bits" if made == first[1] else "OTHER BITS"
+        trainings = [
+            end - begin for name, (begin, end) in spans(lines).items() if "/trained_" in name
+        ]
         said = f"{case} {way}: {took:.1f} s, {alone / took:.2f} times, {same}"
+        said += f"; a training {fmean(trainings):.1f} s"
         if case == "evaluation":
             pair = ["evaluation/trained_002", "evaluation/evaluation_001"]
             here, there = ([spans(one)[asset] for asset in pair] for one in (lines, first[0]))

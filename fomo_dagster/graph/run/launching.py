@@ -190,10 +190,13 @@ def _threads(several: Execution | None, folder: Path | None, lent: Lent) -> int 
     of several one thread."""
     if several is None and lent.cpus is None:
         return None
-    import torch
+    if lent.cpus is None:
+        import torch
 
-    is_set = lent.cpus is None or "OMP_NUM_THREADS" in os.environ
-    threads = torch.get_num_threads() if is_set else lent.cpus or 1
+        threads = torch.get_num_threads()
+    else:  # told without PyTorch, whose import takes seconds of all that begins now
+        asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+        threads = int(asked) if asked.isdecimal() and int(asked) else lent.cpus
     if several is None:
         return threads
     return threads if folder is None else max(1, threads // several.processes)

@@ -34,7 +34,7 @@ from fomo_dagster.graph.run.devices import MOST_SLOTS, VISIBLE, Lender, Lent, Tu
 from fomo_dagster.graph.run.installed import differences, installed
 from fomo_dagster.graph.run.pending import Place
 from fomo_dagster.graph.run.processes import Started
-from fomo_dagster.graph.run.ray_nodes import look, not_seen, work
+from fomo_dagster.graph.run.ray_nodes import look, not_seen, preload, work
 from fomo_dagster.home import project_folder
 from fomo_dagster.units import counted
 
@@ -93,6 +93,7 @@ class RayCluster:
         self._devices_taken = 0
         self._counted_at, self._total = -_SECONDS_BETWEEN_COUNTS, dict[str, float]()
         self._checked: set[Path] = set()
+        self._preloaded: set[str] = set()  # identifiers of nodes
 
     @classmethod
     def connected(cls, at_most: int | None) -> RayCluster:
@@ -174,7 +175,11 @@ class RayCluster:
             self._take(Room(-room.gpus, -room.cpus), -needs.devices)
 
     def preload(self) -> None:
-        """Where work is done, that is not decided yet."""
+        """One process of each node, which Ray then gives the first work there, begins to import."""
+        for node in _alive():
+            if node["NodeID"] not in self._preloaded:
+                self._preloaded.add(node["NodeID"])
+                _on(node, preload).remote()
 
     def check_home(self, home: Path) -> None:
         """Raises `InputError` where a node has other versions, or does not see the home."""
@@ -293,6 +298,14 @@ def _remote(function: Callable[..., Any]) -> Any:
     return ray.remote(max_calls=0)(function)
 
 
+def _on(node: Mapping[str, Any], function: Callable[..., Any]) -> Any:
+    """What takes a moment, on a node."""
+    return _remote(function).options(
+        num_cpus=0, max_retries=0,
+        scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
+    )  # fmt: skip
+
+
 def _check_nodes(home: Path) -> None:
     """Raises `InputError` where a node cannot do what this machine asks of it."""
     home.mkdir(parents=True, exist_ok=True)
@@ -300,12 +313,9 @@ def _check_nodes(home: Path) -> None:
     token.touch()
     try:
         looks = {
-            node["NodeManagerHostname"]: _remote(look).options(
-                num_cpus=0, max_retries=0,
-                scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
-            ).remote(str(home), token.name)
+            node["NodeManagerHostname"]: _on(node, look).remote(str(home), token.name)
             for node in _alive()
-        }  # fmt: skip
+        }
         for name, asked in looks.items():
             try:
                 node, versions, sees = ray.get(asked, timeout=_SECONDS_TO_START)

@@ -52,6 +52,11 @@ def _forked() -> Forked:
     return Forked()
 
 
+def preload() -> None:
+    """Begin to import what `work` needs, in the process that it forks from."""
+    _forked().preload()
+
+
 def look(home: str, token: str) -> tuple[str, Mapping[str, str], bool]:
     """The node's name, what is installed there, and whether it sees the home."""
     return socket.gethostname(), installed(), (Path(home) / token).exists()
