@@ -73,17 +73,11 @@ app.command(rich_help_panel=START)(init)
 app.command(rich_help_panel=START)(doctor)
 app.add_typer(datasets_app, name="datasets", rich_help_panel=START)
 ToRun = Annotated[
-    str,
-    typer.Argument(
-        metavar="EXPERIMENT",
-        help="An experiment's name, a path to its file, or a comparison, as in comparisons/NAME.",
-    ),
-]
-ToRunOrOnly = Annotated[
     str | None,
     typer.Argument(
         metavar="EXPERIMENT",
-        help="As of `fomo plan`; by default the one that the project has.",
+        help="An experiment's name, a path to its file, or a comparison, as in comparisons/NAME; "
+        "by default the one that the project has.",
         show_default=False,
     ),
 ]
@@ -106,7 +100,7 @@ def of_all(
 
 @app.command(rich_help_panel=RUN)
 def run(
-    experiment: ToRunOrOnly = None,
+    experiment: ToRun = None,
     overrides: Overrides = None,
     parallel: Annotated[
         int | None,
@@ -125,7 +119,6 @@ def run(
 ) -> None:
     """Compute what is missing or out of date, and print the scores, or the comparison.
 
-    EXPERIMENT can be left out where the project has one experiment file.
     Ctrl-C stops at resume points; the same command continues from there. With several devices,
     whatever is ready is computed at once. The exit status is not 0 if anything failed.
     """
@@ -154,7 +147,7 @@ def _run(
 
 @app.command(rich_help_panel=RUN, cls=WithParallel)
 def plan(
-    experiment: ToRun,
+    experiment: ToRun = None,
     overrides: Overrides = None,
     parallel: Parallel = None,
     as_json: AsJson = False,
@@ -167,7 +160,8 @@ def plan(
     from fomo_dagster.cli.planning import plan_as_data, print_plan, resolve_request, warn_once
     from fomo_dagster.cli.schedule_view import ScheduleView
 
-    request = resolve_request(experiment, overrides or [])
+    name = experiment or only_experiment(project_folder())
+    request = resolve_request(name, overrides or [])
     planned, view = request.plan(), None
     for said in refusals(planned, request.graph):
         warn_once(f"{said}. `fomo run` refuses it")

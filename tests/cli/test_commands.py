@@ -191,9 +191,11 @@ def test_scores_stand_against_any_cost(finished_project, tmp_path):
 
 def test_a_project_with_one_experiment_needs_no_name(project):
     assert only_experiment(project.root) == "toy"
+    assert run("plan") == run("plan", "toy")
     project.write("tea")
-    with pytest.raises(InputError, match="has 2 experiments: name one of tea, toy"):
-        run("run")
+    for command in ("run", "plan"):
+        with pytest.raises(InputError, match="has 2 experiments: name one of tea, toy"):
+            run(command)
     for name in ("tea", "toy"):
         (project.root / "experiments" / f"{name}.yaml").unlink()
     with pytest.raises(InputError, match="has no experiment: `fomo init` writes one"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +13,7 @@ from pydantic import Field
 from fomo_dagster.data.presence import Presence
 from fomo_dagster.data.samples import SCAN, SPLITS
 from fomo_dagster.data.sources.declared import DeclaredSource
+from fomo_dagster.data.sources.pixels import as_png
 from fomo_dagster.data.sources.source import as_scan
 from fomo_dagster.data.suite.generator import Generator
 from fomo_dagster.data.suite.registry import create_generator
@@ -93,9 +93,7 @@ class GeneratedImages:
     def read(self, reference: str) -> bytes:
         """See `Source.read`: the rendered image as PNG, lossless."""
         split, _, key = reference.partition("/")
-        file = io.BytesIO()
-        self.generator.render(split, key).save(file, "PNG")
-        return file.getvalue()
+        return as_png(self.generator.render(split, key))
 
     def _recipe(self) -> dict[str, Any]:
         return {

@@ -7,7 +7,6 @@ bounded by `guarded.py`. Which sets there are and what their classes are called 
 
 from __future__ import annotations
 
-import io
 import os
 import pickle
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,19 +15,19 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import polars as pl
-from PIL import Image
 from pydantic import Field
 
 from fomo_dagster.data.presence import Presence
 from fomo_dagster.data.samples import SCAN, SPLITS
 from fomo_dagster.data.sources.declared import SplitSource
 from fomo_dagster.data.sources.files import DigestCache, read_reference, reference_of, resolved
+from fomo_dagster.data.sources.pixels import as_png, pixel_digest
 from fomo_dagster.data.sources.source import as_scan, in_one_form
 from fomo_dagster.data.sources.splits import held_out
 from fomo_dagster.data.sources.table_cache import keep, recall
 from fomo_dagster.data.sources.torchvision.sets import SETS
 from fomo_dagster.errors import DataError, InputError, nearest
-from fomo_dagster.store.digests import digest_of, digest_of_bytes
+from fomo_dagster.store.digests import digest_of
 from fomo_dagster.store.files import skipped_where_refused
 from fomo_dagster.store.leases import lease
 from fomo_dagster.texts import is_text
@@ -115,14 +114,12 @@ class TorchvisionImages:
         if self._opened is None or self._opened[0] != name:
             self._opened = (name, self._open(name))
         image, _ = self._opened[1][int(number)]
-        if _pixel_digest(image) != digest:
+        if pixel_digest(image) != digest:
             raise DataError(
                 f"image {number} of {name} of {self._title} changed after it was scanned: run "
                 "again when nothing changes it"
             )
-        file = io.BytesIO()
-        image.save(file, "PNG")
-        return file.getvalue()
+        return as_png(image)
 
     @property
     def _title(self) -> str:
@@ -211,7 +208,7 @@ class TorchvisionImages:
                 classes = self.set.names(opened)
                 for number in range(len(opened)):
                     image, label = opened[number]
-                    digest = _pixel_digest(image)
+                    digest = pixel_digest(image)
                     rows.append(
                         (split, f"{name}/{number:06d}", self._concept(classes, label, name), [],
                          digest, f"{digest}:{name}:{number}")
@@ -269,8 +266,3 @@ class TorchvisionImages:
                 f"torchvision reads {self.declared.dataset} with the package {error.name!r}: "
                 f"pip install {error.name}"
             ) from error
-
-
-def _pixel_digest(image: Image.Image) -> str:
-    """Of the pixels themselves: encoders differ between versions."""
-    return digest_of_bytes(f"{image.mode} {image.size} ".encode() + image.tobytes())
