@@ -124,6 +124,28 @@ def trainings_under_way(project):
     return found
 
 
+def two_trainings(project):
+    """The processes of two trainings, once both are under way."""
+    return until(lambda: len(found := trainings_under_way(project)) == 2 and found)
+
+
+def insist(fomo, workers):
+    """End a run whose workers do not stop when they are asked to, by asking twice."""
+    for worker in workers:
+        worker.suspend()
+    fomo.send(signal.SIGINT)
+    time.sleep(1)
+    assert fomo.poll() is None
+    fomo.send(signal.SIGINT)
+    until(lambda: fomo.poll() is not None)
+    assert fomo.poll() == 128 + signal.SIGINT, fomo.output
+    for worker in workers:  # a cluster's die with what they were started by, as soon as they can
+        with suppress(psutil.NoSuchProcess):
+            worker.resume()
+    _, alive = psutil.wait_procs(workers, timeout=30)
+    assert not alive
+
+
 @pytest.fixture
 def cluster(monkeypatch):
     """A Ray cluster of two nodes, with a CPU each."""
@@ -182,10 +204,14 @@ def test_the_bits_are_those_of_one_process(project, cluster, run):
 
 
 @pytest.mark.kill
-def test_what_a_lost_node_did_goes_on_at_another(project, cluster, start):
+def test_what_was_insisted_on_or_lost_with_its_node_goes_on_at_another(project, cluster, start):
     write(project)
     fomo = start(*settings(LONG), executor="ray")
-    until(lambda: len(trainings_under_way(project)) == 2)
+    workers = two_trainings(project)
+    insist(fomo, workers)
+
+    fomo = start(*settings(LONG), executor="ray")
+    two_trainings(project)
     (lost,) = cluster.worker_nodes
     lose(cluster, lost)
     assert fomo.wait() == 0, fomo.output
@@ -208,12 +234,11 @@ def test_what_fails_takes_nothing_with_it_that_does_not_need_it(project, run):
 @pytest.mark.kill
 def test_whatever_ends_a_run_or_a_part_of_it_the_next_goes_on_from_there(project, start, run):
     write(project)
-
-    def two():
-        return until(lambda: len(found := trainings_under_way(project)) == 2 and found)
+    fomo = start(*settings(LONG))
+    insist(fomo, two_trainings(project))
 
     fomo = start(*settings(LONG))
-    workers = two()
+    workers = two_trainings(project)
     fomo.send(signal.SIGTERM)
     assert fomo.wait() == 128 + signal.SIGTERM, fomo.output
     assert "resume point" in fomo.output.splitlines()[-1], fomo.output
@@ -222,13 +247,13 @@ def test_whatever_ends_a_run_or_a_part_of_it_the_next_goes_on_from_there(project
     assert not list(project.home.leases.rglob("slot_*"))
 
     fomo = start(*settings(LONG))
-    workers = two()
+    workers = two_trainings(project)
     fomo.kill()
     _, alive = psutil.wait_procs(workers, timeout=30)
     assert not alive
 
     fomo = start(*settings(LONG))
-    two()[0].kill()
+    two_trainings(project)[0].kill()
     assert fomo.wait() == 1
     assert "its process was ended by SIGKILL, probably for lack of memory" in fomo.output
     assert fomo.output.count("is up to date") == 1, fomo.output
