@@ -34,7 +34,7 @@ class EvaluationResult:
     concepts: pl.DataFrame
     """Columns of `CONCEPT_METRICS`, by concept; a concept without samples has no row."""
     predictions: pl.DataFrame
-    """Columns of `tables.schemas.PREDICTION_COLUMNS`, in the order of the samples."""
+    """Columns of `tables.view_columns.PREDICTION_COLUMNS`, in the order of the samples."""
 
 
 def metrics_frame(dataset: str, task: str, values: Mapping[str, tuple[float, int]]) -> pl.DataFrame:
