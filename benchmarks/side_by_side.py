@@ -9,8 +9,8 @@ the longer of the two by the first executor. experiments: shipped ones, for thei
 
 Shards, pool and θ₀ are there before the clock starts, but for shipped experiments. Each process has
 one thread, so that the bits can be compared; `--samples` is what each training of the sweep sees.
-How long a training takes by itself is said too: beside another it is slower, by what the machine's
-memory and caches are shared. For `ray` a cluster of two nodes of one CPU is there while it is used.
+How long one training takes is said too: beside another it is slower, since they share the machine's
+memory and caches. For `ray` a cluster of two nodes of one CPU is there while it is used.
 """
 
 from __future__ import annotations
@@ -73,26 +73,25 @@ Lines = list[tuple[float, str]]
 
 def run(project: Path, home: Path, name: str, executor: str, devices: str) -> Lines:
     """The lines of `fomo run`, each with the seconds since it began; the last is its end."""
-    with cluster(executor):
-        environment = {
-            **os.environ, "FOMO_HOME": str(home), "FOMO_EXECUTOR": executor,
-            "FOMO_DEVICES": devices, "OMP_NUM_THREADS": "1",
-        }  # fmt: skip
-        began, lines = time.monotonic(), list[tuple[float, str]]()
-        with subprocess.Popen(
-            [FOMO, "run", name], env=environment, cwd=project, text=True, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        ) as process:  # fmt: skip
-            assert process.stdout is not None
-            lines.extend((time.monotonic() - began, line) for line in process.stdout)
-        if process.returncode:
-            raise SystemExit("".join(line for _, line in lines))
-        return [*lines, (time.monotonic() - began, "")]
+    environment = {
+        **os.environ, "FOMO_HOME": str(home), "FOMO_EXECUTOR": executor, "FOMO_DEVICES": devices,
+        "OMP_NUM_THREADS": "1",
+    }  # fmt: skip
+    began, lines = time.monotonic(), list[tuple[float, str]]()
+    with subprocess.Popen(
+        [FOMO, "run", name], env=environment, cwd=project, text=True, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        lines.extend((time.monotonic() - began, line) for line in process.stdout)
+    if process.returncode:
+        raise SystemExit("".join(line for _, line in lines))
+    return [*lines, (time.monotonic() - began, "")]
 
 
 @contextmanager
 def cluster(executor: str) -> Iterator[None]:
-    """A Ray cluster of two nodes where one is needed; idle, it takes time from others."""
+    """A Ray cluster of two nodes, where one is needed."""
     if executor != "ray":
         yield
         return
@@ -154,7 +153,8 @@ def compare(project: Path, case: str, by: list[str]) -> None:
         executor, _, devices = way.partition("=")
         home = project / f"{case}_{executor}"
         shutil.copytree(project / "made", home)
-        lines, made = run(project, home, case, executor, devices), contents(home)
+        with cluster(executor):
+            lines, made = run(project, home, case, executor, devices), contents(home)
         first = first or (lines, made)
         took, alone = lines[-1][0], first[0][-1][0]
         same = "the same bits" if made == first[1] else "OTHER BITS"
@@ -178,7 +178,8 @@ def compare_bits(project: Path, experiments: list[str], by: list[str]) -> None:
     for way in by:
         executor, _, devices = way.partition("=")
         home = project / executor
-        took = sum(run(project, home, name, executor, devices or "")[-1][0] for name in experiments)
+        with cluster(executor):
+            took = sum(run(project, home, name, executor, devices)[-1][0] for name in experiments)
         made = contents(home)
         first = first or made
         same = "the same bits" if made == first else "OTHER BITS"
