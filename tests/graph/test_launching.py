@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from fomo_dagster.experiment.execution import Execution
 from fomo_dagster.experiment.machines import Machines
 from fomo_dagster.graph.core.keys import step_of
 from fomo_dagster.graph.run import launching
+from fomo_dagster.graph.run.devices import Lent
 from fomo_dagster.graph.run.materialise import materialise
 from fomo_dagster.graph.run.run_context import RunContext
 from fomo_dagster.home import Home
@@ -189,3 +191,13 @@ def test_the_reason_is_the_process_that_was_lost_not_how_others_were_stopped():
     assert launching._killed(output) == [("1", signal.SIGKILL)]
     assert launching._killed(failed.format(0, 0, -15)) == []
     assert launching._killed(failed.format(0, 0, 1)) == []
+
+
+def test_a_process_has_the_threads_that_are_asked_for_or_those_of_its_cores(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)  # seconds of the run's own process
+    for asked, threads in (("", 3), ("2", 2), ("5,1", 5), ("many", 3), ("0", 3)):
+        monkeypatch.setenv("OMP_NUM_THREADS", asked)
+        assert launching._threads(None, None, Lent(cpus=3)) == threads
+    assert launching._threads(None, None, Lent()) is None

@@ -10,10 +10,8 @@ import ray
 from fomo_dagster.errors import InputError
 from fomo_dagster.graph.core.needs import Needs
 from fomo_dagster.graph.run import on_ray
-from fomo_dagster.graph.run.devices import Lent
 from fomo_dagster.graph.run.executors import open_cluster
 from fomo_dagster.graph.run.installed import installed
-from fomo_dagster.graph.run.launching import _threads
 from fomo_dagster.graph.run.on_ray import RayCluster
 from fomo_dagster.graph.run.pending import Place
 
@@ -126,11 +124,3 @@ def test_each_node_is_asked_once_to_import_what_work_needs(cluster, monkeypatch)
     cluster.preload()
     (node,) = ray.nodes()
     assert asked == [(node["NodeID"], on_ray.preload)]
-
-
-def test_a_process_has_the_threads_that_are_asked_for_or_those_of_its_cores(monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch", None)  # seconds of the run's own process
-    for asked, threads in (("", 3), ("2", 2), ("5,1", 5), ("many", 3), ("0", 3)):
-        monkeypatch.setenv("OMP_NUM_THREADS", asked)
-        assert _threads(None, None, Lent(cpus=3)) == threads
-    assert _threads(None, None, Lent()) is None
