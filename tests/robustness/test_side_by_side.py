@@ -129,12 +129,13 @@ def two_trainings(project):
     return until(lambda: len(found := trainings_under_way(project)) == 2 and found)
 
 
-def insist(fomo, workers):
+def insist(project, fomo, workers):
     """End a run whose workers do not stop when they are asked to, by asking twice."""
     for worker in workers:
         worker.suspend()
     fomo.send(signal.SIGINT)
-    time.sleep(1)
+    until(lambda: list(project.home.root.glob("launches/*/stop")))
+    time.sleep(1.1)  # what comes sooner is the same request
     assert fomo.poll() is None
     fomo.send(signal.SIGINT)
     until(lambda: fomo.poll() is not None)
@@ -208,7 +209,7 @@ def test_what_was_insisted_on_or_lost_with_its_node_goes_on_at_another(project, 
     write(project)
     fomo = start(*settings(LONG), executor="ray")
     workers = two_trainings(project)
-    insist(fomo, workers)
+    insist(project, fomo, workers)
 
     fomo = start(*settings(LONG), executor="ray")
     two_trainings(project)
@@ -235,7 +236,7 @@ def test_what_fails_takes_nothing_with_it_that_does_not_need_it(project, run):
 def test_whatever_ends_a_run_or_a_part_of_it_the_next_goes_on_from_there(project, start, run):
     write(project)
     fomo = start(*settings(LONG))
-    insist(fomo, two_trainings(project))
+    insist(project, fomo, two_trainings(project))
 
     fomo = start(*settings(LONG))
     workers = two_trainings(project)

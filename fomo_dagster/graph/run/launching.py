@@ -297,6 +297,7 @@ def _run(launch: Launch, context: RunContext) -> int:
                             write_bytes(here / STOP, received.encode())
                         if context.run.stop.is_insisted_on:
                             process.kill()
+                            process.wait()
                         time.sleep(_SECONDS_BETWEEN_LOOKS)
                 if context.run.stop.received is not None:
                     raise KeyboardInterrupt(context.run.stop.received)

@@ -42,6 +42,7 @@ ADDRESS = "RAY_ADDRESS"
 _SECONDS_TO_ANSWER = 10.0  # of a cluster, to a connection
 _SECONDS_TO_START = 120.0  # of a process on each node, the first time
 _SECONDS_TO_END = 60.0
+_SECONDS_TO_KILL = 5.0  # of a task that was cancelled, before Ray ends its process
 _SECONDS_BETWEEN_COUNTS = 2.0  # nodes come and go
 _GIB = 2**30
 # A node died, or what Ray itself runs there.
@@ -258,13 +259,19 @@ class _RayTask:
         return self._status
 
     def kill(self) -> None:
+        """It ends its processes itself; where it does not, waiting for it ends it."""
         self._is_killed = True
-        with suppress(exceptions.RayError):
-            ray.cancel(self._reference, force=True)
+        self._cancel(force=False)
 
     def wait(self) -> int:
-        ray.wait([self._reference], timeout=_SECONDS_TO_END)
+        if not ray.wait([self._reference], timeout=_SECONDS_TO_KILL)[0]:
+            self._cancel(force=True)
+            ray.wait([self._reference], timeout=_SECONDS_TO_END)
         return -signal.SIGKILL
+
+    def _cancel(self, *, force: bool) -> None:
+        with suppress(exceptions.RayError):
+            ray.cancel(self._reference, force=force)
 
 
 def _status_of(reference: Any) -> int:
