@@ -18,11 +18,14 @@ from fomo_dagster.cli.failures import failures_of
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.execution import Execution
 from fomo_dagster.experiment.machines import Machines
+from fomo_dagster.graph.core.facts import identity
 from fomo_dagster.graph.core.keys import step_of
 from fomo_dagster.graph.run import launching
+from fomo_dagster.graph.run.clusters import LocalCluster
 from fomo_dagster.graph.run.devices import Lent
 from fomo_dagster.graph.run.materialise import materialise
-from fomo_dagster.graph.run.run_context import RunContext
+from fomo_dagster.graph.run.processes import Forked
+from fomo_dagster.graph.run.run_context import Run, RunContext
 from fomo_dagster.home import Home
 from resources.run_contexts import RunContexts
 
@@ -62,6 +65,20 @@ def longer(finished_project: Any) -> Any:
         "toy", budget={"steps": STEPS}, optimiser=OPTIMISER, execution=SINGLE_PROCESS
     )
     return finished_project
+
+
+def test_what_a_killed_launch_left_goes_with_the_next_hit(finished_project: Any) -> None:
+    run = Run(cluster=LocalCluster(forked=Forked()))
+    context = RunContext(finished_project.graph(), finished_project.home, run=run)
+    node = context.graph.nodes["toy/evaluation_003"]
+    of = identity(node.recipes(node.input_facts(context)))
+    others, own = (context.home.root / "launches" / name for name in ("other_1", f"{of}_1"))
+    for left in (others, own):
+        left.mkdir(parents=True)
+        (left / "task.json").write_text("{}")
+    assert materialise(node.key, context).computed == ()
+    assert others.exists()
+    assert not own.exists()
 
 
 def test_two_processes_evaluate_bit_for_bit_what_one_does(

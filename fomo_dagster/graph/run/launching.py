@@ -66,7 +66,9 @@ def make(
     if count == 1 and not (context.run.cluster.has_workers and node.needs is not None):
         with _here(node, claim.lent) as own:
             return make_here(own, name, recipe, folder, context)
-    cost = _launch(node, {name: recipe}, folder, claim, context)
+    recipes = {name: recipe}
+    here = context.home.root / "launches" / identity(recipes)
+    cost = _launch(node, recipes, here, folder, claim, context)
     return cost if count == 1 else cost | {"processes": count}
 
 
@@ -92,12 +94,16 @@ def make_side_by_side(
         return {n: recipe for n, recipe in recipes.items() if not context.store.holds(recipe)}
 
     least = 1 if context.run.cluster.has_workers else 2
-    if len(missing()) < least:
+    here = context.home.root / "launches" / identity(recipes)
+    if len(missing()) < least and not _folders(here):
         return frozenset()
     # First, so that who wants the same waits for what is made rather than for a device.
-    same = context.home.leases / f"side_by_side_{identity(recipes)}"
-    with lease(same, context.waits_for_maker):
+    with lease(context.home.leases / f"side_by_side_{here.name}", context.waits_for_maker):
         wanted = missing()
+        if len(wanted) < least:  # a launcher was killed when they had just been made
+            for left in _folders(here):
+                shutil.rmtree(left, ignore_errors=True)
+            return frozenset()
         # A device is never held while another machine makes one of these.
         with context.store.claimed(list(wanted.values()), context.waits_for_maker) as claimed:
             made = missing() if claimed else wanted
@@ -107,7 +113,7 @@ def make_side_by_side(
                 made = missing() if waited else made
                 if made:
                     context.run.begins(node)
-                    _launch(node, made, None, claim, context)
+                    _launch(node, made, here, None, claim, context)
     return frozenset(made)
 
 
@@ -143,6 +149,7 @@ def _here(node: Node, lent: Lent) -> Iterator[Node]:
 def _launch(
     node: Node,
     recipes: Mapping[str, Recipe],
+    here: Path,
     folder: Path | None,
     claim: Claim,
     context: RunContext,
@@ -150,7 +157,8 @@ def _launch(
     """What it cost. Raises what the processes raise; `TrainingError` where one was lost,
     `KeyboardInterrupt` on a signal that asks to stop, once they have stopped.
 
-    Where the machine was lost with them, others go on from what they kept.
+    Where the machine was lost with them, others go on from what they kept. They communicate through
+    folders named after `here`, one each time.
     """
     if context.run.channel is None:
         raise InputError(
@@ -165,7 +173,6 @@ def _launch(
         processes=claim.lent.cpus or context.processes,
         host=socket.gethostname(), tells_steps=context.callbacks.steps is not ignore_steps,
     )  # fmt: skip
-    here = context.home.root / "launches" / identity(recipes)
     needs = node.needs or Needs()
     with lease(context.home.leases / f"launch_{here.name}", context.waits_for_maker):
         for times in range(1, MOST_TIMES + 1):
@@ -183,6 +190,11 @@ def _launch(
                 lost = str(error)
                 context.say([f"{node.key}: {lost}; begun again from its resume point"])
     raise TrainingError(f"{MOST_TIMES} times in a row {lost}. Run again to go on")
+
+
+def _folders(here: Path) -> list[Path]:
+    """Those of `_launch` that are there."""
+    return list(here.parent.glob(f"{here.name}_*"))
 
 
 def _threads(several: Execution | None, folder: Path | None, lent: Lent) -> int | None:
