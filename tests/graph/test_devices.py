@@ -22,11 +22,13 @@ from fomo_dagster.graph.run.materialise import materialise
 from fomo_dagster.graph.run.run_context import Run, RunContext
 from fomo_dagster.progress import Callbacks
 
+OTHER = "deadbeef-1234"  # a run
+
 
 @contextmanager
 def taken(project, graph):
     """The machine's only device, by another."""
-    other = RunContext(graph, project.home, run=Run(id="deadbeef-1234"))
+    other = RunContext(graph, project.home, run=Run(id=OTHER))
     with other.claim(graph.nodes["toy/trained_002"]).held():
         yield
 
@@ -51,13 +53,18 @@ def test_what_trains_nothing_waits_for_no_training(finished_project):
         assert materialise("toy/scores", RunContext(graph, finished_project.home)).computed
 
 
+ANOTHERS = f"process {os.getpid()}, which is making toy/trained_002 in run deadbeef"
+
+
 @pytest.mark.slow
-def test_who_wants_what_another_trains_waits_with_it_and_takes_the_hit(finished_project):
+@pytest.mark.parametrize("run", ["", "beef-1234", OTHER])
+def test_who_wants_what_another_trains_waits_with_it_and_takes_the_hit(finished_project, run):
     finished_project.write("toy", optimiser={"learning_rate": 5e-4})
     graph, told, outcomes = finished_project.graph(), [], []
 
     def train():
-        context = RunContext(graph, finished_project.home, callbacks=Callbacks(waiting=told.append))
+        callbacks = Callbacks(waiting=told.append)
+        context = RunContext(graph, finished_project.home, callbacks=callbacks, run=Run(id=run))
         outcomes.append(materialise("toy/trained_001", context))
 
     threads = [threading.Thread(target=train) for _ in range(2)]
@@ -69,10 +76,10 @@ def test_who_wants_what_another_trains_waits_with_it_and_takes_the_hit(finished_
         assert not outcomes
     for thread in threads:
         thread.join(60)
-    assert sorted(told, key=len) == [
+    holder = "toy/trained_002 of this run" if run == OTHER else ANOTHERS
+    assert sorted(told) == [
+        f"a device, taken by {holder}",
         "another asset of this run, which is making the same",
-        f"a device, taken by process {os.getpid()}, which is making toy/trained_002 in run "
-        "deadbeef",
     ]
     assert sorted(outcome.head.status for outcome in outcomes) == ["computed", "hit"]
 
@@ -93,8 +100,7 @@ def test_a_command_says_whom_it_waits_for_and_can_be_stopped(finished_project):
     assert running.returncode == 128 + signal.SIGTERM
     # The signal comes while the line is written: what was interrupted may be written once more.
     assert list(dict.fromkeys(line for line in said if "waiting" in line)) == [
-        f"waiting  toy/trained_001  for a device, taken by process {os.getpid()}, which is making "
-        "toy/trained_002 in run deadbeef"
+        f"waiting  toy/trained_001  for a device, taken by {ANOTHERS}"
     ]
     left = [path.name for path in finished_project.home.leases.rglob("*") if path.is_file()]
     assert left == []

@@ -25,6 +25,8 @@ from fomo_dagster.store.heads import Head
 if TYPE_CHECKING:
     from fomo_dagster.distributed.process_group import ProcessGroup
 
+_IS_MAKING = " is making "
+
 
 def ignore_node(node: Node) -> None:
     """Tells nobody."""
@@ -100,13 +102,10 @@ class RunContext(NodeContext):
         Who waits for a device may hold the lease of what it makes. So who holds a device must never
         wait for the making of something that takes one.
         """
-        note = f"process {os.getpid()}, which is making {node.key}"
-        if self.run.id:
-            note += f" in run {self.run.id.partition('-')[0]}"
         return Claim(
             node.needs or Needs(),
             self.run.cluster.lender(self.home.leases),
-            note,
+            f"process {os.getpid()}, which{_IS_MAKING}{node.key}{self._in_run}",
             self._waits_for_device,
             self._place_of(node),
         )
@@ -123,5 +122,15 @@ class RunContext(NodeContext):
             self._places[step] = Place(step, self.run.priorities_by_step, self.run.pending)
         return self._places[step]
 
+    @property
+    def _in_run(self) -> str:
+        return f" in run {self.run.id.partition('-')[0]}" if self.run.id else ""
+
     def _waits_for_device(self, holders: Sequence[str]) -> None:
-        self.callbacks.waiting(f"a device, taken by {'; '.join(holders)}")
+        self.callbacks.waiting(f"a device, taken by {'; '.join(map(self._named, holders))}")
+
+    def _named(self, holder: str) -> str:
+        """What the note of a claim says, to this run."""
+        if not self._in_run or not holder.endswith(self._in_run):
+            return holder
+        return f"{holder.removesuffix(self._in_run).partition(_IS_MAKING)[2]} of this run"
