@@ -2,9 +2,8 @@
 
 import json
 import sys
-import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from dagster_pipes import PipesMessage, PipesParams
 
 from fomo_dagster.progress import Callbacks
 
-SECONDS_BETWEEN_LOOKS = 0.05
+SECONDS_BETWEEN_LOOKS = 0.2
 
 
 @dataclass(frozen=True)
@@ -62,22 +61,22 @@ class _Messages(dg.PipesFileMessageReader):
 
     def _reader_thread(self, handler: dg.PipesMessageHandler, is_resource_complete: Event) -> None:
         try:
-            for line in whole_lines(Path(self._path), is_resource_complete.is_set):
+            for line in whole_lines(Path(self._path), is_resource_complete):
                 handler.handle_message(json.loads(line))
         except Exception:
             handler.report_pipes_framework_exception(type(self).__name__, sys.exc_info())
             raise
 
 
-def whole_lines(path: Path, is_over: Callable[[], bool]) -> Iterator[bytes]:
+def whole_lines(path: Path, is_over: Event) -> Iterator[bytes]:
     """The lines of a file that others write, as they come. An incomplete last line is left out.
 
-    is_over: whether nothing more is written.
+    is_over: set once nothing more is written.
     """
     begun = b""
     with path.open("rb") as file:
         while True:
-            ends = is_over()  # asked first: what is written before the end is read
+            ends = is_over.is_set()  # asked first: what is written before the end is read
             piece = file.readline()
             begun += piece
             if begun.endswith(b"\n"):
@@ -86,7 +85,7 @@ def whole_lines(path: Path, is_over: Callable[[], bool]) -> Iterator[bytes]:
             elif not piece and ends:
                 return
             elif not piece:
-                time.sleep(SECONDS_BETWEEN_LOOKS)
+                is_over.wait(SECONDS_BETWEEN_LOOKS)
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ from resources.dagster_internals import (
 )
 
 MOST_THREADS = 512
-SECONDS_BETWEEN_LOOKS = 0.1
+SECONDS_BETWEEN_LOOKS = 0.25  # for an interrupt
 INTERRUPTIONS = (KeyboardInterrupt, DagsterExecutionInterruptedError)
 
 

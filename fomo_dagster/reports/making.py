@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from fomo_dagster.reports.content import Report, Section
 from fomo_dagster.reports.members import Reported
+from fomo_dagster.reports.one_sweep import without_name_of
 from fomo_dagster.reports.sections import (
     costs,
     curves,
@@ -47,4 +48,7 @@ def report_of(reported: Reported) -> Report:
     several = others if len(others) <= MOST_IN_TITLE else reported.asked
     title = f"{', '.join(several)} against {reported.baseline}" if others else reported.baseline
     remarks = [*reported.said, *reported.left_out]
-    return Report(title, reported.newest, reported.command, remarks, found)
+    report = Report(title, reported.newest, reported.command, remarks, found)
+    if reported.sweep is None:
+        return report
+    return without_name_of(reported.sweep, [*reported.names, *reported.experiments], report)

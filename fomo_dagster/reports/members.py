@@ -24,7 +24,7 @@ ImageOf = Callable[[str, str], Image.Image | None]
 KINDS = ("scores", "evaluation", "chunk")
 """Of the assets that a report reads, beside weights."""
 _EXPERIMENTS = """
-SELECT coalesce(replicate_of, experiment) AS method, experiment, replicate, stages, stream,
+SELECT coalesce(replicate_of, experiment) AS method, experiment, replicate, sweep, stages, stream,
     start_from, deploy, technique, settings
 FROM experiments
 """
@@ -106,6 +106,16 @@ class Reported:
     def settings(self) -> pl.DataFrame:
         """The rows of `replicates` of each method's first one."""
         return self.replicates.unique("method", keep="first", maintain_order=True)
+
+    @property
+    def sweep(self) -> str | None:
+        """The one that all methods, of which there are several, are of and begin with; else
+        None."""
+        sweeps = self.replicates["sweep"].unique().to_list()
+        if len(self.names) < 2 or len(sweeps) != 1 or sweeps[0] is None:
+            return None
+        sweep = str(sweeps[0])
+        return sweep if all(name.startswith(f"{sweep}_") for name in self.names) else None
 
     @cached_property
     def oracles(self) -> list[str]:

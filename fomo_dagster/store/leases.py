@@ -53,6 +53,26 @@ class Lock(Protocol):
         """What its holder says of itself; empty if that is not known."""
 
 
+class Turn(Protocol):
+    """A place in the queue of a process."""
+
+    def is_next(self) -> bool:
+        """Whether nothing else of the process goes first."""
+
+    def wait(self) -> None:
+        """Wait until that, or what is free, may have changed."""
+
+
+class _AnyTurn:
+    """The place of what waits for none of its process."""
+
+    def is_next(self) -> bool:
+        return True
+
+    def wait(self) -> None:
+        time.sleep(_SECONDS_BETWEEN_CHECKS)
+
+
 @dataclass(frozen=True)
 class Lease:
     """One that was taken, and whether that took waiting."""
@@ -109,16 +129,17 @@ def slots(
     *,
     count: int = 1,
     shared: bool = False,
-    goes_first: Callable[[], bool] = lambda: True,
+    turn: Turn | None = None,
 ) -> Iterator[Slots]:
     """Hold `count` of the leases at `paths`, whichever are free first, with a note of who holds
     them.
 
     First come, first served, or nearly so: only the first of the queue looks for free leases, and
     keeps what it finds until it has all. `waiting` is called with the notes of the holders,
-    whenever these change. goes_first: whether nothing else of this process wants one more; where it
-    does, the place in the queue is given up.
+    whenever these change. turn: among those of this process that want one; where another goes
+    first, the place in the queue is given up.
     """
+    turn = turn or _AnyTurn()
     told: list[str] = []
     taken: dict[Path, Held] = {}
     locks = {path: _AtPath(path, shared=shared) for path in paths}
@@ -134,13 +155,14 @@ def slots(
     waited = False
     with contextlib.ExitStack() as held:
         while len(taken) < count:
-            if not goes_first():
+            if not turn.is_next():
                 waited = True
-                _pause(_SECONDS_BETWEEN_CHECKS)
+                turn.wait()
+                check()
                 continue
             with lease(paths[0].with_name("queue"), tell, shared=shared) as queued:
                 waited |= queued.waited
-                while goes_first():
+                while turn.is_next():
                     for path, lock in locks.items():
                         if len(taken) < count and path not in taken:
                             found = lock.take(note)
@@ -151,7 +173,8 @@ def slots(
                         break
                     waited = True
                     tell()
-                    _pause(locks[paths[0]].seconds_between_looks)
+                    turn.wait()
+                    check()
                 else:
                     held.close()
                     taken.clear()

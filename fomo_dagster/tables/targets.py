@@ -19,6 +19,7 @@ from fomo_dagster.statistics.time_to_target import (
     performance_profiles,
     reached,
 )
+from fomo_dagster.tables.replicates import run_otherwise
 from fomo_dagster.tables.trajectories import COSTS, experiments_of, trajectories
 
 TAUS = (1.0, 1.5, 2.0, 3.0, MOST)
@@ -34,7 +35,8 @@ class Targets:
     `stage`, `value`, and of COSTS what it took up to there.
 
     profile: a row for each method: `method`, `reached`, the workloads on which it keeps the
-    target; `score`, and ρ at each of TAUS. None where methods do not share all workloads.
+    target; `score`, and ρ at each of TAUS. None where methods do not share all workloads, and where
+    replicates of one differ in more than seeds.
     """
 
     metric: Metric
@@ -78,7 +80,13 @@ def targets_of(
         for _, group in values.group_by("experiment", "workload", maintain_order=True)
     ]
     frame = pl.DataFrame(rows, infer_schema_length=None)
-    profile, remarks = _profile(frame, cost)
+    labels = set(experiments["label"])
+    otherwise = [
+        f"no profiles of {name}: {said}"
+        for name, said in run_otherwise(home).items()
+        if not by and name in labels
+    ]
+    profile, remarks = (None, otherwise) if otherwise else _profile(frame, cost)
     if without := sorted(set(experiments["experiment"]) - set(values["experiment"])):
         remarks.append(f"without {metric.label}, and left out: {', '.join(without)}")
     stages = values.select("experiment", "workload", "stage", "value", *COSTS, method="label")

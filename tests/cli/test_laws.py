@@ -55,7 +55,7 @@ class Made:
         """accuracies: KA of stages 0 on; samples: of each stage."""
         row = {"stages": len(accuracies) - 1, "seed": 0, "replicate": "", "batch_size": 8,
                "method": "finetune", "stream": "toy", "backbone": "toy", "budget": 1.0,
-               "file": f"experiments/{name}.yaml"}  # fmt: skip
+               "file": f"experiments/{name}.yaml", "settings": "{}"}  # fmt: skip
         self.table("experiments", f"{name}/scores", [{"experiment": name, **row, **settings}])
         scores = [
             dict.fromkeys(SCORES)
@@ -232,6 +232,17 @@ def test_methods_are_compared_over_workloads_by_medians(made):
     assert without["remarks"] == ["no profile: two_a_full has no experiment on b"]
     of = json.loads(fomo(*asked[:4], "--of", "lora", "--by", "method", "--json"))["experiments"]
     assert {row["workload"]: row["target"] for row in of} == {"a": 60, "b": 20}
+
+
+def test_replicates_that_were_run_otherwise_have_no_profile(made):
+    for seed in (0, 1):
+        made.experiment(f"odd_{seed}", [0, 60], 100, seed=seed, replicate_of="odd",
+                        replicate=f"seed_{seed}", settings=f'{{"batch_size": {seed}}}')  # fmt: skip
+    said = json.loads(fomo("target", "odd", "--metric", "KA", "--value", 50, "--json"))
+    assert len(said["experiments"]) == 2
+    assert said["profile"] is None
+    (remark,) = said["remarks"]
+    assert remark.startswith("no profiles of odd: odd_0 and odd_1 differ in batch_size, and so are")
 
 
 def test_each_dataset_is_a_workload_where_that_is_asked_for(finished_project):

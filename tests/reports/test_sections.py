@@ -57,7 +57,16 @@ class Written:
         write_table(self.home.root, table, asset, DIGEST, frame)
 
     def experiment(
-        self, name, scores, settings, *, of=None, stream="s", order="as_listed", flops=100.0
+        self,
+        name,
+        scores,
+        settings,
+        *,
+        of=None,
+        stream="s",
+        order="as_listed",
+        flops=100.0,
+        sweep=None,
     ):
         """scores: (KA, ZS) of each stage."""
         asset, replicate = f"{name}/scores", "" if of is None else name.removeprefix(f"{of}_")
@@ -74,7 +83,7 @@ class Written:
         merge = method.get("merge")
         self.rows("experiments", asset, [
             texts | numbers | {
-                "experiment": name, "replicate_of": of, "replicate": replicate, "sweep": None,
+                "experiment": name, "replicate_of": of, "replicate": replicate, "sweep": sweep,
                 "preserve": None, "stages": len(scores) - 1, "stream": stream,
                 "stream_order": order,
                 "start_from": method.get("start_from", "trained"),
@@ -163,6 +172,18 @@ def test_one_run_of_few_stages_has_no_empty_section(written):
     assert "n = 1 is one run" in final.blocks[1].caption
     written.experiment("b", [(10, None)], {})
     assert [one.title for one in report_of(written.reported("b")).sections] == ["Final scores"]
+
+
+def test_the_name_of_the_sweep_that_all_are_of_is_said_once(written):
+    for name in ("rates_a", "rates_b"):
+        written.experiment(name, [(10, 40), (20, 30)], {}, sweep="rates")
+    report = report_of(written.reported())
+    assert report.title == "b against a"
+    assert report.remarks[-1] == "The names of all methods begin with rates_."
+    assert report.all_of(Table)[0].shown["method"].to_list() == ["a", "b"]
+    assert report_of(written.reported("rates_b")).title == "rates_b"
+    written.experiment("other", [(10, 40), (20, 30)], {})
+    assert report_of(written.reported()).title == "rates_a, rates_b against other"
 
 
 def test_what_sees_all_at_once_is_an_oracle_and_an_early_stop_is_not(written):

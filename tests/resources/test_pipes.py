@@ -20,15 +20,15 @@ def read(tmp_path, monkeypatch):
 
     def check(pieces):
         path.touch()
-        looked, over, lines = threading.Semaphore(0), threading.Event(), []
+        looked, lines = threading.Semaphore(0), []
 
-        def is_over():
-            looked.release()
-            return over.is_set()
+        class Over(threading.Event):
+            def is_set(self):
+                looked.release()
+                return super().is_set()
 
-        reader = threading.Thread(
-            target=lambda: lines.extend(pipes.whole_lines(Path(path), is_over))
-        )
+        over = Over()
+        reader = threading.Thread(target=lambda: lines.extend(pipes.whole_lines(Path(path), over)))
         reader.start()
         for piece in pieces:
             with path.open("ab") as file:

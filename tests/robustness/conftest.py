@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -48,8 +49,13 @@ class Child:
             self.ended = self.nursery.ask({"wait": self.process})["status"]
         return self.ended
 
-    def poll(self):
-        return self.wait() if self.ended is not None or self.has_ended() else None
+    def poll(self, within=0.0):
+        deadline = time.monotonic() + within
+        while self.ended is None and not self.has_ended():
+            if time.monotonic() >= deadline:
+                return None
+            time.sleep(0.02)
+        return self.wait()
 
     def kill(self):
         self.send(signal.SIGKILL)

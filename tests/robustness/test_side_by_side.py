@@ -25,7 +25,7 @@ SWEEP = {
 }
 ONE_STAGE = {**SWEEP["stream"], "stages": 1}
 FOMO = str(Path(sys.executable).with_name("fomo"))
-LONG = {"budget.steps": 400, "stream.stages": 1, "execution.resume_seconds": 0.2}
+LONG = {"budget.steps": 800, "stream.stages": 1, "execution.resume_seconds": 0.2}
 
 
 def write(project, **changes):
@@ -154,6 +154,7 @@ def cluster(monkeypatch):
 
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # other tests run beside
     made = Cluster(shutdown_at_exit=False)
     try:
         for _ in range(2):

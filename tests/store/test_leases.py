@@ -7,6 +7,7 @@ import signal
 import socket
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -147,7 +148,8 @@ def test_what_goes_first_in_a_process_gets_the_slot_that_another_waited_for(path
     order, first = [], ["low"]
 
     def want(name):
-        with slots(paths[:1], name, silent, goes_first=lambda: first == [name]):
+        turn = SimpleNamespace(is_next=lambda: first == [name], wait=lambda: time.sleep(0.01))
+        with slots(paths[:1], name, silent, turn=turn):
             order.append(name)
 
     threads = {name: threading.Thread(target=want, args=(name,)) for name in ("low", "high")}

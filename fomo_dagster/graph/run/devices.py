@@ -16,7 +16,6 @@ import os
 import re
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
@@ -35,7 +34,8 @@ from fomo_dagster.units import counted
 SETTING = "FOMO_DEVICES"
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 MOST_SLOTS = 1000
-_SECONDS_BETWEEN_LOOKS = 0.05
+_SECONDS_BETWEEN_LOOKS = 0.1  # for what another process gives back
+_SECONDS_TO_STOP = 0.5  # until a request to stop is seen
 _FORM = re.compile(r"(?:cuda:)?(\d{1,3})|(cpu)(?::(\d{1,4}))?")
 _SHARED_FOLDERS = (Path("/run/lock"), Path("/tmp"))
 
@@ -263,17 +263,20 @@ class Lending:
             device
             for number, device in enumerate(suitable)
         }  # fmt: skip
-        with (
-            _turns(folder).turn(place) as turn,
-            slots(
-                list(by_path), note, waiting,
-                count=wanted, shared=shared, goes_first=turn.is_next,
-            ) as taken,
-        ):  # fmt: skip
-            turn.is_over()
-            devices = tuple(by_path[path] for path in taken.paths)
-            on_cpu = any(device.name == "cpu" for device in devices)
-            yield Lent(devices, self.devices.cpu if on_cpu else 1, waited=taken.waited)
+        turns = _turns(folder)
+        try:
+            with (
+                turns.turn(place) as turn,
+                slots(
+                    list(by_path), note, waiting, count=wanted, shared=shared, turn=turn
+                ) as taken,
+            ):
+                turn.is_over()
+                devices = tuple(by_path[path] for path in taken.paths)
+                on_cpu = any(device.name == "cpu" for device in devices)
+                yield Lent(devices, self.devices.cpu if on_cpu else 1, waited=taken.waited)
+        finally:
+            turns.given_back()
 
 
 @dataclass(eq=False)
@@ -286,28 +289,43 @@ class Turn:
 
     def is_next(self) -> bool:
         """Whether nothing else goes first, not even what may be about to ask."""
-        with self.turns.lock:
-            if min(self.turns.waiting) != self.order:
+        with self.turns.changed:
+            if not self._is_first():
                 return False
         return not self.place.must_wait()
 
+    def wait(self) -> None:
+        """Of many that wait, only the first looks often: looks take time from what computes."""
+        with self.turns.changed:
+            first = self._is_first()
+            self.turns.changed.wait(_SECONDS_BETWEEN_LOOKS if first else _SECONDS_TO_STOP)
+
     def is_over(self) -> None:
-        with self.turns.lock:
+        with self.turns.changed:
             self.turns.waiting.discard(self.order)
+            self.turns.changed.notify_all()
+
+    def _is_first(self) -> bool:
+        return min(self.turns.waiting) == self.order
 
 
 @dataclass(eq=False)
 class Turns:
     """Who of this process waits for devices of a kind: (minus the priority, number)."""
 
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    changed: threading.Condition = field(default_factory=threading.Condition)
     waiting: set[tuple[float, int]] = field(default_factory=set)
     numbers: Iterator[int] = field(default_factory=count)
+
+    def given_back(self) -> None:
+        """What this process had is free for whoever waits."""
+        with self.changed:
+            self.changed.notify_all()
 
     @contextmanager
     def turn(self, place: Place) -> Iterator[Turn]:
         """Within it, work stands in the queue at its place."""
-        with self.lock:
+        with self.changed:
             turn = Turn(self, place, (-place.priority, next(self.numbers)))
             self.waiting.add(turn.order)
         try:
@@ -327,7 +345,7 @@ class Turns:
                     waiting(["other assets of this run"])
                 waited = True
                 check()
-                time.sleep(_SECONDS_BETWEEN_LOOKS)
+                turn.wait()
         return waited
 
 

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 AGENT = "fomo_dagster.cli.agent"
 LAUNCHER = "launcher"  # its lifeline
-_SECONDS_BETWEEN_LOOKS = 0.1
+_SECONDS_BETWEEN_LOOKS = 0.2  # for a request to stop: looks take time from what computes
 MOST_TIMES = 4  # that work is begun, where its machine is lost
 _SECONDS_TO_END = 60.0  # of a process that was told to, and only has to leave
 _KINDS = {kind.__name__: kind for kind in (InputError, DataError, StoreError, TrainingError)}
@@ -302,7 +302,7 @@ def _run(launch: Launch, context: RunContext) -> int:
                 with Interruption() as interruption:
                     check()
                     process = context.run.cluster.start(launch)
-                    while (status := process.poll()) is None:
+                    while (status := process.poll(_SECONDS_BETWEEN_LOOKS)) is None:
                         check_condition()
                         received = interruption.received or context.run.stop.received
                         if received is not None and not (here / STOP).exists():
@@ -310,7 +310,6 @@ def _run(launch: Launch, context: RunContext) -> int:
                         if context.run.stop.is_insisted_on:
                             process.kill()
                             process.wait()
-                        time.sleep(_SECONDS_BETWEEN_LOOKS)
                 if context.run.stop.received is not None:
                     raise KeyboardInterrupt(context.run.stop.received)
                 return status

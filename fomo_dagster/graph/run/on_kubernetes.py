@@ -226,11 +226,13 @@ class _Pod:
         self._leaves: str | None = None  # why, where not this process ends it
         self._gone_at, self._said = 0.0, ""
 
-    def poll(self) -> int | None:
+    def poll(self, within: float = 0.0) -> int | None:
         """Raises `MachineLostError` where the pod was lost, and `FomoError` where it never starts.
 
         After that the status is that of one that was killed.
         """
+        if self._status is None and within:
+            time.sleep(within)
         if self._status is None and time.monotonic() >= self._next:
             self._next = time.monotonic() + _SECONDS_BETWEEN_LOOKS
             self._heart.beat()

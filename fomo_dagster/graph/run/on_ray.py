@@ -250,9 +250,9 @@ class _RayTask:
         self._status: int | None = None
         self._is_killed = False  # from here: what Ray then says is no loss of a machine
 
-    def poll(self) -> int | None:
+    def poll(self, within: float = 0.0) -> int | None:
         """Raises `MachineLostError` where the node is lost, and what the node refuses."""
-        if self._status is None and ray.wait([self._reference], timeout=0)[0]:
+        if self._status is None and ray.wait([self._reference], timeout=within)[0]:
             self._status = -signal.SIGKILL  # what is said of one that is lost
             if not self._is_killed:
                 self._status = _status_of(self._reference)

@@ -11,6 +11,7 @@ import os
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -33,10 +34,11 @@ ALONE = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": 
 
 
 class Started(Protocol):
-    """A process that was started, as `subprocess.Popen` is one."""
+    """A process that was started."""
 
-    def poll(self) -> int | None:
-        """Its exit status, or minus the signal that ended it; None while it lives."""
+    def poll(self, within: float = 0.0) -> int | None:
+        """Its exit status, or minus the signal that ended it, as soon as it has ended; None if it
+        lives on after so many seconds."""
 
     def kill(self) -> None:
         """End it."""
@@ -48,11 +50,30 @@ class Started(Protocol):
 def launched(command: Sequence[str], here: Path, environment: Mapping[str, str]) -> Started:
     """Start a command, such as torchrun's."""
     with (here / OUTPUT).open("wb") as output:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
             env={**os.environ, **environment},
             start_new_session=True,  # Ctrl-C of a terminal is the launcher's, which tells them
         )  # fmt: skip
+    return _Command(process)
+
+
+class _Command:
+    """A process of `subprocess` as a `Started`."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+
+    def poll(self, within: float = 0.0) -> int | None:
+        with suppress(subprocess.TimeoutExpired):
+            return self._process.wait(within)
+        return None
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def wait(self) -> int:
+        return self._process.wait()
 
 
 class Forked:
@@ -92,7 +113,8 @@ class _Process:
     def __init__(self, process: multiprocessing.context.ForkServerProcess) -> None:
         self._process = process
 
-    def poll(self) -> int | None:
+    def poll(self, within: float = 0.0) -> int | None:
+        self._process.join(within)
         return self._process.exitcode
 
     def kill(self) -> None:
