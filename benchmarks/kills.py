@@ -94,8 +94,10 @@ class Cluster:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.address = f"127.0.0.1:{free.getsockname()[1]}"
-        os.environ |= {"RAY_ADDRESS": self.address, "RAY_AUTH_MODE": "disabled"}
-        os.environ["RAY_worker_niceness"] = "0"  # as of a machine that is there for this alone
+        os.environ |= {
+            "RAY_ADDRESS": self.address, "RAY_AUTH_MODE": "disabled",
+            "RAY_worker_niceness": "0",  # as of a machine that is there for this alone
+        }  # fmt: skip
         port = self.address.partition(":")[2]
         self._head = self._start("--head", f"--port={port}", "--include-dashboard=false")
         time.sleep(5)
