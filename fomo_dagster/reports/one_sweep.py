@@ -57,11 +57,13 @@ def _rewritten(block: B, rewrite: Rewrite) -> B:
 
 def _table(table: Table, rewrite: Rewrite) -> Table:
     shown = table.shown.with_columns(pl.col(pl.String).map_elements(rewrite, pl.String))
+    headings = {name: rewrite(name) for name in shown.columns}
+    if len({*headings.values()}) < len(headings):  # a method is called as another column is
+        headings = {name: name for name in shown.columns}
     return replace(
-        table, caption=rewrite(table.caption),
-        shown=shown.rename({name: rewrite(name) for name in shown.columns}),
-        numbers=[rewrite(name) for name in table.numbers],
-        best={rewrite(name): rows for name, rows in table.best.items()},
+        table, caption=rewrite(table.caption), shown=shown.rename(headings),
+        numbers=[headings[name] for name in table.numbers],
+        best={headings[name]: rows for name, rows in table.best.items()},
     )  # fmt: skip
 
 

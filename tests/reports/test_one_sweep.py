@@ -53,3 +53,11 @@ def test_it_is_left_out_of_what_is_read_and_of_nothing_else():
     for label in ("low_lora", "low", "birates_low"):
         assert f">{label}</text>" in page
     assert ">rates_low" not in page
+
+
+def test_a_method_that_is_called_as_another_column_keeps_its_whole_name():
+    data = pl.DataFrame({"low": ["of rates_low"], "rates_low": ["1"]})
+    table = Table("t", "", data, data, SOURCE)
+    whole = Report("", "", "", [], [Section("s", "", [table])])
+    (found,) = without_name_of("rates", NAMES, whole).all_of(Table)
+    assert found.shown.to_dict(as_series=False) == {"low": ["of low"], "rates_low": ["1"]}
