@@ -221,7 +221,8 @@ class Store:
         kind, digest = recipe.kind, recipe.digest
         with lease(self._lease_path(kind, digest), waiting) as leased:
             artifact = self.open(kind, digest)
-            if artifact is not None:
+            if artifact is not None:  # as where another machine made it since one was killed here
+                self._remove_abandoned(_name(kind, digest))
                 return artifact
             if self.remote is not None:
                 self.remote.check_writable()
@@ -392,12 +393,16 @@ class Store:
         """The empty folder in which the holder of the lease works. No other ever has its name: one
         that was robbed may write to its own for a while."""
         name = _name(kind, digest, doing)
-        for abandoned in (self.root / ".staging").glob(f"{name}*"):
-            shutil.rmtree(abandoned, ignore_errors=True)
+        self._remove_abandoned(name)
         staging = self.root / ".staging" / f"{name}-{uuid.uuid4().hex}"
         with explained(staging):
             staging.mkdir(parents=True)
         return staging
+
+    def _remove_abandoned(self, name: str) -> None:
+        """Where earlier holders of the lease worked: they gave it back by their death."""
+        for abandoned in (self.root / ".staging").glob(f"{name}*"):
+            shutil.rmtree(abandoned, ignore_errors=True)
 
     def _lease_path(self, kind: str, digest: str, doing: str = "") -> Path:
         return self.root / ".leases" / _name(kind, digest, doing)

@@ -268,6 +268,18 @@ def test_a_push_that_is_killed_leaves_nothing_that_is_seen(machine, remote_url, 
     assert not list((first.root / ".pending").iterdir())
 
 
+def test_what_a_killed_maker_left_goes_where_another_machine_made_it(machine):
+    one, two = machine("one"), machine("two")
+    left = one.root / ".staging" / f"{RECIPE.kind}-{RECIPE.digest}-{uuid.uuid4().hex}"
+    others = left.with_name(f"{OTHER.kind}-{OTHER.digest}-{uuid.uuid4().hex}")
+    for folder in (left, others):
+        folder.mkdir(parents=True)
+        (folder / "half").write_text("ha")
+    two.get_or_make(RECIPE, make_thing)
+    assert content(one.get_or_make(RECIPE, never))
+    assert list(left.parent.iterdir()) == [others]
+
+
 def test_machines_that_push_other_bytes_at_once_leave_those_of_one(machine, push_at_once):
     """As of two accelerators, whose sums differ in the last place."""
     push_at_once({name: machine(name) for name in "ab"}, RECIPE)
