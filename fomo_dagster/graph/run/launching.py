@@ -67,8 +67,7 @@ def make(
         with _here(node, claim.lent) as own:
             return make_here(own, name, recipe, folder, context)
     recipes = {name: recipe}
-    here = context.home.root / "launches" / identity(recipes)
-    cost = _launch(node, recipes, here, folder, claim, context)
+    cost = _launch(node, recipes, _place_of(recipes, context), folder, claim, context)
     return cost if count == 1 else cost | {"processes": count}
 
 
@@ -94,7 +93,7 @@ def make_side_by_side(
         return {n: recipe for n, recipe in recipes.items() if not context.store.holds(recipe)}
 
     least = 1 if context.run.cluster.has_workers else 2
-    here = context.home.root / "launches" / identity(recipes)
+    here = _place_of(recipes, context)
     if len(missing()) < least and not _folders(here):
         return frozenset()
     # First, so that who wants the same waits for what is made rather than for a device.
@@ -190,6 +189,11 @@ def _launch(
                 lost = str(error)
                 context.say([f"{node.key}: {lost}; begun again from its resume point"])
     raise TrainingError(f"{MOST_TIMES} times in a row {lost}. Run again to go on")
+
+
+def _place_of(recipes: Mapping[str, Recipe], context: RunContext) -> Path:
+    """What the folders of `_launch` are named after, for whoever makes these."""
+    return context.home.root / "launches" / identity(recipes)
 
 
 def _folders(here: Path) -> list[Path]:
