@@ -20,7 +20,8 @@ B = TypeVar("B", bound=Block)
 
 def without_name_of(sweep: str, names: Sequence[str], report: Report) -> Report:
     """The report with `names`, of methods and experiments, as they are within their sweep. Data,
-    the names of files and what makes them again keep the whole names."""
+    the names of files and what makes them again keep the whole names. Its drawings are changed
+    themselves."""
     start = f"{sweep}_"
     longest_first = sorted(names, key=len, reverse=True)
     known = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, longest_first))})(?!\w)")
