@@ -16,6 +16,7 @@ from assets.failures import engine_failures
 from assets.growing import arrival_sensor, failed_arrival_assets, grow_job
 from assets.histories import history_specs, report_history
 from assets.launchpad import launch_job
+from assets.releasing import releasing_jobs
 from assets.schedules import observation_of, schedule_of, schedules_of
 from assets.specs import EXPERIMENT_TAG, key_of, owners_of, spec_of
 from assets.troubles import named_troubles, trouble_assets, trouble_key
@@ -53,6 +54,8 @@ def build_definitions(
         warnings.simplefilter("ignore", dg.BetaWarning)
         everything = dg.AssetSelection.all(include_sources=True)
     growing_jobs = [grow_job(commands)] if graph.growing else []
+    released = {n: e.release.name for n, e in graph.experiments.items() if e.release is not None}
+    release_jobs = releasing_jobs(list(released), list(released.values()))
     examples = [*graph.experiments, *graph.sweeps] or list(jobs)
     launch_jobs = [launch_job(commands, min(examples))] if examples else []
     observe_job = dg.define_asset_job(
@@ -67,7 +70,7 @@ def build_definitions(
             *trouble_assets(troubles, graph.wrong_datasets),
             *failed_arrival_assets(graph, Home(Path(run_contexts.home)), commands),
         ],
-        jobs=[*jobs.values(), *launch_jobs, observe_job, *growing_jobs],
+        jobs=[*jobs.values(), *launch_jobs, *release_jobs, observe_job, *growing_jobs],
         schedules=[*schedules_of(graph, troubles, jobs), observation_of(observe_job)],
         sensors=[
             dg.AutomationConditionSensorDefinition(

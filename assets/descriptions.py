@@ -28,7 +28,7 @@ def metadata_of(node: Node, outcome: Outcome, context: RunContext) -> dict[str, 
     numbers = {name: v for name, v in shown.items() if isinstance(v, int | float)}
     cost = all_in_units({**numbers, **outcome.head.cost})
     return {
-        **_drawn(shown),
+        **drawn(shown),
         # Dagster plots the plain numbers; people read these.
         **({"cost": cost} if cost else {}),
         "status": outcome.head.status,
@@ -42,28 +42,28 @@ def metadata_of(node: Node, outcome: Outcome, context: RunContext) -> dict[str, 
 def metadata_of_source(observed: Observation) -> dict[str, Any]:
     """The metadata of an observation."""
     said = {"warnings": Bullets(observed.warnings)} if observed.warnings else {}
-    return _drawn({**observed.shown, **said})
+    return drawn({**observed.shown, **said})
 
 
-def _drawn(shown: Mapping[str, Shown]) -> dict[str, Any]:
+def drawn(shown: Mapping[str, Shown]) -> dict[str, Any]:
     """As Dagster draws it: pictures within Markdown, since it has no other place for them."""
-    drawn: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for title, what in shown.items():
         if isinstance(what, Picture):
             if what.path is not None:
                 data = base64.b64encode(what.path.read_bytes()).decode()
                 kind = "jpeg" if what.path.suffix == ".jpg" else "png"
                 picture = f"![{title.replace('_', ' ')}](data:image/{kind};base64,{data})"
-                drawn[title] = dg.MetadataValue.md(picture)
+                found[title] = dg.MetadataValue.md(picture)
         elif isinstance(what, Path):
-            drawn[title] = dg.MetadataValue.path(what)
+            found[title] = dg.MetadataValue.path(what)
         elif isinstance(what, Bullets):
-            drawn[title] = dg.MetadataValue.md("\n".join(f"- {text}" for text in what.texts))
+            found[title] = dg.MetadataValue.md("\n".join(f"- {text}" for text in what.texts))
         elif isinstance(what, pl.DataFrame):
-            drawn[title] = table_of(what)
+            found[title] = table_of(what)
         else:
-            drawn[title] = what
-    return drawn
+            found[title] = what
+    return found
 
 
 def table_of(frame: pl.DataFrame) -> dg.TableMetadataValue:

@@ -52,7 +52,7 @@ def owners_of(graph: Graph) -> dict[str, list[str]]:
 
 def spec_of(node: Node, graph: Graph, owners: Sequence[str] = ()) -> dg.AssetSpec:
     """The asset spec of a node; it depends on the inputs that the graph has."""
-    present = [key for key in node.inputs if key in graph.nodes or key in graph.sources]
+    present = [key for key in node.follows if key in graph.nodes or key in graph.sources]
     return dg.AssetSpec(
         key_of(node.key),
         deps=[key_of(key) for key in present],

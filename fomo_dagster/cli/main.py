@@ -30,6 +30,7 @@ from fomo_dagster.cli.packages import check_packages
 from fomo_dagster.cli.parallel import Parallel, WithParallel
 from fomo_dagster.cli.project_commands import doctor, init, only_experiment, say_version
 from fomo_dagster.cli.query_commands import AsCsv, compare, errors, report, results, sql
+from fomo_dagster.cli.release_commands import alias, promote, releases, rollback
 from fomo_dagster.cli.weights_commands import Experiment, Overrides, export, merge
 from fomo_dagster.descriptors import raise_limit
 from fomo_dagster.home import Home, project_folder
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 START = "Start a project"
 RUN = "Plan and run experiments"
 LOOK = "Look at results"
+LIVE = "Put weights live"
 WEIGHTS = "Take weights elsewhere"
 OTHERS = "For other programs"
 
@@ -54,8 +56,8 @@ class InOrder(TyperGroup):
 
 ORDER = (
     "init", "doctor", "datasets", "fetch", "budget", "schedule", "plan", "run", "ui", "results",
-    "compare", "fit", "target", "report", "errors", "sql", "export", "merge", "schema",
-    "dagster-home",
+    "compare", "fit", "target", "report", "errors", "sql", "releases", "promote", "rollback",
+    "alias", "export", "merge", "schema", "dagster-home",
 )  # fmt: skip
 app = typer.Typer(
     cls=InOrder,
@@ -260,6 +262,10 @@ app.command(rich_help_panel=LOOK)(target)
 app.command(rich_help_panel=LOOK)(report)
 app.command(rich_help_panel=LOOK)(errors)
 app.command(rich_help_panel=LOOK)(sql)
+app.command(rich_help_panel=LIVE)(releases)
+app.command(rich_help_panel=LIVE)(promote)
+app.command(rich_help_panel=LIVE)(rollback)
+app.command(rich_help_panel=LIVE)(alias)
 app.command(rich_help_panel=WEIGHTS)(export)
 app.command(rich_help_panel=WEIGHTS)(merge)
 

@@ -13,10 +13,12 @@ from fomo_dagster.cli.rows import print_frame
 from fomo_dagster.errors import StoreError
 from fomo_dagster.graph.build.builder import Graph
 from fomo_dagster.graph.core.keys import LEADERBOARD
+from fomo_dagster.graph.nodes.candidate import CandidateNode
 from fomo_dagster.graph.nodes.summaries.scores import HEAT_MAP, PATHS
 from fomo_dagster.graph.run.run_context import RunContext
 from fomo_dagster.home import Home
 from fomo_dagster.metrics import STAGE_METRICS
+from fomo_dagster.releases.records import ReleaseLog
 from fomo_dagster.tables.database import ensure_database
 from fomo_dagster.tables.replicates import SCORES as MEAN_SCORES
 from fomo_dagster.tables.replicates import methods, run_otherwise
@@ -136,4 +138,15 @@ def print_results(home: Home, experiment: str, graph: Graph, console: Console) -
         logger.warning("%s", error)
         place = home.root / "tables"
     say(console, f'tables  {place}   (fomo sql "SELECT * FROM scores")')
+    release = graph.experiments[experiment].release
+    if release is not None:
+        history = ReleaseLog(home, release.name).read()
+        say(console, f"live    {history.live_shown}   (fomo releases {release.name})")
+        last = max(
+            (n for n in graph.nodes.values() if isinstance(n, CandidateNode)),
+            key=lambda node: node.stage,
+        )
+        if last.waits(history, context):
+            way = f"`fomo promote {experiment}` puts it live"
+            say(console, f"        stage {last.stage} passes all gates: {way}")
     say(console, "UI      fomo ui")

@@ -265,7 +265,7 @@ class _Runner:
             if made in self.failed:
                 lost[node.key] = made
             elif not node.takes_what_is_there:
-                broken = next((lost[key] for key in node.inputs if key in lost), None)
+                broken = next((lost[key] for key in node.follows if key in lost), None)
                 if broken is not None:
                     lost[node.key] = broken
         return lost

@@ -9,7 +9,9 @@ from typing import Any
 from fomo_dagster.experiment.loading import Loaded
 from fomo_dagster.experiment.schema import Experiment
 
-NO_SETTING = {"name", "description", "owners", "execution", "cron_schedule", "cron_timezone"}
+NO_SETTING = {
+    "name", "description", "owners", "execution", "release", "cron_schedule", "cron_timezone",
+}  # fmt: skip
 """The parts of an experiment that change no number."""
 
 

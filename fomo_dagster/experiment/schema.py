@@ -20,6 +20,7 @@ from fomo_dagster.experiment.evaluation import Evaluation, Prompts, Validation
 from fomo_dagster.experiment.execution import Execution
 from fomo_dagster.experiment.mixture import AnyMixture, Mixture
 from fomo_dagster.experiment.names import check_safe_name
+from fomo_dagster.experiment.release import Release
 from fomo_dagster.experiment.stream import Stream
 from fomo_dagster.experiment.training import TrainingSettings
 from fomo_dagster.methods.declaration import Finetune
@@ -87,6 +88,11 @@ class Experiment(TrainingSettings):
         None, description="Evaluate on held-out training samples instead of the test splits."
     )
     seed: int = Field(0, description="Seed of everything random that has no seed of its own.")
+    release: Release | None = Field(
+        None,
+        description="Hold each stage against what is live under a name, and put it live there. It "
+        "changes nothing of what is trained or measured.",
+    )
     cron_schedule: CronSchedule | None = Field(
         None, description="When to run the experiment again: minute, hour, day, month, weekday."
     )
@@ -188,6 +194,15 @@ class Experiment(TrainingSettings):
                     f"{name} is {size}, but {processes} processes share each batch: use fewer "
                     "processes, or raise it"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _has_a_name_to_start_from(self) -> Experiment:
+        if self.method.start_from == "live" and self.release is None:
+            raise ValueError(
+                "method.start_from is live, and there is no release: declare under which name "
+                "stages go live"
+            )
         return self
 
     @model_validator(mode="after")

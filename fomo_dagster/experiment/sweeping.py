@@ -37,6 +37,7 @@ NOT_SWEPT = (
     "cron_schedule",
     "cron_timezone",
     "execution",
+    "release",
     *OF_FILES,
 )
 TAGS = ("name", "technique")  # the keys that say which form a mapping has

@@ -77,6 +77,35 @@ def write_bytes(path: Path, data: bytes, *, named: bool = False) -> None:
         temporary.write_bytes(data)
 
 
+def create_bytes(path: Path, data: bytes) -> bool:
+    """Write a file, whole or not at all, unless there is one; whether this did. Of several who try
+    at once, one succeeds."""
+    begun = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(path)
+        try:
+            begun.write_bytes(data)
+            fsync(begun)
+            path.hardlink_to(begun)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
+                raise
+            # A file system without links: only here could a kill leave half a file.
+            try:
+                with path.open("xb") as file:
+                    file.write(data)
+            except FileExistsError:
+                return False
+            fsync(path)
+        finally:
+            begun.unlink(missing_ok=True)
+        fsync(path.parent)
+    return True
+
+
 @contextlib.contextmanager
 def skipped_where_refused() -> Iterator[None]:
     """Wraps the writing of caches: if the disk is read-only or full, reading still works."""

@@ -8,7 +8,6 @@ so a changed bit is noticed. A damaged head counts as missing, and the next run 
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -16,10 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from fomo_dagster.errors import StoreError
-from fomo_dagster.store.digests import digest_of_bytes
 from fomo_dagster.store.files import write_bytes
-
-CHECKSUM, END = b'{"checksum": "', b'", '  # what stands before and after it in a head
+from fomo_dagster.store.sealed import sealed, unsealed
 
 logger = logging.getLogger(__name__)
 _said: set[tuple[Path, str]] = set()
@@ -103,7 +100,7 @@ class Heads:
                 yield path, data, None
 
     def write(self, head: Head) -> None:
-        write_bytes(self.path(head.asset), _encoded(head))
+        write_bytes(self.path(head.asset), sealed(asdict(head)))
 
     def remove(self, asset: str) -> None:
         self.path(asset).unlink(missing_ok=True)
@@ -129,20 +126,10 @@ def _say_damaged(asset: str, path: Path, reason: str) -> None:
     )  # fmt: skip
 
 
-def _encoded(head: Head) -> bytes:
-    body = json.dumps(asdict(head)).encode()
-    return CHECKSUM + digest_of_bytes(body).encode() + END + body[1:]
-
-
 def decoded(asset: str, data: bytes) -> Head:
     """The head of an asset from the bytes of its file; `ValueError` if they are damaged."""
-    if data.startswith(CHECKSUM):  # heads from before there were checksums have none
-        found, _, rest = data.removeprefix(CHECKSUM).partition(END)
-        data = b"{" + rest
-        if digest_of_bytes(data).encode() != found:
-            raise ValueError("its checksum is that of other bytes")
+    fields = unsealed(data)
     try:
-        fields = json.loads(data)
         artifacts = {name: (kind, digest) for name, (kind, digest) in fields["artifacts"].items()}
         head = Head(**{**fields, "artifacts": artifacts})
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:

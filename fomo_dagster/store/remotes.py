@@ -6,8 +6,8 @@ address at once never mix their files, and the manifest says which files are its
 manifest lists is fetched, by names that `manifests.parse` accepted, and no more bytes than it says.
 Of artifacts nothing is removed there: files that no manifest lists any more take space unseen.
 
-In `.claims`, machines that share the remote say what they are making, and in `.resume` they leave
-the resume points of their trainings, if they are asked to.
+In `.claims`, machines that share the remote say what they are making, in `.resume` they leave the
+resume points of their trainings, if they are asked to, and in `.releases` what went live.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from fomo_dagster.store.manifests import (
 from fomo_dagster.store.resume_copies import ResumeCopies
 
 _SECONDS_BETWEEN_LOOKS = 2.0  # at a claim that another holds
-_MOST_BYTES_OF_CLAIM = 10_000
+_MOST_BYTES_OF_SMALL_FILE = 10_000_000
 
 
 class Remote:
@@ -74,10 +74,14 @@ class Remote:
                 # In one order on all machines, so that two never wait for each other.
                 for kind, digest in sorted(addresses):
                     check_address(kind, digest)
-                    place = _Claims(self._connection)
+                    place = RemoteFolder(self._connection, ".claims")
                     claim = Claim(place, f"{kind}-{digest}", _SECONDS_BETWEEN_LOOKS)
                     held.append(stack.enter_context(holding(claim, waiting)).held)
             yield tuple(held)
+
+    def folder(self, name: str) -> RemoteFolder:
+        """Small files beside the artifacts."""
+        return RemoteFolder(self._connection, name)
 
     def resume_copies(self, digest: str) -> ResumeCopies:
         """Where machines find the resume points of each other's training of a recipe."""
@@ -206,10 +210,11 @@ class Remote:
 
 
 @dataclass(frozen=True)
-class _Claims:
-    """The place of claims, as `claims.Place`."""
+class RemoteFolder:
+    """Small files in a folder of the remote, as `claims.Place`."""
 
     connection: Connection
+    folder: str
 
     def create(self, name: str, data: bytes) -> bool:
         return self.connection.create(data, self._path(name))
@@ -219,7 +224,7 @@ class _Claims:
 
     def read(self, name: str) -> bytes | None:
         try:
-            return self.connection.read(self._path(name), _MOST_BYTES_OF_CLAIM)
+            return self.connection.read(self._path(name), _MOST_BYTES_OF_SMALL_FILE)
         except FileNotFoundError:
             return None
 
@@ -227,7 +232,7 @@ class _Claims:
         self.connection.remove(self._path(name))
 
     def _path(self, name: str) -> str:
-        return self.connection.path(f".claims/{name}")
+        return self.connection.path(f"{self.folder}/{name}")
 
 
 def _inside(folder: Path, name: str) -> Path:

@@ -192,6 +192,14 @@ def _common_queries(
     return keys.sort(*QUERY, nulls_last=False)
 
 
+def answers_of(dataset: str, frames: Sequence[pl.DataFrame]) -> list[Answers]:
+    """The answers of several models to the same queries of a dataset, one each. Raises `InputError`
+    where some were asked others."""
+    named = {f"the {place}. model": frame for place, frame in enumerate(frames, 1)}
+    keys = _common_queries(dataset, named, common=False)
+    return [_answers([frame], keys) for frame in frames]
+
+
 def _answers(frames: Sequence[pl.DataFrame], keys: pl.DataFrame) -> Answers:
     rows = [
         keys.join(frame, on=QUERY, how="left", nulls_equal=True, maintain_order="left")

@@ -23,7 +23,7 @@ import polars as pl
 from fomo_dagster.errors import StoreError
 from fomo_dagster.store.digests import digest_of
 from fomo_dagster.store.files import explained, replacing, skipped_where_refused, write_bytes
-from fomo_dagster.tables import runs
+from fomo_dagster.tables.json_files import OF_RELEASES, OF_RUNS
 from fomo_dagster.tables.predictions import EVALUATION, PREDICTIONS
 from fomo_dagster.tables.schemas import SCHEMAS
 from fomo_dagster.tables.selects import beside, quoted, views
@@ -64,7 +64,8 @@ def ensure_database(home: Path) -> Path:
         raise StoreError(f"{path} is a folder, not a database: remove it, and run again")
     with skipped_where_refused():
         _write_empty_tables(home)
-        runs.ensure_file(home)
+        for files in (OF_RUNS, OF_RELEASES):
+            files.ensure(home)
     try:
         _bring_up_to_date(path)
     except (_InUseError, StoreError) as error:

@@ -16,6 +16,7 @@ from fomo_dagster.errors import InputError, nearest
 from fomo_dagster.home import Home
 from fomo_dagster.metrics import COUNTS_WITHIN
 from fomo_dagster.parquet import read_parquet
+from fomo_dagster.store.artifacts import Artifact
 from fomo_dagster.store.heads import Head, Heads
 from fomo_dagster.store.manifests import MANIFEST, DamagedError, parse
 from fomo_dagster.store.verified import Verified
@@ -79,6 +80,14 @@ def whole(rows: pl.DataFrame, task: str) -> pl.DataFrame:
     )
 
 
+def predictions_of(artifact: Artifact, dataset: str, task: str) -> pl.DataFrame:
+    """The rows of `Predictions` that an evaluation has."""
+    rows = whole(read_parquet(artifact.path(PREDICTIONS)), task).with_columns(
+        dataset=pl.lit(dataset), task=pl.lit(task), correct=pl.col("rank") < COUNTS_WITHIN[task]
+    )
+    return rows.select("dataset", "task", pl.exclude("dataset", "task"))
+
+
 class NoPredictionsError(InputError):
     """Evaluations from before predictions were kept."""
 
@@ -128,11 +137,7 @@ def read_predictions(
             without.append(name)
             seconds += artifact.cost.get("seconds", 0.0)
             continue
-        task = head.recipes[name]["parameters"]["task"]
-        rows = whole(read_parquet(artifact.path(PREDICTIONS)), task).with_columns(
-            dataset=pl.lit(name), task=pl.lit(task), correct=pl.col("rank") < COUNTS_WITHIN[task]
-        )
-        found.append(rows.select("dataset", "task", pl.exclude("dataset", "task")))
+        found.append(predictions_of(artifact, name, head.recipes[name]["parameters"]["task"]))
     if without:
         raise NoPredictionsError(
             f"{experiment}, stage {number}, was evaluated on {', '.join(without)} before "

@@ -257,6 +257,31 @@ TABLES: Mapping[str, Table] = {
             "p": Column(_NUMBER, "of Wilcoxon's signed rank test, after Holm's for all pairs"),
         },
     ),
+    "gates": Table(
+        "what a gate of a release says of a stage",
+        {
+            "experiment": EXPERIMENT,
+            "stage": STAGE,
+            "release": Column(_TEXT, "the name that the stage would be live under"),
+            "reference": Column(
+                _INTEGER, "the release that it was held against; null if nothing was live", True
+            ),
+            "gate": Column(_TEXT, "the gate, with the dataset or concept that it protects"),
+            "passed": Column(pl.Boolean(), "whether the stage passes"),
+            "asked": Column(_TEXT, "what must hold"),
+            "said": Column(_TEXT, "what was found, in words"),
+            "estimate": Column(
+                _NUMBER, "the score, error or difference, in percent or points", True
+            ),
+            "low": Column(_NUMBER, "the lower end of its 95 % interval", True),
+            "high": Column(_NUMBER, "the upper end", True),
+            "limit": Column(_NUMBER, "what it is held against", True),
+            "samples": Column(_INTEGER, "test samples that it comes from", True),
+            "samples_needed": Column(
+                _INTEGER, "about how many would tell, where these are too few", True
+            ),
+        },
+    ),
 }
 
 SCHEMAS: Mapping[str, Mapping[str, pl.DataType]] = {

@@ -16,8 +16,8 @@ import polars as pl
 from fomo_dagster.data.benchmark.registry import benchmark_datasets
 from fomo_dagster.metrics import STAGE_METRICS
 from fomo_dagster.store.digests import DIGEST_LENGTH
-from fomo_dagster.store.heads import CHECKSUM, END
-from fomo_dagster.tables import runs
+from fomo_dagster.store.sealed import CHECKSUM, END
+from fomo_dagster.tables.json_files import OF_RELEASES, OF_RUNS
 from fomo_dagster.tables.predictions import EVALUATION, PREDICTIONS
 from fomo_dagster.tables.schemas import SCHEMAS
 from fomo_dagster.tables.view_columns import PREDICTION_COLUMNS
@@ -29,6 +29,7 @@ _SQL_TYPES = {
     pl.Int64(): "BIGINT",
     pl.Float64(): "DOUBLE",
     pl.Float16(): "FLOAT",
+    pl.Boolean(): "BOOLEAN",
     pl.List(pl.String()): "VARCHAR[]",
 }
 
@@ -196,6 +197,12 @@ FROM ({lines}) AS lines LEFT JOIN artifacts USING (asset)
 """
 
 
+_RELEASES = """
+SELECT *, candidate->>'experiment' AS experiment, (candidate->>'stage')::BIGINT AS stage
+FROM ({lines})
+"""
+
+
 # As the scores' transfer and forgetting take them: concepts without test samples are left out.
 _MATRIX = """
 SELECT
@@ -266,15 +273,15 @@ class Place:
 
     folder: an SQL expression for its path; heads: a SELECT of each head's `filename` and `text`;
     files: for a table of that name, an expression for the files with its rows, or for a glob;
-    predictions: the same for the files of predictions; runs: an expression for the home as the
-    beginning of a glob, None where nothing was recorded.
+    predictions: the same for the files of predictions; lines: folder of JSON files → an expression
+    for the home as the beginning of a glob, without those where nothing was recorded.
     """
 
     folder: str
     heads: str
     files: Callable[[str], str]
     predictions: str
-    runs: str | None
+    lines: Mapping[str, str]
 
 
 def beside(database: str, home: Path) -> Place:
@@ -313,7 +320,7 @@ def beside(database: str, home: Path) -> Place:
         lambda table: f"{pattern} || '/tables/{table}/**/*.parquet'",
         # An empty one lies below tables/.
         f"{pattern} || '/*/{EVALUATION}/*/{PREDICTIONS}'",
-        pattern,
+        {files.folder: pattern for files in (OF_RUNS, OF_RELEASES)},
     )
 
 
@@ -336,7 +343,9 @@ def views(place: Place) -> dict[str, str]:
         evaluation=EVALUATION, predictions=PREDICTIONS,
     )  # fmt: skip
     made["confusions"] = _CONFUSIONS
-    made["runs"] = _RUNS.format(lines=runs.select(place.runs))
+    lines = {f.folder: f.select(place.lines.get(f.folder)) for f in (OF_RUNS, OF_RELEASES)}
+    made["runs"] = _RUNS.format(lines=lines[OF_RUNS.folder])
+    made["releases"] = _RELEASES.format(lines=lines[OF_RELEASES.folder])
     made["streams"] = _STREAMS
     made["matrix"] = _MATRIX
     made["windows"] = _WINDOWS

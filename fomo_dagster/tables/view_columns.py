@@ -62,6 +62,29 @@ RUNS: Mapping[str, tuple[str, str]] = {
 }
 """Column of the view `runs` → its type in SQL and its meaning."""
 
+RELEASES: Mapping[str, tuple[str, str]] = {
+    "name": ("VARCHAR", "the release name"),
+    "entry": ("BIGINT", "the place of the record among those of its name, counted from 1"),
+    "kind": ("VARCHAR", "`release`, `rollback`, `refusal` or `alias`"),
+    "recorded_at": ("TIMESTAMP", "when (UTC)"),
+    "live": ("BIGINT", "the number that is live from then on; null if nothing is"),
+    "release": ("BIGINT", "the number given, gone back to or named; null of a refusal"),
+    "alias": ("VARCHAR", "the alias that was given; null of other records"),
+    "reference": ("BIGINT", "the number that the stage was held against; null if none was live"),
+    "approval": ("VARCHAR", "`automatic` or `manual`, of a release"),
+    "reason": ("VARCHAR", "what a person gave as one"),
+    "person": ("VARCHAR", "the user's name on the machine that recorded it"),
+    "host": ("VARCHAR", "that machine"),
+    "candidate": (
+        "JSON",
+        "of a release or a refusal: experiment, stage, address of the weights, backbone, digests "
+        "of the evaluations, scores, and lineage: asset → data version of all that the weights "
+        "were made from",
+    ),
+    "gates": ("JSON", "of a release or a refusal: what each gate found"),
+}
+"""Column of the view `releases`, as of `RUNS`."""
+
 VIEWS: Mapping[str, View] = {
     "artifacts": View(
         "an asset as it is now, and what making it took",
@@ -132,6 +155,15 @@ VIEWS: Mapping[str, View] = {
         "superseded since as well",
         {name: meaning for name, (_, meaning) in RUNS.items()}
         | {"is_current": "whether the asset is still what it was made then"},
+    ),
+    "releases": View(
+        "what happened to a release name: a stage that went live or was refused, a rollback, an "
+        "alias",
+        {name: meaning for name, (_, meaning) in RELEASES.items()}
+        | {
+            "experiment": "the candidate's experiment",
+            "stage": "its stage",
+        },
     ),
     "streams": View(
         "a concept, its position in a stream, the stage it comes to, and the order's key figure",

@@ -19,9 +19,9 @@ from duckdb.sqltypes import DuckDBPyType
 
 from fomo_dagster.errors import InputError, StoreError
 from fomo_dagster.store.heads import Head, Heads
-from fomo_dagster.tables import runs
 from fomo_dagster.tables.files import table_path
 from fomo_dagster.tables.intact import Verified
+from fomo_dagster.tables.json_files import OF_RELEASES, OF_RUNS, damage_of_records
 from fomo_dagster.tables.predictions import EVALUATION, files_of
 from fomo_dagster.tables.schemas import SCHEMAS
 from fomo_dagster.tables.selects import (
@@ -34,7 +34,12 @@ from fomo_dagster.tables.selects import (
 )
 from fomo_dagster.tables.view_columns import VIEWS
 
-_READ = ("tables", f"store/{EVALUATION}", runs.FOLDER)  # the folders that a query sees
+_OF_JSON = (OF_RUNS, OF_RELEASES)
+_READ = (
+    "tables",
+    f"store/{EVALUATION}",
+    *(files.folder for files in _OF_JSON),
+)  # what a query sees
 _NATIVE = {
     "boolean", "tinyint", "smallint", "integer", "bigint", "utinyint", "usmallint", "uinteger",
     "ubigint", "float", "double", "varchar",
@@ -188,6 +193,8 @@ class _Now:
                     self._take(head, path, verified)
         columns = {"filename": pl.String(), "text": pl.String()}
         self.heads = pl.DataFrame(texts, schema=columns, orient="row")
+        if (damage := damage_of_records(home)) is not None:
+            self._damages[OF_RELEASES.folder] = damage
 
     def _take(self, head: Head, path: Path, verified: Verified) -> None:
         for table in SCHEMAS if head.tables is None else head.tables:
@@ -223,7 +230,11 @@ class _Now:
         listed = {view: self._listed(paths) for view, paths in files.items()}
         place = Place(
             quoted(str(self._home)), "FROM home.heads", listed.__getitem__, listed["predictions"],
-            quoted(escaped(str(self._home))) if runs.are_there(self._home) else None,
+            {
+                files.folder: quoted(escaped(str(self._home)))
+                for files in _OF_JSON
+                if files.are_there(self._home)
+            },
         )  # fmt: skip
         selects = views(place)
         selects |= {view: without_rows(view) for view, paths in files.items() if not paths}

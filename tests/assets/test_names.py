@@ -16,7 +16,7 @@ ARRIVING = {"name": "live", "growing": "../incoming"}
 def everything_named(project, monkeypatch):
     """The names that Dagster is given of a project with all that there can be."""
     project.write("toy", cron_schedule="0 3 * * *", validation={"share": 0.3})
-    project.write("growing", stream=ARRIVING)
+    project.write("growing", stream=ARRIVING, release={"name": "shop"})
     (project.root / "incoming").mkdir()
     (project.root / "comparisons").mkdir()
     (project.root / "comparisons/pair.yaml").write_text("methods: [toy, growing]\n")

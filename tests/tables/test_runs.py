@@ -5,6 +5,7 @@ import duckdb
 from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.tables import runs
 from fomo_dagster.tables.database import ensure_database
+from fomo_dagster.tables.json_files import OF_RUNS
 from fomo_dagster.tables.views import query
 
 COUNTS = "SELECT status, is_current, count(*) AS times FROM runs GROUP BY ALL ORDER BY ALL"
@@ -45,5 +46,5 @@ def test_a_line_that_was_cut_short_is_passed_over(tmp_path):
 
 def test_where_nothing_was_recorded_there_are_no_rows(tmp_path):
     assert query(tmp_path, "SELECT * FROM runs").height == 0
-    runs.ensure_file(tmp_path)
+    OF_RUNS.ensure(tmp_path)
     assert query(tmp_path, "SELECT * FROM runs").height == 0

@@ -27,13 +27,15 @@ from fomo_dagster.graph.build.names import ConflictError
 from fomo_dagster.graph.build.stream_nodes import StreamNodes
 from fomo_dagster.graph.build.weights_over_time import WeightsOverTime
 from fomo_dagster.graph.core.context import SourceNode
-from fomo_dagster.graph.core.keys import LEADERBOARD, order_key
+from fomo_dagster.graph.core.keys import LEADERBOARD, order_key, release_key
 from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.nodes.budget import BudgetNode, budget_of
+from fomo_dagster.graph.nodes.candidate import CandidateNode
 from fomo_dagster.graph.nodes.comparison import ComparisonNode, OfComparison
 from fomo_dagster.graph.nodes.evaluation import EvaluationNode
 from fomo_dagster.graph.nodes.leaderboard import LeaderboardNode
 from fomo_dagster.graph.nodes.measures.registry import MEASURES
+from fomo_dagster.graph.nodes.release import ReleaseNode
 from fomo_dagster.graph.nodes.report import ReportNode
 from fomo_dagster.graph.nodes.summaries.registry import SUMMARIES
 from fomo_dagster.graph.nodes.summaries.summary import Evaluated
@@ -66,7 +68,9 @@ class Graph:
         """The nodes that experiments need, their streams' order and the leaderboard with them, and
         the comparisons that are about no other experiments."""
         streams = (order_key(self.experiments[name].stream_name) for name in experiments)
+        names = (self.experiments[name].release for name in experiments)
         wanted: set[str] = {LEADERBOARD, *streams}
+        wanted.update(release_key(release.name) for release in names if release is not None)
         for one in self.of_comparisons:
             if not set(one.experiments).difference(experiments):
                 wanted.add(one.key)
@@ -147,6 +151,7 @@ def build_graph(
     builder.experiment = ""
     for comparison in comparisons:
         builder.try_comparison(comparison)
+    builder.add_releases()
     builder.add(
         LeaderboardNode(key=LEADERBOARD, score_keys=tuple(f"{name}/scores" for name in names))
     )
@@ -289,7 +294,7 @@ class _Builder(StreamNodes):
         roles = roles_of(experiment, trained_on)
         since = first_evaluated(experiment, arrived)
         evaluated = {name: self.add_samples(loaded, name, "evaluation") for name in roles}
-        evaluations = []
+        evaluations, candidates = [], list[str]()
 
         def evaluate(stage: int, checkpoint_key: str) -> None:
             key = f"{experiment.name}/evaluation_{stage:03d}"
@@ -305,6 +310,13 @@ class _Builder(StreamNodes):
             for kind in MEASURES:
                 if (measure := kind.of(evaluation)) is not None:
                     self.add(measure)
+            if experiment.release is not None:
+                before = candidates[-1] if candidates else None
+                candidate = CandidateNode.of(
+                    evaluation, experiment.release, before, is_last=stage == len(chunks)
+                )
+                self.add(candidate)
+                candidates.append(candidate.key)
 
         evaluate(0, theta)
         budget = budget_of(experiment, backbone, len(chunks))
@@ -312,7 +324,7 @@ class _Builder(StreamNodes):
             self.add(budget)
         weights = WeightsOverTime(
             experiment=experiment.name, method=experiment.method, base_key=theta, backbone=backbone,
-            chunk_keys=chunks,
+            chunk_keys=chunks, release=experiment.release.name if experiment.release else None,
         )  # fmt: skip
         for stage in range(1, len(chunks) + 1):
             for start in weights.before_training(stage):
@@ -334,6 +346,15 @@ class _Builder(StreamNodes):
         self.experiments[experiment.name] = experiment
         if loaded.sweep is not None:
             self.sweeps[loaded.sweep] = (*self.sweeps.get(loaded.sweep, ()), experiment.name)
+
+    def add_releases(self) -> None:
+        """Each release name, after all stages that may go live under it."""
+        candidates: dict[str, list[str]] = {}
+        for node in self.nodes.values():
+            if isinstance(node, CandidateNode):
+                candidates.setdefault(node.release.name, []).append(node.key)
+        for name, keys in candidates.items():
+            self.add(ReleaseNode.of(name, tuple(keys)))
 
     def trained(
         self,

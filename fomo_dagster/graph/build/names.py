@@ -20,6 +20,7 @@ from fomo_dagster.graph.core.keys import (
     LEADERBOARD,
     MANIFESTS,
     POOLS,
+    RELEASES,
     SHARDS,
     SOURCES,
     STREAMS,
@@ -30,6 +31,7 @@ from fomo_dagster.graph.core.node import Node
 from fomo_dagster.store.recipes import Recipe, differences
 
 OBSERVE, GROW, LAUNCH = "observe_sources", "grow_streams", "run_experiment"
+PROMOTE, ROLL_BACK = "promote_stage", "roll_back_release"
 OBSERVATION, UPDATE, ARRIVALS = "observe_sources_schedule", "update_what_changed", "arrivals"
 ANNOUNCE = "announce_failures"
 SCHEDULE = "_schedule"  # what the name of an experiment's schedule ends in
@@ -37,11 +39,11 @@ TROUBLE = "trouble"  # the second part of the key of what an experiment in troub
 
 RESERVED: Mapping[str, str] = {
     **dict.fromkeys(
-        (SOURCES, SHARDS, STREAMS, POOLS, BACKBONES, COMPARISONS), "a folder of assets"
+        (SOURCES, SHARDS, STREAMS, POOLS, BACKBONES, COMPARISONS, RELEASES), "a folder of assets"
     ),
     **dict.fromkeys((DATASETS, MANIFESTS), "a group of assets"),
     LEADERBOARD: "an asset",
-    **dict.fromkeys((OBSERVE, GROW, LAUNCH), "a job"),
+    **dict.fromkeys((OBSERVE, GROW, LAUNCH, PROMOTE, ROLL_BACK), "a job"),
     OBSERVATION: "a schedule",
     **dict.fromkeys((UPDATE, ARRIVALS, ANNOUNCE), "a sensor"),
 }

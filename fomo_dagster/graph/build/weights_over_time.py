@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from fomo_dagster.experiment.backbone import Backbone
+from fomo_dagster.graph.nodes.live_start import LiveStartNode
 from fomo_dagster.graph.nodes.merged import DeployedNode, StartNode
 from fomo_dagster.graph.work.merge_repair import Repairing
 from fomo_dagster.merging.over_time import MERGES_OF_TWO, MergingOverTime, Rule
@@ -27,6 +28,7 @@ class WeightsOverTime:
     base_key: str  # θ₀
     backbone: Backbone
     chunk_keys: Sequence[str]
+    release: str | None = None  # the name that stages go live under
 
     def trained(self, stage: int) -> str:
         """The key of what training a stage gives."""
@@ -34,15 +36,30 @@ class WeightsOverTime:
 
     def start(self, stage: int) -> str:
         """The key of what a stage starts from."""
+        if self.method.start_from == "live":
+            return f"{self.experiment}/start_{stage:03d}"
         return self._after(stage - 1, self.method.start_rule)
+
+    def candidate(self, stage: int) -> str:
+        """The key of a stage that is up for release."""
+        return f"{self.experiment}/candidate_{stage:03d}"
 
     def deployed(self, stage: int) -> str:
         """The key of what a stage deploys."""
         return self._after(stage, self.method.deploy)
 
-    def before_training(self, stage: int) -> Iterator[StartNode]:
-        """The merge that a stage starts from, if the stage before does not deploy it."""
+    def before_training(self, stage: int) -> Iterator[StartNode | LiveStartNode]:
+        """What a stage starts from, if that is a merge which the stage before does not deploy, or
+        what is live."""
         rule = self.method.start_rule
+        if rule == "live":
+            assert self.release is not None
+            yield LiveStartNode(
+                key=self.start(stage), experiment=self.experiment, stage=stage,
+                release=self.release, backbone=self.backbone, base_key=self.base_key,
+                before_key=self.candidate(stage - 1),
+            )  # fmt: skip
+            return
         if rule != self.method.deploy and self._merges(stage - 1, rule):
             yield self._merge(StartNode, self.start(stage), stage, stage - 1, rule)
 
@@ -63,7 +80,7 @@ class WeightsOverTime:
 
     def _merges(self, stage: int, rule: Rule) -> bool:
         """Whether the rule merges after the stage; one model alone is taken as it is."""
-        if stage == 0 or rule in ("initial", "trained"):
+        if stage == 0 or rule in ("initial", "trained", "live"):
             return False
         return rule.startswith("with_") or stage > 1 or self._includes_initial(rule)
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 LEADERBOARD = "leaderboard"
 COMPARISONS = "comparisons"  # a folder of assets, and their group
 DATASETS, MANIFESTS = "datasets", "manifests"  # groups
+RELEASES = "releases"  # a folder of assets, and their group
 SOURCES, SHARDS, STREAMS, POOLS, BACKBONES = "sources", "shards", "streams", "pools", "backbones"
 
 
@@ -18,6 +19,11 @@ def source_key(dataset: str) -> str:
 def shards_key(dataset: str) -> str:
     """The asset key of a dataset's shards."""
     return f"{SHARDS}/{dataset}"
+
+
+def release_key(name: str) -> str:
+    """The asset key of a release name."""
+    return f"{RELEASES}/{name}"
 
 
 def step_of(key: str) -> str:

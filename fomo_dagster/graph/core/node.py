@@ -74,11 +74,32 @@ class Node(ABC):
     def inputs(self) -> tuple[str, ...]:
         """Keys of the nodes whose facts decide this one's identity."""
 
+    @property
+    def comes_after(self) -> tuple[str, ...]:
+        """Keys of nodes that are made before it where they are made at all, since what they do
+        outside the graph may decide `outside_facts`."""
+        return ()
+
+    def is_settled(self, context: NodeContext) -> bool:
+        """Whether what it comes after can no longer decide anything."""
+        return False
+
+    @property
+    def follows(self) -> tuple[str, ...]:
+        """Keys of all that is made before it."""
+        return tuple(dict.fromkeys((*self.inputs, *self.comes_after)))
+
     def input_facts(self, context: NodeContext) -> dict[str, Facts]:
         """The facts of the inputs, which its recipes are made from; raises as `context.facts`."""
         if self.takes_what_is_there:
-            return context.facts_there(self.inputs)
-        return {key: context.facts(key) for key in self.inputs}
+            facts = context.facts_there(self.inputs)
+        else:
+            facts = {key: context.facts(key) for key in self.inputs}
+        return facts | self.outside_facts(context)
+
+    def outside_facts(self, context: NodeContext) -> dict[str, Facts]:
+        """The facts of what decides its identity and is no asset, by keys that no asset has."""
+        return {}
 
     @property
     @abstractmethod
@@ -174,6 +195,11 @@ class Node(ABC):
     def shown(self, outcome: Outcome, context: NodeContext) -> Mapping[str, Shown]:
         """What a person sees of what was made, by title."""
         return {}
+
+    def follow_up(self, outcome: Outcome, context: NodeContext) -> Iterator[str]:
+        """Do what is to be done once it is materialised, which must bear to be done again; gives
+        what the user should hear of it."""
+        yield from ()
 
     @property
     def stages_told(self) -> tuple[int, ...]:

@@ -107,6 +107,10 @@ class EvaluationNode(Node):
         return parameters
 
     def recipes(self, facts: FactsByKey) -> dict[str, Recipe]:
+        return self.recipes_of(facts[self.checkpoint_key].data_version, facts)
+
+    def recipes_of(self, checkpoint: str, facts: FactsByKey) -> dict[str, Recipe]:
+        """Dataset → recipe of evaluating weights, by their data version, as this asset does."""
         recipes = {}
         for name, dataset in self.datasets.items():
             details = facts[shards_key(name)].of(SampleDetails)
@@ -115,10 +119,7 @@ class EvaluationNode(Node):
                     f"{self.key}: dataset {name!r} has no test samples to evaluate on: give it a "
                     "test split (or a test_share), or leave it out of the evaluation"
                 )
-            inputs = {
-                "checkpoint": facts[self.checkpoint_key].data_version,
-                "test": details.test,
-            }
+            inputs = {"checkpoint": checkpoint, "test": details.test}
             if dataset.task == "classification":
                 inputs["concepts"] = details.concepts_digest
             # Not `self.kind`: what a stage evaluates and what a stream probes is the same artifact.
@@ -186,14 +187,21 @@ class EvaluationNode(Node):
     def make(
         self, name: str, recipe: Recipe, folder: Path, context: NodeContext
     ) -> Mapping[str, Any]:
+        checkpoint = context.artifact(self.checkpoint_key)
+        return self.evaluate(name, checkpoint, self.backbone, folder, context)
+
+    def evaluate(
+        self, name: str, checkpoint: Artifact, backbone: Backbone, folder: Path,
+        context: NodeContext,
+    ) -> Mapping[str, Any]:  # fmt: skip
+        """Evaluate weights on a dataset as this asset does, into a folder; what it cost."""
         from fomo_dagster.evaluation.evaluate import EvaluationSet, evaluate
         from fomo_dagster.models.devices import device_of
         from fomo_dagster.training.meter import Meter
 
         meter = Meter(device_of(self.execution.device))
-        checkpoint = context.artifact(self.checkpoint_key)
         precision = self.settings.precision
-        encoder = encoder_of(self.backbone, checkpoint, precision, self.execution, context)
+        encoder = encoder_of(backbone, checkpoint, precision, self.execution, context)
         flops: Counter[str] = Counter()
 
         def embeddings_of(texts: tuple[str, ...], each: int) -> Tensor:

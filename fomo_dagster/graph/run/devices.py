@@ -276,7 +276,7 @@ class Lending:
                 on_cpu = any(device.name == "cpu" for device in devices)
                 yield Lent(devices, self.devices.cpu if on_cpu else 1, waited=taken.waited)
         finally:
-            turns.given_back()
+            turns.wake()
 
 
 @dataclass(eq=False)
@@ -286,48 +286,54 @@ class Turn:
     turns: Turns
     place: Place
     order: tuple[float, int]
+    woken: threading.Event = field(default_factory=threading.Event)
 
     def is_next(self) -> bool:
         """Whether nothing else goes first, not even what may be about to ask."""
-        with self.turns.changed:
-            if not self._is_first():
-                return False
-        return not self.place.must_wait()
+        return self.turns.is_first(self) and not self.place.must_wait()
 
     def wait(self) -> None:
         """Of many that wait, only the first looks often: looks take time from what computes."""
-        with self.turns.changed:
-            first = self._is_first()
-            self.turns.changed.wait(_SECONDS_BETWEEN_LOOKS if first else _SECONDS_TO_STOP)
+        first = self.turns.is_first(self)
+        self.woken.wait(_SECONDS_BETWEEN_LOOKS if first else _SECONDS_TO_STOP)
+        self.woken.clear()
 
     def is_over(self) -> None:
-        with self.turns.changed:
-            self.turns.waiting.discard(self.order)
-            self.turns.changed.notify_all()
-
-    def _is_first(self) -> bool:
-        return min(self.turns.waiting) == self.order
+        self.turns.leave(self)
 
 
 @dataclass(eq=False)
 class Turns:
-    """Who of this process waits for devices of a kind: (minus the priority, number)."""
+    """Who of this process waits for devices of a kind, by (minus the priority, number)."""
 
-    changed: threading.Condition = field(default_factory=threading.Condition)
-    waiting: set[tuple[float, int]] = field(default_factory=set)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    waiting: dict[tuple[float, int], Turn] = field(default_factory=dict)
     numbers: Iterator[int] = field(default_factory=count)
 
-    def given_back(self) -> None:
-        """What this process had is free for whoever waits."""
-        with self.changed:
-            self.changed.notify_all()
+    def is_first(self, turn: Turn) -> bool:
+        """Whether nothing that waits goes before."""
+        with self.lock:
+            return min(self.waiting) == turn.order
+
+    def leave(self, turn: Turn) -> None:
+        """It waits no more, so that another may be the first."""
+        with self.lock:
+            self.waiting.pop(turn.order, None)
+        self.wake()
+
+    def wake(self) -> None:
+        """Have the first look, for what this process had is free. Were all to look, each of many
+        would take time from the others."""
+        with self.lock:
+            if self.waiting:
+                self.waiting[min(self.waiting)].woken.set()
 
     @contextmanager
     def turn(self, place: Place) -> Iterator[Turn]:
         """Within it, work stands in the queue at its place."""
-        with self.changed:
+        with self.lock:
             turn = Turn(self, place, (-place.priority, next(self.numbers)))
-            self.waiting.add(turn.order)
+            self.waiting[turn.order] = turn
         try:
             yield turn
         finally:

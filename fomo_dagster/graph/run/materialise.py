@@ -84,7 +84,9 @@ def materialise(key: str, context: RunContext) -> Outcome:
     runs.append(context.home.root, _row(head, node, artifacts, claim, seconds, context))
     context.run.finished(head, seconds)
     context.say(node.warnings(artifacts) if computed else ())
-    return Outcome(head, artifacts, computed, seconds)
+    outcome = Outcome(head, artifacts, computed, seconds)
+    context.say(node.follow_up(outcome, context))
+    return outcome
 
 
 def remove_stale_heads(experiment: str, context: RunContext) -> list[str]:

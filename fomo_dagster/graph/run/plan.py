@@ -59,12 +59,14 @@ def _planned(nodes: Iterable[Node], context: RunContext, verified: Verified) -> 
     facts: dict[str, Facts] = {}
     speeds = _Speeds(context)
     entries = []
+    changing: set[str] = set()  # assets that a run would materialise
     makers: dict[str, str] = {}  # digest of what is to be made → the first asset that makes it
     for node in nodes:
         for key in node.inputs:
             if key in context.graph.sources:
                 facts[key] = context.facts(key)
-        known = facts
+        outside = node.outside_facts(context)
+        known = {**facts, **outside} if outside else facts
         if node.takes_what_is_there:
             known = {**node.input_facts(context), **facts}
         recipes = node.recipes(known)
@@ -77,6 +79,8 @@ def _planned(nodes: Iterable[Node], context: RunContext, verified: Verified) -> 
         makers |= {recipes[name].digest: node.key for name in missing}
         hits = tuple(name for name in recipes if name not in missing)
         awaited = next((f.awaited for k in node.inputs if (f := known.get(k)) and f.awaited), "")
+        if not awaited and not node.is_settled(context):
+            awaited = next((key for key in node.comes_after if key in changing), "")
         predicted = node.predict(recipes, context)
         facts[node.key] = replace(predicted, awaited=awaited) if awaited else predicted
         as_recorded = (
@@ -95,7 +99,7 @@ def _planned(nodes: Iterable[Node], context: RunContext, verified: Verified) -> 
                 stage=node.stage,
                 compute=missing,
                 hits=hits,
-                current=as_recorded and not absent and not damages,
+                current=as_recorded and not absent and not damages and not awaited,
                 reasons=(
                     (f"{awaited} is computed first",)
                     if awaited and missing
@@ -110,6 +114,8 @@ def _planned(nodes: Iterable[Node], context: RunContext, verified: Verified) -> 
                 made_by=made_by,
             )
         )
+        if not entries[-1].current:
+            changing.add(node.key)
     return entries
 
 

@@ -96,7 +96,7 @@ def works_of(nodes: Sequence[Node], planned: Iterable[Planned]) -> list[Work]:
                 seconds=assumed if seconds is None else seconds,
                 devices=devices[node.key],
                 after=tuple(
-                    key for key in dict.fromkeys((*node.inputs, *entry.made_by)) if key in entries
+                    key for key in dict.fromkeys((*node.follows, *entry.made_by)) if key in entries
                 ),
                 yields_to=yields_to,
                 is_known=seconds is not None,

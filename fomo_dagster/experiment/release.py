@@ -1,0 +1,130 @@
+"""The declaration of what may go live: under which name, and what is asked of it before."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from fomo_dagster.data.declarations import Declaration
+from fomo_dagster.experiment.names import check_safe_name
+
+RESERVED_ALIASES = ("live", "previous")
+
+
+class ScoreGate(Declaration):
+    """What a score of all datasets together must be."""
+
+    at_least: Literal["live"] | float | None = Field(
+        None,
+        description="live: the score must be better than that of the live release, by the whole "
+        "95 % interval of the difference. A number: the whole 95 % interval of the score must lie "
+        "above it, in percent.",
+    )
+    no_worse_than: Literal["live"] | None = Field(
+        None,
+        description="live: the whole 95 % interval of the difference to the live release must lie "
+        "above minus `margin` (non-inferiority).",
+    )
+    margin: float | None = Field(
+        None, gt=0, le=100, description="For no_worse_than: how many points may be lost."
+    )
+
+    @model_validator(mode="after")
+    def _asks_one_thing(self) -> ScoreGate:
+        if (self.at_least is None) == (self.no_worse_than is None):
+            raise ValueError("give either at_least, or no_worse_than with a margin")
+        if self.no_worse_than is not None and self.margin is None:
+            raise ValueError("no_worse_than needs a margin: how many points may be lost")
+        if self.at_least is not None and self.margin is not None:
+            raise ValueError("margin belongs to no_worse_than: give that, or leave margin out")
+        return self
+
+
+class ProtectedGate(Declaration):
+    """What must not be lost, one dataset or concept at a time."""
+
+    datasets: tuple[str, ...] = Field(
+        (), description="Datasets, each of whose scores counts by itself."
+    )
+    concepts: tuple[str, ...] = Field(
+        (),
+        description="Concepts, in whichever datasets have them; DATASET/CONCEPT is that of one. "
+        "Each one's accuracy counts by itself.",
+    )
+    margin: float = Field(
+        1.0, ge=0, le=100, description="Points that each may lose, by the whole 95 % interval."
+    )
+
+    @model_validator(mode="after")
+    def _protects_something(self) -> ProtectedGate:
+        if not self.datasets and not self.concepts:
+            raise ValueError("name datasets or concepts to protect")
+        return self
+
+
+class CalibrationGate(Declaration):
+    """How far probabilities may be from how often they hold."""
+
+    ece_at_most: float = Field(
+        ge=0,
+        le=1,
+        description="The highest mean of the expected calibration errors of the classification "
+        "datasets, as a share: 0.05 is five points.",
+    )
+
+
+class Gates(Declaration):
+    """What is asked of a stage before it may go live. What is left out is not asked."""
+
+    knowledge: ScoreGate | None = Field(None, description="Knowledge accumulation (KA).")
+    retention: ScoreGate | None = Field(None, description="Zero-shot retention (ZS).")
+    geometric_mean: ScoreGate | None = Field(None, description="Their geometric mean (GM).")
+    protected: ProtectedGate | None = Field(
+        None, description="Datasets and concepts that must not be lost."
+    )
+    calibration: CalibrationGate | None = Field(None, description="Calibration of probabilities.")
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """Gate → what it asks, without those that are left out."""
+        return {name: gate for name in type(self).model_fields if (gate := getattr(self, name))}
+
+    @property
+    def need_live(self) -> tuple[str, ...]:
+        """The gates that only a comparison with what is live can pass."""
+        return tuple(
+            name
+            for name, gate in self.asked.items()
+            if isinstance(gate, ProtectedGate)
+            or (isinstance(gate, ScoreGate) and "live" in (gate.at_least, gate.no_worse_than))
+        )
+
+
+class Release(Declaration):
+    """Under which name the stages of an experiment may go live, and what is asked of them."""
+
+    name: str = Field(
+        description="What is live under this name is one stage at a time, of whichever experiments "
+        "give the name."
+    )
+    gates: Gates = Field(Gates(), description="What is asked of a stage.")
+    approval: Literal["automatic", "manual"] = Field(
+        "manual",
+        description="automatic: a stage that passes all gates goes live at once. manual: it waits "
+        "for `fomo promote`.",
+    )
+
+    @field_validator("name")
+    @classmethod
+    def _name_is_safe(cls, name: str) -> str:
+        return check_safe_name(name)
+
+    @model_validator(mode="after")
+    def _has_gates_to_open(self) -> Release:
+        if self.approval == "automatic" and not self.gates.asked:
+            raise ValueError(
+                "approval is automatic and there are no gates, so anything would go live: give "
+                "gates, or approval: manual"
+            )
+        return self

@@ -1,0 +1,388 @@
+"""The node of a stage that is up for release: what the gates say of it, and what follows.
+
+It is held against what is live when it is judged. Once a stage of the experiment was released, it
+and those before it keep what they were held against, or each release would have all history judged
+again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from fomo_dagster.errors import InputError, nearest
+from fomo_dagster.experiment.backbone import Backbone
+from fomo_dagster.experiment.execution import Execution
+from fomo_dagster.experiment.release import Release
+from fomo_dagster.graph.core.facts import Details, Facts, FactsByKey
+from fomo_dagster.graph.core.keys import release_key, shards_key
+from fomo_dagster.graph.core.needs import Needs
+from fomo_dagster.graph.core.node import Node
+from fomo_dagster.graph.core.outcome import Outcome
+from fomo_dagster.graph.core.shown import Bullets, Check, Checked, Shown
+from fomo_dagster.graph.nodes.details import SampleDetails
+from fomo_dagster.graph.nodes.evaluation import METRICS, EvaluationDetails, EvaluationNode
+from fomo_dagster.parquet import read_parquet
+from fomo_dagster.releases.lineage import lineage_of
+from fomo_dagster.releases.live import released_weights
+from fomo_dagster.releases.promoting import promote, refuse
+from fomo_dagster.releases.records import Candidate, History, OvertakenError, ReleaseLog
+from fomo_dagster.releases.verdicts import Verdict
+from fomo_dagster.store.artifacts import Artifact
+from fomo_dagster.store.recipes import Recipe
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from fomo_dagster.graph.core.context import NodeContext
+    from fomo_dagster.releases.gates import Evaluated
+
+GATES = "gates"  # the artifact of the verdicts; the others are evaluations of what is live
+VERDICTS = "verdicts.json"
+SCORES = "scores.json"
+_LIVE = "live: {}"  # the artifact of what is live, on a dataset
+
+
+@dataclass(frozen=True, kw_only=True)
+class CandidateDetails(Details):
+    """reference: the number of the release that it was held against; None: nothing was live."""
+
+    reference: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiveDetails(Details):
+    """What a candidate is held against: its number, and the data version of its weights."""
+
+    number: int | None = None
+    checkpoint: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CandidateNode(Node):
+    """What a stage deploys, held against what is live."""
+
+    kind: ClassVar[str] = "candidate"
+    details: ClassVar[type[Details]] = CandidateDetails
+    tools: ClassVar[frozenset[str]] = frozenset({"duckdb"})
+    input_changes: ClassVar[Mapping[str, str]] = {
+        **EvaluationNode.input_changes,
+        "evaluations": "its evaluations changed",
+        "live": "another release is live",
+    }
+    stage: int
+    evaluation: EvaluationNode
+    release: Release
+    execution: Execution
+    before_key: str | None
+    """The candidate of the stage before, which is judged first."""
+    is_last: bool
+
+    @classmethod
+    def of(
+        cls, evaluation: EvaluationNode, release: Release, before_key: str | None, *, is_last: bool
+    ) -> CandidateNode:
+        """Raises `InputError` for gates on what is not evaluated."""
+        _check_evaluated(release, evaluation)
+        return cls(
+            key=f"{evaluation.experiment}/candidate_{evaluation.stage:03d}",
+            experiment=evaluation.experiment,
+            stage=evaluation.stage,
+            evaluation=evaluation,
+            release=release,
+            execution=evaluation.execution,
+            before_key=before_key,
+            is_last=is_last,
+        )
+
+    @property
+    def description(self) -> str:
+        return f"What stage {self.stage} deploys, up for release as {self.release.name}."
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return (self.evaluation.key, *map(shards_key, self.evaluation.datasets))
+
+    @property
+    def comes_after(self) -> tuple[str, ...]:
+        return () if self.before_key is None else (self.before_key,)
+
+    def is_settled(self, context: NodeContext) -> bool:
+        history = ReleaseLog(context.home, self.release.name).read()
+        return self._is_history(history) and context.heads.read(self.key) is not None
+
+    def _is_history(self, history: History) -> bool:
+        """Whether this stage or a later one of the experiment was ever released."""
+        last = history.last_stage(self.experiment or "")
+        return last is not None and self.stage <= last
+
+    @property
+    def declared(self) -> Mapping[str, Any]:
+        return {
+            "release": self.release.name,
+            "gates": self.release.gates.model_dump(mode="json", exclude_none=True),
+            "roles": self.evaluation.roles,
+        }
+
+    @property
+    def _live_key(self) -> str:
+        return f"{release_key(self.release.name)}/live"
+
+    def outside_facts(self, context: NodeContext) -> dict[str, Facts]:
+        history = ReleaseLog(context.home, self.release.name).read()
+        number, head = history.live, context.heads.read(self.key)
+        if head is not None and self._is_history(history):
+            number = head.facts.get("reference")
+        candidate = None if number is None else history.release(number).candidate
+        checkpoint = None if candidate is None else candidate.checkpoint
+        details = LiveDetails(number=number, checkpoint=checkpoint)
+        return {self._live_key: Facts(checkpoint or "nothing", details)}
+
+    def recipes(self, facts: FactsByKey) -> dict[str, Recipe]:
+        self._check_concepts(facts)
+        live = facts[self._live_key].of(LiveDetails).checkpoint
+        held = {} if live is None else self.evaluation.recipes_of(live, facts)
+        inputs: dict[str, Any] = {
+            "evaluations": facts[self.evaluation.key].of(EvaluationDetails).evaluations
+        }
+        if held:
+            inputs["live"] = {name: recipe.digest for name, recipe in held.items()}
+        parameters = {
+            **self.declared,
+            "tasks": {name: d.task for name, d in self.evaluation.datasets.items()},
+            "number": facts[self._live_key].of(LiveDetails).number,
+        }
+        return {_LIVE.format(name): recipe for name, recipe in held.items()} | {
+            GATES: Recipe(self.kind, self.version, parameters, inputs)
+        }
+
+    def _check_concepts(self, facts: FactsByKey) -> None:
+        from fomo_dagster.releases.gates import concepts_of
+
+        protected = self.release.gates.protected
+        if protected is not None:
+            concepts_of(
+                protected,
+                {
+                    name: facts[shards_key(name)].of(SampleDetails).concepts
+                    for name in self.evaluation.datasets
+                },
+            )
+
+    @property
+    def needs(self) -> Needs:
+        return Needs.of(self.execution)
+
+    def make(
+        self, name: str, recipe: Recipe, folder: Path, context: NodeContext
+    ) -> Mapping[str, Any] | None:
+        if name != GATES:
+            return self._evaluate_live(name, recipe, folder, context)
+        from fomo_dagster.releases.gates import judge
+
+        own, live = recipe.inputs["evaluations"], recipe.inputs.get("live")
+        number = recipe.parameters["number"]
+        verdicts = judge(
+            self.release.gates, self.evaluation.roles, self._evaluated(own, context),
+            None if live is None else self._evaluated(live, context), number,
+        )  # fmt: skip
+        (folder / VERDICTS).write_text(json.dumps([asdict(one) for one in verdicts]))
+        return None
+
+    def _evaluate_live(
+        self, name: str, recipe: Recipe, folder: Path, context: NodeContext
+    ) -> Mapping[str, Any]:
+        """Where what is live was never evaluated as this experiment asks."""
+        candidate, weights = released_weights(
+            context.home, self.release.name, recipe.inputs["checkpoint"], self.key
+        )
+        backbone = Backbone.model_validate(dict(candidate.backbone))
+        dataset = next(d for d in self.evaluation.datasets if _LIVE.format(d) == name)
+        return self.evaluation.evaluate(dataset, weights, backbone, folder, context)
+
+    def _evaluated(self, digests: Mapping[str, str], context: NodeContext) -> Evaluated:
+        import polars as pl
+
+        from fomo_dagster.releases.gates import Evaluated
+        from fomo_dagster.tables.predictions import PREDICTIONS, predictions_of
+
+        predictions, metrics = {}, {}
+        for name, digest in digests.items():
+            artifact = context.store.open(EvaluationNode.kind, digest)
+            if artifact is None or PREDICTIONS not in artifact.manifest["files"]:
+                raise InputError(
+                    f"{self.key} takes the predictions of {name}, and its evaluation {digest} has "
+                    f"none: `fomo run {self.experiment} --predictions` evaluates it again"
+                )
+            task = self.evaluation.datasets[name].task
+            predictions[name] = predictions_of(artifact, name, task)
+            rows = read_parquet(artifact.path(METRICS)).select("metric", pl.col("value"))
+            metrics[name] = dict(rows.iter_rows())
+        return Evaluated(predictions, metrics)
+
+    def predict(self, recipes: Mapping[str, Recipe], context: NodeContext) -> Facts:
+        number = recipes[GATES].parameters["number"]
+        version = super().predict(recipes, context).data_version
+        return Facts(version, CandidateDetails(reference=number))
+
+    @property
+    def table_names(self) -> tuple[str, ...]:
+        return ("gates",)
+
+    def tables(
+        self, artifacts: Mapping[str, Artifact], facts: FactsByKey
+    ) -> Iterator[tuple[str, pl.DataFrame]]:
+        import polars as pl
+
+        from fomo_dagster.tables.schemas import SCHEMAS
+
+        number = facts[self._live_key].of(LiveDetails).number
+        rows = [
+            {
+                "experiment": self.experiment, "stage": self.stage, "release": self.release.name,
+                "reference": number, **asdict(verdict),
+            }
+            for verdict in _verdicts(artifacts)
+        ]  # fmt: skip
+        yield "gates", pl.DataFrame(rows, schema=dict(SCHEMAS["gates"]))
+
+    @property
+    def checks(self) -> tuple[Check, ...]:
+        asked = self.release.gates.asked
+        return tuple(
+            Check(f"gate_{name}", f"What the gate {name} of {self.release.name} asks.")
+            for name in asked
+        )
+
+    def checked(self, outcome: Outcome, context: NodeContext) -> Iterator[Checked]:
+        verdicts = _verdicts(outcome.artifacts)
+        for name in self.release.gates.asked:
+            own = [one for one in verdicts if one.gate.partition(":")[0] == name]
+            details = {one.gate: one.said for one in own}
+            yield Checked(f"gate_{name}", all(one.passed for one in own), details=details)
+
+    def shown(self, outcome: Outcome, context: NodeContext) -> Mapping[str, Shown]:
+        verdicts = _verdicts(outcome.artifacts)
+        history = ReleaseLog(context.home, self.release.name).read()
+        number = outcome.head.facts.get("reference")
+        return {
+            "passes": "yes" if all(one.passed for one in verdicts) else "no",
+            "held_against": "nothing" if number is None else f"release {number}",
+            "live_now": history.live_shown,
+            "gates": Bullets(tuple(one.said for one in verdicts)),
+        }
+
+    def follow_up(self, outcome: Outcome, context: NodeContext) -> Iterator[str]:
+        """Record a refusal, or put it live where nobody has to approve."""
+        log = ReleaseLog(context.home, self.release.name)
+        history, reference = log.read(), outcome.head.facts.get("reference")
+        checkpoint = context.facts(self.evaluation.checkpoint_key).data_version
+        if history.released_as(checkpoint) is not None or self._is_history(history):
+            return
+        verdicts, name = _verdicts(outcome.artifacts), self.release.name
+        passes = all(one.passed for one in verdicts)
+        try:
+            if history.live is None:
+                if self.is_last:
+                    yield self._nothing_live
+            elif not passes:
+                candidate = self.candidate(context)
+                if refuse(log, candidate, verdicts, reference) is not None:
+                    wrong = "; ".join(one.said for one in verdicts if not one.passed)
+                    yield f"{candidate.shown}, is refused as {name}: {wrong}"
+            elif self.release.approval == "automatic":
+                promote(log, self.candidate(context), verdicts, reference, "automatic")
+        except OvertakenError as error:
+            yield f"{error}; the next run holds {self.key} against what is live then"
+
+    def waits(self, history: History, context: NodeContext) -> bool:
+        """Whether it was held against what is live and passes, and somebody has to approve."""
+        if history.live is None or self._is_history(history):
+            return False
+        reference = context.facts(self.key).of(CandidateDetails).reference
+        passes = all(one.passed for one in verdicts_of(self, context))
+        return reference == history.live and passes
+
+    @property
+    def _nothing_live(self) -> str:
+        return (
+            f"nothing is live as {self.release.name} yet: `fomo promote {self.experiment} --first` "
+            f"puts stage {self.stage} live, and what comes after it is held against that"
+        )
+
+    def candidate(self, context: NodeContext) -> Candidate:
+        """What would be released, as it is there now."""
+        key = self.evaluation.checkpoint_key
+        head = context.heads.read(key)
+        facts = context.facts(self.evaluation.key).of(EvaluationDetails)
+        assert head is not None
+        (weights,) = head.artifacts.values()
+        return Candidate(
+            experiment=self.experiment or "",
+            stage=self.stage,
+            checkpoint=context.facts(key).data_version,
+            weights=weights,
+            backbone=self.evaluation.backbone.model_dump(mode="json", exclude_defaults=True),
+            evaluations=facts.evaluations,
+            scores=self._scores(context),
+            lineage=lineage_of(head, context.heads),
+        )
+
+    def _scores(self, context: NodeContext) -> dict[str, float | None]:
+        """KA, ZS and GM, in percent, without those that are not defined."""
+        from fomo_dagster.evaluation.scores import accumulation_and_retention
+        from fomo_dagster.metrics import SCORE
+
+        roles = self.evaluation.roles
+        scores: dict[str, list[float]] = {"adaptation": [], "held_out": []}
+        facts = context.facts(self.evaluation.key).of(EvaluationDetails)
+        for name, digest in facts.evaluations.items():
+            artifact = context.store.open(EvaluationNode.kind, digest)
+            assert artifact is not None
+            rows = read_parquet(artifact.path(METRICS))
+            scores[roles[name]] += rows.filter(metric=SCORE)["value"].to_list()
+        return dict(accumulation_and_retention(scores["adaptation"], scores["held_out"]))
+
+
+def verdicts_of(node: CandidateNode, context: NodeContext) -> list[Verdict]:
+    """Those of the candidate as it was last materialised."""
+    artifact = context.artifact(node.key, GATES)
+    return _verdicts({GATES: artifact})
+
+
+def _verdicts(artifacts: Mapping[str, Artifact]) -> list[Verdict]:
+    data = json.loads(artifacts[GATES].path(VERDICTS).read_text())
+    return [Verdict(**one) for one in data]
+
+
+def _check_evaluated(release: Release, evaluation: EvaluationNode) -> None:
+    """Raises `InputError` for gates on what is not evaluated."""
+    roles, gates = evaluation.roles, release.gates
+    there = set(roles.values())
+    asked = gates.asked
+    wanted = {
+        "knowledge": {"adaptation"}, "retention": {"held_out"},
+        "geometric_mean": {"adaptation", "held_out"},
+    }  # fmt: skip
+    for name, of in wanted.items():
+        if name in asked and not of <= there:
+            (missing, *_) = sorted(of - there)
+            raise InputError(
+                f"{evaluation.experiment}: release.gates.{name} is about {missing} datasets, and "
+                f"none is evaluated: name some in evaluation.{missing}, or leave the gate out"
+            )
+    for dataset in gates.protected.datasets if gates.protected is not None else ():
+        if dataset not in roles:
+            raise InputError(
+                f"{evaluation.experiment}: release.gates.protected names the dataset {dataset!r}, "
+                f"which is not evaluated: {nearest(dataset, roles)}"
+            )
+    tasks = {dataset.task for dataset in evaluation.datasets.values()}
+    if gates.calibration is not None and "classification" not in tasks:
+        raise InputError(
+            f"{evaluation.experiment}: release.gates.calibration is about classification, and no "
+            "classification dataset is evaluated: leave the gate out"
+        )

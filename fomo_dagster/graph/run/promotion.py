@@ -1,0 +1,47 @@
+"""Puts a stage of an experiment live, by what was found of it."""
+
+from __future__ import annotations
+
+from fomo_dagster.errors import InputError
+from fomo_dagster.experiment.experiment_sets import load_experiment_set
+from fomo_dagster.graph.build.builder import build_graph
+from fomo_dagster.graph.core.facts import identity
+from fomo_dagster.graph.nodes.candidate import CandidateDetails, CandidateNode, verdicts_of
+from fomo_dagster.graph.run.run_context import RunContext
+from fomo_dagster.home import Home, project_folder
+from fomo_dagster.releases.promoting import promote
+from fomo_dagster.releases.records import Record, ReleaseLog
+
+
+def promote_stage(
+    name_or_path: str, stage: int | None = None, *, first: bool = False, reason: str = ""
+) -> Record:
+    """Put a stage live, by default the last. Raises `InputError` as `releases.promoting.promote`,
+    and where it was never judged, or other weights were."""
+    loaded = load_experiment_set(name_or_path, project_folder(), ()).only()
+    experiment = loaded.experiment
+    if experiment.release is None:
+        raise InputError(
+            f"{experiment.name} has no `release`, which names what its stages would be live as: "
+            "declare it in the file"
+        )
+    graph = build_graph([loaded])
+    stages = {n.stage: n for n in graph.nodes.values() if isinstance(n, CandidateNode)}
+    number = max(stages) if stage is None else stage
+    if number not in stages:
+        raise InputError(f"{experiment.name} has stages 0 to {max(stages)}, and no stage {number}")
+    node, context = stages[number], RunContext(graph, Home.from_environment())
+    facts, head = context.facts(node.key), context.heads.read(node.key)
+    assert head is not None
+    reference = facts.of(CandidateDetails).reference
+    log = ReleaseLog(context.home, experiment.release.name)
+    live = log.read().live
+    if reference == live and head.digest != identity(node.recipes(node.input_facts(context))):
+        raise InputError(
+            f"{node.key} was judged by other evaluations than those of now: `fomo run "
+            f"{experiment.name}` judges it again"
+        )
+    return promote(
+        log, node.candidate(context), verdicts_of(node, context), reference, "manual",
+        first=first, reason=reason,
+    )  # fmt: skip

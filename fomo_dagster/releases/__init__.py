@@ -1,0 +1,1 @@
+"""What is live under a name, and how that came about."""

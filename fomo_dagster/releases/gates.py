@@ -1,0 +1,180 @@
+"""Judges a stage by the gates of its release, from what it and the live release answered to the
+same test samples.
+
+An interval is over test samples: both are single models, so nothing else varies. See
+`statistics.intervals`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from operator import itemgetter
+
+import polars as pl
+
+from fomo_dagster.errors import InputError, nearest
+from fomo_dagster.experiment.release import CalibrationGate, Gates, ProtectedGate, ScoreGate
+from fomo_dagster.metrics import (
+    GEOMETRIC_MEAN,
+    KNOWLEDGE_ACCUMULATION,
+    ZERO_SHOT_RETENTION,
+    StageMetric,
+)
+from fomo_dagster.releases.verdicts import Verdict
+from fomo_dagster.statistics.comparison import metrics_of
+from fomo_dagster.statistics.intervals import Interval, Method, Metric, interval
+from fomo_dagster.tables.answers import answers_of
+
+SCORES: Mapping[str, StageMetric] = {
+    "knowledge": KNOWLEDGE_ACCUMULATION,
+    "retention": ZERO_SHOT_RETENTION,
+    "geometric_mean": GEOMETRIC_MEAN,
+}
+"""Gate → the score that it is about."""
+CALIBRATION_ERROR = "expected_calibration_error"
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What was found of a model. predictions: dataset → rows, as of `read_predictions`; metrics:
+    dataset → metric → value."""
+
+    predictions: Mapping[str, pl.DataFrame]
+    metrics: Mapping[str, Mapping[str, float]]
+
+
+def concepts_of(protected: ProtectedGate, there: Mapping[str, Sequence[str]]) -> list[
+    tuple[str, str]
+]:  # fmt: skip
+    """(dataset, concept) of what is protected. there: dataset → its concepts. Raises `InputError`
+    for a concept that none has."""
+    found = []
+    for named in protected.concepts:
+        pairs = [
+            (dataset, concept)
+            for dataset, concepts in there.items()
+            for concept in concepts
+            if named in (concept, f"{dataset}/{concept}")
+        ]
+        if not pairs:
+            known = {concept for concepts in there.values() for concept in concepts}
+            raise InputError(
+                f"release.gates.protected names the concept {named!r}, which no evaluation dataset "
+                f"has: {nearest(named, known)}"
+            )
+        found += pairs
+    return list(dict.fromkeys(found))
+
+
+def judge(
+    gates: Gates, roles: Mapping[str, str], stage: Evaluated, live: Evaluated | None, number: int
+) -> list[Verdict]:
+    """A verdict of each gate. roles: dataset → adaptation or held_out; number: that of the live
+    release, where there is one."""
+    judging = _Judging(roles, stage, live, number)
+    verdicts: list[Verdict] = []
+    for name, gate in gates.asked.items():
+        if live is None and name in gates.need_live:
+            verdicts.append(
+                Verdict(name, False, "comparison with what is live", "nothing is live yet")
+            )
+        elif isinstance(gate, ScoreGate):
+            verdicts.append(judging.score(name, gate))
+        elif isinstance(gate, ProtectedGate):
+            verdicts.extend(judging.protected(gate))
+        elif isinstance(gate, CalibrationGate):
+            verdicts.append(judging.calibration(gate))
+    return verdicts
+
+
+class _Judging:
+    def __init__(
+        self, roles: Mapping[str, str], stage: Evaluated, live: Evaluated | None, number: int
+    ) -> None:
+        self._roles, self._stage, self._live, self._number = roles, stage, live, number
+        frames = {
+            dataset: [rows, *([live.predictions[dataset]] if live is not None else [])]
+            for dataset, rows in stage.predictions.items()
+        }
+        answers = {dataset: answers_of(dataset, both) for dataset, both in frames.items()}
+        self._own = {dataset: both[0] for dataset, both in answers.items()}
+        self._other = {dataset: both[-1] for dataset, both in answers.items()}
+
+    def score(self, name: str, gate: ScoreGate) -> Verdict:
+        """A score of all datasets together."""
+        of = SCORES[name]
+        metric = {one.name: value for one, value in metrics_of(self._roles).items()}[of.name]
+        if gate.at_least is not None and gate.at_least != "live":
+            found = interval(metric, self._own)
+            limit = float(gate.at_least)
+            return _verdict(name, of.label, found, limit, f"at least {limit:g}", self._queries())
+        margin = gate.margin or 0.0
+        return self._difference(name, of.label, metric, self._own, self._other, margin)
+
+    def protected(self, gate: ProtectedGate) -> Iterator[Verdict]:
+        """One dataset or concept at a time."""
+        for dataset in gate.datasets:
+            yield self._difference(
+                f"protected: {dataset}", dataset, itemgetter(dataset), self._own, self._other,
+                gate.margin,
+            )  # fmt: skip
+        assert self._live is not None
+        there = {
+            dataset: rows["concept"].unique().sort().to_list()
+            for dataset, rows in self._stage.predictions.items()
+        }
+        for dataset, concept in concepts_of(gate, there):
+            of = (self._stage.predictions[dataset], self._live.predictions[dataset])
+            own, other = answers_of(dataset, [rows.filter(concept=concept) for rows in of])
+            label = f"{dataset}/{concept}"
+            yield self._difference(
+                f"protected: {label}", label, itemgetter(dataset), {dataset: own},
+                {dataset: other}, gate.margin,
+            )  # fmt: skip
+
+    def calibration(self, gate: CalibrationGate) -> Verdict:
+        """The mean calibration error of what is classified."""
+        errors = [
+            metrics[CALIBRATION_ERROR]
+            for metrics in self._stage.metrics.values()
+            if CALIBRATION_ERROR in metrics
+        ]
+        limit, asked = 100 * gate.ece_at_most, f"at most {100 * gate.ece_at_most:g} %"
+        mean = sum(errors) / len(errors)
+        return Verdict(
+            "calibration", mean <= limit, asked, f"calibration error {mean:.2f} %: {asked}",
+            estimate=mean, limit=limit, samples=self._queries(),
+        )  # fmt: skip
+
+    def _difference(
+        self, gate: str, label: str, metric: Metric, own: Method, other: Method, margin: float
+    ) -> Verdict:
+        found = interval(metric, own, other)
+        queries = sum(answers.correct.shape[1] for answers in own.values())
+        least = f"at most {margin:g} below" if margin else "not below"
+        asked = f"{least} release {self._number}"
+        return _verdict(gate, label, found, -margin, asked, queries, signed=True)
+
+    def _queries(self) -> int:
+        return sum(answers.correct.shape[1] for answers in self._own.values())
+
+
+def _verdict(
+    gate: str, label: str, found: Interval, limit: float, asked: str, queries: int, *,
+    signed: bool = False,
+) -> Verdict:  # fmt: skip
+    """The whole interval has to lie at the limit or above it. signed: it is of a difference."""
+    passed, form = found.low >= limit, "+.2f" if signed else ".2f"
+    numbers = f"{found.estimate:{form}} ({found.low:{form}} to {found.high:{form}})"
+    said = f"{label} {numbers.replace('-', '−')}: {asked}"
+    needed = None
+    if not passed and found.estimate > limit:
+        # The width of an interval falls with the square root of the number of samples.
+        wide = (found.estimate - found.low) / (found.estimate - limit)
+        needed = math.ceil(queries * wide**2)
+        said += f"; {queries} test samples are too few to tell, about {needed} would do"
+    return Verdict(
+        gate, passed, asked, said, found.estimate, found.low, found.high, limit, queries, needed
+    )

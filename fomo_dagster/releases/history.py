@@ -1,0 +1,56 @@
+"""A history as a table for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import polars as pl
+
+from fomo_dagster.releases.records import History, Record
+
+_COLUMNS = {
+    "entry": pl.Int64(), "at": pl.String(), "by": pl.String(), "what": pl.String(),
+    "live": pl.Int64(), "why": pl.String(),
+}  # fmt: skip
+
+
+def history_frame(history: History) -> pl.DataFrame:
+    """A row for each record, in order: when (UTC), by whom, what, the number that was live from
+    then on, and why."""
+    return pl.DataFrame([_row(record) for record in history.records], schema=_COLUMNS, orient="row")
+
+
+def sentence_of(record: Record) -> str:
+    """What a record says, to whoever made it."""
+    if record.kind == "alias":
+        return f"{record.alias} of {record.name} is release {record.release}"
+    of = f" ({record.candidate.shown})" if record.candidate is not None else ""
+    return f"release {record.release}{of} is live as {record.name}"
+
+
+def minute(moment: str) -> str:
+    """A moment as people read it."""
+    return moment[:16].replace("T", " ")
+
+
+def _row(record: Record) -> tuple[Any, ...]:
+    candidate = record.candidate.shown if record.candidate is not None else ""
+    what = {
+        "release": f"release {record.release}: {candidate}",
+        "refusal": f"refused: {candidate}",
+        "rollback": f"back to release {record.release}",
+        "alias": f"release {record.release} is called {record.alias}",
+    }[record.kind]
+    at, why = minute(record.recorded_at), "; ".join(_reasons(record))
+    return record.entry, at, record.by, what, record.live, why
+
+
+def _reasons(record: Record) -> Iterator[str]:
+    if record.reason:
+        yield record.reason
+    if record.kind == "refusal":
+        yield from (one.said for one in record.gates if not one.passed)
+    elif record.kind == "release":
+        passed = sum(one.passed for one in record.gates)
+        yield f"{passed} of {len(record.gates)} gates, {record.approval}"

@@ -1,0 +1,58 @@
+"""What weights were made from, down to the content of the datasets."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from fomo_dagster.store.digests import DIGEST_LENGTH
+from fomo_dagster.store.heads import Head, Heads
+
+_DIGEST = re.compile(f"[0-9a-f]{{{DIGEST_LENGTH}}}")
+
+
+def lineage_of(head: Head, heads: Heads) -> dict[str, str]:
+    """Asset → data version of all that an asset was made from, itself the last.
+
+    Recipes name their inputs by digest, so what made these can be told as long as its asset is what
+    it was then, as it is right after a run.
+    """
+    by_digest: dict[str, Head] = {}
+    for _, _, other in heads.all():
+        # What only passes on what another made has the data version of that.
+        if other is not None and other.data_version not in _inputs_of(other):
+            for digest in _digests_of(other):
+                by_digest.setdefault(digest, other)
+    found, unknown, wanted = {head.asset: head.data_version}, dict[str, str](), [head]
+    for one in wanted:
+        for digest in sorted(_inputs_of(one)):
+            other = by_digest.get(digest)
+            if other is None:
+                unknown[f"content {digest}"] = digest  # as of images, or a file of weights
+            elif other.asset not in found:
+                found[other.asset] = other.data_version
+                wanted.append(other)
+    return {**unknown, **dict(reversed(found.items()))}
+
+
+def _inputs_of(head: Head) -> set[str]:
+    return {d for recipe in head.recipes.values() for d in _digests_in(recipe["inputs"])}
+
+
+def _digests_of(head: Head) -> Iterator[str]:
+    """Those by which recipes may name an asset: its own, and of parts of it."""
+    yield head.data_version
+    yield from (digest for _, digest in head.artifacts.values())
+    yield from _digests_in(head.facts)
+
+
+def _digests_in(value: Any) -> Iterator[str]:
+    if isinstance(value, str) and _DIGEST.fullmatch(value):
+        yield value
+    elif isinstance(value, dict):
+        for one in value.values():
+            yield from _digests_in(one)
+    elif isinstance(value, list):
+        for one in value:
+            yield from _digests_in(one)

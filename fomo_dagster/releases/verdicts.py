@@ -1,0 +1,27 @@
+"""What a gate found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a gate opens.
+
+    gate: its name, with the dataset or concept that it protects. asked: what must hold. estimate,
+    low, high: in percent or points, with the 95 % interval; None where there is none. limit: what
+    they are held against. samples: how many test samples it comes from; samples_needed: about how
+    many would tell, where these are too few.
+    """
+
+    gate: str
+    passed: bool
+    asked: str
+    said: str
+    estimate: float | None = None
+    low: float | None = None
+    high: float | None = None
+    limit: float | None = None
+    samples: int | None = None
+    samples_needed: int | None = None

@@ -1,0 +1,229 @@
+"""Stages up for release: held against what is live, put live or refused, and judged again only
+where something changed."""
+
+import dagster as dg
+import pytest
+from typer.testing import CliRunner
+
+from assets.building import build_definitions
+from fomo_dagster.cli import planning
+from fomo_dagster.cli.main import app
+from fomo_dagster.cli.planning import resolve_request
+from fomo_dagster.cli.running import COMMANDS
+from fomo_dagster.errors import InputError
+from fomo_dagster.graph.build.builder import build_graph
+from fomo_dagster.releases.records import ReleaseLog
+from fomo_dagster.tables.views import query
+from resources.run_contexts import RunContexts
+
+pytestmark = pytest.mark.slow
+
+PASSES = {"retention": {"no_worse_than": "live", "margin": 100}}
+FAILS = {"knowledge": {"at_least": 100}}
+PROMPTS = {"held_out": ["old"], "prompts": ["a {}"]}
+
+
+def release(gates, approval="automatic"):
+    return {"name": "shop", "gates": gates, "approval": approval}
+
+
+def fomo(*arguments):
+    return CliRunner().invoke(app, [*arguments], catch_exceptions=False)
+
+
+@pytest.fixture(autouse=True)
+def _said_anew(monkeypatch):
+    """What a process said before, it says again."""
+    monkeypatch.setattr(planning, "_said", set())
+
+
+def run(project, name="toy"):
+    """Run it; the names of artifacts that were made, by kind, and what was printed."""
+    before = project.artifacts()
+    done = fomo("run", name)
+    assert done.exit_code == 0, done.output
+    made = project.artifacts() - before
+    return sorted(kind for one in made if (kind := one.split("/")[0]) != "release"), done.output
+
+
+def history(project):
+    return ReleaseLog(project.home, "shop").read()
+
+
+@pytest.fixture
+def live(finished_project):
+    """A project whose stage 1 is live, and whose later stages would pass."""
+    finished_project.write("toy", release=release(PASSES))
+    made, output = run(finished_project)
+    assert made == ["candidate"] * 4
+    assert output.count("nothing is live as shop yet: `fomo promote toy --first`") == 1
+    done = fomo("promote", "toy", "--stage", "1", "--first", "--reason", "the one of the old site")
+    assert done.output.split("\n")[0] == "release 1 (toy, stage 1) is live as shop"
+    return finished_project
+
+
+def test_stages_that_pass_go_live_one_after_the_other(live):
+    made, output = run(live)
+    assert "live    release 3 (toy, stage 3)   (fomo releases shop)" in output
+    assert made == ["candidate"] * 2  # of stages 2 and 3; what is live was evaluated already
+    records = history(live).records
+    assert [(r.kind, r.live, r.reference, r.candidate.stage) for r in records] == [
+        ("release", 1, None, 1), ("release", 2, 1, 2), ("release", 3, 2, 3),
+    ]  # fmt: skip
+    assert records[2].approval == "automatic"
+    lineage = records[2].candidate.lineage
+    assert list(lineage)[-1] == "toy/trained_003"
+    for asset in ("backbones/toy", "toy/trained_001", "streams/toy/chunk_003", "pools/toy"):
+        assert lineage[asset] == live.home.heads.read(asset).data_version
+    scores = query(live.home.root, "SELECT knowledge_accumulation FROM scores WHERE stage = 3")
+    assert records[2].candidate.scores["knowledge_accumulation"] == scores.item()
+    gates = query(live.home.root, "SELECT stage, reference, passed FROM gates ORDER BY stage")
+    assert gates.rows() == [(0, None, False), (1, None, False), (2, 1, True), (3, 2, True)]
+    assert all(not entry.compute and entry.current for entry in resolve_request("toy", []).plan())
+
+
+def test_a_rollback_has_nothing_judged_again(live):
+    run(live)
+    assert "release 2 (" not in fomo("rollback", "shop", "--reason", "slow").output
+    assert history(live).live == 2
+    assert run(live)[0] == []
+    assert history(live).live == 2
+    shown = fomo("releases", "shop").output
+    assert "back to release 2" in shown
+    assert "slow" in shown
+    assert "live: release 2 (toy, stage 2)" in shown
+    assert "previous: release 3 (toy, stage 3)" in shown
+
+
+def test_what_fails_a_gate_is_refused_with_the_reason_and_training_goes_on(live):
+    live.write("toy", release=release(PASSES | FAILS))
+    _, output = run(live)
+    assert "toy, stage 3, is refused as shop: KA " in output
+    records = history(live).records
+    assert [(r.kind, r.live) for r in records] == [("release", 1)] + [("refusal", 1)] * 2
+    assert [one.passed for one in records[1].gates] == [False, True]
+    assert "KA" in fomo("releases", "shop").output
+    run(live)
+    assert len(history(live).records) == 3  # nothing is said twice
+    with pytest.raises(InputError, match="does not pass the gates of shop: knowledge: KA"):
+        fomo("promote", "toy")
+
+
+def test_with_manual_approval_a_stage_waits(live):
+    live.write("toy", release=release(PASSES, "manual"))
+    assert "stage 3 passes all gates: `fomo promote toy` puts it live" in run(live)[1]
+    assert history(live).live == 1
+    assert fomo("promote", "toy").exit_code == 0
+    assert (history(live).live, history(live).records[-1].candidate.stage) == (2, 3)
+    with pytest.raises(InputError, match="held against release 1, and release 2 of shop is live"):
+        fomo("promote", "toy", "--stage", "2")
+
+
+def test_what_is_live_is_evaluated_as_the_candidate_is(live):
+    live.write("other", release=release(PASSES), evaluation=PROMPTS, seed=1)
+    made, _ = run(live, "other")
+    # Of stages 0 to 3, where θ₀'s weights are toy's: 4 × 3, and then what was live: toy's stage 1,
+    # and no other, since each stage that passes is live from then on and was evaluated.
+    assert made.count("evaluation") == 4 * 3 + 3
+    experiments = [record.candidate.experiment for record in history(live).records]
+    assert experiments == ["toy", "other", "other", "other", "other"]
+
+
+@pytest.fixture
+def following(finished_project):
+    """A project whose θ₀ is live."""
+    finished_project.write("toy", release=release(PASSES))
+    run(finished_project)
+    assert fomo("promote", "toy", "--stage", "0", "--first").exit_code == 0
+    return finished_project
+
+
+def starts(project, name):
+    heads = [project.home.heads.read(f"{name}/start_{stage:03d}") for stage in (1, 2, 3)]
+    return [head.facts.get("number") for head in heads]
+
+
+def test_stages_that_go_live_are_started_from_as_in_a_chain(following):
+    following.write("next", release=release(PASSES), method={"start_from": "live"})
+    made, _ = run(following, "next")
+    assert starts(following, "next") == [1, 2, 3]
+    assert "trained" not in made  # they are toy's
+    assert history(following).live == 4
+
+
+def test_nothing_starts_from_a_stage_that_was_refused(following):
+    following.write("next", release=release(PASSES | FAILS), method={"start_from": "live"})
+    made, _ = run(following, "next")
+    assert starts(following, "next") == [1, 1, 1]
+    assert made.count("trained") == 2  # stages 2 and 3, from θ₀
+    assert [record.kind for record in history(following).records].count("refusal") == 3
+    following.write("toy", release=release(PASSES))
+    assert fomo("run", "toy").exit_code == 0
+    assert history(following).live == 4
+    made, _ = run(following, "next")  # which is held against that, and trained from what it was
+    assert set(made) == {"candidate"}
+    assert starts(following, "next") == [1, 1, 1]
+
+
+def test_a_plan_says_what_a_stage_will_start_from(following, caplog):
+    following.write("next", release=release(PASSES), method={"start_from": "live"})
+    assert "next/candidate_000 is computed first" in fomo("plan", "next").output
+    said = [message for message in caplog.messages if "starts from release 1, which is" in message]
+    assert [message.split(" of next ")[0] for message in said] == ["stage 1", "stage 2", "stage 3"]
+
+
+def test_what_is_live_must_be_of_the_same_architecture(following, small_backbone):
+    method = {"start_from": "live"}
+    following.write("next", release=release(PASSES), method=method, backbone=small_backbone)
+    with pytest.raises(InputError, match="which is of another architecture than its backbone"):
+        fomo("plan", "next")
+
+
+def test_to_start_from_what_is_live_takes_a_name(project):
+    project.write("toy", method={"start_from": "live"})
+    with pytest.raises(InputError, match="start_from is live, and there is no release"):
+        project.load()
+
+
+def test_dagster_shows_each_gate_as_a_check_and_goes_on(live):
+    live.write("toy", release=release(PASSES | FAILS))
+    request = resolve_request("toy", [])
+    definitions = build_definitions(request.graph, RunContexts.of(request.home), COMMANDS)
+    with dg.DagsterInstance.ephemeral() as instance:
+        job = definitions.resolve_job_def("toy")
+        result = job.execute_in_process(instance=instance)
+    assert result.success
+    checks = {
+        (e.asset_key.path[-1], e.check_name): e.passed
+        for e in result.get_asset_check_evaluations()
+        if e.check_name.startswith("gate_")
+    }
+    assert checks["candidate_003", "gate_retention"]
+    assert not checks["candidate_003", "gate_knowledge"]
+
+
+@pytest.mark.parametrize(
+    ("gates", "said"),
+    [
+        ({"protected": {"datasets": ["bird"]}}, "the dataset 'bird', which is not evaluated: did"),
+        ({"protected": {"concepts": ["robyn"]}}, "the concept 'robyn'.*did you mean 'robin'"),
+    ],
+)
+def test_gates_on_what_is_not_evaluated_are_refused_before_anything_runs(project, gates, said):
+    project.write("toy", release=release(gates))
+    with pytest.raises(InputError, match=said):
+        resolve_request("toy", []).plan()
+
+
+def test_a_gate_on_datasets_that_are_not_there_is_refused(project):
+    project.write("toy", release=release(PASSES), evaluation={})
+    with pytest.raises(InputError, match=r"gates.retention is about held_out datasets, and none"):
+        build_graph([project.load()])
+
+
+def test_without_a_release_nothing_can_be_promoted(finished_project):
+    with pytest.raises(InputError, match="toy has no `release`"):
+        fomo("promote", "toy")
+    with pytest.raises(InputError, match="nothing was released as 'shop': valid: none"):
+        fomo("rollback", "shop")
+    assert fomo("releases").output.startswith("nothing is live yet")

@@ -1,0 +1,47 @@
+"""What weights were made from, from the recipes of what there is."""
+
+from fomo_dagster.releases.lineage import lineage_of
+from fomo_dagster.store.heads import Head
+
+
+def digest(number):
+    return f"{number:032x}"
+
+
+def head(asset, number, inputs, facts=None):
+    recipe = {"kind": "thing", "version": 1, "parameters": {}, "inputs": inputs}
+    return Head(
+        asset=asset, kind="thing", experiment=None, stage=None, digest=digest(number),
+        data_version=digest(number), code_version="", recipes={"only": recipe},
+        artifacts={"only": ("thing", digest(number))}, facts=facts or {}, status="computed",
+        recorded_at="", seconds=None,
+    )  # fmt: skip
+
+
+def test_lineage_goes_down_to_what_no_asset_made(home):
+    heads = home.heads
+    shards = head("shards/birds", 1, {"source": digest(99)}, {"train": {"wren": digest(50)}})
+    chunk = head("streams/s/chunk_001", 2, {"concepts": [["birds", "wren", digest(50), None]]})
+    start = head("daily/start_001", 3, {"weights": digest(3)})  # which passes θ₀ on
+    theta = head("backbones/toy", 3, {})
+    trained = head("daily/trained_001", 4, {"start": digest(3), "update": digest(2)})
+    other = head("other/trained_001", 5, {"start": digest(3)})
+    for one in (shards, chunk, start, theta, trained, other):
+        heads.write(one)
+    lineage = lineage_of(trained, heads)
+    assert lineage == {
+        f"content {digest(99)}": digest(99),
+        "shards/birds": digest(1),
+        "streams/s/chunk_001": digest(2),
+        "backbones/toy": digest(3),
+        "daily/trained_001": digest(4),
+    }
+    assert list(lineage)[-1] == "daily/trained_001"
+
+
+def test_long_chains_are_no_deeper_than_short_ones(home):
+    for number in range(1, 1201):
+        inputs = {"start": digest(number - 1)} if number > 1 else {}
+        home.heads.write(head(f"daily/trained_{number:04d}", number, inputs))
+    last = home.heads.read("daily/trained_1200")
+    assert len(lineage_of(last, home.heads)) == 1200
