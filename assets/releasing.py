@@ -17,7 +17,7 @@ from fomo_dagster.releases.history import sentence_of
 from fomo_dagster.releases.promoting import roll_back
 from fomo_dagster.releases.records import Record, ReleaseLog
 
-OP = "move"
+PUT_LIVE, GO_BACK = "put_live", "go_back"  # ops
 
 
 class Promotion(dg.Config):
@@ -45,7 +45,7 @@ def releasing_jobs(experiments: Sequence[str], names: Sequence[str]) -> list[dg.
     if not experiments:
         return []
 
-    @dg.op(name=OP)
+    @dg.op(name=PUT_LIVE)
     def promote(context: dg.OpExecutionContext, config: Promotion) -> None:
         """Put a stage live, if it passes the gates."""
         with engine_failures(context):
@@ -54,7 +54,7 @@ def releasing_jobs(experiments: Sequence[str], names: Sequence[str]) -> list[dg.
             )
             _show(record, context)
 
-    @dg.op(name=OP)
+    @dg.op(name=GO_BACK)
     def go_back(context: dg.OpExecutionContext, config: Rollback) -> None:
         """Put an earlier release live again."""
         with engine_failures(context):
@@ -65,7 +65,7 @@ def releasing_jobs(experiments: Sequence[str], names: Sequence[str]) -> list[dg.
         name=PROMOTE,
         description="Puts a stage live, as `fomo promote` does: see Launchpad.",
         executor_def=dg.in_process_executor,
-        config={"ops": {OP: {"config": {"experiment": experiments[0], "first": False}}}},
+        config={"ops": {PUT_LIVE: {"config": {"experiment": experiments[0], "first": False}}}},
     )
     def promotion() -> None:
         promote()
@@ -74,7 +74,7 @@ def releasing_jobs(experiments: Sequence[str], names: Sequence[str]) -> list[dg.
         name=ROLL_BACK,
         description="Puts an earlier release live again, as `fomo rollback` does: see Launchpad.",
         executor_def=dg.in_process_executor,
-        config={"ops": {OP: {"config": {"name": names[0]}}}},
+        config={"ops": {GO_BACK: {"config": {"name": names[0]}}}},
     )
     def rollback() -> None:
         go_back()

@@ -6,12 +6,14 @@ import pytest
 from typer.testing import CliRunner
 
 from assets.building import build_definitions
+from assets.releasing import GO_BACK, PUT_LIVE
 from fomo_dagster.cli import planning
 from fomo_dagster.cli.main import app
 from fomo_dagster.cli.planning import resolve_request
 from fomo_dagster.cli.running import COMMANDS
 from fomo_dagster.errors import InputError
 from fomo_dagster.graph.build.builder import build_graph
+from fomo_dagster.graph.build.names import PROMOTE, ROLL_BACK
 from fomo_dagster.releases.records import ReleaseLog
 from fomo_dagster.tables.views import query
 from resources.run_contexts import RunContexts
@@ -200,6 +202,31 @@ def test_dagster_shows_each_gate_as_a_check_and_goes_on(live):
     }
     assert checks["candidate_003", "gate_retention"]
     assert not checks["candidate_003", "gate_knowledge"]
+
+
+def test_dagsters_jobs_put_live_and_go_back(live):
+    live.write("toy", release=release(PASSES, "manual"))
+    run(live)
+    request = resolve_request("toy", [])
+    definitions = build_definitions(request.graph, RunContexts.of(request.home), COMMANDS)
+    with dg.DagsterInstance.ephemeral() as instance:
+
+        def execute(job, op, **config):
+            found = definitions.resolve_job_def(job)
+            run_config = {"ops": {op: {"config": config}}}
+            result = found.execute_in_process(run_config, instance=instance, raise_on_error=False)
+            return result.success
+
+        assert execute(PROMOTE, PUT_LIVE, experiment="toy", stage=3, reason="by hand")
+        assert history(live).live == 2
+        assert not execute(PROMOTE, PUT_LIVE, experiment="toy", stage=3)  # it is live
+        assert execute(ROLL_BACK, GO_BACK, name="shop")
+        assert history(live).live == 1
+        key = dg.AssetKey(["releases", "shop"])
+        shown = instance.get_latest_materialization_event(key).asset_materialization.metadata
+    assert shown["live"].value == "release 1 (toy, stage 1)"
+    assert shown["previous"].value == "release 2 (toy, stage 3)"
+    assert [record.reason for record in history(live).records][1:] == ["by hand", ""]
 
 
 @pytest.mark.parametrize(
