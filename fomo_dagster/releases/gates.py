@@ -33,6 +33,12 @@ SCORES: Mapping[str, StageMetric] = {
     "geometric_mean": GEOMETRIC_MEAN,
 }
 """Gate → the score that it is about."""
+OF: Mapping[str, tuple[str, ...]] = {
+    "knowledge": ("adaptation",),
+    "retention": ("held_out",),
+    "geometric_mean": ("adaptation", "held_out"),
+}
+"""Gate → the roles of the datasets that its score is of."""
 CALIBRATION_ERROR = "expected_calibration_error"
 
 
@@ -104,22 +110,21 @@ class _Judging:
 
     def score(self, name: str, gate: ScoreGate) -> Verdict:
         """A score of all datasets together."""
-        of = SCORES[name]
-        metric = {one.name: value for one, value in metrics_of(self._roles).items()}[of.name]
+        of, roles = SCORES[name], {d: role for d, role in self._roles.items() if role in OF[name]}
+        metric = {one.name: value for one, value in metrics_of(roles).items()}[of.name]
+        own, other = ({d: answers[d] for d in roles} for answers in (self._own, self._other))
         if gate.at_least is not None and gate.at_least != "live":
-            found = interval(metric, self._own)
-            limit = float(gate.at_least)
-            return _verdict(name, of.label, found, limit, f"at least {limit:g}", self._queries())
-        margin = gate.margin or 0.0
-        return self._difference(name, of.label, metric, self._own, self._other, margin)
+            found, limit = interval(metric, own), float(gate.at_least)
+            return _verdict(name, of.label, found, limit, f"at least {limit:g}", _queries(own))
+        return self._difference(name, of.label, metric, own, other, gate.margin or 0.0)
 
     def protected(self, gate: ProtectedGate) -> Iterator[Verdict]:
         """One dataset or concept at a time."""
         for dataset in gate.datasets:
+            own, other = ({dataset: answers[dataset]} for answers in (self._own, self._other))
             yield self._difference(
-                f"protected: {dataset}", dataset, itemgetter(dataset), self._own, self._other,
-                gate.margin,
-            )  # fmt: skip
+                f"protected: {dataset}", dataset, itemgetter(dataset), own, other, gate.margin
+            )
         assert self._live is not None
         there = {
             dataset: rows["concept"].unique().sort().to_list()
@@ -127,12 +132,12 @@ class _Judging:
         }
         for dataset, concept in concepts_of(gate, there):
             of = (self._stage.predictions[dataset], self._live.predictions[dataset])
-            own, other = answers_of(dataset, [rows.filter(concept=concept) for rows in of])
+            answers = answers_of(dataset, [rows.filter(concept=concept) for rows in of])
+            own, other = ({dataset: one} for one in answers)
             label = f"{dataset}/{concept}"
             yield self._difference(
-                f"protected: {label}", label, itemgetter(dataset), {dataset: own},
-                {dataset: other}, gate.margin,
-            )  # fmt: skip
+                f"protected: {label}", label, itemgetter(dataset), own, other, gate.margin
+            )
 
     def calibration(self, gate: CalibrationGate) -> Verdict:
         """The mean calibration error of what is classified."""
@@ -145,20 +150,22 @@ class _Judging:
         mean = sum(errors) / len(errors)
         return Verdict(
             "calibration", mean <= limit, asked, f"calibration error {mean:.2f} %: {asked}",
-            estimate=mean, limit=limit, samples=self._queries(),
+            estimate=mean, limit=limit,
+            samples=_queries({d: self._own[d] for d, m in self._stage.metrics.items()
+                              if CALIBRATION_ERROR in m}),
         )  # fmt: skip
 
     def _difference(
         self, gate: str, label: str, metric: Metric, own: Method, other: Method, margin: float
     ) -> Verdict:
         found = interval(metric, own, other)
-        queries = sum(answers.correct.shape[1] for answers in own.values())
         least = f"at most {margin:g} below" if margin else "not below"
         asked = f"{least} release {self._number}"
-        return _verdict(gate, label, found, -margin, asked, queries, signed=True)
+        return _verdict(gate, label, found, -margin, asked, _queries(own), signed=True)
 
-    def _queries(self) -> int:
-        return sum(answers.correct.shape[1] for answers in self._own.values())
+
+def _queries(method: Method) -> int:
+    return sum(answers.correct.shape[1] for answers in method.values())
 
 
 def _verdict(

@@ -53,8 +53,8 @@ def test_a_better_score_passes_once_its_whole_interval_is_above(gained):
         assert found.high - found.low == pytest.approx(2 * student(199) * error, rel=0.15)
     assert found.passed == (gained >= 6)
     if gained == 2:
-        assert found.samples_needed > 400
-        assert f"400 test samples are too few to tell, about {found.samples_needed}" in found.said
+        assert found.samples_needed > 200
+        assert f"200 test samples are too few to tell, about {found.samples_needed}" in found.said
     if not gained:  # identical answers: no number of samples would show that it is better
         assert found.samples_needed is None
 
@@ -69,7 +69,7 @@ def test_no_worse_allows_its_margin_and_no_more():
     assert lost.said.startswith("ZS −5.00 (−")
     unclear = verdict(gate, model(birds=(0, 100), old=(0, 96)), live)
     assert (unclear.passed, unclear.limit) == (False, -3.0)
-    assert unclear.samples_needed > unclear.samples == 400
+    assert unclear.samples_needed > unclear.samples == 200
 
 
 def test_a_number_is_held_against_the_score_itself_and_needs_nothing_live():
@@ -89,7 +89,7 @@ def test_each_protected_dataset_and_concept_counts_by_itself():
     assert (dataset.gate, concept.gate) == ("protected: birds", "protected: birds/robin")
     assert (dataset.estimate, concept.estimate) == (0.0, -20.0)
     assert (dataset.passed, concept.passed) == (True, False)
-    assert concept.samples == 100
+    assert (dataset.samples, concept.samples) == (200, 100)
 
 
 def test_a_concept_without_its_dataset_is_that_of_each_which_has_it():

@@ -360,16 +360,14 @@ def _verdicts(artifacts: Mapping[str, Artifact]) -> list[Verdict]:
 
 def _check_evaluated(release: Release, evaluation: EvaluationNode) -> None:
     """Raises `InputError` for gates on what is not evaluated."""
+    from fomo_dagster.releases.gates import OF
+
     roles, gates = evaluation.roles, release.gates
     there = set(roles.values())
     asked = gates.asked
-    wanted = {
-        "knowledge": {"adaptation"}, "retention": {"held_out"},
-        "geometric_mean": {"adaptation", "held_out"},
-    }  # fmt: skip
-    for name, of in wanted.items():
-        if name in asked and not of <= there:
-            (missing, *_) = sorted(of - there)
+    for name, of in OF.items():
+        missing = next((role for role in of if role not in there), None)
+        if name in asked and missing is not None:
             raise InputError(
                 f"{evaluation.experiment}: release.gates.{name} is about {missing} datasets, and "
                 f"none is evaluated: name some in evaluation.{missing}, or leave the gate out"
