@@ -259,7 +259,10 @@ def report(
 def sql(
     query: Annotated[
         str | None,
-        typer.Argument(help='Such as "SELECT * FROM scores". Without a query: list the views.'),
+        typer.Argument(
+            help='Such as "SELECT * FROM scores". The name of a view alone shows what its columns '
+            "mean; without a query, the views are listed."
+        ),
     ] = None,
     layout: Annotated[
         Format | None,
@@ -287,6 +290,7 @@ def sql(
     A query can read the tables of this project and nothing else, and it cannot write.
     """
     from fomo_dagster.cli.rows import print_rows
+    from fomo_dagster.tables.comments import explaining
     from fomo_dagster.tables.database import ensure_database
     from fomo_dagster.tables.views import answer_as_json, answer_as_text
 
@@ -295,11 +299,8 @@ def sql(
     if path:
         print_data(f"{ensure_database(home.root)}\n")
         return
-    asked = query or (
-        "SELECT view_name AS view, string_agg(column_name, ', ' ORDER BY column_index) AS columns "
-        "FROM duckdb_views() JOIN duckdb_columns() ON view_name = table_name "
-        "WHERE NOT duckdb_views.internal GROUP BY view_name ORDER BY view_name"
-    )
+    asked = explaining(query) or query
+    assert asked is not None
     if chosen == "json":
         rows = answer_as_json(home.root, asked, external=external)
         print_data("[" + ",".join(f"\n {row}" for row in rows) + "\n]\n")

@@ -23,11 +23,12 @@ import polars as pl
 from fomo_dagster.errors import StoreError
 from fomo_dagster.store.digests import digest_of
 from fomo_dagster.store.files import explained, replacing, skipped_where_refused, write_bytes
+from fomo_dagster.tables.comments import comments
 from fomo_dagster.tables.json_files import OF_RELEASES, OF_RUNS
 from fomo_dagster.tables.predictions import EVALUATION, PREDICTIONS
 from fomo_dagster.tables.schemas import SCHEMAS
 from fomo_dagster.tables.selects import beside, quoted, views
-from fomo_dagster.tables.view_columns import DESCRIPTIONS, PREDICTION_COLUMNS, comments_of
+from fomo_dagster.tables.view_columns import PREDICTION_COLUMNS
 
 DATABASE = "fomo.duckdb"
 _VERSION = "views_version"
@@ -104,9 +105,7 @@ def _statements(home: Path) -> list[str]:
     statements = []
     for name, select in views(beside(DATABASE, home)).items():
         statements.append(f"CREATE OR REPLACE VIEW {name} AS {select}")
-        statements.append(f"COMMENT ON VIEW {name} IS {quoted(DESCRIPTIONS[name])}")
-        for column, meaning in comments_of(name).items():
-            statements.append(f"COMMENT ON COLUMN {name}.{column} IS {quoted(meaning)}")
+        statements += comments(name)
     return statements
 
 

@@ -17,6 +17,7 @@ from fomo_dagster.cli.rows import print_frame, print_rows
 from fomo_dagster.errors import InputError
 from fomo_dagster.graph.run.plan import Planned
 from fomo_dagster.tables.results import Results
+from fomo_dagster.tables.view_columns import DESCRIPTIONS, comments_of
 
 
 class Screen(io.StringIO):
@@ -145,3 +146,22 @@ def test_formats_of_sql_agree_and_contradictions_are_refused(finished_project):
     assert run(text, "--format", "records") == "row 1\na  é\nb  3e-07\n"
     with pytest.raises(InputError, match="--format table and --csv ask for several formats"):
         run(text, "--format", "table", "--csv")
+
+
+def test_sql_says_what_views_and_columns_mean(finished_project):
+    def run(*arguments):
+        arguments = ["sql", *arguments, "--json"]
+        return json.loads(CliRunner().invoke(app, arguments, catch_exceptions=False).stdout)
+
+    meant = {row["view"]: row["a row is"] for row in run()}
+    assert meant == DESCRIPTIONS
+    for view in DESCRIPTIONS:
+        shown = {row["column"]: row["meaning"] for row in run(view)}
+        assert shown == dict(comments_of(view))
+    asked = run(
+        "SELECT comment FROM duckdb_columns() WHERE table_name = 'scores' "
+        "AND column_name = 'forgetting'"
+    )
+    assert asked == [{"comment": comments_of("scores")["forgetting"]}]
+    with pytest.raises(InputError, match="there is no view 'scored': did you mean 'scores'"):
+        run("scored")
