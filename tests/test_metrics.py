@@ -4,6 +4,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import polars as pl
+import pytest
 
 from fomo_dagster.evaluation import classification, retrieval
 from fomo_dagster.graph.core.facts import Facts
@@ -38,6 +39,34 @@ def test_the_leaderboard_takes_experiments_that_were_scored_before_a_metric(tmp_
     assert dict(made.group_by("experiment").agg("forgetting").iter_rows()) == {
         "old": [None, None], "new": [1.5, 1.5],
     }  # fmt: skip
+
+
+SCORED = ("stage", "knowledge_accumulation", "zero_shot_retention")
+
+
+def test_the_leaderboards_picture_is_of_means_over_replicates(tmp_path, monkeypatch):
+    rows = {"a_seed_0": (10.0, 30.0), "a_seed_1": (20.0, 50.0), "a": (1.0, 1.0), "b": (5.0, 5.0)}
+    for name, (ka, zs) in rows.items():
+        (tmp_path / name).mkdir()
+        frame = pl.DataFrame([(0, ka, zs)], schema=SCORED, orient="row")
+        with_all_scores(frame).write_parquet(tmp_path / name / SCORES)
+    drawn = []
+    monkeypatch.setattr("fomo_dagster.plots.scores.paths_plot", lambda f: drawn.append(f) or b"")
+    node = LeaderboardNode(
+        key="leaderboard", score_keys=tuple(f"{name}/scores" for name in rows),
+        method_of={"a_seed_0": "a", "a_seed_1": "a"},
+    )  # fmt: skip
+    recipe = node.recipes({key: Facts(key) for key in node.inputs})["only"]
+
+    def artifact(key):
+        return SimpleNamespace(path=lambda file: tmp_path / key.partition("/")[0] / file)
+
+    node.make("only", recipe, tmp_path, SimpleNamespace(artifact=artifact))
+    (means,) = drawn
+    ka = "knowledge_accumulation"
+    assert means.select("experiment", "replicates", ka, f"{ka}_within").rows() == [
+        ("a", 2, 15.0, pytest.approx(12.706 * 5, rel=1e-4)), ("b", 1, 5.0, None)
+    ]  # fmt: skip
 
 
 def test_a_metric_that_is_added_has_scores_computed_again(monkeypatch):

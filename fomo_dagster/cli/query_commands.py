@@ -66,11 +66,12 @@ def results(
         print_by_dataset,
         print_methods,
         print_scores,
+        say_chances,
     )
     from fomo_dagster.cli.sweeps import asked_for, leaderboard_of, print_sweep
     from fomo_dagster.store.files import write_bytes
+    from fomo_dagster.tables.results import chances, results_by_dataset, scores_by_cost
     from fomo_dagster.tables.results import results as read_results
-    from fomo_dagster.tables.results import results_by_dataset, scores_by_cost
 
     if plot is not None and against is None:
         raise InputError("--plot draws scores against a cost: say which with --against")
@@ -84,8 +85,12 @@ def results(
             frame = results_by_dataset(home.root, names)
         if plot is not None and against is not None:
             from fomo_dagster.plots.scores import cost_plot
+            from fomo_dagster.tables.replicates import methods_by_cost
 
-            write_bytes(plot, cost_plot(frame, against), named=True)
+            by_method, otherwise = methods_by_cost(home.root, names)
+            write_bytes(plot, cost_plot(by_method, against), named=True)
+            for name, why in otherwise.items():
+                say(Terminal(stderr=True), f"no curve of {name}: {why}")
         if as_json:
             print_json(frame.to_dicts())
         elif as_csv:
@@ -96,13 +101,21 @@ def results(
     found = read_results(home.root, names)
     board = found.leaderboard if sweep is None else leaderboard_of(home, sweep)
     if as_json:
-        print_json({"stages": found.stages.to_dicts(), "leaderboard": board.to_dicts()})
+        guessed = chances(home.root, found.leaderboard["experiment"].to_list())
+        print_json(
+            {
+                "stages": found.stages.to_dicts(),
+                "leaderboard": board.to_dicts(),
+                "chances": guessed.to_dicts(),
+            }
+        )
     elif as_csv:
         print_csv(found.stages)
     elif sweep is not None:
         print_sweep(home, sweep, Terminal())
     else:
         print_scores(found)
+        say_chances(home, names, Terminal())
         print_methods(home, names, Terminal())
 
 

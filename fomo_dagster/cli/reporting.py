@@ -21,13 +21,15 @@ from fomo_dagster.metrics import STAGE_METRICS
 from fomo_dagster.releases.records import ReleaseLog
 from fomo_dagster.tables.database import ensure_database
 from fomo_dagster.tables.replicates import SCORES as MEAN_SCORES
-from fomo_dagster.tables.replicates import methods, run_otherwise
-from fomo_dagster.tables.results import Results, results
+from fomo_dagster.tables.replicates import chances_as_text, methods, run_otherwise
+from fomo_dagster.tables.results import Results, chances, results
 from fomo_dagster.units import duration, in_units
 
 logger = logging.getLogger(__name__)
 
 TIME = "time"
+MOST_CHANCES = 3  # that are said
+SINGLE = "one run each: how much other seeds would change is unknown (`replicates: 5` in the file)"
 SHORT = {metric.name: metric.label for metric in STAGE_METRICS} | {
     f"mean_{metric.name}": f"mean {metric.label}" for metric in STAGE_METRICS
 }
@@ -48,10 +50,13 @@ def print_scores(found: Results, console: Console | None = None) -> None:
 
 
 def print_methods(home: Home, experiments: Sequence[str], console: Console) -> None:
-    """The means over replicates, with the half widths of their intervals; nothing where no
-    experiment has any. Those that were run with other settings have no mean, which is said."""
+    """The means over replicates, with the half widths of their intervals; where all are single
+    runs, and no replicate by itself, that these are unknown. Those that were run with other
+    settings have no mean, which is said."""
     found = methods(home.root, experiments)
     if found["replicates"].max() in (None, 1):
+        if found.height and set(found["method"]) <= set(experiments or found["method"]):
+            say(console, SINGLE)
         return
     otherwise = run_otherwise(home.root)
     several = found.filter(pl.col("replicates") > 1)["method"]
@@ -104,6 +109,21 @@ def say_units(console: Console) -> None:
     say(console, "; ".join(said))
 
 
+def say_chances(home: Home, experiments: Sequence[str], console: Console) -> None:
+    """What guessing would score; once where it is the same for all."""
+    rows = chances(home.root, experiments)
+    by_said: dict[str, list[str]] = {}
+    for row in rows.iter_rows(named=True):
+        if said := chances_as_text(row):
+            by_said.setdefault(said, []).append(row["experiment"])
+    if len(by_said) > MOST_CHANCES:
+        say(console, 'guessing scores otherwise for each: fomo sql "FROM chances"')
+        return
+    for said, names in by_said.items():
+        whose = f" ({', '.join(names)})" if len(by_said) > 1 else ""
+        say(console, f"guessing scores {said}{whose}")
+
+
 def print_by_dataset(frame: pl.DataFrame, console: Console | None = None) -> None:
     """Each experiment's scores by dataset (`results_by_dataset`), in 80 columns."""
     for name in frame["experiment"].unique(maintain_order=True):
@@ -127,6 +147,7 @@ def print_results(home: Home, experiment: str, graph: Graph, console: Console) -
     """The scores of an experiment stage by stage, the leaderboard, and where everything is."""
     stages = results(home.root, [experiment]).stages
     print_scores(Results(stages, results(home.root).leaderboard), console)
+    say_chances(home, [experiment], console)
     context = RunContext(graph, home)
     scores, leaderboard = (context.artifact(k) for k in (f"{experiment}/scores", LEADERBOARD))
     plots = scores.record(PATHS), scores.record(HEAT_MAP), leaderboard.record(PATHS)

@@ -9,7 +9,13 @@ import polars as pl
 from rich.console import Console
 
 from fomo_dagster.cli.output import say
-from fomo_dagster.cli.reporting import TIME, as_shown, print_methods, say_units
+from fomo_dagster.cli.reporting import (
+    TIME,
+    as_shown,
+    print_methods,
+    say_chances,
+    say_units,
+)
 from fomo_dagster.cli.rows import print_frame
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.comparisons import load_named
@@ -81,9 +87,10 @@ def print_sweep(home: Home, sweep: ExperimentSet, console: Console) -> None:
         pl.col(varied).map_elements(_exact, return_dtype=pl.String)
     )
     print_frame(shown, sweep.name, console, numbers=(TIME,))
-    print_methods(home, sweep.names, console)
-    say_units(console)
     there = frame["experiment"].to_list()
+    print_methods(home, sweep.names, console)
+    say_chances(home, there, console)
+    say_units(console)
     missing = [name for name in sweep.names if name not in there]
     if missing:
         say(console, f"without scores: {', '.join(missing)}")

@@ -16,15 +16,21 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.patches import Ellipse
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from fomo_dagster.metrics import STAGE_METRICS
 from fomo_dagster.plots.figure import COLOURS, MUTED, line_of, new_figure, tidy
-from fomo_dagster.plots.scores import GM, KA, ZS, equal_geometric_means, write_values
+from fomo_dagster.plots.scores import (
+    BAND,
+    GM,
+    KA,
+    ZS,
+    ellipses,
+    equal_geometric_means,
+    write_values,
+)
 
 LABELS = {metric.name: f"{metric.label} (%)" for metric in STAGE_METRICS}
-BAND = 0.14  # how much of its colour a band has
 NUMBERED_METHODS = 4  # up to which all points of paths bear their stages and intervals
 LEGEND_LINE = 0.185  # inches
 TITLE_WIDTH = 24  # characters of a line
@@ -52,7 +58,7 @@ def paths_figure(stages: pl.DataFrame, names: Sequence[str], oracles: Collection
         of_oracle = name in oracles
         last = path.filter(pl.col("stage") == path["stage"].max())
         all_have_one = len(names) <= NUMBERED_METHODS and not of_oracle
-        _ellipses(axes, path if all_have_one else last, COLOURS[number % len(COLOURS)])
+        ellipses(axes, path if all_have_one else last, COLOURS[number % len(COLOURS)])
         if of_oracle:
             _final_point(axes, path, name, number)
         else:
@@ -351,14 +357,6 @@ def _final_point(axes: Axes, path: pl.DataFrame, name: str, number: int) -> None
     colour = COLOURS[number % len(COLOURS)]
     axes.plot(path[KA][-1:], path[ZS][-1:], "D", color=colour, markersize=9, label=name,
               markeredgecolor="black", linestyle="none")  # fmt: skip
-
-
-def _ellipses(axes: Axes, path: pl.DataFrame, colour: str) -> None:
-    widths = [f"{KA}_within", f"{ZS}_within"]
-    for x, y, across, up in path.select(KA, ZS, *widths).drop_nulls().iter_rows():
-        axes.add_patch(
-            Ellipse((x, y), 2 * across, 2 * up, facecolor=colour, alpha=BAND, edgecolor="none")
-        )
 
 
 def _curve(

@@ -7,6 +7,7 @@ import numpy.typing as npt
 import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
+from matplotlib.patches import Ellipse
 from matplotlib.ticker import MaxNLocator
 
 from fomo_dagster.errors import InputError
@@ -21,6 +22,7 @@ from fomo_dagster.plots.figure import MUTED, ON_DARK, ON_LIGHT, line_of, new_fig
 KA, ZS, GM = (
     metric.name for metric in (KNOWLEDGE_ACCUMULATION, ZERO_SHOT_RETENTION, GEOMETRIC_MEAN)
 )
+BAND = 0.14  # how much of its colour a band has
 NUMBERED_POINTS = 40  # points up to which each bears its stage's number
 NUMBERED_STAGES = 21  # stages up to which the cells of a heat map bear their values
 ROLES = {
@@ -32,9 +34,10 @@ ROLES = {
 def paths_plot(scores: pl.DataFrame, title: str = "") -> bytes:
     """Each experiment's path from θ₀ through the plane of KA and ZS, as PNG.
 
-    scores: stage, knowledge_accumulation, zero_shot_retention, and experiment if there are several.
-    Grey lines join points of equal geometric mean. A stage where one of the two is not defined has
-    no place in the plane. A note names the experiments that are not shown at all.
+    scores: stage, knowledge_accumulation, zero_shot_retention, and experiment if there are several;
+    with the half widths of intervals over replicates, if there are any, which are ellipses
+    (`…_within`). Grey lines join points of equal geometric mean. A stage where one of the two is
+    not defined has no place in the plane. A note names the experiments that are not shown at all.
     """
     named = "experiment" in scores.columns
     if not named:
@@ -53,7 +56,10 @@ def paths_plot(scores: pl.DataFrame, title: str = "") -> bytes:
     axes.set_xlabel("knowledge accumulation (%)", fontsize=10)
     axes.set_ylabel("zero-shot retention (%)", fontsize=10)
     for number, name in enumerate(names):
-        path = placed.filter(pl.col("experiment") == name).select("stage", KA, ZS)
+        of_name = placed.filter(pl.col("experiment") == name)
+        path = of_name.select("stage", KA, ZS)
+        if f"{KA}_within" in of_name.columns:
+            ellipses(axes, of_name, line_of(number).color)
         _path(axes, path, name, number, numbered=placed.height <= NUMBERED_POINTS)
     if names:
         axes.margins(0.08)
@@ -70,20 +76,27 @@ def paths_plot(scores: pl.DataFrame, title: str = "") -> bytes:
 
 
 def cost_plot(scores: pl.DataFrame, cost: str) -> bytes:
-    """Each experiment's geometric mean over what its stages took together up to then, as PNG.
+    """Each method's geometric mean over what its stages took together up to then, as PNG, with
+    bands of the 95 % intervals over replicates; a method of one run says so.
 
-    scores: experiment, stage, geometric_mean, and the column `cost`. A stage where one of the two
-    is unknown is left out.
+    scores: method, replicates, stage, geometric_mean, geometric_mean_within, and the column `cost`.
+    A stage where one of the two is unknown is left out.
     """
     placed = scores.drop_nulls([cost, GM]).sort("stage")
-    names = sorted(placed["experiment"].unique())
+    names = sorted(placed["method"].unique())
+    replicated = placed["replicates"].max() not in (None, 1)
     figure = new_figure(7 + 0.1 * max(map(len, names), default=0), 4.5)
     axes = figure.subplots()
     tidy(axes)
     for number, name in enumerate(names):
-        path = placed.filter(experiment=name)
+        path = placed.filter(method=name)
         x, y = path[cost].to_numpy(), path[GM].to_numpy()
-        axes.plot(x, y, label=name, markersize=4, **line_of(number)._asdict())
+        within = path[f"{GM}_within"].cast(pl.Float64).to_numpy()
+        line = line_of(number)
+        of_one = " (one run)" if replicated and path["replicates"][0] == 1 else ""
+        axes.plot(x, y, label=f"{name}{of_one}", markersize=4, **line._asdict())
+        if np.isfinite(within).any():
+            axes.fill_between(x, y - within, y + within, color=line.color, alpha=BAND, linewidth=0)
     axes.set_xlabel(cost.replace("_", " ") + ", all stages up to this one", fontsize=10)
     axes.set_ylabel("geometric mean of KA and ZS (%)", fontsize=10)
     if names:
@@ -154,6 +167,15 @@ def _path(axes: Axes, path: pl.DataFrame, name: str, number: int, *, numbered: b
                 fontsize=8,
                 color=colour,
             )
+
+
+def ellipses(axes: Axes, path: pl.DataFrame, colour: str) -> None:
+    """The intervals of KA and ZS (`…_within`), where both are known."""
+    widths = [f"{KA}_within", f"{ZS}_within"]
+    for x, y, across, up in path.select(KA, ZS, *widths).drop_nulls().iter_rows():
+        axes.add_patch(
+            Ellipse((x, y), 2 * across, 2 * up, facecolor=colour, alpha=BAND, edgecolor="none")
+        )
 
 
 def equal_geometric_means(axes: Axes) -> None:

@@ -18,6 +18,7 @@ from fomo_dagster.reports.sections import (
     paths,
     responses,
     settings,
+    shifts,
     target,
     windows,
 )
@@ -30,6 +31,7 @@ SECTIONS: tuple[Callable[[Reported], Section | None], ...] = (
     target.section,
     matrix.section,
     windows.section,
+    shifts.section,
     pairs.section,
     grids.section,
     responses.section,

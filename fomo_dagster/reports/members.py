@@ -15,7 +15,13 @@ from fomo_dagster.reports.content import Source
 from fomo_dagster.tables.answers import members_there
 from fomo_dagster.tables.comparisons import Compared, compared
 from fomo_dagster.tables.predictions import NoPredictionsError
-from fomo_dagster.tables.replicates import methods, methods_by_stage, of_methods
+from fomo_dagster.tables.replicates import (
+    costs_by_stage,
+    methods,
+    methods_by_stage,
+    of_methods,
+)
+from fomo_dagster.tables.results import chances
 from fomo_dagster.tables.selects import quoted
 from fomo_dagster.tables.views import query
 
@@ -79,15 +85,8 @@ class Reported:
 
     @cached_property
     def costs(self) -> pl.DataFrame:
-        """The means of the view `costs` over replicates, a row a method and stage; null where one
-        of them is."""
-        rows = of_methods(self.home.root, "costs", self.experiments).drop("experiment")
-        names = [name for name in rows.columns if name not in ("method", "stage")]
-        known = (pl.when(pl.col(n).is_not_null().all()).then(pl.col(n).mean()).alias(n)
-                 for n in names)  # fmt: skip
-        of_stages = rows.group_by("method", "stage", maintain_order=True)
-        found = of_stages.agg(known).sort("method", "stage")
-        return self._in_order(found)
+        """`costs_by_stage` in the order of the names."""
+        return self._in_order(costs_by_stage(self.home.root, self.experiments))
 
     @cached_property
     def replicates(self) -> pl.DataFrame:
@@ -101,6 +100,11 @@ class Reported:
         """Dataset → what guessing scores on it, in percent, of those of which it is known."""
         rows = query(self.home.root, _CHANCES).filter(pl.col("experiment").is_in(self.experiments))
         return dict(rows.select("dataset", "value").sort("dataset").iter_rows())
+
+    @cached_property
+    def guessed(self) -> pl.DataFrame:
+        """The scores that guessing has at the last stage, a row an experiment."""
+        return chances(self.home.root, self.experiments)
 
     @cached_property
     def settings(self) -> pl.DataFrame:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -28,16 +28,40 @@ def methods(home: Path, experiments: Sequence[str] = ()) -> pl.DataFrame:
     leaderboard its mean, and the half width of its 95 % interval over the replicates by Student's t
     (`…_within`; null for one replicate). experiments: those that count; all by default.
     """
-    return _means(of_methods(home, "leaderboard", experiments), "method").sort(
+    return means_of(of_methods(home, "leaderboard", experiments), "method").sort(
         "geometric_mean", "knowledge_accumulation", descending=True, nulls_last=True
     )
 
 
 def methods_by_stage(home: Path, experiments: Sequence[str] = ()) -> pl.DataFrame:
     """As `methods`, a row a method and stage, in this order."""
-    return _means(of_methods(home, "scores", experiments), "method", "stage").sort(
+    return means_of(of_methods(home, "scores", experiments), "method", "stage").sort(
         "method", "stage"
     )
+
+
+def costs_by_stage(home: Path, experiments: Sequence[str] = ()) -> pl.DataFrame:
+    """The means of the view `costs` over replicates, a row a method and stage, in this order; null
+    where one of them is."""
+    rows = of_methods(home, "costs", experiments).drop("experiment")
+    means = (
+        pl.when(pl.col(name).is_not_null().all()).then(pl.col(name).mean()).alias(name)
+        for name in rows.columns if name not in ("method", "stage")
+    )  # fmt: skip
+    return rows.group_by("method", "stage", maintain_order=True).agg(means).sort("method", "stage")
+
+
+def methods_by_cost(
+    home: Path, experiments: Sequence[str] = ()
+) -> tuple[pl.DataFrame, dict[str, str]]:
+    """`methods_by_stage` with `costs_by_stage`, without the methods that `run_otherwise` names,
+    and these."""
+    rows = methods_by_stage(home, experiments).join(
+        costs_by_stage(home, experiments), on=["method", "stage"]
+    )
+    there = set(rows["method"])
+    otherwise = {name: why for name, why in run_otherwise(home).items() if name in there}
+    return rows.filter(~pl.col("method").is_in(list(otherwise))), otherwise
 
 
 def of_methods(home: Path, view: str, experiments: Sequence[str] = ()) -> pl.DataFrame:
@@ -45,6 +69,13 @@ def of_methods(home: Path, view: str, experiments: Sequence[str] = ()) -> pl.Dat
     where it has none, its own name. experiments: as of `methods`."""
     rows = query(home, _OF_METHODS.format(rows=view))
     return rows.filter(pl.col("experiment").is_in(list(experiments))) if experiments else rows
+
+
+def chances_as_text(row: Mapping[str, float | None]) -> str:
+    """What guessing scores (a row of the view `chances`), for people; nothing where not known."""
+    labels = {metric.name: metric.label for metric in STAGE_METRICS}
+    known = {labels[name]: row[name] for name in SCORES if row[name] is not None}
+    return ", ".join(f"{label} {value:.2f}" for label, value in known.items())
 
 
 def run_otherwise(home: Path) -> dict[str, str]:
@@ -60,7 +91,9 @@ def run_otherwise(home: Path) -> dict[str, str]:
     return found
 
 
-def _means(rows: pl.DataFrame, *by: str) -> pl.DataFrame:
+def means_of(rows: pl.DataFrame, *by: str) -> pl.DataFrame:
+    """A row for each of `by`: `replicates`, and of each score its mean and `…_within`, as of
+    `methods`. rows: one a replicate."""
     count = pl.len().cast(pl.Int64)
     found = rows.group_by(by, maintain_order=True).agg(
         replicates=count,

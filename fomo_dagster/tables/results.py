@@ -40,6 +40,17 @@ class Results:
     leaderboard: pl.DataFrame
 
 
+def chances(home: Path, experiments: Sequence[str] = ()) -> pl.DataFrame:
+    """What guessing scores at the last stage: experiment, KA, ZS and GM, null where not known, of
+    the named experiments or of all."""
+    rows = query(
+        home,
+        "SELECT * EXCLUDE (stage) FROM chances "
+        "QUALIFY stage = max(stage) OVER (PARTITION BY experiment) ORDER BY experiment",
+    )
+    return rows.filter(pl.col("experiment").is_in(list(experiments))) if experiments else rows
+
+
 COSTS = (
     "samples", "flops", "seconds", "energy_joules", "peak_device_memory_bytes",
     "peak_process_memory_bytes",

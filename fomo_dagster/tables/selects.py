@@ -13,13 +13,13 @@ from pathlib import Path
 
 import polars as pl
 
-from fomo_dagster.data.benchmark.registry import benchmark_datasets
 from fomo_dagster.metrics import STAGE_METRICS
 from fomo_dagster.store.digests import DIGEST_LENGTH
 from fomo_dagster.store.sealed import CHECKSUM, END
 from fomo_dagster.tables.json_files import OF_RELEASES, OF_RUNS
 from fomo_dagster.tables.predictions import EVALUATION, PREDICTIONS
 from fomo_dagster.tables.schemas import SCHEMAS
+from fomo_dagster.tables.score_views import SCORE_VIEWS
 from fomo_dagster.tables.view_columns import PREDICTION_COLUMNS
 
 VARIABLE = "fomo_home"
@@ -203,70 +203,6 @@ FROM ({lines})
 """
 
 
-# As the scores' transfer and forgetting take them: concepts without test samples are left out.
-_MATRIX = """
-SELECT
-    c.experiment, c.stage, k.stage AS chunk,
-    avg(c.value ORDER BY c.dataset, c.concept) AS score,  -- to the last digit
-    count(*) AS concepts,
-    CASE WHEN count(g.value) = count(*) THEN avg(g.value ORDER BY c.dataset, c.concept) END
-        AS chance
-FROM concept_scores AS c
-JOIN experiments AS e USING (experiment)
-JOIN chunks AS k ON k.stream = e.stream AND k.dataset = c.dataset AND k.concept = c.concept
-LEFT JOIN evaluations AS g ON g.experiment = c.experiment AND g.stage = c.stage
-    AND g.dataset = c.dataset AND g.metric = 'chance'
-WHERE c.role = 'adaptation'
-GROUP BY c.experiment, c.stage, k.stage
-"""
-
-# A test sample is of its concept's time, which is what orders a dated stream: the year of its
-# dataset, or the arrival that brought it. Each dataset of a window weighs the same, as in KA.
-_WINDOWS = """
-WITH dated AS (
-    SELECT
-        e.experiment, k.stage AS trained, k.dataset, k.concept,
-        CASE WHEN e.stream_order = 'time_incremental' THEN o.figure::BIGINT::VARCHAR
-            ELSE k.dataset END AS time,
-        CASE WHEN e.stream_order = 'time_incremental' THEN o.figure::BIGINT ELSE k.stage END
-            AS place
-    FROM experiments AS e
-    JOIN chunks AS k USING (stream)
-    LEFT JOIN orders AS o ON o.stream = k.stream AND o.dataset = k.dataset
-        AND o.concept = k.concept
-    WHERE e.stream_order = 'time_incremental' OR (e.settings->>'$.stream.growing') IS NOT NULL
-), numbered AS (
-    SELECT *, dense_rank() OVER (PARTITION BY experiment ORDER BY place) AS number FROM dated
-), until AS (
-    SELECT
-        c.experiment, c.stage, max(n.number) AS number, arg_max(n.time, n.number) AS time
-    FROM (SELECT DISTINCT experiment, stage FROM concept_scores) AS c
-    LEFT JOIN numbered AS n ON n.experiment = c.experiment AND n.trained <= c.stage
-    GROUP BY c.experiment, c.stage
-), of_datasets AS (
-    SELECT
-        c.experiment, c.stage, n.number, n.time, c.dataset,
-        sum(c.value * c.samples ORDER BY c.concept) / sum(c.samples) AS score,
-        sum(c.samples)::BIGINT AS samples
-    FROM concept_scores AS c
-    JOIN numbered AS n USING (experiment, dataset, concept)
-    WHERE c.role = 'adaptation'
-    GROUP BY c.experiment, c.stage, n.number, n.time, c.dataset
-)
-SELECT
-    d.experiment, d.stage, any_value(u.time) AS trained_until, d.time AS tested_on,
-    d.number - any_value(u.number) AS distance,
-    avg(d.score ORDER BY d.dataset) AS score,
-    CASE WHEN count(g.value) = count(*) THEN avg(g.value ORDER BY d.dataset) END AS chance,
-    count(*) AS datasets, sum(d.samples)::BIGINT AS samples
-FROM of_datasets AS d
-JOIN until AS u USING (experiment, stage)
-LEFT JOIN evaluations AS g ON g.experiment = d.experiment AND g.stage = d.stage
-    AND g.dataset = d.dataset AND g.metric = 'chance'
-GROUP BY d.experiment, d.stage, d.number, d.time
-"""
-
-
 @dataclass(frozen=True)
 class Place:
     """Where views find a home.
@@ -347,9 +283,7 @@ def views(place: Place) -> dict[str, str]:
     made["runs"] = _RUNS.format(lines=lines[OF_RUNS.folder])
     made["releases"] = _RELEASES.format(lines=lines[OF_RELEASES.folder])
     made["streams"] = _STREAMS
-    made["matrix"] = _MATRIX
-    made["windows"] = _WINDOWS
-    made["published"] = _published()
+    made |= SCORE_VIEWS
     made["costs"] = _COSTS
     made["leaderboard"] = _LEADERBOARD.format(scores=",\n    ".join(_ON_LEADERBOARD))
     return made
@@ -361,12 +295,6 @@ def _typed(columns: Mapping[str, pl.DataType]) -> str:
         f"'{c}': {{name: '{c}', type: '{_SQL_TYPES[t]}', default_value: NULL}}"
         for c, t in columns.items()
     )
-
-
-def _published() -> str:
-    datasets = benchmark_datasets().values()
-    rows = ", ".join(f"({quoted(d.name)}, {d.zero_shot!r}::DOUBLE)" for d in datasets)
-    return f"SELECT * FROM (VALUES {rows}) AS published(dataset, zero_shot)"
 
 
 def without_rows(view: str) -> str:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import polars as pl
 
-from fomo_dagster.metrics import STAGE_METRICS
+from fomo_dagster.metrics import BACKWARD_TRANSFER, FORGETTING, STAGE_METRICS
 from fomo_dagster.tables.schemas import DATASET, EXPERIMENT, ROLE, STAGE, TABLES
 
 
@@ -185,6 +185,25 @@ VIEWS: Mapping[str, View] = {
             "known of a dataset",
         },
     ),
+    "transfer": View(
+        "what an experiment's stages up to one did to the concepts of chunks, of the streams that "
+        "have several: means over chunks of the view `matrix`",
+        {
+            "experiment": EXPERIMENT.meaning,
+            "stage": STAGE.meaning,
+            "forward_transfer": "what was gained on a chunk before it was trained on: the score of "
+            "the stage before less that of θ₀, in points, over the chunks from 2 to the stage; "
+            "null before stage 2",
+            **{
+                metric.name: f"{metric.description} ({metric.unit}), as in `scores`"
+                for metric in (BACKWARD_TRANSFER, FORGETTING)
+            },
+            "plasticity": "score on a chunk right after the stage that trains on it, in percent, "
+            "over the chunks up to the stage",
+            "stability": "score that is left on the chunks before the stage's, in percent; null "
+            "at stage 1",
+        },
+    ),
     "windows": View(
         "the score that a stage's weights have on the test samples of a time window, of streams "
         "with dates: those in the order `time_incremental`, by the years of their datasets, and "
@@ -205,7 +224,37 @@ VIEWS: Mapping[str, View] = {
     ),
     "published": View(
         "a dataset of the benchmark, and the zero-shot score that its authors publish",
-        {"dataset": "the benchmark's handle", "zero_shot": "the published score, in percent"},
+        {
+            "dataset": "the benchmark's handle",
+            "zero_shot": "the published score, in percent",
+            "shift_of": "the dataset whose classes it shows in pictures of another distribution, "
+            "which need not be of the benchmark; null if none",
+        },
+    ),
+    "chances": View(
+        "the scores that guessing has at a stage, to set beside those of the view `scores`",
+        {
+            "experiment": EXPERIMENT.meaning,
+            "stage": STAGE.meaning,
+            "knowledge_accumulation": "mean chance over the adaptation datasets, in percent; null "
+            "if it is not known of one",
+            "zero_shot_retention": "the same of the held-out datasets",
+            "geometric_mean": "√(KA · ZS) of these two",
+        },
+    ),
+    "shifts": View(
+        "the mean score of a stage's weights on the benchmark's datasets that show the classes of "
+        "one in pictures of another distribution",
+        {
+            "experiment": EXPERIMENT.meaning,
+            "stage": STAGE.meaning,
+            "shift_of": "the dataset whose classes they are: `imagenet` or `domainnet`",
+            "score": "mean of the shifted datasets' scores, in percent",
+            "score_of_original": "score on that dataset itself; null if it is not evaluated",
+            "chance": "the mean of what guessing scores on the shifted datasets, in percent; null "
+            "if it is not known of one",
+            "datasets": "how many shifted datasets are evaluated",
+        },
     ),
     "costs": View(
         "what all trainings and merges of an experiment took up to a stage, and the most memory",

@@ -2,6 +2,7 @@ import io
 import subprocess
 import sys
 import warnings
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -14,7 +15,7 @@ from PIL import Image
 from fomo_dagster.errors import InputError
 from fomo_dagster.plots import scores as plots
 from fomo_dagster.plots.figure import COLOURS
-from fomo_dagster.plots.scores import cost_plot, heat_map, paths_plot
+from fomo_dagster.plots.scores import BAND, cost_plot, heat_map, paths_plot
 
 pytestmark = pytest.mark.slow
 
@@ -61,10 +62,25 @@ def test_every_experiment_has_its_own_colour() -> None:
     assert [count(png, colour) > 200 for colour in COLOURS[:4]] == [True, True, True, False]
 
 
+def by_cost(rows: list[tuple[Any, ...]], within: float | None = None) -> pl.DataFrame:
+    columns = ["method", "stage", "geometric_mean", "flops"]
+    frame = pl.DataFrame(rows, schema=columns, orient="row")
+    replicates = pl.lit(1 if within is None else 3)
+    return frame.with_columns(replicates=replicates, geometric_mean_within=pl.lit(within))
+
+
+def test_intervals_over_replicates_are_bands() -> None:
+    rows = [("a", 0, 20.0, 0.0), ("a", 1, 40.0, 1e18)]
+    red, green, blue = (BAND * part + 1 - BAND for part in to_rgb(COLOURS[0]))
+    shade = (red, green, blue)
+    without, with_band = (cost_plot(by_cost(rows, within), "flops") for within in (None, 5.0))
+    assert count(without, shade) < 500
+    assert count(with_band, shade) > 5000
+
+
 def test_scores_rise_with_their_cost_and_unknown_costs_have_no_place() -> None:
     rows = [("a", 0, 20.0, 0.0), ("a", 1, 40.0, 1e18), ("b", 0, 30.0, 0.0), ("b", 1, 30.0, None)]
-    columns = ["experiment", "stage", "geometric_mean", "flops"]
-    png = cost_plot(pl.DataFrame(rows, schema=columns, orient="row"), "flops")
+    png = cost_plot(by_cost(rows), "flops")
     rgb = np.round(np.array(to_rgb(COLOURS[0])) * 255)
     places = np.nonzero((pixels(png) == rgb).all(-1))
     left = places[1] < 700

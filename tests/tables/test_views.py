@@ -295,7 +295,7 @@ def test_order_pivots_and_descriptions_are_answered(tmp_path: Path) -> None:
         ("", "not 0 statements"),
         ("SELECT 1; SELECT 2", "not 2 statements"),
         ("SELEC 1", "syntax error"),
-        ("FROM score", r'mean "scores"[\s\S]*Tables: artifacts, chunks'),
+        ("FROM score", r'mean "scores"[\s\S]*Tables: artifacts, chances'),
         ("SELECT knowlege FROM scores", "knowledge_accumulation"),
     ],
 )

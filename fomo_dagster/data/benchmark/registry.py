@@ -51,6 +51,11 @@ class BenchmarkDataset(BaseModel):
         "`time_incremental_dschunked` streams, which is not always that of its year; null: it is "
         "in no stream.",
     )
+    shift_of: str | None = Field(
+        None,
+        description="The dataset whose classes it shows in pictures of another distribution; null: "
+        "none.",
+    )
     zero_shot: float = Field(
         description="Published score of OpenCLIP's ViT-B/32 (LAION-2B) in percent: accuracy, or "
         "mean recall@5 for retrieval."

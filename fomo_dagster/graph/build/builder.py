@@ -152,9 +152,7 @@ def build_graph(
     for comparison in comparisons:
         builder.try_comparison(comparison)
     builder.add_releases()
-    builder.add(
-        LeaderboardNode(key=LEADERBOARD, score_keys=tuple(f"{name}/scores" for name in names))
-    )
+    builder.add(LeaderboardNode.of(names, builder.nodes.values()))
     return builder.graph()
 
 

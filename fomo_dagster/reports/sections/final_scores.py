@@ -10,7 +10,7 @@ from fomo_dagster.reports.members import Reported
 from fomo_dagster.reports.names import FINAL_SCORES
 from fomo_dagster.statistics.significance import LEVEL, verdict
 from fomo_dagster.tables.comparisons import LABELS
-from fomo_dagster.tables.replicates import SCORES
+from fomo_dagster.tables.replicates import SCORES, chances_as_text
 
 _QUERY = "SELECT * FROM leaderboard WHERE experiment IN ({experiments})"
 
@@ -75,14 +75,19 @@ def section(reported: Reported) -> Section:
 
 
 def _start(reported: Reported, data: pl.DataFrame) -> str:
-    """What θ₀ scores: that of all, or else that of the baseline."""
+    """What θ₀ scores: that of all, or else that of the baseline; and guessing, if it is known and
+    the same for all."""
     starts = data.select(f"θ₀_{name}" for name in SCORES)
     said = ", ".join(
         f"{LABELS[name]} {value:.2f}" for name, value in zip(SCORES, starts.row(0), strict=True)
         if value is not None
     )  # fmt: skip
     whose = "" if starts.n_unique() == 1 else f" of {reported.baseline}"
-    return f"θ₀{whose}, before the first stage, has {said}." if said else ""
+    start = f"θ₀{whose}, before the first stage, has {said}." if said else ""
+    guessed = dict.fromkeys(map(chances_as_text, reported.guessed.iter_rows(named=True)))
+    if len(guessed) == 1 and (chance := next(iter(guessed))):
+        return f"{start} Guessing has {chance}.".strip()
+    return start
 
 
 def _caption(reported: Reported) -> str:
