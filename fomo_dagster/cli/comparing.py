@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+import polars as pl
 from rich.console import Console
 
 from fomo_dagster.cli.output import say
@@ -20,7 +21,9 @@ from fomo_dagster.reports.comparison import datasets_frame, metrics_frame, title
 from fomo_dagster.statistics.comparison import Scored
 from fomo_dagster.statistics.significance import replicates_needed, verdict
 from fomo_dagster.tables.answers import members_there
-from fomo_dagster.tables.comparisons import Compared, compared, remarks_of
+from fomo_dagster.tables.comparisons import LABELS, METRICS, Compared, compared, remarks_of
+
+SHOWN_TAUS = (10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0, 90.0)  # of profiles
 
 
 def compared_by_name(
@@ -30,6 +33,7 @@ def compared_by_name(
     *,
     margin: float | None,
     common: bool,
+    metrics: Sequence[str] = (),
 ) -> Compared:
     """The methods against the baseline, by default the first. Raises `InputError` as
     `read_methods` does, and where there are not two with the baseline."""
@@ -37,7 +41,18 @@ def compared_by_name(
     if len(asked) < 2:
         raise InputError(FEW.format(", ".join(methods)))
     there = {method: members_there(home, method) for method in asked}
-    return compared(home, there, margin=margin, common=common)
+    return compared(home, there, margin=margin, common=common, metrics=metrics)
+
+
+def metrics_named(names: Sequence[str]) -> tuple[str, ...]:
+    """The metrics of names or short names, in letters of any size. Raises `InputError` for what
+    cannot be compared."""
+    known = {spelt.lower(): name for name in METRICS for spelt in (name, LABELS[name])}
+    for name in names:
+        if name.lower() not in known:
+            labels = ", ".join(LABELS[one] for one in METRICS)
+            raise InputError(f"methods are not compared by {name!r}: valid are {labels}")
+    return tuple(dict.fromkeys(known[name.lower()] for name in names))
 
 
 def named_comparison(references: Sequence[str]) -> LoadedComparison | None:
@@ -73,8 +88,17 @@ def print_comparisons(found: Compared, console: Console) -> None:
     if len(found.comparisons) > 1:
         title = "All pairs over datasets (Wilcoxon, Holm)"
         print_frame(found.pair_rows, title, console, narrow="first")
+    title = "Performance profiles: share of runs and datasets that score above τ %"
+    print_frame(_profiles(found), title, console, narrow="method")
     for remark in found.read.remarks:
         say(console, remark)
+
+
+def _profiles(found: Compared) -> pl.DataFrame:
+    shown = found.profiles.filter(pl.col("above").is_in(SHOWN_TAUS))
+    columns = pl.format("τ = {}", pl.col("above").cast(pl.Int64))
+    wide = shown.with_columns(column=columns)
+    return wide.pivot("column", index="method", values="share", maintain_order=True)
 
 
 def as_data(found: Compared) -> dict[str, Any]:
@@ -92,6 +116,7 @@ def as_data(found: Compared) -> dict[str, Any]:
             for one in found.comparisons
         ],
         "pairs": [asdict(pair) for pair in found.pairs],
+        "profiles": found.profiles.to_dicts(),
         "replicates": list(found.read.replicates),
         "remarks": list(found.read.remarks),
     }

@@ -206,6 +206,14 @@ def compare(
     baseline: Annotated[
         str | None, typer.Option(help="What the others are compared with; by default the first.")
     ] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="METRIC",
+            help="Compare by KA, ZS or GM alone, on its datasets; can be repeated. By default by "
+            "all three.",
+        ),
+    ] = None,
     margin: Margin = None,
     common: Common = False,
     as_json: AsJson = False,
@@ -218,19 +226,22 @@ def compare(
     from fomo_dagster.cli.comparing import (
         as_data,
         compared_by_name,
+        metrics_named,
         named_comparison,
         print_comparisons,
     )
 
+    metrics = metrics_named(metric or ())
     comparison = named_comparison(methods)
     if comparison is not None:
+        metrics = metrics or comparison.declared.metrics
         methods = list(comparison.methods)
         margin = comparison.declared.margin if margin is None else margin
         common = comparison.declared.common or common
     named = list(map(_name_of, methods))
     base = None if baseline is None else _name_of(baseline)
     home = Home.from_environment()
-    found = compared_by_name(home, named, base, margin=margin, common=common)
+    found = compared_by_name(home, named, base, margin=margin, common=common, metrics=metrics)
     if as_json:
         print_json(as_data(found))
     else:

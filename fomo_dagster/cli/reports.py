@@ -66,8 +66,9 @@ def make_report(
         reported = replace(
             reported,
             margin=declared.declared.margin if margin is None else margin,
-            target=declared.declared.target,
+            target=declared.declared.score_to_reach,
             common=declared.declared.common or common,
+            metrics=declared.declared.metrics,
         )
     report = report_of(reported)
     return write_report(report, folder), report.remarks

@@ -23,6 +23,7 @@ from fomo_dagster.experiment.loading import (
     find_file,
 )
 from fomo_dagster.experiment.names import check_safe_name
+from fomo_dagster.experiment.target import ComparedMetric, Target
 from fomo_dagster.experiment.validating import Place, validated
 from fomo_dagster.shipped import shipped_folder
 from fomo_dagster.yaml_files import read_mapping
@@ -41,6 +42,9 @@ class DeclaredComparison(Declaration):
     baseline: str | None = Field(
         None, description="What the others are compared with; null: the first method."
     )
+    metrics: tuple[ComparedMetric, ...] = Field(
+        (), description="By which scores, on their datasets alone; empty: by all three."
+    )
     margin: float | None = Field(
         None,
         ge=0,
@@ -52,10 +56,10 @@ class DeclaredComparison(Declaration):
         description="Compare what all have in common: replicates, datasets, test samples. "
         "false: refuse methods that differ in these.",
     )
-    target: float | None = Field(
+    target: Target | float | None = Field(
         None,
-        description="A GM, in %, of which the report says what each method takes until it reaches "
-        "and keeps it; null: none.",
+        description="A score of which the report says what each method takes until it reaches and "
+        "keeps it; a number is a GM, in %; null: none.",
     )
     report: bool = Field(
         False,
@@ -74,6 +78,11 @@ class DeclaredComparison(Declaration):
         """The methods as they are written, each once."""
         first = self.methods if self.baseline is None else (self.baseline, *self.methods)
         return tuple(dict.fromkeys(first))
+
+    @property
+    def score_to_reach(self) -> Target | None:
+        """The target, if there is one."""
+        return Target(value=self.target) if isinstance(self.target, float) else self.target
 
     @model_validator(mode="after")
     def _compares(self) -> DeclaredComparison:

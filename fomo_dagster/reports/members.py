@@ -10,6 +10,7 @@ from functools import cached_property
 import polars as pl
 from PIL import Image
 
+from fomo_dagster.experiment.target import Target
 from fomo_dagster.home import Home
 from fomo_dagster.reports.content import Source
 from fomo_dagster.tables.answers import members_there
@@ -43,7 +44,8 @@ class Reported:
 
     members: method → its experiments, the baseline first; asked: the names that were asked for;
     options: what was asked for beside names, as on the command line; missing: the names without
-    any scores; margin, common: as of `compared`; target: a GM of which to say when it is reached;
+    any scores; margin, common, metrics: as of `compared`; target: a score of which to say when it
+    is reached;
     said: what is known before anything is read; image_of: None where no pictures are to be shown.
     """
 
@@ -53,8 +55,9 @@ class Reported:
     options: Sequence[str] = ()
     missing: Sequence[str] = ()
     margin: float | None = None
-    target: float | None = None
+    target: Target | None = None
     common: bool = False
+    metrics: Sequence[str] = ()
     said: Sequence[str] = ()
     image_of: ImageOf | None = None
 
@@ -157,7 +160,9 @@ class Reported:
             return None, []
         try:
             members = {name: members_there(self.home, name) for name in paired}
-            found = compared(self.home, members, margin=self.margin, common=self.common)
+            found = compared(
+                self.home, members, margin=self.margin, common=self.common, metrics=self.metrics
+            )
         except NoPredictionsError as error:
             return None, [f"no comparison: {error}"]
         left_out = [

@@ -78,7 +78,12 @@ def compare(
 
 def over_datasets(methods: Mapping[str, Method]) -> list[Pair]:
     """All pairs of methods by their mean scores of each dataset."""
-    return pairwise({name: _scores(method).mean(axis=0) for name, method in methods.items()})
+    return pairwise({name: scores_of(method).mean(axis=0) for name, method in methods.items()})
+
+
+def scores_of(method: Method) -> Floats:
+    """(R, N), of R replicates on N datasets, in percent."""
+    return np.stack([one.scores() for one in method.values()], axis=1)
 
 
 def metrics_of(roles: Mapping[str, str]) -> dict[StageMetric, Metric]:
@@ -127,7 +132,7 @@ def _compared(
     replicates = len(next(iter(method.values())).correct)
     return Comparison(
         name, baseline, replicates, sum(one.correct.shape[1] for one in method.values()), metrics,
-        datasets, probability_of_improvement(_scores(method), _scores(base)),
+        datasets, probability_of_improvement(scores_of(method), scores_of(base)),
     )  # fmt: skip
 
 
@@ -139,8 +144,3 @@ def _p(answers: Answers, base: Answers, difference: Interval) -> float:
 
 def _mean(metric: Metric, method: Method) -> float:
     return float(np.mean(metric({name: one.scores() for name, one in method.items()})))
-
-
-def _scores(method: Method) -> Floats:
-    """(R, N), of R replicates on N datasets."""
-    return np.stack([one.scores() for one in method.values()], axis=1)

@@ -20,6 +20,8 @@ from fomo_dagster.tables.selects import quoted
 from fomo_dagster.tables.views import query
 
 _COMMON = "--common (`common: true` in a comparison's file)"
+_OF_SAMPLES = ("subset", "seed")
+"""The parameters of an evaluation that say which test samples it takes."""
 _MEMBERS = """
 SELECT experiment, replicate, replicate_of, settings FROM experiments
 WHERE replicate_of = {method} OR experiment = {method}
@@ -45,7 +47,11 @@ def read_methods(home: Home, declared: Mapping[str, Members], *, common: bool = 
     do; with `common` what they share is taken, if there is anything.
     """
     methods, members = list(declared), _alone_together(declared)
-    shared = _shared({m: set(found) for m, found in members.items()}, "replicates", common=common)
+    shared = _shared(
+        {m: set(found) for m, found in members.items()}, "replicates", common=common,
+        way_out=": declare the same `replicates` for all, or name one replicate of each, such as "
+        + next((one.experiment for m in members.values() if len(m) > 1 for one in m.values()), ""),
+    )  # fmt: skip
     labels = [label for label in members[methods[0]] if label in shared.kept]
     _check_seeds(members, labels)
     experiments = {m: [found[label].experiment for label in labels] for m, found in members.items()}
@@ -67,16 +73,11 @@ def read_methods(home: Home, declared: Mapping[str, Members], *, common: bool = 
     remarks += datasets.left_out
     answers: dict[str, dict[str, Answers]] = {method: {} for method in methods}
     for dataset in sorted(datasets.kept):
-        said = {name: settings[name][dataset] for name in read}
-        if any(one != next(iter(said.values())) for one in said.values()):
-            other = next(name for name in said if said[name] != next(iter(said.values())))
-            refusal = (
-                f"{dataset} is evaluated otherwise by {next(iter(said))} and {other}: "
-                f"{_difference(next(iter(said.values())), said[other])}"
-            )
-            if not common:
-                raise InputError(f"{refusal}; {_COMMON} compares what is evaluated alike")
-            remarks.append(f"left out: {refusal}")
+        otherwise = _otherwise(dataset, {name: settings[name][dataset] for name in read})
+        if otherwise is not None and not common:
+            raise InputError(f"{otherwise.sentence}; {_COMMON} compares what is evaluated alike")
+        if otherwise is not None and not otherwise.in_samples_alone:
+            remarks.append(f"left out: {otherwise.sentence}")
             continue
         frames = {name: found.rows.filter(dataset=dataset) for name, found in read.items()}
         keys = _common_queries(dataset, frames, common=common)
@@ -124,14 +125,14 @@ class _Shared:
     left_out: list[str]
 
 
-def _shared(sets: Mapping[str, set[str]], what: str, *, common: bool) -> _Shared:
+def _shared(sets: Mapping[str, set[str]], what: str, *, common: bool, way_out: str = "") -> _Shared:
     """What all have in common. Raises `InputError` where some have more, unless `common`."""
     kept = reduce(set.intersection, sets.values())
     more = {name: _listed(found - kept) for name, found in sets.items() if found - kept}
     said = [f"{what} of {name} alone: {extra}" for name, extra in more.items()]
     if not kept:
         told = "; ".join(f"{name}: {_listed(one)}" for name, one in sets.items())
-        raise InputError(f"no {what} in common: {told}")
+        raise InputError(f"no {what} in common: {told}{way_out}")
     if more and not common:
         raise InputError(f"{'; '.join(said)}: {_COMMON} compares what all have")
     return _Shared(kept, [f"left out: {sentence}" for sentence in said])
@@ -164,6 +165,31 @@ def _settings(home: Home, experiment: str, stage: int) -> dict[str, Any]:
     head = home.heads.read(f"{experiment}/evaluation_{stage:03d}")
     assert head is not None
     return {name: recipe["parameters"] for name, recipe in head.recipes.items()}
+
+
+@dataclass(frozen=True)
+class _Otherwise:
+    """How two experiments evaluate a dataset otherwise. in_samples_alone: whether they differ in
+    nothing but which test samples they take, so that those of both can be compared."""
+
+    sentence: str
+    in_samples_alone: bool
+
+
+def _otherwise(dataset: str, parameters: Mapping[str, Mapping[str, Any]]) -> _Otherwise | None:
+    """parameters: experiment → those of its evaluation. None where all are the same."""
+    first, *others = parameters
+    for leave_out in (_OF_SAMPLES, ()):  # what else differs comes first
+
+        def kept(name: str, leave_out: Sequence[str] = leave_out) -> dict[str, Any]:
+            return {key: v for key, v in parameters[name].items() if key not in leave_out}
+
+        for name in others:
+            if kept(name) != kept(first):
+                said = _difference(kept(first), kept(name))
+                sentence = f"{dataset} is evaluated otherwise by {first} and {name}: {said}"
+                return _Otherwise(sentence, in_samples_alone=not leave_out)
+    return None
 
 
 def _difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:

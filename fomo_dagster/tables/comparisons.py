@@ -5,22 +5,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import polars as pl
 
+from fomo_dagster.errors import InputError
 from fomo_dagster.home import Home
-from fomo_dagster.metrics import STAGE_METRICS
+from fomo_dagster.metrics import (
+    GEOMETRIC_MEAN,
+    KNOWLEDGE_ACCUMULATION,
+    STAGE_METRICS,
+    ZERO_SHOT_RETENTION,
+)
 from fomo_dagster.statistics.comparison import (
     Comparison,
     OfDataset,
     Scored,
     compare,
     over_datasets,
+    scores_of,
 )
+from fomo_dagster.statistics.profiles import profile_band, score_profile
 from fomo_dagster.statistics.significance import LEVEL, Pair, replicates_needed, verdict
 from fomo_dagster.tables.answers import Methods, read_methods
 from fomo_dagster.tables.members import Members
@@ -28,6 +37,14 @@ from fomo_dagster.tables.schemas import SCHEMAS
 
 LABELS = {metric.name: metric.label for metric in STAGE_METRICS}
 LEAST_REPLICATES = 3
+_ROLES = {
+    KNOWLEDGE_ACCUMULATION.name: ("adaptation",),
+    ZERO_SHOT_RETENTION.name: ("held_out",),
+    GEOMETRIC_MEAN.name: ("adaptation", "held_out"),
+}  # of the datasets that a metric is of
+METRICS = tuple(_ROLES)
+"""What can be compared."""
+TAUS = np.arange(100.0)  # of profiles, in percent
 COMPARISONS, PAIRS = "comparisons", "comparison_pairs"  # tables
 OF_COMPARISON = "comparison"  # their column with its name, which only an asset knows
 
@@ -45,6 +62,22 @@ class Compared:
     def pairs(self) -> list[Pair]:
         """All pairs of methods over datasets."""
         return over_datasets(self.read.answers)
+
+    @cached_property
+    def profiles(self) -> pl.DataFrame:
+        """How the scores of each method are spread: `method`, `above` (τ, in percent), `share` of
+        replicates and datasets that score more, from 0 to 1, and `low` and `high`, its 95 %
+        interval over replicates, null of one."""
+        found = []
+        for name, answers in self.read.answers.items():
+            scores = scores_of(answers)
+            band = profile_band(scores, TAUS)
+            low, high = (None, None) if band is None else band
+            columns = {"above": TAUS, "share": score_profile(scores, TAUS), "low": low,
+                       "high": high}  # fmt: skip
+            frame = pl.DataFrame(columns).with_columns(pl.col("low", "high").cast(pl.Float64))
+            found.append(frame.select(pl.lit(name).alias("method"), pl.all()))
+        return pl.concat(found)
 
     @property
     def rows(self) -> pl.DataFrame:
@@ -91,12 +124,46 @@ class Compared:
 
 
 def compared(
-    home: Home, methods: Mapping[str, Members], *, margin: float | None = None, common: bool = False
+    home: Home,
+    methods: Mapping[str, Members],
+    *,
+    margin: float | None = None,
+    common: bool = False,
+    metrics: Collection[str] = (),
 ) -> Compared:
-    """The methods against the first of them, from what was predicted at their last stages. Raises
-    `InputError` as `read_methods`."""
+    """The methods against the first of them, from what was predicted at their last stages.
+
+    metrics: those of METRICS that count, on their datasets alone; all by default. Raises
+    `InputError` as `read_methods`, and for a metric that is of no dataset.
+    """
     read = read_methods(home, methods, common=common)
-    return Compared(read, compare(read.answers, read.roles, next(iter(methods))), margin)
+    if metrics:
+        read = _of_metrics(read, metrics)
+    found = compare(read.answers, read.roles, next(iter(methods)))
+    if metrics:
+        found = [
+            replace(one, metrics=tuple(each for each in one.metrics if each.name in metrics))
+            for one in found
+        ]
+    return Compared(read, found, margin)
+
+
+def _of_metrics(read: Methods, metrics: Collection[str]) -> Methods:
+    """The answers on the datasets of these metrics."""
+    for metric in metrics:
+        if missing := set(_ROLES[metric]) - set(read.roles.values()):
+            listed = " or ".join(sorted(role.replace("_", "-") for role in missing))
+            raise InputError(
+                f"{', '.join(read.answers)} have no {LABELS[metric]}: no {listed} dataset is "
+                "evaluated by all"
+            )
+    kept = {role for metric in metrics for role in _ROLES[metric]}
+    roles = {name: role for name, role in read.roles.items() if role in kept}
+    answers = {
+        method: {name: one for name, one in of.items() if name in roles}
+        for method, of in read.answers.items()
+    }
+    return replace(read, answers=answers, roles=roles)
 
 
 def remarks_of(one: Comparison) -> list[str]:

@@ -8,6 +8,9 @@ from typer.testing import CliRunner
 from fomo_dagster.cli.main import app
 from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.errors import InputError
+from fomo_dagster.graph.build.builder import build_project
+from fomo_dagster.graph.run.materialise import materialise
+from fomo_dagster.graph.run.run_context import RunContext
 from fomo_dagster.tables.replicates import methods
 from fomo_dagster.tables.views import query
 
@@ -41,6 +44,24 @@ def test_replicated_methods_are_compared(finished_project):
     assert turned["metrics"][0]["difference"]["estimate"] == pytest.approx(
         -one["metrics"][0]["difference"]["estimate"]
     )
+    shares = {
+        row["method"]: row["share"] for row in said["profiles"] if row["above"] == 0
+    }  # fmt: skip
+    scored = "SELECT avg((value > 0)::INT) FROM evaluations WHERE metric = 'score' AND stage = 1"
+    for name in ("slow", "fast"):
+        expected = query(project.home.root, f"{scored} AND experiment LIKE '{name}_seed%'").item()
+        assert shares[name] == pytest.approx(expected)
+    alone = json.loads(fomo("compare", "slow", "fast", "--metric", "ka", "--json"))
+    (of_one,) = alone["comparisons"]
+    assert of_one["metrics"] == one["metrics"][:1]
+    assert {dataset["name"] for dataset in of_one["datasets"]} == {"birds", "cats"}
+    assert {pair["losses"] + pair["wins"] for pair in alone["pairs"]} <= {0, 1, 2}
+    two = json.loads(fomo("compare", "slow", "fast", "--metric", "KA", "--metric",
+                          "zero_shot_retention", "--json"))["comparisons"][0]  # fmt: skip
+    assert two["metrics"] == one["metrics"][:2]
+    assert len(two["datasets"]) == 3
+    with pytest.raises(InputError, match="not compared by 'forgetting': valid are KA, ZS, GM"):
+        fomo("compare", "slow", "fast", "--metric", "forgetting")
     single = fomo("compare", "fast/seed_0", "toy", "--common")
     assert "fast_seed_0: 1 replicate" in single
     printed = fomo("compare", "slow", "fast", "--margin", "50")
@@ -48,7 +69,17 @@ def test_replicated_methods_are_compared(finished_project):
     assert "fast against slow: 2 replicates, 3 datasets, 18 queries" in printed
     methods = fomo("results", "slow", "fast")
     assert " ± " in methods
-    with pytest.raises(InputError, match="no replicates in common"):
+    assert "guessing scores KA 37.50, ZS 33.33, GM 35.36\n" in methods
+    assert "one run each: how much other seeds would change is unknown" in fomo("results", "toy")
+    graph = build_project(project.root)
+    board = graph.nodes["leaderboard"]
+    assert board.method_of == {f"{n}_seed_{s}": n for n in ("slow", "fast") for s in (0, 1)}
+    context = RunContext(graph, project.home)
+    shown = board.shown(materialise("leaderboard", context), context)
+    assert set(shown["means_over_replicates"]["method"]) == {"slow", "fast", "toy"}
+    with pytest.raises(
+        InputError, match=r"no replicates in common: slow: .*; toy: one run: declare .* slow_seed_0"
+    ):
         fomo("compare", "slow", "toy")
 
 

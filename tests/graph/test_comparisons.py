@@ -1,9 +1,11 @@
 """A file of comparisons/ is an asset, whose rows are what `fomo compare` says by hand."""
 
 import json
+from dataclasses import replace
 from io import StringIO
 
 import dagster as dg
+import polars as pl
 import pytest
 import yaml
 from rich.console import Console
@@ -22,6 +24,7 @@ from fomo_dagster.graph.nodes.evaluation import EvaluationDetails
 from fomo_dagster.graph.run.materialise import materialise
 from fomo_dagster.graph.run.run_context import RunContext
 from fomo_dagster.reports.sections import final_scores, losses, pairs
+from fomo_dagster.tables import answers
 from fomo_dagster.tables.views import query
 from resources.run_contexts import RunContexts
 
@@ -104,6 +107,33 @@ def test_what_cannot_be_paired_fails_and_common_takes_the_rest(pair):
     materialised(pair, "comparisons/pair")
     asked = "SELECT name FROM comparisons WHERE kind = 'dataset' ORDER BY name"
     assert query(pair.home.root, asked)["name"].to_list() == ["birds", "cats"]
+
+
+def test_of_other_subsets_the_samples_are_compared_that_all_have(pair, monkeypatch):
+    smaller = {"held_out": ["old"], "subset": 0.5}
+    pair.write("untrained", stream=UNTRAINED, evaluation=smaller)
+    materialised(pair, "untrained/evaluation_000", "untrained/scores")
+    with pytest.raises(InputError, match=r"birds .* untrained: subset 1 and 0.5, seed"):
+        fomo("compare", "toy", "untrained")
+    read = answers.read_predictions
+
+    def read_less(home, experiment, stage):
+        found = read(home, experiment, stage)
+        left_out = 2 if experiment == "untrained" else 1  # of each dataset, from the first on
+        keep = pl.int_range(pl.len()).over("dataset") >= left_out
+        return replace(found, rows=found.rows.filter(keep))
+
+    monkeypatch.setattr(answers, "read_predictions", read_less)
+    found = json.loads(fomo("compare", "toy", "untrained", "--common", "--json"))
+    queries = {one["name"]: one["queries"] for one in found["comparisons"][0]["datasets"]}
+    assert queries == {"birds": 6, "cats": 2, "old": 4}
+    assert "left out: 1 queries of birds" in found["remarks"]
+    pair.write("untrained", stream=UNTRAINED, evaluation={**smaller, "prompts": ["a {}"]})
+    materialised(pair, "untrained/evaluation_000", "untrained/scores")
+    with pytest.raises(InputError, match=r"prompts .* and .*; --common"):
+        fomo("compare", "toy", "untrained")
+    with pytest.raises(InputError, match="no dataset in common that is evaluated alike"):
+        fomo("compare", "toy", "untrained", "--common")
 
 
 def test_commands_run_plan_and_print_a_comparison(pair):
@@ -217,7 +247,12 @@ def test_its_page_is_made_again_for_scores_and_settings_alone(declared):
     declared.write("untrained", stream=UNTRAINED, description="another")
     assert page() == before
     declare(declared, report=True, target=30)
-    assert page() != before
+    at_30 = page()
+    assert at_30 != before
+    declare(declared, report=True, target={"metric": "geometric_mean", "value": 30})
+    assert page() == at_30
+    declare(declared, report=True, target={})
+    assert page() not in (before, at_30)
     declare(declared, report=True)
     declared.write("untrained", stream=UNTRAINED, seed=9)
     assert page() != before
@@ -228,6 +263,18 @@ def test_its_page_is_made_again_for_scores_and_settings_alone(declared):
     left = graph.without(Trouble("untrained", declared.root, InputError("no good")))
     assert "comparisons/pair/report" not in left.nodes
     assert len(left.troubles) == 2
+
+
+def test_a_metric_that_is_declared_is_compared_alone_and_is_part_of_the_recipe(pair):
+    declare(pair)
+    recipe = build_project(pair.root).nodes["comparisons/pair"].declared
+    declare(pair, metrics=["zero_shot_retention"])
+    assert build_project(pair.root).nodes["comparisons/pair"].declared != recipe
+    materialised(pair, "comparisons/pair")
+    rows = query(pair.home.root, "SELECT name FROM comparisons ORDER BY kind DESC, name")
+    assert rows["name"].to_list() == ["zero_shot_retention", "old"]
+    by_hand = json.loads(fomo("compare", "toy", "untrained", "--metric", "ZS", "--json"))
+    assert by_hand == json.loads(fomo("compare", "comparisons/pair", "--json"))
 
 
 def test_experiments_bring_the_comparisons_that_are_about_no_others(declared):

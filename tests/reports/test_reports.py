@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from fomo_dagster.cli import reports
 from fomo_dagster.cli.main import app
 from fomo_dagster.errors import InputError
+from fomo_dagster.experiment.target import Target
 from fomo_dagster.store.digests import digest_of_file
 from fomo_dagster.tables.files import table_path
 from fomo_dagster.tables.predictions import PREDICTIONS
@@ -150,7 +151,8 @@ def test_a_comparison_stands_for_what_its_file_declares(finished_project, monkey
     fomo("report", "comparisons/pair")
     fomo("report", "comparisons/pair", "--baseline", "toy", "--margin", "0.5")
     first, second = asked
-    assert (first.names, first.margin, first.target, first.common) == (["twin", "toy"], 2, 30, True)
+    assert (first.names, first.margin, first.common) == (["twin", "toy"], 2, True)
+    assert first.target == Target(metric="geometric_mean", value=30)
     assert first.command == "fomo report comparisons/pair"
     assert (second.names, second.margin) == (["toy", "twin"], 0.5)
     assert second.command == "fomo report comparisons/pair --baseline toy --margin 0.5"

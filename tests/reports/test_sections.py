@@ -6,6 +6,7 @@ from dataclasses import replace
 import polars as pl
 import pytest
 
+from fomo_dagster.experiment.target import Target
 from fomo_dagster.home import Home
 from fomo_dagster.reports import members
 from fomo_dagster.reports.content import Figure, Table
@@ -270,12 +271,17 @@ def test_a_declared_target_says_who_keeps_it_and_for_how_much(written):
     written.experiment("a", [(4, 4), (9, 9), (16, 16)], {}, flops=100.0)
     written.experiment("b", [(4, 4), (16, 16), (9, 9)], {}, flops=50.0)
     assert target.section(written.reported()) is None
-    table, figure = target.section(replace(written.reported(), target=10)).blocks
+    table, figure = target.section(replace(written.reported(), target=Target(value=10))).blocks
     assert table.shown.select("run", "kept", "best GM", "FLOPs").rows() == [
         ("a", "from stage 2", "16.00", "200 FLOPs"), ("b", "never", "16.00", "> 100 FLOPs"),
     ]  # fmt: skip
     assert figure.source.command == "fomo target a b --value 10 --in flops"
     assert query(written.home.root, table.source.query).height == 6
+    of_baseline = Target(metric="knowledge_accumulation")
+    (table, _) = target.section(replace(written.reported(), target=of_baseline)).blocks
+    assert table.source.command == "fomo target a b --metric KA --of a --in flops"
+    assert "its KA was 16.00, that of a, or more" in table.caption
+    assert table.shown["kept"].to_list() == ["from stage 2", "never"]
 
 
 def test_settings_that_differ_are_shown_but_for_seeds(written):

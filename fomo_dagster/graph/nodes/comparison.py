@@ -87,7 +87,9 @@ class ComparisonNode(OfComparison):
 
     @property
     def declared(self) -> Mapping[str, Any]:
+        metrics = self.loaded.declared.metrics
         return {
+            **({"metrics": metrics} if metrics else {}),
             "methods": [
                 [
                     method,
@@ -118,7 +120,10 @@ class ComparisonNode(OfComparison):
         from fomo_dagster.tables.comparisons import compared
 
         declared = self.loaded.declared
-        return compared(home, self.methods, margin=declared.margin, common=declared.common)
+        return compared(
+            home, self.methods, margin=declared.margin, common=declared.common,
+            metrics=declared.metrics,
+        )  # fmt: skip
 
     def make(self, name: str, recipe: Recipe, folder: Path, context: NodeContext) -> None:
         found = self.compared(context.home)

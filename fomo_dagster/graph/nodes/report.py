@@ -75,8 +75,8 @@ class ReportNode(OfComparison):
     @property
     def declared(self) -> Mapping[str, Any]:
         declared = {"name": self.loaded.reference, "experiments": self.overviews}
-        target = self.loaded.declared.target
-        return declared if target is None else declared | {"target": target}
+        target = self.loaded.declared.score_to_reach
+        return declared if target is None else declared | {"target": target.identity}
 
     def recipes(self, facts: FactsByKey) -> dict[str, Recipe]:
         scores = {name: facts[key].data_version for name, key in self.scores_keys.items()}
@@ -97,8 +97,9 @@ class ReportNode(OfComparison):
                 experiments_of_methods(context.home, self.experiments),
                 [self.loaded.reference],
                 margin=declared.margin,
-                target=declared.target,
+                target=declared.score_to_reach,
                 common=declared.common,
+                metrics=declared.metrics,
                 image_of=SampleImages(lambda: context),
             )
         )

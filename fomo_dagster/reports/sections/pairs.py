@@ -8,6 +8,7 @@ from dataclasses import asdict
 
 import polars as pl
 
+from fomo_dagster.plots.comparisons import pairs_figure, profiles_figure
 from fomo_dagster.plots.methods import differences_figure
 from fomo_dagster.reports.comparison import (
     datasets_frame,
@@ -18,7 +19,7 @@ from fomo_dagster.reports.comparison import (
 from fomo_dagster.reports.content import Block, Figure, Fold, Section, Source, Table
 from fomo_dagster.reports.members import Reported
 from fomo_dagster.statistics.comparison import Comparison, Scored
-from fomo_dagster.tables.comparisons import Compared, remarks_of
+from fomo_dagster.tables.comparisons import LABELS, Compared, remarks_of
 
 QUERY = """
 SELECT * FROM predictions WHERE experiment IN ({experiments})
@@ -47,15 +48,29 @@ def section(reported: Reported) -> Section | None:
         own = _of_one(reported, found, one)
         blocks += own if len(comparisons) <= MOST_OPEN else [Fold(titled(one), own)]
     if len(comparisons) > 1:
-        frame = found.pair_rows
-        caption = (
-            "All pairs over datasets: mean difference in points, on how many the first is higher "
-            "and lower, and p of Wilcoxon's signed rank test after Holm's correction."
+        blocks += _all_pairs(found, _source(reported, found))
+    blocks.append(
+        Figure(
+            "profiles",
+            "Performance profiles: the share of replicates and datasets that score above τ"
+            + (", with 95 % intervals over replicates." if comparisons[0].replicates > 1 else "."),
+            profiles_figure(found.profiles),
+            _source(reported, found),
         )
-        shown = frame.with_columns(pl.col("p").map_elements("{:.3f}".format, pl.String))
-        table = Table("pairs", caption, shown, frame, _source(reported, found), ("p",))
-        blocks.append(table if len(comparisons) <= MOST_OPEN else Fold("All pairs", [table]))
+    )
     return Section("comparison", f"Against {reported.baseline}", blocks)
+
+
+def _all_pairs(found: Compared, source: Source) -> list[Block]:
+    frame = found.pair_rows
+    caption = (
+        "All pairs over datasets: mean difference in points, on how many the first is higher "
+        "and lower, and p of Wilcoxon's signed rank test after Holm's correction."
+    )
+    shown = frame.with_columns(pl.col("p").map_elements("{:.3f}".format, pl.String))
+    drawing = pairs_figure(frame, list(found.read.answers))
+    matrix = Figure("pairs", caption.replace("the first", "the row's"), drawing, source)
+    return [matrix, Fold("All pairs", [Table("pairs", caption, shown, frame, source, ("p",))])]
 
 
 def differences(comparisons: Sequence[Comparison]) -> pl.DataFrame:
@@ -89,6 +104,7 @@ def _of_one(reported: Reported, found: Compared, one: Comparison) -> list[Table 
 def _source(reported: Reported, found: Compared) -> Source:
     options = [] if found.margin is None else ["--margin", f"{found.margin:g}"]
     options += ["--common"] if reported.common else []
+    options += [part for name in reported.metrics for part in ("--metric", LABELS[name])]
     command = shlex.join(["fomo", "compare", *found.read.answers, *options])
     return reported.source(QUERY, command, "evaluation")
 

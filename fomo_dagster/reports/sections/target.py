@@ -1,4 +1,4 @@
-"""What methods take until they reach a GM that is declared, and keep it."""
+"""What methods take until they reach a score that is declared, and keep it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import shlex
 
 import polars as pl
 
-from fomo_dagster.metrics import GEOMETRIC_MEAN
+from fomo_dagster.metrics import GEOMETRIC_MEAN, STAGE_METRICS
 from fomo_dagster.plots.targets import targets_figure
 from fomo_dagster.reports.content import Block, Figure, Section, Table
 from fomo_dagster.reports.members import Reported
@@ -19,20 +19,23 @@ _WRITTEN = {"samples": number, "flops": operations, "seconds": duration}
 
 
 def section(reported: Reported) -> Section | None:
-    """None where no target is declared, or nothing is known of GM."""
+    """None where no target is declared, or nothing is known of its metric."""
     target = reported.target
-    if target is None or reported.stages[GEOMETRIC_MEAN.name].is_null().all():
+    if target is None or reported.stages[target.metric].is_null().all():
         return None
+    metric = next(one for one in STAGE_METRICS if one.name == target.metric)
+    of = reported.baseline if target.value is None else None
     found = targets_of(
-        reported.home.root, reported.experiments, GEOMETRIC_MEAN, value=target, cost=COST
+        reported.home.root, reported.experiments, metric, value=target.value, of=of, cost=COST
     )
-    command = shlex.join(
-        ["fomo", "target", *reported.names, "--value", f"{target:g}", "--in", COST]
-    )
+    aim = ["--value", f"{target.value:g}"] if of is None else ["--of", of]
+    of_metric = [] if metric is GEOMETRIC_MEAN else ["--metric", metric.label]
+    command = shlex.join(["fomo", "target", *reported.names, *of_metric, *aim, "--in", COST])
     source = reported.source(AGAINST_FLOPS, command, "scores", "weights")
+    value = f"{target.value:g}" if of is None else f"{found.rows['target'][0]:.2f}, that of {of},"
     caption = (
-        f"What each run took until its GM was {target:g} or more and stayed so to its last stage; "
-        ">: spent without that."
+        f"What each run took until its {metric.label} was {value} or more and stayed so to its "
+        "last stage; >: spent without that."
     )
     shown = _shown(found)
     blocks: list[Block] = [
@@ -40,20 +43,22 @@ def section(reported: Reported) -> Section | None:
     ]
     if found.stages.filter(pl.col("stage") > 0)[COST].is_not_null().any():
         caption = (
-            f"GM over the operations of all trainings and merges up to then. Dashes: {target:g}; "
-            "rings: from there on as good; crosses: the end of a run that does not keep it."
+            f"{metric.label} over the operations of all trainings and merges up to then. Dashes: "
+            "the target; rings: from there on as good; crosses: the end of a run that does not "
+            "keep it."
         )
         blocks.append(Figure("target", caption, targets_figure(found), source))
     return Section("target", "Time to a target", blocks)
 
 
 def _shown(found: Targets) -> pl.DataFrame:
+    best = f"best {found.metric.label}"
     headings = {"samples": "samples", "flops": "FLOPs", "seconds": "time"}
     rows = [
         {
             "run": row["experiment"],
             "kept": "never" if row["held"] is None else f"from stage {row['held']}",
-            "best GM": f"{row['best']:.2f}",
+            best: f"{row['best']:.2f}",
             **{
                 headings[cost]: None
                 if row[cost] is None
@@ -63,5 +68,5 @@ def _shown(found: Targets) -> pl.DataFrame:
         }
         for row in found.rows.iter_rows(named=True)
     ]
-    schema = dict.fromkeys(("run", "kept", "best GM", *headings.values()), pl.String())
+    schema = dict.fromkeys(("run", "kept", best, *headings.values()), pl.String())
     return pl.DataFrame(rows, schema=schema)
