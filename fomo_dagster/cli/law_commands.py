@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -70,6 +70,13 @@ def fit(
             "between them.",
         ),
     ] = False,
+    approach: Annotated[
+        Literal["envelope", "isoflop", "parametric"],
+        typer.Option(
+            help="With --joint, how to divide compute: by the lower envelope of all curves, by the "
+            "best size at equal FLOPs, or by that law.",
+        ),
+    ] = "parametric",
     at: Annotated[
         list[float] | None,
         typer.Option(
@@ -99,12 +106,23 @@ def fit(
         if unused := [option for option, value in given.items() if value is not None]:
             raise InputError(f"--joint goes without {' and '.join(unused)}")
         points = read_points(home, names, metric, dataset, COLUMNS, every_stage=every_stage)
+        if approach != "parametric":
+            from fomo_dagster.cli.divisions import divided, divided_as_data, print_divided
+
+            division = divided(points, approach, at or ())
+            if as_json:
+                print_json(divided_as_data(division))
+            else:
+                print_divided(division, Terminal())
+            return
         found = joint_of(points, at or ())
         if as_json:
             print_json(joint_as_data(found))
         else:
             print_joint(found, Terminal())
         return
+    if approach != "parametric":
+        raise InputError(f"--approach {approach} divides compute: give it with --joint")
     against = against or "samples"
     points = read_points(home, names, metric, dataset, [against], every_stage=every_stage)
     of_one = extrapolated(points, against, hold_out or 1, law, at or ())
@@ -138,6 +156,15 @@ def target(
             "compared; can be repeated. By default experiments, but for their seeds.",
         ),
     ] = None,
+    trials: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Each method was tuned with N trials, as a sweep has points: for each seed the "
+            "fastest counts.",
+        ),
+    ] = None,
     cost: Annotated[
         str,
         typer.Option("--in", metavar="COST", help="Compare by steps, samples, flops or seconds."),
@@ -167,7 +194,7 @@ def target(
 
     found = targets_asked(
         Home.from_environment(), names, metric, value=value, of=of, dataset=dataset,
-        every_dataset=every_dataset, by=by or (), cost=cost,
+        every_dataset=every_dataset, by=by or (), cost=cost, trials=trials,
     )  # fmt: skip
     if plot is not None:
         write_drawing(found, plot)

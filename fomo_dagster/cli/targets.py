@@ -28,6 +28,7 @@ _WRITTEN = {"steps": number, "samples": number, "flops": operations, "seconds": 
 def targets_asked(
     home: Home, references: Sequence[str], metric: str | None, *, value: float | None,
     of: str | None, dataset: str | None, every_dataset: bool, by: Sequence[str], cost: str,
+    trials: int | None,
 ) -> Targets:  # fmt: skip
     """As `targets_of`. Raises `InputError` also where there are not exactly one of `value` and
     `of`, and for a metric that there is not."""
@@ -39,6 +40,7 @@ def targets_asked(
     return targets_of(
         home.root, references, measured, value=value, of=of,
         datasets=[dataset] if dataset else [], every_dataset=every_dataset, by=by, cost=cost,
+        trials=trials,
     )  # fmt: skip
 
 

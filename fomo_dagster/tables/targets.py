@@ -21,6 +21,7 @@ from fomo_dagster.statistics.time_to_target import (
 )
 from fomo_dagster.tables.replicates import run_otherwise
 from fomo_dagster.tables.trajectories import COSTS, experiments_of, trajectories
+from fomo_dagster.units import counted
 
 TAUS = (1.0, 1.5, 2.0, 3.0, MOST)
 
@@ -50,14 +51,15 @@ class Targets:
 def targets_of(
     home: Path, references: Sequence[str], metric: Metric, *, value: float | None = None,
     of: str | None = None, datasets: Sequence[str] = (), every_dataset: bool = False,
-    by: Sequence[str] = (), cost: str = "seconds",
+    by: Sequence[str] = (), cost: str = "seconds", trials: int | None = None,
 ) -> Targets:  # fmt: skip
     """When experiments reach a value, or else the last one of a baseline, and keep it to the end.
 
     A method is what the columns `by` of the view `experiments` tell apart, by default experiments
     but for their seeds. A workload is a stream with a backbone, and with `every_dataset` each
     dataset. of: a name as of `references`, or of a method. metric, datasets: as of `trajectories`.
-    Raises `InputError` for what is not there.
+    trials: with how many trials each method was tuned, of which for each seed the fastest counts.
+    Raises `InputError` for what is not there, and for a method with another number of trials.
     """
     if cost not in COSTS:
         raise InputError(f"there is no cost {cost!r}: {nearest(cost, COSTS)}")
@@ -70,7 +72,7 @@ def targets_of(
         of_baseline = known["experiment"].to_list()
         experiments = pl.concat([experiments, known]).unique("experiment", maintain_order=True)
     values = trajectories(home, experiments["experiment"].to_list(), metric, datasets)
-    values = experiments.select("experiment", "label", "stream", "backbone").join(
+    values = experiments.select("experiment", "label", "stream", "backbone", "replicate").join(
         values, on="experiment", maintain_order="left_right"
     )
     values = values.with_columns(workload=_workload(values, every_dataset=every_dataset))
@@ -86,7 +88,7 @@ def targets_of(
         for name, said in run_otherwise(home).items()
         if not by and name in labels
     ]
-    profile, remarks = (None, otherwise) if otherwise else _profile(frame, cost)
+    profile, remarks = (None, otherwise) if otherwise else _profile(frame, cost, trials)
     if without := sorted(set(experiments["experiment"]) - set(values["experiment"])):
         remarks.append(f"without {metric.label}, and left out: {', '.join(without)}")
     stages = values.select("experiment", "workload", "stage", "value", *COSTS, method="label")
@@ -145,6 +147,7 @@ def _row(stages: pl.DataFrame, metric: Metric, target: float) -> dict[str, Any]:
         "method": spent["label"],
         "experiment": spent["experiment"],
         "workload": spent["workload"],
+        "study": spent["replicate"] or "",
         "target": target,
         "first": None if found.first is None else stages["stage"][found.first],
         "held": None if found.held is None else stages["stage"][found.held],
@@ -154,9 +157,11 @@ def _row(stages: pl.DataFrame, metric: Metric, target: float) -> dict[str, Any]:
     }
 
 
-def _profile(rows: pl.DataFrame, cost: str) -> tuple[pl.DataFrame | None, list[str]]:
-    """Of the medians over the experiments of a method and workload, those that never reach the
-    target counting as infinite."""
+def _profile(
+    rows: pl.DataFrame, cost: str, trials: int | None
+) -> tuple[pl.DataFrame | None, list[str]]:
+    """Of the medians over the experiments of a method and workload, or with trials over its
+    studies, those that never reach the target counting as infinite."""
     methods = rows["method"].unique(maintain_order=True).to_list()
     workloads = rows["workload"].unique(maintain_order=True).to_list()
     if len(methods) < 2:
@@ -174,13 +179,30 @@ def _profile(rows: pl.DataFrame, cost: str) -> tuple[pl.DataFrame | None, list[s
             if own.is_empty():
                 return None, [f"no profile: {method} has no experiment on {workload}"]
             took = pl.when(pl.col("held").is_null()).then(float("inf")).otherwise(pl.col(cost))
-            times[place, column] = np.median(own.select(took.cast(pl.Float64)).to_series())
+            own = own.with_columns(took=took.cast(pl.Float64))
+            if trials is not None:
+                own = _fastest_trials(own, trials)
+            times[place, column] = np.median(own["took"])
     remarks = []
     if never := [
         w for w, ever in zip(workloads, np.isfinite(times).any(axis=0), strict=True) if not ever
     ]:
         remarks.append(f"no method keeps the target on {', '.join(never)}, which counts for none")
     return _profile_rows(methods, times), remarks
+
+
+def _fastest_trials(rows: pl.DataFrame, trials: int) -> pl.DataFrame:
+    """Of one method on one workload the fastest of each study's trials, as AlgoPerf's external
+    tuning counts. Raises `InputError` where there are not as many trials as were declared."""
+    for (study,), own in rows.group_by("study", maintain_order=True):
+        if own.height != trials:
+            of_study = f" of {study}" if study else ""
+            raise InputError(
+                f"{own['method'][0]} has {counted(own.height, 'trial')}{of_study} on "
+                f"{own['workload'][0]}, and {trials} are declared: every method is tuned with as "
+                "many (--by says which experiments are one method's)"
+            )
+    return rows.group_by("study", maintain_order=True).agg(pl.min("took"))
 
 
 def _profile_rows(methods: Sequence[str], times: Floats) -> pl.DataFrame:

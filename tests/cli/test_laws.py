@@ -139,6 +139,7 @@ def test_what_has_no_law_is_said(made):
         (("one", "--metric", "accuracy"), "no metric 'accuracy' of a stage .one of a dataset"),
         (("one", "--against", "size"), "there is no law against 'size'"),
         (("one", "--joint", "--law", "M1"), "--joint goes without --law"),
+        (("one", "--approach", "isoflop"), "divides compute: give it with --joint"),
         (("one", "--dataset", "birds"), "has 'score' of 'birds'"),
     ):
         with pytest.raises(InputError, match=said):
@@ -164,8 +165,33 @@ def test_compute_is_divided_between_parameters_and_samples(made):
     (best,) = said["optima"]
     assert best["parameters"] * best["samples"] * said["flops_each"] == pytest.approx(4e5)
     assert "Best division of compute" in fomo("fit", "joint", "--metric", "KA", "--joint")
+    asked = ("fit", "joint", "--metric", "KA", "--joint", "--approach")
+    with pytest.raises(InputError, match="100 - KA against parameters and samples: of 3 model"):
+        fomo(*asked, "envelope")
+    with pytest.raises(InputError, match="of 3 budgets with as many sizes, 0 do"):
+        fomo(*asked, "isoflop")
     printed = fomo("fit", "joint", "--metric", "KA", "--against", "parameters", "--json")
     assert {point["parameters"] for point in json.loads(printed)["points"]} == {1000, 4000, 16000}
+
+
+def test_compute_is_divided_by_the_best_sizes_of_budgets_too(made):
+    for parameters in (1000, 4000, 16000):
+        made.backbone(f"of_{parameters}", parameters)
+        for samples in (250, 1000, 4000):  # the best sizes: 2000, 4000 and 8000
+            best = 4000 * (samples / 1000) ** 0.5
+            value = 50 - samples / 1000 + np.log(parameters / best) ** 2
+            made.experiment(
+                f"joint_{parameters}_{samples}", [1.0, 100 - value], samples, sweep="joint",
+                backbone=f"of_{parameters}",
+            )  # fmt: skip
+    asked = ("fit", "joint", "--metric", "KA", "--joint", "--approach", "isoflop")
+    said = json.loads(fomo(*asked, "--at", 4e4, "--json"))
+    assert [row["parameters"] for row in said["best"]] == pytest.approx([2000, 4000, 8000])
+    assert said["exponents"]["a"]["value"] == pytest.approx(0.5)
+    assert said["optima"][0]["parameters"] == pytest.approx(8000)
+    printed = fomo(*asked)
+    assert "N_opt ∝ C^a and D_opt ∝ C^b" in printed
+    assert "no intervals: too few points" in printed
 
 
 def test_the_time_to_a_target_ends_where_it_is_kept(made, tmp_path):
@@ -232,6 +258,29 @@ def test_methods_are_compared_over_workloads_by_medians(made):
     assert without["remarks"] == ["no profile: two_a_full has no experiment on b"]
     of = json.loads(fomo(*asked[:4], "--of", "lora", "--by", "method", "--json"))["experiments"]
     assert {row["workload"]: row["target"] for row in of} == {"a": 60, "b": 20}
+
+
+def test_of_the_trials_that_a_method_was_tuned_with_the_fastest_of_each_seed_counts(made):
+    fast, slow, never = [0, 50, 60], [0, 40, 60], [0, 10, 20]  # KA of the stages
+    values = {
+        ("full", "low"): (fast, slow), ("full", "high"): (slow, slow),
+        ("lora", "low"): (never, fast), ("lora", "high"): (slow, never),
+    }  # fmt: skip
+    for (method, rate), runs in values.items():
+        for seed, run in enumerate(runs):
+            made.experiment(
+                f"tuned_{method}_{rate}_seed_{seed}", run, 100, sweep="tuned", method=method,
+                seed=seed, replicate_of=f"tuned_{method}_{rate}", replicate=f"seed_{seed}",
+            )  # fmt: skip
+    asked = ("target", "tuned", "--metric", "KA", "--value", 50, "--in", "samples", "--by",
+             "method")  # fmt: skip
+    found = json.loads(fomo(*asked, "--trials", 2, "--json"))["profile"]
+    # full: 100 and 200 samples; lora: 200 and 100. Both have the median 150.
+    assert {row["method"]: row["score"] for row in found} == {"full": 1.0, "lora": 1.0}
+    untuned = json.loads(fomo(*asked, "--json"))["profile"]  # medians 200 and never
+    assert {row["method"]: row["score"] for row in untuned} == {"full": 1.0, "lora": 0.0}
+    with pytest.raises(InputError, match="full has 2 trials of seed_0 on toy, and 3 are declared"):
+        fomo(*asked, "--trials", 3)
 
 
 def test_replicates_that_were_run_otherwise_have_no_profile(made):
