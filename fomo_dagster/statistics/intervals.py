@@ -124,7 +124,7 @@ def _variance(
     """The variance of the estimate, what of it is that of the samples, and its degrees of freedom
     (Satterthwaite 1946)."""
     replicates = len(by_replicate)
-    of_samples, of_rest = 0.0, 0.0
+    of_samples, of_rest, freedom_of_rest = 0.0, 0.0, 0
     parts: list[tuple[float, int]] = []  # variances that add up, with their degrees of freedom
     for name, answers in methods[0].items():
         slopes = [_slope(metric, s, name) for s in scores]
@@ -144,16 +144,20 @@ def _variance(
             rest = added - means - added.mean(axis=1, keepdims=True) + means.mean()
             mean_square = float((rest**2).sum()) / ((replicates - 1) * (count - 1))
             of_rest += mean_square / (replicates * count)
+            freedom_of_rest += (replicates - 1) * (count - 1)
     of_samples = sum(part for part, _ in parts)
     squares = sum(part**2 / freedom for part, freedom in parts)
     freedom_of_samples = of_samples**2 / squares if squares else 1.0
     if replicates == 1:
         return of_samples, of_samples, freedom_of_samples
     of_replicates = float(by_replicate.var(ddof=1)) / replicates
+    freedom_of_replicates = replicates - 1
+    if of_replicates < _NOTHING:  # replicates that agree by chance, as on few samples, say less
+        of_replicates, freedom_of_replicates = of_rest, max(1, freedom_of_rest)
     # Both contain what is of neither alone; it counts once.
     samples_alone = max(0.0, of_samples - of_rest)
     total = of_replicates + samples_alone
-    squares = of_replicates**2 / (replicates - 1) + samples_alone**2 / freedom_of_samples
+    squares = of_replicates**2 / freedom_of_replicates + samples_alone**2 / freedom_of_samples
     freedom = total**2 / squares if squares else float(replicates - 1)
     return total, samples_alone, freedom
 

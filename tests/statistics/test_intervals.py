@@ -108,3 +108,12 @@ def test_few_samples_that_all_say_the_same_prove_nothing():
     same = interval(mean_of, {"a": answers(np.ones((1, 50)))}, {"a": answers(np.ones((1, 50)))})
     assert (same.estimate, same.p) == (0, 1)
     assert -10 < same.low < 0 < same.high < 10
+
+
+def test_replicates_that_agree_by_chance_leave_an_interval():
+    # Both methods are right on two of four samples in each replicate, but on others.
+    one = answers([[1, 1, 0, 0], [0, 0, 1, 1]])
+    other = answers([[0, 1, 1, 0], [1, 0, 0, 1]])
+    found = interval(mean_of, {"a": one}, {"a": other})
+    assert (found.estimate, found.p) == (0, 1)
+    assert found.low < -20 < 20 < found.high

@@ -50,6 +50,7 @@ class ComparisonNode(OfComparison):
     """Methods against a baseline, which is the first of them."""
 
     kind: ClassVar[str] = "comparison"
+    version: ClassVar[int] = 2  # 1 gave no width to intervals of replicates that agree by chance
     tools: ClassVar[frozenset[str]] = frozenset({"parquet", "duckdb"})
     methods: Mapping[str, Members]
     evaluation_keys: Mapping[str, str]
