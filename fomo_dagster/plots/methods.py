@@ -27,6 +27,7 @@ from fomo_dagster.plots.scores import (
     ZS,
     ellipses,
     equal_geometric_means,
+    frame_of,
     write_values,
 )
 
@@ -68,7 +69,7 @@ def paths_figure(stages: pl.DataFrame, names: Sequence[str], oracles: Collection
         axes.plot(starts[KA], starts[ZS], "*", color="white", markeredgecolor="black",
                   markersize=14, zorder=4, label="θ₀", linestyle="none")  # fmt: skip
     if placed.height:
-        axes.set(xlim=_frame(placed, KA), ylim=_frame(placed, ZS))
+        axes.set(xlim=frame_of(placed, KA), ylim=frame_of(placed, ZS))
         equal_geometric_means(axes)
     _legend(figure, axes)
     return figure
@@ -87,7 +88,7 @@ def over_stages_figure(
     panels = figure.subplots(1, len(shown), squeeze=False)[0]
     for axes, metric in zip(panels, shown, strict=True):
         tidy(axes)
-        axes.set_ylim(_frame(stages, metric))
+        axes.set_ylim(frame_of(stages, metric))
         axes.set_title(LABELS[metric], fontsize=10, loc="left")
         axes.set_xlabel("FLOPs" if against == "flops" else against, fontsize=10)
         if against == "stage":
@@ -210,7 +211,7 @@ def responses_figure(points: pl.DataFrame, setting: str) -> Figure:
     values = points["value"].unique().sort()
     for axes, metric in zip(panels, shown, strict=True):
         tidy(axes)
-        axes.set_ylim(_frame(points, metric))
+        axes.set_ylim(frame_of(points, metric))
         axes.set_title(LABELS[metric], fontsize=10, loc="left")
         axes.set_xlabel(setting, fontsize=10, parse_math=False)
         if values[0] > 0 and values[-1] > 10 * values[0] * (1 - 1e-9):
@@ -305,20 +306,6 @@ def _name(axes: Axes, name: str) -> None:
     lines = textwrap.wrap(name.replace("_", "_ "), TITLE_WIDTH)
     told = "\n".join(line.replace("_ ", "_") for line in lines)
     axes.set_title(told, fontsize=9, loc="left", parse_math=False)
-
-
-def _frame(points: pl.DataFrame, metric: str) -> tuple[float, float]:
-    """Where an axis begins and ends: around all means, and around their intervals as far as these
-    are no wider than all means are apart, as those of two replicates mostly are."""
-    known = points.drop_nulls(metric)
-    means = known[metric].to_numpy()
-    within = known[f"{metric}_within"].cast(pl.Float64).fill_null(0).to_numpy()
-    low, high = float(means.min()), float(means.max())
-    span = max(high - low, 2.0)
-    low = max(low - span, float((means - within).min()))
-    high = min(high + span, float((means + within).max()))
-    margin = 0.06 * max(high - low, 2.0)
-    return max(low - margin, -margin / 3), min(high + margin, 100 + margin / 3)
 
 
 def _limits(values: pl.Series) -> Normalize:

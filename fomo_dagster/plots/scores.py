@@ -63,6 +63,8 @@ def paths_plot(scores: pl.DataFrame, title: str = "") -> bytes:
         _path(axes, path, name, number, numbered=placed.height <= NUMBERED_POINTS)
     if names:
         axes.margins(0.08)
+        if f"{KA}_within" in placed.columns:
+            axes.set(xlim=frame_of(placed, KA), ylim=frame_of(placed, ZS))
         equal_geometric_means(axes)
         if named:
             figure.legend(loc="outside right upper", fontsize=9, frameon=False)
@@ -97,6 +99,8 @@ def cost_plot(scores: pl.DataFrame, cost: str) -> bytes:
         axes.plot(x, y, label=f"{name}{of_one}", markersize=4, **line._asdict())
         if np.isfinite(within).any():
             axes.fill_between(x, y - within, y + within, color=line.color, alpha=BAND, linewidth=0)
+    if placed.height:
+        axes.set_ylim(frame_of(placed, GM))
     axes.set_xlabel(cost.replace("_", " ") + ", all stages up to this one", fontsize=10)
     axes.set_ylabel("geometric mean of KA and ZS (%)", fontsize=10)
     if names:
@@ -176,6 +180,20 @@ def ellipses(axes: Axes, path: pl.DataFrame, colour: str) -> None:
         axes.add_patch(
             Ellipse((x, y), 2 * across, 2 * up, facecolor=colour, alpha=BAND, edgecolor="none")
         )
+
+
+def frame_of(points: pl.DataFrame, metric: str) -> tuple[float, float]:
+    """Where an axis begins and ends: around all means, and around their intervals as far as these
+    are no wider than all means are apart, as those of two replicates mostly are."""
+    known = points.drop_nulls(metric)
+    means = known[metric].to_numpy()
+    within = known[f"{metric}_within"].cast(pl.Float64).fill_null(0).to_numpy()
+    low, high = float(means.min()), float(means.max())
+    span = max(high - low, 2.0)
+    low = max(low - span, float((means - within).min()))
+    high = min(high + span, float((means + within).max()))
+    margin = 0.06 * max(high - low, 2.0)
+    return max(low - margin, -margin / 3), min(high + margin, 100 + margin / 3)
 
 
 def equal_geometric_means(axes: Axes) -> None:
