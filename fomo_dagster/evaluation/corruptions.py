@@ -5,7 +5,7 @@ Their kinds and parameters are those of the authors' released code; elastic tran
 blur follow the package `imagecorruptions` (Michaelis et al. 2019, arXiv 1907.07484), which made
 them independent of the size of images and of ImageMagick. Parameters were chosen for pictures of
 224 pixels. That package is not used: it draws from NumPy's global generator, which threads share,
-and brings OpenCV and Numba. Frost, which lays photographs over pictures, is not covered.
+and brings OpenCV and Numba.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from __future__ import annotations
 import hashlib
 import io
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,8 @@ from scipy.ndimage import gaussian_filter, map_coordinates, zoom
 from scipy.signal import fftconvolve
 from skimage.color import hsv2rgb, rgb2hsv
 
+from fomo_dagster.errors import InputError
+from fomo_dagster.evaluation.spatter import PARAMETERS, spatter
 from fomo_dagster.experiment.evaluation import Corruption
 from fomo_dagster.metrics import Metric
 
@@ -38,6 +41,7 @@ METRICS = (
 
 Pixels = npt.NDArray[np.float64]  # (H, W, 3), from 0 to 1
 Random = np.random.Generator
+_PICTURES = (".png", ".jpg", ".jpeg")
 GREY = np.array([0.299, 0.587, 0.114])  # of red, green and blue
 
 
@@ -46,14 +50,21 @@ class Kind:
     """change: from pixels to pixels, which need not be within 0 and 1. parameters: by severity."""
 
     change: Callable[[Pixels, Random, Any], Pixels]
-    parameters: tuple[Any, Any, Any, Any, Any]
+    parameters: Sequence[Any]
 
 
-def corrupted(image: Image.Image, kind: Corruption, severity: int, random: Random) -> Image.Image:
-    """A picture (mode RGB) of the same size. severity: from 1 to 5."""
+def corrupted(
+    image: Image.Image, kind: Corruption, severity: int, random: Random,
+    photographs: Sequence[Image.Image] = (),
+) -> Image.Image:  # fmt: skip
+    """A picture (mode RGB) of the same size. severity: from 1 to 5; photographs: of frost (mode
+    RGB), for that kind alone."""
     pixels = np.asarray(image, dtype=np.float64) / 255
     of = KINDS[kind]
-    changed = of.change(pixels, random, of.parameters[severity - 1])
+    parameters = of.parameters[severity - 1]
+    if kind == "frost":
+        parameters = (*parameters, photographs)
+    changed = of.change(pixels, random, parameters)
     # Cut to whole levels, as the released code does.
     return Image.fromarray((np.clip(changed, 0, 1) * 255).astype(np.uint8))
 
@@ -261,6 +272,59 @@ def _jpeg_compression(x: Pixels, random: Random, quality: int) -> Pixels:
         return _pixels(image)
 
 
+def _frost(
+    x: Pixels, random: Random, parameters: tuple[float, float, Sequence[Image.Image]]
+) -> Pixels:
+    """A part of a photograph is added. The released code takes one of the first five of its six;
+    here it is any."""
+    kept, added, photographs = parameters
+    chosen = photographs[int(random.integers(len(photographs)))]
+    height, width = x.shape[:2]
+    factor = max(1.0, height / chosen.height, width / chosen.width)
+    if factor > 1:
+        chosen = chosen.resize(
+            (math.ceil(chosen.width * factor), math.ceil(chosen.height * factor)),
+            Image.Resampling.BICUBIC,
+        )
+    top, left = (
+        int(random.integers(there - wanted + 1))
+        for there, wanted in ((chosen.height, height), (chosen.width, width))
+    )
+    part = np.asarray(chosen.crop((left, top, left + width, top + height)), dtype=np.float64) / 255
+    frosted: Pixels = kept * x + added * part
+    return frosted
+
+
+def photographs_of(folder: Path) -> list[Path]:
+    """The pictures of a folder by name. Raises `InputError` if it has none."""
+    paths = sorted(path for path in _files(folder) if path.suffix.lower() in _PICTURES)
+    if not paths:
+        raise InputError(
+            f"there are no photographs of frost in {folder}: name a folder with pictures as "
+            "evaluation.corruptions.frost_pictures (the paper's code has six)"
+        )
+    return paths
+
+
+def opened(paths: Sequence[Path]) -> list[Image.Image]:
+    """Photographs (mode RGB). Raises `InputError` for what is no picture."""
+    found = []
+    for path in paths:
+        try:
+            with Image.open(path) as image:
+                found.append(image.convert("RGB"))
+        except OSError as error:
+            raise InputError(f"{path} cannot be read as a picture: {error}") from error
+    return found
+
+
+def _files(folder: Path) -> list[Path]:
+    try:
+        return [path for path in folder.iterdir() if path.is_file()]
+    except OSError:
+        return []
+
+
 def _image(x: Pixels) -> Image.Image:
     return Image.fromarray(np.round(x * 255).astype(np.uint8))
 
@@ -301,4 +365,6 @@ KINDS: Mapping[Corruption, Kind] = {
     "speckle_noise": Kind(_speckle_noise, (0.15, 0.2, 0.35, 0.45, 0.6)),
     "gaussian_blur": Kind(_gaussian_blur, (1, 2, 3, 4, 6)),
     "saturate": Kind(_saturate, ((0.3, 0), (0.1, 0), (2, 0), (5, 0.1), (20, 0.2))),
+    "frost": Kind(_frost, ((1, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75))),
+    "spatter": Kind(spatter, PARAMETERS),
 }

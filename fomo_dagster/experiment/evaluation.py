@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
@@ -121,10 +122,12 @@ class LayerTemperature(Temperature):
 Corruption = Literal[
     "gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", "glass_blur", "motion_blur",
     "zoom_blur", "snow", "fog", "brightness", "contrast", "elastic_transform", "pixelate",
-    "jpeg_compression", "speckle_noise", "gaussian_blur", "saturate",
+    "jpeg_compression", "speckle_noise", "gaussian_blur", "saturate", "frost",
+    "spatter",
 ]  # fmt: skip
 COMMON_CORRUPTIONS = get_args(Corruption)[:14]
-"""Those that are meant to test with, but for frost; the others are the paper's for validation."""
+"""Those that are meant to test with, but for frost, which takes photographs of it; the others are
+the paper's for validation."""
 
 
 class Corruptions(Declaration):
@@ -142,6 +145,25 @@ class Corruptions(Declaration):
         AfterValidator(_ascending),
     ] = Field((1, 2, 3, 4, 5), description="How strong, from 1 to 5.")
     seed: int = Field(0, ge=0, description="Seed of the corruptions.")
+    frost_pictures: Path | None = at_default_left_out(
+        None,
+        description="A folder of photographs of frost, as of the paper's code, which the kind "
+        "`frost` lays over images; null: there is none.",
+    )
+
+    @model_validator(mode="after")
+    def _has_pictures_of_frost(self) -> Corruptions:
+        if ("frost" in self.kinds) != (self.frost_pictures is not None):
+            given = "kinds has frost, and" if "frost" in self.kinds else "kinds has no frost, but"
+            missing = "no frost_pictures are" if "frost" in self.kinds else "frost_pictures are"
+            raise ValueError(f"{given} {missing} given: give both, or neither")
+        return self
+
+    def located(self, base: Path) -> Corruptions:
+        """With the folder of photographs made whole, where it is relative to `base`."""
+        if self.frost_pictures is None:
+            return self
+        return self.model_copy(update={"frost_pictures": base / self.frost_pictures.expanduser()})
 
 
 class Evaluation(Declaration):
@@ -195,6 +217,12 @@ class Evaluation(Declaration):
         description="Also measure accuracy on corrupted test images, for each classification "
         "dataset; `{}` takes the defaults. null: do not.",
     )
+
+    def located(self, base: Path) -> Evaluation:
+        """With all paths made whole, where they are relative to `base`."""
+        if self.corruptions is None:
+            return self
+        return self.model_copy(update={"corruptions": self.corruptions.located(base)})
 
 
 class Validation(Declaration):

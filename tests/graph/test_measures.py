@@ -1,6 +1,7 @@
 """Further measures of a stage: assets of their own, which leave all others as they are."""
 
 import pytest
+from PIL import Image
 
 from fomo_dagster.errors import InputError
 from fomo_dagster.evaluation import few_shot, layer_temperature, temperature
@@ -130,6 +131,31 @@ def test_another_kind_of_corruption_is_computed_alone(finished_project):
     (last,) = (entry for entry in planned if entry.asset == "toy/corruptions_003")
     assert last.compute == ("birds/fog", "cats/fog", "old/fog")
     assert last.samples == 2 * 18
+
+
+def test_other_photographs_of_frost_are_another_recipe(finished_project):
+    project = finished_project
+    given = "kinds: [contrast, frost], severities: [1], frost_pictures: ../frost"
+    option = f"evaluation.corruptions={{{given}}}"
+    folder = project.root / "frost"
+    folder.mkdir()
+
+    def to_compute():
+        graph = build_graph([project.load("toy", option)])
+        planned = plan(graph.nodes.values(), RunContext(graph, project.home))
+        (last,) = (entry for entry in planned if entry.asset == "toy/corruptions_003")
+        return last.compute
+
+    with pytest.raises(InputError, match=f"no photographs of frost in {project.root}"):
+        to_compute()
+    Image.new("RGB", (40, 40), (200, 220, 255)).save(folder / "a.png")
+    graph = build_graph([project.load("toy", option)])
+    materialise("toy/corruptions_003", RunContext(graph, project.home))
+    kinds = query(project.home.root, f"SELECT DISTINCT metric {LAST[9:]} AND metric LIKE '%frost%'")
+    assert kinds["metric"].to_list() == ["accuracy_frost_1"]
+    assert to_compute() == ()
+    Image.new("RGB", (40, 40), (0, 0, 255)).save(folder / "b.png")
+    assert to_compute() == ("birds/frost", "cats/frost", "old/frost")
 
 
 @pytest.mark.parametrize(

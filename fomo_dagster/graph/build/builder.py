@@ -299,7 +299,7 @@ class _Builder(StreamNodes):
             there = {d: role for d, role in roles.items() if since.get(d, 0) <= stage}
             evaluation = EvaluationNode(
                 key=key, experiment=experiment.name, stage=stage, backbone=backbone,
-                checkpoint_key=checkpoint_key, settings=experiment.evaluation,
+                checkpoint_key=checkpoint_key, settings=experiment.evaluation.located(loaded.base),
                 datasets={d: evaluated[d] for d in there}, roles=there,
                 execution=experiment.execution,
             )  # fmt: skip

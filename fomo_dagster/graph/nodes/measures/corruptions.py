@@ -7,7 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -23,6 +23,7 @@ from fomo_dagster.graph.work.counted_costs import encoding_flops
 from fomo_dagster.graph.work.indexes import index_of
 from fomo_dagster.parquet import read_parquet
 from fomo_dagster.store.artifacts import Artifact
+from fomo_dagster.store.digests import digest_of_file
 from fomo_dagster.store.recipes import Recipe
 
 if TYPE_CHECKING:
@@ -37,6 +38,10 @@ class CorruptionsNode(Measure):
     """Accuracies on test images that are corrupted in several ways."""
 
     kind: ClassVar[str] = "corruptions"
+    input_changes: ClassVar[Mapping[str, str]] = {
+        **Measure.input_changes,
+        "frost": "the photographs of frost changed",
+    }
 
     @classmethod
     def wanted(cls, evaluation: EvaluationNode) -> bool:
@@ -78,17 +83,30 @@ class CorruptionsNode(Measure):
                 self.kind,
                 self.version,
                 self._parameters(name, kind),
-                {**checkpoint, **self.of_dataset(name, facts)},
+                {**checkpoint, **self.of_dataset(name, facts), **self._photographs(kind)},
             )
             for part, (name, kind) in self._parts.items()
         }
+
+    def _photographs(self, kind: Corruption) -> dict[str, Any]:
+        """The input of a recipe that photographs are; nothing for kinds that need none."""
+        if kind != "frost":
+            return {}
+        return {"frost": [digest_of_file(path) for path in self._paths]}
+
+    @cached_property
+    def _paths(self) -> list[Path]:
+        from fomo_dagster.evaluation.corruptions import photographs_of
+
+        assert self.settings.frost_pictures is not None
+        return photographs_of(self.settings.frost_pictures)
 
     def make(
         self, name: str, recipe: Recipe, folder: Path, context: NodeContext
     ) -> Mapping[str, Any]:
         import numpy as np
 
-        from fomo_dagster.evaluation.corruptions import ACCURACY, corrupted, random_of
+        from fomo_dagster.evaluation.corruptions import ACCURACY, corrupted, opened, random_of
         from fomo_dagster.evaluation.ranking import ranking
         from fomo_dagster.evaluation.results import metrics_frame, percent
         from fomo_dagster.evaluation.subsets import subset
@@ -105,9 +123,11 @@ class CorruptionsNode(Measure):
         targets = images["concept"].replace_strict(places).cast(int).to_numpy()
         classes = self.class_embeddings(dataset, encoder, flops, context)
 
+        photographs = opened(self._paths) if kind == "frost" else []
+
         def altered(severity: int, key: str, picture: Image.Image) -> Image.Image:
             random = random_of(self.settings.seed, kind, severity, key)
-            return corrupted(picture, kind, severity, random)
+            return corrupted(picture, kind, severity, random, photographs)
 
         values = {}
         for severity in self.settings.severities:
