@@ -8,16 +8,6 @@ from fomo_dagster.releases.records import Candidate, ReleaseLog
 from fomo_dagster.store.artifacts import Artifact
 
 
-def live_now(home: Home, name: str) -> tuple[int, Candidate] | None:
-    """The number of what is live, and what it is; None where nothing is."""
-    history = ReleaseLog(home, name).read()
-    if history.live is None:
-        return None
-    candidate = history.release(history.live).candidate
-    assert candidate is not None
-    return history.live, candidate
-
-
 def released_weights(home: Home, name: str, checkpoint: str, wanted_by: str) -> tuple[
     Candidate, Artifact
 ]:  # fmt: skip

@@ -110,6 +110,11 @@ class History:
         return self.records[-1].live if self.records else None
 
     @property
+    def live_candidate(self) -> Candidate | None:
+        """What is live."""
+        return None if self.live is None else self.releases[self.live].candidate
+
+    @property
     def live_shown(self) -> str:
         """What is live, to a person."""
         return "nothing" if self.live is None else self.shown(self.live)

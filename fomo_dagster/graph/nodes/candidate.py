@@ -25,6 +25,7 @@ from fomo_dagster.graph.core.outcome import Outcome
 from fomo_dagster.graph.core.shown import Bullets, Check, Checked, Shown
 from fomo_dagster.graph.nodes.details import SampleDetails
 from fomo_dagster.graph.nodes.evaluation import METRICS, EvaluationDetails, EvaluationNode
+from fomo_dagster.graph.work.histories import history_of
 from fomo_dagster.parquet import read_parquet
 from fomo_dagster.releases.lineage import lineage_of
 from fomo_dagster.releases.live import released_weights
@@ -111,7 +112,7 @@ class CandidateNode(Node):
         return () if self.before_key is None else (self.before_key,)
 
     def is_settled(self, context: NodeContext) -> bool:
-        history = ReleaseLog(context.home, self.release.name).read()
+        history = history_of(self.release.name, context)
         return self._is_history(history) and context.heads.read(self.key) is not None
 
     def _is_history(self, history: History) -> bool:
@@ -132,7 +133,7 @@ class CandidateNode(Node):
         return f"{release_key(self.release.name)}/live"
 
     def outside_facts(self, context: NodeContext) -> dict[str, Facts]:
-        history = ReleaseLog(context.home, self.release.name).read()
+        history = history_of(self.release.name, context)
         number, head = history.live, context.heads.read(self.key)
         if head is not None and self._is_history(history):
             number = head.facts.get("reference")

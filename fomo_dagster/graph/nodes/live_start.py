@@ -15,7 +15,8 @@ from fomo_dagster.graph.core.facts import ONLY, Details, Facts, FactsByKey
 from fomo_dagster.graph.core.keys import release_key
 from fomo_dagster.graph.nodes.weights import WeightsNode
 from fomo_dagster.graph.work.checkpoints import WEIGHTS
-from fomo_dagster.releases.live import live_now, released_weights
+from fomo_dagster.graph.work.histories import history_of
+from fomo_dagster.releases.live import released_weights
 from fomo_dagster.store.recipes import Recipe
 
 if TYPE_CHECKING:
@@ -80,10 +81,10 @@ class LiveStartNode(WeightsNode):
             if details.number is not None:
                 return {self._live_key: Facts(details.checkpoint, details)}
             return {}
-        live = live_now(context.home, self.release)
-        if live is None:
+        history = history_of(self.release, context)
+        candidate = history.live_candidate
+        if candidate is None:
             return {}
-        number, candidate = live
         there = Backbone.model_validate(dict(candidate.backbone)).architecture
         if there != self.backbone.architecture:
             raise InputError(
@@ -92,7 +93,7 @@ class LiveStartNode(WeightsNode):
                 f"{self.backbone.architecture!r}): take that backbone, or another "
                 "method.start_from"
             )
-        details = StartDetails(number=number, checkpoint=candidate.checkpoint)
+        details = StartDetails(number=history.live, checkpoint=candidate.checkpoint)
         return {self._live_key: Facts(candidate.checkpoint, details)}
 
     def recipes(self, facts: FactsByKey) -> dict[str, Recipe]:
