@@ -1,6 +1,8 @@
 """Stages up for release: held against what is live, put live or refused, and judged again only
 where something changed."""
 
+import shutil
+
 import dagster as dg
 import pytest
 from typer.testing import CliRunner
@@ -17,6 +19,7 @@ from fomo_dagster.graph.build.names import PROMOTE, ROLL_BACK
 from fomo_dagster.releases.records import ReleaseLog
 from fomo_dagster.tables.views import query
 from resources.run_contexts import RunContexts
+from tests.conftest import Project, enter
 
 pytestmark = pytest.mark.slow
 
@@ -52,16 +55,33 @@ def history(project):
     return ReleaseLog(project.home, "shop").read()
 
 
-@pytest.fixture
-def live(finished_project):
-    """A project whose stage 1 is live, and whose later stages would pass."""
-    finished_project.write("toy", release=release(PASSES))
-    made, output = run(finished_project)
-    assert made == ["candidate"] * 4
+@pytest.fixture(scope="module")
+def judged(finished, tmp_path_factory):
+    """A project whose stages were held against nothing; never changed, only copied."""
+    root = tmp_path_factory.mktemp("judged") / "project"
+    shutil.copytree(finished.root, root)
+    made = enter(Project(root), monkeypatch := pytest.MonkeyPatch())
+    made.write("toy", release=release(PASSES))
+    kinds, output = run(made)
+    assert kinds == ["candidate"] * 4
     assert output.count("nothing is live as shop yet: `fomo promote toy --first`") == 1
+    monkeypatch.undo()
+    return made
+
+
+@pytest.fixture
+def waiting(judged, tmp_path, monkeypatch, plots):
+    """A copy of it."""
+    shutil.copytree(judged.root, tmp_path / "project")
+    return enter(Project(tmp_path / "project"), monkeypatch)
+
+
+@pytest.fixture
+def live(waiting):
+    """A project whose stage 1 is live, and whose later stages would pass."""
     done = fomo("promote", "toy", "--stage", "1", "--first", "--reason", "the one of the old site")
     assert done.output.split("\n")[0] == "release 1 (toy, stage 1) is live as shop"
-    return finished_project
+    return waiting
 
 
 def test_stages_that_pass_go_live_one_after_the_other(live):
@@ -132,12 +152,10 @@ def test_what_is_live_is_evaluated_as_the_candidate_is(live):
 
 
 @pytest.fixture
-def following(finished_project):
+def following(waiting):
     """A project whose θ₀ is live."""
-    finished_project.write("toy", release=release(PASSES))
-    run(finished_project)
     assert fomo("promote", "toy", "--stage", "0", "--first").exit_code == 0
-    return finished_project
+    return waiting
 
 
 def starts(project, name):
