@@ -1,19 +1,57 @@
-"""`fomo export`: a stage's deployed weights as a file for OpenCLIP."""
+"""`fomo export`: a stage's deployed weights as files that other libraries load."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from fomo_dagster.cli.planning import say_troubles_of_project
+from fomo_dagster.cli.bars import Bars
+from fomo_dagster.cli.output import Terminal
+from fomo_dagster.cli.planning import say_troubles_of_project, warn_once
 from fomo_dagster.errors import InputError
+from fomo_dagster.experiment.backbone import WEIGHTS_SUFFIXES
 from fomo_dagster.experiment.experiment_sets import load_experiment_set
 from fomo_dagster.experiment.weights_folder import described
-from fomo_dagster.graph.build.builder import build_graph
+from fomo_dagster.exporting.registry import forms_named
+from fomo_dagster.graph.build.builder import Graph, build_graph
 from fomo_dagster.graph.nodes.evaluation import EvaluationNode
 from fomo_dagster.graph.run.run_context import RunContext
 from fomo_dagster.graph.work.checkpoints import WEIGHTS
 from fomo_dagster.home import Home, project_folder
+from fomo_dagster.progress import Callbacks
+from fomo_dagster.store.files import check_free
+
+if TYPE_CHECKING:
+    from fomo_dagster.exporting.form import Written
+
+
+def export(
+    name_or_path: str,
+    overrides: Sequence[str],
+    stage: int | None,
+    path: Path | None,
+    forms: Sequence[str],
+) -> Iterator[str]:
+    """Write what is asked for; yields what to tell, line by line.
+
+    path: without forms, or with openclip alone, it may be a file for OpenCLIP; else a folder, by
+    default named after experiment and stage.
+    """
+    is_file = path is not None and path.suffix in WEIGHTS_SUFFIXES
+    if path is not None and (not forms or (is_file and list(forms) == ["openclip"])):
+        yield export_weights(name_or_path, overrides, stage, path)
+        return
+    if not forms:
+        raise InputError(
+            "nothing says what to write: give a file, such as model.safetensors, or --form"
+        )
+    if is_file:
+        raise InputError(
+            f"{path} is named as a file of weights, and {', '.join(forms)} are written into a "
+            "folder: give a name without such a suffix"
+        )
+    yield from export_forms(name_or_path, overrides, stage, path, forms)
 
 
 def export_weights(
@@ -22,8 +60,58 @@ def export_weights(
     """Write the weights that `stage` (the last by default) deploys; returns what to tell."""
     from safetensors.torch import load_file
 
-    from fomo_dagster.models.backbones import export
+    from fomo_dagster.models.backbones import export as write_openclip
 
+    graph, node = _evaluation(name_or_path, overrides, stage)
+    context = RunContext(graph, Home.from_environment())
+    context.facts(node.checkpoint_key)
+    weights = context.artifact(node.checkpoint_key).path(WEIGHTS)
+    architecture = described(node.backbone).architecture
+    write_openclip(load_file(weights), architecture, path)
+    shown = repr(architecture) if isinstance(architecture, str) else repr(path.stem)
+    first = (
+        "" if isinstance(architecture, str)
+        else f"open_clip.add_model_config({str(path.with_suffix('.json'))!r}); "
+    )  # fmt: skip
+    return (
+        f"{node.experiment}, stage {node.stage}: {first}"
+        f"open_clip.create_model({shown}, pretrained={str(path)!r})"
+    )
+
+
+def export_forms(
+    name_or_path: str,
+    overrides: Sequence[str],
+    stage: int | None,
+    folder: Path | None,
+    forms: Sequence[str],
+) -> Iterator[str]:
+    """Write forms of the model that `stage` deploys into a new folder; yields what to tell."""
+    for form in forms_named(forms):
+        form.check_packages()
+    if folder is not None:
+        check_free(folder)
+    from fomo_dagster.exporting.licences import said_of
+    from fomo_dagster.exporting.writing import write_forms
+    from fomo_dagster.graph.run.export_subject import subject_of
+
+    graph, node = _evaluation(name_or_path, overrides, stage)
+    with Bars(Terminal(stderr=True)) as bars:
+        callbacks = Callbacks(progress=bars, warn=warn_once)
+        context = RunContext(graph, Home.from_environment(), callbacks=callbacks)
+        subject = subject_of(node, graph, context)
+        place = folder or Path(subject.provenance.file_name)
+        written = write_forms(forms, subject, place)
+    yield f"{subject.provenance.title}: {place}"
+    yield from _told(written)
+    for sentence in said_of(subject.provenance.data):
+        yield f"Note: {sentence}."
+
+
+def _evaluation(
+    name_or_path: str, overrides: Sequence[str], stage: int | None
+) -> tuple[Graph, EvaluationNode]:
+    """The graph, and the evaluation of the stage; of the last one by default."""
     loaded = load_experiment_set(name_or_path, project_folder(), overrides).only()
     graph = build_graph([loaded])
     say_troubles_of_project()
@@ -35,17 +123,22 @@ def export_weights(
         raise InputError(f"{experiment.name} has stages 0 to {last}, and no stage {number}")
     node = graph.nodes[f"{experiment.name}/evaluation_{number:03d}"]
     assert isinstance(node, EvaluationNode)
-    context = RunContext(graph, Home.from_environment())
-    context.facts(node.checkpoint_key)
-    weights = context.artifact(node.checkpoint_key).path(WEIGHTS)
-    architecture = described(node.backbone).architecture
-    export(load_file(weights), architecture, path)
-    shown = repr(architecture) if isinstance(architecture, str) else repr(path.stem)
-    first = (
-        "" if isinstance(architecture, str)
-        else f"open_clip.add_model_config({str(path.with_suffix('.json'))!r}); "
-    )  # fmt: skip
-    return (
-        f"{experiment.name}, stage {number}: {first}"
-        f"open_clip.create_model({shown}, pretrained={str(path)!r})"
-    )
+    return graph, node
+
+
+def _told(written: Mapping[str, Written]) -> Iterator[str]:
+    for name, one in written.items():
+        line = f"  {name}: {one.place}"
+        if one.errors is not None:
+            samples = f"{one.errors.image_count} images and {one.errors.text_count} texts"
+            line += f", features within {one.errors.greatest:.1e} of the model's on {samples}"
+        yield line
+        if one.loss is not None:
+            for mean, change in one.loss.means.items():
+                interval = change.difference
+                known = (
+                    "" if interval is None else f" (95%: {interval.low:.2f} to {interval.high:.2f})"
+                )
+                yield f"    {mean} {change.after:.2f}, {change.points:+.2f} points{known}"
+        for note in one.notes:
+            yield f"    {note}"

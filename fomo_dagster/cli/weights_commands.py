@@ -24,22 +24,41 @@ Overrides = Annotated[
 
 def export(
     experiment: Experiment,
-    path: Annotated[Path, typer.Argument(help="The file to write: .pt or .safetensors.")],
+    path: Annotated[
+        Path | None,
+        typer.Argument(
+            help="A file for OpenCLIP, .safetensors or .pt; with --form, a new folder, by default "
+            "named after experiment and stage.",
+            show_default=False,
+        ),
+    ] = None,
     stage: Annotated[
         int | None, typer.Option(min=0, help="The stage to export; by default the last.")
     ] = None,
+    form: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FORM",
+            help="openclip, transformers, onnx, onnx_fp16, onnx_int8 or card; can be repeated.",
+        ),
+    ] = None,
     overrides: Overrides = None,
 ) -> None:
-    """Write the weights that a stage deploys as a file that OpenCLIP loads.
+    """Write what a stage deploys as files that other libraries load.
 
-    Load it with `open_clip.create_model(ARCHITECTURE, pretrained=PATH)`. If the architecture is
-    your own configuration, it is written beside the weights as .json, for
-    `open_clip.add_model_config`.
+    `fomo export EXPERIMENT model.safetensors` writes a file for
+    `open_clip.create_model(ARCHITECTURE, pretrained=PATH)`. If the architecture is your own
+    configuration, it is written beside the weights as .json, for `open_clip.add_model_config`.
+
+    `fomo export EXPERIMENT FOLDER --form transformers --form onnx --form card` writes each form
+    into a folder of its own, and a page about them. Each is held against the model, and the loss
+    of score of lower precisions is measured. docs/exporting.md tells more.
     """
-    from fomo_dagster.cli.exporting import export_weights
+    from fomo_dagster.cli.exporting import export as write
 
-    written = export_weights(experiment, overrides or [], stage, path)
-    say(Terminal(stderr=True), written)
+    terminal = Terminal(stderr=True)
+    for line in write(experiment, overrides or [], stage, path, form or []):
+        say(terminal, line)
 
 
 def merge(

@@ -1,4 +1,5 @@
-"""The weights of transformers' CLIPModel under OpenCLIP's names: the same model, tensor by tensor.
+"""The weights of transformers' CLIPModel and OpenCLIP's, each under the other's names: the same
+model, tensor by tensor.
 
 OpenCLIP keeps queries, keys and values of an attention in one matrix, and projections transposed.
 """
@@ -39,6 +40,11 @@ _PARTS = {
     "mlp.fc1": "mlp.c_fc",
     "mlp.fc2": "mlp.c_proj",
 }
+_BACK = {theirs: ours for ours, theirs in _NAMES.items()}
+_TRANSPOSED_BACK = {theirs: ours for ours, theirs in _TRANSPOSED.items()}
+_TOWERS_BACK = {theirs: ours for ours, theirs in _TOWERS.items()}
+_PARTS_BACK = {theirs: ours for ours, theirs in _PARTS.items()}
+_BLOCK = re.compile(r"(transformer|visual\.transformer)\.resblocks\.(\d+)\.(.+?)[._](weight|bias)")
 _LAYER = re.compile(r"(text|vision)_model\.encoder\.layers\.(\d+)\.(.+)\.(weight|bias)")
 _POSITIONS = re.compile(r"(text|vision)_model\.embeddings\.position_ids")  # of older versions
 
@@ -72,3 +78,37 @@ def with_openclip_names(weights: Mapping[str, Tensor], origin: str) -> dict[str,
         else:
             raise DataError(f"{origin}: {name} is no tensor of transformers' CLIPModel")
     return renamed
+
+
+def with_transformers_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of an OpenCLIP model's state dict as a CLIPModel has them: the inverse of
+    `with_openclip_names`. A text tower of its own may have its tensors under `text.`.
+
+    Raises `KeyError`, with the tensor's name, for one that a CLIPModel does not have.
+    """
+    renamed: dict[str, Tensor] = {}
+    for full_name, tensor in weights.items():
+        name = full_name.removeprefix("text.")
+        if name in _BACK:
+            renamed[_BACK[name]] = tensor
+        elif name in _TRANSPOSED_BACK:
+            renamed[_TRANSPOSED_BACK[name]] = tensor.t()
+        else:
+            renamed |= block_with_transformers_names(name, tensor)
+    return renamed
+
+
+def block_with_transformers_names(name: str, tensor: Tensor) -> dict[str, Tensor]:
+    """A tensor of one of OpenCLIP's transformer blocks as transformers has it: three, if it is an
+    attention's queries, keys and values. Raises `KeyError` as `with_transformers_names` does."""
+    block = _BLOCK.fullmatch(name)
+    if block is None:
+        raise KeyError(name)
+    tower, number, part, kind = block.groups()
+    layer = f"{_TOWERS_BACK[tower]}_model.encoder.layers.{number}"
+    if part == "attn.in_proj":
+        parts = zip("qkv", tensor.chunk(3), strict=True)
+        return {f"{layer}.self_attn.{which}_proj.{kind}": own for which, own in parts}
+    if part not in _PARTS_BACK:
+        raise KeyError(name)
+    return {f"{layer}.{_PARTS_BACK[part]}.{kind}": tensor}

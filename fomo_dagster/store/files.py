@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from fomo_dagster.errors import FomoError, StoreError
+from fomo_dagster.errors import FomoError, InputError, StoreError
 
 
 def fsync(path: Path) -> None:
@@ -30,7 +30,7 @@ def replacing(path: Path, *, named: bool = False) -> Iterator[Path]:
 
     named: as of `explained`.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
+    temporary = _beside(path)
     with explained(path, named=named):
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(path)
@@ -44,6 +44,49 @@ def replacing(path: Path, *, named: bool = False) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):  # a read-only disk refuses to unlink what is not there
             temporary.unlink()
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Give an empty folder beside `path`; what was written there becomes `path` at the end, at
+    once. Nothing is left where it fails.
+
+    Raises `InputError` if `path`, which a person gave, is there and is no empty folder.
+    """
+    check_free(path)
+    temporary = _beside(path)
+    with explained(path, named=True):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(path)
+        temporary.mkdir()
+    try:
+        with explained(path, named=True):
+            yield temporary
+            for written in sorted(temporary.rglob("*")):
+                if written.is_file():
+                    with_usual_permissions(written)
+                fsync(written)
+            fsync(temporary)
+            check_free(path)  # somebody may have written there meanwhile
+            temporary.replace(path)
+            fsync(path.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_free(path: Path) -> None:
+    """Raise `InputError` if `path` is there and is no empty folder."""
+    if path.is_dir() and not any(path.iterdir()):
+        return
+    if path.exists() or path.is_symlink():
+        what = "a folder that is not empty" if path.is_dir() else "a file"
+        raise InputError(
+            f"{path} is {what}, and nothing is written over: give another folder, or remove it"
+        )
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
 
 
 def with_usual_permissions(path: Path) -> None:
@@ -66,7 +109,10 @@ def _remove_abandoned(path: Path) -> None:
         try:
             os.kill(int(process), 0)
         except ProcessLookupError:
-            begun.unlink(missing_ok=True)
+            if begun.is_dir():
+                shutil.rmtree(begun, ignore_errors=True)
+            else:
+                begun.unlink(missing_ok=True)
         except (ValueError, PermissionError):  # of another origin, or alive under another user
             continue
 

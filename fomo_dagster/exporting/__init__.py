@@ -1,0 +1,1 @@
+"""A stage's weights as files that other libraries load, each held against the model it is of."""
