@@ -123,7 +123,10 @@ def _as_siglip(model: Model) -> Any:
     projection = text.projection
     size = projection.shape[1] if isinstance(projection, Tensor) else projection.out_features
     config = SiglipConfig(
-        text_config=_text_sizes(text) | {"projection_size": size},
+        # Nothing in the model reads these, and their defaults are of another vocabulary.
+        text_config=_text_sizes(text)
+        | {"projection_size": size}
+        | dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id")),
         vision_config=vision | {"image_size": model.image_size, "patch_size": height},
     )
     weights = dict(model.module.state_dict())
