@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 from fomo_dagster.cli.datasets_commands import AsJson, datasets_app
 from fomo_dagster.cli.endings import ending_of
 from fomo_dagster.cli.law_commands import fit, target
+from fomo_dagster.cli.near_duplicates import duplicates
 from fomo_dagster.cli.output import (
     Terminal,
     prepare_streams,
@@ -56,8 +57,8 @@ class InOrder(TyperGroup):
 
 ORDER = (
     "init", "doctor", "datasets", "fetch", "budget", "schedule", "plan", "run", "ui", "results",
-    "compare", "fit", "target", "report", "errors", "sql", "releases", "promote", "rollback",
-    "alias", "export", "merge", "schema", "dagster-home",
+    "compare", "fit", "target", "report", "errors", "duplicates", "sql", "releases", "promote",
+    "rollback", "alias", "export", "merge", "schema", "dagster-home",
 )  # fmt: skip
 app = typer.Typer(
     cls=InOrder,
@@ -261,6 +262,7 @@ app.command(rich_help_panel=LOOK)(fit)
 app.command(rich_help_panel=LOOK)(target)
 app.command(rich_help_panel=LOOK)(report)
 app.command(rich_help_panel=LOOK)(errors)
+app.command(rich_help_panel=LOOK)(duplicates)
 app.command(rich_help_panel=LOOK)(sql)
 app.command(rich_help_panel=LIVE)(releases)
 app.command(rich_help_panel=LIVE)(promote)

@@ -52,7 +52,7 @@ def print_errors(found: Errors, most: int, console: Console) -> None:
 def write_sheet(found: Errors, home: Home, path: Path) -> None:
     """A contact sheet of what is (newly) wrong. Raises `InputError` if no image can be shown, and
     for a path that is not that of a PNG."""
-    _check_is_png(path, "--sheet")
+    check_is_png(path, "--sheet")
     image_of = SampleImages(lambda: RunContext(build_project(project_folder()), home))
     write_bytes(path, errors_sheet(found.wrong, image_of, found.title), named=True)
 
@@ -60,7 +60,7 @@ def write_sheet(found: Errors, home: Home, path: Path) -> None:
 def write_reliability(found: Errors, path: Path) -> None:
     """Reliability diagrams of the classification datasets, of both stages where there are two.
     Raises `InputError` if there is none, and for a path that is not that of a PNG."""
-    _check_is_png(path, "--reliability")
+    check_is_png(path, "--reliability")
     looked_at = (found.now,) if found.before is None else (found.before, found.now)
     panels: dict[str, dict[str, pl.DataFrame]] = {}
     for predictions in looked_at:
@@ -75,6 +75,7 @@ def write_reliability(found: Errors, path: Path) -> None:
     write_bytes(path, reliability_plot(panels, f"Reliability: {found.title}"), named=True)
 
 
-def _check_is_png(path: Path, option: str) -> None:
+def check_is_png(path: Path, option: str) -> None:
+    """Raise `InputError` for a path that is not that of a PNG."""
     if path.suffix.lower() != ".png":
         raise InputError(f"{option} is {str(path)!r}: it is written as PNG, so name a .png file")

@@ -21,6 +21,7 @@ def overview(loaded: Loaded) -> dict[str, Any]:
     method, stream = experiment.method, experiment.stream
     budget = experiment.budget.model_dump(exclude_none=True)
     (unit, amount), *_ = budget.items()
+    no_setting = NO_SETTING if experiment.deduplicates else NO_SETTING | {"near_duplicates"}
     return {
         "file": _within_project(loaded.path),
         "sweep": loaded.sweep,
@@ -44,7 +45,7 @@ def overview(loaded: Loaded) -> dict[str, Any]:
         **{f"{pool}_share": _mean_share(experiment, pool) for pool in ("update", "buffer")},
         "pretraining_share": _mean_share(experiment, "pretraining"),
         "settings": json.dumps(
-            experiment.model_dump(mode="json", exclude=NO_SETTING), sort_keys=True
+            experiment.model_dump(mode="json", exclude=no_setting), sort_keys=True
         ),
     }
 

@@ -74,6 +74,32 @@ class CalibrationGate(Declaration):
     )
 
 
+class DataGate(Declaration):
+    """What the samples that a stage brings may have in common with others."""
+
+    near_duplicates_at_most: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="The highest share of them that are near duplicates of what came before, in "
+        "earlier stages or in the same: 0.01 is one in a hundred.",
+    )
+    leakage: Literal["refuse", "allow"] = Field(
+        "refuse",
+        description="refuse: none of them may be a near duplicate of a test image that the "
+        "experiment evaluates.",
+    )
+
+    @model_validator(mode="after")
+    def _asks_something(self) -> DataGate:
+        if self.near_duplicates_at_most is None and self.leakage == "allow":
+            raise ValueError(
+                "leakage is allowed and near_duplicates_at_most left out, so nothing is asked: "
+                "give one, or leave the gate out"
+            )
+        return self
+
+
 class Gates(Declaration):
     """What is asked of a stage before it may go live. What is left out is not asked."""
 
@@ -84,6 +110,11 @@ class Gates(Declaration):
         None, description="Datasets and concepts that must not be lost."
     )
     calibration: CalibrationGate | None = Field(None, description="Calibration of probabilities.")
+    data: DataGate | None = Field(
+        None,
+        description="The samples that the stage brings; near duplicates are looked for, as "
+        "`near_duplicates` says.",
+    )
 
     @property
     def asked(self) -> dict[str, Any]:

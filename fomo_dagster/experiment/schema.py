@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from fomo_dagster.data.dataset import Dataset, PretrainingPool
-from fomo_dagster.data.declarations import Declaration
+from fomo_dagster.data.declarations import Declaration, at_default_left_out
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.backbone import Backbone
 from fomo_dagster.experiment.cron import CronSchedule, TimeZone
@@ -20,6 +20,7 @@ from fomo_dagster.experiment.evaluation import Evaluation, Prompts, Validation
 from fomo_dagster.experiment.execution import Execution
 from fomo_dagster.experiment.mixture import AnyMixture, Mixture
 from fomo_dagster.experiment.names import check_safe_name
+from fomo_dagster.experiment.near_duplicates import NearDuplicates
 from fomo_dagster.experiment.release import Release
 from fomo_dagster.experiment.stream import Stream
 from fomo_dagster.experiment.training import TrainingSettings
@@ -88,6 +89,12 @@ class Experiment(TrainingSettings):
         None, description="Evaluate on held-out training samples instead of the test splits."
     )
     seed: int = Field(0, description="Seed of everything random that has no seed of its own.")
+    near_duplicates: NearDuplicates | None = at_default_left_out(
+        None,
+        description="Look for near duplicates in what each stage brings; `{}` takes the defaults. "
+        "null: only where release.gates.data asks. Nothing else changes, unless they are left out "
+        "(`deduplicate`).",
+    )
     release: Release | None = Field(
         None,
         description="Hold each stage against what is live under a name, and put it live there. It "
@@ -133,6 +140,17 @@ class Experiment(TrainingSettings):
             return None
         recipe = self.backbone.pretraining
         return self.pretraining_pool or (recipe.pool if recipe else None)
+
+    @property
+    def near_duplicates_asked(self) -> NearDuplicates | None:
+        """What counts as near, where near duplicates are looked for."""
+        is_gated = self.release is not None and self.release.gates.data is not None
+        return self.near_duplicates or (NearDuplicates() if is_gated else None)
+
+    @property
+    def deduplicates(self) -> bool:
+        """Whether near duplicates are not trained on."""
+        return self.near_duplicates is not None and self.near_duplicates.deduplicate
 
     @property
     def stream_name(self) -> str:

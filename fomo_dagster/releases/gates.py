@@ -14,8 +14,15 @@ from operator import itemgetter
 
 import polars as pl
 
+from fomo_dagster.data.near_duplicates import EARLIER, LEAKAGE, WITHIN, Found
 from fomo_dagster.errors import InputError, nearest
-from fomo_dagster.experiment.release import CalibrationGate, Gates, ProtectedGate, ScoreGate
+from fomo_dagster.experiment.release import (
+    CalibrationGate,
+    DataGate,
+    Gates,
+    ProtectedGate,
+    ScoreGate,
+)
 from fomo_dagster.metrics import (
     GEOMETRIC_MEAN,
     KNOWLEDGE_ACCUMULATION,
@@ -75,10 +82,12 @@ def concepts_of(protected: ProtectedGate, there: Mapping[str, Sequence[str]]) ->
 
 
 def judge(
-    gates: Gates, roles: Mapping[str, str], stage: Evaluated, live: Evaluated | None, number: int
-) -> list[Verdict]:
+    gates: Gates, roles: Mapping[str, str], stage: Evaluated, live: Evaluated | None, number: int,
+    brought: Found | None = None, *, left_out: bool = False,
+) -> list[Verdict]:  # fmt: skip
     """A verdict of each gate. roles: dataset → adaptation or held_out; number: that of the live
-    release, where there is one."""
+    release, where there is one; brought: the near duplicates of what the stage brings, unless it
+    brings nothing; left_out: it is not trained on these."""
     judging = _Judging(roles, stage, live, number)
     verdicts: list[Verdict] = []
     for name, gate in gates.asked.items():
@@ -92,7 +101,29 @@ def judge(
             verdicts.extend(judging.protected(gate))
         elif isinstance(gate, CalibrationGate):
             verdicts.append(judging.calibration(gate))
+        elif isinstance(gate, DataGate):
+            verdicts.extend(_of_data(gate, brought, left_out=left_out))
     return verdicts
+
+
+def _of_data(gate: DataGate, brought: Found | None, *, left_out: bool) -> Iterator[Verdict]:
+    """What the stage brings, which is nothing at stage 0."""
+    asked: dict[str, tuple[float, str, tuple[str, ...]]] = {}
+    if gate.leakage == "refuse":
+        asked["leakage"] = 0.0, "none", (LEAKAGE,)
+    if gate.near_duplicates_at_most is not None:
+        limit = 100 * gate.near_duplicates_at_most
+        asked["near duplicates"] = limit, f"at most {limit:g} %", (EARLIER, WITHIN)
+    for name, (limit, said, kinds) in asked.items():
+        if brought is None:
+            yield Verdict(f"data: {name}", True, said, "stage 0 brings no samples", limit=limit)
+            continue
+        share = 0.0 if left_out else 100 * brought.count(*kinds) / brought.samples
+        found = brought.sentence(*kinds) + (", left out" if left_out else "")
+        yield Verdict(
+            f"data: {name}", share <= limit, said, f"{found}: {said}", estimate=share, limit=limit,
+            samples=brought.samples,
+        )  # fmt: skip
 
 
 class _Judging:

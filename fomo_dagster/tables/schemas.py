@@ -257,6 +257,25 @@ TABLES: Mapping[str, Table] = {
             "p": Column(_NUMBER, "of Wilcoxon's signed rank test, after Holm's for all pairs"),
         },
     ),
+    "near_duplicates": Table(
+        "a picture that a stage brings, and the nearest one like it of each kind and test set",
+        {
+            "experiment": EXPERIMENT,
+            "stage": STAGE,
+            "kind": Column(
+                _TEXT,
+                "what the other is: `leakage`, a test image that the stage is evaluated on; "
+                "`earlier`, one that an earlier stage brought; `within`, one before it in the "
+                "same stage",
+            ),
+            "dataset": DATASET,
+            "key": Column(_TEXT, "the training sample's name"),
+            "other_dataset": Column(_TEXT, "the dataset of the other"),
+            "other_split": Column(_TEXT, "its split, `train` or `test`"),
+            "other_key": Column(_TEXT, "its name"),
+            "distance": Column(_INTEGER, "bits of 64 in which their perceptual hashes differ"),
+        },
+    ),
     "gates": Table(
         "what a gate of a release says of a stage",
         {
@@ -266,7 +285,9 @@ TABLES: Mapping[str, Table] = {
             "reference": Column(
                 _INTEGER, "the release that it was held against; null if nothing was live", True
             ),
-            "gate": Column(_TEXT, "the gate, with the dataset or concept that it protects"),
+            "gate": Column(
+                _TEXT, "the gate, with the dataset or concept that it protects, or what of the data"
+            ),
             "passed": Column(pl.Boolean(), "whether the stage passes"),
             "asked": Column(_TEXT, "what must hold"),
             "said": Column(_TEXT, "what was found, in words"),
@@ -276,7 +297,9 @@ TABLES: Mapping[str, Table] = {
             "low": Column(_NUMBER, "the lower end of its 95 % interval", True),
             "high": Column(_NUMBER, "the upper end", True),
             "limit": Column(_NUMBER, "what it is held against", True),
-            "samples": Column(_INTEGER, "test samples that it comes from", True),
+            "samples": Column(
+                _INTEGER, "test samples that it comes from, or samples that the stage brings", True
+            ),
             "samples_needed": Column(
                 _INTEGER, "about how many would tell, where these are too few", True
             ),

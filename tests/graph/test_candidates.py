@@ -151,6 +151,22 @@ def test_what_is_live_is_evaluated_as_the_candidate_is(live):
     assert experiments == ["toy", "other", "other", "other", "other"]
 
 
+def test_a_stage_that_brings_test_images_is_refused(live):
+    """The toy's pictures are a rectangle on a ground, which are all alike to a hash."""
+    live.write("toy", release=release(PASSES | {"data": {"near_duplicates_at_most": 1}}))
+    made, _ = run(live)
+    assert set(made) == {"candidate", "hashes", "near_duplicates"}
+    assert history(live).live == 1
+    refusal = history(live).records[-1]
+    said = {one.gate: (one.passed, one.said) for one in refusal.gates}
+    assert said["data: near duplicates"][0]
+    passed, sentence = said["data: leakage"]
+    assert not passed
+    assert " of a test image, such as " in sentence
+    assert query(live.home.root, "SELECT count(*) FROM near_duplicates").item() > 0
+    assert run(live)[0] == []
+
+
 @pytest.fixture
 def following(waiting):
     """A project whose θ₀ is live."""

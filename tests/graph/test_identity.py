@@ -21,6 +21,11 @@ def test_trainings_keep_the_addresses_that_they_have_always_had(project):
     )
 
 
+def test_a_look_for_near_duplicates_changes_no_address(project):
+    key = "toy/trained_002"
+    assert digest(project, key, "near_duplicates={distance: 3}") == digest(project, key)
+
+
 def test_each_selection_has_an_address_of_its_own(project):
     selections = ("all", "locked_image", "layer_norms", "{include: [ln_*]}", "{exclude: [ln_*]}")
     digests = {digest(project, "toy/trained_001", f"method.train={s}") for s in selections}

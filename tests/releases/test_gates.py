@@ -5,6 +5,7 @@ import math
 import polars as pl
 import pytest
 
+from fomo_dagster.data.near_duplicates import PAIRS, Found
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.release import Gates, Release
 from fomo_dagster.releases.gates import Evaluated, concepts_of, judge
@@ -106,6 +107,51 @@ def test_calibration_is_a_share_of_the_mean_error():
     assert verdict({"calibration": {"ece_at_most": 0.05}}, stage).passed
     found = verdict({"calibration": {"ece_at_most": 0.04}}, stage)
     assert (found.passed, found.said) == (False, "calibration error 4.90 %: at most 4 %")
+
+
+def brought(**kinds):
+    """What a stage of 50 samples brings: kind → how many have a pair of it."""
+    rows = [
+        (kind, "birds", f"{kind}{number}", "old", "test", f"{number}", number)
+        for kind, count in kinds.items()
+        for number in range(count)
+    ]
+    return Found(50, 0, pl.DataFrame(rows, PAIRS, orient="row"))
+
+
+@pytest.mark.parametrize("repeated", [1, 2])
+def test_a_share_of_near_duplicates_is_allowed_and_no_leak(repeated):
+    gates = Gates.model_validate({"data": {"near_duplicates_at_most": 0.02}})
+    found = brought(earlier=repeated, leakage=1)
+    leakage, share = judge(gates, ROLES, model(birds=(0, 9), old=(0, 9)), None, None, found)
+    assert (leakage.gate, leakage.passed, leakage.estimate) == ("data: leakage", False, 2.0)
+    assert leakage.said == (
+        "1 of 50 samples is a near duplicate of a test image, such as birds/leakage0 and old/0 "
+        "(0 bits apart): none"
+    )
+    assert (share.gate, share.passed) == ("data: near duplicates", repeated == 1)
+    assert (share.estimate, share.limit, share.samples) == (2.0 * repeated, 2.0, 50)
+    assert share.said.endswith("(0 bits apart): at most 2 %")
+
+
+def test_data_is_judged_only_as_far_as_it_is_trained_on_and_asked_about():
+    stage = model(birds=(0, 9), old=(0, 9))
+    found = brought(leakage=3)
+
+    def verdicts(gate, *arguments, **options):
+        gates = Gates.model_validate({"data": gate})
+        return judge(gates, ROLES, stage, None, None, *arguments, **options)
+
+    (left_out,) = verdicts({}, found, left_out=True)
+    assert (left_out.passed, left_out.estimate) == (True, 0.0)
+    assert left_out.said.startswith("3 of 50 samples are near duplicates of a test image, such as")
+    assert left_out.said.endswith(", left out: none")
+    (allowed,) = verdicts({"near_duplicates_at_most": 0, "leakage": "allow"}, found)
+    assert allowed.passed
+    (of_nothing,) = verdicts({})
+    assert (of_nothing.passed, of_nothing.said) == (True, "stage 0 brings no samples")
+    with pytest.raises(ValueError, match="near_duplicates_at_most left out, so nothing is asked"):
+        Gates.model_validate({"data": {"leakage": "allow"}})
 
 
 @pytest.mark.parametrize(

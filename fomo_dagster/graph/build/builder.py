@@ -292,11 +292,17 @@ class _Builder(StreamNodes):
         roles = roles_of(experiment, trained_on)
         since = first_evaluated(experiment, arrived)
         evaluated = {name: self.add_samples(loaded, name, "evaluation") for name in roles}
+        by_stage = [
+            {d: role for d, role in roles.items() if since.get(d, 0) <= stage}
+            for stage in range(len(chunks) + 1)
+        ]
+        near = self.add_near_duplicates(experiment, chunks, by_stage[1:])
+        kept = self.add_kept(near.values()) or chunks
         evaluations, candidates = [], list[str]()
 
         def evaluate(stage: int, checkpoint_key: str) -> None:
             key = f"{experiment.name}/evaluation_{stage:03d}"
-            there = {d: role for d, role in roles.items() if since.get(d, 0) <= stage}
+            there = by_stage[stage]
             evaluation = EvaluationNode(
                 key=key, experiment=experiment.name, stage=stage, backbone=backbone,
                 checkpoint_key=checkpoint_key, settings=experiment.evaluation.located(loaded.base),
@@ -311,8 +317,9 @@ class _Builder(StreamNodes):
             if experiment.release is not None:
                 before = candidates[-1] if candidates else None
                 candidate = CandidateNode.of(
-                    evaluation, experiment.release, before, is_last=stage == len(chunks)
-                )
+                    evaluation, experiment.release, before, near.get(stage),
+                    is_last=stage == len(chunks),
+                )  # fmt: skip
                 self.add(candidate)
                 candidates.append(candidate.key)
 
@@ -322,7 +329,7 @@ class _Builder(StreamNodes):
             self.add(budget)
         weights = WeightsOverTime(
             experiment=experiment.name, method=experiment.method, base_key=theta, backbone=backbone,
-            chunk_keys=chunks, release=experiment.release.name if experiment.release else None,
+            chunk_keys=kept, release=experiment.release.name if experiment.release else None,
         )  # fmt: skip
         for stage in range(1, len(chunks) + 1):
             for start in weights.before_training(stage):

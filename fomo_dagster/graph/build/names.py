@@ -17,6 +17,7 @@ from fomo_dagster.graph.core.keys import (
     BACKBONES,
     COMPARISONS,
     DATASETS,
+    HASHES,
     LEADERBOARD,
     MANIFESTS,
     POOLS,
@@ -39,7 +40,8 @@ TROUBLE = "trouble"  # the second part of the key of what an experiment in troub
 
 RESERVED: Mapping[str, str] = {
     **dict.fromkeys(
-        (SOURCES, SHARDS, STREAMS, POOLS, BACKBONES, COMPARISONS, RELEASES), "a folder of assets"
+        (SOURCES, SHARDS, HASHES, STREAMS, POOLS, BACKBONES, COMPARISONS, RELEASES),
+        "a folder of assets",
     ),
     **dict.fromkeys((DATASETS, MANIFESTS), "a group of assets"),
     LEADERBOARD: "an asset",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from fomo_dagster.data.dataset import Dataset
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.loading import Loaded
+from fomo_dagster.experiment.schema import Experiment
 from fomo_dagster.graph.build.declared_streams import (
     in_released_streams,
     listing_of,
@@ -15,11 +16,13 @@ from fomo_dagster.graph.build.declared_streams import (
 from fomo_dagster.graph.build.shared_nodes import SharedNodes
 from fomo_dagster.graph.core.keys import STREAMS, order_key
 from fomo_dagster.graph.nodes.chunk import ChunkNode, Chunks, CutOrder, WholeDatasets
+from fomo_dagster.graph.nodes.kept import KeptNode
 from fomo_dagster.graph.nodes.measured_orders import (
     FrequencyOrder,
     PerformanceOrder,
     SimilarityOrder,
 )
+from fomo_dagster.graph.nodes.near_duplicates import NearDuplicatesNode
 from fomo_dagster.graph.nodes.order import Listing, OrderNode
 from fomo_dagster.graph.nodes.probe import ProbeNode
 
@@ -112,3 +115,36 @@ class StreamNodes(SharedNodes):
             )  # fmt: skip
             keys.append(key)
         return keys, listing.datasets
+
+    def add_near_duplicates(
+        self, experiment: Experiment, chunk_keys: Sequence[str], evaluated: Sequence[Iterable[str]]
+    ) -> dict[int, NearDuplicatesNode]:
+        """Stage → the near duplicates of what it brings, where the experiment looks for them, added
+        after the hashes that they take.
+
+        evaluated: of each stage from 1 on, the datasets whose test images they must not be.
+        """
+        settings, trained_on = experiment.near_duplicates_asked, dict[str, None]()
+        found: dict[int, NearDuplicatesNode] = {}
+        if settings is None:
+            return found
+        for stage, (key, there) in enumerate(zip(chunk_keys, evaluated, strict=True), start=1):
+            chunk = self.nodes[key]
+            assert isinstance(chunk, ChunkNode)
+            trained_on |= dict.fromkeys(chunk.prompts)
+            near = NearDuplicatesNode.of(
+                experiment.name, settings, chunk_keys[:stage], trained_on, there
+            )
+            for hashes in near.hashes:
+                if hashes.key not in self.nodes:
+                    self.add(hashes)
+            self.add(near)
+            found[stage] = near
+        return found
+
+    def add_kept(self, near: Iterable[NearDuplicatesNode]) -> list[str]:
+        """The keys of what stages train on, without near duplicates; where these are left out."""
+        kept = [KeptNode.of(one) for one in near if one.settings.deduplicate]
+        for node in kept:
+            self.add(node)
+        return [node.key for node in kept]

@@ -9,6 +9,7 @@ COMPARISONS = "comparisons"  # a folder of assets, and their group
 DATASETS, MANIFESTS = "datasets", "manifests"  # groups
 RELEASES = "releases"  # a folder of assets, and their group
 SOURCES, SHARDS, STREAMS, POOLS, BACKBONES = "sources", "shards", "streams", "pools", "backbones"
+HASHES = "hashes"
 
 
 def source_key(dataset: str) -> str:
@@ -19,6 +20,11 @@ def source_key(dataset: str) -> str:
 def shards_key(dataset: str) -> str:
     """The asset key of a dataset's shards."""
     return f"{SHARDS}/{dataset}"
+
+
+def hashes_key(dataset: str, split: str) -> str:
+    """The asset key of the perceptual hashes of a split of a dataset."""
+    return f"{HASHES}/{dataset}/{split}"
 
 
 def release_key(name: str) -> str:

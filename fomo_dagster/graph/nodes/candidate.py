@@ -25,6 +25,7 @@ from fomo_dagster.graph.core.outcome import Outcome
 from fomo_dagster.graph.core.shown import Bullets, Check, Checked, Shown
 from fomo_dagster.graph.nodes.details import SampleDetails
 from fomo_dagster.graph.nodes.evaluation import METRICS, EvaluationDetails, EvaluationNode
+from fomo_dagster.graph.nodes.near_duplicates import NearDuplicatesNode, found_by
 from fomo_dagster.graph.work.histories import history_of
 from fomo_dagster.parquet import read_parquet
 from fomo_dagster.releases.lineage import lineage_of
@@ -38,6 +39,7 @@ from fomo_dagster.store.recipes import Recipe
 if TYPE_CHECKING:
     import polars as pl
 
+    from fomo_dagster.data.near_duplicates import Found
     from fomo_dagster.graph.core.context import NodeContext
     from fomo_dagster.releases.gates import Evaluated
 
@@ -73,6 +75,7 @@ class CandidateNode(Node):
         **EvaluationNode.input_changes,
         "evaluations": "its evaluations changed",
         "live": "another release is live",
+        "near_duplicates": "its near duplicates changed",
     }
     stage: int
     evaluation: EvaluationNode
@@ -80,13 +83,17 @@ class CandidateNode(Node):
     execution: Execution
     before_key: str | None
     """The candidate of the stage before, which is judged first."""
+    near: NearDuplicatesNode | None
+    """The near duplicates of what the stage brings, where a gate is about them."""
     is_last: bool
 
     @classmethod
     def of(
-        cls, evaluation: EvaluationNode, release: Release, before_key: str | None, *, is_last: bool
-    ) -> CandidateNode:
-        """Raises `InputError` for gates on what is not evaluated."""
+        cls, evaluation: EvaluationNode, release: Release, before_key: str | None,
+        near: NearDuplicatesNode | None, *, is_last: bool,
+    ) -> CandidateNode:  # fmt: skip
+        """near: the near duplicates of what the stage brings, where they are looked for. Raises
+        `InputError` for gates on what is not evaluated."""
         _check_evaluated(release, evaluation)
         return cls(
             key=f"{evaluation.experiment}/candidate_{evaluation.stage:03d}",
@@ -96,6 +103,7 @@ class CandidateNode(Node):
             release=release,
             execution=evaluation.execution,
             before_key=before_key,
+            near=near if release.gates.data is not None else None,
             is_last=is_last,
         )
 
@@ -105,7 +113,8 @@ class CandidateNode(Node):
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        return (self.evaluation.key, *map(shards_key, self.evaluation.datasets))
+        near = () if self.near is None else (self.near.key,)
+        return (self.evaluation.key, *map(shards_key, self.evaluation.datasets), *near)
 
     @property
     def comes_after(self) -> tuple[str, ...]:
@@ -151,11 +160,15 @@ class CandidateNode(Node):
         }
         if held:
             inputs["live"] = {name: recipe.digest for name, recipe in held.items()}
-        parameters = {
+        if self.near is not None:
+            inputs["near_duplicates"] = facts[self.near.key].data_version
+        parameters: dict[str, Any] = {
             **self.declared,
             "tasks": {name: d.task for name, d in self.evaluation.datasets.items()},
             "number": facts[self._live_key].of(LiveDetails).number,
         }
+        if self.near is not None and self.near.settings.deduplicate:
+            parameters["deduplicate"] = True
         return {_LIVE.format(name): recipe for name, recipe in held.items()} | {
             GATES: Recipe(self.kind, self.version, parameters, inputs)
         }
@@ -189,6 +202,7 @@ class CandidateNode(Node):
         verdicts = judge(
             self.release.gates, self.evaluation.roles, self._evaluated(own, context),
             None if live is None else self._evaluated(live, context), number,
+            self._brought(recipe, context), left_out="deduplicate" in recipe.parameters,
         )  # fmt: skip
         (folder / VERDICTS).write_text(json.dumps([asdict(one) for one in verdicts]))
         return None
@@ -223,6 +237,11 @@ class CandidateNode(Node):
             rows = read_parquet(artifact.path(METRICS)).select("metric", pl.col("value"))
             metrics[name] = dict(rows.iter_rows())
         return Evaluated(predictions, metrics)
+
+    def _brought(self, recipe: Recipe, context: NodeContext) -> Found | None:
+        """The near duplicates of what the stage brings, where a gate is about them."""
+        digest = recipe.inputs.get("near_duplicates")
+        return None if digest is None else found_by(digest, context)
 
     def predict(self, recipes: Mapping[str, Recipe], context: NodeContext) -> Facts:
         number = recipes[GATES].parameters["number"]

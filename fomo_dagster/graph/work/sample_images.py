@@ -1,4 +1,4 @@
-"""The images of test samples, for pictures of what weights get right and wrong."""
+"""The images of samples, for pictures of what weights get right and wrong, and of what is alike."""
 
 from __future__ import annotations
 
@@ -18,21 +18,22 @@ logger = logging.getLogger(__name__)
 
 
 class SampleImages:
-    """The image of a dataset's test sample, by its key; None if it is no longer there, which is
-    logged. What it is read from is opened once it is asked for, as is the context."""
+    """The image of a dataset's sample, by its key; None if it is no longer there, which is logged.
+    What it is read from is opened once it is asked for, as is the context."""
 
     def __init__(self, context: Callable[[], NodeContext]) -> None:
         self._context = cache(context)
-        self._indexes: dict[str, tuple[Index, pl.DataFrame] | None] = {}
+        self._indexes: dict[tuple[str, str], tuple[Index, pl.DataFrame] | None] = {}
         self._said: set[str] = set()
 
-    def __call__(self, dataset: str, key: str) -> Image.Image | None:
+    def __call__(self, dataset: str, key: str, split: str = "test") -> Image.Image | None:
+        where = (dataset, split)
         try:
-            if dataset not in self._indexes:
-                self._indexes[dataset] = None
+            if where not in self._indexes:
+                self._indexes[where] = None
                 index = index_of(dataset, self._context())
-                self._indexes[dataset] = index, index.rows("test")
-            opened = self._indexes[dataset]
+                self._indexes[where] = index, index.rows(split)
+            opened = self._indexes[where]
             if opened is None:
                 return None
             index, rows = opened

@@ -1,0 +1,187 @@
+"""Pairs of pictures whose perceptual hashes are near each other.
+
+Every pair is looked at, in bounded memory: bits that may differ anywhere leave no index that would
+spare much. `benchmarks/near_duplicates.py` measures the time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from fomo_dagster.progress import Progress, no_progress
+from fomo_dagster.units import counted
+
+Hashes = npt.NDArray[np.uint64]
+Places = npt.NDArray[np.int64]
+Distances = npt.NDArray[np.uint8]
+
+LEAKAGE, EARLIER, WITHIN = "leakage", "earlier", "within"
+KINDS = {
+    LEAKAGE: "a test image",
+    EARLIER: "one that an earlier stage brought",
+    WITHIN: "one that the stage brings before it",
+}
+"""Kind of pair → what the other picture is."""
+PAIRS: dict[str, pl.DataType] = {
+    "kind": pl.String(),
+    "dataset": pl.String(),
+    "key": pl.String(),
+    "other_dataset": pl.String(),
+    "other_split": pl.String(),
+    "other_key": pl.String(),
+    "distance": pl.Int64(),
+}
+NONE = 255  # a distance that no pair has
+ROWS, COLUMNS = 32, 8192  # hashes that are held against each other at once: 2 MiB
+
+
+def nearest(
+    hashes: Hashes,
+    others: Hashes,
+    most: int,
+    *,
+    first: int | None = None,
+    on_rows: Callable[[int], None] = lambda rows: None,
+) -> tuple[Places, Distances]:
+    """Of each of `hashes`, (N,), the place of the nearest of `others`, (M,), and its distance in
+    bits; the first of equally near ones, and `NONE` where none is within `most` bits.
+
+    first: where `hashes` stand among `others`; each is held against those before it alone. None:
+    against all. on_rows: told how many more of `hashes` are done.
+    """
+    places = np.full(len(hashes), -1, np.int64)
+    distances = np.full(len(hashes), NONE, np.uint8)
+    for top in range(0, len(hashes), ROWS):
+        rows = hashes[top : top + ROWS, None]  # (R, 1)
+        best = np.full(len(rows), most + 1, np.uint8)
+        ends = None if first is None else np.arange(first + top, first + top + len(rows))
+        last = len(others) if ends is None else int(ends[-1])
+        for left in range(0, last, COLUMNS):
+            columns = others[left : min(left + COLUMNS, last)]
+            found = np.bitwise_count(rows ^ columns)  # (R, C)
+            if ends is not None and left + len(columns) > ends[0]:
+                found[np.arange(left, left + len(columns)) >= ends[:, None]] = NONE
+            lowest = found.min(axis=1)
+            better = np.flatnonzero(lowest < best)
+            if better.size:
+                best[better] = lowest[better]
+                places[top + better] = left + found[better].argmin(axis=1)
+                distances[top + better] = lowest[better]
+        on_rows(len(rows))
+    return places, distances
+
+
+def pairs_of(
+    chunk: pl.DataFrame,
+    earlier: pl.DataFrame,
+    tests: pl.DataFrame,
+    distance: int,
+    *,
+    mirrored: bool = False,
+    progress: Progress = no_progress,
+) -> pl.DataFrame:
+    """The near duplicates (PAIRS) among samples with the columns dataset and those of HASHES.
+
+    Each sample of `chunk`, in its order, is paired with the nearest test image of each dataset,
+    with the nearest of `earlier`, and with the nearest that comes before it in the chunk. So of two
+    alike, only the later one is a near duplicate. Samples without a hash have no pair. mirrored:
+    hold mirror images of the chunk's against the others, too.
+    """
+    own, before, images = (frame.drop_nulls("hash") for frame in (chunk, earlier, tests))
+    against = [
+        *((LEAKAGE, "test", rows) for _, rows in images.group_by("dataset", maintain_order=True)),
+        (EARLIER, "train", before),
+        (WITHIN, "train", own),
+    ]
+    columns = ("hash", "mirrored") if mirrored else ("hash",)
+    done, total = 0, own.height * len(against) * len(columns)
+
+    def on_rows(rows: int) -> None:
+        nonlocal done
+        done += rows
+        progress("images", done, total)
+
+    found = [pl.DataFrame(schema=PAIRS)]
+    for kind, split, others in against:
+        first = 0 if kind == WITHIN else None
+        places = np.full(own.height, -1)
+        distances = np.full(own.height, NONE, np.uint8)
+        for column in columns:
+            hashes, among = own[column].to_numpy(), others["hash"].to_numpy()
+            nearer, bits = nearest(hashes, among, distance, first=first, on_rows=on_rows)
+            places = np.where(bits < distances, nearer, places)
+            distances = np.minimum(bits, distances)
+        near = np.flatnonzero(distances != NONE)
+        found.append(_rows(kind, split, own[near], others[places[near]], distances[near]))
+    return pl.concat(found)
+
+
+def _rows(
+    kind: str, split: str, own: pl.DataFrame, others: pl.DataFrame, distances: Distances
+) -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            "kind": [kind] * own.height,
+            "dataset": own["dataset"],
+            "key": own["key"],
+            "other_dataset": others["dataset"],
+            "other_split": [split] * own.height,
+            "other_key": others["key"],
+            "distance": distances.astype(np.int64),
+        },
+        schema=PAIRS,
+    )
+
+
+@dataclass(frozen=True)
+class Found:
+    """The near duplicates of what a stage brings.
+
+    samples: that it brings; unseen: of these, without a hash, since they cannot be decoded. pairs:
+    PAIRS.
+    """
+
+    samples: int
+    unseen: int
+    pairs: pl.DataFrame
+
+    @cached_property
+    def leaking(self) -> int:
+        """Samples that are near a test image."""
+        return self.count(LEAKAGE)
+
+    @cached_property
+    def repeated(self) -> int:
+        """Samples that are near one that came before, in an earlier stage or in the same."""
+        return self.count(EARLIER, WITHIN)
+
+    def count(self, *kinds: str) -> int:
+        """Samples that have pairs of these kinds."""
+        of = self.pairs.filter(pl.col("kind").is_in(kinds))
+        return of.select("dataset", "key").n_unique() if of.height else 0
+
+    def sentence(self, *kinds: str) -> str:
+        """How many samples have pairs of these kinds, with the nearest one as an example."""
+        count = self.count(*kinds)
+        what = " or ".join(KINDS[kind] for kind in kinds)
+        are = "is a near duplicate" if count == 1 else "are near duplicates"
+        said = f"{count:,} of {counted(self.samples, 'sample')} {are} of {what}"
+        if not count:
+            return said
+        pair = self.nearest.filter(pl.col("kind").is_in(kinds)).row(0, named=True)
+        return (
+            f"{said}, such as {pair['dataset']}/{pair['key']} and {pair['other_dataset']}/"
+            f"{pair['other_key']} ({counted(pair['distance'], 'bit')} apart)"
+        )
+
+    @property
+    def nearest(self) -> pl.DataFrame:
+        """The pairs, those with test images first, of each kind the nearest first."""
+        order = pl.col("kind").replace_strict({kind: n for n, kind in enumerate(KINDS)})
+        return self.pairs.sort(order, "distance", "dataset", "key", maintain_order=True)

@@ -1,0 +1,249 @@
+"""The node of the near duplicates among what a stage brings.
+
+It is identified by the content of chunks and test splits, so that an image which joins a later
+chunk changes nothing of an earlier one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from fomo_dagster.errors import StoreError
+from fomo_dagster.experiment.near_duplicates import NearDuplicates
+from fomo_dagster.graph.core.facts import ONLY, Details, Facts, FactsByKey, identity
+from fomo_dagster.graph.core.files import MANIFEST
+from fomo_dagster.graph.core.keys import hashes_key
+from fomo_dagster.graph.core.needs import Needs
+from fomo_dagster.graph.core.node import Node
+from fomo_dagster.graph.core.outcome import Outcome
+from fomo_dagster.graph.core.shown import Check, Checked, Picture, Shown
+from fomo_dagster.graph.nodes.hashes import HASHES, HashesNode
+from fomo_dagster.parquet import read_parquet
+from fomo_dagster.store.artifacts import Artifact, record_path
+from fomo_dagster.store.recipes import Recipe
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from fomo_dagster.data.near_duplicates import Found
+    from fomo_dagster.graph.core.context import NodeContext
+
+PAIRS_FILE = "pairs.parquet"
+COUNTS = "counts.json"
+SHEET = "pairs.jpg"
+NO_LEAKAGE = Check(
+    "no_leakage",
+    "Nothing that the stage brings is a near duplicate of a test image that it is evaluated on.",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NearDuplicatesDetails(Details):
+    """samples: that the stage brings; leaking: those near a test image; repeated: those near one
+    that came before."""
+
+    samples: int | None = None
+    leaking: int | None = None
+    repeated: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class NearDuplicatesNode(Node):
+    """What a chunk brings, held against test images, earlier chunks and itself."""
+
+    kind: ClassVar[str] = "near_duplicates"
+    details: ClassVar[type[Details]] = NearDuplicatesDetails
+    tools: ClassVar[frozenset[str]] = frozenset({"parquet"})
+    input_changes: ClassVar[Mapping[str, str]] = {
+        "chunk": "the stage brings other samples",
+        "earlier": "earlier stages brought other samples",
+        "tests": "the test images are others",
+    }
+    stage: int
+    settings: NearDuplicates
+    chunk_keys: tuple[str, ...]  # of stages 1..stage
+    trained_on: tuple[str, ...]  # the datasets that these may bring samples of
+    evaluated: tuple[str, ...]
+
+    @classmethod
+    def of(
+        cls, experiment: str, settings: NearDuplicates, chunk_keys: Iterable[str],
+        trained_on: Iterable[str], evaluated: Iterable[str],
+    ) -> NearDuplicatesNode:  # fmt: skip
+        """Of the last of `chunk_keys`."""
+        keys = tuple(chunk_keys)
+        return cls(
+            key=f"{experiment}/near_duplicates_{len(keys):03d}", experiment=experiment,
+            stage=len(keys), settings=settings, chunk_keys=keys, trained_on=tuple(trained_on),
+            evaluated=tuple(evaluated),
+        )  # fmt: skip
+
+    @property
+    def hashes(self) -> Iterator[HashesNode]:
+        """The nodes of the hashes that it needs."""
+        for name in self.trained_on:
+            yield HashesNode.of(name, "train")
+        for name in self.evaluated:
+            yield HashesNode.of(name, "test")
+
+    @property
+    def description(self) -> str:
+        return f"Near duplicates among what stage {self.stage} brings."
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return (*self.chunk_keys, *(node.key for node in self.hashes))
+
+    @property
+    def declared(self) -> Mapping[str, Any]:
+        near = self.settings.model_dump(mode="json", exclude={"deduplicate"})
+        return {**near, "hashes": HashesNode.version}
+
+    def recipes(self, facts: FactsByKey) -> dict[str, Recipe]:
+        *earlier, chunk = (facts[key].data_version for key in self.chunk_keys)
+        tests = {name: facts[hashes_key(name, "test")].data_version for name in self.evaluated}
+        inputs = {"chunk": chunk, "earlier": earlier, "tests": tests}
+        return {ONLY: Recipe(self.kind, self.version, self.declared, inputs)}
+
+    @property
+    def needs(self) -> Needs:
+        return Needs()
+
+    def make(
+        self, name: str, recipe: Recipe, folder: Path, context: NodeContext
+    ) -> Mapping[str, Any]:
+        from fomo_dagster.data.near_duplicates import Found, pairs_of
+
+        train = _together(self._hashes(name, "train", context) for name in self.trained_on)
+        tests = _together(self._hashes(name, "test", context) for name in self.evaluated)
+        *earlier, chunk = (_hashed(key, train, context) for key in self.chunk_keys)
+        pairs = pairs_of(
+            chunk, _together(earlier), tests, self.settings.distance,
+            mirrored=self.settings.mirrored, progress=context.callbacks.progress,
+        )  # fmt: skip
+        pairs.write_parquet(folder / PAIRS_FILE)
+        counts = {"samples": chunk.height, "unseen": chunk["hash"].null_count()}
+        (folder / COUNTS).write_text(json.dumps(counts))
+        if pairs.height:
+            self._draw(Found(**counts, pairs=pairs), folder, context)
+        return {"samples": chunk.height}
+
+    def _draw(self, found: Found, folder: Path, context: NodeContext) -> None:
+        """Some of the pairs, as far as their images are there."""
+        from fomo_dagster.graph.work.sample_images import SampleImages
+        from fomo_dagster.plots.pairs_sheet import pair_tiles
+        from fomo_dagster.plots.thumbnails import thumbnails
+
+        tiles = pair_tiles(found.nearest, SampleImages(lambda: context))
+        if tiles:
+            record_path(folder, SHEET).write_bytes(thumbnails(tiles))
+
+    def _hashes(self, name: str, split: str, context: NodeContext) -> pl.DataFrame:
+        """HASHES of a split, with its dataset."""
+        import polars as pl
+
+        rows = read_parquet(context.artifact(hashes_key(name, split)).path(HASHES))
+        return rows.with_columns(dataset=pl.lit(name))
+
+    def predict(self, recipes: Mapping[str, Recipe], context: NodeContext) -> Facts:
+        return Facts(identity(recipes), NearDuplicatesDetails())
+
+    def facts_of_made(
+        self, recipes: Mapping[str, Recipe], artifacts: Mapping[str, Artifact], context: NodeContext
+    ) -> Facts:
+        found = found_in(artifacts[ONLY])
+        details = NearDuplicatesDetails(
+            samples=found.samples, leaking=found.leaking, repeated=found.repeated
+        )
+        return Facts(identity(recipes), details)
+
+    @property
+    def table_names(self) -> tuple[str, ...]:
+        return ("near_duplicates",)
+
+    def tables(
+        self, artifacts: Mapping[str, Artifact], facts: FactsByKey
+    ) -> Iterator[tuple[str, pl.DataFrame]]:
+        import polars as pl
+
+        from fomo_dagster.tables.schemas import SCHEMAS
+
+        rows = found_in(artifacts[ONLY]).nearest.with_columns(
+            experiment=pl.lit(self.experiment), stage=pl.lit(self.stage, pl.Int64)
+        )
+        yield "near_duplicates", rows.select(*SCHEMAS["near_duplicates"])
+
+    def warnings(self, artifacts: Mapping[str, Artifact]) -> Iterator[str]:
+        from fomo_dagster.data.near_duplicates import LEAKAGE
+
+        found, stage = found_in(artifacts[ONLY]), f"stage {self.stage} of {self.experiment}"
+        if found.leaking:
+            yield (
+                f"{stage}: {found.sentence(LEAKAGE)}; `fomo duplicates {self.experiment} --stage "
+                f"{self.stage}` shows them"
+            )
+        if found.unseen:
+            yield (
+                f"{stage}: {found.unseen} of {found.samples} samples cannot be decoded, so no near "
+                "duplicates of them are found"
+            )
+
+    @property
+    def checks(self) -> tuple[Check, ...]:
+        return (NO_LEAKAGE,)
+
+    def checked(self, outcome: Outcome, context: NodeContext) -> Iterator[Checked]:
+        from fomo_dagster.data.near_duplicates import LEAKAGE
+
+        found = found_in(outcome.artifacts[ONLY])
+        details = {"found": found.sentence(LEAKAGE), "distance": self.settings.distance,
+                   "not_looked_at": found.unseen}  # fmt: skip
+        yield Checked(NO_LEAKAGE.name, not found.leaking, details=details)
+
+    def shown(self, outcome: Outcome, context: NodeContext) -> Mapping[str, Shown]:
+        artifact = outcome.artifacts[ONLY]
+        found = found_in(artifact)
+        return {
+            "pairs": Picture(artifact.record(SHEET)),
+            "samples": found.samples,
+            "near_a_test_image": found.leaking,
+            "near_one_that_came_before": found.repeated,
+            "nearest": found.nearest,
+        }
+
+
+def found_in(artifact: Artifact) -> Found:
+    """What was found, of an artifact of this kind."""
+    from fomo_dagster.data.near_duplicates import Found
+
+    counts = json.loads(artifact.path(COUNTS).read_text())
+    return Found(**counts, pairs=read_parquet(artifact.path(PAIRS_FILE)))
+
+
+def found_by(digest: str, context: NodeContext) -> Found:
+    """What was found, by the data version of a node of this kind."""
+    artifact = context.store.open(NearDuplicatesNode.kind, digest)
+    if artifact is None:
+        raise StoreError(
+            f"the near duplicates {digest} are gone: `fomo run` of the experiment makes them again"
+        )
+    return found_in(artifact)
+
+
+def _hashed(chunk_key: str, train: pl.DataFrame, context: NodeContext) -> pl.DataFrame:
+    """The samples of a chunk, in its order, with their hashes."""
+    samples = read_parquet(context.artifact(chunk_key).path(MANIFEST)).select("dataset", "key")
+    return samples.join(train, on=["dataset", "key"], how="left", maintain_order="left")
+
+
+def _together(frames: Iterable[pl.DataFrame]) -> pl.DataFrame:
+    import polars as pl
+
+    from fomo_dagster.data.perceptual_hashes import HASHES as COLUMNS
+
+    empty = pl.DataFrame(schema={"dataset": pl.String(), **COLUMNS})
+    return pl.concat([empty, *frames], how="diagonal")
