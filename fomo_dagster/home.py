@@ -25,6 +25,7 @@ from fomo_dagster.shipped import checkout
 from fomo_dagster.store.artifacts import Store
 from fomo_dagster.store.heads import Heads
 from fomo_dagster.store.remotes import Remote
+from fomo_dagster.store.users import HomeName
 from fomo_dagster.texts import is_text
 
 DEFINITIONS = "fomo_dagster.definitions"  # what Dagster loads, by which a project is known
@@ -91,7 +92,7 @@ class Home:
 
     @property
     def store(self) -> Store:
-        remote = Remote(self.remote_url) if self.remote_url else None
+        remote = Remote(self.remote_url, HomeName(self.root)) if self.remote_url else None
         return Store(self.root / "store", remote)
 
     @property

@@ -5,7 +5,8 @@ file's size and checksum, and renamed into place. Nobody ever sees half an artif
 from run to run (cost, timings, plots) is in its folder `record`, which no checksum covers and
 nothing depends on. A lease lets one process make an artifact while the others wait for it. With a
 remote (any fsspec URL), the local store is a cache: missing artifacts are fetched and verified, new
-ones are pushed. Nothing here knows what artifacts contain, or removes an intact one.
+ones are pushed. Nothing here knows what artifacts contain. Only `cleaning` removes intact ones, but
+none that a process was told is here (`pins`).
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import logging
 import math
 import shutil
 import time
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
@@ -38,12 +38,14 @@ from fomo_dagster.store.manifests import (
     MANIFEST,
     RECORD,
     DamagedError,
-    check_address,
     is_address,
     manifest_of,
     parse,
     why_unsafe,
 )
+from fomo_dagster.store.notes import Note, note_of
+from fomo_dagster.store.pins import pins_of
+from fomo_dagster.store.places import Places, name_of
 from fomo_dagster.store.recipes import Recipe
 from fomo_dagster.store.remotes import Remote
 from fomo_dagster.store.verified import Verified
@@ -121,12 +123,16 @@ class Store:
     def __init__(self, root: Path, remote: Remote | None = None) -> None:
         self.root = root
         self.remote = remote
+        self.places = Places(root)
         self._verified = Verified(root / ".verified")
+
+    def note(self, recipe: Recipe) -> Note:
+        """Whether its artifact was cleaned, if it is not there."""
+        return note_of(self.places.cleaned(recipe.kind, recipe.digest))
 
     def folder(self, kind: str, digest: str) -> Path:
         """Raises `StoreError` if these cannot be an address."""
-        check_address(kind, digest)
-        return self.root / kind / digest
+        return self.places.artifact(kind, digest)
 
     def find(self, recipe: Recipe) -> Artifact | None:
         """The verified artifact of `recipe`, or None. An altered artifact is set aside and
@@ -145,7 +151,10 @@ class Store:
         try:
             if self.remote is None or self._is_retired(kind, digest):
                 return False
-            return self.remote.has(kind, digest)
+            pins_of(self.root).add(kind, digest)
+            # What was cleaned here is no more used than before because a plan asks for it.
+            uses = self.note(recipe).day is None
+            return self.remote.has(kind, digest, uses=uses)
         except DamagedError as damage:
             self._say_of_remote(kind, digest, damage)
             return False
@@ -160,10 +169,10 @@ class Store:
     def retire(self, kind: str, digest: str) -> None:
         """Have an artifact made again by whoever asks for it next, as where its kind leaves more
         files than it did; on the remote, what is made then takes its place."""
-        with lease(self._lease_path(kind, digest)):
+        with lease(self.places.lease(kind, digest)):
             if self.remote is not None:
-                write_bytes(self._pending_path(kind, digest), _RETIRED)
-            gone = self._staging(kind, digest, "retired")
+                write_bytes(self.places.pending(kind, digest), _RETIRED)
+            gone = self.places.new_staging(kind, digest, "retired")
             folder = self.folder(kind, digest)
             try:
                 with explained(folder):
@@ -174,7 +183,7 @@ class Store:
 
     def _is_retired(self, kind: str, digest: str) -> bool:
         try:
-            return self._pending_path(kind, digest).read_bytes() == _RETIRED
+            return self.places.pending(kind, digest).read_bytes() == _RETIRED
         except FileNotFoundError:
             return False
 
@@ -219,10 +228,10 @@ class Store:
     ) -> Artifact:
         """As `get_or_make`. If another took a lease over, keeps nothing: raises `RobbedError`."""
         kind, digest = recipe.kind, recipe.digest
-        with lease(self._lease_path(kind, digest), waiting) as leased:
+        with lease(self.places.lease(kind, digest), waiting) as leased:
             artifact = self.open(kind, digest)
             if artifact is not None:  # as where another machine made it since one was killed here
-                self._remove_abandoned(_name(kind, digest))
+                self.places.remove_abandoned(name_of(kind, digest))
                 return artifact
             if self.remote is not None:
                 self.remote.check_writable()
@@ -255,7 +264,7 @@ class Store:
 
     def _push_if_pending(self, artifact: Artifact) -> None:
         """Push what was made here; a mark stays until that worked, so no push is forgotten."""
-        mark = self._pending_path(artifact.kind, artifact.digest)
+        mark = self.places.pending(artifact.kind, artifact.digest)
         if self.remote is not None and mark.exists():
             replace = mark.read_bytes() in (_REPLACE, _RETIRED)
             self.remote.push(artifact.kind, artifact.digest, artifact.folder, replace=replace)
@@ -264,7 +273,7 @@ class Store:
 
     def _make(self, recipe: Recipe, make: Make, held: Sequence[Held]) -> Artifact:
         kind, digest = recipe.kind, recipe.digest
-        staging = self._staging(kind, digest)
+        staging = self.places.new_staging(kind, digest)
         started = time.monotonic()
         try:
             with explained(staging):
@@ -273,8 +282,9 @@ class Store:
                 earlier = cost.pop("earlier_seconds", 0.0)
                 cost["seconds"] = earlier + time.monotonic() - started
                 _check_not_robbed(held, ask=True)
-                if self.remote is not None and not self._pending_path(kind, digest).exists():
-                    write_bytes(self._pending_path(kind, digest), b"")
+                pins_of(self.root).add(kind, digest)
+                if self.remote is not None and not self.places.pending(kind, digest).exists():
+                    write_bytes(self.places.pending(kind, digest), b"")
                 self._publish(staging, recipe, cost)
         except Exception:
             _check_not_robbed(held, ask=True)  # who did so removed what stood here
@@ -320,6 +330,7 @@ class Store:
                 raise
             return  # fetched by one process, and made by another: the first is as good
         fsync(final.parent)
+        self.places.cleaned(kind, digest).unlink(missing_ok=True)
         self._verified.stamp(kind, digest, final, files)
 
     def _open_local(self, kind: str, digest: str) -> Artifact | None:
@@ -328,6 +339,7 @@ class Store:
         try:
             if not folder.is_dir():
                 return None
+            pins_of(self.root).add(kind, digest)  # before it is looked at
             manifest = parse((folder / MANIFEST).read_bytes(), kind, digest)
             problem = self._verified.problem(kind, digest, folder, manifest["files"])
         except DamagedError as damage:
@@ -361,12 +373,13 @@ class Store:
     def _fetch(self, kind: str, digest: str) -> Artifact | None:
         """As `open`. Its lease is not that of making, whose holder may wait for who fetches."""
         assert self.remote is not None
-        with lease(self._lease_path(kind, digest, "fetched")):
+        with lease(self.places.lease(kind, digest, "fetched")):
             found = self._open_local(kind, digest)
             if found is not None:
                 return found
-            staging = self._staging(kind, digest, "fetched")
+            staging = self.places.new_staging(kind, digest, "fetched")
             try:
+                pins_of(self.root).add(kind, digest)
                 with explained(staging):
                     manifest = self.remote.fetch(kind, digest, staging)
                     if manifest is None:
@@ -374,11 +387,11 @@ class Store:
                     self._install(staging, kind, digest, manifest["files"])
             except DamagedError as damage:
                 self._say_of_remote(kind, digest, damage)
-                write_bytes(self._pending_path(kind, digest), _REPLACE)
+                write_bytes(self.places.pending(kind, digest), _REPLACE)
                 return None
             finally:
                 shutil.rmtree(staging, ignore_errors=True)
-            self._pending_path(kind, digest).unlink(missing_ok=True)
+            self.places.pending(kind, digest).unlink(missing_ok=True)
         return self._open_local(kind, digest)
 
     def _say_of_remote(self, kind: str, digest: str, damage: DamagedError) -> None:
@@ -388,27 +401,6 @@ class Store:
             "there.",
             kind, digest, self.remote.url, damage,
         )  # fmt: skip
-
-    def _staging(self, kind: str, digest: str, doing: str = "") -> Path:
-        """The empty folder in which the holder of the lease works. No other ever has its name: one
-        that was robbed may write to its own for a while."""
-        name = _name(kind, digest, doing)
-        self._remove_abandoned(name)
-        staging = self.root / ".staging" / f"{name}-{uuid.uuid4().hex}"
-        with explained(staging):
-            staging.mkdir(parents=True)
-        return staging
-
-    def _remove_abandoned(self, name: str) -> None:
-        """Where earlier holders of the lease worked: they gave it back by their death."""
-        for abandoned in (self.root / ".staging").glob(f"{name}*"):
-            shutil.rmtree(abandoned, ignore_errors=True)
-
-    def _lease_path(self, kind: str, digest: str, doing: str = "") -> Path:
-        return self.root / ".leases" / _name(kind, digest, doing)
-
-    def _pending_path(self, kind: str, digest: str) -> Path:
-        return self.root / ".pending" / _name(kind, digest)
 
 
 def _check_not_robbed(held: Sequence[Held], *, ask: bool = False) -> None:
@@ -421,8 +413,3 @@ def _check_not_robbed(held: Sequence[Held], *, ask: bool = False) -> None:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and abs(value) < math.inf
-
-
-def _name(kind: str, digest: str, doing: str = "") -> str:
-    check_address(kind, digest)
-    return "-".join(filter(None, (doing, kind, digest)))

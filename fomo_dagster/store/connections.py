@@ -246,6 +246,39 @@ class Connection:
         with suppress(FileNotFoundError):
             self._patiently("written", attempt)
 
+    @property
+    def is_writable_kind(self) -> bool:
+        """Whether anything can ever be written there: not on a web server."""
+        return not self._protocols & _WEB
+
+    def listing(self, path: str) -> dict[str, int]:
+        """The files below a folder: name from there → bytes; empty where there is none."""
+
+        def attempt() -> dict[str, Any]:
+            found: dict[str, Any] = self._call(self._filesystem.find, path, detail=True)
+            return found
+
+        self._filesystem.invalidate_cache()
+        try:
+            found = self._patiently("read", attempt)
+        except FileNotFoundError:
+            return {}
+        return {
+            name.removeprefix(f"{path}/"): int(about.get("size") or 0)
+            for name, about in found.items()
+        }
+
+    def remove_all(self, paths: Sequence[str]) -> None:
+        """Remove files; some may not be there."""
+        if (
+            self._protocols & _WITH_BUCKETS
+        ):  # where many go in one request, and absent ones are fine
+            if paths:
+                self._patiently("written", lambda: self._call(self._filesystem.rm, list(paths)))
+            return
+        for path in paths:
+            self.remove(path)
+
     def _put(self, path: str, size: int, put: Callable[[str], None]) -> None:
         filesystem = self._filesystem
 

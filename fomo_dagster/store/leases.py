@@ -122,6 +122,18 @@ def holding(lock: Lock, waiting: Callable[[str], None] | None = None) -> Iterato
 
 
 @contextlib.contextmanager
+def if_free(path: Path) -> Iterator[bool]:
+    """Hold the lease at `path`, if nobody else does; whether it is held."""
+    owner = this_process()
+    held = _AtPath(path, shared=False).take(f"{owner.process}@{owner.host}")
+    try:
+        yield held is not None
+    finally:
+        if held is not None:
+            held.release()
+
+
+@contextlib.contextmanager
 def slots(
     paths: Sequence[Path],
     note: str,

@@ -4,7 +4,7 @@
 are in a folder next to it, named by the digest of their bytes. So machines that push the same
 address at once never mix their files, and the manifest says which files are its own. Only what a
 manifest lists is fetched, by names that `manifests.parse` accepted, and no more bytes than it says.
-Of artifacts nothing is removed there: files that no manifest lists any more take space unseen.
+What no home needs any more, `cleaning` removes: `.users` says who needs what (see `users`).
 
 In `.claims`, machines that share the remote say what they are making, in `.resume` they leave the
 resume points of their trainings, if they are asked to, and in `.releases` what went live.
@@ -33,9 +33,12 @@ from fomo_dagster.store.manifests import (
     DamagedError,
     check_address,
     content_of,
+    is_address,
     parse,
 )
+from fomo_dagster.store.places import Address
 from fomo_dagster.store.resume_copies import ResumeCopies
+from fomo_dagster.store.users import HomeName, Users
 
 _SECONDS_BETWEEN_LOOKS = 2.0  # at a claim that another holds
 _MOST_BYTES_OF_SMALL_FILE = 10_000_000
@@ -48,9 +51,11 @@ class Remote:
     All except `push` raise `DamagedError` if what is there is not a whole artifact.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, home: HomeName | None = None) -> None:
+        """home: who uses it; None: nobody who says so."""
         self._connection = Connection(url)
         self.url = self._connection.url
+        self.users = Users(self._connection, RemoteFolder(self._connection, ".claims"), home)
 
     def check_writable(self) -> None:
         """Raise if nothing could be pushed; asks once."""
@@ -87,8 +92,22 @@ class Remote:
         """Where machines find the resume points of each other's training of a recipe."""
         return ResumeCopies(self._connection, digest)
 
-    def has(self, kind: str, digest: str) -> bool:
-        """Whether an artifact is there, with all its files in their sizes."""
+    def contents(self) -> dict[Address, int]:
+        """The addresses at which there is anything, with its bytes."""
+        self._connection.check()
+        found: dict[Address, int] = {}
+        for name, size in self._connection.listing(self._path()).items():
+            kind, _, rest = name.partition("/")
+            digest = rest.partition("/")[0]
+            if is_address(kind, digest):
+                found[kind, digest] = found.get((kind, digest), 0) + size
+        return found
+
+    def has(self, kind: str, digest: str, *, uses: bool = True) -> bool:
+        """Whether an artifact is there, with all its files in their sizes. uses: whether this home
+        then relies on it."""
+        if uses:
+            self.users.add(kind, digest)
         found = self._manifest(kind, digest)
         if found is not None:
             self._folder_of(found[1], kind, digest)
@@ -97,6 +116,7 @@ class Remote:
     def fetch(self, kind: str, digest: str, folder: Path) -> Mapping[str, Any] | None:
         """Copy an artifact into the empty `folder`, verified, and return its manifest; None if
         there is none. Raises `OSError` if `folder` cannot take it."""
+        self.users.add(kind, digest)
         found = self._manifest(kind, digest)
         if found is None:
             return None
@@ -136,6 +156,7 @@ class Remote:
             data = (folder / MANIFEST).read_bytes()
             manifest = parse(data, kind, digest)
             self._connection.check()
+            self.users.add(kind, digest, pushed=True)
             try:
                 if self.has(kind, digest) and not replace:
                     return
@@ -206,7 +227,7 @@ class Remote:
                 raise DamagedError(f"{name} has {size} bytes, not {expected['size']}")
 
     def _path(self, *parts: str) -> str:
-        return self._connection.path("/".join(parts))
+        return self._connection.path("/".join(parts)).rstrip("/")
 
 
 @dataclass(frozen=True)

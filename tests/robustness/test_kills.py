@@ -47,10 +47,10 @@ def before_its_head_moved(project, doing):
 MOMENTS = [
     ("store/.staging/shards-", (2, 12), None),
     ("store/.staging/shards-", (6, 9), in_the_middle_of("shards")),
-    ("resume/", (6, 16), None),  # of θ₀
+    ("resume/", (9, 19), None),  # of θ₀
     ("store/.staging/evaluation-", (2, 4), in_the_middle_of("evaluation")),
     ("tables/evaluations/toy", (2, 4), None),
-    ("resume/", (6, 16), training),
+    ("resume/", (9, 19), training),
     ("tables/training_steps/toy", (2, 4), before_its_head_moved),
     ("heads/toy/.", (1, 2), before_its_head_moved),
     ("store/.staging/trained-", (2, 4), None),

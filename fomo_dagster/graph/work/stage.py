@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -31,7 +32,9 @@ from fomo_dagster.models.devices import device_of
 from fomo_dagster.plots.training import training_plot
 from fomo_dagster.progress import Progress, no_progress, with_progress
 from fomo_dagster.store.artifacts import record_path
+from fomo_dagster.store.files import explained
 from fomo_dagster.store.recipes import Recipe
+from fomo_dagster.store.roots import RECIPE
 from fomo_dagster.training.cost_case import CostCase
 from fomo_dagster.training.determinism import step_seed
 from fomo_dagster.training.loop import train as train_model
@@ -80,6 +83,8 @@ def train_on(
     steps = sizes.steps
     of_batches = sizes if selection is None else sizes.enlarged(selection.share)
     group = context.group
+    if group.is_main:
+        _say_recipe(target.recipe, context)
     progress = context.callbacks.progress if group.is_main else no_progress
     batches = _StageBatches(model, pools, spec, group, progress)
     adapted = prepare_trainable(
@@ -123,6 +128,15 @@ def train_on(
     for name, pool in pools.items():
         cost |= pool.record(spec.seed, spec.stage, of_batches.drawn[name])
     return cost
+
+
+def _say_recipe(recipe: Recipe, context: NodeContext) -> None:
+    """Leave what the training is made from beside its resume point, so that nobody cleans that."""
+    path = context.resume_folder(recipe) / RECIPE
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.is_file() or not path.stat().st_size:
+            path.write_text(json.dumps(recipe.as_data()))
 
 
 def _case(

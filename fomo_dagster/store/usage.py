@@ -1,0 +1,153 @@
+"""What takes how much of a home: artifacts by kind and by who needs them, and all else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from fomo_dagster.store.artifacts import Store
+from fomo_dagster.store.cleaning import bytes_below, what_goes
+from fomo_dagster.store.places import Address
+from fomo_dagster.store.roots import roots
+
+OTHERS = {
+    "resume": "resume points of trainings",
+    "cache": "caches, which can be deleted at no cost but time",
+    "tables": "tables",
+    "heads": "heads, which say what assets are now",
+    "releases": "records of releases",
+    "runs": "what was ever materialised",
+    "launches": "work in processes of its own",
+    "dagster": "Dagster's runs",
+}
+"""The folders of a home beside its store."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one has of the store. alone: bytes that nothing else needs."""
+
+    name: str
+    artifacts: int
+    bytes: int
+    alone: int
+
+
+@dataclass(frozen=True)
+class OfKind:
+    """All artifacts of a kind. unneeded: bytes that `fomo store clean` frees."""
+
+    kind: str
+    artifacts: int
+    bytes: int
+    unneeded: int
+
+
+@dataclass(frozen=True)
+class OnRemote:
+    """What is on a remote. used: artifacts that this home uses; by_others: that other homes do;
+    unknown: that were pushed before homes said so."""
+
+    artifacts: int
+    bytes: int
+    used: int
+    by_others: int
+    unknown: int
+
+
+@dataclass(frozen=True)
+class Usage:
+    """shared: what is needed by assets of no one experiment, such as shards. leftovers: bytes of
+    what processes left that were killed, and of what was set aside as damaged. others: folder of
+    the home → bytes."""
+
+    kinds: tuple[OfKind, ...]
+    experiments: tuple[Share, ...]
+    releases: tuple[Share, ...]
+    shared: Share
+    unneeded: Share
+    leftovers: int
+    others: Mapping[str, int]
+    remote: OnRemote | None
+
+    @property
+    def bytes(self) -> int:
+        """Of the whole home."""
+        store = sum(kind.bytes for kind in self.kinds)
+        return store + self.leftovers + sum(self.others.values())
+
+    def as_data(self) -> dict[str, Any]:
+        """For programs."""
+        return {**asdict(self), "bytes": self.bytes}
+
+
+def usage(home: Path, store: Store) -> Usage:
+    """What takes how much. Raises `StoreError` as `what_goes`."""
+    sizes = {a: bytes_below(store.folder(*a)) for a in store.places.artifacts()}
+    goes = what_goes(home, store)
+    needed: dict[Address, set[tuple[str, str]]] = {address: set() for address in sizes}
+    of_digest: dict[str, list[Address]] = {}
+    for address in sizes:
+        of_digest.setdefault(address[1], []).append(address)
+    for root in roots(home):
+        holder = (root.holder, root.name)
+        if root.holder == "asset":
+            holder = ("experiment", root.experiment) if root.experiment else ("shared", "")
+        for digest in root.digests:
+            for address in of_digest.get(digest, ()):
+                needed[address].add(holder)
+        for address in root.addresses & needed.keys():
+            needed[address].add(holder)
+
+    def share(name: str, holder: tuple[str, str]) -> Share:
+        own = [a for a, holders in needed.items() if holder in holders]
+        alone = sum(sizes[a] for a in own if needed[a] == {holder})
+        return Share(name, len(own), sum(sizes[a] for a in own), alone)
+
+    def shares(sort: str) -> tuple[Share, ...]:
+        names = {name for holders in needed.values() for kind, name in holders if kind == sort}
+        return _largest(share(name, (sort, name)) for name in names)
+
+    gone = [address for address in goes.artifacts if address in sizes]
+    freed = sum(sizes[a] for a in gone)
+    return Usage(
+        kinds=_kinds(sizes, set(gone)),
+        experiments=shares("experiment"),
+        releases=shares("release"),
+        shared=share("shared", ("shared", "")),
+        unneeded=Share("unneeded", len(gone), freed, freed),
+        leftovers=sum(goes.leftovers.values()),
+        others=_others(home),
+        remote=_on_remote(store),
+    )
+
+
+def _kinds(sizes: Mapping[Address, int], gone: set[Address]) -> tuple[OfKind, ...]:
+    found = []
+    for name in {kind for kind, _ in sizes}:
+        own = [a for a in sizes if a[0] == name]
+        unneeded = sum(sizes[a] for a in own if a in gone)
+        found.append(OfKind(name, len(own), sum(sizes[a] for a in own), unneeded))
+    return tuple(sorted(found, key=lambda one: (-one.bytes, one.kind)))
+
+
+def _largest(shares: Iterable[Share]) -> tuple[Share, ...]:
+    return tuple(sorted(shares, key=lambda one: (-one.bytes, one.name)))
+
+
+def _others(home: Path) -> dict[str, int]:
+    sizes = {name: bytes_below(home / name) for name in OTHERS}
+    return {name: size for name, size in sizes.items() if size}
+
+
+def _on_remote(store: Store) -> OnRemote | None:
+    if store.remote is None:
+        return None
+    there, users = store.remote.contents(), store.remote.users
+    known = users.of_artifacts()
+    own = set(users.used())
+    by_others = sum(bool(by - {users.name}) for by in known.values())
+    unknown = sum(address not in known for address in there)
+    return OnRemote(len(there), sum(there.values()), len(own), by_others, unknown)
