@@ -149,7 +149,8 @@ def _asset(
             context.log.info(
                 f"{node.key}: {head.status} {head.digest}, {duration(outcome.seconds)}"
             )
-            report_history(node, outcome, run_context, context)
+            if outcome.artifacts:
+                report_history(node, outcome, run_context, context)
             yield dg.MaterializeResult(
                 asset_key=key_of(node.key),
                 data_version=dg.DataVersion(head.data_version),

@@ -11,10 +11,12 @@ from typing import Any, Protocol
 import dagster as dg
 from pydantic import Field, PrivateAttr
 
+from fomo_dagster.errors import StoreError
 from fomo_dagster.graph.build.builder import Graph
 from fomo_dagster.graph.run.clusters import Cluster, LocalCluster
 from fomo_dagster.graph.run.executors import open_cluster
 from fomo_dagster.graph.run.pending import pending_of
+from fomo_dagster.graph.run.retention import apply_retention
 from fomo_dagster.graph.run.run_context import Run, RunContext
 from fomo_dagster.graph.run.schedule import priorities_of_all
 from fomo_dagster.graph.run.tracking import Tracking
@@ -60,6 +62,8 @@ class RunContexts(dg.ConfigurableResource):  # type: ignore[type-arg]
     _cluster: Cluster = PrivateAttr(default_factory=LocalCluster)
     _order: tuple[Graph, Mapping[str, float]] | None = PrivateAttr(default=None)
     _trackers: Trackers = PrivateAttr(default_factory=Trackers.none)
+    _opened: dict[str, RunContext] = PrivateAttr(default_factory=dict)
+    """Experiment → a context of one of the run's steps that made its assets."""
 
     @classmethod
     def of(cls, home: Home, trackers: Sequence[str] = ()) -> "RunContexts":
@@ -77,8 +81,16 @@ class RunContexts(dg.ConfigurableResource):  # type: ignore[type-arg]
         self._trackers = open_trackers(names, Path(self.home))
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
-        """After the last step of a run, however it ended."""
-        self._trackers.close(context.log.warning if context.log is not None else logger.warning)
+        """After the last step of a run, however it ended: weights that experiments do not retain go
+        where all that is made from them is there."""
+        said = context.log.warning if context.log is not None else logger.warning
+        for name, run_context in self._opened.items():
+            try:
+                apply_retention(name, run_context)
+            except StoreError as error:  # no reason for a run to fail
+                said(f"the weights of {name} are all kept: {error}")
+        self._opened.clear()
+        self._trackers.close(said)
 
     def _priorities(self, graph: Graph) -> Mapping[str, float]:
         if self._order is None or self._order[0] is not graph:
@@ -97,7 +109,7 @@ class RunContexts(dg.ConfigurableResource):  # type: ignore[type-arg]
             step.goes_on()
             tracking.finished(head)
 
-        return RunContext(
+        opened = RunContext(
             graph,
             home,
             processes=self.processes,
@@ -118,6 +130,11 @@ class RunContexts(dg.ConfigurableResource):  # type: ignore[type-arg]
                 finished=finished,
             ),
         )
+        for key in context.selected_asset_keys if graph.nodes else ():  # a source alone has none
+            node = graph.nodes.get(key.to_user_string())
+            if node is not None and node.experiment is not None:
+                self._opened[node.experiment] = opened
+        return opened
 
 
 class _StepLog:

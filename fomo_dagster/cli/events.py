@@ -153,6 +153,15 @@ class ExperimentFinished(Event):
     error: Failure | None = Field(description="Why it failed; null if it did not.")
 
 
+class WeightsCleaned(Event):
+    """Weights were removed that the experiment does not retain."""
+
+    name = "weights_cleaned"
+    experiment: str = Field(description="The experiment's name.")
+    artifacts: int = Field(description="How many.")
+    bytes: int = Field(description="What that frees on this disk.")
+
+
 class RunFinished(Event):
     """The command ends. Always the last event, unless the process is killed."""
 
@@ -167,5 +176,5 @@ class RunFinished(Event):
 
 EVENTS: tuple[type[Event], ...] = (
     RunStarted, ExperimentStarted, PlanMade, Waiting, Waited, AssetStarted, ProgressMade, Warned,
-    AssetFinished, AssetFailed, ExperimentFinished, RunFinished,
+    AssetFinished, AssetFailed, WeightsCleaned, ExperimentFinished, RunFinished,
 )  # fmt: skip

@@ -32,6 +32,7 @@ from fomo_dagster.cli.parallel import Parallel, WithParallel
 from fomo_dagster.cli.project_commands import doctor, init, only_experiment, say_version
 from fomo_dagster.cli.query_commands import AsCsv, compare, errors, report, results, sql
 from fomo_dagster.cli.release_commands import alias, promote, releases, rollback
+from fomo_dagster.cli.store_commands import store_app
 from fomo_dagster.cli.weights_commands import Experiment, Overrides, export, merge
 from fomo_dagster.descriptors import raise_limit
 from fomo_dagster.home import Home, project_folder
@@ -44,6 +45,7 @@ RUN = "Plan and run experiments"
 LOOK = "Look at results"
 LIVE = "Put weights live"
 WEIGHTS = "Take weights elsewhere"
+STORE = "Keep the disk free"
 OTHERS = "For other programs"
 
 
@@ -58,7 +60,7 @@ class InOrder(TyperGroup):
 ORDER = (
     "init", "doctor", "datasets", "fetch", "budget", "schedule", "plan", "run", "ui", "results",
     "compare", "fit", "target", "report", "errors", "duplicates", "sql", "releases", "promote",
-    "rollback", "alias", "export", "merge", "schema", "dagster-home",
+    "rollback", "alias", "export", "merge", "store", "schema", "dagster-home",
 )  # fmt: skip
 app = typer.Typer(
     cls=InOrder,
@@ -75,6 +77,7 @@ app = typer.Typer(
 app.command(rich_help_panel=START)(init)
 app.command(rich_help_panel=START)(doctor)
 app.add_typer(datasets_app, name="datasets", rich_help_panel=START)
+app.add_typer(store_app, name="store", rich_help_panel=STORE)
 ToRun = Annotated[
     str | None,
     typer.Argument(
@@ -118,6 +121,10 @@ def run(
             "--predictions", help="Evaluate again what was evaluated before predictions were kept."
         ),
     ] = False,
+    restore: Annotated[
+        bool,
+        typer.Option("--restore", help="Compute again the retained weights that were cleaned."),
+    ] = False,
     as_json: AsEvents = False,
 ) -> None:
     """Compute what is missing or out of date, and print the scores, or the comparison.
@@ -130,6 +137,10 @@ def run(
         from fomo_dagster.cli.prediction_errors import retire_evaluations
 
         retire_evaluations(name, overrides or [])
+    if restore:
+        from fomo_dagster.cli.restoring import restore_weights
+
+        restore_weights(name, overrides or [])
     if as_json:
         from fomo_dagster.cli.run_events import EventsView
 

@@ -36,6 +36,7 @@ from fomo_dagster.cli.events import (
     Waited,
     Waiting,
     Warned,
+    WeightsCleaned,
 )
 from fomo_dagster.cli.output import WarningsTo, as_json, stdout_of_now
 from fomo_dagster.cli.packages import OURS
@@ -45,6 +46,7 @@ from fomo_dagster.errors import FomoError
 from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.run.plan import Planned
 from fomo_dagster.metrics import STAGE_METRICS
+from fomo_dagster.store.cleaning import Cleaning
 from fomo_dagster.store.heads import Head
 from fomo_dagster.tables.results import results
 from fomo_dagster.texts import as_text
@@ -130,6 +132,10 @@ class EventsView:
                 error=None,
             )
         )
+
+    def cleaned(self, name: str, cleaning: Cleaning) -> None:
+        count, freed = len(cleaning.artifacts), cleaning.bytes
+        self._emit(WeightsCleaned(experiment=name, artifacts=count, bytes=freed))
 
     def not_up_to_date(self, name: str, error: FomoError) -> None:
         self._emit(

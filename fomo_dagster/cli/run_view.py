@@ -26,8 +26,9 @@ from fomo_dagster.cli.sweeps import print_sweep
 from fomo_dagster.errors import FomoError
 from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.run.plan import Planned
+from fomo_dagster.store.cleaning import Cleaning
 from fomo_dagster.store.heads import Head
-from fomo_dagster.units import counted, duration, rate
+from fomo_dagster.units import byte_size, counted, duration, rate
 
 SECONDS_BETWEEN_LINES = 30.0
 COLUMNS_BESIDE_NAME = 24  # of the line of an asset: what became of it, and how long that took
@@ -92,6 +93,9 @@ class RunView(Protocol):
 
     def up_to_date(self, request: RunRequest, assets: int) -> None:
         """An experiment is, with so many assets."""
+
+    def cleaned(self, name: str, cleaning: Cleaning) -> None:
+        """Weights went that an experiment does not retain."""
 
     def not_up_to_date(self, name: str, error: FomoError) -> None:
         """An experiment of several failed, and others go on."""
@@ -265,6 +269,11 @@ class TextView:
             self._ended += 1
             so_far = f"; {self._ended} of {self._count} ended" if self._count > 1 else ""
             say(self.console, f"{name} is up to date ({counted(assets, 'asset')}){so_far}")
+
+    def cleaned(self, name: str, cleaning: Cleaning) -> None:
+        weights = counted(len(cleaning.artifacts), "checkpoint")
+        with self.lock:
+            self.line("cleaned", f"{weights} of {name}, {byte_size(cleaning.bytes)} (retention)")
 
     def not_up_to_date(self, name: str, error: FomoError) -> None:
         said = str(error)

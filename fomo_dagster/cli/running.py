@@ -36,6 +36,7 @@ from fomo_dagster.graph.run.materialise import remove_stale_heads
 from fomo_dagster.graph.run.missing_devices import missing_devices
 from fomo_dagster.graph.run.pending import pending_of
 from fomo_dagster.graph.run.plan import Planned
+from fomo_dagster.graph.run.retention import apply_retention
 from fomo_dagster.graph.run.run_context import Run, RunContext
 from fomo_dagster.graph.run.schedule import priorities, works_of
 from fomo_dagster.graph.run.tracking import Tracking
@@ -204,7 +205,7 @@ class _Runner:
                 rounds += 1
             if refusal is None:
                 for member in members:
-                    remove_stale_heads(member.experiment.name, RunContext(self.graph, self.home))
+                    self._tidy(member.experiment.name)
         self.home.store.push_pending()
         failures = {one.name: one.error for one in request.experiment_set.troubles}
         lost, named = self._lost(), set[str]()
@@ -227,6 +228,18 @@ class _Runner:
             n.key: self.failed[n.key] for n in self.graph.of_comparisons if n.key in self.failed
         }
         return failures if request.experiment_set.is_several else self.failed
+
+    def _tidy(self, name: str) -> None:
+        """Remove what an experiment no longer has, and the weights that it does not retain."""
+        context = RunContext(self.graph, self.home)
+        remove_stale_heads(name, context)
+        try:
+            cleaning = apply_retention(name, context)
+        except StoreError as error:  # no reason for a run to fail
+            self.view.warn(f"the weights of {name} are all kept: {error}")
+            return
+        if cleaning is not None:
+            self.view.cleaned(name, cleaning)
 
     def _leased(self, stack: ExitStack) -> StoreError | None:
         """Hold the leases of the experiments; why not, as on a disk that is read-only, where all

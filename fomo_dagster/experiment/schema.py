@@ -1,7 +1,7 @@
 """The experiment file as frozen models. Defaults are the benchmark's (arXiv 2408.14471).
 
-Whatever changes numbers is identity. `execution`, names, descriptions, owners and the cron schedule
-are not, and never change an artifact's address.
+Whatever changes numbers is identity. `execution`, `retention`, names, descriptions, owners and the
+cron schedule are not, and never change an artifact's address.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from fomo_dagster.experiment.mixture import AnyMixture, Mixture
 from fomo_dagster.experiment.names import check_safe_name
 from fomo_dagster.experiment.near_duplicates import NearDuplicates
 from fomo_dagster.experiment.release import Release
+from fomo_dagster.experiment.retention import Retention
 from fomo_dagster.experiment.stream import Stream
 from fomo_dagster.experiment.training import TrainingSettings
 from fomo_dagster.methods.declaration import Finetune
@@ -105,6 +106,11 @@ class Experiment(TrainingSettings):
     )
     cron_timezone: TimeZone | None = Field(
         None, description="Time zone of cron_schedule, such as Europe/Berlin; null: UTC."
+    )
+    retention: Retention = Field(
+        Retention(),
+        description="Which stages' weights stay in the store after a run. It never changes what is "
+        "computed.",
     )
     execution: Execution = Field(
         Execution(), description="Where and how fast things run. It never changes what is computed."

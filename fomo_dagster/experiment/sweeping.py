@@ -38,6 +38,7 @@ NOT_SWEPT = (
     "cron_timezone",
     "execution",
     "release",
+    "retention",
     *OF_FILES,
 )
 TAGS = ("name", "technique")  # the keys that say which form a mapping has

@@ -81,6 +81,13 @@ def test_how_a_training_runs_is_no_identity(project, option):
     assert digest(project, key, f"execution.{option}") == digest(project, key)
 
 
+def test_what_is_retained_is_no_identity(project):
+    for key in ("backbones/toy", "toy/trained_002"):
+        graph = project.graph("toy", "retention={last: 1, every: 3, deployed_only: true}")
+        assert graph.code_versions[key] == project.graph().code_versions[key]
+        assert digest(project, key, "retention={last: 1}") == digest(project, key)
+
+
 def test_a_subset_is_no_part_of_what_a_retrieval_dataset_scores(project):
     path = project.root / "datasets/toy.yaml"
     path.write_text(path.read_text().replace("old:\n", "old:\n  task: retrieval\n"))

@@ -18,7 +18,9 @@ def step(project, monkeypatch):
     lines = []
     log = SimpleNamespace(info=lines.append, warning=lines.append)
     run = SimpleNamespace(run_id="a-run")
-    opened = RunContexts.of(project.home).open(project.graph(), SimpleNamespace(log=log, run=run))
+    opened = RunContexts.of(project.home).open(
+        project.graph(), SimpleNamespace(log=log, run=run, selected_asset_keys=())
+    )
     return opened, lines
 
 
@@ -53,6 +55,7 @@ def test_two_steps_wait_each_for_itself_and_two_threads_end_a_wait_once(step):
         SimpleNamespace(
             log=SimpleNamespace(info=lines.append, warning=lines.append),
             run=SimpleNamespace(run_id="a-run"),
+            selected_asset_keys=(),
         ),
     )
     CLOCK.seconds = 0.0

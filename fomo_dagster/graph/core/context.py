@@ -19,6 +19,7 @@ from fomo_dagster.paths import named
 from fomo_dagster.progress import Callbacks, heeding
 from fomo_dagster.store.artifacts import Artifact, Make
 from fomo_dagster.store.heads import Head
+from fomo_dagster.store.notes import note_of
 from fomo_dagster.store.recipes import Recipe
 from fomo_dagster.store.resume_copies import ResumeCopies
 from fomo_dagster.texts import as_text
@@ -154,6 +155,13 @@ class NodeContext:
         kind, digest = head.artifacts[name]
         artifact = self.store.open(kind, digest)
         if artifact is None:
+            day = note_of(self.store.places.cleaned(kind, digest)).day
+            if day is not None:
+                raise StoreError(
+                    f"the artifact of {key} ({kind} {digest}) was cleaned on {day}: `fomo run "
+                    f"--restore {head.experiment or ''}".rstrip()
+                    + "` makes it again"
+                )
             raise StoreError(
                 f"the artifact of {key} ({kind} {digest}) is gone: `fomo run` of an experiment "
                 "with it makes it again"

@@ -4,19 +4,21 @@ A plan looks at the sources and otherwise reads only heads and the store; it nee
 It assumes that images it has not seen before can be read. If content can be known only once
 something was made, such as a stream's order by scores, the plan says so and lists what follows as
 to be computed. A run then computes only what is really missing. What several assets have in common
-is computed for the first of them, and is a hit for the others.
+is computed for the first of them, and is a hit for the others. What was cleaned is computed again
+only if something else is made from it.
 """
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from fomo_dagster.graph.core.facts import ONLY, Facts, identity
 from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.run.run_context import RunContext
 from fomo_dagster.store.heads import Head
+from fomo_dagster.store.notes import Note
 from fomo_dagster.store.recipes import Difference, Recipe, differences
 from fomo_dagster.tables.intact import Verified
 
@@ -55,41 +57,55 @@ def plan(nodes: Iterable[Node], context: RunContext) -> list[Planned]:
         return _planned(nodes, context, verified)
 
 
+@dataclass(frozen=True)
+class _Look:
+    """What there is of a node.
+
+    known: the facts of its inputs. awaited: as of `Facts`, of these. absent: names of the artifacts
+    that are not in the store. notes: of those of them that were cleaned. is_recorded: whether its
+    head is that of these recipes. damages: what is wrong with its rows then. is_whole: whether
+    nothing of it would change, but for what is absent.
+    """
+
+    node: Node
+    recipes: Mapping[str, Recipe]
+    known: Mapping[str, Facts]
+    awaited: str
+    head: Head | None
+    absent: tuple[str, ...]
+    notes: Mapping[str, Note]
+    is_recorded: bool
+    damages: tuple[str, ...]
+    is_whole: bool
+
+    @property
+    def may_stay_cleaned(self) -> bool:
+        """Whether all that it says of itself is there, and what is absent was cleaned."""
+        wanted = any(note.is_wanted for note in self.notes.values())
+        all_cleaned = set(self.absent) <= self.notes.keys()
+        return self.is_recorded and not self.damages and all_cleaned and not wanted
+
+
 def _planned(nodes: Iterable[Node], context: RunContext, verified: Verified) -> list[Planned]:
     facts: dict[str, Facts] = {}
+    changing: set[str] = set()  # assets that a run would materialise
+    looks = []
+    for node in nodes:
+        looks.append(look := _look(node, facts, changing, context, verified))
+        if not look.is_whole or (look.absent and not look.may_stay_cleaned):
+            changing.add(node.key)
+    stays_cleaned = _staying_cleaned(looks)
     speeds = _Speeds(context)
     entries = []
-    changing: set[str] = set()  # assets that a run would materialise
     makers: dict[str, str] = {}  # digest of what is to be made → the first asset that makes it
-    for node in nodes:
-        for key in node.inputs:
-            if key in context.graph.sources:
-                facts[key] = context.facts(key)
-        outside = node.outside_facts(context)
-        known = {**facts, **outside} if outside else facts
-        if node.takes_what_is_there:
-            known = {**node.input_facts(context), **facts}
-        recipes = node.recipes(known)
-        context.say(node.remarks(known, context))
-        head = context.heads.read(node.key)
-        absent = tuple(n for n, recipe in recipes.items() if not context.store.holds(recipe))
+    for look in looks:
+        node, recipes, awaited = look.node, look.recipes, look.awaited
+        absent = () if node.key in stays_cleaned else look.absent
         shared = {n: makers[recipes[n].digest] for n in absent if recipes[n].digest in makers}
         made_by = tuple(dict.fromkeys(shared.values()))
         missing = tuple(name for name in absent if name not in shared)
         makers |= {recipes[name].digest: node.key for name in missing}
-        hits = tuple(name for name in recipes if name not in missing)
-        awaited = next((f.awaited for k in node.inputs if (f := known.get(k)) and f.awaited), "")
-        if not awaited and not node.is_settled(context):
-            awaited = next((key for key in node.comes_after if key in changing), "")
-        predicted = node.predict(recipes, context)
-        facts[node.key] = replace(predicted, awaited=awaited) if awaited else predicted
-        as_recorded = (
-            head is not None
-            and head.digest == identity(recipes)
-            and head.code_version == context.graph.code_versions[node.key]
-        )
-        damages = _damages(head, node, verified) if head is not None and as_recorded else ()
-        samples = node.samples(known) if missing else 0
+        samples = node.samples(look.known) if missing else 0
         if samples and len(recipes) > 1:
             samples = round(samples * len(missing) / len(recipes))
         entries.append(
@@ -98,15 +114,16 @@ def _planned(nodes: Iterable[Node], context: RunContext, verified: Verified) -> 
                 kind=node.kind,
                 stage=node.stage,
                 compute=missing,
-                hits=hits,
-                current=as_recorded and not absent and not damages and not awaited,
+                hits=tuple(name for name in recipes if name not in missing),
+                current=look.is_whole and not absent,
                 reasons=(
                     (f"{awaited} is computed first",)
                     if awaited and missing
                     else (
-                        *_reasons(node, recipes, missing, head),
+                        *_reasons(look, missing),
                         *(f"computed once, for {key}" for key in made_by),
-                        *damages,
+                        *_said_of_cleaned(look, stays_cleaned),
+                        *look.damages,
                     )
                 ),
                 samples=samples,
@@ -114,9 +131,63 @@ def _planned(nodes: Iterable[Node], context: RunContext, verified: Verified) -> 
                 made_by=made_by,
             )
         )
-        if not entries[-1].current:
-            changing.add(node.key)
     return entries
+
+
+def _look(
+    node: Node,
+    facts: dict[str, Facts],
+    changing: Container[str],
+    context: RunContext,
+    verified: Verified,
+) -> _Look:
+    """facts: of all nodes before; this one's are added. changing: those that would change."""
+    for key in node.inputs:
+        if key in context.graph.sources:
+            facts[key] = context.facts(key)
+    outside = node.outside_facts(context)
+    known: Mapping[str, Facts] = {**facts, **outside} if outside else facts
+    if node.takes_what_is_there:
+        known = {**node.input_facts(context), **facts}
+    recipes = node.recipes(known)
+    context.say(node.remarks(known, context))
+    head = context.heads.read(node.key)
+    absent = tuple(n for n, recipe in recipes.items() if not context.store.holds(recipe))
+    awaited = next((f.awaited for k in node.inputs if (f := known.get(k)) and f.awaited), "")
+    if not awaited and not node.is_settled(context):
+        awaited = next((key for key in node.comes_after if key in changing), "")
+    predicted = node.predict(recipes, context)
+    facts[node.key] = replace(predicted, awaited=awaited) if awaited else predicted
+    notes = {name: context.store.note(recipes[name]) for name in absent}
+    is_recorded = head is not None and head.digest == identity(recipes)
+    damages = _damages(head, node, verified) if head is not None and is_recorded else ()
+    is_as_declared = head is not None and head.code_version == context.graph.code_versions[node.key]
+    return _Look(
+        node, recipes, known, awaited, head, absent,
+        {name: note for name, note in notes.items() if note.day is not None}, is_recorded, damages,
+        is_whole=is_recorded and is_as_declared and not damages and not awaited,
+    )  # fmt: skip
+
+
+def _staying_cleaned(looks: Sequence[_Look]) -> set[str]:
+    """The nodes whose artifacts were cleaned, and from which nothing is made."""
+    needed: set[str] = set()
+    staying: set[str] = set()
+    for look in reversed(looks):
+        if not look.absent:
+            continue
+        if look.may_stay_cleaned and look.node.key not in needed:
+            staying.add(look.node.key)
+        else:
+            needed.update(look.node.inputs)
+    return staying
+
+
+def _said_of_cleaned(look: _Look, staying: Container[str]) -> tuple[str, ...]:
+    if look.node.key not in staying:
+        return ()
+    days = sorted({str(note.day) for note in look.notes.values()})
+    return (f"cleaned on {' and '.join(days)}; nothing is made from it",)
 
 
 def _damages(head: Head, node: Node, verified: Verified) -> tuple[str, ...]:
@@ -159,25 +230,20 @@ class _Speeds:
         return None if speed is None else speed * samples
 
 
-def _reasons(
-    node: Node, recipes: Mapping[str, Recipe], missing: tuple[str, ...], head: Head | None
-) -> tuple[str, ...]:
-    if not missing:
-        return ()
-    if head is None:
-        return ("never computed",)
-    reasons: list[str] = []
+def _reasons(look: _Look, missing: tuple[str, ...]) -> tuple[str, ...]:
+    head, reasons = look.head, list[str]()
     for name in missing:
-        prefix = "" if name == ONLY else f"{name}: "
-        old = head.recipes.get(name)
-        if old is None:
-            reasons.append(f"{prefix}never computed")
-            continue
-        changes = differences(Recipe.from_data(old), recipes[name])
-        if not changes:
-            reasons.append(f"{prefix}its artifact is missing from the store or was damaged")
-        said = dict.fromkeys(_explain(node, change) for change in changes)
+        prefix = "" if name == ONLY or head is None else f"{name}: "
+        old = head.recipes.get(name) if head is not None else None
+        changes = differences(Recipe.from_data(old), look.recipes[name]) if old is not None else []
+        said = dict.fromkeys(_explain(look.node, change) for change in changes)
         reasons += [prefix + text for text in said]
+        if name in look.notes:
+            reasons.append(f"{prefix}cleaned on {look.notes[name].day}")
+        elif old is None:
+            reasons.append(f"{prefix}never computed")
+        elif not changes:
+            reasons.append(f"{prefix}its artifact is missing from the store or was damaged")
     return tuple(dict.fromkeys(reasons))
 
 
