@@ -10,7 +10,7 @@ colour. benchmarks/near_duplicates.py holds it against other hashes.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
@@ -42,7 +42,8 @@ def _phash(picture: Image.Image) -> int:
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
 
 
-class Hashing(NamedTuple):
+@dataclass(frozen=True)
+class Hashing:
     """All that a process needs to hash images of an index."""
 
     index: Index
@@ -66,6 +67,5 @@ def references_of(samples: pl.DataFrame) -> list[str]:
 
 def hashes_frame(keys: pl.Series, hashes: Iterable[tuple[int, int] | None]) -> pl.DataFrame:
     """HASHES of the images with these keys."""
-    own, mirrored = zip(*(each or (None, None) for each in hashes), strict=True)
-    columns = {"key": keys, "hash": own, "mirrored": mirrored}
-    return pl.DataFrame(columns, schema=HASHES)
+    rows = [(key, *(each or (None, None))) for key, each in zip(keys, hashes, strict=True)]
+    return pl.DataFrame(rows, schema=HASHES, orient="row")
