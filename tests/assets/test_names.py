@@ -15,7 +15,8 @@ ARRIVING = {"name": "live", "growing": "../incoming"}
 
 def everything_named(project, monkeypatch):
     """The names that Dagster is given of a project with all that there can be."""
-    project.write("toy", cron_schedule="0 3 * * *", validation={"share": 0.3})
+    looked_at = {"validation": {"share": 0.3}, "near_duplicates": {}}
+    project.write("toy", cron_schedule="0 3 * * *", **looked_at)
     project.write("growing", stream=ARRIVING, release={"name": "shop"})
     (project.root / "incoming").mkdir()
     (project.root / "comparisons").mkdir()

@@ -174,5 +174,5 @@ def test_asking_for_what_was_never_looked_for_is_refused(project):
     with pytest.raises(InputError, match="no near duplicates were looked for in what 'toy' trains"):
         fomo("duplicates", "toy")
     project.write("toy", near_duplicates={"distance": 17})
-    with pytest.raises(InputError, match=r"distance.*less than or equal to 16"):
+    with pytest.raises(InputError, match=r"near_duplicates\.distance is 17: it must be at most 16"):
         project.load()
