@@ -54,6 +54,7 @@ def promote(
     if wrong:
         said = "; ".join(f"{one.gate}: {one.said}" for one in wrong)
         raise InputError(f"{candidate.shown}, does not pass the gates of {log.name}: {said}")
+    _check_there(log, candidate, f"the weights of {candidate.shown},")
     number = max(history.releases, default=0) + 1
     return log.append(
         history, "release", release=number, live=number, reference=reference, candidate=candidate,
@@ -91,13 +92,10 @@ def roll_back(log: ReleaseLog, to: int | None = None, *, reason: str = "") -> Re
     release = history.release(number)
     if number == history.live:
         raise InputError(f"release {number} of {log.name} is live already")
-    assert release.candidate is not None
-    if log.home.store.open(*release.candidate.weights) is None:
-        raise InputError(
-            f"the weights of release {number} of {log.name} ({release.candidate.shown}) are no "
-            f"longer in the store: `fomo run {release.candidate.experiment}` makes them again, if "
-            "nothing of it changed since"
-        )
+    candidate = release.candidate
+    assert candidate is not None
+    of = f"the weights of release {number} of {log.name} ({candidate.shown})"
+    _check_there(log, candidate, of)
     return log.append(history, "rollback", release=number, live=number, reason=reason)
 
 
@@ -121,3 +119,12 @@ def give_alias(log: ReleaseLog, alias: str, number: int, *, move: bool = False) 
             f"{alias} of {log.name} is release {there}: `--move` gives it to release {number}"
         )
     return log.append(history, "alias", release=number, alias=alias)
+
+
+def _check_there(log: ReleaseLog, candidate: Candidate, of: str) -> None:
+    """Raises `InputError` where a candidate's weights are no longer in the store."""
+    if log.home.store.open(*candidate.weights) is None:
+        raise InputError(
+            f"{of} are no longer in the store: `fomo run {candidate.experiment} --restore` makes "
+            "them again, if nothing of it changed since"
+        )

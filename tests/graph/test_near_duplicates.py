@@ -127,7 +127,7 @@ def test_nothing_is_hashed_unless_an_experiment_asks(project):
     assert "toy/near_duplicates_000" not in nodes
 
 
-def test_left_out_samples_are_not_trained_on_and_stages_without_any_stay_as_they_are(pictures):
+def test_left_out_samples_are_not_trained_on_and_other_stages_stay(pictures):
     made = make(pictures, near_duplicates={"deduplicate": True})
     chunks = {s: made[f"streams/toy/chunk_{s:03d}"] for s in (1, 2, 3)}
     kept = {s: made[f"toy/kept_{s:03d}"] for s in (1, 2, 3)}

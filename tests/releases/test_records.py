@@ -134,6 +134,10 @@ def test_weights_that_are_gone_are_not_put_live(log, home):
     with pytest.raises(InputError, match=r"weights of release 1 .*daily, stage 1.*`fomo run daily"):
         roll_back(log)
     assert log.read().live == 2
+    kind, digest = (lost := stage(home, 3)).weights
+    home.store.retire(kind, digest)
+    with pytest.raises(InputError, match=r"the weights of daily, stage 3, are no longer in the st"):
+        promote(log, lost, [PASSED], 2, "manual")
 
 
 def test_a_damaged_record_is_named_and_nothing_is_live_by_the_others(log, home):
