@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from fomo_dagster.data.declarations import Declaration
+from fomo_dagster.errors import InputError, nearest
 from fomo_dagster.experiment.names import check_safe_name
 
 RESERVED_ALIASES = ("live", "previous")
+ROLES: Mapping[str, tuple[str, ...]] = {
+    "knowledge": ("adaptation",),
+    "retention": ("held_out",),
+    "geometric_mean": ("adaptation", "held_out"),
+}
+"""Gate → the roles of the datasets that its score is of."""
 
 
 class ScoreGate(Declaration):
@@ -130,6 +138,30 @@ class Gates(Declaration):
             if isinstance(gate, ProtectedGate)
             or (isinstance(gate, ScoreGate) and "live" in (gate.at_least, gate.no_worse_than))
         )
+
+    def check_evaluated(
+        self, experiment: str, roles: Mapping[str, str], tasks: Collection[str]
+    ) -> None:
+        """Raises `InputError` for gates on what an experiment does not evaluate. roles: dataset →
+        adaptation or held_out; tasks: those of its datasets."""
+        for name, of in ROLES.items():
+            missing = next((role for role in of if role not in roles.values()), None)
+            if name in self.asked and missing is not None:
+                raise InputError(
+                    f"{experiment}: release.gates.{name} is about {missing} datasets, and none is "
+                    f"evaluated: name some in evaluation.{missing}, or leave the gate out"
+                )
+        for dataset in self.protected.datasets if self.protected is not None else ():
+            if dataset not in roles:
+                raise InputError(
+                    f"{experiment}: release.gates.protected names the dataset {dataset!r}, which "
+                    f"is not evaluated: {nearest(dataset, roles)}"
+                )
+        if self.calibration is not None and "classification" not in tasks:
+            raise InputError(
+                f"{experiment}: release.gates.calibration is about classification, and no "
+                "classification dataset is evaluated: leave the gate out"
+            )
 
 
 class Release(Declaration):

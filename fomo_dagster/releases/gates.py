@@ -17,6 +17,7 @@ import polars as pl
 from fomo_dagster.data.near_duplicates import EARLIER, LEAKAGE, WITHIN, Found
 from fomo_dagster.errors import InputError, nearest
 from fomo_dagster.experiment.release import (
+    ROLES,
     CalibrationGate,
     DataGate,
     Gates,
@@ -40,12 +41,6 @@ SCORES: Mapping[str, StageMetric] = {
     "geometric_mean": GEOMETRIC_MEAN,
 }
 """Gate → the score that it is about."""
-OF: Mapping[str, tuple[str, ...]] = {
-    "knowledge": ("adaptation",),
-    "retention": ("held_out",),
-    "geometric_mean": ("adaptation", "held_out"),
-}
-"""Gate → the roles of the datasets that its score is of."""
 CALIBRATION_ERROR = "expected_calibration_error"
 
 
@@ -141,7 +136,10 @@ class _Judging:
 
     def score(self, name: str, gate: ScoreGate) -> Verdict:
         """A score of all datasets together."""
-        of, roles = SCORES[name], {d: role for d, role in self._roles.items() if role in OF[name]}
+        of, roles = (
+            SCORES[name],
+            {d: role for d, role in self._roles.items() if role in ROLES[name]},
+        )
         metric = {one.name: value for one, value in metrics_of(roles).items()}[of.name]
         own, other = ({d: answers[d] for d in roles} for answers in (self._own, self._other))
         if gate.at_least is not None and gate.at_least != "live":

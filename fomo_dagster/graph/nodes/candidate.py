@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from fomo_dagster.errors import InputError, nearest
+from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.backbone import Backbone
 from fomo_dagster.experiment.execution import Execution
 from fomo_dagster.experiment.release import Release
@@ -94,7 +94,8 @@ class CandidateNode(Node):
     ) -> CandidateNode:  # fmt: skip
         """near: the near duplicates of what the stage brings, where they are looked for. Raises
         `InputError` for gates on what is not evaluated."""
-        _check_evaluated(release, evaluation)
+        tasks = {dataset.task for dataset in evaluation.datasets.values()}
+        release.gates.check_evaluated(str(evaluation.experiment), evaluation.roles, tasks)
         return cls(
             key=f"{evaluation.experiment}/candidate_{evaluation.stage:03d}",
             experiment=evaluation.experiment,
@@ -376,31 +377,3 @@ def verdicts_of(node: CandidateNode, context: NodeContext) -> list[Verdict]:
 def _verdicts(artifacts: Mapping[str, Artifact]) -> list[Verdict]:
     data = json.loads(artifacts[GATES].path(VERDICTS).read_text())
     return [Verdict(**one) for one in data]
-
-
-def _check_evaluated(release: Release, evaluation: EvaluationNode) -> None:
-    """Raises `InputError` for gates on what is not evaluated."""
-    from fomo_dagster.releases.gates import OF
-
-    roles, gates = evaluation.roles, release.gates
-    there = set(roles.values())
-    asked = gates.asked
-    for name, of in OF.items():
-        missing = next((role for role in of if role not in there), None)
-        if name in asked and missing is not None:
-            raise InputError(
-                f"{evaluation.experiment}: release.gates.{name} is about {missing} datasets, and "
-                f"none is evaluated: name some in evaluation.{missing}, or leave the gate out"
-            )
-    for dataset in gates.protected.datasets if gates.protected is not None else ():
-        if dataset not in roles:
-            raise InputError(
-                f"{evaluation.experiment}: release.gates.protected names the dataset {dataset!r}, "
-                f"which is not evaluated: {nearest(dataset, roles)}"
-            )
-    tasks = {dataset.task for dataset in evaluation.datasets.values()}
-    if gates.calibration is not None and "classification" not in tasks:
-        raise InputError(
-            f"{evaluation.experiment}: release.gates.calibration is about classification, and no "
-            "classification dataset is evaluated: leave the gate out"
-        )
