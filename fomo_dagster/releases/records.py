@@ -163,6 +163,15 @@ class History:
         ]
         return max(numbers, default=None)
 
+    def was_refused(self, checkpoint: str, reference: int | None) -> bool:
+        """Whether these weights were, when they were held against that release."""
+        return any(
+            record.kind == "refusal"
+            and record.candidate is not None
+            and (record.candidate.checkpoint, record.reference) == (checkpoint, reference)
+            for record in self.records
+        )
+
     def last_stage(self, experiment: str) -> int | None:
         """The last stage of an experiment that was ever released."""
         stages = [

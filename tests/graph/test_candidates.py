@@ -13,9 +13,10 @@ from fomo_dagster.cli import planning
 from fomo_dagster.cli.main import app
 from fomo_dagster.cli.planning import resolve_request
 from fomo_dagster.cli.running import COMMANDS
-from fomo_dagster.errors import InputError
+from fomo_dagster.errors import InputError, StoreError
 from fomo_dagster.graph.build.builder import build_graph
 from fomo_dagster.graph.build.names import PROMOTE, ROLL_BACK
+from fomo_dagster.graph.nodes.candidate import CandidateNode
 from fomo_dagster.releases.records import ReleaseLog
 from fomo_dagster.tables.views import query
 from resources.run_contexts import RunContexts
@@ -61,6 +62,7 @@ def judged(finished, tmp_path_factory):
     root = tmp_path_factory.mktemp("judged") / "project"
     shutil.copytree(finished.root, root)
     made = enter(Project(root), monkeypatch := pytest.MonkeyPatch())
+    monkeypatch.setattr(planning, "_said", set())
     made.write("toy", release=release(PASSES))
     kinds, output = run(made)
     assert kinds == ["candidate"] * 4
@@ -129,6 +131,20 @@ def test_what_fails_a_gate_is_refused_with_the_reason_and_training_goes_on(live)
     assert len(history(live).records) == 3  # nothing is said twice
     with pytest.raises(InputError, match="does not pass the gates of shop: knowledge: KA"):
         fomo("promote", "toy")
+
+
+@pytest.mark.parametrize("gates", [PASSES, PASSES | FAILS])
+def test_what_a_killed_process_did_not_decide_the_next_run_does(live, monkeypatch, gates):
+    live.write("toy", release=release(gates))
+    with monkeypatch.context() as killed:
+        killed.setattr(CandidateNode, "follow_up", lambda *_: iter(()))
+        with pytest.raises(StoreError, match=r"still out of date.*toy/candidate_002"):
+            fomo("run", "toy")
+    assert len(history(live).records) == 1
+    run(live)
+    kinds = [record.kind for record in history(live).records]
+    assert kinds == ["release", *(["release"] * 2 if gates == PASSES else ["refusal"] * 2)]
+    assert all(entry.current for entry in resolve_request("toy", []).plan())
 
 
 def test_with_manual_approval_a_stage_waits(live):

@@ -201,6 +201,11 @@ class Node(ABC):
         what the user should hear of it."""
         yield from ()
 
+    def is_followed_up(self, context: NodeContext) -> bool:
+        """Whether that was done: a process may have been killed before. Asked of what is otherwise
+        as it should be."""
+        return True
+
     @property
     def stages_told(self) -> tuple[int, ...]:
         """The stages that `over_stages` has numbers of, in order; empty if it has none."""

@@ -319,6 +319,17 @@ class CandidateNode(Node):
         except OvertakenError as error:
             yield f"{error}; the next run holds {self.key} against what is live then"
 
+    def is_followed_up(self, context: NodeContext) -> bool:
+        history = history_of(self.release.name, context)
+        deployed = context.heads.read(self.evaluation.checkpoint_key)
+        if history.live is None or self._is_history(history) or deployed is None:
+            return True
+        if history.released_as(deployed.data_version) is not None:
+            return True
+        if all(one.passed for one in verdicts_of(self, context)):
+            return self.release.approval == "manual"
+        return history.was_refused(deployed.data_version, history.live)
+
     def waits(self, history: History, context: NodeContext) -> bool:
         """Whether it was held against what is live and passes, and somebody has to approve."""
         if history.live is None or self._is_history(history):

@@ -165,7 +165,8 @@ def _look(
     return _Look(
         node, recipes, known, awaited, head, absent,
         {name: note for name, note in notes.items() if note.day is not None}, is_recorded, damages,
-        is_whole=is_recorded and is_as_declared and not damages and not awaited,
+        is_whole=is_recorded and is_as_declared and not damages and not awaited
+        and (bool(absent) or node.is_followed_up(context)),
     )  # fmt: skip
 
 
