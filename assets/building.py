@@ -22,7 +22,7 @@ from assets.specs import EXPERIMENT_TAG, key_of, owners_of, spec_of
 from assets.troubles import named_troubles, trouble_assets, trouble_key
 from fomo_dagster.errors import FomoError, InputError
 from fomo_dagster.experiment.experiment_sets import Trouble
-from fomo_dagster.graph.build.builder import Graph
+from fomo_dagster.graph.build.graph import Graph
 from fomo_dagster.graph.build.names import OBSERVE, UPDATE, job_name
 from fomo_dagster.graph.core.context import SourceNode
 from fomo_dagster.graph.core.keys import DATASETS, step_of, what_is_made

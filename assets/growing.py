@@ -21,7 +21,7 @@ from assets.schedules import run_that_goes_on
 from assets.specs import EXPERIMENT_TAG
 from assets.troubles import trouble_asset, trouble_key
 from fomo_dagster.errors import InputError
-from fomo_dagster.graph.build.builder import Graph
+from fomo_dagster.graph.build.graph import Graph
 from fomo_dagster.graph.build.names import ARRIVALS, GROW
 from fomo_dagster.home import UI, Home
 from fomo_dagster.store.files import skipped_where_refused, write_bytes

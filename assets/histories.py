@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 import dagster as dg
 
 from assets.specs import key_of
-from fomo_dagster.graph.build.builder import Graph
+from fomo_dagster.graph.build.graph import Graph
 from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.core.outcome import Outcome
 from fomo_dagster.graph.run.run_context import RunContext

@@ -12,7 +12,7 @@ from assets.specs import EXPERIMENT_TAG
 from fomo_dagster.experiment.comparison import DeclaredComparison
 from fomo_dagster.experiment.experiment_sets import Trouble
 from fomo_dagster.experiment.schema import Experiment
-from fomo_dagster.graph.build.builder import Graph
+from fomo_dagster.graph.build.graph import Graph
 from fomo_dagster.graph.build.names import OBSERVATION, SCHEDULE, job_name
 
 Job = Any  # Dagster does not export the type of what define_asset_job returns

@@ -7,7 +7,7 @@ from typing import Any
 
 import dagster as dg
 
-from fomo_dagster.graph.build.builder import Graph
+from fomo_dagster.graph.build.graph import Graph
 from fomo_dagster.graph.core.node import Node
 
 EXPERIMENT_TAG = "fomo/experiment"  # of runs: the experiment or sweep brought up to date

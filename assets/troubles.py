@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import dagster as dg
 
 from fomo_dagster.experiment.experiment_sets import Trouble
-from fomo_dagster.graph.build.builder import Graph
+from fomo_dagster.graph.build.graph import Graph
 from fomo_dagster.graph.build.names import RESERVED, TROUBLE, WORDS, job_name
 from fomo_dagster.graph.core.keys import DATASETS
 

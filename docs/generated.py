@@ -21,7 +21,7 @@ from hooks import FAMILIES, table
 
 from fomo_dagster.experiment.backbone_names import BACKBONES
 from fomo_dagster.experiment.comparison import comparison_schema
-from fomo_dagster.experiment.loading import json_schema
+from fomo_dagster.experiment.json_schema import json_schema
 
 ROOT = Path(__file__).parents[1]
 NOTES = {  # numbers of the notes below the table of backbones, on their tags

@@ -29,7 +29,7 @@ from fomo_dagster.evaluation.few_shot import METRICS as FEW_SHOT_METRICS
 from fomo_dagster.evaluation.layer_temperature import METRICS as LAYER_TEMPERATURE_METRICS
 from fomo_dagster.evaluation.retrieval import METRICS as RETRIEVAL_METRICS
 from fomo_dagster.evaluation.temperature import METRICS as TEMPERATURE_METRICS
-from fomo_dagster.experiment.loading import json_schema
+from fomo_dagster.experiment.json_schema import json_schema
 from fomo_dagster.merging.techniques import TECHNIQUES
 from fomo_dagster.methods.averaging.declaration import AVERAGES
 from fomo_dagster.methods.loss.declaration import LOSSES

@@ -12,7 +12,7 @@ import dagster as dg
 from pydantic import Field, PrivateAttr
 
 from fomo_dagster.errors import StoreError
-from fomo_dagster.graph.build.builder import Graph
+from fomo_dagster.graph.build.graph import Graph
 from fomo_dagster.graph.run.clusters import Cluster, LocalCluster
 from fomo_dagster.graph.run.executors import open_cluster
 from fomo_dagster.graph.run.pending import pending_of

@@ -33,7 +33,7 @@ from PIL import Image
 if TYPE_CHECKING:
     from fomo_dagster.distributed.process_group import ProcessGroup
     from fomo_dagster.experiment.loading import Loaded
-    from fomo_dagster.graph.build.builder import Graph
+    from fomo_dagster.graph.build.graph import Graph
     from fomo_dagster.home import Home
 
 # A shell has them ignored by what it starts in the background or by nohup, which the product

@@ -16,7 +16,7 @@ from fomo_dagster.data.sources.registry import SOURCES
 from fomo_dagster.evaluation import corruptions, few_shot, layer_temperature, temperature
 from fomo_dagster.evaluation.classification import METRICS as CLASSIFICATION_METRICS
 from fomo_dagster.evaluation.retrieval import METRICS as RETRIEVAL_METRICS
-from fomo_dagster.experiment.loading import json_schema
+from fomo_dagster.experiment.json_schema import json_schema
 from fomo_dagster.experiment.training import Budget
 from fomo_dagster.merging.techniques import TECHNIQUES
 from fomo_dagster.methods.averaging.declaration import AVERAGES

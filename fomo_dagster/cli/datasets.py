@@ -20,8 +20,8 @@ from fomo_dagster.data.presence import Presence, differences
 from fomo_dagster.data.sources.release.source import FomoReleaseSource
 from fomo_dagster.errors import FomoError, InputError, nearest
 from fomo_dagster.experiment.benchmark import benchmark_declarations, of_benchmark
+from fomo_dagster.experiment.declared_datasets import load_datasets, shipped_datasets
 from fomo_dagster.experiment.experiment_sets import load_all
-from fomo_dagster.experiment.loading import load_datasets, shipped_datasets
 from fomo_dagster.graph.core.keys import shards_key
 from fomo_dagster.home import Home
 

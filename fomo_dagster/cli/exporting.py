@@ -14,7 +14,8 @@ from fomo_dagster.experiment.backbone import WEIGHTS_SUFFIXES
 from fomo_dagster.experiment.experiment_sets import load_experiment_set
 from fomo_dagster.experiment.weights_folder import described
 from fomo_dagster.exporting.registry import forms_named
-from fomo_dagster.graph.build.builder import Graph, build_graph
+from fomo_dagster.graph.build.builder import build_graph
+from fomo_dagster.graph.build.graph import Graph
 from fomo_dagster.graph.nodes.evaluation import EvaluationNode
 from fomo_dagster.graph.run.run_context import RunContext
 from fomo_dagster.graph.work.checkpoints import WEIGHTS

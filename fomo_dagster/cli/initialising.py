@@ -11,7 +11,7 @@ from fomo_dagster.cli.bars import Bars
 from fomo_dagster.cli.output import Terminal, say
 from fomo_dagster.data.benchmark.registry import by_any_name
 from fomo_dagster.errors import InputError
-from fomo_dagster.experiment.loading import shipped_datasets
+from fomo_dagster.experiment.declared_datasets import shipped_datasets
 from fomo_dagster.graph.build.names import RESERVED, WORDS
 from fomo_dagster.home import DEFINITIONS, Home
 from fomo_dagster.project.layout import FIRST, files_of, write_new

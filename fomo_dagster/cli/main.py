@@ -315,7 +315,7 @@ def schema(
 ) -> None:
     """Print the JSON schema of experiment files, from which editors complete keys."""
     from fomo_dagster.experiment.comparison import comparison_schema
-    from fomo_dagster.experiment.loading import json_schema
+    from fomo_dagster.experiment.json_schema import json_schema
     from fomo_dagster.store.files import write_bytes
 
     text = json.dumps(comparison_schema() if comparisons else json_schema(), indent=1) + "\n"

@@ -11,7 +11,7 @@ from typer.core import TyperCommand
 from fomo_dagster.errors import InputError
 
 if TYPE_CHECKING:
-    from fomo_dagster.graph.build.builder import Graph
+    from fomo_dagster.graph.build.graph import Graph
     from fomo_dagster.graph.run.plan import Planned
 
 PARALLEL = "--parallel"

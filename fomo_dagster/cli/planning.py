@@ -19,10 +19,11 @@ from fomo_dagster.errors import FomoError, InputError
 from fomo_dagster.experiment.comparison import comparison_files
 from fomo_dagster.experiment.comparisons import load_named
 from fomo_dagster.experiment.experiment_sets import ExperimentSet
-from fomo_dagster.experiment.loading import experiment_files
+from fomo_dagster.experiment.files import experiment_files
 from fomo_dagster.experiment.schema import Experiment
 from fomo_dagster.experiment.unread import unread
-from fomo_dagster.graph.build.builder import Graph, build_project
+from fomo_dagster.graph.build.builder import build_project
+from fomo_dagster.graph.build.graph import Graph
 from fomo_dagster.graph.build.names import ConflictError, job_name
 from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.nodes.comparison import ComparisonNode

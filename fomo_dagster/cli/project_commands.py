@@ -65,7 +65,7 @@ def say_version(asked: bool) -> None:
 def only_experiment(project: Path) -> str:
     """The one file that a project has in `experiments/`, by its name. Raises `InputError` where
     there are several, with their names, or none."""
-    from fomo_dagster.experiment.loading import experiment_files
+    from fomo_dagster.experiment.files import experiment_files
 
     names = list(experiment_files(project))
     if len(names) == 1:

@@ -11,7 +11,7 @@ from rich.console import Console
 from fomo_dagster.cli.output import Terminal, say
 from fomo_dagster.cli.rows import print_frame
 from fomo_dagster.errors import StoreError
-from fomo_dagster.graph.build.builder import Graph
+from fomo_dagster.graph.build.graph import Graph
 from fomo_dagster.graph.core.keys import LEADERBOARD
 from fomo_dagster.graph.nodes.candidate import CandidateNode
 from fomo_dagster.graph.nodes.summaries.scores import HEAT_MAP, PATHS

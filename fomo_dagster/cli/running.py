@@ -28,7 +28,7 @@ from fomo_dagster.cli.output import Terminal, stdout_of_now
 from fomo_dagster.cli.planning import RunRequest, resolve_request, warn_once
 from fomo_dagster.cli.run_view import RunView, TextView
 from fomo_dagster.errors import FomoError, InputError, StoppedError, StoreError
-from fomo_dagster.graph.build.builder import Graph
+from fomo_dagster.graph.build.graph import Graph
 from fomo_dagster.graph.core.keys import assets_by_step, what_is_made
 from fomo_dagster.graph.run.clusters import Cluster
 from fomo_dagster.graph.run.executors import open_cluster

@@ -13,7 +13,8 @@ from fomo_dagster.cli.output import Terminal, say
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.loading import load_experiment
 from fomo_dagster.experiment.training import TrainingSettings
-from fomo_dagster.graph.build.builder import Graph, build_graph
+from fomo_dagster.graph.build.builder import build_graph
+from fomo_dagster.graph.build.graph import Graph
 from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.nodes.budget import BudgetDetails, BudgetNode
 from fomo_dagster.graph.nodes.trained import TrainedNode

@@ -15,13 +15,8 @@ from pydantic import Field, TypeAdapter, model_validator
 from fomo_dagster.data.declarations import Declaration
 from fomo_dagster.errors import InputError, nearest
 from fomo_dagster.experiment.cron import CronSchedule, TimeZone
-from fomo_dagster.experiment.loading import (
-    SUFFIXES,
-    Loaded,
-    check_has_no_twin,
-    files_by_name,
-    find_file,
-)
+from fomo_dagster.experiment.files import SUFFIXES, check_has_no_twin, files_by_name, find_file
+from fomo_dagster.experiment.loading import Loaded
 from fomo_dagster.experiment.names import check_safe_name
 from fomo_dagster.experiment.target import ComparedMetric, Target
 from fomo_dagster.experiment.validating import Place, validated

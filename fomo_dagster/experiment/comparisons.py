@@ -26,7 +26,8 @@ from fomo_dagster.experiment.experiment_sets import (
     load_all,
     load_experiment_set,
 )
-from fomo_dagster.experiment.loading import Loaded, experiment_files, find_file
+from fomo_dagster.experiment.files import experiment_files, find_file
+from fomo_dagster.experiment.loading import Loaded
 from fomo_dagster.experiment.validating import Place
 from fomo_dagster.shipped import shipped_folder
 

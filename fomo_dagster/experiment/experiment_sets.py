@@ -15,16 +15,10 @@ from typing import Any, TypeVar
 
 from fomo_dagster.errors import FomoError, InputError, nearest
 from fomo_dagster.experiment.comparison import FOLDER, LoadedComparison
+from fomo_dagster.experiment.declared_datasets import Datasets, load_datasets
 from fomo_dagster.experiment.extending import apply_override, merged, nested
-from fomo_dagster.experiment.loading import (
-    Datasets,
-    Loaded,
-    declared_in,
-    experiment_files,
-    experiment_from,
-    find_file,
-    load_datasets,
-)
+from fomo_dagster.experiment.files import experiment_files, find_file
+from fomo_dagster.experiment.loading import Loaded, declared_in, experiment_from
 from fomo_dagster.experiment.schema import Experiment
 from fomo_dagster.experiment.shared_names import with_shared_names
 from fomo_dagster.experiment.sweeping import (

@@ -1,18 +1,15 @@
-"""Reading experiment and dataset files: YAML, `extends`, overrides, and errors that name the key.
+"""Reading experiment files: YAML, `extends`, overrides, and errors that name the key.
 
 A project is a folder with `experiments/*.yaml`, one experiment or sweep a file, and
-`datasets/*.yaml`, each a mapping from dataset names to declarations. What ships with the package is
-found by the same names wherever the project itself has none of them. Which experiments a sweep is
-stands in `fomo_dagster.experiment.experiment_sets`.
+`datasets/*.yaml` (see `declared_datasets`). What ships with the package is found by the same names
+wherever the project itself has none of them. Which experiments a sweep is stands in
+`experiment_sets`.
 """
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,28 +18,25 @@ from pydantic import TypeAdapter
 from fomo_dagster.data.benchmark.registry import by_any_name
 from fomo_dagster.data.dataset import Dataset
 from fomo_dagster.errors import InputError, nearest
-from fomo_dagster.experiment.benchmark import benchmark_declarations, with_benchmark_values
+from fomo_dagster.experiment.benchmark import benchmark_declarations
+from fomo_dagster.experiment.declared_datasets import (
+    Datasets,
+    completed,
+    load_datasets,
+    shipped_datasets,
+)
 from fomo_dagster.experiment.extending import apply_override, merged
-from fomo_dagster.experiment.names import check_safe_name
+from fomo_dagster.experiment.files import check_has_no_twin, declaration_files, find_file
 from fomo_dagster.experiment.schema import Experiment
 from fomo_dagster.experiment.sweeping import (
     EXTENDS,
-    MOST_REPLICATES,
     OF_FILES,
-    REPLICATES,
-    SEED_LIST,
-    SEEDS,
     SWEEP,
-    VARY,
     grids_of,
 )
 from fomo_dagster.experiment.validating import Place, validated
-from fomo_dagster.paths import problem_of, said_of
 from fomo_dagster.shipped import shipped_folder
-from fomo_dagster.yaml_files import read_mapping, read_parts, text_of
-
-SUFFIXES = (".yaml", ".yml")
-_NAME = re.compile(r"^['\"]?([A-Za-z0-9][A-Za-z0-9_]*)['\"]?\s*:(?:\s|$)", re.MULTILINE)
+from fomo_dagster.yaml_files import read_mapping
 
 
 @dataclass(frozen=True)
@@ -85,67 +79,6 @@ class Loaded:
             known = {*self.datasets, *by_any_name()}
             raise InputError(f"{said}is not declared; " + nearest(name, known))
         return self.datasets[name]
-
-
-@dataclass(frozen=True)
-class Datasets:
-    """What the files of `datasets/` declare.
-
-    bases: dataset → the folder that its paths start from. wrong: dataset → why its declaration
-    cannot be used. unread: why files cannot be read of which nobody knows what they declare.
-    """
-
-    declared: Mapping[str, Dataset]
-    bases: Mapping[str, Path]
-    wrong: Mapping[str, str]
-    unread: tuple[str, ...]
-
-    @property
-    def troubles(self) -> list[str]:
-        """Everything that is wrong, each once."""
-        return list(dict.fromkeys((*self.unread, *self.wrong.values())))
-
-
-def experiment_files(project: Path) -> dict[str, Path]:
-    """Experiment name → file, for every file in the project's `experiments/` folder; of two that
-    differ in their suffixes alone, which are refused when they are read, the second by all of it.
-    """
-    return files_by_name(project / "experiments")
-
-
-def files_by_name(folder: Path) -> dict[str, Path]:
-    """Name → file, for every declaration in a folder; see `experiment_files`."""
-    files: dict[str, Path] = {}
-    for path in declaration_files(folder):
-        files[path.name if path.stem in files else path.stem] = path
-    return files
-
-
-def is_declaration(path: Path) -> bool:
-    """Whether its name ends as those of experiments and datasets do; hidden files, such as editors
-    and macOS leave, are none."""
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
-
-
-def declaration_files(folder: Path) -> Iterator[Path]:
-    """The declarations in a folder, in the order of their names."""
-    try:
-        names = sorted(os.listdir(folder))
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    except OSError as error:
-        raise InputError(said_of(error, folder)) from error
-    yield from filter(is_declaration, (folder / name for name in names))
-
-
-def check_has_no_twin(path: Path) -> None:
-    """Raises `InputError` where another file differs from this one in its suffix alone."""
-    twins = [p.name for p in path.parent.glob("*") if p.stem == path.stem and is_declaration(p)]
-    if len(twins) > 1:
-        raise InputError(
-            f"{path}: {' and '.join(sorted(twins))} would both be {path.stem!r}: rename or delete "
-            "one"
-        )
 
 
 def load_experiment(name_or_path: str, project: Path, overrides: Sequence[str] = ()) -> Loaded:
@@ -191,7 +124,7 @@ def experiment_from(
     datasets, bases, wrong = dict(known.declared), dict(known.bases), dict(known.wrong)
     own = data.get("datasets")
     if isinstance(own, dict):
-        data["datasets"] = {name: _completed(name, own[name], where) for name in own}
+        data["datasets"] = {name: completed(name, own[name], where) for name in own}
     shipped = shipped_datasets()
     declared = {*datasets, *wrong, *shipped.declared, *(own if isinstance(own, dict) else ())}
     experiment: Experiment = validated(
@@ -215,110 +148,6 @@ def experiment_from(
     return Loaded(experiment, datasets, bases, path, wrong)
 
 
-def load_datasets(project: Path) -> Datasets:
-    """The project's dataset declarations; what is wrong with some leaves the others alone."""
-    declared: dict[str, Dataset] = {}
-    origins: dict[str, Path] = {}
-    wrong: dict[str, str] = {}
-    unread: list[str] = []
-    for path in declaration_files(project / "datasets"):
-        try:
-            parts = dict(read_parts(path))
-        except InputError as error:
-            parts = dict.fromkeys(_names_in(path), error)
-            unread += [] if parts else [str(error)]
-        if _is_nameless(parts):
-            parts = {path.stem: _nameless(path)}
-        for name, declaration in parts.items():
-            try:
-                if name in origins:
-                    raise InputError(
-                        f"{path}: dataset {name!r} is declared in {origins[name]} too: rename one"
-                    )
-                declared[name] = _dataset(name, declaration, path)
-            except InputError as error:
-                wrong.setdefault(name, str(error))
-            origins.setdefault(name, path)
-    for name in wrong:
-        declared.pop(name, None)
-    return Datasets(declared, {name: p.parent for name, p in origins.items()}, wrong, tuple(unread))
-
-
-@cache
-def shipped_datasets() -> Datasets:
-    """The declarations that ship with the package; a project's own of the same name go before."""
-    return load_datasets(shipped_folder())
-
-
-def _dataset(name: str, declaration: Any, path: Path) -> Dataset:
-    if isinstance(declaration, InputError):
-        raise declaration
-    try:
-        check_safe_name(name)
-    except ValueError as error:
-        raise InputError(f"{path}: {error}") from error
-    where = f"{path}: dataset {name!r}"
-    whole = _completed(name, declaration, where)
-    dataset: Dataset = validated(
-        TypeAdapter(Dataset), whole, where, Dataset, place=Place(path, (name,))
-    )
-    return dataset
-
-
-def _is_nameless(parts: Mapping[str, Any]) -> bool:
-    """Whether a file has what a dataset has in place of datasets by their names."""
-    source = parts.get("source")
-    is_dataset = isinstance(source, dict) and "source" in source
-    return source is not None and not is_dataset and parts.keys() <= Dataset.model_fields.keys()
-
-
-def _nameless(path: Path) -> InputError:
-    return InputError(
-        f"{path} begins with the keys of a dataset, and a file of this folder with the names of "
-        f"datasets: put what it declares below a name, indented, such as `{path.stem}:`"
-    )
-
-
-def _names_in(path: Path) -> list[str]:
-    """The names at the beginnings of the lines of a file that is no YAML."""
-    try:
-        return _NAME.findall(text_of(path))
-    except InputError:
-        return []
-
-
-def json_schema() -> dict[str, Any]:
-    """The JSON schema of the experiment file, for editors."""
-    schema = Experiment.model_json_schema()
-    schema["properties"]["extends"] = {
-        "type": "string",
-        "description": "The experiment to inherit from: its name, with the folder if it is in "
-        "another one (`fomo_in_flux/default`).",
-    }
-    schema["properties"][SWEEP] = {
-        "anyOf": [{"type": "object"}, {"type": "array", "items": {"type": "object"}}],
-        "description": "Declare one experiment for every combination of values: dotted keys, each "
-        "with a list of values or a mapping from names to values; or a list of such mappings. "
-        "`together` varies several keys at once, `extends` the file to inherit from.",
-    }
-    schema["properties"][REPLICATES] = {
-        "type": "integer", "minimum": 1, "maximum": MOST_REPLICATES,
-        "description": "Declare the experiment so many times, each with another seed, from its own "
-        "on. They share whatever the seeds do not change.",
-    }  # fmt: skip
-    schema["properties"][SEED_LIST] = {
-        "type": "array", "items": {"type": "integer"}, "minItems": 1,
-        "description": "The seeds of the replicates, in place of their number.",
-    }  # fmt: skip
-    schema["properties"][VARY] = {
-        "type": "array", "items": {"enum": list(SEEDS)}, "minItems": 1, "default": ["training"],
-        "description": "Which seeds the replicates set: "
-        + "; ".join(f"{what}: `{key}`" for what, key in SEEDS.items()) + ".",
-    }  # fmt: skip
-    schema["required"] = []  # a file that extends another may leave anything out
-    return schema
-
-
 def _name_of(path: Path, project: Path) -> str:
     """The file's, after those of its folders below `experiments/`, so that no two share one."""
     resolved = path.resolve()
@@ -327,32 +156,6 @@ def _name_of(path: Path, project: Path) -> str:
         if resolved.is_relative_to(folder):
             return "_".join(resolved.relative_to(folder).with_suffix("").parts)
     return path.stem
-
-
-def find_file(name_or_path: str, project: Path) -> Path:
-    """The file that a name or a path stands for, the project's before one that ships with the
-    package; `InputError` if there is none."""
-    known: set[str] = set()
-    for folder in (project / "experiments", shipped_folder() / "experiments"):
-        files = experiment_files(folder.parent)
-        if name_or_path in files:
-            return files[name_or_path]
-        for suffix in SUFFIXES:  # of a folder below, which Dagster does not load
-            below = folder / f"{name_or_path}{suffix}"
-            if "/" in name_or_path and below.resolve().is_relative_to(folder.resolve()):
-                if below.is_file():
-                    return below
-                files |= {f"{p.parent.name}/{p.stem}": p for p in below.parent.glob(f"*{suffix}")}
-        known |= files.keys()
-    path = Path(name_or_path).expanduser()
-    if path.suffix.lower() in SUFFIXES:
-        if path.is_file():
-            return path.resolve()
-        raise InputError(problem_of(path, "file") or f"{path} is no file of an experiment")
-    raise InputError(
-        f"there is no experiment {name_or_path!r} in {project / 'experiments'}; "
-        + nearest(name_or_path, known)
-    )
 
 
 def _with_parents(path: Path, children: tuple[Path, ...], project: Path) -> dict[str, Any]:
@@ -415,10 +218,3 @@ def _parents_of(path: Path, swept: Any, parent: Any, project: Path) -> Any:
         return {name: str(_parent(path, one, project)) for name, one in swept.items()}
     named = swept if isinstance(swept, list) else [swept]
     return [str(_parent(path, one, project)) for one in named]
-
-
-def _completed(name: str, declaration: Any, where: str) -> Any:
-    try:
-        return with_benchmark_values(name, declaration)
-    except InputError as error:
-        raise InputError(f"{where}: {error}") from error

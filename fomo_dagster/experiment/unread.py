@@ -10,7 +10,8 @@ from fomo_dagster.data.formats import has_image_suffix
 from fomo_dagster.data.sources.files import resolved, shortlist
 from fomo_dagster.data.sources.rows import SUFFIXES as TABLES
 from fomo_dagster.experiment.comparison import FOLDER as COMPARISONS
-from fomo_dagster.experiment.loading import SUFFIXES, Loaded, is_declaration
+from fomo_dagster.experiment.files import SUFFIXES, is_declaration
+from fomo_dagster.experiment.loading import Loaded
 from fomo_dagster.streams.growing import passed_over
 
 NO_DECLARATIONS = (".md", ".rst", ".pyc")  # what people and Python leave beside them

@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 from fomo_dagster.errors import InputError
-from fomo_dagster.experiment.loading import json_schema
+from fomo_dagster.experiment.json_schema import json_schema
 from fomo_dagster.home import DEFINITIONS
 from fomo_dagster.project.looking import Looked
 

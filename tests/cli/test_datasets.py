@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from fomo_dagster.cli.datasets import known_datasets, print_datasets
 from fomo_dagster.cli.main import app
 from fomo_dagster.errors import DataError, InputError
-from fomo_dagster.experiment.loading import shipped_datasets
+from fomo_dagster.experiment.declared_datasets import shipped_datasets
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from fomo_dagster.cli.schedules import rates_of
 from fomo_dagster.data.declarations import LARGEST_COUNT, LARGEST_SEED, Declaration
 from fomo_dagster.errors import InputError
-from fomo_dagster.experiment.loading import json_schema
+from fomo_dagster.experiment.json_schema import json_schema
 from fomo_dagster.graph.work.budgets import MemoryAdjusted
 
 HUGE = 10**20

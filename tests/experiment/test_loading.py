@@ -7,13 +7,10 @@ import yaml
 
 from fomo_dagster.data.benchmark.registry import benchmark_datasets
 from fomo_dagster.errors import InputError
+from fomo_dagster.experiment.declared_datasets import load_datasets, shipped_datasets
 from fomo_dagster.experiment.experiment_sets import load_all, load_experiment_set
-from fomo_dagster.experiment.loading import (
-    json_schema,
-    load_datasets,
-    load_experiment,
-    shipped_datasets,
-)
+from fomo_dagster.experiment.json_schema import json_schema
+from fomo_dagster.experiment.loading import load_experiment
 from fomo_dagster.graph.build.builder import build_graph
 
 MINIMAL = {

@@ -7,7 +7,8 @@ import yaml
 
 from fomo_dagster.data.benchmark.registry import benchmark_datasets
 from fomo_dagster.errors import InputError
-from fomo_dagster.experiment.loading import load_datasets, load_experiment
+from fomo_dagster.experiment.declared_datasets import load_datasets
+from fomo_dagster.experiment.loading import load_experiment
 from fomo_dagster.graph.build.builder import build_graph
 from fomo_dagster.graph.work.checkpoints import drawn_samples
 

@@ -7,7 +7,8 @@ import yaml
 
 from fomo_dagster import shipped
 from fomo_dagster.errors import InputError
-from fomo_dagster.experiment.loading import find_file, load_experiment
+from fomo_dagster.experiment.files import find_file
+from fomo_dagster.experiment.loading import load_experiment
 from fomo_dagster.graph.build.builder import build_graph
 from fomo_dagster.home import Home, project_folder
 from fomo_dagster.shipped import shipped_folder

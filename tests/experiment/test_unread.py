@@ -6,7 +6,9 @@ import pytest
 
 from fomo_dagster.data.dataset import Dataset
 from fomo_dagster.errors import InputError
-from fomo_dagster.experiment.loading import experiment_files, load_datasets, load_experiment
+from fomo_dagster.experiment.declared_datasets import load_datasets
+from fomo_dagster.experiment.files import experiment_files
+from fomo_dagster.experiment.loading import load_experiment
 from fomo_dagster.experiment.unread import unread, unread_files
 
 

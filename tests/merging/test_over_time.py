@@ -5,7 +5,8 @@ import yaml
 from pydantic import TypeAdapter
 
 from fomo_dagster.errors import InputError
-from fomo_dagster.experiment.loading import experiment_files, load_experiment
+from fomo_dagster.experiment.files import experiment_files
+from fomo_dagster.experiment.loading import load_experiment
 from fomo_dagster.graph.build.builder import build_graph
 from fomo_dagster.merging.over_time import COMBINATIONS
 from fomo_dagster.methods.registry import AnyMethod

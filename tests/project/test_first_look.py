@@ -11,7 +11,8 @@ from PIL import Image
 
 from fomo_dagster.cli.main import app
 from fomo_dagster.errors import DataError, InputError
-from fomo_dagster.experiment.loading import load_datasets, load_experiment
+from fomo_dagster.experiment.declared_datasets import load_datasets
+from fomo_dagster.experiment.loading import load_experiment
 from fomo_dagster.graph.build.builder import build_project
 from fomo_dagster.home import DEFINITIONS
 from fomo_dagster.project import looking

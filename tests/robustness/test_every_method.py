@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from fomo_dagster.experiment.extending import merged
-from fomo_dagster.graph.build.builder import Graph
+from fomo_dagster.graph.build.graph import Graph
 from fomo_dagster.graph.run.materialise import materialise
 from fomo_dagster.graph.run.run_context import RunContext
 from fomo_dagster.home import Home

@@ -13,8 +13,8 @@ from pydantic import TypeAdapter
 from torch import nn
 
 from fomo_dagster.errors import InputError
-from fomo_dagster.experiment.loading import validated
 from fomo_dagster.experiment.training import TrainingSettings
+from fomo_dagster.experiment.validating import validated
 from fomo_dagster.optimisation.optimisers import AnyOptimiser, Optimiser
 from fomo_dagster.store.digests import digest_of
 

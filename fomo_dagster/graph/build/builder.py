@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,115 +16,27 @@ from fomo_dagster.experiment.loading import Loaded
 from fomo_dagster.experiment.names import SAFE_NAME
 from fomo_dagster.experiment.overview import overview
 from fomo_dagster.experiment.schema import Experiment
-from fomo_dagster.graph.build.declared_comparisons import comparison_nodes, needs
+from fomo_dagster.graph.build.declared_comparisons import comparison_nodes
 from fomo_dagster.graph.build.declared_streams import (
     first_evaluated,
     roles_of,
     viewed,
     with_stream_read,
 )
+from fomo_dagster.graph.build.graph import Graph
 from fomo_dagster.graph.build.names import ConflictError
 from fomo_dagster.graph.build.stream_nodes import StreamNodes
 from fomo_dagster.graph.build.weights_over_time import WeightsOverTime
-from fomo_dagster.graph.core.context import SourceNode
-from fomo_dagster.graph.core.keys import LEADERBOARD, order_key, release_key
-from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.nodes.budget import BudgetNode, budget_of
 from fomo_dagster.graph.nodes.candidate import CandidateNode
-from fomo_dagster.graph.nodes.comparison import ComparisonNode, OfComparison
 from fomo_dagster.graph.nodes.evaluation import EvaluationNode
 from fomo_dagster.graph.nodes.leaderboard import LeaderboardNode
 from fomo_dagster.graph.nodes.measures.registry import MEASURES
 from fomo_dagster.graph.nodes.release import ReleaseNode
-from fomo_dagster.graph.nodes.report import ReportNode
 from fomo_dagster.graph.nodes.summaries.registry import SUMMARIES
 from fomo_dagster.graph.nodes.summaries.summary import Evaluated
 from fomo_dagster.graph.nodes.trained import OtherWeights, TrainedNode
 from fomo_dagster.methods.online_selection.declaration import Referring
-
-
-@dataclass(frozen=True)
-class Graph:
-    """Nodes, each after those that it needs."""
-
-    sources: Mapping[str, SourceNode]
-    nodes: Mapping[str, Node]
-    code_versions: Mapping[str, str]
-    experiments: Mapping[str, Experiment]
-    growing: Mapping[str, Path] = field(default_factory=dict)
-    """Experiment → the folder that its stream grows in."""
-    sweeps: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Sweep → its experiments."""
-    owners: Mapping[str, Loaded] = field(default_factory=dict)
-    """Node → the experiment that brought it, from which alone it can be built again."""
-    loaded: Mapping[str, Loaded] = field(default_factory=dict)
-    """Experiment → all that its file says."""
-    troubles: tuple[Trouble, ...] = ()
-    """The experiments and comparisons that cannot be part of it, and why."""
-    wrong_datasets: tuple[str, ...] = ()
-    """What is wrong with declarations of the project's datasets."""
-
-    def of(self, *experiments: str) -> list[Node]:
-        """The nodes that experiments need, their streams' order and the leaderboard with them, and
-        the comparisons that are about no other experiments."""
-        streams = (order_key(self.experiments[name].stream_name) for name in experiments)
-        names = (self.experiments[name].release for name in experiments)
-        wanted: set[str] = {LEADERBOARD, *streams}
-        wanted.update(release_key(release.name) for release in names if release is not None)
-        for one in self.of_comparisons:
-            if not set(one.experiments).difference(experiments):
-                wanted.add(one.key)
-        for node in reversed(list(self.nodes.values())):
-            if node.key in wanted or node.experiment in experiments:
-                wanted.add(node.key)
-                if node.key != LEADERBOARD:
-                    wanted.update(node.inputs)
-        return [node for node in self.nodes.values() if node.key in wanted]
-
-    @property
-    def comparisons(self) -> dict[str, ComparisonNode]:
-        """Those that it has, by their keys."""
-        nodes = self.nodes.values()
-        return {node.key: node for node in nodes if isinstance(node, ComparisonNode)}
-
-    @property
-    def reports(self) -> dict[str, ReportNode]:
-        """The pages of comparisons, by the keys of these."""
-        nodes = self.nodes.values()
-        return {node.comparison_key: node for node in nodes if isinstance(node, ReportNode)}
-
-    @property
-    def of_comparisons(self) -> list[OfComparison]:
-        """All that is made for files of `comparisons/`."""
-        return [*self.comparisons.values(), *self.reports.values()]
-
-    def without(self, trouble: Trouble) -> Graph:
-        """The graph without what turned out to be in trouble: a comparison, or an experiment's own
-        nodes and the comparisons that are about it."""
-        name = trouble.name
-        lost = [
-            one for one in self.of_comparisons if name in (one.loaded.reference, *one.experiments)
-        ]
-        return replace(
-            self,
-            nodes={
-                key: node
-                for key, node in self.nodes.items()
-                if name != node.experiment and node not in lost
-            },
-            experiments={n: one for n, one in self.experiments.items() if n != name},
-            loaded={n: one for n, one in self.loaded.items() if n != name},
-            sweeps={s: tuple(n for n in names if n != name) for s, names in self.sweeps.items()},
-            troubles=(
-                *self.troubles,
-                trouble,
-                *(
-                    Trouble(one.loaded.reference, one.loaded.path, needs(one.loaded, name, trouble))
-                    for one in lost
-                    if isinstance(one, ComparisonNode) and one.key != name
-                ),
-            ),
-        )
 
 
 def build_graph(

@@ -12,7 +12,7 @@ import polars as pl
 from fomo_dagster.errors import FomoError
 from fomo_dagster.experiment.backbone import Backbone
 from fomo_dagster.exporting.subject import DataUse, Evaluated, Provenance, Subject
-from fomo_dagster.graph.build.builder import Graph
+from fomo_dagster.graph.build.graph import Graph
 from fomo_dagster.graph.core.context import NodeContext
 from fomo_dagster.graph.core.files import MANIFEST
 from fomo_dagster.graph.core.keys import shards_key

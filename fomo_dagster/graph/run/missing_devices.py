@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from fomo_dagster.errors import InputError
-from fomo_dagster.graph.build.builder import Graph
+from fomo_dagster.graph.build.graph import Graph
 from fomo_dagster.graph.core.needs import Needs
 from fomo_dagster.graph.run.clusters import Cluster
 from fomo_dagster.graph.run.plan import Planned

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from fomo_dagster.experiment.schema import Experiment
-from fomo_dagster.graph.build.builder import Graph
+from fomo_dagster.graph.build.graph import Graph
 from fomo_dagster.graph.build.weights_over_time import WeightsOverTime
 from fomo_dagster.graph.nodes.trained import TrainedNode
 from fomo_dagster.graph.nodes.weights import WeightsNode

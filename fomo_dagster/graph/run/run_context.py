@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from fomo_dagster.errors import FomoError
-from fomo_dagster.graph.build.builder import Graph
+from fomo_dagster.graph.build.graph import Graph
 from fomo_dagster.graph.core.context import NodeContext
 from fomo_dagster.graph.core.keys import step_of
 from fomo_dagster.graph.core.needs import Needs

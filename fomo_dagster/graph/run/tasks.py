@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from fomo_dagster.errors import StoreError
 from fomo_dagster.experiment.loading import Loaded
-from fomo_dagster.graph.build.builder import Graph, build_graph
+from fomo_dagster.graph.build.builder import build_graph
+from fomo_dagster.graph.build.graph import Graph
 from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.run.run_context import RunContext
 from fomo_dagster.home import Home

@@ -23,7 +23,7 @@ from fomo_dagster.trackers.sending import Trackers
 from fomo_dagster.trackers.tracker import Entry, Point, Run
 
 if TYPE_CHECKING:
-    from fomo_dagster.graph.build.builder import Graph
+    from fomo_dagster.graph.build.graph import Graph
 
 STEPS = "training_steps"
 

@@ -1,0 +1,101 @@
+"""The graph of nodes that experiments need, as `builder` makes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from fomo_dagster.experiment.experiment_sets import Trouble
+from fomo_dagster.experiment.loading import Loaded
+from fomo_dagster.experiment.schema import Experiment
+from fomo_dagster.graph.build.declared_comparisons import needs
+from fomo_dagster.graph.core.context import SourceNode
+from fomo_dagster.graph.core.keys import LEADERBOARD, order_key, release_key
+from fomo_dagster.graph.core.node import Node
+from fomo_dagster.graph.nodes.comparison import ComparisonNode, OfComparison
+from fomo_dagster.graph.nodes.report import ReportNode
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Nodes, each after those that it needs."""
+
+    sources: Mapping[str, SourceNode]
+    nodes: Mapping[str, Node]
+    code_versions: Mapping[str, str]
+    experiments: Mapping[str, Experiment]
+    growing: Mapping[str, Path] = field(default_factory=dict)
+    """Experiment → the folder that its stream grows in."""
+    sweeps: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Sweep → its experiments."""
+    owners: Mapping[str, Loaded] = field(default_factory=dict)
+    """Node → the experiment that brought it, from which alone it can be built again."""
+    loaded: Mapping[str, Loaded] = field(default_factory=dict)
+    """Experiment → all that its file says."""
+    troubles: tuple[Trouble, ...] = ()
+    """The experiments and comparisons that cannot be part of it, and why."""
+    wrong_datasets: tuple[str, ...] = ()
+    """What is wrong with declarations of the project's datasets."""
+
+    def of(self, *experiments: str) -> list[Node]:
+        """The nodes that experiments need, their streams' order and the leaderboard with them, and
+        the comparisons that are about no other experiments."""
+        streams = (order_key(self.experiments[name].stream_name) for name in experiments)
+        names = (self.experiments[name].release for name in experiments)
+        wanted: set[str] = {LEADERBOARD, *streams}
+        wanted.update(release_key(release.name) for release in names if release is not None)
+        for one in self.of_comparisons:
+            if not set(one.experiments).difference(experiments):
+                wanted.add(one.key)
+        for node in reversed(list(self.nodes.values())):
+            if node.key in wanted or node.experiment in experiments:
+                wanted.add(node.key)
+                if node.key != LEADERBOARD:
+                    wanted.update(node.inputs)
+        return [node for node in self.nodes.values() if node.key in wanted]
+
+    @property
+    def comparisons(self) -> dict[str, ComparisonNode]:
+        """Those that it has, by their keys."""
+        nodes = self.nodes.values()
+        return {node.key: node for node in nodes if isinstance(node, ComparisonNode)}
+
+    @property
+    def reports(self) -> dict[str, ReportNode]:
+        """The pages of comparisons, by the keys of these."""
+        nodes = self.nodes.values()
+        return {node.comparison_key: node for node in nodes if isinstance(node, ReportNode)}
+
+    @property
+    def of_comparisons(self) -> list[OfComparison]:
+        """All that is made for files of `comparisons/`."""
+        return [*self.comparisons.values(), *self.reports.values()]
+
+    def without(self, trouble: Trouble) -> Graph:
+        """The graph without what turned out to be in trouble: a comparison, or an experiment's own
+        nodes and the comparisons that are about it."""
+        name = trouble.name
+        lost = [
+            one for one in self.of_comparisons if name in (one.loaded.reference, *one.experiments)
+        ]
+        return replace(
+            self,
+            nodes={
+                key: node
+                for key, node in self.nodes.items()
+                if name != node.experiment and node not in lost
+            },
+            experiments={n: one for n, one in self.experiments.items() if n != name},
+            loaded={n: one for n, one in self.loaded.items() if n != name},
+            sweeps={s: tuple(n for n in names if n != name) for s, names in self.sweeps.items()},
+            troubles=(
+                *self.troubles,
+                trouble,
+                *(
+                    Trouble(one.loaded.reference, one.loaded.path, needs(one.loaded, name, trouble))
+                    for one in lost
+                    if isinstance(one, ComparisonNode) and one.key != name
+                ),
+            ),
+        )
