@@ -25,6 +25,8 @@ def sentence_of(record: Record) -> str:
     """What a record says, to whoever made it."""
     if record.kind == "alias":
         return f"{record.alias} of {record.name} is release {record.release}"
+    if record.kind == "files":
+        return f"release {record.release} of {record.name} is written as {_forms(record)}"
     of = f" ({record.candidate.shown})" if record.candidate is not None else ""
     return f"release {record.release}{of} is live as {record.name}"
 
@@ -41,9 +43,14 @@ def _row(record: Record) -> tuple[Any, ...]:
         "refusal": f"refused: {candidate}",
         "rollback": f"back to release {record.release}",
         "alias": f"release {record.release} is called {record.alias}",
+        "files": f"files of release {record.release}: {_forms(record)}",
     }[record.kind]
     at, why = minute(record.recorded_at), "; ".join(_reasons(record))
     return record.entry, at, record.by, what, record.live, why
+
+
+def _forms(record: Record) -> str:
+    return ", ".join(record.forms)
 
 
 def _reasons(record: Record) -> Iterator[str]:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from fomo_dagster.errors import InputError, StoreError
+from fomo_dagster.exporting.subject import DataUse, Provenance
 from fomo_dagster.home import Home
 from fomo_dagster.releases.verdicts import Verdict
 from fomo_dagster.store.files import create_bytes
@@ -32,7 +33,7 @@ PREVIOUS = "previous"
 _REMOTE_FOLDER = ".releases"
 _PROJECT, _JOINED = "project", "joined"  # files with who writes the records, and whom else to trust
 
-Kind: TypeAlias = Literal["release", "rollback", "refusal", "alias"]
+Kind: TypeAlias = Literal["release", "rollback", "refusal", "alias", "files"]
 
 
 class OvertakenError(InputError):
@@ -44,8 +45,9 @@ class Candidate:
     """A stage that is up for release.
 
     checkpoint: the data version of the weights that it deploys; weights: their kind and digest in
-    the store. backbone: its declaration. evaluations: dataset → digest. scores: metric → percent.
-    lineage: asset → data version of all that the weights were made from.
+    the store. backbone: its declaration. evaluations: dataset → digest; roles: dataset →
+    adaptation or held_out. scores: metric → percent. lineage: asset → data version of all that the
+    weights were made from; provenance: the same for people, with licences as they were declared.
     """
 
     experiment: str
@@ -56,6 +58,8 @@ class Candidate:
     evaluations: Mapping[str, str]
     scores: Mapping[str, float | None]
     lineage: Mapping[str, str]
+    roles: Mapping[str, str] = field(default_factory=dict)
+    provenance: Provenance | None = None  # none in records from before there were any
 
     @property
     def shown(self) -> str:
@@ -66,9 +70,10 @@ class Candidate:
 class Record:
     """Something that happened.
 
-    entry: its number, from 1. release: the number that was given (release), gone back to (rollback)
-    or named (alias). live: the number that is live from then on. reference: the number that the
-    candidate was held against. reason: what a person gave as one.
+    entry: its number, from 1. release: the number that was given (release), gone back to
+    (rollback), named (alias) or written as files. live: the number that is live from then on.
+    reference: the number that the candidate was held against. reason: what a person gave as one.
+    files: the kind and digest in the store of what was written, which has these forms.
     """
 
     name: str
@@ -86,6 +91,8 @@ class Record:
     reference: int | None = None
     candidate: Candidate | None = None
     gates: tuple[Verdict, ...] = ()
+    files: tuple[str, str] | None = None
+    forms: tuple[str, ...] = ()
 
     @property
     def by(self) -> str:
@@ -205,7 +212,8 @@ class ReleaseLog:
     def append(self, history: History, kind: Kind, **values: Any) -> Record:
         """Add what follows from a history. What `values` leave out stays: `live` above all.
 
-        Raises `OvertakenError` where another record came meanwhile.
+        Raises `OvertakenError` where another record came meanwhile; of files that were written
+        any number may, since they decide nothing.
         """
         record = Record(
             name=self.name,
@@ -217,10 +225,13 @@ class ReleaseLog:
             project=self._project(),
             **{"live": history.live, **values},
         )
-        data = sealed(asdict(record))
-        if not self._create(record.entry, data):
+        while not self._create(record.entry, sealed(asdict(record))):
             newer = self.read()
-            other = newer.records[record.entry - 1]
+            came = newer.records[record.entry - 1 :]
+            other = next((one for one in came if one.kind != "files"), None)
+            if other is None:
+                record = replace(record, entry=len(newer.records) + 1)
+                continue
             raise OvertakenError(
                 f"{self.name}: {other.by} recorded a {other.kind} first, at {other.recorded_at}, "
                 f"and release {newer.live} is live: look at `fomo releases {self.name}`, and again"
@@ -356,7 +367,18 @@ def _record_of(data: Mapping[str, Any]) -> Record:
     record = Record(**{name: value for name, value in data.items() if name in known})
     candidate = data.get("candidate")
     if candidate is not None:
-        kept = {one.name: candidate[one.name] for one in fields(Candidate)}
-        candidate = Candidate(**kept | {"weights": tuple(candidate["weights"])})
+        candidate = _candidate_of(candidate)
     gates = tuple(Verdict(**verdict) for verdict in data["gates"])
-    return replace(record, candidate=candidate, gates=gates)
+    files = None if record.files is None else (record.files[0], record.files[1])
+    return replace(record, candidate=candidate, gates=gates, files=files, forms=tuple(record.forms))
+
+
+def _candidate_of(data: Mapping[str, Any]) -> Candidate:
+    known = {one.name for one in fields(Candidate)}
+    kept = {name: value for name, value in data.items() if name in known}
+    kept["weights"] = tuple(data["weights"])
+    told = kept.get("provenance")
+    if told is not None:
+        uses = tuple(DataUse(**one) for one in told["data"])
+        kept["provenance"] = Provenance(**told | {"data": uses, "foreign": tuple(told["foreign"])})
+    return Candidate(**kept)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,21 +65,45 @@ def _of_heads(home: Path) -> Iterator[Root]:
 
 
 def _of_releases(home: Path) -> Iterator[Root]:
-    """The weights and evaluations of every release, as any may be gone back to. Of a record that
-    says neither, whatever digest it names."""
+    """The weights and evaluations of every release, as any may be gone back to; the files of those
+    that a name stands for. Of a record that says neither, whatever digest it names."""
     folder = home / "releases"
+    names: dict[str, list[dict[str, Any]]] = {}
     for path in sorted(folder.rglob("*.json")):
         name = path.relative_to(folder).parts[0].removesuffix(".json")
         text = path.read_text(errors="replace")
         try:
             record = json.loads(text)
-            if record.get("kind") in ("refusal", "rollback", "alias"):
+            if record.get("kind") in ("release", "rollback", "alias", "files"):
+                names.setdefault(name, []).append(record)
+            if record.get("kind") in ("refusal", "rollback", "alias", "files"):
                 continue
             kind, digest = record["candidate"]["weights"]
             evaluations = frozenset(record["candidate"]["evaluations"].values())
             yield Root("release", name, None, frozenset([(kind, digest)]), evaluations)
         except (ValueError, KeyError, TypeError, AttributeError):
             yield Root("release", name, digests=frozenset(_DIGEST.findall(text)))
+    for name, records in names.items():
+        if files := frozenset(_named_files(records)):
+            yield Root("release", name, None, files)
+
+
+def _named_files(records: Sequence[Mapping[str, Any]]) -> Iterator[Address]:
+    """The files of what is live, of what was live before, and of what has an alias. records: of a
+    release name, in order."""
+    numbers: dict[object, object] = {}
+    live = None
+    for record in records:
+        if record.get("kind") == "alias":
+            numbers[record.get("alias")] = record.get("release")
+        if record.get("live") != live:
+            numbers["previous"], live = live, record.get("live")
+    numbers["live"] = live
+    last = {one.get("release"): one.get("files") for one in records if one.get("kind") == "files"}
+    for number in set(numbers.values()):
+        match last.get(number):
+            case [str(kind), str(digest)]:
+                yield kind, digest
 
 
 def _of_resume_points(home: Path) -> Iterator[Root]:

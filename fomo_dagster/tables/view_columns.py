@@ -65,10 +65,13 @@ RUNS: Mapping[str, tuple[str, str]] = {
 RELEASES: Mapping[str, tuple[str, str]] = {
     "name": ("VARCHAR", "the release name"),
     "entry": ("BIGINT", "the place of the record among those of its name, counted from 1"),
-    "kind": ("VARCHAR", "`release`, `rollback`, `refusal` or `alias`"),
+    "kind": ("VARCHAR", "`release`, `rollback`, `refusal`, `alias` or `files`"),
     "recorded_at": ("TIMESTAMP", "when (UTC)"),
     "live": ("BIGINT", "the number that is live from then on; null if nothing is"),
-    "release": ("BIGINT", "the number given, gone back to or named; null of a refusal"),
+    "release": (
+        "BIGINT",
+        "the number given, gone back to, named or written as files; null of a refusal",
+    ),
     "alias": ("VARCHAR", "the alias that was given; null of other records"),
     "reference": ("BIGINT", "the number that the stage was held against; null if none was live"),
     "approval": ("VARCHAR", "`automatic` or `manual`, of a release"),
@@ -78,10 +81,12 @@ RELEASES: Mapping[str, tuple[str, str]] = {
     "candidate": (
         "JSON",
         "of a release or a refusal: experiment, stage, address of the weights, backbone, digests "
-        "of the evaluations, scores, and lineage: asset → data version of all that the weights "
-        "were made from",
+        "of the evaluations, roles of the datasets, scores, lineage: asset → data version of all "
+        "that the weights were made from, and provenance: the datasets with their licences",
     ),
     "gates": ("JSON", "of a release or a refusal: what each gate found"),
+    "forms": ("JSON", "the forms that were written, of a record of files"),
+    "files": ("JSON", "kind and digest in the store of what was written; null of other records"),
 }
 """Column of the view `releases`, as of `RUNS`."""
 
