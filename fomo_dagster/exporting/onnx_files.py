@@ -173,8 +173,23 @@ def _export(tower: _ImageTower | _TextTower, example: Tensor, model: Model, fold
             )  # fmt: skip
             assert program is not None
             program.save(folder / tower.file)
+            _without_origins(folder / tower.file)
     except torch.onnx.OnnxExporterError as error:
         raise InputError(_not_exported(error, model)) from error
+
+
+def _without_origins(path: Path) -> None:
+    """Take out of a file what torch's exporter says of each node: the lines of code it comes from,
+    with the paths on this machine, which nobody else should be given, and which would have other
+    bytes elsewhere."""
+    import onnx
+
+    model = onnx.load(path, load_external_data=False)
+    graph = model.graph
+    for part in (model, graph, *graph.node, *graph.value_info, *graph.initializer, *graph.input,
+                 *graph.output):  # fmt: skip
+        del part.metadata_props[:]
+    onnx.save(model, path)
 
 
 def _not_exported(error: Exception, model: Model) -> str:

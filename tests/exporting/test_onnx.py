@@ -41,6 +41,15 @@ np.savez("found.npz", images=run("image_encoder", "images", images), texts=run("
 """  # noqa: E501
 
 
+def test_files_tell_nothing_of_the_machine_that_wrote_them(onnx_export: Any) -> None:
+    files = sorted(onnx_export.folder.rglob("*.onnx"))
+    assert len(files) == 6
+    for file in files:
+        data = file.read_bytes()
+        for told in (b"stack_trace", b"site-packages", b"onnx_files.py", str(Path.cwd()).encode()):
+            assert told not in data, f"{file}: {told!r}"
+
+
 def test_onnxruntime_alone_computes_what_the_model_does(
     clip_subject: Subject, onnx_export: Any, tmp_path: Path
 ) -> None:
