@@ -108,6 +108,27 @@ class DataGate(Declaration):
         return self
 
 
+class CostGate(Declaration):
+    """What a stage may cost to use, against what is live. It is counted, for one image and one
+    text, so that the verdict is the same on every machine."""
+
+    flops_ratio_at_most: float | None = Field(
+        None,
+        gt=0,
+        description="How many times the operations of the live release an image may take, and a "
+        "text: 1.05 is five percent more.",
+    )
+    parameters_ratio_at_most: float | None = Field(
+        None, gt=0, description="How many times the parameters of the live release it may have."
+    )
+
+    @model_validator(mode="after")
+    def _asks_something(self) -> CostGate:
+        if self.flops_ratio_at_most is None and self.parameters_ratio_at_most is None:
+            raise ValueError("give flops_ratio_at_most or parameters_ratio_at_most, or both")
+        return self
+
+
 class Gates(Declaration):
     """What is asked of a stage before it may go live. What is left out is not asked."""
 
@@ -123,6 +144,18 @@ class Gates(Declaration):
         description="The samples that the stage brings; near duplicates are looked for, as "
         "`near_duplicates` says.",
     )
+    cost: CostGate | None = Field(None, description="Operations and parameters.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_no_latency(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and "speed" in values:
+            raise ValueError(
+                "there is no gate `speed`: a latency is another one on each machine and each time, "
+                "and a verdict is the same everywhere. `cost: {flops_ratio_at_most: 1.05}` "
+                "compares what is counted"
+            )
+        return values
 
     @property
     def asked(self) -> dict[str, Any]:
@@ -135,7 +168,7 @@ class Gates(Declaration):
         return tuple(
             name
             for name, gate in self.asked.items()
-            if isinstance(gate, ProtectedGate)
+            if isinstance(gate, ProtectedGate | CostGate)
             or (isinstance(gate, ScoreGate) and "live" in (gate.at_least, gate.no_worse_than))
         )
 

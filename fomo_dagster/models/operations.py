@@ -32,10 +32,12 @@ _CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class EncodingCost:
-    """What features cost a model without its learning anything."""
+    """What features cost a model without its learning anything. parameters: entries of its weights,
+    embeddings among them."""
 
     flops_per_image: int
     flops_per_text: int
+    parameters: int
 
 
 def of_encoding(architecture: Architecture) -> EncodingCost:
@@ -45,10 +47,12 @@ def of_encoding(architecture: Architecture) -> EncodingCost:
     operations = counter()
     with counted_in_full(), _CPU, fake_tensors(), operations:
         module = as_fake(model).module.eval().requires_grad_(False)
+        parameters = sum(one.numel() for one in module.parameters())
         module.encode_image(torch.zeros(1, 3, model.image_size, model.image_size))
         of_image = int(operations.get_total_flops())
         module.encode_text(model.tokenize([""]))
-        return EncodingCost(of_image, int(operations.get_total_flops()) - of_image)
+        of_text = int(operations.get_total_flops()) - of_image
+        return EncodingCost(of_image, of_text, parameters)
 
 
 def counter() -> FlopCounterMode:

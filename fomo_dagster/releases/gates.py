@@ -19,6 +19,7 @@ from fomo_dagster.errors import InputError, nearest
 from fomo_dagster.experiment.release import (
     ROLES,
     CalibrationGate,
+    CostGate,
     DataGate,
     Gates,
     ProtectedGate,
@@ -53,6 +54,26 @@ class Evaluated:
     metrics: Mapping[str, Mapping[str, float]]
 
 
+@dataclass(frozen=True)
+class Costs:
+    """What a model costs to use: operations for the features of one image and of one text, and
+    parameters."""
+
+    image: int
+    text: int
+    parameters: int
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The costs of a stage and of what is live; None where one cannot be counted. is_same: whether
+    both have one architecture, and so one cost."""
+
+    stage: Costs | None = None
+    live: Costs | None = None
+    is_same: bool = False
+
+
 def concepts_of(protected: ProtectedGate, there: Mapping[str, Sequence[str]]) -> list[
     tuple[str, str]
 ]:  # fmt: skip
@@ -78,11 +99,11 @@ def concepts_of(protected: ProtectedGate, there: Mapping[str, Sequence[str]]) ->
 
 def judge(
     gates: Gates, roles: Mapping[str, str], stage: Evaluated, live: Evaluated | None, number: int,
-    brought: Found | None = None, *, left_out: bool = False,
+    brought: Found | None = None, *, left_out: bool = False, costs: Compared | None = None,
 ) -> list[Verdict]:  # fmt: skip
     """A verdict of each gate. roles: dataset → adaptation or held_out; number: that of the live
     release, where there is one; brought: the near duplicates of what the stage brings, unless it
-    brings nothing; left_out: it is not trained on these."""
+    brings nothing; left_out: it is not trained on these; costs: where a gate asks for them."""
     judging = _Judging(roles, stage, live, number)
     verdicts: list[Verdict] = []
     for name, gate in gates.asked.items():
@@ -98,6 +119,8 @@ def judge(
             verdicts.append(judging.calibration(gate))
         elif isinstance(gate, DataGate):
             verdicts.extend(_of_data(gate, brought, left_out=left_out))
+        elif isinstance(gate, CostGate) and costs is not None:
+            verdicts.extend(_of_cost(gate, costs, number))
     return verdicts
 
 
@@ -119,6 +142,36 @@ def _of_data(gate: DataGate, brought: Found | None, *, left_out: bool) -> Iterat
             f"data: {name}", share <= limit, said, f"{found}: {said}", estimate=share, limit=limit,
             samples=brought.samples,
         )  # fmt: skip
+
+
+def _of_cost(gate: CostGate, costs: Compared, number: int) -> Iterator[Verdict]:
+    """Ratios, in percent."""
+    asked = (
+        ("operations of an image", "image", gate.flops_ratio_at_most),
+        ("operations of a text", "text", gate.flops_ratio_at_most),
+        ("parameters", "parameters", gate.parameters_ratio_at_most),
+    )
+    for name, field, limit in asked:
+        if limit is None:
+            continue
+        most = f"at most {limit:g} times those of release {number}"
+        if costs.is_same:
+            yield Verdict(
+                f"cost: {name}", limit >= 1, most,
+                f"{name}: as many, since the architecture is the same: {most}",
+                estimate=100.0, limit=100 * limit,
+            )  # fmt: skip
+        elif costs.stage is None or costs.live is None:
+            which = "the stage's" if costs.stage is None else f"those of release {number}"
+            said = f"{name}: {which} cannot be counted, so nothing can be said: {most}"
+            yield Verdict(f"cost: {name}", False, most, said, limit=100 * limit)
+        else:
+            own, other = getattr(costs.stage, field), getattr(costs.live, field)
+            said = f"{name}: {own:,} are {own / other:.3g} times {other:,}: {most}"
+            yield Verdict(
+                f"cost: {name}", own <= limit * other, most, said, estimate=100 * own / other,
+                limit=100 * limit,
+            )  # fmt: skip
 
 
 class _Judging:

@@ -286,13 +286,14 @@ TABLES: Mapping[str, Table] = {
                 _INTEGER, "the release that it was held against; null if nothing was live", True
             ),
             "gate": Column(
-                _TEXT, "the gate, with the dataset or concept that it protects, or what of the data"
+                _TEXT,
+                "the gate, with the dataset or concept that it protects, or what of data or cost",
             ),
             "passed": Column(pl.Boolean(), "whether the stage passes"),
             "asked": Column(_TEXT, "what must hold"),
             "said": Column(_TEXT, "what was found, in words"),
             "estimate": Column(
-                _NUMBER, "the score, error or difference, in percent or points", True
+                _NUMBER, "the score, error, share, ratio or difference, in percent or points", True
             ),
             "low": Column(_NUMBER, "the lower end of its 95 % interval", True),
             "high": Column(_NUMBER, "the upper end", True),

@@ -17,10 +17,11 @@ from fomo_dagster.errors import InputError, StoreError
 from fomo_dagster.graph.build.builder import build_graph
 from fomo_dagster.graph.build.names import PROMOTE, ROLL_BACK
 from fomo_dagster.graph.nodes.candidate import CandidateNode
+from fomo_dagster.models.operations import of_encoding
 from fomo_dagster.releases.records import ReleaseLog
 from fomo_dagster.tables.views import query
 from resources.run_contexts import RunContexts
-from tests.conftest import Project, enter
+from tests.conftest import EXPERIMENT, Project, enter
 
 pytestmark = pytest.mark.slow
 
@@ -181,6 +182,26 @@ def test_a_stage_that_brings_test_images_is_refused(live):
     assert " of a test image, such as " in sentence
     assert query(live.home.root, "SELECT count(*) FROM near_duplicates").item() > 0
     assert run(live)[0] == []
+
+
+def test_what_a_stage_costs_is_counted_against_what_is_live(live, small_backbone):
+    gates = PASSES | {"cost": {"flops_ratio_at_most": 100, "parameters_ratio_at_most": 0.4}}
+    live.write("small", release=release(gates), backbone=small_backbone)
+    run(live, "small")
+    assert history(live).live == 1
+    found = {one.gate: one for one in history(live).records[-1].gates}
+    own, other = (of_encoding(b["architecture"]) for b in (small_backbone, EXPERIMENT["backbone"]))
+    image, parameters = (
+        found[f"cost: {name}"] for name in ("operations of an image", "parameters")
+    )
+    assert image.passed
+    assert image.estimate == pytest.approx(100 * own.flops_per_image / other.flops_per_image)
+    assert not parameters.passed
+    assert parameters.estimate == pytest.approx(100 * own.parameters / other.parameters)
+    live.write("toy", release=release(PASSES | {"cost": {"flops_ratio_at_most": 1}}))
+    run(live)
+    assert history(live).live == 3
+    assert "the architecture is the same" in history(live).records[-1].gates[-1].said
 
 
 @pytest.fixture

@@ -22,3 +22,9 @@ def test_the_operations_of_features_are_those_of_the_published_profile(architect
     cost = of_encoding(architecture)
     assert cost.flops_per_image / 1e9 == pytest.approx(image, abs=0.005)
     assert cost.flops_per_text / 1e9 == pytest.approx(text, abs=0.005)
+
+
+@pytest.mark.slow
+def test_the_parameters_of_a_model_are_counted_without_its_weights():
+    """The size that is published of CLIP's ViT-B/32."""
+    assert of_encoding("ViT-B-32").parameters == 151_277_313

@@ -8,7 +8,7 @@ import pytest
 from fomo_dagster.data.near_duplicates import PAIRS, Found
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.release import Gates, Release
-from fomo_dagster.releases.gates import Evaluated, concepts_of, judge
+from fomo_dagster.releases.gates import Compared, Costs, Evaluated, concepts_of, judge
 from fomo_dagster.statistics.intervals import student
 from fomo_dagster.tables.view_columns import PREDICTION_COLUMNS
 
@@ -172,3 +172,44 @@ def test_nothing_goes_live_unasked_and_unlooked_at():
     with pytest.raises(ValueError, match="there are no gates, so anything would go live"):
         Release(name="search", approval="automatic")
     assert Release(name="search").approval == "manual"
+
+
+def of_cost(gate, costs):
+    gates, stage = Gates.model_validate({"cost": gate}), model(birds=(0, 9), old=(0, 9))
+    return judge(gates, ROLES, stage, None if costs is None else stage, 3, costs=costs)
+
+
+@pytest.mark.parametrize("image", [104, 105, 106])
+def test_operations_and_parameters_may_grow_by_so_much(image):
+    gate = {"flops_ratio_at_most": 1.05, "parameters_ratio_at_most": 2}
+    costs = Compared(stage=Costs(image, 30, 3000), live=Costs(100, 40, 1000))
+    of_image, of_text, parameters = of_cost(gate, costs)
+    assert (of_image.passed, of_text.passed, parameters.passed) == (image <= 105, True, False)
+    assert of_image.estimate == pytest.approx(image)
+    assert (of_text.estimate, of_text.limit) == (75.0, 105.0)
+    assert parameters.said == (
+        "parameters: 3,000 are 3 times 1,000: at most 2 times those of release 3"
+    )
+    (alone,) = of_cost({"parameters_ratio_at_most": 3}, costs)
+    assert alone.passed
+
+
+def test_one_architecture_costs_the_same_and_what_is_not_counted_does_not_pass():
+    gate = {"flops_ratio_at_most": 1}
+    same = of_cost(gate, Compared(is_same=True))
+    assert [(one.passed, one.estimate) for one in same] == [(True, 100.0)] * 2
+    assert not any(
+        one.passed for one in of_cost({"flops_ratio_at_most": 0.9}, Compared(None, None, True))
+    )
+    unknown = of_cost(gate, Compared(stage=Costs(1, 1, 1), live=None))
+    assert [one.passed for one in unknown] == [False] * 2
+    assert "those of release 3 cannot be counted" in unknown[0].said
+    (nothing,) = of_cost(gate, None)
+    assert (nothing.passed, nothing.said) == (False, "nothing is live yet")
+
+
+def test_a_gate_on_latency_is_told_what_there_is_instead():
+    with pytest.raises(ValueError, match=r"no gate `speed`.*cost: {flops_ratio_at_most: 1.05}"):
+        Gates.model_validate({"speed": {"latency_ratio_at_most": 1.05}})
+    with pytest.raises(ValueError, match="give flops_ratio_at_most or parameters_ratio_at_most"):
+        Gates.model_validate({"cost": {}})

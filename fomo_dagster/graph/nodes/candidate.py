@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -26,6 +26,7 @@ from fomo_dagster.graph.core.shown import Bullets, Check, Checked, Shown
 from fomo_dagster.graph.nodes.details import SampleDetails
 from fomo_dagster.graph.nodes.evaluation import METRICS, EvaluationDetails, EvaluationNode
 from fomo_dagster.graph.nodes.near_duplicates import NearDuplicatesNode, found_by
+from fomo_dagster.graph.work.compared_costs import architectures_of, costs_of
 from fomo_dagster.graph.work.histories import history_of
 from fomo_dagster.parquet import read_parquet
 from fomo_dagster.releases.lineage import lineage_of
@@ -58,10 +59,12 @@ class CandidateDetails(Details):
 
 @dataclass(frozen=True, kw_only=True)
 class LiveDetails(Details):
-    """What a candidate is held against: its number, and the data version of its weights."""
+    """What a candidate is held against: its number, the data version of its weights, and the
+    declaration of its backbone."""
 
     number: int | None = None
     checkpoint: str | None = None
+    backbone: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,9 +151,10 @@ class CandidateNode(Node):
         if head is not None and self._is_history(history):
             number = head.facts.get("reference")
         candidate = None if number is None else history.release(number).candidate
-        checkpoint = None if candidate is None else candidate.checkpoint
-        details = LiveDetails(number=number, checkpoint=checkpoint)
-        return {self._live_key: Facts(checkpoint or "nothing", details)}
+        details = LiveDetails(number=number)
+        if candidate is not None:
+            details = replace(details, checkpoint=candidate.checkpoint, backbone=candidate.backbone)
+        return {self._live_key: Facts(details.checkpoint or "nothing", details)}
 
     def recipes(self, facts: FactsByKey) -> dict[str, Recipe]:
         self._check_concepts(facts)
@@ -170,6 +174,9 @@ class CandidateNode(Node):
         }
         if self.near is not None and self.near.settings.deduplicate:
             parameters["deduplicate"] = True
+        if self.release.gates.cost is not None:
+            backbone = facts[self._live_key].of(LiveDetails).backbone
+            parameters["architectures"] = architectures_of(self.evaluation.backbone, backbone)
         return {_LIVE.format(name): recipe for name, recipe in held.items()} | {
             GATES: Recipe(self.kind, self.version, parameters, inputs)
         }
@@ -204,6 +211,7 @@ class CandidateNode(Node):
             self.release.gates, self.evaluation.roles, self._evaluated(own, context),
             None if live is None else self._evaluated(live, context), number,
             self._brought(recipe, context), left_out="deduplicate" in recipe.parameters,
+            costs=costs_of(recipe.parameters.get("architectures"), context.home.cache),
         )  # fmt: skip
         (folder / VERDICTS).write_text(json.dumps([asdict(one) for one in verdicts]))
         return None

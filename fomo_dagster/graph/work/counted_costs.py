@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
     from fomo_dagster.models.backbones import Architecture
+    from fomo_dagster.models.operations import EncodingCost
     from fomo_dagster.training.compute import Cost
 
 T = TypeVar("T", bound="DataclassInstance")
@@ -124,18 +125,26 @@ def encoding_flops(
 ) -> Mapping[str, int]:
     """`flops`: the operations that features of so many images and texts take; nothing if they
     cannot be counted, which is said once."""
+    cost = encoding_cost(architecture, cache)
+    if cost is None:
+        return {}
+    return {"flops": images * cost.flops_per_image + texts * cost.flops_per_text}
+
+
+def encoding_cost(architecture: Architecture, cache: Path) -> EncodingCost | None:
+    """What features of an image and of a text cost; None if that cannot be counted, which is said
+    once."""
     from fomo_dagster.models.operations import EncodingCost, of_encoding
 
     parameters = {"encoding": architecture}
     if digest_of(parameters) in _uncountable:
-        return {}
+        return None
     try:
-        cost = _cached(EncodingCost, parameters, cache, lambda: of_encoding(architecture))
+        return _cached(EncodingCost, parameters, cache, lambda: of_encoding(architecture))
     except Exception as error:  # as above
         _uncountable.add(digest_of(parameters))
         logger.warning("the operations of evaluations could not be counted: %s", error)
-        return {}
-    return {"flops": images * cost.flops_per_image + texts * cost.flops_per_text}
+        return None
 
 
 @dataclass(frozen=True)
