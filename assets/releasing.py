@@ -5,15 +5,20 @@ from collections.abc import Sequence
 import dagster as dg
 from pydantic import Field
 
-from assets.descriptions import drawn
+from assets.descriptions import drawn, metadata_of
 from assets.failures import engine_failures
-from assets.specs import key_of
+from assets.specs import CODE_VERSION_TAG, DATA_VERSION_TAG, key_of
+from fomo_dagster.graph.build.builder import build_project
 from fomo_dagster.graph.build.names import PROMOTE, ROLL_BACK
 from fomo_dagster.graph.core.keys import release_key
+from fomo_dagster.graph.core.outcome import Outcome
 from fomo_dagster.graph.nodes.release import shown_of
 from fomo_dagster.graph.run.promotion import promote_stage
-from fomo_dagster.home import Home
-from fomo_dagster.releases.history import sentence_of
+from fomo_dagster.graph.run.released import write_files
+from fomo_dagster.graph.run.run_context import RunContext
+from fomo_dagster.home import Home, project_folder
+from fomo_dagster.progress import Callbacks
+from fomo_dagster.releases.history import licences_said, sentence_of
 from fomo_dagster.releases.promoting import roll_back
 from fomo_dagster.releases.records import Record, ReleaseLog
 
@@ -59,7 +64,8 @@ def releasing_jobs(experiments: Sequence[str], names: Sequence[str]) -> list[dg.
         """Put an earlier release live again."""
         with engine_failures(context):
             log = ReleaseLog(Home.from_environment(), config.name)
-            _show(roll_back(log, config.to, reason=config.reason), context)
+            record = roll_back(log, config.to, reason=config.reason)
+            _show(record, context)
 
     @dg.job(
         name=PROMOTE,
@@ -88,7 +94,24 @@ def shown_now(home: Home, name: str) -> dg.AssetMaterialization:
     return dg.AssetMaterialization(key_of(release_key(name)), metadata=drawn(shown))
 
 
+def files_now(outcome: Outcome, context: RunContext) -> dg.AssetMaterialization:
+    """The files of what is live, as they were written or found, for their asset."""
+    head = outcome.head
+    tags = {DATA_VERSION_TAG: head.data_version, CODE_VERSION_TAG: head.code_version}
+    metadata = metadata_of(context.graph.nodes[head.asset], outcome, context)
+    return dg.AssetMaterialization(key_of(head.asset), metadata=metadata, tags=tags)
+
+
 def _show(record: Record, context: dg.OpExecutionContext) -> None:
-    """Tell what happened, in the log and at the asset of the name."""
+    """Tell what happened, in the log and at the asset of the name, and write the files of what is
+    live."""
+    home = Home.from_environment()
     context.log.info(sentence_of(record))
-    context.log_event(shown_now(Home.from_environment(), record.name))
+    for said in licences_said(ReleaseLog(home, record.name).read()):
+        context.log.warning(said)
+    context.log_event(shown_now(home, record.name))
+    callbacks = Callbacks(warn=context.log.warning, waiting=context.log.info)
+    run_context = RunContext(build_project(project_folder()), home, callbacks=callbacks)
+    outcome = write_files(record, run_context)
+    if outcome is not None:
+        context.log_event(files_now(outcome, run_context))

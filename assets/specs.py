@@ -11,6 +11,8 @@ from fomo_dagster.graph.build.graph import Graph
 from fomo_dagster.graph.core.node import Node
 
 EXPERIMENT_TAG = "fomo/experiment"  # of runs: the experiment or sweep brought up to date
+# Where Dagster keeps what it tells stale assets by, where no step of its own brings them.
+DATA_VERSION_TAG, CODE_VERSION_TAG = "dagster/data_version", "dagster/code_version"
 
 # The first tick knows of nothing before it, so it asks for everything: what is missing or changed
 # is computed, and the rest are hits. After it, new images, a changed declaration or a missing asset

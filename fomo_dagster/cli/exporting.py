@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from fomo_dagster.cli.bars import Bars
 from fomo_dagster.cli.output import Terminal
@@ -22,9 +21,6 @@ from fomo_dagster.graph.work.checkpoints import WEIGHTS
 from fomo_dagster.home import Home, project_folder
 from fomo_dagster.progress import Callbacks
 from fomo_dagster.store.files import check_free
-
-if TYPE_CHECKING:
-    from fomo_dagster.exporting.form import Written
 
 
 def export(
@@ -93,18 +89,20 @@ def export_forms(
     if folder is not None:
         check_free(folder)
     from fomo_dagster.exporting.licences import said_of
+    from fomo_dagster.exporting.telling import told_of
     from fomo_dagster.exporting.writing import write_forms
-    from fomo_dagster.graph.run.export_subject import subject_of
+    from fomo_dagster.graph.nodes.export_subject import subject_of
 
     graph, node = _evaluation(name_or_path, overrides, stage)
     with Bars(Terminal(stderr=True)) as bars:
         callbacks = Callbacks(progress=bars, warn=warn_once)
         context = RunContext(graph, Home.from_environment(), callbacks=callbacks)
-        subject = subject_of(node, graph, context)
+        experiment = graph.experiments[node.experiment or ""]
+        subject = subject_of(node, experiment, graph.nodes, context)
         place = folder or Path(subject.provenance.file_name)
         written = write_forms(forms, subject, place)
     yield f"{subject.provenance.title}: {place}"
-    yield from _told(written)
+    yield from (f"  {line}" for line in told_of(written))
     for sentence in said_of(subject.provenance.data):
         yield f"Note: {sentence}."
 
@@ -125,21 +123,3 @@ def _evaluation(
     node = graph.nodes[f"{experiment.name}/evaluation_{number:03d}"]
     assert isinstance(node, EvaluationNode)
     return graph, node
-
-
-def _told(written: Mapping[str, Written]) -> Iterator[str]:
-    for name, one in written.items():
-        line = f"  {name}: {one.place}"
-        if one.errors is not None:
-            samples = f"{one.errors.image_count} images and {one.errors.text_count} texts"
-            line += f", features within {one.errors.greatest:.1e} of the model's on {samples}"
-        yield line
-        if one.loss is not None:
-            for mean, change in one.loss.means.items():
-                interval = change.difference
-                known = (
-                    "" if interval is None else f" (95%: {interval.low:.2f} to {interval.high:.2f})"
-                )
-                yield f"    {mean} {change.after:.2f}, {change.points:+.2f} points{known}"
-        for note in one.notes:
-            yield f"    {note}"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -10,9 +11,6 @@ from fomo_dagster.cli.datasets_commands import AsJson
 from fomo_dagster.cli.output import Terminal, print_json, say
 from fomo_dagster.cli.weights_commands import Experiment
 from fomo_dagster.home import Home
-
-if TYPE_CHECKING:
-    from fomo_dagster.releases.records import Record
 
 Name = Annotated[
     str, typer.Argument(metavar="NAME", help="The name that is live: `release.name` of a file.")
@@ -36,14 +34,13 @@ def promote(
     """Put a stage live, if it passes the gates.
 
     It is the next release under the experiment's `release.name`. What it is held against must still
-    be live.
+    be live. The forms of `release.forms` are written at once; if that fails, the stage stays live,
+    and the exit status is not 0.
     """
-    from fomo_dagster.cli.planning import say_troubles_of_project
+    from fomo_dagster.cli.moving_releases import moved
     from fomo_dagster.graph.run.promotion import promote_stage
 
-    record = promote_stage(experiment, stage, first=first, reason=reason)
-    say_troubles_of_project()
-    _told(record)
+    moved(promote_stage(experiment, stage, first=first, reason=reason), experiment)
 
 
 def rollback(
@@ -54,12 +51,13 @@ def rollback(
     ] = None,
     reason: Reason = "",
 ) -> None:
-    """Put an earlier release live again."""
+    """Put an earlier release live again, and write its files if they are no longer there."""
+    from fomo_dagster.cli.moving_releases import moved
     from fomo_dagster.cli.releases import log_of
     from fomo_dagster.releases.promoting import roll_back
 
     log = log_of(Home.from_environment(), name)
-    _told(roll_back(log, to, reason=reason))
+    moved(roll_back(log, to, reason=reason))
 
 
 def alias(
@@ -71,11 +69,12 @@ def alias(
     ] = False,
 ) -> None:
     """Give a release a name beside `live` and `previous`, which follow by themselves."""
+    from fomo_dagster.cli.moving_releases import told
     from fomo_dagster.cli.releases import log_of
     from fomo_dagster.releases.promoting import give_alias
 
     log = log_of(Home.from_environment(), name)
-    _told(give_alias(log, alias, number, move=move))
+    told(give_alias(log, alias, number, move=move))
 
 
 def releases(
@@ -89,17 +88,32 @@ def releases(
             "--join", help="Take part in what another home began on the shared store (FOMO_STORE)."
         ),
     ] = False,
+    files: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Copy the files of what is live into this new folder instead."
+        ),
+    ] = None,
+    number: Annotated[
+        int | None,
+        typer.Option(metavar="NUMBER", min=1, help="For --files: of this release."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what was live when, and why the others were refused."""
-    from fomo_dagster.cli.releases import as_data, log_of, print_history, print_names
+    """Show what was live when, and why the others were refused.
+
+    `fomo releases NAME --files FOLDER` copies the forms that `release.forms` asks for.
+    """
+    from fomo_dagster.cli.releases import as_data, copy_files, log_of, print_history, print_names
     from fomo_dagster.errors import InputError
     from fomo_dagster.releases.records import ReleaseLog, names_of
 
     home = Home.from_environment()
+    if number is not None and files is None:
+        raise InputError("--number says whose files to copy: give --files FOLDER with it")
     if name is None:
-        if join:
-            raise InputError("--join is about one release name: name it")
+        for option in [*(["--join"] if join else []), *(["--files"] if files is not None else [])]:
+            raise InputError(f"{option} is about one release name: name it")
         if as_json:
             print_json([as_data(ReleaseLog(home, one).read()) for one in names_of(home)])
         else:
@@ -108,20 +122,10 @@ def releases(
     if join:
         say(Terminal(stderr=True), f"joined what {ReleaseLog(home, name).join()} began")
     history = log_of(home, name).read()
+    if files is not None:
+        say(Terminal(stderr=True), copy_files(home, history, number, files))
+        return
     if as_json:
         print_json(as_data(history))
     else:
         print_history(history, Terminal())
-
-
-def _told(record: Record) -> None:
-    """Say what happened, to Dagster too where there is one."""
-    from fomo_dagster.releases.history import sentence_of
-
-    home = Home.from_environment()
-    if (home.dagster / "dagster.yaml").exists():
-        from assets.releasing import shown_now
-        from fomo_dagster.cli.dagster_home import prepare
-
-        prepare(home).report_runless_asset_event(shown_now(home, record.name))
-    say(Terminal(), sentence_of(record))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -12,8 +14,10 @@ from fomo_dagster.cli.output import say
 from fomo_dagster.cli.rows import print_frame
 from fomo_dagster.errors import InputError, nearest
 from fomo_dagster.home import Home
+from fomo_dagster.releases.files import files_record, released_files
 from fomo_dagster.releases.history import history_frame, minute
 from fomo_dagster.releases.records import History, ReleaseLog, names_of
+from fomo_dagster.store.files import new_folder
 
 
 def log_of(home: Home, name: str) -> ReleaseLog:
@@ -44,6 +48,33 @@ def print_names(home: Home, console: Console) -> None:
         say(console, "nothing is live yet (`fomo promote`)")
         return
     print_frame(pl.DataFrame(rows, ["name", "live", "since"], orient="row"), None, console)
+
+
+def copy_files(home: Home, history: History, number: int | None, folder: Path) -> str:
+    """Copy the files of a release, by default of what is live, into a new folder; what to tell.
+
+    Raises `InputError` where they are not there, or the folder is not empty.
+    """
+    found = released_files(home, history.name, number)
+    if found is None:
+        raise InputError(_why_no_files(history, number))
+    with new_folder(folder) as place:
+        shutil.copytree(found.folder, place, dirs_exist_ok=True)
+    return f"{history.shown(found.number)}: {', '.join(found.forms)} in {folder}"
+
+
+def _why_no_files(history: History, number: int | None) -> str:
+    asked = history.live if number is None else number
+    if asked is None:
+        return f"nothing is live as {history.name}, so there are no files to copy"
+    of = f"the files of {history.shown(asked)} of {history.name}"
+    if files_record(history, asked) is None:
+        why = f"{of} were never written"
+    else:
+        why = f"{of} are no longer in the store"
+    if asked == history.live:
+        return f"{why}: name forms in `release.forms`, and `fomo run` of its experiment writes them"
+    return f"{why}: those of what is live are (`fomo rollback {history.name} --to {asked}`)"
 
 
 def as_data(history: History) -> dict[str, Any]:

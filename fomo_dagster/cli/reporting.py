@@ -18,6 +18,7 @@ from fomo_dagster.graph.nodes.summaries.scores import HEAT_MAP, PATHS
 from fomo_dagster.graph.run.run_context import RunContext
 from fomo_dagster.home import Home
 from fomo_dagster.metrics import STAGE_METRICS
+from fomo_dagster.releases.files import released_files
 from fomo_dagster.releases.records import ReleaseLog
 from fomo_dagster.tables.database import ensure_database
 from fomo_dagster.tables.replicates import SCORES as MEAN_SCORES
@@ -163,6 +164,9 @@ def print_results(home: Home, experiment: str, graph: Graph, console: Console) -
     if release is not None:
         history = ReleaseLog(home, release.name).read()
         say(console, f"live    {history.live_shown}   (fomo releases {release.name})")
+        files = released_files(home, release.name)
+        if files is not None:
+            say(console, f"        as {', '.join(files.forms)} in {files.folder}")
         last = max(
             (n for n in graph.nodes.values() if isinstance(n, CandidateNode)),
             key=lambda node: node.stage,

@@ -19,7 +19,7 @@ import dagster as dg
 
 from assets.building import build_assets, job_of
 from assets.commands import Commands
-from assets.specs import key_of
+from assets.specs import DATA_VERSION_TAG, key_of
 from fomo_dagster.cli.dagster_home import check_path, prepare
 from fomo_dagster.cli.dagster_runs import run_job
 from fomo_dagster.cli.failures import failures_of, interruption_of
@@ -55,7 +55,6 @@ from resources.pipes import PipesChannel
 MOST_ROUNDS = 3
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 COMMAND_TAG = "fomo/command"
-DATA_VERSION_TAG = "dagster/data_version"  # where Dagster keeps an observation's data version
 
 
 def run_experiment(

@@ -210,6 +210,12 @@ class Release(Declaration):
         description="automatic: a stage that passes all gates goes live at once. manual: it waits "
         "for `fomo promote`.",
     )
+    forms: tuple[str, ...] = Field(
+        (),
+        description="The forms that what is live is written in: openclip, transformers, onnx, "
+        "onnx_fp16, onnx_int8, card. Of several experiments with one name, each gets what any of "
+        "them asks for.",
+    )
 
     @field_validator("name")
     @classmethod

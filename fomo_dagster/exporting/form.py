@@ -70,11 +70,13 @@ class Form(ABC):
 
     packages: import name → distribution of what it needs beside this project's dependencies, all of
     which its `extra` brings. needs_samples: whether it is held against the model on real samples.
-    last: whether it tells of the other forms.
+    last: whether it tells of the other forms. version: raised when it comes to write something
+    else, so that releases are written again.
     """
 
     name: ClassVar[str]
     description: ClassVar[str]
+    version: ClassVar[int] = 1
     packages: ClassVar[Mapping[str, str]] = MappingProxyType({})
     extra: ClassVar[str] = ""
     needs_samples: ClassVar[bool] = True

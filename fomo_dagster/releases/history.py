@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 
+from fomo_dagster.exporting.licences import said_of
 from fomo_dagster.releases.records import History, Record
 
 _COLUMNS = {
@@ -29,6 +30,15 @@ def sentence_of(record: Record) -> str:
         return f"release {record.release} of {record.name} is written as {_forms(record)}"
     of = f" ({record.candidate.shown})" if record.candidate is not None else ""
     return f"release {record.release}{of} is live as {record.name}"
+
+
+def licences_said(history: History) -> list[str]:
+    """What the licences of the data of what is live ask of who passes it on, a sentence each, as
+    they were declared when it was released."""
+    candidate = history.live_candidate
+    if candidate is None or candidate.provenance is None:
+        return []
+    return said_of(candidate.provenance.data)
 
 
 def minute(moment: str) -> str:

@@ -363,8 +363,7 @@ def _file_of(entry: int) -> str:
 
 def _record_of(data: Mapping[str, Any]) -> Record:
     """From a file, which may have been written with older or newer fields."""
-    known = {one.name for one in fields(Record)}
-    record = Record(**{name: value for name, value in data.items() if name in known})
+    record = Record(**_known(Record, data))
     candidate = data.get("candidate")
     if candidate is not None:
         candidate = _candidate_of(candidate)
@@ -374,11 +373,16 @@ def _record_of(data: Mapping[str, Any]) -> Record:
 
 
 def _candidate_of(data: Mapping[str, Any]) -> Candidate:
-    known = {one.name for one in fields(Candidate)}
-    kept = {name: value for name, value in data.items() if name in known}
-    kept["weights"] = tuple(data["weights"])
+    kept = _known(Candidate, data) | {"weights": tuple(data["weights"])}
     told = kept.get("provenance")
     if told is not None:
-        uses = tuple(DataUse(**one) for one in told["data"])
-        kept["provenance"] = Provenance(**told | {"data": uses, "foreign": tuple(told["foreign"])})
+        uses = tuple(DataUse(**_known(DataUse, one)) for one in told["data"])
+        told = _known(Provenance, told) | {"data": uses, "foreign": tuple(told["foreign"])}
+        kept["provenance"] = Provenance(**told)
     return Candidate(**kept)
+
+
+def _known(kind: type[Any], data: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of some fields that a dataclass has."""
+    names = {one.name for one in fields(kind)}
+    return {name: value for name, value in data.items() if name in names}

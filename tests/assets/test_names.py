@@ -17,7 +17,7 @@ def everything_named(project, monkeypatch):
     """The names that Dagster is given of a project with all that there can be."""
     looked_at = {"validation": {"share": 0.3}, "near_duplicates": {}}
     project.write("toy", cron_schedule="0 3 * * *", **looked_at)
-    project.write("growing", stream=ARRIVING, release={"name": "shop"})
+    project.write("growing", stream=ARRIVING, release={"name": "shop", "forms": ["card"]})
     (project.root / "incoming").mkdir()
     (project.root / "comparisons").mkdir()
     (project.root / "comparisons/pair.yaml").write_text("methods: [toy, growing]\n")

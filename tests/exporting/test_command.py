@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from fomo_dagster.cli.exporting import export
 from fomo_dagster.errors import InputError
 from fomo_dagster.graph.nodes.evaluation import EvaluationNode
-from fomo_dagster.graph.run.export_subject import subject_of
+from fomo_dagster.graph.nodes.export_subject import subject_of
 from fomo_dagster.graph.run.run_context import RunContext
 from fomo_dagster.tables.views import query
 
@@ -39,7 +39,7 @@ def test_an_export_knows_what_its_weights_were_trained_and_measured_on(finished_
         node = graph.nodes[f"toy/evaluation_{stage:03d}"]
         assert isinstance(node, EvaluationNode)
         context = RunContext(graph, home)
-        subject = subject_of(node, graph, context)
+        subject = subject_of(node, graph.experiments["toy"], graph.nodes, context)
         brought = query(
             home.root,
             "SELECT dataset, sum(samples) AS samples FROM chunks "

@@ -1,7 +1,9 @@
 """The files of releases: which are whose, how they are found, and which of them cleaning leaves."""
 
 import pytest
+from typer.testing import CliRunner
 
+from fomo_dagster.cli.main import app
 from fomo_dagster.errors import InputError
 from fomo_dagster.home import Home
 from fomo_dagster.releases.files import FILES, record_files, released_files
@@ -111,3 +113,35 @@ def test_records_of_files_are_told_and_queried(log, home):
         "WHERE kind = 'files'",
     )
     assert rows.rows() == [(1, 1, "card", files[1])]
+
+
+def test_files_are_copied_to_a_new_folder_or_it_is_said_why_not(log, home, tmp_path, monkeypatch):
+    monkeypatch.setenv("FOMO_HOME", str(home.root))
+
+    def copy(*arguments):
+        done = CliRunner().invoke(app, ["releases", *arguments], catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    promote(log, stage(home, 1), [PASSED], None, "manual", first=True)
+    target = tmp_path / "copied"
+    with pytest.raises(InputError, match=r"release 1 \(daily, stage 1\) of search were never wr"):
+        copy("search", "--files", str(target))
+    written(log, 1)
+    promote(log, stage(home, 2), [PASSED], 1, "manual")
+    written(log, 2)
+    assert copy("search", "--files", str(target)).endswith(f"stage 2): card in {target}\n")
+    assert (target / "README.md").read_text() == "release 2"
+    with pytest.raises(InputError, match="not empty"):
+        copy("search", "--files", str(target))
+    copy("search", "--files", str(tmp_path / "first"), "--number", "1")
+    assert (tmp_path / "first" / "README.md").read_text() == "release 1"
+    home.store.retire(*log.read().records[1].files)
+    with pytest.raises(InputError, match=r"no longer in the store.*`fomo rollback search --to 1`"):
+        copy("search", "--files", str(tmp_path / "other"), "--number", "1")
+    with pytest.raises(InputError, match="--number says whose files to copy"):
+        copy("search", "--number", "1")
+    with pytest.raises(InputError, match="--files is about one release name"):
+        copy("--files", str(tmp_path / "other"))
+    assert not (tmp_path / "other").exists()
+    assert "files of release 2: card" in copy("search")

@@ -6,9 +6,12 @@ from dataclasses import replace
 import pytest
 
 from fomo_dagster.errors import InputError, StoreError
+from fomo_dagster.exporting.subject import DataUse, Provenance
 from fomo_dagster.home import Home
+from fomo_dagster.releases.history import licences_said
 from fomo_dagster.releases.promoting import give_alias, promote, refuse, roll_back
 from fomo_dagster.releases.records import OvertakenError, ReleaseLog, names_of
+from fomo_dagster.store.sealed import sealed, unsealed
 from fomo_dagster.tables.views import query
 from tests.releases.conftest import LOST, PASSED, stage
 
@@ -28,6 +31,27 @@ def test_a_record_is_read_as_it_was_written(log, home):
     assert read == written
     assert (read.release, read.live, read.candidate, read.gates) == (1, 1, candidate, (PASSED,))
     assert names_of(home) == ["search"]
+
+
+def test_what_it_was_trained_on_is_read_as_it_was_written_and_may_be_missing(log, home):
+    data = (DataUse(dataset="birds", use="update", samples=9, licence="CC BY-NC 4.0"),)
+    provenance = Provenance(
+        experiment="daily", stage=1, backbone="toy", method="finetune", data=data, foreign=("a",)
+    )
+    told = replace(stage(home, 1), roles={"birds": "adaptation"}, provenance=provenance)
+    promote(log, told, [PASSED], None, "manual", first=True)
+    assert log.read().live_candidate == told
+    (said,) = licences_said(log.read())
+    assert said == "the licence of birds (CC BY-NC 4.0) forbids commercial use"
+    path = home.root / "releases" / "search" / "000001.json"
+    fields = unsealed(path.read_bytes())
+    for name in ("roles", "provenance"):  # as it was before
+        del fields["candidate"][name]
+    for name in ("files", "forms"):
+        del fields[name]
+    path.write_bytes(sealed(fields))
+    assert log.read().live_candidate == stage(home, 1)
+    assert licences_said(log.read()) == []
 
 
 def test_what_is_live_follows_promotions_and_rollbacks(log):

@@ -17,6 +17,7 @@ from fomo_dagster.experiment.names import SAFE_NAME
 from fomo_dagster.experiment.overview import overview
 from fomo_dagster.experiment.schema import Experiment
 from fomo_dagster.graph.build.declared_comparisons import comparison_nodes
+from fomo_dagster.graph.build.declared_releases import check_forms, release_nodes
 from fomo_dagster.graph.build.declared_streams import (
     first_evaluated,
     roles_of,
@@ -32,7 +33,6 @@ from fomo_dagster.graph.nodes.candidate import CandidateNode
 from fomo_dagster.graph.nodes.evaluation import EvaluationNode
 from fomo_dagster.graph.nodes.leaderboard import LeaderboardNode
 from fomo_dagster.graph.nodes.measures.registry import MEASURES
-from fomo_dagster.graph.nodes.release import ReleaseNode
 from fomo_dagster.graph.nodes.summaries.registry import SUMMARIES
 from fomo_dagster.graph.nodes.summaries.summary import Evaluated
 from fomo_dagster.graph.nodes.trained import OtherWeights, TrainedNode
@@ -191,6 +191,7 @@ class _Builder(StreamNodes):
         made of them already can be used without."""
         experiment = loaded.experiment
         self.experiment = experiment.name
+        check_forms(experiment)
         self.names.claim(loaded)
         if experiment.stream.growing is not None:  # looked at, too, while it is in trouble
             self.growing[experiment.name] = loaded.base / experiment.stream.growing.expanduser()
@@ -229,7 +230,7 @@ class _Builder(StreamNodes):
             if experiment.release is not None:
                 before = candidates[-1] if candidates else None
                 candidate = CandidateNode.of(
-                    evaluation, experiment.release, before, near.get(stage),
+                    evaluation, experiment, before, near.get(stage), self.nodes,
                     is_last=stage == len(chunks),
                 )  # fmt: skip
                 self.add(candidate)
@@ -265,13 +266,9 @@ class _Builder(StreamNodes):
             self.sweeps[loaded.sweep] = (*self.sweeps.get(loaded.sweep, ()), experiment.name)
 
     def add_releases(self) -> None:
-        """Each release name, after all stages that may go live under it."""
-        candidates: dict[str, list[str]] = {}
-        for node in self.nodes.values():
-            if isinstance(node, CandidateNode):
-                candidates.setdefault(node.release.name, []).append(node.key)
-        for name, keys in candidates.items():
-            self.add(ReleaseNode.of(name, tuple(keys)))
+        """What is live under each release name, after all stages that may go live under it."""
+        for node in list(release_nodes(self.nodes.values())):
+            self.add(node)
 
     def trained(
         self,

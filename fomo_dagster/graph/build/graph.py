@@ -10,8 +10,9 @@ from fomo_dagster.experiment.experiment_sets import Trouble
 from fomo_dagster.experiment.loading import Loaded
 from fomo_dagster.experiment.schema import Experiment
 from fomo_dagster.graph.build.declared_comparisons import needs
+from fomo_dagster.graph.build.declared_releases import release_keys
 from fomo_dagster.graph.core.context import SourceNode
-from fomo_dagster.graph.core.keys import LEADERBOARD, order_key, release_key
+from fomo_dagster.graph.core.keys import LEADERBOARD, order_key
 from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.nodes.comparison import ComparisonNode, OfComparison
 from fomo_dagster.graph.nodes.report import ReportNode
@@ -42,9 +43,8 @@ class Graph:
         """The nodes that experiments need, their streams' order and the leaderboard with them, and
         the comparisons that are about no other experiments."""
         streams = (order_key(self.experiments[name].stream_name) for name in experiments)
-        names = (self.experiments[name].release for name in experiments)
         wanted: set[str] = {LEADERBOARD, *streams}
-        wanted.update(release_key(release.name) for release in names if release is not None)
+        wanted.update(release_keys(self.experiments[name] for name in experiments))
         for one in self.of_comparisons:
             if not set(one.experiments).difference(experiments):
                 wanted.add(one.key)

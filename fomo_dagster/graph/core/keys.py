@@ -32,6 +32,11 @@ def release_key(name: str) -> str:
     return f"{RELEASES}/{name}"
 
 
+def release_files_key(name: str) -> str:
+    """The asset key of the files of what is live under a release name."""
+    return f"{release_key(name)}/files"
+
+
 def step_of(key: str) -> str:
     """The name of the step that makes an asset. One step makes all chunks of a stream."""
     return what_is_made(key).replace("/", "__")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -26,10 +26,11 @@ from fomo_dagster.graph.core.shown import Bullets, Check, Checked, Shown
 from fomo_dagster.graph.nodes.details import SampleDetails
 from fomo_dagster.graph.nodes.evaluation import METRICS, EvaluationDetails, EvaluationNode
 from fomo_dagster.graph.nodes.near_duplicates import NearDuplicatesNode, found_by
+from fomo_dagster.graph.nodes.up_for_release import candidate_of
 from fomo_dagster.graph.work.compared_costs import architectures_of, costs_of
 from fomo_dagster.graph.work.histories import history_of
 from fomo_dagster.parquet import read_parquet
-from fomo_dagster.releases.lineage import lineage_of
+from fomo_dagster.releases.history import licences_said
 from fomo_dagster.releases.live import released_weights
 from fomo_dagster.releases.promoting import promote, refuse
 from fomo_dagster.releases.records import Candidate, History, OvertakenError, ReleaseLog
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from fomo_dagster.data.near_duplicates import Found
+    from fomo_dagster.experiment.schema import Experiment
     from fomo_dagster.graph.core.context import NodeContext
     from fomo_dagster.releases.gates import Evaluated
 
@@ -88,15 +90,21 @@ class CandidateNode(Node):
     """The candidate of the stage before, which is judged first."""
     near: NearDuplicatesNode | None
     """The near duplicates of what the stage brings, where a gate is about them."""
+    settings: Experiment
+    nodes: Mapping[str, Node] = field(compare=False, repr=False)
+    """All of the graph, by which it is told what the weights were trained on."""
     is_last: bool
 
     @classmethod
     def of(
-        cls, evaluation: EvaluationNode, release: Release, before_key: str | None,
-        near: NearDuplicatesNode | None, *, is_last: bool,
+        cls, evaluation: EvaluationNode, settings: Experiment, before_key: str | None,
+        near: NearDuplicatesNode | None, nodes: Mapping[str, Node], *, is_last: bool,
     ) -> CandidateNode:  # fmt: skip
-        """near: the near duplicates of what the stage brings, where they are looked for. Raises
+        """settings: of an experiment with a release. near: the near duplicates of what the stage
+        brings, where they are looked for. nodes: all of the graph, once it is built. Raises
         `InputError` for gates on what is not evaluated."""
+        release = settings.release
+        assert release is not None
         tasks = {dataset.task for dataset in evaluation.datasets.values()}
         release.gates.check_evaluated(str(evaluation.experiment), evaluation.roles, tasks)
         return cls(
@@ -108,6 +116,8 @@ class CandidateNode(Node):
             execution=evaluation.execution,
             before_key=before_key,
             near=near if release.gates.data is not None else None,
+            settings=settings,
+            nodes=nodes,
             is_last=is_last,
         )
 
@@ -324,6 +334,7 @@ class CandidateNode(Node):
                     yield f"{candidate.shown}, is refused as {name}: {wrong}"
             elif self.release.approval == "automatic":
                 promote(log, self.candidate(context), verdicts, reference, "automatic")
+                yield from (f"what is live as {name}: {s}" for s in licences_said(log.read()))
         except OvertakenError as error:
             yield f"{error}; the next run holds {self.key} against what is live then"
 
@@ -355,36 +366,7 @@ class CandidateNode(Node):
 
     def candidate(self, context: NodeContext) -> Candidate:
         """What would be released, as it is there now."""
-        key = self.evaluation.checkpoint_key
-        head = context.heads.read(key)
-        facts = context.facts(self.evaluation.key).of(EvaluationDetails)
-        assert head is not None
-        (weights,) = head.artifacts.values()
-        return Candidate(
-            experiment=self.experiment or "",
-            stage=self.stage,
-            checkpoint=context.facts(key).data_version,
-            weights=weights,
-            backbone=self.evaluation.backbone.model_dump(mode="json", exclude_defaults=True),
-            evaluations=facts.evaluations,
-            scores=self._scores(context),
-            lineage=lineage_of(head, context.heads),
-        )
-
-    def _scores(self, context: NodeContext) -> dict[str, float | None]:
-        """KA, ZS and GM, in percent, without those that are not defined."""
-        from fomo_dagster.evaluation.scores import accumulation_and_retention
-        from fomo_dagster.metrics import SCORE
-
-        roles = self.evaluation.roles
-        scores: dict[str, list[float]] = {"adaptation": [], "held_out": []}
-        facts = context.facts(self.evaluation.key).of(EvaluationDetails)
-        for name, digest in facts.evaluations.items():
-            artifact = context.store.open(EvaluationNode.kind, digest)
-            assert artifact is not None
-            rows = read_parquet(artifact.path(METRICS))
-            scores[roles[name]] += rows.filter(metric=SCORE)["value"].to_list()
-        return dict(accumulation_and_retention(scores["adaptation"], scores["held_out"]))
+        return candidate_of(self.evaluation, self.settings, self.nodes, context)
 
 
 def verdicts_of(node: CandidateNode, context: NodeContext) -> list[Verdict]:

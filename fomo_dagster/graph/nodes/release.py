@@ -11,8 +11,8 @@ from fomo_dagster.graph.core.facts import ONLY, FactsByKey
 from fomo_dagster.graph.core.keys import RELEASES, release_key
 from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.core.outcome import Outcome
-from fomo_dagster.graph.core.shown import Shown
-from fomo_dagster.releases.history import history_frame
+from fomo_dagster.graph.core.shown import Bullets, Shown
+from fomo_dagster.releases.history import history_frame, licences_said
 from fomo_dagster.releases.records import History, ReleaseLog
 from fomo_dagster.store.recipes import Recipe
 
@@ -70,4 +70,10 @@ class ReleaseNode(Node):
 def shown_of(history: History) -> dict[str, Shown]:
     """What a person sees of a history, by title."""
     aliases = {alias: history.shown(number) for alias, number in history.aliases.items()}
-    return {"live": history.live_shown, **aliases, "history": history_frame(history)}
+    licences = tuple(licences_said(history))
+    return {
+        "live": history.live_shown,
+        **aliases,
+        **({"licences": Bullets(licences)} if licences else {}),
+        "history": history_frame(history),
+    }

@@ -1,5 +1,5 @@
-"""What a stage's deployed weights are, as an export needs it: the model, its measurements, and the
-data that the weights were trained on, found by walking the graph from them."""
+"""Where weights come from, for people: the data that they were trained on, found by walking the
+graph from them, with licences as they are declared now."""
 
 from __future__ import annotations
 
@@ -7,64 +7,44 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Literal
 
-import polars as pl
-
 from fomo_dagster.errors import FomoError
 from fomo_dagster.experiment.backbone import Backbone
-from fomo_dagster.exporting.subject import DataUse, Evaluated, Provenance, Subject
-from fomo_dagster.graph.build.graph import Graph
+from fomo_dagster.exporting.subject import DataUse, Provenance
 from fomo_dagster.graph.core.context import NodeContext
+from fomo_dagster.graph.core.facts import ONLY
 from fomo_dagster.graph.core.files import MANIFEST
 from fomo_dagster.graph.core.keys import shards_key
 from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.nodes.backbone import BackboneNode
 from fomo_dagster.graph.nodes.chunk import ChunkNode
 from fomo_dagster.graph.nodes.details import SampleDetails
-from fomo_dagster.graph.nodes.evaluation import METRICS, EvaluationNode
+from fomo_dagster.graph.nodes.evaluation import EvaluationNode
 from fomo_dagster.graph.nodes.listing import StreamedNode
 from fomo_dagster.graph.nodes.pool import PoolNode
 from fomo_dagster.graph.nodes.shards import ShardsNode
 from fomo_dagster.graph.nodes.validation import ValidationNode
-from fomo_dagster.graph.work.checkpoints import WEIGHTS, load_weights
-from fomo_dagster.graph.work.indexes import index_of
-from fomo_dagster.metrics import SCORE
 from fomo_dagster.parquet import read_parquet
-from fomo_dagster.tables.predictions import PREDICTIONS
 
 if TYPE_CHECKING:
     from fomo_dagster.experiment.schema import Experiment
 
 
-def subject_of(node: EvaluationNode, graph: Graph, context: NodeContext) -> Subject:
-    """The model that the evaluation `node` is of.
+def provenance_of(
+    node: EvaluationNode, experiment: Experiment, nodes: Mapping[str, Node], context: NodeContext
+) -> Provenance:
+    """Of the weights that the evaluation `node` is of. nodes: all of the graph.
 
-    Raises `InputError` where its weights or its evaluation are not there as they are declared,
-    `StoreError` where their files are gone.
+    Raises `InputError` where the weights or their evaluation are not there as they are declared.
     """
+    upstream = _upstream(node.checkpoint_key, nodes)
     context.facts(node.checkpoint_key)
-    checkpoint = context.artifact(node.checkpoint_key)
-    return Subject(
-        model=load_weights(node.backbone, checkpoint.path(WEIGHTS)),
-        provenance=provenance_of(node, graph, context),
-        evaluated=tuple(_evaluated(node, context)),
-        settings=node.settings,
-        execution=node.execution,
-        progress=context.callbacks.progress,
-    )
-
-
-def provenance_of(node: EvaluationNode, graph: Graph, context: NodeContext) -> Provenance:
-    """Where the weights come from that the evaluation `node` is of. Raises as `subject_of`."""
-    assert node.experiment is not None
-    experiment = graph.experiments[node.experiment]
-    upstream = _upstream(node.checkpoint_key, graph)
-    checkpoint = context.artifact(node.checkpoint_key)
-    digests = {f"weights ({node.checkpoint_key})": checkpoint.digest}
+    context.facts(node.key)
+    digests = {f"weights ({node.checkpoint_key})": _digest(node.checkpoint_key, ONLY, context)}
     for name in node.datasets:
-        digests[f"evaluation on {name}"] = context.artifact(node.key, name).digest
-    data, unknown = _data(upstream, graph, context)
+        digests[f"evaluation on {name}"] = _digest(node.key, name, context)
+    data, unknown = _data(upstream, nodes, context)
     return Provenance(
-        experiment=node.experiment,
+        experiment=experiment.name,
         stage=node.stage,
         backbone=_named(node.backbone),
         method=_method(experiment),
@@ -75,37 +55,26 @@ def provenance_of(node: EvaluationNode, graph: Graph, context: NodeContext) -> P
     )
 
 
-def _upstream(key: str, graph: Graph) -> dict[str, Node]:
+def _digest(key: str, name: str, context: NodeContext) -> str:
+    head = context.heads.read(key)
+    assert head is not None  # it has facts
+    return head.artifacts[name][1]
+
+
+def _upstream(key: str, nodes: Mapping[str, Node]) -> dict[str, Node]:
     """The node and all that it is made of."""
     found: dict[str, Node] = {}
     left = [key]
     while left:
         one = left.pop()
-        if one in graph.nodes and one not in found:
-            found[one] = graph.nodes[one]
-            left += graph.nodes[one].inputs
+        if one in nodes and one not in found:
+            found[one] = nodes[one]
+            left += nodes[one].inputs
     return found
 
 
-def _evaluated(node: EvaluationNode, context: NodeContext) -> Iterator[Evaluated]:
-    from fomo_dagster.evaluation.evaluate import EvaluationSet
-
-    context.facts(node.key)
-    for name, dataset in node.datasets.items():
-        artifact = context.artifact(node.key, name)
-        metrics = read_parquet(artifact.path(METRICS))
-        classes = context.facts(shards_key(name)).of(SampleDetails).concepts
-        kept = PREDICTIONS in artifact.manifest["files"]
-        yield Evaluated(
-            evaluation_set=EvaluationSet(name, dataset, index_of(name, context), classes),
-            role="adaptation" if node.roles[name] == "adaptation" else "held_out",
-            score=float(metrics.filter(pl.col("metric") == SCORE)["value"][0]),
-            predictions=read_parquet(artifact.path(PREDICTIONS)) if kept else None,
-        )
-
-
 def _data(
-    upstream: Mapping[str, Node], graph: Graph, context: NodeContext
+    upstream: Mapping[str, Node], nodes: Mapping[str, Node], context: NodeContext
 ) -> tuple[list[DataUse], list[str]]:
     """What was trained on, updates first; and a sentence for what nobody knows any more."""
     updates: Counter[str] = Counter()
@@ -126,7 +95,7 @@ def _data(
         ("update", dict(updates)), ("pretraining", pooled)
     )  # fmt: skip
     return [
-        DataUse(dataset=name, use=use, samples=found[name], licence=_licence(name, graph))
+        DataUse(dataset=name, use=use, samples=found[name], licence=_licence(name, nodes))
         for use, found in uses
         for name in sorted(found)
     ], unknown
@@ -141,8 +110,8 @@ def _training_samples(dataset: str, context: NodeContext) -> int | None:
     return sum(details.train_samples.values()) if isinstance(details, SampleDetails) else None
 
 
-def _licence(dataset: str, graph: Graph) -> str:
-    node = graph.nodes.get(shards_key(dataset))
+def _licence(dataset: str, nodes: Mapping[str, Node]) -> str:
+    node = nodes.get(shards_key(dataset))
     if isinstance(node, ShardsNode | StreamedNode | ValidationNode):
         return node.dataset.licence
     return ""
