@@ -1,6 +1,7 @@
 """Promotions and rollbacks from Dagster's launchpad, as `fomo promote` and `fomo rollback` do."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 
 import dagster as dg
 from pydantic import Field
@@ -16,6 +17,7 @@ from fomo_dagster.graph.nodes.release import shown_of
 from fomo_dagster.graph.run.promotion import promote_stage
 from fomo_dagster.graph.run.released import write_files
 from fomo_dagster.graph.run.run_context import RunContext
+from fomo_dagster.graph.run.tracking import registering
 from fomo_dagster.home import Home, project_folder
 from fomo_dagster.progress import Callbacks
 from fomo_dagster.releases.history import licences_said, sentence_of
@@ -53,18 +55,20 @@ def releasing_jobs(experiments: Sequence[str], names: Sequence[str]) -> list[dg.
     @dg.op(name=PUT_LIVE)
     def promote(context: dg.OpExecutionContext, config: Promotion) -> None:
         """Put a stage live, if it passes the gates."""
-        with engine_failures(context):
+        with engine_failures(context), _registries(context) as register:
             record = promote_stage(
                 config.experiment, config.stage, first=config.first, reason=config.reason
             )
+            register(record.name)
             _show(record, context)
 
     @dg.op(name=GO_BACK)
     def go_back(context: dg.OpExecutionContext, config: Rollback) -> None:
         """Put an earlier release live again."""
-        with engine_failures(context):
+        with engine_failures(context), _registries(context) as register:
             log = ReleaseLog(Home.from_environment(), config.name)
             record = roll_back(log, config.to, reason=config.reason)
+            register(record.name)
             _show(record, context)
 
     @dg.job(
@@ -100,6 +104,10 @@ def files_now(outcome: Outcome, context: RunContext) -> dg.AssetMaterialization:
     tags = {DATA_VERSION_TAG: head.data_version, CODE_VERSION_TAG: head.code_version}
     metadata = metadata_of(context.graph.nodes[head.asset], outcome, context)
     return dg.AssetMaterialization(key_of(head.asset), metadata=metadata, tags=tags)
+
+
+def _registries(context: dg.OpExecutionContext) -> AbstractContextManager[Callable[[str], None]]:
+    return registering(Home.from_environment(), context.log.warning)
 
 
 def _show(record: Record, context: dg.OpExecutionContext) -> None:

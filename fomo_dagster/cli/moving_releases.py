@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from fomo_dagster.cli.bars import Bars
 from fomo_dagster.cli.output import Terminal, say
@@ -12,6 +14,7 @@ from fomo_dagster.graph.build.builder import build_project
 from fomo_dagster.graph.nodes.release_files import summary_of
 from fomo_dagster.graph.run.released import write_files
 from fomo_dagster.graph.run.run_context import RunContext
+from fomo_dagster.graph.run.tracking import registering
 from fomo_dagster.home import Home, project_folder
 from fomo_dagster.progress import Callbacks
 from fomo_dagster.releases.files import FILES
@@ -22,9 +25,19 @@ if TYPE_CHECKING:
     import dagster as dg
 
 
-def told(record: Record) -> None:
+Register: TypeAlias = Callable[[str], None]
+"""Has the registries of models told of a release name."""
+
+
+def registries() -> AbstractContextManager[Register]:
+    """As of `registering`, of the home."""
+    return registering(Home.from_environment(), warn_once)
+
+
+def told(record: Record, register: Register) -> None:
     """Say what happened."""
     home = Home.from_environment()
+    register(record.name)
     if _has_dagster(home):
         from assets.releasing import shown_now
 
@@ -32,12 +45,12 @@ def told(record: Record) -> None:
     say(Terminal(), sentence_of(record))
 
 
-def moved(record: Record, name_or_path: str | None = None) -> None:
+def moved(record: Record, register: Register, name_or_path: str | None = None) -> None:
     """Say what happened and what licences ask, and write the files of what is live.
 
     name_or_path: the experiment that the command is about. Raises as `write_files`.
     """
-    told(record)
+    told(record, register)
     home, project = Home.from_environment(), project_folder()
     for sentence in licences_said(ReleaseLog(home, record.name).read()):
         say(Terminal(), f"Note: {sentence}.")

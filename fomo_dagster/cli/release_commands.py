@@ -37,10 +37,11 @@ def promote(
     be live. The forms of `release.forms` are written at once; if that fails, the stage stays live,
     and the exit status is not 0.
     """
-    from fomo_dagster.cli.moving_releases import moved
+    from fomo_dagster.cli.moving_releases import moved, registries
     from fomo_dagster.graph.run.promotion import promote_stage
 
-    moved(promote_stage(experiment, stage, first=first, reason=reason), experiment)
+    with registries() as register:
+        moved(promote_stage(experiment, stage, first=first, reason=reason), register, experiment)
 
 
 def rollback(
@@ -52,12 +53,13 @@ def rollback(
     reason: Reason = "",
 ) -> None:
     """Put an earlier release live again, and write its files if they are no longer there."""
-    from fomo_dagster.cli.moving_releases import moved
+    from fomo_dagster.cli.moving_releases import moved, registries
     from fomo_dagster.cli.releases import log_of
     from fomo_dagster.releases.promoting import roll_back
 
     log = log_of(Home.from_environment(), name)
-    moved(roll_back(log, to, reason=reason))
+    with registries() as register:
+        moved(roll_back(log, to, reason=reason), register)
 
 
 def alias(
@@ -69,12 +71,13 @@ def alias(
     ] = False,
 ) -> None:
     """Give a release a name beside `live` and `previous`, which follow by themselves."""
-    from fomo_dagster.cli.moving_releases import told
+    from fomo_dagster.cli.moving_releases import registries, told
     from fomo_dagster.cli.releases import log_of
     from fomo_dagster.releases.promoting import give_alias
 
     log = log_of(Home.from_environment(), name)
-    told(give_alias(log, alias, number, move=move))
+    with registries() as register:
+        told(give_alias(log, alias, number, move=move), register)
 
 
 def releases(

@@ -52,6 +52,15 @@ PLACES: Mapping[str, str] = {
 """What says where each sends to."""
 
 
+REGISTRIES = frozenset({"mlflow"})
+"""Those that register releases."""
+
+
+def registries_of(names: Iterable[str]) -> tuple[str, ...]:
+    """Those of some trackers that register releases."""
+    return tuple(name for name in names if name in REGISTRIES)
+
+
 def named_by_environment() -> tuple[str, ...]:
     """The names in FOMO_TRACKERS; raises `InputError` for one that there is not."""
     names = [name.strip() for name in os.environ.get(VARIABLE, "").split(",")]

@@ -74,6 +74,18 @@ class Account:
 
 
 @dataclass(frozen=True)
+class Noted:
+    """What was registered of a release name. digest: of all of it; None: nothing yet."""
+
+    path: Path
+    digest: str | None
+
+    def save(self, digest: str) -> None:
+        """It is registered as this now."""
+        write_bytes(self.path, digest.encode())
+
+
+@dataclass(frozen=True)
 class Ledger:
     """The accounts of a tracker's destination, in a folder. Raises `DataError` for one that is
     damaged."""
@@ -93,6 +105,13 @@ class Ledger:
                     "everything again"
                 ) from error
             yield Account(name, runs, path)
+
+    @contextlib.contextmanager
+    def registered(self, name: str) -> Iterator[Noted]:
+        """What was registered of a release name, alone among all processes."""
+        path = self.folder / "releases" / f"{name}.txt"
+        with lease(path.with_suffix(".lease")):
+            yield Noted(path, path.read_text() if path.exists() else None)
 
 
 def _sent(run: dict[str, object]) -> Sent:

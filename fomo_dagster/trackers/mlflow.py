@@ -1,4 +1,5 @@
-"""MLflow: a run per experiment, by its client. Its global state is left alone.
+"""MLflow: a run per experiment and a registered model per release name, by its client. Its global
+state is left alone.
 
 MLFLOW_TRACKING_URI: the store; by default `trackers/mlflow.db` in FOMO_HOME (SQLite).
 
@@ -31,13 +32,14 @@ from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
 from fomo_dagster.store.files import replacing
 from fomo_dagster.store.leases import lease
-from fomo_dagster.trackers.tracker import Point, Run, flat
+from fomo_dagster.trackers.tracker import Model, Point, Run, flat
 
 # What a server takes, at once and in a parameter.
 _MOST_METRICS, _MOST_PARAMETERS = 1000, 100
 _LONGEST_NAME, _LONGEST_VALUE = 250, 6000
 _SECONDS_LOCKED = 60.0  # that another process may take to write
 _NOT_IN_NAMES = re.compile(r"[^\w./: -]", re.ASCII)
+_NO_ALIAS = re.compile(r"latest|v\d+", re.IGNORECASE)
 
 
 class MLflow:
@@ -75,6 +77,34 @@ class MLflow:
         opened = _Logging(client, client.create_run(where, run_name=run.name).info.run_id)
         opened.log((), {k: _text(value) for k, value in flat(run.configuration).items()})
         return opened
+
+    def register(self, model: Model) -> None:
+        """Versions are told by their tag `number`, and numbered by MLflow, in the same order. An
+        alias that MLflow refuses is left out."""
+        _check_writable(self._uri)
+        client = MlflowClient(self._uri)
+        name, there = model.name, dict[str, str]()
+        try:
+            aliases = dict(client.get_registered_model(name).aliases)
+            for known in client.search_model_versions(f"name='{name}'"):
+                there[known.tags.get("number", "")] = str(known.version)
+        except MlflowException as error:
+            if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+                raise
+            client.create_registered_model(name)
+            aliases = {}
+        for version in model.versions:
+            number = str(version.number)
+            if number not in there:
+                made = client.create_model_version(
+                    name, version.source, tags={**version.tags, "number": number},
+                    await_creation_for=0,
+                )  # fmt: skip
+                there[number] = str(made.version)
+        for alias, at in model.aliases.items():
+            wanted = there[str(at)]
+            if not _NO_ALIAS.fullmatch(alias) and str(aliases.get(alias)) != wanted:
+                client.set_registered_model_alias(name, alias, wanted)
 
 
 def _own_store(path: Path) -> str:

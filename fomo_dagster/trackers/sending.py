@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from fomo_dagster.trackers.tracker import Entry, Run, Tracker
-from fomo_dagster.trackers.tracker_queue import Job, Patience, TrackerQueue
+from fomo_dagster.trackers.tracker import Entry, Model, Run, Tracker
+from fomo_dagster.trackers.tracker_queue import Job, Patience, Registration, TrackerQueue
 
 
 class Trackers:
@@ -47,6 +47,13 @@ class Trackers:
         """
         for queue in self._queues:
             queue.put(Job(run, entries))
+        self._say(warn)
+
+    def register(self, name: str, model: Callable[[], Model], warn: Callable[[str], None]) -> None:
+        """Bring the trackers that register releases up to date. name: a release name; model: read
+        when it is needed; warn: as of `send`."""
+        for queue in self._queues:
+            queue.put(Registration(name, model))
         self._say(warn)
 
     def close(self, warn: Callable[[str], None]) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,33 @@ class Tracker(Protocol):
 
         sent: how many points it was sent before.
         """
+
+
+@dataclass(frozen=True)
+class Version:
+    """A release, as a registry holds it. source: what finds its weights; tags: what it is."""
+
+    number: int
+    source: str
+    tags: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Model:
+    """What was ever live under a release name. aliases: → number, `live` among them."""
+
+    name: str
+    versions: tuple[Version, ...]
+    aliases: Mapping[str, int]
+
+
+@runtime_checkable
+class Registry(Protocol):
+    """A tracker that also registers releases."""
+
+    def register(self, model: Model) -> None:
+        """Bring what it has of a name up to date: add the versions that are missing, and move
+        aliases. Bears to be done again."""
 
 
 def flat(configuration: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

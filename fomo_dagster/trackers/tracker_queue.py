@@ -11,14 +11,14 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
 from fomo_dagster.store.digests import digest_of
 from fomo_dagster.trackers.ledger import Ledger, Sent
 from fomo_dagster.trackers.reasons import reason_of, without_secrets
-from fomo_dagster.trackers.tracker import Entry, OpenRun, Point, Run, Tracker
+from fomo_dagster.trackers.tracker import Entry, Model, OpenRun, Point, Registry, Run, Tracker
 
 _MOST_WAITING = 100_000  # jobs; a job is an asset, or some steps
 _MOST_OPEN = 4  # runs
@@ -32,6 +32,14 @@ class Job:
 
     run: Run
     entries: Callable[[], Iterable[Entry]]
+
+
+@dataclass(frozen=True)
+class Registration:
+    """A release name whose registry is to be up to date; read on the lane, as entries are."""
+
+    name: str
+    model: Callable[[], Model]
 
 
 @dataclass(frozen=True)
@@ -57,7 +65,7 @@ class TrackerQueue:
         self.name, self._advice = name, advice
         self._attempt = "be started"
         self._make, self._ledgers, self._patience = make, ledgers, patience
-        self._queue: queue.Queue[Job | None] = queue.Queue(_MOST_WAITING)
+        self._queue: queue.Queue[Job | Registration | None] = queue.Queue(_MOST_WAITING)
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
         self._busy_since: float | None = None
@@ -65,7 +73,7 @@ class TrackerQueue:
         self._said = False
         self._open: dict[str, OpenRun] = {}
 
-    def put(self, job: Job) -> None:
+    def put(self, job: Job | Registration) -> None:
         """Queue a job; never waits, never fails."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name=self.name, daemon=True)
@@ -118,7 +126,11 @@ class TrackerQueue:
             ledger = Ledger(self._ledgers / f"{self.name}_{digest_of(tracker.destination)[:8]}")
             while (jobs := self._take()) and not self._failure:
                 self._busy_since = time.monotonic()
-                self._send(jobs, tracker, ledger)
+                self._send([job for job in jobs if isinstance(job, Job)], tracker, ledger)
+                if isinstance(tracker, Registry):
+                    names = {job.name: job for job in jobs if isinstance(job, Registration)}
+                    for registration in names.values():
+                        self._register(registration, tracker, ledger)
                 self._busy_since = None
                 self._closing.wait(self._patience.between)
             self._busy_since = time.monotonic()
@@ -128,10 +140,22 @@ class TrackerQueue:
             self._fail(reason_of(error))
         self._busy_since = None
 
-    def _take(self) -> list[Job]:
+    def _register(self, registration: Registration, tracker: Registry, ledger: Ledger) -> None:
+        """Nothing is asked of a tracker that has it all."""
+        name = registration.name
+        self._attempt = f"register the releases of {name!r}"
+        with ledger.registered(name) as noted:
+            model = registration.model()
+            digest = digest_of(asdict(model))
+            if model.versions and noted.digest != digest:
+                self._busy_since = time.monotonic()
+                tracker.register(model)
+                noted.save(digest)
+
+    def _take(self) -> list[Job | Registration]:
         """Everything that waits, at least one job; nothing at the end."""
         self._busy_since = None
-        jobs = [self._queue.get()]
+        jobs: list[Job | Registration | None] = [self._queue.get()]
         with contextlib.suppress(queue.Empty):
             while jobs[-1] is not None:
                 jobs.append(self._queue.get_nowait())

@@ -111,16 +111,6 @@ def of_wandb(home: Path) -> tuple[Series, dict[str, str]]:
 READERS = {"tensorboard": of_tensorboard, "mlflow": of_mlflow, "wandb": of_wandb}
 
 
-@pytest.fixture(scope="module")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store of MLflow's; it takes seconds to make one."""
-    from fomo_dagster.trackers.mlflow import MlflowClient
-
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    MlflowClient(f"sqlite:///{path}").search_experiments()
-    return path
-
-
 @pytest.fixture
 def at_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, request: Any) -> Path:
     for variable in VARIABLES:

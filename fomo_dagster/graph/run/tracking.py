@@ -7,18 +7,22 @@ they would be thousands of series.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.nodes.backbone import BackboneNode
+from fomo_dagster.graph.nodes.release import ReleaseNode
 from fomo_dagster.home import Home
 from fomo_dagster.parquet import read_parquet
+from fomo_dagster.releases.registering import registered_model
 from fomo_dagster.store.digests import digest_of
 from fomo_dagster.store.heads import Head
 from fomo_dagster.tables.files import table_path
 from fomo_dagster.tables.intact import Verified
+from fomo_dagster.trackers.choosing import named_by_environment, open_trackers, registries_of
 from fomo_dagster.trackers.sending import Trackers
 from fomo_dagster.trackers.tracker import Entry, Point, Run
 
@@ -52,17 +56,26 @@ class Tracking:
         is sent that was not sent yet."""
         node = self.graph.nodes[head.asset]
         run = self._run_of(node)
+        if isinstance(node, ReleaseNode):
+            self._register(node.name)
         if node.ends_experiment and node.experiment is not None:
             self.catch_up(node.experiment)
         elif run is not None:
             self.trackers.send(run, partial(_entries_of, head, self.home), self.warn)
 
     def catch_up(self, experiment: str) -> None:
-        """Send all that the tables hold of an experiment as it is declared now."""
+        """Send all that the tables hold of an experiment as it is declared now, and what happened
+        to its release name."""
+        release = self.graph.experiments[experiment].release
+        if release is not None:
+            self._register(release.name)
         for node in self.graph.of(experiment):
             run = self._run_of(node)
             if run is not None:
                 self.trackers.send(run, partial(self._held, node.key), self.warn)
+
+    def _register(self, name: str) -> None:
+        self.trackers.register(name, partial(registered_model, self.home, name), self.warn)
 
     def _held(self, asset: str) -> Iterator[Entry]:
         head = self.home.heads.read(asset)
@@ -83,6 +96,20 @@ class Tracking:
         if isinstance(node, BackboneNode) and STEPS in node.table_names:
             return Run(node.key, node.backbone.model_dump(mode="json"))
         return None
+
+
+@contextmanager
+def registering(home: Home, warn: Callable[[str], None]) -> Iterator[Callable[[str], None]]:
+    """Within it, a release name that moved is told to the trackers of the environment that register
+    releases; at its end they have it, or `warn` was told why not.
+
+    Raises `InputError` at once for a tracker that there is not, or that is not installed.
+    """
+    trackers = open_trackers(registries_of(named_by_environment()), home.root)
+    try:
+        yield lambda name: trackers.register(name, partial(registered_model, home, name), warn)
+    finally:
+        trackers.close(warn)
 
 
 def _entries_of(head: Head, home: Home) -> Iterator[Entry]:
