@@ -1,5 +1,9 @@
 """The files of releases: which are whose, how they are found, and which of them cleaning leaves."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from typer.testing import CliRunner
 
@@ -13,6 +17,15 @@ from fomo_dagster.store.cleaning import clean, what_goes
 from fomo_dagster.store.recipes import Recipe
 from fomo_dagster.tables.views import query
 from tests.releases.conftest import PASSED, stage
+
+SERVER = """
+import sys
+from pathlib import Path
+from fomo_dagster.home import Home
+from fomo_dagster.releases.files import released_files
+print(released_files(Home(Path(sys.argv[1])), "search", 1).folder, flush=True)
+sys.stdin.read()
+"""
 
 
 def written(log, number, forms=("card",)):
@@ -93,6 +106,20 @@ def test_cleaning_keeps_the_files_of_what_a_name_stands_for(log, home):
     gone = set(what_goes(home.root, home.store).artifacts)
     assert files[0] in gone
     assert replaced not in gone
+
+
+@pytest.mark.slow
+def test_files_that_a_process_was_given_stay_until_it_ends(log, home):
+    files = released(log, 3)
+    server = subprocess.Popen(
+        [sys.executable, "-c", SERVER, str(home.root)], stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    readme = Path(server.stdout.readline().strip()) / "README.md"
+    assert clean(home.root, home.store).artifacts == {}
+    assert readme.read_text() == "release 1"
+    server.communicate(timeout=60)
+    assert set(clean(home.root, home.store).artifacts) == {files[0]}
 
 
 def test_another_machine_fetches_the_files_that_the_records_name(tmp_path):
