@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fomo_dagster.errors import FomoError
-from fomo_dagster.graph.build.builder import Graph
+from fomo_dagster.graph.build.graph import Graph
 from fomo_dagster.graph.core.keys import release_files_key
 from fomo_dagster.graph.core.outcome import Outcome
 from fomo_dagster.graph.run.materialise import materialise
