@@ -7,7 +7,7 @@ not). Which samples are encoded is not decided here.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from fomo_dagster.data.images import UnreadableImageError
 from fomo_dagster.data.index import Index
-from fomo_dagster.data.transforms import evaluate_transforms
+from fomo_dagster.data.transforms import evaluate_transform, evaluate_transforms
 from fomo_dagster.errors import DataError
 from fomo_dagster.experiment.execution import Execution
 from fomo_dagster.models.backbones import Model
@@ -103,6 +103,45 @@ class Encoder:
             blank_where_unreadable=blank_where_unreadable, altered=altered,
         )[0]  # fmt: skip
 
+    def image_groups(
+        self, dataset: str, groups: Iterable[pl.DataFrame], index: Index
+    ) -> Iterator[Tensor]:
+        """Features of the images of each group of samples, (N, D), as those of `images`.
+
+        No batch crosses a group, so that a group's features do not depend on the others; while one
+        batch is encoded, the next one is decoded, of whichever group it is.
+        """
+        sizes: deque[int] = deque()
+
+        def batches() -> Iterator[Sequence[Row]]:
+            for samples in groups:
+                sizes.append(samples.height)
+                yield from self._batches(_rows(samples))
+
+        blocks: list[Tensor] = []
+        load, target = self._loader(dataset, index), device_of(self.device)
+        with closing(_loaded(batches(), load)) as loaded:
+            for batch, images in loaded:
+                # Not around the loop: whoever takes a group is in no mode of PyTorch's.
+                with _inference(self.model.module, self.precision, target) as encoder:
+                    features = encoder.encode_image(torch.stack(images).to(target))
+                    blocks.append(_unit(features, _names(batch, dataset), self.precision))
+                if sum(map(len, blocks)) == sizes[0]:
+                    sizes.popleft()
+                    yield torch.cat(blocks)
+                    blocks = []
+
+    def picture(self, picture: Image.Image, name: str) -> Tensor:
+        """Features of one picture, (D,), as those of `images`. name: what an error calls it."""
+        model = self.model
+        transform = evaluate_transform(
+            model.image_size, model.mean, model.std, model.resize_mode, model.interpolation
+        )
+        target = device_of(self.device)
+        with _inference(model.module, self.precision, target) as encoder:
+            features = encoder.encode_image(transform(picture)[None].to(target))
+            return _unit(features, [name], self.precision)[0]
+
     def image_layers(self, dataset: str, samples: pl.DataFrame, index: Index) -> Tensor:
         """Features as those of `images` for each of L layers, (L, N, D); see `encode_layers`."""
         return self._encoded(dataset, samples, index, encode_layers)
@@ -118,6 +157,38 @@ class Encoder:
         altered: Altered | None = None,
     ) -> Tensor:
         """(L, N, D). encode: from a batch of images, (B, 3, H, W), to features, (L, B, D)."""
+        load = self._loader(
+            dataset, index, blank_where_unreadable=blank_where_unreadable, altered=altered
+        )
+        rows = _rows(samples)
+        blocks = []
+        done = 0
+        target = device_of(self.device)
+        with (
+            _inference(self.model.module, self.precision, target) as encoder,
+            closing(_loaded(self._batches(rows), load)) as batches,
+        ):
+            for batch, images in batches:
+                names = _names(batch, dataset)
+                layers = encode(encoder, torch.stack(images).to(target))
+                blocks.append(torch.stack([_unit(of, names, self.precision) for of in layers]))
+                done += len(batch)
+                self.progress(f"images of {dataset}", done, len(rows))
+        return torch.cat(blocks, dim=1)
+
+    def _batches(self, rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
+        for start in range(0, len(rows), self.batch_size):
+            yield rows[start : start + self.batch_size]
+
+    def _loader(
+        self,
+        dataset: str,
+        index: Index,
+        *,
+        blank_where_unreadable: bool = False,
+        altered: Altered | None = None,
+    ) -> Callable[[Row], Tensor]:
+        """What gives the tensor of a row's image, (3, H, W)."""
         model = self.model
         fitted, as_tensor = evaluate_transforms(
             model.image_size, model.mean, model.std, model.resize_mode, model.interpolation
@@ -133,21 +204,15 @@ class Encoder:
                     return torch.zeros(3, model.image_size, model.image_size)
                 raise DataError(f"the image {key!r} of dataset {dataset!r} {error}") from error
 
-        rows: list[Row] = samples.select("key", "shard", "offset", "size").rows()
-        blocks = []
-        done = 0
-        target = device_of(self.device)
-        with (
-            _inference(model.module, self.precision, target) as encoder,
-            closing(_loaded(rows, load, self.batch_size)) as batches,
-        ):
-            for batch, images in batches:
-                names = [f"the image {key!r} of dataset {dataset!r}" for key, *_ in batch]
-                layers = encode(encoder, torch.stack(images).to(target))
-                blocks.append(torch.stack([_unit(of, names, self.precision) for of in layers]))
-                done += len(batch)
-                self.progress(f"images of {dataset}", done, len(rows))
-        return torch.cat(blocks, dim=1)
+        return load
+
+
+def _rows(samples: pl.DataFrame) -> list[Row]:
+    return samples.select("key", "shard", "offset", "size").rows()
+
+
+def _names(batch: Sequence[Row], dataset: str) -> list[str]:
+    return [f"the image {key!r} of dataset {dataset!r}" for key, *_ in batch]
 
 
 @contextmanager
@@ -180,14 +245,13 @@ def _unit(features: Tensor, names: Sequence[str], precision: str) -> Tensor:
 
 
 def _loaded(
-    rows: Sequence[Row], load: Callable[[Row], Tensor], batch_size: int
+    batches: Iterable[Sequence[Row]], load: Callable[[Row], Tensor]
 ) -> Generator[tuple[Sequence[Row], list[Tensor]], None, None]:
-    """The rows in batches, each with its images (3, H, W), loaded by threads ahead of their use."""
+    """The batches, each with its images (3, H, W), loaded by threads ahead of their use."""
     executor = ThreadPoolExecutor(thread_name_prefix="decode")
     under_way: deque[tuple[Sequence[Row], list[Future[Tensor]]]] = deque()
     try:
-        for start in range(0, len(rows), batch_size):
-            batch = rows[start : start + batch_size]
+        for batch in batches:
             under_way.append((batch, [executor.submit(load, row) for row in batch]))
             if len(under_way) > BATCHES_AHEAD:
                 batch, images = under_way.popleft()

@@ -208,3 +208,29 @@ def test_features_that_are_not_finite_are_an_error_that_names_the_sample(
         tiny_model.module.visual.proj.fill_(torch.nan)
     with pytest.raises(DataError, match=r"image '00.png' of dataset 'birds' are not finite"):
         images(tiny_model, index)
+
+
+def test_groups_have_the_features_of_their_images_whatever_comes_with_them(
+    tiny_model: Model, index: Index
+) -> None:
+    encoder = Encoder(model=tiny_model, batch_size=4, precision="fp32", device="cpu")
+    rows = index.rows("test")
+    groups = [rows.slice(0, 3), rows.slice(3, 11), rows.slice(14, 4), rows.slice(18, 5)]
+    found = list(encoder.image_groups("birds", groups, index))
+    assert [len(features) for features in found] == [3, 11, 4, 5]
+    torch.testing.assert_close(torch.cat(found), encoder.images("birds", rows, index))
+    # Bit for bit, since no batch crosses a group.
+    alone = list(encoder.image_groups("birds", [groups[2]], index))
+    assert torch.equal(alone[0], found[2])
+    assert not torch.is_inference_mode_enabled()
+    assert list(encoder.image_groups("birds", [], index)) == []
+
+
+def test_a_picture_has_the_features_that_it_has_among_others(
+    tiny_model: Model, index: Index
+) -> None:
+    encoder = Encoder(model=tiny_model, batch_size=4, precision="fp32", device="cpu")
+    rows = index.rows("test")
+    picture = index.picture(*rows.select("shard", "offset", "size").row(5))
+    features = encoder.picture(picture, "a picture")
+    torch.testing.assert_close(features, encoder.images("birds", rows, index)[5])
