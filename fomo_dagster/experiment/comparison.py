@@ -13,14 +13,11 @@ from typing import Any
 from pydantic import Field, TypeAdapter, model_validator
 
 from fomo_dagster.data.declarations import Declaration
-from fomo_dagster.errors import InputError, nearest
 from fomo_dagster.experiment.cron import CronSchedule, TimeZone
-from fomo_dagster.experiment.files import SUFFIXES, check_has_no_twin, files_by_name, find_file
+from fomo_dagster.experiment.files import files_by_name, find_declared, name_of_file
 from fomo_dagster.experiment.loading import Loaded
-from fomo_dagster.experiment.names import check_safe_name
 from fomo_dagster.experiment.target import ComparedMetric, Target
 from fomo_dagster.experiment.validating import Place, validated
-from fomo_dagster.shipped import shipped_folder
 from fomo_dagster.yaml_files import read_mapping
 
 FOLDER = "comparisons"
@@ -127,40 +124,14 @@ def comparison_files(project: Path) -> dict[str, Path]:
 
 
 def find_comparison(name_or_path: str, project: Path) -> Path | None:
-    """The file that `comparisons/NAME`, or a path to one, stands for, the project's before one that
-    ships with the package; None for what names no comparison. Raises `InputError` for the name of
-    one that there is not."""
-    path = Path(name_or_path)
-    if path.suffix.lower() in SUFFIXES:
-        folder = path.expanduser().resolve().parent
-        is_one = folder.name == FOLDER and folder.parent.name != "experiments"
-        return path.expanduser().resolve() if is_one and path.expanduser().is_file() else None
-    folder_named, _, name = name_or_path.rpartition("/")
-    if folder_named != FOLDER:
-        return None
-    known: set[str] = set()
-    for root in (project, shipped_folder()):
-        files = comparison_files(root)
-        if name in files:
-            return files[name]
-        known |= files.keys()
-    try:
-        find_file(name_or_path, project)  # an experiment of a folder that is called alike
-    except InputError:
-        raise InputError(
-            f"there is no comparison {name!r} in {project / FOLDER}; " + nearest(name, known)
-        ) from None
-    return None
+    """The file that `comparisons/NAME`, or a path to one, stands for, as `find_declared`."""
+    return find_declared(name_or_path, project, FOLDER, "comparison")
 
 
 def read_comparison(path: Path) -> tuple[str, DeclaredComparison]:
     """The name and the declaration of a file. Raises `InputError` that names the file, the key, its
     value and the nearest valid one."""
-    check_has_no_twin(path)
-    try:
-        name = check_safe_name(path.stem)
-    except ValueError as error:
-        raise InputError(f"{path}: {error}: rename the file") from error
+    name = name_of_file(path)
     declared: DeclaredComparison = validated(
         TypeAdapter(DeclaredComparison), read_mapping(path), str(path), DeclaredComparison,
         place=Place(path),

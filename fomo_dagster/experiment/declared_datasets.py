@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 
 from fomo_dagster.data.dataset import Dataset
 from fomo_dagster.errors import InputError
-from fomo_dagster.experiment.benchmark import with_benchmark_values
+from fomo_dagster.experiment.benchmark import benchmark_declarations, with_benchmark_values
 from fomo_dagster.experiment.files import declaration_files
 from fomo_dagster.experiment.names import check_safe_name
 from fomo_dagster.experiment.validating import Place, validated
@@ -75,6 +75,20 @@ def load_datasets(project: Path) -> Datasets:
 def shipped_datasets() -> Datasets:
     """The declarations that ship with the package; a project's own of the same name go before."""
     return load_datasets(shipped_folder())
+
+
+def with_shipped(known: Datasets, project: Path) -> Datasets:
+    """With the datasets that ship with the package and the benchmark's, where none of those that
+    are known has the name."""
+    datasets, bases, wrong = dict(known.declared), dict(known.bases), dict(known.wrong)
+    shipped = shipped_datasets()
+    for name, dataset in {**benchmark_declarations(), **shipped.declared}.items():
+        if name not in datasets and known.unread:
+            wrong.setdefault(name, f"{known.unread[0]}; it may declare {name}")
+        if name not in wrong:
+            datasets.setdefault(name, dataset)
+            bases.setdefault(name, shipped.bases.get(name, project))
+    return Datasets(datasets, bases, wrong, known.unread)
 
 
 def _dataset(name: str, declaration: Any, path: Path) -> Dataset:

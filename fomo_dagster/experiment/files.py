@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fomo_dagster.errors import InputError, nearest
+from fomo_dagster.experiment.names import check_safe_name
 from fomo_dagster.paths import problem_of, said_of
 from fomo_dagster.shipped import shipped_folder
 
@@ -79,3 +80,43 @@ def find_file(name_or_path: str, project: Path) -> Path:
         f"there is no experiment {name_or_path!r} in {project / 'experiments'}; "
         + nearest(name_or_path, known)
     )
+
+
+def find_declared(name_or_path: str, project: Path, folder: str, what: str) -> Path | None:
+    """The file that `FOLDER/NAME`, or a path to one, stands for, the project's before one that
+    ships with the package; None for what names none of that folder.
+
+    what: what a file of the folder declares. Raises `InputError` for the name of one that there is
+    not.
+    """
+    path = Path(name_or_path)
+    if path.suffix.lower() in SUFFIXES:
+        there = path.expanduser().resolve().parent
+        is_one = there.name == folder and there.parent.name != "experiments"
+        return path.expanduser().resolve() if is_one and path.expanduser().is_file() else None
+    folder_named, _, name = name_or_path.rpartition("/")
+    if folder_named != folder:
+        return None
+    known: set[str] = set()
+    for root in (project, shipped_folder()):
+        files = files_by_name(root / folder)
+        if name in files:
+            return files[name]
+        known |= files.keys()
+    try:
+        find_file(name_or_path, project)  # an experiment of a folder that is called alike
+    except InputError:
+        raise InputError(
+            f"there is no {what} {name!r} in {project / folder}; " + nearest(name, known)
+        ) from None
+    return None
+
+
+def name_of_file(path: Path) -> str:
+    """The name of what a file declares. Raises `InputError` where it is no name, or another file
+    has the same."""
+    check_has_no_twin(path)
+    try:
+        return check_safe_name(path.stem)
+    except ValueError as error:
+        raise InputError(f"{path}: {error}: rename the file") from error

@@ -18,12 +18,12 @@ from pydantic import TypeAdapter
 from fomo_dagster.data.benchmark.registry import by_any_name
 from fomo_dagster.data.dataset import Dataset
 from fomo_dagster.errors import InputError, nearest
-from fomo_dagster.experiment.benchmark import benchmark_declarations
 from fomo_dagster.experiment.declared_datasets import (
     Datasets,
     completed,
     load_datasets,
     shipped_datasets,
+    with_shipped,
 )
 from fomo_dagster.experiment.extending import apply_override, merged
 from fomo_dagster.experiment.files import check_has_no_twin, declaration_files, find_file
@@ -139,13 +139,8 @@ def experiment_from(
             )
         datasets[name], bases[name] = dataset, path.parent
         wrong.pop(name, None)
-    for name, dataset in {**benchmark_declarations(), **shipped.declared}.items():
-        if name not in datasets and known.unread:
-            wrong.setdefault(name, f"{known.unread[0]}; it may declare {name}")
-        if name not in wrong:
-            datasets.setdefault(name, dataset)
-            bases.setdefault(name, shipped.bases.get(name, project))
-    return Loaded(experiment, datasets, bases, path, wrong)
+    whole = with_shipped(Datasets(datasets, bases, wrong, known.unread), project)
+    return Loaded(experiment, whole.declared, whole.bases, path, whole.wrong)
 
 
 def _name_of(path: Path, project: Path) -> str:
