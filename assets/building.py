@@ -49,6 +49,8 @@ def build_definitions(
         jobs[sweep] = job_of(sweep, names, graph, wrong)
     for key, comparison in graph.comparisons.items():
         jobs[job_name(key)] = job_of(job_name(key), comparison.experiments, graph)
+    for key in graph.galleries:
+        jobs[job_name(key)] = job_of(job_name(key), [], graph, galleries=[key])
     jobs |= {name: job_of(name, [], graph, [trouble_key(name)]) for name in troubles}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.BetaWarning)
@@ -203,15 +205,18 @@ def _observable(source: SourceNode) -> dg.SourceAsset:
 
 
 def job_of(
-    name: str, experiments: Sequence[str], graph: Graph, troubles: Sequence[dg.AssetKey] = ()
-) -> Job:
-    """The job of an experiment, or of all those of a sweep or a comparison.
+    name: str, experiments: Sequence[str], graph: Graph, troubles: Sequence[dg.AssetKey] = (),
+    galleries: Sequence[str] = (),
+) -> Job:  # fmt: skip
+    """The job of an experiment, of all those of a sweep or a comparison, or of a gallery.
 
     troubles: the assets of those that cannot be used, which fail and say why.
     """
     alone = graph.experiments.get(name)
     description = alone.description if alone is not None else ""
-    keys = [*(key_of(node.key) for node in graph.of(*experiments) if experiments), *troubles]
+    nodes = list(graph.of(*experiments)) if experiments else []
+    nodes += [node for key in galleries for node in graph.of_gallery(key)]
+    keys = [*(key_of(node.key) for node in nodes), *troubles]
     return dg.define_asset_job(
         name,
         selection=dg.AssetSelection.assets(*keys),

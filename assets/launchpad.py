@@ -25,7 +25,8 @@ class Launch(dg.Config):
 
     experiment: str = Field(
         description="An experiment or a sweep: the name of a file in experiments/, or a path to "
-        "one; SWEEP/NAME is one experiment of a sweep, and comparisons/NAME a comparison."
+        "one; SWEEP/NAME is one experiment of a sweep, comparisons/NAME a comparison, and "
+        "galleries/NAME a gallery."
     )
     set: list[str] = Field(
         default=[],

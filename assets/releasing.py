@@ -13,7 +13,7 @@ from fomo_dagster.graph.build.builder import build_project
 from fomo_dagster.graph.build.names import PROMOTE, ROLL_BACK
 from fomo_dagster.graph.core.keys import release_key
 from fomo_dagster.graph.core.outcome import Outcome
-from fomo_dagster.graph.nodes.release import shown_of
+from fomo_dagster.graph.nodes.release import shown_of, version_of
 from fomo_dagster.graph.run.promotion import promote_stage
 from fomo_dagster.graph.run.released import write_files
 from fomo_dagster.graph.run.run_context import RunContext
@@ -94,8 +94,12 @@ def releasing_jobs(experiments: Sequence[str], names: Sequence[str]) -> list[dg.
 
 def shown_now(home: Home, name: str) -> dg.AssetMaterialization:
     """What happened to a release name until now, for its asset."""
-    shown = shown_of(ReleaseLog(home, name).read())
-    return dg.AssetMaterialization(key_of(release_key(name)), metadata=drawn(shown))
+    history = ReleaseLog(home, name).read()
+    return dg.AssetMaterialization(
+        key_of(release_key(name)),
+        metadata=drawn(shown_of(history)),
+        tags={DATA_VERSION_TAG: version_of(history)},
+    )
 
 
 def files_now(outcome: Outcome, context: RunContext) -> dg.AssetMaterialization:

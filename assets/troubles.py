@@ -12,9 +12,10 @@ from fomo_dagster.graph.core.keys import DATASETS
 
 
 def named_troubles(graph: Graph) -> dict[str, Trouble]:
-    """The troubles of a graph, by names of groups and jobs that nothing else has: the experiment's
-    or comparison's own name, or else its file's."""
-    names = (*graph.experiments, *graph.sweeps, *map(job_name, graph.comparisons))
+    """The troubles of a graph, by names of groups and jobs that nothing else has: the experiment's,
+    comparison's or gallery's own name, or else its file's."""
+    of_files = (*graph.comparisons, *graph.galleries)
+    names = (*graph.experiments, *graph.sweeps, *map(job_name, of_files))
     taken = {name.casefold() for name in (*names, *RESERVED, *WORDS)}
     named: dict[str, Trouble] = {}
     for trouble in graph.troubles:

@@ -32,6 +32,7 @@ from fomo_dagster.cli.parallel import Parallel, WithParallel
 from fomo_dagster.cli.project_commands import doctor, init, only_experiment, say_version
 from fomo_dagster.cli.query_commands import AsCsv, compare, errors, report, results, sql
 from fomo_dagster.cli.release_commands import alias, promote, releases, rollback
+from fomo_dagster.cli.search_command import search
 from fomo_dagster.cli.store_commands import store_app
 from fomo_dagster.cli.weights_commands import Experiment, Overrides, export, merge
 from fomo_dagster.descriptors import raise_limit
@@ -60,14 +61,14 @@ class InOrder(TyperGroup):
 ORDER = (
     "init", "doctor", "datasets", "fetch", "budget", "schedule", "plan", "run", "ui", "results",
     "compare", "fit", "target", "report", "errors", "duplicates", "sql", "releases", "promote",
-    "rollback", "alias", "export", "merge", "store", "schema", "dagster-home",
+    "rollback", "alias", "search", "export", "merge", "store", "schema", "dagster-home",
 )  # fmt: skip
 app = typer.Typer(
     cls=InOrder,
     help="Keep CLIP-like models up to date.\n\n"
     "EXPERIMENT is the name of a file in experiments/, or a path to one. SWEEP/NAME is one "
-    "experiment of a sweep, and comparisons/NAME a comparison. Everything that is made goes to "
-    "FOMO_HOME, by default .fomo/ in the project.",
+    "experiment of a sweep, comparisons/NAME a comparison, and galleries/NAME a gallery. "
+    "Everything that is made goes to FOMO_HOME, by default .fomo/ in the project.",
     epilog="To begin: `fomo init --images PATH`, `fomo plan NAME`, `fomo run NAME`.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -82,8 +83,8 @@ ToRun = Annotated[
     str | None,
     typer.Argument(
         metavar="EXPERIMENT",
-        help="An experiment's name, a path to its file, or a comparison, as in comparisons/NAME; "
-        "by default the one that the project has.",
+        help="An experiment's name, a path to its file, or a comparison or gallery, as in "
+        "comparisons/NAME; by default the experiment that the project has.",
         show_default=False,
     ),
 ]
@@ -279,6 +280,7 @@ app.command(rich_help_panel=LIVE)(releases)
 app.command(rich_help_panel=LIVE)(promote)
 app.command(rich_help_panel=LIVE)(rollback)
 app.command(rich_help_panel=LIVE)(alias)
+app.command(rich_help_panel=LIVE)(search)
 app.command(rich_help_panel=WEIGHTS)(export)
 app.command(rich_help_panel=WEIGHTS)(merge)
 
@@ -312,13 +314,21 @@ def schema(
     comparisons: Annotated[
         bool, typer.Option("--comparisons", help="That of comparison files instead.")
     ] = False,
+    galleries: Annotated[
+        bool, typer.Option("--galleries", help="That of gallery files instead.")
+    ] = False,
 ) -> None:
     """Print the JSON schema of experiment files, from which editors complete keys."""
+    from fomo_dagster.errors import InputError
     from fomo_dagster.experiment.comparison import comparison_schema
+    from fomo_dagster.experiment.gallery import gallery_schema
     from fomo_dagster.experiment.json_schema import json_schema
     from fomo_dagster.store.files import write_bytes
 
-    text = json.dumps(comparison_schema() if comparisons else json_schema(), indent=1) + "\n"
+    if comparisons and galleries:
+        raise InputError("--comparisons and --galleries ask for several schemas: choose one")
+    made = comparison_schema if comparisons else gallery_schema if galleries else json_schema
+    text = json.dumps(made(), indent=1) + "\n"
     if path is None:
         sys.stdout.write(text)
     else:

@@ -20,6 +20,7 @@ from fomo_dagster.experiment.comparison import comparison_files
 from fomo_dagster.experiment.comparisons import load_named
 from fomo_dagster.experiment.experiment_sets import ExperimentSet
 from fomo_dagster.experiment.files import experiment_files
+from fomo_dagster.experiment.gallery import gallery_files
 from fomo_dagster.experiment.schema import Experiment
 from fomo_dagster.experiment.unread import unread
 from fomo_dagster.graph.build.builder import build_project
@@ -27,6 +28,8 @@ from fomo_dagster.graph.build.graph import Graph
 from fomo_dagster.graph.build.names import ConflictError, job_name
 from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.nodes.comparison import ComparisonNode
+from fomo_dagster.graph.nodes.gallery import GalleryNode
+from fomo_dagster.graph.nodes.gallery_index import GalleryIndexNode
 from fomo_dagster.graph.nodes.leaderboard import LeaderboardNode
 from fomo_dagster.graph.nodes.report import ReportNode
 from fomo_dagster.graph.run.plan import REASONS_SHOWN, Planned, plan
@@ -39,11 +42,18 @@ logger = logging.getLogger(__name__)
 
 PLAN_COLUMNS = ("asset", "plan", "why", "samples", "estimate")
 LEAST_REASON = 24  # characters of a reason on a line
+_AFTER = {
+    kind.kind
+    for kind in (
+        ComparisonNode, ReportNode, LeaderboardNode, GalleryNode, GalleryIndexNode,
+    )
+}  # fmt: skip
+"""The kinds of assets that are made of what several experiments have, or release."""
 
 
 @dataclass(frozen=True)
 class RunRequest:
-    """An experiment, a sweep or a comparison, read, with the graph of what it needs."""
+    """An experiment, a sweep, a comparison or a gallery, read, with the graph of what it needs."""
 
     experiment_set: ExperimentSet
     graph: Graph
@@ -53,7 +63,10 @@ class RunRequest:
     def is_in_project(self) -> bool:
         """Whether its file is one of those that Dagster loads."""
         project = project_folder()
-        files = (*experiment_files(project).values(), *comparison_files(project).values())
+        files = (
+            *experiment_files(project).values(), *comparison_files(project).values(),
+            *gallery_files(project).values(),
+        )  # fmt: skip
         return self.experiment_set.path.resolve() in [path.resolve() for path in files]
 
     @property
@@ -78,6 +91,13 @@ class RunRequest:
         """The page of the comparison that it is of; None where it is of none that has one."""
         return self.graph.reports.get(self.experiment_set.name)
 
+    @property
+    def gallery(self) -> GalleryNode | None:
+        """The gallery that it is; None where it is of experiments."""
+        if self.experiment_set.gallery is None:
+            return None
+        return self.graph.galleries[self.experiment_set.name]
+
     def check_whole(self) -> None:
         """Raises `InputError` where some experiments of a sweep cannot be used."""
         if self.experiment_set.troubles:
@@ -92,7 +112,10 @@ class RunRequest:
 
     @property
     def nodes(self) -> list[Node]:
-        """The nodes that the experiments need, what compares them alone, and the leaderboard."""
+        """The nodes that the experiments need, what compares them alone, and the leaderboard; or
+        those that the gallery needs."""
+        if self.gallery is not None:
+            return self.graph.of_gallery(self.gallery.key)
         return self.graph.of(*self.experiment_set.names)
 
     def each(self) -> list[RunRequest]:
@@ -128,7 +151,8 @@ def warn_once(warning: str, say: Callable[[str], None] = logger.warning) -> None
 
 
 def resolve_request(name_or_path: str, overrides: Sequence[str]) -> RunRequest:
-    """Read an experiment, a sweep or a comparison, and build the project's graph with it.
+    """Read an experiment, a sweep, a comparison or a gallery, and build the project's graph with
+    it.
 
     The others are there for the leaderboard. One that cannot be used is left out, and said; one
     that cannot stand beside what `overrides` make of this one is left out. Raises `InputError`
@@ -139,10 +163,10 @@ def resolve_request(name_or_path: str, overrides: Sequence[str]) -> RunRequest:
     graph = build_project(project, experiment_set)
     members = tuple(m for m in experiment_set.members if m.experiment.name in graph.experiments)
     own = [trouble for trouble in graph.troubles if trouble.loaded in experiment_set.members]
-    comparison = experiment_set.comparison
-    if comparison is not None and comparison.reference not in graph.nodes:
-        raise next(one.error for one in graph.troubles if one.name == comparison.reference)
-    if not members:
+    whole = experiment_set.comparison or experiment_set.gallery
+    if whole is not None and whole.reference not in graph.nodes:
+        raise next(one.error for one in graph.troubles if one.name == whole.reference)
+    if not members and experiment_set.gallery is None:
         error, path = own[0].error, own[0].path
         raise error if str(path) in str(error) else type(error)(f"{path}: {error}")
     say_unread(graph)
@@ -198,7 +222,7 @@ def print_plan(
         table.add_column(
             column, justify="right" if right else "left", no_wrap=column != "why", overflow="fold"
         )
-    is_one = experiment_set.sweep is None and experiment_set.comparison is None
+    is_one = experiment_set.sweep is None and experiment_set.comparison is None  # or a gallery
     entries = planned if is_one else _by_experiment(planned, experiment_set)
     rows = [_row(entry) for entry in entries]
     for asset, work, *others in rows:
@@ -244,7 +268,7 @@ def _by_experiment(planned: Sequence[Planned], experiment_set: ExperimentSet) ->
     before: list[Planned] = []
     after: list[Planned] = []
     for entry in planned:
-        follows = entry.kind in (ComparisonNode.kind, ReportNode.kind, LeaderboardNode.kind)
+        follows = entry.kind in _AFTER
         shared = after if follows else before
         of.get(entry.asset.partition("/")[0], shared).append(entry)
     folded = [

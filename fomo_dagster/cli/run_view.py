@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.status import Status
 
 from fomo_dagster.cli.bars import shortened
+from fomo_dagster.cli.galleries import print_gallery
 from fomo_dagster.cli.output import line, say
 from fomo_dagster.cli.planning import RunRequest
 from fomo_dagster.cli.reporting import print_results
@@ -101,8 +102,8 @@ class RunView(Protocol):
         """An experiment of several failed, and others go on."""
 
     def ended(self, request: RunRequest) -> None:
-        """Nothing more is made: an experiment or a comparison is up to date, or the experiments of
-        a sweep were tried."""
+        """Nothing more is made: an experiment, a comparison or a gallery is up to date, or the
+        experiments of a sweep were tried."""
 
 
 @dataclass
@@ -289,6 +290,8 @@ class TextView:
                 from fomo_dagster.cli.comparing import print_comparison  # which loads SciPy
 
                 print_comparison(request.comparison, request.report, request.home, self.console)
+            elif request.gallery is not None:
+                print_gallery(request.gallery.loaded.name, request.home, self.console)
             elif request.experiment_set.is_several:
                 print_sweep(request.home, request.experiment_set, self.console)
             else:

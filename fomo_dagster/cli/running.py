@@ -65,7 +65,7 @@ def run_experiment(
     view: RunView | None = None,
     parallel: int | None = None,
 ) -> None:
-    """Bring an experiment, or those of a sweep or a comparison, up to date.
+    """Bring an experiment, those of a sweep or a comparison, or a gallery, up to date.
 
     Raises what failed; `StoppedError` on SIGINT, SIGTERM and SIGHUP. Where an asset fails, whatever
     does not need it goes on; the failures are told together at the end.
@@ -88,8 +88,8 @@ def run_experiment(
 
 
 def plan_experiment(name_or_path: str, overrides: Sequence[str]) -> list[Planned]:
-    """Plan an experiment, or those of a sweep or a comparison; raises `InputError` where one cannot
-    be used."""
+    """Plan an experiment, those of a sweep or a comparison, or a gallery; raises `InputError` where
+    one cannot be used."""
     request = resolve_request(name_or_path, overrides)
     request.check_whole()
     return request.plan()
@@ -261,13 +261,15 @@ class _Runner:
     def _say_plan(
         self, members: Sequence[RunRequest], planned: Sequence[Planned], wanted: Sequence[Planned]
     ) -> None:
-        """Tell of each experiment that has something to do what that is."""
+        """Tell of each experiment that has something to do what that is, or of the gallery."""
         undone = {entry.asset for entry in wanted}
         for member in members:
             own = {node.key for node in member.nodes}
             if own & undone:
                 plan = [entry for entry in planned if entry.asset in own]
                 self.view.planned(member.experiment.name, plan)
+        if self.request.gallery is not None:
+            self.view.planned(self.request.gallery.key, planned)
 
     def _lost(self) -> dict[str, str]:
         """The assets that failed, or wait for one that did → the one that failed."""
@@ -291,6 +293,7 @@ class _Runner:
         if any(entry.compute and self.graph.nodes[entry.asset].needs for entry in wanted):
             self.cluster.check_home(self.home.root)
             self.cluster.preload()
+        galleries = [] if request.gallery is None else [request.gallery.key]
         nodes = [self.graph.nodes[entry.asset] for entry in planned]
         order = priorities(works_of(nodes, planned), self.cluster.slots)
         with self.view.materialising([entry.asset for entry in wanted]):
@@ -299,7 +302,7 @@ class _Runner:
             )
             definitions = dg.Definitions(
                 self.assets,
-                jobs=[job_of(name, request.experiment_set.names, self.graph)],
+                jobs=[job_of(name, request.experiment_set.names, self.graph, galleries=galleries)],
                 resources={"run_contexts": run_contexts},
                 executor=executor_on(self.cluster),
             )

@@ -48,6 +48,8 @@ def asked_for(references: Sequence[str], home: Home) -> tuple[list[str], Experim
                 raise
             names += [name for name in replicates[reference] if name in with_scores]
             continue
+        if experiment_set.gallery is not None:
+            raise InputError(f"{reference} is a gallery, which has no scores: name experiments")
         if not experiment_set.is_several:
             names += experiment_set.names
             continue

@@ -27,16 +27,26 @@ from fomo_dagster.experiment.experiment_sets import (
     load_experiment_set,
 )
 from fomo_dagster.experiment.files import experiment_files, find_file
+from fomo_dagster.experiment.galleries import gallery_named
 from fomo_dagster.experiment.loading import Loaded
 from fomo_dagster.experiment.validating import Place
 from fomo_dagster.shipped import shipped_folder
 
 
 def load_named(name_or_path: str, project: Path, overrides: Sequence[str] = ()) -> ExperimentSet:
-    """What a name or a path stands for: a comparison's experiments, or as `load_experiment_set`.
+    """What a name or a path stands for: a comparison's experiments, a gallery, or as
+    `load_experiment_set`.
 
     overrides: as of `load_experiment`, for every experiment. Raises `InputError` likewise.
     """
+    gallery = gallery_named(name_or_path, project)
+    if gallery is not None:
+        if overrides:
+            raise InputError(
+                f"--set {overrides[0]!r}: {gallery.reference} is a gallery, and the values are "
+                f"those of experiments: change {gallery.path}"
+            )
+        return gallery
     path = find_comparison(name_or_path, project)
     if path is None:
         return load_experiment_set(name_or_path, project, overrides)

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from fomo_dagster.data.declarations import Declaration
 from fomo_dagster.experiment.machines import Machines
 
-_DEVICE = re.compile(r"auto|cpu|mps|cuda(:(0|[1-9][0-9]*))?")
+DEVICE = re.compile(r"auto|cpu|mps|cuda(:(0|[1-9][0-9]*))?")
 
 
 class Execution(Declaration):
@@ -68,7 +68,7 @@ class Execution(Declaration):
     @field_validator("device")
     @classmethod
     def _can_be_a_device(cls, device: str) -> str:
-        if _DEVICE.fullmatch(device) is None:
+        if DEVICE.fullmatch(device) is None:
             raise ValueError("a device is auto, cpu, cuda, cuda:N for the N-th from 0, or mps")
         return device
 

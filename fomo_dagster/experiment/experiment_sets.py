@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from fomo_dagster.errors import FomoError, InputError, nearest
-from fomo_dagster.experiment.comparison import FOLDER, LoadedComparison
+from fomo_dagster.experiment.comparison import FOLDER as COMPARISONS
+from fomo_dagster.experiment.comparison import LoadedComparison
 from fomo_dagster.experiment.declared_datasets import Datasets, load_datasets
 from fomo_dagster.experiment.extending import apply_override, merged, nested
 from fomo_dagster.experiment.files import experiment_files, find_file
+from fomo_dagster.experiment.gallery import LoadedGallery
 from fomo_dagster.experiment.loading import Loaded, declared_in, experiment_from
 from fomo_dagster.experiment.schema import Experiment
 from fomo_dagster.experiment.shared_names import with_shared_names
@@ -30,6 +32,7 @@ from fomo_dagster.experiment.sweeping import (
     points_of,
     with_replicates,
 )
+from fomo_dagster.galleries.declaration import FOLDER as GALLERIES
 
 T = TypeVar("T")
 
@@ -38,9 +41,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Trouble:
-    """An experiment, a comparison, or a whole file, that cannot be used, and why.
+    """An experiment, a comparison, a gallery, or a whole file, that cannot be used, and why.
 
-    name: the experiment's, or the sweep's; if nobody knows it, the file's; `comparisons/NAME`.
+    name: the experiment's, or the sweep's; if nobody knows it, the file's; `comparisons/NAME` or
+    `galleries/NAME`.
     loaded: the experiment, if its file is valid by itself.
     """
 
@@ -53,8 +57,8 @@ class Trouble:
     @property
     def called(self) -> str:
         """What it is, and its name."""
-        is_comparison = self.name.startswith(f"{FOLDER}/")
-        return self.name if is_comparison else f"experiment {self.name}"
+        is_other = self.name.startswith((f"{COMPARISONS}/", f"{GALLERIES}/"))
+        return self.name if is_other else f"experiment {self.name}"
 
     @property
     def sentence(self) -> str:
@@ -66,7 +70,8 @@ class Trouble:
 @dataclass(frozen=True)
 class ExperimentSet:
     """The experiments of one file, or those that a comparison is about. sweep: the name of their
-    sweep; None if there is none. comparison: None if it is of no comparison.
+    sweep; None if there is none. comparison: None if it is of no comparison. gallery: the one that
+    is meant, which is about no experiments; None where experiments are.
 
     troubles: its members that cannot be used; of a file that is no sweep there are none.
     """
@@ -77,11 +82,14 @@ class ExperimentSet:
     members: tuple[Loaded, ...]
     troubles: tuple[Trouble, ...] = ()
     comparison: LoadedComparison | None = None
+    gallery: LoadedGallery | None = None
 
     @property
     def name(self) -> str:
-        """The comparison's, as commands know it, that of the method whose replicates they are, the
-        sweep's, or that of the one experiment."""
+        """The comparison's or the gallery's, as commands know it, that of the method whose
+        replicates they are, the sweep's, or that of the one experiment."""
+        if self.gallery is not None:
+            return self.gallery.reference
         if self.comparison is not None:
             return self.comparison.reference
         if self.is_several and self.sweep is not None:
@@ -133,6 +141,10 @@ class ExperimentSet:
             raise InputError(
                 f"{self.reference} is a sweep of {count} experiments: name one, as in "
                 f"{self.reference}/{first}"
+            )
+        if self.gallery is not None:
+            raise InputError(
+                f"{self.reference} is a gallery, and an experiment was expected: name one"
             )
         return self.members[0]
 

@@ -12,6 +12,7 @@ from fomo_dagster.data.sources.rows import SUFFIXES as TABLES
 from fomo_dagster.experiment.comparison import FOLDER as COMPARISONS
 from fomo_dagster.experiment.files import SUFFIXES, is_declaration
 from fomo_dagster.experiment.loading import Loaded
+from fomo_dagster.galleries.declaration import FOLDER as GALLERIES
 from fomo_dagster.streams.growing import passed_over
 
 NO_DECLARATIONS = (".md", ".rst", ".pyc")  # what people and Python leave beside them
@@ -25,7 +26,7 @@ def unread_files(project: Path, declared: Iterable[tuple[Dataset, Path]]) -> tup
     in `experiments/` hold presets, which are read by their names.
     """
     experiments, datasets = project / "experiments", project / "datasets"
-    comparisons = project / COMPARISONS
+    others = (project / COMPARISONS, project / GALLERIES)
     data = {place for dataset, base in declared for place in dataset.source.named_paths(base)}
     found = {
         experiments: list(_others(experiments)),
@@ -34,7 +35,7 @@ def unread_files(project: Path, declared: Iterable[tuple[Dataset, Path]]) -> tup
             for path in (*_others(datasets), *_deeper(datasets))
             if not any(path.is_relative_to(place) for place in data)
         ],
-        comparisons: [*_others(comparisons), *_deeper(comparisons)],
+        **{folder: [*_others(folder), *_deeper(folder)] for folder in others},
     }
     return tuple(
         f"{folder} holds files that are not read: {_named(paths, folder)}; declarations end in "

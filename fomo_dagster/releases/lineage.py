@@ -8,7 +8,10 @@ from typing import Any
 
 from fomo_dagster.store.digests import DIGEST_LENGTH
 from fomo_dagster.store.heads import Head, Heads
+from fomo_dagster.store.roots import GALLERY, GALLERY_INDEX
 
+_FOLLOW = frozenset({"release", GALLERY, GALLERY_INDEX})
+"""The kinds of assets that follow what is live: they name weights that others made."""
 _DIGEST = re.compile(f"[0-9a-f]{{{DIGEST_LENGTH}}}")
 
 
@@ -21,7 +24,9 @@ def lineage_of(head: Head, heads: Heads) -> dict[str, str]:
     by_digest: dict[str, Head] = {}
     for _, _, other in heads.all():
         # What only passes on what another made has the data version of that.
-        if other is not None and other.data_version not in _inputs_of(other):
+        if other is None or other.kind in _FOLLOW:
+            continue
+        if other.data_version not in _inputs_of(other):
             for digest in _digests_of(other):
                 by_digest.setdefault(digest, other)
     found, unknown, wanted = {head.asset: head.data_version}, dict[str, str](), [head]

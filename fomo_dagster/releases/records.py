@@ -29,7 +29,7 @@ from fomo_dagster.tables.json_files import OF_RELEASES
 from fomo_dagster.tables.runs import person
 
 FOLDER = OF_RELEASES.folder
-PREVIOUS = "previous"
+LIVE, PREVIOUS = "live", "previous"
 _REMOTE_FOLDER = ".releases"
 _PROJECT, _JOINED = "project", "joined"  # files with who writes the records, and whom else to trust
 
@@ -152,6 +152,10 @@ class History:
                 found[PREVIOUS] = live
             live = record.live
         return found
+
+    def called(self, alias: str) -> int | None:
+        """The number that `live` or another alias stands for; None where it stands for none."""
+        return self.live if alias == LIVE else self.aliases.get(alias)
 
     def release(self, number: int) -> Record:
         """Raises `InputError` where there is no such release."""

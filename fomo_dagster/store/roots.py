@@ -22,6 +22,9 @@ from fomo_dagster.store.places import Address
 RECIPE = "recipe.json"
 """In the folder of a resume point: what its training is made from."""
 
+GALLERY, GALLERY_INDEX = "gallery", "gallery_index"
+"""The kinds of galleries' artifacts."""
+
 _DIGEST = re.compile(rf"(?<![0-9a-f])[0-9a-f]{{{DIGEST_LENGTH}}}(?![0-9a-f])")
 
 
@@ -62,6 +65,14 @@ def _of_heads(home: Path) -> Iterator[Root]:
             "asset", head.asset, head.experiment, frozenset(head.artifacts.values()),
             is_weights=bool(head.makes_weights) and head.experiment is not None,
         )  # fmt: skip
+
+
+def _of_galleries(home: Path) -> Iterator[Root]:
+    """What each gallery was before another release embedded it: who goes back has it at once."""
+    for _, _, head in Heads(home / "heads").all():
+        if head is not None and head.kind in (GALLERY, GALLERY_INDEX) and head.facts["earlier"]:
+            _, digest = head.facts["earlier"][-1]
+            yield Root("asset", head.asset, None, frozenset([(head.kind, digest)]))
 
 
 def _of_releases(home: Path) -> Iterator[Root]:
@@ -120,6 +131,7 @@ def _of_resume_points(home: Path) -> Iterator[Root]:
 
 HOLDERS: tuple[Callable[[Path], Iterator[Root]], ...] = (
     _of_heads,
+    _of_galleries,
     _of_releases,
     _of_resume_points,
 )

@@ -25,10 +25,9 @@ from fomo_dagster.store.digests import digest_of
 from fomo_dagster.store.files import explained, replacing, skipped_where_refused, write_bytes
 from fomo_dagster.tables.comments import comments
 from fomo_dagster.tables.json_files import OF_RELEASES, OF_RUNS
-from fomo_dagster.tables.predictions import EVALUATION, PREDICTIONS
 from fomo_dagster.tables.schemas import SCHEMAS
 from fomo_dagster.tables.selects import beside, quoted, views
-from fomo_dagster.tables.view_columns import PREDICTION_COLUMNS
+from fomo_dagster.tables.store_files import IN_STORE
 
 DATABASE = "fomo.duckdb"
 _VERSION = "views_version"
@@ -211,11 +210,12 @@ def _locked(path: Path, kind: int) -> Iterator[None]:
 
 
 def _write_empty_tables(home: Path) -> None:
-    """A file without rows for each table and for predictions: a glob that matches no file is an
-    error to DuckDB. A damaged one is written again: it would stop each of another program's
-    queries."""
+    """A file without rows for each table, and for what views read in the store: a glob that matches
+    no file is an error to DuckDB. A damaged one is written again: it would stop each of another
+    program's queries."""
     empties = {home / "tables" / table / "empty.parquet": SCHEMAS[table] for table in SCHEMAS}
-    empties[home / "tables" / EVALUATION / "empty" / PREDICTIONS] = PREDICTION_COLUMNS
+    for of in IN_STORE:
+        empties[home / "tables" / of.kind / "empty" / of.file] = of.columns
     for empty, columns in empties.items():
         encoded = io.BytesIO()
         pl.DataFrame(schema=dict(columns)).write_parquet(encoded)

@@ -1,12 +1,7 @@
-"""The files of predictions, which lie in the store with the evaluations that made them.
-
-They are by far the largest table, so there is one copy of each, which all experiments share that
-made the same evaluation.
-"""
+"""The files of predictions, which lie in the store with the evaluations that made them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,38 +13,15 @@ from fomo_dagster.metrics import COUNTS_WITHIN
 from fomo_dagster.parquet import read_parquet
 from fomo_dagster.store.artifacts import Artifact
 from fomo_dagster.store.heads import Head, Heads
-from fomo_dagster.store.manifests import MANIFEST, DamagedError, parse
-from fomo_dagster.store.verified import Verified
+from fomo_dagster.tables.store_files import OF_PREDICTIONS
 from fomo_dagster.tables.view_columns import PREDICTION_COLUMNS
 from fomo_dagster.units import duration
 
-EVALUATION = "evaluation"
-PREDICTIONS = "predictions.parquet"
+EVALUATION = OF_PREDICTIONS.kind
+PREDICTIONS = OF_PREDICTIONS.file
 _LEVEL = 9  # of zstd: an eighth smaller than by its usual one
 QUERY = ("dataset", "query", "key", "caption")
 """The columns that tell queries apart."""
-
-
-def files_of(home: Path, head: Head) -> Iterator[tuple[Path, str | None]]:
-    """The files with the predictions of an asset, each with what is wrong with it or None.
-
-    Evaluations from before there were predictions have none.
-    """
-    verified = Verified(home / "store" / ".verified")
-    for kind, digest in head.artifacts.values():
-        if kind != EVALUATION:
-            continue
-        folder = home / "store" / kind / digest
-        try:
-            files = parse((folder / MANIFEST).read_bytes(), kind, digest)["files"]
-            if PREDICTIONS in files:
-                yield folder / PREDICTIONS, verified.problem(kind, digest, folder, files)
-        except FileNotFoundError:
-            yield folder / PREDICTIONS, "it is missing"
-        except DamagedError as damage:
-            yield folder / PREDICTIONS, str(damage)
-        except OSError as error:
-            yield folder / PREDICTIONS, f"it cannot be read: {error.strerror}"
 
 
 def write_predictions(rows: pl.DataFrame, path: Path) -> None:

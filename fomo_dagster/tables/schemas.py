@@ -276,6 +276,28 @@ TABLES: Mapping[str, Table] = {
             "distance": Column(_INTEGER, "bits of 64 in which their perceptual hashes differ"),
         },
     ),
+    "gallery_indexes": Table(
+        "an index of a gallery, and how much of an exact search it finds",
+        {
+            "gallery": Column(_TEXT, "the gallery's name, that of its file"),
+            "release_name": Column(_TEXT, "the name whose live release embeds it"),
+            "release": Column(
+                _INTEGER, "the number of the release that embedded it; null of none", True
+            ),
+            "type": Column(_TEXT, "the kind of index: `hnsw`"),
+            "m": Column(_INTEGER, "neighbours that a vector is connected with"),
+            "ef_construction": Column(_INTEGER, "candidates for each vector while it was built"),
+            "ef_search": Column(_INTEGER, "candidates that a search looks at"),
+            "rows": Column(_INTEGER, "embeddings in it"),
+            "dimensions": Column(_INTEGER, "numbers of an embedding"),
+            "recall": Column(
+                _NUMBER, "share of the 10 nearest that it finds, in percent; null of no rows", True
+            ),
+            "queries": Column(
+                _INTEGER, "rows of the gallery that it was measured with, none its own answer"
+            ),
+        },
+    ),
     "gates": Table(
         "what a gate of a release says of a stage",
         {

@@ -17,10 +17,9 @@ from fomo_dagster.metrics import STAGE_METRICS
 from fomo_dagster.store.digests import DIGEST_LENGTH
 from fomo_dagster.store.sealed import CHECKSUM, END
 from fomo_dagster.tables.json_files import OF_RELEASES, OF_RUNS
-from fomo_dagster.tables.predictions import EVALUATION, PREDICTIONS
 from fomo_dagster.tables.schemas import SCHEMAS
 from fomo_dagster.tables.score_views import SCORE_VIEWS
-from fomo_dagster.tables.view_columns import PREDICTION_COLUMNS
+from fomo_dagster.tables.store_files import IN_STORE, OF_GALLERIES, OF_PREDICTIONS
 
 VARIABLE = "fomo_home"
 
@@ -31,6 +30,7 @@ _SQL_TYPES = {
     pl.Float16(): "FLOAT",
     pl.Boolean(): "BOOLEAN",
     pl.List(pl.String()): "VARCHAR[]",
+    pl.List(pl.Float32()): "FLOAT[]",
 }
 
 _ARTIFACTS = """
@@ -190,6 +190,21 @@ FROM predictions WHERE task = 'classification'
 GROUP BY experiment, stage, dataset, role, concept, predicted
 """
 
+# Its only artifact is the asset's digest.
+_GALLERIES = """
+SELECT
+    split_part(assets.asset, '/', 2) AS gallery, assets.release_name, assets.release,
+    assets.dataset, {columns}, assets.asset, assets.asset_digest
+FROM read_parquet({files}, filename = true, schema = MAP {{{typed}}}) AS rows
+JOIN (
+    SELECT
+        asset, digest AS asset_digest, facts->>'release' AS release_name,
+        (facts->>'number')::BIGINT AS release, facts->>'dataset' AS dataset
+    FROM artifacts WHERE kind = '{kind}'
+) AS assets ON rows.filename
+    = {folder} || '/store/{kind}/' || assets.asset_digest || '/{file}'
+"""
+
 
 _RUNS = """
 SELECT lines.*, coalesce(lines.digest = artifacts.digest, false) AS is_current
@@ -209,14 +224,14 @@ class Place:
 
     folder: an SQL expression for its path; heads: a SELECT of each head's `filename` and `text`;
     files: for a table of that name, an expression for the files with its rows, or for a glob;
-    predictions: the same for the files of predictions; lines: folder of JSON files → an expression
+    stored: the same for the view of rows in the store; lines: folder of JSON files → an expression
     for the home as the beginning of a glob, without those where nothing was recorded.
     """
 
     folder: str
     heads: str
     files: Callable[[str], str]
-    predictions: str
+    stored: Callable[[str], str]
     lines: Mapping[str, str]
 
 
@@ -255,7 +270,7 @@ def beside(database: str, home: Path) -> Place:
         heads,
         lambda table: f"{pattern} || '/tables/{table}/**/*.parquet'",
         # An empty one lies below tables/.
-        f"{pattern} || '/*/{EVALUATION}/*/{PREDICTIONS}'",
+        {of.view: f"{pattern} || '/*/{of.kind}/*/{of.file}'" for of in IN_STORE}.__getitem__,
         {files.folder: pattern for files in (OF_RUNS, OF_RELEASES)},
     )
 
@@ -274,9 +289,14 @@ def views(place: Place) -> dict[str, str]:
             "|| artifacts.asset || '/' || artifacts.digest || '.parquet'"
         )
     made["predictions"] = _PREDICTIONS.format(
-        columns=", ".join(_LEFT_OUT.get(c, f"rows.{c}") for c in PREDICTION_COLUMNS),
-        typed=_typed(PREDICTION_COLUMNS), files=place.predictions, folder=place.folder,
-        evaluation=EVALUATION, predictions=PREDICTIONS,
+        columns=", ".join(_LEFT_OUT.get(c, f"rows.{c}") for c in OF_PREDICTIONS.columns),
+        typed=_typed(OF_PREDICTIONS.columns), files=place.stored(OF_PREDICTIONS.view),
+        folder=place.folder, evaluation=OF_PREDICTIONS.kind, predictions=OF_PREDICTIONS.file,
+    )  # fmt: skip
+    made["galleries"] = _GALLERIES.format(
+        columns=", ".join(f"rows.{c}" for c in OF_GALLERIES.columns),
+        typed=_typed(OF_GALLERIES.columns), files=place.stored(OF_GALLERIES.view),
+        folder=place.folder, kind=OF_GALLERIES.kind, file=OF_GALLERIES.file,
     )  # fmt: skip
     made["confusions"] = _CONFUSIONS
     lines = {f.folder: f.select(place.lines.get(f.folder)) for f in (OF_RUNS, OF_RELEASES)}
@@ -298,7 +318,7 @@ def _typed(columns: Mapping[str, pl.DataType]) -> str:
 
 
 def without_rows(view: str) -> str:
-    """A SELECT with the columns of a table, or of `predictions`, and no rows."""
+    """A SELECT with the columns of a table, or of what is read in the store, and no rows."""
     return f"SELECT {_columns(view, 'NULL')} WHERE false"
 
 
@@ -311,10 +331,17 @@ def refusing(view: str, reason: str) -> str:
 
 def _columns(view: str, value: str) -> str:
     text, number = pl.String(), pl.Int64()
-    own = SCHEMAS.get(view) or {
-        "experiment": text, "stage": number, "dataset": text, "role": text, "task": text,
-        **PREDICTION_COLUMNS,
+    in_store: Mapping[str, Mapping[str, pl.DataType]] = {
+        OF_PREDICTIONS.view: {
+            "experiment": text, "stage": number, "dataset": text, "role": text, "task": text,
+            **OF_PREDICTIONS.columns,
+        },
+        OF_GALLERIES.view: {
+            "gallery": text, "release_name": text, "release": number, "dataset": text,
+            **OF_GALLERIES.columns,
+        },
     }  # fmt: skip
+    own = SCHEMAS.get(view) or in_store.get(view) or in_store[OF_PREDICTIONS.view]
     columns = {**own, "asset": text, "asset_digest": text}
     return ", ".join(f"{value}::{_SQL_TYPES[kind]} AS {name}" for name, kind in columns.items())
 

@@ -31,6 +31,16 @@ PREDICTION_COLUMNS: Mapping[str, pl.DataType] = {
 }
 """The columns of a file of predictions; the view `predictions` says what they mean."""
 
+GALLERY_COLUMNS: Mapping[str, pl.DataType] = {
+    "split": pl.String(),
+    "key": pl.String(),
+    "concept": pl.String(),
+    "digest": pl.String(),
+    "text": pl.String(),
+    "embedding": pl.List(pl.Float32()),
+}
+"""The columns of a file of embeddings; the view `galleries` says what they mean."""
+
 OF_EVERY_TABLE: Mapping[str, str] = {
     "asset": "the asset that the row belongs to",
     "asset_digest": "the asset's digest; rows of earlier digests are not shown",
@@ -153,6 +163,23 @@ VIEWS: Mapping[str, View] = {
             "concept": "the right class",
             "predicted": "the predicted class, which may be the right one",
             "samples": "how many test samples",
+        },
+    ),
+    "galleries": View(
+        "an image or a text of a gallery, and its embedding; none where nothing was live yet",
+        {
+            "gallery": "the gallery's name, that of its file",
+            "release_name": "the name whose live release embeds it",
+            "release": "the number of the release that embedded it",
+            "dataset": DATASET.meaning,
+            "split": "the sample's split, `train` or `test`",
+            "key": "the sample's name; of a text, that of the first sample with it",
+            "concept": "the sample's concept",
+            "digest": "identifies what was embedded: the stored image, or the text",
+            "text": "the text that was embedded; of an image its first caption, null without one",
+            "embedding": "as many numbers as the weights give, of length 1: an inner product of "
+            "two is their cosine, which means nothing between different releases",
+            **OF_EVERY_TABLE,
         },
     ),
     "runs": View(

@@ -23,7 +23,6 @@ from fomo_dagster.tables.comments import comments
 from fomo_dagster.tables.files import table_path
 from fomo_dagster.tables.intact import Verified
 from fomo_dagster.tables.json_files import OF_RELEASES, OF_RUNS, damage_of_records
-from fomo_dagster.tables.predictions import EVALUATION, files_of
 from fomo_dagster.tables.schemas import SCHEMAS
 from fomo_dagster.tables.selects import (
     Place,
@@ -33,14 +32,17 @@ from fomo_dagster.tables.selects import (
     views,
     without_rows,
 )
+from fomo_dagster.tables.store_files import IN_STORE, OF_GALLERIES, OF_PREDICTIONS, StoreFiles
 from fomo_dagster.tables.view_columns import VIEWS
 
 _OF_JSON = (OF_RUNS, OF_RELEASES)
 _READ = (
     "tables",
-    f"store/{EVALUATION}",
+    *(f"store/{of.kind}" for of in IN_STORE),
     *(files.folder for files in _OF_JSON),
 )  # what a query sees
+_ASKED_BY = {OF_PREDICTIONS.view: {"predictions", "confusions"}, OF_GALLERIES.view: {"galleries"}}
+"""View of rows in the store → the views by which a query asks for them."""
 _NATIVE = {
     "boolean", "tinyint", "smallint", "integer", "bigint", "utinyint", "usmallint", "uinteger",
     "ubigint", "float", "double", "varchar",
@@ -156,7 +158,7 @@ def _connection(home: Path, sql: str, *, external: bool) -> Iterator[duckdb.Duck
         "temp_directory": _spill_folder(),
     }
     with duckdb.connect(config=settings) as connection:
-        now = _Now(home, predictions=_asks_for(connection, sql, {"predictions", "confusions"}))
+        now = _Now(home, [of for of in IN_STORE if _asks_for(connection, sql, _ASKED_BY[of.view])])
         connection.execute("CREATE SCHEMA home")  # where SHOW TABLES does not look
         connection.register("read", now.heads)
         connection.execute("CREATE TABLE home.heads AS FROM read")
@@ -180,13 +182,13 @@ class _Now:
     """The heads as they are at one moment, and the files that they point to.
 
     What runs and reruns left behind is no concern of a query, so damage there is none to it. A
-    damaged head is said, and its asset left out, as in a plan. predictions: whether theirs are
-    looked for, which are as many as there are evaluated datasets.
+    damaged head is said, and its asset left out, as in a plan. stored: which of the files in the
+    store are looked for; of predictions there are as many as evaluated datasets.
     """
 
-    def __init__(self, home: Path, *, predictions: bool) -> None:
+    def __init__(self, home: Path, stored: Sequence[StoreFiles]) -> None:
         self._home = home
-        self._predictions: list[Path] | None = [] if predictions else None
+        self._stored: dict[StoreFiles, list[Path]] = {of: [] for of in stored}
         self._files: dict[str, list[Path]] = {table: [] for table in SCHEMAS}
         self._damages: dict[str, str] = {}  # table → what is wrong with a file of it
         texts: list[tuple[str, str]] = []
@@ -216,24 +218,25 @@ class _Now:
                     f"the rows of {head.asset} in {file} are damaged ({problem}): `fomo run` of an "
                     f"experiment with it writes them again; without {path} the others are shown"
                 )
-        if self._predictions is None:
-            return
-        for file, problem in files_of(self._home, head):
-            if problem is None:
-                self._predictions.append(file)
-            else:
-                self._damages["predictions"] = (
-                    f"the rows of {head.asset} in {file} are damaged ({problem}): `fomo run` of an "
-                    f"experiment with it makes them again; without {path} the others are shown"
-                )
+        for of, files in self._stored.items():
+            for file, problem in of.of(self._home, head):
+                if problem is None:
+                    files.append(file)
+                else:
+                    self._damages[of.view] = (
+                        f"the rows of {head.asset} in {file} are damaged ({problem}): `fomo run` "
+                        f"of what it belongs to makes them again; without {path} the others are "
+                        "shown"
+                    )
 
     def selects(self) -> dict[str, str]:
         """View name → SELECT. A table without files is empty; one of which something is damaged
         refuses, since no answer is better than one without these rows."""
-        files = {**self._files, "predictions": list(dict.fromkeys(self._predictions or ()))}
+        stored = {of.view: list(dict.fromkeys(self._stored.get(of, ()))) for of in IN_STORE}
+        files = {**self._files, **stored}
         listed = {view: self._listed(paths) for view, paths in files.items()}
         place = Place(
-            quoted(str(self._home)), "FROM home.heads", listed.__getitem__, listed["predictions"],
+            quoted(str(self._home)), "FROM home.heads", listed.__getitem__, listed.__getitem__,
             {
                 files.folder: quoted(escaped(str(self._home)))
                 for files in _OF_JSON

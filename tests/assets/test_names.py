@@ -21,6 +21,8 @@ def everything_named(project, monkeypatch):
     (project.root / "incoming").mkdir()
     (project.root / "comparisons").mkdir()
     (project.root / "comparisons/pair.yaml").write_text("methods: [toy, growing]\n")
+    (project.root / "galleries").mkdir()
+    (project.root / "galleries/pets.yaml").write_text("dataset: birds\nrelease: shop\n")
     monkeypatch.setenv("FOMO_ANNOUNCE_WEBHOOK", "https://example.com/hook")
     definitions = build_definitions(
         build_project(project.root), RunContexts.of(project.home), COMMANDS
@@ -37,7 +39,7 @@ def everything_named(project, monkeypatch):
 
 
 def test_every_name_of_ours_is_reserved(project, monkeypatch):
-    own = {"toy", "growing", "toy_schedule", "comparisons_pair"}
+    own = {"toy", "growing", "toy_schedule", "comparisons_pair", "galleries_pets"}
     assert everything_named(project, monkeypatch) - own == RESERVED.keys()
 
 

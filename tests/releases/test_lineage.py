@@ -1,5 +1,7 @@
 """What weights were made from, from the recipes of what there is."""
 
+from dataclasses import replace
+
 from fomo_dagster.releases.lineage import lineage_of
 from fomo_dagster.store.heads import Head
 
@@ -28,6 +30,9 @@ def test_lineage_goes_down_to_what_no_asset_made(home):
     other = head("other/trained_001", 5, {"start": digest(3)})
     for one in (shards, chunk, start, theta, trained, other):
         heads.write(one)
+    for kind in ("release", "gallery", "gallery_index"):  # which name weights and made none
+        named = head(f"a/{kind}", 3, {}, {"weights": digest(2)})
+        heads.write(replace(named, kind=kind))
     lineage = lineage_of(trained, heads)
     assert lineage == {
         f"content {digest(99)}": digest(99),

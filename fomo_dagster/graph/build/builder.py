@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from fomo_dagster.errors import FomoError
-from fomo_dagster.experiment.backbone import Backbone
 from fomo_dagster.experiment.comparison import LoadedComparison
 from fomo_dagster.experiment.comparisons import load_comparisons
 from fomo_dagster.experiment.experiment_sets import ExperimentSet, Trouble, attempted, load_all
+from fomo_dagster.experiment.galleries import load_galleries
+from fomo_dagster.experiment.gallery import LoadedGallery
 from fomo_dagster.experiment.loading import Loaded
 from fomo_dagster.experiment.names import SAFE_NAME
 from fomo_dagster.experiment.overview import overview
@@ -26,17 +27,17 @@ from fomo_dagster.graph.build.declared_streams import (
 )
 from fomo_dagster.graph.build.graph import Graph
 from fomo_dagster.graph.build.names import ConflictError
-from fomo_dagster.graph.build.stream_nodes import StreamNodes
+from fomo_dagster.graph.build.training_nodes import TrainingNodes
 from fomo_dagster.graph.build.weights_over_time import WeightsOverTime
-from fomo_dagster.graph.nodes.budget import BudgetNode, budget_of
+from fomo_dagster.graph.nodes.budget import budget_of
 from fomo_dagster.graph.nodes.candidate import CandidateNode
 from fomo_dagster.graph.nodes.evaluation import EvaluationNode
+from fomo_dagster.graph.nodes.gallery import GalleryNode
+from fomo_dagster.graph.nodes.gallery_index import GalleryIndexNode
 from fomo_dagster.graph.nodes.leaderboard import LeaderboardNode
 from fomo_dagster.graph.nodes.measures.registry import MEASURES
 from fomo_dagster.graph.nodes.summaries.registry import SUMMARIES
 from fomo_dagster.graph.nodes.summaries.summary import Evaluated
-from fomo_dagster.graph.nodes.trained import OtherWeights, TrainedNode
-from fomo_dagster.methods.online_selection.declaration import Referring
 
 
 def build_graph(
@@ -44,11 +45,13 @@ def build_graph(
     others: Iterable[Loaded] = (),
     also_scored: Iterable[str] = (),
     comparisons: Iterable[LoadedComparison] = (),
+    galleries: Iterable[LoadedGallery] = (),
 ) -> Graph:
     """The graph of some experiments, and of others as far as they can coexist with them.
 
     also_scored: names of further experiments, whose scores the leaderboard shows if they exist.
     comparisons: of these experiments, as far as all that one is about can be part of the graph.
+    galleries: as far as their datasets are declared as the experiments declare them.
     Raises `InputError` if one of the former names a dataset that does not exist, declares something
     else than another under a shared name, trains on a dataset that is held out, and the like. If
     one of the others does, it is a trouble of the graph.
@@ -64,13 +67,15 @@ def build_graph(
     for comparison in comparisons:
         builder.try_comparison(comparison)
     builder.add_releases()
+    for gallery in galleries:
+        builder.try_gallery(gallery)
     builder.add(LeaderboardNode.of(names, builder.nodes.values()))
     return builder.graph()
 
 
 def build_project(project: Path, experiment_set: ExperimentSet | None = None) -> Graph:
-    """The graph of all experiments of a project, as far as they can coexist in it, and of its
-    comparisons, with the shipped experiments that these are about.
+    """The graph of all experiments of a project, as far as they can coexist in it, of its
+    comparisons, with the shipped experiments that these are about, and of its galleries.
 
     What is wrong with the others is in its `troubles`; nothing is raised. experiment_set: the one
     that a command is about, which the others must fit.
@@ -83,6 +88,12 @@ def build_project(project: Path, experiment_set: ExperimentSet | None = None) ->
         comparisons = [one for one in comparisons if one.reference != name]
         comparisons.append(experiment_set.comparison)
         uncompared = [one for one in uncompared if one.name != name]
+    galleries, unembedded = load_galleries(project, declared.datasets)
+    if experiment_set is not None and experiment_set.gallery is not None:
+        name = experiment_set.gallery.reference
+        galleries = [one for one in galleries if one.reference != name]
+        galleries.append(experiment_set.gallery)
+        unembedded = [one for one in unembedded if one.name != name]
     found: dict[tuple[Path, str], Loaded] = {}
     for one in (*members, *declared.experiments, *(m for c in comparisons for m in c.members)):
         found.setdefault((one.path, one.experiment.name), one)
@@ -93,17 +104,19 @@ def build_project(project: Path, experiment_set: ExperimentSet | None = None) ->
         if experiment_set is None
         or (trouble.path, trouble.sweep) != (experiment_set.path, experiment_set.sweep)
     ]
-    troubles += uncompared
+    troubles += [*uncompared, *unembedded]
     troubles += experiment_set.troubles if experiment_set is not None else ()
     named = [trouble.name for trouble in troubles if SAFE_NAME.fullmatch(trouble.name)]
-    graph = build_graph((), [*members, *others], named, comparisons)
+    graph = build_graph((), [*members, *others], named, comparisons, galleries)
     if any(isinstance(trouble.error, ConflictError) for trouble in graph.troubles):
         # What was changed last is what is wrong; experiments that stood there before go on.
-        tried = build_graph((), [*members, *sorted(others, key=_last_change)], named, comparisons)
+        order = [*members, *sorted(others, key=_last_change)]
+        tried = build_graph((), order, named, comparisons, galleries)
         wrong = [trouble.loaded for trouble in tried.troubles]
         good = [one for one in (*members, *others) if one not in wrong]
         named += [trouble.name for trouble in tried.troubles if trouble.loaded is not None]
-        graph = replace(build_graph((), good, named, comparisons), troubles=tried.troubles)
+        built = build_graph((), good, named, comparisons, galleries)
+        graph = replace(built, troubles=tried.troubles)
     return replace(
         graph,
         troubles=(*troubles, *graph.troubles),
@@ -118,17 +131,19 @@ def _last_change(loaded: Loaded) -> int:
         return 0
 
 
-class _Builder(StreamNodes):
+class _Builder(TrainingNodes):
     def __init__(self) -> None:
         super().__init__()
         self.experiments: dict[str, Experiment] = {}
         self.loaded: dict[str, Loaded] = {}
         self.growing: dict[str, Path] = {}
         self.sweeps: dict[str, tuple[str, ...]] = {}
+        self.galleries: dict[str, LoadedGallery] = {}
         self.troubles: list[Trouble] = []
 
     def graph(self) -> Graph:
-        owners = {key: self.loaded[name] for key, name in self.owners.items() if name}
+        declared: dict[str, Loaded | LoadedGallery] = {**self.loaded, **self.galleries}
+        owners = {key: declared[name] for key, name in self.owners.items() if name}
         return Graph(
             self.sources, self.nodes, self.code_versions, self.experiments, self.growing,
             self.sweeps, owners, self.loaded, tuple(self.troubles),
@@ -153,7 +168,7 @@ class _Builder(StreamNodes):
 
         def add() -> None:
             nodes = comparison_nodes(comparison, self.nodes, self.troubles)
-            self.names.claim_comparison(comparison)
+            self.names.claim_job(comparison)
             for node in nodes:
                 self.add(node)
 
@@ -161,30 +176,24 @@ class _Builder(StreamNodes):
         if isinstance(error, FomoError):
             self.troubles.append(Trouble(comparison.reference, comparison.path, error))
 
-    def reference(
-        self, loaded: Loaded, stage: int, theta: str, weights: WeightsOverTime
-    ) -> OtherWeights | None:
-        """The weights that the method's preservation looks at in a stage; the node of another
-        backbone is added."""
-        preserve = loaded.experiment.method.preserve
-        if preserve is None or preserve.reference is None:
-            return None
-        if isinstance(preserve.reference, Backbone):
-            return self.other_weights(loaded, preserve.reference, "method.preserve.teacher")
-        keys = {"initial": theta, "deployed": weights.deployed(stage - 1)}
-        return OtherWeights(keys[preserve.reference], self.backbone_of(theta))
+    def try_gallery(self, gallery: LoadedGallery) -> None:
+        """Add a gallery, or else the trouble that it is in."""
 
-    def selecting(self, loaded: Loaded) -> OtherWeights | None:
-        """The weights that the selection of samples looks at; their node is added."""
-        selection = loaded.experiment.selection
-        if not isinstance(selection, Referring):
-            return None
-        return self.other_weights(loaded, selection.reference, "selection.reference")
+        def add() -> None:
+            self.names.claim_job(gallery)
+            name = gallery.declared.dataset
+            self.add_declared(name, gallery.dataset, gallery.base, gallery.reference)
+            node = GalleryNode.of(gallery)
+            self.add(node)
+            if (index := GalleryIndexNode.of(node)) is not None:
+                self.add(index)
 
-    def other_weights(self, loaded: Loaded, backbone: Backbone, declared_at: str) -> OtherWeights:
-        """Those of a backbone that is declared beside θ₀."""
-        key = self.add_backbone(loaded, backbone, declared_at)
-        return OtherWeights(key, self.backbone_of(key))
+        self.experiment = gallery.reference  # the owner of what it alone needs
+        self.galleries[gallery.reference] = gallery
+        error = attempted(add, gallery.path)
+        self.experiment = ""
+        if isinstance(error, FomoError):
+            self.troubles.append(Trouble(gallery.reference, gallery.path, error))
 
     def add_experiment(self, loaded: Loaded, *, look_for_weights: bool = False) -> None:
         """look_for_weights: refuse an experiment whose backbones' files are not there. What is
@@ -269,25 +278,3 @@ class _Builder(StreamNodes):
         """What is live under each release name, after all stages that may go live under it."""
         for node in list(release_nodes(self.nodes.values())):
             self.add(node)
-
-    def trained(
-        self,
-        loaded: Loaded,
-        stage: int,
-        weights: WeightsOverTime,
-        pool_key: str | None,
-        budget: BudgetNode | None,
-    ) -> TrainedNode:
-        """The training of one stage."""
-        experiment, theta = loaded.experiment, weights.base_key
-        return TrainedNode(
-            key=weights.trained(stage), experiment=experiment.name, stage=stage,
-            backbone=weights.backbone, settings=experiment, mixture=experiment.mixture,
-            buffer=experiment.buffer, method=experiment.method, seed=experiment.seed,
-            start_key=weights.start(stage), base_key=theta,
-            chunk_keys=tuple(weights.chunk_keys[:stage]), pool_key=pool_key,
-            trained_keys=tuple(map(weights.trained, range(1, stage))),
-            reference=self.reference(loaded, stage, theta, weights),
-            selection=experiment.selection, selecting=self.selecting(loaded),
-            budget_key=None if budget is None else budget.key, execution=experiment.execution,
-        )  # fmt: skip

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from fomo_dagster.experiment.experiment_sets import Trouble
+from fomo_dagster.experiment.gallery import LoadedGallery
 from fomo_dagster.experiment.loading import Loaded
 from fomo_dagster.experiment.schema import Experiment
 from fomo_dagster.graph.build.declared_comparisons import needs
@@ -15,6 +16,7 @@ from fomo_dagster.graph.core.context import SourceNode
 from fomo_dagster.graph.core.keys import LEADERBOARD, order_key
 from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.nodes.comparison import ComparisonNode, OfComparison
+from fomo_dagster.graph.nodes.gallery import GalleryNode
 from fomo_dagster.graph.nodes.report import ReportNode
 
 
@@ -30,30 +32,48 @@ class Graph:
     """Experiment → the folder that its stream grows in."""
     sweeps: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Sweep → its experiments."""
-    owners: Mapping[str, Loaded] = field(default_factory=dict)
-    """Node → the experiment that brought it, from which alone it can be built again."""
+    owners: Mapping[str, Loaded | LoadedGallery] = field(default_factory=dict)
+    """Node → the experiment or gallery that brought it, from which alone it can be built again."""
     loaded: Mapping[str, Loaded] = field(default_factory=dict)
     """Experiment → all that its file says."""
     troubles: tuple[Trouble, ...] = ()
-    """The experiments and comparisons that cannot be part of it, and why."""
+    """The experiments, comparisons and galleries that cannot be part of it, and why."""
     wrong_datasets: tuple[str, ...] = ()
     """What is wrong with declarations of the project's datasets."""
 
     def of(self, *experiments: str) -> list[Node]:
-        """The nodes that experiments need, their streams' order and the leaderboard with them, and
-        the comparisons that are about no other experiments."""
+        """The nodes that experiments need, their streams' order and the leaderboard with them, the
+        comparisons that are about no other experiments, and the galleries that follow what they
+        release."""
         streams = (order_key(self.experiments[name].stream_name) for name in experiments)
+        released = [self.experiments[name].release for name in experiments]
+        names = {release.name for release in released if release is not None}
         wanted: set[str] = {LEADERBOARD, *streams}
         wanted.update(release_keys(self.experiments[name] for name in experiments))
         for one in self.of_comparisons:
             if not set(one.experiments).difference(experiments):
                 wanted.add(one.key)
+        for gallery in self.galleries.values():
+            if gallery.gallery.release in names:
+                wanted.update(gallery.keys)
         for node in reversed(list(self.nodes.values())):
             if node.key in wanted or node.experiment in experiments:
                 wanted.add(node.key)
                 if node.key != LEADERBOARD:
                     wanted.update(node.inputs)
         return [node for node in self.nodes.values() if node.key in wanted]
+
+    def of_gallery(self, key: str) -> list[Node]:
+        """The nodes that a gallery needs, without what goes live."""
+        gallery = self.galleries[key]
+        wanted = {*gallery.keys, *gallery.inputs}
+        return [node for node in self.nodes.values() if node.key in wanted]
+
+    @property
+    def galleries(self) -> dict[str, GalleryNode]:
+        """Those that it has, by their keys."""
+        nodes = self.nodes.values()
+        return {node.key: node for node in nodes if isinstance(node, GalleryNode)}
 
     @property
     def comparisons(self) -> dict[str, ComparisonNode]:

@@ -12,11 +12,13 @@ from pathlib import Path
 
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.comparison import LoadedComparison
+from fomo_dagster.experiment.gallery import LoadedGallery
 from fomo_dagster.experiment.loading import Loaded
 from fomo_dagster.graph.core.keys import (
     BACKBONES,
     COMPARISONS,
     DATASETS,
+    GALLERIES,
     HASHES,
     LEADERBOARD,
     MANIFESTS,
@@ -40,7 +42,7 @@ TROUBLE = "trouble"  # the second part of the key of what an experiment in troub
 
 RESERVED: Mapping[str, str] = {
     **dict.fromkeys(
-        (SOURCES, SHARDS, HASHES, STREAMS, POOLS, BACKBONES, COMPARISONS, RELEASES),
+        (SOURCES, SHARDS, HASHES, STREAMS, POOLS, BACKBONES, COMPARISONS, RELEASES, GALLERIES),
         "a folder of assets",
     ),
     **dict.fromkeys((DATASETS, MANIFESTS), "a group of assets"),
@@ -58,7 +60,7 @@ WORDS = frozenset(keyword.kwlist) | {
 
 
 def job_name(reference: str) -> str:
-    """The name of the job of an experiment, a sweep, or `comparisons/NAME`."""
+    """The name of the job of an experiment, a sweep, `comparisons/NAME` or `galleries/NAME`."""
     return reference.replace("/", "_")
 
 
@@ -83,9 +85,9 @@ class Names:
             self._claim(loaded.sweep, loaded.path)
         self._claim(loaded.experiment.name, loaded.path)
 
-    def claim_comparison(self, comparison: LoadedComparison) -> None:
-        """Take the name of a comparison's job; raises as `claim`."""
-        self._claim(job_name(comparison.reference), comparison.path)
+    def claim_job(self, declared: LoadedComparison | LoadedGallery) -> None:
+        """Take the name of the job of a comparison or a gallery; raises as `claim`."""
+        self._claim(job_name(declared.reference), declared.path)
 
     def _owner(self, name: str) -> tuple[str, Path] | None:
         return self.experiments.get(name.casefold())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from pathlib import Path
 
 from fomo_dagster.data.dataset import Dataset, PretrainingPool
 from fomo_dagster.errors import InputError
@@ -60,23 +61,28 @@ class SharedNodes:
 
     def add_dataset(self, loaded: Loaded, name: str, where: str) -> Dataset:
         dataset = loaded.dataset(name, where)
-        observer_of, node_of = NODES[dataset.source.access]
         if dataset.source.access == "streamed" and not where.endswith(POOL):
             raise InputError(
                 f"experiment {loaded.experiment.name!r}: {where} names dataset {name!r}, which is "
                 "streamed (index: false), so that nobody knows its samples: it can be part of a "
                 "pretraining pool alone"
             )
-        observe = observer_of(name=name, dataset=dataset, base=loaded.bases[name])
+        self.add_declared(name, dataset, loaded.bases[name], f"experiment {self.experiment!r}")
+        return dataset
+
+    def add_declared(self, name: str, dataset: Dataset, base: Path, whose: str) -> None:
+        """Add a dataset's source and shards. base: where its paths start. whose: who names it, as
+        errors say it."""
+        observer_of, node_of = NODES[dataset.source.access]
+        observe = observer_of(name=name, dataset=dataset, base=base)
         source = SourceNode(key=source_key(name), observe=observe)
         there = self.sources.setdefault(source.key, source)
         if there.observe != observe:
             raise ConflictError(
-                f"dataset {name!r} of experiment {self.experiment!r} is declared differently by "
+                f"dataset {name!r} of {whose} is declared differently by "
                 f"experiment {self.owners.get(shards_key(name), '?')!r}: rename one of the two"
             )
         self.add(node_of(key=shards_key(name), name=name, dataset=dataset))
-        return dataset
 
     def add_samples(self, loaded: Loaded, name: str, where: str) -> Dataset:
         """Add a dataset that is trained or evaluated on, or its view if the experiment

@@ -8,6 +8,7 @@ LEADERBOARD = "leaderboard"
 COMPARISONS = "comparisons"  # a folder of assets, and their group
 DATASETS, MANIFESTS = "datasets", "manifests"  # groups
 RELEASES = "releases"  # a folder of assets, and their group
+GALLERIES = "galleries"  # a folder of assets, and their group
 SOURCES, SHARDS, STREAMS, POOLS, BACKBONES = "sources", "shards", "streams", "pools", "backbones"
 HASHES = "hashes"
 
@@ -35,6 +36,11 @@ def release_key(name: str) -> str:
 def release_files_key(name: str) -> str:
     """The asset key of the files of what is live under a release name."""
     return f"{release_key(name)}/files"
+
+
+def index_key(gallery: str) -> str:
+    """The asset key of the index of a gallery, by that of the gallery."""
+    return f"{gallery}/index"
 
 
 def step_of(key: str) -> str:

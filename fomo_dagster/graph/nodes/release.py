@@ -7,19 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from fomo_dagster.graph.core.facts import ONLY, FactsByKey
+from fomo_dagster.graph.core.facts import ONLY, Facts, FactsByKey
 from fomo_dagster.graph.core.keys import RELEASES, release_key
 from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.core.outcome import Outcome
 from fomo_dagster.graph.core.shown import Bullets, Shown
 from fomo_dagster.releases.history import history_frame, licences_said
-from fomo_dagster.releases.records import History, ReleaseLog
+from fomo_dagster.releases.records import LIVE, History, ReleaseLog
+from fomo_dagster.store.digests import digest_of
 from fomo_dagster.store.recipes import Recipe
 
 if TYPE_CHECKING:
     from fomo_dagster.graph.core.context import NodeContext
 
 NAME = "name.txt"
+NO_WEIGHTS = "nothing"  # what an alias stands for that nothing has
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +30,8 @@ class ReleaseNode(Node):
 
     What happens is no function of anything, and stands in the records. So the artifact is the name
     alone, and what is shown is as of the last time that the asset was materialised: by a run with a
-    candidate that changed, or by what moves the name.
+    candidate that changed, or by what moves the name. Its data version is of what each alias stands
+    for then, by which Dagster knows when what follows one is out of date.
     """
 
     kind: ClassVar[str] = "release"
@@ -63,8 +66,25 @@ class ReleaseNode(Node):
     def make(self, name: str, recipe: Recipe, folder: Path, context: NodeContext) -> None:
         (folder / NAME).write_text(self.name)
 
+    def facts_of_made(
+        self, recipes: Mapping[str, Recipe], artifacts: Mapping[str, Any], context: NodeContext
+    ) -> Facts:
+        return Facts(version_of(ReleaseLog(context.home, self.name).read()))
+
     def shown(self, outcome: Outcome, context: NodeContext) -> Mapping[str, Shown]:
         return shown_of(ReleaseLog(context.home, self.name).read())
+
+
+def version_of(history: History) -> str:
+    """The data version of a name: the weights that are live, and those of all other aliases."""
+    return digest_of({alias: weights_called(alias, history) for alias in (LIVE, *history.aliases)})
+
+
+def weights_called(alias: str, history: History) -> str:
+    """The data version of the weights that an alias stands for."""
+    number = history.called(alias)
+    candidate = None if number is None else history.release(number).candidate
+    return NO_WEIGHTS if candidate is None else candidate.checkpoint
 
 
 def shown_of(history: History) -> dict[str, Shown]:

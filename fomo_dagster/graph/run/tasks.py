@@ -1,7 +1,7 @@
 """What launched processes do, as JSON: nothing that others could have written is ever unpickled.
 
-A task holds the experiment as it was read, so a process builds the same graph whatever has changed
-in the project's files since. The assets' data are checked by digests.
+A task holds the experiment or gallery as it was read, so a process builds the same graph whatever
+has changed in the project's files since. The assets' data are checked by digests.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from fomo_dagster.errors import StoreError
+from fomo_dagster.experiment.gallery import LoadedGallery
 from fomo_dagster.experiment.loading import Loaded
 from fomo_dagster.graph.build.builder import build_graph
 from fomo_dagster.graph.build.graph import Graph
@@ -22,6 +23,8 @@ from fomo_dagster.home import Home
 from fomo_dagster.store.recipes import Recipe
 
 _LOADED = TypeAdapter(Loaded)
+_GALLERY = TypeAdapter(LoadedGallery)
+_OF_GALLERY = "declared"  # a field that experiments do not have
 
 
 class Task(BaseModel):
@@ -30,7 +33,7 @@ class Task(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     declared: dict[str, Any]
-    """The experiment that brought the node; see `as_data`."""
+    """The experiment or gallery that brought the node; see `as_data`."""
     home: Home
     key: str
     digests: dict[str, str]
@@ -57,8 +60,11 @@ class Task(BaseModel):
             raise StoreError(f"the task {path} cannot be read ({error}): run again") from error
 
     def graph(self) -> Graph:
-        """The graph of the experiment alone."""
-        return build_graph([from_data(self.declared)])
+        """The graph of the experiment or gallery alone."""
+        found = from_data(self.declared)
+        if isinstance(found, LoadedGallery):
+            return build_graph((), galleries=[found])
+        return build_graph([found])
 
     def recipes(self, node: Node, run_context: RunContext) -> dict[str, Recipe]:
         """The recipes of what there is to make, from what the inputs are here and now.
@@ -78,19 +84,23 @@ class Task(BaseModel):
         return {name: recipes[name] for name in self.digests}
 
 
-def as_data(loaded: Loaded) -> dict[str, Any]:
-    """An experiment and its datasets as plain data: what was given of each declaration, since some
-    may not say even what is the default, and what tells the forms of a declaration apart."""
+def as_data(loaded: Loaded | LoadedGallery) -> dict[str, Any]:
+    """An experiment or a gallery and its datasets as plain data: what was given of each
+    declaration, since some may not say even what is the default, and what tells the forms of a
+    declaration apart."""
     data: dict[str, Any] = _plain(vars(loaded))
     return data
 
 
-def from_data(data: Mapping[str, Any]) -> Loaded:
+def from_data(data: Mapping[str, Any]) -> Loaded | LoadedGallery:
     """Raises `StoreError` if the data are not what `as_data` gives."""
     try:
+        if _OF_GALLERY in data:
+            named = [data[_OF_GALLERY]["dataset"]]
+            return _GALLERY.validate_python(data, context={"declared": named})
         return _LOADED.validate_python(data, context={"declared": data["datasets"]})
     except (ValidationError, LookupError, TypeError) as error:
-        raise StoreError(f"a task holds no experiment ({error}): run again") from error
+        raise StoreError(f"a task holds no experiment or gallery ({error}): run again") from error
 
 
 def _plain(value: Any) -> Any:

@@ -1,0 +1,130 @@
+"""Which artifact a gallery is, as the live release or an earlier one embedded it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fomo_dagster.errors import InputError, nearest
+from fomo_dagster.galleries.declaration import FOLDER, reference_of
+from fomo_dagster.galleries.files import EMBEDDINGS, INDEX
+from fomo_dagster.home import Home
+from fomo_dagster.releases.live import released_weights
+from fomo_dagster.releases.records import LIVE, Candidate, History, ReleaseLog
+from fomo_dagster.store.artifacts import Artifact
+from fomo_dagster.store.heads import Head
+from fomo_dagster.store.notes import note_of
+from fomo_dagster.store.roots import GALLERY_INDEX
+from fomo_dagster.tables.store_files import OF_GALLERIES
+
+KIND = OF_GALLERIES.kind
+
+
+@dataclass(frozen=True)
+class FoundGallery:
+    """A gallery as one release embedded it, with that release's weights.
+
+    number: the release; followed: the number of the one that the gallery follows now. facts: what
+    its head says, of how it is now. weights: the artifact of the weights.
+    """
+
+    name: str
+    number: int
+    followed: int | None
+    facts: Mapping[str, Any]
+    precision: str
+    artifact: Artifact
+    candidate: Candidate
+    weights: Artifact
+
+    @property
+    def file(self) -> Path:
+        """The embeddings."""
+        return self.artifact.path(EMBEDDINGS)
+
+    @property
+    def embedded_by(self) -> str:
+        """Who embedded it, to a person."""
+        return f"release {self.number} of {self.facts['release']} ({self.candidate.shown})"
+
+
+def embedded_gallery(home: Home, name: str, number: int | None = None) -> FoundGallery:
+    """The gallery as it is now, or as a release embedded it. Raises `InputError`, with the way out,
+    where it was never made, nothing embedded it yet, or the store no longer has it."""
+    head = head_of(home, name)
+    history = ReleaseLog(home, head.facts["release"]).read()
+    earlier = dict(head.facts["earlier"])
+    if number is None:
+        number = head.facts.get("number")
+        if number is None:
+            raise InputError(
+                f"nothing was {head.facts['follows']} as {history.name} when {head.asset} was "
+                "made, so it is empty: `fomo promote` puts a stage live, `fomo alias` names a "
+                f"release, and then `fomo run {head.asset}` embeds it"
+            )
+    candidate = history.release(number).candidate
+    assert candidate is not None  # of every release
+    wanted = candidate.checkpoint
+    digest = head.digest if wanted == head.facts["weights"] else earlier.get(wanted)
+    artifact = None if digest is None else home.store.open(KIND, digest)
+    if artifact is None:
+        raise InputError(_why_absent(home, head, history, number, digest))
+    followed = history.called(head.facts["follows"])
+    candidate, weights = released_weights(home, history.name, wanted, head.asset)
+    precision = artifact.manifest["recipe"]["parameters"]["precision"]
+    return FoundGallery(
+        head.asset.partition("/")[2], number, followed, head.facts, precision, artifact, candidate,
+        weights,
+    )  # fmt: skip
+
+
+def index_of(home: Home, gallery: FoundGallery) -> Path | None:
+    """The index of a gallery as it was found; None where it has none, or none of these embeddings
+    yet."""
+    head = home.heads.read(f"{reference_of(gallery.name)}/index")
+    if head is None:
+        return None
+    for digest in (head.digest, *(digest for _, digest in head.facts["earlier"])):
+        artifact = home.store.open(GALLERY_INDEX, digest)
+        if artifact is not None and artifact.manifest["recipe"]["inputs"] == {
+            "gallery": gallery.artifact.digest
+        }:
+            return artifact.path(INDEX)
+    return None
+
+
+def head_of(home: Home, name: str) -> Head:
+    """What a gallery is now. Raises `InputError` where it was never made."""
+    head = home.heads.read(reference_of(name.removeprefix(f"{FOLDER}/")))
+    if head is None:
+        known = {key.split("/")[1] for key in home.heads.below(FOLDER)}
+        there = nearest(name, known) if known else "none was made yet"
+        raise InputError(
+            f"the gallery {name!r} was never made: {there}. A file of {FOLDER}/ declares one, and "
+            f"`fomo run {FOLDER}/NAME` makes it"
+        )
+    return head
+
+
+def _why_absent(home: Home, head: Head, history: History, number: int, digest: str | None) -> str:
+    said = f"{head.asset} as {history.shown(number)} of {history.name} embedded it "
+    if digest is None:
+        said += "was never made"
+    else:
+        day = note_of(home.store.places.cleaned(KIND, digest)).day
+        said += "is no longer in the store" if day is None else f"was cleaned on {day}"
+    if number == history.called(head.facts["follows"]):
+        return f"{said}: `fomo run {head.asset}` embeds it again"
+    there = head.facts.get("number")
+    way = "" if there is None else f"leave out --release to search release {there}'s, or "
+    return f"{said}: {way}{_move(head, number)} and `fomo run {head.asset}` embed it again"
+
+
+def _move(head: Head, number: int) -> str:
+    """The command by which the gallery follows another release."""
+    name, alias = head.facts["release"], head.facts["follows"]
+    if alias == LIVE:
+        return f"`fomo rollback {name} --to {number}`"
+    return f"`fomo alias {name} {alias} {number} --move`"

@@ -1,0 +1,62 @@
+"""The node of a training, and those of weights that it looks at beside the ones that it trains."""
+
+from __future__ import annotations
+
+from fomo_dagster.experiment.backbone import Backbone
+from fomo_dagster.experiment.loading import Loaded
+from fomo_dagster.graph.build.stream_nodes import StreamNodes
+from fomo_dagster.graph.build.weights_over_time import WeightsOverTime
+from fomo_dagster.graph.nodes.budget import BudgetNode
+from fomo_dagster.graph.nodes.trained import OtherWeights, TrainedNode
+from fomo_dagster.methods.online_selection.declaration import Referring
+
+
+class TrainingNodes(StreamNodes):
+    """Trainings, and the weights that preservations and selections refer to."""
+
+    def reference(
+        self, loaded: Loaded, stage: int, theta: str, weights: WeightsOverTime
+    ) -> OtherWeights | None:
+        """The weights that the method's preservation looks at in a stage; the node of another
+        backbone is added."""
+        preserve = loaded.experiment.method.preserve
+        if preserve is None or preserve.reference is None:
+            return None
+        if isinstance(preserve.reference, Backbone):
+            return self.other_weights(loaded, preserve.reference, "method.preserve.teacher")
+        keys = {"initial": theta, "deployed": weights.deployed(stage - 1)}
+        return OtherWeights(keys[preserve.reference], self.backbone_of(theta))
+
+    def selecting(self, loaded: Loaded) -> OtherWeights | None:
+        """The weights that the selection of samples looks at; their node is added."""
+        selection = loaded.experiment.selection
+        if not isinstance(selection, Referring):
+            return None
+        return self.other_weights(loaded, selection.reference, "selection.reference")
+
+    def other_weights(self, loaded: Loaded, backbone: Backbone, declared_at: str) -> OtherWeights:
+        """Those of a backbone that is declared beside θ₀."""
+        key = self.add_backbone(loaded, backbone, declared_at)
+        return OtherWeights(key, self.backbone_of(key))
+
+    def trained(
+        self,
+        loaded: Loaded,
+        stage: int,
+        weights: WeightsOverTime,
+        pool_key: str | None,
+        budget: BudgetNode | None,
+    ) -> TrainedNode:
+        """The training of one stage."""
+        experiment, theta = loaded.experiment, weights.base_key
+        return TrainedNode(
+            key=weights.trained(stage), experiment=experiment.name, stage=stage,
+            backbone=weights.backbone, settings=experiment, mixture=experiment.mixture,
+            buffer=experiment.buffer, method=experiment.method, seed=experiment.seed,
+            start_key=weights.start(stage), base_key=theta,
+            chunk_keys=tuple(weights.chunk_keys[:stage]), pool_key=pool_key,
+            trained_keys=tuple(map(weights.trained, range(1, stage))),
+            reference=self.reference(loaded, stage, theta, weights),
+            selection=experiment.selection, selecting=self.selecting(loaded),
+            budget_key=None if budget is None else budget.key, execution=experiment.execution,
+        )  # fmt: skip
