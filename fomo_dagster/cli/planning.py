@@ -29,6 +29,7 @@ from fomo_dagster.graph.build.names import ConflictError, job_name
 from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.nodes.comparison import ComparisonNode
 from fomo_dagster.graph.nodes.gallery import GalleryNode
+from fomo_dagster.graph.nodes.gallery_drift import GalleryDriftNode
 from fomo_dagster.graph.nodes.gallery_index import GalleryIndexNode
 from fomo_dagster.graph.nodes.leaderboard import LeaderboardNode
 from fomo_dagster.graph.nodes.report import ReportNode
@@ -46,6 +47,7 @@ _AFTER = {
     kind.kind
     for kind in (
         ComparisonNode, ReportNode, LeaderboardNode, GalleryNode, GalleryIndexNode,
+        GalleryDriftNode,
     )
 }  # fmt: skip
 """The kinds of assets that are made of what several experiments have, or release."""

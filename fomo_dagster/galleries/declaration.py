@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from fomo_dagster.data.dataset import DatasetName
 from fomo_dagster.data.declarations import Declaration
@@ -53,6 +53,15 @@ class Hnsw(Declaration):
     )
 
 
+class Drift(Declaration):
+    """How far what is live is from what embedded a gallery that follows another alias."""
+
+    samples: int = Field(
+        5000, ge=4, le=100_000,
+        description="Rows of the gallery, evenly spread, that what is live embeds as well.",
+    )  # fmt: skip
+
+
 class DeclaredGallery(Declaration):
     """A dataset, and the release name whose weights embed it."""
 
@@ -77,9 +86,23 @@ class DeclaredGallery(Declaration):
     index: Hnsw | None = Field(
         None, description="An index beside it, for millions of rows; null: searches are exact."
     )
+    drift: Drift | None = Field(
+        None,
+        description="Measure how far what is live is from these embeddings, if `follows` names "
+        "another alias; null: not measured.",
+    )
     execution: GalleryExecution = Field(
         GalleryExecution(), description="Where and how fast it is embedded."
     )
+
+    @model_validator(mode="after")
+    def _can_drift(self) -> DeclaredGallery:
+        if self.drift is not None and self.follows == "live":
+            raise ValueError(
+                "drift is from what is live, which embeds this gallery: give `follows` an alias of "
+                "your own, or leave drift out"
+            )
+        return self
 
     @field_validator("release", "follows")
     @classmethod

@@ -298,6 +298,30 @@ TABLES: Mapping[str, Table] = {
             ),
         },
     ),
+    "gallery_drift": Table(
+        "a measure of how far what is live is from what embedded a gallery, on a sample of its "
+        "rows; none where the same embedded it",
+        {
+            "gallery": Column(_TEXT, "the gallery's name, that of its file"),
+            "release_name": Column(_TEXT, "the name whose releases they are"),
+            "release": Column(_INTEGER, "the number of the release that embedded it", True),
+            "live": Column(_INTEGER, "the number of the release that was live", True),
+            "concept": Column(_TEXT, "of this concept's rows alone; null for all rows", True),
+            "metric": Column(
+                _TEXT,
+                "`cosine` of the two embeddings of a row, or a recall among the gallery's "
+                "embeddings: of queries by what embedded it (`recall_old_queries`), by what is "
+                "live (`recall_new_queries`), and by what is live through a linear map "
+                "(`recall_compensated`)",
+            ),
+            "value": Column(
+                _NUMBER,
+                "a mean cosine; of a recall, the share of the 10 nearest that what is live alone "
+                "would give, in percent",
+            ),
+            "samples": Column(_INTEGER, "rows, or queries, that it is a mean of"),
+        },
+    ),
     "gates": Table(
         "what a gate of a release says of a stage",
         {

@@ -33,6 +33,7 @@ from fomo_dagster.graph.nodes.budget import budget_of
 from fomo_dagster.graph.nodes.candidate import CandidateNode
 from fomo_dagster.graph.nodes.evaluation import EvaluationNode
 from fomo_dagster.graph.nodes.gallery import GalleryNode
+from fomo_dagster.graph.nodes.gallery_drift import GalleryDriftNode
 from fomo_dagster.graph.nodes.gallery_index import GalleryIndexNode
 from fomo_dagster.graph.nodes.leaderboard import LeaderboardNode
 from fomo_dagster.graph.nodes.measures.registry import MEASURES
@@ -185,8 +186,9 @@ class _Builder(TrainingNodes):
             self.add_declared(name, gallery.dataset, gallery.base, gallery.reference)
             node = GalleryNode.of(gallery)
             self.add(node)
-            if (index := GalleryIndexNode.of(node)) is not None:
-                self.add(index)
+            for beside in (GalleryIndexNode.of(node), GalleryDriftNode.of(node)):
+                if beside is not None:
+                    self.add(beside)
 
         self.experiment = gallery.reference  # the owner of what it alone needs
         self.galleries[gallery.reference] = gallery

@@ -43,6 +43,11 @@ def index_key(gallery: str) -> str:
     return f"{gallery}/index"
 
 
+def drift_key(gallery: str) -> str:
+    """The asset key of the drift of a gallery, by that of the gallery."""
+    return f"{gallery}/drift"
+
+
 def step_of(key: str) -> str:
     """The name of the step that makes an asset. One step makes all chunks of a stream."""
     return what_is_made(key).replace("/", "__")

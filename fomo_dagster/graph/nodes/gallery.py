@@ -13,7 +13,7 @@ from fomo_dagster.experiment.backbone import Backbone
 from fomo_dagster.experiment.gallery import LoadedGallery
 from fomo_dagster.galleries.declaration import DeclaredGallery
 from fomo_dagster.graph.core.facts import ONLY, Details, Facts, FactsByKey
-from fomo_dagster.graph.core.keys import GALLERIES, index_key, release_key, shards_key
+from fomo_dagster.graph.core.keys import GALLERIES, drift_key, index_key, release_key, shards_key
 from fomo_dagster.graph.core.needs import Needs
 from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.core.outcome import Outcome
@@ -92,7 +92,8 @@ class GalleryNode(Node):
     def keys(self) -> tuple[str, ...]:
         """Of all that is made for its file."""
         index = () if self.gallery.index is None else (index_key(self.key),)
-        return (self.key, *index)
+        drift = () if self.gallery.drift is None else (drift_key(self.key),)
+        return (self.key, *index, *drift)
 
     @property
     def description(self) -> str:
