@@ -142,6 +142,17 @@ class EmbeddingsReader:
             place, first = place + len(taken), first + 1
         return np.concatenate(blocks)
 
+    def columns(self, places: Sequence[int]) -> pl.DataFrame:
+        """`COLUMNS` of the rows at some places, in the order of these."""
+        wanted = pl.DataFrame({"place": places}, schema={"place": pl.Int64})
+        numbers = np.unique(np.searchsorted(self._starts, places, side="right") - 1)
+        found = [pl.DataFrame(schema={"place": pl.Int64(), **COLUMNS})]
+        for number in numbers.tolist():
+            table = self._file.read_row_group(number, columns=list(COLUMNS))
+            rows = pl.DataFrame(pl.from_arrow(table)).with_row_index("place", self._starts[number])
+            found.append(rows.cast({"place": pl.Int64}).filter(pl.col("place").is_in(places)))
+        return wanted.join(pl.concat(found), on="place", maintain_order="left").select(*COLUMNS)
+
     def _row_group(self, number: int) -> Floats:
         if self._held is None or self._held[0] != number:
             column = self._file.read_row_group(number, columns=[EMBEDDING])[EMBEDDING]

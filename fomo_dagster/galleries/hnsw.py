@@ -82,7 +82,9 @@ class IndexReader:
     """An index, opened for searches."""
 
     def __init__(self, path: Path) -> None:
-        self._index = _faiss().read_index(str(path))
+        faiss = _faiss()
+        # Mapped, so that one search of a command reads what it comes by, and not all vectors.
+        self._index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
         self._least = self._index.hnsw.efSearch
 
     def nearest(self, query: Floats, top: int) -> tuple[Places, Floats]:

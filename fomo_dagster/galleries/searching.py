@@ -41,19 +41,8 @@ def rows_at(file: Path, places: Sequence[int], similarities: Sequence[float]) ->
     """`FOUND` of the rows at these places of a gallery, in their order."""
     if not places:
         return pl.DataFrame(schema=FOUND)
-    return _ranked(columns_at(file, places).with_columns(similarity=pl.Series(similarities)))
-
-
-def columns_at(file: Path, places: Sequence[int]) -> pl.DataFrame:
-    """`COLUMNS` of the rows at these places of a gallery, in their order."""
-    listed = ", ".join(str(int(place)) for place in places)
-    sql = (
-        f"SELECT file_row_number AS place, {', '.join(COLUMNS)} "
-        f"FROM read_parquet($file, file_row_number = true) WHERE file_row_number IN ({listed})"
-    )
-    wanted = pl.DataFrame({"place": places}, schema={"place": pl.Int64})
-    rows = _answer(sql, file, {})
-    return wanted.join(rows, on="place", maintain_order="left").select(*COLUMNS)
+    rows = EmbeddingsReader(file).columns(places)
+    return _ranked(rows.with_columns(similarity=pl.Series(similarities)))
 
 
 def _answer(sql: str, file: Path, parameters: Mapping[str, Any]) -> pl.DataFrame:

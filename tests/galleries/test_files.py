@@ -67,6 +67,9 @@ def test_embeddings_are_read_by_place_across_row_groups(small, tmp_path):
     assert (reader.rows, reader.dimensions) == (50, SIZE)
     for start, count in ((0, 50), (15, 2), (16, 16), (49, 1), (3, 40)):
         assert (reader.read(start, count) == vectors[start : start + count]).all()
+    for places in ([], [49, 0, 17, 16, 15, 17]):
+        found = reader.columns(places)
+        assert found.equals(whole[places] if places else whole.clear())
     with pytest.raises(StoreError, match="has 50 rows, and 2 from 49 on were expected"):
         reader.read(49, 2)
 

@@ -5,10 +5,12 @@ import json
 import dagster as dg
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from assets.building import build_definitions
 from assets.releasing import shown_now
 from assets.specs import DATA_VERSION_TAG
+from fomo_dagster.cli.main import app
 from fomo_dagster.cli.running import COMMANDS
 from fomo_dagster.errors import StoreError
 from fomo_dagster.evaluation.encoding import Encoder
@@ -273,3 +275,17 @@ def test_embeddings_that_were_altered_are_said_where_they_are_asked_for(shop):
     assert query(shop.home.root, "SELECT count(*) FROM scores").item() > 0
     with pytest.raises(StoreError, match=r"the rows of galleries/pets in .* are damaged"):
         query(shop.home.root, "SELECT count(*) FROM galleries")
+
+
+def test_a_stage_that_goes_live_embeds_its_galleries_in_the_same_run(shop):
+    gates = {"retention": {"no_worse_than": "live", "margin": 100}}
+    shop.put_live(1)
+    shop.make()
+    shop.project.write("toy", release={"name": "shop", "gates": gates, "approval": "automatic"})
+    result = CliRunner().invoke(app, ["run", "toy"], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    assert shop.log.read().live == 3
+    head = shop.home.heads.read("galleries/pets")
+    assert (head.facts["number"], head.facts["weights"]) == (3, shop.candidate(3).checkpoint)
+    rows = query(shop.home.root, "SELECT DISTINCT release FROM galleries")
+    assert rows.to_series().to_list() == [3]

@@ -120,17 +120,16 @@ class GalleryDriftNode(Node):
 
         from fomo_dagster.galleries.drift import METRICS, drift_of
         from fomo_dagster.galleries.files import EMBEDDINGS, EmbeddingsReader
-        from fomo_dagster.galleries.searching import columns_at
 
-        file = context.artifact(self.gallery.key).path(EMBEDDINGS)
-        embeddings, live = EmbeddingsReader(file), recipe.inputs["live"]
+        embeddings = EmbeddingsReader(context.artifact(self.gallery.key).path(EMBEDDINGS))
+        live = recipe.inputs["live"]
         made_by = context.facts(self.gallery.key).of(GalleryDetails).weights
         if live in (made_by, NO_WEIGHTS) or not embeddings.rows:
             pl.DataFrame(schema=METRICS).write_parquet(folder / DRIFT)
             return {"samples": 0}
         count = min(self.settings.samples, embeddings.rows)
         places = np.linspace(0, embeddings.rows - 1, count).round().astype(int).tolist()
-        rows = columns_at(file, places)
+        rows = embeddings.columns(places)
         old = np.concatenate([embeddings.read(place, 1) for place in places])
         new = self._embedded(rows, live, context)
         drift_of(old, new, rows["concept"].to_list()).write_parquet(folder / DRIFT)
