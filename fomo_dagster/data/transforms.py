@@ -17,9 +17,9 @@ from PIL import Image
 from torchvision.transforms import Compose, InterpolationMode, ToTensor, functional
 
 from fomo_dagster.data.images import to_rgb
+from fomo_dagster.data.pixels import RESIZE_MODES
 from fomo_dagster.errors import InputError, nearest
 
-RESIZE_MODES = ("shortest", "longest", "squash")
 INTERPOLATIONS = {"bicubic": InterpolationMode.BICUBIC, "bilinear": InterpolationMode.BILINEAR}
 CROP_RATIO = (3 / 4, 4 / 3)  # width over height, the benchmark's and torchvision's default
 CROP_ATTEMPTS = 10

@@ -9,14 +9,13 @@ from typing import Any
 from fomo_dagster.errors import InputError
 from fomo_dagster.exporting.form import Export, Written
 from fomo_dagster.exporting.onnx_files import (
-    IMAGE_ENCODER,
-    TEXT_ENCODER,
     describe,
     errors_of,
     loading,
     onnx_model,
     quiet,
 )
+from fomo_dagster.exporting.onnx_folder import IMAGE_ENCODER, TEXT_ENCODER
 from fomo_dagster.exporting.score_loss import score_loss
 
 _LARGE_BYTES = 2**31 - 2**20  # above, protocol buffers need the weights in a file of their own

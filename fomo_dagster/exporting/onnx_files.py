@@ -10,7 +10,7 @@ import json
 import logging
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -23,11 +23,17 @@ from torch.export import Dim
 from fomo_dagster.errors import DataError, InputError
 from fomo_dagster.exporting.fast_tokeniser import fast_tokeniser
 from fomo_dagster.exporting.features import FeatureErrors, on_cpu, unit_features
+from fomo_dagster.exporting.onnx_folder import (
+    DESCRIPTION,
+    IMAGE_ENCODER,
+    TEXT_ENCODER,
+    TOKENISER,
+    Description,
+)
+from fomo_dagster.exporting.onnx_sessions import session_of
 from fomo_dagster.exporting.samples import Samples
 from fomo_dagster.models.backbones import Model
 
-IMAGE_ENCODER, TEXT_ENCODER = "image_encoder.onnx", "text_encoder.onnx"
-DESCRIPTION, TOKENISER = "model.json", "tokenizer.json"
 OPSET = 18  # the one that torch's exporter is written in; any other is converted afterwards
 TOLERANCE = 1e-4  # of a component of features of length 1
 _OPERATOR = re.compile(r"op='([^']+)'")
@@ -78,23 +84,14 @@ def describe(model: Model, texts: Sequence[str], folder: Path) -> tuple[str, ...
         notes.append(
             f"there is no {TOKENISER}, since {reason}: OpenCLIP's own gives the tokens of texts"
         )
-    bias = getattr(model.module, "logit_bias", None)
-    described: Mapping[str, Any] = {
-        "images": {
-            "size": model.image_size,
-            "resize_mode": model.resize_mode,
-            "interpolation": model.interpolation,
-            "mean": list(model.mean),
-            "std": list(model.std),
-        },
-        "texts": {
-            "context_length": int(model.tokenize([""]).shape[1]),
-            "tokeniser": None if notes else TOKENISER,
-        },
-        "scale": model.scale,
-        "bias": None if bias is None else float(bias.detach()),
-    }
-    (folder / DESCRIPTION).write_text(json.dumps(described, indent=2) + "\n")
+    described = Description(
+        images=model.preparation,
+        context_length=int(model.tokenize([""]).shape[1]),
+        tokeniser=None if notes else TOKENISER,
+        scale=model.scale,
+        bias=model.bias,
+    )
+    (folder / DESCRIPTION).write_text(json.dumps(described.as_data(), indent=2) + "\n")
     return tuple(notes)
 
 
@@ -104,8 +101,9 @@ class OnnxModule(nn.Module):
     def __init__(self, folder: Path, model: Model) -> None:
         super().__init__()
         self.logit_scale = nn.Parameter(model.module.logit_scale.detach().cpu().clone())
-        self._image_encoder = _session(folder / IMAGE_ENCODER)
-        self._text_encoder = _session(folder / TEXT_ENCODER)
+        threads = torch.get_num_threads()
+        self._image_encoder = session_of(folder / IMAGE_ENCODER, threads)
+        self._text_encoder = session_of(folder / TEXT_ENCODER, threads)
 
     def encode_image(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) fp32 -> (B, D) fp32, L2-normalised."""
@@ -224,21 +222,6 @@ def quiet() -> Iterator[None]:
     finally:
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)
-
-
-def _session(path: Path) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3  # errors
-    try:
-        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # its classes are private
-        raise InputError(
-            f"onnxruntime {onnxruntime.__version__} cannot load {path.name}: "
-            f"{str(error).splitlines()[0]}"
-        ) from error
 
 
 def _run(session: Any, batch: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ from open_clip.pretrained import download_pretrained
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from fomo_dagster.data.pixels import Preparation
 from fomo_dagster.data.transforms import INTERPOLATIONS
 from fomo_dagster.errors import DataError, InputError
 from fomo_dagster.experiment.weights_folder import read_folder, text_tower_of
@@ -72,6 +73,19 @@ class Model:
     def scale(self) -> float:
         """The factor of similarities in the softmax: the inverse temperature."""
         return float(self.module.logit_scale.detach().exp())
+
+    @property
+    def bias(self) -> float | None:
+        """What is added to scaled similarities before a sigmoid; None for models without it."""
+        bias = getattr(self.module, "logit_bias", None)
+        return None if bias is None else float(bias.detach())
+
+    @property
+    def preparation(self) -> Preparation:
+        """How images become its input."""
+        return Preparation(
+            self.image_size, self.mean, self.std, self.resize_mode, self.interpolation
+        )
 
 
 def create(architecture: Architecture, seed: int, images: Mapping[str, Any] | None = None) -> Model:

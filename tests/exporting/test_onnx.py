@@ -20,6 +20,7 @@ from fomo_dagster.evaluation.encoding import Encoder
 from fomo_dagster.evaluation.evaluate import evaluate
 from fomo_dagster.evaluation.prompts import mean_embeddings
 from fomo_dagster.exporting import onnx_files
+from fomo_dagster.exporting.onnx_folder import IMAGE_ENCODER, TEXT_ENCODER
 from fomo_dagster.exporting.samples import samples_of
 from fomo_dagster.exporting.subject import Subject
 from fomo_dagster.exporting.writing import write_form, write_forms
@@ -170,7 +171,7 @@ def test_files_that_compute_something_else_are_refused(
 
 
 def test_what_cannot_be_decoded_as_onnx_is_refused(clip_subject: Subject, tmp_path: Path) -> None:
-    for name in (onnx_files.IMAGE_ENCODER, onnx_files.TEXT_ENCODER):
+    for name in (IMAGE_ENCODER, TEXT_ENCODER):
         (tmp_path / name).write_bytes(b"none")
     with pytest.raises(InputError, match=r"onnxruntime .* cannot load image_encoder.onnx"):
         onnx_files.onnx_model(tmp_path, clip_subject.model)
