@@ -1,0 +1,1 @@
+"""What is live under a release name, answering over HTTP."""
