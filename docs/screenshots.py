@@ -102,10 +102,10 @@ class Page:
             self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button=button, clickCount=1)
         time.sleep(3)
 
-    def save(self, path: Path) -> None:
-        """The page as a PNG of 128 colours, below 300 kB."""
+    def save(self, path: Path, size: tuple[int, int] = (WIDTH, SHOWN)) -> None:
+        """The upper left of the page as a PNG of 128 colours, below 300 kB."""
         data = base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"])
-        picture = Image.open(io.BytesIO(data)).convert("RGB").crop((0, 0, WIDTH, SHOWN))
+        picture = Image.open(io.BytesIO(data)).convert("RGB").crop((0, 0, *size))
         picture.quantize(128, dither=Image.Dither.NONE).save(path, optimize=True)
         size = path.stat().st_size
         if size > MOST_BYTES:

@@ -33,6 +33,7 @@ from fomo_dagster.cli.project_commands import doctor, init, only_experiment, say
 from fomo_dagster.cli.query_commands import AsCsv, compare, errors, report, results, sql
 from fomo_dagster.cli.release_commands import alias, promote, releases, rollback
 from fomo_dagster.cli.search_command import search
+from fomo_dagster.cli.serving_commands import serve
 from fomo_dagster.cli.store_commands import store_app
 from fomo_dagster.cli.weights_commands import Experiment, Overrides, export, merge
 from fomo_dagster.descriptors import raise_limit
@@ -61,7 +62,7 @@ class InOrder(TyperGroup):
 ORDER = (
     "init", "doctor", "datasets", "fetch", "budget", "schedule", "plan", "run", "ui", "results",
     "compare", "fit", "target", "report", "errors", "duplicates", "sql", "releases", "promote",
-    "rollback", "alias", "search", "export", "merge", "store", "schema", "dagster-home",
+    "rollback", "alias", "search", "serve", "export", "merge", "store", "schema", "dagster-home",
 )  # fmt: skip
 app = typer.Typer(
     cls=InOrder,
@@ -281,6 +282,7 @@ app.command(rich_help_panel=LIVE)(promote)
 app.command(rich_help_panel=LIVE)(rollback)
 app.command(rich_help_panel=LIVE)(alias)
 app.command(rich_help_panel=LIVE)(search)
+app.command(rich_help_panel=LIVE)(serve)
 app.command(rich_help_panel=WEIGHTS)(export)
 app.command(rich_help_panel=WEIGHTS)(merge)
 

@@ -213,6 +213,15 @@ class ReleaseLog:
             records.append(self._parsed(len(records) + 1, data))
         return History(self.name, tuple(records))
 
+    def read_after(self, history: History) -> History:
+        """The history as it is now, for the price of one look where nothing happened since. Raises
+        as `read`."""
+        entry, remote = len(history.records) + 1, self._remote()
+        is_newer = self._local(entry) is not None or (
+            remote is not None and remote.read(_file_of(entry)) is not None
+        )
+        return self.read() if is_newer else history
+
     def append(self, history: History, kind: Kind, **values: Any) -> Record:
         """Add what follows from a history. What `values` leave out stays: `live` above all.
 
