@@ -10,8 +10,8 @@ from fomo_dagster.experiment.loading import Loaded
 from fomo_dagster.experiment.schema import Experiment
 
 NO_SETTING = {
-    "name", "description", "owners", "execution", "release", "retention", "cron_schedule",
-    "cron_timezone",
+    "name", "description", "owners", "execution", "release", "retention", "inspection",
+    "cron_schedule", "cron_timezone",
 }  # fmt: skip
 """The parts of an experiment that change no number."""
 

@@ -18,6 +18,7 @@ from fomo_dagster.experiment.backbone import Backbone
 from fomo_dagster.experiment.cron import CronSchedule, TimeZone
 from fomo_dagster.experiment.evaluation import Evaluation, Prompts, Validation
 from fomo_dagster.experiment.execution import Execution
+from fomo_dagster.experiment.inspection import Inspection
 from fomo_dagster.experiment.mixture import AnyMixture, Mixture
 from fomo_dagster.experiment.names import check_safe_name
 from fomo_dagster.experiment.near_duplicates import NearDuplicates
@@ -95,6 +96,11 @@ class Experiment(TrainingSettings):
         description="Look for near duplicates in what each stage brings; `{}` takes the defaults. "
         "null: only where release.gates.data asks. Nothing else changes, unless they are left out "
         "(`deduplicate`).",
+    )
+    inspection: Inspection | None = at_default_left_out(
+        None,
+        description="Look at what each stage brings with a model's eyes: drift, captions that do "
+        "not fit, doubtful labels; `{}` takes the defaults. It only shows.",
     )
     release: Release | None = Field(
         None,

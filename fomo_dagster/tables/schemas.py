@@ -322,6 +322,58 @@ TABLES: Mapping[str, Table] = {
             "samples": Column(_INTEGER, "rows, or queries, that it is a mean of"),
         },
     ),
+    "inspections": Table(
+        "a sample that a stage brings, as a model sees it",
+        {
+            "experiment": EXPERIMENT,
+            "stage": STAGE,
+            "dataset": DATASET,
+            "key": Column(_TEXT, "the training sample's name"),
+            "concept": _CONCEPT,
+            "similarity": Column(
+                _NUMBER, "cosine of the image and the one of its captions that fits least"
+            ),
+            "confidence": Column(
+                _NUMBER,
+                "probability of its concept among those of its dataset; null for retrieval",
+                True,
+            ),
+            "suggested": Column(_TEXT, "the most probable concept; null for retrieval", True),
+            "doubtful": Column(
+                pl.Boolean(),
+                "whether the label is probably wrong, by confident learning; null where nobody "
+                "looked",
+                True,
+            ),
+            "novelty": Column(
+                _NUMBER,
+                "probability that it is new, for a classifier that tells the stage's samples from "
+                "earlier ones; null where it was not looked at",
+                True,
+            ),
+        },
+    ),
+    "drifts": Table(
+        "what a stage brings, held against all that came before",
+        {
+            "experiment": EXPERIMENT,
+            "stage": STAGE,
+            "newer": Column(_INTEGER, "samples of the stage that were looked at"),
+            "earlier": Column(_INTEGER, "samples of earlier stages that were looked at"),
+            "mmd": Column(
+                _NUMBER,
+                "squared maximum mean discrepancy of their features, an unbiased estimate; null "
+                "where there are too few samples",
+                True,
+            ),
+            "p": Column(_NUMBER, "that chance alone gives as much, by permutation", True),
+            "auc": Column(
+                _NUMBER,
+                "area under the ROC curve of a classifier that tells them apart; 0.5: not at all",
+                True,
+            ),
+        },
+    ),
     "gates": Table(
         "what a gate of a release says of a stage",
         {

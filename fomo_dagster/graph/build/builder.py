@@ -258,6 +258,8 @@ class _Builder(TrainingNodes):
         for stage in range(1, len(chunks) + 1):
             for start in weights.before_training(stage):
                 self.add(start)
+            if experiment.inspection is not None:
+                self.add(self.inspection(loaded, experiment.inspection, weights, chunks[:stage]))
             self.add(self.trained(loaded, stage, weights, pool_key, budget))
             for deployed in weights.after_training(stage):
                 self.add(deployed)

@@ -1,12 +1,19 @@
-"""The node of a training, and those of weights that it looks at beside the ones that it trains."""
+"""The nodes of a stage's training: of itself, of weights that it looks at beside the ones that it
+trains, and of a look at what the stage brings."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from fomo_dagster.evaluation.label_noise import check_can_look
 from fomo_dagster.experiment.backbone import Backbone
+from fomo_dagster.experiment.inspection import Inspection
 from fomo_dagster.experiment.loading import Loaded
 from fomo_dagster.graph.build.stream_nodes import StreamNodes
 from fomo_dagster.graph.build.weights_over_time import WeightsOverTime
 from fomo_dagster.graph.nodes.budget import BudgetNode
+from fomo_dagster.graph.nodes.chunk import ChunkNode
+from fomo_dagster.graph.nodes.inspection import InspectionNode
 from fomo_dagster.graph.nodes.trained import OtherWeights, TrainedNode
 from fomo_dagster.methods.online_selection.declaration import Referring
 
@@ -59,4 +66,23 @@ class TrainingNodes(StreamNodes):
             reference=self.reference(loaded, stage, theta, weights),
             selection=experiment.selection, selecting=self.selecting(loaded),
             budget_key=None if budget is None else budget.key, execution=experiment.execution,
+        )  # fmt: skip
+
+    def inspection(
+        self, loaded: Loaded, settings: Inspection, weights: WeightsOverTime, chunks: Sequence[str]
+    ) -> InspectionNode:
+        """What a model thinks of what the last of some chunks brings."""
+        experiment, stage = loaded.experiment, len(chunks)
+        if settings.label_noise:
+            check_can_look(f"the inspection of {experiment.name!r}")
+        checkpoint = weights.base_key if settings.weights == "initial" else weights.start(stage)
+        brings = [self.nodes[key] for key in chunks]
+        names = {name for chunk in brings if isinstance(chunk, ChunkNode) for name in chunk.prompts}
+        return InspectionNode(
+            key=f"{experiment.name}/inspection_{stage:03d}", experiment=experiment.name,
+            stage=stage, settings=settings,
+            evaluation=experiment.evaluation.located(loaded.base), backbone=weights.backbone,
+            checkpoint_key=checkpoint, chunk_keys=tuple(chunks),
+            datasets={d: self.add_samples(loaded, d, "stream") for d in sorted(names)},
+            execution=experiment.execution,
         )  # fmt: skip
