@@ -1,4 +1,4 @@
-"""Pairs of pictures whose perceptual hashes are near each other.
+"""Pairs of pictures whose perceptual hashes, or whose features, are near each other.
 
 Every pair is looked at, in bounded memory: bits that may differ anywhere leave no index that would
 spare much. `benchmarks/near_duplicates.py` measures the time.
@@ -6,9 +6,10 @@ spare much. `benchmarks/near_duplicates.py` measures the time.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,8 @@ from fomo_dagster.units import counted
 Hashes = npt.NDArray[np.uint64]
 Places = npt.NDArray[np.int64]
 Distances = npt.NDArray[np.uint8]
+Features = npt.NDArray[np.float32]
+Similarities = npt.NDArray[np.float32]
 
 LEAKAGE, EARLIER, WITHIN = "leakage", "earlier", "within"
 KINDS = {
@@ -35,10 +38,12 @@ PAIRS: dict[str, pl.DataType] = {
     "other_dataset": pl.String(),
     "other_split": pl.String(),
     "other_key": pl.String(),
-    "distance": pl.Int64(),
+    "distance": pl.Int64(),  # in bits; null of a pair that was found by features
+    "similarity": pl.Float64(),  # cosine of features; null of a pair that was found by hashes
 }
 NONE = 255  # a distance that no pair has
 ROWS, COLUMNS = 32, 8192  # hashes that are held against each other at once: 2 MiB
+FEATURE_ROWS = 512  # features that are held against `COLUMNS` others at once: 16 MiB
 
 
 def nearest(
@@ -77,6 +82,38 @@ def nearest(
     return places, distances
 
 
+def most_similar(
+    features: Features,
+    others: Features,
+    least: float,
+    *,
+    first: int | None = None,
+    on_rows: Callable[[int], None] = lambda rows: None,
+) -> tuple[Places, Similarities]:
+    """Of each of `features`, (N, D), L2-normalised, the place of the most similar of `others`,
+    (M, D), and its cosine; -1 and 0 where none is at least `least`. first, on_rows: as of
+    `nearest`."""
+    places = np.full(len(features), -1, np.int64)
+    cosines = np.zeros(len(features), np.float32)
+    for top in range(0, len(features), FEATURE_ROWS):
+        rows = features[top : top + FEATURE_ROWS]
+        ends = None if first is None else np.arange(first + top, first + top + len(rows))
+        last = len(others) if ends is None else int(ends[-1])
+        best = np.full(len(rows), -np.inf, np.float32)
+        for left in range(0, last, COLUMNS):
+            right = min(left + COLUMNS, last)
+            found = rows @ others[left:right].T  # (R, C)
+            if ends is not None and right > ends[0]:
+                found[np.arange(left, right) >= ends[:, None]] = -np.inf
+            highest = found.max(axis=1)
+            better = np.flatnonzero((highest > best) & (highest >= least))
+            best[better] = highest[better]
+            places[top + better] = left + found[better].argmax(axis=1)
+            cosines[top + better] = highest[better]
+        on_rows(len(rows))
+    return places, cosines
+
+
 def pairs_of(
     chunk: pl.DataFrame,
     earlier: pl.DataFrame,
@@ -84,14 +121,17 @@ def pairs_of(
     distance: int,
     *,
     mirrored: bool = False,
+    similarity: float | None = None,
     progress: Progress = no_progress,
 ) -> pl.DataFrame:
-    """The near duplicates (PAIRS) among samples with the columns dataset and those of HASHES.
+    """The near duplicates (PAIRS) among samples with the columns dataset and those of HASHES, and
+    `features` where similarity is given.
 
     Each sample of `chunk`, in its order, is paired with the nearest test image of each dataset,
-    with the nearest of `earlier`, and with the nearest that comes before it in the chunk. So of two
-    alike, only the later one is a near duplicate. Samples without a hash have no pair. mirrored:
-    hold mirror images of the chunk's against the others, too.
+    with the nearest of `earlier`, and with the nearest that comes before it in the chunk; by hashes
+    and by features, each for itself. So of two alike, only the later one is a near duplicate.
+    Samples without a hash have no pair. mirrored: hold mirror images of the chunk's hashes against
+    the others, too.
     """
     own, before, images = (frame.drop_nulls("hash") for frame in (chunk, earlier, tests))
     against = [
@@ -100,7 +140,7 @@ def pairs_of(
         (WITHIN, "train", own),
     ]
     columns = ("hash", "mirrored") if mirrored else ("hash",)
-    done, total = 0, own.height * len(against) * len(columns)
+    done, total = 0, own.height * len(against) * (len(columns) + (similarity is not None))
 
     def on_rows(rows: int) -> None:
         nonlocal done
@@ -118,13 +158,24 @@ def pairs_of(
             places = np.where(bits < distances, nearer, places)
             distances = np.minimum(bits, distances)
         near = np.flatnonzero(distances != NONE)
-        found.append(_rows(kind, split, own[near], others[places[near]], distances[near]))
+        rows = _rows(kind, split, own[near], others[places[near]])
+        found.append(rows.with_columns(distance=pl.Series(distances[near], dtype=pl.Int64)))
+        if similarity is not None and own.height and others.height:
+            places, cosines = most_similar(
+                _matrix(own), _matrix(others), similarity, first=first, on_rows=on_rows
+            )
+            near = np.flatnonzero(places >= 0)
+            rows = _rows(kind, split, own[near], others[places[near]])
+            found.append(rows.with_columns(similarity=pl.Series(cosines[near], dtype=pl.Float64)))
     return pl.concat(found)
 
 
-def _rows(
-    kind: str, split: str, own: pl.DataFrame, others: pl.DataFrame, distances: Distances
-) -> pl.DataFrame:
+def _matrix(samples: pl.DataFrame) -> Features:
+    return samples["features"].to_numpy().astype(np.float32)
+
+
+def _rows(kind: str, split: str, own: pl.DataFrame, others: pl.DataFrame) -> pl.DataFrame:
+    """PAIRS without how near they are."""
     return pl.DataFrame(
         {
             "kind": [kind] * own.height,
@@ -133,7 +184,8 @@ def _rows(
             "other_dataset": others["dataset"],
             "other_split": [split] * own.height,
             "other_key": others["key"],
-            "distance": distances.astype(np.int64),
+            "distance": [None] * own.height,
+            "similarity": [None] * own.height,
         },
         schema=PAIRS,
     )
@@ -177,11 +229,21 @@ class Found:
         pair = self.nearest.filter(pl.col("kind").is_in(kinds)).row(0, named=True)
         return (
             f"{said}, such as {pair['dataset']}/{pair['key']} and {pair['other_dataset']}/"
-            f"{pair['other_key']} ({counted(pair['distance'], 'bit')} apart)"
+            f"{pair['other_key']} ({how_near(pair)})"
         )
 
     @property
     def nearest(self) -> pl.DataFrame:
         """The pairs, those with test images first, of each kind the nearest first."""
         order = pl.col("kind").replace_strict({kind: n for n, kind in enumerate(KINDS)})
-        return self.pairs.sort(order, "distance", "dataset", "key", maintain_order=True)
+        return self.pairs.sort(
+            order, "distance", 1 - pl.col("similarity"), "dataset", "key", nulls_last=True,
+            maintain_order=True,
+        )  # fmt: skip
+
+
+def how_near(pair: Mapping[str, Any]) -> str:
+    """Of a row of PAIRS, in words."""
+    if pair["distance"] is None:
+        return f"cosine {pair['similarity']:.3f}"
+    return f"{counted(pair['distance'], 'bit')} apart"

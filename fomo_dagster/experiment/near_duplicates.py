@@ -22,6 +22,13 @@ class NearDuplicates(Declaration):
     mirrored: bool = Field(
         False, description="Whether a picture's mirror image is a near duplicate of it, too."
     )
+    similarity: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="Cosine of θ₀'s image features from which two pictures are near duplicates, "
+        "too; null: their hashes alone count.",
+    )
     deduplicate: bool = Field(
         False,
         description="Train on what a stage brings without its near duplicates. Look at them first.",

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import polars as pl
 from PIL import Image
 
+from fomo_dagster.data.near_duplicates import how_near
 from fomo_dagster.plots.contact_sheet import Tile
-from fomo_dagster.units import counted
 
 MOST = 12  # pairs
 
@@ -32,7 +32,7 @@ def pair_tiles(
         one = image_of(row["dataset"], row["key"], "train")
         other = image_of(row["other_dataset"], row["other_key"], row["other_split"])
         if one is not None and other is not None:
-            apart = f"{row['kind']}: {counted(row['distance'], 'bit')}"
+            apart = f"{row['kind']}: {how_near(row)}"
             tiles.append(Tile(one, row["dataset"], row["key"]))
             tiles.append(Tile(other, f"{row['other_dataset']} ({apart})", row["other_key"]))
         if len(tiles) == 2 * MOST:

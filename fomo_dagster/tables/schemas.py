@@ -273,7 +273,17 @@ TABLES: Mapping[str, Table] = {
             "other_dataset": Column(_TEXT, "the dataset of the other"),
             "other_split": Column(_TEXT, "its split, `train` or `test`"),
             "other_key": Column(_TEXT, "its name"),
-            "distance": Column(_INTEGER, "bits of 64 in which their perceptual hashes differ"),
+            "distance": Column(
+                _INTEGER,
+                "bits of 64 in which their perceptual hashes differ; null of a pair that was "
+                "found by features",
+                True,
+            ),
+            "similarity": Column(
+                _NUMBER,
+                "cosine of θ₀'s features of the two; null of a pair that was found by hashes",
+                True,
+            ),
         },
     ),
     "gallery_indexes": Table(

@@ -15,7 +15,7 @@ ARRIVING = {"name": "live", "growing": "../incoming"}
 
 def everything_named(project, monkeypatch):
     """The names that Dagster is given of a project with all that there can be."""
-    looked_at = {"validation": {"share": 0.3}, "near_duplicates": {}}
+    looked_at = {"validation": {"share": 0.3}, "near_duplicates": {"similarity": 0.9}}
     project.write("toy", cron_schedule="0 3 * * *", **looked_at)
     project.write("growing", stream=ARRIVING, release={"name": "shop", "forms": ["card"]})
     (project.root / "incoming").mkdir()

@@ -10,7 +10,7 @@ from PIL import Image
 
 from fomo_dagster.data import near_duplicates as module
 from fomo_dagster.data.images import UnreadableImageError
-from fomo_dagster.data.near_duplicates import NONE, Found, nearest, pairs_of
+from fomo_dagster.data.near_duplicates import NONE, Found, most_similar, nearest, pairs_of
 from fomo_dagster.data.perceptual_hashes import Hashing, hashes_frame, hashes_of, references_of
 from fomo_dagster.experiment.near_duplicates import NearDuplicates
 
@@ -100,7 +100,8 @@ def test_each_kind_of_pair_is_told_and_of_two_alike_the_later_one_counts():
     earlier = samples("birds", 0b11111)
     tests = pl.concat([samples("birds", FAR ^ 0b1, None), samples("old", FAR ^ 0b111, 0, FAR)])
     pairs = pairs_of(chunk, earlier, tests, 3)
-    assert sorted(pairs.rows()) == [
+    assert pairs["similarity"].null_count() == pairs.height
+    assert sorted(pairs.drop("similarity").rows()) == [
         ("earlier", "birds", "2", "birds", "train", "0", 3),
         ("leakage", "birds", "0", "old", "test", "1", 1),
         ("leakage", "birds", "1", "birds", "test", "0", 1),
@@ -124,3 +125,46 @@ def test_mirror_images_are_near_only_where_that_is_asked():
     assert plain.select("other_key", "distance").rows() == [("1", 2)]
     both = pairs_of(chunk, nothing, tests, 2, mirrored=True)
     assert both.select("other_key", "distance").rows() == [("0", 1)]
+
+
+@given(
+    st.integers(0, 30), st.integers(0, 30), st.floats(-0.5, 0.99), st.booleans(), st.integers(0, 9)
+)
+def test_the_most_similar_is_that_of_brute_force(count, others, least, before_alone, seed):
+    random = np.random.default_rng(seed)
+    features = random.normal(size=(count + others, 4)).astype(np.float32)
+    features /= np.linalg.norm(features, axis=1, keepdims=True)
+    own, among = features[others:], features if before_alone else features[:others]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "FEATURE_ROWS", 3)
+        patch.setattr(module, "COLUMNS", 7)
+        first = others if before_alone else None
+        places, cosines = most_similar(own, among, least, first=first)
+    for number in range(count):
+        seen = among[: others + number] if before_alone else among
+        similar = seen @ own[number]
+        if not len(seen) or similar.max() < least - 1e-6:
+            assert (places[number], cosines[number]) == (-1, 0)
+        elif similar.max() > least + 1e-6:
+            assert similar[places[number]] == pytest.approx(similar.max(), abs=1e-6)
+            assert cosines[number] == pytest.approx(similar.max(), abs=1e-6)
+
+
+def test_what_features_find_is_told_beside_what_hashes_find():
+    def seen(frame, *features):
+        return frame.with_columns(pl.Series("features", features, pl.Array(pl.Float32, 2)))
+
+    chunk = seen(samples("birds", 0b1, FAR, None), [1, 0], [0, 1], [1, 0])
+    earlier = seen(samples("birds", 0b11, FAR ^ 0xFFFF), [0, 1], [0.6, 0.8])
+    tests = seen(samples("old", 0xFF00), [0.8, 0.6])
+    pairs = pairs_of(chunk, earlier, tests, 3, similarity=0.7)
+    told = pairs.select("kind", "key", "other_key", "distance", "similarity").rows()
+    assert [(*row[:4], row[4] and round(row[4], 6)) for row in sorted(told, key=str)] == [
+        ("earlier", "0", "0", 1, None),
+        ("earlier", "1", "0", None, 1.0),
+        ("leakage", "0", "0", None, 0.8),
+    ]
+    found = Found(3, 1, pairs)
+    assert (found.leaking, found.repeated) == (1, 2)
+    assert found.sentence("leakage").endswith("such as birds/0 and old/0 (cosine 0.800)")
+    assert found.nearest["key"].to_list() == ["0", "0", "1"]  # hashes before features

@@ -4,6 +4,7 @@ import json
 import shutil
 
 import numpy as np
+import polars as pl
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
@@ -112,6 +113,25 @@ def test_an_image_that_joins_a_later_chunk_changes_nothing_of_an_earlier_one(pic
     assert {key for key, outcome in nearer.items() if outcome.computed} == {
         f"toy/near_duplicates_{stage:03d}" for stage in (1, 2, 3)
     }
+
+
+@pytest.mark.slow
+def test_features_find_what_hashes_do_not_where_they_are_asked(pictures):
+    kinds = (*KINDS, "backbone", "pool", "features")
+    make(pictures, kinds, near_duplicates={"distance": 0})
+    by_hashes = query(pictures.home.root, PAIRS)
+    pair = {"distance": 0, "similarity": 1 - 1e-6}  # of this model, all pictures are alike
+    made = make(pictures, kinds, near_duplicates=pair)
+    assert {key for key, of in made.items() if of.computed} == {
+        *(f"features/toy/birds/{split}" for split in ("train", "test")),
+        *(f"features/toy/cats/{split}" for split in ("train", "test")),
+        "features/toy/old/test", *(f"toy/near_duplicates_{stage:03d}" for stage in (1, 2, 3)),
+    }  # fmt: skip
+    found = query(pictures.home.root, "SELECT * FROM near_duplicates")
+    assert found.filter(pl.col("similarity").is_null()).height == by_hashes.height
+    copies = found.drop_nulls("similarity").filter(kind="earlier")
+    assert ("swan/again.png", "crow/0.png") in copies.select("key", "other_key").rows()
+    assert fomo("duplicates", "toy", "--json").exit_code == 0
 
 
 def test_nothing_is_hashed_unless_an_experiment_asks(project):

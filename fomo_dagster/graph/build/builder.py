@@ -220,7 +220,7 @@ class _Builder(TrainingNodes):
             {d: role for d, role in roles.items() if since.get(d, 0) <= stage}
             for stage in range(len(chunks) + 1)
         ]
-        near = self.add_near_duplicates(experiment, chunks, by_stage[1:])
+        near = self.add_near_duplicates(experiment, chunks, by_stage[1:], theta)
         kept = self.add_kept(near.values()) or chunks
         evaluations, candidates = [], list[str]()
 

@@ -18,6 +18,7 @@ from fomo_dagster.graph.core.keys import (
     BACKBONES,
     COMPARISONS,
     DATASETS,
+    FEATURES,
     GALLERIES,
     HASHES,
     LEADERBOARD,
@@ -42,7 +43,18 @@ TROUBLE = "trouble"  # the second part of the key of what an experiment in troub
 
 RESERVED: Mapping[str, str] = {
     **dict.fromkeys(
-        (SOURCES, SHARDS, HASHES, STREAMS, POOLS, BACKBONES, COMPARISONS, RELEASES, GALLERIES),
+        (
+            SOURCES,
+            SHARDS,
+            HASHES,
+            FEATURES,
+            STREAMS,
+            POOLS,
+            BACKBONES,
+            COMPARISONS,
+            RELEASES,
+            GALLERIES,
+        ),
         "a folder of assets",
     ),
     **dict.fromkeys((DATASETS, MANIFESTS), "a group of assets"),

@@ -22,7 +22,7 @@ from fomo_dagster.graph.nodes.measured_orders import (
     PerformanceOrder,
     SimilarityOrder,
 )
-from fomo_dagster.graph.nodes.near_duplicates import NearDuplicatesNode
+from fomo_dagster.graph.nodes.near_duplicates import NearDuplicatesNode, SeenBy
 from fomo_dagster.graph.nodes.order import Listing, OrderNode
 from fomo_dagster.graph.nodes.probe import ProbeNode
 
@@ -117,10 +117,14 @@ class StreamNodes(SharedNodes):
         return keys, listing.datasets
 
     def add_near_duplicates(
-        self, experiment: Experiment, chunk_keys: Sequence[str], evaluated: Sequence[Iterable[str]]
+        self,
+        experiment: Experiment,
+        chunk_keys: Sequence[str],
+        evaluated: Sequence[Iterable[str]],
+        theta: str,
     ) -> dict[int, NearDuplicatesNode]:
         """Stage → the near duplicates of what it brings, where the experiment looks for them, added
-        after the hashes that they take.
+        after the hashes and features that they take.
 
         evaluated: of each stage from 1 on, the datasets whose test images they must not be.
         """
@@ -128,16 +132,19 @@ class StreamNodes(SharedNodes):
         found: dict[int, NearDuplicatesNode] = {}
         if settings is None:
             return found
+        seen_by = SeenBy(
+            backbone=self.backbone_of(theta), checkpoint_key=theta, execution=experiment.execution
+        )
         for stage, (key, there) in enumerate(zip(chunk_keys, evaluated, strict=True), start=1):
             chunk = self.nodes[key]
             assert isinstance(chunk, ChunkNode)
             trained_on |= dict.fromkeys(chunk.prompts)
             near = NearDuplicatesNode.of(
-                experiment.name, settings, chunk_keys[:stage], trained_on, there
+                experiment.name, settings, chunk_keys[:stage], trained_on, there, seen_by
             )
-            for hashes in near.hashes:
-                if hashes.key not in self.nodes:
-                    self.add(hashes)
+            for taken in (*near.hashes, *near.features):
+                if taken.key not in self.nodes:
+                    self.add(taken)
             self.add(near)
             found[stage] = near
         return found

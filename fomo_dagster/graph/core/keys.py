@@ -10,7 +10,7 @@ DATASETS, MANIFESTS = "datasets", "manifests"  # groups
 RELEASES = "releases"  # a folder of assets, and their group
 GALLERIES = "galleries"  # a folder of assets, and their group
 SOURCES, SHARDS, STREAMS, POOLS, BACKBONES = "sources", "shards", "streams", "pools", "backbones"
-HASHES = "hashes"
+HASHES, FEATURES = "hashes", "features"
 
 
 def source_key(dataset: str) -> str:
@@ -26,6 +26,11 @@ def shards_key(dataset: str) -> str:
 def hashes_key(dataset: str, split: str) -> str:
     """The asset key of the perceptual hashes of a split of a dataset."""
     return f"{HASHES}/{dataset}/{split}"
+
+
+def features_key(checkpoint: str, dataset: str, split: str) -> str:
+    """The asset key of the image features of a split of a dataset, by a backbone's key."""
+    return f"{FEATURES}/{checkpoint.rpartition('/')[2]}/{dataset}/{split}"
 
 
 def release_key(name: str) -> str:

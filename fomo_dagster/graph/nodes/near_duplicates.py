@@ -13,14 +13,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fomo_dagster.errors import StoreError
+from fomo_dagster.experiment.backbone import Backbone
+from fomo_dagster.experiment.execution import Execution
 from fomo_dagster.experiment.near_duplicates import NearDuplicates
 from fomo_dagster.graph.core.facts import ONLY, Details, Facts, FactsByKey, identity
 from fomo_dagster.graph.core.files import MANIFEST
-from fomo_dagster.graph.core.keys import hashes_key
+from fomo_dagster.graph.core.keys import features_key, hashes_key
 from fomo_dagster.graph.core.needs import Needs
 from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.core.outcome import Outcome
 from fomo_dagster.graph.core.shown import Check, Checked, Picture, Shown
+from fomo_dagster.graph.nodes.features import FEATURES, FeaturesNode
 from fomo_dagster.graph.nodes.hashes import HASHES, HashesNode
 from fomo_dagster.parquet import read_parquet
 from fomo_dagster.store.artifacts import Artifact, record_path
@@ -52,6 +55,15 @@ class NearDuplicatesDetails(Details):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SeenBy:
+    """θ₀, and how it is executed."""
+
+    backbone: Backbone
+    checkpoint_key: str
+    execution: Execution
+
+
+@dataclass(frozen=True, kw_only=True)
 class NearDuplicatesNode(Node):
     """What a chunk brings, held against test images, earlier chunks and itself."""
 
@@ -62,17 +74,20 @@ class NearDuplicatesNode(Node):
         "chunk": "the stage brings other samples",
         "earlier": "earlier stages brought other samples",
         "tests": "the test images are others",
+        "checkpoint": "the weights are others",
     }
     stage: int
     settings: NearDuplicates
     chunk_keys: tuple[str, ...]  # of stages 1..stage
     trained_on: tuple[str, ...]  # the datasets that these may bring samples of
     evaluated: tuple[str, ...]
+    seen_by: SeenBy | None
+    """Whose features count, where they do."""
 
     @classmethod
     def of(
         cls, experiment: str, settings: NearDuplicates, chunk_keys: Iterable[str],
-        trained_on: Iterable[str], evaluated: Iterable[str],
+        trained_on: Iterable[str], evaluated: Iterable[str], seen_by: SeenBy,
     ) -> NearDuplicatesNode:  # fmt: skip
         """Of the last of `chunk_keys`."""
         keys = tuple(chunk_keys)
@@ -80,6 +95,7 @@ class NearDuplicatesNode(Node):
             key=f"{experiment}/near_duplicates_{len(keys):03d}", experiment=experiment,
             stage=len(keys), settings=settings, chunk_keys=keys, trained_on=tuple(trained_on),
             evaluated=tuple(evaluated),
+            seen_by=None if settings.similarity is None else seen_by,
         )  # fmt: skip
 
     @property
@@ -91,22 +107,38 @@ class NearDuplicatesNode(Node):
             yield HashesNode.of(name, "test")
 
     @property
+    def features(self) -> Iterator[FeaturesNode]:
+        """The nodes of the features that it needs."""
+        seen = self.seen_by
+        if seen is not None:
+            by = (seen.backbone, seen.checkpoint_key, seen.execution)
+            yield from (FeaturesNode.of(name, "train", *by) for name in self.trained_on)
+            yield from (FeaturesNode.of(name, "test", *by) for name in self.evaluated)
+
+    @property
     def description(self) -> str:
         return f"Near duplicates among what stage {self.stage} brings."
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        return (*self.chunk_keys, *(node.key for node in self.hashes))
+        seen = (node.key for node in (*self.hashes, *self.features))
+        by = () if self.seen_by is None else (self.seen_by.checkpoint_key,)
+        return (*by, *self.chunk_keys, *seen)
 
     @property
     def declared(self) -> Mapping[str, Any]:
-        near = self.settings.model_dump(mode="json", exclude={"deduplicate"})
-        return {**near, "hashes": HashesNode.version}
+        near = self.settings.model_dump(mode="json", exclude={"deduplicate", "similarity"})
+        told = {**near, "hashes": HashesNode.version}
+        if self.seen_by is not None:
+            told |= {"similarity": self.settings.similarity, "features": FeaturesNode.version}
+        return told
 
     def recipes(self, facts: FactsByKey) -> dict[str, Recipe]:
         *earlier, chunk = (facts[key].data_version for key in self.chunk_keys)
         tests = {name: facts[hashes_key(name, "test")].data_version for name in self.evaluated}
-        inputs = {"chunk": chunk, "earlier": earlier, "tests": tests}
+        inputs: dict[str, Any] = {"chunk": chunk, "earlier": earlier, "tests": tests}
+        if self.seen_by is not None:
+            inputs["checkpoint"] = facts[self.seen_by.checkpoint_key].data_version
         return {ONLY: Recipe(self.kind, self.version, self.declared, inputs)}
 
     @property
@@ -118,12 +150,13 @@ class NearDuplicatesNode(Node):
     ) -> Mapping[str, Any]:
         from fomo_dagster.data.near_duplicates import Found, pairs_of
 
-        train = _together(self._hashes(name, "train", context) for name in self.trained_on)
-        tests = _together(self._hashes(name, "test", context) for name in self.evaluated)
+        train = _together(self._seen(name, "train", context) for name in self.trained_on)
+        tests = _together(self._seen(name, "test", context) for name in self.evaluated)
         *earlier, chunk = (_hashed(key, train, context) for key in self.chunk_keys)
         pairs = pairs_of(
             chunk, _together(earlier), tests, self.settings.distance,
-            mirrored=self.settings.mirrored, progress=context.callbacks.progress,
+            mirrored=self.settings.mirrored, similarity=self.settings.similarity,
+            progress=context.callbacks.progress,
         )  # fmt: skip
         pairs.write_parquet(folder / PAIRS_FILE)
         counts = {"samples": chunk.height, "unseen": chunk["hash"].null_count()}
@@ -142,11 +175,15 @@ class NearDuplicatesNode(Node):
         if tiles:
             record_path(folder, SHEET).write_bytes(thumbnails(tiles))
 
-    def _hashes(self, name: str, split: str, context: NodeContext) -> pl.DataFrame:
-        """HASHES of a split, with its dataset."""
+    def _seen(self, name: str, split: str, context: NodeContext) -> pl.DataFrame:
+        """HASHES of a split, with its dataset, and features where they count."""
         import polars as pl
 
         rows = read_parquet(context.artifact(hashes_key(name, split)).path(HASHES))
+        if self.seen_by is not None:
+            key = features_key(self.seen_by.checkpoint_key, name, split)
+            features = read_parquet(context.artifact(key).path(FEATURES))
+            rows = rows.join(features, on="key", how="left", maintain_order="left")
         return rows.with_columns(dataset=pl.lit(name))
 
     def predict(self, recipes: Mapping[str, Recipe], context: NodeContext) -> Facts:
@@ -201,6 +238,7 @@ class NearDuplicatesNode(Node):
 
         found = found_in(outcome.artifacts[ONLY])
         details = {"found": found.sentence(LEAKAGE), "distance": self.settings.distance,
+                   "similarity": self.settings.similarity,
                    "not_looked_at": found.unseen}  # fmt: skip
         yield Checked(NO_LEAKAGE.name, not found.leaking, details=details)
 
@@ -218,10 +256,14 @@ class NearDuplicatesNode(Node):
 
 def found_in(artifact: Artifact) -> Found:
     """What was found, of an artifact of this kind."""
-    from fomo_dagster.data.near_duplicates import Found
+    import polars as pl
+
+    from fomo_dagster.data.near_duplicates import PAIRS, Found
 
     counts = json.loads(artifact.path(COUNTS).read_text())
-    return Found(**counts, pairs=read_parquet(artifact.path(PAIRS_FILE)))
+    pairs = read_parquet(artifact.path(PAIRS_FILE))
+    # Before features counted, there was no column of them.
+    return Found(**counts, pairs=pl.concat([pl.DataFrame(schema=PAIRS), pairs], how="diagonal"))
 
 
 def found_by(digest: str, context: NodeContext) -> Found:
