@@ -11,6 +11,7 @@ from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.backbone import ORIGINS, can_be_a_folder
 from fomo_dagster.experiment.backbone_names import whole_backbone
 from fomo_dagster.experiment.mixture import ChangingMixture, Mixture
+from fomo_dagster.experiment.stream import ARRANGED
 from fomo_dagster.experiment.sweeping import EXTENDS, REPLICATES, SEED_LIST, SWEEP
 from fomo_dagster.merging.techniques import AnyTechnique
 from fomo_dagster.methods.averaging.declaration import AnyAverage
@@ -68,7 +69,7 @@ def merged(base: Mapping[str, Any], child: Mapping[str, Any]) -> dict[str, Any]:
     If the child names another form of something (an optimiser, a method, a technique), inherited
     keys that the form does not have are dropped. Likewise, the weights and name of a backbone are
     dropped if the child's architecture names weights too, and the architecture if the child's
-    weights are a folder, which states its own.
+    weights are a folder, which states its own; and what arranges a stream, if the child's grows.
     """
     result = dict(base)
     if child.keys() & {REPLICATES, SEED_LIST}:
@@ -99,6 +100,8 @@ def _inherited(key: str, old: Mapping[str, Any], child: Mapping[str, Any]) -> Ma
     for group in _EXCLUSIVE.get(key, ()):
         if any(k in child for k in group):
             left_out |= {k for k in group if k not in child}
+    if key == "stream" and child.get("growing") is not None:
+        left_out |= ARRANGED - child.keys()
     if key in _BACKBONES:
         if whole_backbone(child.get("architecture")) is not None:
             left_out |= {"name", *ORIGINS}

@@ -51,6 +51,12 @@ class Arriving(DatasetSettings, FolderLayout):
     allow_outside: bool = ALLOW_OUTSIDE
 
 
+ARRANGED = {
+    "order", "direction", "reverse", "interleaved", "starts", "seed", "stages", "cut", "positions",
+}  # fmt: skip
+"""What arranges a stream that does not grow."""
+
+
 class Stream(Declaration):
     """The order in which concepts arrive, and how it is cut into the chunks of the stages."""
 
@@ -133,10 +139,7 @@ class Stream(Declaration):
                 "a growing stream needs a name: it is part of its datasets' names, so "
                 "renaming the experiment computes nothing again"
             )
-        arranged = self.model_fields_set & {
-            "order", "direction", "reverse", "interleaved", "starts", "seed", "stages", "cut",
-            "positions",
-        }  # fmt: skip
+        arranged = self.model_fields_set & ARRANGED
         given = sorted(
             k for k in arranged if getattr(self, k) != type(self).model_fields[k].default
         )

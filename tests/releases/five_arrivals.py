@@ -15,7 +15,7 @@ from fomo_dagster.experiment.declared_datasets import shipped_datasets
 EXPERIMENT: Mapping[str, Any] = {
     "description": "A model that is updated whenever images arrive.",
     "extends": "quickstart",
-    "backbone.pretraining.budget.samples": 12800,
+    "backbone": {"pretraining": {"budget": {"samples": 12800}}},
     "stream": {"name": "daily", "growing": "../incoming", "arriving": {"test_share": 0}},
     "mixture": {"update": 0.5, "buffer": 0.2, "pretraining": 0.3},
     "budget": {"samples": 3000},
