@@ -100,9 +100,9 @@ class MergingOverTime(Declaration):
     deploy: Deploy = Field(
         "trained",
         description="The weights that a stage deploys: the trained ones; their merge with those "
-        "deployed before (with_previous, the default if there is a merge; at stage 1 "
-        "with θ₀) or with θ₀ (with_initial); or a left fold or joint merge of all "
-        "trained weights.",
+        "deployed before (with_previous, the default if there is a merge; at stage 1 with θ₀, and "
+        "with what is live where stages start from that) or with θ₀ (with_initial); or a left fold "
+        "or joint merge of all trained weights.",
     )
     merge: AnyTechnique | None = Field(
         None,
@@ -146,6 +146,12 @@ class MergingOverTime(Declaration):
         if self.start_from == "deployed" and self.deploy == "trained":
             raise ValueError(
                 "start_from: deployed needs a merge; without one, use trained, which is the same"
+            )
+        if self.start_from == "live" and self.deploy in ("fold", "joint"):
+            raise ValueError(
+                f"deploy: {self.deploy} merges all stages, those that were refused among them, and "
+                "start_from: live is to leave them out: deploy with_previous merges with what is "
+                "live, with_initial with θ₀"
             )
         if self.merge is None and used:
             axis = "deploy" if self.deploy in used else "start_from"

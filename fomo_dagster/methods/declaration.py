@@ -27,10 +27,14 @@ class Method(MergingOverTime):
 
     @model_validator(mode="after")
     def _goes_on_with_what_is_carried(self) -> Method:
-        if self.preserve is not None and self.preserve.carries and self.start_from == "initial":
+        if self.preserve is None or not self.preserve.carries:
+            return self
+        at = {"initial": "at θ₀", "live": "at what is live, whichever stage that is"}
+        if self.start_from in at:
             raise ValueError(
                 f"{self.preserve.name} is carried from stage to stage, but start_from: "
-                "initial starts each stage at θ₀: use trained or deployed"
+                f"{self.start_from} starts each stage {at[self.start_from]}: use trained or "
+                "deployed"
             )
         return self
 

@@ -242,15 +242,15 @@ def test_positions_replace_the_stages_of_what_is_extended(project):
 
 
 def test_a_growing_stream_inherits_nothing_of_how_another_is_arranged(project):
-    project.write("base", stream={**EXPERIMENT["stream"], "order": "random", "seed": 4})
+    root = project()
     grows = {"name": "daily", "growing": "../incoming"}
-    path = project.root / "experiments/daily.yaml"
-    path.write_text(yaml.safe_dump({"extends": "base", "stream": grows}))
-    stream = project.load("daily").experiment.stream
-    assert (stream.name, stream.datasets, stream.stages, stream.seed) == ("daily", None, None, 0)
-    path.write_text(yaml.safe_dump({"extends": "base", "stream": {**grows, "stages": 2}}))
+    child = root / "experiments" / "child.yaml"
+    child.write_text(yaml.safe_dump({"extends": "e", "stream": grows}))
+    stream = load(root, "child").stream
+    assert (stream.name, stream.datasets, stream.stages) == ("daily", None, None)
+    child.write_text(yaml.safe_dump({"extends": "e", "stream": {**grows, "stages": 2}}))
     with pytest.raises(InputError, match="one stage each: leave out stages"):
-        project.load("daily")
+        load(root, "child")
 
 
 def test_another_form_inherits_what_it_has_and_leaves_out_the_rest(project):

@@ -220,6 +220,7 @@ def test_stages_that_go_live_are_started_from_as_in_a_chain(following):
     following.write("next", release=release(PASSES), method={"start_from": "live"})
     made, _ = run(following, "next")
     assert starts(following, "next") == [1, 2, 3]
+    assert following.home.heads.read("next/start_003").facts["learnt"] == [1, 2]
     assert "trained" not in made  # they are toy's
     assert history(following).live == 4
 
@@ -230,6 +231,9 @@ def test_nothing_starts_from_a_stage_that_was_refused(following):
     assert starts(following, "next") == [1, 1, 1]
     assert made.count("trained") == 2  # stages 2 and 3, from θ₀
     assert [record.kind for record in history(following).records].count("refusal") == 3
+    for stage in (2, 3):  # nor with what it brought
+        (recipe,) = following.home.heads.read(f"next/trained_{stage:03d}").recipes.values()
+        assert "buffer" not in recipe["inputs"]
     following.write("toy", release=release(PASSES))
     assert fomo("run", "toy").exit_code == 0
     assert history(following).live == 4

@@ -41,22 +41,11 @@ ANNOUNCE = "announce_failures"
 SCHEDULE = "_schedule"  # what the name of an experiment's schedule ends in
 TROUBLE = "trouble"  # the second part of the key of what an experiment in trouble shows
 
+FOLDERS = (
+    SOURCES, SHARDS, HASHES, FEATURES, STREAMS, POOLS, BACKBONES, COMPARISONS, RELEASES, GALLERIES,
+)  # fmt: skip
 RESERVED: Mapping[str, str] = {
-    **dict.fromkeys(
-        (
-            SOURCES,
-            SHARDS,
-            HASHES,
-            FEATURES,
-            STREAMS,
-            POOLS,
-            BACKBONES,
-            COMPARISONS,
-            RELEASES,
-            GALLERIES,
-        ),
-        "a folder of assets",
-    ),
+    **dict.fromkeys(FOLDERS, "a folder of assets"),
     **dict.fromkeys((DATASETS, MANIFESTS), "a group of assets"),
     LEADERBOARD: "an asset",
     **dict.fromkeys((OBSERVE, GROW, LAUNCH, PROMOTE, ROLL_BACK), "a job"),

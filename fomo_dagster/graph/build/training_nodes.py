@@ -31,7 +31,9 @@ class TrainingNodes(StreamNodes):
             return None
         if isinstance(preserve.reference, Backbone):
             return self.other_weights(loaded, preserve.reference, "method.preserve.teacher")
-        keys = {"initial": theta, "deployed": weights.deployed(stage - 1)}
+        is_live = weights.method.start_from == "live"  # else it may be a stage that was refused
+        before = weights.start(stage) if is_live else weights.deployed(stage - 1)
+        keys = {"initial": theta, "deployed": before}
         return OtherWeights(keys[preserve.reference], self.backbone_of(theta))
 
     def selecting(self, loaded: Loaded) -> OtherWeights | None:

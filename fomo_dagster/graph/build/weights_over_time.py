@@ -58,6 +58,7 @@ class WeightsOverTime:
                 key=self.start(stage), experiment=self.experiment, stage=stage,
                 release=self.release, backbone=self.backbone, base_key=self.base_key,
                 before_key=self.candidate(stage - 1),
+                chunk_keys=tuple(self.chunk_keys[: stage - 1]),
             )  # fmt: skip
             return
         if rule != self.method.deploy and self._merges(stage - 1, rule):
@@ -89,10 +90,17 @@ class WeightsOverTime:
 
     def _models(self, stage: int, rule: Rule) -> tuple[str, ...]:
         if rule in MERGES_OF_TWO:
-            previous = self.base_key if rule == "with_initial" else self._after(stage - 1, rule)
-            return (previous, self.trained(stage))
+            return (self._merged_with(stage, rule), self.trained(stage))
         initial = (self.base_key,) if self._includes_initial(rule) else ()
         return (*initial, *map(self.trained, range(1, stage + 1)))
+
+    def _merged_with(self, stage: int, rule: Rule) -> str:
+        """The key of what a rule merges with what a stage trained."""
+        if rule == "with_initial":
+            return self.base_key
+        if self.method.start_from == "live":  # what was deployed before may have been refused
+            return self.start(stage)
+        return self._after(stage - 1, rule)
 
     def _merge(self, node: type[N], key: str, stage: int, after: int, rule: Rule) -> N:
         technique = self.method.merge

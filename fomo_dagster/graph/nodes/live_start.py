@@ -25,10 +25,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class StartDetails(Details):
-    """number: of the release, None where it is θ₀. checkpoint: the data version of its weights."""
+    """number: of the release, None where it is θ₀. checkpoint: the data version of its weights.
+    learnt: the stages before this one that it was trained on, counted from 1; None where nobody
+    asked."""
 
     checkpoint: str
     number: int | None = None
+    learnt: list[int] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +53,7 @@ class LiveStartNode(WeightsNode):
     base_key: str
     before_key: str
     """The candidate of the stage before, which may go live."""
+    chunk_keys: tuple[str, ...]  # of stages 1..stage - 1
 
     @property
     def description(self) -> str:
@@ -61,7 +65,7 @@ class LiveStartNode(WeightsNode):
 
     @property
     def comes_after(self) -> tuple[str, ...]:
-        return (self.before_key,)
+        return (self.before_key, *self.chunk_keys)
 
     def is_settled(self, context: NodeContext) -> bool:
         return context.heads.read(self.key) is not None
@@ -93,16 +97,24 @@ class LiveStartNode(WeightsNode):
                 f"{self.backbone.architecture!r}): take that backbone, or another "
                 "method.start_from"
             )
-        details = StartDetails(number=history.live, checkpoint=candidate.checkpoint)
+        # By their content: without near duplicates, a chunk may go by another key.
+        known = set(candidate.lineage.values())
+        heads = [context.heads.read(key) for key in self.chunk_keys]
+        learnt = [s for s, of in enumerate(heads, start=1) if of and of.data_version in known]
+        details = StartDetails(number=history.live, checkpoint=candidate.checkpoint, learnt=learnt)
         return {self._live_key: Facts(candidate.checkpoint, details)}
 
     def recipes(self, facts: FactsByKey) -> dict[str, Recipe]:
         live = facts.get(self._live_key)
-        number = None if live is None else live.of(StartDetails).number
-        weights = facts[self.base_key].data_version if live is None else live.data_version
-        inputs = {"weights": weights}
-        # θ₀ is told from a release of θ₀ only by the number, which changes no weight.
-        return {ONLY: Recipe(self.kind, self.version, {"number": number}, inputs)}
+        if live is None:
+            told, weights = StartDetails(checkpoint=""), facts[self.base_key].data_version
+        else:
+            told, weights = live.of(StartDetails), live.data_version
+        # What changes no weight: θ₀ and a release of θ₀ differ in the number alone.
+        parameters: dict[str, Any] = {"number": told.number}
+        if told.learnt is not None:
+            parameters["learnt"] = told.learnt
+        return {ONLY: Recipe(self.kind, self.version, parameters, {"weights": weights})}
 
     def remarks(self, facts: FactsByKey, context: NodeContext) -> Iterator[str]:
         if not self.is_settled(context):
@@ -115,9 +127,9 @@ class LiveStartNode(WeightsNode):
             )
 
     def predict(self, recipes: Mapping[str, Recipe], context: NodeContext) -> Facts:
-        recipe = recipes[ONLY]
-        number, checkpoint = recipe.parameters["number"], recipe.inputs["weights"]
-        return Facts(checkpoint, StartDetails(number=number, checkpoint=checkpoint))
+        checkpoint = recipes[ONLY].inputs["weights"]
+        details = StartDetails(checkpoint=checkpoint, **recipes[ONLY].parameters)
+        return Facts(checkpoint, details)
 
     def make(self, name: str, recipe: Recipe, folder: Path, context: NodeContext) -> None:
         if recipe.parameters["number"] is None:

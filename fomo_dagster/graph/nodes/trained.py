@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from fomo_dagster.graph.core.needs import Needs
 from fomo_dagster.graph.core.outcome import Outcome
 from fomo_dagster.graph.core.shown import Shown
 from fomo_dagster.graph.nodes.budget import BudgetDetails
+from fomo_dagster.graph.nodes.live_start import StartDetails
 from fomo_dagster.graph.nodes.weights import WeightsNode
 from fomo_dagster.graph.work.checkpoints import (
     ADAPTERS,
@@ -128,6 +129,14 @@ class TrainedNode(WeightsNode):
     def _buffer_keys(self) -> tuple[str, ...]:
         return self.chunk_keys[:-1] if "buffer" in self._shares.pools else ()
 
+    def _learnt(self, keys: Sequence[str], facts: FactsByKey) -> tuple[str, ...]:
+        """Of keys of the stages before, those that what this one starts from was trained on: a
+        stage that was refused leaves nothing to a later one that starts from what is live."""
+        start = facts[self.start_key].details
+        if not isinstance(start, StartDetails) or start.learnt is None:
+            return tuple(keys)
+        return tuple(key for stage, key in enumerate(keys, start=1) if stage in start.learnt)
+
     @property
     def _drawn_pool_key(self) -> str | None:
         return self.pool_key if "pretraining" in self._shares.pools else None
@@ -182,12 +191,12 @@ class TrainedNode(WeightsNode):
             "update": facts[self.chunk_keys[-1]].data_version,
         }
         inputs |= {role: facts[key].data_version for role, key in self._stage_inputs.items()}
-        if self._buffer_keys:
-            inputs["buffer"] = [facts[key].data_version for key in self._buffer_keys]
+        if buffer := self._learnt(self._buffer_keys, facts):
+            inputs["buffer"] = [facts[key].data_version for key in buffer]
         if self._drawn_pool_key is not None:
             inputs["pretraining"] = facts[self._drawn_pool_key].data_version
-        if self._replay_feature_keys:
-            inputs["remembered"] = [facts[key].data_version for key in self._replay_feature_keys]
+        if features := self._learnt(self._replay_feature_keys, facts):
+            inputs["remembered"] = [facts[key].data_version for key in features]
         parameters = {**self.declared, **self._length(facts)}
         return {ONLY: Recipe(self.kind, self.version, parameters, inputs)}
 
@@ -214,15 +223,15 @@ class TrainedNode(WeightsNode):
         from fomo_dagster.graph.work.stage_pools import open_pools
         from fomo_dagster.training.spec import StageSpec
 
+        start = {self.start_key: context.facts(self.start_key)}
+        buffer_keys = self._learnt(self._buffer_keys, start)
         opened = open_pools(
-            self.chunk_keys[-1], self._buffer_keys, self._drawn_pool_key, buffer=self.buffer,
+            self.chunk_keys[-1], buffer_keys, self._drawn_pool_key, buffer=self.buffer,
             seed=self.seed, execution=self.execution, context=context,
         )  # fmt: skip
         stage_inputs = self._opened_stage_inputs(context)
-        if self._replay_feature_keys:
-            paths = [
-                context.artifact(key).path(REPLAY_FEATURES) for key in self._replay_feature_keys
-            ]
+        if feature_keys := self._learnt(self._replay_feature_keys, start):
+            paths = [context.artifact(key).path(REPLAY_FEATURES) for key in feature_keys]
             stage_inputs = replace(
                 stage_inputs,
                 replay_features=read_replay_features(paths, opened.earlier, opened.kept),
@@ -237,7 +246,7 @@ class TrainedNode(WeightsNode):
             train_on(
                 load_weights(self.backbone, context.artifact(base).path(WEIGHTS)),
                 opened.pools,
-                self._shares if self._buffer_keys else self._shares.without_buffer(),
+                self._shares if buffer_keys else self._shares.without_buffer(),
                 StageSpec(
                     settings=settings,
                     seed=self.seed,
