@@ -116,7 +116,7 @@ def brought(**kinds):
         for kind, count in kinds.items()
         for number in range(count)
     ]
-    return Found(50, 0, pl.DataFrame(rows, PAIRS, orient="row"))
+    return Found(50, 0, pl.DataFrame([(*row, None) for row in rows], PAIRS, orient="row"))
 
 
 @pytest.mark.parametrize("repeated", [1, 2])
