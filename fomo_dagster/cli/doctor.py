@@ -34,6 +34,7 @@ from fomo_dagster.graph.run.devices import SETTING, devices_here
 from fomo_dagster.home import Home, project_folder
 from fomo_dagster.shipped import checkout
 from fomo_dagster.store.kernel_locks import hold_at
+from fomo_dagster.store.places import Places
 from fomo_dagster.store.remotes import Remote
 from fomo_dagster.trackers.choosing import named_by_environment
 from fomo_dagster.units import byte_size, counted
@@ -178,7 +179,7 @@ def _home() -> Iterator[Finding]:
         yield Finding("home", "problem", f"{home.root} cannot be written to",
                       "what is there can be planned, queried and exported; to make more, set "
                       "FOMO_HOME to a folder of yours")  # fmt: skip
-    made = sum(1 for _ in home.root.glob("store/[!.]*/*/manifest.json"))
+    made = len(Places(home.root / "store").all())
     yield Finding("home", "fine", f"{home.root}: {counted(made, 'artifact')} in its store")
     if not hold_at(home.leases):
         yield Finding("home", "fine", "leases are files that beat: locks may not hold there among "

@@ -21,6 +21,7 @@ from fomo_dagster.store.usage import OTHERS, Share, Usage
 from fomo_dagster.units import byte_size, counted
 
 SHOWN = 20  # experiments, of many
+_SIZES = ("size", "packed", "nothing needs", "it alone")
 
 
 def checked_home(home: Home) -> Home:
@@ -78,11 +79,16 @@ def forget_home(name: str, home: Home, console: Console) -> None:
 def print_usage(found: Usage, home: Home, console: Console) -> None:
     """What takes how much."""
     say(console, f"{home.root}: {byte_size(found.bytes)}")
+    is_packed = any(one.packed for one in found.kinds)
     kinds = [
-        (one.kind, one.artifacts, byte_size(one.bytes), byte_size(one.unneeded))
+        (
+            one.kind, one.artifacts, byte_size(one.bytes),
+            *([byte_size(one.packed)] if is_packed else []), byte_size(one.unneeded),
+        )
         for one in found.kinds
-    ]
-    _print(("kind", "artifacts", "size", "nothing needs"), kinds, "The store", console)
+    ]  # fmt: skip
+    columns = ("kind", "artifacts", "size", *(["packed"] if is_packed else []), "nothing needs")
+    _print(columns, kinds, "The store", console)
     shares = [*found.experiments[:SHOWN], found.shared]
     if rest := found.experiments[SHOWN:]:
         more = Share(
@@ -168,5 +174,5 @@ def _print(
     names: Sequence[str], rows: Sequence[tuple[Any, ...]], title: str, console: Console
 ) -> None:
     frame = pl.DataFrame(rows, schema=list(names), orient="row")
-    numbers = [name for name in names if name in ("size", "nothing needs", "it alone")]
+    numbers = [name for name in names if name in _SIZES]
     print_frame(frame, title, console, numbers)

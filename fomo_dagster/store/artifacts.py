@@ -5,8 +5,9 @@ file's size and checksum, and renamed into place. Nobody ever sees half an artif
 from run to run (cost, timings, plots) is in its folder `record`, which no checksum covers and
 nothing depends on. A lease lets one process make an artifact while the others wait for it. With a
 remote (any fsspec URL), the local store is a cache: missing artifacts are fetched and verified, new
-ones are pushed. Nothing here knows what artifacts contain. Only `cleaning` removes intact ones, but
-none that a process was told is here (`pins`).
+ones are pushed. Some are kept packed (`packs`), and unpacked by whoever opens them. Nothing here
+knows what artifacts contain. Only `cleaning` removes intact ones, but none that a process was told
+is here (`pins`).
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from typing import Any
 from fomo_dagster.errors import StoreError
 from fomo_dagster.stopping import only_while
 from fomo_dagster.store.claims import RobbedError
+from fomo_dagster.store.damaged import set_aside
 from fomo_dagster.store.files import (
     explained,
     fsync,
@@ -44,6 +46,7 @@ from fomo_dagster.store.manifests import (
     why_unsafe,
 )
 from fomo_dagster.store.notes import Note, note_of
+from fomo_dagster.store.packs import Packs
 from fomo_dagster.store.pins import pins_of
 from fomo_dagster.store.places import Places, name_of
 from fomo_dagster.store.recipes import Recipe
@@ -124,6 +127,7 @@ class Store:
         self.root = root
         self.remote = remote
         self.places = Places(root)
+        self.packs = Packs(self.places, self._open_local)
         self._verified = Verified(root / ".verified")
 
     def note(self, recipe: Recipe) -> Note:
@@ -140,13 +144,13 @@ class Store:
         return self.open(recipe.kind, recipe.digest)
 
     def find_here(self, recipe: Recipe) -> Artifact | None:
-        """As `find`, without asking the remote."""
+        """As `find`, of what is here whole: without unpacking, and without asking the remote."""
         return self._open_local(recipe.kind, recipe.digest)
 
     def holds(self, recipe: Recipe) -> bool:
-        """Whether `get_or_make` would find it; nothing is fetched from the remote."""
+        """Whether `get_or_make` would find it; nothing is unpacked, or fetched from the remote."""
         kind, digest = recipe.kind, recipe.digest
-        if self._open_local(kind, digest) is not None:
+        if self._open_local(kind, digest) is not None or self.packs.has(kind, digest):
             return True
         try:
             if self.remote is None or self._is_retired(kind, digest):
@@ -160,10 +164,13 @@ class Store:
             return False
 
     def open(self, kind: str, digest: str) -> Artifact | None:
-        """The verified artifact at an address, fetched from the remote where only it has it."""
+        """The verified artifact at an address, unpacked where it is kept packed, fetched from the
+        remote where only it has it."""
         artifact = self._open_local(kind, digest)
+        if artifact is None and self.places.packed(kind, digest).is_dir():
+            artifact = self._bring(kind, digest, "unpacked", self.packs.unpack)
         if artifact is None and self.remote is not None and not self._is_retired(kind, digest):
-            artifact = self._fetch(kind, digest)
+            artifact = self._bring(kind, digest, "fetched", self._fetch)
         return artifact
 
     def retire(self, kind: str, digest: str) -> None:
@@ -178,6 +185,7 @@ class Store:
                 with explained(folder):
                     if folder.is_dir():
                         folder.rename(gone / kind)
+                    self.packs.remove((kind, digest), gone / "packed")
             finally:
                 shutil.rmtree(gone, ignore_errors=True)
 
@@ -353,46 +361,42 @@ class Store:
             ) from error
         if problem is None:
             return Artifact(kind, digest, folder, manifest)
-        self._set_aside(kind, digest, folder, problem)
+        set_aside(self.places, kind, digest, folder, problem)
         return None
 
-    def _set_aside(self, kind: str, digest: str, folder: Path, problem: str) -> None:
-        aside = self.root / ".damaged" / f"{kind}-{digest}-{time.time_ns()}"
-        moved = "It was moved to {} and will be made again"
-        try:
-            aside.parent.mkdir(parents=True, exist_ok=True)
-            folder.rename(aside)
-        except FileNotFoundError:  # another process set it aside first
-            return
-        except OSError as error:
-            moved = f"It cannot be moved away ({error.strerror}) and counts as missing"
-        logger.warning(
-            "%s %s in the store is damaged: %s. %s.", kind, digest, problem, moved.format(aside)
-        )
-
-    def _fetch(self, kind: str, digest: str) -> Artifact | None:
-        """As `open`. Its lease is not that of making, whose holder may wait for who fetches."""
-        assert self.remote is not None
-        with lease(self.places.lease(kind, digest, "fetched")):
+    def _bring(
+        self, kind: str, digest: str, doing: str, bring: Callable[..., Mapping[str, Any] | None]
+    ) -> Artifact | None:
+        """The artifact that `bring(kind, digest, folder)` puts into a folder; None if it gives no
+        manifest. Its lease is not that of making, whose holder may wait for who brings it."""
+        with lease(self.places.lease(kind, digest, doing)):
             found = self._open_local(kind, digest)
             if found is not None:
                 return found
-            staging = self.places.new_staging(kind, digest, "fetched")
+            staging = self.places.new_staging(kind, digest, doing)
             try:
                 pins_of(self.root).add(kind, digest)
                 with explained(staging):
-                    manifest = self.remote.fetch(kind, digest, staging)
+                    manifest = bring(kind, digest, staging)
                     if manifest is None:
                         return None
                     self._install(staging, kind, digest, manifest["files"])
-            except DamagedError as damage:
-                self._say_of_remote(kind, digest, damage)
-                write_bytes(self.places.pending(kind, digest), _REPLACE)
-                return None
             finally:
                 shutil.rmtree(staging, ignore_errors=True)
-            self.places.pending(kind, digest).unlink(missing_ok=True)
         return self._open_local(kind, digest)
+
+    def _fetch(self, kind: str, digest: str, folder: Path) -> Mapping[str, Any] | None:
+        assert self.remote is not None
+        mark = self.places.pending(kind, digest)
+        try:
+            manifest = self.remote.fetch(kind, digest, folder)
+        except DamagedError as damage:
+            self._say_of_remote(kind, digest, damage)
+            write_bytes(mark, _REPLACE)
+            return None
+        if manifest is not None:
+            mark.unlink(missing_ok=True)
+        return manifest
 
     def _say_of_remote(self, kind: str, digest: str, damage: DamagedError) -> None:
         assert self.remote is not None

@@ -5,6 +5,8 @@ while the lease `Places.gate` is held, under which processes that look for artif
 artifact is renamed away whole, so it is there or it is not, whenever a process is killed; what was
 renamed away and not removed yet, the next cleaning removes. A note says when an artifact was
 cleaned: it is written first, and plans read it.
+
+What is kept packed goes as whole artifacts do, and what it is unpacked with stays as long as it.
 """
 
 from __future__ import annotations
@@ -75,6 +77,12 @@ def bytes_below(folder: Path) -> int:
     return total
 
 
+def sizes_of(store: Store, address: Address) -> tuple[int, int]:
+    """The bytes of an artifact here: whole, and packed."""
+    places = store.places
+    return bytes_below(places.artifact(*address)), bytes_below(places.packed(*address))
+
+
 def what_goes(home: Path, store: Store, gives_up: Callable[[Root], bool] = nothing) -> Cleaning:
     """What `clean` would take.
 
@@ -87,7 +95,7 @@ def what_goes(home: Path, store: Store, gives_up: Callable[[Root], bool] = nothi
         sizes = remote.contents()
         there = {a: sizes.get(a, 0) for a in remote.users.used() if not found.needs(a)}
     return Cleaning(
-        artifacts={address: bytes_below(store.folder(*address)) for address in found.why},
+        artifacts={address: sum(sizes_of(store, address)) for address in found.why},
         why=found.why,
         leftovers={
             path: bytes_below(path)
@@ -123,12 +131,13 @@ def clean(
             trash.mkdir(parents=True)
             for address in found.why:
                 write_note(places.cleaned(*address))
-                with suppress(FileNotFoundError):  # set aside as damaged in this moment
-                    store.folder(*address).rename(trash / name_of(*address))
-                    taken[address] = bytes_below(trash / name_of(*address))
+                gone_to = trash / name_of(*address), trash / name_of(*address, "packed")
+                # Else it was set aside as damaged in this moment.
+                if _take(store, address, gone_to[0]) | store.packs.remove(address, gone_to[1]):
+                    taken[address] = sum(map(bytes_below, gone_to))
                 _forget(places, address)
-            for address in places.artifacts() if only is None else only:
-                if store.folder(*address).is_dir():  # noted by one who was killed before it took it
+            for address in places.all() if only is None else only:
+                if places.is_here(*address):  # noted by one who was killed before it took it
                     places.cleaned(*address).unlink(missing_ok=True)
             if remote is not None:
                 gone = remote.users.give_up(found.needs, only, waiting)
@@ -144,6 +153,43 @@ def clean(
         kept_for=found.kept_for,
         remote={address: there.get(address, 0) for address in gone},
     )
+
+
+def takes(
+    home: Path, store: Store, gives_up: Callable[[Root], bool], only: Collection[Address]
+) -> set[Address]:
+    """Those of `only` that `clean` would take, as in this moment."""
+    return set(_going(home, store, gives_up, only).why) & set(only)
+
+
+def take_whole(
+    home: Path,
+    store: Store,
+    gives_up: Callable[[Root], bool],
+    only: Collection[Address],
+    waiting: Callable[[str], None] = ignore_text,
+) -> dict[Address, int]:
+    """Take the whole files of artifacts that are kept packed; address → bytes.
+
+    Those alone that `clean` would take, but none that others are unpacked with, and none that is
+    still to be pushed to the remote. The others are as in `clean`.
+    """
+    places, taken = store.places, dict[Address, int]()
+    trash = places.trash / uuid.uuid4().hex
+    try:
+        with lease(places.gate, waiting), explained(places.root):
+            trash.mkdir(parents=True)
+            stays = {*store.packs.bases().values()}
+            for address in takes(home, store, gives_up, only) - stays:
+                if places.pending(*address).exists() or not store.packs.is_copy(*address):
+                    continue
+                gone_to = trash / name_of(*address)
+                if _take(store, address, gone_to):
+                    taken[address] = bytes_below(gone_to)
+                    _verified_of(places, address).unlink(missing_ok=True)
+    finally:
+        _remove(trash)
+    return taken
 
 
 @dataclass(frozen=True)
@@ -178,14 +224,14 @@ def _going(
     why: dict[Address, str] = {}
     kept: Counter[str] = Counter()
     stays, follows = set[str](), list[Address]()  # digests; what no asset points to
-    for address in store.places.artifacts():
+    for address in store.places.all():
         is_asked_for = only is None or address in only
         if address in addresses or address[1] in digests:
             stays.add(address[1])
         elif address in in_use:
             stays.add(address[1])
             kept[f"process {in_use[address]}"] += is_asked_for
-        elif since and store.folder(*address).stat().st_mtime < since:
+        elif since and _changed_at(store.places, address) < since:
             stays.add(address[1])
             kept["homes that share the store, perhaps"] += is_asked_for
         elif address[0] in FOLLOWERS:
@@ -194,6 +240,11 @@ def _going(
             why[address] = f"of {loosely[address]}" if address in loosely else UNNEEDED
         else:
             stays.add(address[1])
+    bases = {base for address, base in store.packs.bases().items() if address not in why}
+    for base in bases & why.keys():
+        del why[base]
+        stays.add(base[1])
+        kept["artifacts that are kept packed"] += 1
     said = {digest: reason for (_, digest), reason in why.items()}
     for address in follows:
         made_from = _made_from(store, address)
@@ -204,7 +255,8 @@ def _going(
             addresses.add(address)
 
     def needs(address: Address) -> bool:
-        return address in addresses or address[1] in digests or address in in_use
+        needed = address in addresses or address[1] in digests or address in in_use
+        return needed or address in bases
 
     return _Found(why, +kept, needs)
 
@@ -220,12 +272,30 @@ def _made_from(store: Store, address: Address) -> set[str]:
 
 def _forget(places: Places, address: Address) -> None:
     """What the store remembers of an artifact that went."""
-    kind, digest = address
-    (places.root / ".verified" / kind / f"{digest}.json").unlink(missing_ok=True)
-    mark = places.pending(kind, digest)
+    _verified_of(places, address).unlink(missing_ok=True)
+    mark = places.pending(*address)
     with suppress(FileNotFoundError):
         if not mark.read_bytes():  # others say that what is on the remote is to be replaced
             mark.unlink()
+
+
+def _verified_of(places: Places, address: Address) -> Path:
+    kind, digest = address
+    return places.root / ".verified" / kind / f"{digest}.json"
+
+
+def _take(store: Store, address: Address, to: Path) -> bool:
+    """Move a whole artifact away; whether there was one."""
+    with suppress(FileNotFoundError):
+        store.folder(*address).rename(to)
+        return True
+    return False
+
+
+def _changed_at(places: Places, address: Address) -> float:
+    """Seconds since 1970, when an artifact came here, whole or packed."""
+    folders = (places.artifact(*address), places.packed(*address))
+    return min((f.stat().st_mtime for f in folders if f.is_dir()), default=0.0)
 
 
 def _cleanable(store: Store) -> Remote | None:
@@ -236,7 +306,7 @@ def _cleanable(store: Store) -> Remote | None:
 def _leftovers(home: Path, store: Store) -> list[Path]:
     """What was begun or set aside in a store, and resume points of what is finished."""
     places = store.places
-    finished = {digest for _, digest in places.artifacts()}
+    finished = {digest for _, digest in places.all()}
     return [
         *(p for f in (places.staging, places.trash, places.damaged) for p in sorted(f.glob("*"))),
         *(p for p in sorted((home / "resume").glob("*")) if p.name in finished),

@@ -45,6 +45,19 @@ class Places:
         check_address(kind, digest)
         return self.root / ".cleaned" / kind / digest
 
+    def packed(self, kind: str, digest: str) -> Path:
+        """The folder of an artifact that is kept packed."""
+        check_address(kind, digest)
+        return self.root / ".packed" / kind / digest
+
+    def is_packed(self, kind: str, digest: str) -> bool:
+        """Whether an artifact is here packed alone."""
+        return not self.artifact(kind, digest).is_dir() and self.packed(kind, digest).is_dir()
+
+    def is_here(self, kind: str, digest: str) -> bool:
+        """Whether there is a folder of an artifact, whole or packed."""
+        return self.artifact(kind, digest).is_dir() or self.packed(kind, digest).is_dir()
+
     @property
     def staging(self) -> Path:
         """Where artifacts are before they are finished."""
@@ -82,11 +95,23 @@ class Places:
             shutil.rmtree(abandoned, ignore_errors=True)
 
     def artifacts(self) -> Iterator[Address]:
-        """The addresses at which there is a folder."""
-        for kind in sorted(self.root.glob("[!.]*")):
-            for folder in sorted(kind.glob("[!.]*")):
-                if is_address(kind.name, folder.name) and folder.is_dir():
-                    yield kind.name, folder.name
+        """The addresses at which there is a folder of a whole artifact."""
+        return _addresses(self.root)
+
+    def packs(self) -> Iterator[Address]:
+        """The addresses at which an artifact is kept packed."""
+        return _addresses(self.root / ".packed")
+
+    def all(self) -> list[Address]:
+        """The addresses of all artifacts that are here, whole or packed."""
+        return sorted({*self.artifacts(), *self.packs()})
+
+
+def _addresses(folder: Path) -> Iterator[Address]:
+    for kind in sorted(folder.glob("[!.]*")):
+        for artifact in sorted(kind.glob("[!.]*")):
+            if is_address(kind.name, artifact.name) and artifact.is_dir():
+                yield kind.name, artifact.name
 
 
 def name_of(kind: str, digest: str, doing: str = "") -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fomo_dagster.store.artifacts import Store
-from fomo_dagster.store.cleaning import bytes_below, what_goes
+from fomo_dagster.store.cleaning import bytes_below, sizes_of, what_goes
 from fomo_dagster.store.places import Address
 from fomo_dagster.store.roots import roots
 
@@ -37,12 +37,14 @@ class Share:
 
 @dataclass(frozen=True)
 class OfKind:
-    """All artifacts of a kind. unneeded: bytes that `fomo store clean` frees."""
+    """All artifacts of a kind. unneeded: bytes that `fomo store clean` frees. packed: bytes of what
+    is kept packed, which are among the others."""
 
     kind: str
     artifacts: int
     bytes: int
     unneeded: int
+    packed: int
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,8 @@ class Usage:
 
 def usage(home: Path, store: Store) -> Usage:
     """What takes how much. Raises `StoreError` as `what_goes`."""
-    sizes = {a: bytes_below(store.folder(*a)) for a in store.places.artifacts()}
+    of_both = {address: sizes_of(store, address) for address in store.places.all()}
+    sizes = {address: sum(both) for address, both in of_both.items()}
     goes = what_goes(home, store)
     needed: dict[Address, set[tuple[str, str]]] = {address: set() for address in sizes}
     of_digest: dict[str, list[Address]] = {}
@@ -113,7 +116,7 @@ def usage(home: Path, store: Store) -> Usage:
     gone = [address for address in goes.artifacts if address in sizes]
     freed = sum(sizes[a] for a in gone)
     return Usage(
-        kinds=_kinds(sizes, set(gone)),
+        kinds=_kinds(of_both, set(gone)),
         experiments=shares("experiment"),
         releases=shares("release"),
         shared=share("shared", ("shared", "")),
@@ -124,12 +127,13 @@ def usage(home: Path, store: Store) -> Usage:
     )
 
 
-def _kinds(sizes: Mapping[Address, int], gone: set[Address]) -> tuple[OfKind, ...]:
+def _kinds(sizes: Mapping[Address, tuple[int, int]], gone: set[Address]) -> tuple[OfKind, ...]:
     found = []
     for name in {kind for kind, _ in sizes}:
-        own = [a for a in sizes if a[0] == name]
-        unneeded = sum(sizes[a] for a in own if a in gone)
-        found.append(OfKind(name, len(own), sum(sizes[a] for a in own), unneeded))
+        own = {address: sum(both) for address, both in sizes.items() if address[0] == name}
+        packed = sum(sizes[address][1] for address in own)
+        unneeded = sum(size for address, size in own.items() if address in gone)
+        found.append(OfKind(name, len(own), sum(own.values()), unneeded, packed))
     return tuple(sorted(found, key=lambda one: (-one.bytes, one.kind)))
 
 
