@@ -8,7 +8,7 @@ from typing import Any
 
 import dagster as dg
 
-from assets.descriptions import CLEANED
+from assets.descriptions import LEFT
 from assets.specs import key_of
 from fomo_dagster.graph.core.context import NodeContext
 from fomo_dagster.graph.core.node import Node
@@ -31,12 +31,12 @@ def check_specs_of(node: Node) -> list[dg.AssetCheckSpec]:
 
 
 def checks_of(node: Node, outcome: Outcome, context: NodeContext) -> Iterator[dg.AssetCheckResult]:
-    """The results of a node's checks for what was just materialised. What was cleaned passed them
-    when it was made."""
+    """The results of a node's checks for what was just materialised. What was cleaned or
+    packed passed them when it was made."""
     if not outcome.artifacts:
         for check in node.checks:
             yield dg.AssetCheckResult(
-                check_name=check.name, passed=True, metadata={"artifacts": CLEANED}
+                check_name=check.name, passed=True, metadata={"artifacts": LEFT}
             )
         return
     for checked in node.checked(outcome, context):

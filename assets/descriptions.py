@@ -19,13 +19,13 @@ from fomo_dagster.graph.run.run_context import RunContext
 from fomo_dagster.units import all_in_units
 
 ROWS_SHOWN = 200
-CLEANED = "cleaned; nothing is made from them"
+LEFT = "left cleaned or packed; nothing of them is needed now"
 
 
 def metadata_of(node: Node, outcome: Outcome, context: RunContext) -> dict[str, Any]:
     """The metadata of a materialisation: what its kind shows, what it cost, and where it comes
     from."""
-    shown = node.shown(outcome, context) if outcome.artifacts else {"artifacts": CLEANED}
+    shown = node.shown(outcome, context) if outcome.artifacts else {"artifacts": LEFT}
     numbers = {name: v for name, v in shown.items() if isinstance(v, int | float)}
     cost = all_in_units({**numbers, **outcome.head.cost})
     return {

@@ -15,6 +15,7 @@ from fomo_dagster.errors import StoreError
 from fomo_dagster.graph.build.graph import Graph
 from fomo_dagster.graph.run.clusters import Cluster, LocalCluster
 from fomo_dagster.graph.run.executors import open_cluster
+from fomo_dagster.graph.run.packing import pack_weights
 from fomo_dagster.graph.run.pending import pending_of
 from fomo_dagster.graph.run.retention import apply_retention
 from fomo_dagster.graph.run.run_context import Run, RunContext
@@ -81,14 +82,15 @@ class RunContexts(dg.ConfigurableResource):  # type: ignore[type-arg]
         self._trackers = open_trackers(names, Path(self.home))
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
-        """After the last step of a run, however it ended: weights that experiments do not retain go
-        where all that is made from them is there."""
+        """After the last step of a run, however it ended: weights that experiments do not retain
+        go, and others are packed, where all that is made from them is there."""
         said = context.log.warning if context.log is not None else logger.warning
         for name, run_context in self._opened.items():
             try:
                 apply_retention(name, run_context)
+                pack_weights(name, run_context)
             except StoreError as error:  # no reason for a run to fail
-                said(f"the weights of {name} are all kept: {error}")
+                said(f"the weights of {name} stay as they are: {error}")
         self._opened.clear()
         self._trackers.close(said)
 

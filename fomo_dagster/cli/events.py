@@ -162,6 +162,15 @@ class WeightsCleaned(Event):
     bytes: int = Field(description="What that frees on this disk.")
 
 
+class WeightsPacked(Event):
+    """Weights are kept packed from now on, as `retention.pack` says."""
+
+    name = "weights_packed"
+    experiment: str = Field(description="The experiment's name.")
+    artifacts: int = Field(description="How many.")
+    bytes: int = Field(description="What that frees on this disk.")
+
+
 class RunFinished(Event):
     """The command ends. Always the last event, unless the process is killed."""
 
@@ -176,5 +185,5 @@ class RunFinished(Event):
 
 EVENTS: tuple[type[Event], ...] = (
     RunStarted, ExperimentStarted, PlanMade, Waiting, Waited, AssetStarted, ProgressMade, Warned,
-    AssetFinished, AssetFailed, WeightsCleaned, ExperimentFinished, RunFinished,
+    AssetFinished, AssetFailed, WeightsCleaned, WeightsPacked, ExperimentFinished, RunFinished,
 )  # fmt: skip

@@ -37,6 +37,7 @@ from fomo_dagster.cli.events import (
     Waiting,
     Warned,
     WeightsCleaned,
+    WeightsPacked,
 )
 from fomo_dagster.cli.output import WarningsTo, as_json, stdout_of_now
 from fomo_dagster.cli.packages import OURS
@@ -48,6 +49,7 @@ from fomo_dagster.graph.run.plan import Planned
 from fomo_dagster.metrics import STAGE_METRICS
 from fomo_dagster.store.cleaning import Cleaning
 from fomo_dagster.store.heads import Head
+from fomo_dagster.store.packing import Packing
 from fomo_dagster.tables.results import results
 from fomo_dagster.texts import as_text
 
@@ -136,6 +138,10 @@ class EventsView:
     def cleaned(self, name: str, cleaning: Cleaning) -> None:
         count, freed = len(cleaning.artifacts), cleaning.bytes
         self._emit(WeightsCleaned(experiment=name, artifacts=count, bytes=freed))
+
+    def packed(self, name: str, packing: Packing) -> None:
+        count, freed = len(packing.artifacts), packing.saved
+        self._emit(WeightsPacked(experiment=name, artifacts=count, bytes=freed))
 
     def not_up_to_date(self, name: str, error: FomoError) -> None:
         self._emit(

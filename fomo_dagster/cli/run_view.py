@@ -29,6 +29,7 @@ from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.run.plan import Planned
 from fomo_dagster.store.cleaning import Cleaning
 from fomo_dagster.store.heads import Head
+from fomo_dagster.store.packing import Packing
 from fomo_dagster.units import byte_size, counted, duration, rate
 
 SECONDS_BETWEEN_LINES = 30.0
@@ -97,6 +98,9 @@ class RunView(Protocol):
 
     def cleaned(self, name: str, cleaning: Cleaning) -> None:
         """Weights went that an experiment does not retain."""
+
+    def packed(self, name: str, packing: Packing) -> None:
+        """Weights of an experiment are kept packed from now on."""
 
     def not_up_to_date(self, name: str, error: FomoError) -> None:
         """An experiment of several failed, and others go on."""
@@ -275,6 +279,12 @@ class TextView:
         weights = counted(len(cleaning.artifacts), "checkpoint")
         with self.lock:
             self.line("cleaned", f"{weights} of {name}, {byte_size(cleaning.bytes)} (retention)")
+
+    def packed(self, name: str, packing: Packing) -> None:
+        weights = counted(len(packing.artifacts), "checkpoint")
+        sizes = f"{byte_size(packing.whole)} became {byte_size(packing.packed)}"
+        with self.lock:
+            self.line("packed", f"{weights} of {name}, {sizes} (retention)")
 
     def not_up_to_date(self, name: str, error: FomoError) -> None:
         said = str(error)

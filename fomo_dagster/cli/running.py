@@ -34,6 +34,7 @@ from fomo_dagster.graph.run.clusters import Cluster
 from fomo_dagster.graph.run.executors import open_cluster
 from fomo_dagster.graph.run.materialise import remove_stale_heads
 from fomo_dagster.graph.run.missing_devices import missing_devices
+from fomo_dagster.graph.run.packing import pack_weights
 from fomo_dagster.graph.run.pending import pending_of
 from fomo_dagster.graph.run.plan import Planned
 from fomo_dagster.graph.run.retention import apply_retention
@@ -229,7 +230,8 @@ class _Runner:
         return failures if request.experiment_set.is_several else self.failed
 
     def _tidy(self, name: str) -> None:
-        """Remove what an experiment no longer has, and the weights that it does not retain."""
+        """Remove what an experiment no longer has and the weights that it does not retain, and pack
+        those that it retains packed."""
         context = RunContext(self.graph, self.home)
         remove_stale_heads(name, context)
         try:
@@ -239,6 +241,13 @@ class _Runner:
             return
         if cleaning is not None:
             self.view.cleaned(name, cleaning)
+        try:
+            packing = pack_weights(name, context)
+        except StoreError as error:
+            self.view.warn(f"the weights of {name} stay as they are: {error}")
+            return
+        if packing is not None:
+            self.view.packed(name, packing)
 
     def _leased(self, stack: ExitStack) -> StoreError | None:
         """Hold the leases of the experiments; why not, as on a disk that is read-only, where all

@@ -26,6 +26,12 @@ class Retention(Declaration):
         "were merged into them.",
     )
 
+    pack: bool = Field(
+        False,
+        description="Keep the weights of all stages but the last as what differs from θ₀, without "
+        "loss; they are unpacked when something needs them.",
+    )
+
     @property
     def keeps_all(self) -> bool:
         """Whether nothing goes."""

@@ -5,7 +5,7 @@ Numbers that are near each other give small differences, positive or negative, s
 to the lowest bit: 0, -1, 1, -2, … become 0, 1, 2, 3, …. Of each block, the first bytes of all
 numbers, the second ones and so on (byte planes) are compressed by zstd, each by itself: the upper
 planes are nearly all zeros, and the lowest is noise that zstd stores as it is. Subtracting takes 8
-to 16 % fewer bytes than the exclusive or, in which a carry changes many bits.
+to 18 % fewer bytes than the exclusive or, in which a carry changes many bits.
 
 Tensors go together by name, type and shape. Those without a counterpart, and everything that is no
 tensor, are compressed as they are. Any bits come back: infinities, NaNs, and files that end in more

@@ -107,6 +107,24 @@ def test_stages_that_pass_go_live_one_after_the_other(live):
     assert all(not entry.compute and entry.current for entry in resolve_request("toy", []).plan())
 
 
+def test_what_is_live_or_was_before_or_has_an_alias_is_not_packed(live):
+    live.write("toy", release=release(PASSES), retention={"pack": True})
+    run(live)  # stages 2 and 3 go live, after 1
+    addresses = [live.home.heads.read(f"toy/trained_00{n}").artifacts["only"] for n in (1, 2, 3)]
+
+    def is_packed():
+        return [live.home.store.places.is_packed(*address) for address in addresses]
+
+    assert is_packed() == [True, False, False]
+    assert fomo("rollback", "shop", "--to", "1").exit_code == 0
+    run(live)
+    assert is_packed() == [False, True, False]  # 3 was live before
+    assert fomo("alias", "shop", "stable", "2").exit_code == 0
+    assert live.home.store.open(*addresses[1]) is not None
+    run(live)
+    assert is_packed() == [False, False, False]
+
+
 def test_a_rollback_has_nothing_judged_again(live):
     run(live)
     assert "release 2 (" not in fomo("rollback", "shop", "--reason", "slow").output

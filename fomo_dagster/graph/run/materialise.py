@@ -13,7 +13,7 @@ from typing import Any
 from fomo_dagster.graph.core.facts import identity
 from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.core.outcome import Outcome
-from fomo_dagster.graph.run.cleaned import left_cleaned
+from fomo_dagster.graph.run.cleaned import left_as_it_is
 from fomo_dagster.graph.run.devices import Claim
 from fomo_dagster.graph.run.installed import installed
 from fomo_dagster.graph.run.launching import make, make_side_by_side
@@ -27,7 +27,7 @@ from fomo_dagster.tables.files import write_table
 
 def materialise(key: str, context: RunContext) -> Outcome:
     """Materialise an asset from what its upstream assets are now. What was cleaned stays so where
-    nothing is made from it: the outcome then has no artifacts.
+    nothing is made from it, and what is packed stays so: the outcome then has no artifacts.
 
     Raises `InputError` if one of these was never materialised or belongs to another declaration,
     and whatever making raises. Nothing of the asset has changed then.
@@ -36,7 +36,7 @@ def materialise(key: str, context: RunContext) -> Outcome:
     started = time.monotonic()
     facts = node.input_facts(context)
     recipes = node.recipes(facts)
-    left = left_cleaned(node, recipes, context)
+    left = left_as_it_is(node, recipes, context)
     if left is not None:
         context.heads.write(left)
         seconds = time.monotonic() - started

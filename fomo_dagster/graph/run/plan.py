@@ -160,7 +160,7 @@ def _look(
     facts[node.key] = replace(predicted, awaited=awaited) if awaited else predicted
     notes = {name: context.store.note(recipes[name]) for name in absent}
     is_recorded = head is not None and head.digest == identity(recipes)
-    damages = _damages(head, node, verified) if head is not None and is_recorded else ()
+    damages = damages_of(head, node, verified) if head is not None and is_recorded else ()
     is_as_declared = head is not None and head.code_version == context.graph.code_versions[node.key]
     return _Look(
         node, recipes, known, awaited, head, absent,
@@ -191,7 +191,7 @@ def _said_of_cleaned(look: _Look, staying: Container[str]) -> tuple[str, ...]:
     return (f"cleaned on {' and '.join(days)}; nothing is made from it",)
 
 
-def _damages(head: Head, node: Node, verified: Verified) -> tuple[str, ...]:
+def damages_of(head: Head, node: Node, verified: Verified) -> tuple[str, ...]:
     """What is wrong with the files of a node's rows, which are written again from its artifacts."""
     if head.tables is None:
         return ("what was recorded of it is written again, with checksums",)

@@ -30,17 +30,13 @@ def apply_retention(
     if experiment.retention.keeps_all:
         return None
     going = _weights(name, context.graph) - retained(experiment, context.graph)
-    entries = plan(context.graph.of(name), context)
-    waits = {entry.asset for entry in entries if not entry.current}
-    for node in context.graph.of(name):
-        if node.key in waits:
-            going -= {node.key, *node.inputs}
+    going -= waited_for(name, context)
     heads = {key: context.heads.read(key) for key in going}
     addresses = {
         address
         for head in heads.values() if head is not None
         for address in head.artifacts.values()
-        if context.store.folder(*address).is_dir()
+        if context.store.places.is_here(*address)
     }  # fmt: skip
     if not addresses:
         return None
@@ -72,37 +68,56 @@ def retained(experiment: Experiment, graph: Graph) -> set[str]:
         for node in graph.nodes.values()
         if isinstance(node, WeightsNode) and node.experiment == name and node.stage in kept
     }
-    last = max(stages, default=0)
-    if not last:
+    last = trained_last(name, graph)
+    if last is None:
         return keys
-    trained = next(
-        node for node in graph.nodes.values()
-        if isinstance(node, TrainedNode) and (node.experiment, node.stage) == (name, last)
-    )  # fmt: skip
-    weights = WeightsOverTime(
-        experiment=name, method=experiment.method, base_key=trained.base_key,
-        backbone=trained.backbone, chunk_keys=(*trained.chunk_keys, ""),
-    )  # fmt: skip
     if retention.deployed_only:
+        weights = _over_time(experiment, last)
         keys &= {weights.deployed(stage) for stage in kept}
     if experiment.stream.growing is not None:
-        keys |= _for_stage_after(trained, weights)
+        keys |= needed_next(experiment, last)
     return keys
 
 
-def _for_stage_after(trained: TrainedNode, weights: WeightsOverTime) -> set[str]:
+def trained_last(name: str, graph: Graph) -> TrainedNode | None:
+    """The last stage's training; None if an experiment has no stages."""
+    trained = [n for n in graph.nodes.values() if isinstance(n, TrainedNode)
+               and n.experiment == name]  # fmt: skip
+    return max(trained, key=lambda node: node.stage, default=None)
+
+
+def waited_for(name: str, context: RunContext) -> set[str]:
+    """The keys of an experiment's assets that are not up to date, and of what these are made
+    from."""
+    entries = plan(context.graph.of(name), context)
+    waits = {entry.asset for entry in entries if not entry.current}
+    nodes = [node for node in context.graph.of(name) if node.key in waits]
+    return {key for node in nodes for key in (node.key, *node.inputs)}
+
+
+def needed_next(experiment: Experiment, last: TrainedNode) -> set[str]:
     """What the stage after the last is made from, once it comes. Keys that do not exist yet are
     among them."""
-    stage = trained.stage + 1
+    weights = _over_time(experiment, last)
+    stage = last.stage + 1
     following = replace(
-        trained, stage=stage, start_key=weights.start(stage), chunk_keys=tuple(weights.chunk_keys),
+        last, stage=stage, start_key=weights.start(stage), chunk_keys=tuple(weights.chunk_keys),
         trained_keys=tuple(map(weights.trained, range(1, stage))),
     )  # fmt: skip
     merges = [*weights.before_training(stage), *weights.after_training(stage)]
     return {
-        weights.deployed(trained.stage), *following.inputs,
+        weights.deployed(last.stage), *following.inputs,
         *(key for merge in merges for key in merge.inputs),
     }  # fmt: skip
+
+
+def _over_time(experiment: Experiment, last: TrainedNode) -> WeightsOverTime:
+    """Of an experiment whose stream may have one stage more."""
+    return WeightsOverTime(
+        experiment=experiment.name, method=experiment.method, base_key=last.base_key,
+        backbone=last.backbone, chunk_keys=(*last.chunk_keys, ""),
+        release=experiment.release.name if experiment.release else None,
+    )  # fmt: skip
 
 
 def _weights(name: str, graph: Graph) -> set[str]:
