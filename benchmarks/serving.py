@@ -1,10 +1,11 @@
 """How much a server holds, beside the same model behind a plain route; and a swap under load.
 
     python benchmarks/serving.py [--model small|ViT-B-32] [--seconds 15] [--keep FOLDER]
-    python benchmarks/serving.py --keep FOLDER --prepare
+    python benchmarks/serving.py --home HOME --name NAME
 
 Two models of random weights are exported as two releases of a home of their own, in FOLDER, where a
-later run finds them. `fomo serve` and then a plain FastAPI app, each a process of its own, get
+later run finds them; or what is live in another home is measured, and what was live before. `fomo
+serve` and then a plain FastAPI app, each a process of its own, get
 requests from 64 asynchronous clients on this machine, each with one JPEG to embed; the app decodes
 and runs one image at a time in FastAPI's threads, by the same code. At last `fomo serve` answers
 while releases go live and back, and every answer is held against those of the two releases.
@@ -204,9 +205,9 @@ def measure(port: int, clients: int, seconds: float, what: str) -> None:
     print(said(what, asyncio.run(load(port, clients, seconds, sent)), seconds), flush=True)
 
 
-async def swaps(home: Home, port: int, clients: int, seconds: float) -> tuple[Found, int]:
+async def swaps(log: ReleaseLog, port: int, clients: int, seconds: float) -> tuple[Found, int]:
     """Rollbacks between both releases, every third of the time."""
-    log, sent = ReleaseLog(home, NAME), requests()
+    sent = requests()
     under_way = asyncio.create_task(load(port, clients, seconds, sent))
     for _ in range(2):
         await asyncio.sleep(seconds / 3)
@@ -214,10 +215,11 @@ async def swaps(home: Home, port: int, clients: int, seconds: float) -> tuple[Fo
     return await under_way, 2
 
 
-def swap_under_load(home: Home, port: int, clients: int, seconds: float) -> None:
-    sent = requests()
+def swap_under_load(log: ReleaseLog, port: int, clients: int, seconds: float) -> None:
+    sent, history = requests(), log.read()
+    assert history.live is not None
     expected: dict[tuple[int, int], Any] = {}
-    for number in (1, 2):
+    for number in (history.live, history.aliases["previous"]):
         with_number = [
             one.replace(b'{"images"', b'{"release": %d, "images"' % number) for one in sent
         ]
@@ -226,7 +228,7 @@ def swap_under_load(home: Home, port: int, clients: int, seconds: float) -> None
             head = re.sub(rb"content-length: \d+", b"content-length: %d" % len(body), head)
             found = asyncio.run(once(port, head + b"\r\n\r\n" + body))
             expected[number, which] = np.array(found["embeddings"])
-    found, count = asyncio.run(swaps(home, port, clients, seconds))
+    found, count = asyncio.run(swaps(log, port, clients, seconds))
     by_release: Counter[int] = Counter()
     wrong, apart = 0, 0.0
     for which, body in found.answers:
@@ -262,24 +264,24 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=15)
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--keep", type=Path)
-    parser.add_argument("--prepare", action="store_true", help="export, and measure nothing")
+    parser.add_argument("--home", type=Path, help="with two releases of NAME and their files")
+    parser.add_argument("--name", default=NAME)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        home = Home((given.keep or Path(temporary)).resolve() / given.model)
-        if released_files(home, NAME) is None:
+        home = Home(given.home or (given.keep or Path(temporary)).resolve() / given.model)
+        if given.home is None and released_files(home, NAME) is None:
             prepare(home, given.model)
-        if given.prepare:
-            return
-        live = released_files(home, NAME)
-        assert live is not None
-        serve = (FOMO, "serve", NAME, "--port", "0", "--timeout", "60")
-        print(f"{given.model}, {given.clients} clients, {given.seconds:g} s each")
+        live = released_files(home, given.name)
+        assert live is not None, f"nothing is live as {given.name}, or its files are not there"
+        serve = (FOMO, "serve", given.name, "--port", "0", "--timeout", "60")
+        what = f"{given.home}, {given.name}" if given.home else given.model
+        print(f"{what}: {given.clients} clients, {given.seconds:g} s each")
         with serving(*serve, home=home) as port:
             measure(port, given.clients, given.seconds, "fomo serve")
         with serving(PLAIN, str(live.folder / "onnx"), home=home) as port:
             measure(port, given.clients, given.seconds, "a plain route")
         with serving(*serve, home=home) as port:
-            swap_under_load(home, port, given.clients, given.seconds)
+            swap_under_load(ReleaseLog(home, given.name), port, given.clients, given.seconds)
 
 
 if __name__ == "__main__":

@@ -49,6 +49,15 @@ def test_texts_are_embedded_and_those_that_were_cut_are_told(serve):
     assert kept == rows  # nothing was encoded twice
 
 
+def test_a_large_body_is_read_as_a_small_one_is(serve, monkeypatch):
+    client, asked = serve(), {"images": [*map(in_base64, PICTURES)]}
+    small = client.post("/v1/embed/images", json=asked)
+    monkeypatch.setattr("fomo_dagster.serving.bodies._SMALL_BYTES", 10)
+    assert client.post("/v1/embed/images", json=asked).json() == small.json()
+    wrong = client.post("/v1/embed/images", json={"images": ["…"]})
+    assert wrong.status_code == 400
+
+
 def test_another_release_answers_if_it_is_asked_for(serve):
     client = serve()
     asked = {"images": [in_base64(PICTURES[0])], "release": 1}
