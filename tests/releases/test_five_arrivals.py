@@ -50,7 +50,8 @@ def test_the_gates_refuse_exactly_what_must_not_go_live(fomo):
     assert failed.filter(stage=2)["gate"].to_list() == ["knowledge"]
     assert failed.filter(stage=3)["gate"].to_list() == ["data: leakage"]
     assert history.live == 3
-    fomo("rollback", "shop", "--reason", "the letters are wrong")
+    said = fomo("rollback", "shop", "--reason", "the letters are wrong")
+    assert "licence of daily_2026_11_02 (not declared), daily_2026_11_05 (not declared)" in said
     live = query(home.root, "SELECT arg_max(live, entry) FROM releases WHERE name = 'shop'")
     assert live.item() == 2
     when = history.records[3].recorded_at

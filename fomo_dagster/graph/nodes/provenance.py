@@ -24,6 +24,7 @@ from fomo_dagster.graph.nodes.pool import PoolNode
 from fomo_dagster.graph.nodes.shards import ShardsNode
 from fomo_dagster.graph.nodes.validation import ValidationNode
 from fomo_dagster.parquet import read_parquet
+from fomo_dagster.releases.lineage import lineage_of
 
 if TYPE_CHECKING:
     from fomo_dagster.experiment.schema import Experiment
@@ -36,13 +37,18 @@ def provenance_of(
 
     Raises `InputError` where the weights or their evaluation are not there as they are declared.
     """
-    upstream = _upstream(node.checkpoint_key, nodes)
     context.facts(node.checkpoint_key)
     context.facts(node.key)
+    upstream = _upstream(node.checkpoint_key, nodes)
+    head = context.heads.read(node.checkpoint_key)
+    assert head is not None  # it has facts
+    # Not all that it could be made from: what starts from a release takes nothing of stages that
+    # were refused, and the release may be another experiment's.
+    made_from = {key: nodes[key] for key in lineage_of(head, context.heads) if key in nodes}
     digests = {f"weights ({node.checkpoint_key})": _digest(node.checkpoint_key, ONLY, context)}
     for name in node.datasets:
         digests[f"evaluation on {name}"] = _digest(node.key, name, context)
-    data, unknown = _data(upstream, nodes, context)
+    data, unknown = _data(made_from, nodes, context)
     return Provenance(
         experiment=experiment.name,
         stage=node.stage,
@@ -62,7 +68,7 @@ def _digest(key: str, name: str, context: NodeContext) -> str:
 
 
 def _upstream(key: str, nodes: Mapping[str, Node]) -> dict[str, Node]:
-    """The node and all that it is made of."""
+    """The node and all that it may be made of."""
     found: dict[str, Node] = {}
     left = [key]
     while left:
@@ -74,13 +80,13 @@ def _upstream(key: str, nodes: Mapping[str, Node]) -> dict[str, Node]:
 
 
 def _data(
-    upstream: Mapping[str, Node], nodes: Mapping[str, Node], context: NodeContext
+    made_from: Mapping[str, Node], nodes: Mapping[str, Node], context: NodeContext
 ) -> tuple[list[DataUse], list[str]]:
     """What was trained on, updates first; and a sentence for what nobody knows any more."""
     updates: Counter[str] = Counter()
     pooled: dict[str, int | None] = {}
     unknown = []
-    for key, node in upstream.items():
+    for key, node in made_from.items():
         if isinstance(node, ChunkNode):
             try:
                 manifest = read_parquet(context.artifact(key).path(MANIFEST), columns=["dataset"])
