@@ -25,7 +25,7 @@ class By(StrEnum):
     novelty = "novelty"
 
 
-COLUMNS = {By.labels: "confidence", By.captions: "similarity", By.novelty: "novelty"}
+COLUMNS = {By.labels: "label_quality", By.captions: "similarity", By.novelty: "novelty"}
 TITLES = {
     By.labels: "labels that are probably wrong",
     By.captions: "captions that fit least",

@@ -1,4 +1,4 @@
-"""What a model thinks of labelled samples: how well captions fit, and which labels it doubts."""
+"""What a model thinks of samples: how well captions fit, and what it would call them."""
 
 from __future__ import annotations
 
@@ -9,13 +9,7 @@ import numpy as np
 import polars as pl
 from torch import Tensor
 
-from fomo_dagster.evaluation.label_noise import doubtful_labels
-
-LABELS: dict[str, pl.DataType] = {
-    "confidence": pl.Float64(),
-    "suggested": pl.String(),
-    "doubtful": pl.Boolean(),
-}
+ZERO_SHOT: dict[str, pl.DataType] = {"confidence": pl.Float64(), "predicted": pl.String()}
 
 
 def fit_of_captions(
@@ -37,17 +31,12 @@ def fit_of_captions(
     )
 
 
-def labels_of(
-    samples: pl.DataFrame,
-    features: Tensor,
-    classes: Sequence[str],
-    embeddings: Tensor,
+def zero_shot_of(
+    samples: pl.DataFrame, features: Tensor, classes: Sequence[str], embeddings: Tensor,
     scale: float,
-    *,
-    look_for_noise: bool,
-) -> pl.DataFrame:
-    """row, and LABELS: the probability of each sample's own class among all classes, the most
-    probable one, and whether the label is probably wrong (null without look_for_noise).
+) -> pl.DataFrame:  # fmt: skip
+    """row, and ZERO_SHOT: the probability of each sample's own class among all classes, and the
+    most probable one.
 
     samples: row, and concept, one of `classes`; features: (N, D), of which `row` takes one;
     embeddings: (C, D) of the classes; scale: the factor of cosines in the softmax.
@@ -56,11 +45,9 @@ def labels_of(
     targets = samples["concept"].replace_strict(places, return_dtype=pl.Int64).to_numpy()
     own = features[samples["row"].to_list()]
     probabilities = (scale * own @ embeddings.T).softmax(dim=1).numpy()  # (N, C)
-    doubtful = doubtful_labels(targets, probabilities) if look_for_noise else None
     return samples.select("row").with_columns(
         confidence=pl.Series(probabilities[np.arange(len(targets)), targets], dtype=pl.Float64),
-        suggested=pl.Series([classes[place] for place in probabilities.argmax(axis=1)]),
-        doubtful=pl.lit(None, pl.Boolean) if doubtful is None else pl.Series(doubtful),
+        predicted=pl.Series([classes[place] for place in probabilities.argmax(axis=1)]),
     )
 
 

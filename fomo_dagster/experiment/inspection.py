@@ -19,8 +19,8 @@ class Inspection(Declaration):
     )
     label_noise: bool = Field(
         False,
-        description="Look for labels that are probably wrong, by confident learning on zero-shot "
-        "predictions. Needs the extra cleanlab.",
+        description="Look for labels that are probably wrong, by confident learning on a linear "
+        "probe of the stage's own samples. Needs the extra cleanlab.",
     )
     samples: int = Field(
         2000,

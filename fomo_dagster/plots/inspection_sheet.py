@@ -15,10 +15,10 @@ MOST = 12
 def most_conspicuous(samples: pl.DataFrame, by: str) -> pl.DataFrame:
     """The samples that a question is about, the most conspicuous first.
 
-    by: `novelty`, the highest first; `similarity`, the lowest; `confidence`, the lowest of those
-    whose label is doubtful.
+    by: `novelty`, the highest first; `similarity`, the lowest; `label_quality`, the lowest of
+    those whose label is doubtful.
     """
-    if by == "confidence":
+    if by == "label_quality":
         samples = samples.filter(pl.col("doubtful").fill_null(value=False))
     known = samples.drop_nulls(by)
     return known.sort(by, "dataset", "key", descending=[by == "novelty", False, False])
@@ -42,6 +42,6 @@ def inspection_tiles(
 def _said(row: dict[str, object], by: str) -> str:
     if by == "similarity" and row.get("captions"):
         return str(row["captions"][0])  # type: ignore[index]
-    if by == "confidence":
+    if by == "label_quality":
         return f"{row['concept']}, or {row['suggested']}?"
     return str(row["concept"])

@@ -12,7 +12,10 @@ import polars as pl
 from fomo_dagster.errors import InputError, nearest
 from fomo_dagster.tables.views import query
 
-SEEN = ("dataset", "key", "concept", "similarity", "confidence", "suggested", "doubtful", "novelty")
+SEEN = (
+    "dataset", "key", "concept", "similarity", "confidence", "predicted", "label_quality",
+    "suggested", "doubtful", "novelty",
+)  # fmt: skip
 """What is told of each sample."""
 
 _STAGES = """

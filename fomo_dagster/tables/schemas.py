@@ -345,15 +345,22 @@ TABLES: Mapping[str, Table] = {
             ),
             "confidence": Column(
                 _NUMBER,
-                "probability of its concept among those of its dataset; null for retrieval",
+                "zero-shot probability of its concept among those of its dataset; null for "
+                "retrieval",
                 True,
             ),
-            "suggested": Column(_TEXT, "the most probable concept; null for retrieval", True),
-            "doubtful": Column(
-                pl.Boolean(),
-                "whether the label is probably wrong, by confident learning; null where nobody "
-                "looked",
+            "predicted": Column(
+                _TEXT, "the most probable concept, zero-shot; null for retrieval", True
+            ),
+            "label_quality": Column(
+                _NUMBER,
+                "probability of its concept for a linear probe that was trained on other samples "
+                "of the stage; null where nobody looked for wrong labels",
                 True,
+            ),
+            "suggested": Column(_TEXT, "the most probable concept for this probe", True),
+            "doubtful": Column(
+                pl.Boolean(), "whether the label is probably wrong, by confident learning", True
             ),
             "novelty": Column(
                 _NUMBER,

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from fomo_dagster.errors import InputError
-from fomo_dagster.evaluation import label_noise
-from fomo_dagster.evaluation.inspection import drawn, fit_of_captions, labels_of
-from fomo_dagster.evaluation.label_noise import check_can_look, doubtful_labels
+from fomo_dagster.evaluation import label_noise as module
+from fomo_dagster.evaluation.inspection import drawn, fit_of_captions, zero_shot_of
+from fomo_dagster.evaluation.label_noise import check_can_look, label_noise
 
 
 def unit(rows):
@@ -23,47 +23,53 @@ def test_the_caption_that_fits_least_counts():
     assert found == pytest.approx([0.0, -(0.5**0.5)])
 
 
-def labelled(noise, seed=0, classes=4, each=60):
-    """Samples of well separated classes, of which a share has another's label."""
-    generator = np.random.default_rng(seed)
+def labelled(noise, classes=4, each=60, dimensions=16):
+    """Samples around the centre of their class, of which a share has another's label."""
+    generator = np.random.default_rng(0)
     truth = np.repeat(np.arange(classes), each)
-    logits = generator.normal(0, 1, (len(truth), classes))
-    logits[np.arange(len(truth)), truth] += 5
-    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    centres = 2 * generator.normal(size=(classes, dimensions))
+    features = centres[truth] + generator.normal(size=(len(truth), dimensions))
     wrong = generator.random(len(truth)) < noise
     given = np.where(wrong, (truth + generator.integers(1, classes, len(truth))) % classes, truth)
-    return given, probabilities.astype(np.float32), wrong
+    features = features / np.linalg.norm(features, axis=1, keepdims=True)
+    names = [f"class {place}" for place in given]
+    samples = pl.DataFrame({"row": range(7, 7 + len(names)), "concept": names})
+    return samples, features.astype(np.float32), wrong, truth
 
 
-def test_labels_that_were_changed_are_found():
-    given, probabilities, wrong = labelled(0.1)
-    found = doubtful_labels(given, probabilities)
+def test_labels_that_were_changed_are_found_and_the_right_ones_suggested():
+    samples, features, wrong, truth = labelled(0.1)
+    told = label_noise(samples, features)
+    assert told["row"].to_list() == samples["row"].to_list()
+    found = told["doubtful"].to_numpy()
     assert (found & wrong).sum() >= 0.9 * wrong.sum()
     assert (found & ~wrong).sum() <= 0.03 * (~wrong).sum()
+    names = np.array([f"class {place}" for place in truth])
+    assert (told["suggested"].to_numpy() == names)[wrong].mean() > 0.9
+    assert told["label_quality"].to_numpy()[wrong].mean() < 0.1
 
 
-def test_classes_without_samples_are_no_better_ones():
-    given, probabilities, _ = labelled(0.1)
-    spread = np.zeros((len(given), 9), np.float32)
-    spread[:, [1, 3, 5, 8]] = probabilities
-    places = np.array([1, 3, 5, 8])[given]
-    expected = doubtful_labels(given, probabilities)
-    assert (doubtful_labels(places, spread) == expected).all()
-    assert not doubtful_labels(np.zeros(5, np.int64), probabilities[:5]).any()
+def test_concepts_with_few_samples_are_not_looked_at():
+    samples, features, _, _ = labelled(0)
+    few = samples.with_columns(
+        concept=pl.when(pl.int_range(pl.len()) < 3).then(pl.lit("rare")).otherwise("concept")
+    )
+    told = label_noise(few, features)
+    assert told["row"].to_list() == samples["row"].to_list()[3:]
+    assert not told["doubtful"].any()
+    assert label_noise(samples.head(60), features[:60]).is_empty()  # of one concept alone
 
 
-def test_what_is_told_of_labels():
+def test_what_a_model_would_call_samples():
     classes = ["cat", "dog", "eel"]
     samples = pl.DataFrame({"row": [2, 0], "concept": ["dog", "cat"]})
     features = unit([[1, 0, 0], [0, 0, 1], [1, 0.5, 0]])
-    told = labels_of(samples, features, classes, torch.eye(3), 10.0, look_for_noise=False)
+    told = zero_shot_of(samples, features, classes, torch.eye(3), 10.0)
     assert told["row"].to_list() == [2, 0]
-    assert told["suggested"].to_list() == ["cat", "cat"]
+    assert told["predicted"].to_list() == ["cat", "cat"]
     expected = (10 * features[[2, 0]]).softmax(dim=1)
-    assert told["confidence"].to_list() == pytest.approx(
-        [float(expected[0, 1]), float(expected[1, 0])]
-    )
-    assert told["doubtful"].null_count() == 2
+    likely = [float(expected[0, 1]), float(expected[1, 0])]
+    assert told["confidence"].to_list() == pytest.approx(likely)
 
 
 def test_more_samples_leave_the_draw_as_it_was():
@@ -78,6 +84,6 @@ def test_more_samples_leave_the_draw_as_it_was():
 
 
 def test_without_cleanlab_it_is_said_which_extra_has_it(monkeypatch):
-    monkeypatch.setattr(label_noise.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"fomo-dagster\[cleanlab\]"):
         check_can_look("the inspection of 'toy'")

@@ -39,13 +39,17 @@ if TYPE_CHECKING:
 
 SAMPLES_FILE = "samples.parquet"
 DRIFT_FILE = "drift.json"
-SHEETS = {"novelty": "newest.jpg", "similarity": "worst_captions.jpg", "confidence": "labels.jpg"}
+SHEETS = {
+    "novelty": "newest.jpg",
+    "similarity": "worst_captions.jpg",
+    "label_quality": "labels.jpg",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class InspectionDetails(Details):
-    """samples: that the stage brings; doubtful_labels: of these, None where nobody looked; p, auc:
-    of the drift, None where too few samples are there to tell."""
+    """samples: that the stage brings; doubtful_labels: of these, None where nobody could look; p,
+    auc: of the drift, None where too few samples are there to tell."""
 
     samples: int | None = None
     doubtful_labels: int | None = None
@@ -174,14 +178,16 @@ class InspectionNode(Node):
         self, chunk: pl.DataFrame, features: Tensor, encoder: Encoder, checkpoint: Artifact,
         recipe: Recipe, context: NodeContext,
     ) -> pl.DataFrame:  # fmt: skip
-        """With the columns confidence, suggested and doubtful: null for retrieval, and the last
-        where nobody looked."""
+        """With the columns of ZERO_SHOT and LABEL_NOISE: null for retrieval, and the latter where
+        nobody looked."""
         import polars as pl
 
-        from fomo_dagster.evaluation.inspection import LABELS, labels_of
+        from fomo_dagster.evaluation.inspection import ZERO_SHOT, zero_shot_of
+        from fomo_dagster.evaluation.label_noise import LABEL_NOISE, label_noise
         from fomo_dagster.evaluation.prompts import class_texts, templates_of
 
-        frames = []
+        numbered = chunk.with_row_index("row")
+        called, doubted = list[pl.DataFrame](), list[pl.DataFrame]()
         for dataset in recipe.inputs["concepts"]:
             classes: Sequence[str] = context.facts(shards_key(dataset)).of(SampleDetails).concepts
             templates = templates_of(self.evaluation.prompts, self.datasets[dataset].prompt)
@@ -189,16 +195,17 @@ class InspectionNode(Node):
                 class_texts(classes, templates), len(templates), checkpoint=checkpoint,
                 precision=self.evaluation.precision, encoder=lambda: encoder, context=context,
             )  # fmt: skip
-            own = chunk.with_row_index("row").filter(dataset=dataset)
-            frames.append(
-                labels_of(
-                    own.select("row", "concept"), features, classes, embeddings,
-                    encoder.model.scale, look_for_noise=self.settings.label_noise,
-                )
-            )  # fmt: skip
-        found = pl.concat([pl.DataFrame(schema={"row": pl.UInt32(), **LABELS}), *frames])
-        numbered = chunk.with_row_index("row")
-        return numbered.join(found, on="row", how="left", maintain_order="left").drop("row")
+            own = numbered.filter(dataset=dataset).select("row", "concept")
+            scale = encoder.model.scale
+            called.append(zero_shot_of(own, features, classes, embeddings, scale))
+            if self.settings.label_noise:
+                doubted.append(label_noise(own, features[own["row"].to_list()].numpy()))
+        for columns, frames in ((ZERO_SHOT, called), (LABEL_NOISE, doubted)):
+            empty = pl.DataFrame(schema={"row": pl.UInt32(), **columns})
+            numbered = numbered.join(
+                pl.concat([empty, *frames]), on="row", how="left", maintain_order="left"
+            )
+        return numbered.drop("row")
 
     def _with_drift(
         self, chunk: pl.DataFrame, features: Tensor, encoder: Encoder, context: NodeContext
