@@ -20,7 +20,9 @@ SEEN = (
 
 _STAGES = """
 SELECT d.experiment, d.stage, count(*) AS samples,
-    sum(i.doubtful::INT)::BIGINT AS doubtful_labels, any_value(d.p) AS p, any_value(d.auc) AS auc
+    sum(i.doubtful::INT)::BIGINT AS doubtful_labels,
+    100 * avg((i.suggested = i.concept)::INT) AS probe_accuracy,
+    any_value(d.p) AS p, any_value(d.auc) AS auc
 FROM drifts d JOIN inspections i USING (experiment, stage)
 GROUP BY d.experiment, d.stage ORDER BY ALL
 """
