@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 from collections.abc import AsyncIterator, Mapping
@@ -19,7 +20,14 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from fomo_dagster.errors import FomoError
 from fomo_dagster.evaluation.prompts import class_texts
 from fomo_dagster.releases.records import History
-from fomo_dagster.serving.bodies import Classify, EmbedImages, EmbedTexts, body_of, openapi_of
+from fomo_dagster.serving.bodies import (
+    Classify,
+    EmbedImages,
+    EmbedTexts,
+    Search,
+    body_of,
+    openapi_of,
+)
 from fomo_dagster.serving.classifying import class_embeddings, classified
 from fomo_dagster.serving.counters import Counters
 from fomo_dagster.serving.encoding import Encoding
@@ -29,6 +37,7 @@ from fomo_dagster.serving.limits import Admission, Limits, RequestError
 from fomo_dagster.serving.loaded import LoadedRelease
 from fomo_dagster.serving.loading import Loader
 from fomo_dagster.serving.releases import ServedReleases
+from fomo_dagster.serving.searching import Galleries
 
 PAGE = Path(__file__).with_name("page.html")
 _POLICY = (
@@ -119,6 +128,23 @@ def _add_endpoints(
             for place in order
         ]
         return _answer(release, {"classes": shown, "probabilities_by": found.kind})
+
+    galleries = Galleries(loader.home, loader.name)
+
+    @app.post("/v1/search", openapi_extra=openapi_of(Search))
+    async def search(request: Request) -> Response:
+        """What in a gallery is nearest to a text or an image, by the release that embedded it."""
+        asked = await body_of(request, Search, limits, pool)
+        loop = asyncio.get_running_loop()
+        opened = await loop.run_in_executor(pool, galleries.open, asked.gallery, asked.release)
+        async with releases.use(opened.gallery.number) as release:
+            if asked.image is not None:
+                (query,) = await encoding.images(release, [asked.image], upright=asked.upright)
+            else:
+                (query,) = (await encoding.texts(release, [asked.text or ""])).features
+        found = await loop.run_in_executor(pool, opened.nearest, query, asked.top)
+        told = {"gallery": opened.gallery.name, "exact": opened.index is None}
+        return _answer(release, {**told, "found": found.to_dicts()})
 
     @app.get("/v1/releases")
     async def list_releases() -> Response:

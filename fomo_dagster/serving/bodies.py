@@ -19,6 +19,7 @@ from pydantic import (
     Field,
     ValidationError,
     WithJsonSchema,
+    model_validator,
 )
 from starlette.datastructures import UploadFile
 
@@ -101,6 +102,22 @@ class Classify(Body):
         list[Text], Field(min_length=1), AfterValidator(_different), AfterValidator(_with_a_place)
     ] = [TEMPLATE]
     upright: Upright = False
+
+
+class Search(Body):
+    """What to look for in a gallery: a text, or an image."""
+
+    gallery: Text
+    text: Text | None = None
+    image: Image | None = None
+    top: Annotated[int, Field(ge=1, le=1000, description="How many to give.")] = 10
+    upright: Upright = False
+
+    @model_validator(mode="after")
+    def _looks_for_one_thing(self) -> Search:
+        if (self.text is None) == (self.image is None):
+            raise ValueError("give either a text or an image to look for")
+        return self
 
 
 Asked = TypeVar("Asked", bound=Body)
@@ -187,6 +204,8 @@ def _check(asked: Body, limits: Limits) -> None:
             413, f"{count} texts (a class in a template is one) are too many: at most "
             f"{limits.texts} at once",
         )  # fmt: skip
+    if isinstance(asked, Search) and asked.text is not None:
+        texts = [asked.text]
     longest = max(map(len, texts), default=0)
     if longest > limits.characters:
         raise RequestError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -47,7 +46,7 @@ class GallerySearch:
 
     def by_text(self, text: str, top: int) -> pl.DataFrame:
         """The `top` rows nearest to a text, as `nearest_rows` gives them."""
-        return self._nearest(lambda: self.encoder.texts([text])[0].numpy(), top)
+        return self.nearest(self.encoder.texts([text])[0].numpy(), top)
 
     def by_image(self, path: Path, top: int) -> pl.DataFrame:
         """The `top` rows nearest to a picture, which is decoded as those of the gallery are. Raises
@@ -61,14 +60,15 @@ class GallerySearch:
             raise InputError(said_of(error, path)) from error
         except UnreadableImageError as error:
             raise InputError(f"{path} cannot be decoded ({error}): name an image") from error
-        return self._nearest(lambda: self.encoder.picture(picture, str(path)).numpy(), top)
+        return self.nearest(self.encoder.picture(picture, str(path)).numpy(), top)
 
-    def _nearest(self, query: Callable[[], Floats], top: int) -> pl.DataFrame:
-        embedded = query()
+    def nearest(self, query: Floats, top: int) -> pl.DataFrame:
+        """The `top` rows nearest to what the weights that embedded the gallery make of a query,
+        (D,), of length 1."""
         if self._reader is None:
-            return nearest_rows(self.gallery.file, embedded, top)
-        check_size(self.gallery.file, embedded)
-        places, similarities = self._reader.nearest(embedded, top)
+            return nearest_rows(self.gallery.file, query, top)
+        check_size(self.gallery.file, query)
+        places, similarities = self._reader.nearest(query, top)
         return rows_at(self.gallery.file, places.tolist(), similarities.tolist())
 
     @cached_property

@@ -1,0 +1,79 @@
+"""Galleries over HTTP: each is searched by the release that embedded it."""
+
+import pytest
+from fastapi.testclient import TestClient
+
+from fomo_dagster.galleries.finding import embedded_gallery
+from fomo_dagster.graph.run.gallery_search import GallerySearch
+from fomo_dagster.serving.app import create_app
+from fomo_dagster.serving.counters import Counters
+from fomo_dagster.serving.limits import Limits
+from fomo_dagster.serving.loaded import Batching
+from fomo_dagster.serving.loading import Loader
+from fomo_dagster.serving.releases import ServedReleases
+from tests.serving.conftest import in_base64
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def client(shop):
+    """A server whose gallery release 1 embedded, while release 2 is live."""
+    shop.put_live(1)
+    shop.make()
+    shop.put_live(2)
+    counters = Counters()
+    loader = Loader(
+        home=shop.home, name="shop", engine="torch", batching=Batching(4, 0.001),
+        on_batch=counters.on_batch,
+    )  # fmt: skip
+    releases = ServedReleases(loader, counters, None)
+    app = create_app(loader, releases, counters, limits=Limits(), hosts=None)
+    with TestClient(app, base_url="http://localhost") as opened:
+        yield opened
+
+
+def test_a_query_is_embedded_by_what_embedded_the_gallery(shop, client):
+    answer = client.post("/v1/search", json={"gallery": "pets", "text": "a robin", "top": 3})
+    assert (answer.status_code, answer.headers["X-Release"]) == (200, "1")
+    expected = GallerySearch(embedded_gallery(shop.home, "pets")).by_text("a robin", 3)
+    found = answer.json()["found"]
+    assert [one["key"] for one in found] == expected["key"].to_list()
+    nearest = [one["similarity"] for one in found]
+    assert nearest == pytest.approx(expected["similarity"].to_list(), abs=1e-5)
+    assert answer.json()["exact"]
+    shop.make()  # by release 2
+    asked = {"gallery": "pets", "text": "a robin", "top": 1}
+    assert client.post("/v1/search", json=asked).headers["X-Release"] == "2"
+    assert client.post("/v1/search", json={**asked, "release": 1}).headers["X-Release"] == "1"
+
+
+def test_an_image_finds_itself(shop, client):
+    path = shop.project.root / "images/birds/test/crow/0.png"
+    asked = {"gallery": "pets", "image": in_base64(path.read_bytes()), "top": 1}
+    (found,) = client.post("/v1/search", json=asked).json()["found"]
+    assert found["similarity"] == pytest.approx(1, abs=1e-5)
+    files = {"image": ("0.png", path.read_bytes())}
+    form = client.post("/v1/search", data={"gallery": "pets", "top": "1"}, files=files)
+    assert form.json()["found"] == [found]
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "said"),
+    [
+        ({"gallery": "pots", "text": "a"}, 404, "the gallery 'pots' was never made"),
+        ({"gallery": "others", "text": "a"}, 404, "is embedded by releases of another"),
+        ({"gallery": "pets", "text": "a", "release": 2}, 404, "was never made"),
+        ({"gallery": "pets"}, 400, "either a text or an image"),
+        ({"gallery": "pets", "text": "a", "top": 0}, 400, "top"),
+    ],
+)
+def test_what_cannot_be_searched_is_refused_with_the_reason(shop, client, asked, status, said):
+    if asked["gallery"] == "others":
+        shop.log = type(shop.log)(shop.home, "another")
+        shop.declare("others", release="another")
+        shop.put_live(1)
+        shop.make("others")
+    answer = client.post("/v1/search", json=asked)
+    assert answer.status_code == status
+    assert said in answer.json()["error"]
