@@ -42,7 +42,7 @@ from fomo_dagster.serving.searching import Galleries
 PAGE = Path(__file__).with_name("page.html")
 _POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
-    "img-src blob: data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+    "img-src 'self' blob: data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'"
 )
 _GONE = 499  # as nginx calls it
@@ -145,6 +145,18 @@ def _add_endpoints(
         found = await loop.run_in_executor(pool, opened.nearest, query, asked.top)
         told = {"gallery": opened.gallery.name, "exact": opened.index is None}
         return _answer(release, {**told, "found": found.to_dicts()})
+
+    @app.get("/v1/galleries")
+    async def list_galleries() -> Response:
+        """The galleries that can be searched."""
+        listed = await asyncio.to_thread(galleries.listed)
+        return _answer(releases.live, {"galleries": listed})
+
+    @app.get("/v1/galleries/{gallery}/thumbnail")
+    async def thumbnail(gallery: str, split: str, key: str) -> Response:
+        """A row's image, small, as JPEG."""
+        data = await asyncio.to_thread(galleries.thumbnail, gallery, split, key)
+        return Response(data, media_type="image/jpeg", headers={"Cache-Control": "max-age=3600"})
 
     @app.get("/v1/releases")
     async def list_releases() -> Response:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import io
 from collections import OrderedDict
 from threading import Lock
+from typing import Any
 
 from fomo_dagster.errors import InputError
+from fomo_dagster.galleries.declaration import FOLDER
 from fomo_dagster.galleries.finding import embedded_gallery, index_of
+from fomo_dagster.graph.build.builder import build_project
 from fomo_dagster.graph.run.gallery_search import GallerySearch
-from fomo_dagster.home import Home
+from fomo_dagster.graph.run.run_context import RunContext
+from fomo_dagster.graph.work.sample_images import SampleImages
+from fomo_dagster.home import Home, project_folder
 from fomo_dagster.serving.limits import RequestError
 
 MOST_OPEN = 8  # which keep their index mapped
+SIDE, QUALITY = 224, 85  # pixels of a thumbnail's longer side; of its JPEG
 
 
 class Galleries:
@@ -21,6 +28,37 @@ class Galleries:
         self._home, self._name = home, name
         self._open: OrderedDict[tuple[str, str], GallerySearch] = OrderedDict()
         self._lock = Lock()
+        self._images = SampleImages(lambda: RunContext(build_project(project_folder()), home))
+        self._images_lock = Lock()
+
+    def listed(self) -> list[dict[str, Any]]:
+        """What there is to know of those that this name's releases embed, sorted by name."""
+        heads = (self._home.heads.read(key) for key in sorted(self._home.heads.below(FOLDER)))
+        return [
+            {
+                "gallery": head.asset.partition("/")[2], "release": head.facts.get("number"),
+                "of": head.facts["of"], "rows": head.facts["rows"],
+            }
+            for head in heads
+            if head is not None and head.kind == "gallery" and head.facts["release"] == self._name
+        ]  # fmt: skip
+
+    def thumbnail(self, gallery: str, split: str, key: str) -> bytes:
+        """The image of one of a gallery's rows, small, as JPEG. Raises `RequestError` where it is
+        not there."""
+        search = self.open(gallery, None)
+        shown = search.gallery.artifact.manifest["recipe"]["parameters"]["split"]
+        image = None
+        if shown in ("all", split):
+            with self._images_lock:
+                image = self._images(search.gallery.facts["dataset"], key, split)
+        if image is None:
+            raise RequestError(404, f"{gallery!r} has no image {key!r} of the split {split!r} here")
+        small = image.convert("RGB")
+        small.thumbnail((SIDE, SIDE))
+        file = io.BytesIO()
+        small.save(file, "JPEG", quality=QUALITY)
+        return file.getvalue()
 
     def open(self, gallery: str, number: int | None) -> GallerySearch:
         """A gallery as it is now, or as a release embedded it. Raises `RequestError` for one that

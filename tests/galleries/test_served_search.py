@@ -1,7 +1,10 @@
 """Galleries over HTTP: each is searched by the release that embedded it."""
 
+import io
+
 import pytest
 from fastapi.testclient import TestClient
+from PIL import Image
 
 from fomo_dagster.galleries.finding import embedded_gallery
 from fomo_dagster.graph.run.gallery_search import GallerySearch
@@ -56,6 +59,18 @@ def test_an_image_finds_itself(shop, client):
     files = {"image": ("0.png", path.read_bytes())}
     form = client.post("/v1/search", data={"gallery": "pets", "top": "1"}, files=files)
     assert form.json()["found"] == [found]
+
+
+def test_the_galleries_and_their_images_are_there_for_the_page(shop, client):
+    listed = client.get("/v1/galleries").json()["galleries"]
+    assert listed == [{"gallery": "pets", "release": 1, "of": "images", "rows": listed[0]["rows"]}]
+    asked = {"split": "test", "key": "crow/0.png"}
+    answer = client.get("/v1/galleries/pets/thumbnail", params=asked)
+    assert answer.headers["content-type"] == "image/jpeg"
+    assert Image.open(io.BytesIO(answer.content)).size == (18, 18)
+    missing = client.get("/v1/galleries/pets/thumbnail", params={**asked, "key": "../secret"})
+    assert (missing.status_code, "no image '../secret'" in missing.json()["error"]) == (404, True)
+    assert "img-src 'self'" in client.get("/").headers["Content-Security-Policy"]
 
 
 @pytest.mark.parametrize(
