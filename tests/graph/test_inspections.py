@@ -80,6 +80,11 @@ def test_an_inspection_stays_while_its_samples_and_weights_do(project):
     by_start = make(project, inspection={"permutations": 99})
     computed = [key for key, of in by_start.items() if "inspection" in key and of.computed]
     assert computed == ["toy/inspection_002", "toy/inspection_003"]  # stage 1 starts from θ₀
+    said = fomo("inspect", "toy", "--stage", "2").output  # captions, since labels were not doubted
+    assert "Captions that fit least" in said
+    assert fomo("inspect", "toy", "--stage", "2", "--by", "captions").output == said
+    with pytest.raises(InputError, match="wrong labels were not looked for in 'toy'"):
+        fomo("inspect", "toy", "--by", "labels")
 
 
 def test_an_inspection_is_no_part_of_what_is_trained(project):
