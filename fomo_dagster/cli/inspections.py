@@ -62,7 +62,7 @@ def inspect(
         raise InputError("--json and --csv ask for several formats: choose one")
     home = Home.from_environment()
     found = inspections_of(home.root, experiment.replace("/", "_"), stage)
-    looked = found.samples["doubtful"].count() > 0
+    looked = found.rows["doubtful"].count() > 0
     if by is None:
         by = By.labels if looked else By.captions
     elif by is By.labels and not looked:
@@ -70,14 +70,14 @@ def inspect(
             f"wrong labels were not looked for in {found.experiment!r}: set "
             "`inspection: {label_noise: true}`, for classification datasets"
         )
-    rows = most_conspicuous(found.samples, COLUMNS[by])
+    rows = most_conspicuous(found.rows, COLUMNS[by])
     if sheet is not None:
         _write_sheet(rows, by, f"{found.experiment}: {TITLES[by]}", home, sheet)
     if as_json:
-        print_json({"stages": found.stages.to_dicts(), "samples": found.samples.to_dicts()})
+        print_json({"stages": found.stages.to_dicts(), "samples": found.rows.to_dicts()})
         return
     if as_csv:
-        print_csv(found.samples)
+        print_csv(found.rows)
         return
     console = Terminal()
     print_frame(found.stages, f"{found.experiment}: what the stages bring", console)

@@ -43,21 +43,21 @@ def duplicates(
     home = Home.from_environment()
     found = near_duplicates_of(home.root, experiment.replace("/", "_"), stage)
     if sheet is not None:
-        _write_sheet(found.pairs, f"{found.experiment}: near duplicates", home, sheet)
+        _write_sheet(found.rows, f"{found.experiment}: near duplicates", home, sheet)
     if as_json:
-        print_json({"stages": found.stages.to_dicts(), "pairs": found.pairs.to_dicts()})
+        print_json({"stages": found.stages.to_dicts(), "pairs": found.rows.to_dicts()})
         return
     if as_csv:
-        print_csv(found.pairs)
+        print_csv(found.rows)
         return
     console = Terminal()
     print_frame(found.stages, f"{found.experiment}: near duplicates by stage", console)
-    if found.pairs.is_empty():
+    if found.rows.is_empty():
         return
-    shown = found.pairs.drop("experiment").head(most)
+    shown = found.rows.drop("experiment").head(most)
     print_frame(shown, "Pairs, test images first", console, narrow="key")
-    if (left := found.pairs.height - most) > 0:
-        say(console, f"{left} more pairs: --most {found.pairs.height}, or --csv")
+    if (left := found.rows.height - most) > 0:
+        say(console, f"{left} more pairs: --most {found.rows.height}, or --csv")
 
 
 def _write_sheet(pairs: pl.DataFrame, title: str, home: Home, path: Path) -> None:

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
-from fomo_dagster.errors import InputError, nearest
-from fomo_dagster.tables.views import query
+from fomo_dagster.tables.looked_at import LookedAt, looked_at
 
 SEEN = (
     "dataset", "key", "concept", "similarity", "confidence", "predicted", "label_quality",
@@ -29,35 +25,11 @@ GROUP BY d.experiment, d.stage ORDER BY ALL
 _SAMPLES = "SELECT * EXCLUDE (asset, asset_digest) FROM inspections ORDER BY ALL"
 
 
-@dataclass(frozen=True)
-class Inspected:
-    """What was found of an experiment. stages: a row each; samples: rows of `inspections`."""
-
-    experiment: str
-    stages: pl.DataFrame
-    samples: pl.DataFrame
-
-
-def inspections_of(home: Path, experiment: str, stage: int | None = None) -> Inspected:
-    """Of a stage, or of all. Raises `InputError` where nothing was inspected."""
-    known = query(home, _STAGES)
-    stages = known.filter(experiment=experiment).drop("experiment")
-    if stages.is_empty():
-        others = known["experiment"].unique().to_list()
-        near = f" ({nearest(experiment, others)})" if others else ""
-        raise InputError(
-            f"nothing that {experiment!r} trains on was inspected: give it `inspection: {{}}`, "
-            f"and `fomo run {experiment}` does it{near}"
-        )
-    samples = query(home, _SAMPLES).filter(experiment=experiment)
-    if stage is not None:
-        if stage not in stages["stage"]:
-            told = ", ".join(map(str, stages["stage"]))
-            raise InputError(
-                f"stage {stage} of {experiment!r} was not inspected: choose one of {told}"
-            )
-        stages, samples = stages.filter(stage=stage), samples.filter(stage=stage)
-    return Inspected(experiment, stages, samples)
+def inspections_of(home: Path, experiment: str, stage: int | None = None) -> LookedAt:
+    """Of a stage, or of all; rows are those of `inspections`. Raises as `looked_at`."""
+    return looked_at(
+        home, _STAGES, _SAMPLES, experiment, stage, was="inspected", way="inspection: {}"
+    )
 
 
 def said_of_drift(told: Mapping[str, Any]) -> str:

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
-import polars as pl
-
-from fomo_dagster.errors import InputError, nearest
-from fomo_dagster.tables.views import query
+from fomo_dagster.tables.looked_at import LookedAt, looked_at
 
 _STAGES = """
 SELECT experiment, stage, (facts->>'samples')::BIGINT AS samples,
@@ -23,34 +19,10 @@ ORDER BY stage, kind <> 'leakage', kind, distance NULLS LAST, similarity DESC NU
 """
 
 
-@dataclass(frozen=True)
-class LookedFor:
-    """What was found of an experiment. stages: how many samples each brings, and how many of these
-    are near duplicates; pairs: rows of `near_duplicates` by stage, with test images first."""
-
-    experiment: str
-    stages: pl.DataFrame
-    pairs: pl.DataFrame
-
-
-def near_duplicates_of(home: Path, experiment: str, stage: int | None = None) -> LookedFor:
-    """Of a stage, or of all. Raises `InputError` where nobody looked for any."""
-    known = query(home, _STAGES)
-    stages = known.filter(experiment=experiment).drop("experiment")
-    if stages.is_empty():
-        others = known["experiment"].unique().to_list()
-        near = f" ({nearest(experiment, others)})" if others else ""
-        raise InputError(
-            f"no near duplicates were looked for in what {experiment!r} trains on: give it "
-            f"`near_duplicates: {{}}`, and `fomo run {experiment}` looks for them{near}"
-        )
-    pairs = query(home, _PAIRS).filter(experiment=experiment)
-    if stage is not None:
-        if stage not in stages["stage"]:
-            told = ", ".join(map(str, stages["stage"]))
-            raise InputError(
-                f"no near duplicates were looked for in stage {stage} of {experiment!r}: choose "
-                f"one of {told}"
-            )
-        stages, pairs = stages.filter(stage=stage), pairs.filter(stage=stage)
-    return LookedFor(experiment, stages, pairs)
+def near_duplicates_of(home: Path, experiment: str, stage: int | None = None) -> LookedAt:
+    """Of a stage, or of all; rows are those of `near_duplicates` by stage, with test images first.
+    Raises as `looked_at`."""
+    return looked_at(
+        home, _STAGES, _PAIRS, experiment, stage, was="searched for near duplicates",
+        way="near_duplicates: {}",
+    )  # fmt: skip

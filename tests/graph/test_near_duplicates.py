@@ -191,7 +191,7 @@ def test_a_stage_of_nothing_but_near_duplicates_is_refused(pictures):
 
 
 def test_asking_for_what_was_never_looked_for_is_refused(project):
-    with pytest.raises(InputError, match="no near duplicates were looked for in what 'toy' trains"):
+    with pytest.raises(InputError, match="what 'toy' trains on was not searched for near"):
         fomo("duplicates", "toy")
     project.write("toy", near_duplicates={"distance": 17})
     with pytest.raises(InputError, match=r"near_duplicates\.distance is 17: it must be at most 16"):
