@@ -8,7 +8,8 @@ from typing import NamedTuple
 import polars as pl
 
 from fomo_dagster.metrics import BACKWARD_TRANSFER, FORGETTING, STAGE_METRICS
-from fomo_dagster.tables.schemas import DATASET, EXPERIMENT, ROLE, STAGE, TABLES
+from fomo_dagster.tables.columns import DATASET, EXPERIMENT, ROLE, STAGE
+from fomo_dagster.tables.schemas import TABLES
 
 
 class View(NamedTuple):
