@@ -34,19 +34,28 @@ def print_gallery(name: str, home: Home, console: Console) -> None:
     else:
         count = counted(rows, head.facts["of"].removesuffix("s"))
         said = f"{count}, embedded by release {number} of {name}"
+    if not head.facts.get("whole", True):
+        say(console, f"{head.asset} has {said} so far: the next run embeds more")
+        return
     say(console, f"{head.asset} is up to date: {said}")
 
 
 def say_embedded_by(search: GallerySearch, console: Console) -> None:
-    """Which release's weights answer, whether another one is live, and whether by an index."""
+    """Which releases' weights answer, whether another one is live, and whether by an index."""
+    from fomo_dagster.galleries.files import EmbeddingsReader
+
     gallery = search.gallery
     say(console, f"galleries/{gallery.name}, embedded by {gallery.embedded_by}")
     if gallery.number != gallery.followed:
         other = "nothing" if gallery.followed is None else f"release {gallery.followed}"
         alias, way = gallery.facts["follows"], f"`fomo run galleries/{gallery.name}`"
         say(console, f"{other} is {alias} now: {way} embeds the gallery by it")
-
-    if search.index is not None:
+    if not gallery.is_whole:
+        rows = counted(EmbeddingsReader(gallery.file).rows, "row")
+        others = " and ".join(f"release {part.number}" for part in gallery.rest)
+        rest = f"the others are found by {others}" if others else "the others are not found"
+        say(console, f"it has embedded {rows} so far; {rest}")
+    if not search.is_exact:
         say(console, "by its index, which finds most of the nearest: `--exact` looks at all")
 
 
@@ -67,7 +76,9 @@ def as_data(search: GallerySearch, found: pl.DataFrame) -> dict[str, Any]:
         "release": gallery.facts["release"],
         "number": gallery.number,
         "followed": gallery.followed,
-        "exact": search.index is None,
+        "exact": search.is_exact,
+        "whole": gallery.is_whole,
+        "rest_by": [part.number for part in gallery.rest],
         "found": found.to_dicts(),
     }
 

@@ -44,11 +44,12 @@ def search(
 
     The query is embedded by the release that embedded the gallery. The search is exact, unless the
     gallery has an index. Similarities are cosines; those of different releases cannot be compared.
+    While a gallery is refreshed in pieces, both releases answer, on the scale of the newer one.
     """
     from fomo_dagster.cli.galleries import as_data, say_embedded_by, shown, write_sheet
     from fomo_dagster.cli.prediction_errors import check_is_png
     from fomo_dagster.cli.rows import print_frame
-    from fomo_dagster.galleries.finding import embedded_gallery, index_of
+    from fomo_dagster.galleries.finding import embedded_gallery
     from fomo_dagster.graph.run.gallery_search import GallerySearch
 
     if (query is None) == (image is None):
@@ -63,7 +64,7 @@ def search(
         check_is_png(to, "--to")
     home = Home.from_environment()
     found_in = embedded_gallery(home, gallery, release)
-    look = GallerySearch(found_in, None if exact else index_of(home, found_in))
+    look = GallerySearch.of(home, found_in, exact=exact)
     if image is not None:
         found = look.by_image(image, top)
     else:

@@ -129,6 +129,38 @@ class CostGate(Declaration):
         return self
 
 
+class GalleryGate(Declaration):
+    """What must hold of each gallery of the release name that stays as it is and has `drift`, if
+    the stage goes live. Recalls are shares of the ten nearest that a refreshed gallery would give,
+    by the whole 95 % interval."""
+
+    cosine_at_least: float | None = Field(
+        None, ge=-1, le=1, description="The mean cosine between a row's two embeddings."
+    )
+    recall_old_queries_at_least: float | None = Field(
+        None, ge=0, le=1, description="The recall of queries by what embedded the gallery."
+    )
+    recall_new_queries_at_least: float | None = Field(
+        None, ge=0, le=1, description="The recall of queries by the stage."
+    )
+    recall_compensated_at_least: float | None = Field(
+        None, ge=0, le=1, description="The recall of queries by the stage through a linear map."
+    )
+
+    @property
+    def least(self) -> dict[str, float]:
+        """Metric → the least that is asked, as `gallery_drift` has it: recalls in percent."""
+        given = self.model_dump(exclude_none=True)
+        found = {name.removesuffix("_at_least"): value for name, value in given.items()}
+        return {name: value if name == "cosine" else 100 * value for name, value in found.items()}
+
+    @model_validator(mode="after")
+    def _asks_something(self) -> GalleryGate:
+        if not self.least:
+            raise ValueError(f"nothing is asked: give one of {', '.join(type(self).model_fields)}")
+        return self
+
+
 class Gates(Declaration):
     """What is asked of a stage before it may go live. What is left out is not asked."""
 
@@ -145,6 +177,9 @@ class Gates(Declaration):
         "`near_duplicates` says.",
     )
     cost: CostGate | None = Field(None, description="Operations and parameters.")
+    galleries: GalleryGate | None = Field(
+        None, description="Galleries that follow another alias than live, and have `drift`."
+    )
 
     @model_validator(mode="before")
     @classmethod

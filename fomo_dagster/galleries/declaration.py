@@ -12,6 +12,8 @@ from fomo_dagster.experiment.execution import DEVICE, Execution
 from fomo_dagster.experiment.names import check_safe_name
 
 FOLDER = "galleries"
+FIRST_ROWS = "first_rows"
+"""In the recipe of a gallery that has the first rows alone: about how many."""
 
 
 class GalleryExecution(Declaration):
@@ -62,6 +64,13 @@ class Drift(Declaration):
     )  # fmt: skip
 
 
+class Refresh(Declaration):
+    """How a gallery gets from one release to the next: a piece in each run. A search finds the rows
+    that are not embedded anew yet by what embedded them before."""
+
+    rows: int = Field(ge=1, description="About how many rows a run embeds.")
+
+
 class DeclaredGallery(Declaration):
     """A dataset, and the release name whose weights embed it."""
 
@@ -90,6 +99,9 @@ class DeclaredGallery(Declaration):
         None,
         description="Measure how far what is live is from these embeddings, if `follows` names "
         "another alias; null: not measured.",
+    )
+    refresh: Refresh | None = Field(
+        None, description="Embed it in pieces, one in each run; null: all of it at once."
     )
     execution: GalleryExecution = Field(
         GalleryExecution(), description="Where and how fast it is embedded."

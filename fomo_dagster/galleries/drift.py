@@ -8,20 +8,25 @@ compensation, arXiv 2506.00037).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
 from fomo_dagster.galleries.files import Floats
+from fomo_dagster.statistics.intervals import least_variance, student
 
 MOST_QUERIES = 1000
 DEPTH = 10
 METRICS: dict[str, pl.DataType] = {
-    "concept": pl.String(), "metric": pl.String(), "value": pl.Float64(), "samples": pl.Int64(),
+    "concept": pl.String(), "metric": pl.String(), "value": pl.Float64(), "low": pl.Float64(),
+    "high": pl.Float64(), "samples": pl.Int64(),
 }  # fmt: skip
-"""Columns of what is measured; the concept is null for all rows together."""
+"""Columns of what is measured, each a mean with its 95 % interval over samples (null of one); the
+concept is null for all rows together."""
 COSINE = "cosine"
 
 Places = npt.NDArray[np.int64]
@@ -36,14 +41,12 @@ def drift_of(old: Floats, new: Floats, concepts: Sequence[str]) -> pl.DataFrame:
     (recall_new_queries; only of equal sizes), and of the new ones through the map
     (recall_compensated).
     """
-    rows: list[tuple[str | None, str, float, int]] = []
+    rows: list[_Row] = []
     if old.shape == new.shape:
         cosines = pl.DataFrame({"concept": concepts, COSINE: (old * new).sum(axis=1)})
-        rows.append((None, COSINE, float(np.mean(cosines[COSINE].to_numpy())), len(old)))
-        by_concept = (
-            cosines.group_by("concept").agg(pl.col(COSINE).mean(), pl.len()).sort("concept")
-        )
-        rows += [(name, COSINE, value, count) for name, value, count in by_concept.iter_rows()]
+        rows.append(_row(None, COSINE, cosines[COSINE].to_numpy()))
+        by_concept = cosines.sort("concept").partition_by("concept", as_dict=True)
+        rows += [_row(name, COSINE, of[COSINE].to_numpy()) for (name,), of in by_concept.items()]
     count = min(MOST_QUERIES, len(old) // 4)
     if count < 1:
         return pl.DataFrame(rows, schema=METRICS, orient="row")
@@ -56,9 +59,26 @@ def drift_of(old: Floats, new: Floats, concepts: Sequence[str]) -> pl.DataFrame:
     right = _nearest(new[queries], new, queries)
     for metric, of in tried.items():
         found = _nearest(of, old, queries)
-        share = (found[:, :, None] == right[:, None, :]).any(axis=1).mean()
-        rows.append((None, metric, float(100 * share), count))
+        shares = (found[:, :, None] == right[:, None, :]).any(axis=1).mean(axis=1)  # (Q,)
+        rows.append(_row(None, metric, shares, 100.0))
     return pl.DataFrame(rows, schema=METRICS, orient="row")
+
+
+_Row = tuple[str | None, str, float, float | None, float | None, int]
+
+
+def _row(concept: str | None, metric: str, values: npt.NDArray[Any], unit: float = 1.0) -> _Row:
+    """A row of `METRICS`. values: (N,), cosines, or shares where the unit is percent."""
+    mean, count = float(values.mean(dtype=np.float64)), len(values)
+    if count < 2:
+        return concept, metric, unit * mean, None, None, count
+    variance = float(values.var(ddof=1, dtype=np.float64)) / count
+    least = -1.0
+    if unit != 1.0:
+        least, variance = 0.0, variance or least_variance(mean, count)
+    width = student(count - 1) * math.sqrt(variance)
+    low, high = max(least, mean - width), min(1.0, mean + width)
+    return concept, metric, unit * mean, unit * low, unit * high, count
 
 
 def linear_map(new: Floats, old: Floats) -> Floats:

@@ -17,7 +17,7 @@ from fomo_dagster.galleries.files import (
     read_groups,
     write_groups,
 )
-from fomo_dagster.galleries.groups import groups_of
+from fomo_dagster.galleries.groups import first_groups, groups_of
 from fomo_dagster.store.artifacts import Artifact
 
 Encode = Callable[[Iterable[pl.DataFrame]], Iterator[Floats]]
@@ -38,13 +38,18 @@ def embed(
     encode: Encode,
     before: Sequence[Artifact],
     progress: Callable[[int, int], None],
+    first: int | None = None,
 ) -> Embedded:
     """Write the files of a gallery into `folder`.
 
-    rows: those of `rows_of`. before: galleries that the same weights embedded in the same way,
+    rows: those of `rows_of`; first: about how many of them, from the first on, as `first_groups`;
+    None: all. before: galleries that the same weights embedded in the same way,
     whose groups are copied where they are these. progress: told of rows done and all of them.
     """
     groups, known = groups_of(rows), _known(before)
+    if first is not None:
+        groups = first_groups(groups, rows, first)
+    total = sum(group.rows for group in groups)
     new = [group for group in groups if group.digest not in known]
     encoded = encode(rows.slice(group.start, group.rows) for group in new)
     done = 0
@@ -57,10 +62,10 @@ def embed(
                 embeddings = next(encoded)
             writer.add(rows.slice(group.start, group.rows), embeddings)
             done += group.rows
-            progress(done, rows.height)
+            progress(done, total)
     write_groups(groups, folder / GROUPS)
     count = sum(group.rows for group in new)
-    return Embedded(count, rows.height - count)
+    return Embedded(count, total - count)
 
 
 def _known(before: Sequence[Artifact]) -> Mapping[str, tuple[EmbeddingsReader, int]]:

@@ -153,6 +153,20 @@ class EmbeddingsReader:
             found.append(rows.cast({"place": pl.Int64}).filter(pl.col("place").is_in(places)))
         return wanted.join(pl.concat(found), on="place", maintain_order="left").select(*COLUMNS)
 
+    @property
+    def last(self) -> tuple[str, str]:
+        """The split and the key of the last row; before all others where there is none."""
+        if not self.rows:
+            return "", ""
+        row = self.columns([self.rows - 1])
+        return row["split"].item(), row["key"].item()
+
+    def count_until(self, split: str, key: str) -> int:
+        """How many rows come first, up to this place, with it."""
+        names = pl.DataFrame(pl.from_arrow(self._file.read(columns=["split", "key"])))
+        later = (pl.col("split") > split) | ((pl.col("split") == split) & (pl.col("key") > key))
+        return self.rows - int(names.select(later.sum()).item())
+
     def _row_group(self, number: int) -> Floats:
         if self._held is None or self._held[0] != number:
             column = self._file.read_row_group(number, columns=[EMBEDDING])[EMBEDDING]

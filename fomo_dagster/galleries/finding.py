@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from fomo_dagster.errors import InputError, nearest
-from fomo_dagster.galleries.declaration import FOLDER, reference_of
+from fomo_dagster.galleries.declaration import FIRST_ROWS, FOLDER, reference_of
 from fomo_dagster.galleries.files import EMBEDDINGS, INDEX
 from fomo_dagster.home import Home
 from fomo_dagster.releases.live import released_weights
@@ -27,7 +27,9 @@ class FoundGallery:
     """A gallery as one release embedded it, with that release's weights.
 
     number: the release; followed: the number of the one that the gallery follows now. facts: what
-    its head says, of how it is now. weights: the artifact of the weights.
+    its head says, of how it is now. weights: the artifact of the weights. rest: where it is being
+    refreshed, by what the rows are found that are not embedded anew yet, what is to be asked first
+    first.
     """
 
     name: str
@@ -38,6 +40,12 @@ class FoundGallery:
     artifact: Artifact
     candidate: Candidate
     weights: Artifact
+    rest: tuple[FoundGallery, ...] = ()
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it has all rows of the gallery."""
+        return FIRST_ROWS not in self.artifact.manifest["recipe"]["parameters"]
 
     @property
     def file(self) -> Path:
@@ -55,19 +63,29 @@ def embedded_gallery(home: Home, name: str, number: int | None = None) -> FoundG
     where it was never made, nothing embedded it yet, or the store no longer has it."""
     head = head_of(home, name)
     history = ReleaseLog(home, head.facts["release"]).read()
-    earlier = dict(head.facts["earlier"])
+    if number is not None:
+        return _as_embedded_by(number, home, head, history)
+    number = head.facts.get("number")
     if number is None:
-        number = head.facts.get("number")
-        if number is None:
-            raise InputError(
-                f"nothing was {head.facts['follows']} as {history.name} when {head.asset} was "
-                "made, so it is empty: `fomo promote` puts a stage live, `fomo alias` names a "
-                f"release, and then `fomo run {head.asset}` embeds it"
-            )
+        raise InputError(
+            f"nothing was {head.facts['follows']} as {history.name} when {head.asset} was "
+            "made, so it is empty: `fomo promote` puts a stage live, `fomo alias` names a "
+            f"release, and then `fomo run {head.asset}` embeds it"
+        )
+    found = _as_embedded_by(number, home, head, history)
+    made_by = {digest: weights for weights, digest in head.facts["earlier"]}
+    numbers = [history.released_as(made_by[digest]) for digest in head.facts.get("rest", ())]
+    rest = tuple(_as_embedded_by(one, home, head, history) for one in numbers if one is not None)
+    return replace(found, rest=rest)
+
+
+def _as_embedded_by(number: int, home: Home, head: Head, history: History) -> FoundGallery:
     candidate = history.release(number).candidate
     assert candidate is not None  # of every release
     wanted = candidate.checkpoint
-    digest = head.digest if wanted == head.facts["weights"] else earlier.get(wanted)
+    digest = dict(head.facts["earlier"]).get(wanted)
+    if wanted == head.facts["weights"]:
+        digest = head.digest
     artifact = None if digest is None else home.store.open(KIND, digest)
     if artifact is None:
         raise InputError(_why_absent(home, head, history, number, digest))

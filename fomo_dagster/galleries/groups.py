@@ -9,7 +9,7 @@ from what was there before.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -33,6 +33,24 @@ class Group:
 def groups_of(rows: pl.DataFrame) -> list[Group]:
     """The groups of rows with the columns split, key and digest, in their order."""
     return list(_groups(rows))
+
+
+def first_groups(groups: Sequence[Group], rows: pl.DataFrame, count: int) -> list[Group]:
+    """The first of the groups of these rows: as many as have `count` rows together, and more until
+    one ends where an image does, of which there may be several texts."""
+    there = 0
+    for number, group in enumerate(groups, 1):
+        there += group.rows
+        if there >= count and not _same_image(rows, there - 1, there):
+            return list(groups[:number])
+    return list(groups)
+
+
+def _same_image(rows: pl.DataFrame, place: int, other: int) -> bool:
+    if other == rows.height:
+        return False
+    names = rows.select("split", "key")
+    return names.row(place) == names.row(other)
 
 
 def _groups(rows: pl.DataFrame) -> Iterator[Group]:

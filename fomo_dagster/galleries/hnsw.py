@@ -87,20 +87,27 @@ class IndexReader:
         self._index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
         self._least = self._index.hnsw.efSearch
 
-    def nearest(self, query: Floats, top: int) -> tuple[Places, Floats]:
+    def nearest(self, query: Floats, top: int, start: int = 0) -> tuple[Places, Floats]:
         """Places of about the `top` rows nearest to a query, (D,), of length 1, the nearest first,
-        and their similarities."""
-        top = min(top, self._index.ntotal)
-        similarities, places = _search(self._index, query[None], top, self._least)
+        and their similarities. start: only rows from this place on."""
+        top = min(top, self._index.ntotal - start)
+        if top < 1:
+            return np.zeros(0, np.int64), np.zeros(0, np.float32)
+        similarities, places = _search(self._index, query[None], top, self._least, start)
         there = places[0] >= 0  # where the graph leads to fewer, the rest is -1
         return places[0][there], similarities[0][there]
 
 
-def _search(index: Any, queries: Floats, top: int, least: int) -> tuple[Floats, Places]:
+def _search(
+    index: Any, queries: Floats, top: int, least: int, start: int = 0
+) -> tuple[Floats, Places]:
     """Similarities and places, (Q, top), from squared distances: vectors have length 1. least: how
-    many candidates are looked at, if not more are asked for."""
-    index.hnsw.efSearch = max(least, top)
-    distances, places = index.search(np.ascontiguousarray(queries), top)
+    many candidates are looked at, if not more are asked for. start: the first place that counts."""
+    faiss = _faiss()
+    settings = faiss.SearchParametersHNSW(efSearch=max(least, top))
+    if start:
+        settings.sel = faiss.IDSelectorRange(start, index.ntotal)
+    distances, places = index.search(np.ascontiguousarray(queries), top, params=settings)
     return 1 - distances / 2, places
 
 

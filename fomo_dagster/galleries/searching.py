@@ -21,9 +21,14 @@ FOUND: dict[str, pl.DataType] = {"rank": pl.Int64(), "similarity": pl.Float64(),
 """The columns of what is found. rank: from 1. similarity: the cosine."""
 
 
-def nearest_rows(file: Path, query: Floats, top: int) -> pl.DataFrame:
+Place = tuple[str, str]
+"""The split and the key of a row, by which rows are in order."""
+
+
+def nearest_rows(file: Path, query: Floats, top: int, after: Place = ("", "")) -> pl.DataFrame:
     """The `top` rows of a gallery's embeddings that are most similar to a query, (D,), of length 1:
-    `FOUND`, the most similar first; of equal ones the first by split and key.
+    `FOUND`, the most similar first; of equal ones the first by split and key. after: only rows that
+    come after this place.
 
     Raises `InputError` where the gallery's embeddings are of another size: other weights made them.
     """
@@ -32,9 +37,11 @@ def nearest_rows(file: Path, query: Floats, top: int) -> pl.DataFrame:
     sql = (
         f"SELECT list_inner_product({EMBEDDING}, $query::FLOAT[])::DOUBLE "
         f"AS similarity, {columns} FROM read_parquet($file) "
-        "ORDER BY similarity DESC, split, key, text LIMIT $top"
+        "WHERE (split, key) > ($split, $key) ORDER BY similarity DESC, split, key, text LIMIT $top"
     )
-    return _ranked(_answer(sql, file, {"query": query.tolist(), "top": top}))
+    split, key = after
+    asked = {"query": query.tolist(), "top": top, "split": split, "key": key}
+    return ranked(_answer(sql, file, asked))
 
 
 def rows_at(file: Path, places: Sequence[int], similarities: Sequence[float]) -> pl.DataFrame:
@@ -42,7 +49,7 @@ def rows_at(file: Path, places: Sequence[int], similarities: Sequence[float]) ->
     if not places:
         return pl.DataFrame(schema=FOUND)
     rows = EmbeddingsReader(file).columns(places)
-    return _ranked(rows.with_columns(similarity=pl.Series(similarities)))
+    return ranked(rows.with_columns(similarity=pl.Series(similarities)))
 
 
 def _answer(sql: str, file: Path, parameters: Mapping[str, Any]) -> pl.DataFrame:
@@ -55,9 +62,10 @@ def _answer(sql: str, file: Path, parameters: Mapping[str, Any]) -> pl.DataFrame
         raise StoreError(f"{file} could not be searched: {error}") from error
 
 
-def _ranked(rows: pl.DataFrame) -> pl.DataFrame:
-    ranked = rows.with_row_index("rank", offset=1).select(*FOUND)
-    return ranked.cast(pl.Schema(FOUND))
+def ranked(rows: pl.DataFrame) -> pl.DataFrame:
+    """`FOUND` of rows that are in order."""
+    numbered = rows.drop("rank", strict=False).with_row_index("rank", offset=1)
+    return numbered.select(*FOUND).cast(pl.Schema(FOUND))
 
 
 def check_size(file: Path, query: Floats) -> None:

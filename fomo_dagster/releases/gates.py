@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
+from typing import Any
 
 import polars as pl
 
@@ -21,6 +22,7 @@ from fomo_dagster.experiment.release import (
     CalibrationGate,
     CostGate,
     DataGate,
+    GalleryGate,
     Gates,
     ProtectedGate,
     ScoreGate,
@@ -52,6 +54,24 @@ class Evaluated:
 
     predictions: Mapping[str, pl.DataFrame]
     metrics: Mapping[str, Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class GalleryDrift:
+    """How far the stage is from what embedded a gallery. metrics: rows as of `drift_of`; None: it
+    was never embedded. is_same: whether these very weights embedded it."""
+
+    metrics: pl.DataFrame | None = None
+    is_same: bool = False
+
+
+@dataclass(frozen=True)
+class _Estimate:
+    """As of `Interval`, where nothing else is known."""
+
+    estimate: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)
@@ -100,10 +120,12 @@ def concepts_of(protected: ProtectedGate, there: Mapping[str, Sequence[str]]) ->
 def judge(
     gates: Gates, roles: Mapping[str, str], stage: Evaluated, live: Evaluated | None, number: int,
     brought: Found | None = None, *, left_out: bool = False, costs: Compared | None = None,
+    drifts: Mapping[str, GalleryDrift] | None = None,
 ) -> list[Verdict]:  # fmt: skip
     """A verdict of each gate. roles: dataset → adaptation or held_out; number: that of the live
     release, where there is one; brought: the near duplicates of what the stage brings, unless it
-    brings nothing; left_out: it is not trained on these; costs: where a gate asks for them."""
+    brings nothing; left_out: it is not trained on these; costs, and drifts by gallery: where a gate
+    asks for them."""
     judging = _Judging(roles, stage, live, number)
     verdicts: list[Verdict] = []
     for name, gate in gates.asked.items():
@@ -121,6 +143,9 @@ def judge(
             verdicts.extend(_of_data(gate, brought, left_out=left_out))
         elif isinstance(gate, CostGate) and costs is not None:
             verdicts.extend(_of_cost(gate, costs, number))
+        elif isinstance(gate, GalleryGate):
+            for gallery, drift in (drifts or {}).items():
+                verdicts.extend(_of_gallery(gate, gallery, drift))
     return verdicts
 
 
@@ -172,6 +197,36 @@ def _of_cost(gate: CostGate, costs: Compared, number: int) -> Iterator[Verdict]:
                 f"cost: {name}", own <= limit * other, most, said, estimate=100 * own / other,
                 limit=100 * limit,
             )  # fmt: skip
+
+
+def _of_gallery(gate: GalleryGate, gallery: str, drift: GalleryDrift) -> Iterator[Verdict]:
+    for metric, limit in gate.least.items():
+        label, asked = f"{gallery} {metric}", f"at least {limit:g}"
+        name = f"galleries: {label}"
+        if drift.is_same:
+            said = f"{gallery} was embedded by these very weights: {metric} {asked}"
+            yield Verdict(name, True, asked, said, limit=limit)
+            continue
+        row, why = _of_metric(drift.metrics, metric)
+        if row is None:
+            yield Verdict(name, False, asked, f"{label}: {why}: {asked}", limit=limit)
+            continue
+        estimate = _Estimate(row["value"], row["low"], row["high"])
+        of = "rows" if metric == "cosine" else "queries"
+        yield _verdict(name, label, estimate, limit, asked, row["samples"], of=of)
+
+
+def _of_metric(metrics: pl.DataFrame | None, metric: str) -> tuple[dict[str, Any] | None, str]:
+    """The row of all rows together, or why there is none."""
+    if metrics is None:
+        return None, "it is not embedded yet"
+    whole = metrics.filter(pl.col("concept").is_null(), pl.col("low").is_not_null())
+    rows = whole.filter(metric=metric).rows(named=True)
+    if rows:
+        return rows[0], ""
+    if whole.is_empty():
+        return None, "it has too few rows to tell"
+    return None, "its embeddings are of another size than the stage's"
 
 
 class _Judging:
@@ -251,10 +306,11 @@ def _queries(method: Method) -> int:
 
 
 def _verdict(
-    gate: str, label: str, found: Interval, limit: float, asked: str, queries: int, *,
-    signed: bool = False,
+    gate: str, label: str, found: Interval | _Estimate, limit: float, asked: str, queries: int, *,
+    signed: bool = False, of: str = "test samples",
 ) -> Verdict:  # fmt: skip
-    """The whole interval has to lie at the limit or above it. signed: it is of a difference."""
+    """The whole interval has to lie at the limit or above it. queries: what it comes from, in
+    number, and `of` what they are. signed: it is of a difference."""
     passed, form = found.low >= limit, "+.2f" if signed else ".2f"
     numbers = f"{found.estimate:{form}} ({found.low:{form}} to {found.high:{form}})"
     said = f"{label} {numbers.replace('-', '−')}: {asked}"
@@ -263,7 +319,7 @@ def _verdict(
         # The width of an interval falls with the square root of the number of samples.
         wide = (found.estimate - found.low) / (found.estimate - limit)
         needed = math.ceil(queries * wide**2)
-        said += f"; {queries} test samples are too few to tell, about {needed} would do"
+        said += f"; {queries} {of} are too few to tell, about {needed} would do"
     return Verdict(
         gate, passed, asked, said, found.estimate, found.low, found.high, limit, queries, needed
     )

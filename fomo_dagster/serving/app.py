@@ -137,13 +137,19 @@ def _add_endpoints(
         asked = await body_of(request, Search, limits, pool)
         loop = asyncio.get_running_loop()
         opened = await loop.run_in_executor(pool, galleries.open, asked.gallery, asked.release)
-        async with releases.use(opened.gallery.number) as release:
-            if asked.image is not None:
-                (query,) = await encoding.images(release, [asked.image], upright=asked.upright)
-            else:
-                (query,) = (await encoding.texts(release, [asked.text or ""])).features
-        found = await loop.run_in_executor(pool, opened.nearest, query, asked.top)
-        told = {"gallery": opened.gallery.name, "exact": opened.index is None}
+        queries: list[Any] = []
+        for part in reversed([*opened.parts]):  # its own last, which answers
+            async with releases.use(part.gallery.number) as release:
+                if asked.image is not None:
+                    (query,) = await encoding.images(release, [asked.image], upright=asked.upright)
+                else:
+                    (query,) = (await encoding.texts(release, [asked.text or ""])).features
+            queries.insert(0, query)
+        found = await loop.run_in_executor(pool, opened.nearest, queries, asked.top)
+        told = {
+            "gallery": opened.gallery.name, "exact": opened.is_exact,
+            "rest_by": [part.number for part in opened.gallery.rest],
+        }  # fmt: skip
         return _answer(release, {**told, "found": found.to_dicts()})
 
     @app.get("/v1/galleries")

@@ -9,7 +9,7 @@ from typing import Any
 
 from fomo_dagster.errors import InputError
 from fomo_dagster.galleries.declaration import FOLDER
-from fomo_dagster.galleries.finding import embedded_gallery, index_of
+from fomo_dagster.galleries.finding import embedded_gallery
 from fomo_dagster.graph.build.builder import build_project
 from fomo_dagster.graph.run.gallery_search import GallerySearch
 from fomo_dagster.graph.run.run_context import RunContext
@@ -26,7 +26,7 @@ class Galleries:
 
     def __init__(self, home: Home, name: str) -> None:
         self._home, self._name = home, name
-        self._open: OrderedDict[tuple[str, str], GallerySearch] = OrderedDict()
+        self._open: OrderedDict[tuple[tuple[str, str], ...], GallerySearch] = OrderedDict()
         self._lock = Lock()
         self._images = SampleImages(lambda: RunContext(build_project(project_folder()), home))
         self._images_lock = Lock()
@@ -72,10 +72,10 @@ class Galleries:
                 404, f"{gallery!r} is embedded by releases of {found.facts['release']}, and this "
                 f"server answers with those of {self._name}",
             )  # fmt: skip
-        index = index_of(self._home, found)
-        key = found.artifact.digest, "" if index is None else str(index)
+        search = GallerySearch.of(self._home, found)
+        key = tuple((part.gallery.artifact.digest, str(part.index)) for part in search.parts)
         with self._lock:
-            search = self._open.pop(key, None) or GallerySearch(found, index)
+            search = self._open.pop(key, search)
             self._open[key] = search
             while len(self._open) > MOST_OPEN:
                 self._open.popitem(last=False)

@@ -138,7 +138,7 @@ def _variance(
         own = float(means.var(ddof=1)) / count if count > 1 else 0.0
         if own < _NOTHING:
             gap = sum(sign * s[name].mean() for sign, s in zip(signs, scores, strict=True)) / 100
-            own = (100 * float(np.mean(slopes))) ** 2 * _least_variance(float(gap), count)
+            own = (100 * float(np.mean(slopes))) ** 2 * least_variance(float(gap), count)
         parts.append((own, max(1, count - 1)))
         if replicates > 1 and count > 1:
             rest = added - means - added.mean(axis=1, keepdims=True) + means.mean()
@@ -162,7 +162,7 @@ def _variance(
     return total, samples_alone, freedom
 
 
-def _least_variance(gap: float, count: int) -> float:
+def least_variance(gap: float, count: int) -> float:
     """The variance of a difference of shares where all samples say the same, which is not none: as
     if each cell of the table of pairs had half a pair more (Agresti and Min 2005)."""
     won, lost = ((count * max(0.0, part) + 0.5) / (count + 2) for part in (gap, -gap))

@@ -68,11 +68,13 @@ def _of_heads(home: Path) -> Iterator[Root]:
 
 
 def _of_galleries(home: Path) -> Iterator[Root]:
-    """What each gallery was before another release embedded it: who goes back has it at once."""
+    """What each gallery was before another release embedded it: who goes back has it at once. Of
+    one that is being refreshed, what has the rows that are not embedded anew yet."""
     for _, _, head in Heads(home / "heads").all():
         if head is not None and head.kind in (GALLERY, GALLERY_INDEX) and head.facts["earlier"]:
-            _, digest = head.facts["earlier"][-1]
-            yield Root("asset", head.asset, None, frozenset([(head.kind, digest)]))
+            _, latest = head.facts["earlier"][-1]
+            digests = {latest, *head.facts.get("rest", ())}
+            yield Root("asset", head.asset, None, frozenset((head.kind, one) for one in digests))
 
 
 def _of_releases(home: Path) -> Iterator[Root]:

@@ -91,6 +91,8 @@ RELEASE_TABLES: Mapping[str, Table] = {
                 "a mean cosine; of a recall, the share of the 10 nearest that what is live alone "
                 "would give, in percent",
             ),
+            "low": Column(NUMBER, "the lower end of its 95 % interval; null of one row", True),
+            "high": Column(NUMBER, "the upper end of its 95 % interval", True),
             "samples": Column(INTEGER, "rows, or queries, that it is a mean of"),
         },
     ),

@@ -3,6 +3,8 @@
 import numpy as np
 import polars as pl
 import pytest
+from polars.testing import assert_frame_equal
+from scipy import stats
 
 from fomo_dagster.errors import InputError
 from fomo_dagster.galleries.drift import drift_of, linear_map
@@ -67,6 +69,21 @@ def test_recalls_are_those_of_a_loop(old):
     assert set(rows["samples"]) == {400, 100}
 
 
+def test_each_mean_has_its_interval(old):
+    new = unit(old + 0.3 * np.random.default_rng(2).normal(size=(400, 8)))
+    _, rows = measured(old, new)
+    cosine = rows.row(0, named=True)
+    values = (old * new).sum(axis=1).astype(float)
+    width = stats.t.ppf(0.975, 399) * values.std(ddof=1) / np.sqrt(400)
+    assert cosine["low"] == pytest.approx(cosine["value"] - width)
+    assert cosine["high"] == pytest.approx(cosine["value"] + width)
+    recall = rows.filter(metric="recall_new_queries").row(0, named=True)
+    assert 0 < recall["low"] < recall["value"] < recall["high"] < 100
+    _, rows = measured(old, old)  # where all say the same, that is no certainty
+    recall = rows.filter(metric="recall_new_queries").row(0, named=True)
+    assert 95 < recall["low"] < recall["high"] == 100
+
+
 def test_models_of_two_sizes_meet_through_the_map_alone(old):
     new = unit(np.concatenate([old, 0.1 * np.ones((400, 1))], axis=1))
     found, rows = measured(old, new)
@@ -115,8 +132,7 @@ def test_the_drift_of_a_gallery_is_from_what_is_live(shop, of):
     rows = query(shop.home.root, "SELECT * FROM gallery_drift")
     assert set(rows["release"]) == {1}
     assert set(rows["live"]) == {2}
-    for one, other in zip(rows.select(expected.columns).rows(), expected.rows(), strict=True):
-        assert one == (other[0], other[1], pytest.approx(other[2], abs=1e-5), other[3])
+    assert_frame_equal(rows.select(expected.columns), expected, abs_tol=1e-4)
     shown = node.shown(made, shop.context())
     assert shown["cosine"] < 1
     assert set(shown["concepts"]["concept"]) <= {"crow", "robin", "swan", "wren"}

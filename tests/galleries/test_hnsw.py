@@ -72,6 +72,19 @@ def test_what_an_index_finds_is_what_an_exact_search_gives(tmp_path, vectors):
     assert rows_at(tmp_path / "file", [], []).is_empty()
 
 
+def test_an_index_can_be_asked_for_later_rows_alone(tmp_path, vectors):
+    embeddings = written(tmp_path / "file", vectors)
+    build_index(embeddings, GOOD, tmp_path / "index", no_progress)
+    places, _ = IndexReader(tmp_path / "index").nearest(vectors[5], 7, start=1500)
+    similarities = vectors[1500:] @ vectors[5]
+    assert places.tolist() == (1500 + np.argsort(-similarities)[:7]).tolist()
+    assert IndexReader(tmp_path / "index").nearest(vectors[5], 7, start=2000)[0].size == 0
+    assert embeddings.last == ("train", "01999")
+    assert embeddings.count_until("train", "01499") == 1500
+    assert embeddings.count_until("train", "01499x") == 1500
+    assert embeddings.count_until("test", "99999") == 0
+
+
 def test_equal_embeddings_count_as_found_whichever_it_is(tmp_path, vectors):
     embeddings = written(tmp_path / "file", np.tile(vectors[:5], (40, 1)))
     assert build_index(embeddings, GOOD, tmp_path / "index", no_progress).recall == 100

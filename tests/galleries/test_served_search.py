@@ -6,6 +6,7 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
+from fomo_dagster.galleries import groups
 from fomo_dagster.galleries.finding import embedded_gallery
 from fomo_dagster.graph.run.gallery_search import GallerySearch
 from fomo_dagster.serving.app import create_app
@@ -49,6 +50,23 @@ def test_a_query_is_embedded_by_what_embedded_the_gallery(shop, client):
     asked = {"gallery": "pets", "text": "a robin", "top": 1}
     assert client.post("/v1/search", json=asked).headers["X-Release"] == "2"
     assert client.post("/v1/search", json={**asked, "release": 1}).headers["X-Release"] == "1"
+
+
+def test_a_gallery_that_is_being_refreshed_is_searched_by_both(shop, client, monkeypatch):
+    monkeypatch.setattr(groups, "MEAN_ROWS", 4)
+    shop.declare(refresh={"rows": 8})
+    shop.make()
+    found = embedded_gallery(shop.home, "pets")
+    assert [one.number for one in (found, *found.rest)] == [2, 1]
+    asked = {"gallery": "pets", "text": "a robin", "top": 24}
+    answer = client.post("/v1/search", json=asked)
+    assert (answer.status_code, answer.headers["X-Release"]) == (200, "2")
+    assert answer.json()["rest_by"] == [1]
+    expected = GallerySearch.of(shop.home, found).by_text("a robin", 24)
+    rows = answer.json()["found"]
+    assert [row["key"] for row in rows] == expected["key"].to_list()
+    nearest = [row["similarity"] for row in rows]
+    assert nearest == pytest.approx(expected["similarity"].to_list(), abs=1e-5)
 
 
 def test_an_image_finds_itself(shop, client):

@@ -5,6 +5,7 @@ import shutil
 
 import dagster as dg
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from assets.building import build_definitions
@@ -123,6 +124,59 @@ def test_what_is_live_or_was_before_or_has_an_alias_is_not_packed(live):
     assert live.home.store.open(*addresses[1]) is not None
     run(live)
     assert is_packed() == [False, False, False]
+
+
+def declare_gallery(project, **declared):
+    path = project.root / "galleries/pets.yaml"
+    path.parent.mkdir(exist_ok=True)
+    what = {"dataset": "birds", "release": "shop", "follows": "kept", "drift": {"samples": 24}}
+    path.write_text(yaml.safe_dump({**what, **declared}))
+
+
+def of_galleries(least):
+    return release({"galleries": {"recall_compensated_at_least": least}})
+
+
+def test_a_gallery_that_stays_must_still_be_found(live):
+    declare_gallery(live)
+    live.write("toy", release=of_galleries(0))
+    _, output = run(live)
+    assert "galleries/pets recall_compensated: it is not embedded yet" in " ".join(output.split())
+    assert history(live).live == 1
+    assert fomo("alias", "shop", "kept", "1").exit_code == 0
+    run(live, "galleries/pets")
+    made, output = run(live)
+    assert history(live).live == 3
+    assert made == ["candidate", "candidate", "gallery_drift", "gallery_drift"]  # stages 2 and 3
+    sql = "SELECT stage, estimate, samples FROM gates WHERE gate LIKE 'galleries: %pets %'"
+    judged = query(live.home.root, f"{sql} AND stage = 3")
+    sql = "SELECT value, samples, live FROM gallery_drift WHERE metric = 'recall_compensated'"
+    shown = query(live.home.root, sql)
+    assert judged.row(0)[1:] == shown.row(0)[:2]
+    assert shown["live"].item() == 3
+    assert all(not entry.compute and entry.current for entry in resolve_request("toy", []).plan())
+    assert fomo("alias", "shop", "kept", "3", "--move").exit_code == 0
+    run(live, "galleries/pets")
+    assert run(live)[0] == []  # what was released keeps its verdict
+
+
+def test_a_gallery_that_is_found_no_more_refuses_a_stage(live):
+    declare_gallery(live)
+    assert fomo("alias", "shop", "kept", "1").exit_code == 0
+    run(live, "galleries/pets")
+    live.write("toy", release=of_galleries(1))
+    _, output = run(live)
+    assert history(live).live == 1
+    assert "galleries/pets recall_compensated" in output
+    live.write("toy", release=release({"galleries": {"cosine_at_least": -1}}))
+    run(live)
+    assert history(live).live == 3
+
+
+def test_a_gate_on_galleries_that_are_not_declared_is_refused(live):
+    live.write("toy", release=of_galleries(0))
+    with pytest.raises(InputError, match="galleries is about galleries of shop with"):
+        fomo("run", "toy")
 
 
 def test_a_rollback_has_nothing_judged_again(live):

@@ -8,7 +8,15 @@ import pytest
 from fomo_dagster.data.near_duplicates import PAIRS, Found
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.release import Gates, Release
-from fomo_dagster.releases.gates import Compared, Costs, Evaluated, concepts_of, judge
+from fomo_dagster.galleries.drift import METRICS
+from fomo_dagster.releases.gates import (
+    Compared,
+    Costs,
+    Evaluated,
+    GalleryDrift,
+    concepts_of,
+    judge,
+)
 from fomo_dagster.statistics.intervals import student
 from fomo_dagster.tables.view_columns import PREDICTION_COLUMNS
 
@@ -213,3 +221,61 @@ def test_a_gate_on_latency_is_told_what_there_is_instead():
         Gates.model_validate({"speed": {"latency_ratio_at_most": 1.05}})
     with pytest.raises(ValueError, match="give flops_ratio_at_most or parameters_ratio_at_most"):
         Gates.model_validate({"cost": {}})
+
+
+def drift(**values):
+    """metric → its mean, and how far its interval goes to each side, of 300 queries."""
+    rows = [
+        {"concept": None, "metric": metric, "value": mean, "low": mean - wide,
+         "high": mean + wide, "samples": 300}
+        for metric, (mean, wide) in values.items()
+    ]  # fmt: skip
+    rows.append({"concept": "wren", "metric": "cosine", "value": 0.1, "low": 0, "high": 1})
+    return GalleryDrift(pl.DataFrame(rows, schema=METRICS))
+
+
+def of_galleries(gate, **drifts):
+    gates = Gates.model_validate({"galleries": gate})
+    return judge(gates, ROLES, model(birds=(0, 1)), None, 0, drifts=drifts)
+
+
+def test_a_gallery_must_still_be_found_by_the_whole_interval():
+    gate = {"recall_compensated_at_least": 0.8, "cosine_at_least": 0.9}
+    cosine, recall = of_galleries(
+        gate, pets=drift(recall_compensated=(81.0, 0.5), cosine=(0.95, 0.01))
+    )
+    assert (cosine.gate, cosine.passed) == ("galleries: pets cosine", True)
+    assert (recall.passed, recall.limit, recall.samples) == (True, 80, 300)
+    assert recall.said == "pets recall_compensated 81.00 (80.50 to 81.50): at least 80"
+    cosine, recall = of_galleries(
+        gate, pets=drift(recall_compensated=(81.0, 2.0), cosine=(0.85, 0.01))
+    )
+    assert (cosine.passed, recall.passed) == (False, False)
+    assert recall.samples_needed == 1200
+    assert "300 queries are too few to tell, about 1200 would do" in recall.said
+
+
+@pytest.mark.parametrize(
+    ("found", "why"),
+    [
+        (GalleryDrift(), "it is not embedded yet"),
+        (GalleryDrift(pl.DataFrame(schema=METRICS)), "it has too few rows to tell"),
+        (drift(recall_compensated=(99, 0.1)), "its embeddings are of another size"),
+    ],
+)
+def test_a_gallery_that_cannot_be_judged_does_not_pass(found, why):
+    (verdict,) = of_galleries({"recall_new_queries_at_least": 0.5}, pets=found)
+    assert not verdict.passed
+    assert why in verdict.said
+
+
+def test_weights_that_embedded_a_gallery_are_no_drift():
+    same = GalleryDrift(pl.DataFrame(schema=METRICS), is_same=True)
+    (verdict,) = of_galleries({"recall_new_queries_at_least": 1}, pets=same)
+    assert verdict.passed
+    assert "embedded by these very weights" in verdict.said
+
+
+def test_a_gate_on_galleries_asks_something():
+    with pytest.raises(ValueError, match="nothing is asked: give one of cosine_at_least"):
+        Gates.model_validate({"galleries": {}})

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -24,27 +25,31 @@ from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.core.outcome import Outcome
 from fomo_dagster.graph.core.shown import Bullets, Check, Checked, Shown
 from fomo_dagster.graph.nodes.details import SampleDetails
-from fomo_dagster.graph.nodes.evaluation import METRICS, EvaluationDetails, EvaluationNode
+from fomo_dagster.graph.nodes.evaluated import evaluated
+from fomo_dagster.graph.nodes.evaluation import EvaluationDetails, EvaluationNode
+from fomo_dagster.graph.nodes.gallery_drift import GalleryDriftNode
+from fomo_dagster.graph.nodes.held_galleries import HeldGalleries
 from fomo_dagster.graph.nodes.near_duplicates import NearDuplicatesNode, found_by
 from fomo_dagster.graph.nodes.up_for_release import candidate_of
 from fomo_dagster.graph.work.compared_costs import architectures_of, costs_of
 from fomo_dagster.graph.work.histories import history_of
-from fomo_dagster.parquet import read_parquet
 from fomo_dagster.releases.history import licences_said
 from fomo_dagster.releases.live import released_weights
 from fomo_dagster.releases.promoting import promote, refuse
 from fomo_dagster.releases.records import Candidate, History, OvertakenError, ReleaseLog
 from fomo_dagster.releases.verdicts import Verdict
 from fomo_dagster.store.artifacts import Artifact
+from fomo_dagster.store.digests import digest_of
 from fomo_dagster.store.recipes import Recipe
 
 if TYPE_CHECKING:
     import polars as pl
 
     from fomo_dagster.data.near_duplicates import Found
+    from fomo_dagster.evaluation.encoding import Encoder
     from fomo_dagster.experiment.schema import Experiment
     from fomo_dagster.graph.core.context import NodeContext
-    from fomo_dagster.releases.gates import Evaluated
+    from fomo_dagster.releases.gates import GalleryDrift
 
 GATES = "gates"  # the artifact of the verdicts; the others are evaluations of what is live
 VERDICTS = "verdicts.json"
@@ -54,19 +59,22 @@ _LIVE = "live: {}"  # the artifact of what is live, on a dataset
 
 @dataclass(frozen=True, kw_only=True)
 class CandidateDetails(Details):
-    """reference: the number of the release that it was held against; None: nothing was live."""
+    """reference: the number of the release that it was held against; None: nothing was live.
+    galleries: the key of each gallery that it was held against → its data version then."""
 
     reference: int | None = None
+    galleries: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LiveDetails(Details):
     """What a candidate is held against: its number, the data version of its weights, and the
-    declaration of its backbone."""
+    declaration of its backbone; and galleries, as of `CandidateDetails`."""
 
     number: int | None = None
     checkpoint: str | None = None
     backbone: Mapping[str, Any] | None = None
+    galleries: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +89,7 @@ class CandidateNode(Node):
         "evaluations": "its evaluations changed",
         "live": "another release is live",
         "near_duplicates": "its near duplicates changed",
+        "galleries": "a gallery changed, or how its drift is measured",
     }
     stage: int
     evaluation: EvaluationNode
@@ -128,7 +137,9 @@ class CandidateNode(Node):
     @property
     def inputs(self) -> tuple[str, ...]:
         near = () if self.near is None else (self.near.key,)
-        return (self.evaluation.key, *map(shards_key, self.evaluation.datasets), *near)
+        weights = () if self.release.gates.galleries is None else (self.evaluation.checkpoint_key,)
+        shards = map(shards_key, self.evaluation.datasets)
+        return (self.evaluation.key, *shards, *near, *weights)
 
     @property
     def comes_after(self) -> tuple[str, ...]:
@@ -151,6 +162,16 @@ class CandidateNode(Node):
             "roles": self.evaluation.roles,
         }
 
+    @cached_property
+    def _held(self) -> HeldGalleries | None:
+        """The galleries that it is held against, where a gate is about them."""
+        if self.release.gates.galleries is None:
+            return None
+        try:
+            return HeldGalleries.of(self.release.name, self.nodes)
+        except InputError as error:
+            raise InputError(f"{self.experiment}: {error}") from error
+
     @property
     def _live_key(self) -> str:
         return f"{release_key(self.release.name)}/live"
@@ -161,10 +182,18 @@ class CandidateNode(Node):
         if head is not None and self._is_history(history):
             number = head.facts.get("reference")
         candidate = None if number is None else history.release(number).candidate
-        details = LiveDetails(number=number)
+        galleries: Mapping[str, str] = {}
+        if self._held is not None:
+            galleries = self._held.versions(context)
+            if head is not None and self._is_history(history):
+                galleries = head.facts.get("galleries", {})
+        details = LiveDetails(number=number, galleries=galleries)
         if candidate is not None:
             details = replace(details, checkpoint=candidate.checkpoint, backbone=candidate.backbone)
-        return {self._live_key: Facts(details.checkpoint or "nothing", details)}
+        version = details.checkpoint or "nothing"
+        if galleries:
+            version = digest_of({"live": version, "galleries": dict(galleries)})
+        return {self._live_key: Facts(version, details)}
 
     def recipes(self, facts: FactsByKey) -> dict[str, Recipe]:
         self._check_concepts(facts)
@@ -187,8 +216,16 @@ class CandidateNode(Node):
         if self.release.gates.cost is not None:
             backbone = facts[self._live_key].of(LiveDetails).backbone
             parameters["architectures"] = architectures_of(self.evaluation.backbone, backbone)
-        return {_LIVE.format(name): recipe for name, recipe in held.items()} | {
-            GATES: Recipe(self.kind, self.version, parameters, inputs)
+        drifts: dict[str, Recipe] = {}
+        if self._held is not None:
+            checkpoint = facts[self.evaluation.checkpoint_key].data_version
+            drifts = self._held.recipes(facts[self._live_key].of(LiveDetails).galleries, checkpoint)
+            inputs["galleries"] = {key: recipe.digest for key, recipe in drifts.items()}
+            parameters["galleries"] = sorted(self._held.drifts)
+        return {
+            **{_LIVE.format(name): recipe for name, recipe in held.items()},
+            **drifts,
+            GATES: Recipe(self.kind, self.version, parameters, inputs),
         }
 
     def _check_concepts(self, facts: FactsByKey) -> None:
@@ -211,6 +248,10 @@ class CandidateNode(Node):
     def make(
         self, name: str, recipe: Recipe, folder: Path, context: NodeContext
     ) -> Mapping[str, Any] | None:
+        if self._held is not None and name in self._held.drifts:
+            return self._held.measure(
+                name, recipe, partial(self._encoder, context), folder, context
+            )
         if name != GATES:
             return self._evaluate_live(name, recipe, folder, context)
         from fomo_dagster.releases.gates import judge
@@ -218,13 +259,26 @@ class CandidateNode(Node):
         own, live = recipe.inputs["evaluations"], recipe.inputs.get("live")
         number = recipe.parameters["number"]
         verdicts = judge(
-            self.release.gates, self.evaluation.roles, self._evaluated(own, context),
-            None if live is None else self._evaluated(live, context), number,
+            self.release.gates, self.evaluation.roles, evaluated(self.evaluation, own, context),
+            None if live is None else evaluated(self.evaluation, live, context), number,
             self._brought(recipe, context), left_out="deduplicate" in recipe.parameters,
             costs=costs_of(recipe.parameters.get("architectures"), context.home.cache),
+            drifts=self._drifts(recipe, context),
         )  # fmt: skip
         (folder / VERDICTS).write_text(json.dumps([asdict(one) for one in verdicts]))
         return None
+
+    def _encoder(self, context: NodeContext, drift: GalleryDriftNode) -> Encoder:
+        """What embeds by the stage, as a gallery asks."""
+        weights = context.artifact(self.evaluation.checkpoint_key)
+        return drift.encoder(self.evaluation.backbone, weights, context)
+
+    def _drifts(self, recipe: Recipe, context: NodeContext) -> dict[str, GalleryDrift] | None:
+        """How far it is from what embedded the galleries, where a gate is about them."""
+        if self._held is None:
+            return None
+        checkpoint = context.facts(self.evaluation.checkpoint_key).data_version
+        return self._held.found(recipe.inputs["galleries"], checkpoint, context)
 
     def _evaluate_live(
         self, name: str, recipe: Recipe, folder: Path, context: NodeContext
@@ -237,26 +291,6 @@ class CandidateNode(Node):
         dataset = next(d for d in self.evaluation.datasets if _LIVE.format(d) == name)
         return self.evaluation.evaluate(dataset, weights, backbone, folder, context)
 
-    def _evaluated(self, digests: Mapping[str, str], context: NodeContext) -> Evaluated:
-        import polars as pl
-
-        from fomo_dagster.releases.gates import Evaluated
-        from fomo_dagster.tables.predictions import PREDICTIONS, predictions_of
-
-        predictions, metrics = {}, {}
-        for name, digest in digests.items():
-            artifact = context.store.open(EvaluationNode.kind, digest)
-            if artifact is None or PREDICTIONS not in artifact.manifest["files"]:
-                raise InputError(
-                    f"{self.key} takes the predictions of {name}, and its evaluation {digest} has "
-                    f"none: `fomo run {self.experiment} --predictions` evaluates it again"
-                )
-            task = self.evaluation.datasets[name].task
-            predictions[name] = predictions_of(artifact, name, task)
-            rows = read_parquet(artifact.path(METRICS)).select("metric", pl.col("value"))
-            metrics[name] = dict(rows.iter_rows())
-        return Evaluated(predictions, metrics)
-
     def _brought(self, recipe: Recipe, context: NodeContext) -> Found | None:
         """The near duplicates of what the stage brings, where a gate is about them."""
         digest = recipe.inputs.get("near_duplicates")
@@ -265,7 +299,9 @@ class CandidateNode(Node):
     def predict(self, recipes: Mapping[str, Recipe], context: NodeContext) -> Facts:
         number = recipes[GATES].parameters["number"]
         version = super().predict(recipes, context).data_version
-        return Facts(version, CandidateDetails(reference=number))
+        of_galleries = () if self._held is None else self._held.drifts
+        galleries = {key: recipes[key].inputs["gallery"] for key in of_galleries if key in recipes}
+        return Facts(version, CandidateDetails(reference=number, galleries=galleries))
 
     @property
     def table_names(self) -> tuple[str, ...]:

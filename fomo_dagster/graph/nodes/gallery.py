@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from fomo_dagster.errors import nearest
 from fomo_dagster.experiment.backbone import Backbone
 from fomo_dagster.experiment.gallery import LoadedGallery
-from fomo_dagster.galleries.declaration import DeclaredGallery
+from fomo_dagster.galleries.declaration import FIRST_ROWS, DeclaredGallery
 from fomo_dagster.graph.core.facts import ONLY, Details, Facts, FactsByKey
 from fomo_dagster.graph.core.keys import GALLERIES, drift_key, index_key, release_key, shards_key
 from fomo_dagster.graph.core.needs import Needs
@@ -48,7 +48,9 @@ class GalleryDetails(Details):
     dataset, of, release, follows: as declared. decoding: how the dataset's images are shown.
     weights: the data version of what embedded it. number: of the release; None where there was
     none. rows, dimensions: how many embeddings, and of how many numbers; 0 of none. earlier:
-    [weights, digest] of what the gallery was before, by other weights, the latest last.
+    [weights, digest] of what the gallery was before, by other weights, the latest last. whole:
+    whether all of it is embedded. rest: where not, the digests of those of `earlier` that have the
+    others, the one to be asked first first.
     """
 
     dataset: str
@@ -61,6 +63,15 @@ class GalleryDetails(Details):
     rows: int = 0
     dimensions: int = 0
     earlier: list[list[str]] = field(default_factory=list)
+    whole: bool = True
+    rest: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProgressDetails(Details):
+    """How many of the first rows a run embeds, with those that are there; None: all."""
+
+    first: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,9 +135,33 @@ class GalleryNode(Node):
     def _followed_key(self) -> str:
         return f"{release_key(self.gallery.release)}/{self.gallery.follows} for {self.key}"
 
+    @property
+    def _progress_key(self) -> str:
+        return f"{self.key}/progress"
+
     def outside_facts(self, context: NodeContext) -> dict[str, Facts]:
         history = history_of(self.gallery.release, context)
-        return {self._followed_key: Facts(weights_called(self.gallery.follows, history))}
+        weights = weights_called(self.gallery.follows, history)
+        first = self._first_rows(weights, context)
+        return {
+            self._followed_key: Facts(weights),
+            self._progress_key: Facts(str(first), ProgressDetails(first=first)),
+        }
+
+    def _first_rows(self, weights: str, context: NodeContext) -> int | None:
+        """How many rows the next run embeds by these weights, with those that are there."""
+        from fomo_dagster.galleries.files import EMBEDDINGS, EmbeddingsReader
+
+        refresh = self.gallery.refresh
+        if refresh is None or weights == NO_WEIGHTS:
+            return None
+        made = self._made_by(weights, context)
+        if not made:
+            return refresh.rows
+        before = _first_of(made[0])
+        rows = EmbeddingsReader(made[0].path(EMBEDDINGS)).rows
+        # What was whole once, or came to its end, is not held up by what is new.
+        return None if before is None or rows < before else rows + refresh.rows
 
     def recipes(self, facts: FactsByKey) -> dict[str, Recipe]:
         details = facts[self.inputs[0]].of(SampleDetails)
@@ -136,7 +171,10 @@ class GalleryNode(Node):
             "weights": facts[self._followed_key].data_version,
             "samples": digest_of(of_splits) if split == "all" else of_splits[split],
         }
-        return {ONLY: Recipe(self.kind, self.version, self._parameters, inputs)}
+        first = facts[self._progress_key].of(ProgressDetails).first
+        is_piece = first is not None and (self.gallery.of == "texts" or first < self._images(facts))
+        piece = {FIRST_ROWS: first} if is_piece else {}
+        return {ONLY: Recipe(self.kind, self.version, {**self._parameters, **piece}, inputs)}
 
     def remarks(self, facts: FactsByKey, context: NodeContext) -> Iterator[str]:
         if facts[self._followed_key].data_version == NO_WEIGHTS:
@@ -145,14 +183,21 @@ class GalleryNode(Node):
             hint = f"; {nearest(name, others)}" if others else ""
             way = "promote EXPERIMENT --first" if alias == LIVE else f"alias {name} {alias} NUMBER"
             yield f"nothing is {alias} as {name} yet, so {self.key} is empty (`fomo {way}`){hint}"
+        first, images = facts[self._progress_key].of(ProgressDetails).first, self._images(facts)
+        if first is not None and first < images:
+            of = "" if self.gallery.of == "texts" else f" of {images:,}"
+            yield f"{self.key} has about {first:,} rows{of} after this run: the next embeds more"
 
     def predict(self, recipes: Mapping[str, Recipe], context: NodeContext) -> Facts:
         gallery, recipe = self.gallery, recipes[ONLY]
+        earlier = self._earlier(recipe, context)
+        whole = FIRST_ROWS not in recipe.parameters
         details = GalleryDetails(
             dataset=gallery.dataset, of=gallery.of, release=gallery.release,
             follows=gallery.follows,
             decoding=self.loaded.dataset.decoding.as_data(), weights=recipe.inputs["weights"],
-            number=self._number(recipe, context), earlier=self._earlier(recipe, context),
+            number=self._number(recipe, context), earlier=earlier, whole=whole,
+            rest=[] if whole else self._rest(earlier, context),
         )  # fmt: skip
         return Facts(recipe.digest, details)
 
@@ -185,9 +230,21 @@ class GalleryNode(Node):
 
     def _was_alike(self, head: Head, recipe: Recipe) -> bool:
         """Whether what it was is the same of other weights or samples, and no other gallery."""
-        was = (head.facts["dataset"], head.facts["release"], head.recipes[ONLY]["parameters"])
-        gallery = self.gallery
-        return was == (gallery.dataset, gallery.release, recipe.as_data()["parameters"])
+        parameters = _without_first(head.recipes[ONLY]["parameters"])
+        was = (head.facts["dataset"], head.facts["release"], parameters)
+        wanted = _without_first(recipe.as_data()["parameters"])
+        return was == (self.gallery.dataset, self.gallery.release, wanted)
+
+    def _rest(self, earlier: list[list[str]], context: NodeContext) -> list[str]:
+        """Of what the gallery was, what has the rows that are not embedded anew yet."""
+        rest = []
+        for _, digest in reversed(earlier):
+            artifact = context.store.open(self.kind, digest)
+            if artifact is not None:
+                rest.append(digest)
+                if _first_of(artifact) is None:
+                    break
+        return rest
 
     @property
     def needs(self) -> Needs:
@@ -230,29 +287,41 @@ class GalleryNode(Node):
         def progress(done: int, total: int) -> None:
             context.callbacks.progress(f"{gallery.of} of {gallery.dataset}", done, total)
 
-        done = embed(rows, folder, encode, self._alike(recipe, context), progress)
+        before = self._made_by(recipe.inputs["weights"], context)
+        done = embed(rows, folder, encode, before, progress, recipe.parameters.get(FIRST_ROWS))
         cost = {"samples": done.encoded, "copied": done.copied, **meter.costs()}
         if not done.encoded:
             return cost
         architecture, counted = encoder().model.architecture, {gallery.of: done.encoded}
         return {**cost, **encoding_flops(architecture, context.home.cache, **counted)}
 
-    def _alike(self, recipe: Recipe, context: NodeContext) -> list[Artifact]:
-        """What the same weights embedded in the same way, of other samples."""
+    def _made_by(self, weights: str, context: NodeContext) -> list[Artifact]:
+        """What these weights embedded of it in the same way, the latest first, of other samples or
+        fewer."""
         head = context.heads.read(self.key)
         if head is None:
             return []
-        wanted = recipe.inputs["weights"]
-        digests = [head.digest] if head.facts["weights"] == wanted else []
-        digests += [digest for weights, digest in head.facts["earlier"] if weights == wanted]
+        digests = [head.digest] if head.facts["weights"] == weights else []
+        digests += [digest for other, digest in head.facts["earlier"] if other == weights]
         found = (context.store.open(self.kind, digest) for digest in digests)
-        return [
-            artifact
-            for artifact in found
-            if artifact is not None and _is_alike(artifact.manifest["recipe"], recipe)
-        ]
+        return [artifact for artifact in found if artifact is not None and self._is_alike(artifact)]
+
+    def _is_alike(self, artifact: Artifact) -> bool:
+        """Whether equal groups have equal embeddings in it and in what will be made."""
+        made = artifact.manifest["recipe"]
+        return made["version"] == self.version and all(
+            made["parameters"][name] == self._parameters[name] for name in ("of", "precision")
+        )
 
     def samples(self, facts: FactsByKey) -> int | None:
+        images, refresh = self._images(facts), self.gallery.refresh
+        progress = facts.get(self._progress_key)
+        if refresh is None or progress is None or progress.of(ProgressDetails).first is None:
+            return images
+        return min(images, refresh.rows)
+
+    def _images(self, facts: FactsByKey) -> int:
+        """How many there are of its split."""
         details = facts[self.inputs[0]].of(SampleDetails)
         of_splits = {"train": sum(details.train_samples.values()), "test": details.test_samples}
         split = self.gallery.split
@@ -268,6 +337,7 @@ class GalleryNode(Node):
             "embedded_by": "nothing" if number is None else f"release {number}",
             "encoded": int(made.get("samples", 0)),
             "copied": int(made.get("copied", 0)),
+            **({} if details.whole else {"whole": "no: the next run embeds more"}),
         }
 
 
@@ -283,12 +353,11 @@ def earlier_of(head: Head, weights: str) -> list[list[str]]:
     return [[one, digest] for one, digest in earlier.items()]
 
 
-def _is_alike(made: Mapping[str, Any], recipe: Recipe) -> bool:
-    """Whether equal groups have equal embeddings in what one recipe made and another will."""
-    wanted = recipe.as_data()
-    same = ("of", "precision")
-    return (
-        made["version"] == wanted["version"]
-        and made["inputs"]["weights"] == wanted["inputs"]["weights"]
-        and all(made["parameters"][name] == wanted["parameters"][name] for name in same)
-    )
+def _first_of(artifact: Artifact) -> int | None:
+    """About how many rows it has, from the first on; None where it has all."""
+    first: int | None = artifact.manifest["recipe"]["parameters"].get(FIRST_ROWS)
+    return first
+
+
+def _without_first(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in parameters.items() if name != FIRST_ROWS}

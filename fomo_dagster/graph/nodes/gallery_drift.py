@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.backbone import Backbone
 from fomo_dagster.experiment.execution import Execution
 from fomo_dagster.galleries.declaration import Drift
@@ -30,6 +31,7 @@ from fomo_dagster.store.recipes import Recipe
 if TYPE_CHECKING:
     import polars as pl
 
+    from fomo_dagster.evaluation.encoding import Encoder
     from fomo_dagster.galleries.files import Floats
     from fomo_dagster.graph.core.context import NodeContext
 
@@ -50,6 +52,7 @@ class GalleryDriftNode(Node):
     kind: ClassVar[str] = "gallery_drift"
     group: ClassVar[str] = GALLERIES
     details: ClassVar[type[Details]] = GalleryDriftDetails
+    version: ClassVar[int] = 2  # 1 had no intervals
     tools: ClassVar[frozenset[str]] = frozenset({"parquet", "openclip"})
     input_changes: ClassVar[Mapping[str, str]] = {
         "gallery": "its gallery was embedded anew",
@@ -102,11 +105,13 @@ class GalleryDriftNode(Node):
         return {self._live_key: Facts(weights_called(LIVE, history), details)}
 
     def recipes(self, facts: FactsByKey) -> dict[str, Recipe]:
-        inputs = {
-            "gallery": facts[self.gallery.key].data_version,
-            "live": facts[self._live_key].data_version,
-        }
-        return {ONLY: Recipe(self.kind, self.version, self.declared, inputs)}
+        gallery, live = (facts[key].data_version for key in (self.gallery.key, self._live_key))
+        return {ONLY: self.recipe_of(gallery, live)}
+
+    def recipe_of(self, gallery: str, weights: str) -> Recipe:
+        """How far weights are from what embedded a gallery; both by their data versions."""
+        inputs = {"gallery": gallery, "live": weights}
+        return Recipe(self.kind, self.version, self.declared, inputs)
 
     @property
     def needs(self) -> Needs:
@@ -115,41 +120,72 @@ class GalleryDriftNode(Node):
     def make(
         self, name: str, recipe: Recipe, folder: Path, context: NodeContext
     ) -> Mapping[str, Any]:
+        gallery, live = context.artifact(self.gallery.key), recipe.inputs["live"]
+        if live == NO_WEIGHTS:
+            return self.measure(gallery, live, None, folder, context)
+
+        def encoder() -> Encoder:
+            candidate, weights = released_weights(
+                context.home, self.gallery.gallery.release, live, self.key
+            )
+            backbone = Backbone.model_validate(dict(candidate.backbone))
+            return self.encoder(backbone, weights, context)
+
+        return self.measure(gallery, live, encoder, folder, context)
+
+    def encoder(self, backbone: Backbone, weights: Artifact, context: NodeContext) -> Encoder:
+        """What embeds as the gallery asks."""
+        return encoder_of(
+            backbone, weights, self.gallery.gallery.precision, self.execution, context
+        )
+
+    def measure(
+        self, gallery: Artifact, weights: str, encoder: Callable[[], Encoder] | None, folder: Path,
+        context: NodeContext,
+    ) -> Mapping[str, Any]:  # fmt: skip
+        """Write what is measured into a folder. gallery: its artifact; weights: the data version of
+        what is held against it; encoder: what embeds by them, None of none."""
         import numpy as np
         import polars as pl
 
         from fomo_dagster.galleries.drift import METRICS, drift_of
         from fomo_dagster.galleries.files import EMBEDDINGS, EmbeddingsReader
 
-        embeddings = EmbeddingsReader(context.artifact(self.gallery.key).path(EMBEDDINGS))
-        live = recipe.inputs["live"]
-        made_by = context.facts(self.gallery.key).of(GalleryDetails).weights
-        if live in (made_by, NO_WEIGHTS) or not embeddings.rows:
+        embeddings = EmbeddingsReader(gallery.path(EMBEDDINGS))
+        made_by = gallery.manifest["recipe"]["inputs"]["weights"]
+        if encoder is None or weights == made_by or not embeddings.rows:
             pl.DataFrame(schema=METRICS).write_parquet(folder / DRIFT)
             return {"samples": 0}
         count = min(self.settings.samples, embeddings.rows)
-        places = np.linspace(0, embeddings.rows - 1, count).round().astype(int).tolist()
-        rows = embeddings.columns(places)
-        old = np.concatenate([embeddings.read(place, 1) for place in places])
-        new = self._embedded(rows, live, context)
+        places = np.linspace(0, embeddings.rows - 1, count).round().astype(int)
+        rows = embeddings.columns(places.tolist()).with_columns(place=pl.Series(places))
+        rows, new = self._embedded(rows, encoder(), context)
+        old = np.concatenate([embeddings.read(place, 1) for place in rows["place"].to_list()])
         drift_of(old, new, rows["concept"].to_list()).write_parquet(folder / DRIFT)
-        return {"samples": count}
+        return {"samples": rows.height}
 
-    def _embedded(self, rows: pl.DataFrame, live: str, context: NodeContext) -> Floats:
-        """(N, E): rows of the gallery as what is live embeds them."""
+    def _embedded(
+        self, rows: pl.DataFrame, encoder: Encoder, context: NodeContext
+    ) -> tuple[pl.DataFrame, Floats]:
+        """Rows of the gallery, as far as its dataset still has them, and their (N, E) embeddings by
+        the encoder."""
         gallery = self.gallery.gallery
-        candidate, weights = released_weights(context.home, gallery.release, live, self.key)
-        backbone = Backbone.model_validate(dict(candidate.backbone))
-        encoder = encoder_of(backbone, weights, gallery.precision, self.execution, context)
         if gallery.of == "texts":
-            texts: Floats = encoder.texts(rows["text"].to_list()).numpy()
-            return texts
+            return rows, encoder.texts(rows["text"].to_list()).numpy()
         index = index_of(gallery.dataset, context)
-        samples = rows.select("split", "key").join(
+        there = rows.join(
+            index.samples.select("split", "key", "digest"), on=["split", "key", "digest"],
+            how="semi", maintain_order="left",
+        )  # fmt: skip
+        if there.is_empty():
+            raise InputError(
+                f"{self.gallery.key} and its dataset {gallery.dataset} have no image in common any "
+                f"more: `fomo run {self.gallery.key}` embeds what is there"
+            )
+        samples = there.select("split", "key").join(
             index.samples, on=["split", "key"], maintain_order="left"
         )
-        images: Floats = encoder.images(gallery.dataset, samples, index).numpy()
-        return images
+        return there, encoder.images(gallery.dataset, samples, index).numpy()
 
     @property
     def table_names(self) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,9 +13,12 @@ from fomo_dagster.data.images import UnreadableImageError, decoded
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.backbone import Backbone
 from fomo_dagster.experiment.execution import Execution
-from fomo_dagster.galleries.finding import FoundGallery
-from fomo_dagster.galleries.searching import check_size, nearest_rows, rows_at
+from fomo_dagster.galleries.files import EmbeddingsReader
+from fomo_dagster.galleries.finding import FoundGallery, index_of
+from fomo_dagster.galleries.mixing import CommonRows
+from fomo_dagster.galleries.searching import Place, check_size, nearest_rows, ranked, rows_at
 from fomo_dagster.graph.work.checkpoints import WEIGHTS, load_weights
+from fomo_dagster.home import Home
 from fomo_dagster.paths import problem_of, said_of
 
 if TYPE_CHECKING:
@@ -24,16 +28,40 @@ if TYPE_CHECKING:
     from fomo_dagster.galleries.files import Floats
     from fomo_dagster.galleries.hnsw import IndexReader
 
+_BEGIN: Place = ("", "")
+
 
 @dataclass(frozen=True)
 class GallerySearch:
     """Queries of a gallery. A query is embedded on the CPU: others may need the devices.
 
-    index: the file of its index, by which it is searched; None: exactly.
+    index: the file of its index, by which it is searched; None: exactly. rest: where the gallery is
+    being refreshed, the search of the rows that it does not have yet.
     """
 
     gallery: FoundGallery
     index: Path | None = None
+    rest: GallerySearch | None = None
+
+    @classmethod
+    def of(cls, home: Home, gallery: FoundGallery, *, exact: bool = False) -> GallerySearch:
+        """The search of a gallery that was found, and of all its rest. exact: around indexes."""
+        rest = None
+        for part in reversed(gallery.rest):
+            rest = cls(part, None if exact else index_of(home, part), rest)
+        return cls(gallery, None if exact else index_of(home, gallery), rest)
+
+    @property
+    def parts(self) -> Iterator[GallerySearch]:
+        """This one, and those of the rest: each needs a query of its own weights."""
+        yield self
+        if self.rest is not None:
+            yield from self.rest.parts
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether it looks at all rows."""
+        return all(part.index is None for part in self.parts)
 
     @cached_property
     def encoder(self) -> Encoder:
@@ -45,8 +73,8 @@ class GallerySearch:
         return Encoder.of(model, self.gallery.precision, Execution(device="cpu"))
 
     def by_text(self, text: str, top: int) -> pl.DataFrame:
-        """The `top` rows nearest to a text, as `nearest_rows` gives them."""
-        return self.nearest(self.encoder.texts([text])[0].numpy(), top)
+        """The `top` rows nearest to a text, as `nearest` gives them."""
+        return self._by(lambda encoder: encoder.texts([text])[0].numpy(), top)
 
     def by_image(self, path: Path, top: int) -> pl.DataFrame:
         """The `top` rows nearest to a picture, which is decoded as those of the gallery are. Raises
@@ -60,16 +88,51 @@ class GallerySearch:
             raise InputError(said_of(error, path)) from error
         except UnreadableImageError as error:
             raise InputError(f"{path} cannot be decoded ({error}): name an image") from error
-        return self.nearest(self.encoder.picture(picture, str(path)).numpy(), top)
+        return self._by(lambda encoder: encoder.picture(picture, str(path)).numpy(), top)
 
-    def nearest(self, query: Floats, top: int) -> pl.DataFrame:
-        """The `top` rows nearest to what the weights that embedded the gallery make of a query,
-        (D,), of length 1."""
+    def _by(self, embedded: Callable[[Encoder], Floats], top: int) -> pl.DataFrame:
+        return self.nearest([embedded(part.encoder) for part in self.parts], top)
+
+    def nearest(self, queries: Sequence[Floats], top: int, after: Place = _BEGIN) -> pl.DataFrame:
+        """`FOUND` of the `top` rows nearest to a query, as `nearest_rows`.
+
+        queries: what the weights of each of `parts` make of it, (D,), of length 1. Similarities of
+        the rest are shifted to those of the newest weights (`mixing`). after: only rows after this
+        place.
+        """
+        own = self._nearest(queries[0], top, after)
+        if self.rest is None:
+            return own
+        import polars as pl
+
+        others = self.rest.nearest(queries[1:], top, max(after, self._last))
+        shift = self._common.shift(queries[0], queries[1])
+        others = others.with_columns(pl.col("similarity") + shift)
+        both = pl.concat([own, others])
+        in_order = both.sort(
+            "similarity", "split", "key", "text", descending=[True, False, False, False]
+        )
+        return ranked(in_order.head(top))
+
+    def _nearest(self, query: Floats, top: int, after: Place) -> pl.DataFrame:
+        """Those of this part alone."""
         if self._reader is None:
-            return nearest_rows(self.gallery.file, query, top)
+            return nearest_rows(self.gallery.file, query, top, after)
         check_size(self.gallery.file, query)
-        places, similarities = self._reader.nearest(query, top)
+        start = 0
+        if after != _BEGIN:
+            start = EmbeddingsReader(self.gallery.file).count_until(*after)
+        places, similarities = self._reader.nearest(query, top, start)
         return rows_at(self.gallery.file, places.tolist(), similarities.tolist())
+
+    @cached_property
+    def _last(self) -> Place:
+        return EmbeddingsReader(self.gallery.file).last
+
+    @cached_property
+    def _common(self) -> CommonRows:
+        assert self.rest is not None
+        return CommonRows.of(self.gallery.file, self.rest.gallery.file)
 
     @cached_property
     def _reader(self) -> IndexReader | None:
