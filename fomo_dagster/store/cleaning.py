@@ -50,7 +50,7 @@ class Cleaning:
     artifacts: address → bytes here. why: address → why. leftovers: what processes left that were
     killed, and what was set aside as damaged → bytes. kept_for: who else needs what could go →
     the number of artifacts. remote: address → bytes on the remote; before it is cleaned, as if no
-    other home needed it.
+    other home needed it; and copies of resume points that killed processes left there.
     """
 
     artifacts: Mapping[Address, int]
@@ -94,6 +94,7 @@ def what_goes(home: Path, store: Store, gives_up: Callable[[Root], bool] = nothi
     if remote is not None:
         sizes = remote.contents()
         there = {a: sizes.get(a, 0) for a in remote.users.used() if not found.needs(a)}
+        there |= remote.finished_resume_copies(sizes)
     return Cleaning(
         artifacts={address: sum(sizes_of(store, address)) for address in found.why},
         why=found.why,
@@ -121,7 +122,10 @@ def clean(
     """
     places, remote = store.places, _cleanable(store)
     trash = places.trash / uuid.uuid4().hex
-    there = remote.contents() if remote is not None and only is None else {}
+    there, points = dict[Address, int](), dict[Address, int]()
+    if remote is not None and only is None:
+        there = remote.contents()
+        points = remote.finished_resume_copies(there)
     taken: dict[Address, int] = {}
     gone: list[Address] = []
     try:
@@ -143,6 +147,8 @@ def clean(
                 gone = remote.users.give_up(found.needs, only, waiting)
                 for address in gone:
                     write_note(places.cleaned(*address))
+                for _, digest in points:
+                    remote.resume_copies(digest).remove()
     finally:
         _remove(trash)
     swept = {path: size for path in left if (size := _swept(path, places)) is not None}
@@ -151,7 +157,7 @@ def clean(
         why={address: found.why[address] for address in taken},
         leftovers=swept,
         kept_for=found.kept_for,
-        remote={address: there.get(address, 0) for address in gone},
+        remote={**{address: there.get(address, 0) for address in gone}, **points},
     )
 
 

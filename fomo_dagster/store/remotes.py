@@ -15,7 +15,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +37,7 @@ from fomo_dagster.store.manifests import (
     parse,
 )
 from fomo_dagster.store.places import Address
-from fomo_dagster.store.resume_copies import ResumeCopies
+from fomo_dagster.store.resume_copies import RESUME, RESUME_POINT, ResumeCopies
 from fomo_dagster.store.users import HomeName, Users
 
 _SECONDS_BETWEEN_LOOKS = 2.0  # at a claim that another holds
@@ -101,6 +101,17 @@ class Remote:
             digest = rest.partition("/")[0]
             if is_address(kind, digest):
                 found[kind, digest] = found.get((kind, digest), 0) + size
+        return found
+
+    def finished_resume_copies(self, there: Collection[Address]) -> dict[Address, int]:
+        """Copies of resume points of what is finished, by `RESUME_POINT` and digest, with their
+        bytes: their process was killed. there: the addresses of `contents`."""
+        finished = {digest for _, digest in there}
+        found: dict[Address, int] = {}
+        for name, size in self._connection.listing(self._path(RESUME)).items():
+            address = RESUME_POINT, name.partition("/")[0]
+            if address[1] in finished:
+                found[address] = found.get(address, 0) + size
         return found
 
     def has(self, kind: str, digest: str, *, uses: bool = True) -> bool:

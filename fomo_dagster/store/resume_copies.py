@@ -20,6 +20,9 @@ from fomo_dagster.errors import StoreError
 from fomo_dagster.store.connections import Connection, TooLongError
 from fomo_dagster.store.digests import digest_of_file
 
+RESUME = ".resume"  # the folder of the remote
+RESUME_POINT = "resume_point"
+"""What its copies are called beside the kinds of artifacts."""
 _NEWEST = "newest.json"
 _MOST_BYTES = 10_000
 
@@ -31,7 +34,7 @@ class ResumeCopies:
 
     def __init__(self, connection: Connection, digest: str) -> None:
         self._connection = connection
-        self._folder = f".resume/{digest}"
+        self._folder = f"{RESUME}/{digest}"
         self._pushing: threading.Thread | None = None
 
     def push(self, point: Path, position: int) -> None:

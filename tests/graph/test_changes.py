@@ -282,6 +282,20 @@ def test_a_machine_that_shares_the_store_computes_nothing_again(project, tmp_pat
     assert {heads.read(entry.asset).status for entry in planned} == {"hit"}
 
 
+def test_a_copy_of_a_resume_point_goes_though_its_maker_was_killed(project, tmp_path, monkeypatch):
+    monkeypatch.setenv("FOMO_STORE", f"file://{tmp_path / 'shared'}")
+    settings = ["execution.resume_remote=true", "execution.resume_seconds=1e-9"]
+    run_experiment("toy", settings)
+    (digest,) = [d for _, d in project.home.heads.read("toy/trained_001").artifacts.values()]
+    (tmp_path / "resume.pt").write_bytes(b"a point")
+    remote = Home.from_environment().store.remote
+    remote.resume_copies(digest).push_last(tmp_path / "resume.pt", 3)
+    project.home.heads.remove("toy/trained_001")  # killed between its artifact and this
+    assert list(tmp_path.glob("shared/.resume/*/*.pt"))
+    run_experiment("toy", settings)
+    assert not list(tmp_path.glob("shared/.resume/*"))
+
+
 def test_rows_that_were_deleted_are_written_again_and_nothing_is_computed(finished_project):
     before = finished_project.artifacts()
     tables = finished_project.home.root / "tables"

@@ -342,6 +342,24 @@ def test_a_remote_keeps_what_was_pushed_before_homes_said_what_they_use(tmp_path
     assert machine(tmp_path, "third", bucket_of(tmp_path)).store.holds(one)
 
 
+def test_copies_of_resume_points_go_once_their_training_is_finished(tmp_path):
+    home = machine(tmp_path, "home", bucket_of(tmp_path))
+    (one,) = filled(home, 1)
+    write_head(home, "toy/trained_001", one)
+    point = tmp_path / "resume.pt"
+    point.write_bytes(DATA)
+    for digest in (one.digest, "0" * len(one.digest)):
+        home.store.remote.resume_copies(digest).push_last(point, 3)
+    address = ("resume_point", one.digest)
+    assert what_goes(home.root, home.store).remote.keys() == {address}
+    assert clean(home.root, home.store).remote[address] > len(DATA)
+    assert [path.name for path in (tmp_path / "remote/.resume").iterdir()] == [
+        "0" * len(one.digest)
+    ]
+    assert not what_goes(home.root, home.store).remote
+    assert home.store.remote.has(one.kind, one.digest)
+
+
 def test_what_a_killed_cleaning_left_on_a_remote_goes_with_the_next(tmp_path):
     home = machine(tmp_path, "home", bucket_of(tmp_path))
     one, two = filled(home, 2)

@@ -55,7 +55,8 @@ def materialise(key: str, context: RunContext) -> Outcome:
             takes_long=node.needs is not None,
         )
         execution = node.parallelism
-        if artifact.computed and execution is not None and execution.resume_remote:
+        if execution is not None and execution.resume_remote:
+            # Who made it may have been killed before, or have copied another point since.
             copies = context.resume_copies(recipe)
             if copies is not None:
                 copies.remove()
