@@ -18,6 +18,7 @@ from fomo_dagster.errors import InputError, StoreError
 from fomo_dagster.graph.build.builder import build_graph
 from fomo_dagster.graph.build.names import PROMOTE, ROLL_BACK
 from fomo_dagster.graph.nodes.candidate import CandidateNode
+from fomo_dagster.graph.run.devices import Lending
 from fomo_dagster.models.operations import of_encoding
 from fomo_dagster.releases.records import ReleaseLog
 from fomo_dagster.tables.views import query
@@ -124,6 +125,17 @@ def test_what_is_live_or_was_before_or_has_an_alias_is_not_packed(live):
     assert live.home.store.open(*addresses[1]) is not None
     run(live)
     assert is_packed() == [False, False, False]
+
+
+def test_judging_waits_for_no_device(live, monkeypatch):
+    def refused(self, needs, *rest):
+        assert not needs.devices
+        return lend(self, needs, *rest)
+
+    lend = Lending.lend
+    monkeypatch.setattr(Lending, "lend", refused)
+    assert run(live)[0] == ["candidate"] * 2
+    assert history(live).live == 3
 
 
 def declare_gallery(project, **declared):

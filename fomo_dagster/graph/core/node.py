@@ -133,6 +133,10 @@ class Node(ABC):
         comes to it."""
         return None
 
+    def needs_of(self, name: str) -> Needs | None:
+        """What making one of its artifacts takes."""
+        return self.needs
+
     def predict(self, recipes: Mapping[str, Recipe], context: NodeContext) -> Facts:
         """The facts that making these recipes will give; exact unless images are unreadable."""
         return Facts(identity(recipes))

@@ -245,6 +245,9 @@ class CandidateNode(Node):
     def needs(self) -> Needs:
         return Needs.of(self.execution)
 
+    def needs_of(self, name: str) -> Needs | None:
+        return None if name == GATES else self.needs  # judging computes nothing on a device
+
     def make(
         self, name: str, recipe: Recipe, folder: Path, context: NodeContext
     ) -> Mapping[str, Any] | None:

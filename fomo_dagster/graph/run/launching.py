@@ -63,7 +63,7 @@ def make(
     held."""
     context.run.begins(node)
     count = _processes(node)
-    if count == 1 and not (context.run.cluster.has_workers and node.needs is not None):
+    if count == 1 and not (context.run.cluster.has_workers and node.needs_of(name) is not None):
         with _here(node, claim.lent) as own:
             return make_here(own, name, recipe, folder, context)
     recipes = {name: recipe}

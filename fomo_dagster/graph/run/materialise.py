@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from fomo_dagster.graph.core.facts import identity
+from fomo_dagster.graph.core.needs import Needs
 from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.core.outcome import Outcome
 from fomo_dagster.graph.run.cleaned import left_as_it_is
@@ -46,13 +47,15 @@ def materialise(key: str, context: RunContext) -> Outcome:
     made = make_side_by_side(node, recipes, claim, context)
     artifacts: dict[str, Artifact] = {}
     for name, recipe in recipes.items():
+        takes_long = node.needs_of(name) is not None
+        own = claim if takes_long else replace(claim, needs=Needs())
         artifact = context.get_or_make(
             recipe,
-            lambda folder, name=name, recipe=recipe: make(  # type: ignore[misc]
-                node, name, recipe, folder, claim, context
+            lambda folder, name=name, recipe=recipe, own=own: make(  # type: ignore[misc]
+                node, name, recipe, folder, own, context
             ),
-            claim.held,
-            takes_long=node.needs is not None,
+            own.held,
+            takes_long=takes_long,
         )
         execution = node.parallelism
         if execution is not None and execution.resume_remote:
