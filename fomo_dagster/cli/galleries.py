@@ -35,7 +35,7 @@ def print_gallery(name: str, home: Home, console: Console) -> None:
         count = counted(rows, head.facts["of"].removesuffix("s"))
         said = f"{count}, embedded by release {number} of {name}"
     if not head.facts.get("whole", True):
-        say(console, f"{head.asset} has {said} so far: the next run embeds more")
+        say(console, f"{head.asset} has {said} so far: `fomo run {head.asset}` embeds the others")
         return
     say(console, f"{head.asset} is up to date: {said}")
 

@@ -187,7 +187,7 @@ class _Runner:
                 raise InputError("\n".join(missing))
             for number, member in enumerate(members, 1):
                 self.view.experiment(member.experiment.name, number, len(members))
-            rounds = 0
+            rounds, pieces = 0, self._pieces()
             while wanted := [entry for entry in planned if not entry.current]:
                 if rounds == MOST_ROUNDS:
                     left = ", ".join(entry.asset for entry in wanted)
@@ -202,7 +202,8 @@ class _Runner:
                 if self.failed and len(members) == 1:
                     break
                 planned = request.plan(but=self._lost())
-                rounds += 1
+                before, pieces = pieces, self._pieces()
+                rounds = rounds + 1 if pieces == before else 0
             if refusal is None:
                 for member in members:
                     self._tidy(member.experiment.name)
@@ -228,6 +229,15 @@ class _Runner:
             n.key: self.failed[n.key] for n in self.graph.of_comparisons if n.key in self.failed
         }
         return failures if request.experiment_set.is_several else self.failed
+
+    def _pieces(self) -> dict[str, str | None]:
+        """What is made in pieces → what there is of it."""
+        heads = {
+            node.key: self.home.heads.read(node.key)
+            for node in self.request.nodes
+            if node.is_made_in_pieces
+        }
+        return {key: None if head is None else head.digest for key, head in heads.items()}
 
     def _tidy(self, name: str) -> None:
         """Remove what an experiment no longer has and the weights that it does not retain, and pack

@@ -65,10 +65,10 @@ class Drift(Declaration):
 
 
 class Refresh(Declaration):
-    """How a gallery gets from one release to the next: a piece in each run. A search finds the rows
-    that are not embedded anew yet by what embedded them before."""
+    """How a gallery gets from one release to the next: by pieces, each of which is kept. A search
+    finds the rows that are not embedded anew yet by what embedded them before."""
 
-    rows: int = Field(ge=1, description="About how many rows a run embeds.")
+    rows: int = Field(ge=1, description="About how many rows are a piece.")
 
 
 class DeclaredGallery(Declaration):
@@ -101,7 +101,7 @@ class DeclaredGallery(Declaration):
         "another alias; null: not measured.",
     )
     refresh: Refresh | None = Field(
-        None, description="Embed it in pieces, one in each run; null: all of it at once."
+        None, description="Embed it in pieces, each of which is kept; null: all of it at once."
     )
     execution: GalleryExecution = Field(
         GalleryExecution(), description="Where and how fast it is embedded."

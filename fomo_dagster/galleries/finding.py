@@ -109,7 +109,7 @@ def index_of(home: Home, gallery: FoundGallery) -> Path | None:
         if artifact is not None and artifact.manifest["recipe"]["inputs"] == {
             "gallery": gallery.artifact.digest
         }:
-            return artifact.path(INDEX)
+            return artifact.path(INDEX) if INDEX in artifact.manifest["files"] else None
     return None
 
 

@@ -80,6 +80,11 @@ class Node(ABC):
         outside the graph may decide `outside_facts`."""
         return ()
 
+    @property
+    def is_made_in_pieces(self) -> bool:
+        """Whether it is up to date only after it was materialised several times."""
+        return False
+
     def is_settled(self, context: NodeContext) -> bool:
         """Whether what it comes after can no longer decide anything."""
         return False

@@ -121,6 +121,10 @@ class GalleryNode(Node):
         return (release_key(self.gallery.release),)
 
     @property
+    def is_made_in_pieces(self) -> bool:
+        return self.gallery.refresh is not None
+
+    @property
     def declared(self) -> Mapping[str, Any]:
         names = {"release": self.gallery.release, "follows": self.gallery.follows}
         return {**names, **self._parameters}
@@ -158,7 +162,7 @@ class GalleryNode(Node):
         made = self._made_by(weights, context)
         if not made:
             return refresh.rows
-        before = _first_of(made[0])
+        before = first_rows_of(made[0])
         rows = EmbeddingsReader(made[0].path(EMBEDDINGS)).rows
         # What was whole once, or came to its end, is not held up by what is new.
         return None if before is None or rows < before else rows + refresh.rows
@@ -186,7 +190,7 @@ class GalleryNode(Node):
         first, images = facts[self._progress_key].of(ProgressDetails).first, self._images(facts)
         if first is not None and first < images:
             of = "" if self.gallery.of == "texts" else f" of {images:,}"
-            yield f"{self.key} has about {first:,} rows{of} after this run: the next embeds more"
+            yield f"{self.key}: next, about its first {first:,} rows{of}"
 
     def predict(self, recipes: Mapping[str, Recipe], context: NodeContext) -> Facts:
         gallery, recipe = self.gallery, recipes[ONLY]
@@ -242,7 +246,7 @@ class GalleryNode(Node):
             artifact = context.store.open(self.kind, digest)
             if artifact is not None:
                 rest.append(digest)
-                if _first_of(artifact) is None:
+                if first_rows_of(artifact) is None:
                     break
         return rest
 
@@ -337,7 +341,11 @@ class GalleryNode(Node):
             "embedded_by": "nothing" if number is None else f"release {number}",
             "encoded": int(made.get("samples", 0)),
             "copied": int(made.get("copied", 0)),
-            **({} if details.whole else {"whole": "no: the next run embeds more"}),
+            **(
+                {}
+                if details.whole
+                else {"whole": "no: it is out of date until all rows are embedded"}
+            ),
         }
 
 
@@ -353,7 +361,7 @@ def earlier_of(head: Head, weights: str) -> list[list[str]]:
     return [[one, digest] for one, digest in earlier.items()]
 
 
-def _first_of(artifact: Artifact) -> int | None:
+def first_rows_of(artifact: Artifact) -> int | None:
     """About how many rows it has, from the first on; None where it has all."""
     first: int | None = artifact.manifest["recipe"]["parameters"].get(FIRST_ROWS)
     return first

@@ -15,7 +15,12 @@ from fomo_dagster.graph.core.needs import Needs
 from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.core.outcome import Outcome
 from fomo_dagster.graph.core.shown import Shown
-from fomo_dagster.graph.nodes.gallery import GalleryDetails, GalleryNode, earlier_of
+from fomo_dagster.graph.nodes.gallery import (
+    GalleryDetails,
+    GalleryNode,
+    earlier_of,
+    first_rows_of,
+)
 from fomo_dagster.store.artifacts import Artifact
 from fomo_dagster.store.recipes import Recipe
 from fomo_dagster.store.roots import GALLERY_INDEX
@@ -100,9 +105,11 @@ class GalleryIndexNode(Node):
         from fomo_dagster.galleries.files import EMBEDDINGS, INDEX, EmbeddingsReader
         from fomo_dagster.galleries.hnsw import Recall, build_index
 
-        embeddings = EmbeddingsReader(context.artifact(self.gallery.key).path(EMBEDDINGS))
+        gallery = context.artifact(self.gallery.key)
+        embeddings = EmbeddingsReader(gallery.path(EMBEDDINGS))
         recall = Recall(None, 0)
-        if embeddings.rows:
+        # Of a piece, none: with the next one it would be built again.
+        if embeddings.rows and first_rows_of(gallery) is None:
             progress = context.callbacks.progress
             recall = build_index(embeddings, self.settings, folder / INDEX, progress)
         (folder / RECALL).write_text(json.dumps(asdict(recall)))
