@@ -15,10 +15,12 @@ from fomo_dagster.cli.main import app
 from fomo_dagster.cli.planning import resolve_request
 from fomo_dagster.cli.running import COMMANDS
 from fomo_dagster.errors import InputError, StoreError
-from fomo_dagster.graph.build.builder import build_graph
+from fomo_dagster.graph.build.builder import build_graph, build_project
 from fomo_dagster.graph.build.names import PROMOTE, ROLL_BACK
 from fomo_dagster.graph.nodes.candidate import CandidateNode
 from fomo_dagster.graph.run.devices import Lending
+from fomo_dagster.graph.run.run_context import RunContext
+from fomo_dagster.graph.run.tasks import Task, as_data
 from fomo_dagster.models.operations import of_encoding
 from fomo_dagster.releases.records import ReleaseLog
 from fomo_dagster.tables.views import query
@@ -170,6 +172,26 @@ def test_a_gallery_that_stays_must_still_be_found(live):
     assert fomo("alias", "shop", "kept", "3", "--move").exit_code == 0
     run(live, "galleries/pets")
     assert run(live)[0] == []  # what was released keeps its verdict
+
+
+def test_a_process_that_measures_a_gallery_is_told_of_it(live):
+    declare_gallery(live)
+    assert fomo("alias", "shop", "kept", "1").exit_code == 0
+    run(live, "galleries/pets")
+    live.write("toy", release=of_galleries(0))
+    context = RunContext(build_project(live.root), live.home)
+    node = context.graph.nodes["toy/candidate_002"]
+    recipes = node.recipes(node.input_facts(context))
+    told = Task(
+        declared=as_data(context.graph.owners[node.key]),
+        galleries=[as_data(gallery) for gallery in node.galleries], home=live.home, key=node.key,
+        digests={name: recipe.digest for name, recipe in recipes.items()}, folder=None, threads=1,
+        sharing=1, processes=1, host="here", tells_steps=False,
+    )  # fmt: skip
+    read = Task.model_validate_json(told.model_dump_json())
+    graph = read.graph()
+    assert read.recipes(graph.nodes[node.key], RunContext(graph, live.home)) == recipes
+    assert "galleries/pets" in recipes
 
 
 def test_a_gallery_that_is_found_no_more_refuses_a_stage(live):

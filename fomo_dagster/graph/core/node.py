@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from fomo_dagster.experiment.execution import Execution
+    from fomo_dagster.experiment.gallery import LoadedGallery
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +132,11 @@ class Node(ABC):
         """How several processes make it, where they do: all of them one artifact together, or one
         artifact each where `parallel_over_artifacts`. None: the process that materialises it."""
         return None
+
+    @property
+    def galleries(self) -> tuple[LoadedGallery, ...]:
+        """What it asks beside what its experiment declares; a process that makes it is told."""
+        return ()
 
     @property
     def needs(self) -> Needs | None:

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
     from fomo_dagster.data.near_duplicates import Found
     from fomo_dagster.evaluation.encoding import Encoder
+    from fomo_dagster.experiment.gallery import LoadedGallery
     from fomo_dagster.experiment.schema import Experiment
     from fomo_dagster.graph.core.context import NodeContext
     from fomo_dagster.releases.gates import GalleryDrift
@@ -240,6 +241,11 @@ class CandidateNode(Node):
                     for name in self.evaluation.datasets
                 },
             )
+
+    @property
+    def galleries(self) -> tuple[LoadedGallery, ...]:
+        held = () if self._held is None else self._held.drifts.values()
+        return tuple(node.gallery.loaded for node in held)
 
     @property
     def needs(self) -> Needs:

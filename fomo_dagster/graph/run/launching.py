@@ -166,7 +166,8 @@ def _launch(
     execution = node.parallelism
     several = execution if execution is not None and execution.all_processes > 1 else None
     task = Task(
-        declared=as_data(context.graph.owners[node.key]), home=context.home, key=node.key,
+        declared=as_data(context.graph.owners[node.key]),
+        galleries=[as_data(gallery) for gallery in node.galleries], home=context.home, key=node.key,
         digests={name: recipe.digest for name, recipe in recipes.items()}, folder=folder,
         threads=_threads(several, folder, claim.lent), sharing=claim.lent.sharing,
         processes=claim.lent.cpus or context.processes,

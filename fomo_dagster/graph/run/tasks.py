@@ -34,6 +34,8 @@ class Task(BaseModel):
 
     declared: dict[str, Any]
     """The experiment or gallery that brought the node; see `as_data`."""
+    galleries: list[dict[str, Any]] = []
+    """Those that an experiment's node asks beside it."""
     home: Home
     key: str
     digests: dict[str, str]
@@ -60,11 +62,12 @@ class Task(BaseModel):
             raise StoreError(f"the task {path} cannot be read ({error}): run again") from error
 
     def graph(self) -> Graph:
-        """The graph of the experiment or gallery alone."""
-        found = from_data(self.declared)
-        if isinstance(found, LoadedGallery):
-            return build_graph((), galleries=[found])
-        return build_graph([found])
+        """The graph of the experiment or gallery alone, or with the galleries that it asks."""
+        found = [from_data(one) for one in (self.declared, *self.galleries)]
+        return build_graph(
+            [one for one in found if isinstance(one, Loaded)],
+            galleries=[one for one in found if isinstance(one, LoadedGallery)],
+        )
 
     def recipes(self, node: Node, run_context: RunContext) -> dict[str, Recipe]:
         """The recipes of what there is to make, from what the inputs are here and now.
