@@ -26,9 +26,10 @@ from fomo_dagster.graph.core.facts import ONLY
 from fomo_dagster.graph.work.checkpoints import WEIGHTS
 from fomo_dagster.home import Home
 from fomo_dagster.store.artifacts import Store
-from fomo_dagster.store.byte_planes import write_differences
+from fomo_dagster.store.byte_planes import restored, write_differences
 from fomo_dagster.store.cleaning import take_whole
 from fomo_dagster.store.heads import Head
+from fomo_dagster.store.low_rank import LowRank, LowRankPart
 from fomo_dagster.store.packing import pack
 from fomo_dagster.store.process_memory import ProcessMemory
 from fomo_dagster.store.recipes import Recipe
@@ -127,6 +128,39 @@ def at_size(millions: float, relative: float, folder: Path) -> Iterator[tuple[ob
         yield name, seconds, memory, size / MEGABYTE, now / MEGABYTE
 
 
+def with_adapters(millions: float, rank: int, folder: Path) -> Iterator[tuple[object, ...]]:
+    """A stage that trained LoRA on all matrices of its blocks, without and with what it adds."""
+    random = np.random.default_rng(0)
+    theta = weights_of(millions, random)
+    adapters: Weights = {}
+    own, parts = dict(theta), []
+    for name, tensor in theta.items():
+        if name.startswith("resblocks") and tensor.ndim == 2:
+            a = np.float32(0.02) * random.standard_normal((rank, tensor.shape[1]), np.float32)
+            b = np.float32(0.002) * random.standard_normal((len(tensor), rank), np.float32)
+            adapters |= {f"{name}.a": a, f"{name}.b": b}
+            own[name] = tensor + b @ a
+            parts.append(LowRankPart(name, 0, f"{name}.a", f"{name}.b", 1.0))
+    for name, tensors in {"theta": theta, "own": own, "adapters": adapters}.items():
+        save_file(tensors, folder / name)
+    size, beside = ((folder / name).stat().st_size for name in ("own", "adapters"))
+    for title, low_rank in {"plain": None, "LoRA": LowRank(folder / "adapters", parts)}.items():
+
+        def write(low_rank: LowRank | None = low_rank) -> None:
+            write_differences(folder / "own", folder / "theta", folder / "differences", low_rank)
+
+        def bring_back() -> None:
+            for _ in restored(folder / "differences", folder / "theta", folder):
+                pass
+
+        written, memory = seconds_of(write)
+        packed = (folder / "differences").stat().st_size
+        seconds, _ = seconds_of(bring_back)
+        yield (
+            title, written, seconds, memory, size / MEGABYTE, beside / MEGABYTE, packed / MEGABYTE
+        )  # fmt: skip
+
+
 def of_home(home: Home, folder: Path) -> Iterator[tuple[object, ...]]:
     """Each stage over θ₀, and over what it started from."""
     heads = [head for _, _, head in home.heads.all() if head is not None]
@@ -159,6 +193,7 @@ def main() -> None:
     parser.add_argument("--stages", type=int, default=20)
     parser.add_argument("--small", type=float, default=2, help="millions of numbers, by change")
     parser.add_argument("--large", type=float, default=151, help="millions of numbers, timed")
+    parser.add_argument("--rank", type=int, default=64, help="of LoRA")
     parser.add_argument("--home", type=Path, help="a home with trained stages")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
@@ -182,6 +217,14 @@ def main() -> None:
             ("work", "seconds", "memory (MB)", "whole (MB)", "packed (MB)"),
             list(at_size(arguments.large, 1e-3, folder)),
         )
+        print_figures(
+            f"{arguments.large:g} million numbers, LoRA of rank {arguments.rank}",
+            (
+                "differences", "seconds", "seconds back", "memory (MB)", "whole (MB)",
+                "adapters (MB)", "packed (MB)",
+            ),
+            list(with_adapters(arguments.large, arguments.rank, folder)),
+        )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -9,10 +9,11 @@ to 18 % fewer bytes than the exclusive or, in which a carry changes many bits.
 
 Tensors go together by name, type and shape. Those without a counterpart, and everything that is no
 tensor, are compressed as they are. Any bits come back: infinities, NaNs, and files that end in more
-than their header says.
+than their header says. What low-rank adapters add (`low_rank`) is added to the other file's numbers
+first, so that of those only what rounding left differs.
 
 The file: `MAGIC`, the length of the index (8 bytes, little endian), the index (`sealed`: the
-ranges), and for each plane of each block its length (4 bytes) and its bytes.
+ranges, and what adapters add), and for each plane of each block its length (4 bytes) and its bytes.
 """
 
 from __future__ import annotations
@@ -20,13 +21,14 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 
+from fomo_dagster.store.low_rank import LowRank, LowRankPart
 from fomo_dagster.store.manifests import MOST_BYTES, DamagedError
 from fomo_dagster.store.sealed import sealed, unsealed
 
@@ -46,11 +48,15 @@ Bytes: TypeAlias = "np.ndarray[Any, np.dtype[np.uint8]]"
 @dataclass(frozen=True)
 class Range:
     """Bytes in a row. width: of a number. base: where their counterparts begin in the other file;
-    None: they have none."""
+    None: they have none. tensor: that of adapters, whose rows have `columns` numbers, and of which
+    it begins at the number `first`; empty: nothing is added."""
 
     bytes: int
     width: int
     base: int | None
+    tensor: str = ""
+    columns: int = 0
+    first: int = 0
 
 
 @dataclass(frozen=True)
@@ -66,19 +72,24 @@ class _Tensor:
         return self.begin, self.end
 
 
-def write_differences(path: Path, base: Path, output: Path) -> None:
-    """Write what the safetensors file `path` differs in from `base`. Raises `DamagedError` if one
-    of them is no such file."""
-    ranges = ranges_of(path, base)
-    index = sealed({"ranges": [[one.bytes, one.width, one.base] for one in ranges]})
+def write_differences(
+    path: Path, base: Path, output: Path, low_rank: LowRank | None = None
+) -> None:
+    """Write what the safetensors file `path` differs in from `base`, and from what adapters add to
+    it. Raises `DamagedError` if one of them is no such file."""
+    ranges = ranges_of(path, base, low_rank)
+    data: dict[str, Any] = {"ranges": [_as_data(one) for one in ranges]}
+    if low_rank is not None:
+        parts = [list(astuple(part)) for part in low_rank.parts]
+        data["low_rank"] = {"file": low_rank.path.name, "parts": parts}
+    index = sealed(data)
     codec = pa.Codec("zstd", compression_level=_LEVEL)
     with path.open("rb") as file, base.open("rb") as other, output.open("wb") as written:
         written.write(MAGIC + _LONG.pack(len(index)) + index)
         for block in _blocks(ranges):
             numbers = _numbers(file, block)
             if block.base is not None:
-                other.seek(block.base)
-                numbers = _with_sign_last(numbers - _numbers(other, block))
+                numbers = _with_sign_last(numbers - _counterparts(other, block, low_rank))
             planes = numbers.view(np.uint8).reshape(-1, block.width)
             for place in range(block.width):
                 plane = codec.compress(np.ascontiguousarray(planes[:, place]), asbytes=True)
@@ -86,27 +97,28 @@ def write_differences(path: Path, base: Path, output: Path) -> None:
                 written.write(plane)
 
 
-def restored(differences: Path, base: Path) -> Iterator[bytes]:
-    """The bytes of the file that `differences` was written of, block by block.
+def restored(differences: Path, base: Path, folder: Path) -> Iterator[bytes]:
+    """The bytes of the file that `differences` was written of, block by block. folder: where the
+    adapters' file is, if there was one.
 
     Raises `DamagedError` where it was altered or ends early; another `base` gives other bytes.
     """
     codec = pa.Codec("zstd")
     with differences.open("rb") as file, base.open("rb") as other:
-        for block in _blocks(_index(file)):
+        ranges, low_rank = _index(file, folder)
+        for block in _blocks(ranges):
             planes = np.empty((block.bytes // block.width, block.width), np.uint8)
             for place in range(block.width):
                 planes[:, place] = _plane(file, len(planes), codec)
             numbers = planes.reshape(-1).view(f"<u{block.width}")
             if block.base is not None:
-                other.seek(block.base)
-                numbers = _with_sign_first(numbers) + _numbers(other, block)
+                numbers = _with_sign_first(numbers) + _counterparts(other, block, low_rank)
             yield numbers.tobytes()
         if file.read(1):
             raise DamagedError("it goes on after its last block")
 
 
-def ranges_of(path: Path, base: Path) -> list[Range]:
+def ranges_of(path: Path, base: Path, low_rank: LowRank | None = None) -> list[Range]:
     """The ranges of a safetensors file, which are all its bytes in their order."""
     tensors, counterparts = _tensors(path), _tensors(base)
     ranges: list[Range] = []
@@ -121,7 +133,12 @@ def ranges_of(path: Path, base: Path) -> list[Range]:
         is_like = other is not None and (other.dtype, other.shape, other.end - other.begin) == (
             tensor.dtype, tensor.shape, length
         )  # fmt: skip
-        _add(ranges, Range(length, width, other.begin if other is not None and is_like else None))
+        begin = other.begin if other is not None and is_like else None
+        adds = low_rank is not None and begin is not None and tensor.dtype == "F32"
+        if adds and low_rank is not None and low_rank.changes(name, tensor.shape):
+            ranges.append(Range(length, width, begin, name, tensor.shape[1]))
+        else:
+            _add(ranges, Range(length, width, begin))
         place = tensor.end
     _add(ranges, Range(path.stat().st_size - place, 1, None))
     return ranges
@@ -133,7 +150,8 @@ def _add(ranges: list[Range], new: Range) -> None:
         return
     last = ranges[-1] if ranges else None
     after = None if last is None or last.base is None else last.base + last.bytes
-    if last is not None and (last.width, after) == (new.width, new.base):
+    is_plain = last is not None and not last.tensor
+    if last is not None and is_plain and (last.width, after) == (new.width, new.base):
         ranges[-1] = Range(last.bytes + new.bytes, last.width, last.base)
     else:
         ranges.append(new)
@@ -143,7 +161,24 @@ def _blocks(ranges: Sequence[Range]) -> Iterator[Range]:
     for one in ranges:
         for begin in range(0, one.bytes, BLOCK_BYTES):
             base = None if one.base is None else one.base + begin
-            yield Range(min(BLOCK_BYTES, one.bytes - begin), one.width, base)
+            length = min(BLOCK_BYTES, one.bytes - begin)
+            yield replace(one, bytes=length, base=base, first=begin // one.width)
+
+
+def _as_data(one: Range) -> list[Any]:
+    added = [one.tensor, one.columns] if one.tensor else []
+    return [one.bytes, one.width, one.base, *added]
+
+
+def _counterparts(other: BinaryIO, block: Range, low_rank: LowRank | None) -> np.ndarray[Any, Any]:
+    """The numbers of the other file that a block is held against."""
+    other.seek(block.base or 0)
+    numbers = _numbers(other, block)
+    if not block.tensor:
+        return numbers
+    assert low_rank is not None  # whoever reads an index checks that
+    numbers = numbers.view("<f4")
+    return low_rank.added(block.tensor, block.columns, block.first, numbers).view("<u4")
 
 
 def _numbers(file: BinaryIO, block: Range) -> np.ndarray[Any, Any]:
@@ -172,8 +207,8 @@ def _plane(file: BinaryIO, length: int, codec: Any) -> Bytes:
         raise DamagedError(f"a block of it cannot be read ({error})") from error
 
 
-def _index(file: BinaryIO) -> list[Range]:
-    """What the file holds, whose blocks begin where this ends."""
+def _index(file: BinaryIO, folder: Path) -> tuple[list[Range], LowRank | None]:
+    """What the file holds, whose blocks begin where this ends, and what adapters add."""
     head = file.read(len(MAGIC) + _LONG.size)
     if not head.startswith(MAGIC) or len(head) < len(MAGIC) + _LONG.size:
         raise DamagedError("it is no file of differences")
@@ -181,12 +216,18 @@ def _index(file: BinaryIO) -> list[Range]:
     try:
         if length > MOST_BYTES:
             raise ValueError(f"{length} bytes")
-        ranges = [Range(*one) for one in unsealed(file.read(length))["ranges"]]
+        said, low_rank = unsealed(file.read(length)), None
+        ranges = [Range(*one) for one in said["ranges"]]
         if any(one.bytes % one.width or one.bytes < 0 for one in ranges):
             raise ValueError("parts of numbers")
+        if "low_rank" in said:
+            parts = [LowRankPart(*part) for part in said["low_rank"]["parts"]]
+            low_rank = LowRank(folder / Path(said["low_rank"]["file"]).name, parts)
+        elif any(one.tensor for one in ranges):
+            raise ValueError("adapters are missing")
     except (ValueError, KeyError, TypeError) as error:
         raise DamagedError(f"its index cannot be read ({error})") from error
-    return ranges
+    return ranges, low_rank
 
 
 def _tensors(path: Path) -> dict[str, _Tensor]:

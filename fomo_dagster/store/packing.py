@@ -10,17 +10,25 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fomo_dagster.errors import StoreError
 from fomo_dagster.progress import ignore_text
 from fomo_dagster.stopping import check
-from fomo_dagster.store.artifacts import Store
+from fomo_dagster.store.artifacts import Artifact, Store
 from fomo_dagster.store.cleaning import bytes_below, take_whole, takes
 from fomo_dagster.store.files import explained
 from fomo_dagster.store.leases import lease
 from fomo_dagster.store.manifests import DamagedError
 from fomo_dagster.store.places import Address
 from fomo_dagster.store.roots import Root
+
+if TYPE_CHECKING:
+    from fomo_dagster.store.low_rank import LowRank
+
+
+def nothing_added(artifact: Artifact) -> None:
+    """Of weights that no adapters were merged into."""
 
 
 @dataclass(frozen=True)
@@ -44,17 +52,19 @@ def pack_away(
     name: str,
     gives_up: Callable[[Root], bool],
     waiting: Callable[[str], None] = ignore_text,
+    low_rank: Callable[[Artifact], LowRank | None] = nothing_added,
 ) -> Packing:
     """Keep artifacts packed alone, where nothing but what is given up needs them.
 
-    bases: artifact → what it is packed over. name: the file that both have. The others are as in
+    bases: artifact → what it is packed over. name: the file that both have. low_rank: what adapters
+    add to the weights of an artifact. The others are as in
     `cleaning.clean`. An artifact that shares its file with another (by a hard link) stays whole:
     nothing would be freed. Raises `StoreError` for a base that is not there.
     """
     for address in sorted(takes(home, store, gives_up, bases)):
         check()
         if not _is_linked(store.folder(*address) / name):
-            pack(store, address, bases[address], name)
+            pack(store, address, bases[address], name, low_rank)
     packed = [address for address in bases if store.packs.is_copy(*address)]
     taken = take_whole(home, store, gives_up, packed, waiting)
     return Packing(
@@ -64,7 +74,10 @@ def pack_away(
     )
 
 
-def pack(store: Store, address: Address, base: Address, name: str) -> None:
+def pack(
+    store: Store, address: Address, base: Address, name: str,
+    low_rank: Callable[[Artifact], LowRank | None] = nothing_added,
+) -> None:  # fmt: skip
     """Keep a whole artifact packed as well: its file `name` as what differs from that of `base`.
     Nothing happens where it is, or where it is not here whole.
 
@@ -90,7 +103,8 @@ def pack(store: Store, address: Address, base: Address, name: str) -> None:
             one.path(name)  # raises if it has none
         try:
             with explained(store.root):
-                store.packs.write(address, artifact.manifest, base, start, name)
+                added = low_rank(artifact)
+                store.packs.write(address, artifact.manifest, base, start, name, added)
         except DamagedError as damage:
             raise StoreError(f"{kind} {digest} cannot be packed: {damage}") from damage
 

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from fomo_dagster.errors import StoreError
 from fomo_dagster.store.damaged import set_aside
@@ -37,6 +37,9 @@ from fomo_dagster.store.pins import pins_of
 from fomo_dagster.store.places import Address, Places
 from fomo_dagster.store.sealed import sealed, unsealed
 from fomo_dagster.store.verified import Verified
+
+if TYPE_CHECKING:
+    from fomo_dagster.store.low_rank import LowRank
 
 PACK = "pack.json"
 _CHANGES = "changes"
@@ -177,12 +180,14 @@ class Packs:
         return found
 
     def write(
-        self, address: Address, manifest: Mapping[str, Any], base: Address, start: Whole, name: str
-    ) -> None:
+        self, address: Address, manifest: Mapping[str, Any], base: Address, start: Whole, name: str,
+        low_rank: LowRank | None = None,
+    ) -> None:  # fmt: skip
         """Keep a whole artifact packed as well, in the place of what is there. The caller holds its
         lease for `packed`.
 
-        start: the artifact `base`, whole; name: the file that both have. Raises `StoreError` if
+        start: the artifact `base`, whole; name: the file that both have; low_rank: what adapters
+        add to it, which are a file of the artifact. Raises `StoreError` if
         what comes back is not what the manifest says, as where memory or a disk fails.
         """
         from fomo_dagster.store.byte_planes import write_differences
@@ -196,9 +201,9 @@ class Packs:
             for other in manifest["record"]:
                 with suppress(FileNotFoundError):  # nothing depends on it
                     _copy(whole / RECORD / other, staging / _KEPT / RECORD / other)
-            write_differences(whole / name, start.path(name), staging / _CHANGES)
+            write_differences(whole / name, start.path(name), staging / _CHANGES, low_rank)
             back = {other: digest_of_file(staging / _KEPT / other) for other in kept[1:]}
-            back[name] = _write_restored(staging / _CHANGES, start.path(name), None)
+            back[name] = _write_restored(staging, start.path(name), None)
             for other, checksum in back.items():
                 if checksum != manifest["files"][other]["checksum"]:
                     raise StoreError(
@@ -276,22 +281,23 @@ def _restore(pack: Pack, start: Path, folder: Path) -> None:
             _copy(pack.folder / _KEPT / RECORD / name, folder / RECORD / name)
     target = folder / pack.name
     target.parent.mkdir(parents=True, exist_ok=True)
-    checksum = _write_restored(pack.folder / _CHANGES, start, target)
+    checksum = _write_restored(pack.folder, start, target)
     if checksum != pack.manifest["files"][pack.name]["checksum"]:
         raise DamagedError(f"{pack.name} does not come back from its pack as it was")
 
 
-def _write_restored(changes: Path, start: Path, target: Path | None) -> str:
-    """The digest of the file that comes back, which is written where there is a `target`."""
+def _write_restored(folder: Path, start: Path, target: Path | None) -> str:
+    """The digest of the file that comes back from a pack's folder, which is written where there is
+    a `target`."""
     from fomo_dagster.store.byte_planes import restored
 
-    digest = hashlib.sha256()
+    digest, blocks = hashlib.sha256(), restored(folder / _CHANGES, start, folder / _KEPT)
     if target is None:
-        for block in restored(changes, start):
+        for block in blocks:
             digest.update(block)
     else:
         with target.open("wb") as file:
-            for block in restored(changes, start):
+            for block in blocks:
                 digest.update(block)
                 file.write(block)
         fsync(target)

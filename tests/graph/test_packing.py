@@ -18,6 +18,7 @@ from fomo_dagster.graph.run.packing import pack_weights
 from fomo_dagster.graph.run.plan import plan
 from fomo_dagster.graph.run.retention import needed_next, retained, trained_last
 from fomo_dagster.graph.run.run_context import RunContext
+from fomo_dagster.store.byte_planes import write_differences
 
 FORK = multiprocessing.get_context("fork")
 PACK = {"retention": {"pack": True}}
@@ -90,6 +91,35 @@ def test_after_a_run_all_stages_but_the_last_are_packed_without_loss(finished_pr
     assert apply(project).artifacts
     assert packed(project) == [1, 2]
     assert apply(project) is None
+
+
+@pytest.mark.parametrize(
+    ("method", "is_small"),
+    [
+        ({"name": "lora", "rank": 2, "scale": 0.5}, True),
+        ({"name": "lora", "rank": 2, "adapters": "merge_each_stage"}, False),
+        ({"name": "dora", "rank": 2}, False),
+    ],
+)
+def test_of_lora_over_the_base_what_rounding_left_is_kept(project, tmp_path, method, is_small):
+    project.write("toy", method=method)
+    run_experiment("toy", [])
+    before = content(project)
+    project.write("toy", method=method, **PACK)
+    apply(project)
+    assert packed(project) == [1, 2]
+    store = project.home.store
+    kept = {
+        stage: store.places.packed(*address(project, f"toy/trained_{stage:03d}")) / "changes"
+        for stage in (1, 2)
+    }
+    assert content(project) == before
+    base = store.folder(*address(project, "backbones/toy")) / "weights.safetensors"
+    for stage, changes in kept.items():
+        (tmp_path / "whole").write_bytes(before[stage])
+        write_differences(tmp_path / "whole", base, tmp_path / "plain")
+        plain = (tmp_path / "plain").stat().st_size
+        assert (changes.stat().st_size < 0.7 * plain) == is_small, (stage, plain)
 
 
 def test_a_run_as_events_tells_what_was_packed(finished_project):

@@ -8,6 +8,7 @@ before it; docs/store.md says what that costs in bytes. θ₀ is never packed.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from fomo_dagster.errors import FomoError
 from fomo_dagster.graph.core.facts import ONLY
@@ -15,12 +16,18 @@ from fomo_dagster.graph.nodes.merged import DeployedNode
 from fomo_dagster.graph.nodes.trained import TrainedNode
 from fomo_dagster.graph.run.retention import needed_next, trained_last, waited_for
 from fomo_dagster.graph.run.run_context import RunContext
-from fomo_dagster.graph.work.checkpoints import WEIGHTS
+from fomo_dagster.graph.work.checkpoints import ADAPTERS, WEIGHTS
+from fomo_dagster.methods.adapters.declaration import Adapters
 from fomo_dagster.progress import ignore_text
 from fomo_dagster.releases.records import ReleaseLog, names_of
+from fomo_dagster.store.artifacts import Artifact
+from fomo_dagster.store.low_rank import LowRank
 from fomo_dagster.store.packing import Packing, pack_away
 from fomo_dagster.store.places import Address
 from fomo_dagster.store.roots import Root
+
+if TYPE_CHECKING:
+    from fomo_dagster.methods.declaration import Method
 
 
 def pack_weights(
@@ -61,8 +68,23 @@ def pack_weights(
             return served is not None and bool(root.addresses) and not root.addresses & served
         return root.name in going
 
-    done = pack_away(context.home.root, context.store, bases, WEIGHTS, gives_up, waiting)
+    method = experiment.method
+    done = pack_away(
+        context.home.root, context.store, bases, WEIGHTS, gives_up, waiting,
+        lambda artifact: _low_rank(artifact, method),
+    )  # fmt: skip
     return done if done.artifacts else None
+
+
+def _low_rank(artifact: Artifact, method: Method) -> LowRank | None:
+    """What the adapters add that an artifact holds; None without any of low rank."""
+    if not isinstance(method, Adapters) or ADAPTERS not in artifact.manifest["files"]:
+        return None
+    from fomo_dagster.methods.adapters.low_rank import parts_of
+
+    path = artifact.path(ADAPTERS)
+    parts = parts_of(path, artifact.path(WEIGHTS), method)
+    return LowRank(path, parts) if parts else None
 
 
 def _address(key: str, context: RunContext) -> Address | None:
