@@ -113,6 +113,11 @@ class Experiment(TrainingSettings):
     cron_timezone: TimeZone | None = Field(
         None, description="Time zone of cron_schedule, such as Europe/Berlin; null: UTC."
     )
+    stored_precision: Literal["fp32", "bf16"] = at_default_left_out(
+        "fp32",
+        description="The numbers in which the weights of trained stages are stored. bf16 takes "
+        "half the bytes; evaluations, merges and the next stage then take the rounded weights.",
+    )
     retention: Retention = Field(
         Retention(),
         description="Which stages' weights stay in the store after a run. It never changes what is "

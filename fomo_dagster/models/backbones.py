@@ -174,13 +174,15 @@ def download(architecture: str, tag: str) -> dict[str, Tensor]:
     return weights
 
 
-def save(weights: StateDict, path: Path) -> None:
-    """Write weights as safetensors: fp32 (integers as they are), equal bytes for equal weights.
+def save(weights: StateDict, path: Path, precision: str = "fp32") -> None:
+    """Write weights as safetensors: fp32 or bf16 (integers as they are), equal bytes for equal
+    weights.
 
-    Raises `DataError` for a weight that is not finite.
+    Raises `DataError` for a weight that is not finite, or is none in bf16.
     """
-    _check_finite(weights, origin=f"the weights for {path}")
-    save_file(_portable(weights), path)
+    portable = _portable(weights, torch.bfloat16 if precision == "bf16" else torch.float32)
+    _check_finite(portable, origin=f"the weights for {path}")
+    save_file(portable, path)
 
 
 def export(weights: StateDict, architecture: Architecture, path: Path) -> None:
@@ -352,12 +354,12 @@ def _check_finite(weights: StateDict, origin: str) -> None:
         raise DataError(f"{origin}: not finite: {listed(bad)}")
 
 
-def _portable(weights: StateDict) -> dict[str, Tensor]:
-    """Contiguous CPU tensors by name, sorted; floating-point ones in fp32."""
+def _portable(weights: StateDict, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+    """Contiguous CPU tensors by name, sorted; floating-point ones of the type."""
     return {
         name: weights[name]
         .detach()
-        .to("cpu", torch.float32 if weights[name].is_floating_point() else None)
+        .to("cpu", dtype if weights[name].is_floating_point() else None)
         .contiguous()
         for name in sorted(weights)
     }

@@ -22,7 +22,8 @@ class StageSpec:
     """What a stage trains with, beside weights and data.
 
     stage: counted from 1; 0 is the making of θ₀. selection: which rows of larger batches are
-    trained on. execution changes no number but by rounding.
+    trained on. stored_precision: of the weights that it leaves, fp32 or bf16. execution changes no
+    number but by rounding.
     """
 
     settings: TrainingSettings
@@ -31,6 +32,7 @@ class StageSpec:
     execution: Execution
     method: Method = field(default_factory=Finetune)
     selection: AnyOnlineSelection | None = None
+    stored_precision: str = "fp32"
 
 
 def ignore_metrics(metrics: Sequence[StepMetrics]) -> None:

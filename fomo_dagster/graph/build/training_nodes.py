@@ -68,6 +68,7 @@ class TrainingNodes(StreamNodes):
             reference=self.reference(loaded, stage, theta, weights),
             selection=experiment.selection, selecting=self.selecting(loaded),
             budget_key=None if budget is None else budget.key, execution=experiment.execution,
+            stored_precision=experiment.stored_precision,
         )  # fmt: skip
 
     def inspection(

@@ -97,6 +97,7 @@ class TrainedNode(WeightsNode):
     budget_key: str | None = None
     """What says how many steps there are, where the budget is one of memory-adjusted FLOPs."""
     execution: Execution
+    stored_precision: str = "fp32"
 
     @property
     def description(self) -> str:
@@ -183,6 +184,8 @@ class TrainedNode(WeightsNode):
             declared["selection"] = self.selection.model_dump(mode="json")
         if "buffer" in self._shares.pools:
             declared["buffer"] = self.buffer.model_dump(mode="json")
+        if self.stored_precision != "fp32":
+            declared["stored_precision"] = self.stored_precision
         return declared
 
     def recipes(self, facts: FactsByKey) -> dict[str, Recipe]:
@@ -254,6 +257,7 @@ class TrainedNode(WeightsNode):
                     execution=self.execution,
                     method=self.method,
                     selection=self.selection,
+                    stored_precision=self.stored_precision,
                 ),
                 Target(self.key, recipe, folder),
                 context,

@@ -23,7 +23,6 @@ from fomo_dagster.graph.work.checkpoints import ADAPTERS, CARRIED, CURVES, SPEED
 from fomo_dagster.graph.work.counted_costs import reference_of, training_flops
 from fomo_dagster.methods.adapters.declaration import Adapters
 from fomo_dagster.methods.adapters.wrapping import Adapted
-from fomo_dagster.methods.declaration import Method
 from fomo_dagster.methods.online_selection.choosing import begin_selection
 from fomo_dagster.methods.preservation.hooks import Batch, StageInputs
 from fomo_dagster.methods.preservation.registry import begin
@@ -117,7 +116,7 @@ def train_on(
         return {}
     if left:
         save(left, target.folder / CARRIED)
-    _write_weights(model, adapted, method, target.folder)
+    _write_weights(model, adapted, spec, target.folder)
     _write_table(table, target.folder)
     cost: dict[str, Any] = {"samples": steps * settings.batch_size, "steps": steps}
     cost |= measured
@@ -213,14 +212,15 @@ class _StageBatches:
         return min(samples, self.pools["update"].size or 0) if "update" in self.pools else 0
 
 
-def _write_weights(model: Model, adapted: Adapted | None, method: Method, folder: Path) -> None:
+def _write_weights(model: Model, adapted: Adapted | None, spec: StageSpec, folder: Path) -> None:
     """The weights, with adapters merged into them; beside them those that persist."""
+    method = spec.method
     if adapted is not None:
         if isinstance(method, Adapters) and method.adapters == "persist":
             save(adapted.state(), folder / ADAPTERS)
         model.module.cpu()  # so that the sums do not depend on the device
         adapted.merge()
-    save(model.module.state_dict(), folder / WEIGHTS)
+    save(model.module.state_dict(), folder / WEIGHTS, spec.stored_precision)
 
 
 def _write_table(table: pl.DataFrame, folder: Path) -> None:
