@@ -30,7 +30,7 @@ from fomo_dagster.descriptors import LEAST, WANTED
 from fomo_dagster.errors import FomoError, InputError
 from fomo_dagster.experiment.experiment_sets import load_all
 from fomo_dagster.graph.build.builder import build_project
-from fomo_dagster.graph.run.devices import SETTING, devices_here
+from fomo_dagster.graph.run.executors import open_cluster
 from fomo_dagster.home import Home, project_folder
 from fomo_dagster.shipped import checkout
 from fomo_dagster.store.kernel_locks import hold_at
@@ -152,8 +152,12 @@ def _devices() -> Iterator[Finding]:
         )  # fmt: skip
         advice = f"models of the benchmark's size want one; {advice}"
         yield Finding("devices", "note", "no accelerator: trainings run on the CPU", advice)
-    yield Finding("devices", "fine", f"{counted(devices_here().count, 'training')} at once "
-                  f"({SETTING})")  # fmt: skip
+
+
+def _executor() -> Iterator[Finding]:
+    cluster = open_cluster()  # raises where it cannot be used
+    said = f"{cluster.executor}: {counted(cluster.slots, 'asset')} that need a device at once"
+    yield Finding("executor", "fine", said)
 
 
 def _project() -> Iterator[Finding]:
@@ -254,6 +258,7 @@ def _variables() -> Iterator[Finding]:
 TOPICS: dict[str, Callable[[], Iterator[Finding]]] = {
     "versions": _versions,
     "devices": _devices,
+    "executor": _executor,
     "project": _project,
     "home": _home,
     "limits": _system,

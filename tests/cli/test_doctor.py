@@ -115,11 +115,22 @@ def test_a_misspelt_variable_is_noted_and_no_secret_is_printed(project, monkeypa
 
 
 @pytest.mark.parametrize("only", [("devices",)], indirect=True)
-def test_the_cpu_and_how_many_trainings_go_on_are_said(project, monkeypatch):
-    monkeypatch.setenv("FOMO_DEVICES", "cpu:2")
+def test_the_cpu_is_said(project):
     said = [one["found"] for one in findings()]
     assert re.match(r"CPU: \d+ cores, .* GiB of memory", said[0])
-    assert said[-1] == "2 trainings at once (FOMO_DEVICES)"
+
+
+@pytest.mark.parametrize("only", [("executor",)], indirect=True)
+def test_an_executor_that_cannot_be_used_is_a_problem(project, monkeypatch):
+    monkeypatch.setenv("FOMO_DEVICES", "cpu:2")
+    assert of("fine", "executor") == [("processes: 2 assets that need a device at once", "")]
+    monkeypatch.setenv("FOMO_EXECUTOR", "rey")
+    ((found, _),) = of("problem", "executor")
+    assert found.startswith("FOMO_EXECUTOR is 'rey': ")
+    monkeypatch.setenv("FOMO_EXECUTOR", "")
+    monkeypatch.setenv("FOMO_DEVICES", "everything")
+    ((found, _),) = of("problem", "executor")
+    assert found.startswith("FOMO_DEVICES is 'everything'")
 
 
 def test_every_variable_that_is_read_is_known():

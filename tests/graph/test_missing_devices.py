@@ -73,6 +73,15 @@ def test_each_process_needs_a_device_of_this_machine_unless_others_make_it(proje
     assert said_of(project, processes=2) == []
     cuda(monkeypatch, 0)
     assert said_of(project, processes=3) == []  # on the CPU
+
+
+def test_more_devices_than_are_lent_are_refused_before_anything_is_made(project, monkeypatch):
+    monkeypatch.setenv("FOMO_DEVICES", "cpu:2")
+    project.write("toy", execution={"processes": 3})
+    said = r"backbones/toy: 3 devices for execution.device 'auto' are needed at once, and this"
+    with pytest.raises(InputError, match=said):
+        run_experiment("toy", [])
+    assert not list(project.home.root.glob("store/[!.]*"))
     assert said_of(project, processes=3, device="cuda", machines=MACHINES) == []
 
 

@@ -1,6 +1,10 @@
 """What a Ray cluster cannot do is said before anything is asked of it."""
 
+import re
+import socket
 import sys
+import threading
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -41,9 +45,10 @@ def test_work_that_no_node_has_room_for_is_refused(cluster):
     cluster.check(Needs(device="cpu", devices=2, cpus=2))
     said = refused(cluster.check, Needs(device="cpu", devices=3, cpus=3))
     assert said.startswith("it needs 3 CPUs on one node, more than any of the Ray cluster's 1 node")
-    assert "(the largest: 2 CPUs)" in said
+    assert re.search(r"\(the largest: 2 CPUs and \d+ GiB\): lower execution", said)
     said = refused(cluster.check, Needs(device="cuda", devices=1))
     assert said.startswith("it needs 1 GPU and 1 CPU on one node")
+    assert "no node has a GPU: set execution.device to auto or cpu" in said
     said = refused(cluster.check, Needs(device="cpu", devices=1, memory_gib=1e6))
     assert said.startswith("it needs 1 CPU and 1e+06 GiB on one node")
     said = refused(cluster.check, Needs(device="cuda", devices=1, machines=2))
@@ -100,6 +105,39 @@ def test_an_address_that_does_not_answer_is_refused(monkeypatch, address):
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     said = refused(RayCluster.connected, None)
     assert said.startswith(f"RAY_ADDRESS is '{address}', and nothing answers there")
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\0\0"])
+def test_an_address_of_something_else_is_refused_at_once(monkeypatch, answer):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve():
+            with suppress(OSError):
+                connection, _ = server.accept()
+                with connection:
+                    connection.recv(100)
+                    connection.sendall(answer)
+
+        threading.Thread(target=serve, daemon=True).start()
+        monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{server.getsockname()[1]}")
+        monkeypatch.setattr(ray, "is_initialized", lambda: False)
+        said = refused(RayCluster.connected, None)
+    assert "what answers there is no Ray cluster: name the port of its head" in said
+
+
+@pytest.mark.slow
+def test_nodes_of_one_host_are_each_asked(cluster, monkeypatch, tmp_path):
+    (node,) = ray.nodes()
+    other = {**node, "NodeID": "another", "NodeManagerAddress": "10.0.0.2"}
+    monkeypatch.setattr(on_ray, "_alive", lambda: [other, node])
+
+    def on(one, function):
+        versions = {"fomo-dagster": "0.0"} if one is other else installed()
+        return SimpleNamespace(remote=lambda *_: ray.put((versions, True)))
+
+    monkeypatch.setattr(on_ray, "_on", on)
+    said = refused(on_ray._check_nodes, tmp_path)
+    assert f"node {node['NodeManagerHostname']} (10.0.0.2) of the Ray cluster has other" in said
 
 
 @pytest.mark.slow

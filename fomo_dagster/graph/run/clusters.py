@@ -94,6 +94,7 @@ class LocalCluster:
             from fomo_dagster.models.devices import check_device  # with PyTorch
 
             check_device(needs.device, needs.devices)
+        self.devices.that_suit(needs)
 
     def lender(self, leases: Path) -> Lender:
         return Lending(self.devices, leases / "devices")

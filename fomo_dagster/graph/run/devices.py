@@ -16,6 +16,7 @@ import os
 import re
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
@@ -218,15 +219,19 @@ class Claim:
     lent: Lent = field(default_factory=Lent)
     used: set[str] = field(default_factory=set)
     """The kinds of devices that it ever held, such as `cuda`."""
+    waited: float = 0.0
+    """Seconds that it took to get them."""
 
     @contextmanager
     def held(self) -> Iterator[bool]:
         """Holds as many devices as are needed; gives whether that took waiting."""
         check()
+        asked = time.monotonic()
         with (
             self.place.asking(),
             self.lender.lend(self.needs, self.note, self.waiting, self.place) as self.lent,
         ):
+            self.waited += time.monotonic() - asked
             self.used |= {device.name.partition(":")[0] for device in self.lent.devices}
             try:
                 yield self.lent.waited

@@ -46,9 +46,10 @@ def materialise(key: str, context: RunContext) -> Outcome:
     claim = context.claim(node)
     made = make_side_by_side(node, recipes, claim, context)
     artifacts: dict[str, Artifact] = {}
+    unclaimed = replace(claim, needs=Needs())
     for name, recipe in recipes.items():
         takes_long = node.needs_of(name) is not None
-        own = claim if takes_long else replace(claim, needs=Needs())
+        own = claim if takes_long else unclaimed
         artifact = context.get_or_make(
             recipe,
             lambda folder, name=name, recipe=recipe, own=own: make(  # type: ignore[misc]
@@ -92,7 +93,7 @@ def materialise(key: str, context: RunContext) -> Outcome:
         tables=tables,
     )
     context.heads.write(head)
-    seconds = time.monotonic() - started
+    seconds = time.monotonic() - started - claim.waited
     runs.append(context.home.root, _row(head, node, artifacts, claim, seconds, context))
     context.run.finished(head, seconds)
     context.say(node.warnings(artifacts) if computed else ())

@@ -45,6 +45,9 @@ _SECONDS_TO_END = 60.0
 _SECONDS_TO_KILL = 5.0  # of a task that was cancelled, before Ray ends its process
 _SECONDS_BETWEEN_COUNTS = 2.0  # nodes come and go
 _GIB = 2**30
+_TLS = "RAY_USE_TLS"
+_SETTINGS, _FRAME_HEAD = 4, 9  # the type of a frame of HTTP/2, and the bytes before its content
+_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, _SETTINGS, 0, 0, 0, 0, 0))
 # A node died, or what Ray itself runs there.
 _LOST = (
     exceptions.NodeDiedError,
@@ -106,6 +109,8 @@ class RayCluster:
         if not ray.is_initialized():
             _probe(address)
             os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # they are told here
+            # So is a node that goes away, of which it prints all that it knows.
+            os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
             try:
                 with _handlers_kept():
                     ray.init(
@@ -149,10 +154,14 @@ class RayCluster:
         room, nodes = self._room(needs), _alive()
         if not any(room.fits(node["Resources"]) for node in nodes):
             largest = max((_room_of(node) for node in nodes), key=lambda one: (one.gpus, one.cpus))
+            way = "lower execution.processes, workers, cpus or memory_gib, or add a node"
+            if room.gpus and not largest.gpus:
+                way = (
+                    "no node has a GPU: set execution.device to auto or cpu, or add a node with one"
+                )
             raise InputError(
                 f"it needs {room} on one node, more than any of the Ray cluster's "
-                f"{counted(len(nodes), 'node')} has (the largest: {largest}): lower "
-                "execution.processes, workers, cpus or memory_gib, or add a node"
+                f"{counted(len(nodes), 'node')} has (the largest: {largest}): {way}"
             )
 
     def lender(self, leases: Path) -> Lender:
@@ -319,13 +328,12 @@ def _check_nodes(home: Path) -> None:
     token = home / f".seen_{uuid4().hex}"
     token.touch()
     try:
-        looks = {
-            node["NodeManagerHostname"]: _on(node, look).remote(str(home), token.name)
-            for node in _alive()
-        }
-        for name, asked in looks.items():
+        looks = [
+            (_name_of(node), _on(node, look).remote(str(home), token.name)) for node in _alive()
+        ]
+        for name, asked in looks:
             try:
-                node, versions, sees = ray.get(asked, timeout=_SECONDS_TO_START)
+                versions, sees = ray.get(asked, timeout=_SECONDS_TO_START)
             except exceptions.RayTaskError as error:
                 raise InputError(
                     f"node {name} of the Ray cluster cannot run fomo-dagster: "
@@ -337,11 +345,11 @@ def _check_nodes(home: Path) -> None:
                 ) from error
             if different := differences(versions, installed()):
                 raise InputError(
-                    f"node {node} of the Ray cluster has other versions: {different}: install the "
+                    f"node {name} of the Ray cluster has other versions: {different}: install the "
                     "same on all nodes"
                 )
             if not sees:
-                raise InputError(not_seen(home, node))
+                raise InputError(not_seen(home, name))
     finally:
         token.unlink(missing_ok=True)
 
@@ -351,24 +359,46 @@ def _alive() -> list[dict[str, Any]]:
     return [node for node in nodes if node["Alive"]]
 
 
+def _name_of(node: Mapping[str, Any]) -> str:
+    """Its host, which several may be, with its address."""
+    return f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
+
+
 def _room_of(node: Mapping[str, Any]) -> Room:
     resources = node["Resources"]
-    return Room(int(resources.get("GPU", 0)), int(resources.get("CPU", 0)))
+    memory = int(resources.get("memory", 0) / _GIB)
+    return Room(int(resources.get("GPU", 0)), int(resources.get("CPU", 0)), memory)
 
 
 def _probe(address: str) -> None:
-    """Raises `InputError` where nothing listens at an address: Ray asks for more than a minute, and
-    then ends the process."""
+    """Raises `InputError` where nothing listens at an address, or something that does not speak
+    gRPC: Ray asks for more than a minute, and then ends the process."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not (host and port.isdecimal()):
         return
     try:
-        socket.create_connection((host.strip("[]"), int(port)), _SECONDS_TO_ANSWER).close()
+        with socket.create_connection((host.strip("[]"), int(port)), _SECONDS_TO_ANSWER) as there:
+            if not os.environ.get(_TLS) and not _speaks_grpc(there):
+                raise InputError(
+                    f"{ADDRESS} is {address!r}, and what answers there is no Ray cluster: name the "
+                    "port of its head, which is 6379 unless `ray start --port` said otherwise"
+                )
     except (OSError, OverflowError, UnicodeError) as error:
         raise InputError(
             f"{ADDRESS} is {address!r}, and nothing answers there ({error}): is the head of the "
             "Ray cluster running, and is this its address?"
         ) from error
+
+
+def _speaks_grpc(there: socket.socket) -> bool:
+    """Whether a greeting of HTTP/2 is answered by one, which begins with a frame of settings (RFC
+    9113, section 3.4)."""
+    there.sendall(_GREETING)
+    answer = b""
+    with suppress(ConnectionError, TimeoutError):
+        while len(answer) < _FRAME_HEAD and (more := there.recv(_FRAME_HEAD - len(answer))):
+            answer += more
+    return len(answer) == _FRAME_HEAD and answer[3] == _SETTINGS
 
 
 @contextmanager

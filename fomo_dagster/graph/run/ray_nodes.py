@@ -56,9 +56,9 @@ def preload() -> None:
     _forked().preload()
 
 
-def look(home: str, token: str) -> tuple[str, Mapping[str, str], bool]:
-    """The node's name, what is installed there, and whether it sees the home."""
-    return socket.gethostname(), installed(), (Path(home) / token).exists()
+def look(home: str, token: str) -> tuple[Mapping[str, str], bool]:
+    """What is installed on the node, and whether it sees the home."""
+    return installed(), (Path(home) / token).exists()
 
 
 def not_seen(home: Path, node: str) -> str:
