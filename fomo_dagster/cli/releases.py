@@ -59,7 +59,13 @@ def copy_files(home: Home, history: History, number: int | None, folder: Path) -
     if found is None:
         raise InputError(_why_no_files(history, number))
     with new_folder(folder) as place:
-        shutil.copytree(found.folder, place, dirs_exist_ok=True)
+        # `copytree` would raise a class of its own, which does not say what the system refused.
+        for path in sorted(found.folder.rglob("*")):
+            target = place / path.relative_to(found.folder)
+            if path.is_dir():
+                target.mkdir()
+            else:
+                shutil.copyfile(path, target)
     return f"{history.shown(found.number)}: {', '.join(found.forms)} in {folder}"
 
 

@@ -12,6 +12,8 @@ from fomo_dagster.cli.output import Terminal, print_json
 from fomo_dagster.errors import InputError
 from fomo_dagster.home import Home
 
+MOST_FOUND = 1_000_000
+
 
 def search(
     query: Annotated[
@@ -23,7 +25,7 @@ def search(
     image: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Look for what is like this image.")
     ] = None,
-    top: Annotated[int, typer.Option(min=1, help="How many to show.")] = 10,
+    top: Annotated[int, typer.Option(min=1, max=MOST_FOUND, help="How many to show.")] = 10,
     release: Annotated[
         int | None,
         typer.Option(

@@ -120,8 +120,8 @@ def head_of(home: Home, name: str) -> Head:
         known = {key.split("/")[1] for key in home.heads.below(FOLDER)}
         there = nearest(name, known) if known else "none was made yet"
         raise InputError(
-            f"the gallery {name!r} was never made: {there}. A file of {FOLDER}/ declares one, and "
-            f"`fomo run {FOLDER}/NAME` makes it"
+            f"the gallery {name!r} was never made (a file of {FOLDER}/ declares one, and `fomo run "
+            f"{FOLDER}/NAME` makes it): {there}"
         )
     return head
 

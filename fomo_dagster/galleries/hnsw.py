@@ -104,7 +104,10 @@ def _search(
     """Similarities and places, (Q, top), from squared distances: vectors have length 1. least: how
     many candidates are looked at, if not more are asked for. start: the first place that counts."""
     faiss = _faiss()
-    settings = faiss.SearchParametersHNSW(efSearch=max(least, top))
+    candidates = max(least, top)
+    if start:  # of which as many more must be looked at as do not count
+        candidates = -(-candidates * index.ntotal // (index.ntotal - start))
+    settings = faiss.SearchParametersHNSW(efSearch=candidates)
     if start:
         settings.sel = faiss.IDSelectorRange(start, index.ntotal)
     distances, places = index.search(np.ascontiguousarray(queries), top, params=settings)

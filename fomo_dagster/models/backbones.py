@@ -11,7 +11,7 @@ import json
 import logging
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -201,16 +201,17 @@ def export(weights: StateDict, architecture: Architecture, path: Path) -> None:
             f"{path}: OpenCLIP takes its weights from .safetensors or .pt, not {path.suffix!r}"
         )
     _check_finite(weights, origin=f"the weights for {path}")
-    if not isinstance(architecture, str):
-        if path.stem in open_clip.list_models():
-            raise InputError(
-                f"{path.name} would give this model the name of OpenCLIP's {path.stem}: "
-                "choose another file name"
-            )
-        described = json.dumps(architecture, indent=2) + "\n"
-        with replacing(path.with_suffix(".json"), named=True) as written:
-            written.write_text(described)
-    with replacing(path, named=True) as written:
+    with ExitStack() as files:
+        if not isinstance(architecture, str):
+            if path.stem in open_clip.list_models():
+                raise InputError(
+                    f"{path.name} would give this model the name of OpenCLIP's {path.stem}: "
+                    "choose another file name"
+                )
+            described = json.dumps(architecture, indent=2) + "\n"
+            beside = files.enter_context(replacing(path.with_suffix(".json"), named=True))
+            beside.write_text(described)
+        written = files.enter_context(replacing(path, named=True))  # goes first to its place
         write = save_file if path.suffix == ".safetensors" else torch.save
         write(_portable(weights), written)
 

@@ -220,13 +220,13 @@ def _of_metric(metrics: pl.DataFrame | None, metric: str) -> tuple[dict[str, Any
     """The row of all rows together, or why there is none."""
     if metrics is None:
         return None, "it is not embedded yet"
-    whole = metrics.filter(pl.col("concept").is_null(), pl.col("low").is_not_null())
+    whole = metrics.filter(pl.col("concept").is_null())
     rows = whole.filter(metric=metric).rows(named=True)
-    if rows:
+    if rows and rows[0]["low"] is not None:
         return rows[0], ""
-    if whole.is_empty():
-        return None, "it has too few rows to tell"
-    return None, "its embeddings are of another size than the stage's"
+    if not rows and not whole.filter(pl.col("metric").str.starts_with("recall")).is_empty():
+        return None, "its embeddings are of another size than the stage's"
+    return None, "it has too few rows to tell, or none that its dataset still has"
 
 
 class _Judging:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
@@ -221,6 +222,11 @@ def _add_errors(app: FastAPI) -> None:
     async def no_such(request: Request, error: HTTPException) -> Response:
         said = {404: "there is nothing here: see /openapi.json", 405: "use another method"}
         return error_answer(error.status_code, said.get(error.status_code, error.detail))
+
+    @app.exception_handler(RequestValidationError)
+    async def wrong(request: Request, error: RequestValidationError) -> Response:
+        said = (f"{one['loc'][-1]}: {one['msg']}" for one in error.errors())
+        return error_answer(400, "; ".join(said))
 
     @app.exception_handler(ClientDisconnect)
     async def gone(request: Request, error: ClientDisconnect) -> Response:

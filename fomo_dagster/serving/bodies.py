@@ -58,6 +58,13 @@ def _with_a_place(templates: list[str]) -> list[str]:
     return templates
 
 
+def _no_truth_value(value: object) -> object:
+    """Which Pydantic would take for 1 or 0."""
+    if isinstance(value, bool):
+        raise ValueError("it is the number of a release")
+    return value
+
+
 Image = Annotated[
     bytes,
     BeforeValidator(_encoded),
@@ -65,7 +72,9 @@ Image = Annotated[
 ]
 Text = Annotated[str, Field(min_length=1)]
 Release = Annotated[
-    int | None, Field(description="The number of another release than the one that is live.", ge=1)
+    int | None,
+    BeforeValidator(_no_truth_value),
+    Field(description="The number of another release than the one that is live.", ge=1),
 ]
 Upright = Annotated[
     bool,

@@ -79,6 +79,8 @@ def test_an_index_can_be_asked_for_later_rows_alone(tmp_path, vectors):
     similarities = vectors[1500:] @ vectors[5]
     assert places.tolist() == (1500 + np.argsort(-similarities)[:7]).tolist()
     assert IndexReader(tmp_path / "index").nearest(vectors[5], 7, start=2000)[0].size == 0
+    places, _ = IndexReader(tmp_path / "index").nearest(vectors[5], 500, start=1500)
+    assert sorted(places.tolist()) == list(range(1500, 2000))
     assert embeddings.last == ("train", "01999")
     assert embeddings.count_until("train", "01499") == 1500
     assert embeddings.count_until("train", "01499x") == 1500

@@ -129,6 +129,24 @@ def test_a_rollback_in_the_middle_is_whole_at_once(piecewise, monkeypatch):
     assert is_current(piecewise)
 
 
+@pytest.mark.parametrize("half_way", [False, True])
+def test_in_another_precision_all_rows_are_found_all_the_time(piecewise, half_way):
+    if half_way:
+        piecewise.put_live(2)
+        piecewise.make()
+    piecewise.declare(refresh={"rows": 8}, precision="bf16")
+    assert search_of(piecewise).by_text("a robin", 24).height == 24
+    made = piecewise.make()
+    assert rows_of(made) == 24  # at once: what was there is not searched beside it
+    assert search_of(piecewise).by_text("a robin", 24).height == 24
+    if half_way:
+        clean(piecewise.home.root, piecewise.home.store)
+        assert search_of(piecewise, 1).by_text("a robin", 24).height == 24
+    piecewise.declare(refresh={"rows": 8})
+    assert rows_of(piecewise.make()) == 24
+    assert is_current(piecewise)
+
+
 def test_the_first_embedding_is_in_pieces_too(shop):
     shop.declare(refresh={"rows": 8})
     shop.put_live(1)

@@ -136,7 +136,10 @@ def test_what_is_found_is_drawn(live, tmp_path):
         (["a swan", "--gallery", "pets", "--image", "x.png"], "give either a text"),
         (["a swan"], "--gallery is missing"),
         ([" ", "--gallery", "pets"], "the text to look for is empty"),
-        (["a swan", "--gallery", "pet"], r"the gallery 'pet' was never made: did you mean 'pets'"),
+        (
+            ["a swan", "--gallery", "pet"],
+            r"the gallery 'pet' was never made .*: did you mean 'pets'",
+        ),
         (["--image", "nowhere.png", "--gallery", "pets"], "there is no file"),
         (["a swan", "--gallery", "pets", "--to", "sheet.jpg"], "--to is 'sheet.jpg'.*name a .png"),
     ],

@@ -69,6 +69,16 @@ def test_a_gallery_that_is_being_refreshed_is_searched_by_both(shop, client, mon
     assert nearest == pytest.approx(expected["similarity"].to_list(), abs=1e-5)
 
 
+def test_what_is_asked_wrongly_is_answered_as_all_errors(client):
+    answer = client.get("/v1/galleries/pets/thumbnail")
+    assert (answer.status_code, list(answer.json())) == (400, ["error"])
+    assert "split: Field required" in answer.json()["error"]
+    asked = {"gallery": "pets", "text": "a robin", "release": True}
+    answer = client.post("/v1/search", json=asked)
+    assert answer.status_code == 400
+    assert "it is the number of a release" in answer.json()["error"]
+
+
 def test_an_image_finds_itself(shop, client):
     path = shop.project.root / "images/birds/test/crow/0.png"
     asked = {"gallery": "pets", "image": in_base64(path.read_bytes()), "top": 1}

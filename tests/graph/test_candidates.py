@@ -174,6 +174,44 @@ def test_a_gallery_that_stays_must_still_be_found(live):
     assert run(live)[0] == []  # what was released keeps its verdict
 
 
+def test_a_stage_that_waits_for_its_gallery_gate_is_put_live(live):
+    declare_gallery(live)
+    assert fomo("alias", "shop", "kept", "1").exit_code == 0
+    run(live, "galleries/pets")
+    gates = {"galleries": {"recall_compensated_at_least": 0}}
+    live.write("toy", release=release(gates, "manual"))
+    run(live)
+    assert history(live).live == 1
+    done = fomo("promote", "toy")
+    assert done.exit_code == 0, done.output
+    assert history(live).release(2).candidate.stage == 3
+
+
+def test_a_gate_that_is_added_later_measures_what_was_released(live):
+    run(live)  # stages 2 and 3 go live
+    declare_gallery(live)
+    assert fomo("alias", "shop", "kept", "1").exit_code == 0
+    run(live, "galleries/pets")
+    live.write("toy", release=of_galleries(0))
+    run(live)
+    sql = "SELECT stage, passed, said FROM gates WHERE gate LIKE 'galleries: %' ORDER BY stage"
+    judged = query(live.home.root, sql)
+    assert judged["passed"].to_list() == [True] * 4
+    assert "embedded by these very weights" in judged["said"][1]
+    assert run(live)[0] == []
+
+
+def test_a_gallery_of_other_images_by_now_refuses_until_it_is_embedded(live):
+    declare_gallery(live)
+    assert fomo("alias", "shop", "kept", "1").exit_code == 0
+    run(live, "galleries/pets")
+    declare_gallery(live, dataset="cats")
+    live.write("toy", release=of_galleries(0))
+    _, output = run(live)
+    assert "or none that its dataset still has" in " ".join(output.split())
+    assert history(live).live == 3  # the same run embeds it, and judges again
+
+
 def test_a_process_that_measures_a_gallery_is_told_of_it(live):
     declare_gallery(live)
     assert fomo("alias", "shop", "kept", "1").exit_code == 0

@@ -261,6 +261,7 @@ def test_a_gallery_must_still_be_found_by_the_whole_interval():
         (GalleryDrift(), "it is not embedded yet"),
         (GalleryDrift(pl.DataFrame(schema=METRICS)), "it has too few rows to tell"),
         (drift(recall_compensated=(99, 0.1)), "its embeddings are of another size"),
+        (drift(cosine=(0.9, 0.1)), "it has too few rows to tell"),
     ],
 )
 def test_a_gallery_that_cannot_be_judged_does_not_pass(found, why):

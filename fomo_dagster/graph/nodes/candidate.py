@@ -187,7 +187,7 @@ class CandidateNode(Node):
         if self._held is not None:
             galleries = self._held.versions(context)
             if head is not None and self._is_history(history):
-                galleries = head.facts.get("galleries", {})
+                galleries = {**galleries, **head.facts.get("galleries", {})}
         details = LiveDetails(number=number, galleries=galleries)
         if candidate is not None:
             details = replace(details, checkpoint=candidate.checkpoint, backbone=candidate.backbone)

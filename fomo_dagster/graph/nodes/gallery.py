@@ -159,9 +159,11 @@ class GalleryNode(Node):
         refresh = self.gallery.refresh
         if refresh is None or weights == NO_WEIGHTS:
             return None
-        made = self._made_by(weights, context)
+        made, head = self._made_by(weights, context), context.heads.read(self.key)
         if not made:
-            return refresh.rows
+            # What these weights embedded in another way stays until all of it is embedded anew.
+            is_there = head is not None and head.facts["weights"] == weights
+            return None if is_there else refresh.rows
         before = first_rows_of(made[0])
         rows = EmbeddingsReader(made[0].path(EMBEDDINGS)).rows
         # What was whole once, or came to its end, is not held up by what is new.
@@ -233,11 +235,12 @@ class GalleryNode(Node):
         return earlier_of(head, recipe.inputs["weights"])
 
     def _was_alike(self, head: Head, recipe: Recipe) -> bool:
-        """Whether what it was is the same of other weights or samples, and no other gallery."""
-        parameters = _without_first(head.recipes[ONLY]["parameters"])
-        was = (head.facts["dataset"], head.facts["release"], parameters)
-        wanted = _without_first(recipe.as_data()["parameters"])
-        return was == (self.gallery.dataset, self.gallery.release, wanted)
+        """Whether what it was is the same of other weights or samples, or in another precision,
+        and no other gallery."""
+        rows_were = _what_is_embedded(head.recipes[ONLY]["parameters"])
+        was = (head.facts["dataset"], head.facts["release"], rows_were)
+        rows = _what_is_embedded(recipe.as_data()["parameters"])
+        return was == (self.gallery.dataset, self.gallery.release, rows)
 
     def _rest(self, earlier: list[list[str]], context: NodeContext) -> list[str]:
         """Of what the gallery was, what has the rows that are not embedded anew yet."""
@@ -367,5 +370,7 @@ def first_rows_of(artifact: Artifact) -> int | None:
     return first
 
 
-def _without_first(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in parameters.items() if name != FIRST_ROWS}
+def _what_is_embedded(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters of a recipe, without how, and how many."""
+    how = (FIRST_ROWS, "precision")
+    return {name: value for name, value in parameters.items() if name not in how}

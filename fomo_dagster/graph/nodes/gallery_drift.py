@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.backbone import Backbone
 from fomo_dagster.experiment.execution import Execution
 from fomo_dagster.galleries.declaration import Drift
@@ -159,33 +158,35 @@ class GalleryDriftNode(Node):
         count = min(self.settings.samples, embeddings.rows)
         places = np.linspace(0, embeddings.rows - 1, count).round().astype(int)
         rows = embeddings.columns(places.tolist()).with_columns(place=pl.Series(places))
-        rows, new = self._embedded(rows, encoder(), context)
+        rows = self._still_there(rows, context)
+        if rows.is_empty():
+            pl.DataFrame(schema=METRICS).write_parquet(folder / DRIFT)
+            return {"samples": 0}
+        new = self._embedded(rows, encoder(), context)
         old = np.concatenate([embeddings.read(place, 1) for place in rows["place"].to_list()])
         drift_of(old, new, rows["concept"].to_list()).write_parquet(folder / DRIFT)
         return {"samples": rows.height}
 
-    def _embedded(
-        self, rows: pl.DataFrame, encoder: Encoder, context: NodeContext
-    ) -> tuple[pl.DataFrame, Floats]:
-        """Rows of the gallery, as far as its dataset still has them, and their (N, E) embeddings by
-        the encoder."""
+    def _still_there(self, rows: pl.DataFrame, context: NodeContext) -> pl.DataFrame:
+        """Those rows of the gallery that its dataset still has."""
+        if self.gallery.gallery.of == "texts":
+            return rows
+        samples = index_of(self.gallery.gallery.dataset, context).samples
+        names = ["split", "key", "digest"]
+        return rows.join(samples.select(names), on=names, how="semi", maintain_order="left")
+
+    def _embedded(self, rows: pl.DataFrame, encoder: Encoder, context: NodeContext) -> Floats:
+        """(N, E): rows of the gallery as the encoder embeds them."""
         gallery = self.gallery.gallery
         if gallery.of == "texts":
-            return rows, encoder.texts(rows["text"].to_list()).numpy()
+            texts: Floats = encoder.texts(rows["text"].to_list()).numpy()
+            return texts
         index = index_of(gallery.dataset, context)
-        there = rows.join(
-            index.samples.select("split", "key", "digest"), on=["split", "key", "digest"],
-            how="semi", maintain_order="left",
-        )  # fmt: skip
-        if there.is_empty():
-            raise InputError(
-                f"{self.gallery.key} and its dataset {gallery.dataset} have no image in common any "
-                f"more: `fomo run {self.gallery.key}` embeds what is there"
-            )
-        samples = there.select("split", "key").join(
+        samples = rows.select("split", "key").join(
             index.samples, on=["split", "key"], maintain_order="left"
         )
-        return there, encoder.images(gallery.dataset, samples, index).numpy()
+        images: Floats = encoder.images(gallery.dataset, samples, index).numpy()
+        return images
 
     @property
     def table_names(self) -> tuple[str, ...]:

@@ -123,6 +123,9 @@ class GallerySearch:
         if after != _BEGIN:
             start = EmbeddingsReader(self.gallery.file).count_until(*after)
         places, similarities = self._reader.nearest(query, top, start)
+        if len(places) < min(top, EmbeddingsReader(self.gallery.file).rows - start):
+            # The graph does not lead to as many of the rows that count.
+            return nearest_rows(self.gallery.file, query, top, after)
         return rows_at(self.gallery.file, places.tolist(), similarities.tolist())
 
     @cached_property

@@ -109,8 +109,6 @@ class RayCluster:
         if not ray.is_initialized():
             _probe(address)
             os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # they are told here
-            # So is a node that goes away, of which it prints all that it knows.
-            os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
             try:
                 with _handlers_kept():
                     ray.init(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from fomo_dagster.errors import InputError
+from fomo_dagster.experiment.declared_datasets import load_datasets
 from fomo_dagster.experiment.experiment_sets import load_experiment_set
+from fomo_dagster.experiment.galleries import load_galleries
 from fomo_dagster.graph.build.builder import build_graph
 from fomo_dagster.graph.core.facts import identity
 from fomo_dagster.graph.nodes.candidate import CandidateDetails, CandidateNode, verdicts_of
@@ -18,14 +20,16 @@ def promote_stage(
 ) -> Record:
     """Put a stage live, by default the last. Raises `InputError` as `releases.promoting.promote`,
     and where it was never judged, or other weights were."""
-    loaded = load_experiment_set(name_or_path, project_folder(), ()).only()
+    project = project_folder()
+    loaded = load_experiment_set(name_or_path, project, ()).only()
     experiment = loaded.experiment
     if experiment.release is None:
         raise InputError(
             f"{experiment.name} has no `release`, which names what its stages would be live as: "
             "declare it in the file"
         )
-    graph = build_graph([loaded])
+    galleries, _ = load_galleries(project, load_datasets(project))  # which a gate may ask
+    graph = build_graph([loaded], galleries=galleries)
     stages = {n.stage: n for n in graph.nodes.values() if isinstance(n, CandidateNode)}
     number = max(stages) if stage is None else stage
     if number not in stages:
