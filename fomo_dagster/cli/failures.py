@@ -41,10 +41,11 @@ def failures_of(result: dg.JobExecutionResult, assets: Mapping[str, str]) -> dic
 
 
 def interruption_of(result: dg.JobExecutionResult, assets: Mapping[str, str]) -> str | None:
-    """What an interrupted step says of where it stopped, of several one that kept a resume point;
+    """What interrupted steps say of where they stopped, each that kept a resume point, or else one;
     None where none says anything."""
-    said = sorted(_interruptions(result, assets), key=lambda one: one.split(": ")[-1] in SIGNALS)
-    return said[0] if said else None
+    said = list(dict.fromkeys(_interruptions(result, assets)))
+    kept = [one for one in said if one.split(": ")[-1] not in SIGNALS]
+    return "; ".join(kept or said[:1]) or None
 
 
 def _interruptions(result: dg.JobExecutionResult, assets: Mapping[str, str]) -> Iterator[str]:

@@ -341,7 +341,7 @@ class _Runner:
             instance.report_run_canceled(result.dagster_run, f"stopped by {number.name}")
             where = interruption_of(result, assets) or f"stopped by {number.name}"
             # Threads are asked to stop as by SIGTERM, whatever came.
-            where = where.replace(": SIGTERM", f": {number.name}", 1)
+            where = where.replace(": SIGTERM", f": {number.name}")
             raise StoppedError(number, f"{where}; the same command goes on from here")
         for asset, failure in failures_of(result, assets).items():
             self.failed[asset] = failure
