@@ -54,7 +54,6 @@ if TYPE_CHECKING:
 
 GATES = "gates"  # the artifact of the verdicts; the others are evaluations of what is live
 VERDICTS = "verdicts.json"
-SCORES = "scores.json"
 _LIVE = "live: {}"  # the artifact of what is live, on a dataset
 
 
