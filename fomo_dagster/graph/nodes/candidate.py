@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -27,7 +27,6 @@ from fomo_dagster.graph.core.shown import Bullets, Check, Checked, Shown
 from fomo_dagster.graph.nodes.details import SampleDetails
 from fomo_dagster.graph.nodes.evaluated import evaluated
 from fomo_dagster.graph.nodes.evaluation import EvaluationDetails, EvaluationNode
-from fomo_dagster.graph.nodes.gallery_drift import GalleryDriftNode
 from fomo_dagster.graph.nodes.held_galleries import HeldGalleries
 from fomo_dagster.graph.nodes.near_duplicates import NearDuplicatesNode, found_by
 from fomo_dagster.graph.nodes.up_for_release import candidate_of
@@ -46,7 +45,6 @@ if TYPE_CHECKING:
     import polars as pl
 
     from fomo_dagster.data.near_duplicates import Found
-    from fomo_dagster.evaluation.encoding import Encoder
     from fomo_dagster.experiment.gallery import LoadedGallery
     from fomo_dagster.experiment.schema import Experiment
     from fomo_dagster.graph.core.context import NodeContext
@@ -257,8 +255,9 @@ class CandidateNode(Node):
         self, name: str, recipe: Recipe, folder: Path, context: NodeContext
     ) -> Mapping[str, Any] | None:
         if self._held is not None and name in self._held.drifts:
+            stage = self.evaluation
             return self._held.measure(
-                name, recipe, partial(self._encoder, context), folder, context
+                name, recipe, stage.backbone, stage.checkpoint_key, folder, context
             )
         if name != GATES:
             return self._evaluate_live(name, recipe, folder, context)
@@ -275,11 +274,6 @@ class CandidateNode(Node):
         )  # fmt: skip
         (folder / VERDICTS).write_text(json.dumps([asdict(one) for one in verdicts]))
         return None
-
-    def _encoder(self, context: NodeContext, drift: GalleryDriftNode) -> Encoder:
-        """What embeds by the stage, as a gallery asks."""
-        weights = context.artifact(self.evaluation.checkpoint_key)
-        return drift.encoder(self.evaluation.backbone, weights, context)
 
     def _drifts(self, recipe: Recipe, context: NodeContext) -> dict[str, GalleryDrift] | None:
         """How far it is from what embedded the galleries, where a gate is about them."""

@@ -6,7 +6,7 @@ What is measured of a gallery is the artifact that its drift is too, once the st
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from fomo_dagster.store.roots import GALLERY
 
 if TYPE_CHECKING:
     from fomo_dagster.evaluation.encoding import Encoder
+    from fomo_dagster.experiment.backbone import Backbone
     from fomo_dagster.graph.core.context import NodeContext
     from fomo_dagster.releases.gates import GalleryDrift
 
@@ -64,16 +65,19 @@ class HeldGalleries:
         }
 
     def measure(
-        self, key: str, recipe: Recipe, embedding: Callable[[GalleryDriftNode], Encoder],
-        folder: Path, context: NodeContext,
+        self, key: str, recipe: Recipe, backbone: Backbone, checkpoint_key: str, folder: Path,
+        context: NodeContext,
     ) -> Mapping[str, Any]:  # fmt: skip
-        """Measure a gallery, into a folder. embedding: what embeds by the stage, as a gallery asks.
-        Raises `InputError` for a gallery that was cleaned meanwhile."""
+        """Measure a gallery, into a folder. checkpoint_key: of what the stage deploys. Raises
+        `InputError` for a gallery that was cleaned meanwhile."""
         gallery, node = context.store.open(GALLERY, recipe.inputs["gallery"]), self.drifts[key]
         if gallery is None:
             raise InputError(f"{key} is no longer in the store: `fomo run {key}` embeds it again")
-        weights = recipe.inputs["live"]
-        return node.measure(gallery, weights, lambda: embedding(node), folder, context)
+
+        def encoder() -> Encoder:
+            return node.encoder(backbone, context.artifact(checkpoint_key), context)
+
+        return node.measure(gallery, recipe.inputs["live"], encoder, folder, context)
 
     def found(
         self, digests: Mapping[str, str], checkpoint: str, context: NodeContext
