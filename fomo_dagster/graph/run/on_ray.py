@@ -12,7 +12,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,20 +33,16 @@ from fomo_dagster.graph.run.devices import MOST_SLOTS, VISIBLE, Lender, Lent, Tu
 from fomo_dagster.graph.run.installed import differences, installed
 from fomo_dagster.graph.run.pending import Place
 from fomo_dagster.graph.run.processes import Started
+from fomo_dagster.graph.run.ray_address import ADDRESS, probe
 from fomo_dagster.graph.run.ray_nodes import look, not_seen, preload, work
 from fomo_dagster.home import project_folder
 from fomo_dagster.units import counted
 
-ADDRESS = "RAY_ADDRESS"
-_SECONDS_TO_ANSWER = 10.0  # of a cluster, to a connection
 _SECONDS_TO_START = 120.0  # of a process on each node, the first time
 _SECONDS_TO_END = 60.0
 _SECONDS_TO_KILL = 5.0  # of a task that was cancelled, before Ray ends its process
 _SECONDS_BETWEEN_COUNTS = 2.0  # nodes come and go
 _GIB = 2**30
-_TLS = "RAY_USE_TLS"
-_SETTINGS, _FRAME_HEAD = 4, 9  # the type of a frame of HTTP/2, and the bytes before its content
-_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, _SETTINGS, 0, 0, 0, 0, 0))
 # A node died, or what Ray itself runs there.
 _LOST = (
     exceptions.NodeDiedError,
@@ -107,7 +102,7 @@ class RayCluster:
             raise InputError(f"--parallel is {at_most}: expected a number from 1 to {MOST_SLOTS}")
         address = os.environ.get(ADDRESS, "").strip()
         if not ray.is_initialized():
-            _probe(address)
+            probe(address)
             os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # they are told here
             try:
                 with _handlers_kept():
@@ -366,37 +361,6 @@ def _room_of(node: Mapping[str, Any]) -> Room:
     resources = node["Resources"]
     memory = int(resources.get("memory", 0) / _GIB)
     return Room(int(resources.get("GPU", 0)), int(resources.get("CPU", 0)), memory)
-
-
-def _probe(address: str) -> None:
-    """Raises `InputError` where nothing listens at an address, or something that does not speak
-    gRPC: Ray asks for more than a minute, and then ends the process."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not (host and port.isdecimal()):
-        return
-    try:
-        with socket.create_connection((host.strip("[]"), int(port)), _SECONDS_TO_ANSWER) as there:
-            if not os.environ.get(_TLS) and not _speaks_grpc(there):
-                raise InputError(
-                    f"{ADDRESS} is {address!r}, and what answers there is no Ray cluster: name the "
-                    "port of its head, which is 6379 unless `ray start --port` said otherwise"
-                )
-    except (OSError, OverflowError, UnicodeError) as error:
-        raise InputError(
-            f"{ADDRESS} is {address!r}, and nothing answers there ({error}): is the head of the "
-            "Ray cluster running, and is this its address?"
-        ) from error
-
-
-def _speaks_grpc(there: socket.socket) -> bool:
-    """Whether a greeting of HTTP/2 is answered by one, which begins with a frame of settings (RFC
-    9113, section 3.4)."""
-    there.sendall(_GREETING)
-    answer = b""
-    with suppress(ConnectionError, TimeoutError):
-        while len(answer) < _FRAME_HEAD and (more := there.recv(_FRAME_HEAD - len(answer))):
-            answer += more
-    return len(answer) == _FRAME_HEAD and answer[3] == _SETTINGS
 
 
 @contextmanager
