@@ -256,6 +256,23 @@ def test_a_gallery_must_still_be_found_by_the_whole_interval():
 
 
 @pytest.mark.parametrize(
+    ("asked", "metric", "limit"),
+    [
+        ("cosine_at_least", "cosine", 0.5),
+        ("recall_old_queries_at_least", "recall_old_queries", 50),
+        ("recall_new_queries_at_least", "recall_new_queries", 50),
+        ("recall_compensated_at_least", "recall_compensated", 50),
+    ],
+)
+def test_each_measure_of_a_gallery_can_be_asked_for(asked, metric, limit):
+    below, above = (drift(**{metric: (limit * share, 0.01)}) for share in (0.8, 1.2))
+    (shut,), (opened,) = (of_galleries({asked: 0.5}, pets=found) for found in (below, above))
+    assert (shut.passed, opened.passed) == (False, True)
+    assert shut.limit == opened.limit == limit
+    assert shut.estimate == pytest.approx(0.8 * limit)
+
+
+@pytest.mark.parametrize(
     ("found", "why"),
     [
         (GalleryDrift(), "it is not embedded yet"),
