@@ -20,6 +20,7 @@ from fomo_dagster.store.leases import lease
 from fomo_dagster.store.pins import pins_of
 from fomo_dagster.store.recipes import Recipe
 from fomo_dagster.store.usage import usage
+from tests.store.killing import killed_before
 
 FORK = multiprocessing.get_context("fork")
 DATA = b"0123456789" * 100
@@ -225,20 +226,8 @@ def test_a_cleaning_killed_anywhere_leaves_nothing_half_gone(tmp_path):
 
 def _clean_until(home, number):
     """Clean, and be killed before the operation of that number."""
-    left = [number]
-
-    def counted(operation):
-        def call(*arguments, **options):
-            if left[0] == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-            left[0] -= 1
-            return operation(*arguments, **options)
-
-        return call
-
-    Path.rename, Path.unlink = counted(Path.rename), counted(Path.unlink)
-    os.unlink, os.rmdir = counted(os.unlink), counted(os.rmdir)
-    cleaning.write_note = counted(cleaning.write_note)
+    operations = [(Path, "rename"), (Path, "unlink"), (os, "unlink"), (os, "rmdir")]
+    killed_before(number, [*operations, (cleaning, "write_note")])
     clean(home.root, home.store)
 
 

@@ -20,6 +20,7 @@ from fomo_dagster.store.packing import pack, pack_away
 from fomo_dagster.store.pins import pins_of
 from fomo_dagster.store.recipes import Recipe
 from fomo_dagster.store.usage import usage
+from tests.store.killing import killed_before
 
 FORK = multiprocessing.get_context("fork")
 WEIGHTS = "weights.safetensors"
@@ -349,19 +350,7 @@ OPERATIONS = [
 def _until(number, work):
     """Do it, and be killed before the operation of that number."""
     logging.disable()
-    left = [number]
-
-    def counted(operation):
-        def call(*arguments, **options):
-            if left[0] == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-            left[0] -= 1
-            return operation(*arguments, **options)
-
-        return call
-
-    for owner, name in OPERATIONS:
-        setattr(owner, name, counted(getattr(owner, name)))
+    killed_before(number, OPERATIONS)
     work()
 
 
