@@ -1,9 +1,9 @@
 """Laws of how an error falls with samples, FLOPs or parameters.
 
-The four estimators of Alabdulmohsin, Neyshabur and Zhai, *Revisiting neural scaling laws in
-language and vision* (arXiv 2209.06640), as its published code has them. All are fitted to the
-logarithms of the errors by least squares. `fomo_dagster.statistics.extrapolation` chooses among
-them and says how far they can be trusted.
+The four formulas of Alabdulmohsin, Neyshabur and Zhai, *Revisiting neural scaling laws in language
+and vision* (arXiv 2209.06640), from its published code. All are fitted to the logarithms of the
+errors by least squares, where that code minimises residuals of its own.
+`fomo_dagster.statistics.extrapolation` chooses among them and says how far they can be trusted.
 """
 
 from __future__ import annotations

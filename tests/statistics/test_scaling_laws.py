@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import statsmodels.api as sm
-from scipy.optimize import brentq, minimize_scalar
+from scipy.optimize import brentq, curve_fit, minimize_scalar
 
 from fomo_dagster.errors import InputError
 from fomo_dagster.statistics.compute_optimal import fit_joint, joint_uncertainty
@@ -91,6 +91,50 @@ def test_laws_with_too_many_parameters_are_left_out():
     found = choose(X[:4], OF_LAWS["M2"][1](X[:4]))
     assert [trial.law.name for trial in found.trials if trial.loss is None] == ["M4"]
     assert found.fit.law.name == "M2"
+
+
+# Log-perplexity of two translation models (Bansal et al. 2022) at 0.5, or 1, to 512 million pairs:
+# two of the learning curves that were published with arXiv 2209.06640.
+LEARNING_CURVES = {
+    "decoder_only": [
+        0.873709, 0.736229, 0.616589, 0.508520, 0.454286, 0.409749, 0.396468, 0.386573,
+        0.386145, 0.380698, 0.382325,
+    ],
+    "encoder_and_lstm": [
+        0.796000, 0.645159, 0.555180, 0.505702, 0.449880, 0.408487, 0.391095, 0.386738,
+        0.374689, 0.372422,
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LEARNING_CURVES)
+@pytest.mark.parametrize(
+    ("law", "formula", "starts"),
+    [
+        ("M2", lambda x, a, c, e: np.log(np.exp(a + c * x) + e), [(0, -0.5, 0.1), (5, -1, 0.3)]),
+        ("M3", lambda x, a, c, g: a - c * np.log(np.exp(-x) + g), [(0, -0.3, 1), (0, -1, 0.1)]),
+    ],
+)
+def test_published_learning_curves_are_fitted_as_by_scipy(name, law, formula, starts):
+    y = np.array(LEARNING_CURVES[name])
+    x = 512e6 / 2.0 ** np.arange(len(y))[::-1]
+    log_x = np.log(x / 1e7)
+
+    def squares(start):
+        with np.errstate(invalid="ignore"):  # where it tries an offset below 0
+            theta, _ = curve_fit(formula, log_x, np.log(y), start, maxfev=20000)
+        return ((formula(log_x, *theta) - np.log(y)) ** 2).sum()
+
+    ours = (np.log(fit(LAWS[law], x, y).at(x) / y) ** 2).sum()
+    assert ours == pytest.approx(min(map(squares, starts)), rel=1e-5)
+
+
+def test_laws_with_a_bend_foretell_published_curves_better_than_a_line():
+    for values in LEARNING_CURVES.values():
+        y = np.array(values)
+        trials = choose(512e6 / 2.0 ** np.arange(len(y))[::-1], y).trials
+        losses = {trial.law.name: trial.loss for trial in trials}
+        assert max(losses["M2"], losses["M3"], losses["M4"]) < losses["M1"] / 5
 
 
 @pytest.mark.parametrize(
