@@ -72,7 +72,7 @@ class Encoder:
         distinct = list(rows)
         blocks = []
         target = device_of(self.device)
-        with _inference(self.model.module, self.precision, target) as encoder:
+        with inference(self.model.module, self.precision, target) as encoder:
             for start in range(0, len(distinct), self.batch_size):
                 batch = distinct[start : start + self.batch_size]
                 tokens = self.model.tokenize(batch).to(target)
@@ -123,7 +123,7 @@ class Encoder:
         with closing(_loaded(batches(), load)) as loaded:
             for batch, images in loaded:
                 # Not around the loop: whoever takes a group is in no mode of PyTorch's.
-                with _inference(self.model.module, self.precision, target) as encoder:
+                with inference(self.model.module, self.precision, target) as encoder:
                     features = encoder.encode_image(torch.stack(images).to(target))
                     blocks.append(_unit(features, _names(batch, dataset), self.precision))
                 if sum(map(len, blocks)) == sizes[0]:
@@ -138,7 +138,7 @@ class Encoder:
             model.image_size, model.mean, model.std, model.resize_mode, model.interpolation
         )
         target = device_of(self.device)
-        with _inference(model.module, self.precision, target) as encoder:
+        with inference(model.module, self.precision, target) as encoder:
             features = encoder.encode_image(transform(picture)[None].to(target))
             return _unit(features, [name], self.precision)[0]
 
@@ -165,7 +165,7 @@ class Encoder:
         done = 0
         target = device_of(self.device)
         with (
-            _inference(self.model.module, self.precision, target) as encoder,
+            inference(self.model.module, self.precision, target) as encoder,
             closing(_loaded(self._batches(rows), load)) as batches,
         ):
             for batch, images in batches:
@@ -216,7 +216,7 @@ def _names(batch: Sequence[Row], dataset: str) -> list[str]:
 
 
 @contextmanager
-def _inference(module: nn.Module, precision: str, device: torch.device) -> Iterator[Any]:
+def inference(module: nn.Module, precision: str, device: torch.device) -> Iterator[Any]:
     """The module on the device, in evaluation mode, without gradients, under autocast."""
     in_training = [part for part in module.modules() if part.training]
     module.to(device).eval()

@@ -26,6 +26,7 @@ from fomo_dagster.experiment.release import (
     Gates,
     ProtectedGate,
     ScoreGate,
+    SpeedGate,
 )
 from fomo_dagster.metrics import (
     GEOMETRIC_MEAN,
@@ -33,6 +34,7 @@ from fomo_dagster.metrics import (
     ZERO_SHOT_RETENTION,
     StageMetric,
 )
+from fomo_dagster.releases.costs import IMAGE, TEXT, Compared
 from fomo_dagster.releases.verdicts import Verdict
 from fomo_dagster.statistics.comparison import metrics_of
 from fomo_dagster.statistics.intervals import Interval, Method, Metric, interval
@@ -72,26 +74,6 @@ class _Estimate:
     estimate: float
     low: float
     high: float
-
-
-@dataclass(frozen=True)
-class Costs:
-    """What a model costs to use: operations for the features of one image and of one text, and
-    parameters."""
-
-    image: int
-    text: int
-    parameters: int
-
-
-@dataclass(frozen=True)
-class Compared:
-    """The costs of a stage and of what is live; None where one cannot be counted. is_same: whether
-    both have one architecture, and so one cost."""
-
-    stage: Costs | None = None
-    live: Costs | None = None
-    is_same: bool = False
 
 
 def concepts_of(protected: ProtectedGate, there: Mapping[str, Sequence[str]]) -> list[
@@ -143,6 +125,8 @@ def judge(
             verdicts.extend(_of_data(gate, brought, left_out=left_out))
         elif isinstance(gate, CostGate) and costs is not None:
             verdicts.extend(_of_cost(gate, costs, number))
+        elif isinstance(gate, SpeedGate) and costs is not None:
+            verdicts.extend(_of_speed(gate, costs, number))
         elif isinstance(gate, GalleryGate):
             for gallery, drift in (drifts or {}).items():
                 verdicts.extend(_of_gallery(gate, gallery, drift))
@@ -197,6 +181,25 @@ def _of_cost(gate: CostGate, costs: Compared, number: int) -> Iterator[Verdict]:
                 f"cost: {name}", own <= limit * other, most, said, estimate=100 * own / other,
                 limit=100 * limit,
             )  # fmt: skip
+
+
+def _of_speed(gate: SpeedGate, costs: Compared, number: int) -> Iterator[Verdict]:
+    """Ratios, in percent."""
+    limit = 100 * gate.latency_ratio_at_most
+    most = f"at most {gate.latency_ratio_at_most:g} times that of release {number}"
+    for of in (IMAGE, TEXT):
+        name, label = f"speed: latency of {of}s", f"latency of {of}s"
+        if costs.is_same:
+            said = f"{label}: the same, since the architecture is the same: {most}"
+            yield Verdict(name, limit >= 100, most, said, estimate=100.0, limit=limit)
+            continue
+        assert costs.latencies is not None
+        found = costs.latencies[of]
+        said = f"{label} {found.estimate:.3g} ({found.low:.3g} to {found.high:.3g}) times: {most}"
+        yield Verdict(
+            name, 100 * found.high <= limit, most, said, 100 * found.estimate, 100 * found.low,
+            100 * found.high, limit, found.passes,
+        )  # fmt: skip
 
 
 def _of_gallery(gate: GalleryGate, gallery: str, drift: GalleryDrift) -> Iterator[Verdict]:

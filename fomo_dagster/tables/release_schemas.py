@@ -178,7 +178,9 @@ RELEASE_TABLES: Mapping[str, Table] = {
             "high": Column(NUMBER, "the upper end", True),
             "limit": Column(NUMBER, "what it is held against", True),
             "samples": Column(
-                INTEGER, "test samples that it comes from, or samples that the stage brings", True
+                INTEGER,
+                "test samples that it comes from, samples that the stage brings, or passes timed",
+                True,
             ),
             "samples_needed": Column(
                 INTEGER, "about how many would tell, where these are too few", True

@@ -31,6 +31,7 @@ pytestmark = pytest.mark.slow
 
 PASSES = {"retention": {"no_worse_than": "live", "margin": 100}}
 FAILS = {"knowledge": {"at_least": 100}}
+FAILS_SPEED = {"speed": {"latency_ratio_at_most": 1e-6}}
 PROMPTS = {"held_out": ["old"], "prompts": ["a {}"]}
 
 
@@ -346,6 +347,29 @@ def test_what_a_stage_costs_is_counted_against_what_is_live(live, small_backbone
     run(live)
     assert history(live).live == 3
     assert "the architecture is the same" in history(live).records[-1].gates[-1].said
+
+
+def test_how_long_a_stage_takes_is_timed_once_where_its_architecture_is_another(
+    live, small_backbone
+):
+    gates = PASSES | {"speed": {"latency_ratio_at_most": 1000}}
+    live.write("small", release=release(gates, "manual"), backbone=small_backbone)
+    made, _ = run(live, "small")
+    assert made.count("latencies") == 1  # for all stages
+    told = query(
+        live.home.root,
+        "SELECT gate, passed, samples FROM gates WHERE stage = 3 AND gate LIKE 'speed%' ORDER BY 1",
+    ).rows()
+    assert [one[:2] for one in told] == [
+        ("speed: latency of images", True), ("speed: latency of texts", True)
+    ]  # fmt: skip
+    assert all(samples >= 20 for *_, samples in told)
+    live.write("small", release=release(PASSES | FAILS_SPEED), backbone=small_backbone)
+    made, _ = run(live, "small")
+    assert set(made) == {"candidate"}  # judged anew, by what was timed
+    refusal = history(live).records[-1]
+    assert refusal.kind == "refusal"
+    assert "latency of images" in refusal.gates[-2].said
 
 
 @pytest.fixture

@@ -9,9 +9,8 @@ from fomo_dagster.data.near_duplicates import PAIRS, Found
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.release import Gates, Release
 from fomo_dagster.galleries.drift import METRICS
+from fomo_dagster.releases.costs import Compared, Costs, Latency
 from fomo_dagster.releases.gates import (
-    Compared,
-    Costs,
     Evaluated,
     GalleryDrift,
     concepts_of,
@@ -216,11 +215,42 @@ def test_one_architecture_costs_the_same_and_what_is_not_counted_does_not_pass()
     assert (nothing.passed, nothing.said) == (False, "nothing is live yet")
 
 
-def test_a_gate_on_latency_is_told_what_there_is_instead():
-    with pytest.raises(ValueError, match=r"no gate `speed`.*cost: {flops_ratio_at_most: 1.05}"):
-        Gates.model_validate({"speed": {"latency_ratio_at_most": 1.05}})
-    with pytest.raises(ValueError, match="give flops_ratio_at_most or parameters_ratio_at_most"):
-        Gates.model_validate({"cost": {}})
+def of_speed(limit, costs):
+    gates = Gates.model_validate({"speed": {"latency_ratio_at_most": limit}})
+    stage = model(birds=(0, 9), old=(0, 9))
+    return judge(gates, ROLES, stage, None if costs is None else stage, 3, costs=costs)
+
+
+@pytest.mark.parametrize(("high", "passes"), [(1.04, True), (1.06, False)])
+def test_a_stage_may_take_so_much_longer_by_the_whole_interval(high, passes):
+    latencies = {"image": Latency(1.02, 1.01, high, 90), "text": Latency(0.5, 0.4, 0.6, 90)}
+    image, text = of_speed(1.05, Compared(latencies=latencies))
+    assert (image.passed, text.passed) == (passes, True)
+    assert (image.estimate, image.limit, image.samples) == (102.0, 105.0, 90)
+    assert text.said == (
+        "latency of texts 0.5 (0.4 to 0.6) times: at most 1.05 times that of release 3"
+    )
+
+
+def test_one_architecture_is_as_fast_and_with_nothing_live_there_is_nothing_to_hold_it_against():
+    same = of_speed(1, Compared(is_same=True))
+    assert [(one.passed, one.estimate) for one in same] == [(True, 100.0)] * 2
+    assert not any(one.passed for one in of_speed(0.9, Compared(is_same=True)))
+    (nothing,) = of_speed(1, None)
+    assert (nothing.passed, nothing.said) == (False, "nothing is live yet")
+
+
+@pytest.mark.parametrize(
+    ("gates", "said"),
+    [
+        ({"cost": {}}, "give flops_ratio_at_most or parameters_ratio_at_most"),
+        ({"speed": {}}, "latency_ratio_at_most"),
+        ({"speed": {"latency_ratio_at_most": 0}}, "greater than 0"),
+    ],
+)
+def test_a_gate_that_asks_nothing_is_refused(gates, said):
+    with pytest.raises(ValueError, match=said):
+        Gates.model_validate(gates)
 
 
 def drift(**values):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -28,9 +28,16 @@ from fomo_dagster.graph.nodes.details import SampleDetails
 from fomo_dagster.graph.nodes.evaluated import evaluated
 from fomo_dagster.graph.nodes.evaluation import EvaluationDetails, EvaluationNode
 from fomo_dagster.graph.nodes.held_galleries import HeldGalleries
+from fomo_dagster.graph.nodes.held_live import CandidateDetails, LiveDetails, live_facts
 from fomo_dagster.graph.nodes.near_duplicates import NearDuplicatesNode, found_by
 from fomo_dagster.graph.nodes.up_for_release import candidate_of
-from fomo_dagster.graph.work.compared_costs import architectures_of, costs_of
+from fomo_dagster.graph.work.compared_costs import (
+    LATENCIES,
+    architectures_of,
+    compared,
+    latencies_recipe,
+    time_latencies,
+)
 from fomo_dagster.graph.work.histories import history_of
 from fomo_dagster.releases.history import licences_said
 from fomo_dagster.releases.live import released_weights
@@ -38,7 +45,6 @@ from fomo_dagster.releases.promoting import promote, refuse
 from fomo_dagster.releases.records import Candidate, History, OvertakenError, ReleaseLog
 from fomo_dagster.releases.verdicts import Verdict
 from fomo_dagster.store.artifacts import Artifact
-from fomo_dagster.store.digests import digest_of
 from fomo_dagster.store.recipes import Recipe
 
 if TYPE_CHECKING:
@@ -48,31 +54,12 @@ if TYPE_CHECKING:
     from fomo_dagster.experiment.gallery import LoadedGallery
     from fomo_dagster.experiment.schema import Experiment
     from fomo_dagster.graph.core.context import NodeContext
+    from fomo_dagster.releases.costs import Compared
     from fomo_dagster.releases.gates import GalleryDrift
 
 GATES = "gates"  # the artifact of the verdicts; the others are evaluations of what is live
 VERDICTS = "verdicts.json"
 _LIVE = "live: {}"  # the artifact of what is live, on a dataset
-
-
-@dataclass(frozen=True, kw_only=True)
-class CandidateDetails(Details):
-    """reference: the number of the release that it was held against; None: nothing was live.
-    galleries: the key of each gallery that it was held against → its data version then."""
-
-    reference: int | None = None
-    galleries: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class LiveDetails(Details):
-    """What a candidate is held against: its number, the data version of its weights, and the
-    declaration of its backbone; and galleries, as of `CandidateDetails`."""
-
-    number: int | None = None
-    checkpoint: str | None = None
-    backbone: Mapping[str, Any] | None = None
-    galleries: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +75,7 @@ class CandidateNode(Node):
         "live": "another release is live",
         "near_duplicates": "its near duplicates changed",
         "galleries": "a gallery changed, or how its drift is measured",
+        LATENCIES: "it is timed against another architecture",
     }
     stage: int
     evaluation: EvaluationNode
@@ -179,19 +167,13 @@ class CandidateNode(Node):
         number, head = history.live, context.heads.read(self.key)
         if head is not None and self._is_history(history):
             number = head.facts.get("reference")
-        candidate = None if number is None else history.release(number).candidate
         galleries: Mapping[str, str] = {}
         if self._held is not None:
             galleries = self._held.versions(context)
             if head is not None and self._is_history(history):
                 galleries = {**galleries, **head.facts.get("galleries", {})}
-        details = LiveDetails(number=number, galleries=galleries)
-        if candidate is not None:
-            details = replace(details, checkpoint=candidate.checkpoint, backbone=candidate.backbone)
-        version = details.checkpoint or "nothing"
-        if galleries:
-            version = digest_of({"live": version, "galleries": dict(galleries)})
-        return {self._live_key: Facts(version, details)}
+        candidate = None if number is None else history.release(number).candidate
+        return {self._live_key: live_facts(number, candidate, galleries)}
 
     def recipes(self, facts: FactsByKey) -> dict[str, Recipe]:
         self._check_concepts(facts)
@@ -211,18 +193,24 @@ class CandidateNode(Node):
         }
         if self.near is not None and self.near.settings.deduplicate:
             parameters["deduplicate"] = True
-        if self.release.gates.cost is not None:
+        beside: dict[str, Recipe] = {}
+        if self.release.gates.cost is not None or self.release.gates.speed is not None:
             backbone = facts[self._live_key].of(LiveDetails).backbone
-            parameters["architectures"] = architectures_of(self.evaluation.backbone, backbone)
-        drifts: dict[str, Recipe] = {}
+            both = architectures_of(self.evaluation.backbone, backbone)
+            parameters["architectures"] = both
+            precision = self.evaluation.settings.precision
+            timed = latencies_recipe(both, precision, self.execution.device)
+            if timed is not None and self.release.gates.speed is not None:
+                beside[LATENCIES], inputs[LATENCIES] = timed, timed.digest
         if self._held is not None:
             checkpoint = facts[self.evaluation.checkpoint_key].data_version
             drifts = self._held.recipes(facts[self._live_key].of(LiveDetails).galleries, checkpoint)
             inputs["galleries"] = {key: recipe.digest for key, recipe in drifts.items()}
+            beside |= drifts
             parameters["galleries"] = sorted(self._held.drifts)
         return {
             **{_LIVE.format(name): recipe for name, recipe in held.items()},
-            **drifts,
+            **beside,
             GATES: Recipe(self.kind, self.version, parameters, inputs),
         }
 
@@ -259,6 +247,8 @@ class CandidateNode(Node):
             return self._held.measure(
                 name, recipe, stage.backbone, stage.checkpoint_key, folder, context
             )
+        if name == LATENCIES:
+            return time_latencies(recipe, folder)
         if name != GATES:
             return self._evaluate_live(name, recipe, folder, context)
         from fomo_dagster.releases.gates import judge
@@ -269,11 +259,18 @@ class CandidateNode(Node):
             self.release.gates, self.evaluation.roles, evaluated(self.evaluation, own, context),
             None if live is None else evaluated(self.evaluation, live, context), number,
             self._brought(recipe, context), left_out="deduplicate" in recipe.parameters,
-            costs=costs_of(recipe.parameters.get("architectures"), context.home.cache),
+            costs=self._costs(recipe, context),
             drifts=self._drifts(recipe, context),
         )  # fmt: skip
         (folder / VERDICTS).write_text(json.dumps([asdict(one) for one in verdicts]))
         return None
+
+    def _costs(self, recipe: Recipe, context: NodeContext) -> Compared | None:
+        """What it and what is live cost, where a gate is about that."""
+        timed = None
+        if LATENCIES in recipe.inputs:
+            timed = context.store.open(LATENCIES, recipe.inputs[LATENCIES])
+        return compared(recipe.parameters.get("architectures"), timed, context.home.cache)
 
     def _drifts(self, recipe: Recipe, context: NodeContext) -> dict[str, GalleryDrift] | None:
         """How far it is from what embedded the galleries, where a gate is about them."""

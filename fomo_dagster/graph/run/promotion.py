@@ -8,7 +8,8 @@ from fomo_dagster.experiment.experiment_sets import load_experiment_set
 from fomo_dagster.experiment.galleries import load_galleries
 from fomo_dagster.graph.build.builder import build_graph
 from fomo_dagster.graph.core.facts import identity
-from fomo_dagster.graph.nodes.candidate import CandidateDetails, CandidateNode, verdicts_of
+from fomo_dagster.graph.nodes.candidate import CandidateNode, verdicts_of
+from fomo_dagster.graph.nodes.held_live import CandidateDetails
 from fomo_dagster.graph.run.run_context import RunContext
 from fomo_dagster.home import Home, project_folder
 from fomo_dagster.releases.promoting import promote

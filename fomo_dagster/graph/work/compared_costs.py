@@ -1,21 +1,30 @@
 """What a stage that is up for release costs to use, beside what is live.
 
-Everything is counted, by the architectures alone. A latency is not: it would be another one on each
-machine and each time, and a candidate's verdict must be the same wherever it is judged.
+Operations and parameters are counted, by the architectures alone. A latency is another one on each
+machine and each time, so it is timed once for two architectures, and never where there is one.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fomo_dagster.experiment.backbone import Backbone
 from fomo_dagster.experiment.weights_folder import described
 from fomo_dagster.graph.work.counted_costs import encoding_cost
+from fomo_dagster.statistics.intervals import LEVEL
+from fomo_dagster.store.recipes import Recipe
 
 if TYPE_CHECKING:
-    from fomo_dagster.releases.gates import Compared, Costs
+    from fomo_dagster.releases.costs import Compared, Costs, Latency
+    from fomo_dagster.store.artifacts import Artifact
+
+LATENCIES = "latencies"
+"""The artifact of what was timed, and its kind."""
+_VERSION, _FILE = 1, "latencies.json"
 
 
 def architectures_of(backbone: Backbone, live: Mapping[str, Any] | None) -> list[Any]:
@@ -25,20 +34,53 @@ def architectures_of(backbone: Backbone, live: Mapping[str, Any] | None) -> list
     return [described(one).architecture for one in (backbone, *others)]
 
 
-def costs_of(architectures: Sequence[Any] | None, cache: Path) -> Compared | None:
-    """What the two of `architectures_of` cost; None where there are no two."""
-    from fomo_dagster.releases.gates import Compared
+def latencies_recipe(architectures: Sequence[Any], precision: str, device: str) -> Recipe | None:
+    """What is timed of those of `architectures_of`; None where there is nothing to time."""
+    if len(architectures) < 2 or architectures[0] == architectures[1]:
+        return None
+    of = {"architectures": list(architectures), "precision": precision, "device": device}
+    return Recipe(LATENCIES, _VERSION, of, {})
+
+
+def time_latencies(recipe: Recipe, folder: Path) -> Mapping[str, Any]:
+    """Time what a recipe asks, into a folder. Raises as `timed_by_turns`."""
+    import numpy as np
+    from scipy.stats import quantile_test
+
+    from fomo_dagster.evaluation.latency import timed_by_turns
+    from fomo_dagster.releases.costs import Latency
+
+    found = {}
+    for of, passes in timed_by_turns(**recipe.parameters).items():
+        stage, live = passes.T
+        ratios = stage / live
+        low, high = quantile_test(ratios, p=0.5).confidence_interval(LEVEL)
+        found[of] = asdict(Latency(float(np.median(ratios)), low, high, len(ratios)))
+    (folder / _FILE).write_text(json.dumps(found))
+    return {}
+
+
+def compared(
+    architectures: Sequence[Any] | None, timed: Artifact | None, cache: Path
+) -> Compared | None:
+    """The two of `architectures_of`; None where there are no two. timed: the artifact of their
+    latencies, where these are asked for."""
+    from fomo_dagster.releases.costs import Compared, Latency
 
     if architectures is None or len(architectures) < 2:
         return None
     stage, live = architectures
     if stage == live:
         return Compared(is_same=True)
-    return Compared(stage=_costs(stage, cache), live=_costs(live, cache))
+    latencies: dict[str, Latency] | None = None
+    if timed is not None:
+        data = json.loads(timed.path(_FILE).read_text())
+        latencies = {of: Latency(**one) for of, one in data.items()}
+    return Compared(_costs(stage, cache), _costs(live, cache), latencies)
 
 
 def _costs(architecture: Any, cache: Path) -> Costs | None:
-    from fomo_dagster.releases.gates import Costs
+    from fomo_dagster.releases.costs import Costs
 
     cost = encoding_cost(architecture, cache)
     if cost is None:
