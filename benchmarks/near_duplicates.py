@@ -1,21 +1,25 @@
-"""How well perceptual hashes find pictures that were changed, and how often they take different
-pictures for the same; and how long it takes to hold many hashes against many.
+"""How well perceptual hashes, and a model's features, find pictures that were changed, and how
+often they take different pictures for the same; and how long it takes to hold many hashes against
+many.
 
     python benchmarks/near_duplicates.py --pictures /usr/share/tuxpaint/stamps
+    python benchmarks/near_duplicates.py --pictures FOLDER --weights model.safetensors
     python benchmarks/near_duplicates.py --datasets datasets/quickstart.yaml
     python benchmarks/near_duplicates.py --matching 100000
 
-Recall: of pictures that were changed, how many are within so many bits of what they were. False:
-of the pictures as they are, how many have another within so many bits, which grows with their
-number; and of a million pairs, how many. A folder may be that of Debian's tuxpaint-stamps-default.
+Recall: of pictures that were changed, how many are within so many bits of what they were, or have
+that cosine to it. False: of the pictures as they are, how many have another so near, which grows
+with their number; and of a million pairs, how many. A folder may be that of Debian's
+tuxpaint-stamps-default; weights are what `fomo export` writes, with their configuration beside.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
+import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import imagehash
@@ -29,8 +33,11 @@ from fomo_dagster.data.images import decoded
 from fomo_dagster.data.near_duplicates import NONE, nearest
 from fomo_dagster.data.perceptual_hashes import hashes_of
 from fomo_dagster.data.sources.source import listing
+from fomo_dagster.evaluation.encoding import Encoder
+from fomo_dagster.models.backbones import load
 
 DISTANCES = (0, 2, 4, 6, 8, 10, 12, 16)
+COSINES = (0.8, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995)
 Change = Callable[[Image.Image], Image.Image]
 
 
@@ -147,6 +154,34 @@ def print_hashes(pictures: list[Image.Image], names: list[str]) -> None:
         print_figures(f"{name}, {len(pictures)} pictures", columns, rows)
 
 
+def print_features(pictures: list[Image.Image], weights: Path) -> None:
+    """As `print_hashes`, by cosines."""
+    architecture = json.loads(weights.with_suffix(".json").read_text())
+    encoder = Encoder(
+        model=load(architecture, weights), batch_size=1, precision="fp32", device="cpu"
+    )
+
+    def features(of: Iterable[Image.Image]) -> np.ndarray:
+        return np.stack([encoder.picture(one.convert("RGB"), "a picture").numpy() for one in of])
+
+    def found(cosines: np.ndarray) -> list[str]:
+        return [f"{(cosines >= least).mean():.1%}" for least in COSINES]
+
+    before = features(pictures)
+    rows = [
+        (change, *found((before * features(map(altered, pictures))).sum(axis=1)))
+        for change, altered in CHANGES.items()
+    ]
+    cosines = before @ before.T
+    pairs = cosines[np.triu_indices(len(cosines), 1)]
+    np.fill_diagonal(cosines, -1)
+    rows.append(("false", *found(cosines.max(axis=1))))
+    per_million = [f"{1e6 * (pairs >= least).mean():.1f}" for least in COSINES]
+    rows.append(("false, per million pairs", *per_million))
+    columns = ["", *(f">= {least:g}" for least in COSINES)]
+    print_figures(f"features, {len(pictures)} pictures", columns, rows)
+
+
 def print_datasets(file: Path, cache: Path) -> None:
     most, rows = max(DISTANCES), []
     for name, train, test in hashes_of_datasets(file, cache):
@@ -175,10 +210,13 @@ if __name__ == "__main__":
     parser.add_argument("--pictures", type=Path, help="a folder of different pictures")
     parser.add_argument("--datasets", type=Path, help="a file that declares datasets")
     parser.add_argument("--matching", type=int, metavar="HASHES", help="how many against as many")
+    parser.add_argument("--weights", type=Path, help="a model whose features are tried instead")
     parser.add_argument("--hashes", nargs="+", choices=HASHES, default=list(HASHES))
     parser.add_argument("--cache", type=Path, default=Path(".fomo/cache"))
     options = parser.parse_args()
-    if options.pictures:
+    if options.pictures and options.weights:
+        print_features(list(of_folder(options.pictures)), options.weights)
+    elif options.pictures:
         print_hashes(list(of_folder(options.pictures)), options.hashes)
     if options.datasets:
         print_datasets(options.datasets, options.cache)
