@@ -6,6 +6,7 @@ import io
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from PIL import Image
 
 from fomo_dagster.data.dataset import Dataset
 from fomo_dagster.data.samples import SCAN
+from fomo_dagster.data.sources import generated
 from fomo_dagster.data.sources.generated import GeneratedImages, GeneratedSource
 from fomo_dagster.data.suite.generator import GeneratedSample
 from fomo_dagster.errors import DataError, InputError
@@ -70,6 +72,27 @@ def test_a_digest_changes_with_everything_that_makes_the_image() -> None:
     ):  # fmt: skip
         assert set(changed).isdisjoint(digests())
     assert len(set(digests())) == 4
+
+
+def test_a_scan_is_kept_until_the_generator_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def scan(**changes: Any) -> list[str]:
+        monkeypatch.setattr(generated, "_scanned", {})  # as in another process
+        parameters = {"levels": 2, **changes}
+        return GeneratedImages("greys", parameters, 1, create, tmp_path).scan()["digest"].to_list()
+
+    first = scan()
+    (kept,) = tmp_path.iterdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(Greys, "samples", None)
+        assert scan() == first
+    assert set(scan(version=4)).isdisjoint(first)
+    kept.write_bytes(b"cut short")
+    assert scan() == first
+    with monkeypatch.context() as patch:
+        patch.setattr(Greys, "samples", None)
+        assert scan() == first  # what was damaged was written again
 
 
 def test_an_image_is_stored_without_loss_and_alike_by_a_pickled_source() -> None:

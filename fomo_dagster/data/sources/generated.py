@@ -17,10 +17,13 @@ from fomo_dagster.data.sources.pixels import as_png
 from fomo_dagster.data.sources.source import as_scan
 from fomo_dagster.data.suite.generator import Generator
 from fomo_dagster.data.suite.registry import create_generator
-from fomo_dagster.errors import DataError
+from fomo_dagster.errors import DataError, StoreError
+from fomo_dagster.parquet import read_parquet
 from fomo_dagster.store.digests import digest_of
+from fomo_dagster.store.files import replacing, skipped_where_refused
 
 Create = Callable[[str, Mapping[str, Any], int], Generator]
+_KEPT_AS = 1  # raised when digests, references or the order of a scan change
 _scanned: dict[tuple[str, Create], pl.DataFrame] = {}
 """What was scanned in this process, by its recipe: a command asks several times."""
 
@@ -40,7 +43,9 @@ class GeneratedSource(DeclaredSource):
         self, name: str, base: Path, cache: Path, *, one_concept: str | None = None
     ) -> GeneratedImages:
         """See `DeclaredSource.open`; a generator names its concepts itself."""
-        return GeneratedImages(self.generator, self.parameters, self.seed)
+        return GeneratedImages(
+            self.generator, self.parameters, self.seed, cache=cache / "generated"
+        )
 
     def presence(self, name: str, base: Path) -> Presence:
         """See `DeclaredSource.presence`."""
@@ -49,7 +54,8 @@ class GeneratedSource(DeclaredSource):
 
 class GeneratedImages:
     """The samples of a generator. What tells them apart is how they are made, so that scanning
-    renders nothing: a sample's digest is that of its recipe."""
+    renders nothing: a sample's digest is that of its recipe. cache: a folder that keeps scans, for
+    a generator whose samples its version, parameters and seed decide alone."""
 
     def __init__(
         self,
@@ -57,15 +63,17 @@ class GeneratedImages:
         parameters: Mapping[str, Any],
         seed: int,
         create: Create = create_generator,
+        cache: Path | None = None,
     ) -> None:
         self.name = generator
         self.parameters = dict(parameters)
         self.seed = seed
         self.create = create
+        self.cache = cache
 
     def __reduce__(self) -> tuple[type[GeneratedImages], tuple[Any, ...]]:
         # Without the generator, which may hold whole pictures: a worker process makes its own.
-        return GeneratedImages, (self.name, self.parameters, self.seed, self.create)
+        return GeneratedImages, (self.name, self.parameters, self.seed, self.create, self.cache)
 
     @cached_property
     def generator(self) -> Generator:
@@ -77,8 +85,23 @@ class GeneratedImages:
         recipe = self._recipe()
         key = digest_of(recipe), self.create
         if key not in _scanned:
-            _scanned[key] = self._scan(recipe)
+            _scanned[key] = self._kept_or_scanned(recipe)
         return _scanned[key]
+
+    def _kept_or_scanned(self, recipe: Mapping[str, Any]) -> pl.DataFrame:
+        if self.cache is None:
+            return self._scan(recipe)
+        path = self.cache / f"{digest_of({'scan': _KEPT_AS, **recipe})}.parquet"
+        try:
+            kept = read_parquet(path)
+        except (OSError, StoreError):  # not there, or damaged
+            kept = pl.DataFrame()
+        if kept.schema == SCAN:
+            return kept
+        found = self._scan(recipe)
+        with skipped_where_refused(), replacing(path) as temporary:
+            found.write_parquet(temporary)
+        return found
 
     def _scan(self, recipe: Mapping[str, Any]) -> pl.DataFrame:
         rows = pl.DataFrame(list(self._rows(recipe)), schema=SCAN, orient="row")
