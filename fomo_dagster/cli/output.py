@@ -16,11 +16,13 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
-from typing import Any, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
-import polars as pl
 from rich.console import Console
 from rich.text import Text
+
+if TYPE_CHECKING:
+    import polars as pl
 
 LONGEST_CELL = 200  # characters
 

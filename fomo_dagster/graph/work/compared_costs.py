@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from fomo_dagster.experiment.backbone import Backbone
 from fomo_dagster.experiment.weights_folder import described
 from fomo_dagster.graph.work.counted_costs import encoding_cost
-from fomo_dagster.statistics.intervals import LEVEL
 from fomo_dagster.store.recipes import Recipe
 
 if TYPE_CHECKING:
@@ -49,6 +48,7 @@ def time_latencies(recipe: Recipe, folder: Path) -> Mapping[str, Any]:
 
     from fomo_dagster.evaluation.latency import timed_by_turns
     from fomo_dagster.releases.costs import Latency
+    from fomo_dagster.statistics.intervals import LEVEL
 
     found = {}
     for of, passes in timed_by_turns(**recipe.parameters).items():
