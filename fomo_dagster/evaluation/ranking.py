@@ -6,7 +6,7 @@ and captions, either way round.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -55,39 +55,93 @@ def ranking(
     Products are summed in fp64 and rounded to fp32, so that equal items tie exactly, whatever the
     block they fall in and the order in which a processor adds.
     """
-    blocks = []
-    positions = np.arange(len(items))
+    own = _Own(item_owners)
+    return joined(
+        [
+            _of_rows(similarities, own, query_owners[block], scale)
+            for block, similarities in _blocks(queries, items, block_elements)
+        ]
+    )
+
+
+def ranking_both_ways(
+    images: Floats, captions: Floats, owners: Integers, block_elements: int = BLOCK_ELEMENTS
+) -> tuple[Ranking, Ranking]:
+    """The `ranking` of N images among their M captions, and of the captions among the images, by
+    one product of the two. images: (N, D); captions: (M, D); owners: (M,), the image of each; every
+    image must have one."""
+    own, of_images, count = _Own(owners), [], len(captions)
+    # A caption's own image is looked for in each block, before and after its own.
+    right = np.einsum(
+        "cd,cd->c", captions, images[owners], dtype=np.float64, casting="safe"
+    ).astype(np.float32)  # (M,)
+    ranks, first = np.zeros(count, np.int64), np.zeros(count, np.int64)
+    best, best_wrong = np.full((2, count), -np.inf, np.float32)
+    for block, similarities in _blocks(images, captions, block_elements):
+        here = np.arange(block.start, block.start + len(similarities))
+        highest = similarities.argmax(axis=0)
+        found = similarities[highest, np.arange(count)]
+        first = np.where(found > best, here[highest], first)
+        best = np.maximum(best, found)
+        of_images.append(_of_rows(similarities, own, here, None))  # which takes out what is theirs
+        ranks += np.count_nonzero(similarities > right, axis=0)
+        rows, columns = np.nonzero(similarities == right)
+        ranks += np.bincount(columns[here[rows] < owners[columns]], minlength=count)
+        best_wrong = np.maximum(best_wrong, similarities.max(axis=0))
+    nothing = np.zeros(count)
+    of_captions = Ranking(ranks, first, right, best, best_wrong, nothing, nothing)
+    return joined(of_images), of_captions
+
+
+def _blocks(queries: Floats, items: Floats, block_elements: int) -> Iterator[tuple[slice, Floats]]:
+    """Slices of the queries, with their similarities to all items."""
     transposed = items.astype(np.float64).T  # (D, M)
     rows = max(1, block_elements // len(items))
     for start in range(0, len(queries), rows):
         block = slice(start, start + rows)
-        similarities = (queries[block].astype(np.float64) @ transposed).astype(np.float32)  # (b, M)
-        relevant = query_owners[block, None] == item_owners[None]  # (b, M)
-        # argmax gives the first of equals, which is the one that stands first in the list.
-        own = np.where(relevant, similarities, -np.inf).argmax(axis=1)[:, None]  # (b, 1)
-        right = np.take_along_axis(similarities, own, axis=1)
-        before = (similarities > right) | ((similarities == right) & (positions < own))
-        first = similarities.argmax(axis=1)
-        best = np.take_along_axis(similarities, first[:, None], axis=1)
-        log_total, concentration = np.zeros(len(first)), np.zeros(len(first))
-        if scale is not None:
-            below = np.exp(np.float32(scale) * (similarities - best))  # at most 1
-            sums = below.sum(axis=1, dtype=np.float64)
-            log_total = scale * best[:, 0].astype(np.float64) + np.log(sums)
-            concentration = np.square(below).sum(axis=1, dtype=np.float64) / sums**2
-        best_wrong = np.where(relevant, -np.inf, similarities).max(axis=1)
-        blocks.append(
-            Ranking(
-                ranks=before.sum(axis=1),
-                first=first,
-                right=right[:, 0],
-                best=best[:, 0],
-                best_wrong=best_wrong,
-                log_total=log_total,
-                concentration=concentration,
-            )
-        )
-    return joined(blocks)
+        yield block, (queries[block].astype(np.float64) @ transposed).astype(np.float32)  # (b, M)
+
+
+class _Own:
+    """Finds the items of queries by their owners."""
+
+    def __init__(self, item_owners: Integers) -> None:
+        self._order = np.argsort(item_owners, kind="stable")
+        self._owners = item_owners[self._order]
+
+    def of(self, query_owners: Integers) -> tuple[Integers, Integers, Integers]:
+        """Pairs of a query's row and an item of its own, by row and place; and where each row's
+        pairs begin."""
+        begin = np.searchsorted(self._owners, query_owners)
+        counts = np.searchsorted(self._owners, query_owners, "right") - begin
+        starts = np.cumsum(counts) - counts
+        rows = np.repeat(np.arange(len(query_owners)), counts)
+        return rows, self._order[np.arange(len(rows)) + (begin - starts)[rows]], starts
+
+
+def _of_rows(
+    similarities: Floats, own: _Own, query_owners: Integers, scale: float | None
+) -> Ranking:
+    """The ranking of a block, (b, M). What is relevant is -inf in it afterwards."""
+    queries, items = similarities.shape
+    first = similarities.argmax(axis=1)  # of equals the one that stands first in the list
+    best = similarities[np.arange(queries), first]
+    log_total, concentration = np.zeros((2, queries))
+    if scale is not None:
+        below = np.exp(np.float32(scale) * (similarities - best[:, None]))  # at most 1
+        sums = below.sum(axis=1, dtype=np.float64)
+        log_total = scale * best.astype(np.float64) + np.log(sums)
+        concentration = np.square(below).sum(axis=1, dtype=np.float64) / sums**2
+    rows, columns, starts = own.of(query_owners)
+    relevant = similarities[rows, columns]
+    right = np.maximum.reduceat(relevant, starts)
+    place = np.minimum.reduceat(np.where(relevant == right[rows], columns, items), starts)
+    similarities[rows, columns] = -np.inf
+    ranks = np.count_nonzero(similarities > right[:, None], axis=1)
+    tied, at = np.nonzero(similarities == right[:, None])
+    ranks += np.bincount(tied[at < place[tied]], minlength=queries)
+    best_wrong = similarities.max(axis=1)
+    return Ranking(ranks, first, right, best, best_wrong, log_total, concentration)
 
 
 def joined(parts: Sequence[Ranking]) -> Ranking:

@@ -15,7 +15,7 @@ import polars as pl
 
 from fomo_dagster.errors import DataError
 from fomo_dagster.evaluation.predictions import retrieved
-from fomo_dagster.evaluation.ranking import Floats, Integers, ranking
+from fomo_dagster.evaluation.ranking import Floats, Integers, ranking_both_ways
 from fomo_dagster.evaluation.results import (
     CONCEPT_METRICS,
     EvaluationResult,
@@ -130,9 +130,7 @@ def retrieval_result(
     queries with its own images and captions, against the whole dataset.
     """
     owners = np.repeat(np.arange(len(images)), images["captions"].list.len().to_numpy())  # (M,)
-    own = np.arange(len(images))
-    to_texts = ranking(image_features, caption_features, own, owners)
-    to_images = ranking(caption_features, image_features, owners, own)
+    to_texts, to_images = ranking_both_ways(image_features, caption_features, owners)
     found = Retrieved(to_texts.ranks, to_images.ranks, np.bincount(owners))
     concepts = images["concept"].to_numpy()
     rows = []

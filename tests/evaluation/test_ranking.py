@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import logsumexp
 
-from fomo_dagster.evaluation.ranking import Floats, Integers, ranking
+from fomo_dagster.evaluation.ranking import (
+    Floats,
+    Integers,
+    Ranking,
+    ranking,
+    ranking_both_ways,
+)
 
 
 def ranks_by_sorting(
@@ -67,3 +75,29 @@ def test_equal_items_tie_exactly_wherever_they_stand(count: int) -> None:
     for rows in (1, 2, 5, 97):
         found = ranking(queries, items, owners, np.arange(count), None, rows * count)
         assert found.ranks.tolist() == owners.tolist()
+
+
+@given(
+    seed=st.integers(0, 2**32),
+    images=st.integers(1, 12),
+    captions=st.integers(0, 15),
+    block=st.integers(1, 60),
+)
+def test_both_ways_at_once_are_either_way_alone(
+    seed: int, images: int, captions: int, block: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    owners = rng.permutation([*range(images), *rng.integers(0, images, captions)])
+    of_images = rng.integers(-2, 3, (images, 3)).astype(np.float32)  # many are equal
+    of_captions = rng.integers(-2, 3, (len(owners), 3)).astype(np.float32)
+    own = np.arange(images)
+    alone = (
+        ranking(of_images, of_captions, own, owners),
+        ranking(of_captions, of_images, owners, own),
+    )
+    for found, expected in zip(
+        ranking_both_ways(of_images, of_captions, owners, block), alone, strict=True
+    ):
+        for field in fields(Ranking):
+            name = field.name
+            assert getattr(found, name).tolist() == getattr(expected, name).tolist(), name
