@@ -24,7 +24,9 @@ def log_of(home: Home, name: str) -> ReleaseLog:
     """The records of a release name. Raises `InputError` where there are none."""
     log = ReleaseLog(home, name)
     if not log.read().records:
-        raise InputError(f"nothing was released as {name!r}: {nearest(name, names_of(home))}")
+        there = names_of(home)
+        how = nearest(name, there) if there else "`fomo promote EXPERIMENT --first` is the first"
+        raise InputError(f"nothing was released as {name!r} yet: {how}")
     return log
 
 

@@ -23,7 +23,7 @@ def serve(*arguments):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["serch"], "nothing was released as 'serch': did you mean 'search'"),
+        (["serch"], "nothing was released as 'serch' yet: did you mean 'search'"),
         (["search", "--engine", "tensorrt"], "--engine 'tensorrt' is unknown: valid: 'onnx', 't"),
         (["search", "--form", "onnx_int4"], "--form 'onnx_int4' is unknown: did you mean"),
         (["search", "--engine", "torch", "--threads", "2"], "are about --engine onnx: leave them"),
