@@ -30,6 +30,15 @@ def adaptive_calibration_error(confidences: Floats, correct: Truths, bins: int =
     return _error(places, confidences, correct, bins)
 
 
+def signed_gaps(confidences: Floats, correct: Truths, bins: int = BINS) -> Floats:
+    """(N,): how far each confidence is above the truth, with the sign of the sum of its bin. Their
+    mean is the `expected_calibration_error`."""
+    gaps = confidences - correct
+    places = _of_equal_width(confidences, bins)
+    signs = np.where(np.bincount(places, gaps, minlength=bins) < 0, -1.0, 1.0)
+    return np.asarray(signs[places] * gaps)
+
+
 def reliability(confidences: Floats, correct: Truths, bins: int = BINS) -> pl.DataFrame:
     """What a reliability diagram shows: `confidence` and `accuracy`, from 0 to 1, and the number of
     `images`, of each bin of equal width that has any. Confidences that are no numbers are left

@@ -12,8 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fomo_dagster.evaluation.encoding import inference
-from fomo_dagster.models.backbones import Architecture, create
+from fomo_dagster.evaluation.encoding import Encoder, inference
 from fomo_dagster.models.devices import device_of
 
 LEAST, MOST = 20, 400  # passes
@@ -23,27 +22,23 @@ _WARM_UP = 5
 Passes = npt.NDArray[np.float64]
 
 
-def timed_by_turns(
-    architectures: Sequence[Architecture], precision: str, device: str
-) -> Mapping[str, Passes]:
-    """`image` and `text` → (passes, architectures), seconds.
+def timed_by_turns(encoders: Sequence[Encoder]) -> Mapping[str, Passes]:
+    """`image` and `text` → (passes, encoders), seconds.
 
-    In each pass all models encode, in every other pass in the opposite order, so that what else the
-    machine does meets them alike. There are `LEAST` passes, and then as many as `SECONDS` let, to
-    `MOST`. Weights are random, since they take no other time. Raises `InputError` as `create` does,
-    and for a device that is not there.
+    In each pass all encode one input, in every other pass in the opposite order, so that what else
+    the machine does meets them alike. There are `LEAST` passes, and then as many as `SECONDS` let,
+    to `MOST`. Raises `InputError` for a device that is not there.
     """
-    target = device_of(device)
     of_images: list[Callable[[], Tensor]] = []
     of_texts: list[Callable[[], Tensor]] = []
     with ExitStack() as stack:
-        for architecture in architectures:
-            model = create(architecture, 0)
-            encoder = stack.enter_context(inference(model.module, precision, target))
-            image = torch.rand(1, 3, model.image_size, model.image_size, device=target)
-            tokens = model.tokenize(["a photo of a kite over water"]).to(target)
-            of_images.append(partial(_on_the_cpu, encoder.encode_image, image))
-            of_texts.append(partial(_on_the_cpu, encoder.encode_text, tokens))
+        for encoder in encoders:
+            model, device = encoder.model, device_of(encoder.device)
+            module = stack.enter_context(inference(model.module, encoder.precision, device))
+            image = torch.rand(1, 3, model.image_size, model.image_size, device=device)
+            tokens = model.tokenize(["a photo of a kite over water"]).to(device)
+            of_images.append(partial(_on_the_cpu, module.encode_image, image))
+            of_texts.append(partial(_on_the_cpu, module.encode_text, tokens))
         return {"image": _timed(of_images), "text": _timed(of_texts)}
 
 

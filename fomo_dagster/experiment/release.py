@@ -209,12 +209,14 @@ class Gates(Declaration):
         )
 
     def check_evaluated(
-        self, experiment: str, roles: Mapping[str, str], tasks: Collection[str]
+        self, experiment: str, roles: Mapping[str, str], tasks: Collection[str], *, arriving: bool
     ) -> None:
-        """Raises `InputError` for gates on what an experiment does not evaluate. roles: dataset →
-        adaptation or held_out; tasks: those of its datasets."""
+        """Raises `InputError` for gates on what an experiment evaluates at no stage. roles: dataset
+        → adaptation or held_out; tasks: those of its datasets; arriving: whether adaptation
+        datasets of whatever task are still to come."""
+        there = {*roles.values(), *(("adaptation",) if arriving else ())}
         for name, of in ROLES.items():
-            missing = next((role for role in of if role not in roles.values()), None)
+            missing = next((role for role in of if role not in there), None)
             if name in self.asked and missing is not None:
                 raise InputError(
                     f"{experiment}: release.gates.{name} is about {missing} datasets, and none is "
@@ -226,7 +228,7 @@ class Gates(Declaration):
                     f"{experiment}: release.gates.protected names the dataset {dataset!r}, which "
                     f"is not evaluated: {nearest(dataset, roles)}"
                 )
-        if self.calibration is not None and "classification" not in tasks:
+        if self.calibration is not None and "classification" not in tasks and not arriving:
             raise InputError(
                 f"{experiment}: release.gates.calibration is about classification, and no "
                 "classification dataset is evaluated: leave the gate out"

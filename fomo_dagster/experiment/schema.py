@@ -170,6 +170,11 @@ class Experiment(TrainingSettings):
         return self.near_duplicates is not None and self.near_duplicates.deduplicate
 
     @property
+    def is_evaluated_on_arrivals(self) -> bool:
+        """Whether what arrives is evaluated from then on."""
+        return self.stream.growing is not None and self.evaluation.adaptation is None
+
+    @property
     def stream_name(self) -> str:
         name = self.stream.name or self.name
         return name if self.validation is None else f"{name}_{self.validation.name}"

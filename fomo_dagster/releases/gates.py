@@ -17,6 +17,7 @@ import polars as pl
 
 from fomo_dagster.data.near_duplicates import EARLIER, LEAKAGE, WITHIN, Found
 from fomo_dagster.errors import InputError, nearest
+from fomo_dagster.evaluation.calibration import signed_gaps
 from fomo_dagster.experiment.release import (
     ROLES,
     CalibrationGate,
@@ -35,9 +36,9 @@ from fomo_dagster.metrics import (
     StageMetric,
 )
 from fomo_dagster.releases.costs import IMAGE, TEXT, Compared
-from fomo_dagster.releases.verdicts import Verdict
+from fomo_dagster.releases.verdicts import NOTHING_LIVE, Verdict
 from fomo_dagster.statistics.comparison import metrics_of
-from fomo_dagster.statistics.intervals import Interval, Method, Metric, interval
+from fomo_dagster.statistics.intervals import Interval, Method, Metric, interval, student
 from fomo_dagster.tables.answers import answers_of
 
 SCORES: Mapping[str, StageMetric] = {
@@ -46,7 +47,7 @@ SCORES: Mapping[str, StageMetric] = {
     "geometric_mean": GEOMETRIC_MEAN,
 }
 """Gate → the score that it is about."""
-CALIBRATION_ERROR = "expected_calibration_error"
+ACCURACY, CALIBRATION_ERROR = "accuracy", "expected_calibration_error"
 
 
 @dataclass(frozen=True)
@@ -76,45 +77,43 @@ class _Estimate:
     high: float
 
 
-def concepts_of(protected: ProtectedGate, there: Mapping[str, Sequence[str]]) -> list[
-    tuple[str, str]
-]:  # fmt: skip
-    """(dataset, concept) of what is protected. there: dataset → its concepts. Raises `InputError`
-    for a concept that none has."""
-    found = []
+def concepts_of(named: str, there: Mapping[str, Sequence[str]]) -> list[tuple[str, str]]:
+    """(dataset, concept) of what a protected name stands for: the concept of all datasets that have
+    it, or of one. there: dataset → its concepts."""
+    return [
+        (dataset, concept)
+        for dataset, concepts in there.items()
+        for concept in concepts
+        if named in (concept, f"{dataset}/{concept}")
+    ]
+
+
+def check_concepts(protected: ProtectedGate, there: Mapping[str, Sequence[str]]) -> None:
+    """Raises `InputError` for a protected concept that no dataset has. there: as above."""
     for named in protected.concepts:
-        pairs = [
-            (dataset, concept)
-            for dataset, concepts in there.items()
-            for concept in concepts
-            if named in (concept, f"{dataset}/{concept}")
-        ]
-        if not pairs:
+        if not concepts_of(named, there):
             known = {concept for concepts in there.values() for concept in concepts}
             raise InputError(
                 f"release.gates.protected names the concept {named!r}, which no evaluation dataset "
                 f"has: {nearest(named, known)}"
             )
-        found += pairs
-    return list(dict.fromkeys(found))
 
 
 def judge(
     gates: Gates, roles: Mapping[str, str], stage: Evaluated, live: Evaluated | None, number: int,
-    brought: Found | None = None, *, left_out: bool = False, costs: Compared | None = None,
+    brought: Found | None = None, earlier: Mapping[int, Found] | None = None, *,
+    left_out: bool = False, costs: Compared | None = None,
     drifts: Mapping[str, GalleryDrift] | None = None,
 ) -> list[Verdict]:  # fmt: skip
     """A verdict of each gate. roles: dataset → adaptation or held_out; number: that of the live
     release, where there is one; brought: the near duplicates of what the stage brings, unless it
-    brings nothing; left_out: it is not trained on these; costs, and drifts by gallery: where a gate
-    asks for them."""
+    brings nothing; earlier: those of earlier stages that its weights learnt from; left_out: nothing
+    is trained on near duplicates; costs, and drifts by gallery: where a gate asks for them."""
     judging = _Judging(roles, stage, live, number)
     verdicts: list[Verdict] = []
     for name, gate in gates.asked.items():
         if live is None and name in gates.need_live:
-            verdicts.append(
-                Verdict(name, False, "comparison with what is live", "nothing is live yet")
-            )
+            verdicts.append(Verdict(name, False, "comparison with what is live", NOTHING_LIVE))
         elif isinstance(gate, ScoreGate):
             verdicts.append(judging.score(name, gate))
         elif isinstance(gate, ProtectedGate):
@@ -122,19 +121,22 @@ def judge(
         elif isinstance(gate, CalibrationGate):
             verdicts.append(judging.calibration(gate))
         elif isinstance(gate, DataGate):
-            verdicts.extend(_of_data(gate, brought, left_out=left_out))
+            verdicts.extend(_of_data(gate, brought, earlier or {}, left_out=left_out))
         elif isinstance(gate, CostGate) and costs is not None:
             verdicts.extend(_of_cost(gate, costs, number))
         elif isinstance(gate, SpeedGate) and costs is not None:
             verdicts.extend(_of_speed(gate, costs, number))
         elif isinstance(gate, GalleryGate):
             for gallery, drift in (drifts or {}).items():
-                verdicts.extend(_of_gallery(gate, gallery, drift))
+                verdicts.extend(_of_gallery(gate, gallery, drift, is_first=live is None))
     return verdicts
 
 
-def _of_data(gate: DataGate, brought: Found | None, *, left_out: bool) -> Iterator[Verdict]:
-    """What the stage brings, which is nothing at stage 0."""
+def _of_data(
+    gate: DataGate, brought: Found | None, earlier: Mapping[int, Found], *, left_out: bool
+) -> Iterator[Verdict]:
+    """What the stage brings, which is nothing at stage 0; and the test images in what earlier
+    stages brought to its weights."""
     asked: dict[str, tuple[float, str, tuple[str, ...]]] = {}
     if gate.leakage == "refuse":
         asked["leakage"] = 0.0, "none", (LEAKAGE,)
@@ -147,8 +149,15 @@ def _of_data(gate: DataGate, brought: Found | None, *, left_out: bool) -> Iterat
             continue
         share = 0.0 if left_out else 100 * brought.count(*kinds) / brought.samples
         found = brought.sentence(*kinds) + (", left out" if left_out else "")
+        learnt = {} if left_out or name != "leakage" else earlier
+        before = [
+            f"stage {stage}, which its weights learnt from: {one.sentence(*kinds)}"
+            for stage, one in learnt.items()
+            if one.count(*kinds)
+        ]
         yield Verdict(
-            f"data: {name}", share <= limit, said, f"{found}: {said}", estimate=share, limit=limit,
+            f"data: {name}", share <= limit and not before, said,
+            f"{'; '.join([found, *before])}: {said}", estimate=share, limit=limit,
             samples=brought.samples,
         )  # fmt: skip
 
@@ -193,7 +202,10 @@ def _of_speed(gate: SpeedGate, costs: Compared, number: int) -> Iterator[Verdict
             said = f"{label}: the same, since the architecture is the same: {most}"
             yield Verdict(name, limit >= 100, most, said, estimate=100.0, limit=limit)
             continue
-        assert costs.latencies is not None
+        if costs.latencies is None:
+            why = f"{label}: the files of release {number}'s backbone are not there"
+            yield _untold(name, why, most, limit)
+            continue
         found = costs.latencies[of]
         said = f"{label} {found.estimate:.3g} ({found.low:.3g} to {found.high:.3g}) times: {most}"
         yield Verdict(
@@ -202,7 +214,10 @@ def _of_speed(gate: SpeedGate, costs: Compared, number: int) -> Iterator[Verdict
         )  # fmt: skip
 
 
-def _of_gallery(gate: GalleryGate, gallery: str, drift: GalleryDrift) -> Iterator[Verdict]:
+def _of_gallery(
+    gate: GalleryGate, gallery: str, drift: GalleryDrift, *, is_first: bool
+) -> Iterator[Verdict]:
+    """is_first: nothing is live that could have embedded it."""
     for metric, limit in gate.least.items():
         label, asked = f"{gallery} {metric}", f"at least {limit:g}"
         name = f"galleries: {label}"
@@ -212,7 +227,8 @@ def _of_gallery(gate: GalleryGate, gallery: str, drift: GalleryDrift) -> Iterato
             continue
         row, why = _of_metric(drift.metrics, metric)
         if row is None:
-            yield Verdict(name, False, asked, f"{label}: {why}: {asked}", limit=limit)
+            said = NOTHING_LIVE if is_first else f"{label}: {why}: {asked}"
+            yield Verdict(name, False, asked, said, limit=limit)
             continue
         estimate = _Estimate(row["value"], row["low"], row["high"])
         of = "rows" if metric == "cosine" else "queries"
@@ -251,6 +267,12 @@ class _Judging:
             SCORES[name],
             {d: role for d, role in self._roles.items() if role in ROLES[name]},
         )
+        missing = next((role for role in ROLES[name] if role not in roles.values()), None)
+        if missing is not None:
+            said = (
+                f"{of.label}: no {missing} dataset is evaluated at this stage, so nobody can tell"
+            )
+            return Verdict(name, False, f"a score of {missing} datasets", said)
         metric = {one.name: value for one, value in metrics_of(roles).items()}[of.name]
         own, other = ({d: answers[d] for d in roles} for answers in (self._own, self._other))
         if gate.at_least is not None and gate.at_least != "live":
@@ -261,6 +283,9 @@ class _Judging:
     def protected(self, gate: ProtectedGate) -> Iterator[Verdict]:
         """One dataset or concept at a time."""
         for dataset in gate.datasets:
+            if dataset not in self._own:
+                yield _untold(f"protected: {dataset}", f"{dataset} is not evaluated at this stage")
+                continue
             own, other = ({dataset: answers[dataset]} for answers in (self._own, self._other))
             yield self._difference(
                 f"protected: {dataset}", dataset, itemgetter(dataset), own, other, gate.margin
@@ -270,7 +295,11 @@ class _Judging:
             dataset: rows["concept"].unique().sort().to_list()
             for dataset, rows in self._stage.predictions.items()
         }
-        for dataset, concept in concepts_of(gate, there):
+        pairs = dict.fromkeys(pair for named in gate.concepts for pair in concepts_of(named, there))
+        for named in gate.concepts:
+            if not concepts_of(named, there):
+                yield _untold(f"protected: {named}", f"{named} has no test sample at this stage")
+        for dataset, concept in pairs:
             of = (self._stage.predictions[dataset], self._live.predictions[dataset])
             answers = answers_of(dataset, [rows.filter(concept=concept) for rows in of])
             own, other = ({dataset: one} for one in answers)
@@ -281,18 +310,25 @@ class _Judging:
 
     def calibration(self, gate: CalibrationGate) -> Verdict:
         """The mean calibration error of what is classified."""
-        errors = [
-            metrics[CALIBRATION_ERROR]
-            for metrics in self._stage.metrics.values()
-            if CALIBRATION_ERROR in metrics
-        ]
         limit, asked = 100 * gate.ece_at_most, f"at most {100 * gate.ece_at_most:g} %"
-        mean = sum(errors) / len(errors)
+        classified = [name for name, of in self._stage.metrics.items() if ACCURACY in of]
+        errors = [self._stage.metrics[name].get(CALIBRATION_ERROR) for name in classified]
+        untold = [name for name, error in zip(classified, errors, strict=True) if error is None]
+        if untold or not classified:
+            of = f"{untold[0]} has no probabilities" if untold else "nothing is classified"
+            return _untold("calibration", f"calibration error: {of} at this stage", asked, limit)
+        mean = sum(filter(None, errors)) / len(errors)
+        wide = 100 * _spread_of_mean([self._stage.predictions[name] for name in classified])
+        found = _Estimate(mean, max(0.0, mean - wide), mean + wide)
+        queries = sum(self._stage.predictions[name].height for name in classified)
+        said = f"calibration error {mean:.2f} % ({found.low:.2f} to {found.high:.2f}): {asked}"
+        needed = None
+        if mean < limit < found.high:
+            needed = math.ceil(queries * (wide / (limit - mean)) ** 2)
+            said += f"; {queries} test samples are too few to tell, about {needed} would do"
         return Verdict(
-            "calibration", mean <= limit, asked, f"calibration error {mean:.2f} %: {asked}",
-            estimate=mean, limit=limit,
-            samples=_queries({d: self._own[d] for d, m in self._stage.metrics.items()
-                              if CALIBRATION_ERROR in m}),
+            "calibration", found.high <= limit, asked, said, mean, found.low, found.high, limit,
+            queries, needed,
         )  # fmt: skip
 
     def _difference(
@@ -302,6 +338,23 @@ class _Judging:
         least = f"at most {margin:g} below" if margin else "not below"
         asked = f"{least} release {self._number}"
         return _verdict(gate, label, found, -margin, asked, _queries(own), signed=True)
+
+
+def _untold(gate: str, why: str, asked: str = "", limit: float | None = None) -> Verdict:
+    """Of what a stage cannot show."""
+    asked = asked or "not below what is live"
+    return Verdict(gate, False, asked, f"{why}, so nobody can tell: {asked}", limit=limit)
+
+
+def _spread_of_mean(predictions: Sequence[pl.DataFrame]) -> float:
+    """Half of the 95 % interval of the mean of several datasets' expected calibration errors, from
+    0 to 1. An error is the mean of `signed_gaps`, and as uncertain as that: signs hardly change."""
+    variance = 0.0
+    for rows in predictions:
+        confidences = rows["probability_of_predicted"].cast(pl.Float64).to_numpy()
+        gaps = signed_gaps(confidences, rows["rank"].to_numpy() == 0)
+        variance += float(gaps.var(ddof=1)) / len(gaps) if len(gaps) > 1 else math.inf
+    return student(max(1, sum(map(len, predictions)) - 1)) * math.sqrt(variance) / len(predictions)
 
 
 def _queries(method: Method) -> int:

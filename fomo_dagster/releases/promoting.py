@@ -38,19 +38,19 @@ def promote(
         raise InputError(
             f"release {live} of {log.name} is live, so this is not the first one: leave out --first"
         )
-    if live is not None and reference != live:
-        held = "nothing" if reference is None else f"release {reference}"
-        raise OvertakenError(
-            f"{candidate.shown}, was held against {held}, and release {live} of {log.name} is live "
-            f"now: `fomo run {candidate.experiment}` holds it against that"
-        )
     if (number := history.released_as(candidate.checkpoint)) is not None:
         way = (
             "it is live" if number == live
             else f"`fomo rollback {log.name} --to {number}` puts it live again"
         )  # fmt: skip
         raise InputError(f"{candidate.shown}, is release {number} of {log.name} already: {way}")
-    wrong = [one for one in verdicts if not one.passed and not (first and one.estimate is None)]
+    if live is not None and reference != live:
+        held = "nothing" if reference is None else f"release {reference}"
+        raise OvertakenError(
+            f"{candidate.shown}, was held against {held}, and release {live} of {log.name} is live "
+            f"now: `fomo run {candidate.experiment}` holds it against that"
+        )
+    wrong = [one for one in verdicts if not one.passed and not (first and one.needs_live)]
     if wrong:
         said = "; ".join(f"{one.gate}: {one.said}" for one in wrong)
         raise InputError(f"{candidate.shown}, does not pass the gates of {log.name}: {said}")

@@ -183,15 +183,6 @@ class History:
             for record in self.records
         )
 
-    def last_stage(self, experiment: str) -> int | None:
-        """The last stage of an experiment that was ever released."""
-        stages = [
-            record.candidate.stage
-            for record in self.releases.values()
-            if record.candidate is not None and record.candidate.experiment == experiment
-        ]
-        return max(stages, default=None)
-
 
 @dataclass(frozen=True)
 class ReleaseLog:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+NOTHING_LIVE = "nothing is live yet"
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -26,3 +28,8 @@ class Verdict:
     limit: float | None = None
     samples: int | None = None
     samples_needed: int | None = None
+
+    @property
+    def needs_live(self) -> bool:
+        """Whether nothing is live that it could be held against."""
+        return self.said == NOTHING_LIVE

@@ -9,6 +9,7 @@ from fomo_dagster.evaluation.calibration import (
     adaptive_calibration_error,
     expected_calibration_error,
     reliability,
+    signed_gaps,
 )
 from fomo_dagster.evaluation.classification import Classified
 from fomo_dagster.evaluation.ranking import ranking
@@ -36,6 +37,20 @@ def test_errors_are_those_of_scikit_learns_curve(strategy, bins):
         found = adaptive_calibration_error(confidences, correct, bins)
     expected = (np.abs(accuracy - confidence) * counts).sum() / 1000
     assert found == pytest.approx(expected, abs=2e-3 if strategy == "quantile" else 1e-9)
+
+
+def test_an_error_is_the_mean_of_signed_gaps_and_as_uncertain():
+    random = np.random.default_rng(2)
+
+    def drawn(count):
+        confidences = random.random(count)
+        return confidences, random.random(count) < confidences**2
+
+    confidences, correct = drawn(1000)
+    gaps = signed_gaps(confidences, correct)
+    assert gaps.mean() == pytest.approx(expected_calibration_error(confidences, correct))
+    errors = [expected_calibration_error(*drawn(1000)) for _ in range(400)]
+    assert np.std(errors) == pytest.approx(gaps.std() / 1000**0.5, rel=0.15)
 
 
 def test_scores_of_probabilities_are_scikit_learns():

@@ -17,6 +17,7 @@ from fomo_dagster.cli.running import COMMANDS
 from fomo_dagster.errors import InputError, StoreError
 from fomo_dagster.graph.build.builder import build_graph, build_project
 from fomo_dagster.graph.build.names import PROMOTE, ROLL_BACK
+from fomo_dagster.graph.core.facts import ONLY
 from fomo_dagster.graph.nodes.candidate import CandidateNode
 from fomo_dagster.graph.run.devices import Lending
 from fomo_dagster.graph.run.run_context import RunContext
@@ -299,8 +300,19 @@ def test_with_manual_approval_a_stage_waits(live):
     assert history(live).live == 1
     assert fomo("promote", "toy").exit_code == 0
     assert (history(live).live, history(live).records[-1].candidate.stage) == (2, 3)
-    with pytest.raises(InputError, match="held against release 1, and release 2 of shop is live"):
+    with pytest.raises(InputError, match="stage 2, came before one that was released, and is judg"):
         fomo("promote", "toy", "--stage", "2")
+
+
+def test_an_experiment_that_was_changed_is_judged_anew(live):
+    run(live)
+    assert history(live).live == 3
+    live.write("toy", release=release(PASSES), seed=1)
+    run(live)
+    assert [record.candidate.stage for record in history(live).records[3:]] == [1, 2, 3]
+    assert history(live).live == 6
+    assert history(live).live_candidate.checkpoint != history(live).releases[3].candidate.checkpoint
+    assert run(live)[0] == []
 
 
 def test_what_is_live_is_evaluated_as_the_candidate_is(live):
@@ -325,6 +337,7 @@ def test_a_stage_that_brings_test_images_is_refused(live):
     passed, sentence = said["data: leakage"]
     assert not passed
     assert " of a test image, such as " in sentence
+    assert "; stage 2, which its weights learnt from: " in sentence
     assert query(live.home.root, "SELECT count(*) FROM near_duplicates").item() > 0
     assert run(live)[0] == []
 
@@ -384,19 +397,29 @@ def starts(project, name):
     return [head.facts.get("number") for head in heads]
 
 
+def repeated_from(project):
+    """How many earlier chunks each stage's samples are held against."""
+    heads = [project.home.heads.read(f"next/near_duplicates_{stage:03d}") for stage in (1, 2, 3)]
+    return [len(head.recipes[ONLY]["inputs"]["earlier"]) for head in heads]
+
+
 def test_stages_that_go_live_are_started_from_as_in_a_chain(following):
-    following.write("next", release=release(PASSES), method={"start_from": "live"})
+    following.write("next", release=release(PASSES), method={"start_from": "live"},
+                    near_duplicates={})  # fmt: skip
     made, _ = run(following, "next")
     assert starts(following, "next") == [1, 2, 3]
     assert following.home.heads.read("next/start_003").facts["learnt"] == [1, 2]
     assert "trained" not in made  # they are toy's
+    assert repeated_from(following) == [0, 1, 2]
     assert history(following).live == 4
 
 
 def test_nothing_starts_from_a_stage_that_was_refused(following):
-    following.write("next", release=release(PASSES | FAILS), method={"start_from": "live"})
+    following.write("next", release=release(PASSES | FAILS), method={"start_from": "live"},
+                    near_duplicates={})  # fmt: skip
     made, _ = run(following, "next")
     assert starts(following, "next") == [1, 1, 1]
+    assert repeated_from(following) == [0, 0, 0]  # what was refused may come again, corrected
     assert made.count("trained") == 2  # stages 2 and 3, from θ₀
     assert [record.kind for record in history(following).records].count("refusal") == 3
     for stage in (2, 3):  # nor with what it brought

@@ -12,6 +12,7 @@ from fomo_dagster.cli.planning import resolve_request
 from fomo_dagster.cli.running import COMMANDS, run_experiment
 from fomo_dagster.errors import InputError
 from fomo_dagster.graph.build.declared_streams import with_arrivals
+from fomo_dagster.graph.run.promotion import promote_stage
 from fomo_dagster.tables.results import results
 from fomo_dagster.tables.views import query
 from resources.run_contexts import RunContexts
@@ -140,6 +141,32 @@ def test_accumulation_is_the_mean_over_what_has_arrived(growing):
         assert set(rows["dataset"]) == names
         assert stages["knowledge_accumulation"][stage] == pytest.approx(rows["value"].mean())
     assert stages["zero_shot_retention"].null_count() == 0
+
+
+def test_gates_ask_each_stage_about_what_has_arrived_by_then(growing):
+    gates = {
+        "knowledge": {"at_least": 0},
+        "protected": {"datasets": ["live_2024_02"], "concepts": ["cow"], "margin": 100},
+        "calibration": {"ece_at_most": 1},
+    }
+    growing.write("toy", stream=STREAM, release={"name": "shop", "gates": gates})
+    run_experiment("toy", [])
+    told = query(growing.home.root, "SELECT stage, gate, passed, said FROM gates")
+    knowledge = told.filter(gate="knowledge").sort("stage")
+    assert knowledge["passed"].to_list() == [False, True, True]
+    assert "no adaptation dataset is evaluated at this stage" in knowledge["said"][0]
+    with pytest.raises(InputError, match="stage 0, does not pass the gates of shop: knowledge: KA"):
+        promote_stage("toy", 0, first=True)
+    promote_stage("toy", 1, first=True)
+    run_experiment("toy", [])
+    told = query(growing.home.root, "SELECT gate, passed FROM gates WHERE stage = 2")
+    assert dict(told.filter(pl.col("gate").str.starts_with("protected")).rows()) == {
+        "protected: live_2024_02": True, "protected: live_2024_02/cow": True
+    }  # fmt: skip
+    gates["protected"]["concepts"] = ["cwo"]
+    growing.write("toy", stream=STREAM, release={"name": "shop", "gates": gates})
+    with pytest.raises(InputError, match=r"the concept 'cwo', which no .*: did you mean 'cow'"):
+        resolve_request("toy", []).plan()
 
 
 def test_a_stream_of_which_nothing_has_arrived_is_stage_0_alone(growing):

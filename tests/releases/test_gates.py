@@ -1,6 +1,7 @@
 """What gates say, of answers whose differences are known."""
 
 import math
+from dataclasses import replace
 
 import polars as pl
 import pytest
@@ -13,6 +14,7 @@ from fomo_dagster.releases.costs import Compared, Costs, Latency
 from fomo_dagster.releases.gates import (
     Evaluated,
     GalleryDrift,
+    check_concepts,
     concepts_of,
     judge,
 )
@@ -22,8 +24,9 @@ from fomo_dagster.tables.view_columns import PREDICTION_COLUMNS
 ROLES = {"birds": "adaptation", "old": "held_out"}
 
 
-def model(ece=2.0, **right):
-    """dataset → how many of 200 images of two concepts it gets right, from the first on."""
+def model(ece=2.0, sure=0.95, **right):
+    """dataset → how many of 200 images of two concepts it gets right, from the first on, of which
+    it is so sure, and of the others as little."""
     predictions = {}
     for dataset, count in right.items():
         rows = pl.DataFrame(
@@ -38,8 +41,11 @@ def model(ece=2.0, **right):
         )
         columns = pl.DataFrame(schema=PREDICTION_COLUMNS)
         whole = pl.concat([columns, rows], how="diagonal")
-        predictions[dataset] = whole.with_columns(correct=pl.col("rank") == 0)
-    metrics = {name: {"expected_calibration_error": ece} for name in right}
+        predictions[dataset] = whole.with_columns(
+            correct=pl.col("rank") == 0,
+            probability_of_predicted=pl.when(pl.col("rank") == 0).then(sure).otherwise(1 - sure),
+        )
+    metrics = {name: {"accuracy": 0.0, "expected_calibration_error": ece} for name in right}
     return Evaluated(predictions, metrics)
 
 
@@ -103,17 +109,67 @@ def test_each_protected_dataset_and_concept_counts_by_itself():
 def test_a_concept_without_its_dataset_is_that_of_each_which_has_it():
     protected = Gates.model_validate({"protected": {"concepts": ["wren", "old/red"]}}).protected
     there = {"birds": ("robin", "wren"), "old": ("red", "wren")}
-    assert concepts_of(protected, there) == [("birds", "wren"), ("old", "wren"), ("old", "red")]
+    check_concepts(protected, there)
+    assert [concepts_of(named, there) for named in protected.concepts] == [
+        [("birds", "wren"), ("old", "wren")], [("old", "red")]
+    ]  # fmt: skip
     with pytest.raises(InputError, match=r"the concept 'wren', which no .* did you mean 'wrens'"):
-        concepts_of(Gates.model_validate({"protected": {"concepts": ["wren"]}}).protected,
-                    {"birds": ("wrens",)})  # fmt: skip
+        check_concepts(protected, {"birds": ("wrens",), "old": ("red",)})
 
 
 def test_calibration_is_a_share_of_the_mean_error():
     stage = model(ece=4.9, birds=(0, 9), old=(0, 9))
     assert verdict({"calibration": {"ece_at_most": 0.05}}, stage).passed
     found = verdict({"calibration": {"ece_at_most": 0.04}}, stage)
-    assert (found.passed, found.said) == (False, "calibration error 4.90 %: at most 4 %")
+    assert (found.passed, found.said) == (
+        False, "calibration error 4.90 % (4.90 to 4.90): at most 4 %"
+    )  # fmt: skip
+
+
+def test_a_calibration_error_lies_below_its_limit_by_the_whole_interval():
+    def found(limit):
+        stage = model(ece=0.0, sure=0.5, birds=(0, 100))  # as sure of all, right in half
+        return verdict({"calibration": {"ece_at_most": limit}}, stage)
+
+    error = 100 * student(199) * 0.5 / math.sqrt(199)
+    assert found(0.08).passed
+    assert found(0.08).high == pytest.approx(error, rel=1e-9)
+    unclear = found(0.05)
+    assert not unclear.passed
+    assert unclear.samples_needed == math.ceil(200 * (error / 5) ** 2)
+    assert f"200 test samples are too few to tell, about {unclear.samples_needed}" in unclear.said
+
+
+def test_what_a_stage_cannot_show_does_not_pass_and_says_so():
+    held_out = model(old=(0, 100))
+    gates = Gates.model_validate(
+        {
+            "knowledge": {"at_least": "live"},
+            "protected": {"datasets": ["birds"], "concepts": ["lark", "old/robin"], "margin": 8},
+        }
+    )
+    knowledge, dataset, concept, there = judge(gates, {"old": "held_out"}, held_out, held_out, 3)
+    assert [one.passed for one in (knowledge, dataset, concept)] == [False] * 3
+    assert knowledge.said.startswith("KA: no adaptation dataset is evaluated at this stage, so")
+    assert dataset.said.startswith("birds is not evaluated at this stage, so nobody can tell")
+    assert concept.said.startswith("lark has no test sample at this stage, so nobody can tell")
+    assert (there.gate, there.passed) == ("protected: old/robin", True)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "why"),
+    [
+        ({"birds": {"recall@5": 3.0}}, "nothing is classified"),
+        ({"birds": {"accuracy": 3.0}}, "birds has no probabilities"),
+    ],
+)
+def test_a_calibration_error_that_nobody_knows_does_not_pass(metrics, why):
+    stage = replace(model(birds=(0, 9)), metrics=metrics)
+    found = verdict({"calibration": {"ece_at_most": 0.05}}, stage)
+    assert not found.passed
+    assert found.said == (
+        f"calibration error: {why} at this stage, so nobody can tell: at most 5 %"
+    )
 
 
 def brought(**kinds):
@@ -124,6 +180,26 @@ def brought(**kinds):
         for number in range(count)
     ]
     return Found(50, 0, pl.DataFrame([(*row, None) for row in rows], PAIRS, orient="row"))
+
+
+def test_test_images_that_earlier_stages_brought_are_leaks_as_well():
+    gates = Gates.model_validate({"data": {}})
+    stage, clean = model(birds=(0, 9), old=(0, 9)), brought()
+
+    def found(earlier, **options):
+        (verdict,) = judge(gates, ROLES, stage, None, None, clean, earlier, **options)
+        return verdict
+
+    assert found({1: clean}).passed
+    leaking = found({1: clean, 2: brought(leakage=3)})
+    assert not leaking.passed
+    assert leaking.said == (
+        "0 of 50 samples are near duplicates of a test image; stage 2, which its weights learnt "
+        "from: 3 of 50 samples are near duplicates of a test image, such as birds/leakage0 and "
+        "old/0 (0 bits apart): none"
+    )
+    assert found({2: brought(leakage=3)}, left_out=True).passed
+    assert found({2: brought(earlier=3)}).passed
 
 
 @pytest.mark.parametrize("repeated", [1, 2])
@@ -266,7 +342,8 @@ def drift(**values):
 
 def of_galleries(gate, **drifts):
     gates = Gates.model_validate({"galleries": gate})
-    return judge(gates, ROLES, model(birds=(0, 1)), None, 0, drifts=drifts)
+    stage = model(birds=(0, 1))
+    return judge(gates, ROLES, stage, stage, 0, drifts=drifts)
 
 
 def test_a_gallery_must_still_be_found_by_the_whole_interval():

@@ -11,6 +11,7 @@ from fomo_dagster.home import Home
 from fomo_dagster.releases.history import licences_said
 from fomo_dagster.releases.promoting import give_alias, promote, refuse, roll_back
 from fomo_dagster.releases.records import OvertakenError, ReleaseLog, names_of
+from fomo_dagster.releases.verdicts import NOTHING_LIVE, Verdict
 from fomo_dagster.store.sealed import sealed, unsealed
 from fomo_dagster.tables.views import query
 from tests.releases.conftest import LOST, PASSED, stage
@@ -138,7 +139,10 @@ def test_what_may_not_go_live_is_told_why(log, home):
     wrong = replace(LOST, gate="calibration", said="bad", estimate=9.0)
     with pytest.raises(InputError, match="does not pass the gates of search: calibration: bad"):
         promote(log, candidate, [wrong], None, "manual", first=True)
-    promote(log, candidate, [LOST], None, "manual", first=True)  # which compares, with nothing
+    with pytest.raises(InputError, match="does not pass the gates of search: retention: ZS −3"):
+        promote(log, candidate, [LOST], None, "manual", first=True)
+    compared = Verdict("retention", False, "at most 0.5 below", NOTHING_LIVE)
+    promote(log, candidate, [compared], None, "manual", first=True)
     with pytest.raises(InputError, match="release 1 of search is live, so this is not the first"):
         promote(log, stage(home, 2), [PASSED], None, "manual", first=True)
     with pytest.raises(InputError, match="daily, stage 1, is release 1 of search already: it is"):

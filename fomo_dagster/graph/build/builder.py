@@ -35,7 +35,10 @@ from fomo_dagster.graph.nodes.evaluation import EvaluationNode
 from fomo_dagster.graph.nodes.gallery import GalleryNode
 from fomo_dagster.graph.nodes.gallery_drift import GalleryDriftNode
 from fomo_dagster.graph.nodes.gallery_index import GalleryIndexNode
+from fomo_dagster.graph.nodes.held_data import HeldData
+from fomo_dagster.graph.nodes.kept import KeptNode
 from fomo_dagster.graph.nodes.leaderboard import LeaderboardNode
+from fomo_dagster.graph.nodes.live_start import LiveStartNode
 from fomo_dagster.graph.nodes.measures.registry import MEASURES
 from fomo_dagster.graph.nodes.summaries.registry import SUMMARIES
 from fomo_dagster.graph.nodes.summaries.summary import Evaluated
@@ -220,9 +223,15 @@ class _Builder(TrainingNodes):
             {d: role for d, role in roles.items() if since.get(d, 0) <= stage}
             for stage in range(len(chunks) + 1)
         ]
-        near = self.add_near_duplicates(experiment, chunks, by_stage[1:], theta)
-        kept = self.add_kept(near.values()) or chunks
-        evaluations, candidates = [], list[str]()
+        near = self.near_duplicates(experiment, chunks, by_stage[1:], theta)
+        left = [KeptNode.of(one).key for one in near.values() if one.settings.deduplicate]
+        kept = left or chunks
+        evaluations, candidates, live_starts = [], list[str](), dict[int, str]()
+        if experiment.release is not None:
+            experiment.release.gates.check_evaluated(
+                experiment.name, roles, {dataset.task for dataset in evaluated.values()},
+                arriving=experiment.is_evaluated_on_arrivals,
+            )  # fmt: skip
 
         def evaluate(stage: int, checkpoint_key: str) -> None:
             key = f"{experiment.name}/evaluation_{stage:03d}"
@@ -240,8 +249,11 @@ class _Builder(TrainingNodes):
                     self.add(measure)
             if experiment.release is not None:
                 before = candidates[-1] if candidates else None
+                gated = near if experiment.release.gates.data is not None else {}
+                brought = tuple(one for of, one in gated.items() if of <= stage)
                 candidate = CandidateNode.of(
-                    evaluation, experiment, before, near.get(stage), self.nodes,
+                    evaluation, experiment, before,
+                    HeldData(stage, brought, live_starts.get(stage)), self.nodes,
                     is_last=stage == len(chunks),
                 )  # fmt: skip
                 self.add(candidate)
@@ -258,6 +270,10 @@ class _Builder(TrainingNodes):
         for stage in range(1, len(chunks) + 1):
             for start in weights.before_training(stage):
                 self.add(start)
+                if isinstance(start, LiveStartNode):
+                    live_starts[stage] = start.key
+            if stage in near:
+                self.add_near_duplicates(near[stage])
             if experiment.inspection is not None:
                 self.add(self.inspection(loaded, experiment.inspection, weights, chunks[:stage]))
             self.add(self.trained(loaded, stage, weights, pool_key, budget))

@@ -14,7 +14,7 @@ from fomo_dagster.graph.build.declared_streams import (
     years_of,
 )
 from fomo_dagster.graph.build.shared_nodes import SharedNodes
-from fomo_dagster.graph.core.keys import STREAMS, order_key
+from fomo_dagster.graph.core.keys import STREAMS, live_start_key, order_key
 from fomo_dagster.graph.nodes.chunk import ChunkNode, Chunks, CutOrder, WholeDatasets
 from fomo_dagster.graph.nodes.kept import KeptNode
 from fomo_dagster.graph.nodes.measured_orders import (
@@ -116,15 +116,14 @@ class StreamNodes(SharedNodes):
             keys.append(key)
         return keys, listing.datasets
 
-    def add_near_duplicates(
+    def near_duplicates(
         self,
         experiment: Experiment,
         chunk_keys: Sequence[str],
         evaluated: Sequence[Iterable[str]],
         theta: str,
     ) -> dict[int, NearDuplicatesNode]:
-        """Stage → the near duplicates of what it brings, where the experiment looks for them, added
-        after the hashes and features that they take.
+        """Stage → the near duplicates of what it brings, where the experiment looks for them.
 
         evaluated: of each stage from 1 on, the datasets whose test images they must not be.
         """
@@ -135,23 +134,23 @@ class StreamNodes(SharedNodes):
         seen_by = SeenBy(
             backbone=self.backbone_of(theta), checkpoint_key=theta, execution=experiment.execution
         )
+        starts_live = experiment.method.start_from == "live"
         for stage, (key, there) in enumerate(zip(chunk_keys, evaluated, strict=True), start=1):
             chunk = self.nodes[key]
             assert isinstance(chunk, ChunkNode)
             trained_on |= dict.fromkeys(chunk.prompts)
-            near = NearDuplicatesNode.of(
-                experiment.name, settings, chunk_keys[:stage], trained_on, there, seen_by
-            )
-            for taken in (*near.hashes, *near.features):
-                if taken.key not in self.nodes:
-                    self.add(taken)
-            self.add(near)
-            found[stage] = near
+            found[stage] = NearDuplicatesNode.of(
+                experiment.name, settings, chunk_keys[:stage], trained_on, there, seen_by,
+                live_start_key(experiment.name, stage) if starts_live else None,
+            )  # fmt: skip
         return found
 
-    def add_kept(self, near: Iterable[NearDuplicatesNode]) -> list[str]:
-        """The keys of what stages train on, without near duplicates; where these are left out."""
-        kept = [KeptNode.of(one) for one in near if one.settings.deduplicate]
-        for node in kept:
-            self.add(node)
-        return [node.key for node in kept]
+    def add_near_duplicates(self, near: NearDuplicatesNode) -> None:
+        """After the hashes and features that it takes; and what is trained on without them, where
+        they are left out."""
+        for taken in (*near.hashes, *near.features):
+            if taken.key not in self.nodes:
+                self.add(taken)
+        self.add(near)
+        if near.settings.deduplicate:
+            self.add(KeptNode.of(near))

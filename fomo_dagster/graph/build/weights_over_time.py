@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from fomo_dagster.experiment.backbone import Backbone
+from fomo_dagster.graph.core.keys import live_start_key
 from fomo_dagster.graph.nodes.live_start import LiveStartNode
 from fomo_dagster.graph.nodes.merged import DeployedNode, StartNode
 from fomo_dagster.graph.work.merge_repair import Repairing
@@ -37,7 +38,7 @@ class WeightsOverTime:
     def start(self, stage: int) -> str:
         """The key of what a stage starts from."""
         if self.method.start_from == "live":
-            return f"{self.experiment}/start_{stage:03d}"
+            return live_start_key(self.experiment, stage)
         return self._after(stage - 1, self.method.start_rule)
 
     def candidate(self, stage: int) -> str:

@@ -53,6 +53,11 @@ def drift_key(gallery: str) -> str:
     return f"{gallery}/drift"
 
 
+def live_start_key(experiment: str, stage: int) -> str:
+    """The asset key of what was live when a stage was first trained."""
+    return f"{experiment}/start_{stage:03d}"
+
+
 def step_of(key: str) -> str:
     """The name of the step that makes an asset. One step makes all chunks of a stream."""
     return what_is_made(key).replace("/", "__")

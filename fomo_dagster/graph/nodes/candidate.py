@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -27,10 +27,18 @@ from fomo_dagster.graph.core.shown import Bullets, Check, Checked, Shown
 from fomo_dagster.graph.nodes.details import SampleDetails
 from fomo_dagster.graph.nodes.evaluated import evaluated
 from fomo_dagster.graph.nodes.evaluation import EvaluationDetails, EvaluationNode
+from fomo_dagster.graph.nodes.held_data import (
+    OF_LEARNT,
+    OF_STAGE,
+    HeldData,
+    learnt_near_duplicates_of,
+    near_duplicates_of,
+)
 from fomo_dagster.graph.nodes.held_galleries import HeldGalleries
 from fomo_dagster.graph.nodes.held_live import CandidateDetails, LiveDetails, live_facts
-from fomo_dagster.graph.nodes.near_duplicates import NearDuplicatesNode, found_by
+from fomo_dagster.graph.nodes.released_past import was_released
 from fomo_dagster.graph.nodes.up_for_release import candidate_of
+from fomo_dagster.graph.work.checkpoints import encoder_of
 from fomo_dagster.graph.work.compared_costs import (
     LATENCIES,
     architectures_of,
@@ -50,7 +58,6 @@ from fomo_dagster.store.recipes import Recipe
 if TYPE_CHECKING:
     import polars as pl
 
-    from fomo_dagster.data.near_duplicates import Found
     from fomo_dagster.experiment.gallery import LoadedGallery
     from fomo_dagster.experiment.schema import Experiment
     from fomo_dagster.graph.core.context import NodeContext
@@ -73,7 +80,8 @@ class CandidateNode(Node):
         **EvaluationNode.input_changes,
         "evaluations": "its evaluations changed",
         "live": "another release is live",
-        "near_duplicates": "its near duplicates changed",
+        OF_STAGE: "its near duplicates changed",
+        OF_LEARNT: "near duplicates of an earlier stage changed",
         "galleries": "a gallery changed, or how its drift is measured",
         LATENCIES: "it is timed against another architecture",
     }
@@ -83,8 +91,7 @@ class CandidateNode(Node):
     execution: Execution
     before_key: str | None
     """The candidate of the stage before, which is judged first."""
-    near: NearDuplicatesNode | None
-    """The near duplicates of what the stage brings, where a gate is about them."""
+    data: HeldData
     settings: Experiment
     nodes: Mapping[str, Node] = field(compare=False, repr=False)
     """All of the graph, by which it is told what the weights were trained on."""
@@ -93,15 +100,11 @@ class CandidateNode(Node):
     @classmethod
     def of(
         cls, evaluation: EvaluationNode, settings: Experiment, before_key: str | None,
-        near: NearDuplicatesNode | None, nodes: Mapping[str, Node], *, is_last: bool,
+        data: HeldData, nodes: Mapping[str, Node], *, is_last: bool,
     ) -> CandidateNode:  # fmt: skip
-        """settings: of an experiment with a release. near: the near duplicates of what the stage
-        brings, where they are looked for. nodes: all of the graph, once it is built. Raises
-        `InputError` for gates on what is not evaluated."""
+        """settings: of an experiment with a release. nodes: all of the graph, once it is built."""
         release = settings.release
         assert release is not None
-        tasks = {dataset.task for dataset in evaluation.datasets.values()}
-        release.gates.check_evaluated(str(evaluation.experiment), evaluation.roles, tasks)
         return cls(
             key=f"{evaluation.experiment}/candidate_{evaluation.stage:03d}",
             experiment=evaluation.experiment,
@@ -110,7 +113,7 @@ class CandidateNode(Node):
             release=release,
             execution=evaluation.execution,
             before_key=before_key,
-            near=near if release.gates.data is not None else None,
+            data=data,
             settings=settings,
             nodes=nodes,
             is_last=is_last,
@@ -122,10 +125,10 @@ class CandidateNode(Node):
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        near = () if self.near is None else (self.near.key,)
-        weights = () if self.release.gates.galleries is None else (self.evaluation.checkpoint_key,)
+        gates, checkpoint = self.release.gates, self.evaluation.checkpoint_key
+        weights = () if gates.galleries is None and gates.speed is None else (checkpoint,)
         shards = map(shards_key, self.evaluation.datasets)
-        return (self.evaluation.key, *shards, *near, *weights)
+        return (self.evaluation.key, *shards, *self.data.keys, *weights)
 
     @property
     def comes_after(self) -> tuple[str, ...]:
@@ -133,12 +136,20 @@ class CandidateNode(Node):
 
     def is_settled(self, context: NodeContext) -> bool:
         history = history_of(self.release.name, context)
-        return self._is_history(history) and context.heads.read(self.key) is not None
+        return self._is_history(history, context) and context.heads.read(self.key) is not None
 
-    def _is_history(self, history: History) -> bool:
-        """Whether this stage or a later one of the experiment was ever released."""
-        last = history.last_stage(self.experiment or "")
-        return last is not None and self.stage <= last
+    def _is_history(self, history: History, context: NodeContext) -> bool:
+        return was_released(
+            str(self.experiment), self.stage, self._deployed_by_stage, history, context
+        )
+
+    @cached_property
+    def _deployed_by_stage(self) -> dict[int, str]:
+        return {
+            node.stage: node.evaluation.checkpoint_key
+            for node in self.nodes.values()
+            if isinstance(node, CandidateNode) and node.experiment == self.experiment
+        }
 
     @property
     def declared(self) -> Mapping[str, Any]:
@@ -165,12 +176,12 @@ class CandidateNode(Node):
     def outside_facts(self, context: NodeContext) -> dict[str, Facts]:
         history = history_of(self.release.name, context)
         number, head = history.live, context.heads.read(self.key)
-        if head is not None and self._is_history(history):
+        if head is not None and self._is_history(history, context):
             number = head.facts.get("reference")
         galleries: Mapping[str, str] = {}
         if self._held is not None:
             galleries = self._held.versions(context)
-            if head is not None and self._is_history(history):
+            if head is not None and self._is_history(history, context):
                 galleries = {**galleries, **head.facts.get("galleries", {})}
         candidate = None if number is None else history.release(number).candidate
         return {self._live_key: live_facts(number, candidate, galleries)}
@@ -184,14 +195,13 @@ class CandidateNode(Node):
         }
         if held:
             inputs["live"] = {name: recipe.digest for name, recipe in held.items()}
-        if self.near is not None:
-            inputs["near_duplicates"] = facts[self.near.key].data_version
+        inputs |= self.data.inputs(facts)
         parameters: dict[str, Any] = {
             **self.declared,
             "tasks": {name: d.task for name, d in self.evaluation.datasets.items()},
             "number": facts[self._live_key].of(LiveDetails).number,
         }
-        if self.near is not None and self.near.settings.deduplicate:
+        if self.data.leaves_out:
             parameters["deduplicate"] = True
         beside: dict[str, Recipe] = {}
         if self.release.gates.cost is not None or self.release.gates.speed is not None:
@@ -199,7 +209,7 @@ class CandidateNode(Node):
             both = architectures_of(self.evaluation.backbone, backbone)
             parameters["architectures"] = both
             precision = self.evaluation.settings.precision
-            timed = latencies_recipe(both, precision, self.execution.device)
+            timed = latencies_recipe(both, precision)
             if timed is not None and self.release.gates.speed is not None:
                 beside[LATENCIES], inputs[LATENCIES] = timed, timed.digest
         if self._held is not None:
@@ -215,11 +225,11 @@ class CandidateNode(Node):
         }
 
     def _check_concepts(self, facts: FactsByKey) -> None:
-        from fomo_dagster.releases.gates import concepts_of
+        from fomo_dagster.releases.gates import check_concepts
 
         protected = self.release.gates.protected
-        if protected is not None:
-            concepts_of(
+        if protected is not None and self.is_last:  # which has all datasets
+            check_concepts(
                 protected,
                 {
                     name: facts[shards_key(name)].of(SampleDetails).concepts
@@ -245,10 +255,11 @@ class CandidateNode(Node):
         if self._held is not None and name in self._held.drifts:
             stage = self.evaluation
             return self._held.measure(
-                name, recipe, stage.backbone, stage.checkpoint_key, folder, context
+                name, recipe, stage.backbone, stage.checkpoint_key, self.execution, folder, context
             )
         if name == LATENCIES:
-            return time_latencies(recipe, folder)
+            self._time(folder, context)
+            return None
         if name != GATES:
             return self._evaluate_live(name, recipe, folder, context)
         from fomo_dagster.releases.gates import judge
@@ -258,8 +269,9 @@ class CandidateNode(Node):
         verdicts = judge(
             self.release.gates, self.evaluation.roles, evaluated(self.evaluation, own, context),
             None if live is None else evaluated(self.evaluation, live, context), number,
-            self._brought(recipe, context), left_out="deduplicate" in recipe.parameters,
-            costs=self._costs(recipe, context),
+            near_duplicates_of(recipe.inputs, context),
+            learnt_near_duplicates_of(recipe.inputs, context),
+            left_out="deduplicate" in recipe.parameters, costs=self._costs(recipe, context),
             drifts=self._drifts(recipe, context),
         )  # fmt: skip
         (folder / VERDICTS).write_text(json.dumps([asdict(one) for one in verdicts]))
@@ -283,17 +295,24 @@ class CandidateNode(Node):
         self, name: str, recipe: Recipe, folder: Path, context: NodeContext
     ) -> Mapping[str, Any]:
         """Where what is live was never evaluated as this experiment asks."""
-        candidate, weights = released_weights(
-            context.home, self.release.name, recipe.inputs["checkpoint"], self.key
-        )
-        backbone = Backbone.model_validate(dict(candidate.backbone))
-        dataset = next(d for d in self.evaluation.datasets if _LIVE.format(d) == name)
-        return self.evaluation.evaluate(dataset, weights, backbone, folder, context)
+        backbone, weights = self._live(recipe.inputs["checkpoint"], context)
+        evaluation = replace(self.evaluation, execution=self.execution)
+        dataset = next(d for d in evaluation.datasets if _LIVE.format(d) == name)
+        return evaluation.evaluate(dataset, weights, backbone, folder, context)
 
-    def _brought(self, recipe: Recipe, context: NodeContext) -> Found | None:
-        """The near duplicates of what the stage brings, where a gate is about them."""
-        digest = recipe.inputs.get("near_duplicates")
-        return None if digest is None else found_by(digest, context)
+    def _time(self, folder: Path, context: NodeContext) -> None:
+        """Where what is live has another architecture."""
+        live = self.outside_facts(context)[self._live_key].of(LiveDetails).checkpoint
+        assert live is not None  # or there were nothing to time
+        precision, own = self.evaluation.settings.precision, self.evaluation
+        models = (own.backbone, context.artifact(own.checkpoint_key)), self._live(live, context)
+        encoders = [encoder_of(*one, precision, self.execution, context) for one in models]
+        time_latencies(encoders, folder)
+
+    def _live(self, checkpoint: str, context: NodeContext) -> tuple[Backbone, Artifact]:
+        """The backbone and the weights of what is live."""
+        candidate, weights = released_weights(context.home, self.release.name, checkpoint, self.key)
+        return Backbone.model_validate(dict(candidate.backbone)), weights
 
     def predict(self, recipes: Mapping[str, Recipe], context: NodeContext) -> Facts:
         number = recipes[GATES].parameters["number"]
@@ -354,7 +373,7 @@ class CandidateNode(Node):
         log = ReleaseLog(context.home, self.release.name)
         history, reference = log.read(), outcome.head.facts.get("reference")
         checkpoint = context.facts(self.evaluation.checkpoint_key).data_version
-        if history.released_as(checkpoint) is not None or self._is_history(history):
+        if history.released_as(checkpoint) is not None or self._is_history(history, context):
             return
         verdicts, name = _verdicts(outcome.artifacts), self.release.name
         passes = all(one.passed for one in verdicts)
@@ -376,7 +395,7 @@ class CandidateNode(Node):
     def is_followed_up(self, context: NodeContext) -> bool:
         history = history_of(self.release.name, context)
         deployed = context.heads.read(self.evaluation.checkpoint_key)
-        if history.live is None or self._is_history(history) or deployed is None:
+        if history.live is None or self._is_history(history, context) or deployed is None:
             return True
         if history.released_as(deployed.data_version) is not None:
             return True
@@ -386,7 +405,7 @@ class CandidateNode(Node):
 
     def waits(self, history: History, context: NodeContext) -> bool:
         """Whether it was held against what is live and passes, and somebody has to approve."""
-        if history.live is None or self._is_history(history):
+        if history.live is None or self._is_history(history, context):
             return False
         reference = context.facts(self.key).of(CandidateDetails).reference
         passes = all(one.passed for one in verdicts_of(self, context))

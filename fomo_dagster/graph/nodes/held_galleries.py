@@ -7,7 +7,7 @@ What is measured of a gallery is the artifact that its drift is too, once the st
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from fomo_dagster.store.roots import GALLERY
 if TYPE_CHECKING:
     from fomo_dagster.evaluation.encoding import Encoder
     from fomo_dagster.experiment.backbone import Backbone
+    from fomo_dagster.experiment.execution import Execution
     from fomo_dagster.graph.core.context import NodeContext
     from fomo_dagster.releases.gates import GalleryDrift
 
@@ -65,12 +66,13 @@ class HeldGalleries:
         }
 
     def measure(
-        self, key: str, recipe: Recipe, backbone: Backbone, checkpoint_key: str, folder: Path,
-        context: NodeContext,
+        self, key: str, recipe: Recipe, backbone: Backbone, checkpoint_key: str,
+        execution: Execution, folder: Path, context: NodeContext,
     ) -> Mapping[str, Any]:  # fmt: skip
-        """Measure a gallery, into a folder. checkpoint_key: of what the stage deploys. Raises
-        `InputError` for a gallery that was cleaned meanwhile."""
-        gallery, node = context.store.open(GALLERY, recipe.inputs["gallery"]), self.drifts[key]
+        """Measure a gallery, into a folder. checkpoint_key: of what the stage deploys; execution:
+        where it is measured. Raises `InputError` for a gallery that was cleaned meanwhile."""
+        gallery = context.store.open(GALLERY, recipe.inputs["gallery"])
+        node = replace(self.drifts[key], execution=execution)
         if gallery is None:
             raise InputError(f"{key} is no longer in the store: `fomo run {key}` embeds it again")
 

@@ -25,6 +25,7 @@ from fomo_dagster.graph.core.outcome import Outcome
 from fomo_dagster.graph.core.shown import Check, Checked, Picture, Shown
 from fomo_dagster.graph.nodes.features import FEATURES, FeaturesNode
 from fomo_dagster.graph.nodes.hashes import HASHES, HashesNode
+from fomo_dagster.graph.nodes.live_start import StartDetails
 from fomo_dagster.parquet import read_parquet
 from fomo_dagster.store.artifacts import Artifact, record_path
 from fomo_dagster.store.recipes import Recipe
@@ -83,11 +84,14 @@ class NearDuplicatesNode(Node):
     evaluated: tuple[str, ...]
     seen_by: SeenBy | None
     """Whose features count, where they do."""
+    start_key: str | None = None
+    """What the stage is trained from, where that is what was live then."""
 
     @classmethod
     def of(
         cls, experiment: str, settings: NearDuplicates, chunk_keys: Iterable[str],
         trained_on: Iterable[str], evaluated: Iterable[str], seen_by: SeenBy,
+        start_key: str | None,
     ) -> NearDuplicatesNode:  # fmt: skip
         """Of the last of `chunk_keys`."""
         keys = tuple(chunk_keys)
@@ -95,7 +99,7 @@ class NearDuplicatesNode(Node):
             key=f"{experiment}/near_duplicates_{len(keys):03d}", experiment=experiment,
             stage=len(keys), settings=settings, chunk_keys=keys, trained_on=tuple(trained_on),
             evaluated=tuple(evaluated),
-            seen_by=None if settings.similarity is None else seen_by,
+            seen_by=None if settings.similarity is None else seen_by, start_key=start_key,
         )  # fmt: skip
 
     @property
@@ -123,7 +127,18 @@ class NearDuplicatesNode(Node):
     def inputs(self) -> tuple[str, ...]:
         seen = (node.key for node in (*self.hashes, *self.features))
         by = () if self.seen_by is None else (self.seen_by.checkpoint_key,)
-        return (*by, *self.chunk_keys, *seen)
+        start = () if self.start_key is None else (self.start_key,)
+        return (*by, *self.chunk_keys, *seen, *start)
+
+    def _earlier(self, facts: FactsByKey) -> list[str]:
+        """The chunks that came before. Of those that a stage which starts from what is live never
+        learnt, since theirs were refused, nothing is a duplicate: they may come again, corrected.
+        """
+        start = None if self.start_key is None else facts[self.start_key].of(StartDetails)
+        keys = self.chunk_keys[:-1]
+        if start is None or start.learnt is None:
+            return list(keys)
+        return [key for stage, key in enumerate(keys, start=1) if stage in start.learnt]
 
     @property
     def declared(self) -> Mapping[str, Any]:
@@ -134,7 +149,8 @@ class NearDuplicatesNode(Node):
         return told
 
     def recipes(self, facts: FactsByKey) -> dict[str, Recipe]:
-        *earlier, chunk = (facts[key].data_version for key in self.chunk_keys)
+        chunk = facts[self.chunk_keys[-1]].data_version
+        earlier = [facts[key].data_version for key in self._earlier(facts)]
         tests = {name: facts[hashes_key(name, "test")].data_version for name in self.evaluated}
         inputs: dict[str, Any] = {"chunk": chunk, "earlier": earlier, "tests": tests}
         if self.seen_by is not None:
@@ -152,7 +168,9 @@ class NearDuplicatesNode(Node):
 
         train = _together(self._seen(name, "train", context) for name in self.trained_on)
         tests = _together(self._seen(name, "test", context) for name in self.evaluated)
-        *earlier, chunk = (_hashed(key, train, context) for key in self.chunk_keys)
+        chunk = _hashed(self.chunk_keys[-1], train, context)
+        facts = {key: context.facts(key) for key in self.inputs}
+        earlier = [_hashed(key, train, context) for key in self._earlier(facts)]
         pairs = pairs_of(
             chunk, _together(earlier), tests, self.settings.distance,
             mirrored=self.settings.mirrored, similarity=self.settings.similarity,

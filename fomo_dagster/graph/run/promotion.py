@@ -40,7 +40,14 @@ def promote_stage(
     assert head is not None
     reference = facts.of(CandidateDetails).reference
     log = ReleaseLog(context.home, experiment.release.name)
-    live = log.read().live
+    history = log.read()
+    live, checkpoint = history.live, context.facts(node.evaluation.checkpoint_key).data_version
+    is_past = node.is_settled(context) and history.released_as(checkpoint) is None
+    if live not in (None, reference) and is_past:
+        raise InputError(
+            f"{experiment.name}, stage {number}, came before one that was released, and is judged "
+            f"no more: it was last held against release {reference}, and release {live} is live"
+        )
     if reference == live and head.digest != identity(node.recipes(node.input_facts(context))):
         raise InputError(
             f"{node.key} was judged by other evaluations than those of now: `fomo run "

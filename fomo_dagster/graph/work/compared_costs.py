@@ -12,12 +12,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.backbone import Backbone
 from fomo_dagster.experiment.weights_folder import described
 from fomo_dagster.graph.work.counted_costs import encoding_cost
 from fomo_dagster.store.recipes import Recipe
 
 if TYPE_CHECKING:
+    from fomo_dagster.evaluation.encoding import Encoder
     from fomo_dagster.releases.costs import Compared, Costs, Latency
     from fomo_dagster.store.artifacts import Artifact
 
@@ -27,22 +29,28 @@ _VERSION, _FILE = 1, "latencies.json"
 
 
 def architectures_of(backbone: Backbone, live: Mapping[str, Any] | None) -> list[Any]:
-    """That of a stage and, where something is live, whose backbone is declared so, its. Raises
-    `InputError` for a folder of weights that is not there."""
-    others = () if live is None else (Backbone.model_validate(dict(live)),)
-    return [described(one).architecture for one in (backbone, *others)]
+    """That of a stage and, where something is live, whose backbone is declared so, its; None of
+    that where the folder that states it is gone. Raises `InputError` for the stage's folder that is
+    not there."""
+    own = described(backbone).architecture
+    if live is None:
+        return [own]
+    try:
+        return [own, described(Backbone.model_validate(dict(live))).architecture]
+    except InputError:
+        return [own, None]
 
 
-def latencies_recipe(architectures: Sequence[Any], precision: str, device: str) -> Recipe | None:
+def latencies_recipe(architectures: Sequence[Any], precision: str) -> Recipe | None:
     """What is timed of those of `architectures_of`; None where there is nothing to time."""
-    if len(architectures) < 2 or architectures[0] == architectures[1]:
+    if len(architectures) < 2 or architectures[1] in (None, architectures[0]):
         return None
-    of = {"architectures": list(architectures), "precision": precision, "device": device}
+    of = {"architectures": list(architectures), "precision": precision}
     return Recipe(LATENCIES, _VERSION, of, {})
 
 
-def time_latencies(recipe: Recipe, folder: Path) -> Mapping[str, Any]:
-    """Time what a recipe asks, into a folder. Raises as `timed_by_turns`."""
+def time_latencies(encoders: Sequence[Encoder], folder: Path) -> None:
+    """Time the stage and what is live, into a folder. Raises as `timed_by_turns`."""
     import numpy as np
     from scipy.stats import quantile_test
 
@@ -51,13 +59,11 @@ def time_latencies(recipe: Recipe, folder: Path) -> Mapping[str, Any]:
     from fomo_dagster.statistics.intervals import LEVEL
 
     found = {}
-    for of, passes in timed_by_turns(**recipe.parameters).items():
-        stage, live = passes.T
-        ratios = stage / live
+    for of, passes in timed_by_turns(encoders).items():
+        ratios = passes[:, 0] / passes[:, 1]
         low, high = quantile_test(ratios, p=0.5).confidence_interval(LEVEL)
         found[of] = asdict(Latency(float(np.median(ratios)), low, high, len(ratios)))
     (folder / _FILE).write_text(json.dumps(found))
-    return {}
 
 
 def compared(
@@ -76,7 +82,7 @@ def compared(
     if timed is not None:
         data = json.loads(timed.path(_FILE).read_text())
         latencies = {of: Latency(**one) for of, one in data.items()}
-    return Compared(_costs(stage, cache), _costs(live, cache), latencies)
+    return Compared(_costs(stage, cache), None if live is None else _costs(live, cache), latencies)
 
 
 def _costs(architecture: Any, cache: Path) -> Costs | None:
