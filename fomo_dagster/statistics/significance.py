@@ -18,6 +18,7 @@ from fomo_dagster.statistics.intervals import Interval
 LEVEL = 0.05
 POWER = 0.8
 MOST_REPLICATES = 1000
+DIGITS = 9  # of a point: means of the same counts differ by what rounding leaves, some 1e-14
 
 
 def mcnemar(correct: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_]) -> float:
@@ -42,10 +43,11 @@ class Pair:
 
 
 def pairwise(scores: Mapping[str, Floats]) -> list[Pair]:
-    """All pairs of methods (Demšar 2006). scores: method → (N,), of the same N datasets."""
+    """All pairs of methods (Demšar 2006). scores: method → (N,), of the same N datasets. Scores are
+    equal, and differences ties, if they are to DIGITS places."""
     pairs, values = [], []
     for first, second in itertools.combinations(scores, 2):
-        difference = scores[first] - scores[second]
+        difference = np.round(scores[first] - scores[second], DIGITS)
         differs = difference[difference != 0]
         p = float(stats.wilcoxon(differs).pvalue) if len(differs) else 1.0
         values.append(p)
@@ -111,8 +113,8 @@ def _power(effect: float, count: int) -> float:
 
 def probability_of_improvement(scores: Floats, other: Floats) -> float:
     """That a run of one method is better than a run of another on a dataset drawn at random
-    (rliable, arXiv 2108.13264). scores: (R, N), other: (S, N), of the same N datasets; equal ones
-    count half."""
-    above = (scores[:, None] > other[None]).mean(axis=(0, 1))
-    equal = (scores[:, None] == other[None]).mean(axis=(0, 1))
+    (rliable, arXiv 2108.13264). scores: (R, N), other: (S, N), of the same N datasets; those that
+    are equal to DIGITS places count half."""
+    difference = np.round(scores[:, None] - other[None], DIGITS)
+    above, equal = (difference > 0).mean(axis=(0, 1)), (difference == 0).mean(axis=(0, 1))
     return float((above + equal / 2).mean())

@@ -44,6 +44,24 @@ def test_pairs_are_counted_and_corrected_together():
     assert holm([]) == []
 
 
+def test_what_rounding_leaves_of_equal_scores_is_no_difference():
+    def mean(*right):
+        return np.array([np.mean([100 * (count / 55) for count in right])])
+
+    one, other = mean(18, 25, 51), mean(18, 51, 25)
+    assert one != other
+    (pair,) = pairwise({"a": one, "b": other})
+    assert (pair.wins, pair.losses, pair.difference, pair.p) == (0, 0, 0, 1)
+    assert probability_of_improvement(one[None], other[None]) == 0.5
+
+
+def test_equal_differences_are_ties_of_the_signed_ranks():
+    base = np.array([30.0, 41.1, 52.7, 63.3, 74.9, 85.2, 20.6])
+    (pair,) = pairwise({"a": base + np.array([0.1] * 6 + [-0.1]), "b": base})
+    # Seven equal ranks, so the sum of the positive ones depends on the signs' number alone.
+    assert pair.p == pytest.approx(2 * (1 + 7) / 2**7)
+
+
 def test_a_run_is_better_with_the_probability_of_its_pairs():
     one, other = np.array([[1.0, 5], [3, 5]]), np.array([[2.0, 5], [0, 5]])
     assert probability_of_improvement(one, other) == pytest.approx((3 / 4 + 1 / 2) / 2)
