@@ -39,6 +39,8 @@ def print_errors(found: Errors, most: int, console: Console) -> None:
     print_frame(found.shown(found.changes.by_dataset), found.title, console, narrow="dataset")
     if found.changes.left_out:
         say(console, f"{found.changes.left_out} queries are in one of the two alone, and left out")
+    for remark in found.remarks:
+        say(console, remark)
     hit = found.changes.by_concept.filter(pl.col(NEWLY_WRONG) > 0)
     if hit.is_empty():
         say(console, "nothing is wrong" if found.before is None else "nothing is newly wrong")

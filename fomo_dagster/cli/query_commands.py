@@ -143,6 +143,13 @@ def errors(
             "with --since, by that stage of the other.",
         ),
     ] = None,
+    common: Annotated[
+        bool,
+        typer.Option(
+            "--common",
+            help="With --against: look at the datasets and test samples that both evaluate alike.",
+        ),
+    ] = False,
     most: Annotated[int, typer.Option(min=1, help="How many concepts to show.")] = 10,
     sheet: Annotated[
         Path | None,
@@ -171,10 +178,12 @@ def errors(
     from fomo_dagster.tables.prediction_changes import errors_of
 
     _chosen(None, as_json=as_json, as_csv=as_csv)
+    if common and against is None:
+        raise InputError("--common is what two experiments share: say with which, by --against")
     home = Home.from_environment()
     found = errors_of(
         home, _name_of(experiment), stage=stage, dataset=dataset, since=since,
-        against=None if against is None else _name_of(against),
+        against=None if against is None else _name_of(against), common=common,
     )  # fmt: skip
     if sheet is not None:
         write_sheet(found, home, sheet)

@@ -3,6 +3,7 @@ became right."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -10,6 +11,7 @@ import polars as pl
 
 from fomo_dagster.errors import InputError
 from fomo_dagster.home import Home
+from fomo_dagster.tables.evaluated_alike import alike, evaluated
 from fomo_dagster.tables.predictions import QUERY, Predictions, read_predictions
 
 NEWLY_WRONG, NEWLY_RIGHT, STILL_WRONG, STILL_RIGHT = (
@@ -89,10 +91,12 @@ def changes(before: Predictions, after: Predictions) -> Changes:
 
 @dataclass(frozen=True)
 class Errors:
-    """What a stage gets wrong; where another is named, what it gets wrong and that did not."""
+    """What a stage gets wrong; where another is named, what it gets wrong and that did not.
+    remarks: what was left out of both."""
 
     now: Predictions
     before: Predictions | None
+    remarks: Sequence[str] = ()
 
     @cached_property
     def changes(self) -> Changes:
@@ -148,10 +152,25 @@ def errors_of(
     dataset: str | None = None,
     since: int | None = None,
     against: str | None = None,
+    common: bool = False,
 ) -> Errors:
     """since: a stage to compare with; against: another experiment whose stage that is, by default
-    its last one. Raises `InputError` as `read_predictions` and `changes` do."""
+    its last one. Raises `InputError` as `read_predictions` and `changes` do, and where the two
+    experiments have other datasets or evaluate one otherwise; with `common` what they share is
+    taken, if there is anything."""
     now = read_predictions(home, experiment, stage, dataset)
     if against is None and since is None:
         return Errors(now, None)
-    return Errors(now, read_predictions(home, against or experiment, since, dataset))
+    before = read_predictions(home, against or experiment, since, dataset)
+    if before.experiment == now.experiment:
+        return Errors(now, before)
+    both = {}
+    for one in (before, now):
+        known = evaluated(home, one.experiment, one.stage)
+        both[one.experiment] = {d: of for d, of in known.items() if dataset in (None, d)}
+    found = alike(both, common=common)
+    now, before = (
+        replace(one, rows=one.rows.filter(pl.col("dataset").is_in(list(found.kept))))
+        for one in (now, before)
+    )
+    return Errors(now, before, found.left_out)

@@ -136,6 +136,47 @@ def test_of_other_subsets_the_samples_are_compared_that_all_have(pair, monkeypat
         fomo("compare", "toy", "untrained", "--common")
 
 
+def test_a_dataset_that_one_adapts_to_and_another_holds_out_is_not_compared(pair):
+    stream = {"name": "narrow", "datasets": ["birds"], "stages": 0}
+    pair.write("narrow", stream=stream, evaluation={"held_out": ["cats", "old"]})
+    materialised(pair, "narrow/evaluation_000", "narrow/scores")
+    said = "cats is evaluated otherwise by narrow and toy: role 'held_out' and 'adaptation'"
+    with pytest.raises(InputError, match=said):
+        fomo("compare", "narrow", "toy")
+    found = json.loads(fomo("compare", "narrow", "toy", "--common", "--json"))
+    assert [one["name"] for one in found["comparisons"][0]["datasets"]] == ["birds", "old"]
+    assert f"left out: {said}" in found["remarks"]
+    declare(pair, methods=["narrow", "toy"])
+    with pytest.raises(InputError, match=said):
+        materialised(pair, "comparisons/pair")
+    with pytest.raises(InputError, match=said):
+        fomo("report", "narrow", "toy", "--to", str(pair.root / "page"))
+    errors = json.loads(fomo("errors", "toy", "--against", "narrow", "--json"))
+    assert [one["dataset"] for one in errors["datasets"]] == ["birds", "cats", "old"]
+
+
+def test_what_was_evaluated_over_other_classes_is_not_compared(pair):
+    head = pair.home.heads.read("untrained/evaluation_000")
+    birds = head.recipes["birds"]
+    others = {**birds, "inputs": {**birds["inputs"], "concepts": "0" * 32}}
+    pair.home.heads.write(replace(head, recipes={**head.recipes, "birds": others}))
+    for command in (("compare", "toy", "untrained"), ("errors", "untrained", "--against", "toy")):
+        with pytest.raises(
+            InputError, match="birds is evaluated otherwise by toy and untrained: other classes"
+        ):
+            fomo(*command)
+        printed = fomo(*command, "--common")
+        assert "left out: birds is evaluated otherwise by toy and untrained" in printed
+    found = json.loads(fomo("errors", "untrained", "--against", "toy", "--common", "--json"))
+    assert [one["dataset"] for one in found["datasets"]] == ["cats", "old"]
+    one = ("errors", "untrained", "--against", "toy", "--dataset")
+    assert "cats" in fomo(*one, "cats")
+    with pytest.raises(InputError, match="no dataset in common"):
+        fomo(*one, "birds", "--common")
+    with pytest.raises(InputError, match="say with which, by --against"):
+        fomo("errors", "toy", "--common")
+
+
 def test_commands_run_plan_and_print_a_comparison(pair):
     declare(pair, margin=200)
     planned = fomo("plan", "comparisons/pair")
@@ -227,6 +268,12 @@ def test_it_is_made_again_for_what_changes_its_rows_and_not_for_its_name(declare
     for change in ({"margin": 1}, {"common": True}, {"baseline": "untrained"}):
         declare(declared, **change)
         assert recipe(declared).digest != before.digest
+    declare(declared, common=True)
+    before = recipe(declared)
+    held_out = {"stream": {**UNTRAINED, "datasets": ["birds"]},
+                "evaluation": {"held_out": ["cats", "old"]}}  # fmt: skip
+    declared.write("untrained", **held_out)
+    assert recipe(declared).digest != before.digest
 
 
 def test_its_page_is_made_again_for_scores_and_settings_alone(declared):

@@ -50,12 +50,15 @@ class ComparisonNode(OfComparison):
     """Methods against a baseline, which is the first of them."""
 
     kind: ClassVar[str] = "comparison"
-    version: ClassVar[int] = 2  # 1 gave no width to intervals of replicates that agree by chance
+    # 1 gave no width to intervals of replicates that agree by chance; 2 took what rounding leaves
+    # of equal scores for a difference, and the first method's roles for those of all.
+    version: ClassVar[int] = 3
     tools: ClassVar[frozenset[str]] = frozenset({"parquet", "duckdb"})
     methods: Mapping[str, Members]
     evaluation_keys: Mapping[str, str]
     """Experiment → its last evaluation."""
-    roles: Mapping[str, str]  # dataset → adaptation or held_out, by the baseline
+    roles: Mapping[str, Mapping[str, str]]
+    """Experiment → dataset → adaptation or held_out."""
 
     @classmethod
     def of(cls, loaded: LoadedComparison, scores: Mapping[str, ScoresNode]) -> ComparisonNode:
@@ -68,13 +71,12 @@ class ComparisonNode(OfComparison):
                 label: replace(member, stage=last[member.experiment])
                 for label, member in members_of(method, rows).items()
             }
-        baseline = next(iter(loaded.methods.values()))
         return cls(
             key=f"{COMPARISONS}/{loaded.name}",
             loaded=loaded,
             methods=methods,
             evaluation_keys={name: node.evaluation_keys[-1] for name, node in scores.items()},
-            roles=scores[baseline[0].experiment.name].roles,
+            roles={name: node.roles for name, node in scores.items()},
         )
 
     @property
@@ -89,8 +91,11 @@ class ComparisonNode(OfComparison):
     @property
     def declared(self) -> Mapping[str, Any]:
         metrics = self.loaded.declared.metrics
+        roles = self.roles[next(iter(next(iter(self.methods.values())).values())).experiment]
+        others = {name: own for name, own in self.roles.items() if own != roles}
         return {
             **({"metrics": metrics} if metrics else {}),
+            **({"roles_of_others": others} if others else {}),
             "methods": [
                 [
                     method,
@@ -101,7 +106,7 @@ class ComparisonNode(OfComparison):
                 ]
                 for method, members in self.methods.items()
             ],
-            "roles": self.roles,
+            "roles": roles,
             "margin": self.loaded.declared.margin,
             "common": self.loaded.declared.common,
         }

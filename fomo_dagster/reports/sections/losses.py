@@ -34,7 +34,9 @@ def losses(reported: Reported) -> dict[str, Errors]:
                 found[name] = errors_of(reported.home, first, since=0)
             elif name not in reported.oracles:
                 against = _paired(reported, first)
-                found[name] = errors_of(reported.home, first, against=against)
+                found[name] = errors_of(
+                    reported.home, first, against=against, common=reported.common
+                )
         except NoPredictionsError:
             continue
     return found
@@ -76,6 +78,7 @@ def _of_one(reported: Reported, name: str, errors: Errors) -> list[Table | Pictu
             source, list(signed),
         )
     ]  # fmt: skip
+    blocks += errors.remarks
     if errors.changes.left_out:
         blocks.append(
             f"{counted(errors.changes.left_out, 'query')} of one of the two alone is left out."
@@ -124,7 +127,7 @@ def _source(reported: Reported, errors: Errors) -> Source:
     if before is not None and before.experiment == errors.now.experiment:
         command += ["--since", str(before.stage)]
     elif before is not None:
-        command += ["--against", before.experiment]
+        command += ["--against", before.experiment, *(["--common"] if reported.common else [])]
     return reported.source(_QUERY, shlex.join(command), "evaluation")
 
 
