@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -34,13 +34,19 @@ def compared_by_name(
     margin: float | None,
     common: bool,
     metrics: Sequence[str] = (),
+    experiments: Mapping[str, Sequence[str]] | None = None,
 ) -> Compared:
-    """The methods against the baseline, by default the first. Raises `InputError` as
-    `read_methods` does, and where there are not two with the baseline."""
+    """The methods against the baseline, by default the first. experiments: method → its own, of
+    which by default all count that are there.
+
+    Raises `InputError` as `read_methods` and `members_there` do, and where there are not two with
+    the baseline.
+    """
     asked = list(dict.fromkeys([baseline, *methods] if baseline is not None else methods))
     if len(asked) < 2:
         raise InputError(FEW.format(", ".join(methods)))
-    there = {method: members_there(home, method) for method in asked}
+    known = experiments or {}
+    there = {method: members_there(home, method, known.get(method, ())) for method in asked}
     return compared(home, there, margin=margin, common=common, metrics=metrics)
 
 

@@ -250,7 +250,10 @@ def compare(
     named = list(map(_name_of, methods))
     base = None if baseline is None else _name_of(baseline)
     home = Home.from_environment()
-    found = compared_by_name(home, named, base, margin=margin, common=common, metrics=metrics)
+    found = compared_by_name(
+        home, named, base, margin=margin, common=common, metrics=metrics,
+        experiments=None if comparison is None else comparison.experiments,
+    )  # fmt: skip
     if as_json:
         print_json(as_data(found))
     else:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from fomo_dagster.cli.comparing import named_comparison
 from fomo_dagster.cli.sweeps import replicates_of
 from fomo_dagster.errors import InputError
+from fomo_dagster.experiment.comparison import LoadedComparison
 from fomo_dagster.experiment.comparisons import load_named
 from fomo_dagster.graph.build.builder import build_project
 from fomo_dagster.graph.run.run_context import RunContext
@@ -33,6 +34,7 @@ def make_report(
     """Write the report of methods and sweeps, or of a comparison, whose margin counts where none is
     given; returns what was written, and what to say of it."""
     asked = list(dict.fromkeys([baseline, *names] if baseline is not None else names))
+    declared = named_comparison(names)
     found = {name: _experiments(name, home) for name in asked}
     experiments = [one for there, _ in found.values() for one in there]
     missing = {name: others for name, (_, others) in found.items() if others}
@@ -42,23 +44,27 @@ def make_report(
         )
     if baseline is not None and len(found[baseline][0]) == 0:
         raise InputError(f"--baseline {baseline} has no scores yet: `fomo run {baseline}`")
-    members = experiments_of_methods(home, experiments)
-    for method in members:
-        members_there(home, method)  # refuses replicates that were run with other settings
-    of_baseline = experiments_of_methods(home, found[asked[0]][0])
-    if baseline is not None and len(of_baseline) > 1:
+    known = {} if declared is None else _with_scores(declared, experiments)
+    methods = {name: _methods(name, there, known, home) for name, (there, _) in found.items()}
+    if declared is not None:
+        methods |= dict.fromkeys(names, known)
+    members: dict[str, list[str]] = {}
+    for of_name in methods.values():
+        members |= {method: own for method, own in of_name.items() if method not in members}
+    for method, own in members.items():
+        members_there(home, method, own)  # refuses replicates that were run with other settings
+    if baseline is not None and len(methods[baseline]) > 1:
         raise InputError(
-            f"--baseline {baseline} is {len(of_baseline)} methods: name one of "
-            f"{', '.join(of_baseline)}"
+            f"--baseline {baseline} is {len(methods[baseline])} methods: name one of "
+            f"{', '.join(methods[baseline])}"
         )
     said = [
         f"without scores, failed or not finished: {', '.join(others)} (`fomo run {name}`)"
         for name, others in missing.items()
     ]
     without = [name for name, (there, _) in found.items() if not there]
-    declared = named_comparison(names)
     reported = Reported(
-        home, members, asked if declared is None else names,
+        home, members, asked if declared is None else names, declared is not None,
         _options(None if declared is None else baseline, margin, common=common), without,
         margin=margin, common=common, said=said, image_of=SampleImages(_context),
     )  # fmt: skip
@@ -85,6 +91,24 @@ def _options(baseline: str | None, margin: float | None, *, common: bool) -> lis
 
 def _context() -> RunContext:
     return RunContext(build_project(project_folder()), Home.from_environment())
+
+
+def _with_scores(declared: LoadedComparison, there: Sequence[str]) -> dict[str, list[str]]:
+    """Method → those of its experiments that are there, of the methods that have any."""
+    found = {name: [one for one in of if one in there] for name, of in declared.experiments.items()}
+    return {name: of for name, of in found.items() if of}
+
+
+def _methods(
+    name: str, there: Sequence[str], known: Mapping[str, list[str]], home: Home
+) -> dict[str, list[str]]:
+    """The methods that a name stands for, and their experiments. there: the experiments with
+    scores that it names; known: the methods of the comparison that was asked for."""
+    own = name.replace("/", "_")
+    if own in known:
+        return {own: known[own]}
+    # A replicate that is named by itself is set against others, as by `fomo compare`.
+    return {own: [own]} if [*there] == [own] else experiments_of_methods(home, there)
 
 
 def _experiments(name: str, home: Home) -> tuple[list[str], list[str]]:

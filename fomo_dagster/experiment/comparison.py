@@ -107,6 +107,11 @@ class LoadedComparison:
         return reference_of(self.name)
 
     @property
+    def experiments(self) -> dict[str, list[str]]:
+        """Method → the names of its experiments."""
+        return {name: [m.experiment.name for m in of] for name, of in self.methods.items()}
+
+    @property
     def members(self) -> tuple[Loaded, ...]:
         """All experiments, each once."""
         members = [member for replicates in self.methods.values() for member in replicates]

@@ -21,6 +21,7 @@ from fomo_dagster.tables.replicates import (
     methods,
     methods_by_stage,
     of_methods,
+    with_methods,
 )
 from fomo_dagster.tables.results import chances
 from fomo_dagster.tables.selects import quoted
@@ -31,8 +32,7 @@ ImageOf = Callable[[str, str], Image.Image | None]
 KINDS = ("scores", "evaluation", "chunk")
 """Of the assets that a report reads, beside weights."""
 _EXPERIMENTS = """
-SELECT coalesce(replicate_of, experiment) AS method, experiment, replicate, sweep, stages, stream,
-    start_from, deploy, technique, settings
+SELECT experiment, replicate, sweep, stages, stream, start_from, deploy, technique, settings
 FROM experiments
 """
 _CHANCES = "SELECT experiment, dataset, value FROM evaluations WHERE metric = 'chance'"
@@ -42,16 +42,17 @@ _CHANCES = "SELECT experiment, dataset, value FROM evaluations WHERE metric = 'c
 class Reported:
     """Methods that a report sets side by side.
 
-    members: method → its experiments, the baseline first; asked: the names that were asked for;
-    options: what was asked for beside names, as on the command line; missing: the names without
-    any scores; margin, common, metrics: as of `compared`; target: a score of which to say when it
-    is reached;
+    members: method → its experiments, the baseline first; asked: the names that were asked for,
+    which with of_comparison is that of one; options: what was asked for beside names, as on the
+    command line; missing: the names without any scores; margin, common, metrics: as of
+    `compared`; target: a score of which to say when it is reached;
     said: what is known before anything is read; image_of: None where no pictures are to be shown.
     """
 
     home: Home
     members: Mapping[str, Sequence[str]]
     asked: Sequence[str]
+    of_comparison: bool = False
     options: Sequence[str] = ()
     missing: Sequence[str] = ()
     margin: float | None = None
@@ -73,30 +74,29 @@ class Reported:
 
     @property
     def experiments(self) -> list[str]:
-        """Of all methods."""
-        return [name for experiments in self.members.values() for name in experiments]
+        """Of all methods, each once."""
+        return list(dict.fromkeys(name for own in self.members.values() for name in own))
 
     @cached_property
     def final(self) -> pl.DataFrame:
         """`methods` in the order of the names: what their last stages score."""
-        return self._in_order(methods(self.home.root, self.experiments))
+        return self._in_order(methods(self.home.root, self.members))
 
     @cached_property
     def stages(self) -> pl.DataFrame:
         """`methods_by_stage` in the order of the names."""
-        return self._in_order(methods_by_stage(self.home.root, self.experiments))
+        return self._in_order(methods_by_stage(self.home.root, self.members))
 
     @cached_property
     def costs(self) -> pl.DataFrame:
         """`costs_by_stage` in the order of the names."""
-        return self._in_order(costs_by_stage(self.home.root, self.experiments))
+        return self._in_order(costs_by_stage(self.home.root, self.members))
 
     @cached_property
     def replicates(self) -> pl.DataFrame:
-        """The rows of the view `experiments`, with the `method` that each is a replicate of."""
+        """The rows of the view `experiments`, with the `method` that each counts for."""
         rows = query(self.home.root, _EXPERIMENTS)
-        rows = rows.filter(pl.col("experiment").is_in(self.experiments))
-        return self._in_order(rows.sort("replicate"))
+        return self._in_order(with_methods(rows.sort("replicate"), self.members))
 
     @cached_property
     def chances(self) -> dict[str, float]:
@@ -159,7 +159,7 @@ class Reported:
         if len(paired) < 2:
             return None, []
         try:
-            members = {name: members_there(self.home, name) for name in paired}
+            members = {name: members_there(self.home, name, self.members[name]) for name in paired}
             found = compared(
                 self.home, members, margin=self.margin, common=self.common, metrics=self.metrics
             )
@@ -227,7 +227,8 @@ class Reported:
 
 
 def experiments_of_methods(home: Home, experiments: Sequence[str]) -> dict[str, list[str]]:
-    """Method → its experiments with scores, in the order of these."""
+    """What replicates are of, or an experiment itself → its experiments with scores, in the order
+    of these."""
     rows = of_methods(home.root, "leaderboard", experiments)
     method_of = dict(rows.select("experiment", "method").iter_rows())
     found: dict[str, list[str]] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,11 +86,24 @@ def read_methods(home: Home, declared: Mapping[str, Members], *, common: bool = 
     return Methods(answers, {name: of_all[name] for name in answers[methods[0]]}, labels, remarks)
 
 
-def members_there(home: Home, method: str) -> Members:
+def members_there(home: Home, method: str, experiments: Collection[str] = ()) -> Members:
     """The experiments of a method, as the tables have them. A method is an experiment, or what its
-    replicates are of. Raises `InputError` where these differ in more than seeds."""
-    rows = query(home.root, _MEMBERS.format(method=quoted(method))).sort("replicate").to_dicts()
-    return members_of(method, rows) if rows else {"": Member(method, {})}
+    replicates are of. experiments: those of them that count; by default all.
+
+    Raises `InputError` where these differ in more than seeds, and where one that counts has no
+    scores though others have.
+    """
+    rows = query(home.root, _MEMBERS.format(method=quoted(method))).sort("replicate")
+    if experiments:
+        rows = rows.filter(pl.col("experiment").is_in(list(experiments)))
+    if rows.is_empty():
+        return {"": Member(next(iter(experiments), method), {})}
+    if missing := [name for name in experiments if name not in rows["experiment"]]:
+        raise InputError(
+            f"{', '.join(missing)} of {method} have no scores yet: `fomo run {missing[0]}` "
+            "computes them"
+        )
+    return members_of(method, rows.to_dicts())
 
 
 def _alone_together(members: Mapping[str, Members]) -> Mapping[str, Members]:

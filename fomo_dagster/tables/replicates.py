@@ -13,6 +13,9 @@ from fomo_dagster.metrics import STAGE_METRICS
 from fomo_dagster.tables.members import members_of
 from fomo_dagster.tables.views import query
 
+Chosen = Sequence[str] | Mapping[str, Sequence[str]]
+"""The experiments that count, each as what it is a replicate of; or method → its experiments. All
+by default."""
 SCORES = tuple(metric.name for metric in STAGE_METRICS if metric.on_leaderboard)
 # An experiment with replicates of its name was run before it had any, and counts no more.
 _OF_METHODS = """
@@ -23,24 +26,24 @@ ORDER BY ALL  -- as the last digits of means depend on the order
 """
 
 
-def methods(home: Path, experiments: Sequence[str] = ()) -> pl.DataFrame:
+def methods(home: Path, experiments: Chosen = ()) -> pl.DataFrame:
     """A row a method, the best mean GM first: `method`, `replicates`, and for each score of the
     leaderboard its mean, and the half width of its 95 % interval over the replicates by Student's t
-    (`…_within`; null for one replicate). experiments: those that count; all by default.
+    (`…_within`; null for one replicate).
     """
     return means_of(of_methods(home, "leaderboard", experiments), "method").sort(
         "geometric_mean", "knowledge_accumulation", descending=True, nulls_last=True
     )
 
 
-def methods_by_stage(home: Path, experiments: Sequence[str] = ()) -> pl.DataFrame:
+def methods_by_stage(home: Path, experiments: Chosen = ()) -> pl.DataFrame:
     """As `methods`, a row a method and stage, in this order."""
     return means_of(of_methods(home, "scores", experiments), "method", "stage").sort(
         "method", "stage"
     )
 
 
-def costs_by_stage(home: Path, experiments: Sequence[str] = ()) -> pl.DataFrame:
+def costs_by_stage(home: Path, experiments: Chosen = ()) -> pl.DataFrame:
     """The means of the view `costs` over replicates, a row a method and stage, in this order; null
     where one of them is."""
     rows = of_methods(home, "costs", experiments).drop("experiment")
@@ -51,9 +54,7 @@ def costs_by_stage(home: Path, experiments: Sequence[str] = ()) -> pl.DataFrame:
     return rows.group_by("method", "stage", maintain_order=True).agg(means).sort("method", "stage")
 
 
-def methods_by_cost(
-    home: Path, experiments: Sequence[str] = ()
-) -> tuple[pl.DataFrame, dict[str, str]]:
+def methods_by_cost(home: Path, experiments: Chosen = ()) -> tuple[pl.DataFrame, dict[str, str]]:
     """`methods_by_stage` with `costs_by_stage`, without the methods that `run_otherwise` names,
     and these."""
     rows = methods_by_stage(home, experiments).join(
@@ -64,11 +65,21 @@ def methods_by_cost(
     return rows.filter(~pl.col("method").is_in(list(otherwise))), otherwise
 
 
-def of_methods(home: Path, view: str, experiments: Sequence[str] = ()) -> pl.DataFrame:
-    """The rows of a view that has experiments, with the `method` that each is a replicate of;
-    where it has none, its own name. experiments: as of `methods`."""
+def of_methods(home: Path, view: str, experiments: Chosen = ()) -> pl.DataFrame:
+    """The rows of a view that has experiments, with the `method` that each is a replicate of, or
+    counts for; where it has none, its own name."""
     rows = query(home, _OF_METHODS.format(rows=view))
+    if isinstance(experiments, Mapping):
+        return with_methods(rows, experiments).select(rows.columns)
     return rows.filter(pl.col("experiment").is_in(list(experiments))) if experiments else rows
+
+
+def with_methods(rows: pl.DataFrame, members: Mapping[str, Sequence[str]]) -> pl.DataFrame:
+    """The rows of the experiments of methods, in order, with the `method` that each counts for.
+    members: method → its experiments."""
+    pairs = [(method, name) for method, own in members.items() for name in own]
+    known = pl.DataFrame(pairs, schema={"method": pl.String, "experiment": pl.String}, orient="row")
+    return rows.drop("method", strict=False).join(known, on="experiment", maintain_order="left")
 
 
 def chances_as_text(row: Mapping[str, float | None]) -> str:

@@ -233,7 +233,7 @@ def test_the_page_that_it_asks_for_is_what_report_writes(pair, monkeypatch):
     written = files(pair.root / "page")
     assert files(page.parent) == written
     assert b"equivalent: within \xc2\xb1200 points" in written["report.html"]
-    assert b"fomo compare toy untrained --margin 200" in written["report.html"]
+    assert b"<code>fomo compare comparisons/pair</code>" in written["report.html"]
     assert b"data:image/jpeg" in written["report.html"]
     assert written["tables/final_scores.csv"].count(b",equivalent") == 3
     console = Console(file=StringIO(), width=1000)

@@ -13,6 +13,7 @@ from fomo_dagster.cli import reports
 from fomo_dagster.cli.main import app
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.target import Target
+from fomo_dagster.reports.sections import pairs
 from fomo_dagster.store.digests import digest_of_file
 from fomo_dagster.tables.files import table_path
 from fomo_dagster.tables.predictions import PREDICTIONS
@@ -35,8 +36,9 @@ def fomo(*arguments):
     return result.stdout
 
 
-def add_twin(project, name):
-    """An experiment like `toy`, whose last stage was evaluated as the first one."""
+def add_twin(project, name, of=None):
+    """An experiment like `toy`, whose last stage was evaluated as the first one. of: what it is a
+    replicate of."""
     heads, home = project.home.heads, project.home.root
     for asset in list(heads.below("toy")):
         head = heads.read(asset)
@@ -46,7 +48,11 @@ def add_twin(project, name):
             rows = pl.read_parquet(table_path(home, table, asset, head.digest))
             path = table_path(home, table, own, head.digest)
             path.parent.mkdir(parents=True)
-            rows.with_columns(experiment=pl.lit(name)).write_parquet(path)
+            rows = rows.with_columns(experiment=pl.lit(name))
+            if of is not None and table == "experiments":
+                label = name.removeprefix(f"{of}_")
+                rows = rows.with_columns(replicate_of=pl.lit(of), replicate=pl.lit(label))
+            rows.write_parquet(path)
             sums[table] = digest_of_file(path)
         if own.endswith("/evaluation_003"):
             first = heads.read("toy/evaluation_001")
@@ -158,3 +164,58 @@ def test_a_comparison_stands_for_what_its_file_declares(finished_project, monkey
     assert second.command == "fomo report comparisons/pair --baseline toy --margin 0.5"
     with pytest.raises(InputError, match="name it alone"):
         fomo("report", "comparisons/pair", "toy")
+
+
+@pytest.fixture
+def asked(finished_project, monkeypatch):
+    """What `fomo report` was asked for, which it does not write; `a` and `b` have three replicates
+    each, of which their files declare two."""
+    for method in ("a", "b"):
+        finished_project.write(method, replicates=2)
+        for seed in range(3):
+            add_twin(finished_project, f"{method}_seed_{seed}", of=method)
+    found = []
+    monkeypatch.setattr(reports, "report_of", lambda one: found.append(one) or Mock(remarks=()))
+    monkeypatch.setattr(reports, "write_report", lambda *_: Mock(sentence=""))
+    return found
+
+
+def counted_in(reported):
+    """Of how many replicates its table is, and its comparison."""
+    (one,) = reported.comparison.comparisons
+    (of_all,) = reported.final["replicates"].unique()
+    return of_all, one.replicates
+
+
+def test_replicates_that_are_named_are_compared_and_no_others(asked):
+    fomo("report", "a_seed_0", "b/seed_0")
+    fomo("report", "a_seed_0", "a_seed_1", "--baseline", "a_seed_2")
+    fomo("report", "a", "b")
+    two, of_one_file, whole = asked
+    assert two.members == {"a_seed_0": ["a_seed_0"], "b_seed_0": ["b_seed_0"]}
+    assert counted_in(two) == (1, 1)
+    assert set(two.assets["experiment"].drop_nulls()) == {"a_seed_0", "b_seed_0"}
+    assert of_one_file.names == ["a_seed_2", "a_seed_0", "a_seed_1"]
+    assert len(of_one_file.comparison.comparisons) == 2
+    assert of_one_file.stages["method"].unique().sort().to_list() == sorted(of_one_file.names)
+    assert whole.names == ["a", "b"]
+    assert counted_in(whole) == (3, 3)
+
+
+def test_a_comparison_is_of_the_replicates_that_its_file_declares(finished_project, asked):
+    folder = finished_project.root / "comparisons"
+    folder.mkdir()
+    (folder / "pair.yaml").write_text("methods: [a, b]\n")
+    fomo("report", "comparisons/pair")
+    fomo("report", "comparisons/pair", "--baseline", "b")
+    first, second = asked
+    assert first.members == {name: [f"{name}_seed_{n}" for n in (0, 1)] for name in ("a", "b")}
+    assert counted_in(first) == (2, 2)
+    assert pairs.section(first).blocks[0].source.command == "fomo compare comparisons/pair"
+    assert second.members == {name: first.members[name] for name in ("b", "a")}
+    by_name = json.loads(fomo("compare", "comparisons/pair", "--json"))
+    assert by_name["replicates"] == ["seed_0", "seed_1"]
+    assert json.loads(fomo("compare", "a", "b", "--json"))["comparisons"][0]["replicates"] == 3
+    finished_project.write("a", replicates=5)
+    with pytest.raises(InputError, match="a_seed_3, a_seed_4 of a have no scores yet: `fomo run a"):
+        fomo("compare", "comparisons/pair")

@@ -87,15 +87,16 @@ class ReportNode(OfComparison):
         from fomo_dagster.graph.work.sample_images import SampleImages
         from fomo_dagster.reports.content import Table
         from fomo_dagster.reports.making import report_of
-        from fomo_dagster.reports.members import Reported, experiments_of_methods
+        from fomo_dagster.reports.members import Reported
         from fomo_dagster.reports.writing import write_report
 
         declared = self.loaded.declared
         report = report_of(
             Reported(
                 context.home,
-                experiments_of_methods(context.home, self.experiments),
+                self.loaded.experiments,
                 [self.loaded.reference],
+                of_comparison=True,
                 margin=declared.margin,
                 target=declared.score_to_reach,
                 common=declared.common,

@@ -23,7 +23,7 @@ MEASURES = ("forward_transfer", "backward_transfer", "forgetting", "plasticity",
 def matrix(reported: Reported) -> pl.DataFrame:
     """The view `matrix` of the methods that have several chunks, as means over replicates: method,
     stage, chunk, score, chance."""
-    rows = of_methods(reported.home.root, "matrix", reported.experiments)
+    rows = of_methods(reported.home.root, "matrix", reported.members)
     several = rows.filter(pl.col("chunk").n_unique().over("method") > 1)
     of_cells = several.group_by("method", "stage", "chunk", maintain_order=True)
     means = of_cells.agg(pl.mean("score", "chance"))
@@ -33,7 +33,7 @@ def matrix(reported: Reported) -> pl.DataFrame:
 def transfer(reported: Reported) -> pl.DataFrame:
     """The view `transfer` at the last stage of the methods that have several chunks, as means over
     replicates: method, and its measures."""
-    rows = of_methods(reported.home.root, "transfer", reported.experiments)
+    rows = of_methods(reported.home.root, "transfer", reported.members)
     last = rows.filter(pl.col("stage") == pl.col("stage").max().over("method"))
     several = last.filter(pl.col("stage") > 1)
     means = several.group_by("method", maintain_order=True).agg(pl.mean(*MEASURES))

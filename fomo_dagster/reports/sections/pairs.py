@@ -102,11 +102,18 @@ def _of_one(reported: Reported, found: Compared, one: Comparison) -> list[Table 
 
 
 def _source(reported: Reported, found: Compared) -> Source:
+    return reported.source(QUERY, _command(reported, found), "evaluation")
+
+
+def _command(reported: Reported, found: Compared) -> str:
+    """The comparison by its name if it has one: its methods need not be all replicates there."""
+    names = list(found.read.answers)
+    if reported.of_comparison and names == reported.names:
+        return shlex.join(["fomo", "compare", *reported.asked, *reported.options])
     options = [] if found.margin is None else ["--margin", f"{found.margin:g}"]
     options += ["--common"] if reported.common else []
     options += [part for name in reported.metrics for part in ("--metric", LABELS[name])]
-    command = shlex.join(["fomo", "compare", *found.read.answers, *options])
-    return reported.source(QUERY, command, "evaluation")
+    return shlex.join(["fomo", "compare", *names, *options])
 
 
 def _within(margin: float | None) -> str:

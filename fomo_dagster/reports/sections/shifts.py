@@ -19,7 +19,7 @@ def shifts(reported: Reported) -> pl.DataFrame:
     """A row a method and dataset whose classes are shown otherwise: means over replicates of the
     view `shifts` at the last stage (`score`, `score_of_original`, `chance`), and at θ₀
     (`score_of_theta_0`)."""
-    rows = of_methods(reported.home.root, "shifts", reported.experiments)
+    rows = of_methods(reported.home.root, "shifts", reported.members)
     starts = rows.filter(stage=0).group_by(_BY).agg(pl.mean("score").alias("score_of_theta_0"))
     last = rows.filter(pl.col("stage") == pl.col("stage").max().over("method"))
     means = last.group_by(_BY).agg(pl.mean("score", "score_of_original", "chance"))

@@ -30,7 +30,9 @@ def section(reported: Reported) -> Section | None:
     )
     aim = ["--value", f"{target.value:g}"] if of is None else ["--of", of]
     of_metric = [] if metric is GEOMETRIC_MEAN else ["--metric", metric.label]
-    command = shlex.join(["fomo", "target", *reported.names, *of_metric, *aim, "--in", COST])
+    # Of a method that a comparison names, not all replicates that are there need be its own.
+    names = reported.experiments if reported.of_comparison else reported.names
+    command = shlex.join(["fomo", "target", *names, *of_metric, *aim, "--in", COST])
     source = reported.source(AGAINST_FLOPS, command, "scores", "weights")
     value = f"{target.value:g}" if of is None else f"{found.rows['target'][0]:.2f}, that of {of},"
     caption = (

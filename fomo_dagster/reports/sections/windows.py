@@ -20,7 +20,7 @@ _KINDS = {"earlier": -1, "same": 0, "later": 1}  # of windows, by the sign of th
 def windows(reported: Reported) -> pl.DataFrame:
     """The view `windows` of the methods that have several, as means over replicates: method, stage,
     trained_until, tested_on, distance, score, chance."""
-    rows = of_methods(reported.home.root, "windows", reported.experiments)
+    rows = of_methods(reported.home.root, "windows", reported.members)
     several = rows.filter(pl.col("tested_on").n_unique().over("method") > 1)
     of_cells = several.group_by(_BY, maintain_order=True)
     return of_cells.agg(pl.mean("score", "chance")).sort(_BY)
