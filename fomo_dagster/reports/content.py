@@ -21,7 +21,8 @@ _MINUS = re.compile(r"(?<!\w)-(?=\d)")
 @dataclass(frozen=True)
 class Source:
     """What a table or figure was made from. query: what gives the rows with `fomo sql`; command:
-    another that prints them alone, if there is one; digests: asset → digest of what was read."""
+    what prints or draws them, if nothing else does the whole report; digests: asset → digest of
+    what was read."""
 
     query: str
     command: str

@@ -119,9 +119,9 @@ class _Page:
 
 def _source(source: Source) -> str:
     digests = "\n".join(f"{digest}  {asset}" for asset, digest in source.digests.items())
-    alone = f"<p>Alone: <code>{escape(source.command)}</code></p>" if source.command else ""
     return (
-        f'<details class="source"><summary>Source</summary>{alone}'
+        '<details class="source"><summary>Source</summary>'
+        f"<p>Made again by <code>{escape(source.command)}</code></p>"
         f"<p>The rows: <code>fomo sql {escape(_quoted(source.query))}</code></p>"
         f"<p>Made from:</p><pre>{escape(digests)}</pre></details>"
     )

@@ -29,7 +29,7 @@ from fomo_dagster.tables.views import query
 
 ImageOf = Callable[[str, str], Image.Image | None]
 """Dataset and key of a test sample → its image, None if it is no longer there."""
-KINDS = ("scores", "evaluation", "chunk")
+KINDS = ("scores", "evaluation", "chunk", "order")
 """Of the assets that a report reads, beside weights."""
 _EXPERIMENTS = """
 SELECT experiment, replicate, sweep, stages, stream, start_from, deploy, technique, settings
@@ -180,7 +180,7 @@ class Reported:
     def assets(self) -> pl.DataFrame:
         """asset, kind, experiment, stage, digest and recorded_at of all that the report is of, and
         of nothing that can be made after the scores."""
-        streams = self.settings["stream"].unique()
+        streams = self.replicates["stream"].unique()  # which replicates of other orders have own
         listed = ", ".join(map(quoted, self.experiments))
         of_streams = " OR ".join(
             f"starts_with(asset, {quoted(f'streams/{stream}/')})" for stream in streams.sort()
@@ -198,16 +198,19 @@ class Reported:
         newest = self.assets["recorded_at"].dt.strftime("%Y-%m-%d %H:%M").max()
         return "" if newest is None else str(newest)
 
-    def source(self, sql: str, command: str, *kinds: str) -> Source:
-        """sql: with `{experiments}` where those of the report are to stand; kinds: of the assets
-        that it reads, by their view `artifacts`, or `weights` for all that make some."""
+    def source(self, sql: str, command: str | None, *kinds: str) -> Source:
+        """sql: with `{experiments}` where those of the report are to stand; command: None where
+        only the report has it; kinds: of the assets that it reads, by their view `artifacts`, or
+        `weights` for all that make some."""
         listed = ", ".join(map(quoted, self.experiments))
         is_read = pl.col("kind").is_in(list(kinds))
         if "weights" in kinds:
             is_read |= pl.col("makes_weights")
         read = self.assets.filter(is_read).select("asset", "digest")
         return Source(
-            " ".join(sql.replace("{experiments}", listed).split()), command, dict(read.iter_rows())
+            " ".join(sql.replace("{experiments}", listed).split()),
+            self.command if command is None else command,
+            dict(read.iter_rows()),
         )
 
     def named(self, command: str, *options: str) -> str:

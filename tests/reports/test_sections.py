@@ -343,3 +343,23 @@ def test_the_query_below_each_table_and_figure_can_be_asked(written):
     for asked in {block.source.query for block in blocks}:
         assert query(written.home.root, asked).height
     assert all(block.source.digests for block in blocks)
+    commands = {block.name: block.source.command for block in blocks}
+    assert all(command.startswith("fomo ") for command in commands.values())
+    assert commands["matrix"] == commands["settings"] == "fomo report e1 e2 e3 r1 r2 r3"
+
+
+def test_the_streams_of_all_replicates_are_read(written):
+    for seed in (0, 1):
+        written.chunks(f"s_{seed}", ["x"], ["z"])
+        written.rows("orders", f"streams/s_{seed}/order", [])
+        written.head(f"streams/s_{seed}/order", "order")
+        written.experiment(f"a_seed_{seed}", [(1, 1)] * 3, {"stream": {"name": f"s_{seed}"}},
+                           of="a", stream=f"s_{seed}")  # fmt: skip
+        written.concept_scores(f"a_seed_{seed}", {(1, "x"): 50.0, (1, "z"): 5.0})
+    reported = written.reported()
+    assert reported.names == ["a"]
+    figure = next(one for one in report_of(reported).all_of(Figure) if one.name == "matrix")
+    streams = {asset for asset in figure.source.digests if asset.startswith("streams/")}
+    assert streams == {"streams/s_0/chunks", "streams/s_1/chunks"}
+    read = reported.source("", None, "order").digests
+    assert set(read) == {"streams/s_0/order", "streams/s_1/order"}

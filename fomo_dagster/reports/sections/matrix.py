@@ -46,7 +46,7 @@ def section(reported: Reported) -> Section | None:
     found = matrix(reported)
     if found.is_empty():
         return None
-    source = reported.source(_QUERY, "", "evaluation", "chunk", "scores")
+    source = reported.source(_QUERY, None, "evaluation", "chunk", "scores")
     caption = (
         "Mean score after each stage on the concepts of each chunk, in %: on the diagonal what was "
         "just learnt, below it what was kept of it, above it what is still to come; stage 0 is θ₀. "
@@ -67,7 +67,7 @@ def section(reported: Reported) -> Section | None:
             "score on a chunk right after it; stability: what is left of the scores of earlier "
             "chunks (in %)."
         )
-        of_transfer = reported.source(_TRANSFER, "", "evaluation", "chunk", "scores")
+        of_transfer = reported.source(_TRANSFER, None, "evaluation", "chunk", "scores")
         named = measures.rename({name: name.replace("_", " ") for name in MEASURES})
         blocks.append(Table("transfer", caption, named, measures, of_transfer))
     return Section("matrix", "Stage by chunk", blocks)

@@ -57,7 +57,7 @@ def section(reported: Reported) -> Section | None:
             include_header=True, header_name="setting", column_names="method"
         )
     caption = "The settings in which the methods differ, but for seeds."
-    source = reported.source(_QUERY, "", "scores")
+    source = reported.source(_QUERY, None, "scores")
     table = Table("settings", caption, shown, data, source)
     return Section("settings", "What is compared", [table])
 

@@ -40,7 +40,7 @@ def section(reported: Reported) -> Section | None:
     found = windows(reported)
     if found.is_empty():
         return None
-    source = reported.source(_QUERY, "", "evaluation", "chunk", "order", "scores")
+    source = reported.source(_QUERY, None, "evaluation", "chunk", "order", "scores")
     caption = (
         "Mean score after each stage on the test samples of each time window, in %; before a "
         "stage's number, the latest window that was trained on by then. Chance is what guessing "
