@@ -94,14 +94,19 @@ def verdict(difference: Interval, margin: float | None) -> Verdict:
 def replicates_needed(difference: Interval) -> int | None:
     """How many paired replicates a t-test at 5 % needs to see a difference as large as this one in
     80 % of cases; None where no number of them would do, or it is more than MOST_REPLICATES."""
-    if not difference.deviation or difference.estimate == 0:
-        return None
-    if abs(difference.estimate) < stats.norm.ppf(1 - LEVEL / 2) * difference.error_of_samples:
+    if not difference.deviation or difference.estimate == 0 or samples_are_too_few(difference):
         return None
     effect = abs(difference.estimate) / difference.deviation
     return next(
         (count for count in range(2, MOST_REPLICATES + 1) if _power(effect, count) >= POWER), None
     )
+
+
+def samples_are_too_few(difference: Interval) -> bool:
+    """Whether the test samples alone leave more open than the difference is, so that no number of
+    replicates would do."""
+    known = stats.norm.ppf(1 - LEVEL / 2) * difference.error_of_samples
+    return bool(abs(difference.estimate) < known)
 
 
 def _power(effect: float, count: int) -> float:

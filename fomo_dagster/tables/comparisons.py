@@ -29,8 +29,16 @@ from fomo_dagster.statistics.comparison import (
     over_datasets,
     scores_of,
 )
+from fomo_dagster.statistics.intervals import Interval
 from fomo_dagster.statistics.profiles import profile_band, score_profile
-from fomo_dagster.statistics.significance import LEVEL, Pair, replicates_needed, verdict
+from fomo_dagster.statistics.significance import (
+    LEVEL,
+    MOST_REPLICATES,
+    Pair,
+    replicates_needed,
+    samples_are_too_few,
+    verdict,
+)
 from fomo_dagster.tables.answers import Methods, read_methods
 from fomo_dagster.tables.members import Members
 from fomo_dagster.tables.schemas import SCHEMAS
@@ -182,18 +190,27 @@ def remarks_of(one: Comparison) -> list[str]:
     for metric in one.metrics:
         difference = metric.difference
         if one.replicates > 1 and difference.p >= LEVEL:
-            needed = replicates_needed(difference)
-            if needed is None and difference.estimate and difference.deviation:
-                said.append(
-                    f"{LABELS[metric.name]}: too little to tell, and more replicates would not do: "
-                    "it takes more test samples"
-                )
-            if needed is not None and needed > one.replicates:
-                said.append(
-                    f"{LABELS[metric.name]}: too little to tell; a difference of "
-                    f"{abs(difference.estimate):.2f} points would take about {needed} replicates"
-                )
+            said += _too_little(LABELS[metric.name], difference, one.replicates)
     return said
+
+
+def _too_little(metric: str, difference: Interval, replicates: int) -> list[str]:
+    """What it would take to tell a difference; nothing where more of the same says nothing."""
+    if not difference.estimate or not difference.deviation:
+        return []
+    if samples_are_too_few(difference):
+        return [
+            f"{metric}: too little to tell, and more replicates would not do: it takes more test "
+            "samples"
+        ]
+    needed = replicates_needed(difference)
+    if needed is not None and needed <= replicates:
+        return []
+    count = f"more than {MOST_REPLICATES:,}" if needed is None else f"about {needed}"
+    return [
+        f"{metric}: too little to tell; a difference of {abs(difference.estimate):.2f} points "
+        f"would take {count} replicates"
+    ]
 
 
 def shown_p(value: float) -> str:

@@ -216,8 +216,8 @@ TABLES: Mapping[str, Table] = {
             "replicates": Column(INTEGER, "how many pairs of replicates"),
             "replicates_needed": Column(
                 INTEGER,
-                "how many would see a difference as large in 80 % of cases; null where no number "
-                "would do, or nobody can tell",
+                "how many would see a difference as large in 80 % of cases; null where none up to "
+                "1,000 would do, or nobody can tell",
                 True,
             ),
             "queries": Column(INTEGER, "how many test images and captions"),
