@@ -62,6 +62,7 @@ def results(
     """
     from fomo_dagster.cli.planning import say_troubles_of_project
     from fomo_dagster.cli.reporting import (
+        means_there,
         print_by_cost,
         print_by_dataset,
         print_methods,
@@ -106,6 +107,7 @@ def results(
             {
                 "stages": found.stages.to_dicts(),
                 "leaderboard": board.to_dicts(),
+                "methods": means_there(home, names)[0].to_dicts(),
                 "chances": guessed.to_dicts(),
             }
         )

@@ -54,19 +54,22 @@ def print_methods(home: Home, experiments: Sequence[str], console: Console) -> N
     """The means over replicates, with the half widths of their intervals; where all are single
     runs, and no replicate by itself, that these are unknown. Those that were run with other
     settings have no mean, which is said."""
-    found = methods(home.root, experiments)
-    if found["replicates"].max() in (None, 1):
-        if found.height and set(found["method"]) <= set(experiments or found["method"]):
-            say(console, SINGLE)
-        return
-    otherwise = run_otherwise(home.root)
-    several = found.filter(pl.col("replicates") > 1)["method"]
-    refused = [name for name in several if name in otherwise]
-    found = found.filter(~pl.col("method").is_in(refused))
+    found, refused = means_there(home, experiments)
     if found["replicates"].max() not in (None, 1):
         _print_means(found, console)
-    for name in refused:
-        say(console, f"no mean of {name}: {otherwise[name]}")
+    elif found.height and not refused and {*found["method"]} <= {*(experiments or found["method"])}:
+        say(console, SINGLE)
+    for name, why in refused.items():
+        say(console, f"no mean of {name}: {why}")
+
+
+def means_there(home: Home, experiments: Sequence[str]) -> tuple[pl.DataFrame, dict[str, str]]:
+    """`methods` without those that have no mean, and why these have none."""
+    found = methods(home.root, experiments)
+    several = found.filter(pl.col("replicates") > 1)["method"]
+    otherwise = run_otherwise(home.root) if several.len() else {}
+    refused = {name: otherwise[name] for name in several if name in otherwise}
+    return found.filter(~pl.col("method").is_in(list(refused))), refused
 
 
 def _print_means(found: pl.DataFrame, console: Console) -> None:

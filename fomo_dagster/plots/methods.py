@@ -1,7 +1,8 @@
 """Figures of methods side by side: means over their replicates, with bands of 95 % intervals.
 
 In all of them `names` are the methods in the order that gives each its line. A column `…_within` is
-the half width of an interval, null where there is one replicate.
+the half width of an interval, null where there is one replicate; where there is a column
+`replicates`, legends mark single runs beside means.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from fomo_dagster.plots.scores import (
     ellipses,
     equal_geometric_means,
     frame_of,
+    legend_labels,
     write_values,
 )
 
@@ -47,7 +49,8 @@ def paths_figure(stages: pl.DataFrame, names: Sequence[str], oracles: Collection
     each.
     """
     placed = stages.drop_nulls([KA, ZS])
-    figure = new_figure(WIDTH, 4.6 + _legend_height([*names, "θ₀"]))
+    labels = legend_labels(names, placed, "method")
+    figure = new_figure(WIDTH, 4.6 + _legend_height([*labels, "θ₀"]))
     axes = figure.subplots()
     tidy(axes)
     axes.set_xlabel(f"knowledge accumulation, {LABELS[KA]}", fontsize=10)
@@ -61,9 +64,9 @@ def paths_figure(stages: pl.DataFrame, names: Sequence[str], oracles: Collection
         all_have_one = len(names) <= NUMBERED_METHODS and not of_oracle
         ellipses(axes, path if all_have_one else last, COLOURS[number % len(COLOURS)])
         if of_oracle:
-            _final_point(axes, path, name, number)
+            _final_point(axes, path, labels[number], number)
         else:
-            _path(axes, path, name, number, numbered=len(names) <= NUMBERED_METHODS)
+            _path(axes, path, labels[number], number, numbered=len(names) <= NUMBERED_METHODS)
     starts = placed.filter(stage=0).select(KA, ZS).unique(maintain_order=True)
     if starts.height:
         axes.plot(starts[KA], starts[ZS], "*", color="white", markeredgecolor="black",
@@ -84,7 +87,8 @@ def over_stages_figure(
     and a point over a cost.
     """
     shown = [metric for metric in (KA, ZS, GM) if stages[metric].is_not_null().any()]
-    figure = new_figure(WIDTH, 3.2 + _legend_height(names))
+    labels = legend_labels(names, stages, "method")
+    figure = new_figure(WIDTH, 3.2 + _legend_height(labels))
     panels = figure.subplots(1, len(shown), squeeze=False)[0]
     for axes, metric in zip(panels, shown, strict=True):
         tidy(axes)
@@ -101,13 +105,13 @@ def over_stages_figure(
             if path.is_empty():
                 continue
             if name not in oracles:
-                _curve(axes, path, metric, against, name, number)
+                _curve(axes, path, metric, against, labels[number], number)
             elif against == "stage":
-                axes.axhline(path[metric][-1], linestyle=(0, (6, 3)), linewidth=1.2, label=name,
-                             color=COLOURS[number % len(COLOURS)])  # fmt: skip
+                axes.axhline(path[metric][-1], label=labels[number], linestyle=(0, (6, 3)),
+                             linewidth=1.2, color=COLOURS[number % len(COLOURS)])  # fmt: skip
             else:
-                axes.plot(path[against][-1:], path[metric][-1:], "D", label=name, markersize=7,
-                          color=COLOURS[number % len(COLOURS)])  # fmt: skip
+                axes.plot(path[against][-1:], path[metric][-1:], "D", label=labels[number],
+                          markersize=7, color=COLOURS[number % len(COLOURS)])  # fmt: skip
     _legend(figure, panels[0])
     return figure
 
@@ -206,7 +210,8 @@ def responses_figure(points: pl.DataFrame, setting: str) -> Figure:
     """
     shown = [metric for metric in (KA, ZS, GM) if points[metric].is_not_null().any()]
     lines = points["others"].unique(maintain_order=True).to_list()
-    figure = new_figure(WIDTH, 3 + _legend_height(lines))
+    labels = legend_labels(lines, points, "others")
+    figure = new_figure(WIDTH, 3 + _legend_height(labels))
     panels = figure.subplots(1, len(shown), squeeze=False)[0]
     values = points["value"].unique().sort()
     for axes, metric in zip(panels, shown, strict=True):
@@ -222,7 +227,7 @@ def responses_figure(points: pl.DataFrame, setting: str) -> Figure:
             axes.tick_params(axis="x", labelrotation=45)
         for number, others in enumerate(lines):
             line = points.filter(others=others).drop_nulls(metric).sort("value")
-            _curve(axes, line, metric, "value", others, number)
+            _curve(axes, line, metric, "value", labels[number], number)
     if len(lines) > 1 or lines[0]:
         _legend(figure, panels[0])
     return figure

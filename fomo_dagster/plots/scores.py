@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 import polars as pl
@@ -35,16 +37,18 @@ def paths_plot(scores: pl.DataFrame, title: str = "") -> bytes:
     """Each experiment's path from θ₀ through the plane of KA and ZS, as PNG.
 
     scores: stage, knowledge_accumulation, zero_shot_retention, and experiment if there are several;
-    with the half widths of intervals over replicates, if there are any, which are ellipses
-    (`…_within`). Grey lines join points of equal geometric mean. A stage where one of the two is
-    not defined has no place in the plane. A note names the experiments that are not shown at all.
+    with `replicates` and the half widths of intervals over these (`…_within`), if there are any,
+    which are ellipses, and single runs are marked. Grey lines join points of equal geometric mean.
+    A stage where one of the two is not defined has no place in the plane. A note names the
+    experiments that are not shown at all.
     """
     named = "experiment" in scores.columns
     if not named:
         scores = scores.with_columns(experiment=pl.lit("this experiment"))
     placed = scores.drop_nulls([KA, ZS]).sort("stage")
     names = sorted(placed["experiment"].unique())
-    figure = new_figure(7 + 0.1 * max(map(len, names), default=0) * named, 5)
+    labels = legend_labels(names, scores, "experiment")
+    figure = new_figure(7 + 0.1 * max(map(len, labels), default=0) * named, 5)
     axes = figure.subplots()
     tidy(axes)
     axes.set_title(
@@ -60,7 +64,7 @@ def paths_plot(scores: pl.DataFrame, title: str = "") -> bytes:
         path = of_name.select("stage", KA, ZS)
         if f"{KA}_within" in of_name.columns:
             ellipses(axes, of_name, line_of(number).color)
-        _path(axes, path, name, number, numbered=placed.height <= NUMBERED_POINTS)
+        _path(axes, path, labels[number], number, numbered=placed.height <= NUMBERED_POINTS)
     if names:
         axes.margins(0.08)
         if f"{KA}_within" in placed.columns:
@@ -86,8 +90,8 @@ def cost_plot(scores: pl.DataFrame, cost: str) -> bytes:
     """
     placed = scores.drop_nulls([cost, GM]).sort("stage")
     names = sorted(placed["method"].unique())
-    replicated = placed["replicates"].max() not in (None, 1)
-    figure = new_figure(7 + 0.1 * max(map(len, names), default=0), 4.5)
+    labels = legend_labels(names, placed, "method")
+    figure = new_figure(7 + 0.1 * max(map(len, labels), default=0), 4.5)
     axes = figure.subplots()
     tidy(axes)
     for number, name in enumerate(names):
@@ -95,8 +99,7 @@ def cost_plot(scores: pl.DataFrame, cost: str) -> bytes:
         x, y = path[cost].to_numpy(), path[GM].to_numpy()
         within = path[f"{GM}_within"].cast(pl.Float64).to_numpy()
         line = line_of(number)
-        of_one = " (one run)" if replicated and path["replicates"][0] == 1 else ""
-        axes.plot(x, y, label=f"{name}{of_one}", markersize=4, **line._asdict())
+        axes.plot(x, y, label=labels[number], markersize=4, **line._asdict())
         if np.isfinite(within).any():
             axes.fill_between(x, y - within, y + within, color=line.color, alpha=BAND, linewidth=0)
     if placed.height:
@@ -171,6 +174,15 @@ def _path(axes: Axes, path: pl.DataFrame, name: str, number: int, *, numbered: b
                 fontsize=8,
                 color=colour,
             )
+
+
+def legend_labels(names: Sequence[str], points: pl.DataFrame, by: str) -> list[str]:
+    """The names, with a note at single runs where others are means over replicates. points: a row
+    each of what the column `by` names, with `replicates` where these are known."""
+    if "replicates" not in points.columns or points["replicates"].max() in (None, 1):
+        return [*names]
+    counts = dict(points.group_by(by).agg(pl.max("replicates")).iter_rows())
+    return [f"{name} (one run)".lstrip() if counts.get(name) == 1 else name for name in names]
 
 
 def ellipses(axes: Axes, path: pl.DataFrame, colour: str) -> None:

@@ -69,6 +69,11 @@ def test_replicated_methods_are_compared(finished_project):
     assert "fast against slow: 2 replicates, 3 datasets, 18 queries" in printed
     methods = fomo("results", "slow", "fast")
     assert " ± " in methods
+    means = json.loads(fomo("results", "slow", "fast", "--json"))["methods"]
+    of_means = {row["method"]: row for row in means}
+    assert {name: row["replicates"] for name, row in of_means.items()} == {"slow": 2, "fast": 2}
+    written = "{knowledge_accumulation:.2f} ± {knowledge_accumulation_within:.2f}"
+    assert all(written.format(**row) in methods for row in means)
     assert "guessing scores KA 37.50, ZS 33.33, GM 35.36\n" in methods
     assert "one run each: how much other seeds would change is unknown" in fomo("results", "toy")
     graph = build_project(project.root)

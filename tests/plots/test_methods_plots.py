@@ -11,6 +11,7 @@ from fomo_dagster.plots.methods import (
     matrices_figure,
     over_stages_figure,
     paths_figure,
+    responses_figure,
 )
 
 pytestmark = pytest.mark.slow
@@ -60,6 +61,20 @@ def test_paths_have_an_ellipse_at_each_interval_and_one_start():
     assert ellipses == {(10, 10, 0, 0), (20, 20, 8, 8), (30, 30, 180, 180)}
     labels = [line.get_label() for line in axes.lines if line.get_label()[0] != "_"]
     assert labels == ["a", "top", "θ₀"]
+
+
+def test_single_runs_are_marked_beside_means():
+    some = TWO.with_columns(replicates=pl.when(pl.col("method") == "a").then(5).otherwise(1))
+    for figure in (
+        paths_figure(some, ["a", "top"], ["top"]), over_stages_figure(some, ["a", "top"], []),
+        over_stages_figure(some, ["a", "top"], ["top"], "flops"),
+        responses_figure(some.rename({"method": "others", "stage": "value"}), "rate"),
+    ):  # fmt: skip
+        labels = [line.get_label() for line in figure.axes[0].lines]
+        assert [one for one in labels if one[0] not in "_θ"] == ["a", "top (one run)"]
+    alone = some.with_columns(replicates=pl.lit(1))
+    lines = over_stages_figure(alone, ["a", "top"], []).axes[0].lines
+    assert [line.get_label() for line in lines] == ["a", "top"]
 
 
 @pytest.mark.parametrize("methods", [1, 4])

@@ -88,6 +88,20 @@ def test_scores_rise_with_their_cost_and_unknown_costs_have_no_place() -> None:
     assert count(png, COLOURS[1]) < 200  # a point, and its line in the legend
 
 
+def test_a_path_of_one_run_is_marked_beside_means(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr("fomo_dagster.plots.scores.png", lambda figure: drawn.append(figure) or b"")
+    both = pl.concat([scores("a", (10, 55), (60, 20)), scores("b", (10, 55), (40, 30))])
+    counts = pl.when(pl.col("experiment") == "a").then(3).otherwise(1)
+    paths_plot(both.with_columns(replicates=counts))
+    paths_plot(both)
+    of_both, of_single = (
+        [text.get_text() for text in figure.legends[0].get_texts()] for figure in drawn
+    )
+    assert of_both == ["a", "b (one run)"]
+    assert of_single == ["a", "b"]
+
+
 def test_a_path_runs_where_its_scores_are() -> None:
     """A falling path goes from upper left to lower right, a rising one does not."""
     for last, sign in ((20, 1), (90, -1)):
