@@ -32,7 +32,7 @@ def mcnemar(correct: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_]) -> flo
 class Pair:
     """Two methods over N datasets. difference: mean of `first` less `second`, in points; wins: the
     datasets on which `first` is higher, losses those on which it is lower; p: of Wilcoxon's signed
-    rank test, with Holm's correction for all pairs (of N datasets at least 2^(1-N))."""
+    rank test, with Holm's correction for all M pairs: at least M·2^(1-N)."""
 
     first: str
     second: str
