@@ -218,6 +218,11 @@ class Reported:
         names = [name for name in self.asked if name not in self.missing]
         return shlex.join(["fomo", command, *names, *options])
 
+    def part_of(self, method: str, part: str) -> str:
+        """What a part of a method's is called in names of files, as no other method's is."""
+        named = f"{method}_{part}"
+        return f"{method}-{part}" if named in self.names else named  # no method's name has a hyphen
+
     def _is_paired(self, name: str) -> bool:
         labels = dict(self.replicates.group_by("method").agg("replicate").iter_rows())
         if all(len(own) == 1 for own in labels.values()):

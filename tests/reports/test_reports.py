@@ -13,7 +13,8 @@ from fomo_dagster.cli import reports
 from fomo_dagster.cli.main import app
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.target import Target
-from fomo_dagster.reports.sections import pairs
+from fomo_dagster.reports.content import Table
+from fomo_dagster.reports.sections import losses, pairs
 from fomo_dagster.store.digests import digest_of_file
 from fomo_dagster.tables.files import table_path
 from fomo_dagster.tables.predictions import PREDICTIONS
@@ -164,6 +165,32 @@ def test_a_comparison_stands_for_what_its_file_declares(finished_project, monkey
     assert second.command == "fomo report comparisons/pair --baseline toy --margin 0.5"
     with pytest.raises(InputError, match="name it alone"):
         fomo("report", "comparisons/pair", "toy")
+
+
+def test_no_method_is_called_as_a_part_of_another_is(finished_project, monkeypatch):
+    names = ["twin", "twin_by_dataset", "twin_by_concept"]
+    for name in names:
+        add_twin(finished_project, name)
+    monkeypatch.setattr("fomo_dagster.reports.making.SECTIONS", (pairs.section, losses.section))
+    made = []
+    monkeypatch.setattr(
+        reports, "write_report", lambda report, _: made.append(report) or Mock(sentence="")
+    )
+    fomo("report", "toy", *names)
+    tables = {table.name: table for table in made[0].all_of(Table)}
+    assert len(tables) == len(made[0].all_of(Table))
+    assert tables["comparison_twin_by_dataset"].data["method"].unique().item() == "twin_by_dataset"
+    assert tables["comparison_twin-by_dataset"].data["method"].unique().item() == "twin"
+    assert {"losses_twin_by_concept", "losses_twin-by_concept"} <= tables.keys()
+
+
+def test_a_p_too_small_for_three_digits_is_not_0():
+    rows = [("a", "b", 1.0, 11, 0, 2e-4), ("a", "c", 0.5, 8, 3, 0.0312)]
+    columns = ["first", "second", "difference", "wins", "losses", "p"]
+    found = Mock(pair_rows=pl.DataFrame(rows, schema=columns, orient="row"))
+    found.read.answers = dict.fromkeys("abc")
+    _, fold = pairs._all_pairs(found, Mock())
+    assert fold.blocks[0].shown["p"].to_list() == ["< 0.001", "0.031"]
 
 
 @pytest.fixture

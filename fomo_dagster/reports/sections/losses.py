@@ -91,9 +91,8 @@ def _of_one(reported: Reported, name: str, errors: Errors) -> list[Table | Pictu
     shown = errors.shown(hit.head(MOST_CONCEPTS)).select(
         "dataset", "concept", pl.exclude("dataset", "concept")
     )
-    blocks.append(
-        Table(f"losses_{name}_by_concept", f"{caption}.", shown, errors.shown(hit), source)
-    )
+    by_concept = f"losses_{reported.part_of(name, 'by_concept')}"
+    blocks.append(Table(by_concept, f"{caption}.", shown, errors.shown(hit), source))
     if tiles := _tiles(reported, errors):
         caption = (
             f"{errors.title}: some of what is newly wrong, hardest hit concepts first, the surest "

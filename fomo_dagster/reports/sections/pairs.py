@@ -19,7 +19,7 @@ from fomo_dagster.reports.comparison import (
 from fomo_dagster.reports.content import Block, Figure, Fold, Section, Source, Table
 from fomo_dagster.reports.members import Reported
 from fomo_dagster.statistics.comparison import Comparison, Scored
-from fomo_dagster.tables.comparisons import LABELS, Compared, remarks_of
+from fomo_dagster.tables.comparisons import LABELS, Compared, remarks_of, shown_p
 
 QUERY = """
 SELECT * FROM predictions WHERE experiment IN ({experiments})
@@ -67,7 +67,7 @@ def _all_pairs(found: Compared, source: Source) -> list[Block]:
         "All pairs over datasets: mean difference in points, on how many the first is higher "
         "and lower, and p of Wilcoxon's signed rank test after Holm's correction."
     )
-    shown = frame.with_columns(pl.col("p").map_elements("{:.3f}".format, pl.String))
+    shown = frame.with_columns(pl.col("p").map_elements(shown_p, pl.String))
     drawing = pairs_figure(frame, list(found.read.answers))
     matrix = Figure("pairs", caption.replace("the first", "the row's"), drawing, source)
     return [matrix, Fold("All pairs", [Table("pairs", caption, shown, frame, source, ("p",))])]
@@ -81,7 +81,7 @@ def differences(comparisons: Sequence[Comparison]) -> pl.DataFrame:
 
 def _of_one(reported: Reported, found: Compared, one: Comparison) -> list[Table | tuple[str, ...]]:
     source = _source(reported, found)
-    name = f"comparison_{one.method}"
+    by_dataset = f"comparison_{reported.part_of(one.method, 'by_dataset')}"
     datasets = _as_frame(one.method, worst_first(one)).with_columns(
         chance=pl.col("name").replace_strict(
             reported.chances, default=None, return_dtype=pl.Float64
@@ -89,12 +89,12 @@ def _of_one(reported: Reported, found: Compared, one: Comparison) -> list[Table 
     )
     return [
         Table(
-            name, f"{titled(one)}{_within(found.margin)}.", metrics_frame(one, found.margin),
-            _as_frame(one.method, one.metrics), source, _NUMBERS,
+            f"comparison_{one.method}", f"{titled(one)}{_within(found.margin)}.",
+            metrics_frame(one, found.margin), _as_frame(one.method, one.metrics), source, _NUMBERS,
         ),
         Table(
-            f"{name}_by_dataset", f"{one.method} against {one.baseline} by dataset, in %, the "
-            "worst first; p after Holm's correction.", datasets_frame(one, reported.chances),
+            by_dataset, f"{one.method} against {one.baseline} by dataset, in %, the worst first; p "
+            "after Holm's correction.", datasets_frame(one, reported.chances),
             datasets, source, _NUMBERS,
         ),
         tuple(remarks_of(one)),
