@@ -308,7 +308,7 @@ def test_a_stage_may_take_so_much_longer_by_the_whole_interval(high, passes):
     )
 
 
-def test_one_architecture_is_as_fast_and_with_nothing_live_there_is_nothing_to_hold_it_against():
+def test_one_architecture_is_as_fast_and_with_nothing_live_nobody_can_tell():
     same = of_speed(1, Compared(is_same=True))
     assert [(one.passed, one.estimate) for one in same] == [(True, 100.0)] * 2
     assert not any(one.passed for one in of_speed(0.9, Compared(is_same=True)))
