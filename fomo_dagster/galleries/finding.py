@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fomo_dagster.errors import InputError, nearest
+from fomo_dagster.experiment.names import SAFE_NAME
 from fomo_dagster.galleries.declaration import FIRST_ROWS, FOLDER, reference_of
 from fomo_dagster.galleries.files import EMBEDDINGS, INDEX
 from fomo_dagster.home import Home
@@ -114,11 +115,13 @@ def index_of(home: Home, gallery: FoundGallery) -> Path | None:
 
 
 def head_of(home: Home, name: str) -> Head:
-    """What a gallery is now. Raises `InputError` where it was never made."""
-    head = home.heads.read(reference_of(name.removeprefix(f"{FOLDER}/")))
+    """What a gallery is now. Raises `InputError` where it was never made, or is none, as its index
+    and its drift."""
+    plain = name.removeprefix(f"{FOLDER}/")
+    head = home.heads.read(reference_of(plain)) if SAFE_NAME.fullmatch(plain) else None
     if head is None:
         known = {key.split("/")[1] for key in home.heads.below(FOLDER)}
-        there = nearest(name, known) if known else "none was made yet"
+        there = nearest(plain.partition("/")[0], known) if known else "none was made yet"
         raise InputError(
             f"the gallery {name!r} was never made (a file of {FOLDER}/ declares one, and `fomo run "
             f"{FOLDER}/NAME` makes it): {there}"

@@ -11,6 +11,7 @@ from fomo_dagster.cli.main import app
 from fomo_dagster.errors import InputError
 from fomo_dagster.galleries.declaration import DeclaredGallery
 from fomo_dagster.graph.core.facts import ONLY
+from fomo_dagster.graph.run.materialise import materialise
 from fomo_dagster.parquet import read_parquet
 from fomo_dagster.store.cleaning import clean
 from tests.galleries.test_galleries import EMBEDDINGS, encoder_of
@@ -149,6 +150,15 @@ def test_what_cannot_be_searched_is_said(shop, arguments, said):
     shop.make()
     with pytest.raises(InputError, match=said):
         CliRunner().invoke(app, ["search", *arguments], catch_exceptions=False)
+
+
+def test_a_gallerys_index_is_no_gallery(live):
+    live.declare(index={"type": "hnsw"})
+    materialise("galleries/pets/index", live.context())
+    with pytest.raises(InputError, match=r"'pets/index' was never made .*did you mean 'pets'"):
+        CliRunner().invoke(
+            app, ["search", "a swan", "--gallery", "pets/index"], catch_exceptions=False
+        )
 
 
 def test_an_empty_gallery_says_how_it_is_filled(shop):

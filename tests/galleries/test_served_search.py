@@ -9,6 +9,7 @@ from PIL import Image
 from fomo_dagster.galleries import groups
 from fomo_dagster.galleries.finding import embedded_gallery
 from fomo_dagster.graph.run.gallery_search import GallerySearch
+from fomo_dagster.graph.run.materialise import materialise
 from fomo_dagster.serving.app import create_app
 from fomo_dagster.serving.counters import Counters
 from fomo_dagster.serving.limits import Limits
@@ -105,6 +106,8 @@ def test_the_galleries_and_their_images_are_there_for_the_page(shop, client):
     ("asked", "status", "said"),
     [
         ({"gallery": "pots", "text": "a"}, 404, "the gallery 'pots' was never made"),
+        ({"gallery": "pets/index", "text": "a"}, 404, "the gallery 'pets/index' was never made"),
+        ({"gallery": "p" * 300, "text": "a"}, 404, "was never made"),
         ({"gallery": "others", "text": "a"}, 404, "is embedded by releases of another"),
         ({"gallery": "pets", "text": "a", "release": 2}, 404, "was never made"),
         ({"gallery": "pets"}, 400, "either a text or an image"),
@@ -112,6 +115,9 @@ def test_the_galleries_and_their_images_are_there_for_the_page(shop, client):
     ],
 )
 def test_what_cannot_be_searched_is_refused_with_the_reason(shop, client, asked, status, said):
+    if asked["gallery"] == "pets/index":
+        shop.declare(index={"type": "hnsw"})
+        materialise("galleries/pets/index", shop.context())
     if asked["gallery"] == "others":
         shop.log = type(shop.log)(shop.home, "another")
         shop.declare("others", release="another")
