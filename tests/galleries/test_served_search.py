@@ -1,6 +1,7 @@
 """Galleries over HTTP: each is searched by the release that embedded it."""
 
 import io
+import time
 
 import pytest
 from fastapi.testclient import TestClient
@@ -10,6 +11,7 @@ from fomo_dagster.galleries import groups
 from fomo_dagster.galleries.finding import embedded_gallery
 from fomo_dagster.graph.run.gallery_search import GallerySearch
 from fomo_dagster.graph.run.materialise import materialise
+from fomo_dagster.graph.work import sample_images
 from fomo_dagster.serving.app import create_app
 from fomo_dagster.serving.counters import Counters
 from fomo_dagster.serving.limits import Limits
@@ -100,6 +102,38 @@ def test_the_galleries_and_their_images_are_there_for_the_page(shop, client):
     missing = client.get("/v1/galleries/pets/thumbnail", params={**asked, "key": "../secret"})
     assert (missing.status_code, "no image '../secret'" in missing.json()["error"]) == (404, True)
     assert "img-src 'self'" in client.get("/").headers["Content-Security-Policy"]
+
+
+def test_a_thumbnail_is_of_the_dataset_as_it_is_now(shop, client):
+    asked = {"split": "test", "key": "crow/new9.png"}
+
+    def status():
+        return client.get("/v1/galleries/pets/thumbnail", params=asked).status_code
+
+    assert status() == 404
+    shop.project.add_image("birds", "test", "crow", 9)
+    materialise("shards/birds", shop.context())
+    assert status() == 200
+
+
+def test_thumbnails_come_back_once_their_shards_can_be_read_again(shop, client, monkeypatch):
+    asked = {"split": "test", "key": "crow/0.png"}
+
+    def status():
+        return client.get("/v1/galleries/pets/thumbnail", params=asked).status_code
+
+    (address,) = shop.home.heads.read("shards/birds").artifacts.values()
+    folder = shop.home.store.folder(*address)
+    folder.rename(folder.with_suffix(".away"))
+    looks = []
+    opened = sample_images.index_of
+    monkeypatch.setattr(sample_images, "index_of", lambda *of: looks.append(of) or opened(*of))
+    assert [status() for _ in range(3)] == [404] * 3
+    assert len(looks) == 1
+    folder.with_suffix(".away").rename(folder)
+    monkeypatch.setattr(time, "monotonic", lambda now=time.monotonic: now() + 31)
+    assert [status() for _ in range(3)] == [200] * 3
+    assert len(looks) == 2
 
 
 @pytest.mark.parametrize(
