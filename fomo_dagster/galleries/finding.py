@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from fomo_dagster.experiment.names import SAFE_NAME
 from fomo_dagster.galleries.declaration import FIRST_ROWS, FOLDER, reference_of
 from fomo_dagster.galleries.files import EMBEDDINGS, INDEX
 from fomo_dagster.home import Home
-from fomo_dagster.releases.live import released_weights
+from fomo_dagster.releases.live import weights_of
 from fomo_dagster.releases.records import LIVE, Candidate, History, ReleaseLog
 from fomo_dagster.store.artifacts import Artifact
 from fomo_dagster.store.heads import Head
@@ -25,14 +26,14 @@ KIND = OF_GALLERIES.kind
 
 @dataclass(frozen=True)
 class FoundGallery:
-    """A gallery as one release embedded it, with that release's weights.
+    """A gallery as one release embedded it.
 
     number: the release; followed: the number of the one that the gallery follows now. facts: what
-    its head says, of how it is now. weights: the artifact of the weights. rest: where it is being
-    refreshed, by what the rows are found that are not embedded anew yet, what is to be asked first
-    first.
+    its head says, of how it is now. rest: where it is being refreshed, by what the rows are found
+    that are not embedded anew yet, what is to be asked first first.
     """
 
+    home: Home
     name: str
     number: int
     followed: int | None
@@ -40,7 +41,6 @@ class FoundGallery:
     precision: str
     artifact: Artifact
     candidate: Candidate
-    weights: Artifact
     rest: tuple[FoundGallery, ...] = ()
 
     @property
@@ -53,6 +53,12 @@ class FoundGallery:
         """The embeddings."""
         return self.artifact.path(EMBEDDINGS)
 
+    @cached_property
+    def weights(self) -> Artifact:
+        """Those that embedded it. Raises `InputError` where they are no longer in the store."""
+        name, wanted_by = self.facts["release"], f"{FOLDER}/{self.name}"
+        return weights_of(self.home, name, self.number, self.candidate, wanted_by)
+
     @property
     def embedded_by(self) -> str:
         """Who embedded it, to a person."""
@@ -63,7 +69,11 @@ def embedded_gallery(home: Home, name: str, number: int | None = None) -> FoundG
     """The gallery as it is now, or as a release embedded it. Raises `InputError`, with the way out,
     where it was never made, nothing embedded it yet, or the store no longer has it."""
     head = head_of(home, name)
-    history = ReleaseLog(home, head.facts["release"]).read()
+    return gallery_of(home, head, ReleaseLog(home, head.facts["release"]).read(), number)
+
+
+def gallery_of(home: Home, head: Head, history: History, number: int | None = None) -> FoundGallery:
+    """As `embedded_gallery`. history: of the name whose releases embed it."""
     if number is not None:
         return _as_embedded_by(number, home, head, history)
     number = head.facts.get("number")
@@ -74,10 +84,18 @@ def embedded_gallery(home: Home, name: str, number: int | None = None) -> FoundG
             f"release, and then `fomo run {head.asset}` embeds it"
         )
     found = _as_embedded_by(number, home, head, history)
-    made_by = {digest: weights for weights, digest in head.facts["earlier"]}
-    numbers = [history.released_as(made_by[digest]) for digest in head.facts.get("rest", ())]
+    numbers = [history.released_as(weights) for weights in embedders_of(head)[1:]]
     rest = tuple(_as_embedded_by(one, home, head, history) for one in numbers if one is not None)
     return replace(found, rest=rest)
+
+
+def embedders_of(head: Head) -> list[str]:
+    """The data versions of the weights that embedded what a gallery is now, its own first, and
+    then those of its rest; none where it is empty."""
+    if head.facts.get("number") is None:
+        return []
+    made_by = {digest: weights for weights, digest in head.facts["earlier"]}
+    return [head.facts["weights"], *(made_by[digest] for digest in head.facts.get("rest", ()))]
 
 
 def _as_embedded_by(number: int, home: Home, head: Head, history: History) -> FoundGallery:
@@ -91,12 +109,9 @@ def _as_embedded_by(number: int, home: Home, head: Head, history: History) -> Fo
     if artifact is None:
         raise InputError(_why_absent(home, head, history, number, digest))
     followed = history.called(head.facts["follows"])
-    candidate, weights = released_weights(home, history.name, wanted, head.asset)
     precision = artifact.manifest["recipe"]["parameters"]["precision"]
-    return FoundGallery(
-        head.asset.partition("/")[2], number, followed, head.facts, precision, artifact, candidate,
-        weights,
-    )  # fmt: skip
+    name = head.asset.partition("/")[2]
+    return FoundGallery(home, name, number, followed, head.facts, precision, artifact, candidate)
 
 
 def index_of(home: Home, gallery: FoundGallery) -> Path | None:

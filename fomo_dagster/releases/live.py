@@ -16,8 +16,15 @@ def released_weights(home: Home, name: str, checkpoint: str, wanted_by: str) -> 
     history = ReleaseLog(home, name).read()
     number = history.released_as(checkpoint)
     candidate = None if number is None else history.releases[number].candidate
-    if candidate is None:
+    if number is None or candidate is None:
         raise InputError(f"{wanted_by} takes weights that were never released as {name}: run again")
+    return candidate, weights_of(home, name, number, candidate, wanted_by)
+
+
+def weights_of(
+    home: Home, name: str, number: int, candidate: Candidate, wanted_by: str
+) -> Artifact:  # fmt: skip
+    """The weights of a release. Raises `InputError` where they are no longer in the store."""
     weights = home.store.open(*candidate.weights)
     if weights is None:
         raise InputError(
@@ -25,4 +32,4 @@ def released_weights(home: Home, name: str, checkpoint: str, wanted_by: str) -> 
             f"which are no longer in the store: `fomo run {candidate.experiment}` makes them "
             "again, if nothing of it changed since"
         )
-    return candidate, weights
+    return weights

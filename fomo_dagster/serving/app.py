@@ -137,7 +137,9 @@ def _add_endpoints(
         """What in a gallery is nearest to a text or an image, by the release that embedded it."""
         asked = await body_of(request, Search, limits, pool)
         loop = asyncio.get_running_loop()
-        opened = await loop.run_in_executor(pool, galleries.open, asked.gallery, asked.release)
+        opened = await loop.run_in_executor(
+            pool, galleries.open, asked.gallery, asked.release, releases.history
+        )
         queries: list[Any] = []
         for part in reversed([*opened.parts]):  # its own last, which answers
             async with releases.use(part.gallery.number) as release:
@@ -162,7 +164,7 @@ def _add_endpoints(
     @app.get("/v1/galleries/{gallery}/thumbnail")
     async def thumbnail(gallery: str, split: str, key: str) -> Response:
         """A row's image, small, as JPEG."""
-        data = await asyncio.to_thread(galleries.thumbnail, gallery, split, key)
+        data = await asyncio.to_thread(galleries.thumbnail, gallery, split, key, releases.history)
         return Response(data, media_type="image/jpeg", headers={"Cache-Control": "max-age=3600"})
 
     @app.get("/v1/releases")

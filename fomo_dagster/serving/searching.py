@@ -9,12 +9,13 @@ from typing import Any
 
 from fomo_dagster.errors import InputError
 from fomo_dagster.galleries.declaration import FOLDER
-from fomo_dagster.galleries.finding import embedded_gallery
+from fomo_dagster.galleries.finding import embedders_of, gallery_of, head_of
 from fomo_dagster.graph.build.builder import build_project
 from fomo_dagster.graph.run.gallery_search import GallerySearch
 from fomo_dagster.graph.run.run_context import RunContext
 from fomo_dagster.graph.work.sample_images import SampleImages
 from fomo_dagster.home import Home, project_folder
+from fomo_dagster.releases.records import History
 from fomo_dagster.serving.limits import RequestError
 
 MOST_OPEN = 8  # which keep their index mapped
@@ -43,10 +44,10 @@ class Galleries:
             if head is not None and head.kind == "gallery" and head.facts["release"] == self._name
         ]  # fmt: skip
 
-    def thumbnail(self, gallery: str, split: str, key: str) -> bytes:
+    def thumbnail(self, gallery: str, split: str, key: str, history: History) -> bytes:
         """The image of one of a gallery's rows, small, as JPEG. Raises `RequestError` where it is
         not there."""
-        search = self.open(gallery, None)
+        search = self.open(gallery, None, history)
         shown = search.gallery.artifact.manifest["recipe"]["parameters"]["split"]
         image = None
         if shown in ("all", split):
@@ -60,18 +61,25 @@ class Galleries:
         small.save(file, "JPEG", quality=QUALITY)
         return file.getvalue()
 
-    def open(self, gallery: str, number: int | None) -> GallerySearch:
-        """A gallery as it is now, or as a release embedded it. Raises `RequestError` for one that
-        is not there, or that another name's releases embed."""
+    def open(self, gallery: str, number: int | None, history: History) -> GallerySearch:
+        """A gallery as it is now, or as a release embedded it. history: of this name, as it was
+        known last. Raises `RequestError` for one that is not there, that another name's releases
+        embed, or that a release embedded which the history does not have."""
         try:
-            found = embedded_gallery(self._home, gallery, number)
+            head = head_of(self._home, gallery)
+            if head.facts["release"] != self._name:
+                raise RequestError(
+                    404, f"{gallery!r} is embedded by releases of {head.facts['release']}, and "
+                    f"this server answers with those of {self._name}",
+                )  # fmt: skip
+            if None in map(history.released_as, embedders_of(head)):
+                raise RequestError(
+                    503, f"{gallery!r} is embedded by a release that came just now, or since the "
+                    "log of releases could be read here: ask again in a second, or see /readyz",
+                )  # fmt: skip
+            found = gallery_of(self._home, head, history, number)
         except InputError as error:
             raise RequestError(404, str(error)) from error
-        if found.facts["release"] != self._name:
-            raise RequestError(
-                404, f"{gallery!r} is embedded by releases of {found.facts['release']}, and this "
-                f"server answers with those of {self._name}",
-            )  # fmt: skip
         search = GallerySearch.of(self._home, found)
         key = tuple((part.gallery.artifact.digest, str(part.index)) for part in search.parts)
         with self._lock:

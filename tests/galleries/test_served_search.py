@@ -7,11 +7,13 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
+from fomo_dagster.errors import StoreError
 from fomo_dagster.galleries import groups
 from fomo_dagster.galleries.finding import embedded_gallery
 from fomo_dagster.graph.run.gallery_search import GallerySearch
 from fomo_dagster.graph.run.materialise import materialise
 from fomo_dagster.graph.work import sample_images
+from fomo_dagster.releases.records import ReleaseLog
 from fomo_dagster.serving.app import create_app
 from fomo_dagster.serving.counters import Counters
 from fomo_dagster.serving.limits import Limits
@@ -24,8 +26,10 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def client(shop):
-    """A server whose gallery release 1 embedded, while release 2 is live."""
+def client(shop, monkeypatch):
+    """A server whose gallery release 1 embedded, while release 2 is live. It looks for another when
+    it is told to."""
+    monkeypatch.setattr("fomo_dagster.serving.releases.SECONDS_BETWEEN_LOOKS", 1e6)
     shop.put_live(1)
     shop.make()
     shop.put_live(2)
@@ -37,6 +41,7 @@ def client(shop):
     releases = ServedReleases(loader, counters, None)
     app = create_app(loader, releases, counters, limits=Limits(), hosts=None)
     with TestClient(app, base_url="http://localhost") as opened:
+        opened.releases = releases
         yield opened
 
 
@@ -70,6 +75,42 @@ def test_a_gallery_that_is_being_refreshed_is_searched_by_both(shop, client, mon
     assert [row["key"] for row in rows] == expected["key"].to_list()
     nearest = [row["similarity"] for row in rows]
     assert nearest == pytest.approx(expected["similarity"].to_list(), abs=1e-5)
+
+
+def test_a_search_reads_neither_the_log_nor_weights_that_are_in_memory(shop, client, monkeypatch):
+    monkeypatch.setattr(groups, "MEAN_ROWS", 4)
+    shop.declare(refresh={"rows": 8})
+    shop.make()
+    asked = {"gallery": "pets", "text": "a robin", "top": 24}
+    before = client.post("/v1/search", json=asked)
+    assert (before.status_code, before.json()["rest_by"]) == (200, [1])
+    for stage in (1, 2):
+        shop.home.store.retire(*shop.candidate(stage).weights)
+    tried = []
+
+    def read(*of):
+        tried.append(of)
+        raise StoreError("the remote does not answer")
+
+    monkeypatch.setattr(ReleaseLog, "read", read)
+    monkeypatch.setattr(ReleaseLog, "read_after", read)
+    after = client.post("/v1/search", json=asked)
+    assert (after.status_code, after.json()) == (200, before.json())
+    image = {"split": "test", "key": "crow/0.png"}
+    assert client.get("/v1/galleries/pets/thumbnail", params=image).status_code == 200
+    assert not tried
+
+
+def test_a_gallery_by_a_release_that_is_not_known_yet_is_to_be_asked_again(shop, client):
+    shop.put_live(3)
+    shop.make()
+    asked = {"gallery": "pets", "text": "a robin"}
+    answer = client.post("/v1/search", json=asked)
+    assert answer.status_code == 503
+    assert "by a release that came just now" in answer.json()["error"]
+    client.portal.call(client.releases.look)
+    answer = client.post("/v1/search", json=asked)
+    assert (answer.status_code, answer.headers["X-Release"]) == (200, "3")
 
 
 def test_what_is_asked_wrongly_is_answered_as_all_errors(client):
