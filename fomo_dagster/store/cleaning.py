@@ -11,7 +11,6 @@ What is kept packed goes as whole artifacts do, and what it is unpacked with sta
 
 from __future__ import annotations
 
-import os
 import shutil
 import uuid
 from collections import Counter
@@ -32,6 +31,7 @@ from fomo_dagster.store.places import Address, Places, name_of
 from fomo_dagster.store.remotes import Remote
 from fomo_dagster.store.roots import Root, digests_in, roots
 from fomo_dagster.store.sharing import known_since, others
+from fomo_dagster.store.sizes import File, bytes_of, files_below, freed_by
 
 UNNEEDED = "nothing needs it"
 FOLLOWERS = frozenset({"text_embeddings"})
@@ -48,7 +48,8 @@ class Cleaning:
     """What goes, or went.
 
     artifacts: address → bytes here. why: address → why. leftovers: what processes left that were
-    killed, and what was set aside as damaged → bytes. kept_for: who else needs what could go →
+    killed, and what was set aside as damaged → bytes. bytes: what it frees on this disk; less than
+    all these where what stays is linked with it. kept_for: who else needs what could go →
     the number of artifacts. remote: address → bytes on the remote; before it is cleaned, as if no
     other home needed it; and copies of resume points that killed processes left there.
     """
@@ -56,31 +57,15 @@ class Cleaning:
     artifacts: Mapping[Address, int]
     why: Mapping[Address, str]
     leftovers: Mapping[Path, int]
+    bytes: int
     kept_for: Mapping[str, int]
     remote: Mapping[Address, int]
 
-    @property
-    def bytes(self) -> int:
-        """What it frees on this disk."""
-        return sum(self.artifacts.values()) + sum(self.leftovers.values())
 
-
-def bytes_below(folder: Path) -> int:
-    """Of all files, links as themselves; 0 if there is no such folder."""
-    if not folder.is_dir():
-        return folder.lstat().st_size if folder.exists() else 0
-    total = 0
-    for parent, _, names in os.walk(folder):  # passes over what others remove meanwhile
-        for name in names:
-            with suppress(OSError):
-                total += os.lstat(os.path.join(parent, name)).st_size
-    return total
-
-
-def sizes_of(store: Store, address: Address) -> tuple[int, int]:
-    """The bytes of an artifact here: whole, and packed."""
+def files_of(store: Store, address: Address) -> tuple[Counter[File], Counter[File]]:
+    """The files of an artifact here: whole, and packed."""
     places = store.places
-    return bytes_below(places.artifact(*address)), bytes_below(places.packed(*address))
+    return files_below(places.artifact(*address)), files_below(places.packed(*address))
 
 
 def what_goes(home: Path, store: Store, gives_up: Callable[[Root], bool] = nothing) -> Cleaning:
@@ -95,14 +80,17 @@ def what_goes(home: Path, store: Store, gives_up: Callable[[Root], bool] = nothi
         sizes = remote.contents()
         there = {a: sizes.get(a, 0) for a in remote.users.used() if not found.needs(a)}
         there |= remote.finished_resume_copies(sizes)
+    artifacts = {address: sum(files_of(store, address), Counter[File]()) for address in found.why}
+    leftovers = {
+        path: files_below(path)
+        for path in _leftovers(home, store)
+        if _is_abandoned(path, store.places)
+    }
     return Cleaning(
-        artifacts={address: sum(sizes_of(store, address)) for address in found.why},
+        artifacts={address: bytes_of([files]) for address, files in artifacts.items()},
         why=found.why,
-        leftovers={
-            path: bytes_below(path)
-            for path in _leftovers(home, store)
-            if _is_abandoned(path, store.places)
-        },
+        leftovers={path: bytes_of([files]) for path, files in leftovers.items()},
+        bytes=freed_by([*artifacts.values(), *leftovers.values()]),
         kept_for=found.kept_for,
         remote=there,
     )
@@ -126,7 +114,7 @@ def clean(
     if remote is not None and only is None:
         there = remote.contents()
         points = remote.finished_resume_copies(there)
-    taken: dict[Address, int] = {}
+    taken: dict[Address, Counter[File]] = {}
     gone: list[Address] = []
     try:
         with lease(places.gate, waiting), explained(places.root):
@@ -138,7 +126,7 @@ def clean(
                 gone_to = trash / name_of(*address), trash / name_of(*address, "packed")
                 # Else it was set aside as damaged in this moment.
                 if _take(store, address, gone_to[0]) | store.packs.remove(address, gone_to[1]):
-                    taken[address] = sum(map(bytes_below, gone_to))
+                    taken[address] = sum(map(files_below, gone_to), Counter[File]())
                 _forget(places, address)
             for address in places.all() if only is None else only:
                 if places.is_here(*address):  # noted by one who was killed before it took it
@@ -151,11 +139,12 @@ def clean(
                     remote.resume_copies(digest).remove()
     finally:
         _remove(trash)
-    swept = {path: size for path in left if (size := _swept(path, places)) is not None}
+    swept = {path: files for path in left if (files := _swept(path, places)) is not None}
     return Cleaning(
-        artifacts=taken,
+        artifacts={address: bytes_of([files]) for address, files in taken.items()},
         why={address: found.why[address] for address in taken},
-        leftovers=swept,
+        leftovers={path: bytes_of([files]) for path, files in swept.items()},
+        bytes=freed_by([*taken.values(), *swept.values()]),
         kept_for=found.kept_for,
         remote={**{address: there.get(address, 0) for address in gone}, **points},
     )
@@ -175,7 +164,7 @@ def take_whole(
     only: Collection[Address],
     waiting: Callable[[str], None] = ignore_text,
 ) -> dict[Address, int]:
-    """Take the whole files of artifacts that are kept packed; address → bytes.
+    """Take the whole files of artifacts that are kept packed; address → bytes that are free.
 
     Those alone that `clean` would take, but none that others are unpacked with, and none that is
     still to be pushed to the remote. The others are as in `clean`.
@@ -191,7 +180,7 @@ def take_whole(
                     continue
                 gone_to = trash / name_of(*address)
                 if _take(store, address, gone_to):
-                    taken[address] = bytes_below(gone_to)
+                    taken[address] = freed_by([files_below(gone_to)])
                     _verified_of(places, address).unlink(missing_ok=True)
     finally:
         _remove(trash)
@@ -327,16 +316,16 @@ def _is_abandoned(path: Path, places: Places) -> bool:
         return is_free
 
 
-def _swept(path: Path, places: Places) -> int | None:
-    """Remove a leftover; its bytes, or None where somebody works there."""
-    size = bytes_below(path)
+def _swept(path: Path, places: Places) -> Counter[File] | None:
+    """Remove a leftover; its files, or None where somebody works there."""
+    files = files_below(path)
     if path.parent != places.staging:
         _remove(path)
-        return size
+        return files
     with if_free(_lease_of(path, places)) as is_free:
         if is_free:
             shutil.rmtree(path, ignore_errors=True)
-        return size if is_free else None
+        return files if is_free else None
 
 
 def _lease_of(staging: Path, places: Places) -> Path:

@@ -16,12 +16,13 @@ from fomo_dagster.errors import StoreError
 from fomo_dagster.progress import ignore_text
 from fomo_dagster.stopping import check
 from fomo_dagster.store.artifacts import Artifact, Store
-from fomo_dagster.store.cleaning import bytes_below, take_whole, takes
+from fomo_dagster.store.cleaning import take_whole, takes
 from fomo_dagster.store.files import explained
 from fomo_dagster.store.leases import lease
 from fomo_dagster.store.manifests import DamagedError
 from fomo_dagster.store.places import Address
 from fomo_dagster.store.roots import Root
+from fomo_dagster.store.sizes import bytes_below
 
 if TYPE_CHECKING:
     from fomo_dagster.store.low_rank import LowRank

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from fomo_dagster.store.artifacts import Store
-from fomo_dagster.store.cleaning import bytes_below, sizes_of, what_goes
+from fomo_dagster.store.cleaning import files_of, what_goes
 from fomo_dagster.store.places import Address
 from fomo_dagster.store.roots import roots
+from fomo_dagster.store.sizes import File, bytes_of, files_below, freed, freed_by
 
 OTHERS = {
     "resume": "resume points of trainings",
@@ -63,7 +65,8 @@ class OnRemote:
 class Usage:
     """shared: what is needed by assets of no one experiment, such as shards. leftovers: bytes of
     what processes left that were killed, and of what was set aside as damaged. others: folder of
-    the home → bytes."""
+    the home → bytes. bytes: of the whole home; what hard links share counts once here, and for each
+    kind and experiment that has it."""
 
     kinds: tuple[OfKind, ...]
     experiments: tuple[Share, ...]
@@ -73,26 +76,21 @@ class Usage:
     leftovers: int
     others: Mapping[str, int]
     remote: OnRemote | None
-
-    @property
-    def bytes(self) -> int:
-        """Of the whole home."""
-        store = sum(kind.bytes for kind in self.kinds)
-        return store + self.leftovers + sum(self.others.values())
+    bytes: int
 
     def as_data(self) -> dict[str, Any]:
         """For programs."""
-        return {**asdict(self), "bytes": self.bytes}
+        return asdict(self)
 
 
 def usage(home: Path, store: Store) -> Usage:
     """What takes how much. Raises `StoreError` as `what_goes`."""
-    of_both = {address: sizes_of(store, address) for address in store.places.all()}
-    sizes = {address: sum(both) for address, both in of_both.items()}
+    of_both = {address: files_of(store, address) for address in store.places.all()}
+    files = {address: whole + packed for address, (whole, packed) in of_both.items()}
     goes = what_goes(home, store)
-    needed: dict[Address, set[tuple[str, str]]] = {address: set() for address in sizes}
+    needed: dict[Address, set[tuple[str, str]]] = {address: set() for address in files}
     of_digest: dict[str, list[Address]] = {}
-    for address in sizes:
+    for address in files:
         of_digest.setdefault(address[1], []).append(address)
     for root in roots(home):
         holder = (root.holder, root.name)
@@ -106,44 +104,49 @@ def usage(home: Path, store: Store) -> Usage:
 
     def share(name: str, holder: tuple[str, str]) -> Share:
         own = [a for a, holders in needed.items() if holder in holders]
-        alone = sum(sizes[a] for a in own if needed[a] == {holder})
-        return Share(name, len(own), sum(sizes[a] for a in own), alone)
+        alone = freed_by(files[a] for a in own if needed[a] == {holder})
+        return Share(name, len(own), bytes_of(files[a] for a in own), alone)
 
     def shares(sort: str) -> tuple[Share, ...]:
         names = {name for holders in needed.values() for kind, name in holders if kind == sort}
         return _largest(share(name, (sort, name)) for name in names)
 
-    gone = [address for address in goes.artifacts if address in sizes]
-    freed = sum(sizes[a] for a in gone)
+    gone = {address: files[address] for address in goes.artifacts if address in files}
+    others = {name: files_below(home / name) for name in OTHERS}
+    left = [files_below(path) for path in goes.leftovers]
+    unneeded = freed_by(gone.values())
     return Usage(
-        kinds=_kinds(of_both, set(gone)),
+        kinds=_kinds(of_both, gone),
         experiments=shares("experiment"),
         releases=shares("release"),
         shared=share("shared", ("shared", "")),
-        unneeded=Share("unneeded", len(gone), freed, freed),
-        leftovers=sum(goes.leftovers.values()),
-        others=_others(home),
+        unneeded=Share("unneeded", len(gone), unneeded, unneeded),
+        leftovers=bytes_of(left),
+        others={name: bytes_of([of]) for name, of in others.items() if of},
+        bytes=bytes_of([*files.values(), *left, *others.values()]),
         remote=_on_remote(store),
     )
 
 
-def _kinds(sizes: Mapping[Address, tuple[int, int]], gone: set[Address]) -> tuple[OfKind, ...]:
-    found = []
-    for name in {kind for kind, _ in sizes}:
-        own = {address: sum(both) for address, both in sizes.items() if address[0] == name}
-        packed = sum(sizes[address][1] for address in own)
-        unneeded = sum(size for address, size in own.items() if address in gone)
-        found.append(OfKind(name, len(own), sum(own.values()), unneeded, packed))
+def _kinds(
+    files: Mapping[Address, tuple[Counter[File], Counter[File]]],
+    gone: Mapping[Address, Counter[File]],
+) -> tuple[OfKind, ...]:
+    found, free = [], freed(gone.values())
+    for name in {kind for kind, _ in files}:
+        own = [both for address, both in files.items() if address[0] == name]
+        going = {file for address, of in gone.items() if address[0] == name for file in of}
+        found.append(
+            OfKind(
+                name, len(own), bytes_of(one for both in own for one in both),
+                sum(file.bytes for file in going & free), bytes_of(packed for _, packed in own),
+            )
+        )  # fmt: skip
     return tuple(sorted(found, key=lambda one: (-one.bytes, one.kind)))
 
 
 def _largest(shares: Iterable[Share]) -> tuple[Share, ...]:
     return tuple(sorted(shares, key=lambda one: (-one.bytes, one.name)))
-
-
-def _others(home: Path) -> dict[str, int]:
-    sizes = {name: bytes_below(home / name) for name in OTHERS}
-    return {name: size for name, size in sizes.items() if size}
 
 
 def _on_remote(store: Store) -> OnRemote | None:

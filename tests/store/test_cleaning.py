@@ -14,11 +14,12 @@ from fomo_dagster.errors import StoreError
 from fomo_dagster.home import Home
 from fomo_dagster.store import cleaning
 from fomo_dagster.store.artifacts import Store
-from fomo_dagster.store.cleaning import bytes_below, clean, what_goes
+from fomo_dagster.store.cleaning import clean, what_goes
 from fomo_dagster.store.heads import Head
 from fomo_dagster.store.leases import lease
 from fomo_dagster.store.pins import pins_of
 from fomo_dagster.store.recipes import Recipe
+from fomo_dagster.store.sizes import bytes_below
 from fomo_dagster.store.usage import usage
 from tests.store.killing import killed_before
 
@@ -279,6 +280,49 @@ def test_usage_counts_what_is_needed_by_one_and_by_several(home):
     (kind,) = found.kinds
     assert (kind.artifacts, kind.bytes, kind.unneeded) == (3, sum(sizes), sizes[2])
     assert found.unneeded.bytes == sizes[2]
+
+
+def linked_with(home, made, kind="live_start"):
+    """An artifact whose data is one file with another's."""
+    start = Recipe(kind, 1, {}, {"weights": made.digest})
+
+    def link(folder):
+        os.link(home.store.folder(made.kind, made.digest) / "data.bin", folder / "data.bin")
+
+    home.store.get_or_make(start, link)
+    pins_of(home.root / "store").close()
+    return start
+
+
+def test_what_two_artifacts_share_by_a_link_is_counted_and_freed_once(home):
+    (one,) = filled(home, 1)
+    start = linked_with(home, one)
+    write_head(home, "toy/trained_001", one, "a")
+    sizes = [bytes_below(home.store.folder(each.kind, each.digest)) for each in (one, start)]
+    own = sizes[1] - len(DATA)  # its manifest
+    found = usage(home.root, home.store)
+    assert {kind.kind: (kind.bytes, kind.unneeded) for kind in found.kinds} == {
+        "trained": (sizes[0], 0), "live_start": (sizes[1], own),
+    }  # fmt: skip
+    assert found.bytes == sizes[0] + own + found.leftovers + sum(found.others.values())
+    assert found.experiments[0].alone == sizes[0] - len(DATA)
+    assert found.unneeded.bytes == what_goes(home.root, home.store).bytes == own
+    home.heads.remove("toy/trained_001")
+    found = usage(home.root, home.store)
+    assert {kind.kind: kind.unneeded for kind in found.kinds} == {
+        "trained": sizes[0], "live_start": sizes[1],
+    }  # fmt: skip
+    assert found.unneeded.bytes == what_goes(home.root, home.store).bytes == sizes[0] + own
+    assert clean(home.root, home.store).bytes == sizes[0] + own
+
+
+def test_a_cleaning_that_leaves_a_link_frees_the_rest_alone(home):
+    (one,) = filled(home, 1)
+    start = linked_with(home, one)
+    write_head(home, "toy/trained_001", one)
+    assert clean(home.root, home.store).bytes < len(DATA)
+    assert not home.store.folder(start.kind, start.digest).exists()
+    assert has(home, one)
 
 
 def bucket_of(tmp_path):

@@ -14,11 +14,12 @@ from safetensors.numpy import save_file
 from fomo_dagster.errors import StoreError
 from fomo_dagster.home import Home
 from fomo_dagster.store import cleaning, packs
-from fomo_dagster.store.cleaning import bytes_below, clean, what_goes
+from fomo_dagster.store.cleaning import clean, what_goes
 from fomo_dagster.store.heads import Head
 from fomo_dagster.store.packing import pack, pack_away
 from fomo_dagster.store.pins import pins_of
 from fomo_dagster.store.recipes import Recipe
+from fomo_dagster.store.sizes import bytes_below
 from fomo_dagster.store.usage import usage
 from tests.store.killing import killed_before
 
