@@ -14,6 +14,7 @@ from fomo_dagster.errors import DataError
 from fomo_dagster.exporting.samples import Samples
 from fomo_dagster.models.backbones import Model
 
+TOLERANCE = 1e-4  # of a component of features of length 1
 _BATCH = 64
 
 

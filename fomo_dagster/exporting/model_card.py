@@ -112,7 +112,8 @@ def _scores(subject: Subject) -> Iterator[str]:
                          _interval(of_means.get(mean))))  # fmt: skip
     known = [value for value in means.values() if value is not None]
     if len(known) == len(means):
-        rows.append(("**GM**", "all", "√(KA·ZS)", f"{math.sqrt(math.prod(known)):.2f}", ""))
+        geometric = f"{math.sqrt(math.prod(known)):.2f}"
+        rows.append(("**GM**", "all", "√(KA·ZS)", geometric, _interval(of_means.get("GM"))))
     yield table(("dataset", "role", "task", "score in %", "95% interval"), rows)
     yield (
         "Accuracy for classification; for retrieval, the mean of image-to-text and text-to-image "

@@ -22,7 +22,7 @@ from torch.export import Dim
 
 from fomo_dagster.errors import DataError, InputError
 from fomo_dagster.exporting.fast_tokeniser import fast_tokeniser
-from fomo_dagster.exporting.features import FeatureErrors, on_cpu, unit_features
+from fomo_dagster.exporting.features import TOLERANCE, FeatureErrors, on_cpu, unit_features
 from fomo_dagster.exporting.onnx_folder import (
     DESCRIPTION,
     IMAGE_ENCODER,
@@ -35,7 +35,6 @@ from fomo_dagster.exporting.samples import Samples
 from fomo_dagster.models.backbones import Model
 
 OPSET = 18  # the one that torch's exporter is written in; any other is converted afterwards
-TOLERANCE = 1e-4  # of a component of features of length 1
 _OPERATOR = re.compile(r"op='([^']+)'")
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from fomo_dagster.data.transforms import evaluate_transform
 from fomo_dagster.evaluation.prompts import class_texts, templates_of
 from fomo_dagster.exporting.subject import Evaluated, Subject
+from fomo_dagster.models.backbones import Model
 
 MOST = 256  # images, and texts
 
@@ -48,6 +49,13 @@ def samples_of(subject: Subject) -> Samples:
         texts += _texts(one, rows, subject)
     texts = list(dict.fromkeys(texts))[:MOST]
     return Samples(torch.stack(images), texts, model.tokenize(texts))
+
+
+def made_up_samples(model: Model) -> Samples:
+    """Images of noise and a text, for a model that was evaluated on nothing."""
+    noise = torch.Generator().manual_seed(0)
+    images = torch.randn(4, 3, model.image_size, model.image_size, generator=noise)
+    return Samples(images, ["a photo"], model.tokenize(["a photo"]))
 
 
 def _shared_out(available: Sequence[int]) -> list[int]:

@@ -15,8 +15,9 @@ import polars as pl
 from fomo_dagster.evaluation.evaluate import evaluate
 from fomo_dagster.evaluation.prompts import mean_embeddings
 from fomo_dagster.exporting.subject import Evaluated, Subject
-from fomo_dagster.metrics import COUNTS_WITHIN, SCORE
+from fomo_dagster.metrics import COUNTS_WITHIN, GEOMETRIC_MEAN, SCORE
 from fomo_dagster.statistics.answers import Answers, Floats
+from fomo_dagster.statistics.comparison import metrics_of
 from fomo_dagster.statistics.intervals import Interval, interval
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def score_loss(subject: Subject, exported: Model) -> ScoreLoss:
 
 
 def score_intervals(evaluated: Sequence[Evaluated]) -> tuple[dict[str, Interval], ...]:
-    """Those of the datasets' scores, and of KA and ZS, over test samples; without what has no
+    """Those of the datasets' scores, and of KA, ZS and GM, over test samples; without what has no
     predictions."""
     kept = {one.name: one for one in evaluated if one.predictions is not None}
     answers = {name: _answers(one, _keys(one)) for name, one in kept.items()}
@@ -79,6 +80,9 @@ def score_intervals(evaluated: Sequence[Evaluated]) -> tuple[dict[str, Interval]
         names = [one.name for one in evaluated if one.role == role]
         if names and all(name in answers for name in names):
             of_means[mean] = interval(_mean_of(names), {name: answers[name] for name in names})
+    if len(of_means) == len(ROLES):
+        metrics = metrics_of({one.name: one.role for one in evaluated})
+        of_means[GEOMETRIC_MEAN.short] = interval(metrics[GEOMETRIC_MEAN], answers)
     return of_datasets, of_means
 
 

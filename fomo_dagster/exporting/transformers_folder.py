@@ -13,13 +13,12 @@ from torch import nn
 from fomo_dagster.errors import DataError, InputError
 from fomo_dagster.exporting.equivalents import equivalent, features
 from fomo_dagster.exporting.fast_tokeniser import END, START, fast_tokeniser, mended
-from fomo_dagster.exporting.features import FeatureErrors, on_cpu, unit_features
+from fomo_dagster.exporting.features import TOLERANCE, FeatureErrors, on_cpu, unit_features
 from fomo_dagster.exporting.form import Export, Written
 from fomo_dagster.exporting.samples import Samples
 from fomo_dagster.exporting.subject import Subject
 from fomo_dagster.models.backbones import Model
 
-TOLERANCE = 1e-4  # of a component of features of length 1
 _RESAMPLING = {"bilinear": 2, "bicubic": 3}  # Pillow's numbers
 _WAY_OUT = "The forms openclip and onnx work"
 
@@ -38,18 +37,19 @@ def check(subject: Subject) -> None:
 def write_folder(export: Export, folder: Path, name: str) -> Written:
     """Write `folder / name`. Raises as `Form.write` does."""
     subject, samples = export.subject, export.samples
-    module = equivalent(subject.model, _named(subject))
-    errors = _errors(module, subject.model, samples)
-    kind = type(module).__name__
-    if errors.greatest > TOLERANCE:
-        raise DataError(
-            f"transformers' {kind} of the architecture {_named(subject)} computes other features "
-            f"than the model: they differ by up to {errors.greatest:.1e}, and {TOLERANCE:.0e} is "
-            "allowed"
-        )
     place = folder / name
+    module = equivalent(subject.model, _named(subject))
+    kind = type(module).__name__
     with _without_bars():
         module.save_pretrained(place)
+        written = type(module).from_pretrained(place).eval()
+    errors = _errors(written, subject.model, samples)
+    if errors.greatest > TOLERANCE:
+        raise DataError(
+            f"transformers' {kind} of the architecture {_named(subject)}, read again, computes "
+            f"other features than the model: they differ by up to {errors.greatest:.1e}, and "
+            f"{TOLERANCE:.0e} is allowed"
+        )
     images = _image_processor(subject.model, kind)
     images.save_pretrained(place)  # where versions before 5 look for it
     tokeniser = _tokeniser(subject, samples.texts)

@@ -216,6 +216,18 @@ def export(weights: StateDict, architecture: Architecture, path: Path) -> None:
         write(_portable(weights), written)
 
 
+def load_exported(architecture: Architecture, path: Path) -> Clip:
+    """The module of a file that `export` wrote, with the configuration beside it, if it has one.
+
+    Raises as `load` does, and `InputError` for a configuration whose text tower others describe.
+    """
+    if not isinstance(architecture, str):
+        architecture = json.loads(path.with_suffix(".json").read_text())
+    module = _build(architecture)
+    _fit(module, read(path), origin=str(path))
+    return module.eval()
+
+
 @contextmanager
 def _without_factory_warnings() -> Iterator[None]:
     """OpenCLIP warns on the root logger that weights are random, which is what was asked for."""

@@ -26,6 +26,7 @@ from fomo_dagster.exporting.subject import Subject
 from fomo_dagster.exporting.writing import write_form, write_forms
 from fomo_dagster.metrics import SCORE
 from fomo_dagster.models.backbones import Model
+from tests.exporting.conftest import ONNX_FORMS
 
 pytestmark = pytest.mark.slow
 
@@ -51,14 +52,15 @@ def test_files_tell_nothing_of_the_machine_that_wrote_them(onnx_export: Any) -> 
             assert told not in data, f"{file}: {told!r}"
 
 
+@pytest.mark.parametrize("form", ONNX_FORMS)
 def test_onnxruntime_alone_computes_what_the_model_does(
-    clip_subject: Subject, onnx_export: Any, tmp_path: Path
+    form: str, clip_subject: Subject, onnx_export: Any, tmp_path: Path
 ) -> None:
     export = onnx_export.folder
     samples = samples_of(clip_subject)
     np.save(tmp_path / "images.npy", samples.images.numpy())
     subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(export / "onnx"), "\n".join(samples.texts)],
+        [sys.executable, "-c", SCRIPT, str(export / form), "\n".join(samples.texts)],
         check=True, cwd=tmp_path, timeout=120,
     )  # fmt: skip
     found = np.load(tmp_path / "found.npz")
@@ -67,9 +69,18 @@ def test_onnxruntime_alone_computes_what_the_model_does(
         images = module.encode_image(samples.images, normalize=True).numpy()
         texts = module.encode_text(samples.tokens, normalize=True).numpy()
     assert len(images) == 100  # all that there are
-    np.testing.assert_allclose(found["images"], images, atol=1e-5)
-    np.testing.assert_allclose(found["texts"], texts, atol=1e-5)
-    np.testing.assert_allclose(found["one"], images[:2], atol=1e-5)
+    # What int8 gives depends a little on the batch, and was told of another one.
+    told = onnx_export.written[form].errors.greatest
+    allowed = {"onnx": 1e-5, "onnx_fp16": told + 1e-5, "onnx_int8": 1.5 * told}[form]
+    np.testing.assert_allclose(found["images"], images, rtol=0, atol=allowed)
+    np.testing.assert_allclose(found["texts"], texts, rtol=0, atol=allowed)
+    np.testing.assert_allclose(found["one"], images[:2], rtol=0, atol=allowed)
+
+
+def test_the_folder_tells_how_images_and_similarities_are_made(
+    clip_subject: Subject, onnx_export: Any
+) -> None:
+    export = onnx_export.folder
     told = json.loads((export / "onnx" / "model.json").read_text())
     assert told["scale"] == pytest.approx(clip_subject.model.scale)
     assert told["images"]["mean"] == list(clip_subject.model.mean)

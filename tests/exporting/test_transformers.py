@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from transformers import CLIPModel
 
 from fomo_dagster.data.transforms import evaluate_transform
-from fomo_dagster.errors import InputError
+from fomo_dagster.errors import DataError, InputError
 from fomo_dagster.exporting.equivalents import equivalent, features
 from fomo_dagster.exporting.fast_tokeniser import fast_tokeniser, mended
 from fomo_dagster.exporting.subject import Subject
@@ -87,6 +88,21 @@ def test_transformers_alone_computes_what_openclip_does(
     found, right = loaded(tmp_path / "export", kind), expected(subject, tmp_path / "export")
     for name, value in right.items():
         torch.testing.assert_close(torch.from_numpy(found[name]), value, atol=2e-5, rtol=2e-5)
+
+
+def test_a_folder_that_computes_something_else_is_refused(
+    clip_subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = CLIPModel.save_pretrained
+
+    def wrong(module: Any, place: Path) -> None:
+        module.visual_projection.weight.data = module.visual_projection.weight.data.flip(0)
+        right(module, place)
+
+    monkeypatch.setattr(CLIPModel, "save_pretrained", wrong)
+    with pytest.raises(DataError, match=r"read again, computes other features than the model"):
+        write_form("transformers", clip_subject, tmp_path / "export")
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_exported_folder_is_a_backbone_with_the_same_weights(

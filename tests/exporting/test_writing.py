@@ -13,15 +13,18 @@ import pytest
 import torch
 
 from fomo_dagster.cli.weights_commands import export
-from fomo_dagster.errors import InputError, StoreError
+from fomo_dagster.errors import DataError, InputError, StoreError
 from fomo_dagster.exporting import form as form_module
+from fomo_dagster.exporting.form import Export
 from fomo_dagster.exporting.licences import restrictions, said_of
+from fomo_dagster.exporting.model_card import model_card
 from fomo_dagster.exporting.registry import all_forms, forms_named
 from fomo_dagster.exporting.samples import MOST, _shared_out
 from fomo_dagster.exporting.score_loss import score_intervals, score_loss
 from fomo_dagster.exporting.subject import DataUse, Subject
 from fomo_dagster.exporting.writing import write_form, write_forms
-from fomo_dagster.models.backbones import Model
+from fomo_dagster.models import backbones
+from fomo_dagster.models.backbones import Model, StateDict
 from fomo_dagster.store.files import new_folder
 
 
@@ -59,6 +62,36 @@ def test_openclips_file_has_its_own_folder_and_loads(clip_subject: Subject, tmp_
             clip_subject.model.module.eval().encode_image(images),
         )
     assert name in open_clip.list_models()
+
+
+@pytest.mark.parametrize("changed", ["weights", "architecture"])
+@pytest.mark.parametrize("evaluated", [True, False])
+def test_an_openclip_file_that_computes_something_else_is_refused(
+    changed: str, *, evaluated: bool, clip_subject: Subject, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    right = backbones.export
+
+    def wrong(weights: StateDict, architecture: dict[str, object], path: Path) -> None:
+        if changed == "weights":
+            weights = {**weights, "visual.proj": weights["visual.proj"].flip(0)}
+        else:
+            architecture = {**architecture, "quick_gelu": False}
+        right(weights, architecture, path)
+
+    monkeypatch.setattr(backbones, "export", wrong)
+    subject = clip_subject if evaluated else replace(clip_subject, evaluated=())
+    with pytest.raises(DataError, match=r"read again, .* other features than the model"):
+        write_form("openclip", subject, tmp_path / "export")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_openclip_loads_is_compared_on_real_samples(
+    siglip_subject: Subject, tmp_path: Path
+) -> None:
+    written = write_form("openclip", siglip_subject, tmp_path / "export")
+    assert written.errors is not None
+    assert (written.errors.image_count, written.errors.greatest < 1e-6) == (100, True)
 
 
 def test_openclip_is_told_how_images_differ_from_its_defaults(
@@ -237,3 +270,17 @@ def test_scores_have_intervals_where_predictions_were_kept(clip_subject: Subject
     assert of_datasets["birds"].error == pytest.approx(
         100 * (share * (1 - share) / 59) ** 0.5, rel=1e-3
     )
+
+
+def test_the_geometric_mean_has_the_interval_of_both_means(clip_subject: Subject) -> None:
+    _, of_means = score_intervals(clip_subject.evaluated)
+    accumulation, retention, both = of_means["KA"], of_means["ZS"], of_means["GM"]
+    product = accumulation.estimate * retention.estimate
+    assert both.estimate == pytest.approx(product**0.5)
+    # Datasets are independent, so that relative errors of a product add up in squares, nearly.
+    relative = [one.error / one.estimate for one in (accumulation, retention)]
+    assert both.error == pytest.approx(
+        both.estimate * 0.5 * (relative[0] ** 2 + relative[1] ** 2) ** 0.5, rel=0.1
+    )
+    page = model_card(Export(subject=clip_subject, scratch=Path("none")), Path("none"))
+    assert f"√(KA·ZS) | {product**0.5:.2f} | {both.low:.2f} to {both.high:.2f} |" in page

@@ -14,6 +14,7 @@ class CardForm(Form):
 
     name = "card"
     description = "a model card in Markdown: data, licences, scores, limits, digests, how to load"
+    version = 2  # 1: GM had no interval, and licences in the spelling of hubs were not read
     needs_samples = False
     last = True
 

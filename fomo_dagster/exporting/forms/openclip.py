@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fomo_dagster.errors import DataError
 from fomo_dagster.exporting.form import Export, Form, Written
 
 if TYPE_CHECKING:
+    from fomo_dagster.exporting.features import FeatureErrors
     from fomo_dagster.models.backbones import Model
 
 
@@ -34,8 +36,40 @@ class OpenClipForm(Form):
         lines.append(f'model = open_clip.create_model("{name}", pretrained="{self.name}/{file}")')
         lines.append(f'tokenise = open_clip.get_tokenizer("{name}")')
         return Written(
-            place=self.name, loading="\n".join(lines), notes=tuple(_notes(subject.model))
+            place=self.name, loading="\n".join(lines), errors=_errors(export, place),
+            notes=tuple(_notes(subject.model)),
+        )  # fmt: skip
+
+
+def _errors(export: Export, file: Path) -> FeatureErrors | None:
+    """How far what was written is from the model; None where only others can load it."""
+    from fomo_dagster.exporting.features import TOLERANCE, FeatureErrors, on_cpu, unit_features
+    from fomo_dagster.exporting.samples import made_up_samples
+    from fomo_dagster.models.backbones import load_exported
+
+    model = export.subject.model
+    if _tower_of_others(model) is not None:
+        return None
+    samples = export.samples if export.subject.evaluated else made_up_samples(model)
+    with on_cpu(model) as own:
+        expected = unit_features(own, samples, "the model")
+    written = load_exported(model.architecture, file)
+    errors = FeatureErrors.of(unit_features(written, samples, file.name), expected)
+    if errors.greatest > TOLERANCE:
+        raise DataError(
+            f"{file.name}, read again, computes other features than the model: they differ by up "
+            f"to {errors.greatest:.1e}, and {TOLERANCE:.0e} is allowed"
         )
+    return errors
+
+
+def _tower_of_others(model: Model) -> str | None:
+    """The text tower of Hugging Face that a configuration names, whose own files lie elsewhere."""
+    architecture = model.architecture
+    if isinstance(architecture, str):
+        return None
+    name: str | None = architecture["text_cfg"].get("hf_model_name")
+    return name
 
 
 def _notes(model: Model) -> Iterator[str]:
@@ -48,6 +82,8 @@ def _notes(model: Model) -> Iterator[str]:
     if other:
         settings = ", ".join(f"{key} {value}" for key, value in other.items())
         yield f"images are prepared otherwise than by OpenCLIP's transforms by default: {settings}"
+    if (tower := _tower_of_others(model)) is not None:
+        yield f"it was not read again, since the files of its text tower {tower!r} lie elsewhere"
     architecture = model.architecture
     if isinstance(architecture, dict) and architecture["text_cfg"].get("hf_tokenizer_name"):
         name = architecture["text_cfg"]["hf_tokenizer_name"]
