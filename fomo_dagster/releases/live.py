@@ -23,7 +23,7 @@ def released_weights(home: Home, name: str, checkpoint: str, wanted_by: str) -> 
 
 def weights_of(
     home: Home, name: str, number: int, candidate: Candidate, wanted_by: str
-) -> Artifact:  # fmt: skip
+) -> Artifact:
     """The weights of a release. Raises `InputError` where they are no longer in the store."""
     weights = home.store.open(*candidate.weights)
     if weights is None:

@@ -13,7 +13,8 @@ class Verdict:
 
     gate: its name, with what it is about: the dataset or concept that it protects, what the data
     may not be, or what may not cost more. asked: what must hold. estimate, low, high: in percent or
-    points, with the 95 % interval; None where there is none. limit: what they are held against.
+    points, of a gallery's cosine from -1 to 1, with the 95 % interval; None where there is none.
+    limit: what they are held against.
     samples: how many test samples it comes from, samples that the stage brings, or passes that were
     timed; samples_needed: about how many would tell, where these are too few.
     """

@@ -39,7 +39,7 @@ def bytes_below(folder: Path) -> int:
 
 def bytes_of(found: Iterable[Counter[File]]) -> int:
     """What files take together."""
-    return sum(file.bytes for file in set().union(*found))
+    return sum(file.bytes for file in {file for files in found for file in files})
 
 
 def freed(found: Iterable[Counter[File]]) -> set[File]:

@@ -172,11 +172,14 @@ RELEASE_TABLES: Mapping[str, Table] = {
             "asked": Column(TEXT, "what must hold"),
             "said": Column(TEXT, "what was found, in words"),
             "estimate": Column(
-                NUMBER, "the score, error, share, ratio or difference, in percent or points", True
+                NUMBER,
+                "the score, error, share, ratio or difference, in percent or points; of a "
+                "gallery's cosine, from -1 to 1",
+                True,
             ),
             "low": Column(NUMBER, "the lower end of its 95 % interval", True),
             "high": Column(NUMBER, "the upper end", True),
-            "limit": Column(NUMBER, "what it is held against", True),
+            "limit": Column(NUMBER, "what it is held against, in the same unit", True),
             "samples": Column(
                 INTEGER,
                 "test samples that it comes from, samples that the stage brings, or passes timed",
