@@ -92,8 +92,13 @@ def _nearest(
     queries: Floats, embeddings: Floats, own: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.int64]:
     """(Q, k): for each query, (Q, D), the places of the nearest of N embeddings, (N, D), but its
-    own."""
+    own; of equal ones the first."""
     similarities = queries @ embeddings.T  # (Q, N)
     similarities[np.arange(len(own)), own] = -np.inf
     depth = min(DEPTH, len(embeddings) - 1)
-    return np.argsort(-similarities, axis=1, kind="stable")[:, :depth]
+    found = np.empty((len(queries), depth), dtype=np.int64)
+    for query, of_query in enumerate(similarities):
+        least = np.partition(of_query, -depth)[-depth]
+        places = np.flatnonzero(of_query >= least)  # more than `depth` where several are equal
+        found[query] = places[np.argsort(-of_query[places], kind="stable")[:depth]]
+    return found

@@ -61,7 +61,8 @@ class Encoding:
                 features = await _run(release, TEXTS, tokens.ids)
             cut = None if tokens.cut is None else frozenset(tokens.cut)
             for place, text in enumerate(missing):
-                found[text] = KeptText(features[place], None if cut is None else place in cut)
+                own = features[place].copy()  # a view would keep the features of its whole batch
+                found[text] = KeptText(own, None if cut is None else place in cut)
         for text, kept in found.items():
             release.keep(text, kept)
         places = tuple(place for place, text in enumerate(texts) if found[text].was_cut)

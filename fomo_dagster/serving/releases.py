@@ -52,6 +52,7 @@ class ServedReleases:
         if beside is not None and beside != live:
             self._beside = _loaded(loader, beside, self.history)
         self._loading: asyncio.Task[_Attempt] | None = None
+        self._under_way: dict[int, asyncio.Task[LoadedRelease | None]] = {}
         self._again_at: dict[int, float] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._watching: asyncio.Task[None] | None = None
@@ -105,6 +106,9 @@ class ServedReleases:
             await asyncio.gather(self._watching, return_exceptions=True)
         if self._loading is not None:
             await self._loading
+        begun = await asyncio.gather(*self._under_way.values(), return_exceptions=True)
+        for release in (one for one in begun if isinstance(one, LoadedRelease)):
+            await asyncio.to_thread(release.close)
         for release in filter(None, (self.live, self._beside)):
             await asyncio.to_thread(release.close)
         await asyncio.gather(*self._closing)
@@ -121,26 +125,46 @@ class ServedReleases:
             return
         if time.monotonic() < self._again_at.get(number, 0.0):
             return
-        loaded: LoadedRelease | None
         if self._beside is not None and self._beside.number == number:
-            loaded, self._beside = self._beside, None
-        else:
-            try:
-                loaded = await asyncio.to_thread(self._loader.load, number, history)
-            except Exception as error:
-                self._again_at[number] = time.monotonic() + SECONDS_UNTIL_AGAIN
-                self._counters.swaps.labels("failed").inc()
-                self._trouble(f"release {number} is live and cannot be loaded ({error})")
-                if not isinstance(error, FomoError):
-                    logger.exception("release %d cannot be loaded", number)
-                return
-        if loaded is None:
-            self._trouble(_not_there(self._loader, number, history))
+            self._take_over(self._beside)
             return
+        try:
+            async with self._loaded_once(number, history) as loaded:
+                if loaded is None:
+                    self._trouble(_not_there(self._loader, number, history))
+                else:
+                    self._take_over(loaded)
+        except Exception as error:
+            self._again_at[number] = time.monotonic() + SECONDS_UNTIL_AGAIN
+            self._counters.swaps.labels("failed").inc()
+            self._trouble(f"release {number} is live and cannot be loaded ({error})")
+            if not isinstance(error, FomoError):
+                logger.exception("release %d cannot be loaded", number)
+
+    def _take_over(self, loaded: LoadedRelease) -> None:
+        """Have a release answer from now on."""
+        if self._beside is loaded:
+            self._beside = None
         before, self.live, self.problem = self.live, loaded, None
         self._counters.swaps.labels("swapped").inc()
-        logger.info("release %d answers, after release %d", number, before.number)
+        logger.info("release %d answers, after release %d", loaded.number, before.number)
         self._close_unused(before)
+
+    @asynccontextmanager
+    async def _loaded_once(
+        self, number: int, history: History
+    ) -> AsyncIterator[LoadedRelease | None]:
+        """A release, loaded by whoever wanted it first. Its place must be given to it within: who
+        comes later looks there."""
+        if number not in self._under_way:
+            load = asyncio.to_thread(self._loader.load, number, history)
+            self._under_way[number] = asyncio.create_task(load)
+        task = self._under_way[number]
+        try:
+            yield await asyncio.shield(task)
+        finally:
+            if task.done():
+                self._under_way.pop(number, None)
 
     async def _found(self, number: int | None) -> LoadedRelease:
         while True:
@@ -159,7 +183,15 @@ class ServedReleases:
         """Load a release beside the live one."""
         history = self.history
         try:
-            loaded = await asyncio.to_thread(self._loader.load, number, history)
+            async with self._loaded_once(number, history) as loaded:
+                if loaded is None:
+                    said = _not_there(self._loader, number, history)
+                    return _Attempt(number, RequestError(404, said))
+                if loaded is not self.live:
+                    before, self._beside = self._beside, loaded
+                    if before is not None:
+                        self._close_unused(before)
+                return _Attempt(number, None)
         except FomoError as error:
             status = 500 if number in history.releases else 404
             return _Attempt(number, RequestError(status, str(error)))
@@ -170,12 +202,6 @@ class ServedReleases:
             )
         finally:
             self._loading = None
-        if loaded is None:
-            return _Attempt(number, RequestError(404, _not_there(self._loader, number, history)))
-        before, self._beside = self._beside, loaded
-        if before is not None:
-            self._close_unused(before)
-        return _Attempt(number, None)
 
     def _close_unused(self, release: LoadedRelease) -> None:
         """Let go of a release that nobody uses any more."""

@@ -7,7 +7,7 @@ from polars.testing import assert_frame_equal
 from scipy import stats
 
 from fomo_dagster.errors import InputError
-from fomo_dagster.galleries.drift import drift_of, linear_map
+from fomo_dagster.galleries.drift import _nearest, drift_of, linear_map
 from fomo_dagster.graph.core.facts import ONLY
 from fomo_dagster.graph.run.materialise import materialise
 from fomo_dagster.releases.promoting import give_alias
@@ -36,6 +36,17 @@ def test_the_same_embeddings_have_not_drifted(old):
         {"cosine": 1, "recall_old_queries": 100, "recall_new_queries": 100,
          "recall_compensated": 100}
     )  # fmt: skip
+
+
+def test_of_equally_near_rows_the_first_are_taken():
+    corners = np.random.default_rng(3).integers(0, 2, size=(300, 4)).astype(np.float32)
+    own = np.arange(0, 300, 7)
+    similarities = corners[own] @ corners.T
+    similarities[np.arange(len(own)), own] = -np.inf
+    expected = np.argsort(-similarities, axis=1, kind="stable")[:, :10]
+    np.testing.assert_array_equal(_nearest(corners[own], corners, own), expected)
+    few = _nearest(corners[:2], corners[:3], np.arange(2))
+    assert [sorted(row) for row in few.tolist()] == [[1, 2], [0, 2]]
 
 
 def test_a_map_takes_back_what_turned_all_embeddings(old):

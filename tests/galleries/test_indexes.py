@@ -6,8 +6,12 @@ import pytest
 from typer.testing import CliRunner
 
 from fomo_dagster.cli.main import app
+from fomo_dagster.galleries import groups
+from fomo_dagster.galleries.files import EmbeddingsReader
+from fomo_dagster.galleries.finding import embedded_gallery
 from fomo_dagster.graph.core.facts import ONLY
 from fomo_dagster.graph.nodes.gallery_index import GalleryIndexNode
+from fomo_dagster.graph.run.gallery_search import GallerySearch
 from fomo_dagster.graph.run.materialise import materialise
 from fomo_dagster.store.cleaning import clean
 from fomo_dagster.tables.views import query
@@ -65,6 +69,24 @@ def test_what_has_no_index_yet_is_searched_exactly(indexed):
     assert not found("a swan", "--release", "1")["exact"]  # whose index is still there
     materialise("galleries/pets/index", indexed.context())
     assert not found("a swan")["exact"]
+
+
+def test_where_the_rest_begins_is_looked_for_once(indexed, monkeypatch):
+    monkeypatch.setattr(groups, "MEAN_ROWS", 4)
+    indexed.put_live(1)
+    indexed.make_all()
+    indexed.declare(index=HNSW, refresh={"rows": 8})
+    indexed.put_live(2)
+    indexed.make()
+    search = GallerySearch.of(indexed.home, embedded_gallery(indexed.home, "pets"))
+    assert search.rest.index is not None
+    count, looks = EmbeddingsReader.count_until, []
+    monkeypatch.setattr(
+        EmbeddingsReader, "count_until", lambda *of: looks.append(of[1:]) or count(*of)
+    )
+    found = [search.by_text(text, 24) for text in ("a swan", "a robin")]
+    assert [rows.select("split", "key").n_unique() for rows in found] == [24, 24]
+    assert len(looks) == 1
 
 
 def test_going_back_finds_the_index_as_it_was(indexed, monkeypatch):

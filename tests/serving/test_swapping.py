@@ -200,6 +200,69 @@ def test_several_who_ask_for_a_release_load_it_once(loader, home, monkeypatch):
     asyncio.run(story())
 
 
+@pytest.mark.parametrize("first", ["live", "asked for"])
+def test_what_goes_live_while_it_is_asked_for_is_loaded_once(loader, home, monkeypatch, first):
+    async def story():
+        releases = served(loader)
+        release(home, 3)
+        releases.history = loader.log.read()
+        count = []
+        load = loader.load
+
+        def slow(number, history):
+            count.append(number)
+            time.sleep(0.05)
+            return load(number, history)
+
+        monkeypatch.setattr(loader, "load", slow)
+
+        async def ask():
+            async with releases.use(3) as found:
+                return found
+
+        both = [releases.look(), ask()]
+        begun = []
+        for one in both if first == "live" else both[::-1]:
+            begun.append(asyncio.create_task(one))
+            await asyncio.sleep(0.02)
+        answers = await asyncio.gather(*begun)
+        assert releases.live in answers
+        assert (releases.live.number, releases._beside, count) == (3, None, [3])
+        assert alive(releases.live)
+        await releases.close()
+
+    asyncio.run(story())
+
+
+def test_a_server_that_ends_lets_go_of_what_was_being_loaded(loader, home, monkeypatch):
+    async def story():
+        releases = served(loader)
+        release(home, 3)
+        made = []
+        load = loader.load
+
+        def slow(number, history):
+            time.sleep(0.1)
+            made.append(load(number, history))
+            return made[-1]
+
+        monkeypatch.setattr(loader, "load", slow)
+        monkeypatch.setattr("fomo_dagster.serving.releases.SECONDS_BETWEEN_LOOKS", 0.0)
+        releases.start_watching()
+        await asyncio.sleep(0.05)
+        await releases.close()
+        assert [alive(one) for one in made] == [False]
+
+    asyncio.run(story())
+
+
+def test_kept_features_of_a_text_hold_no_others(serve):
+    client = serve()
+    client.post("/v1/embed/texts", json={"texts": ["one", "two", "three"]})
+    kept = client.served.releases.live.texts["two"].features
+    assert kept.base is None
+
+
 def test_what_is_beside_and_goes_live_is_not_loaded_again(loader, home):
     async def story():
         releases = served(loader, beside=1)

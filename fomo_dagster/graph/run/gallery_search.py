@@ -119,14 +119,19 @@ class GallerySearch:
         if self._reader is None:
             return nearest_rows(self.gallery.file, query, top, after)
         check_size(self.gallery.file, query)
-        start = 0
-        if after != _BEGIN:
-            start = EmbeddingsReader(self.gallery.file).count_until(*after)
+        if after not in self._starts:
+            self._starts[after] = EmbeddingsReader(self.gallery.file).count_until(*after)
+        start = self._starts[after]
         places, similarities = self._reader.nearest(query, top, start)
         if len(places) < min(top, EmbeddingsReader(self.gallery.file).rows - start):
             # The graph does not lead to as many of the rows that count.
             return nearest_rows(self.gallery.file, query, top, after)
         return rows_at(self.gallery.file, places.tolist(), similarities.tolist())
+
+    @cached_property
+    def _starts(self) -> dict[Place, int]:
+        """How many rows come up to a place, of those that were asked for: all keys are read."""
+        return {_BEGIN: 0}
 
     @cached_property
     def _last(self) -> Place:
