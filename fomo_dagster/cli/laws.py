@@ -73,7 +73,7 @@ def read_points(
     else:
         rows = rows.filter(pl.col("stage") == pl.col("stage").max().over("experiment"))
     rows = rows.with_columns(stages="stage").join(
-        experiments.select("experiment", "backbone"), on="experiment", how="left"
+        experiments.select("experiment", backbone="own_backbone"), on="experiment", how="left"
     )
     if "parameters" in columns:
         sizes = model_sizes(home, rows["backbone"].unique().to_list())

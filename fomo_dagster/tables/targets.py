@@ -56,8 +56,8 @@ def targets_of(
     """When experiments reach a value, or else the last one of a baseline, and keep it to the end.
 
     A method is what the columns `by` of the view `experiments` tell apart, by default experiments
-    but for their seeds. A workload is a stream with a backbone, and with `every_dataset` each
-    dataset. of: a name as of `references`, or of a method. metric, datasets: as of `trajectories`.
+    but for their seeds. A workload is a stream with a backbone, both but for the seeds of
+    replicates, and with `every_dataset` each dataset. of: a name as of `references`, or of a method. metric, datasets: as of `trajectories`.
     trials: with how many trials each method was tuned, of which for each seed the fastest counts.
     Raises `InputError` for what is not there, and for a method with another number of trials.
     """
@@ -75,7 +75,9 @@ def targets_of(
     values = experiments.select("experiment", "label", "stream", "backbone", "replicate").join(
         values, on="experiment", maintain_order="left_right"
     )
-    values = values.with_columns(workload=_workload(values, every_dataset=every_dataset))
+    values = values.with_columns(workload=_workload(values, every_dataset=every_dataset)).filter(
+        pl.col("value").is_not_null().any().over("experiment", "workload")
+    )
     wanted = _wanted(values, value, of, of_baseline)
     rows = [
         _row(group, metric, wanted[group["workload"][0]])
@@ -129,7 +131,7 @@ def _wanted(
     found = dict(final.iter_rows())
     if missing := sorted(set(workloads) - set(found)):
         raise InputError(
-            f"{of} has no last value on {', '.join(missing)}: give a target with --value, or "
+            f"{of} has no last value on {', '.join(missing)}: give the target as a value, or "
             "leave out the experiments on it"
         )
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from difflib import SequenceMatcher
 from pathlib import Path
 
 import polars as pl
@@ -49,13 +50,16 @@ WHERE number > 0.9 * steps GROUP BY experiment, stage
 
 def experiments_of(home: Path, references: Sequence[str]) -> pl.DataFrame:
     """The rows of the view `experiments` for those with scores that names stand for, and `name`,
-    which an experiment shares with its replicates, else its own.
+    which an experiment shares with its replicates, else its own. `stream` and `backbone`: their
+    names without the seeds of replicates; `own_backbone`: the name of its assets.
 
     A reference is an experiment, what replicates are of, a sweep, or a folder of `experiments/`,
     with `/` or `_` between its parts. Raises `InputError` for what names nothing that has scores.
     """
     known = query(home, _EXPERIMENTS).with_columns(
         name=pl.coalesce("replicate_of", "experiment"),
+        own_backbone="backbone",
+        **{column: _without_seeds(column) for column in ("stream", "backbone")},
     )
     found = []
     for reference in references:
@@ -75,6 +79,27 @@ def experiments_of(home: Path, references: Sequence[str]) -> pl.DataFrame:
             )
         found.append(rows)
     return pl.concat(found).unique(maintain_order=True)
+
+
+def _without_seeds(column: str) -> pl.Expr:
+    """The names of what replicates may have each for itself, without what tells them apart."""
+    is_own = (pl.col(column).n_unique() > 1).over("replicate_of")
+    is_alone = pl.len().over("replicate_of") == 1
+    ends_in_it = pl.col(column).str.ends_with(pl.format("_{}", pl.col("replicate")))
+    has_seeds = pl.col("replicate_of").is_not_null() & (is_own | (is_alone & ends_in_it))
+    without = pl.struct(name=column, replicate="replicate").map_elements(
+        lambda row: _without_label(row["name"], row["replicate"]), pl.String
+    )
+    return pl.when(has_seeds).then(without).otherwise(column)
+
+
+def _without_label(name: str | None, replicate: str) -> str | None:
+    """A name without the words that it shares with a replicate's, which may tell more seeds."""
+    if name is None:
+        return None
+    words, label = name.split("_"), replicate.split("_")
+    at, _, size = SequenceMatcher(None, words, label, autojunk=False).find_longest_match()
+    return "_".join([*words[:at], *words[at + size :]]) or name
 
 
 def trajectories(

@@ -260,6 +260,46 @@ def test_methods_are_compared_over_workloads_by_medians(made):
     assert {row["workload"]: row["target"] for row in of} == {"a": 60, "b": 20}
 
 
+def test_replicates_with_streams_and_backbones_of_their_own_are_of_one_workload(made):
+    streams = {"full": (0, 1), "lora": (0, 1, 2)}
+    for method, seeds in streams.items():
+        for seed in seeds:
+            made.experiment(
+                f"many_{method}_seed_{seed}", [0, 40, 50 + seed], 100, sweep="many", method=method,
+                replicate_of=f"many_{method}", replicate=f"seed_{seed}", stream=f"toy_seed_{seed}",
+                backbone=f"tiny_seed_{seed}", seed=seed,
+            )  # fmt: skip
+    made.experiment("alone", [0, 50, 51], 100)  # a run of the stream `toy`, without replicates
+    asked = ("target", "many", "--metric", "KA", "--in", "samples")
+    said = json.loads(fomo(*asked, "--of", "many_full", "--json"))
+    assert {(row["workload"], row["target"]) for row in said["experiments"]} == {("tiny", 50.5)}
+    assert {row["method"]: row["reached"] for row in said["profile"]} == {
+        "many_full": 0, "many_lora": 1,  # medians of never and 200; of never, 200 and 200
+    }  # fmt: skip
+    printed = fomo("target", "many_full_seed_0", "alone", *asked[2:], "--value", 1, "--json")
+    one = json.loads(printed)
+    assert [row["workload"] for row in one["experiments"]] == ["tiny", "toy"]  # of one stream
+    for seed in range(3):
+        made.experiment(f"two_seed_{seed}", [0, 50 + seed], 100 + seed, replicate_of="two",
+                        stream=f"toy_stream_seed_{seed}", replicate=f"seed_0_stream_seed_{seed}",
+                        backbone="toy_seed_0")  # fmt: skip
+    both = json.loads(fomo("target", "two", "alone", *asked[2:], "--value", 1, "--json"))
+    assert {row["workload"] for row in both["experiments"]} == {"toy_seed_0", "toy"}
+    remarks = json.loads(fomo("fit", "two", "--metric", "KA", "--law", "M1", "--json"))["remarks"]
+    assert remarks == []
+
+
+def test_what_lacks_the_metric_of_a_target_is_left_out(made):
+    made.experiment("some", [0, 60], 100)
+    made.experiment("none", [None, None], 100)
+    asked = ("target", "some", "none", "--metric", "KA")
+    said = json.loads(fomo(*asked, "--value", 50, "--json"))
+    assert [row["experiment"] for row in said["experiments"]] == ["some"]
+    assert said["remarks"] == ["without KA, and left out: none"]
+    with pytest.raises(InputError, match="none has no last value on toy: give the target as a"):
+        fomo(*asked, "--of", "none")
+
+
 def test_of_the_trials_that_a_method_was_tuned_with_the_fastest_of_each_seed_counts(made):
     fast, slow, never = [0, 50, 60], [0, 40, 60], [0, 10, 20]  # KA of the stages
     values = {

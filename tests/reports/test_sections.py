@@ -284,6 +284,30 @@ def test_a_declared_target_says_who_keeps_it_and_for_how_much(written):
     assert table.shown["kept"].to_list() == ["from stage 2", "never"]
 
 
+def test_a_target_of_several_workloads_is_told_for_each(written):
+    for stream, score in (("s", 16), ("r", 25)):
+        of = {"of": "a", "stream": stream}
+        written.experiment(f"a_{stream}", [(4, 4), (score, score)], {}, **of)
+        written.experiment(f"b_{stream}", [(4, 4), (20, 20)], {}, **{**of, "of": "b"})
+    (table, _) = target.section(replace(written.reported(), target=Target())).blocks
+    assert "was that of a on the same workload (25.00 on r, 16.00 on s) or more" in table.caption
+    assert table.shown.select("run", "workload", "kept").rows() == [
+        ("a_r", "r", "from stage 1"), ("a_s", "s", "from stage 1"),
+        ("b_r", "r", "never"), ("b_s", "s", "from stage 1"),
+    ]  # fmt: skip
+
+
+def test_a_target_of_a_score_that_a_method_lacks_is_shown_of_the_others(written):
+    written.experiment("a", [(4, 4), (16, 16)], {})
+    written.experiment("b", [(4, None), (16, None)], {})
+    (table, _) = target.section(replace(written.reported(), target=Target(value=10))).blocks
+    assert table.shown["run"].to_list() == ["a"]
+    assert table.caption.endswith("Without GM, and left out: b.")
+    of_b = target.section(replace(written.reported("b", "a"), target=Target()))
+    (said,) = of_b.blocks
+    assert said.startswith("No target: b has no last value")
+
+
 def test_settings_that_differ_are_shown_but_for_seeds(written):
     written.experiment("a", [(1, 1)], {"batch_size": 8, "method": {"merge": None}})
     merge = {"technique": "ties", "scale": 0.5}

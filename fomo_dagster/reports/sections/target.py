@@ -6,6 +6,7 @@ import shlex
 
 import polars as pl
 
+from fomo_dagster.errors import InputError
 from fomo_dagster.metrics import GEOMETRIC_MEAN, STAGE_METRICS
 from fomo_dagster.plots.targets import targets_figure
 from fomo_dagster.reports.content import Block, Figure, Section, Table
@@ -15,7 +16,9 @@ from fomo_dagster.tables.targets import Targets, targets_of
 from fomo_dagster.units import duration, number, operations
 
 COST = "flops"
+TITLE = "Time to a target"
 _WRITTEN = {"samples": number, "flops": operations, "seconds": duration}
+_NUMBERS = 1 + len(_WRITTEN)  # the last columns: the best value, and what it took
 
 
 def section(reported: Reported) -> Section | None:
@@ -25,23 +28,28 @@ def section(reported: Reported) -> Section | None:
         return None
     metric = next(one for one in STAGE_METRICS if one.name == target.metric)
     of = reported.baseline if target.value is None else None
-    found = targets_of(
-        reported.home.root, reported.experiments, metric, value=target.value, of=of, cost=COST
-    )
+    try:
+        found = targets_of(
+            reported.home.root, reported.experiments, metric, value=target.value, of=of, cost=COST
+        )
+    except InputError as error:  # of the baseline, whose last value the target is to be
+        return Section("target", TITLE, [f"No target: {error}."])
     aim = ["--value", f"{target.value:g}"] if of is None else ["--of", of]
     of_metric = [] if metric is GEOMETRIC_MEAN else ["--metric", metric.label]
     # Of a method that a comparison names, not all replicates that are there need be its own.
     names = reported.experiments if reported.of_comparison else reported.names
     command = shlex.join(["fomo", "target", *names, *of_metric, *aim, "--in", COST])
     source = reported.source(AGAINST_FLOPS, command, "scores", "weights")
-    value = f"{target.value:g}" if of is None else f"{found.rows['target'][0]:.2f}, that of {of},"
     caption = (
-        f"What each run took until its {metric.label} was {value} or more and stayed so to its "
-        "last stage; >: spent without that."
+        f"What each run took until its {metric.label} was {_aim(found, of)} or more and stayed so "
+        "to its last stage; >: spent without that."
     )
+    there = set(found.rows["experiment"])
+    if without := [name for name in reported.experiments if name not in there]:
+        caption += f" Without {metric.label}, and left out: {', '.join(without)}."
     shown = _shown(found)
     blocks: list[Block] = [
-        Table("target", caption, shown, found.rows, source, [*shown.columns[2:]])
+        Table("target", caption, shown, found.rows, source, [*shown.columns[-_NUMBERS:]])
     ]
     if found.stages.filter(pl.col("stage") > 0)[COST].is_not_null().any():
         caption = (
@@ -50,15 +58,27 @@ def section(reported: Reported) -> Section | None:
             "keep it."
         )
         blocks.append(Figure("target", caption, targets_figure(found), source))
-    return Section("target", "Time to a target", blocks)
+    return Section("target", TITLE, blocks)
+
+
+def _aim(found: Targets, of: str | None) -> str:
+    """The target for people. of: whose last value it is."""
+    targets = found.rows.select("workload", "target").unique(maintain_order=True)
+    if targets["target"].n_unique() == 1:
+        value = targets["target"][0]
+        return f"{value:g}" if of is None else f"{value:.2f}, that of {of},"
+    told = ", ".join(f"{value:.2f} on {workload}" for workload, value in targets.iter_rows())
+    return f"that of {of} on the same workload ({told})"
 
 
 def _shown(found: Targets) -> pl.DataFrame:
+    of_workload = ["workload"] if found.rows["workload"].n_unique() > 1 else []
     best = f"best {found.metric.label}"
     headings = {"samples": "samples", "flops": "FLOPs", "seconds": "time"}
     rows = [
         {
             "run": row["experiment"],
+            **{name: row[name] for name in of_workload},
             "kept": "never" if row["held"] is None else f"from stage {row['held']}",
             best: f"{row['best']:.2f}",
             **{
@@ -70,5 +90,5 @@ def _shown(found: Targets) -> pl.DataFrame:
         }
         for row in found.rows.iter_rows(named=True)
     ]
-    schema = dict.fromkeys(("run", "kept", best, *headings.values()), pl.String())
+    schema = dict.fromkeys(("run", *of_workload, "kept", best, *headings.values()), pl.String())
     return pl.DataFrame(rows, schema=schema)
