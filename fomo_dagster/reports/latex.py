@@ -7,7 +7,7 @@ from fomo_dagster.reports.content import Table
 _SPECIAL = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#",
     "_": r"\_", "%": r"\%", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\textquotedbl{}",
+    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\texttt{\char`\"}",
     "`": r"\textasciigrave{}", "±": r"$\pm$", "×": r"$\times$", "−": "$-$", "Δ": r"$\Delta$",
     "θ₀": r"$\theta_0$", "·": r"$\cdot$", "√": r"$\surd$", "–": "--", "…": r"\ldots{}",
     "≥": r"$\geq$", "†": r"$\dagger$", "→": r"$\to$",

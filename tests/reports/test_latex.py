@@ -14,6 +14,7 @@ NOWHERE = Source("", "", {})
         (r"\input{#1}~", r"\textbackslash{}input\{\#1\}\textasciitilde{}"),
         ("<b>", r"\textless{}b\textgreater{}"),
         ("28.7 ± 6.2, −3, θ₀, √2", r"28.7 $\pm$ 6.2, $-$3, $\theta_0$, $\surd$2"),
+        ('the "a"', r"the \texttt{\char`\"}a\texttt{\char`\"}"),
         ("one\nline\x1b[0m", "one line[0m"),
         ("日本 é", "日本 é"),
     ],
