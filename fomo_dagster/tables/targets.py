@@ -57,8 +57,9 @@ def targets_of(
 
     A method is what the columns `by` of the view `experiments` tell apart, by default experiments
     but for their seeds. A workload is a stream with a backbone, both but for the seeds of
-    replicates, and with `every_dataset` each dataset. of: a name as of `references`, or of a method. metric, datasets: as of `trajectories`.
-    trials: with how many trials each method was tuned, of which for each seed the fastest counts.
+    replicates, and with `every_dataset` each dataset. of: a name as of `references`, or of a
+    method. metric, datasets: as of `trajectories`. trials: with how many trials each method was
+    tuned, of which for each seed the fastest counts.
     Raises `InputError` for what is not there, and for a method with another number of trials.
     """
     if cost not in COSTS:

@@ -58,12 +58,19 @@ RUNS: Mapping[str, tuple[str, str]] = {
     "computed": ("VARCHAR[]", "the artifacts that were made"),
     "began": ("TIMESTAMP", "when (UTC)"),
     "seconds": ("DOUBLE", "how long it took, with waiting and fetching"),
-    "making_seconds": ("DOUBLE", "how long making these artifacts took; 0 of a hit"),
+    "making_seconds": (
+        "DOUBLE",
+        "how long it took to make them, one after another; 0 of a hit",
+    ),
     "samples": ("BIGINT", "samples worked through; null if nothing was made of any"),
     "flops": ("DOUBLE", "counted floating point operations; null if not counted"),
     "energy_joules": ("DOUBLE", "energy that the devices used; null if not measured"),
     "device": ("VARCHAR", "the kind of device that it was given: `cuda`, `cpu`, …; null of a hit"),
-    "devices": ("BIGINT", "how many devices it was given; 0 of a hit"),
+    "devices": (
+        "BIGINT",
+        "how many devices made each of these artifacts together, so that `making_seconds` times it "
+        "is their time; 0 of a hit",
+    ),
     "executor": ("VARCHAR", "what computed: `in_process`, `processes`, `ray` or `kubernetes`"),
     "person": ("VARCHAR", "the user's name on the machine of the run"),
     "host": ("VARCHAR", "the machine of the run"),

@@ -27,6 +27,7 @@ from fomo_dagster.graph.run.materialise import materialise
 from fomo_dagster.graph.run.processes import Forked
 from fomo_dagster.graph.run.run_context import Run, RunContext
 from fomo_dagster.home import Home
+from fomo_dagster.tables.views import query
 from resources.run_contexts import RunContexts
 
 ASSETS = {step_of(key): key for key in ("toy/trained_001", "toy/evaluation_003")}
@@ -98,6 +99,15 @@ def test_two_processes_evaluate_bit_for_bit_what_one_does(
         two = finished_project.home.store.open(*head.artifacts[name])
         for file in one.manifest["files"]:
             assert two.path(file).read_bytes() == one.path(file).read_bytes()
+    # Each process made datasets alone, so device time is the sum of what these took.
+    asked = (
+        "SELECT devices, making_seconds FROM runs WHERE asset = 'toy/evaluation_003' "
+        "ORDER BY began DESC LIMIT 1"
+    )
+    ((devices, seconds),) = query(finished_project.home.root, asked).rows()
+    made = [finished_project.home.store.open(*of).cost["seconds"] for of in head.artifacts.values()]
+    assert devices == 1
+    assert 0 < seconds <= sum(made) * (1 + 1e-9)
 
 
 @pytest.mark.parametrize(

@@ -124,6 +124,9 @@ def _row(
     computed = {name: artifact for name, artifact in artifacts.items() if artifact.computed}
     cost = _total_cost(computed)
     needs = node.needs if computed else None
+    devices = 0 if needs is None else needs.devices * needs.machines
+    if node.parallel_over_artifacts:  # each of which one process makes, on a device of its own
+        devices = min(devices, 1)
     return {
         "asset": head.asset,
         "kind": head.kind,
@@ -139,7 +142,7 @@ def _row(
         "flops": cost.get("flops"),
         "energy_joules": cost.get("energy_joules"),
         "device": None if needs is None else "+".join(sorted(claim.used)) or needs.device,
-        "devices": 0 if needs is None else needs.devices * needs.machines,
+        "devices": devices,
         "executor": context.run.cluster.executor,
         "run": context.run.id or None,
         "versions": installed(),
