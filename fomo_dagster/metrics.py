@@ -25,7 +25,8 @@ class Metric:
     """A number that says how good something is.
 
     unit: `%` of samples, `points`, which are differences of percentages, `nats`, or a `factor`.
-    best: which values are better. short: its name where space is short.
+    best: which values are better. short: its name where space is short. most: how large a `%` can
+    be.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Metric:
     unit: Literal["%", "points", "nats", "factor"] = "%"
     best: Literal["high", "low", "neither"] = "high"
     short: str = ""
+    most: float = 100.0
 
     @property
     def label(self) -> str:
@@ -42,8 +44,9 @@ class Metric:
     def variant(self, ending: str, how: str) -> Metric:
         """The same, taken in another way: its name has an ending, its description says how."""
         return Metric(
-            f"{self.name}_{ending}", f"`{self.name}` {how}", unit=self.unit, best=self.best
-        )
+            f"{self.name}_{ending}", f"`{self.name}` {how}", unit=self.unit, best=self.best,
+            most=self.most,
+        )  # fmt: skip
 
 
 R = TypeVar("R")

@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import polars as pl
 from rich.console import Console
 
-from fomo_dagster.cli.laws import Points, parameter_rows, parameters_as_data
+from fomo_dagster.cli.laws import Points, parameter_rows, parameters_as_data, places_ahead
 from fomo_dagster.cli.output import say
 from fomo_dagster.cli.rows import print_frame
 from fomo_dagster.errors import InputError
@@ -62,14 +61,14 @@ class Divided:
 
 def divided(points: Points, approach: str, budgets: Sequence[float]) -> Divided:
     """How points with COLUMNS divide compute; budgets: by default twice the largest that there is.
-    Raises `InputError` as the approach does."""
+    Raises `InputError` as the approach and `places_ahead` do."""
     columns = (*map(points.column, COLUMNS), points.column("error"))
     size, samples, flops, errors = columns
     try:
         division = APPROACHES[approach](size, samples, flops, errors)
     except InputError as error:
         raise InputError(f"{points.label} against parameters and samples: {error}") from error
-    at = np.array(budgets or [2 * flops.max()], dtype=np.float64)
+    at = places_ahead(budgets, flops.max(), "FLOPs")
     ranges = exponent_ranges(APPROACHES[approach], (size, samples, flops, errors))
     return Divided(points, approach, division, ranges, at)
 

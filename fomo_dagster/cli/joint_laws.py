@@ -10,7 +10,13 @@ import numpy as np
 import polars as pl
 from rich.console import Console
 
-from fomo_dagster.cli.laws import Points, parameter_rows, parameters_as_data, written
+from fomo_dagster.cli.laws import (
+    Points,
+    parameter_rows,
+    parameters_as_data,
+    places_ahead,
+    written,
+)
 from fomo_dagster.cli.output import say
 from fomo_dagster.cli.rows import print_frame
 from fomo_dagster.errors import InputError
@@ -51,19 +57,20 @@ class Joint:
             ranges = (self.uncertainty.sizes, self.uncertainty.samples, self.uncertainty.values)
             for name, intervals in zip(("parameters", "samples", "predicted"), ranges, strict=True):
                 found[f"{name}_low"], found[f"{name}_high"] = zip(*intervals, strict=True)
-        return pl.DataFrame(found)
+        bounded = pl.col("^predicted.*$").clip(upper_bound=self.points.most)
+        return pl.DataFrame(found).with_columns(bounded)
 
 
 def joint_of(points: Points, budgets: Sequence[float]) -> Joint:
     """The law of points with COLUMNS, and the best division of budgets, by default of twice the
-    largest that there is. Raises `InputError` as `fit_joint` does."""
+    largest that there is. Raises `InputError` as `fit_joint` and `places_ahead` do."""
     size, samples, flops = map(points.column, COLUMNS)
     try:
         law = fit_joint(size, samples, points.column("error"))
     except InputError as error:
         raise InputError(f"{points.label} against parameters and samples: {error}") from error
     each = float(np.median(flops / (size * samples)))
-    ahead = np.array(budgets or [2 * flops.max()], dtype=np.float64)
+    ahead = places_ahead(budgets, flops.max(), "FLOPs")
     return Joint(points, law, each, ahead, joint_uncertainty(law, size, samples, ahead, each))
 
 

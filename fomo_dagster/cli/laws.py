@@ -101,14 +101,23 @@ def read_points(
 
 def _error(metric: Metric) -> tuple[str, pl.Expr, float]:
     """What a law of decay can be of, and how large it can be."""
-    if metric.best == "low":
-        return metric.label, pl.col("value"), 100.0 if metric.unit == "%" else math.inf
-    if metric.unit != "%":
+    if metric.unit == "points":
         raise InputError(
             f"{metric.label} is a difference, in {metric.unit}, and no error that falls to a "
             "limit: choose another metric, such as geometric_mean"
         )
+    if metric.best == "low":
+        return metric.label, pl.col("value"), metric.most if metric.unit == "%" else math.inf
     return f"100 - {metric.label}", 100 - pl.col("value"), 100.0
+
+
+def places_ahead(at: Sequence[float], largest: float, against: str) -> Floats:
+    """Where a law looks ahead: at what `--at` asks for, by default an octave above the largest.
+    Raises `InputError` for what is no positive number."""
+    for one in at:
+        if not (math.isfinite(one) and one > 0):
+            raise InputError(f"--at is {one:g}: expected a positive number of {against}")
+    return np.array(at or [2 * largest], dtype=np.float64)
 
 
 @dataclass(frozen=True)
@@ -145,7 +154,7 @@ class Extrapolated:
         low, high = zip(*bounds, strict=True)
         most = self.points.most
         return frame.with_columns(
-            pl.Series("predicted", values, pl.Float64),
+            pl.Series("predicted", values, pl.Float64).clip(upper_bound=most),
             pl.Series("low", low, pl.Float64).clip(upper_bound=most),
             pl.Series("high", high, pl.Float64).clip(upper_bound=most),
         )
@@ -155,7 +164,7 @@ def extrapolated(
     points: Points, against: str, hold_out: int, law: str | None, at: Sequence[float]
 ) -> Extrapolated:
     """The law that extrapolates best, or the one of that name. at: where to look ahead; by default
-    an octave above the largest. Raises `InputError` as `choose` does."""
+    an octave above the largest. Raises `InputError` as `choose` and `places_ahead` do."""
     if law is not None and law not in LAWS:
         raise InputError(f"there is no law {law!r}: {nearest(law, LAWS)}")
     x, y = points.column(against), points.column("error")
@@ -163,7 +172,7 @@ def extrapolated(
         chosen = choose(x, y, hold_out, [LAWS[law]] if law else tuple(LAWS.values()))
     except InputError as error:
         raise InputError(f"{points.label} against {against}: {error}") from error
-    ahead = np.array(at or [2 * x.max()], dtype=np.float64)
+    ahead = places_ahead(at, x.max(), against)
     grid = np.geomspace(x.min(), max(x.max(), ahead.max()), _GRID)
     kept = ~chosen.held_out
     return Extrapolated(
@@ -223,12 +232,16 @@ def drawing(found: Extrapolated, suffix: str) -> bytes:
     fit, grid, held_out = found.chosen.fit, found.grid, found.chosen.held_out
     x, y = found.points.column(found.against), found.points.column("error")
     bounds = () if found.ahead is None else found.ahead.values[len(found.at) :]
+    most = found.points.most
     curves = [
         Curve(
-            f"{fit.law.name}: {fit.law.formula}", grid, fit.at(grid),
-            [low for low, _ in bounds], [high for _, high in bounds],
+            f"{fit.law.name}: {fit.law.formula}", grid, np.minimum(fit.at(grid), most),
+            [min(low, most) for low, _ in bounds], [min(high, most) for _, high in bounds],
         ),
-        Curve("fitted without those held out", grid, found.chosen.before.at(grid), dashed=True),
+        Curve(
+            "fitted without those held out", grid,
+            np.minimum(found.chosen.before.at(grid), most), dashed=True,
+        ),
     ]  # fmt: skip
     series = Series("measured", x[~held_out], y[~held_out], x[held_out], y[held_out], curves)
     return law_plot([series], found.against, found.points.label, suffix)

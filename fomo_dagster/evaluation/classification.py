@@ -146,6 +146,7 @@ METRICS: tuple[DatasetMetric[Classified], ...] = (
         "100 times the mean squared distance of the probabilities from 1 for the true class and 0 "
         "for the others (from 0 to 200)",
         best="low",
+        most=200.0,
         compute=Classified.brier_score,
     ),
     DatasetMetric(

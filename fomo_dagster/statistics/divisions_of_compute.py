@@ -20,7 +20,7 @@ from fomo_dagster.units import counted
 
 LEAST_SIZES = 3
 LEAST_BUDGETS = 2
-SAME_BUDGET = 1.05  # times the FLOPs of another point
+SAME_BUDGET = 1.05  # times the FLOPs of its first point
 _BUDGETS = 500  # of an envelope, evenly spaced in their logarithm
 _DRAWN, _LEVEL = 0.8, 0.8  # as the paper: of the points in a draw, and of an interval
 
@@ -91,8 +91,8 @@ def envelope(size: Floats, samples: Floats, flops: Floats, errors: Floats) -> Di
 def isoflop(size: Floats, samples: Floats, flops: Floats, errors: Floats) -> Division:
     """Approach 2: at each budget the lowest place of a parabola through the errors over ln N.
 
-    Points whose FLOPs differ by a twentieth or less are of one budget. Raises `InputError` where
-    fewer than two budgets have three sizes and a lowest place between these.
+    Points whose FLOPs differ by a twentieth or less, all of them, are of one budget. Raises
+    `InputError` where fewer than two budgets have three sizes and a lowest place between these.
     """
     _check(size, samples, flops, errors)
     found: list[tuple[float, float, float]] = []
@@ -155,11 +155,13 @@ def _at(x: Floats, known: Floats, values: Floats) -> Floats:
 
 
 def _budgets(flops: Floats) -> Iterator[npt.NDArray[np.intp]]:
-    """The places of the points of each budget, from the least."""
+    """The places of the points of each budget, from the least: what is above its first point's
+    FLOPs by more than a twentieth is of the next."""
     order = np.argsort(flops, kind="stable")
-    steps = np.diff(np.log(flops[order])) > np.log(SAME_BUDGET)
+    in_order = flops[order]
     start = 0
-    for end in [*(np.flatnonzero(steps) + 1).tolist(), len(order)]:
+    while start < len(order):
+        end = int(np.searchsorted(in_order, in_order[start] * SAME_BUDGET, side="right"))
         yield order[start:end]
         start = end
 

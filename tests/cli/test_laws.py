@@ -126,6 +126,43 @@ def test_a_law_of_a_sweep_says_what_it_held_out_and_what_comes(made, tmp_path):
         fomo("fit", "law", "--metric", "KA", "--to", tmp_path / "law.jpg")
 
 
+def test_laws_look_ahead_at_positive_numbers_alone(made):
+    for parameters in (1000, 4000, 16000):
+        made.backbone(f"of_{parameters}", parameters)
+        for samples in (250, 1000, 4000):
+            value = 50 - samples / 1000 + np.log(parameters / 4000) ** 2
+            made.experiment(f"joint_{parameters}_{samples}", [1.0, 100 - value], samples,
+                            sweep="joint", backbone=f"of_{parameters}")  # fmt: skip
+    joint = ("--joint",), ("--joint", "--approach", "isoflop")
+    for options, against in (((), "samples"), *((one, "FLOPs") for one in joint)):
+        for at in ("0", "-5", "nan", "inf"):
+            with pytest.raises(InputError, match=f"--at is {at}: expected a positive number of "
+                                                 f"{against}"):  # fmt: skip
+                fomo("fit", "joint", "--metric", "KA", *options, "--at", at)
+
+
+def test_no_prediction_is_above_what_an_error_can_be(made):
+    """Of a law of few samples, and at fewer still; the Brier score goes up to 200."""
+    for power in range(6):
+        samples = 1000 * 2**power
+        made.experiment(f"law_{samples}", [0.0, 100 - error(samples)], samples, sweep="law")
+        rows = [
+            {"experiment": f"law_{samples}", "stage": stage, "dataset": "birds", "role":
+             "adaptation", "task": "classification", "metric": "brier_score", "value":
+             4 * error(samples), "samples": 9} for stage in (0, 1)
+        ]  # fmt: skip
+        made.table("evaluations", f"law_{samples}/evaluation_001", rows)
+        made.head(f"law_{samples}/evaluation_001", "evaluation", experiment=f"law_{samples}")
+    asked = ("fit", "law", "--at", 1, "--at", 400, "--json")
+    said = json.loads(fomo(*asked, "--metric", "KA"))["ahead"]
+    assert [row["predicted"] for row in said] == [100.0, pytest.approx(error(400))]
+    assert said[0]["low"] <= said[0]["predicted"] <= said[0]["high"] == 100
+    said = json.loads(fomo(*asked, "--metric", "brier_score", "--dataset", "birds"))["ahead"]
+    assert [row["predicted"] for row in said] == [200.0, pytest.approx(4 * error(400))]
+    assert said[1]["predicted"] > 100
+    assert said[0]["high"] == 200
+
+
 def test_what_has_no_law_is_said(made):
     made.experiment("one", [5.0, 20.0, 40.0], 100)
     made.experiment("other", [5.0, 10.0], 400, method="lora")
@@ -136,6 +173,7 @@ def test_what_has_no_law_is_said(made):
         (("one",), "none of one has geometric_mean: choose another metric"),
         (("two",), "'two' has no scores yet: `fomo run two` computes them"),
         (("one", "--metric", "backward_transfer"), "is a difference, in points, and no error"),
+        (("one", "--metric", "forgetting"), "is a difference, in points, and no error"),
         (("one", "--metric", "accuracy"), "no metric 'accuracy' of a stage .one of a dataset"),
         (("one", "--against", "size"), "there is no law against 'size'"),
         (("one", "--joint", "--law", "M1"), "--joint goes without --law"),

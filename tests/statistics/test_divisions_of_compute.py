@@ -50,6 +50,18 @@ def test_compute_is_divided_as_the_law_of_its_points_divides_it(approach, points
         assert high - low < 0.03
 
 
+def test_budgets_do_not_run_into_each_other():
+    """Five budgets, each within a hundredth, and within a twentieth of the next."""
+    budgets = 1e20 * 1.055 ** np.arange(5)
+    flops = np.repeat(budgets, 4) * np.tile([1, 1.003, 1.006, 1.009], 5)
+    size = best_size(np.repeat(budgets, 4)) * np.tile([0.5, 0.9, 1.2, 2.0], 5)
+    found = isoflop(*with_errors(size, flops / 6 / size))
+    assert found.budgets == pytest.approx(budgets * 1.0045, rel=1e-3)
+    chained = np.array([1, 1.04, 1.08, 1.12, 1.17, 1.21])
+    with pytest.raises(InputError, match="of 0 budgets with as many sizes"):
+        isoflop(np.arange(1.0, 7), chained, chained, np.full(6, 2.0))
+
+
 def test_replicates_of_a_point_count_as_their_mean():
     points = curves()
     noise = np.exp(np.random.default_rng(0).normal(0, 1e-9, len(points[0])))
