@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fomo_dagster.statistics.answers import Answers
-from fomo_dagster.statistics.intervals import interval
+from fomo_dagster.statistics.intervals import interval, intervals
 
 
 def mean_of(scores):
@@ -59,15 +59,17 @@ def test_retrieval_draws_images_with_their_captions():
     assert one.influence.mean() == pytest.approx(0)
 
 
-def simulated(random, replicates, samples, gap, spread=0.03):
-    """Two methods on two datasets: samples are easy or hard for both, replicates good or bad."""
+def simulated(random, replicates, samples, spread=0.03):
+    """Two methods that are equally good on a dataset with classes and on one with 2 captions an
+    image: images are easy or hard for both, replicates good or bad. Their scores are 60 %."""
     methods = ({}, {})
-    shifts = [random.normal(0, spread, replicates) for _ in methods]
-    for name in ("seen", "held_out"):
-        ease = random.beta(3, 2, samples)
-        for number, (method, shift) in enumerate(zip(methods, shifts, strict=True)):
-            rates = np.clip(ease + shift[:, None] + gap * number, 0, 1)
-            method[name] = answers(random.random((replicates, samples)) < rates)
+    shifts = [random.normal(0, spread, (replicates, 1)) for _ in methods]
+    for name, captions in (("seen", 0), ("held_out", 2)):
+        clusters = np.concatenate([np.arange(samples), np.repeat(np.arange(samples), captions)])
+        rates = random.beta(3, 2, samples)[clusters]
+        for method, shift in zip(methods, shifts, strict=True):
+            correct = random.random((replicates, len(rates))) < np.clip(rates + shift, 0, 1)
+            method[name] = answers(correct, np.arange(len(rates)) >= samples, clusters)
     return methods
 
 
@@ -77,12 +79,51 @@ def test_intervals_cover_95_percent_and_equal_methods_are_told_apart_in_5(replic
     random = np.random.default_rng(replicates)
     covered = rejected = 0
     for number in range(1000):
-        first, second = simulated(random, replicates, 150, 0.0)
+        first, second = simulated(random, replicates, 150)
         found = interval(mean_of, first, second, seed=number, draws=200)
         covered += found.low <= 0 <= found.high
         rejected += found.p < 0.05
     assert abs(covered / 10 - 95) <= 2
     assert abs(rejected / 10 - 5) <= 2
+
+
+METRICS = [
+    lambda scores: scores["seen"],
+    lambda scores: scores["held_out"],
+    lambda scores: np.sqrt(scores["seen"] * scores["held_out"]),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("replicates", "least"), [(1, 93.5), (2, 91), (3, 94), (5, 94)])
+def test_few_replicates_cover_nearly_as_often(replicates, least):
+    """All of METRICS together, since each alone would take more draws; `benchmarks/coverage.py` has
+    them."""
+    random, covered, kept = np.random.default_rng(replicates), 0, 0
+    for _ in range(400):
+        methods = simulated(random, replicates, 150, 0.03 if replicates > 1 else 0.0)
+        for alone in intervals(METRICS, methods[0], draws=2):
+            low, high = alone.bounds(0.95)
+            covered += low <= 60 <= high
+        kept += sum(found.p >= 0.05 for found in intervals(METRICS, *methods, draws=2))
+    assert least <= covered / 12 <= 97
+    assert least <= kept / 12 <= 97
+
+
+def test_degrees_of_freedom_weigh_by_the_parts_of_the_variance():
+    random = np.random.default_rng(2)
+    rates = np.clip(random.beta(3, 2, 60) + random.normal(0, 0.05, (3, 1)), 0, 1)
+    correct = 100.0 * (random.random((3, 60)) < rates)
+    by_replicate, by_sample = correct.mean(axis=1), correct.mean(axis=0)
+    rest = correct - by_replicate[:, None] - by_sample + correct.mean()
+    of_rest = (rest**2).sum() / (2 * 59) / (3 * 60)
+    of_replicates = by_replicate.var(ddof=1) / 3
+    of_samples = by_sample.var(ddof=1) / 60 - of_rest
+    found = interval(mean_of, {"a": answers(correct > 0)}, draws=2)
+    assert of_replicates > 0.1 < of_samples
+    assert found.error**2 == pytest.approx(of_replicates + of_samples)
+    share = of_replicates / found.error**2
+    assert 1 / found.freedom == pytest.approx(share / 2 + (1 - share) / 59)
 
 
 def test_what_a_metric_does_not_follow_changes_nothing_of_it():

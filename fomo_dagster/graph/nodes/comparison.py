@@ -51,7 +51,8 @@ class ComparisonNode(OfComparison):
 
     kind: ClassVar[str] = "comparison"
     # 1 gave no width to intervals of replicates that agree by chance; 2 took what rounding leaves
-    # of equal scores for a difference, and the first method's roles for those of all.
+    # of equal scores for a difference, the first method's roles for those of all, and too little
+    # width for few replicates.
     version: ClassVar[int] = 3
     tools: ClassVar[frozenset[str]] = frozenset({"parquet", "duckdb"})
     methods: Mapping[str, Members]
