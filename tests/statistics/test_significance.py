@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar as table_mcnemar
+from statsmodels.stats.weightstats import ttost_paired
 
 from fomo_dagster.statistics.answers import Answers
 from fomo_dagster.statistics.comparison import compare, over_datasets
-from fomo_dagster.statistics.intervals import Interval
+from fomo_dagster.statistics.intervals import Interval, interval
 from fomo_dagster.statistics.significance import (
     holm,
     mcnemar,
@@ -62,6 +64,15 @@ def test_equal_differences_are_ties_of_the_signed_ranks():
     assert pair.p == pytest.approx(2 * (1 + 7) / 2**7)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_holms_correction_is_that_of_its_definition(seed):
+    values = np.random.default_rng(seed).random(12) ** 4
+    values[3] = values[7]
+    below = [sorted(values[values <= p]) for p in values]  # each of these times how many are left
+    expected = [min(1, max((12 - place) * p for place, p in enumerate(own))) for own in below]
+    assert holm(values.tolist()) == pytest.approx(expected)
+
+
 def test_a_run_is_better_with_the_probability_of_its_pairs():
     one, other = np.array([[1.0, 5], [3, 5]]), np.array([[2.0, 5], [0, 5]])
     assert probability_of_improvement(one, other) == pytest.approx((3 / 4 + 1 / 2) / 2)
@@ -102,6 +113,32 @@ def difference(estimate, error, replicates=5):
 )
 def test_an_interval_says_what_it_can(estimate, error, margin, said):
     assert verdict(difference(estimate, error), margin) == said
+
+
+def test_equivalence_and_non_inferiority_are_those_of_statsmodels():
+    """Of replicates whose samples add nothing, the paired tests of statsmodels and of SciPy."""
+    random, said = np.random.default_rng(0), []
+    for replicates in [3, 4, 6] * 40:
+        rates = 0.5 + random.normal(0, 0.05, (2, replicates, 1))
+        one, other = (
+            Answers(random.random((replicates, 400)) < rate, np.zeros(400, bool), np.arange(400))
+            for rate in rates
+        )
+        found = interval(lambda scores: scores["a"], {"a": one}, {"a": other}, draws=2)
+        if found.error_of_samples:
+            continue
+        scores = one.scores(), other.scores()
+        assert found.p == pytest.approx(stats.ttest_rel(*scores).pvalue)
+        for margin in (1.0, 3.0, 10.0):
+            p, (_, not_below, _), _ = ttost_paired(*scores, -margin, margin)
+            expected = "equivalent" if p < 0.05 else "no worse" if not_below < 0.05 else ""
+            told = verdict(found, margin)
+            if told != "better" and (expected or told != "worse"):
+                assert told == (expected or "too little to tell")
+                said.append(told)
+    assert {said.count(one) > 4 for one in ("equivalent", "no worse", "too little to tell")} == {
+        True
+    }
 
 
 def test_as_many_replicates_are_needed_as_a_power_analysis_says():
