@@ -71,11 +71,12 @@ def pdf(figure: Figure) -> bytes:
 
 
 def drawn(figure: Figure, suffix: str) -> bytes:
-    """The figure by the suffix of its file; raises `InputError` for another than these."""
+    """The figure by the suffix of its file, in letters of any size; raises `InputError` for another
+    than these."""
     ways = {".png": png, ".svg": svg, ".pdf": pdf}
-    if suffix not in ways:
+    if suffix.lower() not in ways:
         raise InputError(f"pictures are {', '.join(ways)} files, not {suffix or 'others'}")
-    return ways[suffix](figure)
+    return ways[suffix.lower()](figure)
 
 
 _ONE_AT_A_TIME = Lock()  # all threads see what `rc_context` sets, and what it puts back

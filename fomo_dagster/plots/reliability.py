@@ -18,9 +18,10 @@ def reliability_plot(panels: Mapping[str, Mapping[str, pl.DataFrame]], title: st
 
     panels: dataset → label → bins with `confidence`, `accuracy` (from 0 to 1) and `images`. A
     marker is the larger the more images its bin has. On the diagonal, a model is as often right as
-    it is sure.
+    it is sure. A label looks alike in all panels.
     """
     shown = dict(list(panels.items())[:MOST_PANELS])
+    labels = list(dict.fromkeys(label for curves in shown.values() for label in curves))
     columns = min(COLUMNS, max(1, len(shown)))
     rows = max(1, math.ceil(len(shown) / columns))
     figure = new_figure(max(4.2, 2.9 * columns), 2.8 * rows + 0.9)
@@ -36,7 +37,8 @@ def reliability_plot(panels: Mapping[str, Mapping[str, pl.DataFrame]], title: st
             continue
         dataset, curves = list(shown.items())[place]
         axes.plot((0, 1), (0, 1), color=MUTED, linewidth=0.8, linestyle=":")
-        for number, (label, bins) in enumerate(curves.items()):
+        for label, bins in curves.items():
+            number = labels.index(label)
             x, y = bins["confidence"].to_numpy(), bins["accuracy"].to_numpy()
             share = bins["images"].to_numpy() / max(1, bins["images"].sum())
             colour = COLOURS[number % len(COLOURS)]
@@ -52,9 +54,12 @@ def reliability_plot(panels: Mapping[str, Mapping[str, pl.DataFrame]], title: st
         axes.set_ylabel("accuracy", fontsize=9)
     for axes in grid[-1]:
         axes.set_xlabel("confidence", fontsize=9)
-    if shown:
-        handles, labels = grid[0, 0].get_legend_handles_labels()
-        if len(labels) > 1:
-            figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8.5,
-                          frameon=False)  # fmt: skip
+    if len(labels) > 1:
+        handles = {
+            label: handle
+            for axes in grid.flat
+            for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+        }
+        figure.legend([handles[label] for label in labels], labels, loc="outside lower center",
+                      ncols=4, fontsize=8.5, frameon=False)  # fmt: skip
     return png(figure)

@@ -122,6 +122,8 @@ def test_a_law_of_a_sweep_says_what_it_held_out_and_what_comes(made, tmp_path):
     printed = fomo("fit", "law", "--metric", "KA", "--law", "M1", "--to", tmp_path / "law.svg")
     assert printed.splitlines()[0] == "100 - KA against samples: 6 points at 6 values, 1 held out"
     assert (tmp_path / "law.svg").read_bytes().startswith(b"<?xml")
+    fomo("fit", "law", "--metric", "KA", "--law", "M1", "--to", tmp_path / "LAW.PNG")
+    assert (tmp_path / "LAW.PNG").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(InputError, match=r"pictures are .png, .svg, .pdf files, not .jpg"):
         fomo("fit", "law", "--metric", "KA", "--to", tmp_path / "law.jpg")
 

@@ -33,6 +33,15 @@ def test_each_dataset_has_a_panel_with_all_its_curves(drawn):
     assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == ["before", "after"]
 
 
+def test_a_label_that_the_first_panel_lacks_is_told_and_looks_alike_everywhere(drawn):
+    curves = {"before": BINS, "after": BINS}
+    reliability_plot({"birds": {"before": BINS}, "cats": curves, "old": {"after": BINS}})
+    assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == ["before", "after"]
+    birds, cats, old = ([line.get_color() for line in p.lines[1:]] for p in panels_of(drawn[0]))
+    assert birds + old == cats
+    assert len(set(cats)) == 2
+
+
 def test_more_datasets_than_fit_are_counted(drawn):
     reliability_plot({f"d{i}": {"a": BINS} for i in range(MOST_PANELS + 3)})
     assert len(panels_of(drawn[0])) == MOST_PANELS
