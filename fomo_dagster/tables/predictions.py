@@ -19,7 +19,7 @@ from fomo_dagster.units import duration
 
 EVALUATION = OF_PREDICTIONS.kind
 PREDICTIONS = OF_PREDICTIONS.file
-_LEVEL = 9  # of zstd: an eighth smaller than by its usual one
+_LEVEL = 19  # of zstd: 3 % smaller than by 9, for 3 ms of a thousand rows
 QUERY = ("dataset", "query", "key", "caption")
 """The columns that tell queries apart."""
 
@@ -36,8 +36,9 @@ def write_predictions(rows: pl.DataFrame, path: Path) -> None:
     ).to_arrow()
     parquet.write_table(
         table, path, compression="zstd", compression_level=_LEVEL,
-        use_dictionary=["query", "concept", "predicted"],
+        use_dictionary=["query", "caption", "concept", "rank", "predicted"],
         column_encoding={"key": "DELTA_BYTE_ARRAY"},
+        write_statistics=False, store_schema=False,  # of which small files have more than of rows
     )  # fmt: skip
 
 
