@@ -44,7 +44,9 @@ def bytes_of(found: Iterable[Counter[File]]) -> int:
 
 def freed(found: Iterable[Counter[File]]) -> set[File]:
     """The files of which no link stays where all that were found go."""
-    links = sum(found, Counter[File]())
+    links = Counter[File]()
+    for files in found:
+        links.update(files)
     return {file for file, count in links.items() if count >= file.links}
 
 
