@@ -32,7 +32,8 @@ class Source:
 @dataclass(frozen=True)
 class Table:
     """Rows. name: of its files. shown: what is printed, fractions to two places; data: every digit,
-    for CSV. numbers: columns that hold numbers as texts; best: column → the rows that stand out."""
+    for CSV. numbers: columns that hold numbers as texts, if they are there; best: column → the rows
+    that stand out."""
 
     name: str
     caption: str

@@ -63,7 +63,7 @@ def _table(table: Table, rewrite: Rewrite) -> Table:
         headings = {name: name for name in shown.columns}
     return replace(
         table, caption=rewrite(table.caption), shown=shown.rename(headings),
-        numbers=[headings[name] for name in table.numbers],
+        numbers=[headings[name] for name in table.numbers if name in headings],
         best={headings[name]: rows for name, rows in table.best.items()},
     )  # fmt: skip
 

@@ -27,7 +27,7 @@ def drawn():
 
 def test_it_is_left_out_of_what_is_read_and_of_nothing_else():
     data = pl.DataFrame({"method": ["rates_low", None], "rates_low_lora": ["1", "rates_of"]})
-    table = Table("t", "of rates_low", data, data, SOURCE, ["rates_low_lora"],
+    table = Table("t", "of rates_low", data, data, SOURCE, ["rates_low_lora", "not shown"],
                   {"rates_low_lora": [0]})  # fmt: skip
     blocks = ["rates_low_seed_0, rates_low2", ("my_rates_low",), Fold("rates_low", [table]),
               Figure("f", "rates_low_lora.", drawn(), SOURCE)]  # fmt: skip
