@@ -15,6 +15,7 @@ from fomo_dagster.cli.main import app
 from fomo_dagster.cli.planning import resolve_request
 from fomo_dagster.cli.running import COMMANDS
 from fomo_dagster.errors import InputError, StoreError
+from fomo_dagster.evaluation import latency
 from fomo_dagster.graph.build.builder import build_graph, build_project
 from fomo_dagster.graph.build.names import PROMOTE, ROLL_BACK
 from fomo_dagster.graph.core.facts import ONLY
@@ -363,8 +364,9 @@ def test_what_a_stage_costs_is_counted_against_what_is_live(live, small_backbone
 
 
 def test_how_long_a_stage_takes_is_timed_once_where_its_architecture_is_another(
-    live, small_backbone
+    live, small_backbone, monkeypatch
 ):
+    monkeypatch.setattr(latency, "MOST", latency.LEAST)
     gates = PASSES | {"speed": {"latency_ratio_at_most": 1000}}
     live.write("small", release=release(gates, "manual"), backbone=small_backbone)
     made, _ = run(live, "small")
