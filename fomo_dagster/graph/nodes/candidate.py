@@ -27,6 +27,7 @@ from fomo_dagster.graph.core.shown import Bullets, Check, Checked, Shown
 from fomo_dagster.graph.nodes.details import SampleDetails
 from fomo_dagster.graph.nodes.evaluated import evaluated
 from fomo_dagster.graph.nodes.evaluation import EvaluationDetails, EvaluationNode
+from fomo_dagster.graph.nodes.held_costs import HeldCosts
 from fomo_dagster.graph.nodes.held_data import (
     OF_LEARNT,
     OF_STAGE,
@@ -38,14 +39,7 @@ from fomo_dagster.graph.nodes.held_galleries import HeldGalleries
 from fomo_dagster.graph.nodes.held_live import CandidateDetails, LiveDetails, live_facts
 from fomo_dagster.graph.nodes.released_past import was_released
 from fomo_dagster.graph.nodes.up_for_release import candidate_of
-from fomo_dagster.graph.work.checkpoints import encoder_of
-from fomo_dagster.graph.work.compared_costs import (
-    LATENCIES,
-    architectures_of,
-    compared,
-    latencies_recipe,
-    time_latencies,
-)
+from fomo_dagster.graph.work.compared_costs import LATENCIES
 from fomo_dagster.graph.work.histories import history_of
 from fomo_dagster.releases.history import licences_said
 from fomo_dagster.releases.live import released_weights
@@ -61,7 +55,6 @@ if TYPE_CHECKING:
     from fomo_dagster.experiment.gallery import LoadedGallery
     from fomo_dagster.experiment.schema import Experiment
     from fomo_dagster.graph.core.context import NodeContext
-    from fomo_dagster.releases.costs import Compared
     from fomo_dagster.releases.gates import GalleryDrift
 
 GATES = "gates"  # the artifact of the verdicts; the others are evaluations of what is live
@@ -204,14 +197,9 @@ class CandidateNode(Node):
         if self.data.leaves_out:
             parameters["deduplicate"] = True
         beside: dict[str, Recipe] = {}
-        if self.release.gates.cost is not None or self.release.gates.speed is not None:
-            backbone = facts[self._live_key].of(LiveDetails).backbone
-            both = architectures_of(self.evaluation.backbone, backbone)
-            parameters["architectures"] = both
-            precision = self.evaluation.settings.precision
-            timed = latencies_recipe(both, precision)
-            if timed is not None and self.release.gates.speed is not None:
-                beside[LATENCIES], inputs[LATENCIES] = timed, timed.digest
+        parameters |= self._costs.parameters(facts[self._live_key].of(LiveDetails).backbone)
+        if (timed := self._costs.latencies(parameters)) is not None:
+            beside[LATENCIES], inputs[LATENCIES] = timed, timed.digest
         if self._held is not None:
             checkpoint = facts[self.evaluation.checkpoint_key].data_version
             drifts = self._held.recipes(facts[self._live_key].of(LiveDetails).galleries, checkpoint)
@@ -258,7 +246,9 @@ class CandidateNode(Node):
                 name, recipe, stage.backbone, stage.checkpoint_key, self.execution, folder, context
             )
         if name == LATENCIES:
-            self._time(folder, context)
+            live = self.outside_facts(context)[self._live_key].of(LiveDetails).checkpoint
+            assert live is not None  # or there were nothing to time
+            self._costs.time(recipe, self._live(live, context), self.execution, folder, context)
             return None
         if name != GATES:
             return self._evaluate_live(name, recipe, folder, context)
@@ -271,18 +261,15 @@ class CandidateNode(Node):
             None if live is None else evaluated(self.evaluation, live, context), number,
             near_duplicates_of(recipe.inputs, context),
             learnt_near_duplicates_of(recipe.inputs, context),
-            left_out="deduplicate" in recipe.parameters, costs=self._costs(recipe, context),
+            left_out="deduplicate" in recipe.parameters, costs=self._costs.found(recipe, context),
             drifts=self._drifts(recipe, context),
         )  # fmt: skip
         (folder / VERDICTS).write_text(json.dumps([asdict(one) for one in verdicts]))
         return None
 
-    def _costs(self, recipe: Recipe, context: NodeContext) -> Compared | None:
-        """What it and what is live cost, where a gate is about that."""
-        timed = None
-        if LATENCIES in recipe.inputs:
-            timed = context.store.open(LATENCIES, recipe.inputs[LATENCIES])
-        return compared(recipe.parameters.get("architectures"), timed, context.home.cache)
+    @property
+    def _costs(self) -> HeldCosts:
+        return HeldCosts(self.release.gates, self.evaluation)
 
     def _drifts(self, recipe: Recipe, context: NodeContext) -> dict[str, GalleryDrift] | None:
         """How far it is from what embedded the galleries, where a gate is about them."""
@@ -299,15 +286,6 @@ class CandidateNode(Node):
         evaluation = replace(self.evaluation, execution=self.execution)
         dataset = next(d for d in evaluation.datasets if _LIVE.format(d) == name)
         return evaluation.evaluate(dataset, weights, backbone, folder, context)
-
-    def _time(self, folder: Path, context: NodeContext) -> None:
-        """Where what is live has another architecture."""
-        live = self.outside_facts(context)[self._live_key].of(LiveDetails).checkpoint
-        assert live is not None  # or there were nothing to time
-        precision, own = self.evaluation.settings.precision, self.evaluation
-        models = (own.backbone, context.artifact(own.checkpoint_key)), self._live(live, context)
-        encoders = [encoder_of(*one, precision, self.execution, context) for one in models]
-        time_latencies(encoders, folder)
 
     def _live(self, checkpoint: str, context: NodeContext) -> tuple[Backbone, Artifact]:
         """The backbone and the weights of what is live."""

@@ -67,10 +67,10 @@ def time_latencies(encoders: Sequence[Encoder], folder: Path) -> None:
 
 
 def compared(
-    architectures: Sequence[Any] | None, timed: Artifact | None, cache: Path
+    architectures: Sequence[Any] | None, timed: Artifact | None, cache: Path | None
 ) -> Compared | None:
     """The two of `architectures_of`; None where there are no two. timed: the artifact of their
-    latencies, where these are asked for."""
+    latencies; cache: where their costs are counted; each where that is asked for."""
     from fomo_dagster.releases.costs import Compared, Latency
 
     if architectures is None or len(architectures) < 2:
@@ -82,6 +82,8 @@ def compared(
     if timed is not None:
         data = json.loads(timed.path(_FILE).read_text())
         latencies = {of: Latency(**one) for of, one in data.items()}
+    if cache is None:
+        return Compared(latencies=latencies)
     return Compared(_costs(stage, cache), None if live is None else _costs(live, cache), latencies)
 
 
