@@ -173,18 +173,23 @@ def test_one_release_is_kept_beside_the_live_one_and_the_one_before_it_goes(load
     asyncio.run(story())
 
 
+def loaded_slowly(loader, monkeypatch):
+    """The numbers that are loaded from now on, each of which takes a while."""
+    numbers, load = [], loader.load
+
+    def slow(number, history):
+        numbers.append(number)
+        time.sleep(0.05)
+        return load(number, history)
+
+    monkeypatch.setattr(loader, "load", slow)
+    return numbers
+
+
 def test_several_who_ask_for_a_release_load_it_once(loader, home, monkeypatch):
     async def story():
         releases = served(loader)
-        count = []
-        load = loader.load
-
-        def slow(number, history):
-            count.append(number)
-            time.sleep(0.05)
-            return load(number, history)
-
-        monkeypatch.setattr(loader, "load", slow)
+        count = loaded_slowly(loader, monkeypatch)
 
         async def ask(number):
             async with releases.use(number) as found:
@@ -206,15 +211,7 @@ def test_what_goes_live_while_it_is_asked_for_is_loaded_once(loader, home, monke
         releases = served(loader)
         release(home, 3)
         releases.history = loader.log.read()
-        count = []
-        load = loader.load
-
-        def slow(number, history):
-            count.append(number)
-            time.sleep(0.05)
-            return load(number, history)
-
-        monkeypatch.setattr(loader, "load", slow)
+        count = loaded_slowly(loader, monkeypatch)
 
         async def ask():
             async with releases.use(3) as found:
