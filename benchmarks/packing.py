@@ -15,6 +15,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ from fomo_dagster.home import Home
 from fomo_dagster.store.artifacts import Store
 from fomo_dagster.store.byte_planes import restored, write_differences
 from fomo_dagster.store.cleaning import take_whole
+from fomo_dagster.store.digests import digest_of_file
 from fomo_dagster.store.heads import Head
 from fomo_dagster.store.low_rank import LowRank, LowRankPart
 from fomo_dagster.store.packing import pack
@@ -100,32 +102,49 @@ def seconds_of(work: Callable[[], object]) -> tuple[float, float]:
     return seconds, memory.costs().get("peak_process_memory_bytes", 0) / MEGABYTE
 
 
-def at_size(millions: float, relative: float, folder: Path) -> Iterator[tuple[object, ...]]:
-    """Packing and unpacking one stage through the store."""
+def _write(weights: Weights, folder: Path) -> None:
+    save_file(weights, folder / WEIGHTS)
+
+
+def at_size(
+    stages: int, millions: float, relative: float, folder: Path
+) -> Iterator[tuple[object, ...]]:
+    """Packing and unpacking all stages through the store, one after the other: seconds and bytes of
+    all of them together. What comes back is compared with what was packed."""
     store = Store(folder / "store")
-    recipes = Recipe("backbone", 1), Recipe("trained", 1)
+    weights = weights_of(millions, np.random.default_rng(0))
+    theta = Recipe("backbone", 1)
+    store.get_or_make(theta, partial(_write, weights))
+    base = (theta.kind, theta.digest)
+    spent: dict[str, tuple[float, float]] = {}
+    whole = packed = 0
 
-    def theta() -> Weights:
-        return weights_of(millions, np.random.default_rng(0))
-
-    store.get_or_make(recipes[0], lambda made: save_file(theta(), made / WEIGHTS))
-    store.get_or_make(
-        recipes[1],
-        lambda made: save_file(moved(theta(), relative, np.random.default_rng(1)), made / WEIGHTS),
-    )
-    base, own = ((recipe.kind, recipe.digest) for recipe in recipes)
-    size = (store.folder(*own) / WEIGHTS).stat().st_size
-    packed = store.places.packed(*own)
-    for name, work in {
-        "pack, verify, flush": lambda: pack(store, own, base, WEIGHTS),
-        "take the whole files away": lambda: take_whole(folder, store, lambda root: True, [own]),
-        "what a plan asks": lambda: store.holds(recipes[1]),
-        "unpack, verify, flush": lambda: store.open(*own),
-        "find it whole": lambda: store.open(*own),
-    }.items():
+    def timed(name: str, work: Callable[[], object]) -> None:
         seconds, memory = seconds_of(work)
-        now = (packed / "changes").stat().st_size
-        yield name, seconds, memory, size / MEGABYTE, now / MEGABYTE
+        before, most = spent.get(name, (0.0, 0.0))
+        spent[name] = (before + seconds, max(most, memory))
+
+    for stage in range(1, stages + 1):
+        weights = moved(weights, relative, np.random.default_rng(stage))
+        recipe = Recipe("trained", 1, {"stage": stage})
+        made = store.get_or_make(recipe, partial(_write, weights))
+        own = [(recipe.kind, recipe.digest)]
+        size, was = made.path(WEIGHTS).stat().st_size, digest_of_file(made.path(WEIGHTS))
+        timed("pack, verify, flush", partial(pack, store, own[0], base, WEIGHTS))
+        timed(
+            "take the whole files away",
+            partial(take_whole, folder, store, lambda root: True, own),
+        )
+        timed("what a plan asks", partial(store.holds, recipe))
+        timed("unpack, verify, flush", partial(store.open, *own[0]))
+        timed("find it whole", partial(store.open, *own[0]))
+        if digest_of_file(store.folder(*own[0]) / WEIGHTS) != was:
+            raise SystemExit(f"stage {stage} came back with other bytes")
+        take_whole(folder, store, lambda root: True, own)
+        whole += size
+        packed += (store.places.packed(*own[0]) / "changes").stat().st_size
+    for name, (seconds, memory) in spent.items():
+        yield name, seconds, memory, whole / MEGABYTE, packed / MEGABYTE
 
 
 def with_adapters(millions: float, rank: int, folder: Path) -> Iterator[tuple[object, ...]]:
@@ -213,9 +232,9 @@ def main() -> None:
             list(by_change(arguments.stages, arguments.small, folder)),
         )  # fmt: skip
         print_figures(
-            f"{arguments.large:g} million numbers, a step of 0.001",
+            f"{arguments.large:g} million numbers, {arguments.stages} steps of 0.001",
             ("work", "seconds", "memory (MB)", "whole (MB)", "packed (MB)"),
-            list(at_size(arguments.large, 1e-3, folder)),
+            list(at_size(arguments.stages, arguments.large, 1e-3, folder)),
         )
         print_figures(
             f"{arguments.large:g} million numbers, LoRA of rank {arguments.rank}",

@@ -6,10 +6,11 @@ spare much. `benchmarks/near_duplicates.py` measures the time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,9 +25,11 @@ Distances = npt.NDArray[np.uint8]
 Features = npt.NDArray[np.float32]
 Similarities = npt.NDArray[np.float32]
 
-LEAKAGE, EARLIER, WITHIN = "leakage", "earlier", "within"
+LEAKAGE, PAST_LEAKAGE = "leakage", "past_leakage"
+EARLIER, WITHIN = "earlier", "within"
 KINDS = {
     LEAKAGE: "a test image",
+    PAST_LEAKAGE: "a test image that came after it",
     EARLIER: "one that an earlier stage brought",
     WITHIN: "one that the stage brings before it",
 }
@@ -120,6 +123,7 @@ def pairs_of(
     tests: pl.DataFrame,
     distance: int,
     *,
+    late: Sequence[tuple[pl.DataFrame, pl.DataFrame]] = (),
     mirrored: bool = False,
     similarity: float | None = None,
     progress: Progress = no_progress,
@@ -130,17 +134,20 @@ def pairs_of(
     Each sample of `chunk`, in its order, is paired with the nearest test image of each dataset,
     with the nearest of `earlier`, and with the nearest that comes before it in the chunk; by hashes
     and by features, each for itself. So of two alike, only the later one is a near duplicate.
-    Samples without a hash have no pair. mirrored: hold mirror images of the chunk's hashes against
-    the others, too.
+    Samples without a hash have no pair. late: samples of earlier stages, and the test images that
+    came after them, which are paired as those of `chunk` are. mirrored: hold mirror images of the
+    samples' hashes against the others, too.
     """
-    own, before, images = (frame.drop_nulls("hash") for frame in (chunk, earlier, tests))
+    own, before = (frame.drop_nulls("hash") for frame in (chunk, earlier))
     against = [
-        *((LEAKAGE, "test", rows) for _, rows in images.group_by("dataset", maintain_order=True)),
-        (EARLIER, "train", before),
-        (WITHIN, "train", own),
+        *_against_tests(LEAKAGE, chunk, tests),
+        *itertools.chain.from_iterable(_against_tests(PAST_LEAKAGE, *pair) for pair in late),
+        _Against(EARLIER, "train", own, before),
+        _Against(WITHIN, "train", own, own),
     ]
     columns = ("hash", "mirrored") if mirrored else ("hash",)
-    done, total = 0, own.height * len(against) * (len(columns) + (similarity is not None))
+    ways = len(columns) + (similarity is not None)
+    done, total = 0, ways * sum(each.own.height for each in against)
 
     def on_rows(rows: int) -> None:
         nonlocal done
@@ -148,7 +155,7 @@ def pairs_of(
         progress("images", done, total)
 
     found = [pl.DataFrame(schema=PAIRS)]
-    for kind, split, others in against:
+    for kind, split, own, others in against:
         first = 0 if kind == WITHIN else None
         places = np.full(own.height, -1)
         distances = np.full(own.height, NONE, np.uint8)
@@ -168,6 +175,22 @@ def pairs_of(
             rows = _rows(kind, split, own[near], others[places[near]])
             found.append(rows.with_columns(similarity=pl.Series(cosines[near], dtype=pl.Float64)))
     return pl.concat(found)
+
+
+class _Against(NamedTuple):
+    """Samples, and those that each is held against; all have hashes."""
+
+    kind: str
+    split: str
+    own: pl.DataFrame
+    others: pl.DataFrame
+
+
+def _against_tests(kind: str, samples: pl.DataFrame, tests: pl.DataFrame) -> Iterator[_Against]:
+    """Against the test images of each dataset by itself."""
+    own = samples.drop_nulls("hash")
+    for _, images in tests.drop_nulls("hash").group_by("dataset", maintain_order=True):
+        yield _Against(kind, "test", own, images)
 
 
 def _matrix(samples: pl.DataFrame) -> Features:
@@ -209,9 +232,19 @@ class Found:
         return self.count(LEAKAGE)
 
     @cached_property
+    def leaked(self) -> int:
+        """Samples of earlier stages that are near a test image which came after them."""
+        return self.count(PAST_LEAKAGE)
+
+    @cached_property
     def repeated(self) -> int:
         """Samples that are near one that came before, in an earlier stage or in the same."""
         return self.count(EARLIER, WITHIN)
+
+    @property
+    def of_the_stage(self) -> pl.DataFrame:
+        """The pairs of samples that the stage brings itself."""
+        return self.pairs.filter(pl.col("kind") != PAST_LEAKAGE)
 
     def count(self, *kinds: str) -> int:
         """Samples that have pairs of these kinds."""
@@ -223,7 +256,10 @@ class Found:
         count = self.count(*kinds)
         what = " or ".join(KINDS[kind] for kind in kinds)
         are = "is a near duplicate" if count == 1 else "are near duplicates"
-        said = f"{count:,} of {counted(self.samples, 'sample')} {are} of {what}"
+        of = counted(self.samples, "sample")
+        if kinds == (PAST_LEAKAGE,):
+            of = "those that earlier stages brought"
+        said = f"{count:,} of {of} {are} of {what}"
         if not count:
             return said
         pair = self.nearest.filter(pl.col("kind").is_in(kinds)).row(0, named=True)

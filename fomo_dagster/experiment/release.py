@@ -94,8 +94,8 @@ class DataGate(Declaration):
     )
     leakage: Literal["refuse", "allow"] = Field(
         "refuse",
-        description="refuse: none of them may be a near duplicate of a test image that the "
-        "experiment evaluates.",
+        description="refuse: none of them, and nothing else that the weights learnt from, may be a "
+        "near duplicate of a test image that the stage is evaluated on.",
     )
 
     @model_validator(mode="after")

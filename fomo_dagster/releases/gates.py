@@ -15,7 +15,7 @@ from typing import Any
 
 import polars as pl
 
-from fomo_dagster.data.near_duplicates import EARLIER, LEAKAGE, WITHIN, Found
+from fomo_dagster.data.near_duplicates import EARLIER, LEAKAGE, PAST_LEAKAGE, WITHIN, Found
 from fomo_dagster.errors import InputError, nearest
 from fomo_dagster.evaluation.calibration import signed_gaps
 from fomo_dagster.experiment.release import (
@@ -135,8 +135,8 @@ def judge(
 def _of_data(
     gate: DataGate, brought: Found | None, earlier: Mapping[int, Found], *, left_out: bool
 ) -> Iterator[Verdict]:
-    """What the stage brings, which is nothing at stage 0; and the test images in what earlier
-    stages brought to its weights."""
+    """What the stage brings, which is nothing at stage 0; and the test images, also those that came
+    later, in what earlier stages brought to its weights."""
     asked: dict[str, tuple[float, str, tuple[str, ...]]] = {}
     if gate.leakage == "refuse":
         asked["leakage"] = 0.0, "none", (LEAKAGE,)
@@ -155,6 +155,8 @@ def _of_data(
             for stage, one in learnt.items()
             if one.count(*kinds)
         ]
+        if name == "leakage" and brought.leaked:
+            before.append(brought.sentence(PAST_LEAKAGE))
         yield Verdict(
             f"data: {name}", share <= limit and not before, said,
             f"{'; '.join([found, *before])}: {said}", estimate=share, limit=limit,

@@ -14,8 +14,8 @@ FROM artifacts WHERE kind = 'near_duplicates' ORDER BY experiment, stage
 """
 _PAIRS = """
 SELECT * EXCLUDE (asset, asset_digest) FROM near_duplicates
-ORDER BY stage, kind <> 'leakage', kind, distance NULLS LAST, similarity DESC NULLS LAST,
-    dataset, key, other_dataset
+ORDER BY stage, kind NOT IN ('leakage', 'past_leakage'), kind, distance NULLS LAST,
+    similarity DESC NULLS LAST, dataset, key, other_dataset
 """
 
 

@@ -20,13 +20,15 @@ from fomo_dagster.tables.columns import (
 
 RELEASE_TABLES: Mapping[str, Table] = {
     "near_duplicates": Table(
-        "a picture that a stage brings, and the nearest one like it of each kind and test set",
+        "a picture that a stage or, of past leakage, an earlier one brings, and the nearest one "
+        "like it of each kind and test set",
         {
             "experiment": EXPERIMENT,
             "stage": STAGE,
             "kind": Column(
                 TEXT,
                 "what the other is: `leakage`, a test image that the stage is evaluated on; "
+                "`past_leakage`, one that came after the sample, which an earlier stage brought; "
                 "`earlier`, one that an earlier stage brought; `within`, one before it in the "
                 "same stage",
             ),

@@ -118,6 +118,26 @@ def test_each_kind_of_pair_is_told_and_of_two_alike_the_later_one_counts():
     assert found.sentence("leakage").endswith("such as birds/1 and old/2 (0 bits apart)")
 
 
+def test_what_came_earlier_is_held_against_test_images_that_came_later():
+    chunk, early, nothing = samples("cats", FAR), samples("birds", 0b1, FAR, None), samples("x")
+    tests = pl.concat([samples("old", FAR), samples("late", 0b11, FAR)])
+    late = [(early, samples("late", 0b11, FAR)), (nothing, tests)]
+    pairs = pairs_of(chunk, early, tests, 1, late=late)
+    assert sorted(pairs.filter(pl.col("kind") != "earlier").drop("similarity").rows()) == [
+        ("leakage", "cats", "0", "late", "test", "1", 0),
+        ("leakage", "cats", "0", "old", "test", "0", 0),
+        ("past_leakage", "birds", "0", "late", "test", "0", 1),
+        ("past_leakage", "birds", "1", "late", "test", "1", 0),
+    ]
+    found = Found(chunk.height, 0, pairs)
+    assert (found.leaking, found.leaked) == (1, 2)
+    assert set(found.of_the_stage["dataset"]) == {"cats"}
+    assert found.sentence("past_leakage") == (
+        "2 of those that earlier stages brought are near duplicates of a test image that came "
+        "after it, such as birds/1 and late/1 (0 bits apart)"
+    )
+
+
 def test_mirror_images_are_near_only_where_that_is_asked():
     chunk, tests = samples("birds", FAR, mirrored=0b1), samples("old", 0b11, FAR ^ 0b11)
     nothing = samples("birds")

@@ -169,6 +169,25 @@ def test_gates_ask_each_stage_about_what_has_arrived_by_then(growing):
         resolve_request("toy", []).plan()
 
 
+def test_a_test_set_that_arrives_is_held_against_what_was_trained_on_before(growing):
+    release = {"name": "shop", "gates": {"data": {}}}
+    growing.write("toy", stream=STREAM, release=release)
+    run_experiment("toy", [])
+    entries = growing.root / "incoming"
+    shutil.copytree(entries / "2024-01/ant", entries / "2024-03/elk")
+    before = growing.artifacts()
+    run_experiment("toy", [])
+    assert "toy/near_duplicates_002" not in artifacts_of(growing, growing.artifacts() - before)
+    pairs = query(growing.home.root, "FROM near_duplicates WHERE kind = 'past_leakage'")
+    assert set(pairs["stage"]) == {3}
+    assert set(pairs["other_dataset"]) == {"live_2024_03"}
+    assert ("live_2024_01", "ant") in {
+        (dataset, key.partition("/")[0]) for dataset, key in pairs.select("dataset", "key").rows()
+    }
+    (said,) = query(growing.home.root, "SELECT said FROM gates WHERE stage = 3").rows()
+    assert "of those that earlier stages brought is a near duplicate of a test image" in said[0]
+
+
 def test_a_stream_of_which_nothing_has_arrived_is_stage_0_alone(growing):
     for path in (growing.root / "incoming").iterdir():
         path.rename(growing.root / f".{path.name}")

@@ -202,6 +202,15 @@ def test_test_images_that_earlier_stages_brought_are_leaks_as_well():
     assert found({2: brought(earlier=3)}).passed
 
 
+def test_what_a_later_test_set_has_of_earlier_stages_is_a_leak_though_it_was_left_out():
+    gates = Gates.model_validate({"data": {}})
+    found = brought(past_leakage=2)
+    for left_out in (False, True):
+        (verdict,) = judge(gates, ROLES, model(old=(0, 9)), None, None, found, left_out=left_out)
+        assert (verdict.passed, verdict.estimate) == (False, 0.0)
+        assert "2 of those that earlier stages brought are near duplicates" in verdict.said
+
+
 @pytest.mark.parametrize("repeated", [1, 2])
 def test_a_share_of_near_duplicates_is_allowed_and_no_leak(repeated):
     gates = Gates.model_validate({"data": {"near_duplicates_at_most": 0.02}})

@@ -125,7 +125,7 @@ class StreamNodes(SharedNodes):
     ) -> dict[int, NearDuplicatesNode]:
         """Stage → the near duplicates of what it brings, where the experiment looks for them.
 
-        evaluated: of each stage from 1 on, the datasets whose test images they must not be.
+        evaluated: of each stage from 1 on, the datasets that it is evaluated on.
         """
         settings, trained_on = experiment.near_duplicates_asked, dict[str, None]()
         found: dict[int, NearDuplicatesNode] = {}
@@ -135,12 +135,13 @@ class StreamNodes(SharedNodes):
             backbone=self.backbone_of(theta), checkpoint_key=theta, execution=experiment.execution
         )
         starts_live = experiment.method.start_from == "live"
-        for stage, (key, there) in enumerate(zip(chunk_keys, evaluated, strict=True), start=1):
+        for stage, key in enumerate(chunk_keys, start=1):
             chunk = self.nodes[key]
             assert isinstance(chunk, ChunkNode)
             trained_on |= dict.fromkeys(chunk.prompts)
             found[stage] = NearDuplicatesNode.of(
-                experiment.name, settings, chunk_keys[:stage], trained_on, there, seen_by,
+                experiment.name, settings, chunk_keys[:stage], trained_on, evaluated[:stage],
+                seen_by,
                 live_start_key(experiment.name, stage) if starts_live else None,
             )  # fmt: skip
         return found

@@ -77,7 +77,7 @@ class KeptNode(Node):
     ) -> Mapping[str, Any]:
         chunk = read_parquet(context.artifact(self.chunk_key).path(MANIFEST))
         found = found_in(context.artifact(self.near_key))
-        near = found.pairs.select(SAMPLE).unique()
+        near = found.of_the_stage.select(SAMPLE).unique()
         kept = chunk.join(near, on=SAMPLE, how="anti", maintain_order="left")
         if kept.is_empty():
             raise InputError(

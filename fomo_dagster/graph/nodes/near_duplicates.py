@@ -41,7 +41,8 @@ COUNTS = "counts.json"
 SHEET = "pairs.jpg"
 NO_LEAKAGE = Check(
     "no_leakage",
-    "Nothing that the stage brings is a near duplicate of a test image that it is evaluated on.",
+    "Nothing that the stage or earlier ones bring is a near duplicate of a test image that it is "
+    "evaluated on.",
 )
 
 
@@ -75,6 +76,7 @@ class NearDuplicatesNode(Node):
         "chunk": "the stage brings other samples",
         "earlier": "earlier stages brought other samples",
         "tests": "the test images are others",
+        "late": "other test images came after what earlier stages brought",
         "checkpoint": "the weights are others",
     }
     stage: int
@@ -82,6 +84,7 @@ class NearDuplicatesNode(Node):
     chunk_keys: tuple[str, ...]  # of stages 1..stage
     trained_on: tuple[str, ...]  # the datasets that these may bring samples of
     evaluated: tuple[str, ...]
+    evaluated_then: tuple[tuple[str, ...], ...]  # at the stages before, from 1 on
     seen_by: SeenBy | None
     """Whose features count, where they do."""
     start_key: str | None = None
@@ -90,15 +93,16 @@ class NearDuplicatesNode(Node):
     @classmethod
     def of(
         cls, experiment: str, settings: NearDuplicates, chunk_keys: Iterable[str],
-        trained_on: Iterable[str], evaluated: Iterable[str], seen_by: SeenBy,
+        trained_on: Iterable[str], evaluated: Iterable[Iterable[str]], seen_by: SeenBy,
         start_key: str | None,
     ) -> NearDuplicatesNode:  # fmt: skip
-        """Of the last of `chunk_keys`."""
+        """Of the last of `chunk_keys`. evaluated: the datasets of each of their stages."""
         keys = tuple(chunk_keys)
+        *then, now = map(tuple, evaluated)
         return cls(
             key=f"{experiment}/near_duplicates_{len(keys):03d}", experiment=experiment,
             stage=len(keys), settings=settings, chunk_keys=keys, trained_on=tuple(trained_on),
-            evaluated=tuple(evaluated),
+            evaluated=now, evaluated_then=tuple(then),
             seen_by=None if settings.similarity is None else seen_by, start_key=start_key,
         )  # fmt: skip
 
@@ -130,15 +134,21 @@ class NearDuplicatesNode(Node):
         start = () if self.start_key is None else (self.start_key,)
         return (*by, *self.chunk_keys, *seen, *start)
 
-    def _earlier(self, facts: FactsByKey) -> list[str]:
-        """The chunks that came before. Of those that a stage which starts from what is live never
-        learnt, since theirs were refused, nothing is a duplicate: they may come again, corrected.
+    def _earlier(self, facts: FactsByKey) -> dict[int, str]:
+        """The chunks that came before, by stage. Of those that a stage which starts from what is
+        live never learnt, since theirs were refused, nothing is a duplicate: they may come again,
+        corrected.
         """
         start = None if self.start_key is None else facts[self.start_key].of(StartDetails)
-        keys = self.chunk_keys[:-1]
-        if start is None or start.learnt is None:
-            return list(keys)
-        return [key for stage, key in enumerate(keys, start=1) if stage in start.learnt]
+        learnt = None if start is None else start.learnt
+        earlier = enumerate(self.chunk_keys[:-1], start=1)
+        return {stage: key for stage, key in earlier if learnt is None or stage in learnt}
+
+    def _late(self, facts: FactsByKey) -> dict[int, list[str]]:
+        """Earlier stage → the datasets that were not evaluated then, and are now."""
+        then = {s: set(self.evaluated_then[s - 1]) for s in self._earlier(facts)}
+        late = {s: [d for d in self.evaluated if d not in there] for s, there in then.items()}
+        return {stage: names for stage, names in late.items() if names}
 
     @property
     def declared(self) -> Mapping[str, Any]:
@@ -150,9 +160,14 @@ class NearDuplicatesNode(Node):
 
     def recipes(self, facts: FactsByKey) -> dict[str, Recipe]:
         chunk = facts[self.chunk_keys[-1]].data_version
-        earlier = [facts[key].data_version for key in self._earlier(facts)]
+        earlier = [facts[key].data_version for key in self._earlier(facts).values()]
         tests = {name: facts[hashes_key(name, "test")].data_version for name in self.evaluated}
         inputs: dict[str, Any] = {"chunk": chunk, "earlier": earlier, "tests": tests}
+        if late := self._late(facts):
+            inputs["late"] = [
+                [facts[self.chunk_keys[stage - 1]].data_version, {d: tests[d] for d in names}]
+                for stage, names in late.items()
+            ]
         if self.seen_by is not None:
             inputs["checkpoint"] = facts[self.seen_by.checkpoint_key].data_version
         return {ONLY: Recipe(self.kind, self.version, self.declared, inputs)}
@@ -164,15 +179,21 @@ class NearDuplicatesNode(Node):
     def make(
         self, name: str, recipe: Recipe, folder: Path, context: NodeContext
     ) -> Mapping[str, Any]:
+        import polars as pl
+
         from fomo_dagster.data.near_duplicates import Found, pairs_of
 
         train = _together(self._seen(name, "train", context) for name in self.trained_on)
         tests = _together(self._seen(name, "test", context) for name in self.evaluated)
         chunk = _hashed(self.chunk_keys[-1], train, context)
         facts = {key: context.facts(key) for key in self.inputs}
-        earlier = [_hashed(key, train, context) for key in self._earlier(facts)]
+        brought = {s: _hashed(k, train, context) for s, k in self._earlier(facts).items()}
+        late = [
+            (brought[stage], tests.filter(pl.col("dataset").is_in(names)))
+            for stage, names in self._late(facts).items()
+        ]
         pairs = pairs_of(
-            chunk, _together(earlier), tests, self.settings.distance,
+            chunk, _together(brought.values()), tests, self.settings.distance, late=late,
             mirrored=self.settings.mirrored, similarity=self.settings.similarity,
             progress=context.callbacks.progress,
         )  # fmt: skip
@@ -233,12 +254,14 @@ class NearDuplicatesNode(Node):
         yield "near_duplicates", rows.select(*SCHEMAS["near_duplicates"])
 
     def warnings(self, artifacts: Mapping[str, Artifact]) -> Iterator[str]:
-        from fomo_dagster.data.near_duplicates import LEAKAGE
+        from fomo_dagster.data.near_duplicates import LEAKAGE, PAST_LEAKAGE
 
         found, stage = found_in(artifacts[ONLY]), f"stage {self.stage} of {self.experiment}"
-        if found.leaking:
+        for kind in (LEAKAGE, PAST_LEAKAGE):
+            if not found.count(kind):
+                continue
             yield (
-                f"{stage}: {found.sentence(LEAKAGE)}; `fomo duplicates {self.experiment} --stage "
+                f"{stage}: {found.sentence(kind)}; `fomo duplicates {self.experiment} --stage "
                 f"{self.stage}` shows them"
             )
         if found.unseen:
@@ -252,13 +275,15 @@ class NearDuplicatesNode(Node):
         return (NO_LEAKAGE,)
 
     def checked(self, outcome: Outcome, context: NodeContext) -> Iterator[Checked]:
-        from fomo_dagster.data.near_duplicates import LEAKAGE
+        from fomo_dagster.data.near_duplicates import LEAKAGE, PAST_LEAKAGE
 
         found = found_in(outcome.artifacts[ONLY])
         details = {"found": found.sentence(LEAKAGE), "distance": self.settings.distance,
                    "similarity": self.settings.similarity,
                    "not_looked_at": found.unseen}  # fmt: skip
-        yield Checked(NO_LEAKAGE.name, not found.leaking, details=details)
+        if found.leaked:
+            details["of_earlier_stages"] = found.sentence(PAST_LEAKAGE)
+        yield Checked(NO_LEAKAGE.name, not found.leaking + found.leaked, details=details)
 
     def shown(self, outcome: Outcome, context: NodeContext) -> Mapping[str, Shown]:
         artifact = outcome.artifacts[ONLY]
@@ -268,6 +293,7 @@ class NearDuplicatesNode(Node):
             "samples": found.samples,
             "near_a_test_image": found.leaking,
             "near_one_that_came_before": found.repeated,
+            "of_earlier_stages_near_a_later_test_image": found.leaked,
             "nearest": found.nearest,
         }
 
