@@ -11,6 +11,8 @@ from fomo_dagster.methods.averaging.declaration import AnyAverage
 from fomo_dagster.methods.preservation.registry import AnyPreservation
 from fomo_dagster.methods.trained_parameters.declaration import Train
 
+Tower = Literal["image", "text"]
+
 
 class Method(MergingOverTime):
     """What all methods have; each adds what it trains."""
@@ -24,6 +26,11 @@ class Method(MergingOverTime):
         description="Average the weights over the steps of a stage and end the stage with the "
         "average; null: end it with the weights of its last step.",
     )
+
+    @property
+    def left_towers(self) -> frozenset[Tower]:
+        """The towers of which it trains nothing, as far as the declaration tells."""
+        return frozenset()
 
     @model_validator(mode="after")
     def _goes_on_with_what_is_carried(self) -> Method:
@@ -49,3 +56,9 @@ class Finetune(Method):
         "layer_norms (LNFit); biases (BitFit); projections (linear probing); or globs "
         "over parameter names.",
     )
+
+    @property
+    def left_towers(self) -> frozenset[Tower]:
+        left: dict[str, Tower] = {"locked_image": "image", "locked_text": "text"}
+        train = self.train if isinstance(self.train, str) else ""
+        return frozenset({left[train]}) if train in left else frozenset()

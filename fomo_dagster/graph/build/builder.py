@@ -42,6 +42,7 @@ from fomo_dagster.graph.nodes.live_start import LiveStartNode
 from fomo_dagster.graph.nodes.measures.registry import MEASURES
 from fomo_dagster.graph.nodes.summaries.registry import SUMMARIES
 from fomo_dagster.graph.nodes.summaries.summary import Evaluated
+from fomo_dagster.graph.work.left_towers import LeftTowers
 
 
 def build_graph(
@@ -240,6 +241,7 @@ class _Builder(TrainingNodes):
                 key=key, experiment=experiment.name, stage=stage, backbone=backbone,
                 checkpoint_key=checkpoint_key, settings=experiment.evaluation.located(loaded.base),
                 datasets={d: evaluated[d] for d in there}, roles=there,
+                left=LeftTowers(theta, experiment.method.left_towers),
                 execution=experiment.execution,
             )  # fmt: skip
             self.add(evaluation)

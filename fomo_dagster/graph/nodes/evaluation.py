@@ -24,6 +24,7 @@ from fomo_dagster.graph.nodes.details import SampleDetails
 from fomo_dagster.graph.work.checkpoints import encoder_of
 from fomo_dagster.graph.work.counted_costs import encoding_flops
 from fomo_dagster.graph.work.indexes import index_of
+from fomo_dagster.graph.work.left_towers import NOTHING_LEFT, LeftTowers, image_features
 from fomo_dagster.graph.work.text_embeddings import text_embeddings
 from fomo_dagster.parquet import read_parquet
 from fomo_dagster.store.artifacts import Artifact
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     import polars as pl
     from torch import Tensor
 
+    from fomo_dagster.evaluation.encoding import Encoder
     from fomo_dagster.graph.core.context import NodeContext
 
 METRICS = "metrics.parquet"
@@ -78,6 +80,7 @@ class EvaluationNode(Node):
     settings: Evaluation
     datasets: Mapping[str, Dataset]
     roles: Mapping[str, str]  # dataset → adaptation or held_out
+    left: LeftTowers = NOTHING_LEFT
     execution: Execution
 
     @property
@@ -200,28 +203,56 @@ class EvaluationNode(Node):
         from fomo_dagster.training.meter import Meter
 
         meter = Meter(device_of(self.execution.device))
-        precision = self.settings.precision
-        encoder = encoder_of(backbone, checkpoint, precision, self.execution, context)
+        encoder = encoder_of(backbone, checkpoint, self.settings.precision, self.execution, context)
         flops: Counter[str] = Counter()
+        index = index_of(name, context)
+
+        def images_of(samples: pl.DataFrame) -> Tensor:
+            return self.image_features(name, samples, checkpoint, encoder, flops, context)
 
         def embeddings_of(texts: tuple[str, ...], each: int) -> Tensor:
-            embeddings, of_texts = text_embeddings(
-                texts, each, checkpoint=checkpoint, precision=precision,
-                encoder=lambda: encoder, context=context,
-            )  # fmt: skip
-            flops.update(of_texts)
-            return embeddings
+            return self.text_embeddings(texts, each, checkpoint, encoder, flops, context)
 
-        index = index_of(name, context)
         classes = context.facts(shards_key(name)).of(SampleDetails).concepts
         evaluation_set = EvaluationSet(name, self.datasets[name], index, classes)
-        result = evaluate(encoder, evaluation_set, self.settings, embeddings_of)
+        result = evaluate(encoder, evaluation_set, self.settings, embeddings_of, images_of)
         result.metrics.write_parquet(folder / METRICS)
         result.concepts.write_parquet(folder / CONCEPTS)
         write_predictions(result.predictions, folder / PREDICTIONS)
         samples = int(result.concepts["samples"].sum())
-        flops.update(encoding_flops(encoder.model.architecture, context.home.cache, images=samples))
         return {"samples": samples, **flops, **meter.costs()}
+
+    def image_features(
+        self, name: str, samples: pl.DataFrame, checkpoint: Artifact, encoder: Encoder,
+        flops: Counter[str], context: NodeContext,
+    ) -> Tensor:  # fmt: skip
+        """Features of images of a dataset, (N, D), by the encoder, which has the weights of a
+        checkpoint. What they cost, if they were not there, is added to `flops`."""
+        index = index_of(name, context)
+        owner = self.left.owner("image", checkpoint, context)
+        if owner is not None:
+            found = image_features(
+                name, samples, index, owner=owner, encoder=encoder, context=context
+            )
+            flops.update(found.cost)
+            return found.features
+        architecture, cache = encoder.model.architecture, context.home.cache
+        flops.update(encoding_flops(architecture, cache, images=samples.height))
+        return encoder.images(name, samples, index)
+
+    def text_embeddings(
+        self, texts: tuple[str, ...], each: int, checkpoint: Artifact, encoder: Encoder,
+        flops: Counter[str], context: NodeContext,
+    ) -> Tensor:  # fmt: skip
+        """As `text_embeddings`, by the encoder, which has the weights of a checkpoint. What they
+        cost, if they were not there, is added to `flops`."""
+        owner = self.left.owner("text", checkpoint, context) or checkpoint
+        embeddings, of_texts = text_embeddings(
+            texts, each, checkpoint=owner, precision=self.settings.precision,
+            encoder=lambda: encoder, context=context,
+        )  # fmt: skip
+        flops.update(of_texts)
+        return embeddings
 
     @property
     def table_names(self) -> tuple[str, ...]:

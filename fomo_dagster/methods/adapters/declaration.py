@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from fomo_dagster.methods.declaration import Method
+from fomo_dagster.methods.declaration import Method, Tower
 
 TARGETS = ("query", "key", "value", "out_proj", "c_fc", "c_proj")
 
@@ -27,6 +27,15 @@ class Adapters(Method):
         "θ₀. merge_each_stage: each stage gets new adapters, over the weights that it "
         "starts from.",
     )
+
+    @property
+    def left_towers(self) -> frozenset[Tower]:
+        # A last name, and a glob whose first part is one, can be of both.
+        parts = [target.partition(".") for target in self.targets]
+        if not all(dot and not set(first) & set("*?[") for first, dot, _ in parts):
+            return frozenset()
+        adapted = {first == "visual" for first, _, _ in parts}
+        return frozenset({"text" if adapted == {True} else "image"} if len(adapted) == 1 else ())
 
     @model_validator(mode="after")
     def _persisting_adapters_have_one_base(self) -> Adapters:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,6 @@ from fomo_dagster.graph.core.shown import Shown
 from fomo_dagster.graph.nodes.details import SampleDetails
 from fomo_dagster.graph.nodes.evaluation import METRICS, EvaluationNode
 from fomo_dagster.graph.nodes.measures.measure import Measure
-from fomo_dagster.graph.work.counted_costs import encoding_flops
 from fomo_dagster.graph.work.indexes import index_of
 from fomo_dagster.parquet import read_parquet
 from fomo_dagster.store.digests import digest_of
@@ -101,7 +101,7 @@ class FewShotNode(Measure):
         from fomo_dagster.training.meter import Meter
 
         meter = Meter(device_of(self.execution.device))
-        encoder, index = self.encoder(context), index_of(name, context)
+        encoder, index, flops = self.encoder(context), index_of(name, context), Counter[str]()
         concepts = context.facts(shards_key(name)).of(SampleDetails).concepts
         places = {concept: place for place, concept in enumerate(concepts)}
 
@@ -109,7 +109,7 @@ class FewShotNode(Measure):
             classes = images["concept"].replace_strict(places, return_dtype=pl.Int64).to_numpy()
             if images.is_empty():
                 return Labelled(shots.features[:0], classes)
-            return Labelled(encoder.images(name, images, index).numpy(), classes)
+            return Labelled(self.image_features(name, images, encoder, flops, context), classes)
 
         settings = self.evaluation.settings
         drawn = drawn_images(index.rows("train"), self.settings)
@@ -123,7 +123,6 @@ class FewShotNode(Measure):
         metrics_frame(name, "classification", values).write_parquet(folder / METRICS)
         chosen.write_parquet(folder / CHOSEN)
         samples = drawn.height + len(test.classes)
-        flops = encoding_flops(encoder.model.architecture, context.home.cache, images=samples)
         return {"samples": samples, **flops, **meter.costs()}
 
     def samples(self, facts: FactsByKey) -> int | None:

@@ -24,7 +24,6 @@ from fomo_dagster.graph.core.shown import Shown
 from fomo_dagster.graph.nodes.details import SampleDetails
 from fomo_dagster.graph.nodes.evaluation import METRICS, EvaluationNode
 from fomo_dagster.graph.work.checkpoints import encoder_of
-from fomo_dagster.graph.work.text_embeddings import text_embeddings
 from fomo_dagster.parquet import read_parquet
 from fomo_dagster.store.artifacts import Artifact
 
@@ -122,13 +121,20 @@ class Measure(Node):
 
         of, concepts = self.evaluation, context.facts(shards_key(name)).of(SampleDetails).concepts
         templates = templates_of(of.settings.prompts, self.datasets[name].prompt)
-        embeddings, of_texts = text_embeddings(
+        embeddings = of.text_embeddings(
             class_texts(concepts, templates), len(templates),
-            checkpoint=context.artifact(of.checkpoint_key), precision=of.settings.precision,
-            encoder=lambda: encoder, context=context,
+            context.artifact(of.checkpoint_key), encoder, flops, context,
         )  # fmt: skip
-        flops.update(of_texts)
         return embeddings.numpy()
+
+    def image_features(
+        self, name: str, samples: pl.DataFrame, encoder: Encoder, flops: Counter[str],
+        context: NodeContext,
+    ) -> npt.NDArray[np.float32]:  # fmt: skip
+        """(N, D), those of the evaluation; what they cost, if they were not there, is added to
+        `flops`."""
+        of, checkpoint = self.evaluation, context.artifact(self.evaluation.checkpoint_key)
+        return of.image_features(name, samples, checkpoint, encoder, flops, context).numpy()
 
     @property
     def table_names(self) -> tuple[str, ...]:

@@ -16,7 +16,6 @@ from fomo_dagster.graph.core.shown import Picture, Shown
 from fomo_dagster.graph.nodes.details import SampleDetails
 from fomo_dagster.graph.nodes.evaluation import METRICS, EvaluationNode
 from fomo_dagster.graph.nodes.measures.measure import Measure
-from fomo_dagster.graph.work.counted_costs import encoding_flops
 from fomo_dagster.graph.work.indexes import index_of
 from fomo_dagster.parquet import read_parquet
 from fomo_dagster.store.artifacts import Artifact, record_path
@@ -141,15 +140,14 @@ class TemperatureNode(Measure):
         }
         record_path(folder, DIAGRAMS).write_bytes(reliability_plot(panels))
         samples = sum(len(of.targets) for of in encoded.values())
-        flops.update(encoding_flops(encoder.model.architecture, context.home.cache, images=samples))
         return {"samples": samples, **flops, **meter.costs()}
 
     def _encoded(
         self, name: str, encoder: Encoder, flops: Counter[str], context: NodeContext
     ) -> Encoded:
-        """A dataset's test images and classes; what its texts cost is added to `flops`."""
+        """A dataset's test images and classes; what they cost is added to `flops`."""
         images = self.test_images(name, context)
-        features = encoder.images(name, images, index_of(name, context)).numpy()
+        features = self.image_features(name, images, encoder, flops, context)
         return self.encoded(name, images, features, encoder, flops, context)
 
     def test_images(self, name: str, context: NodeContext) -> pl.DataFrame:
