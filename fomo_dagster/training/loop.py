@@ -223,14 +223,14 @@ class _Training:
         state, spent = self.learner.state(), self.meter.state()
         if not self.group.is_main:
             return
-        self.point.save(
+        save = self.point.save_last if is_last else self.point.save
+        save(
             {
                 "learner": state,
                 "figures": self.metrics.state(),
                 "position": done,
                 "spent": spent,
-            },
-            is_last=is_last,
+            }
         )
 
     def _read(self) -> None:

@@ -1,4 +1,5 @@
 """The rolling resume point of a training: one file, replaced as a whole, so a kill cannot halve it.
+A thread writes it from a copy of the state, while the training goes on.
 
 It belongs to one recipe. It is not an artifact: whoever started the training removes its folder
 once the weights are safe.
@@ -7,12 +8,16 @@ once the weights are safe.
 from __future__ import annotations
 
 import logging
+import threading
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from fomo_dagster.errors import StoreError
 from fomo_dagster.store.files import replacing
 from fomo_dagster.store.resume_copies import ResumeCopies
 
@@ -30,20 +35,48 @@ class ResumePoint:
         self.path = folder / _NAME
         self._identity = identity
         self._copies = copies
+        self._writing: threading.Thread | None = None
+        self._failure: StoreError | None = None
 
-    def save(self, state: dict[str, Any], *, is_last: bool = False) -> None:
-        """Replace the point by `state`: mappings, lists, numbers, text and tensors.
+    def save(self, state: dict[str, Any]) -> None:
+        """Begin to replace the point by `state` as it is now: mappings, lists, numbers, text and
+        tensors. Waits for the one before.
 
-        is_last: the process ends then, so it waits for what is copied to the remote.
-
-        Raises `StoreError` if the disk is full or cannot be written; the old point then stays.
+        Raises `StoreError` if the one before could not be written, as where the disk is full; the
+        point before that then stays.
         """
+        self._wait()
+        if self._failure is not None:
+            raise self._failure
+        copied = _copied(state)
+        self._writing = threading.Thread(target=self._write_beside, args=(copied,))
+        self._writing.start()
+
+    def save_last(self, state: dict[str, Any]) -> None:
+        """As `save`, of a process that ends then: waits for all that is written and copied. Raises
+        `StoreError` if this very one cannot be written."""
+        self._wait()
+        self._write(state)
+        if self._copies is not None:
+            self._copies.push_last(self.path, state["position"])
+
+    def _write_beside(self, state: dict[str, Any]) -> None:
+        try:
+            self._write(state)
+            if self._copies is not None:
+                self._copies.push(self.path, state["position"])
+        except StoreError as error:
+            self._failure = error
+
+    def _write(self, state: dict[str, Any]) -> None:
         with replacing(self.path) as temporary, temporary.open("wb") as file:
             content = {"format": _FORMAT, "identity": self._identity, "state": state}
             torch.save(content, file)
-        if self._copies is not None:
-            push = self._copies.push_last if is_last else self._copies.push
-            push(self.path, state["position"])
+
+    def _wait(self) -> None:
+        """Wait for what is being written."""
+        if self._writing is not None:
+            self._writing.join()
 
     def pull(self) -> None:
         """Take another machine's point from the remote, if it is further than the one here."""
@@ -90,15 +123,30 @@ class ResumePoint:
 
     def set_aside(self) -> None:
         """Keep the point for a person to look at, where no training finds it."""
+        self._wait()
         self.path.replace(self.path.with_name(_ASIDE))
         if self._copies is not None:
             self._copies.remove()
 
     def settle(self) -> None:
-        """Wait for what is being copied to the remote."""
+        """Wait for what is being written, and copied to the remote. That one could not be written
+        does not matter any more."""
+        self._wait()
         if self._copies is not None:
             self._copies.settle()
 
     def __str__(self) -> str:
         """What a message says of it."""
+        self._wait()
         return f"{self.path} is kept" if self.path.exists() else "none was written yet"
+
+
+def _copied(state: Any) -> Any:
+    """A state as it is now, on the CPU, whatever is done to it afterwards."""
+    if isinstance(state, Tensor):
+        return state.detach().to("cpu", copy=True)
+    if isinstance(state, Mapping):
+        return {key: _copied(value) for key, value in state.items()}
+    if isinstance(state, list | tuple):
+        return type(state)(map(_copied, state))
+    return state

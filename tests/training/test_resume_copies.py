@@ -31,7 +31,7 @@ def files(tmp_path):
 def test_another_machine_takes_the_newest_point_byte_for_byte(machine, tmp_path):
     one = machine("one")
     for position in (3, 5):
-        one.save(state(position), is_last=True)
+        one.save_last(state(position))
     two = machine("two")
     two.pull()
     assert two.load() == state(5)
@@ -42,8 +42,8 @@ def test_another_machine_takes_the_newest_point_byte_for_byte(machine, tmp_path)
 
 @pytest.mark.parametrize(("here", "expected"), [(7, 7), (2, 5), (5, 5)])
 def test_the_point_that_is_further_is_used(machine, here, expected):
-    machine("one").save(state(5), is_last=True)
-    ResumePoint(machine("two").path.parent, "recipe").save(state(here))
+    machine("one").save_last(state(5))
+    ResumePoint(machine("two").path.parent, "recipe").save_last(state(here))
     two = machine("two")
     two.pull()
     assert two.load() == state(expected)
@@ -69,14 +69,14 @@ def test_no_step_waits_for_a_copy(machine, monkeypatch):
     two = machine("two")
     two.pull()
     assert two.load() == state(1)  # as it was when its copy began
-    one.save(state(4), is_last=True)
+    one.save_last(state(4))
     two.pull()
     assert two.load() == state(4)
 
 
 @pytest.mark.parametrize("damage", ["bytes", "names", "json"])
 def test_a_damaged_copy_costs_a_warning_and_not_the_training(machine, tmp_path, caplog, damage):
-    machine("one").save(state(5), is_last=True)
+    machine("one").save_last(state(5))
     (newest,) = (tmp_path / "remote").rglob("newest.json")
     (copy,) = (tmp_path / "remote").rglob("5-*.pt")
     if damage == "bytes":
@@ -87,7 +87,7 @@ def test_a_damaged_copy_costs_a_warning_and_not_the_training(machine, tmp_path, 
         said = newest.read_text().replace(copy.name, "../x")
         newest.write_text(said if damage == "names" else "{")
     two = machine("two")
-    ResumePoint(two.path.parent, "recipe").save(state(2))
+    ResumePoint(two.path.parent, "recipe").save_last(state(2))
     with caplog.at_level(logging.WARNING):
         two.pull()
     assert two.load() == state(2)
@@ -98,15 +98,15 @@ def test_a_remote_that_refuses_costs_a_warning_and_not_the_training(machine, tmp
     (tmp_path / "remote").write_text("a file is in the way")
     one = machine("one")
     one.pull()
-    one.save(state(5), is_last=True)
+    one.save_last(state(5))
     assert one.load() == state(5)
     assert "was not copied to" in caplog.text
 
 
 def test_no_copies_are_left_once_they_are_removed(machine, tmp_path):
     one, other = machine("one"), machine("one", "other")
-    one.save(state(5), is_last=True)
-    other.save(state(6), is_last=True)
+    one.save_last(state(5))
+    other.save_last(state(6))
     Remote(f"file://{tmp_path / 'remote'}").resume_copies("recipe").remove()
     assert [name.partition("-")[0] for name in files(tmp_path)] == ["6", "newest.json"]
     one.set_aside()
