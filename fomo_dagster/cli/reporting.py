@@ -171,7 +171,7 @@ def print_results(home: Home, experiment: str, graph: Graph, console: Console) -
         if files is not None:
             say(console, f"        as {', '.join(files.forms)} in {files.folder}")
         last = max(
-            (n for n in graph.nodes.values() if isinstance(n, CandidateNode)),
+            (n for n in graph.of(experiment) if isinstance(n, CandidateNode)),
             key=lambda node: node.stage,
         )
         if last.waits(history, context):

@@ -223,7 +223,7 @@ class Gates(Declaration):
                     f"evaluated: name some in evaluation.{missing}, or leave the gate out"
                 )
         for dataset in self.protected.datasets if self.protected is not None else ():
-            if dataset not in roles:
+            if dataset not in roles and not arriving:
                 raise InputError(
                     f"{experiment}: release.gates.protected names the dataset {dataset!r}, which "
                     f"is not evaluated: {nearest(dataset, roles)}"

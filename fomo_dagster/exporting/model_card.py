@@ -55,9 +55,10 @@ def _about(subject: Subject) -> Iterator[str]:
     of = subject.provenance
     if of.description:
         yield of.description
+    updates = of.stage if of.updates is None else of.updates
     kept = (
-        "These are the weights that it starts from" if of.stage == 0
-        else f"It was updated in {counted(of.stage, 'stage')} by {of.method}"
+        f"It was updated in {counted(updates, 'stage')} by {of.method}"
+        if updates else "These are the weights that it starts from"
     )  # fmt: skip
     parameters = sum(one.numel() for one in subject.model.module.parameters())
     size = f"{subject.model.image_size}×{subject.model.image_size} pixels"

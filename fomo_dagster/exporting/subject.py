@@ -54,7 +54,9 @@ class DataUse:
 class Provenance:
     """Where weights come from.
 
-    experiment, stage: of the deployed weights. backbone: what θ₀ is, in words. method: what a stage
+    experiment, stage: of the deployed weights. updates: how many trainings of stages they come
+    from, fewer than `stage` where some were refused; None in records of before that was told.
+    backbone: what θ₀ is, in words. method: what a stage
     trains, in words. data: all that was trained on by this stage, as far as this project knows.
     foreign: what else went into the weights, such as a pretraining elsewhere, in words. digests:
     what → digest, of everything that identifies weights and measurements.
@@ -64,6 +66,7 @@ class Provenance:
     stage: int
     backbone: str
     method: str
+    updates: int | None = None
     description: str = ""
     data: tuple[DataUse, ...] = ()
     foreign: tuple[str, ...] = ()

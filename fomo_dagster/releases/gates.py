@@ -16,7 +16,7 @@ from typing import Any
 import polars as pl
 
 from fomo_dagster.data.near_duplicates import EARLIER, LEAKAGE, PAST_LEAKAGE, WITHIN, Found
-from fomo_dagster.errors import InputError, nearest
+from fomo_dagster.errors import nearest
 from fomo_dagster.evaluation.calibration import signed_gaps
 from fomo_dagster.experiment.release import (
     ROLES,
@@ -88,12 +88,19 @@ def concepts_of(named: str, there: Mapping[str, Sequence[str]]) -> list[tuple[st
     ]
 
 
-def check_concepts(protected: ProtectedGate, there: Mapping[str, Sequence[str]]) -> None:
-    """Raises `InputError` for a protected concept that no dataset has. there: as above."""
+def absent(protected: ProtectedGate, there: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """A sentence for each protected dataset that is not there, and each concept that none has.
+    there: as above."""
+    for dataset in protected.datasets:
+        if dataset not in there:
+            yield (
+                f"release.gates.protected names the dataset {dataset!r}, which is not evaluated: "
+                f"{nearest(dataset, there)}"
+            )
+    known = {concept for concepts in there.values() for concept in concepts}
     for named in protected.concepts:
         if not concepts_of(named, there):
-            known = {concept for concepts in there.values() for concept in concepts}
-            raise InputError(
+            yield (
                 f"release.gates.protected names the concept {named!r}, which no evaluation dataset "
                 f"has: {nearest(named, known)}"
             )
@@ -321,7 +328,7 @@ class _Judging:
             return _untold("calibration", f"calibration error: {of} at this stage", asked, limit)
         mean = sum(filter(None, errors)) / len(errors)
         wide = 100 * _spread_of_mean([self._stage.predictions[name] for name in classified])
-        found = _Estimate(mean, max(0.0, mean - wide), mean + wide)
+        found = _Estimate(mean, max(0.0, mean - wide), min(100.0, mean + wide))
         queries = sum(self._stage.predictions[name].height for name in classified)
         said = f"calibration error {mean:.2f} % ({found.low:.2f} to {found.high:.2f}): {asked}"
         needed = None
@@ -350,13 +357,27 @@ def _untold(gate: str, why: str, asked: str = "", limit: float | None = None) ->
 
 def _spread_of_mean(predictions: Sequence[pl.DataFrame]) -> float:
     """Half of the 95 % interval of the mean of several datasets' expected calibration errors, from
-    0 to 1. An error is the mean of `signed_gaps`, and as uncertain as that: signs hardly change."""
-    variance = 0.0
+    0 to 1. An error is the mean of `signed_gaps`, and as uncertain as that: signs hardly change.
+
+    Where all samples are right, or none is, gaps say nothing of what chance could do: then that of
+    a share is added (Agresti and Coull 1998, two more of either). The degrees of freedom are
+    Satterthwaite's (1946).
+    """
+    parts = []  # variances of the errors, with their degrees of freedom
     for rows in predictions:
         confidences = rows["probability_of_predicted"].cast(pl.Float64).to_numpy()
-        gaps = signed_gaps(confidences, rows["rank"].to_numpy() == 0)
-        variance += float(gaps.var(ddof=1)) / len(gaps) if len(gaps) > 1 else math.inf
-    return student(max(1, sum(map(len, predictions)) - 1)) * math.sqrt(variance) / len(predictions)
+        right = rows["rank"].to_numpy() == 0
+        count, gaps = len(right), signed_gaps(confidences, right)
+        variance = float(gaps.var(ddof=1)) / count if count > 1 else 0.0
+        if right.all() or not right.any():
+            share = (right.sum() + 2) / (count + 4)
+            variance += float(share * (1 - share)) / (count + 4)
+        parts.append((variance, max(1, count - 1)))
+    total = sum(variance for variance, _ in parts)
+    if not total:
+        return 0.0
+    freedom = total**2 / sum(variance**2 / freedom for variance, freedom in parts)
+    return student(freedom) * math.sqrt(total) / len(predictions)
 
 
 def _queries(method: Method) -> int:

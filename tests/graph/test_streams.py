@@ -137,6 +137,17 @@ def test_the_same_order_from_elsewhere_leaves_the_chunks(finished_project):
     assert {new.partition("/")[0] for new in project.artifacts() - before} == {"order"}
 
 
+def test_two_datasets_of_the_same_images_have_a_chunk_each(finished_project):
+    path = finished_project.root / "datasets/toy.yaml"
+    declared = yaml.safe_load(path.read_text())
+    declared["cats"] = {**declared["birds"], "prompt": "ein Bild: {}"}
+    path.write_text(yaml.safe_dump(declared))
+    graph, nodes = stream_of(finished_project, order="dataset_incremental")
+    make(finished_project, graph, nodes)
+    asked = "SELECT DISTINCT stage, dataset FROM chunks WHERE stage < 3 ORDER BY ALL"
+    assert query(finished_project.home.root, asked).rows() == [(1, "birds"), (2, "cats")]
+
+
 def test_a_dataset_that_joins_is_one_stage_more_and_touches_no_other(finished_project):
     project = finished_project
     stream = {"order": "dataset_incremental"}

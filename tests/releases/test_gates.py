@@ -7,14 +7,13 @@ import polars as pl
 import pytest
 
 from fomo_dagster.data.near_duplicates import PAIRS, Found
-from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.release import Gates, Release
 from fomo_dagster.galleries.drift import METRICS
 from fomo_dagster.releases.costs import Compared, Costs, Latency
 from fomo_dagster.releases.gates import (
     Evaluated,
     GalleryDrift,
-    check_concepts,
+    absent,
     concepts_of,
     judge,
 )
@@ -109,12 +108,15 @@ def test_each_protected_dataset_and_concept_counts_by_itself():
 def test_a_concept_without_its_dataset_is_that_of_each_which_has_it():
     protected = Gates.model_validate({"protected": {"concepts": ["wren", "old/red"]}}).protected
     there = {"birds": ("robin", "wren"), "old": ("red", "wren")}
-    check_concepts(protected, there)
+    assert not list(absent(protected, there))
     assert [concepts_of(named, there) for named in protected.concepts] == [
         [("birds", "wren"), ("old", "wren")], [("old", "red")]
     ]  # fmt: skip
-    with pytest.raises(InputError, match=r"the concept 'wren', which no .* did you mean 'wrens'"):
-        check_concepts(protected, {"birds": ("wrens",), "old": ("red",)})
+    (said,) = absent(protected, {"birds": ("wrens",), "old": ("red",)})
+    assert "the concept 'wren', which no evaluation dataset has: did you mean 'wrens'" in said
+    protected = Gates.model_validate({"protected": {"datasets": ["bird"]}}).protected
+    (said,) = absent(protected, there)
+    assert "the dataset 'bird', which is not evaluated: did you mean 'birds'" in said
 
 
 def test_calibration_is_a_share_of_the_mean_error():
@@ -138,6 +140,31 @@ def test_a_calibration_error_lies_below_its_limit_by_the_whole_interval():
     assert not unclear.passed
     assert unclear.samples_needed == math.ceil(200 * (error / 5) ** 2)
     assert f"200 test samples are too few to tell, about {unclear.samples_needed}" in unclear.said
+
+
+@pytest.mark.parametrize("right", [1, 0])
+def test_a_few_samples_that_all_are_right_or_wrong_leave_a_calibration_error_open(right):
+    def found(*counts):
+        birds = model(ece=0.0, sure=1.0, birds=(0, 200 * right)).predictions["birds"]
+        predictions = {str(count): birds.head(count) for count in counts}
+        metrics = {
+            name: {"accuracy": 1.0, "expected_calibration_error": 0.0} for name in predictions
+        }
+        return verdict({"calibration": {"ece_at_most": 0.05}}, Evaluated(predictions, metrics))
+
+    variance = {n: (n + 2) * 2 / (n + 4) ** 3 for n in (1, 5, 200)}  # of (n + 2) of n + 4
+    assert found(200).high == pytest.approx(100 * student(199) * math.sqrt(variance[200]))
+    assert found(200).passed
+    few = found(5)
+    assert few.high == pytest.approx(100 * student(4) * math.sqrt(variance[5]))
+    assert not few.passed
+    assert "5 test samples are too few to tell" in few.said
+    assert found(1).high == 100.0
+    freedom = (variance[5] + variance[200]) ** 2 / (
+        variance[5] ** 2 / 4 + variance[200] ** 2 / 199
+    )  # Satterthwaite's
+    both = 100 * student(freedom) * math.sqrt(variance[5] + variance[200]) / 2
+    assert found(5, 200).high == pytest.approx(both)
 
 
 def test_what_a_stage_cannot_show_does_not_pass_and_says_so():

@@ -180,7 +180,8 @@ class CandidateNode(Node):
         return {self._live_key: live_facts(number, candidate, galleries)}
 
     def recipes(self, facts: FactsByKey) -> dict[str, Recipe]:
-        self._check_concepts(facts)
+        if not self.settings.is_evaluated_on_arrivals and (said := self._absent(facts)):
+            raise InputError(said[0])
         live = facts[self._live_key].of(LiveDetails).checkpoint
         held = {} if live is None else self.evaluation.recipes_of(live, facts)
         inputs: dict[str, Any] = {
@@ -212,18 +213,23 @@ class CandidateNode(Node):
             GATES: Recipe(self.kind, self.version, parameters, inputs),
         }
 
-    def _check_concepts(self, facts: FactsByKey) -> None:
-        from fomo_dagster.releases.gates import check_concepts
+    def remarks(self, facts: FactsByKey, context: NodeContext) -> Iterator[str]:
+        if self.settings.is_evaluated_on_arrivals:
+            for said in self._absent(facts):
+                yield f"{said.rstrip('?')}. Nothing goes live before it arrives"
+
+    def _absent(self, facts: FactsByKey) -> list[str]:
+        """What is to be said of protected datasets and concepts that are not evaluated."""
+        from fomo_dagster.releases.gates import absent
 
         protected = self.release.gates.protected
-        if protected is not None and self.is_last:  # which has all datasets
-            check_concepts(
-                protected,
-                {
-                    name: facts[shards_key(name)].of(SampleDetails).concepts
-                    for name in self.evaluation.datasets
-                },
-            )
+        if protected is None or not self.is_last:  # which has all datasets
+            return []
+        there = {
+            name: facts[shards_key(name)].of(SampleDetails).concepts
+            for name in self.evaluation.datasets
+        }
+        return [f"{self.experiment}: {said}" for said in absent(protected, there)]
 
     @property
     def galleries(self) -> tuple[LoadedGallery, ...]:

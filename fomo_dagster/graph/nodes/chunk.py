@@ -205,14 +205,15 @@ class ChunkNode(Node):
 
         entries = [format_entry(d, c) for d, c, _, _ in recipe.inputs["concepts"]]
         # All chunks of a stream are made in one go, and draw from the same datasets.
-        known: dict[Path, TrainingSamples]
+        known: dict[tuple[str, Path], TrainingSamples]
         known = context.cached(("training samples", self.stream), dict)
         samples = {}
         for dataset in sorted({d for d, _, _, _ in recipe.inputs["concepts"]}):
             index = index_of(dataset, context)
-            if index.folder not in known:
-                known[index.folder] = TrainingSamples(dataset, index.sample_table)
-            samples[dataset] = known[index.folder]
+            place = (dataset, index.folder)  # datasets of the same images share the folder
+            if place not in known:
+                known[place] = TrainingSamples(dataset, index.sample_table)
+            samples[dataset] = known[place]
         manifest = with_prompts(chunk_manifest(entries, samples), self.prompts)
         if self.texts is not None:
             worded = [dataset for dataset in self.worded if dataset in samples]

@@ -22,6 +22,7 @@ from fomo_dagster.graph.nodes.evaluation import EvaluationNode
 from fomo_dagster.graph.nodes.listing import StreamedNode
 from fomo_dagster.graph.nodes.pool import PoolNode
 from fomo_dagster.graph.nodes.shards import ShardsNode
+from fomo_dagster.graph.nodes.trained import TrainedNode
 from fomo_dagster.graph.nodes.validation import ValidationNode
 from fomo_dagster.parquet import read_parquet
 from fomo_dagster.releases.lineage import lineage_of
@@ -44,16 +45,17 @@ def provenance_of(
     assert head is not None  # it has facts
     # Not all that it could be made from: what starts from a release takes nothing of stages that
     # were refused, and the release may be another experiment's.
-    made_from = {key: nodes[key] for key in lineage_of(head, context.heads) if key in nodes}
+    lineage = lineage_of(head, context.heads)
     digests = {f"weights ({node.checkpoint_key})": _digest(node.checkpoint_key, ONLY, context)}
     for name in node.datasets:
         digests[f"evaluation on {name}"] = _digest(node.key, name, context)
-    data, unknown = _data(made_from, nodes, context)
+    data, unknown = _data(lineage, nodes, context)
     return Provenance(
         experiment=experiment.name,
         stage=node.stage,
         backbone=_named(node.backbone),
         method=_method(experiment),
+        updates=sum(_kind(key, context) == TrainedNode.kind for key in lineage),
         description=experiment.description,
         data=tuple(data),
         foreign=(*_foreign(upstream), *unknown),
@@ -65,6 +67,12 @@ def _digest(key: str, name: str, context: NodeContext) -> str:
     head = context.heads.read(key)
     assert head is not None  # it has facts
     return head.artifacts[name][1]
+
+
+def _kind(key: str, context: NodeContext) -> str | None:
+    """That of an asset of a lineage; None of what is outside."""
+    head = context.heads.read(key)
+    return None if head is None else head.kind
 
 
 def _upstream(key: str, nodes: Mapping[str, Node]) -> dict[str, Node]:
@@ -80,21 +88,25 @@ def _upstream(key: str, nodes: Mapping[str, Node]) -> dict[str, Node]:
 
 
 def _data(
-    made_from: Mapping[str, Node], nodes: Mapping[str, Node], context: NodeContext
+    lineage: Mapping[str, str], nodes: Mapping[str, Node], context: NodeContext
 ) -> tuple[list[DataUse], list[str]]:
-    """What was trained on, updates first; and a sentence for what nobody knows any more."""
+    """What was trained on, updates first; and a sentence for what nobody knows any more. What an
+    asset of a lineage made may be another experiment's too, and is not in `nodes` then."""
     updates: Counter[str] = Counter()
     pooled: dict[str, int | None] = {}
     unknown = []
-    for key, node in made_from.items():
-        if isinstance(node, ChunkNode):
+    for key in lineage:
+        if _kind(key, context) == ChunkNode.kind:
             try:
                 manifest = read_parquet(context.artifact(key).path(MANIFEST), columns=["dataset"])
             except FomoError:
                 unknown.append(f"which samples {key} brought is no longer known here")
                 continue
             updates.update(manifest["dataset"].to_list())
-        elif isinstance(node, PoolNode):
+    made_from = set(lineage.values())
+    for key, node in nodes.items():
+        pool = context.heads.read(key) if isinstance(node, PoolNode) else None
+        if isinstance(node, PoolNode) and pool is not None and pool.data_version in made_from:
             for name in node.pool.names:
                 pooled[name] = _training_samples(name, context)
     uses: tuple[tuple[Literal["update", "pretraining"], Mapping[str, int | None]], ...] = (
