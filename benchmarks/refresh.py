@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from fomo_dagster.data.pixel_rules import NEWEST
 from fomo_dagster.evaluation.encoding import Encoder
 from fomo_dagster.experiment.execution import Execution
 from fomo_dagster.galleries.files import EmbeddingsWriter, Floats
@@ -42,7 +43,7 @@ def embedded(node: EvaluationNode, context: RunContext) -> tuple[pl.DataFrame, F
     artifact = context.home.store.open(*address)
     assert artifact is not None
     weights = load_weights(node.backbone, artifact.path(WEIGHTS))
-    encoder = Encoder.of(weights, "fp32", Execution(device="cpu"))
+    encoder = Encoder.of(weights, "fp32", Execution(device="cpu"), NEWEST)
     rows, images, texts = [], [], []
     for name, dataset in node.datasets.items():
         index = index_of(name, context)

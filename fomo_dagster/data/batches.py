@@ -12,11 +12,10 @@ import signal
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from multiprocessing.context import ForkServerContext
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from fomo_dagster.data.mixture import StepSizes
@@ -25,8 +24,9 @@ from fomo_dagster.data.sampling import sample_seed
 from fomo_dagster.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from fomo_dagster.errors import FomoError, InputError
 
-Transform = Callable[[Image.Image, np.random.Generator], torch.Tensor]
-"""A decoded image, and the generator of its augmentation, to a tensor of pixels (3, H, W)."""
+Transform = Callable[[Any, np.random.Generator], torch.Tensor]
+"""An image as its pool decodes it, and the generator of its augmentation, to a tensor of pixels
+(3, H, W), uint8."""
 
 Tokenize = Callable[[list[str]], torch.Tensor]
 """N texts to int64 tokens (N, L)."""

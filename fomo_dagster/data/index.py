@@ -12,10 +12,11 @@ import re
 import resource
 import threading
 import weakref
+from collections.abc import Callable
 from functools import cached_property
 from itertools import count
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import polars as pl
 from PIL import Image
@@ -32,6 +33,8 @@ OPEN_SHARDS = 128  # of all indexes together, and at most a quarter of what a pr
 
 # Beside the index or, of a view, in the artifact of the shards that it is a view of.
 _SHARD = re.compile(r"(\.\./\.\./shards/[0-9a-f]{32}/)?(?!\.{1,2}$)[^/\\\0]+")
+
+T = TypeVar("T")
 
 _serials = count()
 
@@ -89,11 +92,17 @@ class Index:
         return self.folder / shard
 
     def picture(self, shard: str, offset: int, size: int) -> Image.Image:
-        """The image (mode RGB). Raises `DataError` as `read`, and `UnreadableImageError` where it
-        cannot be decoded, with what that means for the dataset."""
+        """The image (mode RGB); raises as `decoded`."""
+        return self.decoded(shard, offset, size, decoded)
+
+    def decoded(
+        self, shard: str, offset: int, size: int, decode: Callable[[bytes, Decoding], T]
+    ) -> T:
+        """The image as `decode` gives it. Raises `DataError` as `read`, and `UnreadableImageError`
+        where it cannot be decoded, with what that means for the dataset."""
         data = self.read(shard, offset, size)
         try:
-            return decoded(data, self.decoding)
+            return decode(data, self.decoding)
         except UnreadableImageError as error:
             raise UnreadableImageError(f"cannot be decoded ({error}); {self._way_out}") from error
 

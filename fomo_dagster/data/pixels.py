@@ -1,7 +1,9 @@
 """What a model sees of an image at evaluation, by NumPy and Pillow alone.
 
-The pixels are those of `transforms.evaluate_transform`, which needs PyTorch: for programs that do
-without it. Decoding is in `images.py`.
+For programs that do without PyTorch. The pixels are those of `transforms.evaluate_transform` by
+Pillow, bit for bit. Those by which models are trained and evaluated (`Pixels.TORCH`) differ from
+them by a level of 255 here and there: at most one on 99.9% of the values of an image.
+Decoding is in `images.py`.
 """
 
 from __future__ import annotations
@@ -49,15 +51,9 @@ def prepared(
 ) -> npt.NDArray[np.float32]:
     """A picture (mode RGB) as the model takes it: (3, size, size) float32.
 
-    Raises `UnreadableImageError` for one so narrow that, resized, it would have no pixels, or more
-    than `max_pixels`.
+    Raises `UnreadableImageError` as `resized_size`.
     """
-    width, height = _resized(picture.size, how)
-    if not 0 < width * height <= max_pixels:
-        raise UnreadableImageError(
-            f"{picture.width} x {picture.height} pixels would be resized to {width} x {height}, "
-            f"and 1 to {max_pixels} pixels are allowed: it is too narrow"
-        )
+    width, height = resized_size(picture.size, how, max_pixels)
     resized = picture.resize((width, height), RESAMPLING[how.interpolation])
     square = _square(resized, how.size)
     pixels = np.asarray(square, np.uint8).transpose(2, 0, 1).astype(np.float32)  # (3, size, size)
@@ -65,6 +61,23 @@ def prepared(
     pixels -= np.asarray(how.mean, np.float32)[:, None, None]
     pixels /= np.asarray(how.std, np.float32)[:, None, None]
     return np.ascontiguousarray(pixels)
+
+
+def resized_size(
+    size: tuple[int, int], how: Preparation, max_pixels: int = MAX_PIXELS
+) -> tuple[int, int]:
+    """The width and height that a picture of this width and height is resized to.
+
+    Raises `UnreadableImageError` for one so narrow that it would have no pixels then, or more than
+    `max_pixels`.
+    """
+    width, height = _resized(size, how)
+    if not 0 < width * height <= max_pixels:
+        raise UnreadableImageError(
+            f"{size[0]} x {size[1]} pixels would be resized to {width} x {height}, "
+            f"and 1 to {max_pixels} pixels are allowed: it is too narrow"
+        )
+    return width, height
 
 
 def _resized(size: tuple[int, int], how: Preparation) -> tuple[int, int]:

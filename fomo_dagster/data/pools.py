@@ -7,16 +7,16 @@ datasets with weights (`weighted.py`), streamed tars (`streamed.py`).
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import polars as pl
 import torch
-from PIL import Image
 
-from fomo_dagster.data.images import UnreadableImageError
+from fomo_dagster.data.decoding import Decoding
+from fomo_dagster.data.images import UnreadableImageError, decoded
 from fomo_dagster.data.index import Index
 from fomo_dagster.data.samples import INDEX
 from fomo_dagster.data.sampling import positions, replacement
@@ -26,6 +26,9 @@ LOCATION = {name: INDEX[name] for name in ("key", "digest", "shard", "offset", "
 NAMED_AT_MOST = 5  # samples that one error names
 REPLACEMENTS = 20  # undecodable images in a row that are taken for chance
 
+Decode = Callable[[bytes, Decoding], Any]
+"""From an encoded image to a picture for the transform; raises `UnreadableImageError`."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -34,7 +37,8 @@ class Sample(NamedTuple):
 
     captions: Sequence[str]
     """One or more, each as likely to be trained on."""
-    image: Image.Image
+    image: Any
+    """As the pool's decoder gives it."""
     row: int = -1
     """Of the pool's manifest, where all of the pool is in one; -1 otherwise."""
 
@@ -59,9 +63,9 @@ class Pool(Protocol):
 class ManifestPool:
     """The samples of a manifest, found in the shards of their datasets.
 
-    They are drawn as consecutive permutations that belong to `name`. `indexes` are by dataset.
-    Raises `DataError` if a dataset has no index, where its training split does not hold the
-    very images that the manifest names, or a sample has no caption.
+    They are drawn as consecutive permutations that belong to `name`. `indexes` are by dataset;
+    `decode` is picklable. Raises `DataError` if a dataset has no index, where its training split
+    does not hold the very images that the manifest names, or a sample has no caption.
     """
 
     def __init__(
@@ -69,8 +73,9 @@ class ManifestPool:
         name: str,
         manifest: pl.DataFrame,
         indexes: Mapping[str, Index],
+        decode: Decode = decoded,
     ) -> None:
-        self.name = name
+        self.name, self._decode = name, decode
         datasets = manifest["dataset"].unique().sort().to_list()
         for dataset in datasets:
             if dataset not in indexes:
@@ -144,13 +149,13 @@ class ManifestPool:
         """Empty; see `Pool`."""
         return {}
 
-    def _image(self, row: int) -> Image.Image | None:
+    def _image(self, row: int) -> Any:
         """None if it cannot be decoded, and nobody said that it could be."""
         number, offset, size = self._places[row].tolist()
         dataset, shard = self._shards[number]
         index = self._indexes[dataset]
         try:
-            return index.picture(shard, offset, size)
+            return index.decoded(shard, offset, size, self._decode)
         except UnreadableImageError as error:
             if not index.is_checked:
                 logger.warning(

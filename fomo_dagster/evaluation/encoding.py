@@ -18,9 +18,11 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from fomo_dagster.data.decoders import DECODE
 from fomo_dagster.data.images import UnreadableImageError
 from fomo_dagster.data.index import Index
-from fomo_dagster.data.transforms import evaluate_transform, evaluate_transforms
+from fomo_dagster.data.pixel_rules import Pixels
+from fomo_dagster.data.transforms import EvaluationTransform, Picture, levels_of
 from fomo_dagster.errors import DataError
 from fomo_dagster.experiment.execution import Execution
 from fomo_dagster.models.backbones import Model
@@ -40,18 +42,24 @@ class Encoder:
     """A model with how it encodes.
 
     precision: that of the autocast: fp32 (none), bf16 or fp16. device: a name that `device_of`
-    takes.
+    takes. pixels: how images are decoded and resized.
     """
 
     model: Model
     batch_size: int
     precision: str
     device: str
+    pixels: Pixels = Pixels.PILLOW
     progress: Progress = no_progress
 
     @classmethod
     def of(
-        cls, model: Model, precision: str, execution: Execution, progress: Progress = no_progress
+        cls,
+        model: Model,
+        precision: str,
+        execution: Execution,
+        pixels: Pixels,
+        progress: Progress = no_progress,
     ) -> Encoder:
         """One that encodes as evaluations are executed."""
         return cls(
@@ -59,6 +67,7 @@ class Encoder:
             batch_size=execution.evaluation_batch_size,
             precision=precision,
             device=execution.device,
+            pixels=pixels,
             progress=progress,
         )
 
@@ -131,16 +140,16 @@ class Encoder:
                     yield torch.cat(blocks)
                     blocks = []
 
-    def picture(self, picture: Image.Image, name: str) -> Tensor:
+    def picture(self, picture: Picture, name: str) -> Tensor:
         """Features of one picture, (D,), as those of `images`. name: what an error calls it."""
-        model = self.model
-        transform = evaluate_transform(
-            model.image_size, model.mean, model.std, model.resize_mode, model.interpolation
-        )
         target = device_of(self.device)
-        with inference(model.module, self.precision, target) as encoder:
-            features = encoder.encode_image(transform(picture)[None].to(target))
+        with inference(self.model.module, self.precision, target) as encoder:
+            features = encoder.encode_image(self._transform(picture)[None].to(target))
             return _unit(features, [name], self.precision)[0]
+
+    @property
+    def _transform(self) -> EvaluationTransform:
+        return EvaluationTransform(self.model.preparation, self.pixels)
 
     def image_layers(self, dataset: str, samples: pl.DataFrame, index: Index) -> Tensor:
         """Features as those of `images` for each of L layers, (L, N, D); see `encode_layers`."""
@@ -189,19 +198,20 @@ class Encoder:
         altered: Altered | None = None,
     ) -> Callable[[Row], Tensor]:
         """What gives the tensor of a row's image, (3, H, W)."""
-        model = self.model
-        fitted, as_tensor = evaluate_transforms(
-            model.image_size, model.mean, model.std, model.resize_mode, model.interpolation
-        )
+        transform, size_of = self._transform, self.model.image_size
+        decode = DECODE[self.pixels]
 
         def load(row: Row) -> Tensor:
             key, shard, offset, size = row
             try:
-                picture = fitted(index.picture(shard, offset, size))
-                return as_tensor(picture if altered is None else altered(key, picture))
+                picture = index.decoded(shard, offset, size, decode)
+                if altered is None:
+                    return transform(picture)
+                fitted = Image.fromarray(transform.fitted(picture).permute(1, 2, 0).numpy())
+                return transform.normalised(levels_of(altered(key, fitted)))
             except UnreadableImageError as error:
                 if blank_where_unreadable and not index.is_checked:
-                    return torch.zeros(3, model.image_size, model.image_size)
+                    return torch.zeros(3, size_of, size_of)
                 raise DataError(f"the image {key!r} of dataset {dataset!r} {error}") from error
 
         return load

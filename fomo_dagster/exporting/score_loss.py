@@ -97,7 +97,7 @@ def _evaluated(one: Evaluated, subject: Subject, exported: Model) -> Evaluated:
 
     encoder = Encoder(
         model=exported, batch_size=subject.execution.evaluation_batch_size, precision="fp32",
-        device="cpu", progress=subject.progress,
+        device="cpu", pixels=one.pixels, progress=subject.progress,
     )  # fmt: skip
 
     def embeddings(texts: tuple[str, ...], each: int) -> Tensor:

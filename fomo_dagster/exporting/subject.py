@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from fomo_dagster.data.pixel_rules import Pixels
 from fomo_dagster.experiment.evaluation import Evaluation
 from fomo_dagster.experiment.execution import Execution
 from fomo_dagster.progress import Progress, no_progress
@@ -22,13 +23,15 @@ class Evaluated:
     """A dataset that the model was evaluated on.
 
     predictions: what the model answered, columns of `tables.view_columns.PREDICTION_COLUMNS`, as
-    files of predictions hold them; None if they were not kept. score: in percent.
+    files of predictions hold them; None if they were not kept. score: in percent. pixels: how its
+    images were decoded and resized.
     """
 
     evaluation_set: EvaluationSet
     role: Literal["adaptation", "held_out"]
     score: float
     predictions: pl.DataFrame | None = None
+    pixels: Pixels = Pixels.PILLOW
 
     @property
     def name(self) -> str:

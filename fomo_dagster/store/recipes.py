@@ -18,12 +18,14 @@ class Recipe:
     version: the code version of the component that makes it; raised when its numbers change.
     parameters: plain data that changes the numbers; nothing else belongs here.
     inputs: role → digest (or plain data of digests) of what it is made from.
+    earlier: the recipe of the same before there was another way to make it; see `settled`.
     """
 
     kind: str
     version: int
     parameters: Mapping[str, Any] = field(default_factory=dict)
     inputs: Mapping[str, Any] = field(default_factory=dict)
+    earlier: Recipe | None = field(default=None, compare=False, repr=False)
 
     @cached_property
     def digest(self) -> str:

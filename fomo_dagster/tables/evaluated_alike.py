@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
+from fomo_dagster.data.pixel_rules import PARAMETER
 from fomo_dagster.errors import InputError
 from fomo_dagster.home import Home
 
@@ -32,6 +33,7 @@ def evaluated(home: Home, experiment: str, stage: int) -> dict[str, dict[str, An
     for name, recipe in head.recipes.items():
         inputs = {role: digest for role, digest in recipe["inputs"].items() if role != _WEIGHTS}
         found[name] = {**recipe["parameters"], **inputs, "version": recipe["version"]}
+        found[name].pop(PARAMETER, None)  # a level here and there, in no direction
     return found
 
 

@@ -12,6 +12,7 @@ from assets.releasing import shown_now
 from assets.specs import DATA_VERSION_TAG
 from fomo_dagster.cli.main import app
 from fomo_dagster.cli.running import COMMANDS
+from fomo_dagster.data.pixel_rules import NEWEST
 from fomo_dagster.errors import StoreError
 from fomo_dagster.evaluation.encoding import Encoder
 from fomo_dagster.experiment.execution import Execution
@@ -19,6 +20,7 @@ from fomo_dagster.galleries import groups
 from fomo_dagster.galleries.files import EMBEDDINGS, GROUPS
 from fomo_dagster.graph.build.builder import build_graph, build_project
 from fomo_dagster.graph.core.facts import ONLY
+from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.nodes.gallery import GalleryNode
 from fomo_dagster.graph.run.plan import plan
 from fomo_dagster.graph.run.tasks import as_data, from_data
@@ -43,7 +45,7 @@ def counts(outcome):
 def encoder_of(shop, stage):
     weights = shop.home.store.open(*shop.candidate(stage).weights)
     model = load_weights(shop.project.load().experiment.backbone, weights.path(WEIGHTS))
-    return Encoder.of(model, "fp32", Execution(device="cpu"))
+    return Encoder.of(model, "fp32", Execution(device="cpu"), NEWEST)
 
 
 def test_a_gallery_is_the_images_as_what_is_live_embeds_them(shop):
@@ -139,6 +141,30 @@ def test_a_new_image_costs_its_group_alone_and_leaves_no_trace(shop, in_small_gr
     anew = shop.make()
     assert counts(anew) == (25, 0)
     assert files == [anew.artifacts[ONLY].path(name).read_bytes() for name in (EMBEDDINGS, GROUPS)]
+
+
+def test_a_gallery_grows_by_the_way_of_its_rows_and_other_weights_bring_the_newest(
+    shop, monkeypatch, in_small_groups
+):
+    def ways_of(outcome):
+        (recipe,) = outcome.head.recipes.values()
+        return recipe["parameters"].get("pixels", 1)
+
+    shop.put_live(1)
+    with monkeypatch.context() as before:
+
+        def earlier(node, facts, context):
+            return {n: r.earlier or r for n, r in node.recipes(facts).items()}
+
+        before.setattr(Node, "settled", earlier)
+        assert ways_of(shop.make()) == 1
+    shop.project.add_image("birds", "train", "wren", seed=900)
+    grown = shop.make()
+    assert grown.computed
+    assert ways_of(grown) == 1
+    assert counts(grown)[1] > 0
+    shop.put_live(2)
+    assert ways_of(shop.make()) == 2
 
 
 def test_groups_come_from_what_the_release_embedded_before_another(shop, in_small_groups):

@@ -6,19 +6,43 @@ import pytest
 from fomo_dagster.graph.core.facts import ONLY, Facts
 
 
-def digest(project, key, *overrides):
+def recipe(project, key, *overrides):
     node = project.graph("toy", *overrides).nodes[key]
     facts = {key: Facts(f"version of {key}") for key in node.inputs}
-    return node.recipes(facts)[ONLY].digest
+    return node.recipes(facts)[ONLY]
+
+
+def digest(project, key, *overrides):
+    return recipe(project, key, *overrides).digest
+
+
+LOCKED = "method.train=locked_image"
+ALWAYS = {
+    ("backbones/toy",): "2eb48e62370aafbf716bca7bc0c1e74b",
+    ("toy/trained_001",): "fc6e370cf05cbd822f80650015a50f0f",
+    ("toy/trained_002",): "6ee83d37f33cf75202c7a4672444d7e8",
+    ("toy/trained_002", LOCKED): "75b7dc13c567d9e5d81a0c684e4a88d6",
+}
+SINCE_PYTORCH_RESIZES = {
+    ("backbones/toy",): "9390499dcabae360607a5aade14fcce4",
+    ("toy/trained_001",): "4c44afdaa12c39957d32f6657ee71308",
+    ("toy/trained_002",): "a76954a0c34369ef3215841b987289de",
+    ("toy/trained_002", LOCKED): "daaec27034e0c3f4e5f414b7a5e30770",
+}
 
 
 def test_trainings_keep_the_addresses_that_they_have_always_had(project):
-    assert digest(project, "backbones/toy") == "2eb48e62370aafbf716bca7bc0c1e74b"
-    assert digest(project, "toy/trained_001") == "fc6e370cf05cbd822f80650015a50f0f"
-    assert digest(project, "toy/trained_002") == "6ee83d37f33cf75202c7a4672444d7e8"
-    assert digest(project, "toy/trained_002", "method.train=locked_image") == (
-        "75b7dc13c567d9e5d81a0c684e4a88d6"
-    )
+    for asked, address in ALWAYS.items():
+        earlier = recipe(project, *asked).earlier
+        assert earlier is not None
+        assert "pixels" not in earlier.parameters
+        assert earlier.digest == address
+
+
+def test_what_is_begun_now_keeps_its_address(project):
+    for asked, address in SINCE_PYTORCH_RESIZES.items():
+        assert recipe(project, *asked).parameters["pixels"] == 2
+        assert digest(project, *asked) == address
 
 
 def test_a_look_for_near_duplicates_changes_no_address(project):

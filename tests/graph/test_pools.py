@@ -12,6 +12,7 @@ from PIL import Image
 from assets.descriptions import metadata_of, metadata_of_source
 from fomo_dagster.cli.planning import resolve_request
 from fomo_dagster.cli.running import run_experiment
+from fomo_dagster.data.pixel_rules import NEWEST
 from fomo_dagster.errors import DataError, InputError
 from fomo_dagster.experiment.execution import Execution
 from fomo_dagster.experiment.training import Budget
@@ -36,7 +37,7 @@ def make(project, *keys):
 
 def drawn(project, pool, count):
     """The first captions of a pool, as stage 1 draws them."""
-    opened = pretraining_pool(f"pools/{pool}", make(project), Execution())
+    opened = pretraining_pool(f"pools/{pool}", make(project), Execution(), NEWEST)
     return [opened.sample(0, 1, position).captions[0] for position in range(count)]
 
 
@@ -174,10 +175,10 @@ def test_a_pool_has_as_many_samples_as_its_tars_however_keys_repeat(finished_pro
         tars.write(finished_project.root / f"tars/{shard}.tar", content)
     of_tars(finished_project)
     context = make(finished_project, "shards/web", "pools/web")
-    pool = pretraining_pool("pools/web", context, Execution())
+    pool = pretraining_pool("pools/web", context, Execution(), NEWEST)
     assert pool.size == index_of("web", context).samples.height == 6
     seen = [pool.sample(0, 1, position) for position in range(6)]
-    colours = {sample.captions[0]: sample.image.getpixel((5, 5))[0] for sample in seen}
+    colours = {sample.captions[0]: int(sample.image[5, 5, 0]) for sample in seen}
     expected = {f"{shard} {n}": (10 * shard + n) * 3 for shard in range(2) for n in range(3)}
     assert colours == pytest.approx(expected, abs=3)  # each caption with its own image
 
@@ -304,7 +305,7 @@ def test_a_pool_of_shards_that_changed_since_is_refused(with_stream, tars):
 
 def test_epochs_over_a_pool_of_unknown_size_are_refused(with_stream):
     make(with_stream, "shards/web", "pools/web")
-    pool = pretraining_pool("pools/web", make(with_stream), Execution())
+    pool = pretraining_pool("pools/web", make(with_stream), Execution(), NEWEST)
     with pytest.raises(InputError, match="the number of samples of a streamed dataset is unknown"):
         steps_of(Budget(epochs=1), 8, pool.size, 8)
 

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from fomo_dagster.data.pixel_rules import Pixels
 from fomo_dagster.data.pools import Sample
 from fomo_dagster.data.transforms import evaluate_transform
 from fomo_dagster.graph.core.files import MANIFEST
@@ -155,7 +156,7 @@ def test_samples_are_drawn_by_seed_with_the_first_caption_and_seen_as_at_evaluat
         },
         0,
     )  # fmt: skip
-    found = calibration_samples(model, Pool(), Repair(samples=asked, seed=2))
+    found = calibration_samples(model, Pool(), Repair(samples=asked, seed=2), Pixels.PILLOW)
     texts = [f"first 2 0 {position}" for position in range(there)]
     assert torch.equal(found.tokens, model.tokenize(texts))
     assert found.images.shape == (there, 3, 16, 16)

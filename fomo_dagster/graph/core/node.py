@@ -1,7 +1,7 @@
 """What a node of the graph is: an asset's identity and how it is made, without any orchestrator.
 
 A node's identity is computed from its upstream nodes' *facts*. Materialising uses the facts of what
-exists (heads); planning uses the facts of what would exist. Both go through `Node.recipes`, so a
+exists (heads); planning uses the facts of what would exist. Both go through `Node.settled`, so a
 plan cannot disagree with a run.
 """
 
@@ -24,6 +24,7 @@ from fomo_dagster.graph.core.facts import (
 )
 from fomo_dagster.graph.core.needs import Needs
 from fomo_dagster.graph.core.outcome import Outcome
+from fomo_dagster.graph.core.settling import settled
 from fomo_dagster.graph.core.shown import Check, Checked, Shown
 from fomo_dagster.store.artifacts import Artifact
 from fomo_dagster.store.files import skipped_where_refused
@@ -115,6 +116,14 @@ class Node(ABC):
     @abstractmethod
     def recipes(self, facts: FactsByKey) -> dict[str, Recipe]:
         """Artifact name → recipe, given the facts of every key in `inputs`."""
+
+    def settled(self, facts: FactsByKey, context: NodeContext) -> dict[str, Recipe]:
+        """The recipes by which it is made here: `recipes`, or earlier ones that something is left
+        of."""
+        return {
+            name: settled(recipe, self.key, name, context)
+            for name, recipe in self.recipes(facts).items()
+        }
 
     @abstractmethod
     def make(

@@ -18,6 +18,7 @@ from fomo_dagster.graph.core.keys import BACKBONES
 from fomo_dagster.graph.core.needs import Needs
 from fomo_dagster.graph.core.outcome import Outcome
 from fomo_dagster.graph.core.shown import Shown
+from fomo_dagster.graph.nodes.pixels import of_pixels, pixels_of
 from fomo_dagster.graph.nodes.weights import WeightsNode
 from fomo_dagster.graph.work.checkpoints import (
     WEIGHTS,
@@ -121,7 +122,8 @@ class BackboneNode(WeightsNode):
             inputs = {"pretraining": facts[self.pool_key].data_version}
         else:
             inputs = {}
-        return {ONLY: Recipe(self.kind, self.version, self.declared, inputs)}
+        recipe = Recipe(self.kind, self.version, self.declared, inputs)
+        return {ONLY: recipe if self.backbone.pretraining is None else of_pixels(recipe)}
 
     @property
     def parallelism(self) -> Execution | None:
@@ -155,9 +157,10 @@ class BackboneNode(WeightsNode):
         settings = backbone.pretraining
         assert settings is not None
         assert self.pool_key is not None
+        pool = pretraining_pool(self.pool_key, context, self.execution, pixels_of(recipe))
         return train_on(
             create(backbone.architecture, settings.seed, backbone.images),
-            {"pretraining": pretraining_pool(self.pool_key, context, self.execution)},
+            {"pretraining": pool},
             StageShares(((0.0, {"pretraining": 1.0}),)),
             StageSpec(settings=settings, seed=settings.seed, stage=0, execution=self.execution),
             Target(self.key, recipe, folder),

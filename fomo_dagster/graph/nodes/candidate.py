@@ -23,6 +23,7 @@ from fomo_dagster.graph.core.keys import release_key, shards_key
 from fomo_dagster.graph.core.needs import Needs
 from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.core.outcome import Outcome
+from fomo_dagster.graph.core.settling import settled
 from fomo_dagster.graph.core.shown import Bullets, Check, Checked, Shown
 from fomo_dagster.graph.nodes.details import SampleDetails
 from fomo_dagster.graph.nodes.evaluated import evaluated
@@ -180,10 +181,24 @@ class CandidateNode(Node):
         return {self._live_key: live_facts(number, candidate, galleries)}
 
     def recipes(self, facts: FactsByKey) -> dict[str, Recipe]:
+        return self._recipes(facts, self._live_recipes(facts))
+
+    def settled(self, facts: FactsByKey, context: NodeContext) -> dict[str, Recipe]:
+        # What is live was evaluated by some way; what is judged is judged by that evaluation.
+        held = {
+            name: settled(recipe, self.key, _LIVE.format(name), context)
+            for name, recipe in self._live_recipes(facts).items()
+        }
+        return self._recipes(facts, held)
+
+    def _live_recipes(self, facts: FactsByKey) -> dict[str, Recipe]:
+        """Dataset → how what is live is evaluated."""
+        live = facts[self._live_key].of(LiveDetails).checkpoint
+        return {} if live is None else self.evaluation.recipes_of(live, facts)
+
+    def _recipes(self, facts: FactsByKey, held: Mapping[str, Recipe]) -> dict[str, Recipe]:
         if not self.settings.is_evaluated_on_arrivals and (said := self._absent(facts)):
             raise InputError(said[0])
-        live = facts[self._live_key].of(LiveDetails).checkpoint
-        held = {} if live is None else self.evaluation.recipes_of(live, facts)
         inputs: dict[str, Any] = {
             "evaluations": facts[self.evaluation.key].of(EvaluationDetails).evaluations
         }
@@ -291,7 +306,7 @@ class CandidateNode(Node):
         backbone, weights = self._live(recipe.inputs["checkpoint"], context)
         evaluation = replace(self.evaluation, execution=self.execution)
         dataset = next(d for d in evaluation.datasets if _LIVE.format(d) == name)
-        return evaluation.evaluate(dataset, weights, backbone, folder, context)
+        return evaluation.evaluate(dataset, recipe, weights, backbone, folder, context)
 
     def _live(self, checkpoint: str, context: NodeContext) -> tuple[Backbone, Artifact]:
         """The backbone and the weights of what is live."""

@@ -21,6 +21,7 @@ from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.core.outcome import Outcome
 from fomo_dagster.graph.core.shown import Check, Checked, Shown
 from fomo_dagster.graph.nodes.details import SampleDetails
+from fomo_dagster.graph.nodes.pixels import of_pixels, pixels_of
 from fomo_dagster.graph.work.checkpoints import encoder_of
 from fomo_dagster.graph.work.counted_costs import encoding_flops
 from fomo_dagster.graph.work.indexes import index_of
@@ -127,7 +128,7 @@ class EvaluationNode(Node):
                 inputs["concepts"] = details.concepts_digest
             # Not `self.kind`: what a stage evaluates and what a stream probes is the same artifact.
             kind = EvaluationNode.kind
-            recipes[name] = Recipe(kind, self.version, self.parameters(name), inputs)
+            recipes[name] = of_pixels(Recipe(kind, self.version, self.parameters(name), inputs))
         return recipes
 
     def alike(
@@ -191,19 +192,23 @@ class EvaluationNode(Node):
         self, name: str, recipe: Recipe, folder: Path, context: NodeContext
     ) -> Mapping[str, Any]:
         checkpoint = context.artifact(self.checkpoint_key)
-        return self.evaluate(name, checkpoint, self.backbone, folder, context)
+        return self.evaluate(name, recipe, checkpoint, self.backbone, folder, context)
 
     def evaluate(
-        self, name: str, checkpoint: Artifact, backbone: Backbone, folder: Path,
+        self, name: str, recipe: Recipe, checkpoint: Artifact, backbone: Backbone, folder: Path,
         context: NodeContext,
     ) -> Mapping[str, Any]:  # fmt: skip
-        """Evaluate weights on a dataset as this asset does, into a folder; what it cost."""
+        """Evaluate weights on a dataset as this asset does, into a folder; what it cost. recipe:
+        one of `recipes_of`."""
         from fomo_dagster.evaluation.evaluate import EvaluationSet, evaluate
         from fomo_dagster.models.devices import device_of
         from fomo_dagster.training.meter import Meter
 
         meter = Meter(device_of(self.execution.device))
-        encoder = encoder_of(backbone, checkpoint, self.settings.precision, self.execution, context)
+        encoder = encoder_of(
+            backbone, checkpoint, self.settings.precision, self.execution, context,
+            pixels_of(recipe),
+        )  # fmt: skip
         flops: Counter[str] = Counter()
         index = index_of(name, context)
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from fomo_dagster.data.pixel_rules import Pixels
 from fomo_dagster.experiment.backbone import Backbone
 from fomo_dagster.exporting.subject import Evaluated, Provenance, Subject
 from fomo_dagster.graph.core.context import NodeContext
@@ -79,4 +80,5 @@ def _evaluated(
             role="adaptation" if roles[name] == "adaptation" else "held_out",
             score=float(metrics.filter(metric=SCORE)["value"][0]),
             predictions=read_parquet(artifact.path(PREDICTIONS)) if kept else None,
+            pixels=Pixels.of(artifact.manifest["recipe"]["parameters"]),
         )

@@ -18,6 +18,7 @@ from fomo_dagster.graph.core.outcome import Outcome
 from fomo_dagster.graph.core.shown import Shown
 from fomo_dagster.graph.nodes.details import SampleDetails
 from fomo_dagster.graph.nodes.hashes import Split
+from fomo_dagster.graph.nodes.pixels import of_pixels, pixels_of
 from fomo_dagster.graph.work.checkpoints import encoder_of
 from fomo_dagster.graph.work.counted_costs import encoding_flops
 from fomo_dagster.graph.work.indexes import index_of
@@ -77,7 +78,7 @@ class FeaturesNode(Node):
             "checkpoint": facts[self.checkpoint_key].data_version,
             "samples": details.test if self.split == "test" else digest_of(details.train),
         }
-        return {ONLY: Recipe(self.kind, self.version, self.declared, inputs)}
+        return {ONLY: of_pixels(Recipe(self.kind, self.version, self.declared, inputs))}
 
     @property
     def needs(self) -> Needs:
@@ -93,7 +94,9 @@ class FeaturesNode(Node):
 
         meter = Meter(device_of(self.execution.device))
         checkpoint = context.artifact(self.checkpoint_key)
-        encoder = encoder_of(self.backbone, checkpoint, PRECISION, self.execution, context)
+        encoder = encoder_of(
+            self.backbone, checkpoint, PRECISION, self.execution, context, pixels_of(recipe)
+        )
         index = index_of(self.name, context)
         rows = index.rows(self.split)
         found = encoder.images(self.name, rows, index, blank_where_unreadable=True).numpy()

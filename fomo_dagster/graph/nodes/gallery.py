@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from fomo_dagster.data.pixel_rules import PARAMETER, Pixels
 from fomo_dagster.errors import nearest
 from fomo_dagster.experiment.backbone import Backbone
 from fomo_dagster.experiment.gallery import LoadedGallery
@@ -19,6 +20,7 @@ from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.core.outcome import Outcome
 from fomo_dagster.graph.core.shown import Shown
 from fomo_dagster.graph.nodes.details import SampleDetails
+from fomo_dagster.graph.nodes.pixels import of_pixels, pixels_of
 from fomo_dagster.graph.nodes.release import NO_WEIGHTS, weights_called
 from fomo_dagster.graph.work.checkpoints import encoder_of
 from fomo_dagster.graph.work.counted_costs import encoding_flops
@@ -69,9 +71,11 @@ class GalleryDetails(Details):
 
 @dataclass(frozen=True, kw_only=True)
 class ProgressDetails(Details):
-    """How many of the first rows a run embeds, with those that are there; None: all."""
+    """first: how many of the first rows a run embeds, with those that are there; None: all.
+    pixels: how the images were decoded and resized that these weights embedded last; None: none."""
 
     first: int | None = None
+    pixels: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,9 +151,11 @@ class GalleryNode(Node):
         history = history_of(self.gallery.release, context)
         weights = weights_called(self.gallery.follows, history)
         first = self._first_rows(weights, context)
+        made = self._made_by(weights, context) if weights != NO_WEIGHTS else []
+        pixels = Pixels.of(made[0].manifest["recipe"]["parameters"]) if made else None
         return {
             self._followed_key: Facts(weights),
-            self._progress_key: Facts(str(first), ProgressDetails(first=first)),
+            self._progress_key: Facts(str(first), ProgressDetails(first=first, pixels=pixels)),
         }
 
     def _first_rows(self, weights: str, context: NodeContext) -> int | None:
@@ -180,7 +186,12 @@ class GalleryNode(Node):
         first = facts[self._progress_key].of(ProgressDetails).first
         is_piece = first is not None and (self.gallery.of == "texts" or first < self._images(facts))
         piece = {FIRST_ROWS: first} if is_piece else {}
-        return {ONLY: Recipe(self.kind, self.version, {**self._parameters, **piece}, inputs)}
+        recipe = Recipe(self.kind, self.version, {**self._parameters, **piece}, inputs)
+        # What grows goes on as it was begun, so that no row has to be embedded again.
+        pixels = facts[self._progress_key].of(ProgressDetails).pixels
+        if self.gallery.of == "texts" or pixels == Pixels.PILLOW:
+            return {ONLY: recipe}
+        return {ONLY: of_pixels(recipe)}
 
     def remarks(self, facts: FactsByKey, context: NodeContext) -> Iterator[str]:
         if facts[self._followed_key].data_version == NO_WEIGHTS:
@@ -281,7 +292,9 @@ class GalleryNode(Node):
         rows = rows_of(index.samples, gallery.split, gallery.of, self.loaded.dataset.prompt)
 
         def encoder() -> Encoder:
-            return encoder_of(backbone, weights, gallery.precision, self.execution, context)
+            return encoder_of(
+                backbone, weights, gallery.precision, self.execution, context, pixels_of(recipe)
+            )
 
         def encode(groups: Iterable[pl.DataFrame]) -> Iterator[Floats]:
             if gallery.of == "images":
@@ -294,7 +307,11 @@ class GalleryNode(Node):
         def progress(done: int, total: int) -> None:
             context.callbacks.progress(f"{gallery.of} of {gallery.dataset}", done, total)
 
-        before = self._made_by(recipe.inputs["weights"], context)
+        before = [
+            made
+            for made in self._made_by(recipe.inputs["weights"], context)
+            if Pixels.of(made.manifest["recipe"]["parameters"]) is pixels_of(recipe)
+        ]
         done = embed(rows, folder, encode, before, progress, recipe.parameters.get(FIRST_ROWS))
         cost = {"samples": done.encoded, "copied": done.copied, **meter.costs()}
         if not done.encoded:
@@ -372,5 +389,5 @@ def first_rows_of(artifact: Artifact) -> int | None:
 
 def _what_is_embedded(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters of a recipe, without how, and how many."""
-    how = (FIRST_ROWS, "precision")
+    how = (FIRST_ROWS, "precision", PARAMETER)
     return {name: value for name, value in parameters.items() if name not in how}

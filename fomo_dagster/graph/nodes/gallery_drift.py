@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from fomo_dagster.data.pixel_rules import Pixels
 from fomo_dagster.experiment.backbone import Backbone
 from fomo_dagster.experiment.execution import Execution
 from fomo_dagster.galleries.declaration import Drift
@@ -128,14 +129,17 @@ class GalleryDriftNode(Node):
                 context.home, self.gallery.gallery.release, live, self.key
             )
             backbone = Backbone.model_validate(dict(candidate.backbone))
-            return self.encoder(backbone, weights, context)
+            return self.encoder(backbone, weights, gallery, context)
 
         return self.measure(gallery, live, encoder, folder, context)
 
-    def encoder(self, backbone: Backbone, weights: Artifact, context: NodeContext) -> Encoder:
-        """What embeds as the gallery asks."""
+    def encoder(
+        self, backbone: Backbone, weights: Artifact, gallery: Artifact, context: NodeContext
+    ) -> Encoder:
+        """What embeds as the gallery asks, and its images as they were embedded."""
+        pixels = Pixels.of(gallery.manifest["recipe"]["parameters"])
         return encoder_of(
-            backbone, weights, self.gallery.gallery.precision, self.execution, context
+            backbone, weights, self.gallery.gallery.precision, self.execution, context, pixels
         )
 
     def measure(

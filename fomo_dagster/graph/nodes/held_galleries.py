@@ -77,7 +77,7 @@ class HeldGalleries:
             raise InputError(f"{key} is no longer in the store: `fomo run {key}` embeds it again")
 
         def encoder() -> Encoder:
-            return node.encoder(backbone, context.artifact(checkpoint_key), context)
+            return node.encoder(backbone, context.artifact(checkpoint_key), gallery, context)
 
         return node.measure(gallery, recipe.inputs["live"], encoder, folder, context)
 

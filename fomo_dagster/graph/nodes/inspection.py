@@ -22,6 +22,7 @@ from fomo_dagster.graph.core.outcome import Outcome
 from fomo_dagster.graph.core.shown import Picture, Shown
 from fomo_dagster.graph.nodes.chunk import ChunkDetails
 from fomo_dagster.graph.nodes.details import SampleDetails
+from fomo_dagster.graph.nodes.pixels import of_pixels, pixels_of
 from fomo_dagster.graph.work.checkpoints import encoder_of
 from fomo_dagster.graph.work.counted_costs import encoding_flops
 from fomo_dagster.graph.work.indexes import index_of
@@ -110,7 +111,7 @@ class InspectionNode(Node):
             "chunk": chunk, "earlier": earlier, "concepts": concepts,
         }  # fmt: skip
         parameters = {**self.declared, "prompts": {d: self._prompts(d) for d in brought}}
-        return {ONLY: Recipe(self.kind, self.version, parameters, inputs)}
+        return {ONLY: of_pixels(Recipe(self.kind, self.version, parameters, inputs))}
 
     def _classified(self, facts: FactsByKey) -> list[str]:
         """The classification datasets that the chunk brings samples of, sorted."""
@@ -134,8 +135,9 @@ class InspectionNode(Node):
         meter = Meter(device_of(self.execution.device))
         checkpoint = context.artifact(self.checkpoint_key)
         encoder = encoder_of(
-            self.backbone, checkpoint, self.evaluation.precision, self.execution, context
-        )
+            self.backbone, checkpoint, self.evaluation.precision, self.execution, context,
+            pixels_of(recipe),
+        )  # fmt: skip
         chunk = self._manifest(self.chunk_keys[-1], context)
         features = self._features(chunk, encoder, context)
         chunk = chunk.with_columns(

@@ -11,6 +11,7 @@ from fomo_dagster.graph.core.facts import ONLY, FactsByKey
 from fomo_dagster.graph.core.needs import Needs
 from fomo_dagster.graph.core.outcome import Outcome
 from fomo_dagster.graph.core.shown import Shown
+from fomo_dagster.graph.nodes.pixels import of_pixels, pixels_of
 from fomo_dagster.graph.nodes.weights import WeightsNode
 from fomo_dagster.graph.work.checkpoints import WEIGHTS
 from fomo_dagster.graph.work.merge_repair import Repairing
@@ -105,7 +106,8 @@ class DeployedNode(WeightsNode):
             inputs["calibration"] = facts[self.repairing.chunk_key].data_version
         # Not `self.kind`: what one experiment deploys another may start from.
         kind = DeployedNode.kind
-        return {ONLY: Recipe(kind, self.version, self.declared, inputs)}
+        recipe = Recipe(kind, self.version, self.declared, inputs)
+        return {ONLY: recipe if self.repairing is None else of_pixels(recipe)}
 
     @property
     def needs(self) -> Needs:
@@ -125,7 +127,8 @@ class DeployedNode(WeightsNode):
         merge(technique, models, folder / WEIGHTS, base)
         if self.repairing is None:
             return {}
-        return self.repairing(technique, models, folder / WEIGHTS, context)
+        pixels = pixels_of(recipe)
+        return self.repairing(technique, models, folder / WEIGHTS, pixels, context)
 
     @property
     def _merge(self) -> str:

@@ -211,8 +211,11 @@ def _is_alike(recipe: Recipe | None, evaluation: Artifact) -> bool:
     """Whether an evaluation was of the samples and prompts of a recipe, by whichever code."""
     if recipe is None:
         return False
-    was, now = evaluation.manifest["recipe"], recipe.as_data()
-    return all(was[part] == now[part] for part in ("parameters", "inputs"))
+    was = evaluation.manifest["recipe"]
+    return any(
+        all(was[part] == now[part] for part in ("parameters", "inputs"))
+        for now in (one.as_data() for one in (recipe, recipe.earlier) if one is not None)
+    )
 
 
 def _summarise(folder: Path, stage: str | None, said: Sequence[str]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fomo_dagster.data.mixture import StageShares
+from fomo_dagster.data.pixel_rules import Pixels
 from fomo_dagster.experiment.backbone import Backbone
 from fomo_dagster.experiment.execution import Execution
 from fomo_dagster.experiment.mixture import AnyMixture
@@ -20,6 +21,7 @@ from fomo_dagster.graph.core.outcome import Outcome
 from fomo_dagster.graph.core.shown import Shown
 from fomo_dagster.graph.nodes.budget import BudgetDetails
 from fomo_dagster.graph.nodes.live_start import StartDetails
+from fomo_dagster.graph.nodes.pixels import of_pixels, pixels_of
 from fomo_dagster.graph.nodes.weights import WeightsNode
 from fomo_dagster.graph.work.checkpoints import (
     ADAPTERS,
@@ -201,7 +203,7 @@ class TrainedNode(WeightsNode):
         if features := self._learnt(self._replay_feature_keys, facts):
             inputs["remembered"] = [facts[key].data_version for key in features]
         parameters = {**self.declared, **self._length(facts)}
-        return {ONLY: Recipe(self.kind, self.version, parameters, inputs)}
+        return {ONLY: of_pixels(Recipe(self.kind, self.version, parameters, inputs))}
 
     def _length(self, facts: FactsByKey) -> dict[str, Any]:
         """The steps that a budget of memory-adjusted FLOPs buys, as if they had been declared."""
@@ -230,7 +232,7 @@ class TrainedNode(WeightsNode):
         buffer_keys = self._learnt(self._buffer_keys, start)
         opened = open_pools(
             self.chunk_keys[-1], buffer_keys, self._drawn_pool_key, buffer=self.buffer,
-            seed=self.seed, execution=self.execution, context=context,
+            seed=self.seed, execution=self.execution, context=context, pixels=pixels_of(recipe),
         )  # fmt: skip
         stage_inputs = self._opened_stage_inputs(context)
         if feature_keys := self._learnt(self._replay_feature_keys, start):
@@ -271,12 +273,14 @@ class TrainedNode(WeightsNode):
         of_features = cost.pop("flops_per_replay_feature", 0)
         preserve = self.method.preserve
         if preserve is not None and preserve.leaves_replay_features and context.group.is_main:
-            samples = self._leave_replay_features(opened, folder, context)
+            samples = self._leave_replay_features(opened, pixels_of(recipe), folder, context)
             if of_features:
                 cost["flops"] += samples * of_features
         return cost
 
-    def _leave_replay_features(self, opened: StagePools, folder: Path, context: NodeContext) -> int:
+    def _leave_replay_features(
+        self, opened: StagePools, pixels: Pixels, folder: Path, context: NodeContext
+    ) -> int:
         """Write what the trained weights make of the samples that later buffers may hold; gives
         their number."""
         from fomo_dagster.evaluation.encoding import Encoder
@@ -286,6 +290,7 @@ class TrainedNode(WeightsNode):
             load_weights(self.backbone, folder / WEIGHTS),
             self.settings.precision,
             self.execution,
+            pixels,
             context.callbacks.progress,
         )
         return write_replay_features(

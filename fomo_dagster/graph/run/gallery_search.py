@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from fomo_dagster.data.decoding import Decoding
 from fomo_dagster.data.images import UnreadableImageError, decoded
+from fomo_dagster.data.pixel_rules import Pixels
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.backbone import Backbone
 from fomo_dagster.experiment.execution import Execution
@@ -70,7 +71,12 @@ class GallerySearch:
 
         backbone = Backbone.model_validate(dict(self.gallery.candidate.backbone))
         model = load_weights(backbone, self.gallery.weights.path(WEIGHTS))
-        return Encoder.of(model, self.gallery.precision, Execution(device="cpu"))
+        return Encoder.of(model, self.gallery.precision, Execution(device="cpu"), self._pixels)
+
+    @property
+    def _pixels(self) -> Pixels:
+        """How the gallery's images were decoded and resized."""
+        return Pixels.of(self.gallery.artifact.manifest["recipe"]["parameters"])
 
     def by_text(self, text: str, top: int) -> pl.DataFrame:
         """The `top` rows nearest to a text, as `nearest` gives them."""

@@ -36,7 +36,7 @@ def materialise(key: str, context: RunContext) -> Outcome:
     node: Node = context.graph.nodes[key]
     started = time.monotonic()
     facts = node.input_facts(context)
-    recipes = node.recipes(facts)
+    recipes = node.settled(facts, context)
     left = left_as_it_is(node, recipes, context)
     if left is not None:
         context.heads.write(left)

@@ -14,6 +14,7 @@ import statistics
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from fomo_dagster.data.pixel_rules import PARAMETER
 from fomo_dagster.graph.core.facts import ONLY, Facts, identity
 from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.run.run_context import RunContext
@@ -149,7 +150,7 @@ def _look(
     known: Mapping[str, Facts] = {**facts, **outside} if outside else facts
     if node.takes_what_is_there:
         known = {**node.input_facts(context), **facts}
-    recipes = node.recipes(known)
+    recipes = node.settled(known, context)
     context.say(node.remarks(known, context))
     head = context.heads.read(node.key)
     absent = tuple(n for n, recipe in recipes.items() if not context.store.holds(recipe))
@@ -237,7 +238,9 @@ def _reasons(look: _Look, missing: tuple[str, ...]) -> tuple[str, ...]:
         prefix = "" if name == ONLY or head is None else f"{name}: "
         old = head.recipes.get(name) if head is not None else None
         changes = differences(Recipe.from_data(old), look.recipes[name]) if old is not None else []
-        said = dict.fromkeys(_explain(look.node, change) for change in changes)
+        # That images will be read in another way is never why: alone, it changes nothing.
+        told = [change for change in changes if change.path != ("parameters", PARAMETER)]
+        said = dict.fromkeys(_explain(look.node, change) for change in told)
         reasons += [prefix + text for text in said]
         if name in look.notes:
             reasons.append(f"{prefix}cleaned on {look.notes[name].day}")

@@ -48,7 +48,8 @@ def promote_stage(
             f"{experiment.name}, stage {number}, came before one that was released, and is judged "
             f"no more: it was last held against release {reference}, and release {live} is live"
         )
-    if reference == live and head.digest != identity(node.recipes(node.input_facts(context))):
+    recipes = node.settled(node.input_facts(context), context)
+    if reference == live and head.digest != identity(recipes):
         raise InputError(
             f"{node.key} was judged by other evaluations than those of now: `fomo run "
             f"{experiment.name}` judges it again"

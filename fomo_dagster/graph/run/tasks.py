@@ -74,7 +74,7 @@ class Task(BaseModel):
 
         Raises `StoreError` if they are not those of the launching process.
         """
-        recipes = node.recipes(node.input_facts(run_context))
+        recipes = node.settled(node.input_facts(run_context), run_context)
         for name, digest in self.digests.items():
             found = recipes[name].digest if name in recipes else "nothing of that name"
             if found != digest:

@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from fomo_dagster.data.pixel_rules import NEWEST, Pixels
 from fomo_dagster.errors import StoreError
 from fomo_dagster.experiment.backbone import Backbone
 from fomo_dagster.experiment.training import TrainingSettings
@@ -53,15 +54,16 @@ def encoder_of(
     precision: str,
     execution: Execution,
     context: NodeContext,
+    pixels: Pixels = NEWEST,
 ) -> Encoder:
     """What encodes with the weights of a checkpoint; the model is loaded once for all that follows
-    with the same weights."""
+    with the same weights. pixels: how images are decoded and resized."""
     from fomo_dagster.evaluation.encoding import Encoder
 
     model = context.cached(
         ("model", checkpoint.digest), lambda: load_weights(backbone, checkpoint.path(WEIGHTS))
     )
-    return Encoder.of(model, precision, execution, context.callbacks.progress)
+    return Encoder.of(model, precision, execution, pixels, context.callbacks.progress)
 
 
 def steps_of(artifact: Artifact) -> pl.DataFrame:

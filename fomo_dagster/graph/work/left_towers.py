@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from fomo_dagster.data.pixel_rules import PARAMETER
 from fomo_dagster.graph.core.facts import ONLY
 from fomo_dagster.graph.work.checkpoints import WEIGHTS
 from fomo_dagster.graph.work.counted_costs import encoding_flops
@@ -93,6 +94,7 @@ def image_features(
         return spent
 
     parameters = {
+        PARAMETER: int(encoder.pixels),
         "precision": encoder.precision,
         "size": model.image_size,
         "mean": list(model.mean),

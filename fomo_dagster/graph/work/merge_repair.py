@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fomo_dagster.data.pixel_rules import Pixels
 from fomo_dagster.experiment.backbone import Backbone
 from fomo_dagster.graph.work.counted_costs import encoding_flops
 from fomo_dagster.merging.technique import Repair, Technique
@@ -30,9 +31,11 @@ class Repairing:
     chunk_key: str
 
     def __call__(
-        self, technique: Technique, models: Sequence[Path], weights: Path, context: NodeContext
-    ) -> Mapping[str, int]:
-        """Correct the merged `weights` in place; gives the `flops` that it took."""
+        self, technique: Technique, models: Sequence[Path], weights: Path, pixels: Pixels,
+        context: NodeContext,
+    ) -> Mapping[str, int]:  # fmt: skip
+        """Correct the merged `weights` in place; gives the `flops` that it took. pixels: how images
+        are decoded and resized."""
 
         from fomo_dagster.graph.core.files import MANIFEST
         from fomo_dagster.graph.work.checkpoints import load_weights
@@ -44,7 +47,7 @@ class Repairing:
         merged = load_weights(self.backbone, weights)
         architecture = merged.architecture
         samples = calibration_samples(
-            merged, manifest_pool(POOL, manifest, context), technique.repair
+            merged, manifest_pool(POOL, manifest, context, pixels), technique.repair, pixels
         )
         del merged  # one model is held at a time
         repair(
@@ -59,17 +62,16 @@ class Repairing:
         return encoding_flops(architecture, context.home.cache, images=passes, texts=passes)
 
 
-def calibration_samples(model: Model, pool: Pool, declared: Repair) -> Calibration:
+def calibration_samples(model: Model, pool: Pool, declared: Repair, pixels: Pixels) -> Calibration:
     """The first samples of a permutation of the pool that depends only on the seed, each with its
-    first caption, as the model sees them in evaluation; all samples if there are fewer."""
+    first caption, as the model sees them in evaluation; all samples if there are fewer. pixels: of
+    the pool, too."""
     import torch
 
-    from fomo_dagster.data.transforms import evaluate_transform
+    from fomo_dagster.data.transforms import EvaluationTransform
     from fomo_dagster.merging.repair import Calibration
 
-    transform = evaluate_transform(
-        model.image_size, model.mean, model.std, model.resize_mode, model.interpolation
-    )
+    transform = EvaluationTransform(model.preparation, pixels)
     size = pool.size
     count = declared.samples if size is None else min(declared.samples, size)
     drawn = [pool.sample(declared.seed, ANY_STAGE, position) for position in range(count)]

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 from pyarrow.parquet import ParquetFile
 
+from fomo_dagster.data.decoders import DECODE
 from fomo_dagster.data.decoding import Decoding
 from fomo_dagster.data.formats import extensions
+from fomo_dagster.data.pixel_rules import Pixels
 from fomo_dagster.data.pools import ManifestPool, Pool
 from fomo_dagster.data.sources.webdataset.listing import ShardFile
 from fomo_dagster.data.sources.webdataset.shard_cache import ShardCache
@@ -28,12 +30,13 @@ if TYPE_CHECKING:
     from fomo_dagster.graph.core.context import NodeContext
 
 
-def manifest_pool(name: str, manifest: pl.DataFrame, context: NodeContext) -> Pool:
+def manifest_pool(name: str, manifest: pl.DataFrame, context: NodeContext, pixels: Pixels) -> Pool:
     """The pool of a MANIFEST table, whose images are in the shards of its datasets."""
-    return ManifestPool(name, manifest, indexes_of(manifest["dataset"].unique(), context))
+    indexes = indexes_of(manifest["dataset"].unique(), context)
+    return ManifestPool(name, manifest, indexes, DECODE[pixels])
 
 
-def pretraining_pool(key: str, context: NodeContext, execution: Execution) -> Pool:
+def pretraining_pool(key: str, context: NodeContext, execution: Execution, pixels: Pixels) -> Pool:
     """The pool that a pool's asset states; with weights, each dataset draws by itself.
 
     Raises `DataError` if a streamed dataset's shards are others than when it was made.
@@ -46,15 +49,18 @@ def pretraining_pool(key: str, context: NodeContext, execution: Execution) -> Po
 
     def member(dataset: str, name: str) -> Pool:
         if dataset in streamed:
-            return _streamed_pool(name, dataset, artifact, streamed[dataset], context, execution)
-        return manifest_pool(name, manifest.filter(pl.col("dataset") == dataset), context)
+            return _streamed_pool(
+                name, dataset, artifact, streamed[dataset], context, execution, pixels
+            )
+        own = manifest.filter(pl.col("dataset") == dataset)
+        return manifest_pool(name, own, context, pixels)
 
     if weights:
         members = {dataset: member(dataset, f"pretraining {dataset}") for dataset in weights}
         return WeightedPool(members, weights)
     if streamed:
         return member(next(iter(streamed)), "pretraining")
-    return manifest_pool("pretraining", manifest, context)
+    return manifest_pool("pretraining", manifest, context, pixels)
 
 
 def pool_captions(key: str, context: NodeContext, execution: Execution) -> Iterator[str]:
@@ -79,11 +85,13 @@ def _streamed_pool(
     declared: Mapping[str, Any],
     context: NodeContext,
     execution: Execution,
+    pixels: Pixels,
 ) -> Pool:
     visits = Visits(declared["samples_per_visit"], declared["shards_at_once"])
     shards = _present(dataset, artifact, context)
     cache = _cache(declared, context, execution)
-    return StreamedPool(name, shards, visits, cache, Decoding.from_data(declared))
+    decoding = Decoding.from_data(declared)
+    return StreamedPool(name, shards, visits, cache, decoding, DECODE[pixels])
 
 
 def _present(dataset: str, artifact: Artifact, context: NodeContext) -> Sequence[ShardFile]:

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from fomo_dagster.data.batches import Batches
 from fomo_dagster.data.mixture import POOLS, StageShares, StepSizes, batch_sizes
+from fomo_dagster.data.pixel_rules import Pixels
 from fomo_dagster.data.pools import Pool
 from fomo_dagster.data.transforms import augment
 from fomo_dagster.distributed.process_group import SINGLE_PROCESS, ProcessGroup
@@ -70,7 +71,7 @@ def train_on(
 
     shares: of the pools in the batches. Adapters that persist are written beside the weights, which
     have them merged; so is what the method's preservation leaves. stage_inputs: what that may look
-    at, except for the samples.
+    at, except for the samples. The pools decode by the way that the target's recipe says.
 
     Of several processes (the context's), each trains, and the first alone writes.
     Returns what it cost: samples that were trained on, those that were drawn where they are others,
@@ -85,7 +86,8 @@ def train_on(
     if group.is_main:
         _say_recipe(target.recipe, context)
     progress = context.callbacks.progress if group.is_main else no_progress
-    batches = _StageBatches(model, pools, spec, group, progress)
+    pixels = Pixels.of(target.recipe.parameters)
+    batches = _StageBatches(model, pools, spec, group, progress, pixels)
     adapted = prepare_trainable(
         model.module,
         method,
@@ -168,6 +170,7 @@ class _StageBatches:
     spec: StageSpec
     group: ProcessGroup
     progress: Progress
+    pixels: Pixels
 
     def drawn(self, sizes: StepSizes, group: ProcessGroup) -> Batches:
         """Of these sizes, each process of the group its rows of each."""
@@ -181,6 +184,7 @@ class _StageBatches:
                 size=self.model.image_size,
                 crop_scale=self.spec.settings.crop_scale,
                 interpolation=self.model.interpolation,
+                pixels=self.pixels,
             ),
             tokenize=self.model.tokenize,
             workers=self.spec.execution.workers,

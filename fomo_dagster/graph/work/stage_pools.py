@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from fomo_dagster.data.buffer import select
+from fomo_dagster.data.pixel_rules import Pixels
 from fomo_dagster.data.pools import Pool
 from fomo_dagster.experiment.execution import Execution
 from fomo_dagster.experiment.schema import Buffer
@@ -49,8 +50,10 @@ def open_pools(
     seed: int,
     execution: Execution,
     context: NodeContext,
+    pixels: Pixels,
 ) -> StagePools:
-    """Open what the assets of these keys hold. Raises what reading it raises."""
+    """Open what the assets of these keys hold. pixels: how images are decoded. Raises what reading
+    it raises."""
 
     def manifest(key: str) -> pl.DataFrame:
         return read_parquet(context.artifact(key).path(MANIFEST))
@@ -60,9 +63,9 @@ def open_pools(
 
     chunk, earlier = manifest(chunk_key), [manifest(key) for key in earlier_keys]
     kept = keep(earlier)
-    pools = {"update": manifest_pool("update", chunk, context)}
+    pools = {"update": manifest_pool("update", chunk, context, pixels)}
     if earlier:
-        pools["buffer"] = manifest_pool("buffer", kept, context)
+        pools["buffer"] = manifest_pool("buffer", kept, context, pixels)
     if pool_key is not None:
-        pools["pretraining"] = pretraining_pool(pool_key, context, execution)
+        pools["pretraining"] = pretraining_pool(pool_key, context, execution, pixels)
     return StagePools(pools=pools, chunk=chunk, earlier=earlier, kept=kept, keep=keep)

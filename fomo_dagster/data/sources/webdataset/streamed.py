@@ -20,7 +20,7 @@ import numpy as np
 
 from fomo_dagster.data.decoding import DEFAULT, Decoding
 from fomo_dagster.data.images import UnreadableImageError, decoded
-from fomo_dagster.data.pools import REPLACEMENTS, Sample
+from fomo_dagster.data.pools import REPLACEMENTS, Decode, Sample
 from fomo_dagster.data.sampling import positions, replacement
 from fomo_dagster.data.sources.webdataset.listing import ShardFile, is_local
 from fomo_dagster.data.sources.webdataset.shard_cache import ShardCache
@@ -56,9 +56,10 @@ class StreamedPool:
         visits: Visits,
         cache: ShardCache,
         decoding: Decoding = DEFAULT,
+        decode: Decode = decoded,
     ) -> None:
         self.name = name
-        self._decoding = decoding
+        self._decoding, self._decode = decoding, decode
         self._shards, self._visits, self._cache = list(shards), visits, cache
         self._ahead: tuple[int, int, int] | None = None  # the group that is fetched ahead of use
 
@@ -76,7 +77,7 @@ class StreamedPool:
         row = int(positions(seed, stage, sequence, tar.samples, start, 1)[0])
         for attempt in range(REPLACEMENTS):
             try:
-                return Sample(tar.captions[row], decoded(tar.read(row), self._decoding))
+                return Sample(tar.captions[row], self._decode(tar.read(row), self._decoding))
             except UnreadableImageError as error:
                 logger.warning(
                     "an image of %s (byte %d) cannot be decoded (%s): another one is used "

@@ -19,6 +19,7 @@ from fomo_dagster.graph.core.shown import Shown
 from fomo_dagster.graph.nodes.details import SampleDetails
 from fomo_dagster.graph.nodes.evaluation import METRICS, EvaluationNode, percentages
 from fomo_dagster.graph.nodes.measures.measure import Measure
+from fomo_dagster.graph.nodes.pixels import of_pixels
 from fomo_dagster.graph.work.counted_costs import encoding_flops
 from fomo_dagster.graph.work.indexes import index_of
 from fomo_dagster.parquet import read_parquet
@@ -79,11 +80,13 @@ class CorruptionsNode(Measure):
     def recipes(self, facts: FactsByKey) -> dict[str, Recipe]:
         checkpoint = {"checkpoint": facts[self.evaluation.checkpoint_key].data_version}
         return {
-            part: Recipe(
-                self.kind,
-                self.version,
-                self._parameters(name, kind),
-                {**checkpoint, **self.of_dataset(name, facts), **self._photographs(kind)},
+            part: of_pixels(
+                Recipe(
+                    self.kind,
+                    self.version,
+                    self._parameters(name, kind),
+                    {**checkpoint, **self.of_dataset(name, facts), **self._photographs(kind)},
+                )
             )
             for part, (name, kind) in self._parts.items()
         }
@@ -115,7 +118,7 @@ class CorruptionsNode(Measure):
 
         meter = Meter(device_of(self.execution.device))
         dataset, kind = self._parts[name]
-        encoder, flops = self.encoder(context), Counter[str]()
+        encoder, flops = self.encoder(recipe, context), Counter[str]()
         settings, index = self.evaluation.settings, index_of(dataset, context)
         images = subset(index.rows("test"), settings.subset, settings.seed)
         concepts = context.facts(shards_key(dataset)).of(SampleDetails).concepts

@@ -17,6 +17,7 @@ from fomo_dagster.graph.core.shown import Shown
 from fomo_dagster.graph.nodes.details import SampleDetails
 from fomo_dagster.graph.nodes.evaluation import METRICS, EvaluationNode
 from fomo_dagster.graph.nodes.measures.measure import Measure
+from fomo_dagster.graph.nodes.pixels import of_pixels
 from fomo_dagster.graph.work.indexes import index_of
 from fomo_dagster.parquet import read_parquet
 from fomo_dagster.store.digests import digest_of
@@ -72,7 +73,8 @@ class FewShotNode(Measure):
                     "train": digest_of(train),
                     **self.of_dataset(name, facts),
                 }
-                recipes[name] = Recipe(self.kind, self.version, self._parameters(name), inputs)
+                recipe = Recipe(self.kind, self.version, self._parameters(name), inputs)
+                recipes[name] = of_pixels(recipe)
         if not recipes:
             raise InputError(
                 f"{self.key}: none of {', '.join(self.datasets)} has a training split: give one to "
@@ -101,7 +103,8 @@ class FewShotNode(Measure):
         from fomo_dagster.training.meter import Meter
 
         meter = Meter(device_of(self.execution.device))
-        encoder, index, flops = self.encoder(context), index_of(name, context), Counter[str]()
+        encoder, index = self.encoder(recipe, context), index_of(name, context)
+        flops: Counter[str] = Counter()
         concepts = context.facts(shards_key(name)).of(SampleDetails).concepts
         places = {concept: place for place, concept in enumerate(concepts)}
 

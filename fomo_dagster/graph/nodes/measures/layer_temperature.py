@@ -83,7 +83,7 @@ class LayerTemperatureNode(TemperatureNode):
         from fomo_dagster.training.meter import Meter
 
         meter = Meter(device_of(self.execution.device))
-        encoder, flops = self.encoder(context), Counter[str]()
+        encoder, flops = self.encoder(recipe, context), Counter[str]()
         every = {d: self._layers(d, encoder, flops, context) for d in self.groups[name]}
         one = (1.0,)
         temperatures = fold_temperatures([of.last for of in every.values()], self.settings.folds)

@@ -23,9 +23,11 @@ from fomo_dagster.graph.core.outcome import Outcome
 from fomo_dagster.graph.core.shown import Shown
 from fomo_dagster.graph.nodes.details import SampleDetails
 from fomo_dagster.graph.nodes.evaluation import METRICS, EvaluationNode
+from fomo_dagster.graph.nodes.pixels import pixels_of
 from fomo_dagster.graph.work.checkpoints import encoder_of
 from fomo_dagster.parquet import read_parquet
 from fomo_dagster.store.artifacts import Artifact
+from fomo_dagster.store.recipes import Recipe
 
 if TYPE_CHECKING:
     import numpy as np
@@ -106,11 +108,13 @@ class Measure(Node):
     def needs(self) -> Needs:
         return Needs.of(self.execution)
 
-    def encoder(self, context: NodeContext) -> Encoder:
-        """What encodes with the stage's weights."""
+    def encoder(self, recipe: Recipe, context: NodeContext) -> Encoder:
+        """What encodes with the stage's weights, for an artifact of this recipe."""
         of = self.evaluation
-        checkpoint = context.artifact(of.checkpoint_key)
-        return encoder_of(of.backbone, checkpoint, of.settings.precision, self.execution, context)
+        return encoder_of(
+            of.backbone, context.artifact(of.checkpoint_key), of.settings.precision,
+            self.execution, context, pixels_of(recipe),
+        )  # fmt: skip
 
     def class_embeddings(
         self, name: str, encoder: Encoder, flops: Counter[str], context: NodeContext

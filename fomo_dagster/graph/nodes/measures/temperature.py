@@ -16,6 +16,7 @@ from fomo_dagster.graph.core.shown import Picture, Shown
 from fomo_dagster.graph.nodes.details import SampleDetails
 from fomo_dagster.graph.nodes.evaluation import METRICS, EvaluationNode
 from fomo_dagster.graph.nodes.measures.measure import Measure
+from fomo_dagster.graph.nodes.pixels import of_pixels
 from fomo_dagster.graph.work.indexes import index_of
 from fomo_dagster.parquet import read_parquet
 from fomo_dagster.store.artifacts import Artifact, record_path
@@ -84,14 +85,16 @@ class TemperatureNode(Measure):
     def recipes(self, facts: FactsByKey) -> dict[str, Recipe]:
         checkpoint = facts[self.evaluation.checkpoint_key].data_version
         return {
-            group: Recipe(
-                self.kind,
-                self.version,
-                self._parameters(group),
-                {
-                    "checkpoint": checkpoint,
-                    "datasets": {name: self.of_dataset(name, facts) for name in names},
-                },
+            group: of_pixels(
+                Recipe(
+                    self.kind,
+                    self.version,
+                    self._parameters(group),
+                    {
+                        "checkpoint": checkpoint,
+                        "datasets": {name: self.of_dataset(name, facts) for name in names},
+                    },
+                )
             )
             for group, names in self.groups.items()
         }
@@ -113,7 +116,7 @@ class TemperatureNode(Measure):
         from fomo_dagster.training.meter import Meter
 
         meter = Meter(device_of(self.execution.device))
-        encoder, flops = self.encoder(context), Counter[str]()
+        encoder, flops = self.encoder(recipe, context), Counter[str]()
         encoded = {d: self._encoded(d, encoder, flops, context) for d in self.groups[name]}
         temperatures = fold_temperatures(list(encoded.values()), self.settings.folds)
         metrics, before, bins = [], [], []
