@@ -43,6 +43,7 @@ from fomo_dagster.data.sources.source import Inspection
 from fomo_dagster.data.transforms import augment, normalise
 from fomo_dagster.streams.entries import format_entry
 from fomo_dagster.streams.manifests import TrainingSamples, chunk_manifest, with_prompts
+from fomo_dagster.training.allocator import keep_freed_memory
 
 MEAN, STD = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
 CONCEPTS, TARS = 10, 4
@@ -154,6 +155,7 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=[*SIZES])
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    keep_freed_memory()  # as a training on the CPU does; it serves all
     rows = []
     for name in arguments.sizes:
         with tempfile.TemporaryDirectory() as temporary:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from fomo_dagster.data.mixture import StepSizes
 from fomo_dagster.data.pools import Pool
@@ -31,6 +31,7 @@ Transform = Callable[[Any, np.random.Generator], torch.Tensor]
 Tokenize = Callable[[list[str]], torch.Tensor]
 """N texts to int64 tokens (N, L)."""
 
+TOKENISED = 8192  # texts: 5 MB of tokens at CLIP's context length
 PRELOADED = ["torch", "torchvision", "open_clip"]
 
 
@@ -57,8 +58,9 @@ class Batches(Dataset[Batch]):
     `pools` are by pool name. `sizes` say how many samples of each a batch holds, and how many the
     batches before it held, so every pool is drawn position by position. With `workers`, that many
     processes make the batches, and `transform` and `tokenize` must be picklable. In a `group` of
-    processes, each has its rows of each batch and reads no others. Raises `InputError` if a pool
-    that batches draw from is missing or empty.
+    processes, each has its rows of each batch and reads no others. pinned: in memory from which a
+    CUDA device takes them beside other work. Raises `InputError` if a pool that batches draw from
+    is missing or empty.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class Batches(Dataset[Batch]):
         tokenize: Tokenize,
         workers: int = 0,
         group: ProcessGroup = SINGLE_PROCESS,
+        pinned: bool = False,
     ) -> None:
         for name, size in sizes.largest.items():
             if size > 0 and (name not in pools or pools[name].size == 0):
@@ -80,9 +83,10 @@ class Batches(Dataset[Batch]):
                     "empty: add samples to it, or set its share to 0"
                 )
         self.sizes, self.steps, self.workers = sizes, sizes.steps, workers
+        self._pinned = pinned
         self._pools = {name: pools[name] for name, size in sizes.largest.items() if size > 0}
         self._seed, self._stage = seed, stage
-        self._transform, self._tokenize = transform, tokenize
+        self._transform, self._tokens = transform, Tokens(tokenize)
         self._group = replace(group, control=None)  # sent to workers, which have no others
 
     def __len__(self) -> int:
@@ -107,8 +111,10 @@ class Batches(Dataset[Batch]):
                 texts.append(captions[caption])
                 drawn.append((row, caption))
                 images.append(self._transform(image, rng))
-        tokens = self._tokenize(texts)
-        return Batch(torch.stack(images), tokens, torch.tensor(drawn), texts, counts)
+        # In a worker, straight into memory that it shares.
+        return Batch(
+            default_collate(images), self._tokens.of(texts), torch.tensor(drawn), texts, counts
+        )
 
     def iterate(self, start: int, every: int = 1) -> Iterator[Batch]:
         """The batches of steps `start`, `start` + `every`, …, in order, made ahead of use by
@@ -123,12 +129,35 @@ class Batches(Dataset[Batch]):
             num_workers=self.workers,
             worker_init_fn=_ignore_interrupts,
             multiprocessing_context=_worker_context() if self.workers else None,
+            pin_memory=self._pinned,
             generator=torch.Generator(),  # else the loader draws from, and so moves, the global one
         )
         for outcome in loader:
             if isinstance(outcome, FomoError):
                 raise outcome
             yield outcome
+
+
+class Tokens:
+    """Tokens of texts, each tokenised once while it is among the last `TOKENISED` asked for."""
+
+    def __init__(self, tokenize: Tokenize) -> None:
+        self._tokenize = tokenize
+        self._known: dict[str, torch.Tensor] = {}  # text → (L,); what was asked for last at the end
+
+    def __reduce__(self) -> tuple[type[Tokens], tuple[Tokenize]]:
+        return Tokens, (self._tokenize,)
+
+    def of(self, texts: list[str]) -> torch.Tensor:
+        """(N, L), as `tokenize` gives it."""
+        distinct = dict.fromkeys(texts)
+        known = {text: self._known.pop(text) for text in distinct if text in self._known}
+        if new := [text for text in distinct if text not in known]:
+            known |= zip(new, self._tokenize(new), strict=True)
+        self._known |= known
+        for text in [*itertools.islice(self._known, max(0, len(self._known) - TOKENISED))]:
+            del self._known[text]
+        return torch.stack([known[text] for text in texts])
 
 
 class _Outcomes(Dataset[Batch | FomoError]):

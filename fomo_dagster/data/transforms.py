@@ -43,11 +43,7 @@ class EvaluationTransform:
 
     def __call__(self, picture: Picture) -> torch.Tensor:
         """What the model sees of a picture: (3, size, size) float32. Raises as `fitted`."""
-        return self.normalised(self.fitted(picture))
-
-    def normalised(self, fitted: torch.Tensor) -> torch.Tensor:
-        """From (3, size, size) uint8 to float32, as the model sees it."""
-        return normalise(fitted[None], self.how.mean, self.how.std)[0]
+        return normalise(self.fitted(picture)[None], self.how.mean, self.how.std)[0]
 
     def fitted(self, picture: Picture) -> torch.Tensor:
         """The picture resized and cropped: (3, size, size) uint8.
@@ -182,6 +178,20 @@ def augment(
 
 def normalise(pixels: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
     """uint8 pixels (B, 3, H, W) as the float32 that a model sees, on the same device."""
+    if pixels.device.type == "cpu":
+        return normalise_into(torch.empty(pixels.shape), pixels, mean, std)
     scaled = pixels.float().div_(255)
     means, stds = scaled.new_tensor([list(mean), list(std)])[:, :, None, None]  # (3, 1, 1)
     return scaled.sub_(means).div_(stds)
+
+
+def normalise_into(
+    out: torch.Tensor, pixels: torch.Tensor, mean: Sequence[float], std: Sequence[float]
+) -> torch.Tensor:
+    """As `normalise`, on the CPU, into a tensor; returns it."""
+    means, stds = out.new_tensor([list(mean), list(std)])[:, :, None, None]  # (3, 1, 1)
+    # An image at a time, which stays in the cache from one operation to the next.
+    image = (-1, *pixels.shape[-3:])
+    for levels, scaled in zip(pixels.view(image), out.view(image), strict=True):
+        torch.div(levels, 255, out=scaled).sub_(means).div_(stds)
+    return out

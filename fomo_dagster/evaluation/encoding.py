@@ -22,7 +22,7 @@ from fomo_dagster.data.decoders import DECODE
 from fomo_dagster.data.images import UnreadableImageError
 from fomo_dagster.data.index import Index
 from fomo_dagster.data.pixel_rules import Pixels
-from fomo_dagster.data.transforms import EvaluationTransform, Picture, levels_of
+from fomo_dagster.data.transforms import EvaluationTransform, Picture, levels_of, normalise_into
 from fomo_dagster.errors import DataError
 from fomo_dagster.experiment.execution import Execution
 from fomo_dagster.models.backbones import Model
@@ -34,6 +34,7 @@ AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 BATCHES_AHEAD = 1  # batches that are loaded while one is encoded; bounds the memory
 
 Row = tuple[str, str, int, int]  # key, shard, offset, size
+Load = Callable[[Row, Tensor], None]
 Altered = Callable[[str, Image.Image], Image.Image]  # of the image of a key
 
 
@@ -129,11 +130,11 @@ class Encoder:
 
         blocks: list[Tensor] = []
         load, target = self._loader(dataset, index), device_of(self.device)
-        with closing(_loaded(batches(), load)) as loaded:
+        with closing(self._loaded(batches(), load)) as loaded:
             for batch, images in loaded:
                 # Not around the loop: whoever takes a group is in no mode of PyTorch's.
                 with inference(self.model.module, self.precision, target) as encoder:
-                    features = encoder.encode_image(torch.stack(images).to(target))
+                    features = encoder.encode_image(images.to(target, non_blocking=True))
                     blocks.append(_unit(features, _names(batch, dataset), self.precision))
                 if sum(map(len, blocks)) == sizes[0]:
                     sizes.popleft()
@@ -175,11 +176,11 @@ class Encoder:
         target = device_of(self.device)
         with (
             inference(self.model.module, self.precision, target) as encoder,
-            closing(_loaded(self._batches(rows), load)) as batches,
+            closing(self._loaded(self._batches(rows), load)) as batches,
         ):
             for batch, images in batches:
                 names = _names(batch, dataset)
-                layers = encode(encoder, torch.stack(images).to(target))
+                layers = encode(encoder, images.to(target, non_blocking=True))
                 blocks.append(torch.stack([_unit(of, names, self.precision) for of in layers]))
                 done += len(batch)
                 self.progress(f"images of {dataset}", done, len(rows))
@@ -189,6 +190,38 @@ class Encoder:
         for start in range(0, len(rows), self.batch_size):
             yield rows[start : start + self.batch_size]
 
+    def _loaded(
+        self, batches: Iterable[Sequence[Row]], load: Load
+    ) -> Generator[tuple[Sequence[Row], Tensor], None, None]:
+        """The batches, each with its images (B, 3, H, W), loaded by threads ahead of their use. The
+        images are overwritten once the next batch is asked for."""
+        executor = ThreadPoolExecutor(thread_name_prefix="decode")
+        under_way: deque[tuple[Sequence[Row], Tensor, list[Future[None]]]] = deque()
+        size, is_pinned = self.model.image_size, device_of(self.device).type == "cuda"
+        # New memory costs more than what is written into it: page by page, it is cleared first.
+        unused: list[Tensor] = []
+
+        def finished() -> Iterator[tuple[Sequence[Row], Tensor]]:
+            batch, images, loading = under_way.popleft()
+            for one in loading:
+                one.result()
+            yield batch, images[: len(batch)]
+            unused.append(images)
+
+        try:
+            for batch in batches:
+                if not unused or len(unused[-1]) < len(batch):
+                    unused.append(torch.empty(len(batch), 3, size, size, pin_memory=is_pinned))
+                images = unused.pop()
+                loading = [executor.submit(load, *of) for of in zip(batch, images, strict=False)]
+                under_way.append((batch, images, loading))
+                if len(under_way) > BATCHES_AHEAD:
+                    yield from finished()
+            while under_way:
+                yield from finished()
+        finally:
+            executor.shutdown(cancel_futures=True)
+
     def _loader(
         self,
         dataset: str,
@@ -196,23 +229,25 @@ class Encoder:
         *,
         blank_where_unreadable: bool = False,
         altered: Altered | None = None,
-    ) -> Callable[[Row], Tensor]:
-        """What gives the tensor of a row's image, (3, H, W)."""
-        transform, size_of = self._transform, self.model.image_size
+    ) -> Load:
+        """What writes a row's image as the model sees it into a tensor, (3, H, W)."""
+        transform = self._transform
         decode = DECODE[self.pixels]
 
-        def load(row: Row) -> Tensor:
+        @torch.inference_mode()  # in which the batches of whoever encodes are made
+        def load(row: Row, out: Tensor) -> None:
             key, shard, offset, size = row
             try:
                 picture = index.decoded(shard, offset, size, decode)
-                if altered is None:
-                    return transform(picture)
-                fitted = Image.fromarray(transform.fitted(picture).permute(1, 2, 0).numpy())
-                return transform.normalised(levels_of(altered(key, fitted)))
+                fitted = transform.fitted(picture)
+                if altered is not None:
+                    seen = Image.fromarray(fitted.permute(1, 2, 0).numpy())
+                    fitted = levels_of(altered(key, seen))
+                normalise_into(out[None], fitted[None], transform.how.mean, transform.how.std)
             except UnreadableImageError as error:
-                if blank_where_unreadable and not index.is_checked:
-                    return torch.zeros(3, size_of, size_of)
-                raise DataError(f"the image {key!r} of dataset {dataset!r} {error}") from error
+                if not blank_where_unreadable or index.is_checked:
+                    raise DataError(f"the image {key!r} of dataset {dataset!r} {error}") from error
+                out.zero_()
 
         return load
 
@@ -252,22 +287,3 @@ def _unit(features: Tensor, names: Sequence[str], precision: str) -> Tensor:
             "damaged, or too large for this precision (fp32 has the widest range)"
         )
     return unit
-
-
-def _loaded(
-    batches: Iterable[Sequence[Row]], load: Callable[[Row], Tensor]
-) -> Generator[tuple[Sequence[Row], list[Tensor]], None, None]:
-    """The batches, each with its images (3, H, W), loaded by threads ahead of their use."""
-    executor = ThreadPoolExecutor(thread_name_prefix="decode")
-    under_way: deque[tuple[Sequence[Row], list[Future[Tensor]]]] = deque()
-    try:
-        for batch in batches:
-            under_way.append((batch, [executor.submit(load, row) for row in batch]))
-            if len(under_way) > BATCHES_AHEAD:
-                batch, images = under_way.popleft()
-                yield batch, [image.result() for image in images]
-        while under_way:
-            batch, images = under_way.popleft()
-            yield batch, [image.result() for image in images]
-    finally:
-        executor.shutdown(cancel_futures=True)

@@ -9,8 +9,7 @@ from __future__ import annotations
 import ctypes
 import sys
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt(3)
-_LARGEST_BLOCK = 32 * 2**20  # above which glibc allows no other way
+_TRIM_THRESHOLD, _MMAPPED_BLOCKS = -1, -4  # of mallopt(3)
 _LARGEST_INT = 2**31 - 1
 
 
@@ -18,5 +17,5 @@ def keep_freed_memory() -> None:
     """For the rest of this process; where the C library is not glibc, nothing."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
-        mallopt(_MMAP_THRESHOLD, _LARGEST_BLOCK)
+        mallopt(_MMAPPED_BLOCKS, 0)  # the threshold of size has a limit, 32 MiB, and this has none
         mallopt(_TRIM_THRESHOLD, _LARGEST_INT)

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import signal
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -21,7 +22,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fomo_dagster.data.batches import Batch, Batches, Tokenize, Transform
+from fomo_dagster.data.batches import Batch, Batches, Tokenize, Tokens, Transform
 from fomo_dagster.data.index import Index
 from fomo_dagster.data.mixture import StepSizes
 from fomo_dagster.data.pools import ManifestPool, Pool
@@ -389,3 +390,42 @@ def test_batches_that_change_leave_no_position_out_and_repeat_none(
     late = list(batches.iterate(4))
     assert len(late) == 4
     assert all(equal(batch, batches[step]) for step, batch in enumerate(late, 4))
+
+
+def test_each_text_is_tokenised_once_while_it_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fomo_dagster.data.batches.TOKENISED", 3)
+    asked: list[str] = []
+
+    def tokenize(texts: list[str]) -> torch.Tensor:
+        asked.extend(texts)
+        return characters(texts)
+
+    tokens = Tokens(tokenize)
+    for texts in (["a", "b", "a"], ["b", "c"], ["b", "d"], ["a", "d"], ["a", "b", "c", "d"]):
+        assert torch.equal(tokens.of(texts), characters(texts))
+    assert asked == ["a", "b", "c", "d", "a", "c"]
+
+
+def test_workers_are_sent_the_tokeniser_without_what_it_was_asked() -> None:
+    tokens = Tokens(characters)
+    tokens.of(["a", "b"])
+    assert len(pickle.dumps(tokens)) == len(pickle.dumps(Tokens(characters)))
+
+
+@pytest.mark.parametrize("pinned", [False, True])
+def test_batches_for_a_cuda_device_are_pinned_by_the_loader(
+    monkeypatch: pytest.MonkeyPatch, pools: dict[str, Pool], pinned: bool
+) -> None:
+    told: dict[str, object] = {}
+
+    def loader(_: object, **options: object) -> Iterator[Batch]:
+        told.update(options)
+        return iter([])
+
+    monkeypatch.setattr("fomo_dagster.data.batches.DataLoader", loader)
+    batches = Batches(
+        pools, StepSizes.constant({"update": 2}, 1), seed=0, stage=1,
+        transform=partial(augment, size=8, crop_scale=(1, 1)), tokenize=characters, pinned=pinned,
+    )  # fmt: skip
+    assert list(batches.iterate(0)) == []
+    assert told["pin_memory"] is pinned

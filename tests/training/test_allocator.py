@@ -14,7 +14,7 @@ from fomo_dagster.training.allocator import keep_freed_memory
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(20):
-        blocks = [np.empty(8 * 2**20 - 4096, np.uint8) for _ in range(16)]
+        blocks = [np.empty({mebibytes} * 2**20 - 4096, np.uint8) for _ in range(4)]
         for block in blocks:
             block.fill(1)
         del block, blocks
@@ -28,9 +28,10 @@ print(faults())
 
 @pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has such settings")
-def test_blocks_that_were_freed_are_used_again():
+@pytest.mark.parametrize("mebibytes", [8, 48])
+def test_blocks_that_were_freed_are_used_again(mebibytes):
+    programs = (FAULTS.format(keep=keep, mebibytes=mebibytes) for keep in (False, True))
     taken, kept = (
-        int(subprocess.check_output([sys.executable, "-c", FAULTS.format(keep=keep)]))
-        for keep in (False, True)
+        int(subprocess.check_output([sys.executable, "-c", program])) for program in programs
     )
     assert kept < taken / 5

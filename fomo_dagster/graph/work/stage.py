@@ -189,6 +189,7 @@ class _StageBatches:
             tokenize=self.model.tokenize,
             workers=self.spec.execution.workers,
             group=group,
+            pinned=device_of(self.spec.execution.device).type == "cuda",
         )
 
     def update(self, size: int, samples: int) -> Iterator[Batch]:
