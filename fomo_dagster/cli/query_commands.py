@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -60,6 +61,28 @@ def results(
     KA is the mean score over the adaptation datasets, ZS over the held-out ones, and GM is
     √(KA · ZS). A sweep gets one leaderboard, with a column for each value that it varies.
     """
+    from fomo_dagster.tables.views import at_one_moment
+
+    if plot is not None and against is None:
+        raise InputError("--plot draws scores against a cost: say which with --against")
+    home = Home.from_environment()
+    with at_one_moment(home.root):
+        _print_results(
+            home, experiments or (), by_dataset=datasets, against=against, plot=plot,
+            as_json=as_json, as_csv=as_csv,
+        )  # fmt: skip
+
+
+def _print_results(
+    home: Home,
+    experiments: Sequence[str],
+    *,
+    by_dataset: bool,
+    against: str | None,
+    plot: Path | None,
+    as_json: bool,
+    as_csv: bool,
+) -> None:
     from fomo_dagster.cli.planning import say_troubles_of_project
     from fomo_dagster.cli.reporting import (
         means_there,
@@ -74,12 +97,9 @@ def results(
     from fomo_dagster.tables.results import chances, results_by_dataset, scores_by_cost
     from fomo_dagster.tables.results import results as read_results
 
-    if plot is not None and against is None:
-        raise InputError("--plot draws scores against a cost: say which with --against")
-    home = Home.from_environment()
-    names, sweep = asked_for(experiments or (), home)
+    names, sweep = asked_for(experiments, home)
     say_troubles_of_project()
-    if datasets or against is not None:
+    if by_dataset or against is not None:
         if against is not None:
             frame = scores_by_cost(home.root, names, against)
         else:

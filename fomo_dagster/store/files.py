@@ -164,7 +164,11 @@ def skipped_where_refused() -> Iterator[None]:
 
 def signature_of(path: Path) -> list[int]:
     """What changes with every change of a file: a writer can set mtime back, but not ctime."""
-    status = path.stat()
+    return signature(path.stat())
+
+
+def signature(status: os.stat_result) -> list[int]:
+    """As `signature_of`, where the file was looked at already."""
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
 
 

@@ -9,14 +9,18 @@ so a changed bit is noticed. A damaged head counts as missing, and the next run 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fomo_dagster.errors import StoreError
-from fomo_dagster.store.files import write_bytes
+from fomo_dagster.store.files import signature, write_bytes
 from fomo_dagster.store.sealed import sealed, unsealed
+
+_ENDING = ".json"  # of a head's file
 
 logger = logging.getLogger(__name__)
 _said: set[tuple[Path, str]] = set()
@@ -87,7 +91,11 @@ class Heads:
     def all(self) -> Iterator[tuple[Path, bytes, Head | None]]:
         """The file, its bytes and the head of every asset that has one. The head is None if it is
         damaged or cannot be read, which is reported."""
-        for asset in self.below(""):
+        yield from self.each(self.below(""))
+
+    def each(self, assets: Iterable[str]) -> Iterator[tuple[Path, bytes, Head | None]]:
+        """As `all`, of these assets."""
+        for asset in assets:
             path, data = self.path(asset), b""
             try:
                 data = path.read_bytes()
@@ -98,6 +106,26 @@ class Heads:
                 said = error.strerror if isinstance(error, OSError) else str(error)
                 _say_damaged(asset, path, str(said))
                 yield path, data, None
+
+    def signatures(self) -> dict[str, list[int]]:
+        """The asset keys that have a head, in the order of `all` → the signature of its file, which
+        is another one whenever a head was replaced."""
+        found: dict[str, list[int]] = {}
+        folders, start = [str(self.folder)], len(str(self.folder)) + 1
+        while folders:
+            with suppress(OSError), os.scandir(folders.pop()) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.path)
+                    if entry.name.endswith(_ENDING):
+                        key = entry.path[start : -len(_ENDING)]
+                        try:
+                            found[key] = signature(entry.stat())
+                        except FileNotFoundError:  # removed since it was listed
+                            continue
+                        except OSError:  # whoever reads it is told
+                            found[key] = []
+        return dict(sorted(found.items(), key=lambda one: f"{one[0]}{_ENDING}".split("/")))
 
     def write(self, head: Head) -> None:
         write_bytes(self.path(head.asset), sealed(asdict(head)))
@@ -112,7 +140,7 @@ class Heads:
 
     def path(self, asset: str) -> Path:
         """The file of an asset's head, whether it is there or not."""
-        return self.folder / f"{asset}.json"
+        return self.folder / f"{asset}{_ENDING}"
 
 
 def _say_damaged(asset: str, path: Path, reason: str) -> None:

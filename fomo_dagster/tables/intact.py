@@ -8,6 +8,7 @@ and a file is verified before anything reads it.
 from __future__ import annotations
 
 import json
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 
@@ -27,7 +28,6 @@ class Verified:
     def __init__(self, home: Path) -> None:
         self._home = home
         self._stamps_path = home / "cache" / "verified_tables.json"
-        self._stamps = self._read()
         self._changed = False
 
     def __enter__(self) -> Verified:
@@ -43,8 +43,11 @@ class Verified:
     def problem(self, head: Head, table: str) -> str | None:
         """What is wrong with the file of an asset's rows; None if it is as it was written."""
         path = table_path(self._home, table, head.asset, head.digest)
+        return self.problem_of(path, (head.tables or {}).get(table))
+
+    def problem_of(self, path: Path, expected: str | None) -> str | None:
+        """As `problem`, of the file that should have this checksum."""
         name = str(path.relative_to(self._home))
-        expected = (head.tables or {}).get(table)
         try:
             signature = signature_of(path)
             if expected is None:
@@ -62,7 +65,8 @@ class Verified:
         self._changed = True
         return None
 
-    def _read(self) -> dict[str, list[object]]:
+    @cached_property
+    def _stamps(self) -> dict[str, list[object]]:
         try:
             stamps = json.loads(self._stamps_path.read_bytes())
         except (OSError, ValueError):

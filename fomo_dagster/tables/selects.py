@@ -33,7 +33,7 @@ _SQL_TYPES = {
     pl.List(pl.Float32()): "FLOAT[]",
 }
 
-_ARTIFACTS = """
+ARTIFACTS = """
 SELECT
     head->>'asset' AS asset,
     head->>'kind' AS kind,
@@ -80,7 +80,7 @@ FROM (
 # As `store.heads` reads one: the checksum is of what follows it. Heads from before there were
 # checksums begin with their asset.
 _START, _AFTER = len(CHECKSUM), len(CHECKSUM) + DIGEST_LENGTH + len(END)
-_INTACT = f"""CASE
+INTACT = f"""CASE
             WHEN starts_with(text, '{CHECKSUM.decode()}')
             THEN substr(text, {_START + 1}, {DIGEST_LENGTH})
                 = left(sha256('{{' || substr(text, {_AFTER + 1})), {DIGEST_LENGTH})
@@ -277,25 +277,25 @@ def beside(database: str, home: Path) -> Place:
 
 def views(place: Place) -> dict[str, str]:
     """View name → SELECT, in the order in which they can be created."""
-    found = {"intact": _INTACT, "heads": place.heads, "folder": place.folder}
-    made = {"artifacts": _ARTIFACTS.format(**found), "damaged": _DAMAGED.format(**found)}
+    found = {"intact": INTACT, "heads": place.heads, "folder": place.folder}
+    made = {"artifacts": ARTIFACTS.format(**found), "damaged": _DAMAGED.format(**found)}
     for table, columns in SCHEMAS.items():
         made[table] = (
             f"SELECT {', '.join(f'rows.{c}' for c in columns)}, "
             "artifacts.asset, artifacts.digest AS asset_digest "
             f"FROM read_parquet({place.files(table)}, filename = true, "
-            f"schema = MAP {{{_typed(columns)}}}) AS rows "
+            f"schema = MAP {{{typed(columns)}}}) AS rows "
             f"JOIN artifacts ON rows.filename = {place.folder} || '/tables/{table}/' "
             "|| artifacts.asset || '/' || artifacts.digest || '.parquet'"
         )
     made["predictions"] = _PREDICTIONS.format(
         columns=", ".join(_LEFT_OUT.get(c, f"rows.{c}") for c in OF_PREDICTIONS.columns),
-        typed=_typed(OF_PREDICTIONS.columns), files=place.stored(OF_PREDICTIONS.view),
+        typed=typed(OF_PREDICTIONS.columns), files=place.stored(OF_PREDICTIONS.view),
         folder=place.folder, evaluation=OF_PREDICTIONS.kind, predictions=OF_PREDICTIONS.file,
     )  # fmt: skip
     made["galleries"] = _GALLERIES.format(
         columns=", ".join(f"rows.{c}" for c in OF_GALLERIES.columns),
-        typed=_typed(OF_GALLERIES.columns), files=place.stored(OF_GALLERIES.view),
+        typed=typed(OF_GALLERIES.columns), files=place.stored(OF_GALLERIES.view),
         folder=place.folder, kind=OF_GALLERIES.kind, file=OF_GALLERIES.file,
     )  # fmt: skip
     made["confusions"] = _CONFUSIONS
@@ -309,7 +309,7 @@ def views(place: Place) -> dict[str, str]:
     return made
 
 
-def _typed(columns: Mapping[str, pl.DataType]) -> str:
+def typed(columns: Mapping[str, pl.DataType]) -> str:
     """Columns by name, so that a file written before a column was added still reads: as null."""
     return ", ".join(
         f"'{c}': {{name: '{c}', type: '{_SQL_TYPES[t]}', default_value: NULL}}"

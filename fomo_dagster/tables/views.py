@@ -9,8 +9,11 @@ from __future__ import annotations
 import contextlib
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextvars import ContextVar
+from functools import wraps
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 from uuid import uuid4
 
 import duckdb
@@ -18,41 +21,55 @@ import polars as pl
 from duckdb.sqltypes import DuckDBPyType
 
 from fomo_dagster.errors import InputError, StoreError
-from fomo_dagster.store.heads import Head, Heads
 from fomo_dagster.tables.comments import comments
-from fomo_dagster.tables.files import table_path
-from fomo_dagster.tables.intact import Verified
-from fomo_dagster.tables.json_files import OF_RELEASES, OF_RUNS, damage_of_records
-from fomo_dagster.tables.schemas import SCHEMAS
-from fomo_dagster.tables.selects import (
-    Place,
-    escaped,
-    quoted,
-    refusing,
-    views,
-    without_rows,
-)
-from fomo_dagster.tables.store_files import IN_STORE, OF_GALLERIES, OF_PREDICTIONS, StoreFiles
-from fomo_dagster.tables.view_columns import VIEWS
+from fomo_dagster.tables.gathered import FOLDER as GATHERED
+from fomo_dagster.tables.json_files import OF_RELEASES, OF_RUNS
+from fomo_dagster.tables.selects import escaped, quoted
+from fomo_dagster.tables.snapshot import NAMES, Snapshot
+from fomo_dagster.tables.store_files import IN_STORE
 
-_OF_JSON = (OF_RUNS, OF_RELEASES)
+P = ParamSpec("P")
+T = TypeVar("T")
+
 _READ = (
     "tables",
     *(f"store/{of.kind}" for of in IN_STORE),
-    *(files.folder for files in _OF_JSON),
+    *(files.folder for files in (OF_RUNS, OF_RELEASES)),
+    GATHERED,
 )  # what a query sees
-_ASKED_BY = {OF_PREDICTIONS.view: {"predictions", "confusions"}, OF_GALLERIES.view: {"galleries"}}
-"""View of rows in the store → the views by which a query asks for them."""
+_READ_BY_TEXT = {"query", "query_table"}
+"""Words by which a query may read what it does not name."""
 _NATIVE = {
     "boolean", "tinyint", "smallint", "integer", "bigint", "utinyint", "usmallint", "uinteger",
     "ubigint", "float", "double", "varchar",
 }  # fmt: skip
 _NUMBERS_AS_TEXT = {"hugeint", "uhugeint", "bignum", "decimal"}
 _NESTED = {"list", "array", "struct", "map", "union", "variant", "tuple"}
+_moment: ContextVar[Snapshot | None] = ContextVar("moment", default=None)
 # A text, which stays, or what DuckDB writes for numbers that JSON has not.
 _NO_JSON = re.compile(r'("(?:[^"\\]|\\.)*")|-?Infinity|NaN')
 
 
+class _GoneError(StoreError):
+    """What was gathered was removed between a look at it and its reading."""
+
+
+def _again(function: Callable[P, T]) -> Callable[P, T]:
+    """Have a query answered from the tables' own files where what was gathered of them is gone."""
+
+    @wraps(function)
+    def answer(*arguments: P.args, **named: P.kwargs) -> T:
+        try:
+            return function(*arguments, **named)
+        except _GoneError:
+            if (moment := _moment.get()) is not None:
+                _moment.set(Snapshot(moment.home))
+            return function(*arguments, **named)
+
+    return answer
+
+
+@_again
 def query(home: Path, sql: str, *, external: bool = False) -> pl.DataFrame:
     """The answer to one query over the views.
 
@@ -66,6 +83,7 @@ def query(home: Path, sql: str, *, external: bool = False) -> pl.DataFrame:
         return rows
 
 
+@_again
 def answer_as_text(
     home: Path, sql: str, *, external: bool = False
 ) -> tuple[pl.DataFrame, list[str]]:
@@ -85,6 +103,7 @@ def answer_as_text(
     ]
 
 
+@_again
 def answer_as_json(home: Path, sql: str, *, external: bool = False) -> list[str]:
     """Like `query`, as a JSON object for each row, with every digit. NaN and infinities are
     null."""
@@ -96,6 +115,21 @@ def answer_as_json(home: Path, sql: str, *, external: bool = False) -> list[str]
             f"SELECT json_object({pairs})::VARCHAR FROM {answer} AS a({', '.join(places)})"
         ).fetchall()
     return [_NO_JSON.sub(lambda found: found[1] or "null", row) for (row,) in rows]
+
+
+@contextlib.contextmanager
+def at_one_moment(home: Path) -> Iterator[None]:
+    """Have all queries within see a home as it is at the first of them, and look at it once."""
+    token = _moment.set(Snapshot(home.resolve()))
+    try:
+        yield
+    finally:
+        _moment.reset(token)
+
+
+def _snapshot(home: Path) -> Snapshot:
+    moment = _moment.get()
+    return moment if moment is not None and moment.home == home else Snapshot(home)
 
 
 @contextlib.contextmanager
@@ -119,6 +153,8 @@ def _answering(
         said = str(error).removeprefix("Invalid Input Error: ")
         if said.startswith("the rows "):
             raise StoreError(said) from error
+        if f"{home.resolve()}/{GATHERED}/" in said:
+            raise _GoneError(f"the tables could not be read: {error}") from error
         # DuckDB says both of what it was asked and of what it found.
         if any(f"{home.resolve()}/{folder}/" in said for folder in _READ):
             raise StoreError(f"the tables could not be read: {error}") from error
@@ -128,7 +164,7 @@ def _answering(
 
 
 def _wrong_query(error: duckdb.Error) -> InputError:
-    tables = ", ".join(sorted([*SCHEMAS, *VIEWS]))
+    tables = ", ".join(sorted(NAMES))
     return InputError(f"the query failed: {error}\nTables: {tables}")
 
 
@@ -158,14 +194,7 @@ def _connection(home: Path, sql: str, *, external: bool) -> Iterator[duckdb.Duck
         "temp_directory": _spill_folder(),
     }
     with duckdb.connect(config=settings) as connection:
-        now = _Now(home, [of for of in IN_STORE if _asks_for(connection, sql, _ASKED_BY[of.view])])
-        connection.execute("CREATE SCHEMA home")  # where SHOW TABLES does not look
-        connection.register("read", now.heads)
-        connection.execute("CREATE TABLE home.heads AS FROM read")
-        connection.unregister("read")
-        selects = now.selects()
-        for name, select in selects.items():
-            connection.execute(f"CREATE VIEW {name} AS {select}")
+        selects = _snapshot(home).create(connection, _asked(connection, sql))
         if "duckdb_" in sql.lower():  # comments take longer to set than most queries to answer
             connection.execute("; ".join(one for name in selects for one in comments(name)))
         if not external:
@@ -178,86 +207,15 @@ def _connection(home: Path, sql: str, *, external: bool) -> Iterator[duckdb.Duck
         yield connection
 
 
-class _Now:
-    """The heads as they are at one moment, and the files that they point to.
-
-    What runs and reruns left behind is no concern of a query, so damage there is none to it. A
-    damaged head is said, and its asset left out, as in a plan. stored: which of the files in the
-    store are looked for; of predictions there are as many as evaluated datasets.
-    """
-
-    def __init__(self, home: Path, stored: Sequence[StoreFiles]) -> None:
-        self._home = home
-        self._stored: dict[StoreFiles, list[Path]] = {of: [] for of in stored}
-        self._files: dict[str, list[Path]] = {table: [] for table in SCHEMAS}
-        self._damages: dict[str, str] = {}  # table → what is wrong with a file of it
-        texts: list[tuple[str, str]] = []
-        with Verified(home) as verified:
-            for path, data, head in Heads(home / "heads").all():
-                texts.append((str(path), "" if head is None else data.decode()))
-                if head is not None:
-                    self._take(head, path, verified)
-        columns = {"filename": pl.String(), "text": pl.String()}
-        self.heads = pl.DataFrame(texts, schema=columns, orient="row")
-        if (damage := damage_of_records(home)) is not None:
-            self._damages[OF_RELEASES.folder] = damage
-
-    def _take(self, head: Head, path: Path, verified: Verified) -> None:
-        for table in SCHEMAS if head.tables is None else head.tables:
-            file = table_path(self._home, table, head.asset, head.digest)
-            if head.tables is None:  # from before there were checksums
-                problem = None
-                if not file.exists():
-                    continue
-            else:
-                problem = verified.problem(head, table)
-            if problem is None:
-                self._files[table].append(file)
-            else:
-                self._damages[table] = (
-                    f"the rows of {head.asset} in {file} are damaged ({problem}): `fomo run` of an "
-                    f"experiment with it writes them again; without {path} the others are shown"
-                )
-        for of, files in self._stored.items():
-            for file, problem in of.of(self._home, head):
-                if problem is None:
-                    files.append(file)
-                else:
-                    self._damages[of.view] = (
-                        f"the rows of {head.asset} in {file} are damaged ({problem}): `fomo run` "
-                        f"of what it belongs to makes them again; without {path} the others are "
-                        "shown"
-                    )
-
-    def selects(self) -> dict[str, str]:
-        """View name → SELECT. A table without files is empty; one of which something is damaged
-        refuses, since no answer is better than one without these rows."""
-        stored = {of.view: list(dict.fromkeys(self._stored.get(of, ()))) for of in IN_STORE}
-        files = {**self._files, **stored}
-        listed = {view: self._listed(paths) for view, paths in files.items()}
-        place = Place(
-            quoted(str(self._home)), "FROM home.heads", listed.__getitem__, listed.__getitem__,
-            {
-                files.folder: quoted(escaped(str(self._home)))
-                for files in _OF_JSON
-                if files.are_there(self._home)
-            },
-        )  # fmt: skip
-        selects = views(place)
-        selects |= {view: without_rows(view) for view, paths in files.items() if not paths}
-        return selects | {name: refusing(name, why) for name, why in self._damages.items()}
-
-    @staticmethod
-    def _listed(files: Sequence[Path]) -> str:
-        return f"[{', '.join(quoted(escaped(str(file))) for file in files)}]"
-
-
-def _asks_for(connection: duckdb.DuckDBPyConnection, sql: str, names: set[str]) -> bool:
-    """Whether a query may read one of these views."""
+def _asked(connection: duckdb.DuckDBPyConnection, sql: str) -> Collection[str]:
+    """The tables and views that a query may read by their names, or all."""
+    words = set(re.findall(r"\w+", sql.lower()))
+    if _READ_BY_TEXT & words:
+        return NAMES
     try:
-        return any(name.lower() in names for name in connection.get_table_names(sql))
+        return NAMES & {name.lower() for name in connection.get_table_names(sql)}
     except duckdb.Error:  # as of PIVOT, which is several statements to DuckDB
-        return True
+        return NAMES & words
 
 
 def _spill_folder() -> str:
