@@ -26,7 +26,6 @@ from many_stages import timed, write_project
 from pictures import print_figures
 
 from fomo_dagster.graph.build.builder import build_project
-from fomo_dagster.graph.build.graph import Graph
 from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.nodes.weights import WEIGHTS
 from fomo_dagster.graph.run import materialise as materialising
@@ -69,7 +68,7 @@ def write_home(root: Path) -> int:
         patch.object(materialising, "make", partial(_copied, home=home)),
         patch.object(os, "fsync", lambda descriptor: None),
     ):
-        for key, node in graph.nodes.items():
+        for key, _node in graph.nodes.items():
             if home.heads.read(key) is None:
                 materialising.materialise(key, context)
     return len(graph.nodes)

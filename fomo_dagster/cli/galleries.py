@@ -40,6 +40,24 @@ def print_gallery(name: str, home: Home, console: Console) -> None:
     say(console, f"{head.asset} is up to date: {said}")
 
 
+def say_left_by(release: str, alias: str, home: Home, console: Console) -> None:
+    """Which galleries follow an alias that was just removed."""
+    from fomo_dagster.galleries.declaration import FOLDER
+    from fomo_dagster.store.roots import GALLERY
+
+    for key in home.heads.below(FOLDER):
+        head = home.heads.look(key)
+        if head is None or head.kind != GALLERY:
+            continue
+        if (head.facts["release"], head.facts["follows"]) == (release, alias):
+            say(
+                console,
+                f"{key} follows it, and is searched as it is until `fomo run {key}`, or a run of "
+                f"an experiment of {release}, empties it: give the alias to a release, or have "
+                "the gallery's file follow another",
+            )
+
+
 def say_embedded_by(search: GallerySearch, console: Console) -> None:
     """Which releases' weights answer, whether another one is live, and whether by an index."""
     from fomo_dagster.galleries.files import EmbeddingsReader
@@ -47,9 +65,14 @@ def say_embedded_by(search: GallerySearch, console: Console) -> None:
     gallery = search.gallery
     say(console, f"galleries/{gallery.name}, embedded by {gallery.embedded_by}")
     if gallery.number != gallery.followed:
-        other = "nothing" if gallery.followed is None else f"release {gallery.followed}"
         alias, way = gallery.facts["follows"], f"`fomo run galleries/{gallery.name}`"
-        say(console, f"{other} is {alias} now: {way} embeds the gallery by it")
+        if gallery.followed is None:
+            say(console, f"nothing is {alias} now: {way} empties the gallery")
+        else:
+            say(
+                console,
+                f"release {gallery.followed} is {alias} now: {way} embeds the gallery by it",
+            )
     if not gallery.is_whole:
         rows = counted(EmbeddingsReader(gallery.file).rows, "row")
         others = " and ".join(f"release {part.number}" for part in gallery.rest)

@@ -65,19 +65,39 @@ def rollback(
 def alias(
     name: Name,
     alias: Annotated[str, typer.Argument(metavar="ALIAS", help="Such as `stable`.")],
-    number: Annotated[int, typer.Argument(metavar="NUMBER", min=1, help="The release.")],
+    number: Annotated[
+        int | None,
+        typer.Argument(metavar="NUMBER", min=1, help="The release.", show_default=False),
+    ] = None,
     move: Annotated[
         bool, typer.Option("--move", help="Take it from the release that has it.")
     ] = False,
+    remove: Annotated[
+        bool, typer.Option("--remove", help="Take it from the release that has it, for good.")
+    ] = False,
 ) -> None:
-    """Give a release a name beside `live` and `previous`, which follow by themselves."""
+    """Give a release a name beside `live` and `previous`, which follow by themselves.
+
+    `fomo alias NAME ALIAS --remove` takes it away again.
+    """
+    from fomo_dagster.cli.galleries import say_left_by
     from fomo_dagster.cli.moving_releases import registries, told
     from fomo_dagster.cli.releases import log_of
-    from fomo_dagster.releases.promoting import give_alias
+    from fomo_dagster.errors import InputError
+    from fomo_dagster.releases.promoting import give_alias, remove_alias
 
-    log = log_of(Home.from_environment(), name)
+    if remove and (move or number is not None):
+        raise InputError("--remove takes the alias from whatever has it: give no NUMBER or --move")
+    home = Home.from_environment()
+    log = log_of(home, name)
+    if number is None and not remove:
+        raise InputError(f"which release is to be {alias}? Give its NUMBER, or --remove")
     with registries() as register:
-        told(give_alias(log, alias, number, move=move), register)
+        if number is None:
+            told(remove_alias(log, alias), register)
+            say_left_by(log.name, alias, home, Terminal())
+        else:
+            told(give_alias(log, alias, number, move=move), register)
 
 
 def releases(

@@ -24,6 +24,8 @@ def history_frame(history: History) -> pl.DataFrame:
 
 def sentence_of(record: Record) -> str:
     """What a record says, to whoever made it."""
+    if record.kind == "alias" and record.release is None:
+        return f"no release of {record.name} is called {record.alias} any more"
     if record.kind == "alias":
         return f"{record.alias} of {record.name} is release {record.release}"
     if record.kind == "files":
@@ -52,11 +54,15 @@ def _row(record: Record) -> tuple[Any, ...]:
         "release": f"release {record.release}: {candidate}",
         "refusal": f"refused: {candidate}",
         "rollback": f"back to release {record.release}",
-        "alias": f"release {record.release} is called {record.alias}",
+        "alias": f"{_called(record)} is called {record.alias}",
         "files": f"files of release {record.release}: {_forms(record)}",
     }[record.kind]
     at, why = minute(record.recorded_at), "; ".join(_reasons(record))
     return record.entry, at, record.by, what, record.live, why
+
+
+def _called(record: Record) -> str:
+    return "nothing" if record.release is None else f"release {record.release}"
 
 
 def _forms(record: Record) -> str:

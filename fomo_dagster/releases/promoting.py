@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fomo_dagster.errors import InputError
+from fomo_dagster.errors import InputError, nearest
 from fomo_dagster.experiment.names import SAFE_NAME
 from fomo_dagster.experiment.release import RESERVED_ALIASES
-from fomo_dagster.releases.records import Candidate, OvertakenError, Record, ReleaseLog
+from fomo_dagster.releases.records import (
+    PREVIOUS,
+    Candidate,
+    OvertakenError,
+    Record,
+    ReleaseLog,
+)
 from fomo_dagster.releases.verdicts import Verdict
 
 
@@ -109,6 +115,8 @@ def give_alias(log: ReleaseLog, alias: str, number: int, *, move: bool = False) 
             f"{alias!r} is no alias: use letters, digits and underscores (at most 100), a letter "
             "or digit first"
         )
+    if alias.isdigit():
+        raise InputError(f"the alias {alias!r} reads like a release's number: use a letter in it")
     history = log.read()
     history.release(number)
     there = history.aliases.get(alias)
@@ -119,6 +127,19 @@ def give_alias(log: ReleaseLog, alias: str, number: int, *, move: bool = False) 
             f"{alias} of {log.name} is release {there}: `--move` gives it to release {number}"
         )
     return log.append(history, "alias", release=number, alias=alias)
+
+
+def remove_alias(log: ReleaseLog, alias: str) -> Record:
+    """Have an alias stand for nothing. Raises `InputError` for one that nothing has, and for those
+    that follow what is live."""
+    if alias in RESERVED_ALIASES:
+        raise InputError(f"the alias {alias!r} follows what is live, and cannot be removed")
+    history = log.read()
+    given = history.aliases.keys() - {PREVIOUS}
+    if alias not in given:
+        there = nearest(alias, given) if given else "no alias was given"
+        raise InputError(f"no release of {log.name} has the alias {alias!r}: {there}")
+    return log.append(history, "alias", alias=alias)
 
 
 def _check_there(log: ReleaseLog, candidate: Candidate, of: str) -> None:

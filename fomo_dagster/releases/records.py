@@ -71,9 +71,10 @@ class Record:
     """Something that happened.
 
     entry: its number, from 1. release: the number that was given (release), gone back to
-    (rollback), named (alias) or written as files. live: the number that is live from then on.
-    reference: the number that the candidate was held against. reason: what a person gave as one.
-    files: the kind and digest in the store of what was written, which has these forms.
+    (rollback), named (alias; None where the alias was removed) or written as files. live: the
+    number that is live from then on. reference: the number that the candidate was held against.
+    reason: what a person gave as one. files: the kind and digest in the store of what was written,
+    which has these forms.
     """
 
     name: str
@@ -146,12 +147,20 @@ class History:
         found: dict[str, int] = {}
         live: int | None = None
         for record in self.records:
-            if record.alias is not None and record.release is not None:
-                found[record.alias] = record.release
+            if record.alias is not None:
+                found.pop(record.alias, None)
+                if record.release is not None:
+                    found[record.alias] = record.release
             if record.live != live and live is not None:
                 found[PREVIOUS] = live
             live = record.live
         return found
+
+    @property
+    def removed_aliases(self) -> frozenset[str]:
+        """Those that were given and stand for nothing any more."""
+        given = {one.alias for one in self.records if one.alias is not None}
+        return frozenset(given - self.aliases.keys())
 
     def called(self, alias: str) -> int | None:
         """The number that `live` or another alias stands for; None where it stands for none."""

@@ -15,7 +15,8 @@ def registered_model(home: Home, name: str) -> Model:
     history = ReleaseLog(home, name).read()
     live = {} if history.live is None else {LIVE: history.live}
     versions = (_version(number, record) for number, record in sorted(history.releases.items()))
-    return Model(name, tuple(versions), {**history.aliases, **live})
+    aliases = {**history.aliases, **live}
+    return Model(name, tuple(versions), aliases, tuple(sorted(history.removed_aliases)))
 
 
 def _version(number: int, record: Record) -> Version:

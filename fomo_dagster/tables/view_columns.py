@@ -88,9 +88,10 @@ RELEASES: Mapping[str, tuple[str, str]] = {
     "live": ("BIGINT", "the number that is live from then on; null if nothing is"),
     "release": (
         "BIGINT",
-        "the number given, gone back to, named or written as files; null of a refusal",
+        "the number given, gone back to, named or written as files; null of a refusal, and where "
+        "an alias was removed",
     ),
-    "alias": ("VARCHAR", "the alias that was given; null of other records"),
+    "alias": ("VARCHAR", "the alias that was given or removed; null of other records"),
     "reference": ("BIGINT", "the number that the stage was held against; null if none was live"),
     "approval": ("VARCHAR", "`automatic` or `manual`, of a release"),
     "reason": ("VARCHAR", "what a person gave as one"),

@@ -105,6 +105,8 @@ class MLflow:
             wanted = there[str(at)]
             if not _NO_ALIAS.fullmatch(alias) and str(aliases.get(alias)) != wanted:
                 client.set_registered_model_alias(name, alias, wanted)
+        for alias in aliases.keys() & set(model.removed):
+            client.delete_registered_model_alias(name, alias)
 
 
 def _own_store(path: Path) -> str:

@@ -85,11 +85,13 @@ class Version:
 
 @dataclass(frozen=True)
 class Model:
-    """What was ever live under a release name. aliases: → number, `live` among them."""
+    """What was ever live under a release name. aliases: → number, `live` among them. removed:
+    aliases that were given once, and stand for nothing now."""
 
     name: str
     versions: tuple[Version, ...]
     aliases: Mapping[str, int]
+    removed: tuple[str, ...] = ()
 
 
 @runtime_checkable
@@ -97,8 +99,8 @@ class Registry(Protocol):
     """A tracker that also registers releases."""
 
     def register(self, model: Model) -> None:
-        """Bring what it has of a name up to date: add the versions that are missing, and move
-        aliases. Bears to be done again."""
+        """Bring what it has of a name up to date: add the versions that are missing, move
+        aliases, and take away those that were removed. Bears to be done again."""
 
 
 def flat(configuration: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -13,7 +13,7 @@ from assets.specs import DATA_VERSION_TAG
 from fomo_dagster.cli.main import app
 from fomo_dagster.cli.running import COMMANDS
 from fomo_dagster.data.pixel_rules import NEWEST
-from fomo_dagster.errors import StoreError
+from fomo_dagster.errors import InputError, StoreError
 from fomo_dagster.evaluation.encoding import Encoder
 from fomo_dagster.experiment.execution import Execution
 from fomo_dagster.galleries import groups
@@ -120,6 +120,26 @@ def test_a_gallery_that_follows_an_alias_stays_until_that_moves(shop):
     assert shop.make().head.digest == first.head.digest
     give_alias(shop.log, "kept", 2, move=True)
     assert shop.make().head.facts["number"] == 2
+
+
+def test_a_gallery_whose_alias_is_removed_is_searched_until_its_next_run_empties_it(shop):
+    shop.declare(follows="kept")
+    shop.put_live(1)
+    give_alias(shop.log, "kept", 1)
+    shop.make()
+
+    def fomo(*arguments):
+        result = CliRunner().invoke(app, [*arguments], catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        return " ".join(result.output.split())
+
+    said = fomo("alias", "shop", "kept", "--remove")
+    assert "galleries/pets follows it, and is searched as it is until `fomo run gall" in said
+    said = fomo("search", "wren", "--gallery", "pets")
+    assert "nothing is kept now: `fomo run galleries/pets` empties the gallery" in said
+    assert shop.make().head.facts.get("number") is None
+    with pytest.raises(InputError, match=r"so it is empty: .*`fomo alias` names a release"):
+        fomo("search", "wren", "--gallery", "pets")
 
 
 @pytest.fixture

@@ -50,6 +50,19 @@ def test_an_alias_is_given_and_moved(released):
     assert "stable: release 2 (daily, stage 2)" in fomo("releases", "search")
 
 
+def test_an_alias_is_removed_or_given_and_not_both(released):
+    fomo("alias", "search", "stable", "1")
+    with pytest.raises(InputError, match="give no NUMBER or --move"):
+        fomo("alias", "search", "stable", "1", "--remove")
+    with pytest.raises(InputError, match="which release is to be stable"):
+        fomo("alias", "search", "stable")
+    told = fomo("alias", "search", "stable", "--remove")
+    assert told == "no release of search is called stable any more\n"
+    shown = fomo("releases", "search")
+    assert "nothing is called stable" in shown
+    assert "stable: release" not in shown
+
+
 def test_a_rollback_names_the_number_and_keeps_the_reason(released):
     told = fomo("rollback", "search", "--to", "1", "--reason", "wrong prices")
     assert told == "release 1 is live as search\n"

@@ -11,7 +11,7 @@ from fomo_dagster.cli.main import app
 from fomo_dagster.errors import InputError
 from fomo_dagster.home import Home
 from fomo_dagster.releases.files import FILES, record_files, released_files
-from fomo_dagster.releases.promoting import give_alias, promote, roll_back
+from fomo_dagster.releases.promoting import give_alias, promote, remove_alias, roll_back
 from fomo_dagster.releases.records import OvertakenError, ReleaseLog
 from fomo_dagster.store.cleaning import clean, what_goes
 from fomo_dagster.store.recipes import Recipe
@@ -109,6 +109,18 @@ def test_cleaning_keeps_the_files_of_what_a_name_stands_for(log, home):
 
 
 @pytest.mark.slow
+def test_cleaning_takes_the_files_of_what_lost_its_alias(log, home):
+    for number in (1, 2, 3):
+        promote(log, stage(home, number), [PASSED], log.read().live, "manual", first=number == 1)
+        written(log, number)
+    give_alias(log, "stable", 1)
+    clean(home.root, home.store)
+    assert released_files(home, "search", 1) is not None
+    remove_alias(log, "stable")
+    clean(home.root, home.store)
+    assert released_files(home, "search", 1) is None
+
+
 def test_files_that_a_process_was_given_stay_until_it_ends(log, home):
     files = released(log, 3)
     server = subprocess.Popen(

@@ -9,7 +9,7 @@ from fomo_dagster.errors import InputError, StoreError
 from fomo_dagster.exporting.subject import DataUse, Provenance
 from fomo_dagster.home import Home
 from fomo_dagster.releases.history import licences_said
-from fomo_dagster.releases.promoting import give_alias, promote, refuse, roll_back
+from fomo_dagster.releases.promoting import give_alias, promote, refuse, remove_alias, roll_back
 from fomo_dagster.releases.records import OvertakenError, ReleaseLog, names_of
 from fomo_dagster.releases.verdicts import NOTHING_LIVE, Verdict
 from fomo_dagster.store.sealed import sealed, unsealed
@@ -114,9 +114,33 @@ def test_aliases_are_given_once_and_moved_when_asked(log):
     give_alias(log, "stable", 2, move=True)
     assert log.read().aliases == {"previous": 1, "stable": 2}
     assert log.read().live == 2
-    for alias, said in (("live", "follows what is live"), ("a b", "letters, digits")):
+    for alias, said in (
+        ("live", "follows what is live"), ("a b", "letters, digits"), ("2", "'2' reads like a rel"),
+    ):  # fmt: skip
         with pytest.raises(InputError, match=said):
             give_alias(log, alias, 1)
+
+
+def test_a_removed_alias_stands_for_nothing_until_it_is_given_again(log, home):
+    released(log, 2)
+    give_alias(log, "stable", 1)
+    log.append(log.read(), "alias", release=1, alias="2")  # as older versions allowed
+    assert remove_alias(log, "2").live == 2
+    with pytest.raises(InputError, match="has the alias 'stabel': did you mean 'stable'"):
+        remove_alias(log, "stabel")
+    remove_alias(log, "stable")
+    history = log.read()
+    assert (history.aliases, history.removed_aliases) == ({"previous": 1}, {"stable", "2"})
+    last = query(home.root, "SELECT kind, alias, release, live FROM releases ORDER BY entry").row(
+        -1
+    )
+    assert last == ("alias", "stable", None, 2)
+    with pytest.raises(InputError, match="has the alias 'stable': no alias was given"):
+        remove_alias(log, "stable")
+    with pytest.raises(InputError, match="'previous' follows what is live, and cannot be removed"):
+        remove_alias(log, "previous")
+    give_alias(log, "stable", 2)
+    assert log.read().removed_aliases == {"2"}
 
 
 def test_a_refusal_is_recorded_once_for_what_it_was_held_against(log, home):

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from fomo_dagster.cli.main import app
 from fomo_dagster.home import Home
-from fomo_dagster.releases.promoting import give_alias, promote, roll_back
+from fomo_dagster.releases.promoting import give_alias, promote, remove_alias, roll_back
 from fomo_dagster.releases.records import ReleaseLog
 from fomo_dagster.releases.registering import registered_model
 from fomo_dagster.trackers import choosing
@@ -105,10 +105,12 @@ def test_commands_register_what_they_move(log: ReleaseLog, monkeypatch: pytest.M
     for command, aliases in (
         (("rollback", "search"), {"live": 1, "previous": 2}),
         (("alias", "search", "stable", "2"), {"live": 1, "previous": 2, "stable": 2}),
+        (("alias", "search", "stable", "--remove"), {"live": 1, "previous": 2}),
     ):
         done = CliRunner().invoke(app, command, catch_exceptions=False)
         assert done.exit_code == 0, done.output
         assert tracker.models[-1].aliases == aliases
+    assert tracker.models[-1].removed == ("stable",)
 
 
 @pytest.mark.slow
@@ -131,6 +133,7 @@ def test_mlflow_has_the_versions_and_the_aliases(
     released(log, 2)
     give_alias(log, "stable", 1)
     give_alias(log, "latest", 1)  # which MLflow keeps for itself
+    give_alias(log, "tried", 1)
     send()
     client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
     live = client.get_model_version_by_alias("search", "live")
@@ -139,6 +142,7 @@ def test_mlflow_has_the_versions_and_the_aliases(
     assert candidate is not None
     assert live.source == f"fomo-store:trained/{candidate.weights[1]}"
     roll_back(log)
+    remove_alias(log, "tried")
     live_now = log.read().live
     promote(log, stage(log.home, 3), [PASSED], live_now, "manual")
     send()
