@@ -68,7 +68,7 @@ def write_home(root: Path) -> int:
         patch.object(materialising, "make", partial(_copied, home=home)),
         patch.object(os, "fsync", lambda descriptor: None),
     ):
-        for key, _node in graph.nodes.items():
+        for key in graph.nodes:
             if home.heads.read(key) is None:
                 materialising.materialise(key, context)
     return len(graph.nodes)
