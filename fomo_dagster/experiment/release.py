@@ -245,8 +245,8 @@ class Release(Declaration):
     gates: Gates = Field(Gates(), description="What is asked of a stage.")
     approval: Literal["automatic", "manual"] = Field(
         "manual",
-        description="automatic: a stage that passes all gates goes live at once. manual: it waits "
-        "for `fomo promote`.",
+        description="automatic: a stage that passes all gates goes live at once, but for θ₀. "
+        "manual: it waits for `fomo promote`.",
     )
     forms: tuple[str, ...] = Field(
         (),

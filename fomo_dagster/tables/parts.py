@@ -83,7 +83,8 @@ class Part:
         return self._select("true")
 
     def _select(self, condition: str) -> str:
-        pieces, shown = [], ", ".join(self.columns)
+        # Quoted, since one of them may be a word of SQL, such as `limit`.
+        pieces, shown = [], ", ".join(f'"{column}"' for column in self.columns)
         gathered = "" if self.gathering is None else quoted(escaped(str(self.gathering.rows)))
         if self.is_whole:
             return f"SELECT {shown} FROM read_parquet({gathered})"

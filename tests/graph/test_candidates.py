@@ -324,8 +324,11 @@ def test_what_is_live_is_evaluated_as_the_candidate_is(live):
     # Of stages 0 to 3, where θ₀'s weights are toy's: 4 × 3, and then what was live: toy's stage 1,
     # and no other, since each stage that passes is live from then on and was evaluated.
     assert made.count("evaluation") == 4 * 3 + 3
-    experiments = [record.candidate.experiment for record in history(live).records]
-    assert experiments == ["toy", "other", "other", "other", "other"]
+    stages = [(one.candidate.experiment, one.candidate.stage) for one in history(live).records]
+    assert stages == [("toy", 1), ("other", 1), ("other", 2), ("other", 3)]  # θ₀ is no update
+    rows = query(live.home.root, "SELECT bool_and(passed) FROM gates WHERE experiment = 'other'")
+    assert rows.rows() == [(True,)]
+    assert all(entry.current for entry in resolve_request("other", []).plan())
 
 
 def test_a_stage_that_brings_test_images_is_refused(live):

@@ -385,7 +385,7 @@ class CandidateNode(Node):
                 if refuse(log, candidate, verdicts, reference) is not None:
                     wrong = "; ".join(one.said for one in verdicts if not one.passed)
                     yield f"{candidate.shown}, is refused as {name}: {wrong}"
-            elif self.release.approval == "automatic":
+            elif self._goes_live_by_itself:
                 promote(log, self.candidate(context), verdicts, reference, "automatic")
                 yield from (f"what is live as {name}: {s}" for s in licences_said(log.read()))
         except OvertakenError as error:
@@ -399,8 +399,14 @@ class CandidateNode(Node):
         if history.released_as(deployed.data_version) is not None:
             return True
         if all(one.passed for one in verdicts_of(self, context)):
-            return self.release.approval == "manual"
+            return not self._goes_live_by_itself
         return history.was_refused(deployed.data_version, history.live)
+
+    @property
+    def _goes_live_by_itself(self) -> bool:
+        """Once it passes. θ₀ learnt nothing: gates that it passes are no reason to replace what is
+        live by it, as after an experiment was changed and its stages were refused."""
+        return self.release.approval == "automatic" and self.stage > 0
 
     def waits(self, history: History, context: NodeContext) -> bool:
         """Whether it was held against what is live and passes, and somebody has to approve."""
