@@ -1,9 +1,10 @@
 """Training batches at 224 pixels: read by offset from tars, beside what others read them by.
 
-Ours by both ways of `Pixels`; torchvision's ImageFolder; and the pipeline of webdataset that
-open_clip trains with. All decode the same JPEGs (crops of scikit-image's photographs), crop as
-RandomResizedCrop does (bicubic, antialiased) and normalise; ours and open_clip's also tokenise the
-captions, and ours draws from a mixture. Worker processes are started and warm; passes alternate.
+Ours by both ways of `Pixels`, and from decoded images that were kept; torchvision's ImageFolder;
+and the pipeline of webdataset that open_clip trains with. All decode the same JPEGs (crops of
+scikit-image's photographs), crop as RandomResizedCrop does (bicubic, antialiased) and normalise;
+ours and open_clip's also tokenise the captions, and ours draws from a mixture. Worker processes are
+started and warm; passes alternate.
 
     python benchmarks/loading.py [--images 400] [--batch 64] [--workers 0 2] [--rounds 5]
 """
@@ -32,6 +33,7 @@ from torchvision.transforms import v2
 
 from fomo_dagster.data.batches import Batches
 from fomo_dagster.data.dataset import Dataset
+from fomo_dagster.data.decoded_cache import DecodedCache
 from fomo_dagster.data.decoders import DECODE
 from fomo_dagster.data.index import Index
 from fomo_dagster.data.mixture import StepSizes
@@ -85,10 +87,14 @@ def write_photographs(root: Path, images: int, size: tuple[int, int]) -> None:
 
 
 def our_batches(
-    root: Path, batch: int, steps: int, workers: int, *, pixels: Pixels
+    root: Path, batch: int, steps: int, workers: int, *, pixels: Pixels, kept: bool = False
 ) -> Iterator[object]:
-    """Batches of the update pool alone."""
+    """Batches of the update pool alone. kept: with decoded images that were kept before."""
     index = Index(root / "shards")
+    if kept:
+        index = index.keeping(DecodedCache(root / "decoded", "pictures", 2**34))
+        for place in index.samples.select("shard", "offset", "size").iter_rows():
+            index.decoded(*place, DECODE[pixels])
     samples = TrainingSamples("pictures", index.sample_table)
     entries = [format_entry("pictures", concept) for concept in samples.concepts]
     manifest = chunk_manifest(entries, {"pictures": samples})
@@ -139,6 +145,7 @@ def open_clip_batches(root: Path, batch: int, steps: int, workers: int) -> Itera
 
 CONTENDERS: dict[str, Contender] = {
     "ours": partial(our_batches, pixels=Pixels.TORCH),
+    "ours, kept decoded": partial(our_batches, pixels=Pixels.TORCH, kept=True),
     "ours by Pillow": partial(our_batches, pixels=Pixels.PILLOW),
     PEER: torchvision_batches,
     "open_clip": open_clip_batches,

@@ -6,6 +6,7 @@ none of this: the shards are plain WebDataset tars.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -16,11 +17,13 @@ from collections.abc import Callable
 from functools import cached_property
 from itertools import count
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, cast
 
 import polars as pl
 from PIL import Image
 
+from fomo_dagster.data.decoded_cache import DecodedCache
+from fomo_dagster.data.decoders import decoded_array
 from fomo_dagster.data.decoding import Decoding
 from fomo_dagster.data.images import UnreadableImageError, decoded
 from fomo_dagster.data.samples import INDEX, SAMPLES, check_keys
@@ -29,6 +32,7 @@ from fomo_dagster.parquet import read_parquet
 
 INDEX_FILE = "index.parquet"
 DECODING = "fomo_decoding"  # the key of the file's metadata
+SIZED_IMAGES = 30  # that the size of all is told by
 OPEN_SHARDS = 128  # of all indexes together, and at most a quarter of what a process may open
 
 # Beside the index or, of a view, in the artifact of the shards that it is a view of.
@@ -43,15 +47,15 @@ class Index:
     """The samples of one dataset's shard folder.
 
     `is_checked`: whether every image was decoded whole before it came in here. Safe to read from
-    several threads. A pickled copy holds the folder alone and opens its files
+    several threads. A pickled copy holds its folders alone and opens its files
     again, so that sending it to worker processes is cheap. Raises `DataError` if the folder has
     no index.
     """
 
     is_checked: ClassVar[bool] = True
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, kept: DecodedCache | None = None) -> None:
+        self.folder, self._kept = folder, kept
         if not (folder / INDEX_FILE).is_file():
             raise DataError(f"no {INDEX_FILE} in {folder}: it is not a folder of shards")
         # Shards made again under the same path are other files: an open one serves one `Index`.
@@ -59,7 +63,12 @@ class Index:
         weakref.finalize(self, _shards.close, self._serial)
 
     def __reduce__(self) -> tuple[type[Index], tuple[Any, ...]]:
-        return Index, (self.folder,)
+        return Index, (self.folder, self._kept)
+
+    def keeping(self, kept: DecodedCache) -> Index:
+        """The same, of which each picture is decoded into an array once, and kept there. As it is
+        if its shards may change."""
+        return Index(self.folder, kept) if self.is_checked else self
 
     @cached_property
     def decoding(self) -> Decoding:
@@ -100,6 +109,16 @@ class Index:
     ) -> T:
         """The image as `decode` gives it. Raises `DataError` as `read`, and `UnreadableImageError`
         where it cannot be decoded, with what that means for the dataset."""
+        if self._kept is not None and decode is decoded_array:
+            kept = self._kept.picture(
+                shard, offset, lambda: self._decoded(shard, offset, size, decoded_array)
+            )
+            return cast(T, kept)
+        return self._decoded(shard, offset, size, decode)
+
+    def _decoded(
+        self, shard: str, offset: int, size: int, decode: Callable[[bytes, Decoding], T]
+    ) -> T:
         data = self.read(shard, offset, size)
         try:
             return decode(data, self.decoding)
@@ -142,6 +161,18 @@ def write_index(samples: pl.DataFrame, folder: Path, decoding: Decoding) -> None
     check_keys(samples, f"the index in {folder}")
     told = {DECODING: json.dumps(decoding.as_data())}
     samples.write_parquet(folder / INDEX_FILE, metadata=told)
+
+
+def mean_decoded_size(index: Index) -> float:
+    """The bytes that a training image takes once it is decoded, by some spread over all of them; 0
+    where none of these can be read."""
+    places = index.rows("train").select("shard", "offset", "size")
+    sizes: list[int] = []
+    for row in range(0, places.height, max(1, places.height // SIZED_IMAGES)):
+        shard, offset, size = places.row(row)
+        with contextlib.suppress(UnreadableImageError):
+            sizes.append(index.decoded(shard, offset, size, decoded_array).nbytes)
+    return sum(sizes) / max(1, len(sizes))
 
 
 class _OpenShard:

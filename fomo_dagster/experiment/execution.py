@@ -53,6 +53,12 @@ class Execution(Declaration):
     evaluation_batch_size: int = Field(
         256, ge=1, description="Samples on the device at once in evaluation."
     )
+    decoded_cache_gib: float | None = Field(
+        None,
+        gt=0,
+        description="Disk space for decoded training images, in the cache folder, so that each is "
+        "decoded once; null: none are kept.",
+    )
     shard_cache_gib: float = Field(
         50.0,
         gt=0,

@@ -23,8 +23,11 @@ import torch
 from PIL import Image
 
 from fomo_dagster.data.batches import Batch, Batches, Tokenize, Tokens, Transform
+from fomo_dagster.data.decoded_cache import DecodedCache
+from fomo_dagster.data.decoders import decoded_array
 from fomo_dagster.data.index import Index
 from fomo_dagster.data.mixture import StepSizes
+from fomo_dagster.data.pixel_rules import Pixels
 from fomo_dagster.data.pools import ManifestPool, Pool
 from fomo_dagster.data.samples import INDEX, MANIFEST
 from fomo_dagster.data.sampling import positions
@@ -429,3 +432,21 @@ def test_batches_for_a_cuda_device_are_pinned_by_the_loader(
     )  # fmt: skip
     assert list(batches.iterate(0)) == []
     assert told["pin_memory"] is pinned
+
+
+@pytest.mark.parametrize("workers", [0, WITH_A_WORKER])
+def test_decoded_images_that_are_kept_make_the_same_batches(
+    tmp_path: Path, indexes: dict[str, Index], workers: int
+) -> None:
+    def batches(index: Index) -> list[torch.Tensor]:
+        pool = ManifestPool("update", manifest("van"), {"cars": index}, decoded_array)
+        transform = partial(augment, size=8, crop_scale=(0.3, 0.9), pixels=Pixels.TORCH)
+        made = make({"update": pool}, {"update": 4}, transform, steps=3, workers=workers)
+        return [batch.images for batch in made.iterate(0)]
+
+    index = indexes["cars"]
+    keeping = index.keeping(DecodedCache(tmp_path, "cars", 10**8))
+    expected = batches(index)
+    for _ in range(2):
+        assert all(map(torch.equal, batches(keeping), expected))
+    assert len([*tmp_path.glob("cars/*/*")]) == len(manifest("van"))

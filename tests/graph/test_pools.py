@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import zipfile
 
 import numpy as np
@@ -16,11 +17,14 @@ from fomo_dagster.data.pixel_rules import NEWEST
 from fomo_dagster.errors import DataError, InputError
 from fomo_dagster.experiment.execution import Execution
 from fomo_dagster.experiment.training import Budget
+from fomo_dagster.graph.core.facts import ONLY
 from fomo_dagster.graph.run.materialise import materialise
 from fomo_dagster.graph.run.run_context import RunContext
+from fomo_dagster.graph.work.checkpoints import WEIGHTS
 from fomo_dagster.graph.work.indexes import index_of
 from fomo_dagster.graph.work.opened_pools import pool_captions, pretraining_pool
 from fomo_dagster.training.steps import steps_of
+from tests.conftest import EXPERIMENT
 
 
 def weighted(**weights):
@@ -334,3 +338,18 @@ def test_dagster_shows_the_shards_the_shares_and_what_was_skipped(with_stream):
     assert [record.data for record in pool["streamed"].records] == [{"dataset": "web", "shards": 3}]
     looked = [metadata_of_source(context.observe(f"sources/{name}")) for name in ("placed", "web")]
     assert looked == [{"tars": 3, "samples": 25, "skipped": 1}, {"shards": 3}]
+
+
+def test_decoded_images_are_kept_within_a_room_and_change_nothing(finished_project, capsys):
+    home, key = finished_project.home, "toy/trained_001"
+    kind, digest = home.heads.read(key).artifacts[ONLY]
+    folder = home.root / "store" / kind / digest
+    weights = (folder / WEIGHTS).read_bytes()
+    shutil.rmtree(folder)
+    finished_project.write("toy", execution={**EXPERIMENT["execution"], "decoded_cache_gib": 1})
+    run_experiment("toy", [])
+    assert (folder / WEIGHTS).read_bytes() == weights
+    assert [*(home.cache / "decoded").glob("*/*/*")]
+    said = " ".join("".join(capsys.readouterr()).split())
+    assert "the decoded images of birds take about" in said
+    assert "of the 1 that there may be of all" in said

@@ -63,9 +63,9 @@ def open_pools(
 
     chunk, earlier = manifest(chunk_key), [manifest(key) for key in earlier_keys]
     kept = keep(earlier)
-    pools = {"update": manifest_pool("update", chunk, context, pixels)}
+    pools = {"update": manifest_pool("update", chunk, context, pixels, execution)}
     if earlier:
-        pools["buffer"] = manifest_pool("buffer", kept, context, pixels)
+        pools["buffer"] = manifest_pool("buffer", kept, context, pixels, execution)
     if pool_key is not None:
         pools["pretraining"] = pretraining_pool(pool_key, context, execution, pixels)
     return StagePools(pools=pools, chunk=chunk, earlier=earlier, kept=kept, keep=keep)
