@@ -10,6 +10,7 @@ from bisect import bisect_right
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, TypeAlias
 
@@ -184,7 +185,7 @@ class StageShares:
         """Whether there is only one point."""
         return len(self.points) == 1
 
-    @property
+    @cached_property
     def pools(self) -> tuple[str, ...]:
         """Those with a share at a point; `sizes` sees to it that a step draws from each."""
         return tuple(p for p in POOLS if any(shares.get(p, 0) > 0 for _, shares in self.points))

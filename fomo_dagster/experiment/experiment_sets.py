@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
+
+from pydantic import BaseModel
 
 from fomo_dagster.errors import FomoError, InputError, nearest
 from fomo_dagster.experiment.comparison import FOLDER as COMPARISONS
@@ -21,7 +23,6 @@ from fomo_dagster.experiment.extending import apply_override, merged, nested
 from fomo_dagster.experiment.files import experiment_files, find_file
 from fomo_dagster.experiment.gallery import LoadedGallery
 from fomo_dagster.experiment.loading import Loaded, declared_in, experiment_from
-from fomo_dagster.experiment.schema import Experiment
 from fomo_dagster.experiment.shared_names import with_shared_names
 from fomo_dagster.experiment.sweeping import (
     EXTENDS,
@@ -36,6 +37,7 @@ from fomo_dagster.galleries.declaration import FOLDER as GALLERIES
 
 T = TypeVar("T")
 
+_PLAIN = frozenset({str, int, float, bool, type(None)})  # what most values of declarations are
 logger = logging.getLogger(__name__)
 
 
@@ -329,10 +331,24 @@ def _check_overrides(overrides: Sequence[str], points: Sequence[Point], path: Pa
 def _without_repetitions(made: Sequence[tuple[Loaded, Point]]) -> list[tuple[Loaded, Point]]:
     """The members, except for those that declare what an earlier one does."""
     kept: list[tuple[Loaded, Point]] = []
-    seen: list[Experiment] = []
+    seen = set[Hashable]()
     for member, point in made:
-        bare = member.experiment.model_copy(update={"name": "", "description": ""})
+        bare = _frozen(member.experiment.model_copy(update={"name": "", "description": ""}))
         if bare not in seen:
-            seen.append(bare)
+            seen.add(bare)
             kept.append((member, point))
     return kept
+
+
+def _frozen(value: Any) -> Hashable:
+    """What is equal, and has one hash, where values of declarations are equal."""
+    kind = type(value)
+    if kind in _PLAIN:
+        return value  # type: ignore[no-any-return]
+    if isinstance(value, BaseModel):
+        return kind, _frozen(vars(value))
+    if isinstance(value, Mapping):
+        return frozenset((key, _frozen(one)) for key, one in value.items())
+    if isinstance(value, list | tuple):
+        return kind, tuple(map(_frozen, value))
+    return frozenset(value) if isinstance(value, set) else value  # type: ignore[no-any-return]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 DIGEST_LENGTH = 32  # hexadecimal digits, 128 bits
+_PLAIN = frozenset({str, int, bool, type(None)})  # what most values are
 
 
 def canonical(value: Any) -> Any:
@@ -18,8 +19,6 @@ def canonical(value: Any) -> Any:
     Raises `TypeError` or `ValueError` for what has no one deterministic form (sets, objects, paths,
     functions, NaN): such a value must be made explicit before it can be part of an identity.
     """
-    if value is None or isinstance(value, bool | int | str):
-        return value
     if isinstance(value, float):
         if not math.isfinite(value):
             raise ValueError(f"{value!r} cannot be part of an identity: it is not finite")
@@ -30,9 +29,12 @@ def canonical(value: Any) -> Any:
                 raise TypeError(
                     f"key {key!r} of an identity must be text, not {type(key).__name__}"
                 )
-        return {key: canonical(value[key]) for key in sorted(value)}
+        items = [(key, value[key]) for key in sorted(value)]
+        return {key: one if type(one) in _PLAIN else canonical(one) for key, one in items}
     if isinstance(value, list | tuple):
-        return [canonical(item) for item in value]
+        return [one if type(one) in _PLAIN else canonical(one) for one in value]
+    if value is None or isinstance(value, bool | int | str):
+        return value
     raise TypeError(
         f"{value!r} of type {type(value).__name__} cannot be part of an identity: it has no "
         "canonical form; give plain data"

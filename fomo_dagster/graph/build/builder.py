@@ -17,6 +17,7 @@ from fomo_dagster.experiment.loading import Loaded
 from fomo_dagster.experiment.names import SAFE_NAME
 from fomo_dagster.experiment.overview import overview
 from fomo_dagster.experiment.schema import Experiment
+from fomo_dagster.graph.build.code_versions import CodeVersions
 from fomo_dagster.graph.build.declared_comparisons import comparison_nodes
 from fomo_dagster.graph.build.declared_releases import check_forms, release_nodes
 from fomo_dagster.graph.build.declared_streams import (
@@ -150,14 +151,14 @@ class _Builder(TrainingNodes):
         declared: dict[str, Loaded | LoadedGallery] = {**self.loaded, **self.galleries}
         owners = {key: declared[name] for key, name in self.owners.items() if name}
         return Graph(
-            self.sources, self.nodes, self.code_versions, self.experiments, self.growing,
+            self.sources, self.nodes, CodeVersions(self.nodes), self.experiments, self.growing,
             self.sweeps, owners, self.loaded, tuple(self.troubles),
         )  # fmt: skip
 
     def try_experiment(self, loaded: Loaded) -> None:
         """Add an experiment, or else nothing of it but the trouble that it is in."""
         whole: list[dict[str, Any]] = [
-            self.sources, self.nodes, self.owners, self.code_versions, self.loaded, self.names.keys,
+            self.sources, self.nodes, self.owners, self.loaded, self.names.keys,
         ]  # fmt: skip
         lengths = [len(part) for part in whole]
         error = attempted(lambda: self.add_experiment(loaded, look_for_weights=True), loaded.path)

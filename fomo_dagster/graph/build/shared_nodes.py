@@ -22,7 +22,6 @@ from fomo_dagster.graph.nodes.backbone import (
 from fomo_dagster.graph.nodes.datasets import NODES
 from fomo_dagster.graph.nodes.pool import PoolNode
 from fomo_dagster.graph.nodes.validation import ValidationNode, viewed_by
-from fomo_dagster.store.digests import digest_of
 
 POOL = "pool"  # what the places in an experiment that name a pool end in
 
@@ -37,7 +36,6 @@ class SharedNodes:
         self.sources: dict[str, SourceNode] = {}
         self.nodes: dict[str, Node] = {}
         self.owners: dict[str, str] = {}
-        self.code_versions: dict[str, str] = {}
         self.weights: defaultdict[str, list[WeightsSource]] = defaultdict(list)
         self.names = Names()
         self.experiment = ""
@@ -46,18 +44,13 @@ class SharedNodes:
         """Add a node after what it needs. If it exists already, it must be the same."""
         there = self.nodes.get(node.key)
         if there is not None:
+            if there == node:
+                return
             check_alike(there, node, self.owners[node.key], self.experiment)
             return
         self.names.check_key(node.key, self.experiment)
         self.nodes[node.key] = node
         self.owners[node.key] = self.experiment
-        upstream = {
-            key: self.code_versions[key] for key in node.inputs if key in self.code_versions
-        }
-        self.code_versions[node.key] = digest_of(
-            {"kind": node.kind, "version": node.version, "declared": node.declared,
-             "upstream": upstream}
-        )  # fmt: skip
 
     def add_dataset(self, loaded: Loaded, name: str, where: str) -> Dataset:
         dataset = loaded.dataset(name, where)

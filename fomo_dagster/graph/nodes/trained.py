@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -123,7 +123,7 @@ class TrainedNode(WeightsNode):
         preserve = self.method.preserve
         return self.trained_keys if preserve and preserve.leaves_replay_features else ()
 
-    @property
+    @cached_property
     def _shares(self) -> StageShares:
         """Those declared for this stage, as if it had a buffer."""
         return self.mixture.of_stage(self.stage)

@@ -13,6 +13,8 @@ from __future__ import annotations
 import statistics
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
 
 from fomo_dagster.data.pixel_rules import PARAMETER
 from fomo_dagster.graph.core.facts import ONLY, Facts, identity
@@ -96,7 +98,7 @@ def _planned(nodes: Iterable[Node], context: RunContext, verified: Verified) -> 
         if not look.is_whole or (look.absent and not look.may_stay_cleaned):
             changing.add(node.key)
     stays_cleaned = _staying_cleaned(looks)
-    speeds = _Speeds(context)
+    speeds = _Speeds(context.home.root)
     entries = []
     makers: dict[str, str] = {}  # digest of what is to be made → the first asset that makes it
     for look in looks:
@@ -210,25 +212,33 @@ class _Speeds:
     What several assets have in common, as experiments that begin alike do, counts once.
     """
 
-    def __init__(self, context: RunContext) -> None:
+    def __init__(self, home: Path) -> None:
+        self._home = home
+
+    @cached_property
+    def _medians(self) -> tuple[dict[str, float], dict[str, float]]:
+        """Kind → seconds a sample, and seconds at all: read where something is to be made."""
+        from fomo_dagster.tables.known_heads import KnownHeads
+
+        known = KnownHeads.of(self._home).costs.unique("digest", keep="last").drop_nulls("seconds")
         costs: dict[str, list[float]] = {}
         fixed: dict[str, list[float]] = {}
-        heads = (head for _, _, head in context.heads.all())
-        for head in {head.digest: head for head in heads if head is not None}.values():
-            if "seconds" not in head.cost:
-                continue
-            fixed.setdefault(head.kind, []).append(head.cost["seconds"])
-            if head.cost.get("samples"):
-                speed = head.cost["seconds"] / head.cost["samples"]
-                costs.setdefault(head.kind, []).append(speed)
-        self._speeds = {kind: statistics.median(values) for kind, values in costs.items()}
-        self._fixed = {kind: statistics.median(values) for kind, values in fixed.items()}
+        for kind, seconds, samples in known.select("kind", "seconds", "samples").iter_rows():
+            fixed.setdefault(kind, []).append(seconds)
+            if samples:
+                costs.setdefault(kind, []).append(seconds / samples)
+        speeds, of_any = (
+            {kind: statistics.median(values) for kind, values in found.items()}
+            for found in (costs, fixed)
+        )
+        return speeds, of_any
 
     def seconds(self, kind: str, samples: int | None) -> float | None:
         """None if nothing of the kind was ever computed here."""
+        speeds, of_any = self._medians
         if samples is None:
-            return self._fixed.get(kind)
-        speed = self._speeds.get(kind)
+            return of_any.get(kind)
+        speed = speeds.get(kind)
         return None if speed is None else speed * samples
 
 
