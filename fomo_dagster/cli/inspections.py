@@ -16,6 +16,8 @@ from fomo_dagster.home import Home, project_folder
 if TYPE_CHECKING:
     import polars as pl
 
+    from fomo_dagster.tables.looked_at import LookedAt
+
 
 class By(StrEnum):
     """What makes a sample conspicuous."""
@@ -66,10 +68,7 @@ def inspect(
     if by is None:
         by = By.labels if looked else By.captions
     elif by is By.labels and not looked:
-        raise InputError(
-            f"wrong labels were not looked for in {found.experiment!r}: set "
-            "`inspection: {label_noise: true}`, for classification datasets"
-        )
+        raise InputError(_why_not_looked(found, stage, home))
     rows = most_conspicuous(found.rows, COLUMNS[by])
     if sheet is not None:
         _write_sheet(rows, by, f"{found.experiment}: {TITLES[by]}", home, sheet)
@@ -87,6 +86,26 @@ def inspect(
     print_frame(rows.drop("experiment").head(most), TITLES[by].capitalize(), console, narrow="key")
     if (left := rows.height - most) > 0:
         say(console, f"{left} more samples: --most {rows.height}, or --csv")
+
+
+def _why_not_looked(found: LookedAt, stage: int | None, home: Home) -> str:
+    """Why no label of an experiment, or of one stage, was doubted or not."""
+    from fomo_dagster.evaluation.label_noise import FOLDS
+    from fomo_dagster.tables.inspections import inspections_of
+
+    needs = f"a classification dataset of which it brings two concepts with {FOLDS} samples each"
+    if stage is not None:
+        others = inspections_of(home.root, found.experiment).rows.drop_nulls("doubtful")["stage"]
+        if not others.is_empty():
+            told = ", ".join(map(str, others.unique().sort()))
+            return (
+                f"wrong labels were not looked for at stage {stage} of {found.experiment!r}, which "
+                f"lacks what that takes: {needs}. They were at {told}"
+            )
+    return (
+        f"wrong labels were not looked for in {found.experiment!r}: that takes `inspection: "
+        f"{{label_noise: true}}`, and at a stage {needs}"
+    )
 
 
 def _write_sheet(rows: pl.DataFrame, by: By, title: str, home: Home, path: Path) -> None:

@@ -76,12 +76,14 @@ def _why_no_files(history: History, number: int | None) -> str:
     if asked is None:
         return f"nothing is live as {history.name}, so there are no files to copy"
     of = f"the files of {history.shown(asked)} of {history.name}"
-    if files_record(history, asked) is None:
-        why = f"{of} were never written"
-    else:
-        why = f"{of} are no longer in the store"
-    if asked == history.live:
-        return f"{why}: name forms in `release.forms`, and `fomo run` of its experiment writes them"
+    was_written = files_record(history, asked) is not None
+    why = f"{of} {'are no longer in the store' if was_written else 'were never written'}"
+    candidate = history.release(asked).candidate
+    if asked == history.live and candidate is not None:
+        name = candidate.experiment
+        if was_written:
+            return f"{why}: `fomo run {name}` writes them again, if `release.forms` still names any"
+        return f"{why}: name forms in `release.forms`, and `fomo run {name}` writes them"
     return f"{why}: those of what is live are (`fomo rollback {history.name} --to {asked}`)"
 
 

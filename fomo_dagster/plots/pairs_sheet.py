@@ -32,9 +32,10 @@ def pair_tiles(
         one = image_of(row["dataset"], row["key"], "train")
         other = image_of(row["other_dataset"], row["other_key"], row["other_split"])
         if one is not None and other is not None:
-            apart = f"{row['kind']}: {how_near(row)}"
+            # What cannot be seen elsewhere is first: the end of a long heading is cut.
+            heading = f"{row['kind']}: {how_near(row)}, {row['other_dataset']}"
             tiles.append(Tile(one, row["dataset"], row["key"]))
-            tiles.append(Tile(other, f"{row['other_dataset']} ({apart})", row["other_key"]))
+            tiles.append(Tile(other, heading, row["other_key"]))
         if len(tiles) == 2 * MOST:
             break
     return tiles

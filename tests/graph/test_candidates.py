@@ -303,6 +303,8 @@ def test_with_manual_approval_a_stage_waits(live):
     assert history(live).live == 1
     assert fomo("promote", "toy").exit_code == 0
     assert (history(live).live, history(live).records[-1].candidate.stage) == (2, 3)
+    with pytest.raises(InputError, match="last judged when nothing was live, and release 2 is liv"):
+        fomo("promote", "toy", "--stage", "0")
     with pytest.raises(InputError, match="stage 2, came before one that was released, and is judg"):
         fomo("promote", "toy", "--stage", "2")
 

@@ -87,6 +87,19 @@ def test_an_inspection_stays_while_its_samples_and_weights_do(project):
         fomo("inspect", "toy", "--by", "labels")
 
 
+@pytest.mark.slow
+def test_a_stage_too_small_to_look_for_wrong_labels_says_so(inspected):
+    project, _ = inspected
+    rows = query(project.home.root, "SELECT stage, doubtful FROM inspections")
+    looked = set(rows.drop_nulls()["stage"])
+    (small,) = set(rows["stage"]) - looked
+    said = f"at stage {small} of 'toy', .* two concepts with 5 samples each"
+    with pytest.raises(InputError, match=said):
+        fomo("inspect", "toy", "--by", "labels", "--stage", str(small))
+    wrong = fomo("inspect", "toy", "--by", "label")
+    assert "Invalid value for '--by': 'label' is not one of" in wrong.output
+
+
 def test_an_inspection_is_no_part_of_what_is_trained(project):
     def inputs():
         nodes = project.graph().nodes

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from fomo_dagster.cli.main import app
 from fomo_dagster.errors import InputError
 from fomo_dagster.home import Home
-from fomo_dagster.releases.files import FILES, record_files, released_files
+from fomo_dagster.releases.files import FILES, files_record, record_files, released_files
 from fomo_dagster.releases.promoting import give_alias, promote, remove_alias, roll_back
 from fomo_dagster.releases.records import OvertakenError, ReleaseLog
 from fomo_dagster.store.cleaning import clean, what_goes
@@ -175,9 +175,12 @@ def test_files_are_copied_to_a_new_folder_or_it_is_said_why_not(log, home, tmp_p
         copy("search", "--files", str(target))
     copy("search", "--files", str(tmp_path / "first"), "--number", "1")
     assert (tmp_path / "first" / "README.md").read_text() == "release 1"
-    home.store.retire(*log.read().records[1].files)
+    home.store.retire(*files_record(log.read(), 1).files)
     with pytest.raises(InputError, match=r"no longer in the store.*`fomo rollback search --to 1`"):
         copy("search", "--files", str(tmp_path / "other"), "--number", "1")
+    home.store.retire(*files_record(log.read(), 2).files)
+    with pytest.raises(InputError, match=r"in the store: `fomo run daily` writes them again, if"):
+        copy("search", "--files", str(tmp_path / "other"))
     with pytest.raises(InputError, match="--number says whose files to copy"):
         copy("search", "--number", "1")
     with pytest.raises(InputError, match="--files is about one release name"):

@@ -81,7 +81,7 @@ class KeptNode(Node):
         kept = chunk.join(near, on=SAMPLE, how="anti", maintain_order="left")
         if kept.is_empty():
             raise InputError(
-                f"{self.key}: all {found.samples} samples that stage {self.stage} brings are near "
+                f"all {found.samples} samples that stage {self.stage} brings are near "
                 "duplicates, so nothing is left to train on: look at them (`fomo duplicates "
                 f"{self.experiment} --stage {self.stage}`), and lower near_duplicates.distance, or "
                 "leave out near_duplicates.deduplicate"

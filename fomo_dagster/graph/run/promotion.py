@@ -44,9 +44,10 @@ def promote_stage(
     live, checkpoint = history.live, context.facts(node.evaluation.checkpoint_key).data_version
     is_past = node.is_settled(context) and history.released_as(checkpoint) is None
     if live not in (None, reference) and is_past:
+        held = "when nothing was live" if reference is None else f"against release {reference}"
         raise InputError(
             f"{experiment.name}, stage {number}, came before one that was released, and is judged "
-            f"no more: it was last held against release {reference}, and release {live} is live"
+            f"no more: it was last judged {held}, and release {live} is live"
         )
     recipes = node.settled(node.input_facts(context), context)
     if reference == live and head.digest != identity(recipes):
