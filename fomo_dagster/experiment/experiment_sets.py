@@ -351,4 +351,4 @@ def _frozen(value: Any) -> Hashable:
         return frozenset((key, _frozen(one)) for key, one in value.items())
     if isinstance(value, list | tuple):
         return kind, tuple(map(_frozen, value))
-    return frozenset(value) if isinstance(value, set) else value  # type: ignore[no-any-return]
+    return frozenset(value) if isinstance(value, set) else value
