@@ -2,17 +2,21 @@
 plain way, all models in memory with torch.
 
 Random models in the page cache, half of whose numbers are one embedding, as in small CLIP models.
-Each row is a process of its own; its seconds are of the merge and of writing it. Peak memory is
-what is allocated (RssAnon, looked at every 5 ms, beyond what the imports took): pages of files that
-are mapped can be dropped at any time and are left out, for both.
+Each measurement is a process of its own; its seconds are of the merge and of writing it, with as
+many threads as OMP_NUM_THREADS says. `reading alone` reads once what the technique does (a mean has
+no θ₀). Ratios are within a round; the table has their median, least and most over the rounds. Peak
+memory is what is allocated (RssAnon, looked at every 5 ms, beyond what the imports took): pages of
+files that are mapped can be dropped at any time and are left out, for both.
 
     python benchmarks/merging.py [--models 2 8 20] [--megabytes 16 64] [--plain-limit 2000]
+    OMP_NUM_THREADS=2 python benchmarks/merging.py --models 4 --megabytes 605 --plain-limit 3000
 """
 
 from __future__ import annotations
 
 import argparse
 import multiprocessing
+import statistics
 import sys
 import tempfile
 import threading
@@ -25,13 +29,13 @@ import torch
 from pictures import print_figures
 from safetensors.torch import load_file, save_file
 
+from fomo_dagster.merging import checkpoints
 from fomo_dagster.merging.techniques import TECHNIQUES, merge
 
 BLOCKS = 12
-WAYS = ("out of core", "in memory")
-READING = "reading alone"
-BYTES_AT_ONCE = 2**23
-MEASURED = ("weighted_mean", "model_stock", "ties")
+READING, MERGING, PLAIN = WAYS = ("reading alone", "out of core", "in memory")
+BYTES_AT_ONCE = checkpoints.NUMBERS_AT_ONCE * 4
+MEASURED = ("weighted_mean", "model_stock", "dare_ties", "ties")
 
 
 def write_models(folder: Path, count: int, megabytes: float, distinct: int) -> None:
@@ -70,10 +74,13 @@ def in_memory(technique: str, models: Sequence[Path], output: Path, base: Path) 
     else:
         flat = torch.cat([value.reshape(-1) for value in theta.values()])
         vectors = torch.stack([torch.cat([m[k].reshape(-1) for k in theta]) for m in loaded]) - flat
-        magnitudes = vectors.abs()
-        dropped = flat.numel() - round(0.2 * flat.numel())
-        least = torch.stack([row.kthvalue(dropped + 1).values for row in magnitudes])
-        vectors = torch.where(magnitudes >= least[:, None], vectors, 0)
+        if technique == "dare_ties":
+            vectors *= (torch.rand(vectors.shape) >= 0.9) / 0.1
+        else:
+            magnitudes = vectors.abs()
+            dropped = flat.numel() - round(0.2 * flat.numel())
+            least = torch.stack([row.kthvalue(dropped + 1).values for row in magnitudes])
+            vectors = torch.where(magnitudes >= least[:, None], vectors, 0)
         agrees = vectors.sign() == vectors.sum(0).sign()
         kept = torch.where(agrees, vectors, 0)
         total = flat + kept.sum(0) / (kept != 0).sum(0).clamp(min=1)
@@ -104,16 +111,15 @@ def allocated() -> float:
 
 def measure(folder: Path, technique: str, count: int, way: str) -> tuple[float, float]:
     """Seconds, and the peak of allocated MiB beyond the beginning."""
-    models, base, output = [folder / str(i) for i in range(count)], folder / "base", folder / way
-    work: Callable[[], None]
-    if way == READING:
-        work = lambda: read([base, *models])  # noqa: E731
-    elif way == "out of core":
-        declared = TECHNIQUES[technique](technique=technique)
-        work = lambda: merge(declared, models, output, base)  # noqa: E731
-    else:
-        work = lambda: in_memory(technique, models, output, base)  # noqa: E731
-    merge(TECHNIQUES["weighted_mean"](technique="weighted_mean"), [base], output)  # imports
+    models, base, output = [folder / str(i) for i in range(count)], folder / "base", folder / "out"
+    declared = TECHNIQUES[technique](technique=technique)
+    inputs = [base, *models] if declared.needs_base else models
+    work: dict[str, Callable[[], None]] = {
+        READING: lambda: read(inputs),
+        MERGING: lambda: merge(declared, models, output, base),
+        PLAIN: lambda: in_memory(technique, models, output, base),
+    }
+    output.unlink(missing_ok=True)
     begun, peak, done = allocated(), [0.0], threading.Event()
 
     def watch() -> None:
@@ -123,7 +129,7 @@ def measure(folder: Path, technique: str, count: int, way: str) -> tuple[float, 
     watcher = threading.Thread(target=watch)
     watcher.start()
     started = time.perf_counter()
-    work()
+    work[way]()
     seconds = time.perf_counter() - started
     done.set()
     watcher.join()
@@ -139,6 +145,7 @@ def main() -> None:
     )
     parser.add_argument("--distinct", type=int, help="Models that are no links; all by default.")
     parser.add_argument("--techniques", choices=MEASURED, nargs="+", default=MEASURED)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="Where the models are written.")
     arguments = parser.parse_args()
     rows: list[tuple[object, ...]] = []
@@ -150,18 +157,37 @@ def main() -> None:
             write_models(folder, most, megabytes, arguments.distinct or most)
             for count in arguments.models:
                 held = count * megabytes <= arguments.plain_limit
-                cases = [(name, way) for name in arguments.techniques for way in WAYS]
-                for technique, way in [("", READING), *cases]:
-                    if way == "in memory" and not held:
-                        continue
-                    with ProcessPoolExecutor(1, spawn) as process:
-                        found = process.submit(measure, folder, technique, count, way)
-                        seconds, memory = found.result()
-                    speed = count * megabytes / seconds
-                    rows.append((technique, count, megabytes, way, seconds, speed, memory))
-                    print(*rows[-1], file=sys.stderr)  # some take an hour
-    columns = ("technique", "models", "MB each", "way", "s", "MB/s", "peak MiB")
+                ways = WAYS if held else WAYS[:-1]
+                for technique in arguments.techniques:
+                    found: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
+                    for way in ways * arguments.rounds:
+                        with ProcessPoolExecutor(1, spawn) as process:
+                            measured = process.submit(measure, folder, technique, count, way)
+                            found[way].append(measured.result())
+                        print(technique, count, megabytes, way, found[way][-1], file=sys.stderr)
+                    rows += [(technique, count, megabytes, *row) for row in summarised(found)]
+    ratios = ("of reading", "of in memory")
+    columns = ("technique", "models", "MB each", "way", "s", *ratios, "peak MiB")
     print_figures("merging", columns, rows)
+
+
+def summarised(found: dict[str, list[tuple[float, float]]]) -> list[tuple[object, ...]]:
+    """By way: median seconds, their ratios to reading and to the plain way in the same rounds, and
+    the largest peak."""
+    rows = []
+    for way, measured in found.items():
+        ratios = [
+            spread([mine / other for (mine, _), (other, _) in zip(measured, others, strict=True)])
+            for others in (found[READING], found.get(PLAIN, []))
+            if others
+        ]
+        seconds = statistics.median(seconds for seconds, _ in measured)
+        rows.append((way, seconds, *(*ratios, "")[:2], max(memory for _, memory in measured)))
+    return rows
+
+
+def spread(ratios: Sequence[float]) -> str:
+    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
 
 
 if __name__ == "__main__":
