@@ -1,42 +1,52 @@
 """Several checkpoints of one architecture, read in pieces of their tensors.
 
 The inputs are memory-mapped safetensors, and the output is written as it is made. Memory holds a
-piece of every model's tensor and the one tensor that is being merged, never a checkpoint. Threads
-work on the pieces; the results come in the order of the pieces, so nothing depends on how many
-threads there are. What is made of the pieces is the technique's business.
+few pieces of every model's tensor, never a checkpoint or a whole tensor. Threads work on the pieces
+while what came of others is written; the results come in the order of the pieces, so nothing
+depends on how many threads there are. What is made of the pieces is the technique's business.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import os
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
+from itertools import chain
 from pathlib import Path
+from threading import local
 from types import TracebackType
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from fomo_dagster.errors import DataError
-from fomo_dagster.merging.pieces import Array, Piece, Rule
+from fomo_dagster.merging.pieces import Array, Magnitudes, Piece, Rule, magnitudes
+from fomo_dagster.merging.threads import Threads
 
 Layout: TypeAlias = dict[str, tuple[str, tuple[int, ...]]]
 """The kind (F32, I64, …) of each tensor as the output holds it, and its shape."""
+Tensors: TypeAlias = dict[int, npt.NDArray[Any]]
 T = TypeVar("T")
 
-NUMBERS_AT_ONCE = 2**17
-"""Numbers of all models together in one piece: 1 MiB of float64, which a cache holds."""
+NUMBERS_AT_ONCE = 2**19
+"""Numbers of all models together that a thread holds: 4 MiB of float64, as more leaves the caches,
+and of fewer threads wait for each other."""
+NUMBERS_ADDED_UP = 2**17
+"""Those in one piece of `over_pieces`. The last digits of what is added up over pieces depend on
+it, and so does what is made of that: it stays as it is."""
 NUMBERS_OF_ONE = 2**12
 """Numbers of one model in a piece, at least: fewer take longer to begin with than to read."""
 _ALIGNMENT = 4  # pieces begin at multiples of this: seeded numbers come four at a time
-_THREADS = min(4, os.cpu_count() or 1)
+_KEPT = 2**24
+"""Bytes. Once a block as large was given back, glibc keeps smaller ones for the next array. Before,
+it may map each anew, page by page."""
 _FLOATING = ("F64", "F32", "F16", "BF16")
 _BYTES = {"I64": 8, "F32": 4, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 _NAMED_AT_MOST = 5
@@ -63,6 +73,7 @@ class Checkpoints:
         self._exits = ExitStack()
         self._files: list[Any] = []
         self.layout: Layout = {}
+        self._own = local()
 
     def __enter__(self) -> Checkpoints:
         with ExitStack() as opening:
@@ -70,7 +81,8 @@ class Checkpoints:
             self.layout = self._layout(0)
             for i in range(1, len(self._files)):
                 self._check_same(i)
-            self._threads = opening.enter_context(ThreadPoolExecutor(_THREADS))
+            np.empty(_KEPT, np.uint8)
+            self.threads = opening.enter_context(Threads())
             self._exits = opening.pop_all()
         return self
 
@@ -95,28 +107,75 @@ class Checkpoints:
         return math.prod(shape[1:] if len(shape) > 1 else shape)
 
     def over_pieces(
-        self, name: str, work: Callable[[Piece], T], model: int | None = None, rows: bool = False
+        self, name: str, work: Callable[[Piece], T], model: int | None = None
     ) -> Iterator[T]:
-        """The results of `work` for each piece of the tensor, in order.
+        """The results of `work` for each piece of the tensor, in order. They share no memory with
+        the piece, which the next ones take.
 
-        model: the place of the only model to include; none: all. rows: whether pieces consist of
-        whole rows, however long.
+        model: the place of the only model to include; none: all.
         """
-        size = self.size(name)
-        of_models = range(self.count) if model is None else (model,)
-        chosen = [*of_models, *range(self.count, len(self._files))]
-        unit = math.lcm(_ALIGNMENT, self.row(name)) if rows and size else _ALIGNMENT
-        width = max(NUMBERS_OF_ONE, NUMBERS_AT_ONCE // len(chosen)) // unit * unit or unit
-        starts = range(0, size, width)
-        # Tensors that share memory with the file: a piece of one is read when it is converted.
-        tensors = {i: self._files[i].get_tensor(name).reshape(-1) for i in chosen}
-
-        def read_and_work(start: int) -> T:
-            return work(self._piece(name, tensors, start, min(start + width, size)))
-
-        return (
-            self._threads.map(read_and_work, starts) if size > width else map(read_and_work, starts)
+        tensors = self._tensors(name, model)
+        width = self._width(name, len(tensors), min(NUMBERS_ADDED_UP, NUMBERS_AT_ONCE))
+        together = min(
+            NUMBERS_AT_ONCE // (width * len(tensors)),
+            self.size(name) // (width * 2 * self.threads.count),
         )
+
+        def read_and_work(start: int, stop: int) -> list[T]:
+            return [work(piece) for piece in self._read(name, tensors, start, stop, width)]
+
+        tasks = self._tasks(name, width * max(1, together), read_and_work)
+        return chain.from_iterable(self.threads.in_order(tasks))
+
+    def tasks(
+        self, name: str, work: Callable[[Piece], T], rows: bool = False
+    ) -> Iterator[Callable[[], T]]:
+        """What gives the results of `work` for each piece of the tensor; fewer and larger ones than
+        those of `over_pieces`.
+
+        rows: whether pieces consist of whole rows, however long.
+        """
+        tensors = self._tensors(name, None)
+        width = self._width(name, len(tensors), NUMBERS_AT_ONCE, rows)
+
+        def read_and_work(start: int, stop: int) -> T:
+            (piece,) = self._read(name, tensors, start, stop, width)
+            return work(piece)
+
+        return self._tasks(name, width, read_and_work)
+
+    def over_magnitudes(
+        self, name: str, model: int, work: Callable[[Magnitudes], T]
+    ) -> Iterator[T]:
+        """The results of `work` for |τ| of one model in single precision, in pieces, in order."""
+        tensors = self._tensors(name, model)
+
+        def read_and_work(start: int, stop: int) -> T:
+            return work(self._magnitudes(name, tensors, start, stop))
+
+        width = self._width(name, len(tensors), NUMBERS_AT_ONCE)
+        return self.threads.in_order(self._tasks(name, width, read_and_work))
+
+    def sampled(self, name: str, step: int, model: int | None = None) -> Iterator[Piece]:
+        """Every number of the tensor that many others apart, as if they were all. As with
+        `over_pieces`, the next piece takes the memory of this one."""
+        tensors = {i: tensor[::step] for i, tensor in self._tensors(name, model).items()}
+        count = len(range(0, self.size(name), step))
+        width = self._width(name, len(tensors), NUMBERS_AT_ONCE)
+        for start in range(0, count, width):
+            yield from self._read(name, tensors, start, min(start + width, count), width)
+
+    def _width(self, name: str, files: int, numbers: int, rows: bool = False) -> int:
+        """Of a piece with at most that many numbers of all files, where it does not take more."""
+        unit = math.lcm(_ALIGNMENT, self.row(name)) if rows and self.size(name) else _ALIGNMENT
+        return max(NUMBERS_OF_ONE, numbers // files) // unit * unit or unit
+
+    def _tasks(
+        self, name: str, width: int, read_and_work: Callable[[int, int], T]
+    ) -> Iterator[Callable[[], T]]:
+        size = self.size(name)
+        for start in range(0, size, width):
+            yield partial(read_and_work, start, min(start + width, size))
 
     def integers(self, name: str) -> Tensor:
         """A tensor of integers (a counter), which must be the same in all files.
@@ -133,26 +192,68 @@ class Checkpoints:
                 )
         return first
 
-    def _piece(self, name: str, tensors: Mapping[int, Tensor], start: int, stop: int) -> Piece:
-        numbers = np.empty((len(tensors), stop - start))
-        for row, tensor in zip(numbers, tensors.values(), strict=True):
-            self._read(tensor, start, stop, row)
-        with np.errstate(invalid="ignore", over="ignore"):
-            suspicious = not np.isfinite(numbers.sum())
-        if suspicious:
-            for i, row in zip(tensors, numbers, strict=True):
-                if not np.isfinite(row).all():
-                    raise DataError(
-                        f"{name} of {self._label(i)} is not finite, which a merge would spread: "
-                        "leave that file out, or train it again"
-                    )
-        if not self._has_base:
-            return Piece(name, start, numbers, None)
-        return Piece(name, start, numbers[:-1], numbers[-1])
+    def _tensors(self, name: str, model: int | None) -> Tensors:
+        """By file, of all models or one, and of θ₀; flat, as they are in the files: a piece is read
+        when it is converted. bfloat16, which NumPy lacks, as its bits."""
+        of_models = range(self.count) if model is None else (model,)
+        tensors = {}
+        for i in (*of_models, *range(self.count, len(self._files))):
+            tensor: Tensor = self._files[i].get_tensor(name).reshape(-1)
+            if tensor.dtype == torch.bfloat16:
+                tensors[i] = tensor.view(torch.int16).numpy().view(np.uint16)
+            else:
+                tensors[i] = tensor.numpy()
+        return tensors
 
-    @staticmethod
-    def _read(tensor: Tensor, start: int, stop: int, into: Array) -> None:
-        torch.from_numpy(into).copy_(tensor[start:stop])
+    def _magnitudes(self, name: str, tensors: Tensors, start: int, stop: int) -> Magnitudes:
+        if any(tensor.dtype != np.float32 for tensor in tensors.values()):
+            piece = next(self._read(name, tensors, start, stop, stop - start))
+            return magnitudes(piece.into_vectors()[0])
+        # The difference of two numbers in single precision is the same rounded once, or to double
+        # precision and from there: that has more than twice the digits.
+        model, base = (tensor[start:stop] for tensor in tensors.values())
+        with np.errstate(invalid="ignore", over="ignore"):
+            found: Magnitudes = model - base
+        np.abs(found, out=found)
+        if not np.isfinite(found.max()):
+            next(self._read(name, tensors, start, stop, stop - start))  # says whose it is
+        return found
+
+    def _read(
+        self, name: str, tensors: Tensors, start: int, stop: int, width: int
+    ) -> Iterator[Piece]:
+        """The pieces between, `width` long but for the last. They lie in this thread's own memory:
+        new memory for each would take as long as to read it."""
+        size = len(tensors) * (stop - start)
+        if getattr(self._own, "numbers", np.empty(0)).size < size:
+            self._own.numbers = np.empty(size)
+        whole = (stop - start) // width
+        end = start + whole * width
+        held = self._own.numbers[:size]
+        pieces = held[: len(tensors) * whole * width].reshape(whole, len(tensors), width)
+        last = held[pieces.size :].reshape(len(tensors), stop - end)
+        for i, tensor in enumerate(tensors.values()):
+            pieces[:, i] = _as_numbers(tensor[start:end]).reshape(whole, width)
+            last[i] = _as_numbers(tensor[end:stop])
+        with np.errstate(invalid="ignore", over="ignore"):
+            suspicious = not np.isfinite(np.add.reduce(held))
+        for begin, numbers in zip(
+            range(start, stop, width), [*pieces, last][: whole + (end < stop)], strict=True
+        ):
+            if suspicious:
+                self._check_finite(name, tensors, numbers)
+            if self._has_base:
+                yield Piece(name, begin, numbers[:-1], numbers[-1])
+            else:
+                yield Piece(name, begin, numbers, None)
+
+    def _check_finite(self, name: str, tensors: Tensors, numbers: Array) -> None:
+        for i, row in zip(tensors, numbers, strict=True):
+            if not np.isfinite(row).all():
+                raise DataError(
+                    f"{name} of {self._label(i)} is not finite, which a merge would spread: "
+                    "leave that file out, or train it again"
+                )
 
     def _label(self, i: int) -> str:
         return self._labels.get(self._paths[i], str(self._paths[i]))
@@ -200,6 +301,13 @@ class Checkpoints:
                 )
 
 
+def _as_numbers(tensor: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """As they are in the file; of bfloat16, the upper half of float32, from its bits."""
+    if tensor.dtype != np.uint16:
+        return tensor
+    return (tensor.astype(np.uint32) << 16).view(np.float32)
+
+
 def _shown(tensor: tuple[str, tuple[int, ...]]) -> str:
     kind, shape = tensor
     return f"{kind} {list(shape)}"
@@ -218,16 +326,19 @@ def write_merged(
     """
     layout = checkpoints.layout
     names = sorted(layout, key=lambda name: (list(_BYTES).index(layout[name][0]), name))
-    with output.open("wb") as stream:
-        stream.write(_header({name: layout[name] for name in names}))
+
+    def tasks() -> Iterator[Callable[[], npt.NDArray[Any]]]:
         for name in names:
             if layout[name][0] != "F32":
                 integers = checkpoints.integers(name).contiguous().reshape(-1)
-                stream.write(integers.view(torch.uint8).numpy().data)
+                yield partial(np.asarray, integers.view(torch.uint8).numpy())
             elif checkpoints.size(name):
-                work = _single_precision(rule(name))
-                for merged in checkpoints.over_pieces(name, work, rows=by_rows):
-                    stream.write(merged.data)
+                yield from checkpoints.tasks(name, _single_precision(rule(name)), rows=by_rows)
+
+    with output.open("wb") as stream:
+        stream.write(_header({name: layout[name] for name in names}))
+        for merged in checkpoints.threads.in_order(tasks()):
+            stream.write(merged.data)
 
 
 def _single_precision(rule: Rule) -> Callable[[Piece], np.ndarray[Any, np.dtype[np.float32]]]:

@@ -156,12 +156,14 @@ class ModelStock(Technique):
 
     def plan(self, checkpoints: Checkpoints) -> Callable[[str], Rule]:
         def rule_of(name: str) -> Rule:
-            shares = _stock(inner_products(checkpoints, name, lambda piece: piece.vectors))
+            shares = _stock(inner_products(checkpoints, name, Piece.into_vectors))
             rest = 1 - float(shares.sum())
 
             def rule(piece: Piece) -> Array:
                 assert piece.base is not None
-                return weighted_sum(piece.models, shares) + rest * piece.base
+                merged = weighted_sum(piece.models, shares)
+                merged += rest * piece.base
+                return merged
 
             return rule
 

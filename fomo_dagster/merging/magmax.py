@@ -23,8 +23,14 @@ class MagMax(Elementwise):
     weighted_version: ClassVar[int] = 2
 
     def join(self, vectors: Array, weights: Array) -> Array:
-        magnitudes = np.abs(vectors) * np.abs(weights)[:, None]
-        largest = len(vectors) - 1 - magnitudes[::-1].argmax(axis=0)
-        chosen: Array = np.take_along_axis(vectors, largest[None], axis=0)[0]
-        chosen *= np.sign(weights)[largest]
+        signs, weights = np.sign(weights), np.abs(weights)
+        largest = np.abs(vectors[-1]) * weights[-1]
+        chosen: Array = vectors[-1] * signs[-1]
+        magnitudes = np.empty_like(largest)
+        for k in reversed(range(len(vectors) - 1)):
+            np.abs(vectors[k], out=magnitudes)
+            magnitudes *= weights[k]
+            vectors[k] *= signs[k]
+            chosen = np.where(magnitudes > largest, vectors[k], chosen)
+            np.maximum(largest, magnitudes, out=largest)
         return chosen

@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 Array: TypeAlias = npt.NDArray[np.float64]
+Magnitudes: TypeAlias = npt.NDArray[np.float32]
+"""Never negative, nor −0; in the precision in which they are compared."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,17 @@ class Piece:
         assert self.base is not None
         return self.models - self.base
 
+    def into_vectors(self) -> Array:
+        """As `vectors`, in the memory of `models`, which are no more: what is computed once stays
+        in the cache."""
+        assert self.base is not None
+        return np.subtract(self.models, self.base, out=self.models)
+
 
 Rule: TypeAlias = Callable[[Piece], Array]
-"""(n,), the merged numbers of a piece; what is given is left as it is."""
+"""(n,), the merged numbers of a piece, whose memory it may overwrite."""
+
+
+def magnitudes(vector: Array) -> Magnitudes:
+    """Of the same shape."""
+    return np.abs(vector.astype(np.float32))

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from fomo_dagster.merging.exact_quantiles import Magnitudes, T, select
-from fomo_dagster.merging.pieces import Array, Piece, Rule
+from fomo_dagster.merging.exact_quantiles import T, select
+from fomo_dagster.merging.pieces import Array, Magnitudes, Piece, Rule
 from fomo_dagster.merging.task_vectors import TaskVectorTechnique
 
 if TYPE_CHECKING:
@@ -43,7 +43,9 @@ class Sce(TaskVectorTechnique):
         weights /= weights.max() or 1.0  # equal ones are 1, as if none were given
 
         def signed(piece: Piece) -> Array:
-            return piece.vectors * signs[:, None]
+            vectors = piece.into_vectors()
+            vectors *= signs[:, None]
+            return vectors
 
         def rule_of(name: str) -> Rule:
             least = self._least_variance(checkpoints, name, signed, weights)
@@ -73,7 +75,11 @@ class Sce(TaskVectorTechnique):
                 name, lambda piece: work(_variances(signed(piece), weights))
             )
 
-        return select(go_through, [size - selected])[0]
+        def sampled(step: int) -> Magnitudes:
+            pieces = checkpoints.sampled(name, step)
+            return np.concatenate([_variances(signed(piece), weights) for piece in pieces])
+
+        return select(go_through, [size - selected], size, sampled)[0]
 
 
 def _variances(vectors: Array, weights: Array) -> Magnitudes:

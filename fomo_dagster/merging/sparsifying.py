@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
 
-from fomo_dagster.merging.exact_quantiles import Magnitudes, T, select
+from fomo_dagster.merging.exact_quantiles import T, select
 from fomo_dagster.merging.groups import tower_of
-from fomo_dagster.merging.pieces import Array, Piece, Rule
+from fomo_dagster.merging.pieces import Array, Magnitudes, Piece, Rule, magnitudes
 from fomo_dagster.merging.task_vectors import Elementwise
 from fomo_dagster.merging.technique import Technique
 
@@ -85,11 +85,14 @@ class Dropping(Drawing):
     drop: float = Field(0.9, ge=0, lt=1, description="p: the probability to drop a number.")
 
     def sparsify(self, checkpoints: Checkpoints) -> Callable[[str], Rule]:
+        least = np.uint64(math.ceil(self.drop * 2.0**53) << 11)  # whose `uniform` is p or the next
+
         def rule(piece: Piece) -> Array:
-            vectors = piece.vectors
+            vectors = piece.into_vectors()
             for k, vector in enumerate(vectors):
-                draws = uniform(f"{self.seed}/{k}/{piece.name}", piece.start, len(vector))
-                vector *= (draws >= self.drop) / (1 - self.drop)
+                lots = _lots(f"{self.seed}/{k}/{piece.name}", piece.start, len(vector))
+                vector *= lots >= least
+            vectors *= 1 / (1 - self.drop)
             return vectors
 
         return lambda name: rule
@@ -126,10 +129,10 @@ class RankedDropping(Drawing):
             row = checkpoints.row(name)
 
             def rule(piece: Piece) -> Array:
-                vectors = piece.vectors
+                vectors = piece.into_vectors()
                 for k, vector in enumerate(vectors):
                     draws = uniform(f"{self.seed}/{k}/{name}", piece.start, len(vector))
-                    places = _places_in_rows(_magnitudes(vector).reshape(-1, row)).reshape(-1)
+                    places = _places_in_rows(magnitudes(vector).reshape(-1, row)).reshape(-1)
                     chances = self.drop + self.spread * (0.5 - places)
                     vector *= (draws >= chances) / (1 - chances)
                 return vectors
@@ -145,7 +148,7 @@ class Choosing(Drawing):
 
     def sparsify(self, checkpoints: Checkpoints) -> Callable[[str], Rule]:
         def rule(piece: Piece) -> Array:
-            vectors = piece.vectors
+            vectors = piece.into_vectors()
             models, width = vectors.shape
             draws = uniform(f"{self.seed}/{piece.name}", piece.start, width)
             if self.coefficients is None:
@@ -165,11 +168,16 @@ def uniform(seed: str, start: int, count: int) -> Array:
     start: a multiple of 4. The sequence is Philox's (Salmon et al. 2011), whose numbers can be had
     from anywhere and are the same on every machine.
     """
+    return (_lots(seed, start, count) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def _lots(seed: str, start: int, count: int) -> npt.NDArray[np.uint64]:
+    """The bits of `uniform`, of which it takes the upper 53."""
     key = int.from_bytes(hashlib.sha256(seed.encode()).digest()[:16], "little")
     stream = np.random.Philox(key=key)
     stream.advance(start // 4)
     bits: npt.NDArray[np.uint64] = stream.random_raw(count)
-    return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return bits
 
 
 def _windows(
@@ -200,10 +208,13 @@ def _windows(
         windows = found[group]
 
         def rule(piece: Piece) -> Array:
-            vectors = piece.vectors
+            vectors = piece.into_vectors()
             for vector, (least, most) in zip(vectors, windows, strict=True):
-                magnitudes = _magnitudes(vector)
-                vector *= (magnitudes >= least) & (magnitudes <= most)
+                compared = magnitudes(vector)
+                keeps = compared >= least
+                if most < math.inf:
+                    keeps &= compared <= most
+                vector *= keeps
             return vectors
 
         return rule
@@ -224,30 +235,31 @@ def _window(
 
     def go_through(work: Callable[[Magnitudes], T]) -> Iterator[T]:
         for name in names:
-            yield from checkpoints.over_pieces(
-                name, lambda piece: work(_magnitudes(piece.vectors[0])), model
-            )
+            yield from checkpoints.over_magnitudes(name, model, work)
+
+    def sampled(step: int) -> Magnitudes:
+        return np.concatenate([
+            magnitudes(piece.into_vectors()[0])
+            for name in names
+            for piece in checkpoints.sampled(name, step, model)
+        ])  # fmt: skip
 
     if (first, last) == (0, size - 1):
         return EVERYTHING
     if last == size - 1:
-        return select(go_through, [first])[0], math.inf
-    least, most = select(go_through, [first, last])
+        return select(go_through, [first], size, sampled)[0], math.inf
+    least, most = select(go_through, [first, last], size, sampled)
     return least, most
 
 
-def _magnitudes(vector: Array) -> Magnitudes:
-    return np.abs(vector.astype(np.float32))
-
-
-def _places_in_rows(magnitudes: Magnitudes) -> Array:
+def _places_in_rows(found: Magnitudes) -> Array:
     """(R, n): the rank of each in its row over n − 1, 0 the smallest; of equals the mean of their
     ranks, ½ where a row has one number."""
-    rows, length = magnitudes.shape
+    rows, length = found.shape
     if length == 1:
         return np.full((rows, 1), 0.5)
-    order = magnitudes.argsort(axis=1)
-    ordered = np.take_along_axis(magnitudes, order, axis=1)
+    order = found.argsort(axis=1)
+    ordered = np.take_along_axis(found, order, axis=1)
     differs = ordered[:, 1:] != ordered[:, :-1]
     ranks = np.arange(length)
     first = np.zeros((rows, length), np.int64)

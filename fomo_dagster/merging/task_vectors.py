@@ -79,7 +79,9 @@ class TaskVectorTechnique(Technique):
 
             def rule(piece: Piece) -> Array:
                 assert piece.base is not None
-                return piece.base + scale * joint(piece)
+                merged: Array = scale * joint(piece)
+                merged += piece.base
+                return merged
 
             return rule
 
@@ -92,11 +94,12 @@ class Elementwise(TaskVectorTechnique):
 
     def sparsify(self, checkpoints: Checkpoints) -> Callable[[str], Rule]:
         """Tensor's name → what of the task vectors (K, n) of a piece is kept."""
-        return lambda name: lambda piece: piece.vectors
+        return lambda name: Piece.into_vectors
 
     @abstractmethod
     def join(self, vectors: Array, weights: Array) -> Array:
-        """(K, n) task vectors, (K,) coefficients → (n,): one of several, number by number."""
+        """(K, n) task vectors, which it may overwrite, (K,) coefficients → (n,): one of several,
+        number by number."""
 
     def joint(self, checkpoints: Checkpoints) -> Callable[[str], Rule]:
         sparsified = self.sparsify(checkpoints)

@@ -74,8 +74,9 @@ class Technique(Declaration):
         """Tensor's name → the rule for its pieces.
 
         What is computed here is computed once; the returned function is called once for each
-        tensor. Both may read what they need (`Checkpoints.over_pieces`). Raises `InputError` for
-        parameters that do not suit these checkpoints.
+        tensor, while threads may still work by the rule for the one before. Both may read what they
+        need (`Checkpoints.over_pieces`). Raises `InputError` for parameters that do not suit these
+        checkpoints.
         """
 
 
@@ -88,8 +89,11 @@ def as_shares(coefficients: Sequence[float]) -> tuple[float, ...] | None:
 
 
 def weighted_sum(numbers: Array, coefficients: Array | tuple[float, ...]) -> Array:
-    """Σ_k c_k · numbers_k of (K, n), added up in the order of the models."""
-    total: Array = coefficients[0] * numbers[0]
-    for coefficient, row in zip(coefficients[1:], numbers[1:], strict=True):
-        total += coefficient * row
+    """Σ_k c_k · numbers_k of (K, n), added up in the order of the models, in the memory of the
+    first."""
+    for coefficient, row in zip(coefficients, numbers, strict=True):
+        row *= coefficient
+    total: Array = numbers[0]
+    for row in numbers[1:]:
+        total += row
     return total

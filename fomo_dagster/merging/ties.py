@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import Field
 
 from fomo_dagster.merging.pieces import Array
@@ -30,20 +31,34 @@ class SignElection(Elementwise):
     )
 
     def join(self, vectors: Array, weights: Array) -> Array:
-        along = vectors * weights[:, None]
-        elected = np.sign(along.sum(axis=0))
+        are_alike = bool((weights == 1).all())
+        along = vectors if are_alike else vectors * weights[:, None]
+        total: Array = along.sum(axis=0)
+        elected = np.sign(total)
         along *= elected  # positive where the sign is the elected one
         agrees = along > 0
-        along *= agrees
         if self.combine == "max":
-            merged: Array = along.max(axis=0)
-            merged /= _or_one(np.abs(weights)[along.argmax(axis=0)])
-        else:
-            merged = along.sum(axis=0)
-        if self.combine == "mean":
+            along *= agrees
+            largest: Array = along.max(axis=0)
+            largest /= _or_one(np.abs(weights)[along.argmax(axis=0)])
+            largest *= elected
+            return largest
+        np.maximum(along, np.zeros_like(total), out=along)
+        merged: Array = along.sum(axis=0)
+        if self.combine == "mean" and are_alike:
+            merged /= np.maximum(_counted(agrees), 1)
+        elif self.combine == "mean":
             merged /= _or_one((agrees * np.abs(weights)[:, None]).sum(axis=0))
-        merged *= elected
-        return merged
+        # Where there is no sign, 0 of the sign that the sum has.
+        return np.copysign(merged, total, out=merged)
+
+
+def _counted(agrees: npt.NDArray[np.bool_]) -> npt.NDArray[np.unsignedinteger[Any]]:
+    """(K, n) → (n,), in as few bytes as K takes."""
+    kind = np.min_scalar_type(len(agrees))
+    counts: npt.NDArray[np.unsignedinteger[Any]]
+    counts = np.add.reduce(agrees.view(np.uint8), axis=0, dtype=kind)
+    return counts
 
 
 def _or_one(divisors: Array) -> Array:

@@ -196,16 +196,16 @@ def test_each_combination_killed_in_training_and_merging_ends_with_equal_weights
     assert home.heads.read(T1).status == "computed"
     assert len(list(home.resume_points.glob("*/resume.pt"))) == 1
 
-    over_pieces = Checkpoints.over_pieces
+    tasks = Checkpoints.tasks
 
     def die_after_some_tensors(checkpoints, name, *rest, **options):
         tensors.append(name)
         if len(tensors) == 9:
             raise Killed
-        return over_pieces(checkpoints, name, *rest, **options)
+        return tasks(checkpoints, name, *rest, **options)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Checkpoints, "over_pieces", die_after_some_tensors)
+        patched.setattr(Checkpoints, "tasks", die_after_some_tensors)
         with pytest.raises(Killed):
             make(graph, home)
     make(graph, home)

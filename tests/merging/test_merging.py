@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fomo_dagster.errors import DataError, InputError
-from fomo_dagster.merging import checkpoints
+from fomo_dagster.merging import checkpoints, exact_quantiles
 from fomo_dagster.merging.linear import WeightedMean
 from fomo_dagster.merging.techniques import merge
 from fomo_dagster.merging.ties import Ties
@@ -173,24 +173,29 @@ def test_a_file_that_is_no_checkpoint_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_merging_never_holds_a_checkpoint_nor_a_tensor_of_every_model(tmp_path: Path) -> None:
-    """Four models of 32 MiB, half of it one tensor, through two passes of selection and one of
-    writing; what is allocated beyond the beginning is less than that tensor of all of them."""
+    """Four models of 32 MiB, half of it one tensor, through passes of selection and one of writing,
+    with two threads; what is allocated beyond the beginning is less than that tensor of all."""
     weights = {f"layer_{i:02}": torch.full((2**18,), float(i)) for i in range(16)}
     weights["embedding"] = torch.arange(2.0**22)
     written(tmp_path, weights, weights)
     script = """
 import sys
 from pathlib import Path
+import torch
 from fomo_dagster.merging import checkpoints, techniques
 
-folder, allocated, read = Path(sys.argv[1]), [], checkpoints.Checkpoints._piece
+torch.set_num_threads(2)
+folder, allocated = Path(sys.argv[1]), []
 
-def watched(*arguments):
-    status = Path("/proc/self/status").read_text().splitlines()
-    allocated.extend(int(line.split()[1]) for line in status if line.startswith("RssAnon"))
-    return read(*arguments)
+def watched(read):
+    def reading(*arguments):
+        status = Path("/proc/self/status").read_text().splitlines()
+        allocated.extend(int(line.split()[1]) for line in status if line.startswith("RssAnon"))
+        return read(*arguments)
+    return reading
 
-checkpoints.Checkpoints._piece = watched
+for name in ("_read", "_magnitudes"):
+    setattr(checkpoints.Checkpoints, name, watched(getattr(checkpoints.Checkpoints, name)))
 base, model = folder / "input_0.safetensors", folder / "input_1.safetensors"
 out = folder / "out.safetensors"
 techniques.merge(techniques.Ties(), [model] * 4, out, base)
@@ -208,18 +213,25 @@ def test_pieces_are_read_of_a_bounded_size_whatever_the_number_of_models(
 ) -> None:
     monkeypatch.setattr(checkpoints, "NUMBERS_AT_ONCE", 64)
     monkeypatch.setattr(checkpoints, "NUMBERS_OF_ONE", 4)
+    monkeypatch.setattr(exact_quantiles, "SAMPLED", 8)
     weights = {"a": torch.randn(7, 43), "b": torch.randn(5)}
-    paths = written(tmp_path, *[weights] * 9)
-    read: dict[str, list[tuple[int, int]]] = {"a": [], "b": []}
-    original = checkpoints.Checkpoints._piece
+    paths = written(tmp_path, *[weights | {"a": torch.randn(7, 43)} for _ in range(9)])
+    read: dict[str, list[tuple[int, int]]] = {"_read": [], "_magnitudes": []}
 
-    def watched(self, name, tensors, start, stop):
-        read[name].append((len(tensors), stop - start))
-        return original(self, name, tensors, start, stop)
+    def watched(kind, original):
+        def reading(self, name, tensors, start, stop, *rest):
+            if name == "a":
+                read[kind].append((len(tensors), stop - start))
+            return original(self, name, tensors, start, stop, *rest)
 
-    monkeypatch.setattr(checkpoints.Checkpoints, "_piece", watched)
+        return reading
+
+    for kind in read:
+        patched = watched(kind, getattr(checkpoints.Checkpoints, kind))
+        monkeypatch.setattr(checkpoints.Checkpoints, kind, patched)
     merge(Ties(), paths[1:], tmp_path / "out.safetensors", paths[0])
-    for name, size in (("a", 301), ("b", 5)):
-        assert all(models * width <= 64 for models, width in read[name])
-        # Two passes by model, each beside θ₀, and one over all.
-        assert sum(m * w for m, w in read[name]) == size * (2 * 8 * 2 + 9)
+    assert all(models * width <= 64 for kind in read for models, width in read[kind])
+    samples = 2 * 8 * len(range(0, 301, 41))  # each model and θ₀; 306 // 8 shares factors with rows
+    assert sum(m * w for m, w in read["_read"]) == samples + 301 * 9
+    passes = sum(m * w for m, w in read["_magnitudes"]) / (301 * 2)
+    assert passes in range(8, 3 * 8 + 1)
