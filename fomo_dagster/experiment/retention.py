@@ -8,6 +8,8 @@ from pydantic import Field
 
 from fomo_dagster.data.declarations import Declaration
 
+_KEEPS_ALL = "retention={last: null, every: null, deployed_only: false}"
+
 
 class Retention(Declaration):
     """Which stages' weights stay after a run; by default all. It is never part of identity.
@@ -44,3 +46,9 @@ class Retention(Declaration):
             return set(there)
         kept = set(there[-(self.last or 1) :])
         return kept | {stage for stage in there if self.every and stage % self.every == 0}
+
+
+def restoring(experiment: str) -> str:
+    """The command that makes an experiment's weights again, also those that its `retention` takes:
+    these stay until the next run without `--set`, which merges, so that each field is named."""
+    return f"`fomo run {experiment} --restore --set '{_KEEPS_ALL}'`"

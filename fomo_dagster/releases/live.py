@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fomo_dagster.errors import InputError
+from fomo_dagster.experiment.retention import restoring
 from fomo_dagster.home import Home
 from fomo_dagster.releases.records import Candidate, ReleaseLog
 from fomo_dagster.store.artifacts import Artifact
@@ -29,7 +30,7 @@ def weights_of(
     if weights is None:
         raise InputError(
             f"{wanted_by} takes the weights of release {number} of {name} ({candidate.shown}), "
-            f"which are no longer in the store: `fomo run {candidate.experiment}` makes them "
+            f"which are no longer in the store: {restoring(candidate.experiment)} makes them "
             "again, if nothing of it changed since"
         )
     return weights

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from fomo_dagster.errors import InputError, nearest
 from fomo_dagster.experiment.names import SAFE_NAME
 from fomo_dagster.experiment.release import RESERVED_ALIASES
+from fomo_dagster.experiment.retention import restoring
 from fomo_dagster.releases.records import (
     PREVIOUS,
     Candidate,
@@ -146,6 +147,6 @@ def _check_there(log: ReleaseLog, candidate: Candidate, of: str) -> None:
     """Raises `InputError` where a candidate's weights are no longer in the store."""
     if log.home.store.open(*candidate.weights) is None:
         raise InputError(
-            f"{of} are no longer in the store: `fomo run {candidate.experiment} --restore` makes "
-            "them again, if nothing of it changed since"
+            f"{of} are no longer in the store: {restoring(candidate.experiment)} makes them "
+            "again, if nothing of it changed since"
         )

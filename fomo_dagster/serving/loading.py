@@ -78,6 +78,7 @@ class Loader:
 
     def _torch(self, number: int, history: History) -> Engine:
         from fomo_dagster.experiment.backbone import Backbone
+        from fomo_dagster.experiment.retention import restoring
         from fomo_dagster.graph.work.checkpoints import WEIGHTS
         from fomo_dagster.serving.torch_engine import TorchEngine
 
@@ -87,8 +88,8 @@ class Loader:
         if weights is None:
             raise InputError(
                 f"the weights of release {number} of {self.name} ({candidate.shown}) are no longer "
-                f"in the store: `fomo run {candidate.experiment} --restore` makes them again, if "
-                "nothing of it changed since"
+                f"in the store: {restoring(candidate.experiment)} makes them again, if nothing of "
+                "it changed since"
             )
         backbone = Backbone.model_validate(dict(candidate.backbone))
         return TorchEngine(backbone, weights.path(WEIGHTS))

@@ -1,6 +1,8 @@
 """Weights that are not retained go after a run, and come back where something is made from them."""
 
 import json
+import re
+import shlex
 
 import dagster as dg
 import pytest
@@ -10,7 +12,7 @@ from typer.testing import CliRunner
 from fomo_dagster.cli.main import app
 from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.errors import InputError, StoreError
-from fomo_dagster.experiment.retention import Retention
+from fomo_dagster.experiment.retention import Retention, restoring
 from fomo_dagster.graph.build.builder import build_project
 from fomo_dagster.graph.run.plan import plan
 from fomo_dagster.graph.run.retention import apply_retention, retained
@@ -134,8 +136,12 @@ def test_restored_weights_are_those_that_were_cleaned(finished_project):
     retain(project, last=1)
     apply(project)
     graph = project.graph()
-    with pytest.raises(StoreError, match=r"was cleaned on 20.*`fomo run --restore toy`"):
+    way = restoring("toy")
+    with pytest.raises(StoreError, match=rf"was cleaned on 20.*{re.escape(way)}"):
         RunContext(graph, project.home).artifact("toy/trained_001")
+    invoke(*shlex.split(way.strip("`"))[1:])  # as it says, though `retention` takes them
+    assert RunContext(graph, project.home).artifact("toy/trained_001")
+    apply(project)
     project.write("toy", retention={"last": 3})
     assert not [e for e in entries(project).values() if e.compute]
     invoke("run", "toy", "--restore")

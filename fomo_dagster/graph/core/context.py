@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fomo_dagster.errors import InputError, StoreError
+from fomo_dagster.experiment.retention import restoring
 from fomo_dagster.graph.core.facts import NOTHING, ONLY, Details, Facts, facts_of
 from fomo_dagster.graph.core.shown import Shown
 from fomo_dagster.home import Home
@@ -158,9 +159,8 @@ class NodeContext:
             day = note_of(self.store.places.cleaned(kind, digest)).day
             if day is not None:
                 raise StoreError(
-                    f"the artifact of {key} ({kind} {digest}) was cleaned on {day}: `fomo run "
-                    f"--restore {head.experiment or ''}".rstrip()
-                    + "` makes it again"
+                    f"the artifact of {key} ({kind} {digest}) was cleaned on {day}: "
+                    f"{restoring(head.experiment or 'EXPERIMENT')} makes it again"
                 )
             raise StoreError(
                 f"the artifact of {key} ({kind} {digest}) is gone: `fomo run` of an experiment "
