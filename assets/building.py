@@ -1,8 +1,10 @@
 """From the graph to Dagster's definitions: assets, jobs, schedules, sensors."""
 
+import inspect
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -129,12 +131,6 @@ def _asset(
     key: str, nodes: Sequence[Node], specs: Mapping[str, dg.AssetSpec], graph: Graph
 ) -> dg.AssetsDefinition:
 
-    @dg.multi_asset(
-        name=step_of(key),
-        specs=[specs[node.key] for node in nodes],
-        check_specs=[check for node in nodes for check in check_specs_of(node)],
-        can_subset=len(nodes) > 1,
-    )
     def compute(
         context: dg.AssetExecutionContext, run_contexts: dg.ResourceParam[RunContextOpener]
     ) -> Iterator[dg.MaterializeResult]:  # type: ignore[type-arg]
@@ -165,7 +161,26 @@ def _asset(
         if forgotten:
             raise dg.Failure(f"these selected assets were not made: {sorted(forgotten)}")
 
-    return compute
+    compute.__signature__ = _signature()  # type: ignore[attr-defined]
+    decorate = dg.multi_asset(
+        name=step_of(key),
+        specs=[specs[node.key] for node in nodes],
+        check_specs=[check for node in nodes for check in check_specs_of(node)],
+        can_subset=len(nodes) > 1,
+    )
+    return decorate(compute)
+
+
+@cache
+def _signature() -> inspect.Signature:
+    """That of what computes a step: Dagster asks for it a dozen times for each asset."""
+
+    def compute(
+        context: dg.AssetExecutionContext, run_contexts: dg.ResourceParam[RunContextOpener]
+    ) -> Iterator[dg.MaterializeResult]:  # type: ignore[type-arg]
+        raise NotImplementedError
+
+    return inspect.signature(compute)
 
 
 @contextmanager

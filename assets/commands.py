@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
-
-import dagster as dg
+from typing import TYPE_CHECKING, Protocol
 
 from fomo_dagster.graph.run.plan import Planned
+
+if TYPE_CHECKING:
+    import dagster as dg
 
 
 class Run(Protocol):

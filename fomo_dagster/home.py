@@ -104,6 +104,15 @@ class Home:
         """DAGSTER_HOME."""
         return self.root / "dagster"
 
+    def check_dagster(self) -> None:
+        """Raise `InputError` where Dagster cannot keep its databases here: in the addresses that
+        it gives SQLite, a path ends at the first `?`."""
+        if "?" in str(self.dagster):
+            raise InputError(
+                f"Dagster cannot keep its databases in {self.dagster}, for the path has a `?`: set "
+                "FOMO_HOME to a folder whose path has none, or rename the folder"
+            )
+
     @property
     def resume_points(self) -> Path:
         return self.root / "resume"

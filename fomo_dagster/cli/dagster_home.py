@@ -38,9 +38,9 @@ def prepare(home: Home) -> DagsterInstance:
     """The instance of a home. Two processes that first touch a fresh DAGSTER_HOME together can
     corrupt it for good, so its databases are made under a lease.
 
-    Raises as `check_path`.
+    Raises as `Home.check_dagster`.
     """
-    check_path(home)
+    home.check_dagster()
     os.environ["DAGSTER_HOME"] = str(home.dagster)
     with lease(home.leases / "dagster_home"):
         settings = home.dagster / "dagster.yaml"
@@ -61,16 +61,6 @@ def prepare(home: Home) -> DagsterInstance:
             ) from error
         end_dead_runs(instance)
     return instance
-
-
-def check_path(home: Home) -> None:
-    """Raise `InputError` where Dagster cannot keep its databases in a home: in the addresses that
-    it gives SQLite, a path ends at the first `?`."""
-    if "?" in str(home.dagster):
-        raise InputError(
-            f"Dagster cannot keep its databases in {home.dagster}, for the path has a `?`: set "
-            "FOMO_HOME to a folder whose path has none, or rename the folder"
-        )
 
 
 def run_tags() -> dict[str, str]:

@@ -22,7 +22,6 @@ from packaging.requirements import Requirement
 from rich.console import Console
 
 from assets.building import without_what_dagster_refuses
-from fomo_dagster.cli.dagster_home import check_path
 from fomo_dagster.cli.output import say
 from fomo_dagster.cli.packages import OURS, packages_in_the_way
 from fomo_dagster.data.benchmark.release import RELEASE_VARIABLE, Release
@@ -222,7 +221,7 @@ def _system() -> Iterator[Finding]:
 
 def _dagster() -> Iterator[Finding]:
     home = Home.from_environment()
-    check_path(home)
+    home.check_dagster()
     ours = home.dagster
     named = os.environ.get("DAGSTER_HOME")
     command = "export DAGSTER_HOME=$(fomo dagster-home)"

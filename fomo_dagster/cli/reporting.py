@@ -24,6 +24,7 @@ from fomo_dagster.tables.database import ensure_database
 from fomo_dagster.tables.replicates import SCORES as MEAN_SCORES
 from fomo_dagster.tables.replicates import chances_as_text, methods, run_otherwise
 from fomo_dagster.tables.results import Results, chances, results
+from fomo_dagster.tables.views import at_one_moment
 from fomo_dagster.units import duration, in_units
 
 logger = logging.getLogger(__name__)
@@ -149,9 +150,10 @@ def print_by_cost(frame: pl.DataFrame, console: Console | None = None) -> None:
 
 def print_results(home: Home, experiment: str, graph: Graph, console: Console) -> None:
     """The scores of an experiment stage by stage, the leaderboard, and where everything is."""
-    stages = results(home.root, [experiment]).stages
-    print_scores(Results(stages, results(home.root).leaderboard), console)
-    say_chances(home, [experiment], console)
+    with at_one_moment(home.root):
+        stages = results(home.root, [experiment]).stages
+        print_scores(Results(stages, results(home.root).leaderboard), console)
+        say_chances(home, [experiment], console)
     context = RunContext(graph, home)
     scores, leaderboard = (context.artifact(k) for k in (f"{experiment}/scores", LEADERBOARD))
     plots = scores.record(PATHS), scores.record(HEAT_MAP), leaderboard.record(PATHS)

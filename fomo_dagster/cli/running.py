@@ -6,56 +6,44 @@ any of them can go on at once, and what they share is made once.
 
 from __future__ import annotations
 
-import os
 import shlex
 import signal
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from typing import Any
+from typing import TYPE_CHECKING
 
-import dagster as dg
-
-from assets.building import build_assets, job_of
 from assets.commands import Commands
-from assets.specs import DATA_VERSION_TAG, key_of
-from fomo_dagster.cli.dagster_home import check_path, prepare
-from fomo_dagster.cli.dagster_runs import run_job
-from fomo_dagster.cli.failures import failures_of, interruption_of
 from fomo_dagster.cli.interruptions import Signals
 from fomo_dagster.cli.output import Terminal, stdout_of_now
-from fomo_dagster.cli.planning import RunRequest, resolve_request, warn_once
+from fomo_dagster.cli.planning import RunRequest, resolve_request
 from fomo_dagster.cli.run_view import RunView, TextView
 from fomo_dagster.errors import FomoError, InputError, StoppedError, StoreError
 from fomo_dagster.graph.build.graph import Graph
-from fomo_dagster.graph.core.keys import assets_by_step, what_is_made
+from fomo_dagster.graph.core.keys import what_is_made
 from fomo_dagster.graph.run.clusters import Cluster
 from fomo_dagster.graph.run.executors import open_cluster
 from fomo_dagster.graph.run.materialise import remove_stale_heads
 from fomo_dagster.graph.run.missing_devices import missing_devices
 from fomo_dagster.graph.run.packing import pack_weights
-from fomo_dagster.graph.run.pending import pending_of
 from fomo_dagster.graph.run.plan import Planned
 from fomo_dagster.graph.run.retention import apply_retention
-from fomo_dagster.graph.run.run_context import Run, RunContext
-from fomo_dagster.graph.run.schedule import priorities, works_of
+from fomo_dagster.graph.run.run_context import RunContext
 from fomo_dagster.graph.run.tracking import Tracking
 from fomo_dagster.home import Home
-from fomo_dagster.progress import Callbacks
-from fomo_dagster.stopping import stop_of
-from fomo_dagster.store.heads import Head
 from fomo_dagster.store.leases import lease
 from fomo_dagster.trackers.choosing import named_by_environment, open_trackers
 from fomo_dagster.trackers.sending import Trackers
 from fomo_dagster.units import counted
-from resources.executors import executor_on
-from resources.pipes import PipesChannel
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+    from fomo_dagster.cli.materialising import Materialising
 
 # A run can bring what its plan could not know: images that turn out to be unreadable.
 MOST_ROUNDS = 3
-QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-COMMAND_TAG = "fomo/command"
 
 
 def run_experiment(
@@ -111,7 +99,7 @@ def _run(
     cluster = open_cluster(parallel)
     home = Home.from_environment()
     if instance is None:
-        check_path(home)
+        home.check_dagster()
     trackers = open_trackers(named_by_environment(), home.root)
     request = resolve_request(name_or_path, overrides)
     runner = _Runner(request, instance, command, view, signals, trackers, cluster)
@@ -166,8 +154,14 @@ class _Runner:
         return self.request.home
 
     @cached_property
-    def assets(self) -> list[dg.AssetsDefinition | dg.SourceAsset]:
-        return build_assets(self.graph)
+    def _materialising(self) -> Materialising:
+        # Dagster takes longer to import than to find that there is nothing to do.
+        from fomo_dagster.cli.materialising import Materialising
+
+        return Materialising(
+            self.request, self.instance, self.command, self.view, self.signals, self.tracking,
+            self.cluster, self.failed,
+        )  # fmt: skip
 
     @property
     def tracking(self) -> Tracking:
@@ -198,7 +192,7 @@ class _Runner:
                     self._say_plan(members, planned, wanted)
                 if refusal is not None:
                     raise refusal
-                self._materialise(planned, wanted, self.instance or prepare(self.home))
+                self._materialising.materialise(planned, wanted)
                 if self.failed and len(members) == 1:
                     break
                 planned = request.plan(but=self._lost())
@@ -302,109 +296,3 @@ class _Runner:
                 if broken is not None:
                     lost[node.key] = broken
         return lost
-
-    def _materialise(
-        self, planned: Sequence[Planned], wanted: Sequence[Planned], instance: dg.DagsterInstance
-    ) -> None:
-        request, name = self.request, self.request.name
-        observe_sources(request, instance)
-        keys = [key_of(entry.asset) for entry in wanted]
-        if any(entry.compute and self.graph.nodes[entry.asset].needs for entry in wanted):
-            self.cluster.check_home(self.home.root)
-            self.cluster.preload()
-        galleries = [] if request.gallery is None else [request.gallery.key]
-        nodes = [self.graph.nodes[entry.asset] for entry in planned]
-        order = priorities(works_of(nodes, planned), self.cluster.slots)
-        with self.view.materialising([entry.asset for entry in wanted]):
-            run_contexts = _ShownRunContexts(
-                self.home, self.view, self.tracking, self.cluster, order
-            )
-            definitions = dg.Definitions(
-                self.assets,
-                jobs=[job_of(name, request.experiment_set.names, self.graph, galleries=galleries)],
-                resources={"run_contexts": run_contexts},
-                executor=executor_on(self.cluster),
-            )
-            result = run_job(
-                definitions.resolve_job_def(name),
-                keys,
-                instance,
-                tags={COMMAND_TAG: self.command},
-                run_config=QUIET,
-                in_ui=request.is_in_project,
-            )
-        if result.success:
-            return
-        number = self.signals.received
-        assets = assets_by_step(self.graph.nodes)
-        if number is not None:
-            instance.report_run_canceled(result.dagster_run, f"stopped by {number.name}")
-            where = interruption_of(result, assets) or f"stopped by {number.name}"
-            # Threads are asked to stop as by SIGTERM, whatever came.
-            where = where.replace(": SIGTERM", f": {number.name}")
-            raise StoppedError(number, f"{where}; the same command goes on from here")
-        for asset, failure in failures_of(result, assets).items():
-            self.failed[asset] = failure
-            if asset not in run_contexts.told:
-                self.view.failed(asset, failure)
-
-
-@dataclass(frozen=True)
-class _ShownRunContexts:
-    """The assets' resource of a command: progress goes to its view."""
-
-    home: Home
-    view: RunView
-    tracking: Tracking
-    cluster: Cluster
-    priorities: Mapping[str, float]
-    told: set[str] = field(default_factory=set)
-    """The assets that failed and were told of."""
-
-    def open(self, graph: Graph, context: Any) -> RunContext:
-        made = what_is_made(min(key.to_user_string() for key in context.selected_asset_keys))
-        step = self.view.step(made)
-
-        def failed(asset: str, error: FomoError) -> None:
-            self.told.add(made)
-            self.view.failed(made, type(error)(f"{made}: {error}"))
-
-        def finished(head: Head, seconds: float) -> None:
-            step.finished(head, seconds)
-            self.tracking.finished(head)
-
-        def steps(asset: str, digest: str, rows: Sequence[Mapping[str, float]]) -> None:
-            step.steps(asset, digest, rows)
-            self.tracking.steps(asset, digest, rows)
-
-        return RunContext(
-            graph,
-            self.home,
-            processes=os.cpu_count() or 1,
-            callbacks=Callbacks(
-                progress=step.progress,
-                steps=steps,
-                waiting=step.waiting,
-                warn=partial(warn_once, say=self.view.warn),
-            ),
-            run=Run(
-                id=context.run.run_id,
-                channel=PipesChannel(context),
-                cluster=self.cluster,
-                priorities=self.priorities,
-                pending=pending_of(context.run.run_id),
-                stop=stop_of(context.run.run_id),
-                begins=step.begins,
-                finished=finished,
-                failed=failed,
-            ),
-        )
-
-
-def observe_sources(request: RunRequest, instance: dg.DagsterInstance) -> None:
-    """Tell Dagster what the sources hold now, so that its UI calls stale what is."""
-    run_context = RunContext(request.graph, request.home)
-    needed = {key for node in request.nodes for key in node.inputs}
-    for key in sorted(needed & request.graph.sources.keys()):
-        tags = {DATA_VERSION_TAG: run_context.observe(key).data_version}
-        instance.report_runless_asset_event(dg.AssetObservation(key_of(key), tags=tags))

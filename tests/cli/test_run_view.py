@@ -21,10 +21,10 @@ from fomo_dagster.cli import run_bars
 from fomo_dagster.cli.bars import Bars, shortened
 from fomo_dagster.cli.events import EVENTS
 from fomo_dagster.cli.main import main
+from fomo_dagster.cli.materialising import _ShownRunContexts
 from fomo_dagster.cli.output import Terminal
 from fomo_dagster.cli.run_events import EventsView
 from fomo_dagster.cli.run_view import TextView
-from fomo_dagster.cli.running import _ShownRunContexts
 from fomo_dagster.errors import StoppedError, TrainingError
 from fomo_dagster.graph.run.clusters import LocalCluster
 from fomo_dagster.graph.run.tracking import Tracking

@@ -13,6 +13,7 @@ HEAVY = ("torch", "torchvision", "open_clip", "matplotlib", "scipy", "dagster", 
     [
         ("fomo_dagster.cli.main", (*HEAVY, "polars", "numpy", "pydantic")),
         ("fomo_dagster.cli.planning", HEAVY),
+        ("fomo_dagster.cli.running", tuple({*HEAVY} - {"duckdb"})),
     ],
 )
 def test_a_command_starts_without_what_takes_long(module, without):

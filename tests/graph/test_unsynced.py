@@ -7,8 +7,9 @@ from dagster._core.definitions.data_version import CachingStaleStatusResolver, S
 from assets.building import build_definitions
 from assets.specs import key_of
 from fomo_dagster.cli.dagster_home import prepare
+from fomo_dagster.cli.materialising import observe_sources
 from fomo_dagster.cli.planning import resolve_request
-from fomo_dagster.cli.running import COMMANDS, observe_sources
+from fomo_dagster.cli.running import COMMANDS
 from resources.run_contexts import RunContexts
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 from fomo_dagster.experiment.experiment_sets import Trouble
@@ -56,12 +57,29 @@ class Graph:
         for gallery in self.galleries.values():
             if gallery.gallery.release in names:
                 wanted.update(gallery.keys)
-        for node in reversed(list(self.nodes.values())):
-            if node.key in wanted or node.experiment in experiments:
-                wanted.add(node.key)
-                if node.key != LEADERBOARD:
-                    wanted.update(node.inputs)
-        return [node for node in self.nodes.values() if node.key in wanted]
+        wanted.update(key for name in experiments for key in self._by_experiment.get(name, ()))
+        found, left = set[str](), list(wanted)
+        while left:
+            key = left.pop()
+            if key not in found and key in self.nodes:
+                found.add(key)
+                if key != LEADERBOARD:
+                    left += self.nodes[key].inputs
+        return [self.nodes[key] for key in sorted(found, key=self._places.__getitem__)]
+
+    @cached_property
+    def _by_experiment(self) -> dict[str, list[str]]:
+        """Experiment → the keys of the nodes that are its own."""
+        found: dict[str, list[str]] = {}
+        for key, node in self.nodes.items():
+            if node.experiment is not None:
+                found.setdefault(node.experiment, []).append(key)
+        return found
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        """Node → its place in their order."""
+        return {key: place for place, key in enumerate(self.nodes)}
 
     def of_gallery(self, key: str) -> list[Node]:
         """The nodes that a gallery needs, without what goes live."""
@@ -69,25 +87,25 @@ class Graph:
         wanted = {*gallery.keys, *gallery.inputs}
         return [node for node in self.nodes.values() if node.key in wanted]
 
-    @property
+    @cached_property
     def galleries(self) -> dict[str, GalleryNode]:
         """Those that it has, by their keys."""
         nodes = self.nodes.values()
         return {node.key: node for node in nodes if isinstance(node, GalleryNode)}
 
-    @property
+    @cached_property
     def comparisons(self) -> dict[str, ComparisonNode]:
         """Those that it has, by their keys."""
         nodes = self.nodes.values()
         return {node.key: node for node in nodes if isinstance(node, ComparisonNode)}
 
-    @property
+    @cached_property
     def reports(self) -> dict[str, ReportNode]:
         """The pages of comparisons, by the keys of these."""
         nodes = self.nodes.values()
         return {node.comparison_key: node for node in nodes if isinstance(node, ReportNode)}
 
-    @property
+    @cached_property
     def of_comparisons(self) -> list[OfComparison]:
         """All that is made for files of `comparisons/`."""
         return [*self.comparisons.values(), *self.reports.values()]
