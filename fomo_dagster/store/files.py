@@ -130,6 +130,8 @@ def create_bytes(path: Path, data: bytes) -> bool:
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(path)
+        # One of the same name, of a process of this number that was killed, may be linked already.
+        begun.unlink(missing_ok=True)
         try:
             begun.write_bytes(data)
             fsync(begun)
