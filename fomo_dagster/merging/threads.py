@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import TypeVar
 
@@ -41,7 +41,7 @@ class Threads:
         was given, and may use these threads for that itself.
 
         Raises what the first task that fails raises, or going on to the next one, as one thread
-        would; no thread works on any of them then.
+        would. Tasks that were begun then may still end, at the latest with this context.
         """
         if self._pool is None:
             yield from (task() for task in tasks)
@@ -66,4 +66,3 @@ class Threads:
         finally:
             for future in begun:
                 future.cancel()
-            wait(begun)

@@ -32,44 +32,44 @@ KINDS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 WEIGHTS = {"coefficients": [1.5, -0.5, 0.3], "scale": 0.7}
 BY_BLAS = ("slerp", "karcher", "model_stock")
 DIGESTS = {
-    "interpolation": "e09056d9371616c8",
-    "weighted_mean": "3ecc9fa2eebce295",
-    "task_arithmetic": "32b97b0fe96e4e4e",
-    "task_arithmetic-[1.5, -0.5, 0.3]-0.7": "5074d18ae8e88899",
-    "ties": "090a1b81eb59fa72",
-    "ties-[1.5, -0.5, 0.3]-0.7": "740ddce7c99d1987",
-    "dare": "6ab451fa4004b841",
-    "dare-[1.5, -0.5, 0.3]-0.7": "5abd9f1854dc927c",
-    "dare_ties": "4ed7527c912cf5aa",
-    "dare_ties-[1.5, -0.5, 0.3]-0.7": "549e44264ae9af67",
-    "della": "aeca0187bc8b0d11",
-    "della-[1.5, -0.5, 0.3]-0.7": "70c3fa69dd605995",
-    "della_ties": "36b0987eaf97ee12",
-    "della_ties-[1.5, -0.5, 0.3]-0.7": "5e64a4f5a76d645a",
-    "breadcrumbs": "de1c87b2598e9b2d",
-    "breadcrumbs-[1.5, -0.5, 0.3]-0.7": "c4bfefd503ca6146",
-    "breadcrumbs_ties": "fe58f07be8e7b499",
-    "breadcrumbs_ties-[1.5, -0.5, 0.3]-0.7": "12f3da618cedda17",
-    "magmax": "b7661686f75a2b70",
-    "magmax-[1.5, -0.5, 0.3]-0.7": "c7ebb6b8b33d51a6",
-    "consensus": "d500608eaea3a94e",
-    "consensus-[1.5, -0.5, 0.3]-0.7": "5174b5af150ed784",
-    "sce": "92f4d557ae60308c",
-    "sce-[1.5, -0.5, 0.3]-0.7": "5242877e7a4b3e25",
-    "random": "3c725f0aeb956b28",
-    "random-[1.5, -0.5, 0.3]-0.7": "57f6dea0f9a8135c",
-    "ties-0.6-model-mean": "ac7e69f7e342c7ec",
-    "ties-0.6-model-sum": "fa0fa2de9f636d40",
-    "ties-0.6-model-max": "df14c4e62be1d378",
-    "ties-0.6-tower-mean": "ff5388f63f714533",
-    "ties-0.6-tower-sum": "2353feb1f62f0ae3",
-    "ties-0.6-tower-max": "573b431dd3ec8535",
-    "ties-0.6-tensor-mean": "602eba6da1556645",
-    "ties-0.6-tensor-sum": "d0fa7969eef46dc4",
-    "ties-0.6-tensor-max": "6b3e46c4ab27c852",
-    "breadcrumbs-0.3-0.2-model": "64f59780dd3babc1",
-    "dare-0.0": "32b97b0fe96e4e4e",
-    "sce-0.7": "b04ab1cc363b638f",
+    "interpolation": "8dfd27db0c49a1c3",
+    "weighted_mean": "444f09e1d4d0d183",
+    "task_arithmetic": "2577e119d8a61b22",
+    "task_arithmetic-[1.5, -0.5, 0.3]-0.7": "ed0aaa459ee87c29",
+    "ties": "e52ad81602d85637",
+    "ties-[1.5, -0.5, 0.3]-0.7": "042aaae82f6674f2",
+    "dare": "5f0ec9a0f735de38",
+    "dare-[1.5, -0.5, 0.3]-0.7": "ca6323b86da999e1",
+    "dare_ties": "6a81fcf38e863ed1",
+    "dare_ties-[1.5, -0.5, 0.3]-0.7": "8f1e1695f168015c",
+    "della": "f1314187b9b47deb",
+    "della-[1.5, -0.5, 0.3]-0.7": "45ca803f234f8925",
+    "della_ties": "67529dd4e0f5dea8",
+    "della_ties-[1.5, -0.5, 0.3]-0.7": "7d4012ac2d379b25",
+    "breadcrumbs": "bebe12e034b10d67",
+    "breadcrumbs-[1.5, -0.5, 0.3]-0.7": "c8011df7f54168ac",
+    "breadcrumbs_ties": "7afdb14a605f31b3",
+    "breadcrumbs_ties-[1.5, -0.5, 0.3]-0.7": "3f9a1a604177b2f2",
+    "magmax": "6d84550da07c105e",
+    "magmax-[1.5, -0.5, 0.3]-0.7": "628f368770ba5766",
+    "consensus": "8e8d8042b97b80a9",
+    "consensus-[1.5, -0.5, 0.3]-0.7": "2283164064064584",
+    "sce": "6fd5c6c766fbb082",
+    "sce-[1.5, -0.5, 0.3]-0.7": "7b195ff18da38323",
+    "random": "0cbdb6f353e20f83",
+    "random-[1.5, -0.5, 0.3]-0.7": "80cbea04a5fd7a86",
+    "ties-0.6-model-mean": "f19691337b6975d0",
+    "ties-0.6-model-sum": "0b21d9e5d54d0784",
+    "ties-0.6-model-max": "d1f085639ac3ed77",
+    "ties-0.6-tower-mean": "2b0b347d13c7f92c",
+    "ties-0.6-tower-sum": "4f5328dae822fc23",
+    "ties-0.6-tower-max": "612ca68209d82aed",
+    "ties-0.6-tensor-mean": "bc59821cf6e8432d",
+    "ties-0.6-tensor-sum": "c9d672c72643a8ff",
+    "ties-0.6-tensor-max": "425e6879bae9eb10",
+    "breadcrumbs-0.3-0.2-model": "fd8235b3589ab1ad",
+    "dare-0.0": "2577e119d8a61b22",
+    "sce-0.7": "fbb77a822df1f001",
 }
 
 
@@ -94,8 +94,10 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
             for place, (name, shape) in enumerate(SHAPES.items()):
                 theta = numbers(place, shape)
                 change = (numbers(100 * i + place, shape) * 64).round() / 64
-                moved = torch.where(theta == 0, theta, theta + change) if i else theta
-                moved = torch.where(change == 1 / 64, -0.0, moved) if i else moved
+                moved = theta
+                if i:
+                    moved = torch.where((theta == 0) & (change > 0), theta, theta + change)
+                    moved = torch.where(change == 1 / 64, -0.0, moved)
                 weights[name] = moved.to(KINDS[i] if kind == "mixed" else torch.float32)
             paths.append(folder / f"{kind}_{i}")
             save_file(weights, paths[-1])

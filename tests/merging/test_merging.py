@@ -235,3 +235,22 @@ def test_pieces_are_read_of_a_bounded_size_whatever_the_number_of_models(
     assert sum(m * w for m, w in read["_read"]) == samples + 301 * 9
     passes = sum(m * w for m, w in read["_magnitudes"]) / (301 * 2)
     assert passes in range(8, 3 * 8 + 1)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_what_is_added_up_over_pieces_is_added_up_over_the_same_ones(
+    tmp_path: Path, threads: int
+) -> None:
+    """With other pieces, the last digits of weights that are kept somewhere would change."""
+    before = torch.get_num_threads()
+    paths = written(tmp_path, {"w": torch.arange(400_001.0)}, {"w": torch.ones(400_001)})
+    torch.set_num_threads(threads)
+    try:
+        with checkpoints.Checkpoints(paths) as files:
+            found = list(
+                files.over_pieces("w", lambda p: (p.start, p.models.shape, p.models[0, 0]))
+            )
+    finally:
+        torch.set_num_threads(before)
+    starts = range(0, 400_001, 2**16)
+    assert found == [(start, (2, min(2**16, 400_001 - start)), start) for start in starts]
