@@ -61,8 +61,11 @@ def print_frame(
     table = build()
     if not _fits(table, console):
         table = build(split=True)
+    if not has_edge(console):  # measuring takes as long as printing
+        print_whole(table, console)
+        return
     excess = _natural(table, console) - console.width
-    if excess > 0 and has_edge(console) and narrow in frame.columns:
+    if excess > 0 and narrow in frame.columns:
         names = frame[narrow].to_list()
         longest = max(cell_len(cell(name).plain) for name in [narrow, *names])
         table = build(split=True, fold=(narrow, max(LEAST_NAME, longest - excess)))
