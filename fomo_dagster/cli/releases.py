@@ -49,7 +49,7 @@ def print_names(home: Home, console: Console) -> None:
     if not rows:
         say(console, "nothing is live yet (`fomo promote`)")
         return
-    print_frame(pl.DataFrame(rows, ["name", "live", "since"], orient="row"), None, console)
+    print_frame(pl.DataFrame(rows, ["name", "live", "since (UTC)"], orient="row"), None, console)
 
 
 def copy_files(home: Home, history: History, number: int | None, folder: Path) -> str:

@@ -11,7 +11,7 @@ from fomo_dagster.exporting.licences import said_of
 from fomo_dagster.releases.records import History, Record
 
 _COLUMNS = {
-    "entry": pl.Int64(), "at": pl.String(), "by": pl.String(), "what": pl.String(),
+    "entry": pl.Int64(), "at (UTC)": pl.String(), "by": pl.String(), "what": pl.String(),
     "live": pl.Int64(), "why": pl.String(),
 }  # fmt: skip
 

@@ -40,6 +40,8 @@ def test_all_that_happened_is_there_as_json(released):
 
 def test_each_name_has_a_line_with_what_is_live(released):
     assert "release 2 (daily, stage 2)" in fomo("releases")
+    assert "since (UTC)" in fomo("releases")
+    assert "at (UTC)" in fomo("releases", "search")
 
 
 def test_an_alias_is_given_and_moved(released):

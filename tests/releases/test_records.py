@@ -2,6 +2,8 @@
 
 import threading
 from dataclasses import replace
+from datetime import datetime
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -218,6 +220,12 @@ def test_what_was_live_on_a_day_is_a_query(log, home):
         f"SELECT arg_max(live, entry) FROM releases WHERE name = 'search' AND recorded_at <= '{at}'"
     )
     assert query(home.root, then).item() == 2
+    moment = datetime.fromisoformat(at).astimezone(ZoneInfo("Asia/Tokyo")).replace(tzinfo=None)
+    zoned = f"""
+        SELECT arg_max(live, entry) FROM releases WHERE name = 'search'
+        AND recorded_at AT TIME ZONE 'UTC' <= TIMESTAMPTZ '{moment} Asia/Tokyo'
+    """
+    assert query(home.root, zoned).item() == 2
     said = "SELECT gates->0->>'said' FROM releases WHERE kind = 'refusal'"
     assert query(home.root, said).item() == LOST.said
 
