@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fomo_dagster.data.resizing import Array
+from fomo_dagster.data.decoders import Array
 from fomo_dagster.store.files import replacing
 
 USED = "used"  # bytes in all caches of a folder

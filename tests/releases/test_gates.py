@@ -229,7 +229,7 @@ def test_test_images_that_earlier_stages_brought_are_leaks_as_well():
     assert found({2: brought(earlier=3)}).passed
 
 
-def test_what_a_later_test_set_has_of_earlier_stages_is_a_leak_though_it_was_left_out():
+def test_what_a_later_test_set_has_of_earlier_stages_is_a_leak():
     gates = Gates.model_validate({"data": {}})
     found = brought(past_leakage=2)
     for left_out in (False, True):
