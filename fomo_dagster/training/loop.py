@@ -137,6 +137,14 @@ class _Training:
     meter: Meter
 
     def run(self) -> None:
+        """Whatever ends it, nothing is written any more then."""
+        try:
+            self._run()
+        finally:
+            self.point.wait()
+        self.point.settle()
+
+    def _run(self) -> None:
         start = self._restore()
         steps = self.batches.steps
         saved_at = time.monotonic()
@@ -159,7 +167,6 @@ class _Training:
             if self._stop_if_asked(step + 1, is_due=is_due) and step + 1 < steps:
                 self._save(step + 1)
                 saved_at = time.monotonic()
-        self.point.settle()
 
     def _next(self, iterator: Iterator[Batch], step: int) -> Batch:
         """The next batch. A failure to make it loses no step, nor does one that a signal caused in

@@ -45,7 +45,7 @@ class ResumePoint:
         Raises `StoreError` if the one before could not be written, as where the disk is full; the
         point before that then stays.
         """
-        self._wait()
+        self.wait()
         if self._failure is not None:
             raise self._failure
         copied = _copied(state)
@@ -55,7 +55,7 @@ class ResumePoint:
     def save_last(self, state: dict[str, Any]) -> None:
         """As `save`, of a process that ends then: waits for all that is written and copied. Raises
         `StoreError` if this very one cannot be written."""
-        self._wait()
+        self.wait()
         self._write(state)
         if self._copies is not None:
             self._copies.push_last(self.path, state["position"])
@@ -73,7 +73,7 @@ class ResumePoint:
             content = {"format": _FORMAT, "identity": self._identity, "state": state}
             torch.save(content, file)
 
-    def _wait(self) -> None:
+    def wait(self) -> None:
         """Wait for what is being written."""
         if self._writing is not None:
             self._writing.join()
@@ -123,7 +123,7 @@ class ResumePoint:
 
     def set_aside(self) -> None:
         """Keep the point for a person to look at, where no training finds it."""
-        self._wait()
+        self.wait()
         self.path.replace(self.path.with_name(_ASIDE))
         if self._copies is not None:
             self._copies.remove()
@@ -131,13 +131,13 @@ class ResumePoint:
     def settle(self) -> None:
         """Wait for what is being written, and copied to the remote. That one could not be written
         does not matter any more."""
-        self._wait()
+        self.wait()
         if self._copies is not None:
             self._copies.settle()
 
     def __str__(self) -> str:
         """What a message says of it."""
-        self._wait()
+        self.wait()
         return f"{self.path} is kept" if self.path.exists() else "none was written yet"
 
 

@@ -94,7 +94,7 @@ def test_what_was_gathered_is_read_instead_of_the_files(tmp_path, monkeypatch) -
 
 def test_whatever_happens_to_a_home_the_answers_are_those_of_its_files(tmp_path) -> None:
     random_, heads = random.Random(7), Heads(tmp_path / "heads")
-    for step in range(60):
+    for step in range(15):
         asset = f"{random_.choice(['a', 'a-b', 'b'])}/evaluation_{random_.randrange(9):03d}"
         match random_.randrange(8):
             case 0:

@@ -86,7 +86,7 @@ CASES = {
     ),
     "a folder in place of a head of another experiment": (
         lambda p: (p.home.heads.path("other/scores")).mkdir(parents=True),
-        ["plan", "toy"], 0, ["other/scores.json is damaged (Is a directory)", "0 to compute"],
+        ["results"], 0, ["other/scores.json is damaged (Is a directory)"],
     ),
     "a folder in place of a head of a dataset": (
         lambda p: (p.home.heads.path("shards/birds").unlink(),
