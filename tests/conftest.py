@@ -64,11 +64,18 @@ WHOLE_RUNS = {"finished", "nursery"}
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark as slow what begins with a whole run, or starts commands that make one. What is killed
-    and run again takes longest, and comes first: else one process is still at it at the end."""
+    and run again takes longest, and comes early: else one process is still at it at the end. Before
+    that comes what forks processes that train, which PyTorch refuses once other tests have shown it
+    devices."""
     for item in items:
         if WHOLE_RUNS.intersection(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
-    items.sort(key=lambda item: item.get_closest_marker("kill") is None)
+    items.sort(
+        key=lambda item: (
+            "together" not in getattr(item, "fixturenames", ()),
+            item.get_closest_marker("kill") is None,
+        )
+    )
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -217,14 +217,13 @@ print(torch.backends.cpu.get_cpu_capability(), told.hexdigest())
 @pytest.mark.slow
 def test_all_instruction_sets_and_numbers_of_threads_give_the_same_pixels():
     told = {}
-    for capability in ("default", "avx2", "avx512"):
-        for threads in "1", "3":
-            asked = {"ATEN_CPU_CAPABILITY": capability, "OMP_NUM_THREADS": threads}
-            printed = subprocess.run(
-                [sys.executable, "-c", PRINT], capture_output=True, text=True, check=True,
-                env={**os.environ, **asked},
-            ).stdout.split()  # fmt: skip
-            told[capability, threads] = printed[-1]
+    for capability, threads in (("default", "1"), ("avx2", "3"), ("avx512", "1")):
+        asked = {"ATEN_CPU_CAPABILITY": capability, "OMP_NUM_THREADS": threads}
+        printed = subprocess.run(
+            [sys.executable, "-c", PRINT], capture_output=True, text=True, check=True,
+            env={**os.environ, **asked},
+        ).stdout.split()  # fmt: skip
+        told[capability, threads] = printed[-1]
     assert len(set(told.values())) == 1, told
 
 

@@ -19,6 +19,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("uncounted", "undrawn")]
 SHIPPED = Path(__file__).resolve().parents[2] / "experiments"
 FOLDERS = ("methods", "merging", "mixtures")
 FILES = [file for folder in FOLDERS for file in sorted((SHIPPED / folder).glob("*"))]
+# Not in merging, where all train alike: test_merging_over_time.py kills each combination.
+KILLED = [file for file in FILES if file.parent.name != "merging"]
 STEPS, STAGES = 3, 2
 TOY_SIZES = {
     "rank": 4,  # of layers that are 16 wide
@@ -94,7 +96,7 @@ def train(graph: Graph, home: Home, *, from_stage: int) -> None:
         materialise(key, run_context)
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}/{file.stem}")
+@pytest.mark.parametrize("file", KILLED, ids=lambda file: f"{file.parent.name}/{file.stem}")
 def test_a_method_that_was_killed_ends_with_the_weights_of_one_that_was_not(
     file, finished_project, tmp_path, monkeypatch
 ):
