@@ -133,6 +133,12 @@ TABLES: Mapping[str, Table] = {
             ),
             "logit_scale": Column(NUMBER, "the logarithm of the inverse temperature"),
             "samples_per_second": Column(NUMBER, "throughput, over all pools", True),
+            "flops_utilisation": Column(
+                NUMBER,
+                "operations a second, as a share of what the devices can do at most (MFU); null "
+                "where that is not known, as on a CPU",
+                True,
+            ),
             "update_samples": Column(INTEGER, "samples of the batch from the stage's own chunk"),
             "buffer_samples": Column(INTEGER, "samples of the batch from earlier chunks"),
             "pretraining_samples": Column(

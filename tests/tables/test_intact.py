@@ -145,3 +145,17 @@ def test_only_what_may_have_changed_is_hashed_again(
     for stamps in (b"", b"[]", b'{"evaluations": 1}', b"\xff"):
         (tmp_path / "cache" / "verified_tables.json").write_bytes(stamps)
         assert look() is None
+
+
+def test_a_table_of_before_a_column_was_there_is_null_in_it(tmp_path: Path) -> None:
+    head = make(tmp_path, "e")
+    earlier = rows("training_steps", "e").drop("flops_utilisation")
+    written = table_path(tmp_path, "training_steps", head.asset, DIGEST)
+    earlier.write_parquet(written)
+    tables = head.tables | {"training_steps": digest_of_file(written)}
+    Heads(tmp_path / "heads").write(replace(head, tables=tables))
+    make(tmp_path, "now")
+    shown = query(tmp_path, "SELECT experiment, step, flops_utilisation FROM training_steps")
+    told = {("now", 1): 0.1, ("now", 2): 54.3}
+    assert shown.height == 4
+    assert {row[:2]: row[2] for row in shown.rows() if row[2] is not None} == told

@@ -152,7 +152,7 @@ def _steps_entry(asset: str, stage: int, digest: str, rows: Sequence[Mapping[str
             Point(f"stage_{stage:03d}/{figure}", int(row["step"]), value)
             for row in rows
             for figure, value in row.items()
-            if figure not in ("experiment", "stage", "step")
+            if figure not in ("experiment", "stage", "step") and value is not None
         ),
     )
 

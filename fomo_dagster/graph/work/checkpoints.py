@@ -30,6 +30,7 @@ REPLAY_FEATURES = "remembered.safetensors"  # features of a stage's samples, for
 CARRIED = "carried.safetensors"  # what a preservation leaves for the next stage
 STEPS = "training_steps.parquet"
 SPEED = "samples_per_second.parquet"  # of each step: in the record, as its clock is no content
+SPEEDS = ("samples_per_second", "flops_utilisation")  # its columns
 CURVES = "training.png"  # in the record
 COSTS = ("flops", "peak_device_memory_bytes", "peak_process_memory_bytes", "energy_joules")
 STREAMING_COSTS = ("streamed_shards", "skipped_members")
@@ -67,21 +68,31 @@ def encoder_of(
 
 
 def steps_of(artifact: Artifact) -> pl.DataFrame:
-    """The steps of a training, columns of `StepMetrics`; samples_per_second is null if it is no
-    longer known."""
+    """The steps of a training, columns of `StepMetrics` and `flops_utilisation`; how fast they were
+    is null if it is not known, or no longer."""
     import polars as pl
 
     steps = read_parquet(artifact.path(STEPS))
-    if "samples_per_second" in steps.columns:  # as it was kept before there were records
-        return steps
-    speed = pl.Series("samples_per_second", [None] * steps.height, pl.Float64)
+    told = _record_of_speed(artifact)
+    for name in SPEEDS:
+        if name in steps.columns:  # as it was kept before there were records
+            continue
+        speed = pl.Series(name, [None] * steps.height, pl.Float64)
+        if name in told.columns and told[name].dtype == speed.dtype and len(told) == len(speed):
+            speed = told[name]
+        steps = steps.with_columns(speed)
+    return steps
+
+
+def _record_of_speed(artifact: Artifact) -> pl.DataFrame:
+    """What is there of it: nobody needs it, and it is not among the artifact's content."""
+    import polars as pl
+
     path = artifact.record(SPEED)
     if path is not None:
         with contextlib.suppress(StoreError, OSError):
-            told = read_parquet(path, columns=[speed.name])[speed.name]
-            if told.dtype == speed.dtype and len(told) == len(speed):
-                speed = told
-    return steps.with_columns(speed)
+            return read_parquet(path)
+    return pl.DataFrame()
 
 
 def steps_table(artifact: Artifact, *, experiment: str, stage: int) -> tuple[str, pl.DataFrame]:
@@ -111,9 +122,11 @@ def shown_of_training(artifact: Artifact) -> dict[str, Shown]:
     if STEPS not in artifact.manifest["files"]:
         return {}
     steps = steps_of(artifact)
-    speed = steps["samples_per_second"].drop_nulls().to_list()
+    speeds = {name: steps[name].drop_nulls().to_list() for name in SPEEDS}
+    medians = {name: median(values) if values else None for name, values in speeds.items()}
     rounded = {
-        "samples_per_second": (median(speed) if speed else None, 1),
+        "samples_per_second": (medians["samples_per_second"], 1),
+        "flops_utilisation": (medians["flops_utilisation"], 3),
         "seconds": (artifact.cost.get("seconds"), 2),
     }
     return {

@@ -107,14 +107,15 @@ def cost_of(case: CostCase, cache: Path) -> Cost:
 
 
 def training_flops(case: CostCase, steps: int, cache: Path) -> Mapping[str, int]:
-    """`flops`: the operations of a stage; nothing if they cannot be counted, since no training
-    is lost to its accounts. `flops_per_replay_feature` is there for who remembers samples."""
+    """`flops`: the operations of a stage, and `flops_per_step`; nothing if they cannot be counted,
+    since no training is lost to its accounts. `flops_per_replay_feature` is there for who remembers
+    samples."""
     try:
         cost = cost_of(case, cache)
     except Exception as error:  # any code of a backbone's library that fake tensors do not run
         logger.warning("the operations of a training could not be counted: %s", error)
         return {}
-    recorded = {"flops": cost.of_stage(steps)}
+    recorded = {"flops": cost.of_stage(steps), "flops_per_step": cost.flops_per_step}
     if cost.flops_per_replay_feature:
         recorded["flops_per_replay_feature"] = cost.flops_per_replay_feature
     return recorded

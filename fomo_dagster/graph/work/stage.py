@@ -20,7 +20,15 @@ from fomo_dagster.data.transforms import augment
 from fomo_dagster.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.training import TrainingSettings
-from fomo_dagster.graph.work.checkpoints import ADAPTERS, CARRIED, CURVES, SPEED, STEPS, WEIGHTS
+from fomo_dagster.graph.work.checkpoints import (
+    ADAPTERS,
+    CARRIED,
+    CURVES,
+    SPEED,
+    SPEEDS,
+    STEPS,
+    WEIGHTS,
+)
 from fomo_dagster.graph.work.counted_costs import reference_of, training_flops
 from fomo_dagster.methods.adapters.declaration import Adapters
 from fomo_dagster.methods.adapters.wrapping import Adapted
@@ -42,6 +50,7 @@ from fomo_dagster.training.meter import Meter
 from fomo_dagster.training.setup import prepare_trainable
 from fomo_dagster.training.spec import StageSpec, TrainingRun
 from fomo_dagster.training.steps import steps_of, steps_that_draw
+from fomo_dagster.training.utilisation import peak_of_all, with_utilisation
 
 if TYPE_CHECKING:
     from fomo_dagster.graph.core.context import NodeContext
@@ -94,7 +103,8 @@ def train_on(
         step_seed(spec.seed, spec.stage, _INITIALISATION),
         load_file(stage_inputs.continued) if stage_inputs.continued is not None else None,
     )
-    meter = Meter(device_of(spec.execution.device), group)
+    device = device_of(spec.execution.device)
+    meter = Meter(device, group)
     run = TrainingRun(
         resume_folder=context.resume_folder(target.recipe),
         identity=target.recipe.digest,
@@ -114,16 +124,18 @@ def train_on(
     drawn = batches.drawn(of_batches, group)
     table, left = train_model(model, drawn, spec, run, preserve, select)
     measured = meter.costs()
+    peak = peak_of_all(device, settings.precision, group)
     if not group.is_main:
         return {}
     if left:
         save(left, target.folder / CARRIED)
     _write_weights(model, adapted, spec, target.folder)
-    _write_table(table, target.folder)
     cost: dict[str, Any] = {"samples": steps * settings.batch_size, "steps": steps}
     cost |= measured
     case = _case(model, spec, pools, sizes, stage_inputs)
     cost |= training_flops(case, steps, context.home.cache)
+    table = with_utilisation(table, cost.pop("flops_per_step", None), peak)
+    _write_table(table, target.folder)
     if selection is not None:
         cost["drawn_samples"] = sum(of_batches.drawn.values())
     for name, pool in pools.items():
@@ -230,8 +242,8 @@ def _write_weights(model: Model, adapted: Adapted | None, spec: StageSpec, folde
 
 def _write_table(table: pl.DataFrame, folder: Path) -> None:
     """The steps; beside the artifact's content, how fast they were and their curves."""
-    table.drop("samples_per_second").write_parquet(folder / STEPS)
-    table.select("samples_per_second").write_parquet(record_path(folder, SPEED))
+    table.drop(*SPEEDS).write_parquet(folder / STEPS)
+    table.select(*SPEEDS).write_parquet(record_path(folder, SPEED))
     record_path(folder, CURVES).write_bytes(training_plot(table))
 
 
