@@ -15,8 +15,9 @@ from multiprocessing.context import ForkServerContext
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset
 
 from fomo_dagster.data.mixture import StepSizes
 from fomo_dagster.data.pools import Pool
@@ -32,6 +33,7 @@ Tokenize = Callable[[list[str]], torch.Tensor]
 """N texts to int64 tokens (N, L)."""
 
 TOKENISED = 8192  # texts: 5 MB of tokens at CLIP's context length
+BATCHES_AHEAD = 2  # of each worker; those that it has under way
 PRELOADED = ["torch", "torchvision", "open_clip"]
 
 
@@ -50,6 +52,10 @@ class Batch(NamedTuple):
     """What was tokenised, for models that have another tokeniser."""
     counts: dict[str, int]
     """Rows of each of `POOLS`, of all processes together."""
+
+    def pinned(self) -> Batch:
+        """A copy from which a CUDA device takes images and tokens beside other work."""
+        return self._replace(images=self.images.pin_memory(), tokens=self.tokens.pin_memory())
 
 
 class Batches(Dataset[Batch]):
@@ -93,28 +99,43 @@ class Batches(Dataset[Batch]):
         return self.steps
 
     def __getitem__(self, step: int) -> Batch:
+        return self.made(step)
+
+    def made(self, step: int, place: torch.Tensor | None = None) -> Batch:
+        """The batch of a step, its images the first rows of `place`, if that is given."""
         if not 0 <= step < self.steps:
             raise IndexError(f"step {step} is not one of the {self.steps} steps of the stage")
         images: list[torch.Tensor] = []
         texts: list[str] = []
         drawn: list[tuple[int, int]] = []
-        rows = itertools.count()
-        counts, before = self.sizes.at(step), self.sizes.before(step)
-        for name, count in counts.items():
-            for position in range(before[name], before[name] + count):
-                if not self._group.has(next(rows)):
-                    continue
-                captions, image, row = self._pools[name].sample(self._seed, self._stage, position)
-                key = sample_seed(self._seed, self._stage, name, position)
-                rng = np.random.Generator(np.random.Philox(key=key))
-                caption = int(rng.integers(len(captions)))
-                texts.append(captions[caption])
-                drawn.append((row, caption))
-                images.append(self._transform(image, rng))
-        # In a worker, straight into memory that it shares.
+        for name, position in self._rows(step):
+            captions, image, row = self._pools[name].sample(self._seed, self._stage, position)
+            key = sample_seed(self._seed, self._stage, name, position)
+            rng = np.random.Generator(np.random.Philox(key=key))
+            caption = int(rng.integers(len(captions)))
+            texts.append(captions[caption])
+            drawn.append((row, caption))
+            images.append(self._transform(image, rng))
+        out = None if place is None else place[: len(images)]
+        stacked = torch.stack(images, out=out)
         return Batch(
-            default_collate(images), self._tokens.of(texts), torch.tensor(drawn), texts, counts
+            stacked, self._tokens.of(texts), torch.tensor(drawn), texts, self.sizes.at(step)
         )
+
+    def _rows(self, step: int) -> Iterator[tuple[str, int]]:
+        """Pool and position of each of this process's rows of a batch."""
+        rows = itertools.count()
+        before = self.sizes.before(step)
+        for name, count in self.sizes.at(step).items():
+            for position in range(before[name], before[name] + count):
+                if self._group.has(next(rows)):
+                    yield name, position
+
+    def example(self, step: int) -> torch.Tensor:
+        """An image of a batch, (3, H, W), in the shape and type of all."""
+        name, position = next(self._rows(step))
+        image = self._pools[name].sample(self._seed, self._stage, position).image
+        return self._transform(image, np.random.default_rng(0))
 
     def iterate(self, start: int, every: int = 1) -> Iterator[Batch]:
         """The batches of steps `start`, `start` + `every`, …, in order, made ahead of use by
@@ -122,20 +143,32 @@ class Batches(Dataset[Batch]):
 
         The result is the same for any number of workers, including an error.
         """
+        steps = range(start, self.steps, every)
+        loaded = self._by_workers(steps) if self.workers and steps else map(self.made, steps)
+        for batch in loaded:
+            yield batch if not self._pinned else batch.pinned()
+
+    def _by_workers(self, steps: range) -> Iterator[Batch]:
+        """With `pinned`, a worker overwrites the images of each after the next is asked for."""
+        shared = _Shared.of(self, steps)
         loader = DataLoader(
-            _Outcomes(self),
+            shared,
             batch_size=None,
-            sampler=range(start, self.steps, every),
+            sampler=range(len(steps)),
             num_workers=self.workers,
+            prefetch_factor=BATCHES_AHEAD,
+            collate_fn=_as_it_is,
             worker_init_fn=_ignore_interrupts,
-            multiprocessing_context=_worker_context() if self.workers else None,
-            pin_memory=self._pinned,
+            multiprocessing_context=_worker_context(),
             generator=torch.Generator(),  # else the loader draws from, and so moves, the global one
         )
-        for outcome in loader:
-            if isinstance(outcome, FomoError):
-                raise outcome
-            yield outcome
+        for order, made in enumerate(loader):
+            if isinstance(made, FomoError):
+                raise made
+            images = shared.images(order, made.rows)
+            images = images if self._pinned else images.clone()  # which pinning would do
+            tokens, drawn = torch.from_numpy(made.tokens), torch.from_numpy(made.drawn)
+            yield Batch(images, tokens, drawn, made.texts, made.counts)
 
 
 class Tokens:
@@ -160,18 +193,55 @@ class Tokens:
         return torch.stack([known[text] for text in texts])
 
 
-class _Outcomes(Dataset[Batch | FomoError]):
-    """Batches, or the errors they end in: an error that a `DataLoader` carries over from a worker
-    would have a traceback as its message."""
+class _Made(NamedTuple):
+    """A batch as a worker sends it, without its images: arrays, since each tensor would be shared
+    by a file of its own."""
 
-    def __init__(self, batches: Batches) -> None:
-        self._batches = batches
+    rows: int
+    tokens: npt.NDArray[np.int64]
+    drawn: npt.NDArray[np.int64]
+    texts: list[str]
+    counts: dict[str, int]
 
-    def __getitem__(self, step: int) -> Batch | FomoError:
+
+class _Shared(Dataset[_Made | FomoError]):
+    """Batches whose images workers write into the same memory over and over: new memory for each,
+    which is cleared and then given to two processes page by page, costs more than a copy.
+
+    Batches, or the errors they end in: an error that a `DataLoader` carries over from a worker
+    would have a traceback as its message.
+    """
+
+    def __init__(self, batches: Batches, steps: range, places: torch.Tensor) -> None:
+        self._batches, self._steps = batches, steps
+        self._places = places  # (P, B, 3, H, W): for all batches that are under way, and one more
+
+    @classmethod
+    def of(cls, batches: Batches, steps: range) -> _Shared:
+        """With the memory that the batches take."""
+        example = batches.example(steps[0])
+        places = batches.workers * BATCHES_AHEAD + 1
+        rows = sum(batches.sizes.largest.values())
+        empty = torch.empty(places, rows, *example.shape, dtype=example.dtype)
+        empty.share_memory_()  # type: ignore[no-untyped-call]
+        return cls(batches, steps, empty)
+
+    def images(self, order: int, rows: int) -> torch.Tensor:
+        """Those of the batch that comes at this place in the order."""
+        return self._places[order % len(self._places)][:rows]
+
+    def __getitem__(self, order: int) -> _Made | FomoError:
+        place = self._places[order % len(self._places)]
         try:
-            return self._batches[step]
+            batch = self._batches.made(self._steps[order], place)
         except FomoError as error:
             return error
+        tokens, drawn = batch.tokens.numpy(), batch.drawn.numpy()
+        return _Made(len(batch.images), tokens, drawn, batch.texts, batch.counts)
+
+
+def _as_it_is(made: Any) -> Any:
+    return made
 
 
 def _worker_context() -> ForkServerContext:

@@ -10,7 +10,7 @@ import os
 import pickle
 import signal
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -415,23 +415,33 @@ def test_workers_are_sent_the_tokeniser_without_what_it_was_asked() -> None:
     assert len(pickle.dumps(tokens)) == len(pickle.dumps(Tokens(characters)))
 
 
-@pytest.mark.parametrize("pinned", [False, True])
-def test_batches_for_a_cuda_device_are_pinned_by_the_loader(
-    monkeypatch: pytest.MonkeyPatch, pools: dict[str, Pool], pinned: bool
+@pytest.mark.parametrize("workers", [0, WITH_A_WORKER])
+def test_batches_for_a_cuda_device_are_copied_to_pinned_memory(
+    monkeypatch: pytest.MonkeyPatch, pools: dict[str, Pool], workers: int
 ) -> None:
-    told: dict[str, object] = {}
+    def pinned(tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.clone() + 1
 
-    def loader(_: object, **options: object) -> Iterator[Batch]:
-        told.update(options)
-        return iter([])
+    batches = like_training(pools, steps=4, workers=workers)
+    expected = [(b.images + 1, b.tokens + 1) for b in batches.iterate(0)]
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pinned)
+    batches._pinned = True
+    for batch, (images, tokens) in zip(batches.iterate(0), expected, strict=True):
+        assert torch.equal(batch.images, images)
+        assert torch.equal(batch.tokens, tokens)
 
-    monkeypatch.setattr("fomo_dagster.data.batches.DataLoader", loader)
-    batches = Batches(
-        pools, StepSizes.constant({"update": 2}, 1), seed=0, stage=1,
-        transform=partial(augment, size=8, crop_scale=(1, 1)), tokenize=characters, pinned=pinned,
-    )  # fmt: skip
-    assert list(batches.iterate(0)) == []
-    assert told["pin_memory"] is pinned
+
+@pytest.mark.slow
+def test_batches_that_are_held_stay_what_they_are_whatever_workers_do_after(
+    pools: dict[str, Pool],
+) -> None:
+    expected = [*like_training(pools, steps=20).iterate(0)]
+    held = [*like_training(pools, steps=20, workers=2).iterate(0)]
+    for one, other in zip(held, expected, strict=True):
+        assert torch.equal(one.images, other.images)
+        assert torch.equal(one.tokens, other.tokens)
+        assert torch.equal(one.drawn, other.drawn)
+        assert (one.texts, one.counts) == (other.texts, other.counts)
 
 
 @pytest.mark.parametrize("workers", [0, WITH_A_WORKER])
