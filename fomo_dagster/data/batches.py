@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import itertools
 import multiprocessing
+import shutil
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from multiprocessing.context import ForkServerContext
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +26,7 @@ from fomo_dagster.data.pools import Pool
 from fomo_dagster.data.sampling import sample_seed
 from fomo_dagster.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from fomo_dagster.errors import FomoError, InputError
+from fomo_dagster.units import byte_size
 
 Transform = Callable[[Any, np.random.Generator], torch.Tensor]
 """An image as its pool decodes it, and the generator of its augmentation, to a tensor of pixels
@@ -34,6 +37,7 @@ Tokenize = Callable[[list[str]], torch.Tensor]
 
 TOKENISED = 8192  # texts: 5 MB of tokens at CLIP's context length
 BATCHES_AHEAD = 2  # of each worker; those that it has under way
+SHARED_MEMORY = Path("/dev/shm")  # where PyTorch shares tensors on Linux
 PRELOADED = ["torch", "torchvision", "open_clip"]
 
 
@@ -131,6 +135,11 @@ class Batches(Dataset[Batch]):
                 if self._group.has(next(rows)):
                     yield name, position
 
+    @property
+    def rows(self) -> int:
+        """The most rows that this process has of a batch."""
+        return sum(map(self._group.has, range(sum(self.sizes.largest.values()))))
+
     def example(self, step: int) -> torch.Tensor:
         """An image of a batch, (3, H, W), in the shape and type of all."""
         name, position = next(self._rows(step))
@@ -218,11 +227,11 @@ class _Shared(Dataset[_Made | FomoError]):
 
     @classmethod
     def of(cls, batches: Batches, steps: range) -> _Shared:
-        """With the memory that the batches take."""
+        """With the memory that the batches take. Raises `InputError` if there is less."""
         example = batches.example(steps[0])
         places = batches.workers * BATCHES_AHEAD + 1
-        rows = sum(batches.sizes.largest.values())
-        empty = torch.empty(places, rows, *example.shape, dtype=example.dtype)
+        empty = torch.empty(places, batches.rows, *example.shape, dtype=example.dtype)
+        _check_shared_memory(empty.nbytes, batches.workers)
         empty.share_memory_()  # type: ignore[no-untyped-call]
         return cls(batches, steps, empty)
 
@@ -242,6 +251,19 @@ class _Shared(Dataset[_Made | FomoError]):
 
 def _as_it_is(made: Any) -> Any:
     return made
+
+
+def _check_shared_memory(needed: int, workers: int) -> None:
+    """A write beyond what there is would kill the worker by a signal."""
+    if not SHARED_MEMORY.is_dir():
+        return
+    free = shutil.disk_usage(SHARED_MEMORY).free
+    if needed > free:
+        raise InputError(
+            f"batches of {workers} workers take {byte_size(needed)} of shared memory, but "
+            f"{SHARED_MEMORY} has {byte_size(free)} free: use fewer execution.workers, or give it "
+            "more (of a container: --shm-size)"
+        )
 
 
 def _worker_context() -> ForkServerContext:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import open_clip
@@ -429,6 +430,18 @@ def test_batches_for_a_cuda_device_are_copied_to_pinned_memory(
     for batch, (images, tokens) in zip(batches.iterate(0), expected, strict=True):
         assert torch.equal(batch.images, images)
         assert torch.equal(batch.tokens, tokens)
+
+
+def test_less_shared_memory_than_the_batches_take_is_said_before_a_worker_begins(
+    monkeypatch: pytest.MonkeyPatch, pools: dict[str, Pool]
+) -> None:
+    usage = SimpleNamespace(free=2**10)
+    monkeypatch.setattr("fomo_dagster.data.batches.shutil.disk_usage", lambda _: usage)
+    taken = 5 * 6 * 3 * 8 * 8  # of two workers, two batches each, and the one that is used
+    said = rf"batches of 2 workers take {taken / 1024:.2f} KiB of .* has 1.00 KiB free: use fewer "
+    with pytest.raises(InputError, match=said):
+        next(like_training(pools, workers=2).iterate(0))
+    assert len([*like_training(pools).iterate(0)]) == 6
 
 
 @pytest.mark.slow
