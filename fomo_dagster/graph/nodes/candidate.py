@@ -25,6 +25,7 @@ from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.core.outcome import Outcome
 from fomo_dagster.graph.core.settling import settled
 from fomo_dagster.graph.core.shown import Bullets, Check, Checked, Shown
+from fomo_dagster.graph.nodes.after_judging import AfterJudging, passes
 from fomo_dagster.graph.nodes.details import SampleDetails
 from fomo_dagster.graph.nodes.evaluated import evaluated
 from fomo_dagster.graph.nodes.evaluation import EvaluationDetails, EvaluationNode
@@ -42,10 +43,8 @@ from fomo_dagster.graph.nodes.released_past import was_released
 from fomo_dagster.graph.nodes.up_for_release import candidate_of
 from fomo_dagster.graph.work.compared_costs import LATENCIES
 from fomo_dagster.graph.work.histories import history_of
-from fomo_dagster.releases.history import licences_said
 from fomo_dagster.releases.live import released_weights
-from fomo_dagster.releases.promoting import promote, refuse
-from fomo_dagster.releases.records import Candidate, History, OvertakenError, ReleaseLog
+from fomo_dagster.releases.records import Candidate, History, ReleaseLog
 from fomo_dagster.releases.verdicts import Verdict
 from fomo_dagster.store.artifacts import Artifact
 from fomo_dagster.store.recipes import Recipe
@@ -361,67 +360,41 @@ class CandidateNode(Node):
         history = ReleaseLog(context.home, self.release.name).read()
         number = outcome.head.facts.get("reference")
         return {
-            "passes": "yes" if all(one.passed for one in verdicts) else "no",
+            "passes": "yes" if passes(verdicts) else "no",
             "held_against": "nothing" if number is None else f"release {number}",
             "live_now": history.live_shown,
             "gates": Bullets(tuple(one.said for one in verdicts)),
         }
 
     def follow_up(self, outcome: Outcome, context: NodeContext) -> Iterator[str]:
-        """Record a refusal, or put it live where nobody has to approve."""
         log = ReleaseLog(context.home, self.release.name)
-        history, reference = log.read(), outcome.head.facts.get("reference")
-        checkpoint = context.facts(self.evaluation.checkpoint_key).data_version
-        if history.released_as(checkpoint) is not None or self._is_history(history, context):
+        if self._is_history(log.read(), context):
             return
-        verdicts, name = _verdicts(outcome.artifacts), self.release.name
-        passes = all(one.passed for one in verdicts)
-        try:
-            if history.live is None:
-                if self.is_last:
-                    yield self._nothing_live
-            elif not passes:
-                candidate = self.candidate(context)
-                if refuse(log, candidate, verdicts, reference) is not None:
-                    wrong = "; ".join(one.said for one in verdicts if not one.passed)
-                    yield f"{candidate.shown}, is refused as {name}: {wrong}"
-            elif self._goes_live_by_itself:
-                promote(log, self.candidate(context), verdicts, reference, "automatic")
-                yield from (f"what is live as {name}: {s}" for s in licences_said(log.read()))
-        except OvertakenError as error:
-            yield f"{error}; the next run holds {self.key} against what is live then"
+        yield from self._after_judging.follow_up(
+            log, context.facts(self.evaluation.checkpoint_key).data_version,
+            _verdicts(outcome.artifacts), outcome.head.facts.get("reference"),
+            lambda: self.candidate(context),
+        )  # fmt: skip
 
     def is_followed_up(self, context: NodeContext) -> bool:
         history = history_of(self.release.name, context)
         deployed = context.heads.read(self.evaluation.checkpoint_key)
-        if history.live is None or self._is_history(history, context) or deployed is None:
+        if self._is_history(history, context) or deployed is None:
             return True
-        if history.released_as(deployed.data_version) is not None:
-            return True
-        if all(one.passed for one in verdicts_of(self, context)):
-            return not self._goes_live_by_itself
-        return history.was_refused(deployed.data_version, history.live)
+        return self._after_judging.is_followed_up(
+            history, deployed.data_version, lambda: verdicts_of(self, context)
+        )
 
     @property
-    def _goes_live_by_itself(self) -> bool:
-        """Once it passes. θ₀ learnt nothing: gates that it passes are no reason to replace what is
-        live by it, as after an experiment was changed and its stages were refused."""
-        return self.release.approval == "automatic" and self.stage > 0
+    def _after_judging(self) -> AfterJudging:
+        return AfterJudging(self.key, self.release, str(self.experiment), self.stage, self.is_last)
 
     def waits(self, history: History, context: NodeContext) -> bool:
         """Whether it was held against what is live and passes, and somebody has to approve."""
         if history.live is None or self._is_history(history, context):
             return False
         reference = context.facts(self.key).of(CandidateDetails).reference
-        passes = all(one.passed for one in verdicts_of(self, context))
-        return reference == history.live and passes
-
-    @property
-    def _nothing_live(self) -> str:
-        return (
-            f"nothing is live as {self.release.name} yet: `fomo promote {self.experiment} --first` "
-            f"puts stage {self.stage} live, and what comes after it is held against that"
-        )
+        return reference == history.live and passes(verdicts_of(self, context))
 
     def candidate(self, context: NodeContext) -> Candidate:
         """What would be released, as it is there now."""
