@@ -77,6 +77,14 @@ def search_of(shop, number=None):
     return GallerySearch.of(shop.home, embedded_gallery(shop.home, "pets", number))
 
 
+def test_a_plan_says_that_the_next_rows_are_due(piecewise):
+    piecewise.put_live(2)
+    piecewise.make()
+    context = piecewise.context()
+    *_, entry = plan(context.graph.of_gallery("galleries/pets"), context)
+    assert entry.reasons == ("its next rows are embedded",)
+
+
 def test_each_row_is_found_once_at_every_piece(piecewise):
     whole = search_of(piecewise).by_text("a robin", 24)
     piecewise.put_live(2)

@@ -48,6 +48,8 @@ class Node(ABC):
     """The formats and libraries that it is shown to be of."""
     input_changes: ClassVar[Mapping[str, str]] = {}
     """Role of an input → what a plan says where that input is another."""
+    parameter_changes: ClassVar[Mapping[str, str]] = {}
+    """Parameter of a recipe → the same, where its values would say nothing to a person."""
     makes_weights: ClassVar[bool] = False
     """Whether what making it took counts as the cost of an experiment's weights."""
     ends_experiment: ClassVar[bool] = False

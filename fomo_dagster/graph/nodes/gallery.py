@@ -90,6 +90,7 @@ class GalleryNode(Node):
         "weights": "it follows another release now",
         "samples": "its dataset has other samples",
     }
+    parameter_changes: ClassVar[Mapping[str, str]] = {FIRST_ROWS: "its next rows are embedded"}
     loaded: LoadedGallery
     execution: Execution
 

@@ -265,7 +265,7 @@ def _explain(node: Node, change: Difference) -> str:
     """A change of a recipe in words: values for parameters, the role for inputs."""
     top, *rest = change.path
     if top == "parameters":
-        return str(change)
+        return node.parameter_changes.get(rest[0] if rest else "", str(change))
     if top == "version":
         return f"the code of {node.kind} changed (version {change.old} → {change.new})"
     role = rest[0] if rest else ""
