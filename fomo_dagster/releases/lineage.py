@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
+from fomo_dagster.releases.records import Candidate
 from fomo_dagster.store.digests import DIGEST_LENGTH
 from fomo_dagster.store.heads import Head, Heads
 from fomo_dagster.store.roots import GALLERY, GALLERY_INDEX
@@ -15,11 +16,35 @@ _FOLLOW = frozenset({"release", GALLERY, GALLERY_INDEX})
 _DIGEST = re.compile(f"[0-9a-f]{{{DIGEST_LENGTH}}}")
 
 
-def lineage_of(head: Head, heads: Heads) -> dict[str, str]:
-    """Asset → data version of all that an asset was made from, itself the last.
+class MadeFrom(NamedTuple):
+    """What an asset was made from.
+
+    own: asset → data version, itself the last, without what releases that it goes on from were
+    made from, which their records tell.
+    """
+
+    own: Mapping[str, str]
+    releases: Sequence[Candidate]
+
+    @property
+    def lineage(self) -> dict[str, str]:
+        """Asset → data version of all of it. What an asset was when a release was made from it, and
+        is no more, stands as its content alone where another version of it is there too."""
+        told: dict[str, str] = {}
+        for lineage in (*(release.lineage for release in self.releases), self.own):
+            for asset, version in lineage.items():
+                before = told.pop(asset, version)
+                if before != version:
+                    told[f"content {before}"] = before
+                told[asset] = version
+        return told
+
+
+def made_from(head: Head, heads: Heads, released: Mapping[str, Candidate]) -> MadeFrom:
+    """What an asset was made from. released: the data version of weights → what was released.
 
     Recipes name their inputs by digest, so what made these can be told as long as its asset is what
-    it was then, as it is right after a run.
+    it was then, as it is right after a run. What was released may long be something else by then.
     """
     by_digest: dict[str, Head] = {}
     for _, _, other in heads.all():
@@ -30,15 +55,18 @@ def lineage_of(head: Head, heads: Heads) -> dict[str, str]:
             for digest in _digests_of(other):
                 by_digest.setdefault(digest, other)
     found, unknown, wanted = {head.asset: head.data_version}, dict[str, str](), [head]
+    releases: dict[str, Candidate] = {}
     for one in wanted:
         for digest in sorted(_inputs_of(one)):
             other = by_digest.get(digest)
-            if other is None:
+            if digest in released:
+                releases[digest] = released[digest]
+            elif other is None:
                 unknown[f"content {digest}"] = digest  # as of images, or a file of weights
             elif other.asset not in found:
                 found[other.asset] = other.data_version
                 wanted.append(other)
-    return {**unknown, **dict(reversed(found.items()))}
+    return MadeFrom({**unknown, **dict(reversed(found.items()))}, tuple(releases.values()))
 
 
 def _inputs_of(head: Head) -> set[str]:

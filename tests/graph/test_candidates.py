@@ -449,6 +449,42 @@ def test_nothing_starts_from_a_stage_that_was_refused(following):
     assert starts(following, "next") == [1, 1, 1]
 
 
+@pytest.mark.parametrize("is_there", [True, False])
+def test_what_a_release_learnt_stays_known_though_its_chunk_changed(live, is_there):
+    released = history(live).live_candidate
+    concepts = live.home.heads.read("streams/toy/chunk_001").facts["concepts"]
+    live.add_image(concepts[0][0], "train", concepts[0][1], 999)
+    if not is_there:  # its chunk was cleaned since: nobody can tell which samples it had
+        live.home.store.retire("chunk", released.lineage["streams/toy/chunk_001"])
+    live.write("next", release=release(PASSES | FAILS), method={"start_from": "live"},
+               near_duplicates={})  # fmt: skip
+    run(live, "next")
+    assert starts(live, "next") == [1, 1, 1]
+    learnt = [live.home.heads.read(f"next/start_{stage:03d}").facts["learnt"] for stage in (2, 3)]
+    assert learnt == [[1], [1]]
+    assert repeated_from(live) == [0, 1, 1]
+    (recipe,) = live.home.heads.read("next/trained_003").recipes.values()
+    assert len(recipe["inputs"]["buffer"]) == 1
+    last = history(live).records[-1].candidate
+    assert last.stage == 3
+    assert set(released.lineage.values()) <= set(last.lineage.values())
+    assert last.lineage["streams/toy/chunk_001"] not in released.lineage.values()
+    assert last.lineage["toy/trained_001"] == released.checkpoint
+    assert last.provenance.updates == 2
+    samples = sum(one.samples for one in last.provenance.data if one.use == "update")
+    # Stage 1 brought 8 and then one more, which was replayed, and stage 3 brought 8.
+    assert samples == (8 + 1 + 8 if is_there else 8 + 9 + 8)
+
+
+def test_a_start_of_another_architecture_is_not_stayed_with(live, small_backbone):
+    method = {"start_from": "live"}
+    live.write("next", release=release(PASSES | FAILS), method=method)
+    run(live, "next")
+    live.write("next", release=release(PASSES | FAILS), method=method, backbone=small_backbone)
+    with pytest.raises(InputError, match="which is of another architecture than its backbone"):
+        fomo("plan", "next")
+
+
 def test_a_plan_says_what_a_stage_will_start_from(following, caplog):
     following.write("next", release=release(PASSES), method={"start_from": "live"})
     assert "next/candidate_000 is computed first" in fomo("plan", "next").output

@@ -268,7 +268,8 @@ class _Builder(TrainingNodes):
             self.add(budget)
         weights = WeightsOverTime(
             experiment=experiment.name, method=experiment.method, base_key=theta, backbone=backbone,
-            chunk_keys=kept, release=experiment.release.name if experiment.release else None,
+            chunk_keys=kept, brought_keys=chunks,
+            release=experiment.release.name if experiment.release else None,
         )  # fmt: skip
         for stage in range(1, len(chunks) + 1):
             for start in weights.before_training(stage):

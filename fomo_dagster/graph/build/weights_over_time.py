@@ -29,6 +29,8 @@ class WeightsOverTime:
     base_key: str  # θ₀
     backbone: Backbone
     chunk_keys: Sequence[str]
+    brought_keys: Sequence[str] = ()
+    """The chunks that these are of, which may have near duplicates."""
     release: str | None = None  # the name that stages go live under
 
     def trained(self, stage: int) -> str:
@@ -60,6 +62,7 @@ class WeightsOverTime:
                 release=self.release, backbone=self.backbone, base_key=self.base_key,
                 before_key=self.candidate(stage - 1),
                 chunk_keys=tuple(self.chunk_keys[: stage - 1]),
+                brought_keys=tuple(self.brought_keys[: stage - 1]),
             )  # fmt: skip
             return
         if rule != self.method.deploy and self._merges(stage - 1, rule):

@@ -70,9 +70,13 @@ def assets_by_step(keys: Iterable[str]) -> dict[str, str]:
 
 def what_is_made(key: str) -> str:
     """The asset that the step of `key` makes; of chunks, what their keys begin with."""
+    return key.rpartition("/")[0] if is_chunk(key) else key
+
+
+def is_chunk(key: str) -> bool:
+    """Whether it is the key of a stream's chunk."""
     folder, _, last = key.rpartition("/")
-    is_chunk = folder.startswith(f"{STREAMS}/") and last.startswith("chunk_")
-    return folder if is_chunk else key
+    return folder.startswith(f"{STREAMS}/") and last.startswith("chunk_")
 
 
 def order_key(stream: str) -> str:

@@ -13,10 +13,12 @@ from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.backbone import Backbone
 from fomo_dagster.graph.core.facts import ONLY, Details, Facts, FactsByKey
 from fomo_dagster.graph.core.keys import release_key
+from fomo_dagster.graph.nodes.learnt import stages_learnt
 from fomo_dagster.graph.nodes.weights import WeightsNode
 from fomo_dagster.graph.work.checkpoints import WEIGHTS
 from fomo_dagster.graph.work.histories import history_of
 from fomo_dagster.releases.live import released_weights
+from fomo_dagster.releases.records import Candidate
 from fomo_dagster.store.recipes import Recipe
 
 if TYPE_CHECKING:
@@ -53,7 +55,8 @@ class LiveStartNode(WeightsNode):
     base_key: str
     before_key: str
     """The candidate of the stage before, which may go live."""
-    chunk_keys: tuple[str, ...]  # of stages 1..stage - 1
+    chunk_keys: tuple[str, ...]  # what stages 1..stage - 1 train on
+    brought_keys: tuple[str, ...]  # the chunks that it is of
 
     @property
     def description(self) -> str:
@@ -65,10 +68,27 @@ class LiveStartNode(WeightsNode):
 
     @property
     def comes_after(self) -> tuple[str, ...]:
-        return (self.before_key, *self.chunk_keys)
+        return tuple(dict.fromkeys((self.before_key, *self.chunk_keys, *self.brought_keys)))
 
     def is_settled(self, context: NodeContext) -> bool:
-        return context.heads.read(self.key) is not None
+        return self._settled(context) is not None
+
+    def _settled(self, context: NodeContext) -> StartDetails | None:
+        """What it started from, unless the experiment has another architecture since."""
+        head = context.heads.read(self.key)
+        if head is None:
+            return None
+        details = StartDetails.from_data(head.facts)
+        if details.number is not None:
+            releases = history_of(self.release, context).releases
+            candidate = releases[details.number].candidate if details.number in releases else None
+            if candidate is not None and not self._is_of_its_architecture(candidate):
+                return None
+        return details
+
+    def _is_of_its_architecture(self, candidate: Candidate) -> bool:
+        there = Backbone.model_validate(dict(candidate.backbone)).architecture
+        return there == self.backbone.architecture
 
     @property
     def declared(self) -> Mapping[str, Any]:
@@ -79,28 +99,24 @@ class LiveStartNode(WeightsNode):
         return f"{release_key(self.release)}/live for {self.key}"
 
     def outside_facts(self, context: NodeContext) -> dict[str, Facts]:
-        head = context.heads.read(self.key)
-        if head is not None:
-            details = StartDetails.from_data(head.facts)
-            if details.number is not None:
-                return {self._live_key: Facts(details.checkpoint, details)}
+        settled = self._settled(context)
+        if settled is not None:
+            if settled.number is not None:
+                return {self._live_key: Facts(settled.checkpoint, settled)}
             return {}
         history = history_of(self.release, context)
         candidate = history.live_candidate
         if candidate is None:
             return {}
-        there = Backbone.model_validate(dict(candidate.backbone)).architecture
-        if there != self.backbone.architecture:
+        if not self._is_of_its_architecture(candidate):
+            there = Backbone.model_validate(dict(candidate.backbone)).architecture
             raise InputError(
                 f"{self.experiment} starts from what is live as {self.release}, which is of "
                 f"another architecture than its backbone ({candidate.shown}: {there!r}; "
                 f"{self.backbone.architecture!r}): take that backbone, or another "
                 "method.start_from"
             )
-        # By their content: without near duplicates, a chunk may go by another key.
-        known = set(candidate.lineage.values())
-        heads = [context.heads.read(key) for key in self.chunk_keys]
-        learnt = [s for s, of in enumerate(heads, start=1) if of and of.data_version in known]
+        learnt = stages_learnt(candidate, self.chunk_keys, self.brought_keys, context)
         details = StartDetails(number=history.live, checkpoint=candidate.checkpoint, learnt=learnt)
         return {self._live_key: Facts(candidate.checkpoint, details)}
 

@@ -3,8 +3,10 @@ graph from them, with licences as they are declared now."""
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from fomo_dagster.errors import FomoError
@@ -24,10 +26,15 @@ from fomo_dagster.graph.nodes.pool import PoolNode
 from fomo_dagster.graph.nodes.shards import ShardsNode
 from fomo_dagster.graph.nodes.trained import TrainedNode
 from fomo_dagster.graph.nodes.validation import ValidationNode
+from fomo_dagster.graph.work.histories import history_of
 from fomo_dagster.parquet import read_parquet
-from fomo_dagster.releases.lineage import lineage_of
+from fomo_dagster.releases.lineage import MadeFrom, made_from
+from fomo_dagster.releases.records import Candidate
+from fomo_dagster.store.artifacts import Artifact
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from fomo_dagster.experiment.schema import Experiment
 
 
@@ -45,22 +52,54 @@ def provenance_of(
     assert head is not None  # it has facts
     # Not all that it could be made from: what starts from a release takes nothing of stages that
     # were refused, and the release may be another experiment's.
-    lineage = lineage_of(head, context.heads)
+    made = made_from(head, context.heads, released_before(experiment, context))
     digests = {f"weights ({node.checkpoint_key})": _digest(node.checkpoint_key, ONLY, context)}
     for name in node.datasets:
         digests[f"evaluation on {name}"] = _digest(node.key, name, context)
-    data, unknown = _data(lineage, nodes, context)
+    data, unknown = _data(made, nodes, context)
+    before = [told for release in made.releases if (told := release.provenance) is not None]
+    unknown += [
+        f"what {release.shown}, was trained on, from which they go on, is not in its record"
+        for release in made.releases
+        if release.provenance is None
+    ]
     return Provenance(
         experiment=experiment.name,
         stage=node.stage,
         backbone=_named(node.backbone),
         method=_method(experiment),
-        updates=sum(_kind(key, context) == TrainedNode.kind for key in lineage),
+        updates=sum(_kind(key, context) == TrainedNode.kind for key in made.own)
+        + sum(told.updates or 0 for told in before),
         description=experiment.description,
-        data=tuple(data),
-        foreign=(*_foreign(upstream), *unknown),
+        data=tuple(_together(data, *(told.data for told in before))),
+        foreign=tuple(
+            dict.fromkeys(
+                (*_foreign(upstream), *unknown, *(one for told in before for one in told.foreign))
+            )
+        ),
         digests=digests,
     )
+
+
+def released_before(experiment: Experiment, context: NodeContext) -> dict[str, Candidate]:
+    """The data version of weights → what was released as the experiment releases."""
+    if experiment.release is None:
+        return {}
+    records = history_of(experiment.release.name, context).releases.values()
+    return {one.candidate.checkpoint: one.candidate for one in records if one.candidate}
+
+
+def _together(*parts: Iterable[DataUse]) -> Iterator[DataUse]:
+    """Updates first. What stages brought of a dataset adds up; a pool is the same for all."""
+    found: dict[tuple[str, str], DataUse] = {}
+    for one in itertools.chain(*parts):
+        other = found.setdefault((one.use, one.dataset), one)
+        if other is not one and one.use == "update":
+            counted = None
+            if one.samples is not None and other.samples is not None:
+                counted = one.samples + other.samples
+            found[one.use, one.dataset] = replace(other, samples=counted)
+    return iter(sorted(found.values(), key=lambda one: (one.use != "update", one.dataset)))
 
 
 def _digest(key: str, name: str, context: NodeContext) -> str:
@@ -88,22 +127,25 @@ def _upstream(key: str, nodes: Mapping[str, Node]) -> dict[str, Node]:
 
 
 def _data(
-    lineage: Mapping[str, str], nodes: Mapping[str, Node], context: NodeContext
+    made: MadeFrom, nodes: Mapping[str, Node], context: NodeContext
 ) -> tuple[list[DataUse], list[str]]:
-    """What was trained on, updates first; and a sentence for what nobody knows any more. What an
-    asset of a lineage made may be another experiment's too, and is not in `nodes` then."""
+    """What was trained on beside what is in the records of the releases, updates first; and a
+    sentence for what nobody knows any more. What an asset of a lineage made may be another
+    experiment's too, and is not in `nodes` then."""
     updates: Counter[str] = Counter()
     pooled: dict[str, int | None] = {}
     unknown = []
-    for key in lineage:
+    for key in made.own:
         if _kind(key, context) == ChunkNode.kind:
             try:
-                manifest = read_parquet(context.artifact(key).path(MANIFEST), columns=["dataset"])
+                manifest = _samples(context.artifact(key))
+                for release in made.releases:
+                    manifest = _without(manifest, release.lineage.get(key), context)
             except FomoError:
                 unknown.append(f"which samples {key} brought is no longer known here")
                 continue
             updates.update(manifest["dataset"].to_list())
-    made_from = set(lineage.values())
+    made_from = set(made.own.values())
     for key, node in nodes.items():
         pool = context.heads.read(key) if isinstance(node, PoolNode) else None
         if isinstance(node, PoolNode) and pool is not None and pool.data_version in made_from:
@@ -117,6 +159,19 @@ def _data(
         for use, found in uses
         for name in sorted(found)
     ], unknown
+
+
+def _samples(chunk: Artifact) -> pl.DataFrame:
+    return read_parquet(chunk.path(MANIFEST), columns=["dataset", "key"])
+
+
+def _without(samples: pl.DataFrame, chunk: str | None, context: NodeContext) -> pl.DataFrame:
+    """Samples without those of a chunk, as it was when there was a release of it; all of them where
+    it is no longer in the store."""
+    artifact = None if chunk is None else context.store.open(ChunkNode.kind, chunk)
+    if artifact is None:
+        return samples
+    return samples.join(_samples(artifact), on=["dataset", "key"], how="anti")
 
 
 def _training_samples(dataset: str, context: NodeContext) -> int | None:

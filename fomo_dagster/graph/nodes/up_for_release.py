@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.nodes.evaluation import METRICS, EvaluationDetails, EvaluationNode
-from fomo_dagster.graph.nodes.provenance import provenance_of
+from fomo_dagster.graph.nodes.provenance import provenance_of, released_before
 from fomo_dagster.parquet import read_parquet
-from fomo_dagster.releases.lineage import lineage_of
+from fomo_dagster.releases.lineage import made_from
 from fomo_dagster.releases.records import Candidate
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ def candidate_of(
     facts = context.facts(node.key).of(EvaluationDetails)
     assert head is not None
     (weights,) = head.artifacts.values()
+    made = made_from(head, context.heads, released_before(experiment, context))
     return Candidate(
         experiment=experiment.name,
         stage=node.stage,
@@ -35,7 +36,7 @@ def candidate_of(
         backbone=node.backbone.model_dump(mode="json", exclude_defaults=True),
         evaluations=facts.evaluations,
         scores=_scores(node, context),
-        lineage=lineage_of(head, context.heads),
+        lineage=made.lineage,
         roles=dict(node.roles),
         provenance=provenance_of(node, experiment, nodes, context),
     )
