@@ -33,6 +33,7 @@ from fomo_dagster.graph.run.run_context import RunContext
 from fomo_dagster.graph.run.tracking import Tracking
 from fomo_dagster.home import Home
 from fomo_dagster.store.leases import lease
+from fomo_dagster.store.pushing import made_before
 from fomo_dagster.trackers.choosing import named_by_environment, open_trackers
 from fomo_dagster.trackers.sending import Trackers
 from fomo_dagster.units import counted
@@ -176,6 +177,11 @@ class _Runner:
             refusal = self._leased(stack)
             if any(node.needs and self.home.heads.read(node.key) is None for node in request.nodes):
                 self.cluster.preload()  # while it plans
+            if alone := made_before(self.home.store):
+                self.view.warn(
+                    f"{counted(alone, 'artifact')} were made here before FOMO_STORE was set, and "
+                    "are on this machine alone: `fomo store push` copies what is needed"
+                )
             planned = request.plan()
             if missing := missing_devices(planned, self.graph, self.cluster):
                 raise InputError("\n".join(missing))

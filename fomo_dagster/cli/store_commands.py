@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from fomo_dagster.cli.bars import Bars
 from fomo_dagster.cli.datasets_commands import AsJson
 from fomo_dagster.cli.output import Terminal, print_json
 from fomo_dagster.home import Home
@@ -81,3 +82,22 @@ def store_clean(
         print_json(as_data(found, is_done=yes))
     else:
         print_cleaning(found, console, is_done=yes)
+
+
+@store_app.command("push")
+def store_push(as_json: AsJson = False) -> None:
+    """Copy to the remote store what was made here before FOMO_STORE was set.
+
+    That is what an asset, a release or a resume point needs. What is made while FOMO_STORE is set
+    is copied at once.
+    """
+    from fomo_dagster.cli.store_view import checked_home, print_pushed
+    from fomo_dagster.store.pushing import push_needed
+
+    home, console = checked_home(Home.from_environment()), Terminal()
+    with Bars(Terminal(stderr=True)) as bars:
+        found = push_needed(home.root, home.store, bars)
+    if as_json:
+        print_json(found._asdict())
+    else:
+        print_pushed(found, console)

@@ -16,6 +16,7 @@ from fomo_dagster.errors import InputError, nearest
 from fomo_dagster.experiment.comparisons import load_named
 from fomo_dagster.home import Home, project_folder
 from fomo_dagster.store.cleaning import Cleaning, nothing
+from fomo_dagster.store.pushing import Pushed
 from fomo_dagster.store.roots import Root, roots
 from fomo_dagster.store.usage import OTHERS, Share, Usage
 from fomo_dagster.units import byte_size, counted
@@ -74,6 +75,12 @@ def forget_home(name: str, home: Home, console: Console) -> None:
     if name not in homes - {remote.users.name}:
         raise InputError(f"--forget {name!r}: {nearest(name, homes - {remote.users.name})}")
     say(console, f"{counted(remote.users.forget(name), 'artifact')} were needed by {name}")
+
+
+def print_pushed(found: Pushed, console: Console) -> None:
+    """What was copied to the remote."""
+    pushed = f"{counted(found.artifacts, 'artifact')} pushed, {byte_size(found.bytes)}"
+    say(console, f"{pushed}; {found.there:,} were there")
 
 
 def print_usage(found: Usage, home: Home, console: Console) -> None:
