@@ -1,38 +1,31 @@
 """From the graph to Dagster's definitions: assets, jobs, schedules, sensors."""
 
-import inspect
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import cache
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
 from assets.announcing import announcing_sensor
-from assets.checks import check_specs_of, checks_of
 from assets.commands import Commands
-from assets.descriptions import metadata_of, metadata_of_source
-from assets.failures import engine_failures
+from assets.descriptions import metadata_of_source
 from assets.growing import arrival_sensor, failed_arrival_assets, grow_job
-from assets.histories import history_specs, report_history
+from assets.histories import history_specs
 from assets.launchpad import launch_job
 from assets.releasing import releasing_jobs
 from assets.schedules import observation_of, schedule_of, schedules_of
 from assets.specs import EXPERIMENT_TAG, key_of, owners_of, spec_of
+from assets.steps import step_asset
 from assets.troubles import named_troubles, trouble_assets, trouble_key
-from fomo_dagster.errors import FomoError, InputError
+from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.experiment_sets import Trouble
 from fomo_dagster.graph.build.graph import Graph
 from fomo_dagster.graph.build.names import OBSERVE, UPDATE, job_name
 from fomo_dagster.graph.core.context import SourceNode
-from fomo_dagster.graph.core.keys import DATASETS, step_of, what_is_made
+from fomo_dagster.graph.core.keys import DATASETS, what_is_made
 from fomo_dagster.graph.core.node import Node
-from fomo_dagster.graph.run.materialise import materialise, remove_stale_heads
-from fomo_dagster.graph.run.run_context import RunContext
 from fomo_dagster.home import Home
-from fomo_dagster.units import duration
 from resources.executors import default_executor
 from resources.run_contexts import RunContextOpener, RunContexts
 
@@ -123,74 +116,8 @@ def build_assets(graph: Graph) -> list[dg.AssetsDefinition | dg.SourceAsset]:
     specs = {key: spec_of(node, graph, owners.get(key, ())) for key, node in graph.nodes.items()}
     return [
         *(_source(source) for source in graph.sources.values()),
-        *(_asset(key, nodes, specs, graph) for key, nodes in steps.items()),
+        *(step_asset(key, nodes, specs, graph) for key, nodes in steps.items()),
     ]
-
-
-def _asset(
-    key: str, nodes: Sequence[Node], specs: Mapping[str, dg.AssetSpec], graph: Graph
-) -> dg.AssetsDefinition:
-
-    def compute(
-        context: dg.AssetExecutionContext, run_contexts: dg.ResourceParam[RunContextOpener]
-    ) -> Iterator[dg.MaterializeResult]:  # type: ignore[type-arg]
-        run_context = run_contexts.open(graph, context)
-        done = set()
-        for node in nodes:
-            if key_of(node.key) not in context.selected_asset_keys:
-                continue
-            with engine_failures(context), told(node.key, run_context):
-                outcome = materialise(node.key, run_context)
-            if node.ends_experiment and node.experiment is not None:
-                remove_stale_heads(node.experiment, run_context)
-            head = outcome.head
-            context.log.info(
-                f"{node.key}: {head.status} {head.digest}, {duration(outcome.seconds)}"
-            )
-            if outcome.artifacts:
-                report_history(node, outcome, run_context, context)
-            yield dg.MaterializeResult(
-                asset_key=key_of(node.key),
-                data_version=dg.DataVersion(head.data_version),
-                metadata=metadata_of(node, outcome, run_context),
-                check_results=list(checks_of(node, outcome, run_context)),
-            )
-            done.add(key_of(node.key))
-        # Dagster ends in success where a selected output is not yielded, and skips what follows.
-        forgotten = context.selected_asset_keys - done
-        if forgotten:
-            raise dg.Failure(f"these selected assets were not made: {sorted(forgotten)}")
-
-    compute.__signature__ = _signature()  # type: ignore[attr-defined]
-    decorate = dg.multi_asset(
-        name=step_of(key),
-        specs=[specs[node.key] for node in nodes],
-        check_specs=[check for node in nodes for check in check_specs_of(node)],
-        can_subset=len(nodes) > 1,
-    )
-    return decorate(compute)
-
-
-@cache
-def _signature() -> inspect.Signature:
-    """That of what computes a step: Dagster asks for it a dozen times for each asset."""
-
-    def compute(
-        context: dg.AssetExecutionContext, run_contexts: dg.ResourceParam[RunContextOpener]
-    ) -> Iterator[dg.MaterializeResult]:  # type: ignore[type-arg]
-        yield from ()  # never called
-
-    return inspect.signature(compute)
-
-
-@contextmanager
-def told(asset: str, run_context: RunContext) -> Iterator[None]:
-    """Tells the run of a failure at once, while others may go on for long."""
-    try:
-        yield
-    except FomoError as error:
-        run_context.run.failed(asset, error)
-        raise
 
 
 def _source(source: SourceNode) -> dg.SourceAsset:

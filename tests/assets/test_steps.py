@@ -1,0 +1,51 @@
+"""The steps that make assets, beside what Dagster's own decorator gives for the same specs."""
+
+import dagster as dg
+import pytest
+
+from assets.building import build_assets
+from assets.checks import check_specs_of
+from assets.specs import spec_of
+from fomo_dagster.graph.core.keys import step_of, what_is_made
+
+
+def as_decorated(nodes, graph):
+    @dg.multi_asset(
+        name=step_of(nodes[0].key),
+        specs=[spec_of(node, graph) for node in nodes],
+        check_specs=[check for node in nodes for check in check_specs_of(node)],
+        can_subset=len(nodes) > 1,
+        required_resource_keys={"run_contexts"},
+    )
+    def compute(context: dg.AssetExecutionContext):
+        yield from ()
+
+    return compute
+
+
+def outs_of(made):
+    return {
+        out.name: (out.dagster_type.key, out.is_required, out.description, out.code_version)
+        for out in made.op.output_defs
+    }
+
+
+@pytest.mark.parametrize("kind", ["shards", "backbones", "streams", "toy"])
+def test_a_step_is_what_dagster_s_decorator_gives_for_its_specs(project, kind):
+    graph = project.graph()
+    steps: dict[str, list] = {}
+    for node in graph.nodes.values():
+        steps.setdefault(what_is_made(node.key), []).append(node)
+    made = {one.op.name: one for one in build_assets(graph) if isinstance(one, dg.AssetsDefinition)}
+    looked_at = [nodes for key, nodes in steps.items() if key.startswith(kind)]
+    assert looked_at
+    for nodes in looked_at:
+        step, expected = made[step_of(nodes[0].key)], as_decorated(nodes, graph)
+        assert list(step.specs) == list(expected.specs)
+        assert list(step.check_specs) == list(expected.check_specs)
+        assert step.can_subset == expected.can_subset
+        assert set(step.keys_by_input_name.values()) == set(expected.keys_by_input_name.values())
+        assert step.keys_by_output_name == expected.keys_by_output_name
+        assert step.op.required_resource_keys == expected.op.required_resource_keys
+        assert outs_of(step) == outs_of(expected)
+        assert {one.dagster_type.key for one in step.op.input_defs} <= {"Nothing"}
