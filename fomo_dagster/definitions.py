@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 
@@ -9,6 +10,7 @@ import dagster as dg
 
 from fomo_dagster.cli.packages import check_packages
 from fomo_dagster.cli.planning import say_troubles, say_unread
+from fomo_dagster.collecting import uncollected
 from fomo_dagster.descriptors import raise_limit
 from fomo_dagster.graph.build.builder import build_project
 from fomo_dagster.home import Home, project_folder
@@ -17,6 +19,7 @@ from fomo_dagster.trackers.choosing import named_by_environment
 logger = logging.getLogger(__name__)
 
 
+@uncollected()
 def load() -> dg.Definitions:
     """The project's definitions; what is wrong with an experiment is shown in its place."""
     check_packages()
@@ -45,3 +48,4 @@ def load() -> dg.Definitions:
 
 
 defs = load()
+gc.freeze()  # it stays, so nothing looks through it for garbage again

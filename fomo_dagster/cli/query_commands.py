@@ -10,6 +10,7 @@ import typer
 
 from fomo_dagster.cli.datasets_commands import AsJson
 from fomo_dagster.cli.output import Terminal, print_csv, print_data, print_json, say
+from fomo_dagster.collecting import uncollected
 from fomo_dagster.errors import InputError
 from fomo_dagster.home import Home
 
@@ -73,6 +74,7 @@ def results(
         )  # fmt: skip
 
 
+@uncollected()
 def _print_results(
     home: Home,
     experiments: Sequence[str],

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from fomo_dagster.collecting import uncollected
 from fomo_dagster.errors import FomoError
 from fomo_dagster.experiment.comparison import LoadedComparison
 from fomo_dagster.experiment.comparisons import load_comparisons
@@ -79,6 +80,7 @@ def build_graph(
     return builder.graph()
 
 
+@uncollected()
 def build_project(project: Path, experiment_set: ExperimentSet | None = None) -> Graph:
     """The graph of all experiments of a project, as far as they can coexist in it, of its
     comparisons, with the shipped experiments that these are about, and of its galleries.

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+from fomo_dagster.collecting import uncollected
 from fomo_dagster.data.pixel_rules import PARAMETER
 from fomo_dagster.graph.core.facts import ONLY, Facts, identity
 from fomo_dagster.graph.core.node import Node
@@ -56,7 +57,7 @@ class Planned:
 
 def plan(nodes: Iterable[Node], context: RunContext) -> list[Planned]:
     """Plan `nodes`, in their order. Raises `InputError` for what a run would refuse at once."""
-    with Verified(context.home.root) as verified:
+    with uncollected(), Verified(context.home.root) as verified:
         return _planned(nodes, context, verified)
 
 
