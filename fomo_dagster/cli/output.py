@@ -41,15 +41,18 @@ def printable(text: str) -> str:
 
 def cell(value: object) -> Text:
     """A value in a table: on one line, and cut with an ellipsis where it is very long."""
+    return Text(cell_text(value))
+
+
+def cell_text(value: object) -> str:
+    """What `cell` says of a value."""
     text = whole_cell(value)
-    if len(text) > LONGEST_CELL:
-        return Text(f"{text.plain[: LONGEST_CELL - 1]}…")
-    return text
+    return text if len(text) <= LONGEST_CELL else f"{text[: LONGEST_CELL - 1]}…"
 
 
-def whole_cell(value: object) -> Text:
-    """As `cell`, however long it is."""
-    return Text("" if value is None else printable(str(value).translate(_CONTROLS)))
+def whole_cell(value: object) -> str:
+    """As `cell_text`, however long it is."""
+    return "" if value is None else printable(str(value).translate(_CONTROLS))
 
 
 def line(*parts: str | tuple[str, str]) -> Text:

@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import polars as pl
@@ -13,7 +14,7 @@ from fomo_dagster.cli.main import app
 from fomo_dagster.cli.output import Terminal
 from fomo_dagster.cli.planning import print_plan
 from fomo_dagster.cli.reporting import print_scores
-from fomo_dagster.cli.rows import print_frame, print_rows
+from fomo_dagster.cli.rows import DIGITS, _Rows, print_frame, print_rows, print_whole
 from fomo_dagster.errors import InputError
 from fomo_dagster.graph.run.plan import Planned
 from fomo_dagster.tables.results import Results
@@ -165,3 +166,17 @@ def test_sql_says_what_views_and_columns_mean(finished_project):
     assert asked == [{"comment": comments_of("scores")["forgetting"]}]
     with pytest.raises(InputError, match="there is no view 'scored': did you mean 'scores'"):
         run("scored")
+
+
+@pytest.mark.parametrize("title", [None, "Rows [of] something that is longer than they are"])
+@pytest.mark.parametrize("numbers", [(), ("text",)])
+def test_rows_are_laid_out_as_rich_lays_out_a_table(title, numbers):
+    texts = ["a", "日本 x ", "", None, "[b]\n\x1b[0m", "x" * 300, "  é👍", "2.5 "]
+    frame = pl.DataFrame({"text": texts, "a number": [0.125 * 10.0**n for n in range(-3, 5)]})
+    for shown in (frame, frame.clear(), frame.head(1)):
+        rows = _Rows.of(shown, title, DIGITS, numbers)
+        for one in (rows, replace(rows, is_split=True)):
+            console, reference = (Terminal(file=io.StringIO()) for _ in range(2))
+            one.print(console)
+            print_whole(one.as_table(), reference)
+            assert console.file.getvalue() == reference.file.getvalue()
