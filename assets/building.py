@@ -1,7 +1,7 @@
 """From the graph to Dagster's definitions: assets, jobs, schedules, sensors."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -107,16 +107,22 @@ def without_what_dagster_refuses(graph: Graph) -> Graph:
     return graph
 
 
-def build_assets(graph: Graph) -> list[dg.AssetsDefinition | dg.SourceAsset]:
-    """An asset for every node, one multi-asset for the chunks of a stream, and the sources."""
+def build_assets(
+    graph: Graph, nodes: Collection[Node] | None = None
+) -> list[dg.AssetsDefinition | dg.SourceAsset]:
+    """An asset for every node, one multi-asset for the chunks of a stream, and the sources.
+
+    nodes: those that are wanted; by default all. A run is of one experiment among hundreds.
+    """
+    nodes = graph.nodes.values() if nodes is None else nodes
     steps: dict[str, list[Node]] = {}
-    for node in graph.nodes.values():
+    for node in nodes:
         steps.setdefault(what_is_made(node.key), []).append(node)
     owners = owners_of(graph)
-    specs = {key: spec_of(node, graph, owners.get(key, ())) for key, node in graph.nodes.items()}
+    specs = {node.key: spec_of(node, graph, owners.get(node.key, ())) for node in nodes}
     return [
         *(_source(source) for source in graph.sources.values()),
-        *(step_asset(key, nodes, specs, graph) for key, nodes in steps.items()),
+        *(step_asset(key, made, specs, graph) for key, made in steps.items()),
     ]
 
 

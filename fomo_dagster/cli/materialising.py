@@ -57,7 +57,7 @@ class Materialising:
 
     @cached_property
     def _assets(self) -> list[dg.AssetsDefinition | dg.SourceAsset]:
-        return build_assets(self.request.graph)
+        return build_assets(self.request.graph, self.request.nodes)
 
     def materialise(self, planned: Sequence[Planned], wanted: Sequence[Planned]) -> None:
         """Materialise the assets of some entries of a plan. Raises `StoppedError` on a signal."""

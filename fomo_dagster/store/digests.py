@@ -11,6 +11,8 @@ from typing import Any
 
 DIGEST_LENGTH = 32  # hexadecimal digits, 128 bits
 _PLAIN = frozenset({str, int, bool, type(None)})  # what most values are
+_SEQUENCES = (list, tuple)
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
 def canonical(value: Any) -> Any:
@@ -23,16 +25,18 @@ def canonical(value: Any) -> Any:
         if not math.isfinite(value):
             raise ValueError(f"{value!r} cannot be part of an identity: it is not finite")
         return int(value) if value.is_integer() and abs(value) < 2**53 else value
-    if isinstance(value, Mapping):
+    if isinstance(value, _SEQUENCES):
+        return [one if type(one) in _PLAIN else canonical(one) for one in value]
+    if type(value) is dict or isinstance(value, Mapping):  # of which the second takes its time
         for key in value:
             if not isinstance(key, str):
                 raise TypeError(
                     f"key {key!r} of an identity must be text, not {type(key).__name__}"
                 )
-        items = [(key, value[key]) for key in sorted(value)]
-        return {key: one if type(one) in _PLAIN else canonical(one) for key, one in items}
-    if isinstance(value, list | tuple):
-        return [one if type(one) in _PLAIN else canonical(one) for one in value]
+        return {
+            key: one if type(one := value[key]) in _PLAIN else canonical(one)
+            for key in sorted(value)
+        }
     if value is None or isinstance(value, bool | int | str):
         return value
     raise TypeError(
@@ -43,7 +47,7 @@ def canonical(value: Any) -> Any:
 
 def digest_of(value: Any) -> str:
     """Digest of any plain data (see `canonical`): 32 hexadecimal digits of SHA-256."""
-    text = json.dumps(canonical(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    text = _ENCODER.encode(canonical(value))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:DIGEST_LENGTH]
 
 

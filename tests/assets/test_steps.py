@@ -3,10 +3,13 @@
 import dagster as dg
 import pytest
 
-from assets.building import build_assets
+from assets.building import build_assets, job_of
 from assets.checks import check_specs_of
 from assets.specs import spec_of
+from fomo_dagster.cli.materialising import Materialising
+from fomo_dagster.cli.planning import resolve_request
 from fomo_dagster.graph.core.keys import step_of, what_is_made
+from resources.run_contexts import RunContexts
 
 
 def as_decorated(nodes, graph):
@@ -49,3 +52,19 @@ def test_a_step_is_what_dagster_s_decorator_gives_for_its_specs(project, kind):
         assert step.op.required_resource_keys == expected.op.required_resource_keys
         assert outs_of(step) == outs_of(expected)
         assert {one.dagster_type.key for one in step.op.input_defs} <= {"Nothing"}
+
+
+def test_a_run_defines_the_assets_of_its_experiments_alone(project, monkeypatch):
+    project.write("other")
+    monkeypatch.setenv("FOMO_PROJECT", str(project.root))
+    monkeypatch.setenv("FOMO_HOME", str(project.root / ".fomo"))
+    request = resolve_request("toy", [])
+    run = Materialising(request, None, "", None, None, None, None, {})
+    made = [one for one in run._assets if isinstance(one, dg.AssetsDefinition)]
+    keys = {key.to_user_string() for one in made for key in one.keys}
+    assert keys == {node.key for node in request.nodes} < request.graph.nodes.keys()
+    job = dg.Definitions(
+        run._assets, jobs=[job_of("toy", ["toy"], request.graph)],
+        resources={"run_contexts": RunContexts.of(request.home)},
+    ).resolve_job_def("toy")  # fmt: skip
+    assert {key.to_user_string() for key in job.asset_layer.executable_asset_keys} == keys
