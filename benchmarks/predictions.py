@@ -22,7 +22,8 @@ import polars as pl
 
 from fomo_dagster.data.benchmark.registry import benchmark_datasets
 from fomo_dagster.evaluation.classification import classification_result
-from fomo_dagster.evaluation.ranking import ranking, ranking_both_ways
+from fomo_dagster.evaluation.ranking import ranking
+from fomo_dagster.evaluation.ranking_both_ways import ranking_both_ways
 from fomo_dagster.evaluation.results import EvaluationResult
 from fomo_dagster.evaluation.retrieval import retrieval_result
 from fomo_dagster.tables.predictions import write_predictions

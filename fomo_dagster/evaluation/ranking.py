@@ -1,7 +1,7 @@
 """Where the right items stand in each query's list: the core of accuracy and recall.
 
 In classification, the queries are images and the items are classes. In retrieval they are images
-and captions, either way round.
+and captions, either way round; see `ranking_both_ways.py`.
 """
 
 from __future__ import annotations
@@ -55,42 +55,13 @@ def ranking(
     Products are summed in fp64 and rounded to fp32, so that equal items tie exactly, whatever the
     block they fall in and the order in which a processor adds.
     """
-    own = _Own(item_owners)
+    own = Own(item_owners)
     return joined(
         [
             _of_rows(similarities, own, query_owners[block], scale)
             for block, similarities in _blocks(queries, items, block_elements)
         ]
     )
-
-
-def ranking_both_ways(
-    images: Floats, captions: Floats, owners: Integers, block_elements: int = BLOCK_ELEMENTS
-) -> tuple[Ranking, Ranking]:
-    """The `ranking` of N images among their M captions, and of the captions among the images, by
-    one product of the two. images: (N, D); captions: (M, D); owners: (M,), the image of each; every
-    image must have one."""
-    own, of_images, count = _Own(owners), [], len(captions)
-    # A caption's own image is looked for in each block, before and after its own.
-    right = np.einsum(
-        "cd,cd->c", captions, images[owners], dtype=np.float64, casting="safe"
-    ).astype(np.float32)  # (M,)
-    ranks, first = np.zeros(count, np.int64), np.zeros(count, np.int64)
-    best, best_wrong = np.full((2, count), -np.inf, np.float32)
-    for block, similarities in _blocks(images, captions, block_elements):
-        here = np.arange(block.start, block.start + len(similarities))
-        highest = similarities.argmax(axis=0)
-        found = similarities[highest, np.arange(count)]
-        first = np.where(found > best, here[highest], first)
-        best = np.maximum(best, found)
-        of_images.append(_of_rows(similarities, own, here, None))  # which takes out what is theirs
-        ranks += np.count_nonzero(similarities > right, axis=0)
-        rows, columns = np.nonzero(similarities == right)
-        ranks += np.bincount(columns[here[rows] < owners[columns]], minlength=count)
-        best_wrong = np.maximum(best_wrong, similarities.max(axis=0))
-    nothing = np.zeros(count)
-    of_captions = Ranking(ranks, first, right, best, best_wrong, nothing, nothing)
-    return joined(of_images), of_captions
 
 
 def _blocks(queries: Floats, items: Floats, block_elements: int) -> Iterator[tuple[slice, Floats]]:
@@ -102,7 +73,7 @@ def _blocks(queries: Floats, items: Floats, block_elements: int) -> Iterator[tup
         yield block, (queries[block].astype(np.float64) @ transposed).astype(np.float32)  # (b, M)
 
 
-class _Own:
+class Own:
     """Finds the items of queries by their owners."""
 
     def __init__(self, item_owners: Integers) -> None:
@@ -120,7 +91,7 @@ class _Own:
 
 
 def _of_rows(
-    similarities: Floats, own: _Own, query_owners: Integers, scale: float | None
+    similarities: Floats, own: Own, query_owners: Integers, scale: float | None
 ) -> Ranking:
     """The ranking of a block, (b, M). What is relevant is -inf in it afterwards."""
     queries, items = similarities.shape

@@ -15,7 +15,8 @@ import polars as pl
 
 from fomo_dagster.errors import DataError
 from fomo_dagster.evaluation.predictions import retrieved
-from fomo_dagster.evaluation.ranking import Floats, Integers, ranking_both_ways
+from fomo_dagster.evaluation.ranking import Floats, Integers
+from fomo_dagster.evaluation.ranking_both_ways import ranking_both_ways
 from fomo_dagster.evaluation.results import (
     CONCEPT_METRICS,
     EvaluationResult,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import fields
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,8 +17,8 @@ from fomo_dagster.evaluation.ranking import (
     Integers,
     Ranking,
     ranking,
-    ranking_both_ways,
 )
+from fomo_dagster.evaluation.ranking_both_ways import ranking_both_ways
 
 
 def ranks_by_sorting(
@@ -81,7 +83,7 @@ def test_equal_items_tie_exactly_wherever_they_stand(count: int) -> None:
     seed=st.integers(0, 2**32),
     images=st.integers(1, 12),
     captions=st.integers(0, 15),
-    block=st.integers(1, 60),
+    block=st.integers(1, 200),
 )
 def test_both_ways_at_once_are_either_way_alone(
     seed: int, images: int, captions: int, block: int
@@ -90,14 +92,56 @@ def test_both_ways_at_once_are_either_way_alone(
     owners = rng.permutation([*range(images), *rng.integers(0, images, captions)])
     of_images = rng.integers(-2, 3, (images, 3)).astype(np.float32)  # many are equal
     of_captions = rng.integers(-2, 3, (len(owners), 3)).astype(np.float32)
-    own = np.arange(images)
-    alone = (
-        ranking(of_images, of_captions, own, owners),
-        ranking(of_captions, of_images, owners, own),
-    )
-    for found, expected in zip(
-        ranking_both_ways(of_images, of_captions, owners, block), alone, strict=True
-    ):
+    assert_as_either_way_alone(of_images, of_captions, owners, block)
+
+
+@pytest.mark.parametrize("nearness", [1e-3, 1e-6, 1e-7, 1e-8, 0.0])
+@pytest.mark.parametrize("block", [100, 900, 2**21])
+def test_both_ways_tell_apart_what_fp32_products_cannot(nearness: float, block: int) -> None:
+    # From a few that are too near, which are looked at one by one, to all, and to exact ties.
+    rng = np.random.default_rng(0)
+    owners = rng.permutation([*range(40), *rng.integers(0, 40, 90)])
+    of_images = rng.normal(size=(40, 65)) + 0.3
+    of_images[::3] = of_images[0] + nearness * rng.normal(size=(14, 65))
+    of_captions = of_images[owners] + 0.1 * rng.normal(size=(130, 65))
+    of_captions[::2] = of_captions[0] + nearness * rng.normal(size=(65, 65))
+    images, captions = unit(of_images), unit(of_captions)
+    assert_as_either_way_alone(images, captions, owners, block)
+    assert_as_either_way_alone(100 * images, captions, owners, block)
+
+
+def test_both_ways_of_a_collapsed_model_are_either_way_alone() -> None:
+    rng = np.random.default_rng(0)
+    owners = np.repeat(np.arange(50), 3)
+    images = unit(1 + 1e-7 * rng.normal(size=(50, 33)))
+    captions = unit(1 + 1e-7 * rng.normal(size=(150, 33)))
+    assert_as_either_way_alone(images, captions, owners, 2000)
+
+
+def test_both_ways_never_hold_all_similarities() -> None:
+    rng = np.random.default_rng(0)
+    images, captions = unit(rng.normal(size=(1000, 8))), unit(rng.normal(size=(5000, 8)))
+    owners = np.repeat(np.arange(1000), 5)
+    tracemalloc.start()
+    try:
+        ranking_both_ways(images, captions, owners, block_elements=2**16)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1000 * 5000 * 4 / 5
+
+
+def unit(rows: npt.NDArray[np.float64]) -> Floats:
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def assert_as_either_way_alone(
+    images: Floats, captions: Floats, owners: Integers, block: int
+) -> None:
+    own = np.arange(len(images))
+    alone = ranking(images, captions, own, owners), ranking(captions, images, owners, own)
+    found = ranking_both_ways(images, captions, owners, block)
+    for side, expected in zip(found, alone, strict=True):
         for field in fields(Ranking):
             name = field.name
-            assert getattr(found, name).tolist() == getattr(expected, name).tolist(), name
+            assert getattr(side, name).tolist() == getattr(expected, name).tolist(), name
