@@ -164,9 +164,9 @@ def write_index(samples: pl.DataFrame, folder: Path, decoding: Decoding) -> None
 
 
 def mean_decoded_size(index: Index) -> float:
-    """The bytes that a training image takes once it is decoded, by some spread over all of them; 0
-    where none of these can be read."""
-    places = index.rows("train").select("shard", "offset", "size")
+    """The bytes that an image takes once it is decoded, by some spread over all of them; 0 where
+    none of these can be read."""
+    places = index.samples.select("shard", "offset", "size")
     sizes: list[int] = []
     for row in range(0, places.height, max(1, places.height // SIZED_IMAGES)):
         shard, offset, size = places.row(row)

@@ -56,8 +56,8 @@ class Execution(Declaration):
     decoded_cache_gib: float | None = Field(
         None,
         gt=0,
-        description="Disk space for decoded training images, in the cache folder, so that each is "
-        "decoded once; null: none are kept.",
+        description="Disk space for decoded training and test images, in the cache folder, so that "
+        "each is decoded once; null: none are kept.",
     )
     shard_cache_gib: float = Field(
         50.0,

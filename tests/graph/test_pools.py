@@ -13,6 +13,7 @@ from PIL import Image
 from assets.descriptions import metadata_of, metadata_of_source
 from fomo_dagster.cli.planning import resolve_request
 from fomo_dagster.cli.running import run_experiment
+from fomo_dagster.data.index import Index
 from fomo_dagster.data.pixel_rules import NEWEST
 from fomo_dagster.errors import DataError, InputError
 from fomo_dagster.experiment.execution import Execution
@@ -23,6 +24,7 @@ from fomo_dagster.graph.run.run_context import RunContext
 from fomo_dagster.graph.work.checkpoints import WEIGHTS
 from fomo_dagster.graph.work.indexes import index_of
 from fomo_dagster.graph.work.opened_pools import pool_captions, pretraining_pool
+from fomo_dagster.tables.views import query
 from fomo_dagster.training.steps import steps_of
 from tests.conftest import EXPERIMENT
 
@@ -353,3 +355,19 @@ def test_decoded_images_are_kept_within_a_room_and_change_nothing(finished_proje
     said = " ".join("".join(capsys.readouterr()).split())
     assert "the decoded images of birds take about" in said
     assert "of the 1 that there may be of all" in said
+
+
+def test_evaluations_keep_decoded_images_too_and_find_the_same(finished_project):
+    home, rows = finished_project.home, "SELECT * FROM predictions ORDER BY ALL"
+    before = query(home.root, rows)
+    finished_project.write("toy", execution={**EXPERIMENT["execution"], "decoded_cache_gib": 1})
+    for _ in range(2):  # which write them, and read them
+        shutil.rmtree(home.root / "store" / "evaluation")
+        run_experiment("toy", [])
+        assert query(home.root, rows).equals(before)
+    kept = home.cache / "decoded"
+    assert len([*kept.glob("*/*/*")]) == sum(
+        Index(home.root / "store" / "shards" / folder.name).rows("test").height
+        for folder in kept.iterdir()
+        if folder.is_dir()
+    )

@@ -24,7 +24,7 @@ from fomo_dagster.graph.nodes.details import SampleDetails
 from fomo_dagster.graph.nodes.pixels import of_pixels, pixels_of
 from fomo_dagster.graph.work.checkpoints import encoder_of
 from fomo_dagster.graph.work.counted_costs import encoding_flops
-from fomo_dagster.graph.work.indexes import index_of
+from fomo_dagster.graph.work.indexes import evaluated_index, index_of
 from fomo_dagster.graph.work.left_towers import NOTHING_LEFT, LeftTowers, image_features
 from fomo_dagster.graph.work.text_embeddings import text_embeddings
 from fomo_dagster.parquet import read_parquet
@@ -233,7 +233,7 @@ class EvaluationNode(Node):
     ) -> Tensor:  # fmt: skip
         """Features of images of a dataset, (N, D), by the encoder, which has the weights of a
         checkpoint. What they cost, if they were not there, is added to `flops`."""
-        index = index_of(name, context)
+        index = evaluated_index(name, encoder.pixels, self.execution, context)
         owner = self.left.owner("image", checkpoint, context)
         if owner is not None:
             found = image_features(

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 from pyarrow.parquet import ParquetFile
 
-from fomo_dagster.data.decoded_cache import DecodedCache
 from fomo_dagster.data.decoders import DECODE
 from fomo_dagster.data.decoding import Decoding
 from fomo_dagster.data.formats import extensions
-from fomo_dagster.data.index import Index, mean_decoded_size
+from fomo_dagster.data.index import Index
 from fomo_dagster.data.pixel_rules import Pixels
 from fomo_dagster.data.pools import ManifestPool, Pool
 from fomo_dagster.data.sources.webdataset.listing import ShardFile
@@ -23,7 +22,7 @@ from fomo_dagster.errors import DataError
 from fomo_dagster.experiment.execution import Execution
 from fomo_dagster.graph.core.files import LISTING_COLUMNS, MANIFEST, STREAMED
 from fomo_dagster.graph.core.keys import shards_key, source_key
-from fomo_dagster.graph.work.indexes import indexes_of
+from fomo_dagster.graph.work.indexes import indexes_of, keeping
 from fomo_dagster.graph.work.observations import ListingObservation
 from fomo_dagster.parquet import read_parquet
 from fomo_dagster.store.artifacts import Artifact
@@ -42,26 +41,12 @@ def manifest_pool(
     """The pool of a MANIFEST table, whose images are in the shards of its datasets. execution: what
     says whether their decoded images are kept."""
     indexes: Mapping[str, Index] = indexes_of(manifest["dataset"].unique(), context)
-    limit = None if execution is None else execution.decoded_cache_gib
-    if limit is not None and pixels is not Pixels.PILLOW:
-        indexes = {name: _keeping(name, index, limit, context) for name, index in indexes.items()}
+    if execution is not None:
+        indexes = {
+            name: keeping(name, index, pixels, execution, context)
+            for name, index in indexes.items()
+        }
     return ManifestPool(name, manifest, indexes, DECODE[pixels])
-
-
-def _keeping(dataset: str, index: Index, limit_gib: float, context: NodeContext) -> Index:
-    """An index whose decoded images are kept, and how much they will take said before any is."""
-    root = context.home.cache / "decoded"
-    kept = index.keeping(DecodedCache(root, index.folder.name, int(limit_gib * 2**30)))
-    if kept is not index and not (root / index.folder.name).exists():
-        mean, images = mean_decoded_size(index), index.rows("train").height
-        context.say(
-            [
-                f"the decoded images of {dataset} take about {mean * images / 2**30:.2g} GiB in "
-                f"{root}, of the {limit_gib:g} that there may be of all (execution."
-                "decoded_cache_gib)"
-            ]
-        )
-    return kept
 
 
 def pretraining_pool(key: str, context: NodeContext, execution: Execution, pixels: Pixels) -> Pool:

@@ -21,7 +21,7 @@ from fomo_dagster.graph.nodes.evaluation import METRICS, EvaluationNode, percent
 from fomo_dagster.graph.nodes.measures.measure import Measure
 from fomo_dagster.graph.nodes.pixels import of_pixels
 from fomo_dagster.graph.work.counted_costs import encoding_flops
-from fomo_dagster.graph.work.indexes import index_of
+from fomo_dagster.graph.work.indexes import evaluated_index
 from fomo_dagster.parquet import read_parquet
 from fomo_dagster.store.artifacts import Artifact
 from fomo_dagster.store.digests import digest_of_file
@@ -119,7 +119,8 @@ class CorruptionsNode(Measure):
         meter = Meter(device_of(self.execution.device))
         dataset, kind = self._parts[name]
         encoder, flops = self.encoder(recipe, context), Counter[str]()
-        settings, index = self.evaluation.settings, index_of(dataset, context)
+        settings = self.evaluation.settings
+        index = evaluated_index(dataset, encoder.pixels, self.execution, context)
         images = subset(index.rows("test"), settings.subset, settings.seed)
         concepts = context.facts(shards_key(dataset)).of(SampleDetails).concepts
         places = {concept: place for place, concept in enumerate(concepts)}

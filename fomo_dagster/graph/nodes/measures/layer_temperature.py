@@ -18,7 +18,7 @@ from fomo_dagster.graph.core.shown import Picture, Shown
 from fomo_dagster.graph.nodes.evaluation import METRICS, EvaluationNode
 from fomo_dagster.graph.nodes.measures.temperature import DIAGRAMS, TemperatureNode
 from fomo_dagster.graph.work.counted_costs import encoding_flops, layers_of
-from fomo_dagster.graph.work.indexes import index_of
+from fomo_dagster.graph.work.indexes import evaluated_index
 from fomo_dagster.parquet import read_parquet
 from fomo_dagster.store.artifacts import record_path
 from fomo_dagster.store.recipes import Recipe
@@ -121,7 +121,8 @@ class LayerTemperatureNode(TemperatureNode):
         from fomo_dagster.evaluation.layer_temperature import EncodedLayers
 
         images = self.test_images(name, context)
-        layers = encoder.image_layers(name, images, index_of(name, context)).numpy()
+        index = evaluated_index(name, encoder.pixels, self.execution, context)
+        layers = encoder.image_layers(name, images, index).numpy()
         return EncodedLayers(
             layers, self.encoded(name, images, layers[-1], encoder, flops, context)
         )
