@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import struct
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -18,7 +19,7 @@ from itertools import chain
 from pathlib import Path
 from threading import local
 from types import TracebackType
-from typing import Any, TypeAlias, TypeVar
+from typing import IO, Any, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +28,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from fomo_dagster.errors import DataError
-from fomo_dagster.merging.pieces import Array, Magnitudes, Piece, Rule, magnitudes
+from fomo_dagster.merging.pieces import Array, Magnitudes, Piece, Plan, Rule, Whole, magnitudes
 from fomo_dagster.merging.threads import Threads
 
 Layout: TypeAlias = dict[str, tuple[str, tuple[int, ...]]]
@@ -55,9 +56,10 @@ _NAMED_AT_MOST = 5
 class Checkpoints:
     """The models of a merge, oldest first, and θ₀ if given; a context manager.
 
-    labels: what errors call a file instead of its path. Raises `DataError` on entering for a file
-    that cannot be read, and for tensors that are missing somewhere or differ in shape or kind;
-    while reading for values that are not finite.
+    labels: what errors call a file instead of its path. scratch: the folder of temporary files;
+    None: the system's. Raises `DataError` on entering for a file that cannot be read, and for
+    tensors that are missing somewhere or differ in shape or kind; while reading for values that are
+    not finite.
     """
 
     def __init__(
@@ -65,8 +67,12 @@ class Checkpoints:
         models: Sequence[Path],
         base: Path | None = None,
         labels: Mapping[Path, str] | None = None,
+        scratch: Path | None = None,
     ) -> None:
         self.count = len(models)
+        self.notes: dict[str, str] = {}
+        """What the merged file says in its header for merges to come; a plan writes it."""
+        self._scratch = scratch
         self._paths = [*models, *([base] if base is not None else [])]
         self._has_base = base is not None
         self._labels = labels or {}
@@ -105,6 +111,21 @@ class Checkpoints:
         vector is one row."""
         shape = self.layout[name][1]
         return math.prod(shape[1:] if len(shape) > 1 else shape)
+
+    def notes_of(self, model: int) -> Mapping[str, str]:
+        """What the header of a model's file says besides its tensors."""
+        notes: Mapping[str, str] | None = self._files[model].metadata()
+        return notes or {}
+
+    def temporary_file(self) -> IO[bytes]:
+        """An empty file without a name, which is gone with this context or the process."""
+        return self._exits.enter_context(tempfile.TemporaryFile(dir=self._scratch))
+
+    def whole(self, name: str, model: int, start: int, stop: int) -> Piece:
+        """The numbers between of one model, and of θ₀, however many. They lie in the memory of the
+        thread, whose next piece takes it."""
+        (piece,) = self._read(name, self._tensors(name, model), start, stop, stop - start)
+        return piece
 
     def over_pieces(
         self, name: str, work: Callable[[Piece], T], model: int | None = None
@@ -190,8 +211,8 @@ class Checkpoints:
         for i, other in enumerate(others, 1):
             if not torch.equal(first, other):
                 raise DataError(
-                    f"{name} holds integers that differ between {self._label(0)} and "
-                    f"{self._label(i)}, and integers have no merge: merge files of one training"
+                    f"{name} holds integers that differ between {self.label(0)} and "
+                    f"{self.label(i)}, and integers have no merge: merge files of one training"
                 )
         return first
 
@@ -251,11 +272,12 @@ class Checkpoints:
         for i, row in zip(tensors, numbers, strict=True):
             if not np.isfinite(row).all():
                 raise DataError(
-                    f"{name} of {self._label(i)} is not finite, which a merge would spread: "
+                    f"{name} of {self.label(i)} is not finite, which a merge would spread: "
                     "leave that file out, or train it again"
                 )
 
-    def _label(self, i: int) -> str:
+    def label(self, i: int) -> str:
+        """What errors call a model, or θ₀."""
         return self._labels.get(self._paths[i], str(self._paths[i]))
 
     def _opened(self, path: Path) -> Any:
@@ -272,12 +294,12 @@ class Checkpoints:
             kind = "F32" if piece.get_dtype() in _FLOATING else piece.get_dtype()
             if kind not in _BYTES:
                 raise DataError(
-                    f"{name} of {self._label(i)} holds {kind}, which has no merge: save it as one "
+                    f"{name} of {self.label(i)} holds {kind}, which has no merge: save it as one "
                     f"of {', '.join(sorted(_FLOATING))}"
                 )
             layout[name] = (kind, tuple(piece.get_shape()))
         if not layout:
-            raise DataError(f"{self._label(i)} holds no tensors: save its weights again")
+            raise DataError(f"{self.label(i)} holds no tensors: save its weights again")
         return layout
 
     def _check_same(self, i: int) -> None:
@@ -296,7 +318,7 @@ class Checkpoints:
                 listed = ", ".join(sorted(names)[:_NAMED_AT_MOST])
                 rest = f" and {len(names) - _NAMED_AT_MOST} more" * (len(names) > _NAMED_AT_MOST)
                 raise DataError(
-                    f"{self._label(i)} does not go with {self._label(0)}: it {what} {listed}{rest};"
+                    f"{self.label(i)} does not go with {self.label(0)}: it {what} {listed}{rest};"
                     " merge files of one architecture"
                 )
 
@@ -313,14 +335,12 @@ def _shown(tensor: tuple[str, tuple[int, ...]]) -> str:
     return f"{kind} {list(shape)}"
 
 
-def write_merged(
-    checkpoints: Checkpoints, rule: Callable[[str], Rule], output: Path, by_rows: bool = False
-) -> None:
-    """Write the checkpoint whose tensors are, piece by piece, what `rule(name)` makes, as fp32.
+def write_merged(checkpoints: Checkpoints, plan: Plan, output: Path, by_rows: bool = False) -> None:
+    """Write the checkpoint whose tensors are what `plan(name)` makes, as fp32.
 
-    `rule` is asked once for each tensor; by_rows: whether its pieces shall have whole rows.
-    Integers are passed on. The bytes are those that `safetensors.torch.save_file` writes for the
-    same tensors.
+    `plan` is asked once for each tensor; by_rows: whether pieces shall have whole rows. Integers
+    are passed on. The bytes are those that `safetensors.torch.save_file` writes for the same
+    tensors, with the notes as metadata.
 
     Raises `DataError` for numbers that are not finite after merging.
     """
@@ -333,32 +353,41 @@ def write_merged(
                 integers = checkpoints.integers(name).contiguous().reshape(-1)
                 yield partial(np.asarray, integers.view(torch.uint8).numpy())
             elif checkpoints.size(name):
-                yield from checkpoints.tasks(name, _single_precision(rule(name)), rows=by_rows)
+                rule = plan(name)
+                if isinstance(rule, Whole):
+                    yield partial(_made_whole, name, rule)
+                else:
+                    yield from checkpoints.tasks(name, _by_pieces(rule), rows=by_rows)
 
     with output.open("wb") as stream:
-        stream.write(_header({name: layout[name] for name in names}))
+        stream.write(_header({name: layout[name] for name in names}, checkpoints.notes))
         for merged in checkpoints.threads.in_order(tasks()):
             stream.write(merged.data)
 
 
-def _single_precision(rule: Rule) -> Callable[[Piece], np.ndarray[Any, np.dtype[np.float32]]]:
-    def merged(piece: Piece) -> np.ndarray[Any, np.dtype[np.float32]]:
-        with np.errstate(over="ignore"):  # it is named below
-            numbers = rule(piece).astype(np.float32)
-        if not np.isfinite(numbers).all():
-            raise DataError(
-                f"{piece.name} is not finite after merging, though it was in each of the inputs: "
-                "take smaller coefficients"
-            )
-        return numbers
-
-    return merged
+def _by_pieces(rule: Rule) -> Callable[[Piece], npt.NDArray[np.float32]]:
+    return lambda piece: _single_precision(piece.name, rule(piece))
 
 
-def _header(layout: Layout) -> bytes:
+def _made_whole(name: str, whole: Whole) -> npt.NDArray[np.float32]:
+    return _single_precision(name, whole.make())
+
+
+def _single_precision(name: str, merged: Array) -> npt.NDArray[np.float32]:
+    with np.errstate(over="ignore"):  # it is named below
+        numbers = merged.astype(np.float32)
+    if not np.isfinite(numbers).all():
+        raise DataError(
+            f"{name} is not finite after merging, though it was in each of the inputs: take "
+            "smaller coefficients"
+        )
+    return numbers
+
+
+def _header(layout: Layout, notes: Mapping[str, str]) -> bytes:
     """The beginning of a safetensors file: its length (8 bytes, little endian), then JSON that says
     where each tensor lies, filled up with spaces to a multiple of 8."""
-    entries = {}
+    entries: dict[str, object] = {"__metadata__": notes} if notes else {}
     start = 0
     for name, (kind, shape) in layout.items():
         end = start + math.prod(shape) * _BYTES[kind]

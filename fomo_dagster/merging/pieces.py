@@ -43,6 +43,18 @@ Rule: TypeAlias = Callable[[Piece], Array]
 """(n,), the merged numbers of a piece, whose memory it may overwrite."""
 
 
+@dataclass(frozen=True)
+class Whole:
+    """What merges a tensor as a whole, in place of a rule for its pieces."""
+
+    make: Callable[[], Array]
+    """→ (n,), the merged numbers of the flattened tensor; called once, in any thread."""
+
+
+Plan: TypeAlias = Callable[[str], Rule | Whole]
+"""Tensor's name → how it is merged."""
+
+
 def magnitudes(vector: Array) -> Magnitudes:
     """Of the same shape."""
     return np.abs(vector.astype(np.float32))

@@ -19,7 +19,7 @@ from pydantic import Field
 
 from fomo_dagster.merging.groups import by_group
 from fomo_dagster.merging.lines import Lines
-from fomo_dagster.merging.pieces import Array, Piece, Rule
+from fomo_dagster.merging.pieces import Array, Piece, Plan, Rule
 from fomo_dagster.merging.technique import Technique, as_shares, weighted_sum
 
 if TYPE_CHECKING:
@@ -68,13 +68,18 @@ class TaskVectorTechnique(Technique):
         """(K,), c."""
         return np.ones(models) if self.coefficients is None else np.array(self.coefficients)
 
-    def plan(self, checkpoints: Checkpoints) -> Callable[[str], Rule]:
+    def scales(self, checkpoints: Checkpoints) -> Callable[[str], float]:
+        """Tensor's name → s · λ."""
         scale_of = by_group(self.group_scales, self.scale, checkpoints.names)
         depth_of = self.lines.factors(checkpoints.names) if self.lines else lambda name: 1.0
+        return lambda name: scale_of(name) * depth_of(name)
+
+    def plan(self, checkpoints: Checkpoints) -> Plan:
+        scale_of = self.scales(checkpoints)
         joint_of = self.joint(checkpoints)
 
         def rule_of(name: str) -> Rule:
-            scale = scale_of(name) * depth_of(name)
+            scale = scale_of(name)
             joint = joint_of(name)
 
             def rule(piece: Piece) -> Array:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
 from fomo_dagster.data.declarations import Declaration
-from fomo_dagster.merging.pieces import Array, Rule
+from fomo_dagster.merging.pieces import Array, Plan
 
 if TYPE_CHECKING:
     from fomo_dagster.merging.checkpoints import Checkpoints
@@ -47,6 +47,8 @@ class Technique(Declaration):
     """Raised when the numbers of a merge with weights change, and those of no other."""
     by_rows: ClassVar[bool] = False
     """Whether its rules want whole rows (see `Checkpoints.row`) in every piece."""
+    by_matrices: ClassVar[bool] = False
+    """Whether it computes on whole matrices, for which PyTorch is held to one thread each."""
 
     def why_unsupported(self, models: int) -> str | None:
         """Why it cannot merge that many models; None if it can."""
@@ -70,8 +72,8 @@ class Technique(Declaration):
         return (1 / models,) * models
 
     @abstractmethod
-    def plan(self, checkpoints: Checkpoints) -> Callable[[str], Rule]:
-        """Tensor's name → the rule for its pieces.
+    def plan(self, checkpoints: Checkpoints) -> Plan:
+        """Tensor's name → the rule for its pieces, or what merges it as a whole.
 
         What is computed here is computed once; the returned function is called once for each
         tensor, while threads may still work by the rule for the one before. Both may read what they

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, get_args
 
@@ -12,20 +13,32 @@ from fomo_dagster.merging.breadcrumbs import Breadcrumbs, BreadcrumbsTies
 from fomo_dagster.merging.dare import Dare, DareTies, RandomSelection
 from fomo_dagster.merging.della import Della, DellaTies
 from fomo_dagster.merging.gram import Karcher, ModelStock, Slerp
+from fomo_dagster.merging.isotropic import IsoC, IsoCts
+from fomo_dagster.merging.knots import Knots
 from fomo_dagster.merging.linear import Interpolation, WeightedMean
 from fomo_dagster.merging.magmax import MagMax
+from fomo_dagster.merging.multislerp import MultiSlerp
+from fomo_dagster.merging.nearswap import NearSwap
+from fomo_dagster.merging.nuslerp import NuSlerp
+from fomo_dagster.merging.opcm import Opcm
 from fomo_dagster.merging.sce import Sce
 from fomo_dagster.merging.tall_masks import Consensus
 from fomo_dagster.merging.task_vectors import TaskArithmetic
 from fomo_dagster.merging.technique import Technique
 from fomo_dagster.merging.ties import Ties
+from fomo_dagster.merging.tsv import TsvMerge
+from fomo_dagster.merging.wudi import Wudi
 
 _TECHNIQUES: tuple[type[Technique], ...] = (
     Interpolation,
     WeightedMean,
+    NearSwap,
     Slerp,
+    NuSlerp,
+    MultiSlerp,
     Karcher,
     ModelStock,
+    Opcm,
     TaskArithmetic,
     Ties,
     Dare,
@@ -38,6 +51,11 @@ _TECHNIQUES: tuple[type[Technique], ...] = (
     Consensus,
     Sce,
     RandomSelection,
+    TsvMerge,
+    IsoC,
+    IsoCts,
+    Knots,
+    Wudi,
 )
 TECHNIQUES: dict[str, type[Technique]] = {
     name: technique
@@ -71,6 +89,7 @@ def merge(
     numbers that are not finite, and for a merge that overflows.
     """
     from fomo_dagster.merging.checkpoints import Checkpoints, write_merged
+    from fomo_dagster.merging.threads import one_thread_each
 
     if not models:
         raise InputError("there is nothing to merge: give at least one model")
@@ -84,5 +103,8 @@ def merge(
         count = "one model" if len(models) == 1 else f"{len(models)} models"
         raise InputError(f"{technique.technique} cannot merge {count}: {reason}")
     used_base = base if technique.needs_base else None
-    with Checkpoints(models, used_base, labels) as checkpoints:
+    scratch = output.resolve().parent
+    with Checkpoints(models, used_base, labels, scratch) as checkpoints, ExitStack() as stack:
+        if technique.by_matrices:
+            stack.enter_context(one_thread_each())
         write_merged(checkpoints, technique.plan(checkpoints), output, technique.by_rows)

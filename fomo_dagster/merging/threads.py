@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TypeVar
 
@@ -18,6 +19,21 @@ T = TypeVar("T")
 
 _AHEAD = 2
 """Tasks of each thread that are begun, or done, before their results are asked for."""
+
+
+@contextmanager
+def one_thread_each() -> Iterator[None]:
+    """Within it PyTorch computes each product and decomposition of matrices with one thread.
+
+    Their last digits depend on how many share one. Enter it after `Threads`, which work on several
+    matrices at once instead. It counts for the whole process.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class Threads:

@@ -14,7 +14,9 @@ from fomo_dagster.graph.run.plan import plan
 from fomo_dagster.graph.run.run_context import RunContext
 from fomo_dagster.home import Home
 from fomo_dagster.merging.checkpoints import Checkpoints
+from fomo_dagster.merging.opcm import Opcm
 from fomo_dagster.merging.over_time import COMBINATIONS
+from fomo_dagster.merging.techniques import merge as merge_files
 from fomo_dagster.progress import Callbacks
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("uncounted")]
@@ -246,6 +248,24 @@ def test_weights_of_a_joint_merge_are_mean_shares_and_task_vector_multiples(
         vectors = [model[name] - theta[name] for model in models]
         summed = sum(c * vector for c, vector in zip((0.5, 1.0, 1.5), vectors, strict=True))
         np.testing.assert_allclose(values, theta[name] + 0.5 * summed, rtol=1e-5, atol=1e-7)
+
+
+def test_opcm_over_stages_needs_the_last_merge_alone_and_is_that_of_all_at_once(
+    finished_project, tmp_path
+):
+    home = finished_project.home
+    graph = finished_project.graph("toy", method("start_from: initial", technique="opcm"))
+    make(graph, home)
+    assert graph.nodes[D3].inputs == (THETA, D2, T3)
+    paths = {
+        key: RunContext(graph, home).artifact(key).path(WEIGHTS) for key in (THETA, T1, T2, T3)
+    }
+    theta, *models = paths.values()
+    merge_files(Opcm(), models, tmp_path / "all", theta)
+    deployed = RunContext(graph, home).artifact(D3).path(WEIGHTS)
+    assert_close(in_double_precision(deployed), in_double_precision(tmp_path / "all"))
+    deployed = RunContext(graph, home).artifact(D1).path(WEIGHTS)
+    assert_close(in_double_precision(deployed), in_double_precision(paths[T1]))
 
 
 def test_another_technique_or_weighting_of_an_offline_merge_trains_nothing(finished_project):

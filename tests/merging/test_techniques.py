@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from fomo_dagster.errors import InputError
 from fomo_dagster.merging import checkpoints
+from fomo_dagster.merging.matrices import MatrixTechnique
 from fomo_dagster.merging.sparsifying import uniform
 from fomo_dagster.merging.task_vectors import TaskVectorTechnique
 from fomo_dagster.merging.techniques import TECHNIQUES, AnyTechnique, merge
@@ -289,7 +290,10 @@ OF_VECTORS: dict[str, tuple[dict, Callable[[Array, Array], Array]]] = {
 def test_every_technique_over_task_vectors_has_its_formula_here():
     named = {parameters["technique"] for parameters, _ in OF_VECTORS.values()}
     assert named == {
-        name for name, technique in TECHNIQUES.items() if issubclass(technique, TaskVectorTechnique)
+        name
+        for name, technique in TECHNIQUES.items()
+        if issubclass(technique, TaskVectorTechnique)
+        and not issubclass(technique, MatrixTechnique)  # which have theirs in test_matrices.py
     }
 
 
@@ -460,6 +464,80 @@ def test_slerp_of_groups_has_the_groups_weights(tmp_path):
     for name in SHAPES:
         expected = second if name.startswith("visual.") else first
         np.testing.assert_allclose(found[name], expected[name], rtol=1e-6)
+
+
+def nuslerp(first: Array, second: Array, weight: float) -> Array:
+    norms = max(np.linalg.norm(first), 1e-7) * max(np.linalg.norm(second), 1e-7)
+    angle = np.arccos(np.clip(first @ second / norms, -1, 1))
+    if abs(np.sin(angle)) < 1e-8:
+        return (1 - weight) * first + weight * second
+    return (np.sin((1 - weight) * angle) * first + np.sin(weight * angle) * second) / np.sin(angle)
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("per", ["tensor", "row"])
+def test_nuslerp_is_on_the_arc_between_tensors_or_between_their_rows(tmp_path, weight, per):
+    first, second = model(1), model(2)
+    first["token_embedding.weight"][3] *= 0
+    second["token_embedding.weight"][5] = 2 * first["token_embedding.weight"][5]  # parallel
+    second["transformer.resblocks.0.mlp.weight"] = -first["transformer.resblocks.0.mlp.weight"]
+    parameters = {"technique": "nuslerp", "weight": weight, "per": per}
+    found = merged(tmp_path, parameters, [first, second], None)
+    expected = {}
+    for name, shape in SHAPES.items():
+        rows = shape[0] if per == "row" and len(shape) > 1 and shape[0] else 1
+        pairs = zip(first[name].reshape(rows, -1), second[name].reshape(rows, -1), strict=True)
+        parts = [nuslerp(a, b, weight) for a, b in pairs if a.size]
+        expected[name] = np.concatenate([np.zeros(0), *parts]).reshape(shape)
+    same(found, expected)
+
+
+def in_steps(vectors: list[Array], weights: list[float]) -> Array:
+    """mergekit's way: to the tangents at the mean direction, and back by the exponential map."""
+    norms = [np.linalg.norm(v) for v in vectors]
+    units = [v / norm for v, norm in zip(vectors, norms, strict=True)]
+    mean = sum(w * u for w, u in zip(weights, units, strict=True))
+    mean = mean / np.linalg.norm(mean)
+    step = sum(w * (u - (u @ mean) * mean) for w, u in zip(weights, units, strict=True))
+    far = np.linalg.norm(step) + 1e-8
+    return (np.cos(far) * mean + np.sin(far) / far * step) * np.dot(norms, weights)
+
+
+@pytest.mark.parametrize("weights", [[1.0], [0.5, 0.5], [0.7, 0.2, 0.1], [-0.5, 1.0, 0.5]])
+def test_multislerp_is_what_its_steps_on_the_sphere_lead_to(tmp_path, weights):
+    models = [model(i + 1, near=model(0), far=0.7) for i in range(len(weights))]
+    found = merged(tmp_path, {"technique": "multislerp", "coefficients": weights}, models, None)
+    expected = {}
+    for name, shape in SHAPES.items():
+        if math.prod(shape):
+            vectors = [weights_of[name].reshape(-1) for weights_of in models]
+            expected[name] = in_steps(vectors, weights).reshape(shape)
+        else:
+            expected[name] = np.zeros(shape)
+    same(found, expected)
+
+
+def test_directions_that_cancel_out_have_the_linear_mean_by_multislerp(tmp_path):
+    first = model(1)
+    second = {name: -2 * values for name, values in first.items()}
+    found = merged(tmp_path, {"technique": "multislerp"}, [first, second], None)
+    same(found, {name: -values / 2 for name, values in first.items()})
+
+
+@pytest.mark.parametrize("distance", [0.5, 1e-7])
+def test_nearswap_swaps_what_is_near_and_moves_nothing_further(tmp_path, distance):
+    first = model(1)
+    second = model(2, near=first, far=0.5)
+    second["token_embedding.weight"][:9] = first["token_embedding.weight"][:9]
+    found = merged(tmp_path, {"technique": "nearswap", "distance": distance}, [first, second], None)
+    expected = {}
+    for name in SHAPES:
+        share = np.clip(distance / np.maximum(np.abs(first[name] - second[name]), 1e-6), 0, 1)
+        expected[name] = share * second[name] + (1 - share) * first[name]
+        assert (np.abs(found[name] - first[name]) <= distance + 1e-6).all()
+    same(found, expected)
+    swapped = np.mean(np.abs(flat(found) - flat(second)) < 1e-6)
+    assert swapped > 0.5 if distance == 0.5 else swapped < 0.2
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 6])
@@ -675,6 +753,13 @@ def test_a_name_is_that_of_one_technique():
     [
         ({"technique": "ties"}, 2, "ties merges differences from θ₀, and there is none"),
         ({"technique": "slerp"}, 3, "slerp cannot merge 3 models: it merges two"),
+        ({"technique": "nuslerp"}, 1, "nuslerp cannot merge one model: it merges two models; mult"),
+        ({"technique": "nearswap"}, 1, "nearswap cannot merge one model: it moves an older model"),
+        (
+            {"technique": "multislerp", "coefficients": [0.5, 0.5]}, 3,
+            r"multislerp cannot merge 3 models: it has 2 coefficients \[0.5, 0.5\]: give one",
+        ),
+        ({"technique": "opcm"}, 2, "opcm merges differences from θ₀, and there is none"),
         ({"technique": "interpolation"}, 1, "interpolation cannot merge one model"),
         ({"technique": "weighted_mean"}, 0, "nothing to merge"),
         (

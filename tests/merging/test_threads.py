@@ -79,6 +79,31 @@ def test_weights_are_the_same_with_every_number_of_threads(
     assert found[2] == found[0]
 
 
+OVER_MATRICES = [name for name, technique in TECHNIQUES.items() if technique.by_matrices]
+
+
+@pytest.mark.parametrize("technique", OVER_MATRICES)
+@pytest.mark.usefixtures("number_of_threads")
+def test_matrices_that_libraries_would_share_out_among_threads_are_the_same(
+    tmp_path: Path, technique: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints, "NUMBERS_AT_ONCE", 2**19)
+    random = torch.Generator().manual_seed(0)
+    paths = [tmp_path / name for name in ("base", "a", "b")]
+    for path in paths:
+        shapes = {"visual.proj": (400, 300), "text_projection": (150, 350)}
+        save_file({k: torch.randn(shape, generator=random) for k, shape in shapes.items()}, path)
+    found = []
+    for threads in (1, 2, 4):
+        torch.set_num_threads(threads)
+        further = {"steps": 10} if technique == "wudi" else {}
+        merge(TECHNIQUES[technique](**further), paths[1:], tmp_path / "out", paths[0])
+        found.append((tmp_path / "out").read_bytes())
+        assert torch.get_num_threads() == threads
+    assert found[1] == found[0]
+    assert found[2] == found[0]
+
+
 @pytest.mark.parametrize("threads", [1, 2, 4])
 @pytest.mark.usefixtures("number_of_threads")
 def test_no_more_threads_work_than_the_process_was_given(tmp_path: Path, threads: int) -> None:

@@ -45,12 +45,14 @@ def test_shares_add_up_and_never_fall(weighting, models):
 def test_a_mean_has_the_shares_and_task_vectors_are_weighed_by_one_on_average():
     mean = as_joint(TECHNIQUES["weighted_mean"](), 3, "linear")
     assert mean.coefficients == pytest.approx((1 / 6, 2 / 6, 3 / 6))
+    sphere = as_joint(TECHNIQUES["multislerp"](), 3, "linear")
+    assert sphere.coefficients == pytest.approx((1 / 6, 2 / 6, 3 / 6))
     ties = as_joint(TECHNIQUES["ties"](density=0.4), 3, "linear", reversed=True)
     assert ties.coefficients == pytest.approx((1.5, 1.0, 0.5))
     assert ties.density == 0.4
 
 
-@pytest.mark.parametrize("name", sorted(TECHNIQUES.keys() - {"slerp"}))
+@pytest.mark.parametrize("name", sorted(TECHNIQUES.keys() - {"slerp", "nuslerp", "nearswap"}))
 def test_uniform_is_what_the_technique_does_anyway(name):
     technique = TECHNIQUES[name]()
     expected = TECHNIQUES["weighted_mean"]() if name == "interpolation" else technique
