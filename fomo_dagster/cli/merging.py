@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from fomo_dagster.cli.mergekit_recipes import Recipe, read_recipe
 from fomo_dagster.errors import InputError, nearest
 from fomo_dagster.experiment.extending import apply_override
 from fomo_dagster.experiment.validating import validated
@@ -38,6 +39,30 @@ def declared_technique(name: str, settings: Sequence[str]) -> Technique:
         TypeAdapter(chosen), parameters, name, chosen, whole="the parameters"
     )
     return technique
+
+
+def asked_for(
+    files: Sequence[Path],
+    technique: str | None,
+    base: Path | None,
+    settings: Sequence[str],
+    recipe: Path | None,
+) -> Recipe:
+    """What to merge, from the command line or from a recipe of mergekit.
+
+    Raises `InputError` for both and for neither, and as `declared_technique` and `read_recipe`.
+    """
+    beside = {"files": files, "--technique": technique, "--base": base, "--set": settings}
+    if recipe is not None:
+        if given := [name for name, value in beside.items() if value]:
+            raise InputError(
+                f"{recipe} says what to merge, and so do {', '.join(given)}: give either"
+            )
+        return read_recipe(recipe)
+    if not files or technique is None:
+        missing = "there are no files to merge" if not files else "there is no --technique"
+        raise InputError(f"{missing}: give files and --technique, or --recipe alone")
+    return Recipe(declared_technique(technique, settings), tuple(files), base)
 
 
 def merge_files(

@@ -66,15 +66,15 @@ def merge(
         Path, typer.Argument(metavar="OUT", help="The file to write: .pt or .safetensors.")
     ],
     files: Annotated[
-        list[Path],
+        list[Path] | None,
         typer.Argument(metavar="FILE", help="Weights to merge, oldest first: .pt or .safetensors."),
-    ],
+    ] = None,
     technique: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="A technique of docs/merging.md, such as ties; those over task vectors need --base"
         ),
-    ],
+    ] = None,
     base: Annotated[
         Path | None, typer.Option(help="The weights of θ₀, which the files were trained from.")
     ] = None,
@@ -84,14 +84,21 @@ def merge(
             "--set", metavar="KEY=VALUE", help="Set a parameter of the technique; can be repeated."
         ),
     ] = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="mergekit's YAML, in place of files and technique."),
+    ] = None,
 ) -> None:
     """Merge weights of OpenCLIP models into one file.
 
     docs/merging.md lists the techniques and their parameters. For example:
 
     `fomo merge merged.pt january.pt may.pt --base openai.pt --technique ties --set density=0.3`
-    """
-    from fomo_dagster.cli.merging import declared_technique, merge_files
 
-    told = merge_files(output, files, base, declared_technique(technique, settings or []))
+    `fomo merge merged.pt --recipe mergekit.yaml`
+    """
+    from fomo_dagster.cli.merging import asked_for, merge_files
+
+    asked = asked_for(files or [], technique, base, settings or [], recipe)
+    told = merge_files(output, asked.models, asked.base, asked.technique)
     say(Terminal(stderr=True), told)
