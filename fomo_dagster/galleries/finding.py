@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -87,6 +87,26 @@ def gallery_of(home: Home, head: Head, history: History, number: int | None = No
     numbers = [history.released_as(weights) for weights in embedders_of(head)[1:]]
     rest = tuple(_as_embedded_by(one, home, head, history) for one in numbers if one is not None)
     return replace(found, rest=rest)
+
+
+def gallery_before(
+    home: Home, head: Head, history: History, answers: Callable[[int], bool]
+) -> FoundGallery | None:
+    """The gallery as releases embedded it that are known and of which `answers` holds, before it
+    became what it is: the latest one, with those that have the rows that it does not have. None
+    where they no longer have all rows in the store."""
+    parts: list[FoundGallery] = []
+    for weights, _ in reversed(head.facts["earlier"]):
+        number = history.released_as(weights)
+        if number is None or not answers(number):
+            continue
+        try:
+            parts.append(_as_embedded_by(number, home, head, history))
+        except InputError:  # no longer in the store
+            continue
+        if parts[-1].is_whole:
+            return replace(parts[0], rest=tuple(parts[1:]))
+    return None
 
 
 def embedders_of(head: Head) -> list[str]:

@@ -130,7 +130,7 @@ def _add_endpoints(
         ]
         return _answer(release, {"classes": shown, "probabilities_by": found.kind})
 
-    galleries = Galleries(loader.home, loader.name)
+    galleries = Galleries(loader)
 
     @app.post("/v1/search", openapi_extra=openapi_of(Search))
     async def search(request: Request) -> Response:
@@ -138,8 +138,9 @@ def _add_endpoints(
         asked = await body_of(request, Search, limits, pool)
         loop = asyncio.get_running_loop()
         opened = await loop.run_in_executor(
-            pool, galleries.open, asked.gallery, asked.release, releases.history
-        )
+            pool, galleries.open, asked.gallery, asked.release, releases.history,
+            releases.in_memory,
+        )  # fmt: skip
         queries: list[Any] = []
         for part in reversed([*opened.parts]):  # its own last, which answers
             async with releases.use(part.gallery.number) as release:
@@ -164,7 +165,9 @@ def _add_endpoints(
     @app.get("/v1/galleries/{gallery}/thumbnail")
     async def thumbnail(gallery: str, split: str, key: str) -> Response:
         """A row's image, small, as JPEG."""
-        data = await asyncio.to_thread(galleries.thumbnail, gallery, split, key, releases.history)
+        data = await asyncio.to_thread(
+            galleries.thumbnail, gallery, split, key, releases.history, releases.in_memory
+        )
         return Response(data, media_type="image/jpeg", headers={"Cache-Control": "max-age=3600"})
 
     @app.get("/v1/releases")

@@ -39,13 +39,16 @@ class Loader:
         candidate = history.release(number).candidate
         if candidate is None:
             return False
-        if self.engine == "torch":
-            return self.home.store.folder(*candidate.weights).is_dir()
-        record = files_record(history, number)
-        if record is None or record.files is None or self.form not in record.forms:
+        address: tuple[str, str] | None = candidate.weights
+        if self.engine == "onnx":
+            record = files_record(history, number)
+            if record is None or self.form not in record.forms:
+                return False
+            address = record.files
+        if address is None:
             return False
         store = self.home.store
-        return store.remote is not None or store.folder(*record.files).is_dir()
+        return store.remote is not None or store.folder(*address).is_dir()
 
     def load(self, number: int, history: History) -> LoadedRelease | None:
         """A release, warm; None where its files are not there yet.

@@ -85,6 +85,11 @@ class ServedReleases:
 
         return await asyncio.to_thread(there)
 
+    @property
+    def in_memory(self) -> frozenset[int]:
+        """The releases that answer without being loaded."""
+        return frozenset(one.number for one in (self.live, self._beside) if one is not None)
+
     def start_watching(self) -> None:
         """Follow what is live from now on."""
         self._watching = asyncio.create_task(self._watch())
@@ -186,7 +191,9 @@ class ServedReleases:
             async with self._loaded_once(number, history) as loaded:
                 if loaded is None:
                     said = _not_there(self._loader, number, history)
-                    return _Attempt(number, RequestError(404, said))
+                    # What is live gets its files yet: from the run that put it there, or the next.
+                    status = 503 if number == history.live else 404
+                    return _Attempt(number, RequestError(status, said))
                 if loaded is not self.live:
                     before, self._beside = self._beside, loaded
                     if before is not None:
@@ -234,5 +241,5 @@ def _not_there(loader: Loader, number: int, history: History) -> str:
     return (
         f"the files of release {number} of {loader.name} ({candidate.shown}) are not there: with "
         f"`release.forms: [{loader.form}]` in its file, `fomo run {candidate.experiment}` writes "
-        "them; --engine torch needs none"
+        "them, or says why not; --engine torch needs none"
     )

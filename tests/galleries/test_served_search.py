@@ -13,6 +13,7 @@ from fomo_dagster.galleries.finding import embedded_gallery
 from fomo_dagster.graph.run.gallery_search import GallerySearch
 from fomo_dagster.graph.run.materialise import materialise
 from fomo_dagster.graph.work import sample_images
+from fomo_dagster.releases.promoting import give_alias
 from fomo_dagster.releases.records import ReleaseLog
 from fomo_dagster.serving.app import create_app
 from fomo_dagster.serving.counters import Counters
@@ -101,16 +102,118 @@ def test_a_search_reads_neither_the_log_nor_weights_that_are_in_memory(shop, cli
     assert not tried
 
 
-def test_a_gallery_by_a_release_that_is_not_known_yet_is_to_be_asked_again(shop, client):
+def test_a_gallery_by_a_release_that_is_not_known_yet_is_searched_by_the_one_before(shop, client):
     shop.put_live(3)
     shop.make()
     asked = {"gallery": "pets", "text": "a robin"}
     answer = client.post("/v1/search", json=asked)
-    assert answer.status_code == 503
-    assert "by a release that came just now" in answer.json()["error"]
+    assert (answer.status_code, answer.headers["X-Release"]) == (200, "1")
     client.portal.call(client.releases.look)
     answer = client.post("/v1/search", json=asked)
     assert (answer.status_code, answer.headers["X-Release"]) == (200, "3")
+
+
+def test_a_gallery_that_nothing_known_embedded_is_to_be_asked_again(shop, client):
+    before = embedded_gallery(shop.home, "pets").artifact
+    shop.put_live(3)
+    shop.make()
+    shop.home.store.retire(before.kind, before.digest)
+    answer = client.post("/v1/search", json={"gallery": "pets", "text": "a robin"})
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+    assert "'pets' is embedded by a release that came just now" in answer.json()["error"]
+
+
+@pytest.fixture
+def missing(monkeypatch):
+    """Numbers of releases whose files are not there."""
+    numbers, load, is_there = set(), Loader.load, Loader.is_there
+
+    def loaded(loader, number, history):
+        return None if number in numbers else load(loader, number, history)
+
+    def looked(loader, number, history):
+        return number not in numbers and is_there(loader, number, history)
+
+    monkeypatch.setattr(Loader, "load", loaded)
+    monkeypatch.setattr(Loader, "is_there", looked)
+    return numbers
+
+
+def test_a_search_goes_on_by_what_answers_until_the_new_release_has_its_files(
+    shop, client, missing
+):
+    shop.make()  # by release 2, which answers
+    before = GallerySearch(embedded_gallery(shop.home, "pets")).by_text("a robin", 3)
+    shop.put_live(3)
+    shop.make()
+    missing.add(3)
+    client.portal.call(client.releases.look)
+    asked = {"gallery": "pets", "text": "a robin", "top": 3}
+    answer = client.post("/v1/search", json=asked)
+    assert (answer.status_code, answer.headers["X-Release"]) == (200, "2")
+    found = answer.json()["found"]
+    assert [one["key"] for one in found] == before["key"].to_list()
+    nearest = [one["similarity"] for one in found]
+    assert nearest == pytest.approx(before["similarity"].to_list(), abs=1e-5)
+    missing.clear()  # there, and not loaded yet: nobody waits for that
+    assert client.post("/v1/search", json=asked).headers["X-Release"] == "2"
+    client.portal.call(client.releases.look)
+    assert client.post("/v1/search", json=asked).headers["X-Release"] == "3"
+
+
+def test_the_newest_embedding_that_can_be_searched_answers_if_it_has_all_rows(
+    shop, client, missing, monkeypatch
+):
+    monkeypatch.setattr(groups, "MEAN_ROWS", 4)
+    shop.declare(refresh={"rows": 8})
+    shop.make()  # a piece, by release 2; the rest by release 1
+    shop.put_live(3)
+    shop.make()
+    missing.add(3)
+    client.portal.call(client.releases.look)
+    asked = {"gallery": "pets", "text": "a robin", "top": 24}
+    answer = client.post("/v1/search", json=asked)
+    assert (answer.status_code, answer.headers["X-Release"]) == (200, "2")
+    assert (answer.json()["rest_by"], len(answer.json()["found"])) == ([1], 24)
+    before = shop.home.heads.read("galleries/pets").facts["earlier"]
+    shop.home.store.retire("gallery", before[-1][1])  # that of release 2
+    answer = client.post("/v1/search", json=asked)
+    assert (answer.status_code, answer.headers["X-Release"]) == (200, "1")
+    shop.home.store.retire("gallery", before[0][1])
+    answer = client.post("/v1/search", json=asked)
+    assert (answer.status_code, "Retry-After" in answer.headers) == (404, False)
+    assert "is no longer in the store" in answer.json()["error"]
+
+
+def test_a_search_that_only_what_is_live_can_answer_waits_for_its_files(shop, client, missing):
+    before = embedded_gallery(shop.home, "pets").artifact
+    shop.put_live(3)
+    shop.make()
+    shop.home.store.retire(before.kind, before.digest)
+    missing.add(3)
+    client.portal.call(client.releases.look)
+    answer = client.post("/v1/search", json={"gallery": "pets", "text": "a robin"})
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+    assert "the files of release 3 of shop (toy, stage 3) are not there" in answer.json()["error"]
+
+
+def test_an_alias_that_moved_is_answered_by_the_release_that_it_names(shop, client, missing):
+    give_alias(shop.log, "stable", 1)
+    shop.declare("stays", follows="stable")
+    shop.make("stays")
+    give_alias(shop.log, "stable", 2, move=True)
+    shop.make("stays")
+    shop.put_live(3)
+    client.portal.call(client.releases.look)
+    asked = {"gallery": "stays", "text": "a robin"}
+    assert client.post("/v1/search", json=asked).headers["X-Release"] == "2"
+    give_alias(shop.log, "stable", 1, move=True)
+    shop.make("stays")  # while release 2 is in memory, and release 1 is not
+    assert client.post("/v1/search", json=asked).headers["X-Release"] == "1"
+    give_alias(shop.log, "stable", 2, move=True)
+    shop.make("stays")
+    missing.add(2)
+    assert client.post("/v1/search", json=asked).headers["X-Release"] == "1"
 
 
 def test_what_is_asked_wrongly_is_answered_as_all_errors(client):
