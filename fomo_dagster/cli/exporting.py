@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from fomo_dagster.cli.bars import Bars
@@ -12,7 +12,9 @@ from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.backbone import WEIGHTS_SUFFIXES
 from fomo_dagster.experiment.experiment_sets import load_experiment_set
 from fomo_dagster.experiment.weights_folder import described
+from fomo_dagster.exporting.licences import said_of
 from fomo_dagster.exporting.registry import forms_named
+from fomo_dagster.exporting.subject import DataUse
 from fomo_dagster.graph.build.builder import build_graph
 from fomo_dagster.graph.build.graph import Graph
 from fomo_dagster.graph.nodes.evaluation import EvaluationNode
@@ -37,7 +39,7 @@ def export(
     """
     is_file = path is not None and path.suffix in WEIGHTS_SUFFIXES
     if path is not None and (not forms or (is_file and list(forms) == ["openclip"])):
-        yield export_weights(name_or_path, overrides, stage, path)
+        yield from export_weights(name_or_path, overrides, stage, path)
         return
     if not forms:
         raise InputError(
@@ -53,10 +55,11 @@ def export(
 
 def export_weights(
     name_or_path: str, overrides: Sequence[str], stage: int | None, path: Path
-) -> str:
-    """Write the weights that `stage` (the last by default) deploys; returns what to tell."""
+) -> list[str]:
+    """Write the weights that `stage` (the last by default) deploys; returns the lines to tell."""
     from safetensors.torch import load_file
 
+    from fomo_dagster.graph.nodes.provenance import data_of
     from fomo_dagster.models.backbones import export as write_openclip
 
     graph, node = _evaluation(name_or_path, overrides, stage)
@@ -70,10 +73,10 @@ def export_weights(
         "" if isinstance(architecture, str)
         else f"open_clip.add_model_config({str(path.with_suffix('.json'))!r}); "
     )  # fmt: skip
-    return (
-        f"{node.experiment}, stage {node.stage}: {first}"
-        f"open_clip.create_model({shown}, pretrained={str(path)!r})"
-    )
+    how = f"{first}open_clip.create_model({shown}, pretrained={str(path)!r})"
+    experiment = graph.experiments[node.experiment or ""]
+    data = data_of(node.checkpoint_key, experiment, graph.nodes, context)
+    return [f"{node.experiment}, stage {node.stage}: {how}", *_notes(data)]
 
 
 def export_forms(
@@ -88,7 +91,6 @@ def export_forms(
         form.check_packages()
     if folder is not None:
         check_free(folder)
-    from fomo_dagster.exporting.licences import said_of
     from fomo_dagster.exporting.telling import told_of
     from fomo_dagster.exporting.writing import write_forms
     from fomo_dagster.graph.nodes.export_subject import subject_of
@@ -103,7 +105,12 @@ def export_forms(
         written = write_forms(forms, subject, place)
     yield f"{subject.provenance.title}: {place}"
     yield from (f"  {line}" for line in told_of(written))
-    for sentence in said_of(subject.provenance.data):
+    yield from _notes(subject.provenance.data)
+
+
+def _notes(data: Iterable[DataUse]) -> Iterator[str]:
+    """What the licences of the data ask of who passes weights on."""
+    for sentence in said_of(data):
         yield f"Note: {sentence}."
 
 

@@ -33,6 +33,15 @@ def test_forms_of_a_stage_are_written_and_told(finished_project, tmp_path: Path)
         list(export("toy", [], 2, folder, ["card"]))
 
 
+def test_a_file_of_weights_names_the_licences_that_a_folder_names(
+    finished_project, tmp_path: Path
+) -> None:
+    told = list(export("toy", [], 2, tmp_path / "model", ["openclip"]))
+    notes = [line for line in told if line.startswith("Note: ")]
+    assert "old (not declared)" in notes[0]
+    assert list(export("toy", [], 2, tmp_path / "model.safetensors", []))[1:] == notes
+
+
 def test_an_export_knows_what_its_weights_were_trained_and_measured_on(finished_project) -> None:
     graph, home = finished_project.graph(), finished_project.home
     for stage in (0, 2):

@@ -7,7 +7,7 @@ import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from fomo_dagster.errors import FomoError
 from fomo_dagster.experiment.backbone import Backbone
@@ -48,37 +48,63 @@ def provenance_of(
     context.facts(node.checkpoint_key)
     context.facts(node.key)
     upstream = _upstream(node.checkpoint_key, nodes)
-    head = context.heads.read(node.checkpoint_key)
-    assert head is not None  # it has facts
-    # Not all that it could be made from: what starts from a release takes nothing of stages that
-    # were refused, and the release may be another experiment's.
-    made = made_from(head, context.heads, released_before(experiment, context))
+    trained_on = _TrainedOn.of(node.checkpoint_key, experiment, nodes, context)
     digests = {f"weights ({node.checkpoint_key})": _digest(node.checkpoint_key, ONLY, context)}
     for name in node.datasets:
         digests[f"evaluation on {name}"] = _digest(node.key, name, context)
-    data, unknown = _data(made, nodes, context)
-    before = [told for release in made.releases if (told := release.provenance) is not None]
-    unknown += [
-        f"what {release.shown}, was trained on, from which they go on, is not in its record"
-        for release in made.releases
-        if release.provenance is None
-    ]
     return Provenance(
         experiment=experiment.name,
         stage=node.stage,
         backbone=_named(node.backbone),
         method=_method(experiment),
-        updates=sum(_kind(key, context) == TrainedNode.kind for key in made.own)
-        + sum(told.updates or 0 for told in before),
+        updates=trained_on.updates,
         description=experiment.description,
-        data=tuple(_together(data, *(told.data for told in before))),
-        foreign=tuple(
-            dict.fromkeys(
-                (*_foreign(upstream), *unknown, *(one for told in before for one in told.foreign))
-            )
-        ),
+        data=trained_on.data,
+        foreign=tuple(dict.fromkeys((*_foreign(upstream), *trained_on.unknown))),
         digests=digests,
     )
+
+
+def data_of(
+    checkpoint_key: str, experiment: Experiment, nodes: Mapping[str, Node], context: NodeContext
+) -> tuple[DataUse, ...]:
+    """What weights that are there were trained on, as far as this project knows."""
+    return _TrainedOn.of(checkpoint_key, experiment, nodes, context).data
+
+
+class _TrainedOn(NamedTuple):
+    """updates: how many trainings of stages. unknown: sentences for what nobody knows, or is not
+    this project's."""
+
+    updates: int
+    data: tuple[DataUse, ...]
+    unknown: tuple[str, ...]
+
+    @classmethod
+    def of(
+        cls, checkpoint_key: str, experiment: Experiment, nodes: Mapping[str, Node],
+        context: NodeContext,
+    ) -> _TrainedOn:  # fmt: skip
+        """What the weights of an asset that is there really come of. Not all that they could be
+        made from: what starts from a release takes nothing of stages that were refused, and the
+        release may be another experiment's."""
+        head = context.heads.read(checkpoint_key)
+        assert head is not None  # it has facts
+        made = made_from(head, context.heads, released_before(experiment, context))
+        data, unknown = _data(made, nodes, context)
+        records = [one.provenance for one in made.releases]
+        before = [record for record in records if record is not None]
+        unknown += [
+            f"what {release.shown}, was trained on, from which they go on, is not in its record"
+            for release in made.releases
+            if release.provenance is None
+        ]
+        return cls(
+            sum(_kind(key, context) == TrainedNode.kind for key in made.own)
+            + sum(record.updates or 0 for record in before),
+            tuple(_together(data, *(record.data for record in before))),
+            (*unknown, *(one for record in before for one in record.foreign)),
+        )
 
 
 def released_before(experiment: Experiment, context: NodeContext) -> dict[str, Candidate]:
