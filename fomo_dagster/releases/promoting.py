@@ -59,7 +59,7 @@ def promote(
         )
     wrong = [one for one in verdicts if not one.passed and not (first and one.needs_live)]
     if wrong:
-        said = "; ".join(f"{one.gate}: {one.said}" for one in wrong)
+        said = "; ".join(one.sentence for one in wrong)
         raise InputError(f"{candidate.shown}, does not pass the gates of {log.name}: {said}")
     _check_there(log, candidate, f"the weights of {candidate.shown},")
     number = max(history.releases, default=0) + 1

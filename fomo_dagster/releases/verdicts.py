@@ -31,6 +31,13 @@ class Verdict:
     samples_needed: int | None = None
 
     @property
+    def sentence(self) -> str:
+        """The gate and what it found. `said` often begins with what the gate is about."""
+        gate, _, about = self.gate.partition(": ")
+        is_said = bool(about) and self.said.startswith(about)
+        return f"{gate if is_said else self.gate}: {self.said}"
+
+    @property
     def needs_live(self) -> bool:
         """Whether nothing is live that it could be held against."""
         return self.said == NOTHING_LIVE

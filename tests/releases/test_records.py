@@ -167,6 +167,13 @@ def test_what_may_not_go_live_is_told_why(log, home):
         promote(log, candidate, [wrong], None, "manual", first=True)
     with pytest.raises(InputError, match="does not pass the gates of search: retention: ZS −3"):
         promote(log, candidate, [LOST], None, "manual", first=True)
+    for gate, found, told in (
+        ("protected: birds/robin", "birds/robin −2.00", "protected: birds/robin −2.00"),
+        ("data: leakage", "3 of 40 samples: none", "data: leakage: 3 of 40 samples: none"),
+    ):
+        wrong = replace(LOST, gate=gate, said=found)
+        with pytest.raises(InputError, match=f"the gates of search: {told}$"):
+            promote(log, candidate, [wrong], None, "manual", first=True)
     compared = Verdict("retention", False, "at most 0.5 below", NOTHING_LIVE)
     promote(log, candidate, [compared], None, "manual", first=True)
     with pytest.raises(InputError, match="release 1 of search is live, so this is not the first"):
