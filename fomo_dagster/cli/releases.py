@@ -16,7 +16,12 @@ from fomo_dagster.errors import InputError, nearest
 from fomo_dagster.home import Home
 from fomo_dagster.releases.files import files_record, released_files
 from fomo_dagster.releases.history import history_frame, minute
-from fomo_dagster.releases.records import History, ReleaseLog, names_of
+from fomo_dagster.releases.records import (
+    History,
+    ReleaseLog,
+    names_elsewhere,
+    names_of,
+)
 from fomo_dagster.store.files import new_folder
 
 
@@ -40,16 +45,23 @@ def print_history(history: History, console: Console) -> None:
 
 
 def print_names(home: Home, console: Console) -> None:
-    """Each name with what is live."""
+    """Each name with what is live, and those that other homes have on the shared store."""
     rows = []
     for name in names_of(home):
         history = ReleaseLog(home, name).read()
         if history.live is not None and history.since is not None:
             rows.append((name, history.live_shown, minute(history.since)))
-    if not rows:
+    elsewhere = names_elsewhere(home)
+    if rows:
+        columns = ["name", "live", "since (UTC)"]
+        print_frame(pl.DataFrame(rows, columns, orient="row"), None, console)
+    elif not elsewhere:
         say(console, "nothing is live yet (`fomo promote`)")
-        return
-    print_frame(pl.DataFrame(rows, ["name", "live", "since (UTC)"], orient="row"), None, console)
+    for name in elsewhere:
+        say(
+            console, f"another home has releases of {name} on {home.remote_url}: `fomo releases "
+            f"{name} --join` takes part in them",
+        )  # fmt: skip
 
 
 def copy_files(home: Home, history: History, number: int | None, folder: Path) -> str:

@@ -370,6 +370,15 @@ def names_of(home: Home) -> list[str]:
     return sorted(path.parent.name for path in (home.root / FOLDER).glob(f"*/{_file_of(1)}"))
 
 
+def names_elsewhere(home: Home) -> list[str]:
+    """The release names that have records on the shared store and none in a home."""
+    remote = home.store.remote
+    if remote is None:
+        return []
+    found = (path.partition("/") for path in remote.folder(_REMOTE_FOLDER).names())
+    return sorted({name for name, _, file in found if file == _file_of(1)} - {*names_of(home)})
+
+
 def _file_of(entry: int) -> str:
     return f"{entry:06d}.json"
 

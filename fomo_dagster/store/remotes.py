@@ -260,6 +260,10 @@ class RemoteFolder:
         except FileNotFoundError:
             return None
 
+    def names(self) -> list[str]:
+        """Its files, from here on, sorted."""
+        return sorted(self.connection.listing(self.connection.path(self.folder)))
+
     def remove(self, name: str) -> None:
         self.connection.remove(self._path(name))
 

@@ -77,10 +77,15 @@ def test_another_homes_history_is_joined_by_its_name(tmp_path, monkeypatch):
     promote(ReleaseLog(first, "search"), stage(first, 1), [PASSED], None, "manual", first=True)
     monkeypatch.setenv("FOMO_HOME", str(tmp_path / "second"))
     monkeypatch.setenv("FOMO_STORE", url)
+    assert fomo("releases") == (
+        f"another home has releases of search on {url}: `fomo releases search --join` takes part "
+        "in them\n"
+    )
     with pytest.raises(InputError, match="--join is about one release name"):
         fomo("releases", "--join")
     with pytest.raises(InputError, match=r"taken on .*`fomo releases search --join`"):
         fomo("releases", "search")
     assert "live: release 1 (daily, stage 1)" in fomo("releases", "search", "--join")
+    assert "another home" not in fomo("releases")
     with pytest.raises(InputError, match="nothing was released as 'serch'"):
         fomo("releases", "serch")
