@@ -28,6 +28,8 @@ SHOWN = {
     "rsqrt, recovered_released": {"name": "rsqrt", "recovery": "recovered_released"},
     "cosine_annealing": {"name": "cosine_annealing"},
     "wsd (cooldown 0.2)": {"name": "wsd", "cooldown": 0.2},
+    "infinite": {"name": "infinite"},
+    "wsd, continued (cooldown 0.2)": {"name": "wsd", "cooldown": 0.2, "recovery": "continued"},
     "constant": {"name": "constant"},
     "multistep (milestones 0.5, 0.8)": {"name": "multistep", "milestones": [0.5, 0.8]},
 }

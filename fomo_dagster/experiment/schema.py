@@ -29,7 +29,9 @@ from fomo_dagster.experiment.training import TrainingSettings
 from fomo_dagster.methods.declaration import Finetune
 from fomo_dagster.methods.online_selection.declaration import AnyOnlineSelection
 from fomo_dagster.methods.registry import AnyMethod
+from fomo_dagster.optimisation.annealing import steps_before_anneal
 
+_MANY_STEPS = 10**9  # of a stage whose length its chunk decides: training looks again
 # What Dagster takes for an owner; it would load nothing at all with another one.
 OWNER = re.compile(r"team:\S.*|[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,7}")
 
@@ -243,6 +245,16 @@ class Experiment(TrainingSettings):
                 "method.start_from is live, and there is no release: declare under which name "
                 "stages go live"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _has_an_anneal_to_start_before(self) -> Experiment:
+        if self.method.start_from == "unannealed":
+            steps = self.budget.known_steps(self.batch_size)
+            try:
+                steps_before_anneal(self.schedule, steps or _MANY_STEPS)
+            except InputError as error:
+                raise ValueError(str(error)) from error
         return self
 
     @model_validator(mode="after")

@@ -15,10 +15,14 @@ from fomo_dagster.merging.technique import Technique
 from fomo_dagster.merging.techniques import AnyTechnique
 from fomo_dagster.merging.weighting import Weighting, as_joint
 
-StartFrom = Literal["initial", "trained", "deployed", "fold", "joint", "live"]
+StartFrom = Literal["initial", "trained", "unannealed", "deployed", "fold", "joint", "live"]
 Deploy = Literal["trained", "with_previous", "with_initial", "fold", "joint"]
-Rule = Literal["initial", "trained", "with_previous", "with_initial", "fold", "joint", "live"]
+Rule = Literal[
+    "initial", "trained", "unannealed", "with_previous", "with_initial", "fold", "joint", "live"
+]
 """How the weights that count after a stage come of those before; of either axis."""
+
+UNMERGED: tuple[Rule, ...] = ("initial", "trained", "unannealed", "live")
 
 MERGES_OF_TWO: tuple[Rule, ...] = ("with_previous", "with_initial", "fold")
 
@@ -93,9 +97,10 @@ class MergingOverTime(Declaration):
     start_from: StartFrom = Field(
         "trained",
         description="The weights that a stage starts from: θ₀ (initial); the trained or deployed "
-        "weights of the stage before; a left fold or joint merge of all trained "
-        "weights; or what is live under release.name when the stage is first trained (live), so "
-        "that what follows does not start from a stage that was refused.",
+        "weights of the stage before; its weights before the schedule's anneal or cool-down "
+        "(unannealed); a left fold or joint merge of all trained weights; or what is live under "
+        "release.name when the stage is first trained (live), so that what follows does not start "
+        "from a stage that was refused.",
     )
     deploy: Deploy = Field(
         "trained",
@@ -142,7 +147,7 @@ class MergingOverTime(Declaration):
 
     @model_validator(mode="after")
     def _merges_what_it_says(self) -> MergingOverTime:
-        used = {self.start_rule, self.deploy} - {"initial", "trained", "live"}
+        used = {self.start_rule, self.deploy}.difference(UNMERGED)
         if self.start_from == "deployed" and self.deploy == "trained":
             raise ValueError(
                 "start_from: deployed needs a merge; without one, use trained, which is the same"

@@ -78,6 +78,11 @@ class Schedule(Declaration):
         """The schedule's parts in a stage of `steps` steps, in order, and the steps of each."""
         return {}
 
+    def anneal(self, steps: int) -> int:
+        """How many of a stage's last steps only settle the weights, so that training could go on
+        from before them; 0: there are none apart from the others."""
+        return 0
+
 
 class _WarmedUp(Schedule):
     warmup: Length = Field(
@@ -104,6 +109,9 @@ class _CooledDown(_WarmedUp):
 
     def lengths(self, steps: int) -> Mapping[str, int]:
         return {**super().lengths(steps), "cooldown": steps_in(self.cooldown, steps)}
+
+    def anneal(self, steps: int) -> int:
+        return self.lengths(steps)["cooldown"]
 
 
 FinalFactor: TypeAlias = Annotated[float, Field(ge=0, le=1, description="The floor over the peak.")]
@@ -299,12 +307,17 @@ class WarmupStableDecay(_CooledDown):
         description="How the rate falls over the cool-down. sqrt: 1 - √share, steep at first "
         "(arXiv 2405.18392).",
     )
+    recovery: Literal["continued"] | None = at_default_left_out(
+        None,
+        description="How a stage continues from earlier ones; null: it starts over. continued: "
+        "only the first stage warms up.",
+    )
 
     def _rate(self, peak: float, before: int, step: int, steps: int) -> float:
         """L after the warm-up; over the cool-down L - x (L-m) or L - √x (L-m), with
         x = (i-(S-C)+1) / C: m at the last step."""
         warming = self._warmed_up(peak, step, steps)
-        if warming is not None:
+        if warming is not None and not (before and self.recovery):
             return warming
         cooldown = self.lengths(steps)["cooldown"]
         cooled = step - (steps - cooldown) + 1
@@ -315,6 +328,67 @@ class WarmupStableDecay(_CooledDown):
         return peak - fallen * (peak - peak * self.final_factor)
 
 
+class Infinite(_WarmedUp):
+    """A warm-up and a cosine down to a constant rate, both in the first stage alone; every stage
+    stays at that rate and ends with an exponential anneal down to the floor (arXiv 2503.02844,
+    after 2403.08763).
+
+    `method.start_from: unannealed` has the next stage start from the weights before the anneal, so
+    that all stages together are one run without an end, which each of them leaves for its anneal.
+    """
+
+    name: Literal["infinite"]
+    cooldown: Length = Field(
+        0.2,
+        description="Steps after the warm-up, over which the rate falls to the constant one: below "
+        "1 a share of the stage's steps, otherwise their number.",
+    )
+    constant_factor: float = Field(0.5, gt=0, le=1, description="The constant rate over the peak.")
+    annealing: Length = Field(
+        0.2,
+        description="Last steps over which the rate falls to the floor: below 1 a share of the "
+        "stage's steps, otherwise their number.",
+    )
+    final_factor: float = Field(
+        0.001, gt=0, le=1, description="The floor over the peak; an exponential never comes to 0."
+    )
+
+    @model_validator(mode="after")
+    def _falls(self) -> Infinite:
+        if self.final_factor > self.constant_factor:
+            raise ValueError(
+                f"final_factor is {self.final_factor:g}, above constant_factor, which is "
+                f"{self.constant_factor:g}: the anneal leads down, so lower it"
+            )
+        return self
+
+    def lengths(self, steps: int) -> Mapping[str, int]:
+        return {
+            **super().lengths(steps),
+            "cooldown": steps_in(self.cooldown, steps),
+            "annealing": steps_in(self.annealing, steps),
+        }
+
+    def anneal(self, steps: int) -> int:
+        return self.lengths(steps)["annealing"]
+
+    def _rate(self, peak: float, before: int, step: int, steps: int) -> float:
+        """With k = L · constant_factor and A steps of anneal: L (i+1)/W over the warm-up, then
+        k + ½ (1 + cos(π (i-W+1)/C)) (L-k) over the cool-down, then k, and over the anneal
+        k (m/k)^((i-(S-A)+1)/A). Stages after the first have k from their first step on."""
+        constant, floor = peak * self.constant_factor, peak * self.final_factor
+        warmup, cooldown, annealing = self.lengths(steps).values()  # W, C, A
+        annealed = step - (steps - annealing) + 1
+        if annealed > 0:
+            return float(constant * (floor / constant) ** (annealed / annealing))
+        if before or step >= warmup + cooldown:
+            return constant
+        warming = self._warmed_up(peak, step, steps)
+        if warming is not None:
+            return warming
+        return _along_cosine(peak, constant, (step - warmup + 1) / cooldown)
+
+
 SCHEDULES: tuple[type[Schedule], ...] = (
     Constant,
     Multistep,
@@ -322,6 +396,7 @@ SCHEDULES: tuple[type[Schedule], ...] = (
     Cosine,
     Rsqrt,
     WarmupStableDecay,
+    Infinite,
 )
 
 if TYPE_CHECKING:

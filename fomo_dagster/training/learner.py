@@ -45,6 +45,8 @@ class Learner:
         device_type = stage_context.device.type
         self._scaler = torch.amp.GradScaler(device_type, enabled=settings.precision == "fp16")
         self._gradient = stage_context.gradient
+        self.unannealed: dict[str, Tensor] = {}
+        """What `leave_unannealed` kept: on the CPU, whole at the first process."""
 
     def step(
         self, batch: Batch, learning_rate: float, towers: Mapping[str, float], seed: int
@@ -82,6 +84,10 @@ class Learner:
             self._average.after_step()
         return measured
 
+    def leave_unannealed(self) -> None:
+        """Keep the weights as they are, before the anneal, for the next stage to start from."""
+        self.unannealed = {n: t.detach().to("cpu", copy=True) for n, t in self.weights().items()}
+
     def trained_of(self, counts: Mapping[str, int]) -> Mapping[str, int]:
         """How many rows of each pool of a batch are trained on."""
         return counts if self._selection is None else self._selection.kept(counts)
@@ -117,7 +123,9 @@ class Learner:
     def state(self) -> dict[str, Any]:
         """All that the next step depends on, for a resume point, whole at the first process; frozen
         weights stay as they were given."""
+        unannealed = {"unannealed": self.unannealed} if self.unannealed else {}
         return {
+            **unannealed,
             "weights": self.weights(),
             "optimiser": optimiser_state(self._optimiser, self._numbers(), self._shards),
             "scaler": self._scaler.state_dict(),
@@ -136,6 +144,7 @@ class Learner:
         self._preservation.restore(state["preservation"])
         if self._average is not None:
             self._average.restore(state["average"])
+        self.unannealed = state.get("unannealed", {})
 
     def weights(self) -> dict[str, Tensor]:
         """What of the module's state training changes, whole at the first process."""

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from signal import Signals
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import polars as pl
 from torch import Tensor
@@ -41,6 +41,18 @@ from fomo_dagster.training.towers import checkpoint_gradients, compiler_for
 _STEPS_BETWEEN_READS = 50  # on an accelerator, which would wait for each read
 
 
+class Trained(NamedTuple):
+    """What a training gives beside the weights."""
+
+    steps: pl.DataFrame
+    """The metrics of each step, in the columns of `StepMetrics`."""
+    left: dict[str, Tensor]
+    """What the preservation leaves for the next stage."""
+    unannealed: dict[str, Tensor]
+    """What training changes of the module's state, as it was before the anneal, on the CPU, where
+    the next stage starts from that; else empty."""
+
+
 class Batches(Protocol):
     """The batches of a stage, each a function of its step alone."""
 
@@ -59,15 +71,14 @@ def train(
     run: TrainingRun,
     preserve: Callable[[StageContext], StageHooks] = StageHooks,
     select: Callable[[StageContext, Features], OnlineSelection] | None = None,
-) -> tuple[pl.DataFrame, dict[str, Tensor]]:
+) -> Trained:
     """Train `model.module` in place through all batches; of processes that share its weights out,
     the first alone has what is trained at the end.
 
-    Returns the metrics of each step, in the columns of `StepMetrics`, and what the preservation
-    that `preserve` makes leaves for the next stage. The parameters that ask for a gradient are
-    trained, each part of the module in the mode that it is in (see `methods.trained_parameters`);
-    where the method has an average, they end as that of their steps. What `select` makes keeps the
-    rows of each batch that are trained on, and that alone are counted; without it all are.
+    preserve: makes the preservation. The parameters that ask for a gradient are trained, each part
+    of the module in the mode that it is in (see `methods.trained_parameters`); where the method has
+    an average, they end as that of their steps. What `select` makes keeps the rows of each batch
+    that are trained on, and that alone are counted; without it all are.
 
     Raises `TrainingError` for a loss or gradient that is not finite, `KeyboardInterrupt` on SIGINT
     and SIGTERM once the resume point is written (both name it, and it never holds weights that such
@@ -78,6 +89,7 @@ def train(
     problem = settings.misfit(batches.steps)
     if problem is not None:
         raise InputError(problem)
+    leaves_at = spec.leaves_at(batches.steps)
     device = device_of(execution.device)
     if device.type == "cpu":
         keep_freed_memory()
@@ -112,6 +124,7 @@ def train(
                 on_steps=run.on_steps if group.is_main else ignore_metrics,
                 group=group,
                 meter=run.meter or Meter(device, group),
+                leaves_at=leaves_at,
             )
             training.run()
         left = learner.end_of_stage()
@@ -119,7 +132,7 @@ def train(
             weights = learner.weights()
             if group.is_main:
                 model.module.load_state_dict(weights, strict=False)
-        return training.metrics.frame(), left
+        return Trained(training.metrics.frame(), left, learner.unannealed)
 
 
 @dataclass(kw_only=True)
@@ -135,6 +148,7 @@ class _Training:
     on_steps: Callable[[Sequence[StepMetrics]], None]
     group: ProcessGroup
     meter: Meter
+    leaves_at: int | None
 
     def run(self) -> None:
         """Whatever ends it, nothing is written any more then."""
@@ -151,6 +165,8 @@ class _Training:
         iterator = self.batches.iterate(start)
         for step in range(start, steps):
             batch = self._next(iterator, step)
+            if step == self.leaves_at:
+                self.learner.leave_unannealed()
             rate = self.spec.settings.schedule.learning_rate(
                 self.spec.settings.peak_learning_rate,
                 stage=self.spec.stage,

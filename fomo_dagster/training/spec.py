@@ -11,6 +11,7 @@ from fomo_dagster.experiment.execution import Execution
 from fomo_dagster.experiment.training import TrainingSettings
 from fomo_dagster.methods.declaration import Finetune, Method
 from fomo_dagster.methods.online_selection.declaration import AnyOnlineSelection
+from fomo_dagster.optimisation.annealing import steps_before_anneal
 from fomo_dagster.progress import Progress, no_progress
 from fomo_dagster.store.resume_copies import ResumeCopies
 from fomo_dagster.training.meter import Meter
@@ -33,6 +34,16 @@ class StageSpec:
     method: Method = field(default_factory=Finetune)
     selection: AnyOnlineSelection | None = None
     stored_precision: str = "fp32"
+
+    def leaves_at(self, steps: int) -> int | None:
+        """After how many of the stage's steps its weights are what the next one starts from, where
+        that is before its anneal; None: at its end.
+
+        Raises `InputError` if there is no anneal, or nothing before it.
+        """
+        if self.method.start_from != "unannealed" or not self.stage:
+            return None
+        return steps_before_anneal(self.settings.schedule, steps)
 
 
 def ignore_metrics(metrics: Sequence[StepMetrics]) -> None:

@@ -95,7 +95,7 @@ def test_defaults_are_the_benchmarks(project):
         ({"method": {"name": "hra", "rank": 3}}, "rank of hra is 3, and must be even"),
         (
             {"method": {"name": "lora", "start_from": "initial"}},
-            "start_from must be trained, not initial: use adapters: merge_each_stage",
+            "start_from must be trained or unannealed, not initial: use adapters: merge_each_stage",
         ),
         ({"method": 3}, "method is 3; a mapping"),
         ({"name": "../escape"}, "not a safe name"),

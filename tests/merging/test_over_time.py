@@ -44,7 +44,7 @@ def test_a_combination_sets_both_axes_and_merges_by_interpolation(name):
 def test_adapters_that_persist_go_with_combinations_that_train_on():
     lora = "name: lora, rank: 2"
     assert method(f"{lora}, combination: ft_merge").adapters == "persist"
-    with pytest.raises(ValueError, match="start_from must be trained, not initial"):
+    with pytest.raises(ValueError, match="start_from must be trained or unannealed, not initial"):
         method(f"{lora}, combination: offline_merge")
 
 

@@ -236,7 +236,7 @@ class Toy:
         model = self.copy(start)
         if train is not None:
             train(model)
-        _, left = loop.train(
+        _, left, _ = loop.train(
             model,
             batches or ToyBatches(task, self.steps, pools or {}, fail_at, group),
             StageSpec(

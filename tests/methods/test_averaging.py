@@ -97,7 +97,7 @@ def test_a_stage_ends_with_the_average_and_what_it_leaves_is_measured_there(
         watching.append(Watching(stage_context))
         return watching[0]
 
-    _, left = loop.train(
+    _, left, _ = loop.train(
         model,
         Batches(task(1)),
         StageSpec(

@@ -32,7 +32,7 @@ TOY_SIZES = {
         "budget": {"steps": STEPS},
     },
 }
-SECTIONS = {"method", "optimiser", "mixture", "selection"}
+SECTIONS = {"method", "optimiser", "mixture", "schedule", "selection"}
 
 
 class KilledError(Exception):

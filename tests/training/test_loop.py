@@ -107,7 +107,7 @@ def run(
 ) -> tuple[dict[str, Tensor], pl.DataFrame]:
     model = create(configuration)
     select_trained(model.module, train)
-    frame, _ = loop.train(
+    frame, *_ = loop.train(
         model,
         batches or Batches(),
         StageSpec(

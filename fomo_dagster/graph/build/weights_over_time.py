@@ -11,7 +11,7 @@ from fomo_dagster.graph.core.keys import live_start_key
 from fomo_dagster.graph.nodes.live_start import LiveStartNode
 from fomo_dagster.graph.nodes.merged import DeployedNode, StartNode
 from fomo_dagster.graph.work.merge_repair import Repairing
-from fomo_dagster.merging.over_time import MERGES_OF_TWO, MergingOverTime, Rule
+from fomo_dagster.merging.over_time import MERGES_OF_TWO, UNMERGED, MergingOverTime, Rule
 
 N = TypeVar("N", bound=DeployedNode)
 
@@ -85,7 +85,7 @@ class WeightsOverTime:
 
     def _merges(self, stage: int, rule: Rule) -> bool:
         """Whether the rule merges after the stage; one model alone is taken as it is."""
-        if stage == 0 or rule in ("initial", "trained", "live"):
+        if stage == 0 or rule in UNMERGED:
             return False
         return rule.startswith("with_") or stage > 1 or self._includes_initial(rule)
 

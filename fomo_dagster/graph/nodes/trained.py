@@ -27,6 +27,8 @@ from fomo_dagster.graph.work.checkpoints import (
     ADAPTERS,
     CARRIED,
     REPLAY_FEATURES,
+    UNANNEALED,
+    UNANNEALED_ADAPTERS,
     WEIGHTS,
     drawn_samples,
     load_weights,
@@ -112,6 +114,11 @@ class TrainedNode(WeightsNode):
         return self.start_key if persists and self.start_key != self.base_key else None
 
     @property
+    def _starts_unannealed(self) -> bool:
+        """Whether it goes on from before the anneal of the stage before."""
+        return self.method.start_from == "unannealed" and self.start_key != self.base_key
+
+    @property
     def _carried_key(self) -> str | None:
         """The stage before, where it left what the preservation continues with."""
         preserve, before = self.method.preserve, self.trained_keys
@@ -186,6 +193,8 @@ class TrainedNode(WeightsNode):
             declared["selection"] = self.selection.model_dump(mode="json")
         if "buffer" in self._shares.pools:
             declared["buffer"] = self.buffer.model_dump(mode="json")
+        if self.method.start_from == "unannealed":
+            declared["unannealed"] = True  # it leaves such weights, and after stage 1 has them
         if self.stored_precision != "fp32":
             declared["stored_precision"] = self.stored_precision
         return declared
@@ -243,13 +252,17 @@ class TrainedNode(WeightsNode):
             )
         continued = self._continued_key
         base = self.start_key if continued is None else self.base_key
+        starts, continues = WEIGHTS, ADAPTERS
+        if self._starts_unannealed:
+            starts = UNANNEALED if continued is None else WEIGHTS
+            continues = UNANNEALED_ADAPTERS
         settings = self.settings
         if self.budget_key is not None:
             budget = Budget(**recipe.parameters["budget"])
             settings = settings.model_copy(update={"budget": budget})
         cost = dict(
             train_on(
-                load_weights(self.backbone, context.artifact(base).path(WEIGHTS)),
+                load_weights(self.backbone, context.artifact(base).path(starts)),
                 opened.pools,
                 self._shares if buffer_keys else self._shares.without_buffer(),
                 StageSpec(
@@ -265,7 +278,7 @@ class TrainedNode(WeightsNode):
                 context,
                 replace(
                     stage_inputs,
-                    continued=context.artifact(continued).path(ADAPTERS) if continued else None,
+                    continued=context.artifact(continued).path(continues) if continued else None,
                     selecting=partial(self.selecting.load, context) if self.selecting else None,
                 ),
             )
@@ -307,6 +320,13 @@ class TrainedNode(WeightsNode):
             carried = load_file(context.artifact(self._carried_key).path(CARRIED))
         reference = partial(self.reference.load, context) if self.reference else None
         return StageInputs(reference=reference, carried=carried)
+
+    def remarks(self, facts: FactsByKey, context: NodeContext) -> Iterator[str]:
+        if self._starts_unannealed and self.stage == 2:  # once for all stages
+            yield (
+                f"each stage of {self.experiment} starts from the weights that the stage before "
+                "had ahead of its anneal (method.start_from: unannealed), and deploys annealed ones"
+            )
 
     @property
     def table_names(self) -> tuple[str, ...]:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 WEIGHTS = "weights.safetensors"
 ADAPTERS = "adapters.safetensors"
+UNANNEALED = "unannealed.safetensors"  # the weights before the anneal, for the next stage
+UNANNEALED_ADAPTERS = "unannealed_adapters.safetensors"  # in their place, where adapters persist
 REPLAY_FEATURES = "remembered.safetensors"  # features of a stage's samples, for all that follow
 CARRIED = "carried.safetensors"  # what a preservation leaves for the next stage
 STEPS = "training_steps.parquet"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 from safetensors.torch import load_file
+from torch import Tensor
 
 from fomo_dagster.data.batches import Batches
 from fomo_dagster.data.mixture import POOLS, StageShares, StepSizes, batch_sizes
@@ -27,6 +29,8 @@ from fomo_dagster.graph.work.checkpoints import (
     SPEED,
     SPEEDS,
     STEPS,
+    UNANNEALED,
+    UNANNEALED_ADAPTERS,
     WEIGHTS,
 )
 from fomo_dagster.graph.work.counted_costs import reference_of, training_flops
@@ -122,19 +126,21 @@ def train_on(
     looked_at = replace(stage_inputs, update=batches.update, pairs=batches.pairs)
     preserve = partial(begin, method.preserve, looked_at)
     drawn = batches.drawn(of_batches, group)
-    table, left = train_model(model, drawn, spec, run, preserve, select)
+    trained = train_model(model, drawn, spec, run, preserve, select)
     measured = meter.costs()
     peak = peak_of_all(device, settings.precision, group)
     if not group.is_main:
         return {}
-    if left:
-        save(left, target.folder / CARRIED)
+    if trained.left:
+        save(trained.left, target.folder / CARRIED)
+    if trained.unannealed:
+        _write_unannealed(model, adapted, spec, trained.unannealed, target.folder)
     _write_weights(model, adapted, spec, target.folder)
     cost: dict[str, Any] = {"samples": steps * settings.batch_size, "steps": steps}
     cost |= measured
     case = _case(model, spec, pools, sizes, stage_inputs)
     cost |= training_flops(case, steps, context.home.cache)
-    table = with_utilisation(table, cost.pop("flops_per_step", None), peak)
+    table = with_utilisation(trained.steps, cost.pop("flops_per_step", None), peak)
     _write_table(table, target.folder)
     if selection is not None:
         cost["drawn_samples"] = sum(of_batches.drawn.values())
@@ -238,6 +244,26 @@ def _write_weights(model: Model, adapted: Adapted | None, spec: StageSpec, folde
         model.module.cpu()  # so that the sums do not depend on the device
         adapted.merge()
     save(model.module.state_dict(), folder / WEIGHTS, spec.stored_precision)
+
+
+def _write_unannealed(
+    model: Model,
+    adapted: Adapted | None,
+    spec: StageSpec,
+    unannealed: Mapping[str, Tensor],
+    folder: Path,
+) -> None:
+    """The weights as they were before the anneal, with adapters merged into them; of adapters that
+    persist themselves alone, as the next stage has them over θ₀."""
+    module, copied = copy.deepcopy((model.module.cpu(), adapted))
+    module.load_state_dict(unannealed, strict=False)
+    method = spec.method
+    if copied is not None and isinstance(method, Adapters) and method.adapters == "persist":
+        save(copied.state(), folder / UNANNEALED_ADAPTERS)
+        return
+    if copied is not None:
+        copied.merge()
+    save(module.state_dict(), folder / UNANNEALED, spec.stored_precision)
 
 
 def _write_table(table: pl.DataFrame, folder: Path) -> None:

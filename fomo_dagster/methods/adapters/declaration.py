@@ -39,10 +39,10 @@ class Adapters(Method):
 
     @model_validator(mode="after")
     def _persisting_adapters_have_one_base(self) -> Adapters:
-        if self.adapters == "persist" and self.start_from != "trained":
+        if self.adapters == "persist" and self.start_from not in ("trained", "unannealed"):
             raise ValueError(
-                "adapters: persist keeps adapters over θ₀, so start_from must be trained, "
-                f"not {self.start_from}: use adapters: merge_each_stage"
+                "adapters: persist keeps adapters over θ₀, so start_from must be trained or "
+                f"unannealed, not {self.start_from}: use adapters: merge_each_stage"
             )
         return self
 
