@@ -258,6 +258,16 @@ class Experiment(TrainingSettings):
         return self
 
     @model_validator(mode="after")
+    def _averages_once(self) -> Experiment:
+        if self.optimiser.averages and self.method.average is not None:
+            raise ValueError(
+                f"method.average is {self.method.average.name}, but optimiser.name is "
+                f"{self.optimiser.name}, which already ends with an average of its own: leave out "
+                "one of the two"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _can_share_weights_out(self) -> Experiment:
         if not self.execution.sharded:
             return self

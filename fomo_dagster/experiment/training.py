@@ -131,6 +131,16 @@ class TrainingSettings(Declaration):
             raise ValueError(problem)
         return self
 
+    @model_validator(mode="after")
+    def _averages_in_place_of_a_schedule(self) -> TrainingSettings:
+        if self.optimiser.averages and self.schedule.name != "constant":
+            raise ValueError(
+                f"optimiser.name is {self.optimiser.name}, whose average takes the place of a "
+                f"schedule's fall, and schedule.name is {self.schedule.name}: take "
+                "schedule: {name: constant}"
+            )
+        return self
+
     def misfit(self, steps: int) -> str | None:
         """What does not fit into a stage of `steps` steps, and why; None if everything fits."""
         warmup = self.tower_warmup

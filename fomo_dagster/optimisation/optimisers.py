@@ -1,7 +1,8 @@
 """The optimisers: each one's declaration, and how it is created.
 
-AdamW is PyTorch's fused one, the fastest on every device. NAdam and Adafactor are PyTorch's too,
-the others are pytorch_optimizer's. PyTorch is imported when an optimiser is created.
+AdamW is PyTorch's fused one, the fastest on every device. NAdam, Adafactor and Muon are PyTorch's
+too, schedule-free AdamW is ours, and the others are pytorch_optimizer's. PyTorch is imported when
+an optimiser is created.
 """
 
 from __future__ import annotations
@@ -32,6 +33,10 @@ class Optimiser(Declaration):
 
     by_element: ClassVar[bool] = True
     """Whether the step of a weight follows from its own gradients alone, not from its matrix's."""
+    tells_hidden: ClassVar[bool] = False
+    """Whether the groups say which are of `hidden` matrices: those within the towers' blocks."""
+    averages: ClassVar[bool] = False
+    """Whether it ends with an average of the steps, which takes the place of a schedule's fall."""
     name: str
     learning_rate: float = Field(gt=0, description="The peak of the schedule.")
     weight_decay: float = Field(
@@ -265,6 +270,112 @@ class Adafactor(Optimiser):
         return torch.optim.Adafactor(groups, lr=rate, eps=_SMALLEST, weight_decay=decay)
 
 
+class Muon(_Adam):
+    """Steps by the matrix of a mean of gradients with all singular values near 1, for the matrices
+    within the towers' blocks (Jordan 2024, "Muon: An optimizer for hidden layers in neural
+    networks"). Everything else gets AdamW.
+
+    With momentum μ, B ← μ B + (1-μ) G; G μ-mixed with B once more (Nesterov), divided by its norm,
+    goes five times through X ← a X + (b A + c A²) X, A = X Xᵀ, where (a, b, c) = (3.4445, -4.775,
+    2.0315), in bf16. The step is that times the rate and `match` of the matrix' sides.
+    """
+
+    by_element: ClassVar[bool] = False
+    tells_hidden: ClassVar[bool] = True
+    name: Literal["muon"]
+    momentum: float = Field(
+        0.95, ge=0, lt=1, description="Share of the mean of gradients that a step keeps."
+    )
+    match: Literal["match_rms_adamw", "original", "spectral_unclamped"] = Field(
+        "match_rms_adamw",
+        description="Times what the step of a matrix of A rows and B columns takes the learning "
+        "rate. match_rms_adamw: 0.2 √max(A, B), which is as large as AdamW's (arXiv 2502.16982). "
+        "original: √max(1, A/B). spectral_unclamped: √(A/B).",
+    )
+    hidden_factor: float = Field(
+        1.0,
+        gt=0,
+        description="Times what the hidden matrices take the learning rate, beside `match`.",
+    )
+
+    def create(self, groups: Sequence[dict[str, Any]]) -> torch.optim.Optimizer:
+        from fomo_dagster.optimisation.muon import MuonAndAdamW
+
+        rate, decay = self.learning_rate, self.weight_decay
+        return MuonAndAdamW(
+            groups,
+            self.hidden_factor,
+            {
+                "lr": rate,
+                "weight_decay": decay,
+                "momentum": self.momentum,
+                "adjust_lr_fn": self.match,
+            },
+            {
+                "lr": rate,
+                "weight_decay": decay,
+                "betas": self.betas,
+                "eps": self.epsilon,
+                "fused": True,
+            },
+        )
+
+
+class ScheduleFreeAdamW(_Adam):
+    """AdamW that ends with a weighted mean x of its steps z, and takes gradients between the two,
+    at y = (1-β₁) z + β₁ x (arXiv 2405.15682). It goes with `schedule: {name: constant}`."""
+
+    averages: ClassVar[bool] = True
+    name: Literal["schedule_free_adamw"]
+    betas: tuple[Annotated[float, Field(gt=0, lt=1)], Beta] = Field(
+        (0.9, 0.999),
+        description="Share of the mean in the weights that gradients are taken at, and decay of "
+        "the second moment.",
+    )
+
+    def create(self, groups: Sequence[dict[str, Any]]) -> torch.optim.Optimizer:
+        from fomo_dagster.optimisation.schedule_free import ScheduleFreeSteps
+
+        return ScheduleFreeSteps(
+            groups,
+            lr=self.learning_rate,
+            betas=self.betas,
+            eps=self.epsilon,
+            weight_decay=self.weight_decay,
+        )
+
+
+class Soap(_Adam):
+    """Adam in the eigenvectors of Shampoo's means of G Gᵀ and Gᵀ G (arXiv 2409.11321). The first
+    gradient only sets these."""
+
+    by_element: ClassVar[bool] = False
+    name: Literal["soap"]
+    betas: tuple[Beta, Beta] = Field(
+        (0.95, 0.95),
+        description="Decay of the first moment, and of the second and the means of G Gᵀ, Gᵀ G.",
+    )
+    update_gap: int = Field(
+        10, ge=1, description="Renew the eigenvectors after this many steps, by one QR iteration."
+    )
+    largest_side: int = Field(
+        10_000, ge=1, description="A side of a tensor that is longer has no eigenvectors."
+    )
+
+    def create(self, groups: Sequence[dict[str, Any]]) -> torch.optim.Optimizer:
+        from pytorch_optimizer import SOAP
+
+        return SOAP(
+            groups,
+            lr=self.learning_rate,
+            betas=self.betas,
+            eps=self.epsilon,
+            weight_decay=self.weight_decay,
+            precondition_frequency=self.update_gap,
+            max_precondition_dim=self.largest_side,
+        )
+
+
 def _clipped_at(step: float) -> float:
     """t^¼ for the t-th update of ADOPT; the library counts the first gradient, which makes none."""
     return float((step - 1) ** 0.25)
@@ -280,6 +391,9 @@ OPTIMISERS: tuple[type[Optimiser], ...] = (
     Adopt,
     AdEMAMix,
     Adafactor,
+    Muon,
+    ScheduleFreeAdamW,
+    Soap,
 )
 
 if TYPE_CHECKING:

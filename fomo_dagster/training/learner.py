@@ -15,6 +15,7 @@ from fomo_dagster.experiment.training import TrainingSettings
 from fomo_dagster.methods.averaging.average import Average
 from fomo_dagster.methods.online_selection.choosing import OnlineSelection
 from fomo_dagster.methods.preservation.hooks import Batch, StageContext, StageHooks
+from fomo_dagster.optimisation.schedule_free import ScheduleFreeSteps
 from fomo_dagster.training.parameter_groups import grouped
 from fomo_dagster.training.sharding import optimiser_state, state_of_parts
 
@@ -76,9 +77,7 @@ class Learner:
             group["lr"] = learning_rate * group["factor"] * towers.get(group["tower"], 1.0)
         self._scaler.step(self._optimiser)
         self._scaler.update()
-        if self._max_logit_scale is not None:
-            with torch.no_grad():
-                self._module.logit_scale.clamp_(0, self._max_logit_scale)  # as OpenCLIP does
+        self._clamp()
         self._preservation.after_step()
         if self._average is not None:
             self._average.after_step()
@@ -93,11 +92,26 @@ class Learner:
         return counts if self._selection is None else self._selection.kept(counts)
 
     def end_of_stage(self) -> dict[str, Tensor]:
-        """After the last step: put the average into the place of its weights, where there is one;
-        return what the preservation, which sees the weights that are kept, leaves."""
+        """After the last step: put the average into the place of its weights, where there is one,
+        of the method or of the optimiser; return what the preservation, which sees the weights that
+        are kept, leaves."""
         if self._average is not None:
             self._average.put_in_place()
+        if isinstance(self._optimiser, ScheduleFreeSteps):
+            self._optimiser.put_average_in_place()
+            self._clamp()
         return self._preservation.end_of_stage()
+
+    def _clamp(self) -> None:
+        """Keep the logit scale in bounds, where it is trained, as OpenCLIP does."""
+        if self._max_logit_scale is None:
+            return
+        scale = self._module.logit_scale
+        with torch.no_grad():
+            if isinstance(self._optimiser, ScheduleFreeSteps):
+                self._optimiser.clamp(scale, 0, self._max_logit_scale)
+            else:
+                scale.clamp_(0, self._max_logit_scale)
 
     def _gradients(self) -> dict[str, Tensor]:
         return {n: p.grad for n, p in self._trained.items() if p.grad is not None}

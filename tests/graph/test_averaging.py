@@ -40,3 +40,14 @@ def test_an_average_that_does_not_exist_is_named(project: Any) -> None:
     project.write("averaged", method={"average": {"name": "exponentail"}})
     with pytest.raises(InputError, match=r"exponentail.*exponential"):
         project.load("averaged")
+
+
+def test_a_second_average_beside_the_optimisers_is_refused(project: Any) -> None:
+    project.write(
+        "averaged",
+        method={"average": {"name": "uniform", "every": 1}},
+        optimiser={"name": "schedule_free_adamw"},
+        schedule={"name": "constant"},
+    )
+    with pytest.raises(InputError, match=r"average is uniform, but optimiser.name is schedule_fr"):
+        project.load("averaged")

@@ -22,6 +22,8 @@ from fomo_dagster.methods.averaging.declaration import (
 )
 from fomo_dagster.methods.declaration import Finetune
 from fomo_dagster.methods.preservation.hooks import StageContext, StageHooks, StageInputs
+from fomo_dagster.optimisation.optimisers import ScheduleFreeAdamW
+from fomo_dagster.optimisation.schedules import Constant
 from fomo_dagster.training import loop
 from fomo_dagster.training.spec import StageSpec, TrainingRun
 
@@ -117,6 +119,48 @@ def test_a_stage_ends_with_the_average_and_what_it_leaves_is_measured_there(
         expected = closed_form(settings, [weights[name] for weights in path]).float()
         torch.testing.assert_close(tensor, expected, rtol=1e-5, atol=1e-7)
         assert torch.equal(tensor, parameters[name].detach())
+
+
+def test_a_schedule_free_stage_ends_with_the_mean_and_not_with_the_weights_it_trained_at(
+    toy: Any, task: Any, tmp_path: Path
+) -> None:
+    """After two steps the mean follows from y₁ = x₁ = z₁ and y₂ = (1-β₁) z₂ + β₁ x₂."""
+    watching: list[Watching] = []
+
+    def watch(stage_context: StageContext) -> StageHooks:
+        watching.append(Watching(stage_context))
+        return watching[0]
+
+    batches = Batches(task(1))
+    batches.steps = 2
+    model = toy.theta()
+    loop.train(
+        model,
+        batches,
+        StageSpec(
+            settings=TrainingSettings(
+                batch_size=8,
+                budget=Budget(steps=2),
+                optimiser=ScheduleFreeAdamW(
+                    name="schedule_free_adamw", betas=(0.6, 0.999), learning_rate=1e-2
+                ),
+                schedule=Constant(name="constant", warmup=0),
+            ),
+            seed=0,
+            stage=1,
+            execution=Execution(device="cpu"),
+        ),
+        TrainingRun(resume_folder=tmp_path, identity="watched"),
+        watch,
+    )
+    _, first, second = watching[0].path
+    squares = [1 - 0.999, 1 - 0.999**2]
+    share = squares[1] / sum(squares)
+    for name, parameter in model.module.named_parameters():
+        y, z_of = first[name].double(), second[name].double()
+        expected = ((1 - share) * y + share * z_of / 0.4) / (1 + share * 0.6 / 0.4)
+        torch.testing.assert_close(parameter.double(), expected, rtol=1e-4, atol=1e-6)
+    assert not torch.equal(model.module.visual.proj, second["visual.proj"])
 
 
 @pytest.mark.slow

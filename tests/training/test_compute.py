@@ -116,10 +116,13 @@ METHODS = {
     "ia3": {"name": "ia3"},
     "galore": {"optimiser": {"name": "galore_adamw", "rank": 4}},
     "fira": {"optimiser": {"name": "fira", "rank": 4}},
+    "muon": {"optimiser": {"name": "muon"}},
+    "soap": {"optimiser": {"name": "soap"}},
     "lion": {"optimiser": {"name": "lion", "learning_rate": 0.1}},
     "sgd": {"optimiser": {"name": "sgd", "learning_rate": 0.1}},
 }
-DEARER = {"fira", "average"}  # beside preservations that anchor weights or look at another model
+# Beside preservations that anchor weights or look at another model.
+DEARER = {"fira", "soap", "average"}
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.training import TrainingSettings
 from fomo_dagster.experiment.validating import validated
 from fomo_dagster.optimisation.optimisers import AnyOptimiser, Optimiser
+from fomo_dagster.optimisation.schedule_free import ScheduleFreeSteps
 from fomo_dagster.store.digests import digest_of
 
 Array = NDArray[np.float64]
@@ -32,6 +33,9 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "adopt": {},
     "ademamix": {"learning_rate": 0.1, "slow_warmup_steps": 4},
     "adafactor": {"learning_rate": 0.1},
+    "muon": {},
+    "schedule_free_adamw": {},
+    "soap": {"update_gap": 2},
 }
 
 
@@ -236,7 +240,20 @@ def adafactor(tensor: Array, gradients: list[Array]) -> Array:
     return tensor
 
 
-@pytest.mark.parametrize("formula", [nadam, adopt, ademamix, adafactor])
+def schedule_free_adamw(tensor: Array, gradients: list[Array]) -> Array:
+    """arXiv 2405.15682, algorithm 1, with x and z as they are there; what is returned is y."""
+    z, x, second, squares = tensor, tensor, np.zeros_like(tensor), 0.0
+    for t, (gradient, given) in enumerate(zip(gradients, RATES, strict=True), 1):
+        y = 0.1 * z + 0.9 * x
+        second = 0.999 * second + 0.001 * gradient**2
+        rate = given * np.sqrt(1 - 0.999**t)
+        z = z - rate * gradient / (np.sqrt(second) + 1e-8) - rate * 0.1 * y
+        squares += rate**2
+        x = (1 - rate**2 / squares) * x + rate**2 / squares * z
+    return 0.1 * z + 0.9 * x
+
+
+@pytest.mark.parametrize("formula", [nadam, adopt, ademamix, adafactor, schedule_free_adamw])
 def test_weights_move_as_the_paper_says(formula: Callable[[Array, list[Array]], Array]) -> None:
     moved = parameters()
     before = {name: p.detach().double().numpy().copy() for name, p in moved.items()}
@@ -248,6 +265,130 @@ def test_weights_move_as_the_paper_says(formula: Callable[[Array, list[Array]], 
         np.testing.assert_allclose(
             parameter.detach().numpy(), expected, rtol=1e-5, atol=2e-6, err_msg=name
         )
+
+
+def orthogonalised(matrix: Array) -> Array:
+    """Five steps of Newton-Schulz in Jordan's quintic, whose fixed points are near 1."""
+    turned = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
+    x = turned / max(np.linalg.norm(turned), 1e-7)
+    for _ in range(5):
+        square = x @ x.T
+        x = 3.4445 * x + (-4.775 * square + 2.0315 * square @ square) @ x
+    return x.T if matrix.shape[0] > matrix.shape[1] else x
+
+
+@pytest.mark.parametrize(
+    ("match", "of"),
+    [
+        ("match_rms_adamw", lambda rows, columns: 0.2 * np.sqrt(max(rows, columns))),
+        ("original", lambda rows, columns: np.sqrt(max(1, rows / columns))),
+        ("spectral_unclamped", lambda rows, columns: np.sqrt(rows / columns)),
+    ],
+)
+def test_muon_steps_by_orthogonalised_means_and_adamw_takes_the_rest(
+    match: str, of: Callable[[int, int], float]
+) -> None:
+    """To a hundredth of the whole way, since PyTorch iterates in bf16."""
+    moved = parameters()
+    before = {name: p.detach().double().numpy().copy() for name, p in moved.items()}
+    optimiser = declared("muon", match=match, hidden_factor=1.5).create(one_group(moved))
+    for step in range(len(RATES)):
+        for name, gradient in gradients(step).items():
+            moved[name].grad = torch.from_numpy(np.asarray(gradient)).float()
+        for group in optimiser.param_groups:
+            group["lr"] = RATES[step] * group["factor"] if group["hidden"] else RATES[step]
+        optimiser.step()
+    for name, parameter in moved.items():
+        found = parameter.detach().double().numpy()
+        if found.ndim != 2:
+            adam, expected = Adam(), before[name]
+            for step, rate in enumerate(RATES):
+                direction = adam.direction(gradients(step)[name])
+                expected = (1 - rate * 0.1) * expected - rate * adam.correction() * direction
+            np.testing.assert_allclose(found, expected, rtol=1e-4, atol=2e-5, err_msg=name)
+            continue
+        every = [gradients(step)[name] for step in range(len(RATES))]
+        # the factor is of the rate, which also decays the weights
+        matrix, mean = before[name], np.zeros(found.shape)
+        for gradient, rate in zip(every, RATES, strict=True):
+            mean = 0.95 * mean + 0.05 * gradient
+            step_ = orthogonalised(0.95 * mean + 0.05 * gradient)
+            matrix = (1 - 1.5 * rate * 0.1) * matrix - 1.5 * rate * of(*found.shape) * step_
+        way = np.linalg.norm(matrix - before[name])
+        assert np.linalg.norm(found - matrix) < 0.01 * way, name
+
+
+def soap(matrix: Array, gradients: list[Array], gap: int) -> Array:
+    """arXiv 2409.11321, algorithm 3, for a square matrix, whose first gradient has full rank."""
+
+    def eigenvectors(of: Array) -> Array:
+        return np.linalg.eigh(of)[1][:, ::-1]
+
+    first, *others = gradients
+    left, right = 0.05 * first @ first.T, 0.05 * first.T @ first
+    of_left, of_right = eigenvectors(left), eigenvectors(right)
+    mean, second = np.zeros_like(matrix), np.zeros_like(matrix)
+    for t, (gradient, rate) in enumerate(zip(others, RATES[1:], strict=True), 1):
+        mean = 0.95 * mean + 0.05 * gradient
+        second = 0.95 * second + 0.05 * (of_left.T @ gradient @ of_right) ** 2
+        direction = (of_left.T @ mean @ of_right) / (np.sqrt(second) + 1e-8)
+        correction = np.sqrt(1 - 0.95**t) / (1 - 0.95**t)
+        matrix = matrix - rate * correction * of_left @ direction @ of_right.T
+        matrix = matrix * (1 - rate * 0.1)
+        left = 0.95 * left + 0.05 * gradient @ gradient.T
+        right = 0.95 * right + 0.05 * gradient.T @ gradient
+        if t % gap == 0:
+            for side, mean_of in ((0, left), (1, right)):
+                basis = (of_left, of_right)[side]
+                order = np.argsort(-np.einsum("ij,ij->j", basis, mean_of @ basis))
+                renewed = np.linalg.qr((mean_of @ basis)[:, order])[0]
+                second = second.take(order, axis=side)
+                of_left, of_right = (renewed, of_right) if side == 0 else (of_left, renewed)
+    return matrix
+
+
+def test_soap_is_adam_in_eigenvectors_that_one_qr_iteration_renews() -> None:
+    every = [np.random.default_rng(100 + step).normal(size=(4, 4)) for step in range(len(RATES))]
+    start = np.random.default_rng(7).normal(size=(4, 4))
+    moved = nn.Parameter(torch.from_numpy(start).float())
+    optimiser = declared("soap", update_gap=2).create([{"params": [moved]}])
+    for gradient, rate in zip(every, RATES, strict=True):
+        moved.grad = torch.from_numpy(gradient).float()
+        optimiser.param_groups[0]["lr"] = rate
+        optimiser.step()
+    expected = soap(start, every, gap=2)
+    np.testing.assert_allclose(moved.detach().numpy(), expected, rtol=1e-3, atol=1e-4)
+    assert not np.allclose(expected, soap(start, every, gap=100), atol=1e-2)
+
+
+def test_schedule_free_ends_with_the_weighted_mean_of_its_steps() -> None:
+    moved = parameters()
+    optimiser = declared("schedule_free_adamw").create(one_group(moved))
+    assert isinstance(optimiser, ScheduleFreeSteps)
+    steps: dict[str, list[Array]] = {name: [] for name in SHAPES}
+    for step in range(len(RATES)):
+        stepped(optimiser, moved, range(step, step + 1))
+        for name, parameter in moved.items():
+            steps[name].append(optimiser.state[parameter]["z"].double().numpy().copy())
+    optimiser.put_average_in_place()
+    weights = [rate**2 * (1 - 0.999**t) for t, rate in enumerate(RATES, 1)]
+    for name, parameter in moved.items():
+        expected = np.average(steps[name], axis=0, weights=weights)
+        np.testing.assert_allclose(parameter.detach().numpy(), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_schedule_free_keeps_all_that_it_holds_of_a_scale_in_bounds() -> None:
+    scale = nn.Parameter(torch.tensor(4.0))
+    optimiser = declared("schedule_free_adamw").create([{"params": [scale]}])
+    assert isinstance(optimiser, ScheduleFreeSteps)
+    for _ in range(5):
+        scale.grad = torch.tensor(-1.0)
+        optimiser.param_groups[0]["lr"] = 0.5
+        optimiser.step()
+        optimiser.clamp(scale, 0, 4.5)
+        assert max(scale.item(), optimiser.state[scale]["z"].item()) <= 4.5
+    optimiser.put_average_in_place()
+    assert 4.4 < scale.item() < 4.51
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -324,6 +465,9 @@ def test_adamw_is_declared_as_before_there_were_others() -> None:
             {"name": "ademamix", "learning_rate": 1, "slow_warmup_steps": 0},
             "slow_warmup_steps is 0",
         ),
+        ({"name": "muon", "match": "rms"}, "match is 'rms'; valid: 'match_rms_adamw'"),
+        ({"name": "schedule_free_adamw"}, "schedule.name is cosine: take schedule: {name: const"),
+        ({"name": "soap", "update_gap": 0}, "update_gap is 0"),
         ({"rank": 8}, "unknown key 'optimiser.rank'"),
         ({"name": "galore_adamw", "rank": 0}, "optimiser.rank is 0"),
     ],

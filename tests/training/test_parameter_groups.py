@@ -152,3 +152,37 @@ def test_a_rate_is_scaled_to_the_batch_size(rule: str, factor: float) -> None:
     scaled = TrainingSettings.model_validate({**settings, "scale_learning_rate": scaling})
     assert plain.peak_learning_rate == 3e-4
     assert scaled.peak_learning_rate == pytest.approx(factor * 3e-4, rel=1e-12)
+
+
+def test_hidden_are_the_matrices_within_the_towers_blocks_for_who_tells_them_apart() -> None:
+    module = clip()
+    trained = select_trained(module, "all")
+    names = {id(parameter): name for name, parameter in trained.items()}
+    muon = TrainingSettings.model_validate({"optimiser": {"name": "muon"}})
+    found = {
+        names[id(parameter)]
+        for group in grouped(module, trained, muon)
+        for parameter in group["params"]
+        if group["hidden"]
+    }
+    of_block = (
+        "attn.in_proj_weight",
+        "attn.out_proj.weight",
+        "mlp.c_fc.weight",
+        "mlp.c_proj.weight",
+    )
+    assert found == {
+        f"{tower}transformer.resblocks.{number}.{name}"
+        for tower, layers in (("visual.", 3), ("", 2))
+        for number in range(layers)
+        for name in (*of_block, "mlp.c_proj.weight")
+    }
+    assert all("hidden" not in group for group in grouped(module, trained, TrainingSettings()))
+
+
+def test_muon_without_a_hidden_matrix_is_refused() -> None:
+    module = clip()
+    muon = TrainingSettings.model_validate({"optimiser": {"name": "muon"}})
+    groups = grouped(module, select_trained(module, "projections"), muon)
+    with pytest.raises(InputError, match="no matrix within the towers' blocks is trained"):
+        muon.optimiser.create(groups)
