@@ -154,6 +154,7 @@ class _Counting:
                 carried=self._carried(model) if case.goes_on else {},
                 replay_features=features,
                 update=partial(self._update, model),
+                pretraining=partial(self._update, model),
                 pairs=partial(self._update, model, 1),
             )
             spec = StageSpec(
@@ -200,12 +201,8 @@ class _Counting:
         preserve = self.case.method.preserve
         if preserve is None or not preserve.carries:
             return {}
-        trained = {n: p for n, p in model.module.named_parameters() if p.requires_grad}
-        return {
-            prefix + name: torch.zeros_like(p, requires_grad=False)
-            for prefix in preserve.carried_for_each_weight
-            for name, p in trained.items()
-        }
+        shapes = preserve.carried_shapes(model.module)
+        return {name: torch.zeros(shape) for name, shape in shapes.items()}
 
     def _replay_features(self, width: int, drawn: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         count = len(drawn)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ from fomo_dagster.methods.loss.contrastive import contrastive_loss
 from fomo_dagster.methods.loss.declaration import AnyLoss, ClipLoss
 from fomo_dagster.methods.online_selection.choosing import Features, OnlineSelection
 from fomo_dagster.methods.preservation.hooks import StageContext, StageInputs
-from fomo_dagster.methods.preservation.registry import PRESERVATIONS, AnyPreservation, begin
+from fomo_dagster.methods.preservation.registry import AnyPreservation, begin
 from fomo_dagster.methods.trained_parameters.selecting import select_trained
 from fomo_dagster.models import backbones
 from fomo_dagster.models.backbones import Model
@@ -133,12 +133,6 @@ class ToyBatches:
             yield self.task.batch(step, self.pools).part(self.group)
 
 
-CARRIED = {
-    name: one.carried_for_each_weight for one in PRESERVATIONS if one.carries
-    for name in get_args(one.model_fields["name"].annotation)
-}  # fmt: skip
-
-
 @dataclass(frozen=True)
 class Toy:
     """Trainings of one stage after another, from weights that are copied."""
@@ -157,12 +151,11 @@ class Toy:
         """What a preservation may ask for as a second stage has it, from random numbers."""
         random = torch.Generator().manual_seed(5)
         images, texts = (torch.randn(8, 16, generator=random) for _ in "it")
-        parameters = dict(self.theta().module.named_parameters())
-        left = {
-            prefix + name: torch.rand(value.shape, generator=random)
-            for prefix in (CARRIED.get(preserve["name"], ()) if preserve else ())
-            for name, value in parameters.items()
-        }
+        shapes: Mapping[str, tuple[int, ...]] = {}
+        if preserve is not None:
+            declared = TypeAdapter(AnyPreservation).validate_python(preserve)
+            shapes = declared.carried_shapes(self.theta().module) if declared.carries else {}
+        left = {name: torch.rand(shape, generator=random) for name, shape in shapes.items()}
         return StageInputs(
             reference=self.theta, carried=left,
             replay_features=lambda drawn: (

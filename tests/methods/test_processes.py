@@ -27,6 +27,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "si": {"strength": 1},
     "mas": {"strength": 1, "samples": 7},
     "zscl": {"l2": 0.1},
+    "gnsp": {"samples": 8, "batch_size": 4},
     "transfer": {"teacher": TEACHER},
 }
 NAMES = [name for one in PRESERVATIONS for name in get_args(one.model_fields["name"].annotation)]

@@ -123,7 +123,9 @@ def train_on(
     select = None
     if selection is not None:
         select = partial(begin_selection, selection, stage_inputs.selecting)
-    looked_at = replace(stage_inputs, update=batches.update, pairs=batches.pairs)
+    looked_at = replace(
+        stage_inputs, update=batches.update, pretraining=batches.pretraining, pairs=batches.pairs
+    )
     preserve = partial(begin, method.preserve, looked_at)
     drawn = batches.drawn(of_batches, group)
     trained = train_model(model, drawn, spec, run, preserve, select)
@@ -212,27 +214,40 @@ class _StageBatches:
 
     def update(self, size: int, samples: int) -> Iterator[Batch]:
         """See `StageInputs.update`."""
+        return self._alone("update", size, samples)
+
+    def pretraining(self, size: int, samples: int) -> Iterator[Batch]:
+        """See `StageInputs.pretraining`."""
+        return self._alone("pretraining", size, samples)
+
+    def _alone(self, pool: str, size: int, samples: int) -> Iterator[Batch]:
         world_size, preserve = self.group.world_size, self.spec.method.preserve
-        size = min(size, self._available(samples)) or size
+        available = self._available(pool, samples)
+        size = min(size, available) or size
         if size < world_size:
             raise InputError(
                 f"{world_size} processes cannot share batches of {size} samples, of which "
                 f"{preserve.name if preserve else 'the method'} makes its estimate: "
                 "lower execution.processes"
             )
-        steps = max(1, self._available(samples) // size)
-        batches = self.drawn(StepSizes.constant({"update": size}, steps), self.group).iterate(0)
+        steps = max(1, available // size)
+        batches = self.drawn(StepSizes.constant({pool: size}, steps), self.group).iterate(0)
         return with_progress(batches, "estimate", steps, self.progress)
 
     def pairs(self, samples: int) -> Iterator[Batch]:
         """See `StageInputs.pairs`."""
-        count, world_size = max(1, self._available(samples)), self.group.world_size
+        count, world_size = max(1, self._available("update", samples)), self.group.world_size
         ones = StepSizes.constant({"update": 1}, count)
         batches = self.drawn(ones, SINGLE_PROCESS).iterate(self.group.rank, world_size)
         return with_progress(batches, "estimate", -(-count // world_size), self.progress)
 
-    def _available(self, samples: int) -> int:
-        return min(samples, self.pools["update"].size or 0) if "update" in self.pools else 0
+    def _available(self, pool: str, samples: int) -> int:
+        if pool not in self.pools:
+            return 0
+        size = self.pools[pool].size
+        if size is None and pool == "pretraining":  # streamed, and far larger
+            return samples
+        return min(samples, size or 0)
 
 
 def _write_weights(model: Model, adapted: Adapted | None, spec: StageSpec, folder: Path) -> None:

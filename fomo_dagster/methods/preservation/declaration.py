@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from fomo_dagster.data.declarations import Declaration
 from fomo_dagster.experiment.backbone import Backbone
@@ -58,6 +58,16 @@ class Preservation(Declaration):
     def batches(self) -> Mapping[str, int]:
         """Batch sizes of its own, by the names of its settings."""
         return {}
+
+    def carried_shapes(self, module: Any) -> Mapping[str, tuple[int, ...]]:
+        """Name → shape of what a stage leaves of a model that is ready to train, where it carries
+        something."""
+        trained = {n: tuple(p.shape) for n, p in module.named_parameters() if p.requires_grad}
+        return {
+            prefix + name: shape
+            for prefix in self.carried_for_each_weight
+            for name, shape in trained.items()
+        }
 
     @abstractmethod
     def begin(self, stage_context: StageContext, stage_inputs: StageInputs) -> StageHooks:

@@ -182,9 +182,11 @@ class StageInputs:
     update: Callable[[int, int], Iterator[Batch]] | None = None
     """(samples of a batch, samples in all) → whole batches of the update pool alone, in its seeded
     order, as they are trained on: of so many samples, and of none twice."""
+    pretraining: Callable[[int, int], Iterator[Batch]] | None = None
+    """As `update`, of the pretraining pool."""
     pairs: Callable[[int], Iterator[Batch]] | None = None
-    """The same samples one by one, as batches of one, so many in all: whole pairs, shared out among
-    the processes."""
+    """The samples of `update` one by one, as batches of one, so many in all: whole pairs, shared
+    out among the processes."""
 
 
 class StageHooks:
