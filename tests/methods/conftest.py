@@ -229,6 +229,7 @@ class Toy:
         model = self.copy(start)
         if train is not None:
             train(model)
+        averages = optimiser is not None and optimiser.averages
         _, left, _ = loop.train(
             model,
             batches or ToyBatches(task, self.steps, pools or {}, fail_at, group),
@@ -241,6 +242,7 @@ class Toy:
                         learning_rate=self.learning_rate, weight_decay=0, epsilon=self.epsilon
                     ),
                     precision=precision,
+                    **({"schedule": {"name": "constant"}} if averages else {}),
                 ),
                 seed=0,
                 stage=stage,

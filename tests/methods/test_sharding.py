@@ -13,13 +13,19 @@ from torch.distributed.tensor import DTensor
 from torch.testing import assert_close
 
 from fomo_dagster.distributed.process_group import SINGLE_PROCESS, ProcessGroup
+from fomo_dagster.experiment.execution import Execution
+from fomo_dagster.experiment.training import Budget, TrainingSettings
 from fomo_dagster.methods.adapters.declaration import Scaled
 from fomo_dagster.methods.adapters.wrapping import add_adapters
 from fomo_dagster.methods.averaging.declaration import ExponentialAverage
+from fomo_dagster.methods.declaration import Finetune
 from fomo_dagster.methods.trained_parameters.selecting import select_trained
-from fomo_dagster.optimisation.optimisers import AdamW, AdEMAMix
+from fomo_dagster.optimisation.optimisers import AdamW, AdEMAMix, ScheduleFreeAdamW
+from fomo_dagster.optimisation.schedules import WarmupStableDecay
 from fomo_dagster.training import loop
 from fomo_dagster.training.sharding import blocks_of
+from fomo_dagster.training.spec import StageSpec, TrainingRun
+from tests.methods.conftest import ToyBatches
 
 pytestmark = pytest.mark.slow
 
@@ -45,6 +51,15 @@ WAYS: dict[str, tuple[int, dict[str, Any]]] = {
         2,
         {"optimiser": AdEMAMix(name="ademamix", learning_rate=3e-3, weight_decay=0, epsilon=1e-4)},
     ),
+    "schedule_free_adamw": (
+        2,
+        {
+            "optimiser": ScheduleFreeAdamW(
+                name="schedule_free_adamw", learning_rate=3e-3, weight_decay=0, epsilon=1e-4
+            )
+        },
+    ),
+    "gnsp": (3, {"preserve": {"name": "gnsp", "samples": 8, "batch_size": 4}}),
     "ewc": (3, {"preserve": {"name": "ewc", "strength": 10, "samples": 8, "batch_size": 4}}),
     "si, averaged": (
         2,
@@ -101,6 +116,32 @@ def test_processes_that_share_weights_out_train_what_one_does(
     assert any(not torch.equal(tensor, unchanged[name]) for name, tensor in weights.items())
     for own, _ in others:  # the first alone has what was trained
         assert all(torch.equal(tensor, unchanged[name]) for name, tensor in own.items())
+
+
+def test_weights_before_an_anneal_are_whole_at_the_first_process(
+    toy: Any, task: Any, together: Any
+) -> None:
+    def left_by(group: ProcessGroup, *, is_sharded: bool) -> Any:
+        spec = StageSpec(
+            settings=TrainingSettings(
+                batch_size=8,
+                budget=Budget(steps=STEPS),
+                optimiser=AdamW(learning_rate=3e-3, weight_decay=0, epsilon=1e-4),
+                schedule=WarmupStableDecay(name="wsd", warmup=0, cooldown=1),
+            ),
+            seed=0,
+            stage=1,
+            execution=Execution(device="cpu", processes=group.world_size, sharded=is_sharded),
+            method=Finetune(start_from="unannealed"),
+        )
+        run = TrainingRun(resume_folder=toy.folder / f"{is_sharded}", identity="one", group=group)
+        batches = ToyBatches(task(1), STEPS, group=group)
+        return loop.train(toy.theta(), batches, spec, run).unannealed
+
+    expected = left_by(SINGLE_PROCESS, is_sharded=False)
+    found, _ = together(2, lambda group: left_by(group, is_sharded=True))
+    assert found.keys() == expected.keys()
+    assert_close(found, expected, rtol=0, atol=1e-5)
 
 
 def test_a_gradient_that_overflows_in_one_process_has_all_skip_the_step(
