@@ -45,6 +45,17 @@ class Method(MergingOverTime):
             )
         return self
 
+    @model_validator(mode="after")
+    def _has_the_adapters_that_are_designed(self) -> Method:
+        if self.preserve is None or not self.preserve.designs_lora:
+            return self
+        if (self.name, getattr(self, "adapters", None)) != ("lora", "merge_each_stage"):
+            raise ValueError(
+                f"{self.preserve.name} designs the LoRA adapters of each stage anew: use it with "
+                "name: lora and adapters: merge_each_stage"
+            )
+        return self
+
 
 class Finetune(Method):
     """Trains the model's weights, all or some."""

@@ -10,6 +10,8 @@ from pydantic import TypeAdapter
 from torch.testing import assert_close
 
 from fomo_dagster.distributed.process_group import ProcessGroup
+from fomo_dagster.methods.adapters.declaration import Scaled
+from fomo_dagster.methods.adapters.wrapping import add_adapters
 from fomo_dagster.methods.preservation.registry import PRESERVATIONS, AnyPreservation
 
 pytestmark = pytest.mark.slow
@@ -28,8 +30,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "mas": {"strength": 1, "samples": 7},
     "zscl": {"l2": 0.1},
     "gnsp": {"samples": 8, "batch_size": 4},
+    "inflora": {"samples": 8, "batch_size": 4},
     "transfer": {"teacher": TEACHER},
 }
+READY = {"inflora": lambda model: add_adapters(model.module, Scaled(name="lora", rank=2), 0)}
 NAMES = [name for one in PRESERVATIONS for name in get_args(one.model_fields["name"].annotation)]
 
 
@@ -51,6 +55,7 @@ def test_processes_with_parts_of_a_batch_train_what_one_does_with_the_whole(
     settings = {
         "preserve": preserve,
         "stage_inputs": toy.second_stage(preserve),
+        "train": READY.get(name or ""),
         "pools": {pool: task(number) for number, pool in enumerate(pools, start=10)},
     }
     start = toy.theta()

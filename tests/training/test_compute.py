@@ -110,6 +110,12 @@ METHODS = {
         for one in PRESERVATIONS
         for name in get_args(one.model_fields["name"].annotation)
     },
+    "inflora": {
+        "name": "lora",
+        "rank": 4,
+        "adapters": "merge_each_stage",
+        "preserve": {"name": "inflora"},
+    },
     "average": {"average": {"name": "exponential"}},
     **{name: {"name": name, "rank": 4} for name in ("lora", "dora", "loha", "lokr", "vera", "hra")},
     "oft": {"name": "oft", "block_size": 8},

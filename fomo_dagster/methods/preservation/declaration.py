@@ -34,6 +34,8 @@ class Preservation(Declaration):
     """Whether it takes gradients of single pairs, each in one process."""
     leaves_replay_features: ClassVar[bool] = False
     """Whether a stage leaves features of its samples for all that come after it."""
+    designs_lora: ClassVar[bool] = False
+    """Whether it chooses what the LoRA adapters of a stage start with."""
     of_likelihood: ClassVar[bool] = False
     """Whether it looks at logits or probabilities, which are what the loss makes of features."""
 

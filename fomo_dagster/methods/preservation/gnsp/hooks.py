@@ -7,17 +7,15 @@ shared space, which no layer has.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
-from fomo_dagster.data.transforms import normalise
 from fomo_dagster.errors import InputError
 from fomo_dagster.methods.preservation.hooks import Batch, StageContext, StageHooks, StageInputs
-from fomo_dagster.methods.trained_parameters.selecting import tower_of
+from fomo_dagster.methods.preservation.layer_inputs import input_squares, of_the_first
 
 
 class GNSPHooks(StageHooks):
@@ -62,7 +60,7 @@ class GNSPHooks(StageHooks):
             assert stage_inputs.pretraining is not None
             self._moments = self._measured(stage_inputs.pretraining(batch_size, samples))
         self._projections = {
-            name: self._shared(free_directions(moment, share))
+            name: of_the_first(free_directions(moment, share), stage_context.group)
             for name, moment in self._moments.items()
         }
 
@@ -82,14 +80,6 @@ class GNSPHooks(StageHooks):
         """m / ‖m‖ of each layer."""
         found = second_moments(self._stage_context, self._layers, batches)
         return {name: moment / norm_of(moment) for name, moment in found.items()}
-
-    def _shared(self, projection: Tensor) -> Tensor:
-        """The first process's, lest eigenvectors of other machines differ in their last digits."""
-        group = self._stage_context.group
-        if not group.is_main:
-            projection = torch.zeros_like(projection)
-        group.all_reduce_sum([projection])
-        return projection
 
     @torch.no_grad()
     def add_penalty_gradient(self) -> Tensor | None:
@@ -138,55 +128,14 @@ def norm_of(moment: Tensor) -> Tensor:
     return torch.where(norm > 0, norm, torch.ones_like(norm))
 
 
-@torch.no_grad()
 def second_moments(
     stage_context: StageContext, layers: Mapping[str, nn.Linear], batches: Iterable[Batch]
 ) -> dict[str, Tensor]:
-    """The sum over batches of XᵀX / ‖XᵀX‖, (n, n), of the inputs X of each layer, by name, over all
-    processes. The modes of the module stay as they were."""
-    model, device, group = stage_context.model, stage_context.device, stage_context.group
-    squares = {
-        name: torch.zeros(layer.in_features, layer.in_features, device=device)
-        for name, layer in layers.items()
-    }
-    sums = {name: torch.zeros_like(square) for name, square in squares.items()}
-    towers = {tower_of(name) for name in layers}
-
-    def watch(name: str) -> torch.utils.hooks.RemovableHandle:
-        def see(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            seen = inputs[0].detach().reshape(-1, inputs[0].shape[-1]).float()
-            squares[name].addmm_(seen.T, seen)
-
-        return layers[name].register_forward_pre_hook(see)
-
-    handles = [watch(name) for name in layers]
-    try:
-        with _evaluating(model.module):
-            for batch in batches:
-                images = batch.images.to(device)
-                if images.dtype == torch.uint8:
-                    images = normalise(images, model.mean, model.std)
-                with stage_context.autocast():
-                    if "image" in towers:
-                        model.module.encode_image(images)
-                    if "text" in towers:
-                        model.module.encode_text(batch.tokens.to(device))
-                group.all_reduce_sum([*squares.values()])
-                for name, square in squares.items():
-                    sums[name] += square / norm_of(square)
-                    square.zero_()
-    finally:
-        for handle in handles:
-            handle.remove()
+    """The sum over batches of XᵀX / ‖XᵀX‖, (n, n), of the inputs X of each layer, by name."""
+    sums: dict[str, Tensor] = {}
+    seen = {name: (layer, layer.in_features) for name, layer in layers.items()}
+    for squares in input_squares(stage_context, seen, batches):
+        for name, square in squares.items():
+            share = square / norm_of(square)
+            sums[name] = sums[name] + share if name in sums else share
     return sums
-
-
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    modes = {part: part.training for part in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, mode in modes.items():
-            part.training = mode
