@@ -8,35 +8,52 @@ kept of its earlier part only become fewer.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from math import ceil
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
 from fomo_dagster.data.samples import MANIFEST
-from fomo_dagster.errors import InputError, nearest
+from fomo_dagster.errors import DataError, InputError, nearest
 from fomo_dagster.store.digests import digest_of
+from fomo_dagster.units import byte_size
 
 RESERVOIR = "reservoir"
 CLASS_BALANCED = "class_balanced"
 POLICIES = (CLASS_BALANCED, RESERVOIR)
 
+MEBIBYTE = 2**20
+
+OfSamples = Callable[[str], pl.DataFrame]
+"""From a dataset to a column beside the `key` of its training samples."""
+
 
 def select(
-    chunks: Sequence[pl.DataFrame], capacity: int | None, policy: str, seed: int
+    chunks: Sequence[pl.DataFrame],
+    capacity: int | None,
+    policy: str,
+    seed: int,
+    *,
+    capacity_mib: float | None = None,
+    sizes: OfSamples | None = None,
 ) -> pl.DataFrame:
-    """The manifest of the buffer after `chunks`, in their order; `capacity` None keeps all samples.
+    """The manifest of the buffer after `chunks`, in their order; without a capacity, all samples.
+
+    capacity: in samples. capacity_mib: of their stored images, whose bytes are the column `size` of
+    `sizes`. Samples are kept in the order of the selection until the next one would not fit either.
 
     "reservoir": every sample is equally likely to be kept, which is what reservoir sampling over
     the stream gives (Vitter 1985). "class_balanced": all concepts have equally many, except that
     small ones have all of theirs, and the last places go to concepts chosen by priority. Within a
-    concept every sample is equally likely. Raises `InputError` for another selection.
+    concept every sample is equally likely. Raises `InputError` for another selection, and where not
+    even the first image fits; `DataError` where `sizes` lacks a sample.
     """
     if policy not in POLICIES:
         raise InputError(f"unknown buffer selection {policy!r}: {nearest(policy, POLICIES)}")
     past = pl.concat([pl.DataFrame(schema=MANIFEST), *chunks])
-    if capacity is None or len(past) <= capacity:
+    if past.is_empty() or (capacity is None and capacity_mib is None):
         return past
     ranked = past.with_row_index("place").with_columns(_priorities(past, seed).alias("priority"))
     order = ["priority", "place"]
@@ -45,7 +62,43 @@ def select(
         turn = pl.col("priority").rank("ordinal").over("dataset", "concept").alias("turn")
         ranked = ranked.with_columns(turn)
         order = ["turn", *order]
-    return ranked.sort(order).head(capacity).sort("place").select(*MANIFEST)
+    if capacity_mib is not None:
+        assert sizes is not None
+        ranked = _beside(ranked, sizes, "size")
+    kept = ranked.sort(order).head(len(past) if capacity is None else capacity)
+    if capacity_mib is not None:
+        kept = _fitting(kept, capacity_mib)
+    return kept.sort("place").select(*MANIFEST)
+
+
+def _fitting(ranked: pl.DataFrame, capacity_mib: float) -> pl.DataFrame:
+    """The first rows, as far as their images fit. One that is passed over for a smaller one would
+    come back when the past grows, and so no row is."""
+    fitting = ranked.filter(pl.col("size").cum_sum() <= capacity_mib * MEBIBYTE)
+    if fitting.is_empty():
+        needed = ranked["size"][0]
+        raise InputError(
+            f"buffer.capacity_mib is {capacity_mib:g}, and the first image to keep takes "
+            f"{byte_size(needed)}: raise it to {ceil(1000 * needed / MEBIBYTE) / 1000:g} at least"
+        )
+    return fitting
+
+
+def _beside(samples: pl.DataFrame, of_samples: OfSamples, column: str) -> pl.DataFrame:
+    """The samples with a column of their datasets' tables; raises `DataError` if it lacks one."""
+    told = [
+        of_samples(dataset).select(pl.lit(dataset).alias("dataset"), "key", column)
+        for dataset in samples["dataset"].unique().sort()
+    ]
+    joined = samples.join(pl.concat(told), on=["dataset", "key"], how="left", maintain_order="left")
+    missing = joined.filter(pl.col(column).is_null())
+    if len(missing):
+        raise DataError(
+            f"the {column} of {len(missing)} samples of earlier chunks is not known, such as of "
+            f"{'/'.join(missing.select('dataset', 'key').row(0))}: materialise the datasets' "
+            "shards, and what follows them, again"
+        )
+    return joined
 
 
 def _priorities(manifest: pl.DataFrame, seed: int) -> pl.Series:

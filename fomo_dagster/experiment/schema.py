@@ -42,6 +42,12 @@ class Buffer(Declaration):
     capacity: int | None = Field(
         None, ge=1, description="How many samples to keep; null: all of them."
     )
+    capacity_mib: float | None = at_default_left_out(
+        None,
+        gt=0,
+        description="How many MiB of stored images to keep; null: any number. With `capacity`, the "
+        "one that is reached first counts.",
+    )
     selection: Literal["class_balanced", "reservoir"] = Field(
         "class_balanced",
         description="Which samples to keep. class_balanced: about as many of each concept. "

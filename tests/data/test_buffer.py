@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fomo_dagster.data.buffer import POLICIES, select
 from fomo_dagster.data.samples import MANIFEST
-from fomo_dagster.errors import InputError
+from fomo_dagster.errors import DataError, InputError
 
 
 def chunk(concepts: dict[str, int]) -> pl.DataFrame:
@@ -38,6 +38,14 @@ def pasts(draw: st.DrawFn) -> list[pl.DataFrame]:
         chunk({f"{number}-{concept}": count for concept, count in enumerate(counts)})
         for number, counts in enumerate(sizes)
     ]
+
+
+def sizes(dataset: str) -> pl.DataFrame:
+    """From 50 to 149 KiB for each of the samples that `chunk` can name."""
+    names = [f"{number}-{concept}" for number in range(4) for concept in range(4)]
+    keys = [f"{name}/{n}" for name in (*names, "new", "newer") for n in range(9)]
+    kib = [50 + int.from_bytes(f"{dataset} {key}".encode(), "little") % 997 % 100 for key in keys]
+    return pl.DataFrame({"key": keys, "size": [1024 * size for size in kib]})
 
 
 def keys(manifest: pl.DataFrame) -> list[tuple[str, str]]:
@@ -132,6 +140,43 @@ def test_the_order_of_the_chunks_does_not_change_what_is_kept(
     forwards = select(past, 7, selection, seed)
     backwards = select(past[::-1], 7, selection, seed)
     assert set(keys(forwards)) == set(keys(backwards))
+
+
+@given(
+    past=pasts(),
+    mib=st.floats(0.15, 3),
+    capacity=st.none() | st.integers(1, 30),
+    selection=st.sampled_from(POLICIES),
+    seed=st.integers(0, 99),
+)
+def test_a_capacity_in_mib_ends_the_selection_at_the_first_image_that_does_not_fit(
+    past: list[pl.DataFrame], mib: float, capacity: int | None, selection: str, seed: int
+) -> None:
+    bounded = {"capacity_mib": mib, "sizes": sizes}
+    kept = select(past, capacity, selection, seed, **bounded)
+    size_of = {(d, k): size for d in ("dataset0", "dataset1") for k, size in sizes(d).rows()}
+    # The order of a selection is that in which a growing number of samples joins.
+    taken, free = [], mib * 2**20
+    for count in range(1, sum(map(len, past)) + 1):
+        before, now = (set(keys(select(past, n, selection, seed))) for n in (count - 1, count))
+        (joins,) = now - before
+        free -= size_of[joins]
+        if free < 0 or (capacity is not None and count > capacity):
+            break
+        taken.append(joins)
+    assert set(keys(kept)) == set(taken)
+    assert keys(kept) == [key for part in past for key in keys(part) if key in set(taken)]
+    grown = select([*past, chunk({"new": 5, "newer": 2})], capacity, selection, seed, **bounded)
+    assert set(keys(grown)) & {key for part in past for key in keys(part)} <= set(taken)
+
+
+def test_a_capacity_that_no_image_fits_is_refused_and_a_missing_one_is_named() -> None:
+    past = [chunk({"0-0": 3})]
+    needs = r"buffer\.capacity_mib is 0\.001, .* takes 58\.0 KiB: raise it to 0\.057 at least"
+    with pytest.raises(InputError, match=needs):
+        select(past, None, "reservoir", 0, capacity_mib=0.001, sizes=sizes)
+    with pytest.raises(DataError, match=r"size of 1 samples .* such as of dataset0/other/0"):
+        select([chunk({"other": 1})], None, "reservoir", 0, capacity_mib=1, sizes=sizes)
 
 
 def test_priorities_are_the_same_on_every_machine() -> None:

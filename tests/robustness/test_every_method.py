@@ -26,13 +26,15 @@ TOY_SIZES = {
     "rank": 4,  # of layers that are 16 wide
     "block_size": 4,
     "every": 1,  # of three steps
+    "capacity": 5,  # of the 9 samples that the first stage brings
+    "capacity_mib": 0.001,
     "pretraining": {  # of another backbone
         "pool": {"name": "toy", "datasets": ["old"]},
         "batch_size": 8,
         "budget": {"steps": STEPS},
     },
 }
-SECTIONS = {"method", "optimiser", "mixture", "schedule", "selection"}
+SECTIONS = {"method", "optimiser", "mixture", "schedule", "selection", "buffer"}
 
 
 class KilledError(Exception):

@@ -14,6 +14,7 @@ from fomo_dagster.data.pools import Pool
 from fomo_dagster.experiment.execution import Execution
 from fomo_dagster.experiment.schema import Buffer
 from fomo_dagster.graph.core.files import MANIFEST
+from fomo_dagster.graph.work.indexes import index_of
 from fomo_dagster.graph.work.opened_pools import manifest_pool, pretraining_pool
 from fomo_dagster.parquet import read_parquet
 
@@ -58,8 +59,14 @@ def open_pools(
     def manifest(key: str) -> pl.DataFrame:
         return read_parquet(context.artifact(key).path(MANIFEST))
 
+    def stored(dataset: str) -> pl.DataFrame:
+        return index_of(dataset, context).rows("train")
+
     def keep(chunks: Sequence[pl.DataFrame]) -> pl.DataFrame:
-        return select(chunks, buffer.capacity, buffer.selection, seed)
+        return select(
+            chunks, buffer.capacity, buffer.selection, seed,
+            capacity_mib=buffer.capacity_mib, sizes=stored,
+        )  # fmt: skip
 
     chunk, earlier = manifest(chunk_key), [manifest(key) for key in earlier_keys]
     kept = keep(earlier)
