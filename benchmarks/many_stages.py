@@ -8,23 +8,32 @@ model and the pictures are as small as they can be. Imports are part of every co
 With --experiments it is a sweep of that many seeds, which is only planned, on 64 slots too.
 
     python benchmarks/many_stages.py --stages 20 --experiments 40 [--datasets 63]
+
+With --before it is what a further stage costs, by this code and by that of another checkout: runs
+of a quarter of the stages and of all of them, in turn.
+
+    python benchmarks/many_stages.py --stages 40 --before ../earlier
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import yaml
 from pictures import print_figures, write_pictures
 
 from fomo_dagster.units import counted
 
+HERE = Path(__file__).resolve().parents[1]
 ARCHITECTURE = {
     "embed_dim": 16,
     "vision_cfg": {"image_size": 16, "layers": 1, "width": 16, "head_width": 8, "patch_size": 8},
@@ -65,18 +74,54 @@ def write_project(root: Path, stages: int, experiments: int = 1, datasets: int =
     (root / "experiments" / "many.yaml").write_text(yaml.safe_dump(experiment))
 
 
-def timed(*arguments: str, root: Path) -> tuple[float, float]:
-    """Seconds and peak memory (MiB) of a command; its output goes to `root`."""
-    environment = {**os.environ, "FOMO_PROJECT": str(root), "FOMO_HOME": str(root / ".fomo")}
+class Took(NamedTuple):
+    """What a command took: seconds, peak memory in MiB, and the CPU's seconds."""
+
+    seconds: float
+    peak: float
+    cpu_seconds: float
+
+
+def timed(*arguments: str, root: Path, source: Path = HERE) -> Took:
+    """What a command took; its output goes to `root`. source: the checkout whose code it runs."""
+    fomo = str(Path(sys.executable).with_name("fomo"))
+    return timed_process([fomo, *arguments], root, source)
+
+
+def timed_process(command: Sequence[str], root: Path, source: Path = HERE) -> Took:
+    """As `timed`, of any command."""
+    home = root / ".fomo"
+    environment = {
+        **os.environ, "FOMO_PROJECT": str(root), "FOMO_HOME": str(home),
+        "DAGSTER_HOME": str(home / "dagster"), "PYTHONPATH": str(source),
+    }  # fmt: skip
     started = time.perf_counter()
     with (root / "output.txt").open("a") as output:
-        command = [str(Path(sys.executable).with_name("fomo")), *arguments]
-        process = subprocess.Popen(command, env=environment, stdout=output)
+        process = subprocess.Popen(command, env=environment, stdout=output, cwd=root)
         _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise SystemExit(f"{' '.join(arguments)} failed; see {root / 'output.txt'}")
-    return time.perf_counter() - started, usage.ru_maxrss / 1024
+        raise SystemExit(f"{' '.join(command)} failed; see {root / 'output.txt'}")
+    seconds = time.perf_counter() - started
+    return Took(seconds, usage.ru_maxrss / 1024, usage.ru_utime + usage.ru_stime)
+
+
+def cost_of_a_stage(root: Path, stages: int, source: Path) -> tuple[float, float]:
+    """Seconds, and the CPU's, of a stage beyond the first quarter of so many, in new homes."""
+    few = max(1, stages // 4)
+    took = []
+    for count in (few, stages):
+        folder = root / f"{count}"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        write_project(folder, count)
+        took.append(timed("run", "many", root=folder, source=source))
+    first, last = took
+    further = stages - few
+    return (
+        (last.seconds - first.seconds) / further,
+        (last.cpu_seconds - first.cpu_seconds) / further,
+    )
 
 
 def main() -> None:
@@ -85,9 +130,18 @@ def main() -> None:
     parser.add_argument("--experiments", type=int, default=1)
     parser.add_argument("--datasets", type=int, default=2)
     parser.add_argument("--folder", type=Path, help="A folder to keep; by default a temporary one.")
+    parser.add_argument("--before", type=Path, help="Another checkout, which is measured too.")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         root = arguments.folder or Path(temporary)
+        if arguments.before is not None:
+            codes = {"before": arguments.before.resolve(), "now": HERE}
+            rows = [
+                (name, *cost_of_a_stage(root / name, arguments.stages, source))
+                for name, source in codes.items()
+            ]
+            print_figures("A further stage", ("code", "seconds", "CPU seconds"), rows)
+            return
         write_project(root, arguments.stages, arguments.experiments, arguments.datasets)
         commands: list[tuple[str, tuple[str, ...]]] = [
             ("command line alone", ("--help",)),
@@ -105,7 +159,7 @@ def main() -> None:
             ]  # fmt: skip
         rows = [(what, *timed(*command, root=root)) for what, command in commands]
     title = f"{arguments.stages} stages, {counted(arguments.experiments, 'experiment')}"
-    print_figures(title, ("command", "seconds", "peak MiB"), rows)
+    print_figures(title, ("command", "seconds", "peak MiB", "CPU seconds"), rows)
 
 
 if __name__ == "__main__":
