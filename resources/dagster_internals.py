@@ -10,8 +10,9 @@ and of a process for each, and none of steps in threads. When a release moves on
 from __future__ import annotations
 
 import signal
+import sqlite3
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -35,6 +36,10 @@ from dagster._core.execution.retries import RetryMode
 from dagster._core.execution.step_dependency_config import StepDependencyConfig
 from dagster._core.executor.base import Executor
 from dagster._core.remote_origin import RemoteJobOrigin, RemoteRepositoryOrigin
+from dagster._core.storage.event_log.sqlite.sqlite_event_log import (
+    INDEX_SHARD_NAME,
+    SqliteEventLogStorage,
+)
 from dagster._core.storage.runs.sqlite import SqliteRunStorage
 from dagster._core.workspace.load_target import ModuleTarget
 
@@ -67,8 +72,24 @@ def execute(
     job: dg.JobDefinition, run: dg.DagsterRun, instance: dg.DagsterInstance
 ) -> dg.JobExecutionResult:
     """Execute a run that the instance has, in this process; a failure is in the result."""
-    with mock.patch.object(compute_logs, "execute_posix_tail", _deaf_to_interrupts):
+    tail = mock.patch.object(compute_logs, "execute_posix_tail", _deaf_to_interrupts)
+    with tail, _kept_open(instance, run.run_id):
         return execute_run(InMemoryJob(job), run, instance)
+
+
+@contextmanager
+def _kept_open(instance: dg.DagsterInstance, run_id: str) -> Iterator[None]:
+    """Keep the databases that a run writes its events to open. Dagster opens them for each event,
+    and whoever closes one last writes it together anew, which takes longer than the event."""
+    storage = instance.event_log_storage
+    with ExitStack() as stack:
+        if isinstance(storage, SqliteEventLogStorage):
+            for shard in (run_id, INDEX_SHARD_NAME):
+                path = Path(storage.path_for_shard(shard))
+                if path.exists():  # Dagster takes one that it finds for one that has tables
+                    connection = stack.enter_context(closing(sqlite3.connect(path)))
+                    connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        yield
 
 
 @contextmanager

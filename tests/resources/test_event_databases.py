@@ -1,0 +1,50 @@
+"""The databases of a run's events stay open while it goes on, and are whole after it."""
+
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from resources.dagster_internals import execute
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fails", [False, True])
+def test_event_databases_are_kept_open_for_a_run_and_written_together_after_it(tmp_path, fails):
+    seen = []
+
+    @dg.op
+    def look(context: dg.OpExecutionContext):
+        context.log.info("something")
+        seen.extend(path.name for path in tmp_path.rglob("*.db-wal"))  # gone with who is last
+        if fails:
+            raise ValueError
+
+    @dg.job(executor_def=dg.in_process_executor)
+    def looking():
+        look()
+
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        run = instance.create_run_for_job(looking)
+        instance.report_engine_event("there is a database of it", run)
+        result = execute(looking, run, instance)
+        assert result.success is not fails
+        assert {"index.db-wal", f"{run.run_id}.db-wal"} <= set(seen)
+        assert not list(Path(tmp_path, "history").rglob("*.db-wal"))
+        events = [record.dagster_event for record in instance.all_logs(run.run_id)]
+        kinds = [event.event_type_value for event in events if event is not None]
+        assert kinds.count("STEP_FAILURE" if fails else "STEP_SUCCESS") == 1
+
+
+@pytest.mark.slow
+def test_a_run_without_databases_is_executed_as_ever():
+    @dg.op
+    def nothing():
+        pass
+
+    @dg.job(executor_def=dg.in_process_executor)
+    def empty():
+        nothing()
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert execute(empty, instance.create_run_for_job(empty), instance).success
