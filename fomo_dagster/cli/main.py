@@ -37,6 +37,7 @@ from fomo_dagster.cli.search_command import search
 from fomo_dagster.cli.serving_commands import serve
 from fomo_dagster.cli.store_commands import store_app
 from fomo_dagster.cli.weights_commands import Experiment, Overrides, export, merge
+from fomo_dagster.collecting import uncollected
 from fomo_dagster.descriptors import raise_limit
 from fomo_dagster.home import Home, project_folder
 
@@ -166,12 +167,14 @@ def _run(
     experiment: str, overrides: Sequence[str], view: RunView | None, parallel: int | None
 ) -> None:
     check_packages()
-    from fomo_dagster.cli.running import run_experiment
+    with uncollected():
+        from fomo_dagster.cli.running import run_experiment
 
     run_experiment(experiment, overrides, view=view, parallel=parallel)
 
 
 @app.command(rich_help_panel=RUN, cls=WithParallel)
+@uncollected()
 def plan(
     experiment: ToRun = None,
     overrides: Overrides = None,

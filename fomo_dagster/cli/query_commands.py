@@ -30,6 +30,7 @@ Common = Annotated[
 Format = Literal["table", "records", "csv", "json"]
 
 
+@uncollected()
 def results(
     experiments: Annotated[
         list[str] | None,
@@ -74,7 +75,6 @@ def results(
         )  # fmt: skip
 
 
-@uncollected()
 def _print_results(
     home: Home,
     experiments: Sequence[str],
@@ -316,6 +316,7 @@ def report(
     say(console, written.sentence)
 
 
+@uncollected()
 def sql(
     query: Annotated[
         str | None,
