@@ -38,5 +38,6 @@ class NearSwap(Technique):
         older, newer = piece.models
         newer -= older
         newer *= np.minimum(1, self.distance / np.maximum(np.abs(newer), LEAST))
-        older += newer
-        return older
+        moved: Array = older
+        moved += newer
+        return moved

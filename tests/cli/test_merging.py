@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
@@ -58,6 +59,17 @@ def test_files_of_both_kinds_are_merged_into_one_of_either(files, suffix):
     assert before == {p.name: p.read_bytes() for p in files.iterdir() if p != out}
     assert "task_arithmetic (coefficients [0.5, 2.0], scale 1.0" in told
     assert told.index("old.pt") < told.index("new.pt")
+
+
+def test_a_merge_by_opcm_goes_on_from_the_file_of_the_last_one(files):
+    base = ["--base", files / "base.safetensors", "--technique", "opcm"]
+    run(files / "one.safetensors", files / "old.pt", files / "new.pt", *base)
+    run(files / "two.safetensors", files / "one.safetensors", files / "old.pt", *base)
+    with safe_open(files / "two.safetensors", "pt") as file:
+        assert '"models":3,' in file.metadata()["opcm"]
+    run(files / "at_once.safetensors", files / "old.pt", files / "new.pt", files / "old.pt", *base)
+    found, expected = (load_file(files / f"{n}.safetensors") for n in ("two", "at_once"))
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_a_merge_that_fails_leaves_the_old_file_and_nothing_beside_it(files):
