@@ -100,8 +100,11 @@ def decomposed(matrix: Tensor) -> Decomposed:
     if matrix.shape[0] < matrix.shape[1]:  # tall ones take half the time of wide ones
         left, values, right = decomposed(matrix.T.contiguous())
         return Decomposed(right.T.contiguous(), values, left.T.contiguous())
-    if matrix.shape[1] == 0:
-        return Decomposed(matrix, matrix.new_empty(0), matrix.new_empty(0, 0))
+    if not matrix.any():
+        rows, columns = matrix.shape
+        return Decomposed(
+            matrix.new_empty(rows, 0), matrix.new_empty(0), matrix.new_empty(0, columns)
+        )
     left, values, right = torch.linalg.svd(matrix, full_matrices=False)
     least = float(values[0]) * max(matrix.shape) * torch.finfo(matrix.dtype).eps
     rank = int((values > least).sum())
