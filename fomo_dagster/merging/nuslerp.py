@@ -23,8 +23,8 @@ class NuSlerp(Technique):
     """`(sin((1 - weight) Ω) · θ_1 + sin(weight · Ω) · θ_2) / sin Ω`, where Ω is the angle between
     the tensors, or between their rows (mergekit).
 
-    It is SLERP, but for vectors that are nearly parallel, which SLERP takes for so from a cosine of
-    0.9995 on, and this for a sine below 1e-8, and for zeros, which are at right angles to all. A
+    It differs from SLERP for nearly parallel vectors: SLERP interpolates these linearly from a
+    cosine of 0.9995 on, this below a sine of 1e-8. Zeros count as at right angles to everything. A
     row is what goes into one output, and a vector is one row.
     """
 
