@@ -121,6 +121,16 @@ class DeclaredGallery(Declaration):
     def _is_a_name(cls, name: str) -> str:
         return check_safe_name(name)
 
+    @field_validator("follows")
+    @classmethod
+    def _can_be_an_alias(cls, name: str) -> str:
+        if name.isdigit():
+            raise ValueError(
+                f"{name!r} reads like a release's number, which no alias may: name live or an "
+                f"alias, such as kept, which `fomo alias NAME kept {name}` gives to that release"
+            )
+        return name
+
 
 def reference_of(name: str) -> str:
     """What commands call the gallery of a name."""

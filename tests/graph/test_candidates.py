@@ -177,6 +177,14 @@ def test_a_gallery_that_stays_must_still_be_found(live):
     assert run(live)[0] == []  # what was released keeps its verdict
 
 
+def test_a_gallery_that_was_made_empty_is_not_embedded_yet(live):
+    declare_gallery(live)
+    run(live, "galleries/pets")  # nothing is called kept
+    live.write("toy", release=of_galleries(0))
+    _, output = run(live)
+    assert "galleries/pets recall_compensated: it is not embedded yet" in " ".join(output.split())
+
+
 def test_a_stage_that_waits_for_its_gallery_gate_is_put_live(live):
     declare_gallery(live)
     assert fomo("alias", "shop", "kept", "1").exit_code == 0

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from fomo_dagster.errors import InputError
 from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.nodes.gallery_drift import DRIFT, GalleryDriftNode
+from fomo_dagster.graph.nodes.release import NO_WEIGHTS
 from fomo_dagster.parquet import read_parquet
 from fomo_dagster.store.recipes import Recipe
 from fomo_dagster.store.roots import GALLERY
@@ -84,7 +85,7 @@ class HeldGalleries:
     def found(
         self, digests: Mapping[str, str], checkpoint: str, context: NodeContext
     ) -> dict[str, GalleryDrift]:
-        """What was measured, by digest; of those that were never embedded, that."""
+        """What was measured, by digest; of those that nothing embedded yet, that."""
         from fomo_dagster.releases.gates import GalleryDrift
 
         found: dict[str, GalleryDrift] = {}
@@ -97,5 +98,7 @@ class HeldGalleries:
                     GALLERY, artifact.manifest["recipe"]["inputs"]["gallery"]
                 )
                 made_by = "" if gallery is None else gallery.manifest["recipe"]["inputs"]["weights"]
+                if made_by == NO_WEIGHTS:  # made, and empty
+                    continue
                 found[key] = GalleryDrift(read_parquet(artifact.path(DRIFT)), made_by == checkpoint)
         return found
