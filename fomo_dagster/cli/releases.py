@@ -72,6 +72,11 @@ def copy_files(home: Home, history: History, number: int | None, folder: Path) -
     found = released_files(home, history.name, number)
     if found is None:
         raise InputError(_why_no_files(history, number))
+    if not found.forms:
+        raise InputError(
+            f"{history.shown(found.number)} of {history.name} has no files to copy: it can have "
+            "none of the forms that `release.forms` asks for"
+        )
     with new_folder(folder) as place:
         # `copytree` would raise a class of its own, which does not say what the system refused.
         for path in sorted(found.folder.rglob("*")):
@@ -95,7 +100,9 @@ def _why_no_files(history: History, number: int | None) -> str:
         name = candidate.experiment
         if was_written:
             return f"{why}: `fomo run {name}` writes them again, if `release.forms` still names any"
-        return f"{why}: name forms in `release.forms`, and `fomo run {name}` writes them"
+        return (
+            f"{why}: `fomo run {name}` writes those that its `release.forms` names, or says why not"
+        )
     return f"{why}: those of what is live are (`fomo rollback {history.name} --to {asked}`)"
 
 

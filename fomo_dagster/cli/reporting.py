@@ -170,7 +170,7 @@ def print_results(home: Home, experiment: str, graph: Graph, console: Console) -
         history = ReleaseLog(home, release.name).read()
         say(console, f"live    {history.live_shown}   (fomo releases {release.name})")
         files = released_files(home, release.name)
-        if files is not None:
+        if files is not None and files.forms:
             say(console, f"        as {', '.join(files.forms)} in {files.folder}")
         last = max(
             (n for n in graph.of(experiment) if isinstance(n, CandidateNode)),

@@ -252,7 +252,7 @@ class Release(Declaration):
         (),
         description="The forms that what is live is written in: openclip, transformers, onnx, "
         "onnx_fp16, onnx_int8, card. Of several experiments with one name, each gets what any of "
-        "them asks for.",
+        "them asks for, if its architecture can have it.",
     )
 
     @field_validator("name")

@@ -70,8 +70,9 @@ class Form(ABC):
 
     packages: import name → distribution of what it needs beside this project's dependencies, all of
     which its `extra` brings. needs_samples: whether it is held against the model on real samples.
-    last: whether it tells of the other forms. version: raised when it comes to write something
-    else, so that releases are written again.
+    fits_all: whether models of every architecture can have it. last: whether it tells of the other
+    forms. version: raised when it comes to write something else, so that releases are written
+    again.
     """
 
     name: ClassVar[str]
@@ -80,6 +81,7 @@ class Form(ABC):
     packages: ClassVar[Mapping[str, str]] = MappingProxyType({})
     extra: ClassVar[str] = ""
     needs_samples: ClassVar[bool] = True
+    fits_all: ClassVar[bool] = True
     last: ClassVar[bool] = False
 
     def check(self, subject: Subject) -> None:

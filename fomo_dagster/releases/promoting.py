@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from fomo_dagster.errors import InputError, nearest
 from fomo_dagster.experiment.names import SAFE_NAME
@@ -27,12 +27,14 @@ def promote(
     *,
     first: bool = False,
     reason: str = "",
+    check: Callable[[Candidate], None] | None = None,
 ) -> Record:
     """Put a candidate live, as the next number.
 
     reference: what it was held against, which must be live still. first: nothing is live yet, and
-    gates that compare with it do not count. Raises `InputError` for what may not go live, and
-    `OvertakenError` where another went live since it was judged.
+    gates that compare with it do not count. check: raises for what may not go live for another
+    reason; asked last, since that may take a while. Raises `InputError` for what may not go live,
+    and `OvertakenError` where another went live since it was judged.
     """
     history = log.read()
     live = history.live
@@ -62,6 +64,8 @@ def promote(
         said = "; ".join(one.sentence for one in wrong)
         raise InputError(f"{candidate.shown}, does not pass the gates of {log.name}: {said}")
     _check_there(log, candidate, f"the weights of {candidate.shown},")
+    if check is not None:
+        check(candidate)
     number = max(history.releases, default=0) + 1
     return log.append(
         history, "release", release=number, live=number, reference=reference, candidate=candidate,

@@ -18,6 +18,7 @@ from fomo_dagster.cli.running import COMMANDS
 from fomo_dagster.errors import DataError, InputError
 from fomo_dagster.exporting import form
 from fomo_dagster.exporting.forms.openclip import OpenClipForm
+from fomo_dagster.exporting.forms.transformers import TransformersForm
 from fomo_dagster.graph.build.builder import build_project
 from fomo_dagster.graph.build.names import PROMOTE
 from fomo_dagster.graph.nodes.release_files import ReleaseFilesNode
@@ -219,6 +220,54 @@ def test_a_name_has_the_forms_that_any_of_its_experiments_asks_for(waiting):
     waiting.write("other", release=release("openclip"), seed=1)
     promote(1, "--first")
     assert files(waiting).forms == ("openclip", "card")
+
+
+@pytest.fixture
+def no_transformers(monkeypatch):
+    """As of an architecture that transformers does not have."""
+
+    def check(form, subject):
+        raise InputError("it is a ResNet")
+
+    monkeypatch.setattr(TransformersForm, "check", check)
+
+
+def test_a_form_that_only_another_experiment_asks_for_stops_no_other(
+    waiting, no_transformers, caplog
+):
+    waiting.write("other", release=release("transformers"), seed=1)
+    promote(1, "--first")
+    assert caplog.messages == [
+        "toy, stage 1, is not written as transformers, for which other asks: it is a ResNet"
+    ]
+    assert files(waiting).forms == ("openclip", "card")
+    assert not (files(waiting).folder / "transformers").exists()
+    fomo("run", "toy")
+    assert is_up_to_date()
+    assert len(written(waiting)) == 1
+
+
+def test_a_promotion_is_refused_if_a_form_of_its_experiment_cannot_be_written(
+    waiting, no_transformers
+):
+    waiting.write("toy", release=release("transformers", "card"))
+    done = CliRunner().invoke(app, ["promote", "toy", "--stage", "1", "--first"])
+    assert isinstance(done.exception, InputError)
+    assert str(done.exception) == (
+        "toy, stage 1, cannot be written as transformers, for which `release.forms` of toy asks: "
+        "it is a ResNet. Take transformers out of it"
+    )
+    assert ReleaseLog(waiting.home, "shop").read().records == ()
+
+
+def test_a_release_that_can_have_no_form_has_no_files_to_copy(waiting, no_transformers, tmp_path):
+    waiting.write("toy", release=release())
+    waiting.write("other", release=release("transformers"), seed=1)
+    promote(1, "--first")
+    assert files(waiting).forms == ()
+    done = CliRunner().invoke(app, ["releases", "shop", "--files", str(tmp_path / "copy")])
+    assert "can have none of the forms that `release.forms` asks for" in str(done.exception)
+    assert not (tmp_path / "copy").exists()
 
 
 def test_files_are_held_against_the_samples_of_the_release_or_not_written(live):

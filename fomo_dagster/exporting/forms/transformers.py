@@ -13,6 +13,7 @@ class TransformersForm(Form):
 
     name = "transformers"
     description = "a folder that transformers loads as CLIPModel or SiglipModel, with processor"
+    fits_all = False
 
     def check(self, subject: Subject) -> None:
         from fomo_dagster.exporting.transformers_folder import check

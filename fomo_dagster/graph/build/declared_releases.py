@@ -33,7 +33,8 @@ def release_nodes(nodes: Iterable[Node]) -> Iterator[Node]:
     for name, of_name in candidates.items():
         yield ReleaseNode.of(name, tuple(node.key for node in of_name))
         last = [node for node in of_name if node.is_last]
-        if forms := [form for node in last for form in node.release.forms]:
+        forms = {str(node.experiment): node.release.forms for node in last}
+        if any(forms.values()):
             yield ReleaseFilesNode.of(name, forms, [node.evaluation for node in last])
 
 

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
 SUMMARY = "release.json"
 """Beside the files: `stage`, whose they are (null where nothing was live), and `said`, what an
-export tells."""
+export tells; `forms`, those that were written, and `left_out`, a sentence for each that the model
+cannot have. Files from before any was left out have neither."""
 _NOTHING = "nothing"  # in the place of weights
 
 
@@ -62,20 +63,35 @@ class ReleaseFilesNode(Node):
         ("weights", "evaluations", "card"), "another release is live"
     )
     name: str
-    forms: tuple[str, ...]
+    asked_by: Mapping[str, tuple[str, ...]]
+    """Form → the experiments that ask for it."""
     evaluations: tuple[EvaluationNode, ...]
     """The last evaluation of each experiment whose stages may go live, which says how the samples
     are read that the forms are held against the model on."""
 
     @classmethod
     def of(
-        cls, name: str, forms: Sequence[str], evaluations: Sequence[EvaluationNode]
+        cls,
+        name: str,
+        forms: Mapping[str, Sequence[str]],
+        evaluations: Sequence[EvaluationNode],
     ) -> ReleaseFilesNode:
-        """forms: those that any experiment of the name asks for."""
-        known = tuple(form.name for form in forms_named(forms))
+        """forms: experiment → those that it asks for."""
+        known = forms_named(form for asked in forms.values() for form in asked)
+        asked_by = {
+            form.name: tuple(sorted(one for one, asked in forms.items() if form.name in asked))
+            for form in known
+        }
         return cls(
-            key=release_files_key(name), name=name, forms=known, evaluations=tuple(evaluations)
-        )
+            key=release_files_key(name), name=name, asked_by=asked_by,
+            evaluations=tuple(evaluations),
+        )  # fmt: skip
+
+    @property
+    def forms(self) -> tuple[str, ...]:
+        """Those that any experiment of the name asks for, in the order in which they are
+        written."""
+        return tuple(self.asked_by)
 
     @property
     def description(self) -> str:
@@ -119,15 +135,43 @@ class ReleaseFilesNode(Node):
     def make(self, name: str, recipe: Recipe, folder: Path, context: NodeContext) -> None:
         checkpoint = recipe.inputs["weights"]
         if checkpoint == _NOTHING:
-            _summarise(folder, None, [])
+            _summarise(folder, None)
             return
         from fomo_dagster.exporting.telling import told_of
         from fomo_dagster.exporting.writing import write_forms
 
         candidate, weights = released_weights(context.home, self.name, checkpoint, self.key)
         subject = self._subject(candidate, weights, context)
-        written = write_forms(list(recipe.parameters["forms"]), subject, folder / FILES)
-        _summarise(folder, candidate.shown, list(told_of(written)))
+        forms, left_out = list(recipe.parameters["forms"]), list[str]()
+
+        def leave_out(form: str, error: InputError) -> None:
+            # Another experiment's wish, or one from after the promotion, stops no other form.
+            asking = ", ".join(self.asked_by.get(form, ()))
+            left_out.append(
+                f"{candidate.shown}, is not written as {form}, for which {asking} asks: {error}"
+            )
+
+        written = write_forms(forms, subject, folder / FILES, leave_out)
+        _summarise(folder, candidate.shown, list(told_of(written)), list(written), left_out)
+
+    def check(self, candidate: Candidate, context: NodeContext) -> None:
+        """Raise `InputError` for a form that a candidate's own experiment asks for, and that its
+        architecture cannot have."""
+        own = [form for form, asking in self.asked_by.items() if candidate.experiment in asking]
+        forms = [form for form in forms_named(own) if not form.fits_all]
+        weights = context.store.open(*candidate.weights)
+        if not forms or weights is None:  # whoever puts it live says so
+            return
+        subject = self._subject(candidate, weights, context)
+        for form in forms:
+            try:
+                form.check(subject)
+            except InputError as error:
+                raise InputError(
+                    f"{candidate.shown}, cannot be written as {form.name}, for which "
+                    f"`release.forms` of {candidate.experiment} asks: {error}. Take "
+                    f"{form.name} out of it"
+                ) from error
 
     def _subject(self, candidate: Candidate, weights: Artifact, context: NodeContext) -> Subject:
         from fomo_dagster.graph.nodes.export_subject import subject
@@ -171,12 +215,13 @@ class ReleaseFilesNode(Node):
         )
 
     def follow_up(self, outcome: Outcome, context: NodeContext) -> Iterator[str]:
-        """Record where they are."""
+        """Record where they are, and say which are not there."""
         log = ReleaseLog(context.home, self.name)
         number = log.read().released_as(_checkpoint(outcome))
         if number is not None:
-            record_files(log, number, outcome.head.artifacts[ONLY], self.forms)
-        yield from ()
+            forms = self._written(outcome.artifacts[ONLY])
+            if record_files(log, number, outcome.head.artifacts[ONLY], forms) is not None:
+                yield from summary_of(outcome.artifacts[ONLY]).get("left_out", ())
 
     def is_followed_up(self, context: NodeContext) -> bool:
         history = history_of(self.name, context)
@@ -195,10 +240,14 @@ class ReleaseFilesNode(Node):
         number = history.released_as(_checkpoint(outcome))
         return {
             "live": told["stage"] if number is None else history.shown(number),
-            "forms": ", ".join(self.forms),
+            "forms": ", ".join(self._written(artifact)) or "none",
             "files": artifact.folder / FILES,
-            "written": Bullets(tuple(told["said"])),
+            "written": Bullets((*told["said"], *told.get("left_out", ()))),
         }
+
+    def _written(self, artifact: Artifact) -> tuple[str, ...]:
+        """The forms that an artifact of this node has."""
+        return tuple(summary_of(artifact).get("forms", self.forms))
 
 
 def summary_of(artifact: Artifact) -> dict[str, Any]:
@@ -218,8 +267,12 @@ def _is_alike(recipe: Recipe | None, evaluation: Artifact) -> bool:
     )
 
 
-def _summarise(folder: Path, stage: str | None, said: Sequence[str]) -> None:
-    (folder / SUMMARY).write_text(json.dumps({"stage": stage, "said": list(said)}))
+def _summarise(
+    folder: Path, stage: str | None, said: Sequence[str] = (), forms: Sequence[str] = (),
+    left_out: Sequence[str] = (),
+) -> None:  # fmt: skip
+    told = {"stage": stage, "said": said, "forms": forms, "left_out": left_out}
+    (folder / SUMMARY).write_text(json.dumps(told))
 
 
 def _checkpoint(outcome: Outcome) -> str:

@@ -8,19 +8,22 @@ from fomo_dagster.experiment.experiment_sets import load_experiment_set
 from fomo_dagster.experiment.galleries import load_galleries
 from fomo_dagster.graph.build.builder import build_graph
 from fomo_dagster.graph.core.facts import identity
+from fomo_dagster.graph.core.keys import release_files_key
 from fomo_dagster.graph.nodes.candidate import CandidateNode, verdicts_of
 from fomo_dagster.graph.nodes.held_live import CandidateDetails
+from fomo_dagster.graph.nodes.release_files import ReleaseFilesNode
 from fomo_dagster.graph.run.run_context import RunContext
 from fomo_dagster.home import Home, project_folder
 from fomo_dagster.releases.promoting import promote
-from fomo_dagster.releases.records import Record, ReleaseLog
+from fomo_dagster.releases.records import Candidate, Record, ReleaseLog
 
 
 def promote_stage(
     name_or_path: str, stage: int | None = None, *, first: bool = False, reason: str = ""
 ) -> Record:
     """Put a stage live, by default the last. Raises `InputError` as `releases.promoting.promote`,
-    and where it was never judged, or other weights were."""
+    and where it was never judged, other weights were, or it cannot be written in a form for which
+    the experiment asks."""
     project = project_folder()
     loaded = load_experiment_set(name_or_path, project, ()).only()
     experiment = loaded.experiment
@@ -55,7 +58,13 @@ def promote_stage(
             f"{node.key} was judged by other evaluations than those of now: `fomo run "
             f"{experiment.name}` judges it again"
         )
+    files = graph.nodes.get(release_files_key(log.name))
+
+    def check(candidate: Candidate) -> None:
+        if isinstance(files, ReleaseFilesNode):
+            files.check(candidate, context)
+
     return promote(
         log, node.candidate(context), verdicts_of(node, context), reference, "manual",
-        first=first, reason=reason,
+        first=first, reason=reason, check=check,
     )  # fmt: skip
