@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from fomo_dagster.merging.matrices import Changes, MatrixTechnique, decomposed, orthogonal
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class IsoC(MatrixTechnique):
@@ -46,6 +47,8 @@ class IsoCts(MatrixTechnique):
     )
 
     def merge_matrix(self, changes: Changes) -> Tensor:
+        import torch
+
         rank, models = changes.rank, changes.count
         own = min(round((rank - int(rank * self.common)) / models), rank // models)
         shared = rank - models * own

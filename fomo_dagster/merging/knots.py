@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from fomo_dagster.merging.matrices import Changes, MatrixTechnique, decomposed
 from fomo_dagster.merging.pieces import Rule
 from fomo_dagster.merging.ties import Ties
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from fomo_dagster.merging.checkpoints import Checkpoints
 
 
@@ -38,6 +38,8 @@ class Knots(MatrixTechnique):
         return ties.joint(checkpoints)
 
     def merge_matrix(self, changes: Changes) -> Tensor:
+        import torch
+
         directions = _shared_directions(changes)
         weights = [abs(float(c)) for c in changes.coefficients]
 
@@ -60,6 +62,8 @@ class Knots(MatrixTechnique):
 def _shared_directions(changes: Changes) -> Tensor:
     """U, (m, q), of the changes side by side; by the triangular factors of [… τ_k]ᵀ = Q R, one
     model after the other."""
+    import torch
+
     factor = changes.of(0).T
     for model in range(1, changes.count):
         stacked = torch.cat([factor, changes.of(model).T])
@@ -69,6 +73,8 @@ def _shared_directions(changes: Changes) -> Tensor:
 
 def _trimmed(values: Tensor, density: float) -> Tensor:
     """The `round(density · P)` largest magnitudes of P; all that equal the last of them."""
+    import torch
+
     count = round(density * values.numel())
     if count == 0:
         return torch.zeros_like(values)

@@ -16,15 +16,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
-import torch
-from torch import Tensor
-
 from fomo_dagster.errors import InputError
 from fomo_dagster.merging.pieces import Array, Plan, Rule, Whole
 from fomo_dagster.merging.task_vectors import TaskVectorTechnique
 from fomo_dagster.merging.technique import weighted_sum
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from fomo_dagster.merging.checkpoints import Checkpoints
 
 WEIGHT = re.compile(r"(.+\.)?(\w*weight|\w*proj|\w*projection)")
@@ -97,6 +96,8 @@ def decomposed(matrix: Tensor) -> Decomposed:
     What a matrix lacks has no direction: LAPACK would name any that is left over. So a layer that a
     model did not change has q = 0.
     """
+    import torch
+
     if matrix.shape[0] < matrix.shape[1]:  # tall ones take half the time of wide ones
         left, values, right = decomposed(matrix.T.contiguous())
         return Decomposed(right.T.contiguous(), values, left.T.contiguous())
@@ -153,6 +154,8 @@ class Changes:
 
 def as_matrix(numbers: Array, matrix: Matrix) -> Tensor:
     """In memory of its own, which PyTorch aligns: last digits may depend on that, too."""
+    import torch
+
     return torch.from_numpy(numbers).clone().reshape(matrix.rows, matrix.columns)
 
 
@@ -186,6 +189,8 @@ class MatrixTechnique(TaskVectorTechnique):
     def _merged(
         self, checkpoints: Checkpoints, name: str, matrices: list[Matrix], scale: float
     ) -> Array:
+        import torch
+
         coefficients = self.weights(checkpoints.count)
         merged = [
             self.merge_matrix(Changes(checkpoints, name, matrix, coefficients)).reshape(-1)

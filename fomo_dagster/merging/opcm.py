@@ -8,9 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
-import torch
 from pydantic import Field, ValidationError, model_validator
-from torch import Tensor
 
 from fomo_dagster.data.declarations import Declaration
 from fomo_dagster.errors import DataError
@@ -19,6 +17,8 @@ from fomo_dagster.merging.pieces import Array, Piece, Plan, Rule, Whole
 from fomo_dagster.merging.technique import Technique, weighted_sum
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from fomo_dagster.merging.checkpoints import Checkpoints
 
 NOTE = "opcm"
@@ -129,6 +129,8 @@ class Opcm(Technique):
 
 def without(change: Tensor, known: Decomposed, alpha: float) -> Tensor:
     """P of (m, n), by the decomposition of what is merged."""
+    import torch
+
     left, values, right = known
     shared = int((values.cumsum(0) <= alpha * values.sum()).sum()) if alpha < 1 else len(values)
     within = left.T @ change @ right.T  # (q, q)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal
 
 from fomo_dagster.merging.matrices import Changes, MatrixTechnique, decomposed, orthogonal
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class TsvMerge(MatrixTechnique):
@@ -24,6 +24,8 @@ class TsvMerge(MatrixTechnique):
     technique: Literal["tsv_merge"] = "tsv_merge"
 
     def merge_matrix(self, changes: Changes) -> Tensor:
+        import torch
+
         each = max(1, changes.rank // changes.count)
         lefts, strengths, rights = [], [], []
         for model in range(changes.count):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from fomo_dagster.merging.matrices import Changes, MatrixTechnique
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 RATES, SMALL = (0.9, 0.999), 1e-8
 """Of Adam: β_1 and β_2, and ε."""
@@ -31,6 +32,8 @@ class Wudi(MatrixTechnique):
     learning_rate: float = Field(1e-5, gt=0, description="Adam's; it is not scaled by anything.")
 
     def merge_matrix(self, changes: Changes) -> Tensor:
+        import torch
+
         merged = torch.zeros(changes.matrix.rows, changes.matrix.columns, dtype=torch.float64)
         inner = torch.zeros(changes.matrix.columns, changes.matrix.columns, dtype=torch.float64)
         target = torch.zeros_like(merged)

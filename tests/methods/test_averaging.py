@@ -121,7 +121,7 @@ def test_a_stage_ends_with_the_average_and_what_it_leaves_is_measured_there(
         assert torch.equal(tensor, parameters[name].detach())
 
 
-def test_a_schedule_free_stage_ends_with_the_mean_and_not_with_the_weights_it_trained_at(
+def test_a_schedule_free_stage_ends_with_the_mean_and_not_where_it_trained(
     toy: Any, task: Any, tmp_path: Path
 ) -> None:
     """After two steps the mean follows from y₁ = x₁ = z₁ and y₂ = (1-β₁) z₂ + β₁ x₂."""
