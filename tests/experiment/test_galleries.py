@@ -56,7 +56,7 @@ WRONG = {
     "no name": ({"dataset": "birds", "release": "my shop"}, "'my shop' is not a safe name"),
     "a number as an alias": (
         {"dataset": "birds", "release": "shop", "follows": "1"},
-        "follows: '1' reads like a release's number.*`fomo alias NAME kept 1`",
+        "follows is '1': '1' reads like a release's number.*`fomo alias NAME kept 1`",
     ),
     "another split": (
         {"dataset": "birds", "release": "shop", "split": "val"}, "split is 'val'.*'all'"
