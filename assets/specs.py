@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import dagster as dg
@@ -37,9 +38,15 @@ CHANGED = (
 ).with_label("what changed upstream")
 
 
+@lru_cache(maxsize=2**15)  # each is asked for a dozen times while definitions load
 def key_of(key: str) -> dg.AssetKey:
     """The asset key whose parts `key` joins by `/`."""
     return dg.AssetKey(key.split("/"))
+
+
+@lru_cache(maxsize=2**15)
+def _dependence_on(key: str) -> dg.AssetDep:
+    return dg.AssetDep(key_of(key))
 
 
 def owners_of(graph: Graph) -> dict[str, list[str]]:
@@ -57,7 +64,7 @@ def spec_of(node: Node, graph: Graph, owners: Sequence[str] = ()) -> dg.AssetSpe
     present = [key for key in node.follows if key in graph.nodes or key in graph.sources]
     return dg.AssetSpec(
         key_of(node.key),
-        deps=[key_of(key) for key in present],
+        deps=[_dependence_on(key) for key in present],
         code_version=graph.code_versions[node.key],
         group_name=node.group or node.experiment,
         description=node.description,

@@ -31,8 +31,9 @@ def step_asset(
 ) -> dg.AssetsDefinition:
     """The assets of some nodes, none of which is made from another, as one step."""
     made = {specs[node.key].key: specs[node.key] for node in nodes}
-    inputs = dict.fromkeys(dep.asset_key for spec in made.values() for dep in spec.deps)
-    assert inputs.keys().isdisjoint(made), key
+    needed = dict.fromkeys(dep.asset_key for spec in made.values() for dep in spec.deps)
+    assert needed.keys().isdisjoint(made), key
+    inputs = {one.to_python_identifier(): one for one in needed}  # Dagster sorts them by name
     checks = {
         check.get_python_identifier(): check for node in nodes for check in check_specs_of(node)
     }
@@ -46,11 +47,11 @@ def step_asset(
     }  # fmt: skip
     outs |= {name: dg.Out(is_required=not is_subset) for name in checks}
     return dg.AssetsDefinition(
-        keys_by_input_name={_name(one): one for one in inputs},
+        keys_by_input_name=inputs,
         keys_by_output_name={one.to_python_identifier(): one for one in made},
         node_def=dg.OpDefinition(
             _compute(key, nodes, graph), step_of(key),
-            ins={_name(one): _input(_name(one)) for one in inputs}, outs=outs,
+            ins={name: _input(name) for name in inputs}, outs=outs,
             required_resource_keys={"run_contexts"},
         ),
         specs=list(made.values()),
@@ -59,12 +60,7 @@ def step_asset(
     )  # fmt: skip
 
 
-def _name(key: dg.AssetKey) -> str:
-    """Of an input, by which Dagster sorts them."""
-    return key.to_python_identifier()
-
-
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=2**15)
 def _input(name: str) -> Any:
     """Of this name, with no value; many steps have the same."""
     return dg.In(dg.Nothing).to_definition(name)
