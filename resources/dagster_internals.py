@@ -36,11 +36,13 @@ from dagster._core.execution.retries import RetryMode
 from dagster._core.execution.step_dependency_config import StepDependencyConfig
 from dagster._core.executor.base import Executor
 from dagster._core.remote_origin import RemoteJobOrigin, RemoteRepositoryOrigin
+from dagster._core.storage.event_log.sqlite import sqlite_event_log
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import (
     INDEX_SHARD_NAME,
     SqliteEventLogStorage,
 )
 from dagster._core.storage.runs.sqlite import SqliteRunStorage
+from dagster._core.storage.sql import create_engine, db
 from dagster._core.workspace.load_target import ModuleTarget
 
 from fomo_dagster.home import DEFINITIONS
@@ -80,9 +82,19 @@ def execute(
 @contextmanager
 def _kept_open(instance: dg.DagsterInstance, run_id: str) -> Iterator[None]:
     """Keep the databases that a run writes its events to open. Dagster opens them for each event,
-    and whoever closes one last writes it together anew, which takes longer than the event."""
-    storage = instance.event_log_storage
+    and whoever closes one last writes it together anew, which takes longer than the event. It also
+    compiles its SQL anew for each, unless an engine stays. The last events may be lost with the
+    machine's power, and with nothing less: what was made is in heads, not in them."""
+    storage, engines = instance.event_log_storage, dict[str, Any]()
+
+    def engine_of(address: str, **options: Any) -> Any:
+        if address not in engines:
+            engines[address] = create_engine(address, **options)
+            db.event.listen(engines[address], "connect", _without_waiting_for_the_disk)
+        return engines[address]
+
     with ExitStack() as stack:
+        stack.enter_context(mock.patch.object(sqlite_event_log, "create_engine", engine_of))
         if isinstance(storage, SqliteEventLogStorage):
             for shard in (run_id, INDEX_SHARD_NAME):
                 path = Path(storage.path_for_shard(shard))
@@ -90,6 +102,10 @@ def _kept_open(instance: dg.DagsterInstance, run_id: str) -> Iterator[None]:
                     connection = stack.enter_context(closing(sqlite3.connect(path)))
                     connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         yield
+
+
+def _without_waiting_for_the_disk(connection: sqlite3.Connection, _: object) -> None:
+    connection.execute("PRAGMA synchronous = NORMAL")
 
 
 @contextmanager
