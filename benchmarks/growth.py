@@ -38,7 +38,6 @@ from fomo_dagster.home import Home
 from fomo_dagster.store.recipes import Recipe
 
 STAGES = 20
-ROUNDS = 3
 DEFINITIONS = "definitions"
 IN_SWEEP = 100  # experiments
 FIRST = "many_0_seed_0"
@@ -104,18 +103,20 @@ def definitions(root: Path, source: Path) -> Took:
     return timed_process([sys.executable, "-c", code], root, source)
 
 
-def measured(root: Path, what: str, sources: Mapping[str, Path]) -> list[tuple[str, str, Took]]:
-    """What a command, or loading the definitions, takes by each code: the least of three."""
-    rounds: dict[str, list[Took]] = {name: [] for name in sources}
-    for _ in range(ROUNDS):
+def measured(
+    root: Path, what: str, sources: Mapping[str, Path], rounds: int
+) -> list[tuple[str, str, Took]]:
+    """What a command, or loading the definitions, takes by each code: the least of some rounds."""
+    found: dict[str, list[Took]] = {name: [] for name in sources}
+    for _ in range(rounds):
         for name, source in sources.items():
             if what == DEFINITIONS:
-                rounds[name].append(definitions(root, source))
+                found[name].append(definitions(root, source))
                 continue
             if what == "run of one asset":
                 (root / ".fomo" / MADE_AGAIN).unlink(missing_ok=True)
-            rounds[name].append(timed(*COMMANDS[what], root=root, source=source))
-    return [(what, name, min(took)) for name, took in rounds.items()]
+            found[name].append(timed(*COMMANDS[what], root=root, source=source))
+    return [(what, name, min(took)) for name, took in found.items()]
 
 
 def main() -> None:
@@ -126,6 +127,7 @@ def main() -> None:
     )
     parser.add_argument("--folder", type=Path, help="A folder to keep; by default a temporary one.")
     parser.add_argument("--definitions", type=int, nargs="+", help="So many experiments, not run.")
+    parser.add_argument("--rounds", type=int, default=3, help="Of which the least counts.")
     parser.add_argument("--before", type=Path, help="Another checkout, which is measured too.")
     arguments = parser.parse_args()
     before = {} if arguments.before is None else {"before": arguments.before.resolve()}
@@ -139,7 +141,10 @@ def main() -> None:
         for experiments in sorted(arguments.definitions or ()):
             declare(root, experiments)
             assets = len(build_project(root).nodes)
-            rows += [(experiments, assets, *row) for row in measured(root, DEFINITIONS, sources)]
+            rows += [
+                (experiments, assets, *row)
+                for row in measured(root, DEFINITIONS, sources, arguments.rounds)
+            ]
         if is_new and not arguments.definitions:
             declare(root, 2)
             timed("run", "many_0/seed_0", root=root)
@@ -151,10 +156,13 @@ def main() -> None:
             for command in COMMANDS.values():  # the first of each verifies what is new
                 timed(*command, root=root)
             for what in (*COMMANDS, DEFINITIONS):
-                rows += [(experiments, assets, *row) for row in measured(root, what, sources)]
+                rows += [
+                    (experiments, assets, *row)
+                    for row in measured(root, what, sources, arguments.rounds)
+                ]
     shown = [(*row, took.seconds, took.cpu_seconds) for *row, took in rows]
     columns = ("experiments", "assets", "what", "code", "seconds", "CPU seconds")
-    print_figures("Growth, the least of three", columns, shown)
+    print_figures("Growth", columns, shown)
 
 
 if __name__ == "__main__":
