@@ -42,7 +42,7 @@ from dagster._core.storage.event_log.sqlite.sqlite_event_log import (
     SqliteEventLogStorage,
 )
 from dagster._core.storage.runs.sqlite import SqliteRunStorage
-from dagster._core.storage.sql import create_engine, db
+from dagster._core.storage.sql import create_engine, db  # type: ignore[attr-defined]
 from dagster._core.workspace.load_target import ModuleTarget
 
 from fomo_dagster.home import DEFINITIONS
