@@ -37,10 +37,6 @@ from dagster._core.execution.step_dependency_config import StepDependencyConfig
 from dagster._core.executor.base import Executor
 from dagster._core.remote_origin import RemoteJobOrigin, RemoteRepositoryOrigin
 from dagster._core.storage.event_log.sqlite import sqlite_event_log
-from dagster._core.storage.event_log.sqlite.sqlite_event_log import (
-    INDEX_SHARD_NAME,
-    SqliteEventLogStorage,
-)
 from dagster._core.storage.runs.sqlite import SqliteRunStorage
 from dagster._core.storage.sql import create_engine, db  # type: ignore[attr-defined]
 from dagster._core.workspace.load_target import ModuleTarget
@@ -61,6 +57,7 @@ __all__ = [
     "StepDependencyConfig",
     "StepExecutionContext",
     "dagster_event_sequence_for_step",
+    "events_kept_open",
     "execute",
     "keeps_runs_on_this_machine",
     "origin_of",
@@ -74,33 +71,36 @@ def execute(
     job: dg.JobDefinition, run: dg.DagsterRun, instance: dg.DagsterInstance
 ) -> dg.JobExecutionResult:
     """Execute a run that the instance has, in this process; a failure is in the result."""
-    tail = mock.patch.object(compute_logs, "execute_posix_tail", _deaf_to_interrupts)
-    with tail, _kept_open(instance, run.run_id):
+    with mock.patch.object(compute_logs, "execute_posix_tail", _deaf_to_interrupts):
         return execute_run(InMemoryJob(job), run, instance)
 
 
 @contextmanager
-def _kept_open(instance: dg.DagsterInstance, run_id: str) -> Iterator[None]:
-    """Keep the databases that a run writes its events to open. Dagster opens them for each event,
-    and whoever closes one last writes it together anew, which takes longer than the event. It also
-    compiles its SQL anew for each, unless an engine stays. The last events may be lost with the
-    machine's power, and with nothing less: what was made is in heads, not in them."""
-    storage, engines = instance.event_log_storage, dict[str, Any]()
+def events_kept_open() -> Iterator[None]:
+    """Keep the databases of events open that are written to within.
+
+    Dagster opens them for each event, and whoever closes one last writes it together anew, which
+    takes longer than the event. It also compiles its SQL anew for each, unless an engine stays. The
+    last events may be lost with the machine's power, and with nothing less: what was made is in
+    heads, not in them.
+    """
+    engines, kept = dict[str, Any](), set[str]()
 
     def engine_of(address: str, **options: Any) -> Any:
+        """As `create_engine`. It is asked for at each event, at the second of which a database has
+        its tables."""
         if address not in engines:
             engines[address] = create_engine(address, **options)
             db.event.listen(engines[address], "connect", _without_waiting_for_the_disk)
+        elif address not in kept:
+            kept.add(address)
+            file = sqlite3.connect(engines[address].url.database, check_same_thread=False)
+            stack.enter_context(closing(file))
+            file.execute("SELECT count(*) FROM sqlite_master").fetchone()
         return engines[address]
 
     with ExitStack() as stack:
         stack.enter_context(mock.patch.object(sqlite_event_log, "create_engine", engine_of))
-        if isinstance(storage, SqliteEventLogStorage):
-            for shard in (run_id, INDEX_SHARD_NAME):
-                path = Path(storage.path_for_shard(shard))
-                if path.exists():  # Dagster takes one that it finds for one that has tables
-                    connection = stack.enter_context(closing(sqlite3.connect(path)))
-                    connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         yield
 
 

@@ -9,7 +9,7 @@ import dagster as dg
 
 from fomo_dagster.cli.dagster_home import run_tags
 from fomo_dagster.home import project_folder
-from resources.dagster_internals import execute, origin_of
+from resources.dagster_internals import events_kept_open, execute, origin_of
 
 
 def run_job(
@@ -25,11 +25,12 @@ def run_job(
 
     in_ui: whether the job is one of the project's definitions, in whose history the run then is.
     """
-    run = instance.create_run_for_job(
-        job,
-        run_config=run_config,
-        tags={**job.run_tags, **tags, **run_tags()},
-        asset_selection=set(keys),
-        remote_job_origin=origin_of(job.name, project_folder()) if in_ui else None,
-    )
-    return execute(job, run, instance)
+    with events_kept_open():
+        run = instance.create_run_for_job(
+            job,
+            run_config=run_config,
+            tags={**job.run_tags, **tags, **run_tags()},
+            asset_selection=set(keys),
+            remote_job_origin=origin_of(job.name, project_folder()) if in_ui else None,
+        )
+        return execute(job, run, instance)

@@ -6,7 +6,7 @@ import dagster as dg
 import pytest
 from dagster._core.storage.event_log.sqlite import sqlite_event_log
 
-from resources.dagster_internals import execute
+from resources.dagster_internals import events_kept_open, execute
 
 
 @pytest.mark.slow
@@ -17,8 +17,11 @@ def test_event_databases_are_kept_open_for_a_run_and_written_together_after_it(t
     @dg.op
     def look(context: dg.OpExecutionContext):
         context.log.info("something")
+        for _ in range(2):
+            context.instance.report_runless_asset_event(dg.AssetMaterialization("a"))
         seen.extend(path.name for path in tmp_path.rglob("*.db-wal"))  # gone with who is last
-        one, other = (sqlite_event_log.create_engine("sqlite://") for _ in range(2))
+        address = f"sqlite:///{tmp_path / 'other.db'}"
+        one, other = (sqlite_event_log.create_engine(address) for _ in range(2))
         assert one is other  # which remembers what it compiled
         with one.connect() as connection:
             said = connection.exec_driver_sql("PRAGMA synchronous").scalar()
@@ -31,9 +34,9 @@ def test_event_databases_are_kept_open_for_a_run_and_written_together_after_it(t
         look()
 
     with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
-        run = instance.create_run_for_job(looking)
-        instance.report_engine_event("there is a database of it", run)
-        result = execute(looking, run, instance)
+        with events_kept_open():
+            run = instance.create_run_for_job(looking)
+            result = execute(looking, run, instance)
         assert result.success is not fails
         assert {"index.db-wal", f"{run.run_id}.db-wal"} <= set(seen)
         assert sqlite_event_log.create_engine is create_engine
@@ -41,17 +44,3 @@ def test_event_databases_are_kept_open_for_a_run_and_written_together_after_it(t
         events = [record.dagster_event for record in instance.all_logs(run.run_id)]
         kinds = [event.event_type_value for event in events if event is not None]
         assert kinds.count("STEP_FAILURE" if fails else "STEP_SUCCESS") == 1
-
-
-@pytest.mark.slow
-def test_a_run_without_databases_is_executed_as_ever():
-    @dg.op
-    def nothing():
-        pass
-
-    @dg.job(executor_def=dg.in_process_executor)
-    def empty():
-        nothing()
-
-    with dg.DagsterInstance.ephemeral() as instance:
-        assert execute(empty, instance.create_run_for_job(empty), instance).success
