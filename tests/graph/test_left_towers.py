@@ -44,7 +44,7 @@ CHANGES = (
     "evaluation.temperature={}",
     "evaluation.few_shot={shots: [1], regularisation: {per_decade: 1}}",
 )
-MADE_AGAIN = ("evaluation", "few_shot", "temperature", "text_embeddings")
+MADE_AGAIN = ("evaluation", "few_shot", "temperature", "text_embeddings", "image_features")
 
 
 def run(project, locked):

@@ -1,13 +1,17 @@
 """Further measures of a stage: assets of their own, which leave all others as they are."""
 
+import shutil
+
 import pytest
 from PIL import Image
 
 from fomo_dagster.errors import InputError
 from fomo_dagster.evaluation import few_shot, layer_temperature, temperature
+from fomo_dagster.evaluation.encoding import Encoder
 from fomo_dagster.graph.build.builder import build_graph
 from fomo_dagster.graph.core.facts import Facts
 from fomo_dagster.graph.nodes.details import SampleDetails
+from fomo_dagster.graph.nodes.evaluation import EvaluationNode
 from fomo_dagster.graph.run.materialise import materialise
 from fomo_dagster.graph.run.plan import plan
 from fomo_dagster.graph.run.run_context import RunContext
@@ -71,6 +75,42 @@ def test_few_shot_rows_stand_beside_the_evaluation_and_in_no_score(finished_proj
     assert scores[1].equals(query(home, "FROM leaderboard"))
     shown = context.graph.nodes["toy/few_shot_003"].shown(outcome, context)
     assert shown["chosen_C"]["shots"].to_list() == [1, 3] * 3
+
+
+def test_measures_take_the_features_of_the_evaluation_and_the_scores_are_the_same(
+    finished_project, monkeypatch
+):
+    kinds = "evaluation", "few_shot", "temperature"
+    asked = (OPTIONS["few_shot"], OPTIONS["temperature"])
+    project, seen = finished_project, []
+    home = project.home.root
+    images, features = Encoder.images, EvaluationNode.image_features
+
+    def count(encoder, dataset, samples, index):
+        seen.append((dataset, *samples["split"].unique(), *samples["key"]))
+        return images(encoder, dataset, samples, index)
+
+    def keep_nothing(node, *others, kept):
+        return features(node, *others, kept=False)
+
+    monkeypatch.setattr(Encoder, "images", count)
+
+    def rows():
+        for kind in kinds:
+            shutil.rmtree(home / "store" / kind, ignore_errors=True)
+        context = RunContext(build_graph([project.load("toy", *asked)]), project.home)
+        for kind in kinds:
+            materialise(f"toy/{kind}_003", context)
+        return query(home, f"{LAST} ORDER BY ALL")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EvaluationNode, "image_features", keep_nothing)
+        usual = rows()
+    assert {seen.count(one) for one in seen if one[1] == "test"} == {3}
+    seen.clear()
+    assert rows().equals(usual)
+    assert {one[0] for one in seen} == {"birds", "cats", "old"}
+    assert len(set(seen)) == len(seen)
 
 
 def test_before_a_temperature_is_fitted_calibration_is_the_evaluations(finished_project):

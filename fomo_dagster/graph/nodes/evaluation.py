@@ -192,14 +192,22 @@ class EvaluationNode(Node):
         self, name: str, recipe: Recipe, folder: Path, context: NodeContext
     ) -> Mapping[str, Any]:
         checkpoint = context.artifact(self.checkpoint_key)
-        return self.evaluate(name, recipe, checkpoint, self.backbone, folder, context)
+        return self.evaluate(
+            name, recipe, checkpoint, self.backbone, folder, context,
+            kept=self._measures_encode(name),
+        )  # fmt: skip
+
+    def _measures_encode(self, name: str) -> bool:
+        """Whether others that follow ask for the features of the same images."""
+        asked = self.settings.few_shot is not None or self.settings.temperature is not None
+        return asked and self.datasets[name].task == "classification"
 
     def evaluate(
         self, name: str, recipe: Recipe, checkpoint: Artifact, backbone: Backbone, folder: Path,
-        context: NodeContext,
+        context: NodeContext, *, kept: bool = False,
     ) -> Mapping[str, Any]:  # fmt: skip
         """Evaluate weights on a dataset as this asset does, into a folder; what it cost. recipe:
-        one of `recipes_of`."""
+        one of `recipes_of`. kept: as of `image_features`."""
         from fomo_dagster.evaluation.evaluate import EvaluationSet, evaluate
         from fomo_dagster.models.devices import device_of
         from fomo_dagster.training.meter import Meter
@@ -213,7 +221,9 @@ class EvaluationNode(Node):
         index = index_of(name, context)
 
         def images_of(samples: pl.DataFrame) -> Tensor:
-            return self.image_features(name, samples, checkpoint, encoder, flops, context)
+            return self.image_features(
+                name, samples, checkpoint, encoder, flops, context, kept=kept
+            )
 
         def embeddings_of(texts: tuple[str, ...], each: int) -> Tensor:
             return self.text_embeddings(texts, each, checkpoint, encoder, flops, context)
@@ -229,12 +239,13 @@ class EvaluationNode(Node):
 
     def image_features(
         self, name: str, samples: pl.DataFrame, checkpoint: Artifact, encoder: Encoder,
-        flops: Counter[str], context: NodeContext,
+        flops: Counter[str], context: NodeContext, *, kept: bool,
     ) -> Tensor:  # fmt: skip
         """Features of images of a dataset, (N, D), by the encoder, which has the weights of a
-        checkpoint. What they cost, if they were not there, is added to `flops`."""
+        checkpoint. What they cost, if they were not there, is added to `flops`. kept: for others
+        that ask for the same; those of a left tower always are."""
         index = evaluated_index(name, encoder.pixels, self.execution, context)
-        owner = self.left.owner("image", checkpoint, context)
+        owner = self.left.owner("image", checkpoint, context) or (checkpoint if kept else None)
         if owner is not None:
             found = image_features(
                 name, samples, index, owner=owner, encoder=encoder, context=context

@@ -112,16 +112,14 @@ class CorruptionsNode(Measure):
         from fomo_dagster.evaluation.corruptions import ACCURACY, corrupted, opened, random_of
         from fomo_dagster.evaluation.ranking import ranking
         from fomo_dagster.evaluation.results import metrics_frame, percent
-        from fomo_dagster.evaluation.subsets import subset
         from fomo_dagster.models.devices import device_of
         from fomo_dagster.training.meter import Meter
 
         meter = Meter(device_of(self.execution.device))
         dataset, kind = self._parts[name]
         encoder, flops = self.encoder(recipe, context), Counter[str]()
-        settings = self.evaluation.settings
         index = evaluated_index(dataset, encoder.pixels, self.execution, context)
-        images = subset(index.rows("test"), settings.subset, settings.seed)
+        images = self.test_images(dataset, context)
         concepts = context.facts(shards_key(dataset)).of(SampleDetails).concepts
         places = {concept: place for place, concept in enumerate(concepts)}
         targets = images["concept"].replace_strict(places).cast(int).to_numpy()

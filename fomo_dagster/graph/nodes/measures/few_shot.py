@@ -98,7 +98,6 @@ class FewShotNode(Measure):
 
         from fomo_dagster.evaluation.few_shot import Labelled, drawn_images, few_shot_results
         from fomo_dagster.evaluation.results import metrics_frame
-        from fomo_dagster.evaluation.subsets import subset
         from fomo_dagster.models.devices import device_of
         from fomo_dagster.training.meter import Meter
 
@@ -108,18 +107,18 @@ class FewShotNode(Measure):
         concepts = context.facts(shards_key(name)).of(SampleDetails).concepts
         places = {concept: place for place, concept in enumerate(concepts)}
 
-        def labelled(images: pl.DataFrame) -> Labelled:
+        def labelled(images: pl.DataFrame, *, kept: bool = False) -> Labelled:
             classes = images["concept"].replace_strict(places, return_dtype=pl.Int64).to_numpy()
             if images.is_empty():
                 return Labelled(shots.features[:0], classes)
-            return Labelled(self.image_features(name, images, encoder, flops, context), classes)
+            features = self.image_features(name, images, encoder, flops, context, kept=kept)
+            return Labelled(features, classes)
 
-        settings = self.evaluation.settings
         drawn = drawn_images(index.rows("train"), self.settings)
         few = drawn.filter(pl.col("shot").is_not_null())
         shots = labelled(few)
         choosing = labelled(drawn.filter(pl.col("shot").is_null()))
-        test = labelled(subset(index.rows("test"), settings.subset, settings.seed))
+        test = labelled(self.test_images(name, context), kept=True)
         values, chosen = few_shot_results(
             shots, few["shot"].to_numpy(), choosing, test, self.settings
         )

@@ -25,6 +25,7 @@ from fomo_dagster.graph.nodes.details import SampleDetails
 from fomo_dagster.graph.nodes.evaluation import METRICS, EvaluationNode
 from fomo_dagster.graph.nodes.pixels import pixels_of
 from fomo_dagster.graph.work.checkpoints import encoder_of
+from fomo_dagster.graph.work.indexes import index_of
 from fomo_dagster.parquet import read_parquet
 from fomo_dagster.store.artifacts import Artifact
 from fomo_dagster.store.recipes import Recipe
@@ -131,14 +132,23 @@ class Measure(Node):
         )  # fmt: skip
         return embeddings.numpy()
 
+    def test_images(self, name: str, context: NodeContext) -> pl.DataFrame:
+        """The rows of a dataset's index that are looked at."""
+        from fomo_dagster.evaluation.subsets import subset
+
+        settings = self.evaluation.settings
+        return subset(index_of(name, context).rows("test"), settings.subset, settings.seed)
+
     def image_features(
         self, name: str, samples: pl.DataFrame, encoder: Encoder, flops: Counter[str],
-        context: NodeContext,
+        context: NodeContext, *, kept: bool,
     ) -> npt.NDArray[np.float32]:  # fmt: skip
-        """(N, D), those of the evaluation; what they cost, if they were not there, is added to
-        `flops`."""
+        """(N, D), as `EvaluationNode.image_features`: of test images, with `kept`, they are those
+        of the evaluation."""
         of, checkpoint = self.evaluation, context.artifact(self.evaluation.checkpoint_key)
-        return of.image_features(name, samples, checkpoint, encoder, flops, context).numpy()
+        return of.image_features(
+            name, samples, checkpoint, encoder, flops, context, kept=kept
+        ).numpy()
 
     @property
     def table_names(self) -> tuple[str, ...]:

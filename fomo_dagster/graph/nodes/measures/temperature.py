@@ -17,7 +17,6 @@ from fomo_dagster.graph.nodes.details import SampleDetails
 from fomo_dagster.graph.nodes.evaluation import METRICS, EvaluationNode
 from fomo_dagster.graph.nodes.measures.measure import Measure
 from fomo_dagster.graph.nodes.pixels import of_pixels
-from fomo_dagster.graph.work.indexes import index_of
 from fomo_dagster.parquet import read_parquet
 from fomo_dagster.store.artifacts import Artifact, record_path
 from fomo_dagster.store.recipes import Recipe
@@ -150,15 +149,8 @@ class TemperatureNode(Measure):
     ) -> Encoded:
         """A dataset's test images and classes; what they cost is added to `flops`."""
         images = self.test_images(name, context)
-        features = self.image_features(name, images, encoder, flops, context)
+        features = self.image_features(name, images, encoder, flops, context, kept=True)
         return self.encoded(name, images, features, encoder, flops, context)
-
-    def test_images(self, name: str, context: NodeContext) -> pl.DataFrame:
-        """The rows of a dataset's index that are looked at."""
-        from fomo_dagster.evaluation.subsets import subset
-
-        settings = self.evaluation.settings
-        return subset(index_of(name, context).rows("test"), settings.subset, settings.seed)
 
     def encoded(
         self, name: str, images: pl.DataFrame, features: npt.NDArray[np.float32],
