@@ -48,11 +48,27 @@ class Buffer(Declaration):
         description="How many MiB of stored images to keep; null: any number. With `capacity`, the "
         "one that is reached first counts.",
     )
-    selection: Literal["class_balanced", "reservoir"] = Field(
+    selection: Literal["class_balanced", "reservoir", "herding", "k_centre"] = Field(
         "class_balanced",
         description="Which samples to keep. class_balanced: about as many of each concept. "
-        "reservoir: any, with equal chances.",
+        "reservoir: any, with equal chances. herding, k_centre: about as many of each concept, "
+        "those whose mean is nearest to the concept's, or that lie far from one another, by θ₀'s "
+        "image features.",
     )
+
+    @property
+    def is_by_features(self) -> bool:
+        """Whether samples are chosen by θ₀'s image features."""
+        return self.selection in ("herding", "k_centre")
+
+    @model_validator(mode="after")
+    def _chooses_what_it_keeps(self) -> Buffer:
+        if self.is_by_features and self.capacity is None and self.capacity_mib is None:
+            raise ValueError(
+                f"selection is {self.selection!r}, but without a capacity everything is kept: "
+                "give capacity or capacity_mib"
+            )
+        return self
 
 
 class Experiment(TrainingSettings):

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import cache
+from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fomo_dagster.data.buffer import POLICIES, select
+from fomo_dagster.data import buffer
+from fomo_dagster.data.buffer import BY_FEATURES, CLASS_BALANCED, POLICIES, RESERVOIR
+from fomo_dagster.data.representatives import herding
 from fomo_dagster.data.samples import MANIFEST
 from fomo_dagster.errors import DataError, InputError
 
@@ -27,6 +32,32 @@ def chunk(concepts: dict[str, int]) -> pl.DataFrame:
     )
 
 
+@cache
+def sizes(dataset: str) -> pl.DataFrame:
+    """From 50 to 149 KiB for each of the samples that `chunk` can name."""
+    names = [f"{number}-{concept}" for number in range(4) for concept in range(4)]
+    names += [*"abc01234567", "new", "newer", "large", "small"]
+    keys = [f"{name}/{n}" for name in names for n in range(30)]
+    kib = [50 + int.from_bytes(f"{dataset} {key}".encode(), "little") % 997 % 100 for key in keys]
+    return pl.DataFrame({"key": keys, "size": [1024 * size for size in kib]})
+
+
+@cache
+def features(dataset: str) -> pl.DataFrame:
+    """Of the samples that `chunk` can name; those of each third number are the same."""
+    sizes_of = sizes(dataset)
+    angles = (sizes_of["size"] // 1024 % 33).to_numpy().astype(float)
+    rows = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    values = pl.Series("features", rows, dtype=pl.Array(pl.Float32, 2))
+    return sizes_of.select("key").with_columns(values)
+
+
+def select(
+    past: list[pl.DataFrame], capacity: int | None, selection: str, seed: int, **bounds: Any
+) -> pl.DataFrame:
+    return buffer.select(past, capacity, selection, seed, features=features, **bounds)
+
+
 COUNTS = st.lists(st.integers(1, 12), min_size=1, max_size=8)
 
 
@@ -38,14 +69,6 @@ def pasts(draw: st.DrawFn) -> list[pl.DataFrame]:
         chunk({f"{number}-{concept}": count for concept, count in enumerate(counts)})
         for number, counts in enumerate(sizes)
     ]
-
-
-def sizes(dataset: str) -> pl.DataFrame:
-    """From 50 to 149 KiB for each of the samples that `chunk` can name."""
-    names = [f"{number}-{concept}" for number in range(4) for concept in range(4)]
-    keys = [f"{name}/{n}" for name in (*names, "new", "newer") for n in range(9)]
-    kib = [50 + int.from_bytes(f"{dataset} {key}".encode(), "little") % 997 % 100 for key in keys]
-    return pl.DataFrame({"key": keys, "size": [1024 * size for size in kib]})
 
 
 def keys(manifest: pl.DataFrame) -> list[tuple[str, str]]:
@@ -77,12 +100,17 @@ def test_a_buffer_is_full_and_holds_different_samples_of_the_past_in_stream_orde
     assert keys(kept) == [row for row in everything if row in set(keys(kept))]
 
 
-@given(counts=COUNTS, capacity=st.integers(1, 60), seed=st.integers(0, 99))
-def test_class_balanced_fills_concepts_equally_and_small_ones_leave_their_rest(
-    counts: list[int], capacity: int, seed: int
+@given(
+    counts=COUNTS,
+    capacity=st.integers(1, 60),
+    selection=st.sampled_from([CLASS_BALANCED, *BY_FEATURES]),
+    seed=st.integers(0, 99),
+)
+def test_all_but_reservoir_fill_concepts_equally_and_small_ones_leave_their_rest(
+    counts: list[int], capacity: int, selection: str, seed: int
 ) -> None:
     concepts = {str(number): count for number, count in enumerate(counts)}
-    kept = Counter(select([chunk(concepts)], capacity, "class_balanced", seed)["concept"])
+    kept = Counter(select([chunk(concepts)], capacity, selection, seed)["concept"])
     # Pour one sample at a time into a concept that holds the fewest and has more to give.
     level = dict.fromkeys(concepts, 0)
     for _ in range(min(capacity, sum(counts))):
@@ -94,7 +122,7 @@ def test_class_balanced_fills_concepts_equally_and_small_ones_leave_their_rest(
         assert kept.get(concept, 0) == count or kept.get(concept, 0) >= max(kept.values()) - 1
 
 
-@pytest.mark.parametrize("selection", POLICIES)
+@pytest.mark.parametrize("selection", [CLASS_BALANCED, RESERVOIR])
 def test_every_sample_of_equal_concepts_is_equally_likely(selection: str) -> None:
     past = [chunk({"a": 4, "b": 4}), chunk({"c": 4})]
     seeds, capacity = 600, 5
@@ -105,6 +133,36 @@ def test_every_sample_of_equal_concepts_is_equally_likely(selection: str) -> Non
     chi_square = sum((count - expected) ** 2 / expected for count in counts.values())
     assert len(counts) == 12
     assert chi_square < 31.3  # exceeded once in a thousand at 11 degrees of freedom
+
+
+@pytest.mark.parametrize("selection", BY_FEATURES)
+def test_within_a_concept_features_choose_and_the_seed_only_the_last_concepts(
+    selection: str,
+) -> None:
+    past = [chunk({"a": 9, "b": 9}), chunk({"c": 9})]
+    twelve = [set(keys(select(past, 12, selection, seed))) for seed in range(9)]
+    assert all(kept == twelve[0] for kept in twelve)  # four of each
+    assert len({str(keys(select(past, 13, selection, seed))) for seed in range(9)}) > 1
+    if selection == "herding":
+        of_a = features("dataset0").filter(pl.col("key").str.starts_with("a/")).head(9)
+        first = herding(of_a["features"].to_numpy(), 4)
+        assert {key for _, key in twelve[0] if key.startswith("a/")} == set(of_a["key"][first])
+
+
+def test_no_more_is_ordered_than_may_be_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def counting(rows: Any, most: int) -> list[int]:
+        asked.append(most)
+        return herding(rows, most)
+
+    monkeypatch.setitem(buffer.ORDERS, "herding", counting)  # type: ignore[arg-type]
+    past = [chunk({"a": 9, "b": 9}), chunk({"c": 2})]
+    select(past, 7, "herding", 0)
+    assert asked == [3, 3, 3]  # 3 + 3 + 2 are enough
+    asked.clear()
+    select(past, None, "herding", 0, capacity_mib=0.2, sizes=sizes)
+    assert max(asked) <= 2  # of images of 50 KiB and more
 
 
 def test_reservoir_keeps_concepts_in_proportion_to_their_size() -> None:
@@ -156,10 +214,10 @@ def test_a_capacity_in_mib_ends_the_selection_at_the_first_image_that_does_not_f
     kept = select(past, capacity, selection, seed, **bounded)
     size_of = {(d, k): size for d in ("dataset0", "dataset1") for k, size in sizes(d).rows()}
     # The order of a selection is that in which a growing number of samples joins.
-    taken, free = [], mib * 2**20
+    taken: list[tuple[str, str]] = []
+    free = mib * 2**20
     for count in range(1, sum(map(len, past)) + 1):
-        before, now = (set(keys(select(past, n, selection, seed))) for n in (count - 1, count))
-        (joins,) = now - before
+        (joins,) = set(keys(select(past, count, selection, seed))) - set(taken)
         free -= size_of[joins]
         if free < 0 or (capacity is not None and count > capacity):
             break
@@ -187,6 +245,11 @@ def test_priorities_are_the_same_on_every_machine() -> None:
         ("dataset0", "a/3"),
         ("dataset1", "b/5"),
     ]
+
+
+def test_a_sample_without_features_is_named() -> None:
+    with pytest.raises(DataError, match=r"features of 3 samples .* such as of dataset0/other/0"):
+        select([chunk({"other": 3})], 2, "k_centre", 0)
 
 
 def test_an_unknown_selection_is_refused_with_the_nearest() -> None:

@@ -13,7 +13,9 @@ from fomo_dagster.graph.build.stream_nodes import StreamNodes
 from fomo_dagster.graph.build.weights_over_time import WeightsOverTime
 from fomo_dagster.graph.nodes.budget import BudgetNode
 from fomo_dagster.graph.nodes.chunk import ChunkNode
+from fomo_dagster.graph.nodes.features import FeaturesNode
 from fomo_dagster.graph.nodes.inspection import InspectionNode
+from fomo_dagster.graph.nodes.kept import KeptNode
 from fomo_dagster.graph.nodes.trained import OtherWeights, TrainedNode
 from fomo_dagster.methods.online_selection.declaration import Referring
 
@@ -48,6 +50,30 @@ class TrainingNodes(StreamNodes):
         key = self.add_backbone(loaded, backbone, declared_at)
         return OtherWeights(key, self.backbone_of(key))
 
+    def chosen_by(self, loaded: Loaded, stage: int, weights: WeightsOverTime) -> dict[str, str]:
+        """Dataset → the key of the features that a stage's buffer is chosen by, whose node is
+        added; empty where it is not chosen by features."""
+        experiment, theta = loaded.experiment, weights.base_key
+        has_buffer = "buffer" in experiment.mixture.of_stage(stage).pools
+        if not (experiment.buffer.is_by_features and has_buffer):
+            return {}
+        preserve = experiment.method.preserve
+        leaves = preserve is not None and preserve.leaves_replay_features  # of what is kept next
+        keys: dict[str, str] = {}
+        for chunk_key in weights.chunk_keys[: stage if leaves else stage - 1]:
+            chunk = self.nodes[chunk_key]
+            if isinstance(chunk, KeptNode):
+                chunk = self.nodes[chunk.chunk_key]
+            assert isinstance(chunk, ChunkNode)
+            for name in chunk.prompts:
+                node = FeaturesNode.of(
+                    name, "train", self.backbone_of(theta), theta, experiment.execution
+                )
+                keys[name] = node.key
+                if node.key not in self.nodes:
+                    self.add(node)
+        return keys
+
     def trained(
         self,
         loaded: Loaded,
@@ -61,7 +87,8 @@ class TrainingNodes(StreamNodes):
         return TrainedNode(
             key=weights.trained(stage), experiment=experiment.name, stage=stage,
             backbone=weights.backbone, settings=experiment, mixture=experiment.mixture,
-            buffer=experiment.buffer, method=experiment.method, seed=experiment.seed,
+            buffer=experiment.buffer, buffer_features=self.chosen_by(loaded, stage, weights),
+            method=experiment.method, seed=experiment.seed,
             start_key=weights.start(stage), base_key=theta,
             chunk_keys=tuple(weights.chunk_keys[:stage]), pool_key=pool_key,
             trained_keys=tuple(map(weights.trained, range(1, stage))),

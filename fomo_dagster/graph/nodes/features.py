@@ -1,5 +1,5 @@
 """The node of the image features of a split of a dataset, which is there where an experiment looks
-for near duplicates by them."""
+for near duplicates, or chooses what it keeps of earlier chunks, by them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from fomo_dagster.experiment.backbone import Backbone
 from fomo_dagster.experiment.execution import Execution
 from fomo_dagster.graph.core.facts import ONLY, FactsByKey
+from fomo_dagster.graph.core.files import FEATURES
 from fomo_dagster.graph.core.keys import DATASETS, features_key, shards_key
 from fomo_dagster.graph.core.needs import Needs
 from fomo_dagster.graph.core.node import Node
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from fomo_dagster.graph.core.context import NodeContext
 
 PRECISION = "fp32"  # one for all experiments, which share the features
-FEATURES = "features.parquet"  # key, and features, L2-normalised
 
 
 @dataclass(frozen=True, kw_only=True)

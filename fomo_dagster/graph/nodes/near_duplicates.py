@@ -17,13 +17,13 @@ from fomo_dagster.experiment.backbone import Backbone
 from fomo_dagster.experiment.execution import Execution
 from fomo_dagster.experiment.near_duplicates import NearDuplicates
 from fomo_dagster.graph.core.facts import ONLY, Details, Facts, FactsByKey, identity
-from fomo_dagster.graph.core.files import MANIFEST
+from fomo_dagster.graph.core.files import FEATURES, MANIFEST
 from fomo_dagster.graph.core.keys import features_key, hashes_key
 from fomo_dagster.graph.core.needs import Needs
 from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.core.outcome import Outcome
 from fomo_dagster.graph.core.shown import Check, Checked, Picture, Shown
-from fomo_dagster.graph.nodes.features import FEATURES, FeaturesNode
+from fomo_dagster.graph.nodes.features import FeaturesNode
 from fomo_dagster.graph.nodes.hashes import HASHES, HashesNode
 from fomo_dagster.graph.nodes.live_start import StartDetails
 from fomo_dagster.parquet import read_parquet

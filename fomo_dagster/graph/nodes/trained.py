@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -20,6 +20,7 @@ from fomo_dagster.graph.core.needs import Needs
 from fomo_dagster.graph.core.outcome import Outcome
 from fomo_dagster.graph.core.shown import Shown
 from fomo_dagster.graph.nodes.budget import BudgetDetails
+from fomo_dagster.graph.nodes.features import FeaturesNode
 from fomo_dagster.graph.nodes.live_start import StartDetails
 from fomo_dagster.graph.nodes.pixels import of_pixels, pixels_of
 from fomo_dagster.graph.nodes.weights import WeightsNode
@@ -77,6 +78,7 @@ class TrainedNode(WeightsNode):
         "carried": "the stage before left something else",
         "selecting": "the model that it selects samples by is another",
         "buffer": "earlier chunks brought other samples",
+        "chosen_by": "θ₀, whose features the buffer is chosen by, is another",
         "pretraining": "the pretraining pool brings other samples",
     }
     makes_weights: ClassVar[bool] = True
@@ -92,6 +94,8 @@ class TrainedNode(WeightsNode):
     base_key: str  # θ₀
     chunk_keys: tuple[str, ...]  # of stages 1..stage; the last is the update pool
     pool_key: str | None  # where the mixture of some stage draws from it
+    buffer_features: Mapping[str, str] = field(default_factory=dict)
+    """Dataset → the key of θ₀'s features that the buffer is chosen by, if it is."""
     trained_keys: tuple[str, ...] = ()  # what the stages before trained
     reference: OtherWeights | None = None
     """What the preservation looks at beside the weights of the start."""
@@ -139,6 +143,10 @@ class TrainedNode(WeightsNode):
     def _buffer_keys(self) -> tuple[str, ...]:
         return self.chunk_keys[:-1] if "buffer" in self._shares.pools else ()
 
+    @property
+    def _chosen_by(self) -> tuple[str, ...]:
+        return (self.base_key, *self.buffer_features.values()) if self.buffer_features else ()
+
     def _learnt(self, keys: Sequence[str], facts: FactsByKey) -> tuple[str, ...]:
         """Of keys of the stages before, those that what this one starts from was trained on: a
         stage that was refused leaves nothing to a later one that starts from what is live."""
@@ -157,7 +165,7 @@ class TrainedNode(WeightsNode):
             dict.fromkeys(
                 (
                     self.start_key, *self._stage_inputs.values(), *self._replay_feature_keys,
-                    *self._buffer_keys, self.chunk_keys[-1],
+                    *self._buffer_keys, *self._chosen_by, self.chunk_keys[-1],
                     *([self._drawn_pool_key] if self._drawn_pool_key is not None else []),
                     *([self.budget_key] if self.budget_key is not None else []),
                 )
@@ -195,6 +203,8 @@ class TrainedNode(WeightsNode):
             declared["buffer"] = self.buffer.model_dump(mode="json")
         if self.method.start_from == "unannealed":
             declared["unannealed"] = True  # it leaves such weights, and after stage 1 has them
+        if self.buffer_features:
+            declared["features"] = FeaturesNode.version
         if self.stored_precision != "fp32":
             declared["stored_precision"] = self.stored_precision
         return declared
@@ -207,6 +217,8 @@ class TrainedNode(WeightsNode):
         inputs |= {role: facts[key].data_version for role, key in self._stage_inputs.items()}
         if buffer := self._learnt(self._buffer_keys, facts):
             inputs["buffer"] = [facts[key].data_version for key in buffer]
+        if self.buffer_features:  # of what chunks brought, whatever else their datasets hold
+            inputs["chosen_by"] = facts[self.base_key].data_version
         if self._drawn_pool_key is not None:
             inputs["pretraining"] = facts[self._drawn_pool_key].data_version
         if features := self._learnt(self._replay_feature_keys, facts):
@@ -241,7 +253,8 @@ class TrainedNode(WeightsNode):
         buffer_keys = self._learnt(self._buffer_keys, start)
         opened = open_pools(
             self.chunk_keys[-1], buffer_keys, self._drawn_pool_key, buffer=self.buffer,
-            seed=self.seed, execution=self.execution, context=context, pixels=pixels_of(recipe),
+            buffer_features=self.buffer_features, seed=self.seed, execution=self.execution,
+            context=context, pixels=pixels_of(recipe),
         )  # fmt: skip
         stage_inputs = self._opened_stage_inputs(context)
         if feature_keys := self._learnt(self._replay_feature_keys, start):

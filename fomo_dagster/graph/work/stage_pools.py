@@ -13,7 +13,7 @@ from fomo_dagster.data.pixel_rules import Pixels
 from fomo_dagster.data.pools import Pool
 from fomo_dagster.experiment.execution import Execution
 from fomo_dagster.experiment.schema import Buffer
-from fomo_dagster.graph.core.files import MANIFEST
+from fomo_dagster.graph.core.files import FEATURES, MANIFEST
 from fomo_dagster.graph.work.indexes import index_of
 from fomo_dagster.graph.work.opened_pools import manifest_pool, pretraining_pool
 from fomo_dagster.parquet import read_parquet
@@ -48,13 +48,15 @@ def open_pools(
     pool_key: str | None,
     *,
     buffer: Buffer,
+    buffer_features: Mapping[str, str],
     seed: int,
     execution: Execution,
     context: NodeContext,
     pixels: Pixels,
 ) -> StagePools:
-    """Open what the assets of these keys hold. pixels: how images are decoded. Raises what reading
-    it raises."""
+    """Open what the assets of these keys hold. buffer_features: dataset → the key of the features
+    that the buffer is chosen by, if it is. pixels: how images are decoded. Raises what reading it
+    raises."""
 
     def manifest(key: str) -> pl.DataFrame:
         return read_parquet(context.artifact(key).path(MANIFEST))
@@ -62,10 +64,13 @@ def open_pools(
     def stored(dataset: str) -> pl.DataFrame:
         return index_of(dataset, context).rows("train")
 
+    def features(dataset: str) -> pl.DataFrame:
+        return read_parquet(context.artifact(buffer_features[dataset]).path(FEATURES))
+
     def keep(chunks: Sequence[pl.DataFrame]) -> pl.DataFrame:
         return select(
             chunks, buffer.capacity, buffer.selection, seed,
-            capacity_mib=buffer.capacity_mib, sizes=stored,
+            capacity_mib=buffer.capacity_mib, sizes=stored, features=features,
         )  # fmt: skip
 
     chunk, earlier = manifest(chunk_key), [manifest(key) for key in earlier_keys]
