@@ -484,6 +484,27 @@ def test_what_a_release_learnt_stays_known_though_its_chunk_changed(live, is_the
     assert samples == (8 + 1 + 8 if is_there else 8 + 9 + 8)
 
 
+def test_a_stage_that_brings_something_else_now_starts_from_what_is_live(live, caplog):
+    """As where an earlier arrival was removed, so that each later one has another number."""
+    method, passes = {"start_from": "live"}, release(PASSES)
+    datasets = {"name": "pets", "datasets": ["birds", "cats"], "order": "dataset_incremental"}
+    live.write("next", release=passes, method=method, stream=datasets)
+    run(live, "next")
+    assert [live.home.heads.read(f"next/start_00{n}").facts["number"] for n in (1, 2)] == [1, 2]
+    last = history(live).live
+    assert last == 3
+    live.write("next", release=passes, method=method, stream=datasets | {"datasets": ["cats"]})
+    run(live, "next")
+    assert live.home.heads.read("next/start_001").facts["number"] == last  # it was 1 for birds
+    assert live.home.heads.read("next/start_001").facts["brings"] == [
+        ["cats", "lion"], ["cats", "lynx"]
+    ]  # fmt: skip
+    assert f"stage 1 of next starts from release {last}, which is live as shop" in caplog.text
+    live.add_image("cats", "train", "lion", 998)  # more of the same changes no start
+    run(live, "next")
+    assert live.home.heads.read("next/start_001").facts["number"] == last
+
+
 def test_a_start_of_another_architecture_is_not_stayed_with(live, small_backbone):
     method = {"start_from": "live"}
     live.write("next", release=release(PASSES | FAILS), method=method)

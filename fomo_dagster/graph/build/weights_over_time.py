@@ -60,7 +60,7 @@ class WeightsOverTime:
             yield LiveStartNode(
                 key=self.start(stage), experiment=self.experiment, stage=stage,
                 release=self.release, backbone=self.backbone, base_key=self.base_key,
-                before_key=self.candidate(stage - 1),
+                own_key=self.brought_keys[stage - 1], before_key=self.candidate(stage - 1),
                 chunk_keys=tuple(self.chunk_keys[: stage - 1]),
                 brought_keys=tuple(self.brought_keys[: stage - 1]),
             )  # fmt: skip

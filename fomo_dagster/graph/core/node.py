@@ -89,8 +89,8 @@ class Node(ABC):
         """Whether it is up to date only after it was materialised several times."""
         return False
 
-    def is_settled(self, context: NodeContext) -> bool:
-        """Whether what it comes after can no longer decide anything."""
+    def is_settled(self, facts: FactsByKey, context: NodeContext) -> bool:
+        """Whether what it comes after can no longer decide anything. facts: as of `recipes`."""
         return False
 
     @property

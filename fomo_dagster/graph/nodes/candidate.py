@@ -127,7 +127,7 @@ class CandidateNode(Node):
     def comes_after(self) -> tuple[str, ...]:
         return () if self.before_key is None else (self.before_key,)
 
-    def is_settled(self, context: NodeContext) -> bool:
+    def is_settled(self, facts: FactsByKey, context: NodeContext) -> bool:
         history = history_of(self.release.name, context)
         return self._is_history(history, context) and context.heads.read(self.key) is not None
 

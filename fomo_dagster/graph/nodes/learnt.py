@@ -23,7 +23,33 @@ def stages_learnt(
     know some of its samples, and nobody can tell which. What the release learnt and is no longer in
     the store is told by its key.
     """
-    known, concepts, gone = set(candidate.lineage.values()), set[tuple[str, str]](), set[str]()
+    known = set(candidate.lineage.values())
+    concepts, gone = context.once(
+        ("concepts learnt", candidate.checkpoint), lambda: _concepts_learnt(candidate, context)
+    )
+
+    def look(key: str, chunk: str) -> bool:
+        head, brought = context.heads.read(key), context.heads.read(chunk)
+        # By their content: without near duplicates, a chunk may go by another key.
+        if head is not None and head.data_version in known:
+            return True
+        brings = [] if brought is None else brought.facts["concepts"]
+        return chunk in gone or any((dataset, name) in concepts for dataset, name in brings)
+
+    def is_learnt(key: str, chunk: str) -> bool:
+        asked = ("is learnt", candidate.checkpoint, key, chunk)  # by each stage that follows
+        return context.once(asked, lambda: look(key, chunk))
+
+    pairs = zip(trained_on, chunks, strict=True)
+    return [stage for stage, pair in enumerate(pairs, start=1) if is_learnt(*pair)]
+
+
+def _concepts_learnt(
+    candidate: Candidate, context: NodeContext
+) -> tuple[set[tuple[str, str]], set[str]]:
+    """(dataset, concept) of the chunks of a release; and the keys of those that are no longer in
+    the store."""
+    concepts, gone = set[tuple[str, str]](), set[str]()
     for key, version in candidate.lineage.items():
         if not is_chunk(key):
             continue
@@ -33,14 +59,4 @@ def stages_learnt(
         else:
             inputs = artifact.manifest["recipe"]["inputs"]
             concepts.update((dataset, name) for dataset, name, *_ in inputs["concepts"])
-
-    def is_learnt(key: str, chunk: str) -> bool:
-        head, brought = context.heads.read(key), context.heads.read(chunk)
-        # By their content: without near duplicates, a chunk may go by another key.
-        if head is not None and head.data_version in known:
-            return True
-        brings = [] if brought is None else brought.facts["concepts"]
-        return chunk in gone or any((dataset, name) in concepts for dataset, name in brings)
-
-    pairs = zip(trained_on, chunks, strict=True)
-    return [stage for stage, pair in enumerate(pairs, start=1) if is_learnt(*pair)]
+    return concepts, gone

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -13,6 +13,7 @@ from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.backbone import Backbone
 from fomo_dagster.graph.core.facts import ONLY, Details, Facts, FactsByKey
 from fomo_dagster.graph.core.keys import release_key
+from fomo_dagster.graph.nodes.chunk import ChunkDetails
 from fomo_dagster.graph.nodes.learnt import stages_learnt
 from fomo_dagster.graph.nodes.weights import WeightsNode
 from fomo_dagster.graph.work.checkpoints import WEIGHTS
@@ -28,12 +29,29 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, kw_only=True)
 class StartDetails(Details):
     """number: of the release, None where it is θ₀. checkpoint: the data version of its weights.
-    learnt: the stages before this one that it was trained on, counted from 1; None where nobody
-    asked."""
+    learnt: the stages before this one that it was trained on, counted from 1; brings: [dataset,
+    concept] of what its stage brought when it was chosen; None where nobody asked."""
 
     checkpoint: str
     number: int | None = None
     learnt: list[int] | None = None
+    brings: list[list[str]] | None = None
+
+    def is_of(self, concepts: Sequence[Sequence[str]]) -> bool:
+        """Whether it was chosen for a stage that brings some of these, and not for another that had
+        its number then."""
+        if not self.brings or not concepts:  # nobody asked, or it is not known yet
+            return True
+        return not {tuple(one) for one in self.brings}.isdisjoint(map(tuple, concepts))
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiveNowDetails(Details):
+    """What is live now. misfit: why a stage cannot start from it; empty if it can."""
+
+    number: int | None
+    learnt: list[int]
+    misfit: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,10 +67,13 @@ class LiveStartNode(WeightsNode):
     details: ClassVar[type[Details]] = StartDetails
     tools: ClassVar[frozenset[str]] = frozenset({"safetensors"})
     input_changes: ClassVar[Mapping[str, str]] = {"weights": "it starts from other weights"}
+    parameter_changes: ClassVar[Mapping[str, str]] = {"brings": "its stage brings something else"}
     stage: int
     release: str
     backbone: Backbone
     base_key: str
+    own_key: str
+    """The chunk that the stage brings."""
     before_key: str
     """The candidate of the stage before, which may go live."""
     chunk_keys: tuple[str, ...]  # what stages 1..stage - 1 train on
@@ -64,78 +85,89 @@ class LiveStartNode(WeightsNode):
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        return (self.base_key,)
+        return (self.base_key, self.own_key)
 
     @property
     def comes_after(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys((self.before_key, *self.chunk_keys, *self.brought_keys)))
-
-    def is_settled(self, context: NodeContext) -> bool:
-        return self._settled(context) is not None
-
-    def _settled(self, context: NodeContext) -> StartDetails | None:
-        """What it started from, unless the experiment has another architecture since."""
-        head = context.heads.read(self.key)
-        if head is None:
-            return None
-        details = StartDetails.from_data(head.facts)
-        if details.number is not None:
-            releases = history_of(self.release, context).releases
-            candidate = releases[details.number].candidate if details.number in releases else None
-            if candidate is not None and not self._is_of_its_architecture(candidate):
-                return None
-        return details
-
-    def _is_of_its_architecture(self, candidate: Candidate) -> bool:
-        there = Backbone.model_validate(dict(candidate.backbone)).architecture
-        return there == self.backbone.architecture
 
     @property
     def declared(self) -> Mapping[str, Any]:
         return {"release": self.release}
 
     @property
+    def _settled_key(self) -> str:
+        return f"{release_key(self.release)}/settled for {self.key}"
+
+    @property
     def _live_key(self) -> str:
         return f"{release_key(self.release)}/live for {self.key}"
 
     def outside_facts(self, context: NodeContext) -> dict[str, Facts]:
-        settled = self._settled(context)
-        if settled is not None:
-            if settled.number is not None:
-                return {self._live_key: Facts(settled.checkpoint, settled)}
-            return {}
-        history = history_of(self.release, context)
+        found: dict[str, Facts] = {}
+        history, head = history_of(self.release, context), context.heads.read(self.key)
+        if head is not None:
+            details = StartDetails.from_data(head.facts)
+            past = None if details.number is None else history.releases.get(details.number)
+            candidate = None if past is None else past.candidate
+            if candidate is None or not self._misfit(candidate):
+                found[self._settled_key] = Facts(details.checkpoint, details)
         candidate = history.live_candidate
-        if candidate is None:
-            return {}
-        if not self._is_of_its_architecture(candidate):
-            there = Backbone.model_validate(dict(candidate.backbone)).architecture
-            raise InputError(
-                f"{self.experiment} starts from what is live as {self.release}, which is of "
-                f"another architecture than its backbone ({candidate.shown}: {there!r}; "
-                f"{self.backbone.architecture!r}): take that backbone, or another "
-                "method.start_from"
-            )
-        learnt = stages_learnt(candidate, self.chunk_keys, self.brought_keys, context)
-        details = StartDetails(number=history.live, checkpoint=candidate.checkpoint, learnt=learnt)
-        return {self._live_key: Facts(candidate.checkpoint, details)}
+        if candidate is not None:
+            misfit = self._misfit(candidate)
+            learnt = stages_learnt(candidate, self.chunk_keys, self.brought_keys, context)
+            details_now = LiveNowDetails(number=history.live, learnt=learnt, misfit=misfit)
+            found[self._live_key] = Facts(candidate.checkpoint, details_now)
+        return found
+
+    def _misfit(self, candidate: Candidate) -> str:
+        """Why a stage cannot start from a release; empty if it can."""
+        there = Backbone.model_validate(dict(candidate.backbone)).architecture
+        if there == self.backbone.architecture:
+            return ""
+        return (
+            f"{self.experiment} starts from what is live as {self.release}, which is of "
+            f"another architecture than its backbone ({candidate.shown}: {there!r}; "
+            f"{self.backbone.architecture!r}): take that backbone, or another "
+            "method.start_from"
+        )
+
+    def is_settled(self, facts: FactsByKey, context: NodeContext) -> bool:
+        return self._settled(facts) is not None
+
+    def _settled(self, facts: FactsByKey) -> StartDetails | None:
+        """What it started from before, unless the experiment has another architecture since, or
+        another stage has its number."""
+        fact = facts.get(self._settled_key)
+        settled = None if fact is None else fact.of(StartDetails)
+        return settled if settled is not None and settled.is_of(self._brings(facts)) else None
+
+    def _brings(self, facts: FactsByKey) -> list[list[str]]:
+        """[dataset, concept] of its stage; empty if that is not known yet."""
+        return facts[self.own_key].of(ChunkDetails).concepts
 
     def recipes(self, facts: FactsByKey) -> dict[str, Recipe]:
-        live = facts.get(self._live_key)
-        if live is None:
-            told, weights = StartDetails(checkpoint=""), facts[self.base_key].data_version
-        else:
-            told, weights = live.of(StartDetails), live.data_version
+        told, live = self._settled(facts), facts.get(self._live_key)
+        if told is None:
+            told = StartDetails(checkpoint="", brings=self._brings(facts))
+            if live is not None:
+                now = live.of(LiveNowDetails)
+                if now.misfit:
+                    raise InputError(now.misfit)
+                told = StartDetails(
+                    checkpoint=live.data_version, number=now.number, learnt=now.learnt,
+                    brings=told.brings,
+                )  # fmt: skip
+        weights = facts[self.base_key].data_version if told.number is None else told.checkpoint
         # What changes no weight: θ₀ and a release of θ₀ differ in the number alone.
-        parameters: dict[str, Any] = {"number": told.number}
-        if told.learnt is not None:
-            parameters["learnt"] = told.learnt
+        parameters = told.as_data() | {"number": told.number}
+        del parameters["checkpoint"]
         return {ONLY: Recipe(self.kind, self.version, parameters, {"weights": weights})}
 
     def remarks(self, facts: FactsByKey, context: NodeContext) -> Iterator[str]:
-        if not self.is_settled(context):
+        if not self.is_settled(facts, context):
             live = facts.get(self._live_key)
-            number = None if live is None else live.of(StartDetails).number
+            number = None if live is None else live.of(LiveNowDetails).number
             start = "θ₀, since nothing is" if number is None else f"release {number}, which is"
             yield (
                 f"stage {self.stage} of {self.experiment} starts from {start} live as "

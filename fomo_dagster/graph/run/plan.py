@@ -158,7 +158,7 @@ def _look(
     head = context.heads.read(node.key)
     absent = tuple(n for n, recipe in recipes.items() if not context.store.holds(recipe))
     awaited = next((f.awaited for k in node.inputs if (f := known.get(k)) and f.awaited), "")
-    if not awaited and not node.is_settled(context):
+    if not awaited and not node.is_settled(known, context):
         awaited = next((key for key in node.comes_after if key in changing), "")
     predicted = node.predict(recipes, context)
     facts[node.key] = replace(predicted, awaited=awaited) if awaited else predicted

@@ -45,7 +45,8 @@ def promote_stage(
     log = ReleaseLog(context.home, experiment.release.name)
     history = log.read()
     live, checkpoint = history.live, context.facts(node.evaluation.checkpoint_key).data_version
-    is_past = node.is_settled(context) and history.released_as(checkpoint) is None
+    is_settled = node.is_settled(node.input_facts(context), context)
+    is_past = is_settled and history.released_as(checkpoint) is None
     if live not in (None, reference) and is_past:
         held = "when nothing was live" if reference is None else f"against release {reference}"
         raise InputError(

@@ -116,6 +116,7 @@ def _over_time(experiment: Experiment, last: TrainedNode) -> WeightsOverTime:
     return WeightsOverTime(
         experiment=experiment.name, method=experiment.method, base_key=last.base_key,
         backbone=last.backbone, chunk_keys=(*last.chunk_keys, ""),
+        brought_keys=(*last.chunk_keys, ""),
         release=experiment.release.name if experiment.release else None,
     )  # fmt: skip
 
