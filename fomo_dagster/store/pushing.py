@@ -11,8 +11,10 @@ from fomo_dagster.store.artifacts import Store
 from fomo_dagster.store.cleaning import what_goes
 from fomo_dagster.store.digests import digest_of
 from fomo_dagster.store.files import skipped_where_refused, write_bytes
+from fomo_dagster.store.heads import Heads
 from fomo_dagster.store.places import Address
 from fomo_dagster.store.sizes import bytes_of, files_below
+from fomo_dagster.store.starts import KIND, share_start
 
 
 class Pushed(NamedTuple):
@@ -43,6 +45,9 @@ def push_needed(home: Path, store: Store, progress: Progress = no_progress) -> P
             remote.push(*address, artifact.folder)
             pushed, size = pushed + 1, size + bytes_of([files_below(artifact.folder)])
     progress("artifacts", len(needed), len(needed))
+    for _, _, head in Heads(home / "heads").all():
+        if head is not None and head.kind == KIND:
+            share_start(head, remote)
     return Pushed(pushed, size, len(needed) - pushed)
 
 

@@ -505,6 +505,34 @@ def test_a_stage_that_brings_something_else_now_starts_from_what_is_live(live, c
     assert live.home.heads.read("next/start_001").facts["number"] == last
 
 
+@pytest.mark.parametrize("is_set_from_the_start", [True, False])
+def test_another_home_starts_from_what_the_first_one_did(
+    live, tmp_path, monkeypatch, is_set_from_the_start
+):
+    def share():
+        monkeypatch.setenv("FOMO_STORE", (tmp_path / "remote").as_uri())
+
+    live.write("next", release=release(PASSES), method={"start_from": "live"})
+    if is_set_from_the_start:
+        share()
+    run(live, "next")
+    share()
+    run(live, "next")
+    assert fomo("store", "push").exit_code == 0
+    first = starts(live, "next")
+    assert len(set(first)) > 1
+    other = Project(tmp_path / "other")
+    shutil.copytree(live.root, other.root, ignore=shutil.ignore_patterns(".fomo"))
+    enter(other, monkeypatch)
+    share()
+    assert fomo("releases", "shop", "--join").exit_code == 0
+    entries = resolve_request("next", []).plan()
+    assert not any(one.compute for one in entries if one.kind in ("trained", "live_start"))
+    run(other, "next")
+    assert starts(other, "next") == first
+    assert history(other).live == history(live).live
+
+
 def test_a_start_of_another_architecture_is_not_stayed_with(live, small_backbone):
     method = {"start_from": "live"}
     live.write("next", release=release(PASSES | FAILS), method=method)

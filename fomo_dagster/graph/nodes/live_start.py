@@ -13,6 +13,7 @@ from fomo_dagster.errors import InputError
 from fomo_dagster.experiment.backbone import Backbone
 from fomo_dagster.graph.core.facts import ONLY, Details, Facts, FactsByKey
 from fomo_dagster.graph.core.keys import release_key
+from fomo_dagster.graph.core.outcome import Outcome
 from fomo_dagster.graph.nodes.chunk import ChunkDetails
 from fomo_dagster.graph.nodes.learnt import stages_learnt
 from fomo_dagster.graph.nodes.weights import WeightsNode
@@ -21,6 +22,7 @@ from fomo_dagster.graph.work.histories import history_of
 from fomo_dagster.releases.live import released_weights
 from fomo_dagster.releases.records import Candidate
 from fomo_dagster.store.recipes import Recipe
+from fomo_dagster.store.starts import KIND, share_start, shared_start, shared_starts
 
 if TYPE_CHECKING:
     from fomo_dagster.graph.core.context import NodeContext
@@ -63,7 +65,7 @@ class LiveStartNode(WeightsNode):
     release would have its own past trained again.
     """
 
-    kind: ClassVar[str] = "live_start"
+    kind: ClassVar[str] = KIND
     details: ClassVar[type[Details]] = StartDetails
     tools: ClassVar[frozenset[str]] = frozenset({"safetensors"})
     input_changes: ClassVar[Mapping[str, str]] = {"weights": "it starts from other weights"}
@@ -106,11 +108,13 @@ class LiveStartNode(WeightsNode):
     def outside_facts(self, context: NodeContext) -> dict[str, Facts]:
         found: dict[str, Facts] = {}
         history, head = history_of(self.release, context), context.heads.read(self.key)
-        if head is not None:
-            details = StartDetails.from_data(head.facts)
+        told = self._told_by_others(context) if head is None else head.facts
+        if told is not None:
+            details = StartDetails.from_data(told)
             past = None if details.number is None else history.releases.get(details.number)
             candidate = None if past is None else past.candidate
-            if candidate is None or not self._misfit(candidate):
+            is_known = head is not None or self._is_known(details, candidate)
+            if is_known and (candidate is None or not self._misfit(candidate)):
                 found[self._settled_key] = Facts(details.checkpoint, details)
         candidate = history.live_candidate
         if candidate is not None:
@@ -119,6 +123,19 @@ class LiveStartNode(WeightsNode):
             details_now = LiveNowDetails(number=history.live, learnt=learnt, misfit=misfit)
             found[self._live_key] = Facts(candidate.checkpoint, details_now)
         return found
+
+    def _told_by_others(self, context: NodeContext) -> Mapping[str, Any] | None:
+        remote = context.store.remote
+        if remote is None or self.key not in context.once("starts", lambda: shared_starts(remote)):
+            return None
+        return shared_start(self.key, remote)
+
+    def _is_known(self, told: StartDetails, candidate: Candidate | None) -> bool:
+        """Whether what another home started from is of the history that this one has. From θ₀ it
+        started where nothing was live, as may be here."""
+        if told.number is None:
+            return True
+        return candidate is not None and candidate.checkpoint == told.checkpoint
 
     def _misfit(self, candidate: Candidate) -> str:
         """Why a stage cannot start from a release; empty if it can."""
@@ -173,6 +190,11 @@ class LiveStartNode(WeightsNode):
                 f"stage {self.stage} of {self.experiment} starts from {start} live as "
                 f"{self.release}, unless a stage before it goes live first"
             )
+
+    def follow_up(self, outcome: Outcome, context: NodeContext) -> Iterator[str]:
+        """Tell the other homes, so that they start from the same."""
+        share_start(outcome.head, context.store.remote)
+        yield from ()
 
     def predict(self, recipes: Mapping[str, Recipe], context: NodeContext) -> Facts:
         checkpoint = recipes[ONLY].inputs["weights"]
