@@ -96,7 +96,7 @@ def test_features_are_there_only_where_a_buffer_is_chosen_by_them(project: Any) 
     assert kept[stages[1]] == set(FEATURES)
 
 
-def test_a_buffer_chosen_by_features_is_a_function_of_the_past_and_the_first_weights(
+def test_a_buffer_by_features_is_a_function_of_the_past_and_theta_0(
     project: Any,
 ) -> None:
     node = project.graph("toy", HERDING).nodes["toy/trained_003"]
