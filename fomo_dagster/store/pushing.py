@@ -12,7 +12,9 @@ from fomo_dagster.store.cleaning import what_goes
 from fomo_dagster.store.digests import digest_of
 from fomo_dagster.store.files import skipped_where_refused, write_bytes
 from fomo_dagster.store.heads import Heads
+from fomo_dagster.store.manifests import DamagedError
 from fomo_dagster.store.places import Address
+from fomo_dagster.store.remotes import Remote
 from fomo_dagster.store.sizes import bytes_of, files_below
 from fomo_dagster.store.starts import KIND, share_start
 
@@ -41,8 +43,8 @@ def push_needed(home: Path, store: Store, progress: Progress = no_progress) -> P
     needed, pushed, size = _needed(home, store), 0, 0
     for number, address in enumerate(needed):
         progress("artifacts", number, len(needed))
-        if not remote.has(*address) and (artifact := store.open(*address)) is not None:
-            remote.push(*address, artifact.folder)
+        if not _is_there(remote, address) and (artifact := store.open(*address)) is not None:
+            store.push(artifact)
             pushed, size = pushed + 1, size + bytes_of([files_below(artifact.folder)])
     progress("artifacts", len(needed), len(needed))
     for _, _, head in Heads(home / "heads").all():
@@ -65,6 +67,14 @@ def made_before(store: Store) -> int:
     with skipped_where_refused():  # as on a read-only disk
         write_bytes(mark, b"")
     return sum(not store.places.pending(*one).exists() for one in here) if is_new else 0
+
+
+def _is_there(remote: Remote, address: Address) -> bool:
+    """Whether the remote has it whole; what is damaged there is replaced."""
+    try:
+        return remote.has(*address)
+    except DamagedError:
+        return False
 
 
 def _needed(home: Path, store: Store) -> list[Address]:

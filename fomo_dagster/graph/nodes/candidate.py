@@ -390,8 +390,9 @@ class CandidateNode(Node):
         return AfterJudging(self.key, self.release, str(self.experiment), self.stage, self.is_last)
 
     def waits(self, history: History, context: NodeContext) -> bool:
-        """Whether it was held against what is live and passes, and somebody has to approve."""
-        if history.live is None or self._is_history(history, context):
+        """Whether it was held against what is live and passes, and somebody has to approve. θ₀
+        waits for nobody, as where all that arrived was taken away."""
+        if history.live is None or self.stage == 0 or self._is_history(history, context):
             return False
         reference = context.facts(self.key).of(CandidateDetails).reference
         return reference == history.live and passes(verdicts_of(self, context))

@@ -44,6 +44,12 @@ def promote_stage(
     reference = facts.of(CandidateDetails).reference
     log = ReleaseLog(context.home, experiment.release.name)
     history = log.read()
+    if number == 0 and stage is None and history.live is not None:
+        raise InputError(
+            f"{experiment.name} has no stage but θ₀ now, so that this would put θ₀ live as "
+            f"{log.name} in the place of release {history.live}: see what became of its data, or "
+            f"say `fomo promote {experiment.name} --stage 0`"
+        )
     live, checkpoint = history.live, context.facts(node.evaluation.checkpoint_key).data_version
     is_settled = node.is_settled(node.input_facts(context), context)
     is_past = is_settled and history.released_as(checkpoint) is None
