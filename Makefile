@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo check test tests generated lint ui clean
+.PHONY: demo check test tests journeys generated lint ui clean
 
 # Tests start many processes: what the first one compiles of the packages, the others must find.
 # What nothing imports is never compiled (--no-compile), which spares a minute of the installation.
@@ -26,7 +26,7 @@ demo: $(VENV)/.installed  ## install, run the quickstart, print its scores
 check: lint  ## what to run while working: lint, types, import layers, fast tests
 	$(BIN)/pytest -m "not slow and not kill and not gpu" --durations 5 --durations-min 1
 
-test: $(VENV)/.installed-dev  ## lint, types, import layers, all tests
+test: $(VENV)/.installed-dev  ## lint, types, import layers, all tests but journeys
 	@$(MAKE) --no-print-directory --jobs 2 lint tests
 
 # Beside the linting, and once: else all processes of the tests compile the same at the same time.
@@ -37,7 +37,10 @@ $(VENV)/.compiled: $(VENV)/.installed-dev
 	touch $@
 
 tests: $(VENV)/.compiled
-	$(BIN)/pytest
+	$(BIN)/pytest -m "not journey"
+
+journeys: $(VENV)/.compiled  ## the tests that take minutes each
+	$(BIN)/pytest -m journey
 
 generated: $(VENV)/.installed-dev  ## write what follows from the code: schema, lists in guides, a picture
 	$(BIN)/python docs/generated.py

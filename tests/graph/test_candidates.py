@@ -505,17 +505,11 @@ def test_a_stage_that_brings_something_else_now_starts_from_what_is_live(live, c
     assert live.home.heads.read("next/start_001").facts["number"] == last
 
 
-@pytest.mark.parametrize("is_set_from_the_start", [True, False])
-def test_another_home_starts_from_what_the_first_one_did(
-    live, tmp_path, monkeypatch, is_set_from_the_start
-):
+def test_another_home_starts_from_what_the_first_one_did(live, tmp_path, monkeypatch):
     def share():
         monkeypatch.setenv("FOMO_STORE", (tmp_path / "remote").as_uri())
 
     live.write("next", release=release(PASSES), method={"start_from": "live"})
-    if is_set_from_the_start:
-        share()
-    run(live, "next")
     share()
     run(live, "next")
     assert fomo("store", "push").exit_code == 0

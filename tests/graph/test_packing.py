@@ -97,7 +97,6 @@ def test_after_a_run_all_stages_but_the_last_are_packed_without_loss(finished_pr
     ("method", "is_small"),
     [
         ({"name": "lora", "rank": 2, "scale": 0.5}, True),
-        ({"name": "lora", "rank": 2, "adapters": "merge_each_stage"}, False),
         ({"name": "dora", "rank": 2}, False),
     ],
 )

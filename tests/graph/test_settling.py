@@ -15,6 +15,7 @@ from fomo_dagster.graph.run.promotion import promote_stage
 from fomo_dagster.graph.run.run_context import RunContext
 from fomo_dagster.store.notes import write_note
 from fomo_dagster.tables.evaluated_alike import alike, evaluated
+from tests.conftest import Project, enter
 
 FROM_PIXELS = {"backbone", "trained", "evaluation"}
 
@@ -35,10 +36,14 @@ def ways(project, name="toy"):
     return found
 
 
-@pytest.fixture
-def old(project, monkeypatch, uncounted):
-    """A project whose experiment was run before there was another way."""
-    with monkeypatch.context() as before:
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory):
+    """A project whose experiment was run before there was another way; never changed."""
+    made = Project(tmp_path_factory.mktemp("begun") / "project")
+    made.set_up()
+    with pytest.MonkeyPatch.context() as before:
+        enter(made, before)
+        before.setattr("fomo_dagster.graph.work.stage.training_flops", lambda *_: {})
         before.delattr(resizing, "_by_torch")
 
         def earlier(node, facts, context):
@@ -46,7 +51,14 @@ def old(project, monkeypatch, uncounted):
 
         before.setattr(Node, "settled", earlier)
         run_experiment("toy", [])
-    return project
+    return made
+
+
+@pytest.fixture
+def old(begun, tmp_path, monkeypatch, plots, uncounted):
+    """A copy of it."""
+    shutil.copytree(begun.root, tmp_path / "project")
+    return enter(Project(tmp_path / "project"), monkeypatch)
 
 
 @pytest.mark.slow

@@ -191,6 +191,7 @@ def test_the_bits_are_those_of_one_process(project, cluster, run):
         assert (contents(project), figures(project)) == (alone, cost)
 
 
+@pytest.mark.journey
 @pytest.mark.kill
 def test_what_was_insisted_on_or_lost_with_its_node_goes_on_at_another(project, cluster, start):
     write(project)
@@ -219,6 +220,7 @@ def test_what_fails_takes_nothing_with_it_that_does_not_need_it(project, run):
     assert project.home.heads.read("leaderboard") is not None
 
 
+@pytest.mark.journey
 @pytest.mark.kill
 def test_whatever_ends_a_run_or_a_part_of_it_the_next_goes_on_from_there(project, start, run):
     write(project)
