@@ -33,7 +33,7 @@ def stages_learnt(
         # By their content: without near duplicates, a chunk may go by another key.
         if head is not None and head.data_version in known:
             return True
-        brings = [] if brought is None else brought.facts["concepts"]
+        brings = [] if brought is None else brought.facts.get("concepts", [])
         return chunk in gone or any((dataset, name) in concepts for dataset, name in brings)
 
     def is_learnt(key: str, chunk: str) -> bool:
@@ -58,5 +58,5 @@ def _concepts_learnt(
             gone.add(key)
         else:
             inputs = artifact.manifest["recipe"]["inputs"]
-            concepts.update((dataset, name) for dataset, name, *_ in inputs["concepts"])
+            concepts.update((dataset, name) for dataset, name, *_ in inputs.get("concepts", []))
     return concepts, gone
