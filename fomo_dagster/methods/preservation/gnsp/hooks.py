@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from fomo_dagster.errors import InputError
+from fomo_dagster.methods.preservation.carried import carried_for
 from fomo_dagster.methods.preservation.hooks import Batch, StageContext, StageHooks, StageInputs
 from fomo_dagster.methods.preservation.layer_inputs import input_squares, of_the_first
 
@@ -66,15 +67,13 @@ class GNSPHooks(StageHooks):
 
     def _carried(self, carried: Mapping[str, Tensor]) -> dict[str, Tensor]:
         shapes = {n: (one.in_features, one.in_features) for n, one in self._layers.items()}
-        found = {name: tuple(moment.shape) for name, moment in carried.items()}
-        if carried and found != shapes:
-            different = sorted(dict(found.items() ^ shapes.items()))[0]
-            raise InputError(
-                f"stage {self._stage_context.stage} was left the inputs of other layers than it "
-                f"trains: {different!r} is {found.get(different, 'missing')} there and "
-                f"{shapes.get(different, 'missing')} here; let all stages train the same weights"
-            )
-        return {name: moment.to(self._stage_context.device) for name, moment in carried.items()}
+        return carried_for(
+            shapes,
+            carried,
+            self._stage_context,
+            what="inputs of other layers",
+            way_out="let all stages train the same weights",
+        )
 
     def _measured(self, batches: Iterable[Batch]) -> dict[str, Tensor]:
         """m / ‖m‖ of each layer."""

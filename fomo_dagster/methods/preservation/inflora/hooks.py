@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fomo_dagster.errors import InputError
+from fomo_dagster.methods.preservation.carried import carried_for
 from fomo_dagster.methods.preservation.hooks import StageContext, StageHooks, StageInputs
 from fomo_dagster.methods.preservation.layer_inputs import input_squares, of_the_first
 
@@ -60,16 +60,13 @@ class InfLoRAHooks(StageHooks):
 
     def _carried(self, carried: Mapping[str, Tensor]) -> dict[str, Tensor]:
         shapes = {name: (width, width) for name, (_, width) in self._layers.items()}
-        found = {name: tuple(held.shape) for name, held in carried.items()}
-        if carried and found != shapes:
-            different = sorted(dict(found.items() ^ shapes.items()))[0]
-            raise InputError(
-                f"stage {self._stage_context.stage} was left the directions of other adapters than "
-                f"it trains: {different!r} is {found.get(different, 'missing')} there and "
-                f"{shapes.get(different, 'missing')} here; let all stages have the same "
-                "method.targets"
-            )
-        return {name: held.to(self._stage_context.device) for name, held in carried.items()}
+        return carried_for(
+            shapes,
+            carried,
+            self._stage_context,
+            what="directions of other adapters",
+            way_out="let all stages have the same method.targets",
+        )
 
     def _squares(self) -> dict[str, Tensor]:
         """C of each layer."""
