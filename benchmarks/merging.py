@@ -109,6 +109,24 @@ def allocated() -> float:
     raise RuntimeError("this system does not say what a process allocated")
 
 
+def measured(work: Callable[[], None]) -> tuple[float, float]:
+    """Seconds, and the peak of allocated MiB beyond the beginning."""
+    begun, peak, done = allocated(), [0.0], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.005):
+            peak[0] = max(peak[0], allocated())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    started = time.perf_counter()
+    work()
+    seconds = time.perf_counter() - started
+    done.set()
+    watcher.join()
+    return seconds, max(0.0, peak[0] - begun)
+
+
 def measure(folder: Path, technique: str, count: int, way: str) -> tuple[float, float]:
     """Seconds, and the peak of allocated MiB beyond the beginning."""
     models, base, output = [folder / str(i) for i in range(count)], folder / "base", folder / "out"
@@ -120,20 +138,7 @@ def measure(folder: Path, technique: str, count: int, way: str) -> tuple[float, 
         PLAIN: lambda: in_memory(technique, models, output, base),
     }
     output.unlink(missing_ok=True)
-    begun, peak, done = allocated(), [0.0], threading.Event()
-
-    def watch() -> None:
-        while not done.wait(0.005):
-            peak[0] = max(peak[0], allocated())
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    started = time.perf_counter()
-    work[way]()
-    seconds = time.perf_counter() - started
-    done.set()
-    watcher.join()
-    return seconds, max(0.0, peak[0] - begun)
+    return measured(work[way])
 
 
 def main() -> None:

@@ -15,14 +15,11 @@ import argparse
 import multiprocessing
 import sys
 import tempfile
-import threading
-import time
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import torch
-from merging import allocated
+from merging import measured
 from pictures import print_figures
 from safetensors.torch import save_file
 
@@ -63,24 +60,6 @@ def write_stage(path: Path, stage: int) -> None:
             right = torch.randn(RANK, rows.shape[1], generator=own)
             rows += 1e-4 * (left @ right)
     save_file(weights, path)
-
-
-def measured(work: Callable[[], None]) -> tuple[float, float]:
-    """Seconds, and the peak of allocated MiB beyond the beginning."""
-    begun, peak, done = allocated(), [0.0], threading.Event()
-
-    def watch() -> None:
-        while not done.wait(0.005):
-            peak[0] = max(peak[0], allocated())
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    started = time.perf_counter()
-    work()
-    seconds = time.perf_counter() - started
-    done.set()
-    watcher.join()
-    return seconds, max(0.0, peak[0] - begun)
 
 
 def merged(technique: str, models: list[Path], output: Path, base: Path) -> tuple[float, float]:
