@@ -25,15 +25,21 @@ Distances = npt.NDArray[np.uint8]
 Features = npt.NDArray[np.float32]
 Similarities = npt.NDArray[np.float32]
 
-LEAKAGE, PAST_LEAKAGE = "leakage", "past_leakage"
+LEAKAGE, PAST_LEAKAGE, LEARNT_LEAKAGE = "leakage", "past_leakage", "learnt_leakage"
 EARLIER, WITHIN = "earlier", "within"
 KINDS = {
     LEAKAGE: "a test image",
     PAST_LEAKAGE: "a test image that came after it",
+    LEARNT_LEAKAGE: "a test image",
     EARLIER: "one that an earlier stage brought",
     WITHIN: "one that the stage brings before it",
 }
 """Kind of pair → what the other picture is."""
+_BEFORE = {
+    PAST_LEAKAGE: "those that earlier stages brought",
+    LEARNT_LEAKAGE: "those that the release learnt which it starts from",
+}
+"""Of samples that the stage does not bring: kind → what they are."""
 PAIRS: dict[str, pl.DataType] = {
     "kind": pl.String(),
     "dataset": pl.String(),
@@ -124,6 +130,7 @@ def pairs_of(
     distance: int,
     *,
     late: Sequence[tuple[pl.DataFrame, pl.DataFrame]] = (),
+    learnt: pl.DataFrame | None = None,
     mirrored: bool = False,
     similarity: float | None = None,
     progress: Progress = no_progress,
@@ -135,8 +142,9 @@ def pairs_of(
     with the nearest of `earlier`, and with the nearest that comes before it in the chunk; by hashes
     and by features, each for itself. So of two alike, only the later one is a near duplicate.
     Samples without a hash have no pair. late: samples of earlier stages, and the test images that
-    came after them, which are paired as those of `chunk` are. mirrored: hold mirror images of the
-    samples' hashes against the others, too.
+    came after them, which are paired as those of `chunk` are. learnt: samples, without features,
+    that are no longer in the stream, and are paired with test images alone. mirrored: hold mirror
+    images of the samples' hashes against the others, too.
     """
     own, before = (frame.drop_nulls("hash") for frame in (chunk, earlier))
     against = [
@@ -145,6 +153,8 @@ def pairs_of(
         _Against(EARLIER, "train", own, before),
         _Against(WITHIN, "train", own, own),
     ]
+    if learnt is not None:
+        against[:0] = _against_tests(LEARNT_LEAKAGE, learnt, tests)
     columns = ("hash", "mirrored") if mirrored else ("hash",)
     ways = len(columns) + (similarity is not None)
     done, total = 0, ways * sum(each.own.height for each in against)
@@ -167,7 +177,7 @@ def pairs_of(
         near = np.flatnonzero(distances != NONE)
         rows = _rows(kind, split, own[near], others[places[near]])
         found.append(rows.with_columns(distance=pl.Series(distances[near], dtype=pl.Int64)))
-        if similarity is not None and own.height and others.height:
+        if "features" in own.columns and similarity is not None and own.height and others.height:
             places, cosines = most_similar(
                 _matrix(own), _matrix(others), similarity, first=first, on_rows=on_rows
             )
@@ -219,12 +229,13 @@ class Found:
     """The near duplicates of what a stage brings.
 
     samples: that it brings; unseen: of these, without a hash, since they cannot be decoded. pairs:
-    PAIRS.
+    PAIRS. unknown: what the weights that the stage starts from learnt, and nobody looked at.
     """
 
     samples: int
     unseen: int
     pairs: pl.DataFrame
+    unknown: Sequence[str] = ()
 
     @cached_property
     def leaking(self) -> int:
@@ -233,8 +244,24 @@ class Found:
 
     @cached_property
     def leaked(self) -> int:
-        """Samples of earlier stages that are near a test image which came after them."""
-        return self.count(PAST_LEAKAGE)
+        """Samples that were learnt before the stage, near test images that came after them, or that
+        are no longer in the stream."""
+        return self.count(*_BEFORE)
+
+    @property
+    def of_before(self) -> Iterator[str]:
+        """Sentences for what is wrong with what was learnt before the stage, beside what its
+        earlier stages tell themselves."""
+        yield from (self.sentence(kind) for kind in _BEFORE if self.count(kind))
+
+    @property
+    def said_of_unknown(self) -> str:
+        """What to do about `unknown`."""
+        return (
+            "nobody looked for test images among what the release that it starts from learnt of "
+            f"{_some(self.unknown)}: run an experiment of that stream with release.gates.data, or, "
+            "if it changed since, allow leakage or start from something else"
+        )
 
     @cached_property
     def repeated(self) -> int:
@@ -244,7 +271,7 @@ class Found:
     @property
     def of_the_stage(self) -> pl.DataFrame:
         """The pairs of samples that the stage brings itself."""
-        return self.pairs.filter(pl.col("kind") != PAST_LEAKAGE)
+        return self.pairs.filter(~pl.col("kind").is_in(_BEFORE))
 
     def count(self, *kinds: str) -> int:
         """Samples that have pairs of these kinds."""
@@ -257,8 +284,7 @@ class Found:
         what = " or ".join(KINDS[kind] for kind in kinds)
         are = "is a near duplicate" if count == 1 else "are near duplicates"
         of = counted(self.samples, "sample")
-        if kinds == (PAST_LEAKAGE,):
-            of = "those that earlier stages brought"
+        of = _BEFORE.get(kinds[0], of)
         said = f"{count:,} of {of} {are} of {what}"
         if not count:
             return said
@@ -276,6 +302,12 @@ class Found:
             order, "distance", 1 - pl.col("similarity"), "dataset", "key", nulls_last=True,
             maintain_order=True,
         )  # fmt: skip
+
+
+def _some(names: Sequence[str]) -> str:
+    """A few of them."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
 
 
 def how_near(pair: Mapping[str, Any]) -> str:

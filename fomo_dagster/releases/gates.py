@@ -15,7 +15,7 @@ from typing import Any
 
 import polars as pl
 
-from fomo_dagster.data.near_duplicates import EARLIER, LEAKAGE, PAST_LEAKAGE, WITHIN, Found
+from fomo_dagster.data.near_duplicates import EARLIER, LEAKAGE, WITHIN, Found
 from fomo_dagster.errors import nearest
 from fomo_dagster.evaluation.calibration import signed_gaps
 from fomo_dagster.experiment.release import (
@@ -162,8 +162,9 @@ def _of_data(
             for stage, one in learnt.items()
             if one.count(*kinds)
         ]
-        if name == "leakage" and brought.leaked:
-            before.append(brought.sentence(PAST_LEAKAGE))
+        if name == "leakage":
+            before.extend(brought.of_before)
+            before.extend([brought.said_of_unknown] if brought.unknown else [])
         yield Verdict(
             f"data: {name}", share <= limit and not before, said,
             f"{'; '.join([found, *before])}: {said}", estimate=share, limit=limit,

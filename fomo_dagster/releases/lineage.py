@@ -29,13 +29,13 @@ class MadeFrom(NamedTuple):
     @property
     def lineage(self) -> dict[str, str]:
         """Asset → data version of all of it. What an asset was when a release was made from it, and
-        is no more, stands as its content alone where another version of it is there too."""
+        is no more, has its version in its name where another version of it is there too."""
         told: dict[str, str] = {}
         for lineage in (*(release.lineage for release in self.releases), self.own):
             for asset, version in lineage.items():
                 before = told.pop(asset, version)
                 if before != version:
-                    told[f"content {before}"] = before
+                    told[f"{asset} ({before})"] = before
                 told[asset] = version
         return told
 

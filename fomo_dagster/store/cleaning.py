@@ -34,8 +34,9 @@ from fomo_dagster.store.sharing import known_since, others
 from fomo_dagster.store.sizes import File, bytes_of, files_below, freed_by
 
 UNNEEDED = "nothing needs it"
-FOLLOWERS = frozenset({"text_embeddings"})
-"""The kinds that no asset points to: they stay as long as one of what they are made from."""
+FOLLOWERS = frozenset({"text_embeddings", "chunk_hashes"})
+"""The kinds that may have no asset that points to them: they stay as long as one of what they are
+made from."""
 
 
 def nothing(root: Root) -> bool:

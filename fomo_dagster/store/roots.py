@@ -78,8 +78,9 @@ def _of_galleries(home: Path) -> Iterator[Root]:
 
 
 def _of_releases(home: Path) -> Iterator[Root]:
-    """The weights and evaluations of every release, as any may be gone back to; the files of those
-    that a name stands for. Of a record that says neither, whatever digest it names."""
+    """The weights and evaluations of every release, as any may be gone back to, and which samples
+    they learnt; the files of those that a name stands for. Of a record that says none of it,
+    whatever digest it names."""
     folder = home / "releases"
     names: dict[str, list[dict[str, Any]]] = {}
     for path in sorted(folder.rglob("*.json")):
@@ -93,12 +94,22 @@ def _of_releases(home: Path) -> Iterator[Root]:
                 continue
             kind, digest = record["candidate"]["weights"]
             evaluations = frozenset(record["candidate"]["evaluations"].values())
-            yield Root("release", name, None, frozenset([(kind, digest)]), evaluations)
+            addresses = {(kind, digest), *_manifests(record["candidate"]["lineage"])}
+            yield Root("release", name, None, frozenset(addresses), evaluations)
         except (ValueError, KeyError, TypeError, AttributeError):
             yield Root("release", name, digests=frozenset(_DIGEST.findall(text)))
     for name, records in names.items():
         if files := frozenset(_named_files(records)):
             yield Root("release", name, None, files)
+
+
+def _manifests(lineage: Mapping[str, str]) -> Iterator[Address]:
+    """What says which samples weights learnt: the chunks, and the near duplicates that were left
+    out of them."""
+    for asset, version in lineage.items():
+        kind = asset.rpartition("/")[2].partition(" ")[0].rpartition("_")[0]
+        if kind in ("chunk", "near_duplicates"):
+            yield kind, version
 
 
 def _named_files(records: Sequence[Mapping[str, Any]]) -> Iterator[Address]:

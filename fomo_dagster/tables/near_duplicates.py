@@ -14,7 +14,7 @@ FROM artifacts WHERE kind = 'near_duplicates' ORDER BY experiment, stage
 """
 _PAIRS = """
 SELECT * EXCLUDE (asset, asset_digest) FROM near_duplicates
-ORDER BY stage, kind NOT IN ('leakage', 'past_leakage'), kind, distance NULLS LAST,
+ORDER BY stage, kind NOT LIKE '%leakage', kind, distance NULLS LAST,
     similarity DESC NULLS LAST, dataset, key, other_dataset
 """
 

@@ -20,8 +20,8 @@ from fomo_dagster.tables.columns import (
 
 RELEASE_TABLES: Mapping[str, Table] = {
     "near_duplicates": Table(
-        "a picture that a stage or, of past leakage, an earlier one brings, and the nearest one "
-        "like it of each kind and test set",
+        "a picture that a stage brings or, of past and learnt leakage, that was learnt before, and "
+        "the nearest one like it of each kind and test set",
         {
             "experiment": EXPERIMENT,
             "stage": STAGE,
@@ -29,8 +29,9 @@ RELEASE_TABLES: Mapping[str, Table] = {
                 TEXT,
                 "what the other is: `leakage`, a test image that the stage is evaluated on; "
                 "`past_leakage`, one that came after the sample, which an earlier stage brought; "
-                "`earlier`, one that an earlier stage brought; `within`, one before it in the "
-                "same stage",
+                "`learnt_leakage`, one that is near what the release learnt which the stage starts "
+                "from, of what is not in its stream now; `earlier`, one that an earlier stage "
+                "brought; `within`, one before it in the same stage",
             ),
             "dataset": DATASET,
             "key": Column(TEXT, "the training sample's name"),

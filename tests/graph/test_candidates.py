@@ -345,7 +345,7 @@ def test_a_stage_that_brings_test_images_is_refused(live):
     """The toy's pictures are a rectangle on a ground, which are all alike to a hash."""
     live.write("toy", release=release(PASSES | {"data": {"near_duplicates_at_most": 1}}))
     made, _ = run(live)
-    assert set(made) == {"candidate", "hashes", "near_duplicates"}
+    assert set(made) == {"candidate", "hashes", "near_duplicates", "chunk_hashes"}
     assert history(live).live == 1
     refusal = history(live).records[-1]
     said = {one.gate: (one.passed, one.said) for one in refusal.gates}

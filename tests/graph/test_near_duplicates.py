@@ -13,7 +13,8 @@ from fomo_dagster.cli.main import app
 from fomo_dagster.errors import InputError
 from fomo_dagster.graph.core.facts import ONLY
 from fomo_dagster.graph.core.files import MANIFEST
-from fomo_dagster.graph.nodes.hashes import HashesNode
+from fomo_dagster.graph.nodes.hashes import HASHES, HashesNode
+from fomo_dagster.graph.nodes.near_duplicates import OF_CHUNK, OF_KEPT
 from fomo_dagster.graph.run.materialise import materialise
 from fomo_dagster.graph.run.plan import plan
 from fomo_dagster.graph.run.run_context import RunContext
@@ -159,7 +160,11 @@ def test_left_out_samples_are_not_trained_on_and_other_stages_stay(pictures):
         assert keys[0] - keys[1] == left_out
         assert kept[stage].head.data_version != chunks[stage].head.data_version
     image(pictures, "cats", "train", "lynx", "leak.png").unlink()
-    made = make(pictures, near_duplicates={"deduplicate": True})
+    release = {"name": "shop", "gates": {"knowledge": {"at_least": 0}}}
+    made = make(pictures, near_duplicates={"deduplicate": True}, release=release)
+    hashed = made["toy/near_duplicates_002"].artifacts  # as is told of what a release learnt
+    found = {n: set(read_parquet(hashed[n].path(HASHES))["key"]) for n in (OF_CHUNK, OF_KEPT)}
+    assert found[OF_CHUNK] - found[OF_KEPT] == {"swan/again.png", "swan/twice.png"}
     chunk = made["streams/toy/chunk_003"].head.data_version
     assert made["toy/kept_003"].head.data_version == chunk
     assert made["toy/kept_002"].head.data_version == kept[2].head.data_version

@@ -238,6 +238,21 @@ def test_what_a_later_test_set_has_of_earlier_stages_is_a_leak():
         assert "2 of those that earlier stages brought are near duplicates" in verdict.said
 
 
+def test_what_a_release_learnt_is_a_leak_or_not_known():
+    gates = Gates.model_validate({"data": {}})
+    leaking = brought(learnt_leakage=1)
+    (verdict,) = judge(gates, ROLES, model(old=(0, 9)), None, None, leaking)
+    assert (verdict.passed, verdict.estimate) == (False, 0.0)
+    assert "1 of those that the release learnt which it starts from is a near" in verdict.said
+    unknown = replace(brought(), unknown=[f"streams/a/chunk_00{n}" for n in (1, 2, 3, 4)])
+    (verdict,) = judge(gates, ROLES, model(old=(0, 9)), None, None, unknown)
+    assert not verdict.passed
+    assert "streams/a/chunk_003 and 1 more: run an experiment of that stream" in verdict.said
+    allowed = Gates.model_validate({"data": {"leakage": "allow", "near_duplicates_at_most": 0}})
+    (verdict,) = judge(allowed, ROLES, model(old=(0, 9)), None, None, unknown)
+    assert verdict.passed
+
+
 @pytest.mark.parametrize("repeated", [1, 2])
 def test_a_share_of_near_duplicates_is_allowed_and_no_leak(repeated):
     gates = Gates.model_validate({"data": {"near_duplicates_at_most": 0.02}})

@@ -82,6 +82,6 @@ def test_what_was_released_is_told_by_its_record(home):
     }  # fmt: skip
     assert made.lineage == {
         "backbones/toy": digest(3), "daily/trained_001": digest(4),
-        f"content {digest(2)}": digest(2), **made.own,
+        f"streams/s/chunk_001 ({digest(2)})": digest(2), **made.own,
     }  # fmt: skip
     assert list(made.lineage)[-1] == "daily/trained_002"

@@ -143,6 +143,7 @@ class StreamNodes(SharedNodes):
                 experiment.name, settings, chunk_keys[:stage], trained_on, evaluated[:stage],
                 seen_by,
                 live_start_key(experiment.name, stage) if starts_live else None,
+                experiment.release.name if experiment.release is not None else None,
             )  # fmt: skip
         return found
 

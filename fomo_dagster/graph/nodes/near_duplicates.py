@@ -16,13 +16,21 @@ from fomo_dagster.errors import StoreError
 from fomo_dagster.experiment.backbone import Backbone
 from fomo_dagster.experiment.execution import Execution
 from fomo_dagster.experiment.near_duplicates import NearDuplicates
-from fomo_dagster.graph.core.facts import ONLY, Details, Facts, FactsByKey, identity
+from fomo_dagster.graph.core.facts import ONLY, Details, Facts, FactsByKey
 from fomo_dagster.graph.core.files import FEATURES, MANIFEST
 from fomo_dagster.graph.core.keys import features_key, hashes_key
 from fomo_dagster.graph.core.needs import Needs
 from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.core.outcome import Outcome
 from fomo_dagster.graph.core.shown import Check, Checked, Picture, Shown
+from fomo_dagster.graph.nodes.chunk_hashes import (
+    KIND,
+    UNKNOWN,
+    LearntDetails,
+    hashes_recipe,
+    learnt_facts,
+    learnt_key,
+)
 from fomo_dagster.graph.nodes.features import FeaturesNode
 from fomo_dagster.graph.nodes.hashes import HASHES, HashesNode
 from fomo_dagster.graph.nodes.live_start import StartDetails
@@ -39,6 +47,7 @@ if TYPE_CHECKING:
 PAIRS_FILE = "pairs.parquet"
 COUNTS = "counts.json"
 SHEET = "pairs.jpg"
+OF_CHUNK, OF_KEPT = "hashes", "hashes_of_kept"  # artifacts for releases: see `chunk_hashes`
 NO_LEAKAGE = Check(
     "no_leakage",
     "Nothing that the stage or earlier ones bring is a near duplicate of a test image that it is "
@@ -77,6 +86,7 @@ class NearDuplicatesNode(Node):
         "earlier": "earlier stages brought other samples",
         "tests": "the test images are others",
         "late": "other test images came after what earlier stages brought",
+        "learnt": "the release that it starts from learnt something else",
         "checkpoint": "the weights are others",
     }
     stage: int
@@ -89,12 +99,14 @@ class NearDuplicatesNode(Node):
     """Whose features count, where they do."""
     start_key: str | None = None
     """What the stage is trained from, where that is what was live then."""
+    release: str | None = None
+    """Of the experiment, if it has one."""
 
     @classmethod
     def of(
         cls, experiment: str, settings: NearDuplicates, chunk_keys: Iterable[str],
         trained_on: Iterable[str], evaluated: Iterable[Iterable[str]], seen_by: SeenBy,
-        start_key: str | None,
+        start_key: str | None, release: str | None,
     ) -> NearDuplicatesNode:  # fmt: skip
         """Of the last of `chunk_keys`. evaluated: the datasets of each of their stages."""
         keys = tuple(chunk_keys)
@@ -104,6 +116,7 @@ class NearDuplicatesNode(Node):
             stage=len(keys), settings=settings, chunk_keys=keys, trained_on=tuple(trained_on),
             evaluated=now, evaluated_then=tuple(then),
             seen_by=None if settings.similarity is None else seen_by, start_key=start_key,
+            release=release,
         )  # fmt: skip
 
     @property
@@ -150,6 +163,26 @@ class NearDuplicatesNode(Node):
         late = {s: [d for d in self.evaluated if d not in there] for s, there in then.items()}
         return {stage: names for stage, names in late.items() if names}
 
+    def outside_facts(self, context: NodeContext) -> dict[str, Facts]:
+        if self.start_key is None or self.release is None:
+            return {}
+        key = learnt_key(self.release, self.start_key)
+        return {key: learnt_facts(self.release, self.start_key, context)}
+
+    def _learnt(self, facts: FactsByKey) -> list[list[str]]:
+        """Of chunks that are not those of the stages up to this one, what the release learnt that
+        it starts from: as of `LearntDetails`."""
+        if self.start_key is None or self.release is None:
+            return []
+        number = facts[self.start_key].of(StartDetails).number
+        learnt = facts[learnt_key(self.release, self.start_key)].of(LearntDetails).by_number
+        held = {facts[key].data_version for key in (*self._earlier(facts).values(), self._chunk)}
+        return [one for one in learnt.get(number or 0, []) if one[1] not in held]
+
+    @property
+    def _chunk(self) -> str:
+        return self.chunk_keys[-1]
+
     @property
     def declared(self) -> Mapping[str, Any]:
         near = self.settings.model_dump(mode="json", exclude={"deduplicate", "similarity"})
@@ -159,7 +192,7 @@ class NearDuplicatesNode(Node):
         return told
 
     def recipes(self, facts: FactsByKey) -> dict[str, Recipe]:
-        chunk = facts[self.chunk_keys[-1]].data_version
+        chunk = facts[self._chunk].data_version
         earlier = [facts[key].data_version for key in self._earlier(facts).values()]
         tests = {name: facts[hashes_key(name, "test")].data_version for name in self.evaluated}
         inputs: dict[str, Any] = {"chunk": chunk, "earlier": earlier, "tests": tests}
@@ -170,7 +203,14 @@ class NearDuplicatesNode(Node):
             ]
         if self.seen_by is not None:
             inputs["checkpoint"] = facts[self.seen_by.checkpoint_key].data_version
-        return {ONLY: Recipe(self.kind, self.version, self.declared, inputs)}
+        if learnt := self._learnt(facts):
+            inputs["learnt"] = learnt
+        found = {ONLY: Recipe(self.kind, self.version, self.declared, inputs)}
+        if self.release is not None:
+            found[OF_CHUNK] = hashes_recipe(chunk)
+            if self.settings.deduplicate:
+                found[OF_KEPT] = hashes_recipe(chunk, found[ONLY].digest)
+        return found
 
     @property
     def needs(self) -> Needs:
@@ -184,25 +224,45 @@ class NearDuplicatesNode(Node):
         from fomo_dagster.data.near_duplicates import Found, pairs_of
 
         train = _together(self._seen(name, "train", context) for name in self.trained_on)
+        chunk = _hashed(self._chunk, train, context)
+        if name != ONLY:
+            self._keep(chunk, recipe, folder, context)
+            return {"samples": chunk.height}
         tests = _together(self._seen(name, "test", context) for name in self.evaluated)
-        chunk = _hashed(self.chunk_keys[-1], train, context)
-        facts = {key: context.facts(key) for key in self.inputs}
+        facts = self.input_facts(context)
         brought = {s: _hashed(k, train, context) for s, k in self._earlier(facts).items()}
         late = [
             (brought[stage], tests.filter(pl.col("dataset").is_in(names)))
             for stage, names in self._late(facts).items()
         ]
+        learnt = recipe.inputs.get("learnt", [])
+        known = [digest for *_, digest in learnt if digest != UNKNOWN]
+        unknown = [key.partition(" ")[0] for key, _, digest in learnt if digest == UNKNOWN]
         pairs = pairs_of(
             chunk, _together(brought.values()), tests, self.settings.distance, late=late,
+            learnt=_together(_kept(digest, context) for digest in known),
             mirrored=self.settings.mirrored, similarity=self.settings.similarity,
             progress=context.callbacks.progress,
         )  # fmt: skip
         pairs.write_parquet(folder / PAIRS_FILE)
-        counts = {"samples": chunk.height, "unseen": chunk["hash"].null_count()}
+        counts: dict[str, Any] = {
+            "samples": chunk.height, "unseen": chunk["hash"].null_count(), "unknown": unknown
+        }  # fmt: skip
         (folder / COUNTS).write_text(json.dumps(counts))
         if pairs.height:
             self._draw(Found(**counts, pairs=pairs), folder, context)
         return {"samples": chunk.height}
+
+    def _keep(
+        self, chunk: pl.DataFrame, recipe: Recipe, folder: Path, context: NodeContext
+    ) -> None:
+        """The hashes of a chunk, without what is left out of it."""
+        from fomo_dagster.data.perceptual_hashes import HASHES as COLUMNS
+
+        if (digest := recipe.inputs.get("left_out")) is not None:
+            left_out = found_by(digest, context).of_the_stage
+            chunk = chunk.join(left_out, on=["dataset", "key"], how="anti", maintain_order="left")
+        chunk.select("dataset", *COLUMNS).write_parquet(folder / HASHES)
 
     def _draw(self, found: Found, folder: Path, context: NodeContext) -> None:
         """Some of the pairs, as far as their images are there."""
@@ -226,7 +286,7 @@ class NearDuplicatesNode(Node):
         return rows.with_columns(dataset=pl.lit(name))
 
     def predict(self, recipes: Mapping[str, Recipe], context: NodeContext) -> Facts:
-        return Facts(identity(recipes), NearDuplicatesDetails())
+        return Facts(recipes[ONLY].digest, NearDuplicatesDetails())
 
     def facts_of_made(
         self, recipes: Mapping[str, Recipe], artifacts: Mapping[str, Artifact], context: NodeContext
@@ -235,7 +295,7 @@ class NearDuplicatesNode(Node):
         details = NearDuplicatesDetails(
             samples=found.samples, leaking=found.leaking, repeated=found.repeated
         )
-        return Facts(identity(recipes), details)
+        return Facts(recipes[ONLY].digest, details)
 
     @property
     def table_names(self) -> tuple[str, ...]:
@@ -254,16 +314,17 @@ class NearDuplicatesNode(Node):
         yield "near_duplicates", rows.select(*SCHEMAS["near_duplicates"])
 
     def warnings(self, artifacts: Mapping[str, Artifact]) -> Iterator[str]:
-        from fomo_dagster.data.near_duplicates import LEAKAGE, PAST_LEAKAGE
+        from fomo_dagster.data.near_duplicates import LEAKAGE
 
         found, stage = found_in(artifacts[ONLY]), f"stage {self.stage} of {self.experiment}"
-        for kind in (LEAKAGE, PAST_LEAKAGE):
-            if not found.count(kind):
-                continue
+        said = [found.sentence(LEAKAGE)] if found.leaking else []
+        for sentence in (*said, *found.of_before):
             yield (
-                f"{stage}: {found.sentence(kind)}; `fomo duplicates {self.experiment} --stage "
-                f"{self.stage}` shows them"
+                f"{stage}: {sentence}; `fomo duplicates {self.experiment} --stage {self.stage}` "
+                "shows them"
             )
+        if found.unknown:
+            yield f"{stage}: {found.said_of_unknown}"
         if found.unseen:
             yield (
                 f"{stage}: {found.unseen} of {found.samples} samples cannot be decoded, so no near "
@@ -275,14 +336,16 @@ class NearDuplicatesNode(Node):
         return (NO_LEAKAGE,)
 
     def checked(self, outcome: Outcome, context: NodeContext) -> Iterator[Checked]:
-        from fomo_dagster.data.near_duplicates import LEAKAGE, PAST_LEAKAGE
+        from fomo_dagster.data.near_duplicates import LEAKAGE
 
         found = found_in(outcome.artifacts[ONLY])
         details = {"found": found.sentence(LEAKAGE), "distance": self.settings.distance,
                    "similarity": self.settings.similarity,
                    "not_looked_at": found.unseen}  # fmt: skip
         if found.leaked:
-            details["of_earlier_stages"] = found.sentence(PAST_LEAKAGE)
+            details["learnt_before"] = "; ".join(found.of_before)
+        if found.unknown:
+            details["not_known"] = found.said_of_unknown
         yield Checked(NO_LEAKAGE.name, not found.leaking + found.leaked, details=details)
 
     def shown(self, outcome: Outcome, context: NodeContext) -> Mapping[str, Shown]:
@@ -293,7 +356,7 @@ class NearDuplicatesNode(Node):
             "samples": found.samples,
             "near_a_test_image": found.leaking,
             "near_one_that_came_before": found.repeated,
-            "of_earlier_stages_near_a_later_test_image": found.leaked,
+            "learnt_before_and_near_a_test_image": found.leaked,
             "nearest": found.nearest,
         }
 
@@ -318,6 +381,14 @@ def found_by(digest: str, context: NodeContext) -> Found:
             f"the near duplicates {digest} are gone: `fomo run` of the experiment makes them again"
         )
     return found_in(artifact)
+
+
+def _kept(digest: str, context: NodeContext) -> pl.DataFrame:
+    """What OF_CHUNK or OF_KEPT once kept."""
+    artifact = context.store.open(KIND, digest)
+    if artifact is None:
+        raise StoreError(f"the hashes {digest} of what a release learnt are gone: plan again")
+    return read_parquet(artifact.path(HASHES))
 
 
 def _hashed(chunk_key: str, train: pl.DataFrame, context: NodeContext) -> pl.DataFrame:
