@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fomo_dagster.cli.bars import Bars
 from fomo_dagster.cli.output import Terminal
 from fomo_dagster.cli.planning import say_troubles_of_project, warn_once
 from fomo_dagster.errors import InputError
-from fomo_dagster.experiment.backbone import WEIGHTS_SUFFIXES
+from fomo_dagster.experiment.backbone import WEIGHTS_SUFFIXES, Backbone
 from fomo_dagster.experiment.experiment_sets import load_experiment_set
 from fomo_dagster.experiment.weights_folder import described
 from fomo_dagster.exporting.licences import said_of
@@ -22,7 +23,12 @@ from fomo_dagster.graph.run.run_context import RunContext
 from fomo_dagster.graph.work.checkpoints import WEIGHTS
 from fomo_dagster.home import Home, project_folder
 from fomo_dagster.progress import Callbacks
+from fomo_dagster.releases.live import weights_of
+from fomo_dagster.releases.records import History
 from fomo_dagster.store.files import check_free
+
+if TYPE_CHECKING:
+    from fomo_dagster.models.backbones import Architecture
 
 
 def export(
@@ -57,26 +63,47 @@ def export_weights(
     name_or_path: str, overrides: Sequence[str], stage: int | None, path: Path
 ) -> list[str]:
     """Write the weights that `stage` (the last by default) deploys; returns the lines to tell."""
-    from safetensors.torch import load_file
-
     from fomo_dagster.graph.nodes.provenance import data_of
-    from fomo_dagster.models.backbones import export as write_openclip
 
     graph, node = _evaluation(name_or_path, overrides, stage)
     context = RunContext(graph, Home.from_environment())
     context.facts(node.checkpoint_key)
     weights = context.artifact(node.checkpoint_key).path(WEIGHTS)
-    architecture = described(node.backbone).architecture
+    how = _write_weights(weights, described(node.backbone).architecture, path)
+    experiment = graph.experiments[node.experiment or ""]
+    data = data_of(node.checkpoint_key, experiment, graph.nodes, context)
+    return [f"{node.experiment}, stage {node.stage}: {how}", *_notes(data)]
+
+
+def export_release(home: Home, history: History, number: int | None, path: Path) -> list[str]:
+    """Write the weights of a release, by default of what is live, though its experiment changed
+    since; returns the lines to tell. Raises `InputError` where they are no longer in the store."""
+    number = history.live if number is None else number
+    if number is None:
+        raise InputError(f"nothing is live as {history.name}, so there are no weights to write")
+    candidate = history.release(number).candidate
+    if candidate is None:
+        raise InputError(f"release {number} of {history.name} does not say which weights it has")
+    weights = weights_of(home, history.name, number, candidate, str(path)).path(WEIGHTS)
+    backbone = Backbone.model_validate(dict(candidate.backbone))
+    how = _write_weights(weights, described(backbone).architecture, path)
+    data = () if candidate.provenance is None else candidate.provenance.data
+    return [f"{history.shown(number)} of {history.name}: {how}", *_notes(data)]
+
+
+def _write_weights(weights: Path, architecture: Architecture, path: Path) -> str:
+    """Write them for OpenCLIP; how to load them."""
+    from safetensors.torch import load_file
+
+    from fomo_dagster.models.backbones import export as write_openclip
+
     write_openclip(load_file(weights), architecture, path)
     shown = repr(architecture) if isinstance(architecture, str) else repr(path.stem)
     first = (
         "" if isinstance(architecture, str)
         else f"open_clip.add_model_config({str(path.with_suffix('.json'))!r}); "
     )  # fmt: skip
-    how = f"{first}open_clip.create_model({shown}, pretrained={str(path)!r})"
-    experiment = graph.experiments[node.experiment or ""]
-    data = data_of(node.checkpoint_key, experiment, graph.nodes, context)
-    return [f"{node.experiment}, stage {node.stage}: {how}", *_notes(data)]
+    return f"{first}open_clip.create_model({shown}, pretrained={str(path)!r})"
 
 
 def export_forms(
@@ -126,7 +153,13 @@ def _evaluation(
     last = max(node.stage for node in evaluated)
     number = last if stage is None else stage
     if number > last:
-        raise InputError(f"{experiment.name} has stages 0 to {last}, and no stage {number}")
+        released = "" if experiment.release is None else (
+            "; of what was released, `fomo releases "
+            f"{experiment.release.name} --number N --files model.safetensors` writes the weights"
+        )  # fmt: skip
+        raise InputError(
+            f"{experiment.name} has stages 0 to {last}, and no stage {number}{released}"
+        )
     node = graph.nodes[f"{experiment.name}/evaluation_{number:03d}"]
     assert isinstance(node, EvaluationNode)
     return graph, node

@@ -114,7 +114,9 @@ def releases(
     files: Annotated[
         Path | None,
         typer.Option(
-            metavar="FOLDER", help="Copy the files of what is live into this new folder instead."
+            metavar="PATH",
+            help="Copy the files of what is live into this new folder instead; or write its "
+            "weights for OpenCLIP into a file, .safetensors or .pt.",
         ),
     ] = None,
     number: Annotated[
@@ -125,15 +127,17 @@ def releases(
 ) -> None:
     """Show what was live when, and why the others were refused.
 
-    `fomo releases NAME --files FOLDER` copies the forms that `release.forms` asks for.
+    `fomo releases NAME --files FOLDER` copies the forms that `release.forms` asks for; with
+    --files model.safetensors any release can be had.
     """
     from fomo_dagster.cli.releases import as_data, copy_files, log_of, print_history, print_names
     from fomo_dagster.errors import InputError
+    from fomo_dagster.experiment.backbone import WEIGHTS_SUFFIXES
     from fomo_dagster.releases.records import ReleaseLog, names_of
 
     home = Home.from_environment()
     if number is not None and files is None:
-        raise InputError("--number says whose files to copy: give --files FOLDER with it")
+        raise InputError("--number says whose files to copy: give --files PATH with it")
     if name is None:
         for option in [*(["--join"] if join else []), *(["--files"] if files is not None else [])]:
             raise InputError(f"{option} is about one release name: name it")
@@ -145,6 +149,12 @@ def releases(
     if join:
         say(Terminal(stderr=True), f"joined what {ReleaseLog(home, name).join()} began")
     history = log_of(home, name).read()
+    if files is not None and files.suffix in WEIGHTS_SUFFIXES:
+        from fomo_dagster.cli.exporting import export_release
+
+        for line in export_release(home, history, number, files):
+            say(Terminal(stderr=True), line)
+        return
     if files is not None:
         say(Terminal(stderr=True), copy_files(home, history, number, files))
         return

@@ -5,7 +5,9 @@ import shutil
 
 import dagster as dg
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from assets.building import build_definitions
@@ -23,6 +25,7 @@ from fomo_dagster.graph.nodes.candidate import CandidateNode
 from fomo_dagster.graph.run.devices import Lending
 from fomo_dagster.graph.run.run_context import RunContext
 from fomo_dagster.graph.run.tasks import Task, as_data
+from fomo_dagster.graph.work.checkpoints import WEIGHTS
 from fomo_dagster.models.operations import of_encoding
 from fomo_dagster.releases.records import ReleaseLog
 from fomo_dagster.tables.views import query
@@ -400,6 +403,22 @@ def test_how_long_a_stage_takes_is_timed_once_where_its_architecture_is_another(
     refusal = history(live).records[-1]
     assert refusal.kind == "refusal"
     assert "latency of images" in refusal.gates[-2].said
+
+
+def test_weights_of_a_release_are_had_though_its_stage_is_gone(live, tmp_path):
+    was = load_file(live.home.store.open(*history(live).live_candidate.weights).path(WEIGHTS))
+    pets = {"name": "pets", "datasets": ["birds", "cats"], "order": "dataset_incremental"}
+    live.write("toy", release=release(PASSES), stream=pets, seed=3)
+    with pytest.raises(InputError, match="stages 0 to 2, and no stage 3; of what was released"):
+        fomo("export", "toy", str(tmp_path / "gone.pt"), "--stage", "3")
+    path = tmp_path / "model.safetensors"
+    told = fomo("releases", "shop", "--number", "1", "--files", str(path)).output
+    assert told.startswith("release 1 (toy, stage 1) of shop: open_clip.add_model_config(")
+    written = load_file(path)
+    assert all(torch.equal(was[name], weight) for name, weight in written.items())
+    assert path.with_suffix(".json").exists()
+    with pytest.raises(InputError, match="shop has no release 2: there are 1 to 1"):
+        fomo("releases", "shop", "--number", "2", "--files", str(path))
 
 
 @pytest.fixture
