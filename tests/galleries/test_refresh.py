@@ -73,6 +73,15 @@ def test_pieces_add_up_to_what_is_made_at_once(piecewise):
     assert at_once.artifacts[ONLY].path(EMBEDDINGS).read_bytes() == last
 
 
+def test_what_another_home_embedded_whole_is_taken_whole(piecewise):
+    piecewise.put_live(2)
+    *_, last = until_whole(piecewise)
+    piecewise.home.heads.remove("galleries/pets")
+    made = piecewise.make()
+    assert (made.head.digest, made.computed) == (last.head.digest, ())
+    assert is_current(piecewise)
+
+
 def search_of(shop, number=None):
     return GallerySearch.of(shop.home, embedded_gallery(shop.home, "pets", number))
 

@@ -177,6 +177,19 @@ class GalleryNode(Node):
         return None if before is None or rows < before else rows + refresh.rows
 
     def recipes(self, facts: FactsByKey) -> dict[str, Recipe]:
+        first = facts[self._progress_key].of(ProgressDetails).first
+        is_piece = first is not None and (self.gallery.of == "texts" or first < self._images(facts))
+        return self._recipes(facts, {FIRST_ROWS: first} if is_piece else {})
+
+    def settled(self, facts: FactsByKey, context: NodeContext) -> dict[str, Recipe]:
+        found = super().settled(facts, context)
+        if FIRST_ROWS in found[ONLY].parameters:
+            whole = self._recipes(facts, {})
+            if context.store.holds(whole[ONLY]):  # as where another home embedded it
+                return whole
+        return found
+
+    def _recipes(self, facts: FactsByKey, piece: Mapping[str, Any]) -> dict[str, Recipe]:
         details = facts[self.inputs[0]].of(SampleDetails)
         of_splits = {"train": digest_of(details.train), "test": details.test}
         split = self.gallery.split
@@ -184,9 +197,6 @@ class GalleryNode(Node):
             "weights": facts[self._followed_key].data_version,
             "samples": digest_of(of_splits) if split == "all" else of_splits[split],
         }
-        first = facts[self._progress_key].of(ProgressDetails).first
-        is_piece = first is not None and (self.gallery.of == "texts" or first < self._images(facts))
-        piece = {FIRST_ROWS: first} if is_piece else {}
         recipe = Recipe(self.kind, self.version, {**self._parameters, **piece}, inputs)
         # What grows goes on as it was begun, so that no row has to be embedded again.
         pixels = facts[self._progress_key].of(ProgressDetails).pixels
@@ -362,11 +372,7 @@ class GalleryNode(Node):
             "embedded_by": "nothing" if number is None else f"release {number}",
             "encoded": int(made.get("samples", 0)),
             "copied": int(made.get("copied", 0)),
-            **(
-                {}
-                if details.whole
-                else {"whole": "no: it is out of date until all rows are embedded"}
-            ),
+            **({} if details.whole else {"whole": "no: out of date until all rows are embedded"}),
         }
 
 
