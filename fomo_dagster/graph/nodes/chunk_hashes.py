@@ -9,14 +9,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from fomo_dagster.errors import StoreError
 from fomo_dagster.graph.core.facts import Details, Facts
 from fomo_dagster.graph.core.keys import is_chunk, release_key
-from fomo_dagster.graph.nodes.hashes import HashesNode
+from fomo_dagster.graph.nodes.hashes import HASHES, HashesNode
 from fomo_dagster.graph.work.histories import history_of
+from fomo_dagster.parquet import read_parquet
 from fomo_dagster.releases.records import Candidate
 from fomo_dagster.store.recipes import Recipe
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from fomo_dagster.graph.core.context import NodeContext
 
 KIND, VERSION = "chunk_hashes", 1
@@ -28,6 +32,14 @@ def hashes_recipe(chunk: str, left_out: str | None = None) -> Recipe:
     duplicates, which are not among them."""
     inputs = {"chunk": chunk} if left_out is None else {"chunk": chunk, "left_out": left_out}
     return Recipe(KIND, VERSION, {"hashes": HashesNode.version}, inputs)
+
+
+def hashes_by(digest: str, context: NodeContext) -> pl.DataFrame:
+    """What was made by such a recipe: HASHES with the dataset of each."""
+    artifact = context.store.open(KIND, digest)
+    if artifact is None:
+        raise StoreError(f"the hashes {digest} of what a release learnt are gone: run again")
+    return read_parquet(artifact.path(HASHES))
 
 
 @dataclass(frozen=True, kw_only=True)

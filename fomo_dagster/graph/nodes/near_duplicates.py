@@ -24,9 +24,9 @@ from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.core.outcome import Outcome
 from fomo_dagster.graph.core.shown import Check, Checked, Picture, Shown
 from fomo_dagster.graph.nodes.chunk_hashes import (
-    KIND,
     UNKNOWN,
     LearntDetails,
+    hashes_by,
     hashes_recipe,
     learnt_facts,
     learnt_key,
@@ -240,7 +240,7 @@ class NearDuplicatesNode(Node):
         unknown = [key.partition(" ")[0] for key, _, digest in learnt if digest == UNKNOWN]
         pairs = pairs_of(
             chunk, _together(brought.values()), tests, self.settings.distance, late=late,
-            learnt=_together(_kept(digest, context) for digest in known),
+            learnt=_together(hashes_by(digest, context) for digest in known),
             mirrored=self.settings.mirrored, similarity=self.settings.similarity,
             progress=context.callbacks.progress,
         )  # fmt: skip
@@ -381,14 +381,6 @@ def found_by(digest: str, context: NodeContext) -> Found:
             f"the near duplicates {digest} are gone: `fomo run` of the experiment makes them again"
         )
     return found_in(artifact)
-
-
-def _kept(digest: str, context: NodeContext) -> pl.DataFrame:
-    """What OF_CHUNK or OF_KEPT once kept."""
-    artifact = context.store.open(KIND, digest)
-    if artifact is None:
-        raise StoreError(f"the hashes {digest} of what a release learnt are gone: plan again")
-    return read_parquet(artifact.path(HASHES))
 
 
 def _hashed(chunk_key: str, train: pl.DataFrame, context: NodeContext) -> pl.DataFrame:
