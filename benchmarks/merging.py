@@ -1,12 +1,14 @@
 """Merging checkpoints out of core: seconds and memory by number and size of the models, beside the
-plain way, all models in memory with torch.
+plain way, all models in memory with torch, and beside mergekit.
 
 Random models in the page cache, half of whose numbers are one embedding, as in small CLIP models.
 Each measurement is a process of its own; its seconds are of the merge and of writing it, with as
 many threads as OMP_NUM_THREADS says. `reading alone` reads once what the technique does (a mean has
 no θ₀). Ratios are within a round; the table has their median, least and most over the rounds. Peak
 memory is what is allocated (RssAnon, looked at every 5 ms, beyond what the imports took): pages of
-files that are mapped can be dropped at any time and are left out, for both.
+files that are mapped can be dropped at any time and are left out, for both. mergekit (--mergekit
+says which Python has it) merges the same files, by what `mergekit-pytorch` calls; its seconds are
+without its imports.
 
     python benchmarks/merging.py [--models 2 8 20] [--megabytes 16 64] [--plain-limit 2000]
     OMP_NUM_THREADS=2 python benchmarks/merging.py --models 4 --megabytes 605 --plain-limit 3000
@@ -15,8 +17,10 @@ files that are mapped can be dropped at any time and are left out, for both.
 from __future__ import annotations
 
 import argparse
+import json
 import multiprocessing
 import statistics
+import subprocess
 import sys
 import tempfile
 import threading
@@ -34,6 +38,37 @@ from fomo_dagster.merging.techniques import TECHNIQUES, merge
 
 BLOCKS = 12
 READING, MERGING, PLAIN = WAYS = ("reading alone", "out of core", "in memory")
+MERGEKIT = "mergekit"
+BY_MERGEKIT = """
+import json, os, sys, threading, time
+from importlib.metadata import version
+from mergekit.scripts.merge_raw_pytorch import main
+
+def allocated():
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) / 1024 for line in status if "RssAnon" in line)
+
+def watch():
+    while not done.wait(0.005):
+        peak[0] = max(peak[0], allocated())
+
+peak, done, begun = [0.0], threading.Event(), allocated()
+watcher = threading.Thread(target=watch)
+watcher.start()
+started = time.perf_counter()
+main([sys.argv[1], sys.argv[2], "--quiet"], standalone_mode=False)
+seconds = time.perf_counter() - started
+done.set()
+watcher.join()
+print(json.dumps([version("mergekit"), seconds, max(0.0, peak[0] - begun)]))
+"""
+AS_MERGEKIT = {
+    "weighted_mean": ("linear", {"weight": 1.0}),
+    "model_stock": ("model_stock", {}),
+    "dare_ties": ("dare_ties", {"weight": 1.0, "density": 0.1}),
+    "ties": ("ties", {"weight": 1.0, "density": 0.2}),
+}
+"""Technique → method and parameters of each model."""
 BYTES_AT_ONCE = checkpoints.NUMBERS_AT_ONCE * 4
 MEASURED = ("weighted_mean", "model_stock", "dare_ties", "ties")
 
@@ -127,6 +162,30 @@ def measured(work: Callable[[], None]) -> tuple[float, float]:
     return seconds, max(0.0, peak[0] - begun)
 
 
+def by_mergekit(python: Path, folder: Path, technique: str, count: int) -> tuple[float, float]:
+    """As `measure`; it takes files by their suffix."""
+    files = {name: folder / f"{name}.safetensors" for name in ("base", *map(str, range(count)))}
+    for name, path in files.items():
+        if not path.exists():
+            path.symlink_to(folder / name)
+    method, parameters = AS_MERGEKIT[technique]
+    recipe: dict[str, object] = {
+        "merge_method": method, "dtype": "float32",
+        "models": [
+            {"model": str(files[str(i)]), "parameters": parameters} for i in range(count)
+        ],
+    }  # fmt: skip
+    if method != "linear":
+        recipe["base_model"] = str(files["base"])
+    config = folder / "recipe.yaml"  # JSON is YAML
+    config.write_text(json.dumps(recipe))
+    command = [str(python), "-c", BY_MERGEKIT, str(config), str(folder / "by_mergekit")]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    version, seconds, peak = json.loads(done.stdout.splitlines()[-1])
+    print(MERGEKIT, version, file=sys.stderr)
+    return seconds, peak
+
+
 def measure(folder: Path, technique: str, count: int, way: str) -> tuple[float, float]:
     """Seconds, and the peak of allocated MiB beyond the beginning."""
     models, base, output = [folder / str(i) for i in range(count)], folder / "base", folder / "out"
@@ -151,6 +210,7 @@ def main() -> None:
     parser.add_argument("--distinct", type=int, help="Models that are no links; all by default.")
     parser.add_argument("--techniques", choices=MEASURED, nargs="+", default=MEASURED)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--mergekit", type=Path, help="A Python in which mergekit is installed.")
     parser.add_argument("--folder", type=Path, help="Where the models are written.")
     arguments = parser.parse_args()
     rows: list[tuple[object, ...]] = []
@@ -162,14 +222,19 @@ def main() -> None:
             write_models(folder, most, megabytes, arguments.distinct or most)
             for count in arguments.models:
                 held = count * megabytes <= arguments.plain_limit
-                ways = WAYS if held else WAYS[:-1]
+                ways = [*(WAYS if held else WAYS[:-1]), *([MERGEKIT] if arguments.mergekit else [])]
                 for technique in arguments.techniques:
                     found: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
                     for way in ways * arguments.rounds:
-                        with ProcessPoolExecutor(1, spawn) as process:
-                            measured = process.submit(measure, folder, technique, count, way)
-                            found[way].append(measured.result())
-                        print(technique, count, megabytes, way, found[way][-1], file=sys.stderr)
+                        if way == MERGEKIT:
+                            one = by_mergekit(arguments.mergekit, folder, technique, count)
+                        else:
+                            with ProcessPoolExecutor(1, spawn) as process:
+                                one = process.submit(
+                                    measure, folder, technique, count, way
+                                ).result()
+                        found[way].append(one)
+                        print(technique, count, megabytes, way, one, file=sys.stderr)
                     rows += [(technique, count, megabytes, *row) for row in summarised(found)]
     ratios = ("of reading", "of in memory")
     columns = ("technique", "models", "MB each", "way", "s", *ratios, "peak MiB")
