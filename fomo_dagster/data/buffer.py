@@ -3,7 +3,7 @@
 Every sample has a priority, a hash of the seed and of its name, and selections keep the smallest,
 or those that stand for their concept by features that no stage changes. So they need no state and
 do not depend on the order of the chunks. As the past grows, the samples kept of its earlier part
-only become fewer.
+only become fewer. Selections by losses look anew at each stage, by its own weights.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ from fomo_dagster.units import byte_size
 RESERVOIR = "reservoir"
 CLASS_BALANCED = "class_balanced"
 BY_FEATURES = tuple(ORDERS)
-POLICIES = (CLASS_BALANCED, RESERVOIR, *BY_FEATURES)
+MOST_FORGOTTEN = "most_forgotten"
+BY_LOSSES = ("hardest", MOST_FORGOTTEN)
+POLICIES = (CLASS_BALANCED, RESERVOIR, *BY_FEATURES, *BY_LOSSES)
 
 CONCEPT = ("dataset", "concept")
 MEBIBYTE = 2**20
@@ -43,6 +45,7 @@ def select(
     capacity_mib: float | None = None,
     sizes: OfSamples | None = None,
     features: OfSamples | None = None,
+    losses: OfSamples | None = None,
 ) -> pl.DataFrame:
     """The manifest of the buffer after `chunks`, in their order; without a capacity, all samples.
 
@@ -53,9 +56,10 @@ def select(
     the stream gives (Vitter 1985). "class_balanced": all concepts have equally many, except that
     small ones have all of theirs, and the last places go to concepts chosen by priority. Within a
     concept every sample is equally likely. "herding", "k_centre": as many of each concept, in the
-    order of `representatives` by the column `features` of `features`, (D,) float32 each. A concept
-    must come with one chunk. Raises `InputError` for another selection, and where not even the
-    first image fits; `DataError` where `sizes` or `features` lack a sample.
+    order of `representatives` by the column `features` of `features`, (D,) float32 each.
+    "hardest", "most_forgotten": as many of each concept, those with the highest `loss` of `losses`.
+    A concept must come with one chunk. Raises `InputError` for another selection, and where not
+    even the first image fits; `DataError` where `sizes`, `features` or `losses` lack a sample.
     """
     if policy not in POLICIES:
         raise InputError(f"unknown buffer selection {policy!r}: {nearest(policy, POLICIES)}")
@@ -79,6 +83,12 @@ def select(
     if policy == CLASS_BALANCED:
         turn = pl.col("priority").rank("ordinal").over(CONCEPT).alias("turn")
         ranked = ranked.with_columns(turn)
+    elif policy in BY_LOSSES:
+        assert losses is not None
+        # Equal losses by priority, which comes first in the table.
+        ranked = _beside(ranked.sort("priority", "place"), losses, "loss").with_columns(
+            pl.col("loss").rank("ordinal", descending=True).over(CONCEPT).alias("turn")
+        )
     elif policy in BY_FEATURES:
         assert features is not None
         ranked = _in_turns(ranked, features, policy, _turns(ranked, samples, room))

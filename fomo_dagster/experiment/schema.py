@@ -48,12 +48,16 @@ class Buffer(Declaration):
         description="How many MiB of stored images to keep; null: any number. With `capacity`, the "
         "one that is reached first counts.",
     )
-    selection: Literal["class_balanced", "reservoir", "herding", "k_centre"] = Field(
+    selection: Literal[
+        "class_balanced", "reservoir", "herding", "k_centre", "hardest", "most_forgotten"
+    ] = Field(
         "class_balanced",
         description="Which samples to keep. class_balanced: about as many of each concept. "
         "reservoir: any, with equal chances. herding, k_centre: about as many of each concept, "
         "those whose mean is nearest to the concept's, or that lie far from one another, by θ₀'s "
-        "image features.",
+        "image features. hardest, most_forgotten: about as many of each concept, those with the "
+        "highest loss by the weights that the stage starts from, or whose loss grew most since "
+        "their own stage.",
     )
 
     @property
@@ -61,9 +65,20 @@ class Buffer(Declaration):
         """Whether samples are chosen by θ₀'s image features."""
         return self.selection in ("herding", "k_centre")
 
+    @property
+    def is_by_losses(self) -> bool:
+        """Whether samples are chosen by the losses of what a stage starts from."""
+        return self.selection in ("hardest", "most_forgotten")
+
+    @property
+    def is_since(self) -> bool:
+        """Whether it is by how much these have grown."""
+        return self.selection == "most_forgotten"
+
     @model_validator(mode="after")
     def _chooses_what_it_keeps(self) -> Buffer:
-        if self.is_by_features and self.capacity is None and self.capacity_mib is None:
+        chooses = self.is_by_features or self.is_by_losses
+        if chooses and self.capacity is None and self.capacity_mib is None:
             raise ValueError(
                 f"selection is {self.selection!r}, but without a capacity everything is kept: "
                 "give capacity or capacity_mib"
@@ -311,6 +326,24 @@ class Experiment(TrainingSettings):
         if wrong:
             raise ValueError(
                 f"execution.sharded: {wrong[0]}: take another, or leave execution.sharded out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _keeps_what_it_can_choose(self) -> Experiment:
+        if not self.buffer.is_by_losses:
+            return self
+        preserve, start = self.method.preserve, self.method.start_from
+        said = f"buffer.selection is {self.buffer.selection}, "
+        if preserve is not None and preserve.leaves_replay_features:
+            raise ValueError(
+                f"{said}which looks anew at each stage, and {preserve.name} needs to know what "
+                "later stages keep: take another selection"
+            )
+        if self.buffer.is_since and start in ("live", "initial"):
+            raise ValueError(
+                f"{said}and method.start_from is {start}: a stage does not go on from the one "
+                "before, so nothing tells what was forgotten since; take hardest"
             )
         return self
 

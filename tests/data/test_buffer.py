@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fomo_dagster.data import buffer
-from fomo_dagster.data.buffer import BY_FEATURES, CLASS_BALANCED, POLICIES, RESERVOIR
+from fomo_dagster.data.buffer import BY_FEATURES, BY_LOSSES, CLASS_BALANCED, POLICIES, RESERVOIR
 from fomo_dagster.data.representatives import herding
 from fomo_dagster.data.samples import MANIFEST
 from fomo_dagster.errors import DataError, InputError
@@ -52,10 +52,18 @@ def features(dataset: str) -> pl.DataFrame:
     return sizes_of.select("key").with_columns(values)
 
 
+@cache
+def losses(dataset: str) -> pl.DataFrame:
+    """Of the samples that `chunk` can name; some are the same."""
+    return sizes(dataset).select("key", loss=pl.col("size") / 1024 % 41)
+
+
 def select(
     past: list[pl.DataFrame], capacity: int | None, selection: str, seed: int, **bounds: Any
 ) -> pl.DataFrame:
-    return buffer.select(past, capacity, selection, seed, features=features, **bounds)
+    return buffer.select(
+        past, capacity, selection, seed, features=features, losses=losses, **bounds
+    )
 
 
 COUNTS = st.lists(st.integers(1, 12), min_size=1, max_size=8)
@@ -103,7 +111,7 @@ def test_a_buffer_is_full_and_holds_different_samples_of_the_past_in_stream_orde
 @given(
     counts=COUNTS,
     capacity=st.integers(1, 60),
-    selection=st.sampled_from([CLASS_BALANCED, *BY_FEATURES]),
+    selection=st.sampled_from([CLASS_BALANCED, *BY_FEATURES, *BY_LOSSES]),
     seed=st.integers(0, 99),
 )
 def test_all_but_reservoir_fill_concepts_equally_and_small_ones_leave_their_rest(
@@ -245,6 +253,15 @@ def test_priorities_are_the_same_on_every_machine() -> None:
         ("dataset0", "a/3"),
         ("dataset1", "b/5"),
     ]
+
+
+def test_the_highest_losses_of_each_concept_are_kept() -> None:
+    past = [chunk({"a": 9, "b": 9})]
+    kept = select(past, 6, "hardest", seed=0)
+    for dataset, concept in (("dataset0", "a"), ("dataset1", "b")):
+        of_concept = losses(dataset).filter(pl.col("key").str.starts_with(f"{concept}/")).head(9)
+        found = kept.filter(dataset=dataset).join(of_concept, on="key")["loss"]
+        assert sorted(found, reverse=True) == sorted(of_concept["loss"], reverse=True)[:3]
 
 
 def test_a_sample_without_features_is_named() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import polars as pl
@@ -12,14 +13,21 @@ from fomo_dagster.cli.running import run_experiment
 from fomo_dagster.data.buffer import select
 from fomo_dagster.data.pixel_rules import NEWEST
 from fomo_dagster.data.representatives import k_centre
+from fomo_dagster.errors import InputError
 from fomo_dagster.evaluation.encoding import Encoder
 from fomo_dagster.graph.core.facts import ONLY, Facts
+from fomo_dagster.graph.core.files import MANIFEST
+from fomo_dagster.graph.nodes.losses import buffer_losses
 from fomo_dagster.graph.nodes.trained import TrainedNode
 from fomo_dagster.graph.run.materialise import materialise
 from fomo_dagster.graph.run.run_context import RunContext
 from fomo_dagster.graph.work.checkpoints import WEIGHTS, load_weights
 from fomo_dagster.graph.work.indexes import index_of
 from fomo_dagster.graph.work.stage_pools import StagePools, open_pools
+from fomo_dagster.models.operations import of_encoding
+from fomo_dagster.parquet import read_parquet
+from fomo_dagster.tables.views import query
+from tests.conftest import EXPERIMENT
 
 
 def digest(project: Any, stage: int, *overrides: str) -> str:
@@ -40,8 +48,8 @@ def opened(project: Any, stage: int, kinds: tuple[str, ...], **buffer: Any) -> S
     assert isinstance(node, TrainedNode)
     return open_pools(
         node.chunk_keys[-1], node.chunk_keys[:-1], None, buffer=node.buffer,
-        buffer_features=node.buffer_features, seed=node.seed, execution=node.execution,
-        context=context, pixels=NEWEST,
+        buffer_features=node.buffer_features, buffer_losses=pl.DataFrame, seed=node.seed,
+        execution=node.execution, context=context, pixels=NEWEST,
     )  # fmt: skip
 
 
@@ -156,3 +164,94 @@ def test_a_run_computes_features_once_and_plans_say_so(finished_project: Any) ->
     planned = {entry.asset for entry in resolve_request("centred", []).plan() if entry.compute}
     assert not planned & set(FEATURES)
     assert planned >= {f"centred/trained_{stage:03d}" for stage in (2, 3)}
+
+
+def losses_of(project: Any, name: str, stage: int, weights: str) -> dict[tuple[str, str], float]:
+    """Of all that the stages before one brought, by an asset's weights: one sample at a time, in
+    double precision, among the captions of its stage."""
+    graph = project.graph(name)
+    context, node = RunContext(graph, project.home), graph.nodes[f"{name}/trained_{stage:03d}"]
+    model = load_weights(node.backbone, context.artifact(weights).path(WEIGHTS))
+    encoder = Encoder.of(model, "fp32", node.execution, NEWEST)
+    scale = model.module.logit_scale.detach().double().exp().item()
+    found = {}
+    for key in node.chunk_keys[:-1]:
+        chunk = read_parquet(context.artifact(key).path(MANIFEST))
+        texts = sorted({text for captions in chunk["captions"] for text in captions})
+        of_texts = encoder.texts(texts).double()
+        for dataset, sample, captions in chunk.select("dataset", "key", "captions").rows():
+            index = index_of(dataset, context)
+            image = encoder.images(dataset, index.rows("train").filter(key=sample), index)[0]
+            odds = [math.exp(scale * float(image.double() @ text)) for text in of_texts]
+            own = sum(odds[texts.index(caption)] for caption in captions)
+            found[dataset, sample] = -math.log(own / sum(odds))
+    return found
+
+
+@pytest.mark.slow
+def test_the_hardest_and_the_most_forgotten_are_kept_and_their_cost_counts(
+    finished_project: Any,
+) -> None:
+    project = finished_project
+    home = project.home
+    project.write("hard", buffer={"selection": "hardest", "capacity": 6})
+    planned = [entry.asset for entry in resolve_request("hard", []).plan() if entry.compute]
+    assert {"hard/losses_002", "hard/losses_003", "hard/trained_002"} <= set(planned)
+    run_experiment("hard", [])
+    assert all(entry.current for entry in resolve_request("hard", []).plan())
+    computed = losses_of(project, "hard", 3, "hard/trained_002")
+    keys = [f"hard/losses_{stage:03d}" for stage in (2, 3)]
+    context = RunContext(project.graph("hard"), home)
+    stored = buffer_losses(keys, since=False, context=context)
+    assert dict(zip(stored.select("dataset", "key").rows(), stored["loss"], strict=True)) == (
+        pytest.approx(computed, abs=1e-4)
+    )
+    chunks = [
+        read_parquet(context.artifact(key).path(MANIFEST))
+        for key in project.graph("hard").nodes["hard/trained_003"].chunk_keys[:-1]
+    ]
+
+    def kept(losses: pl.DataFrame, policy: str) -> set[tuple[str, str]]:
+        rows = select(chunks, 4, policy, 0, losses=lambda dataset: losses.filter(dataset=dataset))
+        return set(rows.select("dataset", "key").rows())
+
+    concepts = pl.concat(chunks).join(stored, on=["dataset", "key"])
+    highest = concepts.sort("loss").group_by("dataset", "concept").last()
+    assert kept(stored, "hardest") <= set(highest.select("dataset", "key").rows())
+    flops = query(home.root, "SELECT (cost->>'flops')::BIGINT FROM artifacts WHERE makes_weights "
+                  "AND asset = 'hard/losses_003'").item()  # fmt: skip
+    cost = of_encoding(EXPERIMENT["backbone"]["architecture"])  # type: ignore[index]
+    texts = sum(len({t for c in chunk["captions"] for t in c}) for chunk in chunks)
+    images = sum(chunk.height for chunk in chunks)
+    assert flops == images * cost.flops_per_image + texts * cost.flops_per_text
+
+    before = losses_of(project, "hard", 2, "hard/trained_001")
+    since = buffer_losses(keys, since=True, context=context)
+    grown = {
+        sample: loss - before.get(sample, loss) for sample, loss in computed.items()
+    }  # of what stage 2 brought, nothing is forgotten yet
+    assert dict(zip(since.select("dataset", "key").rows(), since["loss"], strict=True)) == (
+        pytest.approx(grown, abs=2e-4)
+    )
+    project.write("forgot", buffer={"selection": "most_forgotten", "capacity": 6})
+    run_experiment("forgot", [])
+    (recipe,) = home.heads.read("forgot/trained_003").recipes.values()
+    assert recipe["inputs"]["losses"] == [
+        home.heads.read(f"forgot/losses_{stage:03d}").data_version for stage in (2, 3)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("selection", "method", "said"),
+    [
+        ("hardest", "{preserve: {name: der}}", "der needs to know what later stages keep"),
+        ("most_forgotten", "{start_from: initial}", "nothing tells what was forgotten since"),
+    ],
+)
+def test_selections_by_losses_are_refused_where_they_mean_nothing(
+    project: Any, selection: str, method: str, said: str
+) -> None:
+    with pytest.raises(InputError, match=said):
+        project.graph("toy", f"buffer={{selection: {selection}, capacity: 5}}", f"method={method}")
+    with pytest.raises(InputError, match="without a capacity everything is kept"):
+        project.graph("toy", f"buffer={{selection: {selection}}}")

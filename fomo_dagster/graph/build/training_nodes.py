@@ -16,6 +16,7 @@ from fomo_dagster.graph.nodes.chunk import ChunkNode
 from fomo_dagster.graph.nodes.features import FeaturesNode
 from fomo_dagster.graph.nodes.inspection import InspectionNode
 from fomo_dagster.graph.nodes.kept import KeptNode
+from fomo_dagster.graph.nodes.losses import LossesNode
 from fomo_dagster.graph.nodes.trained import OtherWeights, TrainedNode
 from fomo_dagster.methods.online_selection.declaration import Referring
 
@@ -74,6 +75,22 @@ class TrainingNodes(StreamNodes):
                     self.add(node)
         return keys
 
+    def losses(self, loaded: Loaded, stage: int, weights: WeightsOverTime) -> tuple[str, ...]:
+        """The keys of the losses that a stage's buffer is chosen by, of stages 2..stage, whose last
+        node is added; empty where it is not chosen by losses."""
+        experiment = loaded.experiment
+        if stage == 1 or not experiment.buffer.is_by_losses:
+            return ()
+        keys = tuple(f"{experiment.name}/losses_{one:03d}" for one in range(2, stage + 1))
+        self.add(
+            LossesNode(
+                key=keys[-1], experiment=experiment.name, stage=stage, backbone=weights.backbone,
+                checkpoint_key=weights.start(stage),
+                chunk_keys=tuple(weights.chunk_keys[: stage - 1]), execution=experiment.execution,
+            )
+        )  # fmt: skip
+        return keys
+
     def trained(
         self,
         loaded: Loaded,
@@ -84,12 +101,14 @@ class TrainingNodes(StreamNodes):
     ) -> TrainedNode:
         """The training of one stage."""
         experiment, theta = loaded.experiment, weights.base_key
+        losses = self.losses(loaded, stage, weights)
+        has_buffer = "buffer" in experiment.mixture.of_stage(stage).pools
         return TrainedNode(
             key=weights.trained(stage), experiment=experiment.name, stage=stage,
             backbone=weights.backbone, settings=experiment, mixture=experiment.mixture,
             buffer=experiment.buffer, buffer_features=self.chosen_by(loaded, stage, weights),
-            method=experiment.method, seed=experiment.seed,
-            start_key=weights.start(stage), base_key=theta,
+            losses_keys=losses if has_buffer else (), method=experiment.method,
+            seed=experiment.seed, start_key=weights.start(stage), base_key=theta,
             chunk_keys=tuple(weights.chunk_keys[:stage]), pool_key=pool_key,
             trained_keys=tuple(map(weights.trained, range(1, stage))),
             reference=self.reference(loaded, stage, theta, weights),

@@ -22,6 +22,7 @@ from fomo_dagster.graph.core.shown import Shown
 from fomo_dagster.graph.nodes.budget import BudgetDetails
 from fomo_dagster.graph.nodes.features import FeaturesNode
 from fomo_dagster.graph.nodes.live_start import StartDetails
+from fomo_dagster.graph.nodes.losses import buffer_losses
 from fomo_dagster.graph.nodes.pixels import of_pixels, pixels_of
 from fomo_dagster.graph.nodes.weights import WeightsNode
 from fomo_dagster.graph.work.checkpoints import (
@@ -79,6 +80,7 @@ class TrainedNode(WeightsNode):
         "selecting": "the model that it selects samples by is another",
         "buffer": "earlier chunks brought other samples",
         "chosen_by": "θ₀, whose features the buffer is chosen by, is another",
+        "losses": "its buffer is chosen by other losses",
         "pretraining": "the pretraining pool brings other samples",
     }
     makes_weights: ClassVar[bool] = True
@@ -96,6 +98,8 @@ class TrainedNode(WeightsNode):
     pool_key: str | None  # where the mixture of some stage draws from it
     buffer_features: Mapping[str, str] = field(default_factory=dict)
     """Dataset → the key of θ₀'s features that the buffer is chosen by, if it is."""
+    losses_keys: tuple[str, ...] = ()
+    """Of the losses that the buffer is chosen by, if it is: stages 2..stage."""
     trained_keys: tuple[str, ...] = ()  # what the stages before trained
     reference: OtherWeights | None = None
     """What the preservation looks at beside the weights of the start."""
@@ -145,7 +149,13 @@ class TrainedNode(WeightsNode):
 
     @property
     def _chosen_by(self) -> tuple[str, ...]:
-        return (self.base_key, *self.buffer_features.values()) if self.buffer_features else ()
+        features = (self.base_key, *self.buffer_features.values()) if self.buffer_features else ()
+        return (*features, *self._losses_keys)
+
+    @property
+    def _losses_keys(self) -> tuple[str, ...]:
+        """Those that decide what is kept: all, or of its own stage."""
+        return self.losses_keys if self.buffer.is_since else self.losses_keys[-1:]
 
     def _learnt(self, keys: Sequence[str], facts: FactsByKey) -> tuple[str, ...]:
         """Of keys of the stages before, those that what this one starts from was trained on: a
@@ -219,6 +229,8 @@ class TrainedNode(WeightsNode):
             inputs["buffer"] = [facts[key].data_version for key in buffer]
         if self.buffer_features:  # of what chunks brought, whatever else their datasets hold
             inputs["chosen_by"] = facts[self.base_key].data_version
+        if losses := self._losses_keys:
+            inputs["losses"] = [facts[key].data_version for key in losses]
         if self._drawn_pool_key is not None:
             inputs["pretraining"] = facts[self._drawn_pool_key].data_version
         if features := self._learnt(self._replay_feature_keys, facts):
@@ -253,8 +265,11 @@ class TrainedNode(WeightsNode):
         buffer_keys = self._learnt(self._buffer_keys, start)
         opened = open_pools(
             self.chunk_keys[-1], buffer_keys, self._drawn_pool_key, buffer=self.buffer,
-            buffer_features=self.buffer_features, seed=self.seed, execution=self.execution,
-            context=context, pixels=pixels_of(recipe),
+            buffer_features=self.buffer_features,
+            buffer_losses=lambda: buffer_losses(
+                self.losses_keys, since=self.buffer.is_since, context=context
+            ),
+            seed=self.seed, execution=self.execution, context=context, pixels=pixels_of(recipe),
         )  # fmt: skip
         stage_inputs = self._opened_stage_inputs(context)
         if feature_keys := self._learnt(self._replay_feature_keys, start):

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fomo_dagster.evaluation.encoding import Encoder
-from fomo_dagster.graph.work.indexes import index_of
+from fomo_dagster.graph.work.manifest_features import image_features_of, texts_of
 
 if TYPE_CHECKING:
     from fomo_dagster.graph.core.context import NodeContext
@@ -39,33 +39,19 @@ def write_replay_features(
     exp(logit_scale). `texts` (M, D), fp16, L2-normalised: of all different captions. `captions`
     (C,): the row in `texts` of each sample's each caption, those of sample n from `first[n]` on.
     `bias` (): that of the logits, fp32, where the model has one.
-    Images are not augmented; one that cannot be decoded is never drawn, and taken as a blank one.
     Returns N.
     """
     mine = chunk.with_row_index("row").join(kept, on=SAMPLE, how="semi", maintain_order="left")
-    places, blocks = [], []
-    for (dataset,), part in mine.with_row_index("place").group_by("dataset", maintain_order=True):
-        index = index_of(str(dataset), context)
-        part = part.select("place", "key").join(
-            index.rows("train"), on="key", how="left", maintain_order="left"
-        )
-        blocks.append(encoder.images(str(dataset), part, index, blank_where_unreadable=True))
-        places += part["place"].to_list()
-    captions = mine["captions"].explode()
-    texts = captions.unique(maintain_order=True).to_list()
-    row_of = {text: row for row, text in enumerate(texts)}
-    empty = torch.empty(0, 0)
-    images = torch.cat(blocks)[torch.tensor(places).argsort()] if blocks else empty
-    encoded = empty
-    if texts:
-        encoded = encoder.texts(texts)
+    images = image_features_of(encoder, mine, context)
+    texts, own = texts_of(mine)
+    encoded = encoder.texts(texts) if texts else torch.empty(0, 0)
     module = encoder.model.module
     ends = mine["captions"].list.len().cast(pl.Int64).cum_sum()
     tensors = {
         "rows": mine["row"].cast(pl.Int64).to_torch(),
         "images": (module.logit_scale.detach().exp().cpu() * images).half(),
         "texts": encoded.half(),
-        "captions": torch.tensor([row_of[text] for text in captions], dtype=torch.int64),
+        "captions": torch.tensor([row for rows in own for row in rows], dtype=torch.int64),
         "first": (ends - mine["captions"].list.len()).to_torch(),
     }
     bias = getattr(module, "logit_bias", None)

@@ -49,14 +49,16 @@ def open_pools(
     *,
     buffer: Buffer,
     buffer_features: Mapping[str, str],
+    buffer_losses: Callable[[], pl.DataFrame],
     seed: int,
     execution: Execution,
     context: NodeContext,
     pixels: Pixels,
 ) -> StagePools:
     """Open what the assets of these keys hold. buffer_features: dataset → the key of the features
-    that the buffer is chosen by, if it is. pixels: how images are decoded. Raises what reading it
-    raises."""
+    that the buffer is chosen by, if it is. buffer_losses: the losses that it is chosen by, if it
+    is: of every sample that came before, with its dataset and key. pixels: how images are decoded.
+    Raises what reading it raises."""
 
     def manifest(key: str) -> pl.DataFrame:
         return read_parquet(context.artifact(key).path(MANIFEST))
@@ -71,6 +73,7 @@ def open_pools(
         return select(
             chunks, buffer.capacity, buffer.selection, seed,
             capacity_mib=buffer.capacity_mib, sizes=stored, features=features,
+            losses=lambda dataset: buffer_losses().filter(dataset=dataset),
         )  # fmt: skip
 
     chunk, earlier = manifest(chunk_key), [manifest(key) for key in earlier_keys]
