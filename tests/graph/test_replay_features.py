@@ -65,7 +65,7 @@ def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shelf:
     def index_of(dataset: str, shelf: Shelf) -> Index:
         return Unchecked(shelf.folder / dataset)
 
-    monkeypatch.setattr("fomo_dagster.graph.work.replay_features.index_of", index_of)
+    monkeypatch.setattr("fomo_dagster.graph.work.manifest_features.index_of", index_of)
     for dataset in DATASETS:
         (tmp_path / dataset).mkdir()
         rows = []
