@@ -99,3 +99,15 @@ def test_a_share_that_leaves_one_side_empty_is_refused(project, share):
     project.write("toy", validation={"share": share})
     with pytest.raises(InputError, match=r"validation\.share"):
         resolve_request("toy", [])
+
+
+def test_a_swept_coefficient_of_merges_trains_each_stage_once(project):
+    project.write(
+        "tuned", validation=VALIDATION, method={"combination": "ft_merge"},
+        sweep={"method.merge.weight": [0.2, 0.8]},
+    )  # fmt: skip
+    plan = resolve_request("tuned", []).plan()
+    computed = {e.asset for e in plan if e.compute}
+    trained = {f"tuned_weight_0_2/trained_{stage:03d}" for stage in (1, 2, 3)}
+    assert {asset for asset in computed if "/trained_" in asset} == trained
+    assert len([asset for asset in computed if "/deployed_" in asset]) == 2 * 3
