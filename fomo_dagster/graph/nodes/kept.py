@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from fomo_dagster.errors import InputError
 from fomo_dagster.graph.core.facts import ONLY, Facts, FactsByKey, identity
-from fomo_dagster.graph.core.files import MANIFEST
+from fomo_dagster.graph.core.files import MANIFEST, SAMPLE
 from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.core.outcome import Outcome
 from fomo_dagster.graph.core.shown import Shown
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from fomo_dagster.graph.core.context import NodeContext
 
 LEFT_OUT = "left_out.parquet"
-SAMPLE = ["dataset", "key"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from fomo_dagster.experiment.backbone import Backbone
 from fomo_dagster.experiment.execution import Execution
 from fomo_dagster.graph.core.facts import FactsByKey
-from fomo_dagster.graph.core.files import MANIFEST
+from fomo_dagster.graph.core.files import MANIFEST, SAMPLE
 from fomo_dagster.graph.core.needs import Needs
 from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.core.outcome import Outcome
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from fomo_dagster.graph.core.context import NodeContext
 
 LOSSES = "losses.parquet"
-SAMPLE = ["dataset", "key"]
 OF_STAGE = "stage {:03d}"  # the artifact of what a stage brought
 
 

@@ -17,7 +17,7 @@ from fomo_dagster.experiment.backbone import Backbone
 from fomo_dagster.experiment.execution import Execution
 from fomo_dagster.experiment.near_duplicates import NearDuplicates
 from fomo_dagster.graph.core.facts import ONLY, Details, Facts, FactsByKey
-from fomo_dagster.graph.core.files import FEATURES, MANIFEST
+from fomo_dagster.graph.core.files import FEATURES, MANIFEST, SAMPLE
 from fomo_dagster.graph.core.keys import features_key, hashes_key
 from fomo_dagster.graph.core.needs import Needs
 from fomo_dagster.graph.core.node import Node
@@ -261,7 +261,7 @@ class NearDuplicatesNode(Node):
 
         if (digest := recipe.inputs.get("left_out")) is not None:
             left_out = found_by(digest, context).of_the_stage
-            chunk = chunk.join(left_out, on=["dataset", "key"], how="anti", maintain_order="left")
+            chunk = chunk.join(left_out, on=SAMPLE, how="anti", maintain_order="left")
         chunk.select("dataset", *COLUMNS).write_parquet(folder / HASHES)
 
     def _draw(self, found: Found, folder: Path, context: NodeContext) -> None:
@@ -385,8 +385,8 @@ def found_by(digest: str, context: NodeContext) -> Found:
 
 def _hashed(chunk_key: str, train: pl.DataFrame, context: NodeContext) -> pl.DataFrame:
     """The samples of a chunk, in its order, with their hashes."""
-    samples = read_parquet(context.artifact(chunk_key).path(MANIFEST)).select("dataset", "key")
-    return samples.join(train, on=["dataset", "key"], how="left", maintain_order="left")
+    samples = read_parquet(context.artifact(chunk_key).path(MANIFEST)).select(SAMPLE)
+    return samples.join(train, on=SAMPLE, how="left", maintain_order="left")
 
 
 def _together(frames: Iterable[pl.DataFrame]) -> pl.DataFrame:

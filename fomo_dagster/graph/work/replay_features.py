@@ -18,12 +18,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fomo_dagster.evaluation.encoding import Encoder
+from fomo_dagster.graph.core.files import SAMPLE
 from fomo_dagster.graph.work.manifest_features import image_features_of, texts_of
 
 if TYPE_CHECKING:
     from fomo_dagster.graph.core.context import NodeContext
-
-SAMPLE = ["dataset", "key"]  # what names a sample; a concept, and so it, comes once in a stream
 
 
 def write_replay_features(
