@@ -25,8 +25,7 @@ from fomo_dagster.units import byte_size
 RESERVOIR = "reservoir"
 CLASS_BALANCED = "class_balanced"
 BY_FEATURES = tuple(ORDERS)
-MOST_FORGOTTEN = "most_forgotten"
-BY_LOSSES = ("hardest", MOST_FORGOTTEN)
+BY_LOSSES = ("hardest", "most_forgotten")
 POLICIES = (CLASS_BALANCED, RESERVOIR, *BY_FEATURES, *BY_LOSSES)
 
 CONCEPT = ("dataset", "concept")

@@ -241,6 +241,20 @@ def test_the_hardest_and_the_most_forgotten_are_kept_and_their_cost_counts(
     ]
 
 
+@pytest.mark.parametrize(("selection", "asked"), [("hardest", {3}), ("most_forgotten", {2, 3})])
+def test_losses_are_there_where_a_buffer_is_chosen_by_them(
+    project: Any, selection: str, asked: set[int]
+) -> None:
+    late = "mixture={over: stages, points: [{at: 1, update: 1}, {at: 3, update: 0.5, buffer: 0.5}]}"
+    chosen = f"buffer={{selection: {selection}, capacity: 5}}"
+    nodes = project.graph("toy", late, chosen).nodes
+    assert {node.stage for node in nodes.values() if node.kind == "losses"} == asked
+    stages = [nodes[f"toy/trained_{stage:03d}"] for stage in (1, 2, 3)]
+    assert [[key for key in one.inputs if "losses" in key] for one in stages] == [
+        [], [], [f"toy/losses_{stage:03d}" for stage in sorted(asked)]
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("selection", "method", "said"),
     [

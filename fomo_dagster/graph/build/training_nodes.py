@@ -77,9 +77,12 @@ class TrainingNodes(StreamNodes):
 
     def losses(self, loaded: Loaded, stage: int, weights: WeightsOverTime) -> tuple[str, ...]:
         """The keys of the losses that a stage's buffer is chosen by, of stages 2..stage, whose last
-        node is added; empty where it is not chosen by losses."""
+        node is added; empty where there is no buffer, or it is not chosen by losses."""
         experiment = loaded.experiment
-        if stage == 1 or not experiment.buffer.is_by_losses:
+        has_buffer = "buffer" in experiment.mixture.of_stage(stage).pools
+        # How much losses grew, later stages ask of every stage.
+        is_asked = has_buffer or experiment.buffer.is_since
+        if stage == 1 or not (experiment.buffer.is_by_losses and is_asked):
             return ()
         keys = tuple(f"{experiment.name}/losses_{one:03d}" for one in range(2, stage + 1))
         self.add(
@@ -89,7 +92,7 @@ class TrainingNodes(StreamNodes):
                 chunk_keys=tuple(weights.chunk_keys[: stage - 1]), execution=experiment.execution,
             )
         )  # fmt: skip
-        return keys
+        return keys if has_buffer else ()
 
     def trained(
         self,
@@ -101,13 +104,11 @@ class TrainingNodes(StreamNodes):
     ) -> TrainedNode:
         """The training of one stage."""
         experiment, theta = loaded.experiment, weights.base_key
-        losses = self.losses(loaded, stage, weights)
-        has_buffer = "buffer" in experiment.mixture.of_stage(stage).pools
         return TrainedNode(
             key=weights.trained(stage), experiment=experiment.name, stage=stage,
             backbone=weights.backbone, settings=experiment, mixture=experiment.mixture,
             buffer=experiment.buffer, buffer_features=self.chosen_by(loaded, stage, weights),
-            losses_keys=losses if has_buffer else (), method=experiment.method,
+            losses_keys=self.losses(loaded, stage, weights), method=experiment.method,
             seed=experiment.seed, start_key=weights.start(stage), base_key=theta,
             chunk_keys=tuple(weights.chunk_keys[:stage]), pool_key=pool_key,
             trained_keys=tuple(map(weights.trained, range(1, stage))),
