@@ -19,7 +19,7 @@ from assets.specs import EXPERIMENT_TAG, key_of, owners_of, spec_of
 from assets.steps import step_asset
 from assets.troubles import named_troubles, trouble_assets, trouble_key
 from fomo_dagster.errors import InputError
-from fomo_dagster.experiment.experiment_sets import Trouble
+from fomo_dagster.experiment.experiment_sets import ExperimentSet, Trouble
 from fomo_dagster.graph.build.graph import Graph
 from fomo_dagster.graph.build.names import OBSERVE, UPDATE, job_name
 from fomo_dagster.graph.core.context import SourceNode
@@ -33,15 +33,25 @@ Job = Any  # Dagster does not export the type of what define_asset_job returns
 
 
 def build_definitions(
-    graph: Graph, run_contexts: RunContexts, commands: Commands
+    graph: Graph,
+    run_contexts: RunContexts,
+    commands: Commands,
+    shown: Sequence[ExperimentSet] = (),
 ) -> dg.Definitions:
-    """Everything that Dagster loads for a graph. Imports neither PyTorch nor OpenCLIP."""
-    graph = without_what_dagster_refuses(graph)
+    """Everything that Dagster loads for a graph. Imports neither PyTorch nor OpenCLIP.
+
+    shown: what the definitions are of; by default everything.
+    """
+    whole = graph = without_what_dagster_refuses(graph)
+    if shown:
+        wanted = {name for one in shown for name in one.names}
+        graph = graph.only(wanted, [one.name for one in shown if one.gallery is not None])
     troubles = named_troubles(graph)
-    jobs = {name: job_of(name, [name], graph) for name in graph.experiments}
-    for sweep, names in graph.sweeps.items():
+    in_sweeps = {name for names in graph.sweeps.values() for name in names}
+    jobs = {n: job_of(n, [n], graph) for n in graph.experiments if n not in in_sweeps}
+    for sweep, members in graph.sweeps.items():
         wrong = [trouble_key(name) for name, one in troubles.items() if one.sweep == sweep]
-        jobs[sweep] = job_of(sweep, names, graph, wrong)
+        jobs[sweep] = job_of(sweep, members, graph, wrong)
     for key, comparison in graph.comparisons.items():
         jobs[job_name(key)] = job_of(job_name(key), comparison.experiments, graph)
     for key in graph.galleries:
@@ -62,7 +72,7 @@ def build_definitions(
     )
     return dg.Definitions(
         assets=[
-            *build_assets(graph),
+            *build_assets(whole, graph.nodes.values(), graph.sources.values()),
             *history_specs(graph),
             *trouble_assets(troubles, graph.wrong_datasets),
             *failed_arrival_assets(graph, Home(Path(run_contexts.home)), commands),
@@ -89,7 +99,7 @@ def without_what_dagster_refuses(graph: Graph) -> Graph:
     for name, loaded in list(graph.loaded.items()):
         experiment = graph.experiments[name]
         try:
-            job = job_of(name, [name], graph)
+            job = job_of(name, [], graph)
             dg.AssetSpec(name, group_name=name, owners=experiment.owners)
             if experiment.cron_schedule is not None:
                 schedule_of(name, job, experiment)
@@ -108,20 +118,24 @@ def without_what_dagster_refuses(graph: Graph) -> Graph:
 
 
 def build_assets(
-    graph: Graph, nodes: Collection[Node] | None = None
+    graph: Graph,
+    nodes: Collection[Node] | None = None,
+    sources: Collection[SourceNode] | None = None,
 ) -> list[dg.AssetsDefinition | dg.SourceAsset]:
-    """An asset for every node, one multi-asset for the chunks of a stream, and the sources.
+    """An asset for each of the nodes, one multi-asset for the chunks of a stream, and the sources.
 
-    nodes: those that are wanted; by default all. A run is of one experiment among hundreds.
+    nodes, sources: those that are wanted, by default all. A run is of one experiment among
+    hundreds, and what it makes may be about all.
     """
     nodes = graph.nodes.values() if nodes is None else nodes
+    sources = graph.sources.values() if sources is None else sources
     steps: dict[str, list[Node]] = {}
     for node in nodes:
         steps.setdefault(what_is_made(node.key), []).append(node)
     owners = owners_of(graph)
     specs = {node.key: spec_of(node, graph, owners.get(node.key, ())) for node in nodes}
     return [
-        *(_source(source) for source in graph.sources.values()),
+        *map(_source, sources),
         *(step_asset(key, made, specs, graph) for key, made in steps.items()),
     ]
 

@@ -23,6 +23,7 @@ from fomo_dagster.graph.core.node import Node
 from fomo_dagster.graph.run.materialise import materialise, remove_stale_heads
 from fomo_dagster.graph.run.run_context import RunContext
 from fomo_dagster.units import duration
+from resources.dagster_internals import StepDefinition
 from resources.run_contexts import RunContextOpener
 
 
@@ -46,7 +47,7 @@ def step_asset(
         for one, spec in made.items()
     }  # fmt: skip
     outs |= {name: dg.Out(is_required=not is_subset) for name in checks}
-    return dg.AssetsDefinition(
+    return StepDefinition(
         keys_by_input_name=inputs,
         keys_by_output_name={one.to_python_identifier(): one for one in made},
         node_def=dg.OpDefinition(

@@ -30,6 +30,7 @@ from fomo_dagster.texts import is_text
 
 DEFINITIONS = "fomo_dagster.definitions"  # what Dagster loads, by which a project is known
 UI = "FOMO_UI"  # the variable with host:port of the UI, which `fomo ui` sets
+SHOWN = "FOMO_SHOWN"  # and that with the experiments that it shows, joined by commas; else all
 
 
 def project_folder() -> Path:

@@ -11,13 +11,18 @@ from __future__ import annotations
 
 import signal
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
+from copy import copy
+from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import dagster as dg
+from dagster._core.definitions import input as inputs
+from dagster._core.definitions import output as outputs
+from dagster._core.definitions.assets.graph import asset_graph
 from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.errors import DagsterExecutionInterruptedError
 from dagster._core.events import EngineEventData
@@ -39,6 +44,7 @@ from dagster._core.remote_origin import RemoteJobOrigin, RemoteRepositoryOrigin
 from dagster._core.storage.event_log.sqlite import sqlite_event_log
 from dagster._core.storage.runs.sqlite import SqliteRunStorage
 from dagster._core.storage.sql import create_engine, db  # type: ignore[attr-defined]
+from dagster._core.types.dagster_type import resolve_dagster_type
 from dagster._core.workspace.load_target import ModuleTarget
 
 from fomo_dagster.home import DEFINITIONS
@@ -54,9 +60,12 @@ __all__ = [
     "PlanExecutionContextManager",
     "PlanOrchestrationContext",
     "RetryMode",
+    "StepDefinition",
     "StepDependencyConfig",
     "StepExecutionContext",
     "dagster_event_sequence_for_step",
+    "define_in_linear_time",
+    "dependencies_of",
     "events_kept_open",
     "execute",
     "keeps_runs_on_this_machine",
@@ -67,12 +76,46 @@ _TAIL = compute_logs.execute_posix_tail
 _REPOSITORY = "__repository__"  # Dagster's name for the one of a module with `Definitions`
 
 
+class StepDefinition(dg.AssetsDefinition):
+    """The assets of a step, which are copied to be given resources. Dagster's are made anew."""
+
+    def with_resources(self, resource_defs: Mapping[str, dg.ResourceDefinition]) -> StepDefinition:
+        copied = copy(self)
+        copied._resource_defs = {**resource_defs, **self._resource_defs}
+        return copied
+
+
 def execute(
     job: dg.JobDefinition, run: dg.DagsterRun, instance: dg.DagsterInstance
 ) -> dg.JobExecutionResult:
     """Execute a run that the instance has, in this process; a failure is in the result."""
     with mock.patch.object(compute_logs, "execute_posix_tail", _deaf_to_interrupts):
         return execute_run(InMemoryJob(job), run, instance)
+
+
+def define_in_linear_time() -> None:
+    """Have Dagster, in this process, define thousands of assets that depend on the same few without
+    copying, for each, the set of those before it; and look at each type of input and output once.
+    """
+    resolved_once = cache(resolve_dagster_type)
+    mock.patch.object(asset_graph, "generate_asset_dep_graph", dependencies_of).start()
+    mock.patch.object(inputs, "resolve_dagster_type", resolved_once).start()
+    mock.patch.object(outputs, "resolve_dagster_type", resolved_once).start()
+
+
+def dependencies_of(
+    assets: Iterable[dg.AssetsDefinition],
+) -> Mapping[str, Mapping[dg.AssetKey, set[dg.AssetKey]]]:
+    """As `generate_asset_dep_graph`: what each asset depends on, and what depends on it."""
+    upstream: dict[dg.AssetKey, set[dg.AssetKey]] = {}
+    downstream: dict[dg.AssetKey, set[dg.AssetKey]] = {}
+    for asset in assets:
+        for spec in asset.specs:
+            upstream[spec.key] = {dep.asset_key for dep in spec.deps}
+            downstream.setdefault(spec.key, set())
+            for key in upstream[spec.key]:
+                downstream.setdefault(key, set()).add(spec.key)
+    return {"upstream": upstream, "downstream": downstream}
 
 
 @contextmanager

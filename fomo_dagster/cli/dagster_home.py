@@ -7,12 +7,13 @@ import socket
 import sqlite3
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from dagster import DagsterEventType, DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
 
 from fomo_dagster.errors import InputError
-from fomo_dagster.home import DEFINITIONS, UI, Home
+from fomo_dagster.home import DEFINITIONS, SHOWN, UI, Home
 from fomo_dagster.store.files import write_bytes
 from fomo_dagster.store.leases import lease
 from resources.dagster_internals import keeps_runs_on_this_machine
@@ -29,6 +30,12 @@ python_logs:
   python_log_level: INFO
 """
 _NO_LOCKS = {"disk I/O error", "locking protocol"}  # what SQLite says where there are none
+LARGE_PROJECTS = {  # 20,000 assets are 130 MB, which take Dagster a minute to put together
+    "DAGSTER_GRPC_MAX_RX_BYTES": str(2**30),
+    "DAGSTER_GRPC_MAX_SEND_BYTES": str(2**30),
+    "DAGSTER_GRPC_TIMEOUT_SECONDS": "300",
+    "DAGSTER_REPOSITORY_GRPC_TIMEOUT_SECONDS": "300",
+}
 PROCESS_TAG = "fomo/process"
 HOST_TAG = "fomo/host"
 CLOCKS_DIFFER_BY = 2.0  # seconds: between the kernel's count since boot and the clock's time
@@ -134,11 +141,14 @@ def _is_alive(process: int) -> bool:
     return not Path("/proc/self").exists()  # where there is /proc, it has the last word
 
 
-def serve(home: Home, project: Path, host: str, port: int) -> None:
-    """Become `dagster dev` on the project's definitions."""
+def serve(home: Home, project: Path, shown: Sequence[str], host: str, port: int) -> None:
+    """Become `dagster dev` on the project's definitions. shown: of these alone, if any."""
+    os.environ[SHOWN] = ",".join(shown)
     os.environ["FOMO_PROJECT"] = str(project)
     os.environ["FOMO_HOME"] = str(home.root)
     os.environ[UI] = f"{host}:{port}"
+    for name, value in LARGE_PROJECTS.items():
+        os.environ.setdefault(name, value)
     os.chdir(project)
     # `dg dev`, which Dagster would rather be called by, comes with a package of its own.
     ignored = [os.environ.get("PYTHONWARNINGS"), "ignore:Function `dev_command` is superseded"]

@@ -14,7 +14,7 @@ from typing import Any
 import dagster as dg
 
 from assets.building import build_assets, job_of
-from assets.specs import DATA_VERSION_TAG, key_of
+from assets.specs import DATA_VERSION_TAG, EXPERIMENT_TAG, key_of
 from fomo_dagster.cli.dagster_home import prepare
 from fomo_dagster.cli.dagster_runs import run_job
 from fomo_dagster.cli.failures import failures_of, interruption_of
@@ -61,7 +61,7 @@ class Materialising:
 
     def materialise(self, planned: Sequence[Planned], wanted: Sequence[Planned]) -> None:
         """Materialise the assets of some entries of a plan. Raises `StoppedError` on a signal."""
-        request, name, home = self.request, self.request.name, self.request.home
+        request, name, home = self.request, self.request.job, self.request.home
         graph, instance = request.graph, self.instance or prepare(home)
         observe_sources(request, instance)
         keys = [key_of(entry.asset) for entry in wanted]
@@ -83,7 +83,7 @@ class Materialising:
                 definitions.resolve_job_def(name),
                 keys,
                 instance,
-                tags={COMMAND_TAG: self.command},
+                tags={COMMAND_TAG: self.command, EXPERIMENT_TAG: request.name},
                 run_config=QUIET,
                 in_ui=request.is_in_project,
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Container, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from threading import Lock
 from typing import Any
 
@@ -78,8 +79,13 @@ class RunRequest:
 
     @property
     def name(self) -> str:
-        """That of Dagster's job."""
+        """Its own, in Dagster's words."""
         return job_name(self.experiment_set.name)
+
+    @property
+    def job(self) -> str:
+        """The name of Dagster's job. An experiment of a sweep is part of the sweep's."""
+        return self.experiment_set.sweep or self.name
 
     @property
     def comparison(self) -> ComparisonNode | None:
@@ -177,6 +183,18 @@ def resolve_request(name_or_path: str, overrides: Sequence[str]) -> RunRequest:
         experiment_set, members=members, troubles=(*experiment_set.troubles, *own)
     )
     return RunRequest(experiment_set, graph, Home.from_environment())
+
+
+def shown_in_ui(names_or_paths: Sequence[str]) -> list[str]:
+    """What the UI shall show alone, as its processes are told. Raises `InputError` for what the
+    project does not have."""
+    for one in names_or_paths:
+        if not resolve_request(one, []).is_in_project:
+            raise InputError(
+                f"{one} is not among the files of {project_folder()}, which are what the UI shows: "
+                "move it into experiments/"
+            )
+    return [str(Path(one).resolve()) if Path(one).exists() else one for one in names_or_paths]
 
 
 def say_troubles_of_project() -> None:

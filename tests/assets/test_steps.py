@@ -2,6 +2,7 @@
 
 import dagster as dg
 import pytest
+from dagster._core.selector.subset_selector import generate_asset_dep_graph
 
 from assets.building import build_assets, job_of
 from assets.checks import check_specs_of
@@ -9,6 +10,7 @@ from assets.specs import spec_of
 from fomo_dagster.cli.materialising import Materialising
 from fomo_dagster.cli.planning import resolve_request
 from fomo_dagster.graph.core.keys import step_of, what_is_made
+from resources.dagster_internals import dependencies_of
 from resources.run_contexts import RunContexts
 
 
@@ -52,6 +54,29 @@ def test_a_step_is_what_dagster_s_decorator_gives_for_its_specs(project, kind):
         assert step.op.required_resource_keys == expected.op.required_resource_keys
         assert outs_of(step) == outs_of(expected)
         assert {one.dagster_type.key for one in step.op.input_defs} <= {"Nothing"}
+
+
+def test_what_depends_on_an_asset_is_what_dagster_finds(project):
+    resources = {"run_contexts": RunContexts.of(project.home)}
+    definitions = dg.Definitions(build_assets(project.graph()), resources=resources)
+    graph = definitions.get_repository_def().asset_graph
+    found = dependencies_of(graph.assets_defs)
+    assert found == generate_asset_dep_graph(graph.assets_defs)
+    assert len(found["downstream"]) > 20
+    assert all(found["upstream"][key] == graph.get(key).parent_keys for key in found["upstream"])
+
+
+def test_assets_with_resources_are_others_than_those_without(project):
+    step = next(
+        one for one in build_assets(project.graph()) if isinstance(one, dg.AssetsDefinition)
+    )
+    first, second = (
+        step.with_resources({"run_contexts": dg.ResourceDefinition.hardcoded_resource(one)})
+        for one in ("first", "second")
+    )
+    assert first.resource_defs != second.resource_defs
+    assert not step.resource_defs
+    assert list(first.specs) == list(step.specs)
 
 
 def test_a_run_defines_the_assets_of_its_experiments_alone(project, monkeypatch):

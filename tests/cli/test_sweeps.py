@@ -7,9 +7,13 @@ import yaml
 from typer.testing import CliRunner
 
 from assets.building import build_definitions
+from assets.specs import EXPERIMENT_TAG
+from fomo_dagster.cli.dagster_home import prepare
 from fomo_dagster.cli.main import app
+from fomo_dagster.cli.planning import shown_in_ui
 from fomo_dagster.cli.running import COMMANDS, run_experiment
 from fomo_dagster.errors import DataError, InputError
+from fomo_dagster.experiment.comparisons import load_named
 from fomo_dagster.graph.build.builder import build_project
 from fomo_dagster.store.heads import Heads
 from resources.run_contexts import RunContexts
@@ -122,10 +126,44 @@ def test_dagster_has_every_experiment_of_a_sweep_and_a_job_for_all(project):
         graph, RunContexts.of(project.home), COMMANDS
     ).get_repository_def()
     jobs = {job.name: job for job in repository.get_all_jobs() if not job.name.startswith("__")}
-    assert jobs.keys() == {"toy", "lr", *NAMES, "observe_sources", "run_experiment"}
+    assert jobs.keys() == {"toy", "lr", "observe_sources", "run_experiment"}
     selected = {key.to_user_string() for key in jobs["lr"].asset_layer.selected_asset_keys}
     assert selected == {node.key for node in graph.of(*NAMES)}
     assert {f"{name}/scores" for name in NAMES} <= selected
     assert "toy/scores" not in selected
     schedules = {schedule.name: schedule.job_name for schedule in repository.schedule_defs}
     assert schedules == {"lr_schedule": "lr", "observe_sources_schedule": "observe_sources"}
+
+
+def test_a_run_of_one_of_a_sweep_is_in_the_history_of_the_sweeps_job(project):
+    write(project)
+    run("run", f"lr/{NAMES[0].removeprefix('lr_')}")
+    (recorded,) = prepare(project.home).get_runs()
+    assert recorded.job_name == "lr"
+    assert recorded.tags[EXPERIMENT_TAG] == NAMES[0]
+    assert recorded.remote_job_origin.job_name == "lr"
+    assert all(key.path[0] != NAMES[1] for key in recorded.asset_selection)
+
+
+def test_definitions_can_be_of_what_is_named_alone(project):
+    write(project)
+    graph = build_project(project.root)
+    shown = [load_named(f"lr/{NAMES[0].removeprefix('lr_')}", project.root)]
+    definitions = build_definitions(graph, RunContexts.of(project.home), COMMANDS, shown)
+    repository = definitions.get_repository_def()
+    made = {key.to_user_string() for key in repository.asset_graph.executable_asset_keys}
+    assert {f"{NAMES[0]}/scores", "leaderboard"} <= made
+    assert not {key for key in made if key.startswith((NAMES[1], "toy/"))}
+    assert {"lr", "run_experiment"} <= {job.name for job in repository.get_all_jobs()}
+    assert "toy" not in {job.name for job in repository.get_all_jobs()}
+
+
+def test_the_ui_refuses_what_the_project_does_not_have(project, tmp_path):
+    write(project)
+    with pytest.raises(InputError, match="nowhere"):
+        shown_in_ui(["nowhere"])
+    elsewhere = tmp_path / "elsewhere.yaml"
+    elsewhere.write_text((project.root / "experiments" / "toy.yaml").read_text())
+    with pytest.raises(InputError, match="move it into experiments/"):
+        shown_in_ui([str(elsewhere)])
+    assert shown_in_ui(["lr", "toy"]) == ["lr", "toy"]

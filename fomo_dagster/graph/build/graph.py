@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -109,6 +109,28 @@ class Graph:
     def of_comparisons(self) -> list[OfComparison]:
         """All that is made for files of `comparisons/`."""
         return [*self.comparisons.values(), *self.reports.values()]
+
+    def only(self, experiments: Collection[str], galleries: Collection[str]) -> Graph:
+        """The graph of these experiments and galleries, and of what they need. Its leaderboard and
+        its releases are about all others, too: make them by the whole graph."""
+        experiments = self.experiments.keys() & experiments
+        wanted = {node.key for node in self.of(*experiments)}
+        wanted.update(node.key for key in galleries for node in self.of_gallery(key))
+        nodes = {key: node for key, node in self.nodes.items() if key in wanted}
+        needed = {key for node in nodes.values() for key in node.follows}
+        sweeps = {
+            sweep: tuple(name for name in names if name in experiments)
+            for sweep, names in self.sweeps.items()
+        }
+        return replace(
+            self,
+            sources={key: one for key, one in self.sources.items() if key in needed},
+            nodes=nodes,
+            experiments={n: one for n, one in self.experiments.items() if n in experiments},
+            growing={n: folder for n, folder in self.growing.items() if n in experiments},
+            sweeps={sweep: names for sweep, names in sweeps.items() if names},
+            loaded={n: one for n, one in self.loaded.items() if n in experiments},
+        )
 
     def without(self, trouble: Trouble) -> Graph:
         """The graph without what turned out to be in trouble: a comparison, or an experiment's own
