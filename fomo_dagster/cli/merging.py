@@ -66,10 +66,15 @@ def asked_for(
 
 
 def merge_files(
-    output: Path, files: Sequence[Path], base: Path | None, technique: Technique
+    output: Path,
+    files: Sequence[Path],
+    base: Path | None,
+    technique: Technique,
+    statistics: Sequence[Path] = (),
 ) -> str:
     """Write the merge of the files, oldest first, over θ₀; returns what to tell.
 
+    statistics: of what each file was trained on, for the techniques that need them.
     The files are safetensors, or PyTorch files of tensors alone, as their first bytes say; the
     latter are put beside the output as safetensors for the time of the merge. The output replaces
     what was there, whole or not at all.
@@ -82,7 +87,7 @@ def merge_files(
             "repair takes samples, and a model to run them through, which files of weights do not "
             "bring: merge in an experiment, or leave repair out"
         )
-    given = [*files, *([base] if base is not None else [])]
+    given = [*files, *statistics, *([base] if base is not None else [])]
     if output.suffix not in (SAFETENSORS, *PICKLED):
         raise InputError(
             f"{output}: weights are {SAFETENSORS} or {', '.join(PICKLED)}, not {output.suffix!r}"
@@ -102,12 +107,13 @@ def merge_files(
             return place
 
         models = [readable(number, path) for number, path in enumerate(files, 1)]
+        beside = [readable(number, path) for number, path in enumerate(statistics, len(files) + 1)]
         theta = readable(0, base) if base is not None and technique.needs_base else None
         if output.suffix == SAFETENSORS:
-            merge(technique, models, written, theta, labels)
+            merge(technique, models, written, theta, labels, beside)
         else:
             merged = stack.enter_context(_beside(output, "merged"))
-            merge(technique, models, merged, theta, labels)
+            merge(technique, models, merged, theta, labels, beside)
             _pickle(merged, written)
     return _told(output, files, theta is not None, technique, time.monotonic() - started)
 

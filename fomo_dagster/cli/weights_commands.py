@@ -78,6 +78,13 @@ def merge(
     base: Annotated[
         Path | None, typer.Option(help="The weights of θ₀, which the files were trained from.")
     ] = None,
+    statistics: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="Statistics of what a file was trained on, for fisher; once for each file.",
+        ),
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -100,5 +107,5 @@ def merge(
     from fomo_dagster.cli.merging import asked_for, merge_files
 
     asked = asked_for(files or [], technique, base, settings or [], recipe)
-    told = merge_files(output, asked.models, asked.base, asked.technique)
+    told = merge_files(output, asked.models, asked.base, asked.technique, statistics or ())
     say(Terminal(stderr=True), told)

@@ -179,6 +179,14 @@ class MergingOverTime(Declaration):
         return self
 
     def _check_counts(self, merge: Technique, used: set[Rule]) -> None:
+        other = used - {"joint", *UNMERGED} or self.joint.include_initial
+        if merge.needs_statistics and other:
+            raise ValueError(
+                f"{merge.technique} needs statistics of what each model was trained on, which θ₀ "
+                "and merged weights do not have: merge trained weights alone, with deploy: joint "
+                "(combination: offline_merge starts each stage from θ₀) and without "
+                "joint.include_initial"
+            )
         reason = merge.why_unsupported(2) if not used.isdisjoint(MERGES_OF_TWO) else None
         if reason is not None:
             raise ValueError(f"{merge.technique} cannot merge two models: {reason}")

@@ -45,6 +45,9 @@ class Technique(Declaration):
     """Whether it is a function of θ₀ too."""
     weighted_version: ClassVar[int] = 1
     """Raised when the numbers of a merge with weights change, and those of no other."""
+    needs_statistics: ClassVar[bool] = False
+    """Whether it is a function of statistics of each model's data too: a file for each, of tensors
+    as the model has them. Its plan finds them behind the models, as if they were twice as many."""
     by_rows: ClassVar[bool] = False
     """Whether its rules want whole rows (see `Checkpoints.row`) in every piece."""
     by_matrices: ClassVar[bool] = False

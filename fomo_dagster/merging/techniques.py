@@ -12,6 +12,7 @@ from fomo_dagster.errors import InputError
 from fomo_dagster.merging.breadcrumbs import Breadcrumbs, BreadcrumbsTies
 from fomo_dagster.merging.dare import Dare, DareTies, RandomSelection
 from fomo_dagster.merging.della import Della, DellaTies
+from fomo_dagster.merging.fisher import Fisher
 from fomo_dagster.merging.gram import Karcher, ModelStock, Slerp
 from fomo_dagster.merging.isotropic import IsoC, IsoCts
 from fomo_dagster.merging.knots import Knots
@@ -32,6 +33,7 @@ from fomo_dagster.merging.wudi import Wudi
 _TECHNIQUES: tuple[type[Technique], ...] = (
     Interpolation,
     WeightedMean,
+    Fisher,
     NearSwap,
     Slerp,
     NuSlerp,
@@ -76,17 +78,19 @@ def merge(
     output: Path,
     base: Path | None = None,
     labels: Mapping[Path, str] | None = None,
+    statistics: Sequence[Path] = (),
 ) -> None:
     """Write what the technique makes of the models, as fp32 safetensors.
 
     models: safetensors files, oldest first. base: θ₀, for the techniques that need it; others do
-    not look at it. labels: what errors call a file instead of its path. No input is changed. What
-    `technique.repair` asks for is done to the result by `fomo_dagster.merging.repair`.
+    not look at it. labels: what errors call a file instead of its path. statistics: those of each
+    model's data, for the techniques that need them. No input is changed. What `technique.repair`
+    asks for is done to the result by `fomo_dagster.merging.repair`.
 
     Raises `InputError` for a number of models or parameters that the technique cannot do with, and
-    for a θ₀ that is not there; `DataError` for files that cannot be read, that do not go together
-    (tensors that are missing or differ in shape or kind, integers that differ), or that hold
-    numbers that are not finite, and for a merge that overflows.
+    for a θ₀ or statistics that are not there; `DataError` for files that cannot be read, that do
+    not go together (tensors that are missing or differ in shape or kind, integers that differ), or
+    that hold numbers that are not finite, and for a merge that overflows.
     """
     from fomo_dagster.merging.checkpoints import Checkpoints, write_merged
     from fomo_dagster.merging.threads import one_thread_each
@@ -102,9 +106,27 @@ def merge(
     if reason is not None:
         count = "one model" if len(models) == 1 else f"{len(models)} models"
         raise InputError(f"{technique.technique} cannot merge {count}: {reason}")
+    expected = len(models) if technique.needs_statistics else 0
+    if len(statistics) != expected:
+        raise InputError(_why_other_statistics(technique, len(models), len(statistics)))
     used_base = base if technique.needs_base else None
     scratch = output.resolve().parent
-    with Checkpoints(models, used_base, labels, scratch) as checkpoints, ExitStack() as stack:
+    with (
+        Checkpoints([*models, *statistics], used_base, labels, scratch) as checkpoints,
+        ExitStack() as stack,
+    ):
         if technique.by_matrices:
             stack.enter_context(one_thread_each())
         write_merged(checkpoints, technique.plan(checkpoints), output, technique.by_rows)
+
+
+def _why_other_statistics(technique: Technique, models: int, statistics: int) -> str:
+    name = technique.technique
+    if not technique.needs_statistics:
+        return f"{name} takes no statistics, and {statistics} are given: leave them out"
+    return (
+        f"{name} needs statistics of what each model was trained on, which weights do not hold: "
+        f"there are {statistics} for {models} models. An experiment that merges by {name} makes "
+        "them for each stage (method.combination: offline_merge); fomo merge takes their files as "
+        "--statistics, in the order of the models"
+    )

@@ -77,8 +77,20 @@ def build_learner(
     steps: how many it will make. select: makes what chooses the rows of batches that are trained
     on; None: all are. Raises what its parts raise for settings that do not suit the model.
     """
-    settings, average = spec.settings, spec.method.average
-    device, shards = placement.device, placement.shards
+    average = spec.method.average
+    stage_context, gradient_pass = begin_stage(model, spec, placement)
+    trained, shards = stage_context.trained, placement.shards
+    averaged = Average(average, trained, steps, shards) if average else None
+    selection = select(stage_context, gradient_pass.encoded) if select is not None else None
+    return Learner(stage_context, preserve(stage_context), spec.settings, averaged, selection)
+
+
+def begin_stage(
+    model: Model, spec: StageSpec, placement: Placement
+) -> tuple[StageContext, GradientPass]:
+    """What takes gradients of the loss over a model that is on its device and ready to train.
+    Raises `InputError` for a loss that does not go with the model."""
+    settings, device, shards = spec.settings, placement.device, placement.shards
     loss = contrastive_loss(settings.loss)
     check_goes_with(loss, model.module)
     autocast = autocast_of(settings.precision, device)
@@ -105,6 +117,4 @@ def build_learner(
         group=placement.group,
         shards=shards,
     )
-    averaged = Average(average, stage_context.trained, steps, shards) if average else None
-    selection = select(stage_context, gradient_pass.encoded) if select is not None else None
-    return Learner(stage_context, preserve(stage_context), settings, averaged, selection)
+    return stage_context, gradient_pass

@@ -275,16 +275,18 @@ class _Builder(TrainingNodes):
         )  # fmt: skip
         for stage in range(1, len(chunks) + 1):
             for start in weights.before_training(stage):
-                self.add(start)
                 if isinstance(start, LiveStartNode):
+                    self.add(start)
                     live_starts[stage] = start.key
+                else:
+                    self.add_merge(loaded, start, weights)
             if stage in near:
                 self.add_near_duplicates(near[stage])
             if experiment.inspection is not None:
                 self.add(self.inspection(loaded, experiment.inspection, weights, chunks[:stage]))
             self.add(self.trained(loaded, stage, weights, pool_key, budget))
             for deployed in weights.after_training(stage):
-                self.add(deployed)
+                self.add_merge(loaded, deployed, weights)
             evaluate(stage, weights.deployed(stage))
         of_experiment = Evaluated(
             experiment=experiment, datasets=evaluated, roles=roles, since=since,

@@ -14,10 +14,13 @@ from fomo_dagster.graph.build.weights_over_time import WeightsOverTime
 from fomo_dagster.graph.nodes.budget import BudgetNode
 from fomo_dagster.graph.nodes.chunk import ChunkNode
 from fomo_dagster.graph.nodes.features import FeaturesNode
+from fomo_dagster.graph.nodes.fisher import FisherNode
 from fomo_dagster.graph.nodes.inspection import InspectionNode
 from fomo_dagster.graph.nodes.kept import KeptNode
 from fomo_dagster.graph.nodes.losses import LossesNode
+from fomo_dagster.graph.nodes.merged import DeployedNode
 from fomo_dagster.graph.nodes.trained import OtherWeights, TrainedNode
+from fomo_dagster.merging.fisher import Fisher
 from fomo_dagster.methods.online_selection.declaration import Referring
 
 
@@ -117,6 +120,21 @@ class TrainingNodes(StreamNodes):
             budget_key=None if budget is None else budget.key, execution=experiment.execution,
             stored_precision=experiment.stored_precision,
         )  # fmt: skip
+
+    def add_merge(self, loaded: Loaded, merge: DeployedNode, weights: WeightsOverTime) -> None:
+        """A merge, and before it the statistics that it needs."""
+        experiment = loaded.experiment
+        for stage, key in enumerate(merge.statistics, start=1):
+            assert isinstance(merge.technique, Fisher)
+            self.add(
+                FisherNode(
+                    key=key, experiment=experiment.name, stage=stage, technique=merge.technique,
+                    backbone=weights.backbone, settings=experiment, seed=experiment.seed,
+                    trained_key=weights.trained(stage), chunk_key=weights.chunk_keys[stage - 1],
+                    execution=experiment.execution,
+                )
+            )  # fmt: skip
+        self.add(merge)
 
     def inspection(
         self, loaded: Loaded, settings: Inspection, weights: WeightsOverTime, chunks: Sequence[str]

@@ -37,6 +37,10 @@ class WeightsOverTime:
         """The key of what training a stage gives."""
         return f"{self.experiment}/trained_{stage:03d}"
 
+    def statistics(self, stage: int) -> str:
+        """The key of statistics of what training a stage saw of its chunk."""
+        return f"{self.experiment}/fisher_{stage:03d}"
+
     def start(self, stage: int) -> str:
         """The key of what a stage starts from."""
         if self.method.start_from == "live":
@@ -118,6 +122,11 @@ class WeightsOverTime:
             base_key=self.base_key,
             models=self._models(after, rule),
             joint=None if of_two else self.method.joint,
+            statistics=(
+                tuple(map(self.statistics, range(1, after + 1)))
+                if technique.needs_statistics
+                else ()
+            ),
             repairing=None if technique.repair is None else self._repairing(after),
         )
 

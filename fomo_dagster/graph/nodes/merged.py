@@ -13,7 +13,7 @@ from fomo_dagster.graph.core.outcome import Outcome
 from fomo_dagster.graph.core.shown import Shown
 from fomo_dagster.graph.nodes.pixels import of_pixels, pixels_of
 from fomo_dagster.graph.nodes.weights import WeightsNode
-from fomo_dagster.graph.work.checkpoints import WEIGHTS
+from fomo_dagster.graph.work.checkpoints import STATISTICS, WEIGHTS
 from fomo_dagster.graph.work.merge_repair import Repairing
 from fomo_dagster.merging.over_time import Joint
 from fomo_dagster.merging.task_vectors import TaskVectorTechnique
@@ -31,7 +31,7 @@ class DeployedNode(WeightsNode):
 
     models: keys, oldest first; the newest is what the stage, or the one before, trained. joint: how
     they are weighed, where all so far are merged at once. repairing: what a technique with a repair
-    needs for it.
+    needs for it. statistics: keys, those of each model's data, for a technique that needs them.
     """
 
     kind: ClassVar[str] = "deployed"
@@ -42,6 +42,7 @@ class DeployedNode(WeightsNode):
         "models": "the weights that it merges are others",
         "base": "θ₀ is another",
         "calibration": "it is repaired on other samples",
+        "statistics": "the statistics of what the weights were trained on are others",
     }
     makes_weights: ClassVar[bool] = True
     stage: int
@@ -50,6 +51,7 @@ class DeployedNode(WeightsNode):
     models: tuple[str, ...]
     joint: Joint | None = None
     repairing: Repairing | None = None
+    statistics: tuple[str, ...] = ()
 
     @property
     def description(self) -> str:
@@ -77,7 +79,7 @@ class DeployedNode(WeightsNode):
     def inputs(self) -> tuple[str, ...]:
         base = (self.base_key,) if self.technique.needs_base else ()
         calibration = (self.repairing.chunk_key,) if self.repairing is not None else ()
-        return tuple(dict.fromkeys((*base, *self.model_keys, *calibration)))
+        return tuple(dict.fromkeys((*base, *self.model_keys, *self.statistics, *calibration)))
 
     @property
     def declared(self) -> Mapping[str, Any]:
@@ -102,6 +104,8 @@ class DeployedNode(WeightsNode):
         )
         if self.technique.needs_base:
             inputs["base"] = facts[self.base_key].data_version
+        if self.statistics:
+            inputs["statistics"] = [facts[key].data_version for key in self.statistics]
         if self.repairing is not None:
             inputs["calibration"] = facts[self.repairing.chunk_key].data_version
         # Not `self.kind`: what one experiment deploys another may start from.
@@ -124,7 +128,8 @@ class DeployedNode(WeightsNode):
         base = weights(self.base_key) if self.technique.needs_base else None
         models = [weights(key) for key in self.model_keys]
         technique = self.effective_technique
-        merge(technique, models, folder / WEIGHTS, base)
+        statistics = [context.artifact(key).path(STATISTICS) for key in self.statistics]
+        merge(technique, models, folder / WEIGHTS, base, statistics=statistics)
         if self.repairing is None:
             return {}
         pixels = pixels_of(recipe)

@@ -29,6 +29,7 @@ ADAPTERS = "adapters.safetensors"
 UNANNEALED = "unannealed.safetensors"  # the weights before the anneal, for the next stage
 UNANNEALED_ADAPTERS = "unannealed_adapters.safetensors"  # in their place, where adapters persist
 REPLAY_FEATURES = "remembered.safetensors"  # features of a stage's samples, for all that follow
+STATISTICS = "statistics.safetensors"  # of what weights were trained on, tensor by tensor
 CARRIED = "carried.safetensors"  # what a preservation leaves for the next stage
 STEPS = "training_steps.parquet"
 SPEED = "samples_per_second.parquet"  # of each step: in the record, as its clock is no content

@@ -100,7 +100,7 @@ def train_on(
         _say_recipe(target.recipe, context)
     progress = context.callbacks.progress if group.is_main else no_progress
     pixels = Pixels.of(target.recipe.parameters)
-    batches = _StageBatches(model, pools, spec, group, progress, pixels)
+    batches = StageBatches(model, pools, spec, group, progress, pixels)
     adapted = prepare_trainable(
         model.module,
         method,
@@ -182,7 +182,7 @@ def _case(
 
 
 @dataclass(frozen=True)
-class _StageBatches:
+class StageBatches:
     """The batches of a stage: those to train on, and those that its method makes estimates of."""
 
     model: Model
