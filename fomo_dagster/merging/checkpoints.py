@@ -57,9 +57,9 @@ class Checkpoints:
     """The models of a merge, oldest first, and θ₀ if given; a context manager.
 
     labels: what errors call a file instead of its path. scratch: the folder of temporary files;
-    None: the system's. Raises `DataError` on entering for a file that cannot be read, and for
-    tensors that are missing somewhere or differ in shape or kind; while reading for values that are
-    not finite.
+    None: the system's. beside: a file for each model, of tensors of other shapes. Raises
+    `DataError` on entering for a file that cannot be read, and for tensors that are missing
+    somewhere or differ in shape or kind; while reading for values that are not finite.
     """
 
     def __init__(
@@ -68,22 +68,26 @@ class Checkpoints:
         base: Path | None = None,
         labels: Mapping[Path, str] | None = None,
         scratch: Path | None = None,
+        beside: Sequence[Path] = (),
     ) -> None:
         self.count = len(models)
         self.notes: dict[str, str] = {}
         """What the merged file says in its header for merges to come; a plan writes it."""
         self._scratch = scratch
         self._paths = [*models, *([base] if base is not None else [])]
+        self._paths_beside = beside
         self._has_base = base is not None
         self._labels = labels or {}
         self._exits = ExitStack()
         self._files: list[Any] = []
+        self._beside: list[Any] = []
         self.layout: Layout = {}
         self._own = local()
 
     def __enter__(self) -> Checkpoints:
         with ExitStack() as opening:
             self._files = [opening.enter_context(self._opened(path)) for path in self._paths]
+            self._beside = [opening.enter_context(self._opened(p)) for p in self._paths_beside]
             self.layout = self._layout(0)
             for i in range(1, len(self._files)):
                 self._check_same(i)
@@ -116,6 +120,26 @@ class Checkpoints:
         """What the header of a model's file says besides its tensors."""
         notes: Mapping[str, str] | None = self._files[model].metadata()
         return notes or {}
+
+    def layout_beside(self, model: int) -> dict[str, tuple[int, ...]]:
+        """The tensors of the file beside a model, and their shapes."""
+        file = self._beside[model]
+        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+
+    def beside(self, model: int, name: str) -> Tensor:
+        """A tensor of the file beside a model. Raises `DataError` if it is not finite."""
+        tensor: Tensor = self._beside[model].get_tensor(name)
+        if not torch.isfinite(tensor).all():
+            raise DataError(
+                f"{name} of {self.label_beside(model)} is not finite, which a merge would spread: "
+                "make these statistics again"
+            )
+        return tensor
+
+    def label_beside(self, model: int) -> str:
+        """As `label`, of the file beside a model."""
+        path = self._paths_beside[model]
+        return self._labels.get(path, str(path))
 
     def temporary_file(self) -> IO[bytes]:
         """An empty file without a name, which is gone with this context or the process."""

@@ -180,7 +180,7 @@ class MergingOverTime(Declaration):
 
     def _check_counts(self, merge: Technique, used: set[Rule]) -> None:
         other = used - {"joint", *UNMERGED} or self.joint.include_initial
-        if merge.needs_statistics and other:
+        if merge.statistics and other:
             raise ValueError(
                 f"{merge.technique} needs statistics of what each model was trained on, which θ₀ "
                 "and merged weights do not have: merge trained weights alone, with deploy: joint "

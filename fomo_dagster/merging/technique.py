@@ -45,9 +45,10 @@ class Technique(Declaration):
     """Whether it is a function of θ₀ too."""
     weighted_version: ClassVar[int] = 1
     """Raised when the numbers of a merge with weights change, and those of no other."""
-    needs_statistics: ClassVar[bool] = False
-    """Whether it is a function of statistics of each model's data too: a file for each, of tensors
-    as the model has them. Its plan finds them behind the models, as if they were twice as many."""
+    statistics: ClassVar[str] = ""
+    """What it is a function of, too, a file for each model: `fisher`, with a number for each of the
+    model's, which its plan finds behind the models, as if they were twice as many; or `inputs`, the
+    second moments of what layers see, which are beside them. Empty: nothing."""
     by_rows: ClassVar[bool] = False
     """Whether its rules want whole rows (see `Checkpoints.row`) in every piece."""
     by_matrices: ClassVar[bool] = False

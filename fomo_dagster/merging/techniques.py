@@ -22,6 +22,7 @@ from fomo_dagster.merging.multislerp import MultiSlerp
 from fomo_dagster.merging.nearswap import NearSwap
 from fomo_dagster.merging.nuslerp import NuSlerp
 from fomo_dagster.merging.opcm import Opcm
+from fomo_dagster.merging.regmean import RegMean
 from fomo_dagster.merging.sce import Sce
 from fomo_dagster.merging.tall_masks import Consensus
 from fomo_dagster.merging.task_vectors import TaskArithmetic
@@ -34,6 +35,7 @@ _TECHNIQUES: tuple[type[Technique], ...] = (
     Interpolation,
     WeightedMean,
     Fisher,
+    RegMean,
     NearSwap,
     Slerp,
     NuSlerp,
@@ -106,13 +108,15 @@ def merge(
     if reason is not None:
         count = "one model" if len(models) == 1 else f"{len(models)} models"
         raise InputError(f"{technique.technique} cannot merge {count}: {reason}")
-    expected = len(models) if technique.needs_statistics else 0
+    expected = len(models) if technique.statistics else 0
     if len(statistics) != expected:
         raise InputError(_why_other_statistics(technique, len(models), len(statistics)))
     used_base = base if technique.needs_base else None
     scratch = output.resolve().parent
+    behind = statistics if technique.statistics == "fisher" else ()
+    beside = () if behind else statistics
     with (
-        Checkpoints([*models, *statistics], used_base, labels, scratch) as checkpoints,
+        Checkpoints([*models, *behind], used_base, labels, scratch, beside) as checkpoints,
         ExitStack() as stack,
     ):
         if technique.by_matrices:
@@ -122,7 +126,7 @@ def merge(
 
 def _why_other_statistics(technique: Technique, models: int, statistics: int) -> str:
     name = technique.technique
-    if not technique.needs_statistics:
+    if not technique.statistics:
         return f"{name} takes no statistics, and {statistics} are given: leave them out"
     return (
         f"{name} needs statistics of what each model was trained on, which weights do not hold: "

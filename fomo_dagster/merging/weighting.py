@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable
 from typing import Literal
 
-from fomo_dagster.merging.fisher import Fisher
 from fomo_dagster.merging.linear import Interpolation, WeightedMean
 from fomo_dagster.merging.multislerp import MultiSlerp
+from fomo_dagster.merging.statistics import StatisticsTechnique
 from fomo_dagster.merging.task_vectors import TaskVectorTechnique
 from fomo_dagster.merging.technique import Technique
 
@@ -47,10 +47,10 @@ def as_joint(
 ) -> Technique:
     """The technique for that many models with these weights.
 
-    A mean, `fisher` or Multi-SLERP has the shares as its coefficients, and `interpolation` becomes
-    such a mean. Techniques over task vectors have K times the shares, which are 1 on average:
-    uniform is their default, and a sum (task arithmetic) grows no more than it does uniformly;
-    means divide by them again.
+    A mean, Multi-SLERP or what takes statistics has the shares as its coefficients, and
+    `interpolation` becomes such a mean. Techniques over task vectors have K times the shares, which
+    are 1 on average: uniform is their default, and a sum (task arithmetic) grows no more than it
+    does uniformly; means divide by them again.
 
     Raises `ValueError` for a technique that cannot merge any number of models, or not so weighted.
     """
@@ -77,7 +77,7 @@ def as_joint(
     parts = shares(weighting, models, reversed=reversed)
     if isinstance(technique, TaskVectorTechnique):
         return technique.model_copy(update={"coefficients": tuple(models * p for p in parts)})
-    if isinstance(technique, WeightedMean | MultiSlerp | Fisher):
+    if isinstance(technique, WeightedMean | MultiSlerp | StatisticsTechnique):
         return technique.model_copy(update={"coefficients": parts})
     raise ValueError(
         f"{name} weighs all models equally, not {weighting}: leave out "

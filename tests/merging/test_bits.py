@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fomo_dagster.merging.techniques import TECHNIQUES, AnyTechnique, merge
+from tests.merging.statistics_of import statistics_of
 
 SHAPES = {
     "visual.transformer.resblocks.0.weight": (41, 5, 3),
@@ -37,6 +38,7 @@ BY_BLAS = {
 DIGESTS = {
     "interpolation": "8dfd27db0c49a1c3",
     "weighted_mean": "444f09e1d4d0d183",
+    "fisher": "b74c2671af1fe80a",
     "task_arithmetic": "2577e119d8a61b22",
     "task_arithmetic-[1.5, -0.5, 0.3]-0.7": "ed0aaa459ee87c29",
     "ties": "e52ad81602d85637",
@@ -131,7 +133,7 @@ def test_the_bits_of_a_merge_are_those_written_down(
     count = 3 if technique.why_unsupported(3) is None else 2
     digest = hashlib.sha256()
     for base, *models in files.values():
-        statistics = models[:count][::-1] if technique.needs_statistics else ()
+        statistics = statistics_of(technique, models[:count], tmp_path)
         merge(technique, models[:count], tmp_path / "out", base, statistics=statistics)
         digest.update((tmp_path / "out").read_bytes())
     assert digest.hexdigest()[:16] == DIGESTS["-".join(map(str, parameters.values()))]

@@ -97,7 +97,7 @@ def test_what_does_not_go_together_is_refused_with_the_way_out(project, text, me
 
 BY_TECHNIQUE = {
     *("opcm", "tsv_merge", "iso_c", "iso_cts", "knots", "wudi"),
-    *("nearswap", "nuslerp", "multislerp", "fisher"),
+    *("nearswap", "nuslerp", "multislerp", "fisher", "regmean"),
 }
 
 

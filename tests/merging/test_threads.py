@@ -18,6 +18,7 @@ from fomo_dagster.merging import checkpoints, exact_quantiles
 from fomo_dagster.merging.task_vectors import Elementwise
 from fomo_dagster.merging.techniques import TECHNIQUES, AnyTechnique, merge
 from fomo_dagster.merging.threads import Threads
+from tests.merging.statistics_of import statistics_of
 
 SHAPES = {
     "visual.transformer.resblocks.0.weight": (61, 5, 3),
@@ -71,7 +72,7 @@ def test_weights_are_the_same_with_every_number_of_threads(
     count = 3 if declared.why_unsupported(3) is None else 2
     base, *models = written(tmp_path, count, kinds)
     found = []
-    statistics = models[::-1] if declared.needs_statistics else ()
+    statistics = statistics_of(declared, models, tmp_path)
     for threads in (1, 2, 4):
         torch.set_num_threads(threads)
         merge(declared, models, tmp_path / "out", base, statistics=statistics)
@@ -98,7 +99,9 @@ def test_matrices_that_libraries_would_share_out_among_threads_are_the_same(
     for threads in (1, 2, 4):
         torch.set_num_threads(threads)
         further = {"steps": 10} if technique == "wudi" else {}
-        merge(TECHNIQUES[technique](**further), paths[1:], tmp_path / "out", paths[0])
+        declared = TECHNIQUES[technique](**further)
+        beside = statistics_of(declared, paths[1:], tmp_path)
+        merge(declared, paths[1:], tmp_path / "out", paths[0], statistics=beside)
         found.append((tmp_path / "out").read_bytes())
         assert torch.get_num_threads() == threads
     assert found[1] == found[0]

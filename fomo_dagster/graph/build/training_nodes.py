@@ -14,13 +14,13 @@ from fomo_dagster.graph.build.weights_over_time import WeightsOverTime
 from fomo_dagster.graph.nodes.budget import BudgetNode
 from fomo_dagster.graph.nodes.chunk import ChunkNode
 from fomo_dagster.graph.nodes.features import FeaturesNode
-from fomo_dagster.graph.nodes.fisher import FisherNode
 from fomo_dagster.graph.nodes.inspection import InspectionNode
 from fomo_dagster.graph.nodes.kept import KeptNode
 from fomo_dagster.graph.nodes.losses import LossesNode
 from fomo_dagster.graph.nodes.merged import DeployedNode
+from fomo_dagster.graph.nodes.statistics import STATISTICS_NODES
 from fomo_dagster.graph.nodes.trained import OtherWeights, TrainedNode
-from fomo_dagster.merging.fisher import Fisher
+from fomo_dagster.merging.statistics import StatisticsTechnique
 from fomo_dagster.methods.online_selection.declaration import Referring
 
 
@@ -125,9 +125,9 @@ class TrainingNodes(StreamNodes):
         """A merge, and before it the statistics that it needs."""
         experiment = loaded.experiment
         for stage, key in enumerate(merge.statistics, start=1):
-            assert isinstance(merge.technique, Fisher)
+            assert isinstance(merge.technique, StatisticsTechnique)
             self.add(
-                FisherNode(
+                STATISTICS_NODES[merge.technique.statistics](
                     key=key, experiment=experiment.name, stage=stage, technique=merge.technique,
                     backbone=weights.backbone, settings=experiment, seed=experiment.seed,
                     trained_key=weights.trained(stage), chunk_key=weights.chunk_keys[stage - 1],

@@ -39,7 +39,8 @@ class WeightsOverTime:
 
     def statistics(self, stage: int) -> str:
         """The key of statistics of what training a stage saw of its chunk."""
-        return f"{self.experiment}/fisher_{stage:03d}"
+        assert self.method.merge is not None
+        return f"{self.experiment}/{self.method.merge.statistics}_{stage:03d}"
 
     def start(self, stage: int) -> str:
         """The key of what a stage starts from."""
@@ -123,9 +124,7 @@ class WeightsOverTime:
             models=self._models(after, rule),
             joint=None if of_two else self.method.joint,
             statistics=(
-                tuple(map(self.statistics, range(1, after + 1)))
-                if technique.needs_statistics
-                else ()
+                tuple(map(self.statistics, range(1, after + 1))) if technique.statistics else ()
             ),
             repairing=None if technique.repair is None else self._repairing(after),
         )

@@ -1,4 +1,4 @@
-"""The node of a stage's Fisher information, there where a merge weighs parameters by it."""
+"""The nodes of a stage's statistics, there where a merge weighs weights by them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fomo_dagster.graph.core.outcome import Outcome
 from fomo_dagster.graph.core.shown import Shown
 from fomo_dagster.graph.nodes.pixels import of_pixels, pixels_of
 from fomo_dagster.graph.work.checkpoints import STATISTICS, WEIGHTS, load_weights
-from fomo_dagster.merging.fisher import Fisher
+from fomo_dagster.merging.statistics import StatisticsTechnique
 from fomo_dagster.parquet import read_parquet
 from fomo_dagster.store.recipes import Recipe
 
@@ -29,10 +29,9 @@ PRECISION = "fp32"  # whatever the training's: squares of small gradients are fa
 
 
 @dataclass(frozen=True, kw_only=True)
-class FisherNode(Node):
-    """The Fisher information of a stage's chunk at the weights that the stage trained."""
+class StatisticsNode(Node):
+    """Statistics of a stage's chunk at the weights that the stage trained."""
 
-    kind: ClassVar[str] = "fisher"
     tools: ClassVar[frozenset[str]] = frozenset({"pytorch", "safetensors"})
     input_changes: ClassVar[Mapping[str, str]] = {
         "trained": "the trained weights are others",
@@ -40,17 +39,13 @@ class FisherNode(Node):
     }
     makes_weights: ClassVar[bool] = True  # merged ones cannot do without
     stage: int
-    technique: Fisher
+    technique: StatisticsTechnique
     backbone: Backbone
     settings: TrainingSettings
     seed: int
     trained_key: str
     chunk_key: str
     execution: Execution
-
-    @property
-    def description(self) -> str:
-        return f"How well the chunk of stage {self.stage} determines each trained parameter."
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -60,7 +55,7 @@ class FisherNode(Node):
     def declared(self) -> Mapping[str, Any]:
         """Of the training what decides how samples are seen and told apart, not how it trains."""
         return {
-            **self.technique.model_dump(mode="json", include={"samples", "batch_size"}),
+            **self.technique.model_dump(mode="json", include=set(self.technique.estimate)),
             **self.settings.model_dump(mode="json", include={"loss", "crop_scale"}),
             "seed": self.seed,
             "stage": self.stage,
@@ -80,13 +75,13 @@ class FisherNode(Node):
     def make(
         self, name: str, recipe: Recipe, folder: Path, context: NodeContext
     ) -> Mapping[str, Any]:
-        from fomo_dagster.graph.work.fisher import write_fisher
         from fomo_dagster.graph.work.opened_pools import manifest_pool
+        from fomo_dagster.graph.work.statistics import WRITERS
         from fomo_dagster.training.spec import StageSpec
 
         manifest = read_parquet(context.artifact(self.chunk_key).path(MANIFEST))
         pixels = pixels_of(recipe)
-        return write_fisher(
+        return WRITERS[self.kind](
             load_weights(self.backbone, context.artifact(self.trained_key).path(WEIGHTS)),
             manifest_pool("update", manifest, context, pixels, self.execution),
             StageSpec(
@@ -104,3 +99,27 @@ class FisherNode(Node):
 
     def shown(self, outcome: Outcome, context: NodeContext) -> Mapping[str, Shown]:
         return dict(self.declared)
+
+
+class FisherNode(StatisticsNode):
+    """The Fisher information of a stage's chunk, of each parameter."""
+
+    kind: ClassVar[str] = "fisher"
+
+    @property
+    def description(self) -> str:
+        return f"How well the chunk of stage {self.stage} determines each trained parameter."
+
+
+class InputsNode(StatisticsNode):
+    """The second moments of what linear layers see of a stage's chunk."""
+
+    kind: ClassVar[str] = "inputs"
+
+    @property
+    def description(self) -> str:
+        return f"What linear layers see of the chunk of stage {self.stage}: second moments."
+
+
+STATISTICS_NODES = {node.kind: node for node in (FisherNode, InputsNode)}
+"""By what a technique says that it takes."""

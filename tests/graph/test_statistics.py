@@ -1,28 +1,31 @@
-"""Fisher merging over time: what statistics depend on, that they are EWC's, and the merge."""
+"""Merges by statistics over time: what these depend on and are, and the merge."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 from fomo_dagster.errors import InputError
 from fomo_dagster.graph.run.materialise import materialise
 from fomo_dagster.graph.run.plan import plan
 from fomo_dagster.graph.run.run_context import RunContext
 from fomo_dagster.graph.work.checkpoints import CARRIED, STATISTICS, WEIGHTS
+from fomo_dagster.graph.work.statistics import queries_of_others, seen_layers
 
 TRAINED = [f"toy/trained_{stage:03d}" for stage in (1, 2, 3)]
 FISHERS = [f"toy/fisher_{stage:03d}" for stage in (1, 2, 3)]
 DEPLOYED = [f"toy/deployed_{stage:03d}" for stage in (2, 3)]
 CHUNKS = [f"streams/toy/chunk_{stage:03d}" for stage in (1, 2, 3)]
-KINDS = ("trained", "fisher", "deployed", "start")
+INPUTS = [f"toy/inputs_{stage:03d}" for stage in (1, 2, 3)]
+KINDS = ("trained", "fisher", "inputs", "deployed", "start")
 ESTIMATE = "samples: 8, batch_size: 4"
 
 
-def method(rules="deploy: joint", **further):
+def method(rules="deploy: joint", technique="fisher", **further):
     parameters = "".join(f", {name}: {value}" for name, value in further.items())
-    return f"method={{{rules}, merge: {{technique: fisher, {ESTIMATE}{parameters}}}}}"
+    return f"method={{{rules}, merge: {{technique: {technique}, {ESTIMATE}{parameters}}}}}"
 
 
 def foreseen(graph, home):
@@ -84,6 +87,9 @@ def test_a_merge_by_fisher_information_trains_nothing_again(finished_project):
         torch.testing.assert_close(found.double(), wanted, rtol=1e-5, atol=1e-7)
     kernel = fishers[0]["visual.conv1.weight"]
     assert (kernel > 100 * floor).double().mean() > 0.5  # or it would be a plain mean
+    for fisher in fishers:
+        real = torch.cat([t.double().reshape(-1) for t in fisher.values() if t.is_floating_point()])
+        assert real.square().mean().sqrt() == pytest.approx(1, rel=1e-4)
 
     other = finished_project.graph("toy", method(floor=1e-3))
     assert foreseen(other, home).keys() == set(DEPLOYED)
@@ -106,5 +112,61 @@ def test_statistics_are_the_fisher_information_that_ewc_leaves(finished_project)
     again = tensors(ewc, home, TRAINED[0], WEIGHTS)
     assert all(torch.equal(again[name], tensor) for name, tensor in weights.items())
     assert left.keys() == found.keys()
+    every = torch.cat([tensor.double().reshape(-1) for tensor in left.values()])
+    scale = every.square().mean().sqrt()
     for name, tensor in left.items():
-        torch.testing.assert_close(found[name], tensor, rtol=1e-5, atol=0)
+        torch.testing.assert_close(found[name].double() * scale, tensor.double(), rtol=1e-5, atol=0)
+
+
+def _shrunk(moments):
+    return 0.9 * moments.double() + 0.1 * moments.double().diag().diag()
+
+
+def test_a_merge_by_what_layers_saw_solves_their_regression(finished_project):
+    home = finished_project.home
+    graph = finished_project.graph("toy", method(technique="regmean"))
+    assert foreseen(graph, home).keys() == {*INPUTS, *DEPLOYED}
+    assert make(graph, home) == {*INPUTS, *DEPLOYED}
+    assert make(graph, home) == set()
+    assert home.heads.read(INPUTS[0]).cost["flops"] > 0
+    models = [tensors(graph, home, key, WEIGHTS) for key in TRAINED]
+    seen = [tensors(graph, home, key, STATISTICS) for key in INPUTS]
+    layers = {name for name in models[0] if name.endswith(("mlp.c_fc.weight", "in_proj_weight"))}
+    assert layers < seen[0].keys() < models[0].keys()
+    assert not [name for name in seen[0] if "out_proj" in name]
+    merged = tensors(graph, home, DEPLOYED[1], WEIGHTS)
+    for name in layers:
+        below = sum(_shrunk(one[name]) for one in seen)
+        above = sum(
+            _shrunk(one[name]) @ model[name].double().T
+            for one, model in zip(seen, models, strict=True)
+        )
+        wanted = torch.linalg.solve(below, above).T
+        torch.testing.assert_close(merged[name].double(), wanted, rtol=1e-3, atol=1e-4)
+    other = finished_project.graph("toy", method(technique="regmean", off_diagonal=0.5))
+    assert foreseen(other, home).keys() == set(DEPLOYED)
+
+
+class Block(nn.Module):
+    """Attention to itself, and from a query to what there is."""
+
+    def __init__(self):
+        super().__init__()
+        self.own = nn.MultiheadAttention(4, 2, batch_first=True)
+        self.pooling = nn.MultiheadAttention(4, 2, batch_first=True)
+        self.mlp = nn.Linear(4, 3)
+
+    def forward(self, tokens):
+        query = tokens[:, :1]
+        seen, _ = self.own(tokens, tokens, tokens, need_weights=False)
+        pooled, _ = self.pooling(query, seen, seen, need_weights=False)
+        return self.mlp(pooled)
+
+
+def test_layers_whose_inputs_are_not_one_are_told_apart():
+    block = Block()
+    layers = seen_layers(block)
+    assert layers.keys() == {"own.in_proj_weight", "pooling.in_proj_weight", "mlp.weight"}
+    with queries_of_others(layers) as of_others:
+        block(torch.randn(2, 5, 4))
+    assert of_others == {"pooling.in_proj_weight"}
