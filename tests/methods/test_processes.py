@@ -30,6 +30,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "mas": {"strength": 1, "samples": 7},
     "zscl": {"l2": 0.1},
     "gnsp": {"samples": 8, "batch_size": 4},
+    "spu": {"samples": 8, "batch_size": 4},
     "inflora": {"samples": 8, "batch_size": 4},
     "transfer": {"teacher": TEACHER},
 }

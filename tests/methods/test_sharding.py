@@ -60,6 +60,7 @@ WAYS: dict[str, tuple[int, dict[str, Any]]] = {
         },
     ),
     "gnsp": (3, {"preserve": {"name": "gnsp", "samples": 8, "batch_size": 4}}),
+    "spu": (3, {"preserve": {"name": "spu", "samples": 8, "batch_size": 4}}),
     "ewc": (3, {"preserve": {"name": "ewc", "strength": 10, "samples": 8, "batch_size": 4}}),
     "si, averaged": (
         2,

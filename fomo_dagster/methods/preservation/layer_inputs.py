@@ -44,7 +44,7 @@ def input_squares(
             images = batch.images.to(device)
             if images.dtype == torch.uint8:
                 images = normalise(images, model.mean, model.std)
-            with torch.no_grad(), _evaluating(model.module), stage_context.autocast():
+            with torch.no_grad(), evaluating(model.module), stage_context.autocast():
                 if "image" in towers:
                     model.module.encode_image(images)
                 if "text" in towers:
@@ -68,7 +68,8 @@ def of_the_first(tensor: Tensor, group: ProcessGroup) -> Tensor:
 
 
 @contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Within it the module is in evaluation mode; afterwards each part has the mode it had."""
     modes = {part: part.training for part in module.modules()}
     module.eval()
     try:
