@@ -3,10 +3,10 @@ stages.
 
 θ₀ is a random image tower of the size of a ViT-B/16 (345 MB), and each stage's weights are θ₀ with
 a random change of rank 16 to every matrix. OPCM merges each stage into what it merged before; the
-others merge the first T stages at once. Each merge is a process of its own. Peak memory is what is
-allocated, as in `merging.py`.
+others merge the first T stages at once, RegMean with second moments of what its layers see (0.6 GB
+a stage). Each merge is a process of its own. Peak memory is what is allocated, as in `merging.py`.
 
-    python benchmarks/merging_stages.py [--stages 20] [--at 2 20] [--techniques tsv_merge]
+    python benchmarks/merging_stages.py [--stages 20] [--at 2 20] [--techniques tsv_merge regmean]
 """
 
 from __future__ import annotations
@@ -62,8 +62,23 @@ def write_stage(path: Path, stage: int) -> None:
     save_file(weights, path)
 
 
-def merged(technique: str, models: list[Path], output: Path, base: Path) -> tuple[float, float]:
-    return measured(lambda: merge(TECHNIQUES[technique](), models, output, base))
+def write_inputs(path: Path, stage: int) -> None:
+    """Second moments as of some hundred directions, and a little of all."""
+    own = torch.Generator().manual_seed(1000 + stage)
+    moments = {}
+    for name, shape in shapes().items():
+        if name.endswith(("in_proj_weight", "mlp.c_fc.weight", "mlp.c_proj.weight")):
+            seen = torch.randn(256, shape[1], generator=own)
+            moments[name] = seen.T @ seen / 256 + 0.1 * torch.eye(shape[1])
+    save_file(moments, path)
+
+
+def merged(
+    technique: str, models: list[Path], output: Path, base: Path, statistics: list[Path]
+) -> tuple[float, float]:
+    return measured(
+        lambda: merge(TECHNIQUES[technique](), models, output, base, statistics=statistics)
+    )
 
 
 def main() -> None:
@@ -77,8 +92,14 @@ def main() -> None:
     spawn = multiprocessing.get_context("spawn")
 
     def row(technique: str, stage: int, models: list[Path], output: Path, base: Path) -> None:
+        beside = []
+        if TECHNIQUES[technique].statistics == "inputs":
+            beside = [path.with_name(f"{path.name}.inputs") for path in models]
+            for number, path in enumerate(beside):
+                if not path.exists():
+                    write_inputs(path, number)
         with ProcessPoolExecutor(1, spawn) as process:
-            found = process.submit(merged, technique, models, output, base).result()
+            found = process.submit(merged, technique, models, output, base, beside).result()
         rows.append((technique, stage, *found))
         print(*rows[-1], file=sys.stderr, flush=True)
 
