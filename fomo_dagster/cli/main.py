@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 from fomo_dagster.cli.datasets_commands import AsJson, datasets_app
 from fomo_dagster.cli.endings import ending_of
 from fomo_dagster.cli.inspections import inspect
+from fomo_dagster.cli.label_command import label
 from fomo_dagster.cli.law_commands import fit, target
 from fomo_dagster.cli.near_duplicates import duplicates
 from fomo_dagster.cli.output import (
@@ -71,9 +72,9 @@ class InOrder(TyperGroup):
 
 ORDER = (
     "init", "doctor", "datasets", "fetch", "budget", "schedule", "plan", "run", "ui", "results",
-    "compare", "fit", "target", "report", "errors", "duplicates", "inspect", "sql", "releases",
-    "promote", "rollback", "alias", "search", "serve", "export", "merge", "store", "schema",
-    "dagster-home",
+    "compare", "fit", "target", "report", "errors", "duplicates", "inspect", "label", "sql",
+    "releases", "promote", "rollback", "alias", "search", "serve", "export", "merge", "store",
+    "schema", "dagster-home",
 )  # fmt: skip
 app = typer.Typer(
     cls=InOrder,
@@ -290,6 +291,7 @@ app.command(rich_help_panel=LOOK)(report)
 app.command(rich_help_panel=LOOK)(errors)
 app.command(rich_help_panel=LOOK)(duplicates)
 app.command(rich_help_panel=LOOK)(inspect)
+app.command(rich_help_panel=LOOK)(label)
 app.command(rich_help_panel=LOOK)(sql)
 app.command(rich_help_panel=LIVE)(releases)
 app.command(rich_help_panel=LIVE)(promote)
