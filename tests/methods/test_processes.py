@@ -32,9 +32,13 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "gnsp": {"samples": 8, "batch_size": 4},
     "spu": {"samples": 8, "batch_size": 4},
     "inflora": {"samples": 8, "batch_size": 4},
+    "olora": {"strength": 0.1, "begin_at": "orthogonal"},
     "transfer": {"teacher": TEACHER},
 }
-READY = {"inflora": lambda model: add_adapters(model.module, Scaled(name="lora", rank=2), 0)}
+READY = {
+    name: lambda model: add_adapters(model.module, Scaled(name="lora", rank=2), 0)
+    for name in ("inflora", "olora")
+}
 NAMES = [name for one in PRESERVATIONS for name in get_args(one.model_fields["name"].annotation)]
 
 

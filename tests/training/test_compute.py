@@ -110,11 +110,14 @@ METHODS = {
         for one in PRESERVATIONS
         for name in get_args(one.model_fields["name"].annotation)
     },
-    "inflora": {
-        "name": "lora",
-        "rank": 4,
-        "adapters": "merge_each_stage",
-        "preserve": {"name": "inflora"},
+    **{
+        name: {
+            "name": "lora",
+            "rank": 4,
+            "adapters": "merge_each_stage",
+            "preserve": {"name": name},
+        }
+        for name in ("inflora", "olora")
     },
     "average": {"average": {"name": "exponential"}},
     **{name: {"name": name, "rank": 4} for name in ("lora", "dora", "loha", "lokr", "vera", "hra")},
