@@ -65,8 +65,8 @@ class Cost:
     """What a step costs beside, at which a low-rank optimiser chooses its dimensions anew."""
     steps_between_renewals: int
     """0: there are none."""
-    flops_at_end: int
-    """Of what a method does after the last step."""
+    flops_beside_steps: int
+    """Of what a method does before the first step, and after the last."""
     flops_per_replay_feature: int
     """Of the features that a stage leaves of each sample that it brought."""
     peak_memory_bytes: int
@@ -79,7 +79,7 @@ class Cost:
     def of_stage(self, steps: int, replay_features: int = 0) -> int:
         """The operations of a whole stage. replay_features: of how many samples it leaves them."""
         of_features = replay_features * self.flops_per_replay_feature
-        return self.of_steps(steps) + self.flops_at_end + of_features
+        return self.of_steps(steps) + self.flops_beside_steps + of_features
 
 
 def count(case: CostCase) -> Cost:
@@ -161,6 +161,7 @@ class _Counting:
                 settings=settings, seed=0, stage=2 if case.goes_on else 1,
                 execution=Execution(), method=method,
             )  # fmt: skip
+            begun = self._total()
             learner = build_learner(
                 model, spec, Placement(device=self.device), _MANY_STEPS,
                 partial(begin, method.preserve, stage_inputs),
@@ -178,7 +179,7 @@ class _Counting:
             flops_per_step=step,
             flops_at_renewal=first - step,
             steps_between_renewals=optimiser.update_gap if isinstance(optimiser, LowRank) else 0,
-            flops_at_end=end,
+            flops_beside_steps=counts[0] - begun + end,
             flops_per_replay_feature=per_replay_feature,
             peak_memory_bytes=self.memory.peak,
         )

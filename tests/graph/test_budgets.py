@@ -68,7 +68,7 @@ def test_a_cost_that_is_counted_otherwise_and_buys_the_same_changes_nothing(
 
 def test_what_is_done_at_the_end_is_paid_for_by_the_steps():
     cost = MemoryAdjusted(
-        flops_per_step=10**9, flops_at_end=100 * 10**9, peak_memory_bytes=1, multiplier=2.0
+        flops_per_step=10**9, flops_beside_steps=100 * 10**9, peak_memory_bytes=1, multiplier=2.0
     )
     steps = cost.steps(2 * 10 * 1000, stages=10)  # 1000 GFLOPs a stage once memory is paid for
     assert steps == 900

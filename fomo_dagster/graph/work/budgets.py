@@ -65,7 +65,7 @@ class MemoryAdjusted:
     """A method's cost beside that of full fine-tuning."""
 
     flops_per_step: int
-    flops_at_end: int
+    flops_beside_steps: int
     peak_memory_bytes: int
     multiplier: float
     """Its peak memory over that of full fine-tuning."""
@@ -80,20 +80,20 @@ class MemoryAdjusted:
         features = case.sizes.get("update", 0) * cost.flops_per_replay_feature
         return cls(
             flops_per_step=cost.flops_per_step + renewals + features,
-            flops_at_end=cost.flops_at_end,
+            flops_beside_steps=cost.flops_beside_steps,
             peak_memory_bytes=cost.peak_memory_bytes,
             multiplier=cost.peak_memory_bytes / full.peak_memory_bytes,
         )
 
     def steps(self, total: float, stages: int) -> int:
-        """The steps of a stage, `round(total / MAFs / stages)`; the end's work is theirs too.
+        """The steps of a stage, `round(total / MAFs / stages)`; the work beside them is theirs too.
 
         Raises `InputError` if the budget does not pay for one step a stage, or pays for more than
         a stage can have.
         """
         steps = self.paid(total, stages)
         if steps < 1:
-            least = stages * self.multiplier * (self.flops_per_step + self.flops_at_end) / 1e9
+            least = stages * self.multiplier * (self.flops_per_step + self.flops_beside_steps) / 1e9
             raise InputError(
                 f"budget.mafs is {total:g}, and one step in each of {stages} stages takes "
                 f"{least:.3g}: raise it, lower batch_size, or have fewer stages"
@@ -108,7 +108,7 @@ class MemoryAdjusted:
     def paid(self, total: float, stages: int) -> int:
         """As `steps`, and 0 where the budget does not pay for one."""
         gigaflops = total / stages / self.multiplier  # of a stage
-        of_steps = gigaflops - self.flops_at_end / 1e9
+        of_steps = gigaflops - self.flops_beside_steps / 1e9
         return max(0, round(of_steps / (self.flops_per_step / 1e9)))
 
     def mafs(self, steps: int) -> float:
@@ -116,9 +116,9 @@ class MemoryAdjusted:
         return steps * self.gigaflops_per_step(steps) * self.multiplier
 
     def gigaflops_per_step(self, steps: int | None) -> float:
-        """With its part of the work at the end of a stage of so many steps; None or 0: without."""
-        of_end = self.flops_at_end / steps if steps else 0
-        return (self.flops_per_step + of_end) / 1e9
+        """With its part of the work beside the steps of a stage of so many; None or 0: without."""
+        beside = self.flops_beside_steps / steps if steps else 0
+        return (self.flops_per_step + beside) / 1e9
 
 
 def budget_row(
