@@ -10,7 +10,7 @@ from fomo_dagster.releases.records import ReleaseLog
 from fomo_dagster.tables.views import query
 from tests.releases.five_arrivals import ARRIVALS, arrive, write_project
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.journey]
 
 
 @pytest.fixture
