@@ -39,7 +39,7 @@ $(VENV)/.compiled: $(VENV)/.installed-dev
 tests: $(VENV)/.compiled
 	$(BIN)/pytest -m "not journey"
 
-journeys: $(VENV)/.compiled  ## the three tests that take a minute or two each
+journeys: $(VENV)/.compiled  ## the longest tests, some five minutes
 	$(BIN)/pytest -m journey
 
 generated: $(VENV)/.installed-dev  ## write what follows from the code: schema, lists in guides, a picture

@@ -61,7 +61,7 @@ def test_the_penalty_and_its_gradient_are_those_of_every_earlier_adapter(toy: An
         copy = context.trained[name + A].detach().double().requires_grad_()
         penalty = 0.3 * sum((copy @ one.double().T).square().sum() for one in rows)
         penalty.backward()
-        expected, wanted[name] = expected + float(penalty), copy.grad
+        expected, wanted[name] = expected + float(penalty.detach()), copy.grad
     given = torch.full_like(context.trained[next(iter(wanted)) + A], 0.5)
     context.trained[next(iter(wanted)) + A].grad = given.clone()
     assert float(holding.add_penalty_gradient()) == pytest.approx(expected, rel=1e-5)

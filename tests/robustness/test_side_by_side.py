@@ -180,6 +180,7 @@ def run_by_itself(executor):
     return ended.returncode, ended.stdout
 
 
+@pytest.mark.journey
 def test_the_bits_are_those_of_one_process(project, cluster, run):
     write(project, stream=ONE_STAGE)
     assert run(devices="cpu:1", executor="in_process", whole=True)[0] == 0

@@ -75,6 +75,7 @@ def case(architecture, batch_size, precision="fp32", optimiser=None, goes_on=Tru
 
 
 @pytest.mark.slow
+@pytest.mark.journey
 def test_operations_and_memory_of_a_step_are_the_published_ones():
     """In one test, as each is counted for seconds and all are divided by the full one's memory."""
 
@@ -279,6 +280,7 @@ def test_live_bytes_peak_where_most_is_held_and_views_hold_nothing():
 
 
 @pytest.mark.slow
+@pytest.mark.journey
 def test_the_largest_models_are_counted_without_their_weights():
     """Two blocks of ViT-bigG-14 stand for all: activations of a batch alone would not fit."""
     shape = {
