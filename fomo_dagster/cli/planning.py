@@ -191,8 +191,8 @@ def shown_in_ui(names_or_paths: Sequence[str]) -> list[str]:
     for one in names_or_paths:
         if not resolve_request(one, []).is_in_project:
             raise InputError(
-                f"{one} is not among the files of {project_folder()}, which are what the UI shows: "
-                "move it into experiments/"
+                f"{one} does not lie in {project_folder() / 'experiments'} itself, nor in "
+                "comparisons/ or galleries/ beside it, which is what the UI shows: copy it there"
             )
     return [str(Path(one).resolve()) if Path(one).exists() else one for one in names_or_paths]
 

@@ -164,6 +164,6 @@ def test_the_ui_refuses_what_the_project_does_not_have(project, tmp_path):
         shown_in_ui(["nowhere"])
     elsewhere = tmp_path / "elsewhere.yaml"
     elsewhere.write_text((project.root / "experiments" / "toy.yaml").read_text())
-    with pytest.raises(InputError, match="move it into experiments/"):
+    with pytest.raises(InputError, match=r"does not lie in .*experiments itself.*: copy it there"):
         shown_in_ui([str(elsewhere)])
     assert shown_in_ui(["lr", "toy"]) == ["lr", "toy"]
