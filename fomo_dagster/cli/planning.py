@@ -194,7 +194,7 @@ def shown_in_ui(names_or_paths: Sequence[str]) -> list[str]:
                 f"{one} does not lie in {project_folder() / 'experiments'} itself, nor in "
                 "comparisons/ or galleries/ beside it, which is what the UI shows: copy it there"
             )
-    return [str(Path(one).resolve()) if Path(one).exists() else one for one in names_or_paths]
+    return [str(Path(one).resolve()) if Path(one).is_file() else one for one in names_or_paths]
 
 
 def say_troubles_of_project() -> None:

@@ -158,7 +158,7 @@ def test_definitions_can_be_of_what_is_named_alone(project):
     assert "toy" not in {job.name for job in repository.get_all_jobs()}
 
 
-def test_the_ui_refuses_what_the_project_does_not_have(project, tmp_path):
+def test_the_ui_refuses_what_the_project_does_not_have(project, tmp_path, monkeypatch):
     write(project)
     with pytest.raises(InputError, match="nowhere"):
         shown_in_ui(["nowhere"])
@@ -166,4 +166,8 @@ def test_the_ui_refuses_what_the_project_does_not_have(project, tmp_path):
     elsewhere.write_text((project.root / "experiments" / "toy.yaml").read_text())
     with pytest.raises(InputError, match=r"does not lie in .*experiments itself.*: copy it there"):
         shown_in_ui([str(elsewhere)])
-    assert shown_in_ui(["lr", "toy"]) == ["lr", "toy"]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lr").mkdir()  # no name of a file
+    monkeypatch.setenv("FOMO_PROJECT", str(project.root))
+    path = project.root / "experiments" / "toy.yaml"
+    assert shown_in_ui(["lr", "toy", str(path)]) == ["lr", "toy", str(path)]
