@@ -83,6 +83,7 @@ def stored(stage):
     return load_weights(request.experiment.backbone, path)
 
 
+@pytest.mark.journey
 def test_a_trained_vit_s_32_loads_in_openclip_with_the_same_features(photographs):
     torch.manual_seed(0)
     module = open_clip.create_model("ViT-S-32-alt")
