@@ -82,7 +82,7 @@ def merge(
         list[Path] | None,
         typer.Option(
             metavar="FILE",
-            help="Statistics of what a file was trained on, for fisher; once for each file.",
+            help="Statistics of what a file was trained on, for fisher and regmean; one for each.",
         ),
     ] = None,
     settings: Annotated[
