@@ -14,10 +14,10 @@ from fomo_dagster.errors import InputError
 from fomo_dagster.methods.preservation.gnsp.hooks import (
     GNSPHooks,
     free_directions,
-    projected_layers,
     second_moments,
 )
 from fomo_dagster.methods.preservation.hooks import StageInputs
+from fomo_dagster.methods.preservation.layer_inputs import projected_layers
 from fomo_dagster.methods.trained_parameters.declaration import Parameters
 from fomo_dagster.methods.trained_parameters.selecting import select_trained
 from fomo_dagster.optimisation.optimisers import Sgd

@@ -17,10 +17,10 @@ from fomo_dagster.methods.adapters.wrapping import add_adapters
 from fomo_dagster.methods.preservation.hooks import StageInputs
 from fomo_dagster.methods.preservation.inflora.hooks import (
     InfLoRAHooks,
-    lora_layers,
     main_directions,
     with_more_held,
 )
+from fomo_dagster.methods.preservation.lora_layers import lora_layers
 from fomo_dagster.methods.registry import AnyMethod
 
 LORA = Scaled(name="lora", rank=2, targets=("key", "visual.*.c_fc"))

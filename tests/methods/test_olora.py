@@ -13,13 +13,12 @@ from fomo_dagster.errors import InputError
 from fomo_dagster.methods.adapters.declaration import Scaled
 from fomo_dagster.methods.adapters.wrapping import add_adapters
 from fomo_dagster.methods.preservation.hooks import StageInputs
-from fomo_dagster.methods.preservation.inflora.hooks import lora_layers
+from fomo_dagster.methods.preservation.lora_layers import A, lora_layers
 from fomo_dagster.methods.preservation.olora.hooks import OLoRAHooks
 from fomo_dagster.methods.registry import AnyMethod
 
 LORA = Scaled(name="lora", rank=2, targets=("key", "visual.*.c_fc"))
 OLORA = {"name": "olora", "strength": 0.3}
-A = ".lora_A.default.weight"
 
 
 def adapted(model: Any) -> None:

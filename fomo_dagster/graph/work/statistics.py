@@ -16,9 +16,8 @@ from fomo_dagster.data.pools import Pool
 from fomo_dagster.distributed.process_group import SINGLE_PROCESS
 from fomo_dagster.graph.work.stage import StageBatches
 from fomo_dagster.methods.preservation.ewc.hooks import fisher
-from fomo_dagster.methods.preservation.gnsp.hooks import projected_layers
 from fomo_dagster.methods.preservation.hooks import Batch, StageContext
-from fomo_dagster.methods.preservation.layer_inputs import input_squares
+from fomo_dagster.methods.preservation.layer_inputs import input_squares, projected_layers
 from fomo_dagster.models.backbones import Model, save
 from fomo_dagster.models.devices import device_of
 from fomo_dagster.models.operations import counter

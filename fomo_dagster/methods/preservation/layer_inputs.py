@@ -7,11 +7,24 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from fomo_dagster.data.transforms import normalise
 from fomo_dagster.distributed.process_group import ProcessGroup
 from fomo_dagster.methods.preservation.hooks import Batch, StageContext
 from fomo_dagster.methods.trained_parameters.selecting import tower_of
+
+
+def projected_layers(module: nn.Module) -> dict[str, nn.Linear]:
+    """The linear layers with a trained weight, by the name of the weight. What PyTorch's attention
+    holds is none of them: it computes without them, so that their inputs are not seen."""
+    return {
+        f"{name}.weight": layer
+        for name, layer in module.named_modules()
+        if isinstance(layer, nn.Linear)
+        and not isinstance(layer, NonDynamicallyQuantizableLinear)
+        and layer.weight.requires_grad
+    }
 
 
 def input_squares(

@@ -49,7 +49,7 @@ class GNSP(Preservation):
         return {"batch_size": self.batch_size}
 
     def carried_shapes(self, module: Any) -> Mapping[str, tuple[int, ...]]:
-        from fomo_dagster.methods.preservation.gnsp.hooks import projected_layers
+        from fomo_dagster.methods.preservation.layer_inputs import projected_layers
 
         layers = projected_layers(module)
         return {name: (layer.in_features, layer.in_features) for name, layer in layers.items()}

@@ -11,12 +11,15 @@ from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from fomo_dagster.errors import InputError
 from fomo_dagster.methods.preservation.carried import carried_for
 from fomo_dagster.methods.preservation.hooks import Batch, StageContext, StageHooks, StageInputs
-from fomo_dagster.methods.preservation.layer_inputs import input_squares, of_the_first
+from fomo_dagster.methods.preservation.layer_inputs import (
+    input_squares,
+    of_the_first,
+    projected_layers,
+)
 
 
 class GNSPHooks(StageHooks):
@@ -97,18 +100,6 @@ class GNSPHooks(StageHooks):
             name: (earlier[name] + moment if earlier else moment).cpu()
             for name, moment in found.items()
         }
-
-
-def projected_layers(module: nn.Module) -> dict[str, nn.Linear]:
-    """The linear layers with a trained weight, by the name of the weight. What PyTorch's attention
-    holds is none of them: it computes without them, so that their inputs are not seen."""
-    return {
-        f"{name}.weight": layer
-        for name, layer in module.named_modules()
-        if isinstance(layer, nn.Linear)
-        and not isinstance(layer, NonDynamicallyQuantizableLinear)
-        and layer.weight.requires_grad
-    }
 
 
 @torch.no_grad()

@@ -42,9 +42,9 @@ class InfLoRA(Preservation):
         return {"batch_size": self.batch_size}
 
     def carried_shapes(self, module: Any) -> Mapping[str, tuple[int, ...]]:
-        from fomo_dagster.methods.preservation.inflora.hooks import lora_layers
+        from fomo_dagster.methods.preservation.lora_layers import shapes_of_directions
 
-        return {name: (width, width) for name, (_, width) in lora_layers(module).items()}
+        return shapes_of_directions(module)
 
     def begin(self, stage_context: StageContext, stage_inputs: StageInputs) -> StageHooks:
         from fomo_dagster.methods.preservation.inflora.hooks import InfLoRAHooks

@@ -11,13 +11,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from fomo_dagster.methods.preservation.carried import carried_for
 from fomo_dagster.methods.preservation.hooks import StageContext, StageHooks, StageInputs
 from fomo_dagster.methods.preservation.layer_inputs import input_squares, of_the_first
-
-_A = ".lora_A.default.weight"  # PEFT's name
+from fomo_dagster.methods.preservation.lora_layers import A, carried_directions, lora_layers
 
 
 class InfLoRAHooks(StageHooks):
@@ -47,26 +45,16 @@ class InfLoRAHooks(StageHooks):
         self._stage_context, self._update = stage_context, stage_inputs.update
         self._threshold, self._samples, self._batch_size = threshold, samples, batch_size
         self._layers = lora_layers(stage_context.model.module)
-        self._held = self._carried(stage_inputs.carried)
+        self._held = carried_directions(stage_context, stage_inputs.carried)
         self._fixed: dict[str, Tensor] = {}
         for name, square in self._squares().items():
-            parameter = stage_context.trained[name + _A]
-            rank = stage_context.shards.shared_out.get(name + _A, parameter).shape[0]
+            parameter = stage_context.trained[name + A]
+            rank = stage_context.shards.shared_out.get(name + A, parameter).shape[0]
             designed = of_the_first(
                 main_directions(square, self._held.get(name), rank), stage_context.group
             )
-            self._fixed[name + _A] = stage_context.shards.part(name + _A, designed)
+            self._fixed[name + A] = stage_context.shards.part(name + A, designed)
         self._put_back()
-
-    def _carried(self, carried: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        shapes = {name: (width, width) for name, (_, width) in self._layers.items()}
-        return carried_for(
-            shapes,
-            carried,
-            self._stage_context,
-            what="directions of other adapters",
-            way_out="let all stages have the same method.targets",
-        )
 
     def _squares(self) -> dict[str, Tensor]:
         """C of each layer."""
@@ -103,16 +91,6 @@ class InfLoRAHooks(StageHooks):
             name: with_more_held(square, self._held.get(name), self._threshold).cpu()
             for name, square in self._squares().items()
         }
-
-
-def lora_layers(module: nn.Module) -> dict[str, tuple[nn.Module, int]]:
-    """The layers with LoRA adapters, by name, and the width of their inputs."""
-    parameters = dict(module.named_parameters())
-    return {
-        name: (layer, parameters[name + _A].shape[1])
-        for name, layer in module.named_modules()
-        if name + _A in parameters
-    }
 
 
 def main_directions(square: Tensor, held: Tensor | None, rank: int) -> Tensor:

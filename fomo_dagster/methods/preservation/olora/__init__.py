@@ -32,9 +32,9 @@ class OLoRA(Preservation):
     )
 
     def carried_shapes(self, module: Any) -> Mapping[str, tuple[int, ...]]:
-        from fomo_dagster.methods.preservation.inflora.hooks import lora_layers
+        from fomo_dagster.methods.preservation.lora_layers import shapes_of_directions
 
-        return {name: (width, width) for name, (_, width) in lora_layers(module).items()}
+        return shapes_of_directions(module)
 
     def begin(self, stage_context: StageContext, stage_inputs: StageInputs) -> StageHooks:
         from fomo_dagster.methods.preservation.olora.hooks import OLoRAHooks

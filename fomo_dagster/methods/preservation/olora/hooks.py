@@ -7,18 +7,14 @@ not grow with the stages.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 
 from fomo_dagster.errors import InputError
-from fomo_dagster.methods.preservation.carried import carried_for
 from fomo_dagster.methods.preservation.hooks import StageContext, StageHooks, StageInputs
-from fomo_dagster.methods.preservation.inflora.hooks import lora_layers
 from fomo_dagster.methods.preservation.layer_inputs import of_the_first
+from fomo_dagster.methods.preservation.lora_layers import A, carried_directions, lora_layers
 
-_A = ".lora_A.default.weight"  # PEFT's name
 _RANK = 1e-6  # eigenvalues of M below this share of the largest are rounding
 _LEFT = 1e-3  # of the length of a row of A, at least, or nothing is left of it but rounding
 
@@ -42,29 +38,19 @@ class OLoRAHooks(StageHooks):
         super().__init__(stage_context)
         self._stage_context, self._strength = stage_context, strength
         self._layers = lora_layers(stage_context.model.module)
-        self._moments = self._carried(stage_inputs.carried)
+        self._moments = carried_directions(stage_context, stage_inputs.carried)
         if is_orthogonal_at_first:
             for name, moment in self._moments.items():
                 self._begin_outside(name, moment)
 
-    def _carried(self, carried: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        shapes = {name: (width, width) for name, (_, width) in self._layers.items()}
-        return carried_for(
-            shapes,
-            carried,
-            self._stage_context,
-            what="directions of other adapters",
-            way_out="let all stages have the same method.targets",
-        )
-
     @torch.no_grad()
     def _begin_outside(self, name: str, moment: Tensor) -> None:
         shards = self._stage_context.shards
-        parameter = self._stage_context.trained[name + _A]
+        parameter = self._stage_context.trained[name + A]
         # A shard's rows are projected one by one; whoever has none has nothing to look at.
         found = outside(parameter, of_the_first(held_directions(moment), self._stage_context.group))
         if bool((found.norm(dim=1) < _LEFT * parameter.norm(dim=1)).any()):
-            rank = shards.shared_out.get(name + _A, parameter).shape[0]
+            rank = shards.shared_out.get(name + A, parameter).shape[0]
             raise InputError(
                 f"method.preserve.begin_at is orthogonal, and the adapters of earlier stages leave "
                 f"{name} none of its {len(moment)} directions for {rank} more: lower method.rank, "
@@ -78,9 +64,9 @@ class OLoRAHooks(StageHooks):
             return None
         penalties = {}
         for name, moment in self._moments.items():
-            parameter = self._stage_context.trained[name + _A]
+            parameter = self._stage_context.trained[name + A]
             pull = parameter @ moment
-            penalties[name + _A] = self._strength * (pull * parameter).sum()
+            penalties[name + A] = self._strength * (pull * parameter).sum()
             gradient = 2 * self._strength * pull
             if parameter.grad is None:
                 parameter.grad = gradient
@@ -92,8 +78,8 @@ class OLoRAHooks(StageHooks):
     def end_of_stage(self) -> dict[str, Tensor]:
         left = {}
         for name in self._layers:
-            part = self._stage_context.trained[name + _A].detach()
-            whole = self._stage_context.shards.whole(name + _A, part).cpu()
+            part = self._stage_context.trained[name + A].detach()
+            whole = self._stage_context.shards.whole(name + A, part).cpu()
             square = whole.T @ whole
             left[name] = self._moments[name].cpu() + square if self._moments else square
         return left
