@@ -142,6 +142,10 @@ class EmbeddingsReader:
             place, first = place + len(taken), first + 1
         return np.concatenate(blocks)
 
+    def concepts(self) -> pl.Series:
+        """The concept of each row, in their order."""
+        return pl.Series(pl.from_arrow(self._file.read(columns=["concept"])["concept"]))
+
     def columns(self, places: Sequence[int]) -> pl.DataFrame:
         """`COLUMNS` of the rows at some places, in the order of these."""
         wanted = pl.DataFrame({"place": places}, schema={"place": pl.Int64})

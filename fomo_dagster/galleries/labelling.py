@@ -47,15 +47,14 @@ def to_label(
     `InputError` where no rows are left, where classes are lacking, and for a coverage of more than
     `MOST_SPREAD` rows.
     """
-    if by != "coverage" and len(classes) < 2:
+    if len(classes) == 1 or (by != "coverage" and not classes):
         raise InputError(
             f"{by} needs at least two classes to choose from, and {len(classes)} are named: name "
-            "them with --class, or take --by coverage"
+            "them with --class, or none and take --by coverage"
         )
-    rows = reader.columns(range(reader.rows))
     chosen = np.arange(reader.rows)
     if concept is not None:
-        chosen = chosen[(rows["concept"] == concept).fill_null(value=False).to_numpy()]
+        chosen = np.flatnonzero((reader.concepts() == concept).fill_null(value=False))
     if not len(chosen):
         of = "" if concept is None else f" of the concept {concept!r}"
         raise InputError(f"the gallery has no rows{of}, so there is nothing to label")
@@ -67,17 +66,18 @@ def to_label(
             chosen = chosen[order[: most * (1 if by == "uncertainty" else DOUBTED)]]
     if by != "uncertainty":
         if len(chosen) > MOST_SPREAD:
+            way_out = "ask for fewer" if by == "both" else "take --by both"
             raise InputError(
-                f"coverage holds the embeddings of all {len(chosen):,} rows, and {MOST_SPREAD:,} "
-                "are the most: take --by both, or those of one --concept"
+                f"{by} holds the embeddings of {len(chosen):,} rows at once, and {MOST_SPREAD:,} "
+                f"are the most: {way_out}, or give one --concept"
             )
-        features = np.stack([reader.read(int(place), 1)[0] for place in np.sort(chosen)])
-        chosen = np.sort(chosen)[k_centre(features, most)]
-    columns = [pl.Series("rank", range(1, len(chosen) + 1))]
-    found = rows[chosen.tolist()].with_columns(columns)
+        chosen = np.sort(chosen)
+        features = np.stack([reader.read(int(place), 1)[0] for place in chosen])
+        chosen = chosen[k_centre(features, most)]
     none = {name: pl.lit(None, kind) for name, kind in GUESSED.items()}
     said = none if guessed is None else guessed.of(chosen, classes)
-    return found.with_columns(**said).select(*TO_LABEL).cast(pl.Schema(TO_LABEL))
+    found = reader.columns(chosen.tolist()).with_row_index("rank", offset=1).with_columns(**said)
+    return found.select(*TO_LABEL).cast(pl.Schema(TO_LABEL))
 
 
 class Guesses:

@@ -111,10 +111,12 @@ def test_what_cannot_be_chosen_from_is_refused_with_the_way_out(reader, monkeypa
         InputError, match=r"both needs at least two classes .* 1 are named.*--class"
     ):
         to_label(embeddings, "both", 3, classes=CLASSES[:1])
+    with pytest.raises(InputError, match=r"coverage needs at least two classes .* or none"):
+        to_label(embeddings, "coverage", 3, classes=CLASSES[:1])
     with pytest.raises(InputError, match="no rows of the concept 'newer'"):
         to_label(embeddings, "coverage", 3, concept="newer")
     monkeypatch.setattr(labelling, "MOST_SPREAD", 39)
-    with pytest.raises(InputError, match="all 40 rows, and 39 are the most: take --by both"):
+    with pytest.raises(InputError, match=r"40 rows at once, and 39 are .*: take --by both, or"):
         to_label(embeddings, "coverage", 3)
 
 
