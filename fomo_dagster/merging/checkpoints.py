@@ -28,6 +28,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from fomo_dagster.errors import DataError
+from fomo_dagster.merging.beside import Beside
 from fomo_dagster.merging.pieces import Array, Magnitudes, Piece, Plan, Rule, Whole, magnitudes
 from fomo_dagster.merging.threads import Threads
 
@@ -80,14 +81,15 @@ class Checkpoints:
         self._labels = labels or {}
         self._exits = ExitStack()
         self._files: list[Any] = []
-        self._beside: list[Any] = []
+        self.beside = Beside((), ())
         self.layout: Layout = {}
         self._own = local()
 
     def __enter__(self) -> Checkpoints:
         with ExitStack() as opening:
             self._files = [opening.enter_context(self._opened(path)) for path in self._paths]
-            self._beside = [opening.enter_context(self._opened(p)) for p in self._paths_beside]
+            beside = [opening.enter_context(self._opened(path)) for path in self._paths_beside]
+            self.beside = Beside(beside, [self._label(path) for path in self._paths_beside])
             self.layout = self._layout(0)
             for i in range(1, len(self._files)):
                 self._check_same(i)
@@ -120,26 +122,6 @@ class Checkpoints:
         """What the header of a model's file says besides its tensors."""
         notes: Mapping[str, str] | None = self._files[model].metadata()
         return notes or {}
-
-    def layout_beside(self, model: int) -> dict[str, tuple[int, ...]]:
-        """The tensors of the file beside a model, and their shapes."""
-        file = self._beside[model]
-        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-
-    def beside(self, model: int, name: str) -> Tensor:
-        """A tensor of the file beside a model. Raises `DataError` if it is not finite."""
-        tensor: Tensor = self._beside[model].get_tensor(name)
-        if not torch.isfinite(tensor).all():
-            raise DataError(
-                f"{name} of {self.label_beside(model)} is not finite, which a merge would spread: "
-                "make these statistics again"
-            )
-        return tensor
-
-    def label_beside(self, model: int) -> str:
-        """As `label`, of the file beside a model."""
-        path = self._paths_beside[model]
-        return self._labels.get(path, str(path))
 
     def temporary_file(self) -> IO[bytes]:
         """An empty file without a name, which is gone with this context or the process."""
@@ -302,14 +284,18 @@ class Checkpoints:
 
     def label(self, i: int) -> str:
         """What errors call a model, or θ₀."""
-        return self._labels.get(self._paths[i], str(self._paths[i]))
+        return self._label(self._paths[i])
+
+    def _label(self, path: Path) -> str:
+        return self._labels.get(path, str(path))
 
     def _opened(self, path: Path) -> Any:
         try:
             return safe_open(path, framework="pt")
         except (OSError, SafetensorError) as error:
-            label = self._labels.get(path, path)
-            raise DataError(f"{label} cannot be read as safetensors: {error}") from error
+            raise DataError(
+                f"{self._label(path)} cannot be read as safetensors: {error}"
+            ) from error
 
     def _layout(self, i: int) -> Layout:
         layout = {}

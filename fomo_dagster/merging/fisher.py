@@ -30,6 +30,7 @@ class Fisher(StatisticsTechnique):
         "averaged.",
     )
     statistics: ClassVar[str] = "fisher"
+    statistics_as_models: ClassVar[bool] = True
 
     def plan(self, checkpoints: Checkpoints) -> Callable[[str], Rule]:
         """The first half of the checkpoints are the models, the other half their F."""

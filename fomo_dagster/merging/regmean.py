@@ -74,7 +74,7 @@ class RegMean(StatisticsTechnique):
         total = torch.zeros(matrix.columns, matrix.columns, dtype=torch.float64)
         change = torch.zeros(matrix.columns, matrix.rows, dtype=torch.float64)
         for model, coefficient in enumerate(coefficients):
-            moments = self._shrunk(checkpoints.beside(model, name))
+            moments = self._shrunk(checkpoints.beside.tensor(model, name))
             total += coefficient * moments
             change += coefficient * (moments @ (weights(model) - mean).T)
         ridge = RIDGE * float(total.diagonal().mean())
@@ -101,15 +101,16 @@ class RegMean(StatisticsTechnique):
 def _layers(checkpoints: Checkpoints) -> dict[str, Matrix]:
     """The tensors that there are statistics of. Raises `DataError` for those that do not go with
     the weights, or with each other."""
-    first = checkpoints.layout_beside(0)
+    beside = checkpoints.beside
+    first = beside.layout(0)
     layers = {}
     for model in range(checkpoints.count):
-        found = checkpoints.layout_beside(model)
+        found = beside.layout(model)
         if found.keys() != first.keys():
             other = min(found.keys() ^ first.keys())
             raise DataError(
-                f"{checkpoints.label_beside(model)} does not go with "
-                f"{checkpoints.label_beside(0)}: only one of them has {other}; take statistics of "
+                f"{beside.labels[model]} does not go with "
+                f"{beside.labels[0]}: only one of them has {other}; take statistics of "
                 "one architecture"
             )
         for name, shape in found.items():
@@ -117,7 +118,7 @@ def _layers(checkpoints: Checkpoints) -> dict[str, Matrix]:
             columns = math.prod(others)
             if shape != (columns, columns) or not others:
                 raise DataError(
-                    f"{checkpoints.label_beside(model)} has {name} of shape {list(shape)}, which "
+                    f"{beside.labels[model]} has {name} of shape {list(shape)}, which "
                     f"is not of the inputs of {checkpoints.label(0)}'s: take the statistics of "
                     "these models"
                 )

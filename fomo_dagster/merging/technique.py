@@ -46,9 +46,11 @@ class Technique(Declaration):
     weighted_version: ClassVar[int] = 1
     """Raised when the numbers of a merge with weights change, and those of no other."""
     statistics: ClassVar[str] = ""
-    """What it is a function of, too, a file for each model: `fisher`, with a number for each of the
-    model's, which its plan finds behind the models, as if they were twice as many; or `inputs`, the
-    second moments of what layers see, which are beside them. Empty: nothing."""
+    """The kind of statistics of each model's data that it is a function of, too: a file for each.
+    Empty: none."""
+    statistics_as_models: ClassVar[bool] = False
+    """Whether these have the model's tensors. Its plan then finds them behind the models, as if
+    they were twice as many; else they are `Checkpoints.beside`."""
     by_rows: ClassVar[bool] = False
     """Whether its rules want whole rows (see `Checkpoints.row`) in every piece."""
     by_matrices: ClassVar[bool] = False

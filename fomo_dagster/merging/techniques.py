@@ -113,8 +113,7 @@ def merge(
         raise InputError(_why_other_statistics(technique, len(models), len(statistics)))
     used_base = base if technique.needs_base else None
     scratch = output.resolve().parent
-    behind = statistics if technique.statistics == "fisher" else ()
-    beside = () if behind else statistics
+    behind, beside = (statistics, ()) if technique.statistics_as_models else ((), statistics)
     with (
         Checkpoints([*models, *behind], used_base, labels, scratch, beside) as checkpoints,
         ExitStack() as stack,
