@@ -37,6 +37,7 @@ from fomo_dagster.cli.release_commands import alias, promote, releases, rollback
 from fomo_dagster.cli.search_command import search
 from fomo_dagster.cli.serving_commands import serve
 from fomo_dagster.cli.store_commands import store_app
+from fomo_dagster.cli.ui_command import ui
 from fomo_dagster.cli.weights_commands import Experiment, Overrides, export, merge
 from fomo_dagster.collecting import uncollected
 from fomo_dagster.descriptors import raise_limit
@@ -287,6 +288,7 @@ app.command(rich_help_panel=LOOK)(results)
 app.command(rich_help_panel=LOOK)(compare)
 app.command(rich_help_panel=LOOK)(fit)
 app.command(rich_help_panel=LOOK)(target)
+app.command(rich_help_panel=RUN)(ui)
 app.command(rich_help_panel=LOOK)(report)
 app.command(rich_help_panel=LOOK)(errors)
 app.command(rich_help_panel=LOOK)(duplicates)
@@ -351,34 +353,6 @@ def schema(
         sys.stdout.write(text)
     else:
         write_bytes(path, text.encode(), named=True)
-
-
-@app.command(rich_help_panel=RUN)
-def ui(
-    experiments: Annotated[
-        list[str] | None, typer.Argument(help="Show these alone: experiments, sweeps, comparisons.")
-    ] = None,
-    port: Annotated[int, typer.Option(min=1, max=65535, help="The port to listen on.")] = 3000,
-    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-) -> None:
-    """Serve Dagster's UI, with the project's assets, schedules and sensors.
-
-    Dagster takes minutes to show 20,000 assets: name the experiments that you work on.
-    """
-    from fomo_dagster.cli.dagster_home import prepare, serve
-    from fomo_dagster.cli.planning import shown_in_ui
-    from fomo_dagster.cli.ports import check_is_free, is_open_to_others
-
-    check_is_free(host, port)
-    if is_open_to_others(host):
-        logging.getLogger(__name__).warning(
-            "Dagster's UI asks nobody who they are: whoever reaches %s:%d can start and stop runs",
-            host, port,
-        )  # fmt: skip
-    shown = shown_in_ui(experiments or ())
-    home = Home.from_environment()
-    prepare(home)
-    serve(home, project_folder(), shown, host, port)
 
 
 @app.command(rich_help_panel=OTHERS)
